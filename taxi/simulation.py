@@ -1,0 +1,293 @@
+"""Simulated months of taxi trips: a made-up city whose files look like the TLC's, dirt included."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from . import TripError
+from .schema import raw_columns
+
+N_ZONES = 263  # zones with a place; 264 and 265 mean "unknown"
+
+# centre east and north, spread east and north, radius of a zone (all miles), number of zones
+BOROUGHS = np.array(
+    [  # loosely New York: (0, 0) is the middle of Manhattan
+        (0.0, 0.0, 0.9, 3.4, 0.28, 69),  # Manhattan, long and narrow
+        (2.8, 7.2, 1.8, 1.7, 0.42, 43),  # Bronx
+        (8.0, 0.0, 3.6, 2.8, 0.60, 70),  # Queens
+        (2.6, -7.0, 2.2, 2.4, 0.48, 61),  # Brooklyn
+        (-7.0, -12.0, 2.4, 2.4, 0.90, 20),  # Staten Island
+    ]
+)
+CENTRES = {"green": (1.0, 4.2), "yellow": (0.0, -1.0)}  # where each taxi is mostly hailed, miles
+HUB_MILES = 4.0  # so far from there, a zone is about one notch less busy
+PICKUP_RANKS = (3.5, -1.18)  # share of the zone of rank 0, 1, ...: (rank + first) ** second
+DROPOFF_RANKS = (6.0, -0.65)
+DECAY_MILES = (1.1, 9.0)  # near trips and far ones, miles by which they thin out
+FAR_WEIGHT = 0.065  # far trips among near ones, at no distance
+PAIR_TASTE = 1.1  # log-sd of a pair's own share
+ROAD_FACTOR = 1.30  # metered over straight miles
+ROAD_SPREAD = (0.12, 0.08)  # its log-sd between pairs, and between trips of a pair
+SLOW_CENTRE = (0.25, 4.0)  # log of how much slower the very centre is, and its reach in miles
+SLOW_SPREAD = (0.10, 0.06)  # log-sd of slowness between zones, and between pairs
+
+# speed of an ordinary daytime trip by its length: long trips take the fast roads
+SPEED_MILES = (0.0, 1.0, 3.0, 5.0, 7.0, 10.0, 16.0, 25.0)  # miles
+SPEED_MPH = (10.5, 11.5, 13.0, 16.5, 20.0, 23.0, 27.0, 33.0)  # miles per hour
+OVERHEAD_MINUTES = 0.6  # getting in, getting out
+NOISE = 0.27  # log-sd of a trip's minutes that nobody can foresee
+# speed at each full hour of a weekday, relative to an ordinary hour
+AM_SPEED = [1.30, 1.30, 1.34, 1.42, 1.50, 1.50, 1.28, 1.04, 0.94, 0.98, 1.00, 0.98]
+PM_SPEED = [0.97, 0.93, 0.87, 0.84, 0.83, 0.85, 0.92, 1.04, 1.12, 1.17, 1.21, 1.26]
+# pickups in each hour of a day and on each day from Monday, per cent
+AM_SHARE = [1.5, 1.0, 0.8, 0.7, 0.6, 0.7, 1.6, 3.9, 5.3, 6.1, 6.1, 6.0]
+PM_SHARE = [6.0, 6.4, 6.7, 7.1, 7.6, 7.2, 6.9, 5.5, 4.3, 3.2, 2.7, 2.1]
+DAY_SHARE = np.array([13.5, 14.5, 16.0, 16.5, 16.5, 12.5, 10.5])
+DISORDER_SECONDS = 600.0  # rows of a real file are in time order only to some minutes
+
+# kinds of spoilt rows and their share of all rows; a row is spoilt in one way at most
+DIRT = {
+    "short": 0.024,  # cancelled within a minute, mostly with no distance
+    "no distance": 0.030,  # a real trip whose meter said nothing
+    "running": 0.0025,  # meter left running, up to 23 h and more
+    "absurd": 0.0006,  # up to 180,000 miles
+    "other month": 0.0004,  # the clock was wrong
+    "unknown zone": 0.008,
+}
+# what the driver's terminal reports: the values of a column and their shares
+DETAILS = {
+    "RatecodeID": ((1.0, 2.0, 3.0, 4.0, 5.0), (0.964, 0.003, 0.001, 0.001, 0.031)),
+    "passenger_count": ((0.0, 1.0, 2.0, 3.0, 5.0, 6.0), (0.006, 0.852, 0.08, 0.02, 0.026, 0.016)),
+    "payment_type": ((1.0, 2.0, 3.0, 4.0), (0.64, 0.35, 0.008, 0.002)),
+    "trip_type": ((1.0, 2.0), (0.971, 0.029)),
+    "congestion_surcharge": ((0.0, 2.75), (0.735, 0.265)),
+}
+ABSURD_MILES = (300.0, 180_000.0)  # least and most, evenly spread in their logarithm
+NO_DETAILS = 0.06  # share of rows without passenger_count, RatecodeID, trip_type, ...
+FORWARDED = 0.0035  # share of rows kept on board before they were sent
+REFUNDED = 0.0028  # share of rows with negative money
+
+
+class City(NamedTuple):
+    """What stays the same from month to month; zones are 0-based here."""
+
+    place: np.ndarray  # float64 (N_ZONES, 2), miles east and north
+    radius: np.ndarray  # float64 (N_ZONES,), miles
+    pair_cdf: np.ndarray  # float64 (N_ZONES**2,), cumulated share of pickup * N_ZONES + dropoff
+    road_factor: np.ndarray  # float64 (N_ZONES**2,), metered over straight miles
+    slowness: np.ndarray  # float64 (N_ZONES**2,), minutes over those of an ordinary area
+
+
+class Rides(NamedTuple):
+    """Trips being made, n rows each."""
+
+    pickup_at: np.ndarray  # int64, seconds since 1970 in New York time
+    seconds: np.ndarray  # int64
+    pickup_zone: np.ndarray  # int32, 1..265
+    dropoff_zone: np.ndarray  # int32
+    miles: np.ndarray  # float64, as metered
+
+
+def month_batches(
+    month: str, n_trips: int, seed: int, *, taxi: str = "green", batch_rows: int = 131_072
+) -> Iterator[pa.RecordBatch]:
+    """Simulate one month of trips, as dirty as the TLC's own files.
+
+    The city depends on seed only, so months of one seed share it. The same arguments give the same
+    rows; another batch_rows gives other rows of the same city.
+
+    Args:
+        month: YYYY-MM.
+        n_trips: rows in all; memory does not grow with it.
+        seed: 0 or more.
+        taxi: green or yellow; names the time columns and says where most trips start.
+        batch_rows: rows per batch, the last one may be shorter.
+    Returns:
+        Batches of the 20 columns of raw_schema(taxi), pickups roughly in time order.
+    Raises:
+        TripError: an argument is out of range; raised at the call, not at the first batch.
+    Source: rounded statistics of the TLC green months 2021-01..02 and 2023-01..03.
+    """
+    schema = raw_schema(taxi)
+    if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
+        raise TripError(f"Month {month!r} is not a month. Write it as YYYY-MM, e.g. 2021-01.")
+    counts = {"n_trips": (n_trips, 1), "batch_rows": (batch_rows, 1), "seed": (seed, 0)}
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise TripError(f"{name} is {value}. Choose {least} or more.")
+    return _batches(month, n_trips, seed, taxi, batch_rows, schema)
+
+
+def raw_schema(taxi: str) -> pa.Schema:
+    """List the columns of a simulated file: the TLC's green ones of 2023, times named for taxi.
+
+    Source: the TLC's file of 2023-02; yellow files differ a little in the columns nobody reads.
+    """
+    pickup_at, dropoff_at = (column.name for column in raw_columns(taxi)[:2])
+    types = {"VendorID": pa.int32()} | dict.fromkeys([pickup_at, dropoff_at], pa.timestamp("us"))
+    types |= {"store_and_fwd_flag": pa.string(), "RatecodeID": pa.float64()}
+    types |= dict.fromkeys(["PULocationID", "DOLocationID"], pa.int32())
+    rest = "passenger_count trip_distance fare_amount extra mta_tax tip_amount tolls_amount"
+    rest += " ehail_fee improvement_surcharge total_amount payment_type trip_type"
+    types |= dict.fromkeys([*rest.split(), "congestion_surcharge"], pa.float64())
+    return pa.schema(list(types.items()))
+
+
+def _batches(
+    month: str, n_trips: int, seed: int, taxi: str, batch_rows: int, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    city = _build_city(seed, taxi)
+    year, number = (int(part) for part in month.split("-"))
+    for k, start in enumerate(range(0, n_trips, batch_rows)):
+        rng = np.random.default_rng([seed, year * 12 + number, k])
+        n_rows = min(batch_rows, n_trips - start)
+        ranks = (start + np.arange(n_rows) + 0.5) / n_trips
+        rides = _spoil(_drive(city, _pickups(month, ranks, rng), rng), rng)
+        columns = _movement(rides, *schema.names[1:3]) | _money(rides, rng) | _details(n_rows, rng)
+        yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _build_city(seed: int, taxi: str) -> City:
+    rng = np.random.default_rng([seed, 0])
+    borough = np.repeat(BOROUGHS, BOROUGHS[:, 5].astype(int), axis=0)[rng.permutation(N_ZONES)]
+    place = rng.normal(borough[:, 0:2], borough[:, 2:4])
+    radius = borough[:, 4] * rng.lognormal(0.0, 0.2, N_ZONES)
+    straight = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
+    centrality = np.exp(-np.sum((place / SLOW_CENTRE[1]) ** 2, axis=1))
+    slow = SLOW_CENTRE[0] * centrality + rng.normal(0.0, SLOW_SPREAD[0], N_ZONES)
+    slowness = np.exp((slow[:, None] + slow[None, :]) / 2)
+    slowness *= rng.lognormal(0.0, SLOW_SPREAD[1], straight.shape)
+    road_factor = ROAD_FACTOR * rng.lognormal(0.0, ROAD_SPREAD[0], straight.shape)
+    share = _pair_share(straight, np.hypot(*(place - CENTRES[taxi]).T), rng)
+    return City(place, radius, np.cumsum(share.ravel()), road_factor.ravel(), slowness.ravel())
+
+
+def _pair_share(straight: np.ndarray, from_hub: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Say how often each pair is ridden: busy zones first, near ones more than far ones."""
+    rank = np.argsort(np.argsort(from_hub / HUB_MILES + rng.normal(0.0, 1.0, N_ZONES)))
+    pickups, dropoffs = ((rank + a) ** b for a, b in (PICKUP_RANKS, DROPOFF_RANKS))
+    near, far = (np.exp(-straight / miles) for miles in DECAY_MILES)
+    attraction = (near + FAR_WEIGHT * far) * dropoffs
+    attraction *= rng.lognormal(0.0, PAIR_TASTE, straight.shape)
+    attraction /= attraction.sum(axis=1, keepdims=True)
+    attraction *= (pickups / pickups.sum())[:, None]
+    return attraction
+
+
+def _pickups(month: str, ranks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Spread pickups over the month as hours and weekdays ask, in rough order of rank (0..1)."""
+    first = np.datetime64(month, "M")
+    days = np.arange(first.astype("M8[D]"), (first + 1).astype("M8[D]")).astype(np.int64)
+    rate = np.outer(DAY_SHARE[(days + 3) % 7], AM_SHARE + PM_SHARE).ravel()  # day 0 was a Thursday
+    cdf = np.concatenate([[0.0], np.cumsum(rate) / rate.sum()])
+    seconds = np.interp(ranks, cdf, 3600.0 * np.arange(len(cdf)))
+    seconds += rng.normal(0.0, DISORDER_SECONDS, len(ranks))
+    last = len(rate) * 3600 - 1
+    seconds = last - np.abs(last - np.abs(seconds))  # whoever falls off an end is mirrored back
+    pickup_at: np.ndarray = days[0] * 86_400 + seconds.astype(np.int64)
+    return pickup_at
+
+
+def _drive(city: City, pickup_at: np.ndarray, rng: np.random.Generator) -> Rides:
+    n = len(pickup_at)
+    pair = np.searchsorted(city.pair_cdf[:-1], rng.random(n), side="right")
+    start, end = np.divmod(pair, N_ZONES)
+    spread = np.hypot(city.radius[start], city.radius[end])
+    east, north = (city.place[end] - city.place[start]).T
+    east, north = east + spread * rng.standard_normal(n), north + spread * rng.standard_normal(n)
+    miles = city.road_factor[pair] * np.hypot(east, north) * rng.lognormal(0.0, ROAD_SPREAD[1], n)
+    speed = np.interp(miles, SPEED_MILES, SPEED_MPH) * _hour_speed(pickup_at)
+    minutes = OVERHEAD_MINUTES + 60.0 * miles / speed * city.slowness[pair]
+    seconds = (60.0 * minutes * rng.lognormal(0.0, NOISE, n)).astype(np.int64)
+    zones = (start + 1).astype(np.int32), (end + 1).astype(np.int32)
+    return Rides(pickup_at, seconds, *zones, np.maximum(miles, 0.01))
+
+
+def _hour_speed(pickup_at: np.ndarray) -> np.ndarray:
+    """Look up the speed at a time, relative to an ordinary hour; weekends know no rush."""
+    workday = np.array(AM_SPEED + PM_SPEED)
+    week = np.concatenate([np.tile(workday, 5), np.tile(1.06 * (0.4 + 0.6 * workday), 2)])
+    hours = (pickup_at / 3600.0 + 72.0) % 168.0  # since Monday 0:00
+    speed: np.ndarray = np.interp(hours, np.arange(168), week, period=168.0)
+    return speed
+
+
+def _spoil(rides: Rides, rng: np.random.Generator) -> Rides:
+    """Spoil a few rows, each in one way of DIRT."""
+    n = len(rides.miles)
+    kind = np.searchsorted(np.cumsum(list(DIRT.values())), rng.random(n), side="right")
+    rows = {name: np.flatnonzero(kind == i) for i, name in enumerate(DIRT)}
+    pickup_at, seconds, start, end, miles = (values.copy() for values in rides)
+    cancelled, wrong, lost = rows["short"], rows["other month"], rows["unknown zone"]
+    pickup_at[wrong] -= rng.choice([31, 365, 5_100], len(wrong)) * 86_400
+    seconds[cancelled] = 60 * rng.random(len(cancelled)) ** 1.4  # the sooner, the likelier
+    running = rows["running"]  # most are stopped by the system just before a day is over
+    seconds[running] = 3600 * rng.uniform(rng.choice([23, 23, 23, 1], len(running)), 24.0)
+    same_zone = cancelled[rng.random(len(cancelled)) < 0.7]
+    end[same_zone] = start[same_zone]
+    end[lost] = rng.choice([264, 265], len(lost))
+    start[lost[::3]] = end[lost[::3]]
+    miles[cancelled] = 0.2 * np.maximum(rng.random(len(cancelled)) - 0.63, 0.0)
+    miles[rows["no distance"]] = 0.0
+    least, most = np.log(ABSURD_MILES)
+    miles[rows["absurd"]] = np.exp(rng.uniform(least, most, len(rows["absurd"])))
+    return Rides(pickup_at, seconds, start, end, miles)
+
+
+def _movement(rides: Rides, pickup_name: str, dropoff_name: str) -> dict[str, pa.Array]:
+    dropoff_at = rides.pickup_at + rides.seconds
+    return {
+        pickup_name: _array(rides.pickup_at.astype("M8[s]").astype("M8[us]")),
+        dropoff_name: _array(dropoff_at.astype("M8[s]").astype("M8[us]")),
+        "PULocationID": _array(rides.pickup_zone),
+        "DOLocationID": _array(rides.dropoff_zone),
+        "trip_distance": _array(np.round(rides.miles, 2)),
+    }
+
+
+def _money(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
+    """Price the rides in dollars; a refund is the same ride with every amount negative."""
+    n = len(rides.miles)
+    minutes = np.minimum(rides.seconds / 60.0, 120.0)
+    sign = np.where(rng.random(n) < REFUNDED, -1.0, 1.0)
+    fare = 3.0 + 2.2 * np.minimum(rides.miles, 60.0) + 0.25 * minutes
+    amounts = {
+        "fare_amount": np.round(fare, 1),
+        "extra": rng.choice([0.0, 1.0, 2.5, 5.0], n, p=[0.6, 0.18, 0.2, 0.02]),
+        "mta_tax": np.where(rng.random(n) < 0.9, 0.5, 0.0),
+        "tip_amount": np.where((rng.random(n) < 0.58) & (sign > 0), np.round(0.2 * fare, 2), 0.0),
+        "tolls_amount": np.where(rng.random(n) < np.minimum(rides.miles, 20) / 120, 6.55, 0.0),
+        "improvement_surcharge": np.full(n, 1.0),
+    }
+    amounts = {name: sign * values + 0.0 for name, values in amounts.items()}
+    amounts["total_amount"] = np.round(sum(amounts.values(), np.zeros(n)), 2)
+    return {name: _array(values) for name, values in amounts.items()}
+
+
+def _details(n: int, rng: np.random.Generator) -> dict[str, pa.Array]:
+    """Draw what the driver's terminal reports, all of it missing together in some rows."""
+    missing = rng.random(n) < NO_DETAILS
+    columns = {
+        name: _array(rng.choice(values, n, p=shares), missing)
+        for name, (values, shares) in DETAILS.items()
+    }
+    letters = np.where(rng.random(n) < FORWARDED, ord("Y"), ord("N")).astype(np.uint8)
+    ends = np.arange(n + 1, dtype=np.int32)
+    flags = pa.StringArray.from_buffers(n, *map(pa.py_buffer, (ends, letters)), _valid(missing))
+    vendor = _array(np.where(rng.random(n) < 0.87, 2, 1).astype(np.int32))
+    fee = pa.nulls(n, pa.float64())
+    return columns | {"store_and_fwd_flag": flags, "VendorID": vendor, "ehail_fee": fee}
+
+
+def _array(values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
+    # pa.array would import pandas, which takes longer than simulating a month
+    valid = None if missing is None else _valid(missing)
+    data = pa.py_buffer(values.view(np.uint8))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [valid, data])
+
+
+def _valid(missing: np.ndarray) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(~missing, bitorder="little"))
