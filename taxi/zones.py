@@ -1,0 +1,163 @@
+"""What the train months tell about zones and pairs of zones: counts, typical distances, a map.
+
+Nothing here looks at the target, so no row's duration can reach its own features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from .schema import Trips
+
+N_ZONES = 266  # TLC ids are 1..265; row 0 stays empty
+UNKNOWN_ZONES = (264, 265)  # «unknown» and «outside New York»: no place on a map
+MAX_MILES = 60.0  # a longer metered distance is a fault of the meter
+N_FOLDS = 5  # a train row's pair is described by the rows of the other folds
+
+
+@dataclass(frozen=True)
+class ZoneTables:
+    """Statistics fitted on train months; p pairs seen, arrays indexed by zone or by pair."""
+
+    pairs: np.ndarray  # int64 [p], codes of pair_code, ascending
+    pair_trips: np.ndarray  # int64 [p]
+    pair_miles: np.ndarray  # float64 [p], median clean distance; NaN where no clean one
+    pickup_trips: np.ndarray  # int64 [N_ZONES]
+    dropoff_trips: np.ndarray  # int64 [N_ZONES]
+    zone_miles: np.ndarray  # float64 [N_ZONES], median clean distance of trips touching the zone,
+    #                         of all trips where there is none: never NaN
+    position: np.ndarray  # float64 [N_ZONES, 2], miles on the learned map; NaN off the map
+
+
+def clean_miles(trips: Trips) -> np.ndarray:
+    """Give the distances in miles, float64 [n], NaN where the meter cannot be believed."""
+    miles = trips.distance_miles
+    with np.errstate(invalid="ignore"):
+        return np.where((miles > 0) & (miles <= MAX_MILES), miles, np.nan)
+
+
+def pair_code(trips: Trips) -> np.ndarray:
+    """Number the ordered pair of zones of each trip, int64 [n]."""
+    return known_zone(trips.pickup_zone).astype(np.int64) * 1000 + known_zone(trips.dropoff_zone)
+
+
+def known_zone(zone: np.ndarray) -> np.ndarray:
+    """Map ids that the TLC does not have to 0, the zone nothing is known of."""
+    return np.where((zone > 0) & (zone < N_ZONES), zone, 0)
+
+
+def fit(trips: Trips) -> ZoneTables:
+    """Count and measure the zones and pairs of the train months, n rows."""
+    miles = clean_miles(trips)
+    pairs, pair_of_row, pair_trips = np.unique(
+        pair_code(trips), return_inverse=True, return_counts=True
+    )
+    pair_miles = medians(pair_of_row, miles, len(pairs))
+    pickup, dropoff = known_zone(trips.pickup_zone), known_zone(trips.dropoff_zone)
+    ends, both = np.concatenate([pickup, dropoff]), np.concatenate([miles, miles])
+    zone_miles = medians(ends, both, N_ZONES)
+    overall = medians(np.zeros_like(pickup), miles, 1)[0]
+    return ZoneTables(
+        pairs=pairs,
+        pair_trips=pair_trips,
+        pair_miles=pair_miles,
+        pickup_trips=np.bincount(pickup, minlength=N_ZONES),
+        dropoff_trips=np.bincount(dropoff, minlength=N_ZONES),
+        zone_miles=np.where(np.isnan(zone_miles), np.nan_to_num(overall), zone_miles),
+        position=learn_map(pairs, pair_trips, pair_miles),
+    )
+
+
+def medians(groups: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
+    """Median of the values of each group, float64 [n_groups]; NaN where a group has none."""
+    there = ~np.isnan(values)
+    groups, values = groups[there], values[there]
+    values = values[np.lexsort((values, groups))]
+    counts = np.bincount(groups, minlength=n_groups)
+    starts = np.cumsum(counts) - counts
+    found = np.flatnonzero(counts)
+    low = starts[found] + (counts[found] - 1) // 2
+    high = starts[found] + counts[found] // 2
+    result = np.full(n_groups, np.nan)
+    result[found] = (values[low] + values[high]) / 2
+    return result
+
+
+def pair_miles_out_of_fold(trips: Trips) -> np.ndarray:
+    """Median clean distance of each train row's pair over the rows of the other folds, [n].
+
+    A row's own distance would otherwise be its pair's typical one wherever the pair is rare, and
+    the model would trust that column more than it may on new trips.
+    """
+    pairs, pair_of_row = np.unique(pair_code(trips), return_inverse=True)
+    miles = clean_miles(trips)
+    fold = np.arange(len(trips)) % N_FOLDS
+    result = np.empty(len(trips))
+    for k in range(N_FOLDS):
+        inside = fold == k
+        others = medians(pair_of_row[~inside], miles[~inside], len(pairs))
+        result[inside] = others[pair_of_row[inside]]
+    return result
+
+
+def learn_map(pairs: np.ndarray, pair_trips: np.ndarray, pair_miles: np.ndarray) -> np.ndarray:
+    """Place the zones so that straight lines between them fit the pairs' median distances.
+
+    Weighted least-squares multidimensional scaling; a pair weighs sqrt(trips) / distance, so that
+    well-travelled and short ways count most.
+
+    Args:
+        pairs: [p] codes of pair_code. pair_trips: [p]. pair_miles: [p], NaN pairs are left out.
+    Returns:
+        [N_ZONES, 2] positions in miles, NaN for zones that no clean trip reaches.
+    Source: Kruskal, Nonmetric multidimensional scaling, 1964 (stress); weights: de Leeuw, 1977.
+    """
+    start, end = np.divmod(pairs, 1000)
+    use = ~np.isnan(pair_miles) & (start != end) & (start > 0) & (end > 0)
+    use &= ~np.isin(start, UNKNOWN_ZONES) & ~np.isin(end, UNKNOWN_ZONES)
+    start, end, miles = start[use], end[use], pair_miles[use]
+    position = np.full((N_ZONES, 2), np.nan)
+    zones = np.unique(np.concatenate([start, end]))
+    if len(zones) < 3:
+        return position
+    start, end = np.searchsorted(zones, start), np.searchsorted(zones, end)
+    weight = np.sqrt(pair_trips[use]) / miles
+    position[zones] = _minimise_stress(start, end, miles, weight / weight.sum(), len(zones))
+    return position
+
+
+def _minimise_stress(
+    start: np.ndarray, end: np.ndarray, miles: np.ndarray, weight: np.ndarray, n_zones: int
+) -> np.ndarray:
+    def stress(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        points = flat.reshape(-1, 2)
+        gap = points[start] - points[end]
+        length = np.sqrt((gap**2).sum(axis=1) + 1e-9)
+        error = length - miles
+        pull = (2 * weight * error / length)[:, None] * gap
+        slope = np.empty_like(points)
+        for axis in (0, 1):
+            slope[:, axis] = np.bincount(start, pull[:, axis], n_zones)
+            slope[:, axis] -= np.bincount(end, pull[:, axis], n_zones)
+        return float(weight @ error**2), slope.ravel()
+
+    first = _spectral_start(start, end, miles, n_zones)
+    found = minimize(stress, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    points: np.ndarray = found.x.reshape(-1, 2)
+    return points - points.mean(axis=0)
+
+
+def _spectral_start(
+    start: np.ndarray, end: np.ndarray, miles: np.ndarray, n_zones: int
+) -> np.ndarray:
+    """Classical scaling of the shortest ways through the pairs: near enough to start from."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import shortest_path
+
+    ways = shortest_path(csr_array((miles, (start, end)), (n_zones, n_zones)), directed=False)
+    ways[~np.isfinite(ways)] = np.nanmax(ways[np.isfinite(ways)])
+    centring = np.eye(n_zones) - 1 / n_zones
+    values, vectors = np.linalg.eigh(-0.5 * centring @ ways**2 @ centring)
+    axes = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
+    return axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
