@@ -1,0 +1,159 @@
+"""How good predictions are, in minutes: scores, errors by group, pictures."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import xgboost as xgb
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .schema import Trips
+from .zones import clean_miles, known_zone
+
+CLOSE_MINUTES = 5.0
+DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
+N_ZONE_GROUPS = 5
+N_CALIBRATION_BINS = 20
+N_SHAP_ROWS = 2000
+
+
+class Group(NamedTuple):
+    """The errors of the trips that have something in common."""
+
+    kind: str
+    group: str
+    n_trips: int
+    rmse: float  # minutes
+    mae: float  # minutes
+    bias: float  # mean of predicted - measured, minutes
+
+
+def score(minutes: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Compare predictions with what the trips took.
+
+    Args:
+        minutes: [n] measured. predicted: [n].
+    Returns:
+        rmse, mae, median_ae in minutes, r2, and the share of trips predicted within 5 minutes.
+    """
+    error = predicted - minutes
+    size = np.abs(error)
+    return {
+        "rmse": float(np.sqrt(np.mean(error**2))),
+        "mae": float(size.mean()),
+        "median_ae": float(np.median(size)),
+        "r2": float(1 - np.sum(error**2) / np.sum((minutes - minutes.mean()) ** 2)),
+        "within_5_min": float((size <= CLOSE_MINUTES).mean()),
+    }
+
+
+def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
+    """Break the errors down by hour, by distance and by how busy the pickup zone is.
+
+    Args:
+        trips: n trips with their minutes. predicted: [n].
+    """
+    labels = {
+        "hour": [f"{h:02d}" for h in _hours(trips)],
+        "distance": _distance_bands(trips),
+        "pickup zone": _zone_groups(trips),
+    }
+    error = predicted - trips.trip_minutes
+    return [
+        _group(kind, name, error[np.asarray(names) == name])
+        for kind, names in labels.items()
+        for name in sorted(set(names))
+    ]
+
+
+def _group(kind: str, name: str, error: np.ndarray) -> Group:
+    rmse = float(np.sqrt(np.mean(error**2)))
+    return Group(kind, name, len(error), rmse, float(np.abs(error).mean()), float(error.mean()))
+
+
+def _hours(trips: Trips) -> np.ndarray:
+    return trips.pickup_at.astype("datetime64[h]").astype(int) % 24
+
+
+def _distance_bands(trips: Trips) -> list[str]:
+    miles = clean_miles(trips)
+    bands = np.searchsorted(DISTANCE_BANDS, miles, side="left")
+    names = ["", *(f"{a:04.1f}..{b:04.1f} miles" for a, b in pairwise(DISTANCE_BANDS))]
+    return ["unknown" if np.isnan(m) else names[band] for m, band in zip(miles, bands, strict=True)]
+
+
+def _zone_groups(trips: Trips) -> list[str]:
+    """Put zones into groups of about equally many pickups, busiest first."""
+    zone = known_zone(trips.pickup_zone)
+    counts = np.bincount(zone)
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    rank = np.empty(len(counts), int)
+    rank[order] = np.minimum(before * N_ZONE_GROUPS // len(zone), N_ZONE_GROUPS - 1)
+    n_zones = np.bincount(rank[counts > 0], minlength=N_ZONE_GROUPS)
+    return [f"busyness {g + 1} ({n_zones[g]} zones)" for g in rank[zone]]
+
+
+def draw(trips: Trips, predicted: np.ndarray) -> Figure:
+    """Draw residuals, calibration and the errors by hour and distance.
+
+    Args:
+        trips: n trips with their minutes. predicted: [n].
+    """
+    minutes = trips.trip_minutes
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    (residual, calibration), (hour, distance) = figure.subplots(2, 2)
+    residual.hist(np.clip(predicted - minutes, -30, 30), bins=120)
+    residual.set(xlabel="predicted - measured, min", ylabel="trips", title="residuals")
+    _draw_calibration(calibration, minutes, predicted)
+    groups = errors_by_group(trips, predicted)
+    for axis, kind in ((hour, "hour"), (distance, "distance")):
+        found = [group for group in groups if group.kind == kind]
+        axis.bar([group.group for group in found], [group.rmse for group in found])
+        axis.set(ylabel="RMSE, min", title=f"by {kind}")
+        axis.tick_params(axis="x", rotation=60, labelsize="small")
+    return figure
+
+
+def _draw_calibration(axis: Axes, minutes: np.ndarray, predicted: np.ndarray) -> None:
+    order = np.argsort(predicted, kind="stable")
+    bins = [rows for rows in np.array_split(order, N_CALIBRATION_BINS) if len(rows)]
+    axis.plot([predicted[b].mean() for b in bins], [minutes[b].mean() for b in bins], "o-")
+    axis.plot([0, 60], [0, 60], color="grey", linewidth=0.8)
+    axis.set(xlabel="mean predicted, min", ylabel="mean measured, min", title="calibration")
+
+
+def importance(
+    booster: xgb.Booster, matrix: np.ndarray, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Say how much each feature matters to a booster.
+
+    Args:
+        booster: xgboost's.
+        matrix: float32 [n, k], rows to explain; the first N_SHAP_ROWS are.
+        names: of the k features.
+    Returns:
+        feature -> gain (mean loss reduction of its splits) and shap (mean absolute SHAP value,
+        minutes), most important first.
+    Source: Lundberg et al., Consistent individualized feature attribution, 2018 (TreeSHAP).
+    """
+    rows = xgb.DMatrix(matrix[:N_SHAP_ROWS])
+    shap = np.abs(booster.predict(rows, pred_contribs=True)[:, :-1]).mean(axis=0)
+    gain = booster.get_score(importance_type="gain")  # unnamed columns are f0, f1, ...
+    found = {
+        name: {"gain": float(gain.get(f"f{place}", 0.0)), "shap": float(shap[place])}
+        for place, name in enumerate(names)
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1]["shap"]))
+
+
+def draw_importance(found: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Draw the mean absolute SHAP value of each feature, most important on top."""
+    figure = Figure(figsize=(8, 0.3 * len(found) + 1), layout="constrained")
+    axis = figure.subplots()
+    names = list(found)[::-1]
+    axis.barh(names, [found[name]["shap"] for name in names])
+    axis.set(xlabel="mean |SHAP value|, min", title="what the model looks at")
+    return figure

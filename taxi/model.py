@@ -1,0 +1,175 @@
+"""The model people use: raw trips in, minutes out, saved without pickle."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import skops.io
+import xgboost as xgb
+
+from . import TripError, features
+from .features import Encoder
+from .schema import Trips, raw_columns
+
+# what skops may rebuild beyond the types it trusts by itself: nothing but sklearn's own trees
+TRUSTED_TYPES = (
+    "sklearn.tree._tree.Tree",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+)
+MANY_ROWS = 1000
+NEW_YORK = "America/New_York"
+CLOCK_WORDS = ("now", "today")  # pandas would answer them with its clock
+
+# what a served model needs of this package, which travels with it
+MODULES = ("__init__", "schema", "zones", "features", "model")
+
+
+class TripModel:
+    """Features and estimator together; the very same object trains, serves and is saved."""
+
+    def __init__(self, taxi: str, encoder: Encoder, estimators: Sequence[Any]) -> None:
+        """Join what was fitted.
+
+        Args:
+            taxi: green or yellow, the names of the raw columns.
+            encoder: fitted on train months.
+            estimators: one sklearn regressor, or boosters whose predictions are averaged.
+        """
+        self.taxi = taxi
+        self.encoder = encoder
+        self.estimators = list(estimators)
+
+    def predict(self, trips: Trips) -> np.ndarray:
+        """Predict the minutes of n trips, float64 [n]."""
+        return self.predict_matrix(self.encoder.transform(trips))
+
+    def predict_matrix(self, matrix: Any) -> np.ndarray:
+        """Predict from the encoder's matrix [n, k], float64 [n]."""
+        if matrix.shape[0] == 0:  # which sklearn refuses
+            return np.empty(0)
+        parts = [_predict(estimator, matrix) for estimator in self.estimators]
+        return np.asarray(np.mean(parts, axis=0, dtype=np.float64))
+
+    def predict_frame(self, frame: pd.DataFrame) -> np.ndarray:
+        """Predict from raw trips with the TLC's column names, float64 [n].
+
+        Raises:
+            TripError: a column is missing or a row cannot be judged; says which.
+        """
+        minutes = self.predict(read_frame(frame, self.taxi))
+        # an estimator has no business answering this, but a caller must never be handed it
+        wrong = np.flatnonzero(~np.isfinite(minutes))
+        if len(wrong):
+            raise TripError(f"Row {wrong[0]}: the model has no answer for it. Check its values.")
+        return minutes
+
+    def to_files(self) -> dict[str, bytes]:
+        """Give the files of the model: name -> bytes; `from_files` undoes it."""
+        about = {"taxi": self.taxi, "encoder": self.encoder.state()}
+        files = {"model.json": json.dumps(about).encode()}
+        for place, estimator in enumerate(self.estimators):
+            if isinstance(estimator, xgb.Booster):
+                files[f"booster-{place:03}.ubj"] = bytes(estimator.save_raw("ubj"))
+            else:
+                files["estimator.skops"] = skops.io.dumps(estimator)
+        return files
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> "TripModel":
+        """Rebuild a model from the files `to_files` gave; no pickle is read."""
+        about = json.loads(files["model.json"])
+        if "estimator.skops" in files:
+            estimators = [skops.io.loads(files["estimator.skops"], trusted=list(TRUSTED_TYPES))]
+        else:
+            names = sorted(name for name in files if name.endswith(".ubj"))
+            estimators = [xgb.Booster(model_file=bytearray(files[name])) for name in names]
+        return cls(about["taxi"], features.restore(about["encoder"]), estimators)
+
+
+def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
+    """Turn raw trips as a caller sends them into arrays.
+
+    Args:
+        frame: n rows with the TLC's columns: pickup time (text or timestamp), zone ids (number or
+            text), and optionally the planned distance in miles. Other columns are ignored.
+        taxi: green or yellow.
+    Raises:
+        TripError: names the column, the row counted from 0, and the value.
+    """
+    names = {column.role: column.name for column in raw_columns(taxi)}
+    for role in ("pickup_at", "pickup_zone", "dropoff_zone"):
+        if names[role] not in frame.columns:
+            raise TripError(f"Column {names[role]!r} is missing. Columns seen: {list(frame)}.")
+    distance = np.full(len(frame), np.nan)
+    if names["distance_miles"] in frame.columns:
+        distance = _numbers(frame[names["distance_miles"]], may_miss=True)
+    return Trips(
+        pickup_at=_times(frame[names["pickup_at"]]),
+        pickup_zone=_zones(frame[names["pickup_zone"]]),
+        dropoff_zone=_zones(frame[names["dropoff_zone"]]),
+        distance_miles=distance,
+        trip_minutes=np.full(len(frame), np.nan),
+    )
+
+
+def _times(values: pd.Series) -> np.ndarray:
+    advice = "send a date and time of New York like 2021-01-31 17:45:00"
+    # a number is a time of a unit nobody knows, and pandas reads 20210131 as that day
+    if not pd.api.types.is_datetime64_any_dtype(values.dtype):
+        _refuse(values, pd.to_numeric(values, errors="coerce").notna().to_numpy(), advice)
+    try:
+        times = pd.to_datetime(values, errors="coerce", format="ISO8601")
+    except ValueError as error:  # rows with and without a time zone side by side
+        raise TripError(f"Column {values.name!r} mixes time zones; {advice}.") from error
+    _refuse(values, (times.isna() | values.isin(CLOCK_WORDS)).to_numpy(), advice)
+    if times.dt.tz is not None:
+        times = times.dt.tz_convert(NEW_YORK).dt.tz_localize(None)
+    return times.to_numpy("datetime64[us]")
+
+
+def _zones(values: pd.Series) -> np.ndarray:
+    numbers = _numbers(values, may_miss=False)
+    _refuse(values, numbers != np.floor(numbers), "send a TLC zone id like 74")
+    # an id too large for the type is a zone nobody knows, as 0 is
+    return np.where(np.abs(numbers) < 1e6, numbers, 0).astype(np.int32)
+
+
+def _numbers(values: pd.Series, *, may_miss: bool) -> np.ndarray:
+    if values.dtype.kind in "bcmM":  # pandas would count them: true as 1, times in nanoseconds
+        _refuse(values, np.ones(len(values), bool), "send a number")
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    wrong = ~np.isfinite(numbers)
+    if may_miss:
+        wrong &= values.notna().to_numpy()
+    _refuse(values, wrong, "send a number")
+    return numbers
+
+
+def _refuse(values: pd.Series, wrong: np.ndarray, advice: str) -> None:
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        seen = values.iloc[rows[:1]].tolist()[0]  # Python's own type: 1.5, not np.float64(1.5)
+        raise TripError(f"Row {rows[0]}, column {values.name!r}: got {seen!r}; {advice}.")
+
+
+def _predict(estimator: Any, matrix: Any) -> np.ndarray:
+    if isinstance(estimator, xgb.Booster):
+        # waking other threads costs more than a few rows are worth
+        estimator.set_param({"nthread": 1 if matrix.shape[0] < MANY_ROWS else 0})
+        return np.asarray(estimator.inplace_predict(matrix))
+    return np.asarray(estimator.predict(matrix))
+
+
+def write_frame(trips: Trips, taxi: str) -> pd.DataFrame:
+    """Lay trips out as raw trips with the TLC's column names, n rows: what a caller would send."""
+    names = {column.role: column.name for column in raw_columns(taxi)}
+    roles = ("pickup_at", "pickup_zone", "dropoff_zone", "distance_miles")
+    return pd.DataFrame({names[role]: getattr(trips, role) for role in roles})
+
+
+def input_columns(taxi: str) -> dict[str, bool]:
+    """List the columns a model reads -> whether it must have them."""
+    roles = {"pickup_at": True, "pickup_zone": True, "dropoff_zone": True, "distance_miles": False}
+    return {c.name: roles[c.role] for c in raw_columns(taxi) if c.role in roles}
