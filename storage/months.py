@@ -1,0 +1,335 @@
+"""Finds, downloads, checks and caches months: one file each, named as the TLC names it."""
+
+import hashlib
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+from urllib.parse import unquote
+
+import platformdirs
+import pyarrow as pa
+import pyarrow.parquet as pq
+import requests
+
+from . import StorageError, files
+from .files import IncompleteError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+# pooch, tqdm and fsspec are imported where they are used: a local folder needs none of them
+
+TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
+SUFFIXES = (".parquet", ".csv", ".csv.gz")  # in the order they are tried
+DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
+TIMEOUT_S = 30.0  # a server silent for longer has failed
+RETRIES = 3  # after the first attempt; pooch waits 1, 2, 3 s between them
+
+Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
+
+
+class MonthFile(NamedTuple):
+    """One month of trips on this machine."""
+
+    month: str  # "2021-01"
+    uri: str  # where it came from, without credentials
+    path: Path  # the bytes on this machine
+    sha256: str  # of those bytes
+    n_bytes: int
+
+
+class Wanted(NamedTuple):
+    """What a source is asked for."""
+
+    source: str
+    taxi: str
+    month: str
+    work_dir: Path
+    simulate: Simulate
+
+    @property
+    def names(self) -> list[str]:
+        """List the file names that this month may have, best first."""
+        return [f"{self.taxi}_tripdata_{self.month}{suffix}" for suffix in SUFFIXES]
+
+
+class _RefusedError(Exception):
+    """The server will not give this file, however often it is asked; holds the HTTP status."""
+
+
+def parse_months(text: str) -> list[str]:
+    """Read "2021-01", "2021-01,2021-03", "2021-01..2021-06" or a mix, in the order given.
+
+    Returns:
+        Every month as YYYY-MM; no months for blank text.
+    Raises:
+        StorageError: not written so, a range that runs backwards, or a month given twice.
+    """
+    parts = text.split(",") if text.strip() else []
+    months = [month for part in parts for month in _expand(part.strip(), text)]
+    twice = [month for month, n_times in Counter(months).items() if n_times > 1]
+    if twice:
+        raise StorageError(f"Month {twice[0]} is given twice in {text!r}. Name each month once.")
+    return months
+
+
+def next_month(month: str) -> str:
+    """Name the month after this one."""
+    year, number = int(month[:4]), int(month[5:])
+    return f"{year + number // 12:04d}-{number % 12 + 1:02d}"
+
+
+def find(source: str, *, taxi: str, month: str, work_dir: Path, simulate: Simulate) -> MonthFile:
+    """Bring one month to this machine.
+
+    Args:
+        source: tlc, simulated[:n_trips[:seed]], a folder, or a URI that begins as one of SOURCES.
+        taxi: first word of the file's name, such as green.
+        month: YYYY-MM.
+        work_dir: where a simulated month is written.
+        simulate: makes the trips of a simulated month.
+    Raises:
+        StorageError: there is no such source or month, or it cannot be read or cached.
+    """
+    begins = re.match(r"[a-z][a-z0-9+.-]*:(//)?", source, re.IGNORECASE)
+    fetch = SOURCES.get(begins[0].lower() if begins else source, _from_folder)
+    try:
+        uri, path = fetch(Wanted(source, taxi, month, work_dir, simulate))
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return MonthFile(month, uri, path, sha256, path.stat().st_size)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot read or keep {month} from {public_uri(source)}: {_reason(error)}. Check your "
+            f"access, and that the cache {cache_dir()} can be written, or set TAXI_CACHE."
+        ) from error
+
+
+def cache_dir() -> Path:
+    """Name the folder that keeps downloads: TAXI_CACHE, or the user's own cache."""
+    return Path(
+        os.environ.get("TAXI_CACHE") or platformdirs.user_cache_dir("nyc-taxi")
+    ).expanduser()
+
+
+def public_uri(uri: str) -> str:
+    """Drop what may be secret: user and password, query, fragment; and closing slashes."""
+    return re.split("[?#]", _without_user(uri), maxsplit=1)[0].rstrip("/")
+
+
+def _expand(part: str, text: str) -> Iterator[str]:
+    first, dots, last = (word.strip() for word in part.partition(".."))
+    last = last if dots else first
+    for month in (first, last):
+        if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
+            raise StorageError(
+                f"{month!r} in {text!r} is not a month. "
+                "Type YYYY-MM, a list 2021-01,2021-03 or a range 2021-01..2021-06."
+            )
+    if last < first:
+        raise StorageError(f"Range {part!r} runs backwards. Type {last}..{first}.")
+    while first <= last:
+        yield first
+        first = next_month(first)
+
+
+# --- sources: each gives (uri, path) of the month that is wanted
+
+
+def _from_folder(wanted: Wanted) -> tuple[str, Path]:
+    text = wanted.source
+    if text.lower().startswith("file://"):
+        text = unquote(text[len("file://") :].removeprefix("localhost"))
+    folder = Path(text).expanduser().resolve()
+    if not text.strip() or not folder.is_dir():
+        raise StorageError(
+            f"{public_uri(text)!r} is no folder (seen from {Path.cwd()}) and no known source "
+            f"({', '.join(SOURCES)}). Relative paths are resolved against the project checkout: "
+            "pass an absolute path when running from a git URL."
+        )
+    for name in wanted.names:
+        if (folder / name).is_file():
+            return (folder / name).as_uri(), folder / name
+    there = sorted(path.name for path in folder.glob("*_tripdata_*"))
+    shown = ", ".join(there[:5]) + (", ..." if there[5:] else "")
+    raise _no_month(wanted, str(folder), wanted.names, f"Months there: {shown or 'none'}. ")
+
+
+def _from_simulation(wanted: Wanted) -> tuple[str, Path]:
+    match = re.fullmatch(r"simulated(?::0*([1-9][0-9]*)(?::([0-9]+))?)?", wanted.source)
+    if not match:
+        raise StorageError(
+            f"Cannot simulate {wanted.source!r}. Type simulated, simulated:<n_trips> or "
+            "simulated:<n_trips>:<seed>, with n_trips a whole number above 0."
+        )
+    n_trips, seed = int(match[1] or DEFAULT_TRIPS), int(match[2] or DEFAULT_SEED)
+    wanted.work_dir.mkdir(parents=True, exist_ok=True)
+    path = wanted.work_dir / wanted.names[0]
+    batches = iter(wanted.simulate(wanted.month, n_trips, seed))
+    first = next(batches)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        writer.write_batch(first)
+        for batch in batches:
+            writer.write_batch(batch)
+    return f"simulated:{n_trips}:{seed}", path
+
+
+def _from_tlc(wanted: Wanted) -> tuple[str, Path]:
+    return _from_server(wanted._replace(source=TLC_URL))
+
+
+def _from_server(wanted: Wanted) -> tuple[str, Path]:
+    folder, base = _shelf(wanted.source), public_uri(wanted.source)
+    for name in wanted.names:
+        if _is_cached(folder / name):
+            return f"{base}/{name}", folder / name
+    answers = []
+    for name in wanted.names:
+        try:
+            return f"{base}/{name}", _download(wanted.source, name, folder)
+        except _RefusedError as refused:
+            answers.append(f"{name} (HTTP {refused})")
+    raise _no_month(wanted, base, answers, "The TLC publishes a month about two months late. ")
+
+
+def _from_store(wanted: Wanted) -> tuple[str, Path]:
+    base = public_uri(wanted.source)
+    fs, root = _open_store(wanted.source)
+    for name in wanted.names:
+        remote = f"{root.rstrip('/')}/{name}"
+        try:
+            version = fs.ukey(remote)[:16]  # changes with the object, which is then fetched again
+        except FileNotFoundError:
+            continue
+        return f"{base}/{name}", _copy(fs, remote, _shelf(wanted.source) / version / name)
+    raise _no_month(wanted, base, wanted.names)
+
+
+# a new source is one line: how it begins, or its whole name -> what fetches from it
+SOURCES: dict[str, Callable[[Wanted], tuple[str, Path]]] = {
+    "tlc": _from_tlc,
+    "simulated": _from_simulation,
+    "simulated:": _from_simulation,
+    "file://": _from_folder,
+    "http://": _from_server,
+    "https://": _from_server,
+    "s3://": _from_store,
+    "gs://": _from_store,
+}
+STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
+
+
+def _no_month(wanted: Wanted, place: str, tried: list[str], hint: str = "") -> StorageError:
+    return StorageError(
+        f"No {wanted.taxi} trips in {place} for {wanted.month}: tried {', '.join(tried)}. {hint}"
+        "Check the month, or pass -P source=<folder>."
+    )
+
+
+# --- downloads and their cache
+
+
+def _download(source: str, name: str, folder: Path) -> Path:
+    import pooch
+
+    base = public_uri(source)  # pooch prints it
+    head, mark, query = source.partition("?")
+    get = partial(_get, f"{head.rstrip('/')}/{name}{mark}{query}", name)
+    shelf = pooch.create(folder, f"{base}/", registry={name: None}, retry_if_failed=RETRIES)
+    try:
+        return Path(shelf.fetch(name, downloader=get))
+    except (requests.RequestException, IncompleteError) as error:
+        # "from None": requests quotes the address, password and all
+        raise StorageError(
+            f"Cannot download {base}/{name} in {1 + RETRIES} attempts: {_reason(error)}. "
+            "Try again later, or pass -P source=<folder>."
+        ) from None
+
+
+def _get(url: str, name: str, _public_url: str, target: str, shelf: object) -> None:
+    """Download one file for pooch, which retries after a RequestException or a ValueError."""
+    import pooch
+    from tqdm.auto import tqdm
+
+    # disable=None: no bar unless stderr is a terminal; pooch ignores a bar without a total
+    with tqdm(total=1, disable=None, unit="B", unit_scale=True, desc=name, leave=False) as bar:
+        http = pooch.HTTPDownloader(
+            progressbar=bar,
+            chunk_size=files.CHUNK_BYTES,
+            timeout=TIMEOUT_S,
+            headers={"Accept-Encoding": "identity"},  # keep a .gz as it is
+        )
+        try:
+            http(url, target, shelf)
+        except requests.HTTPError as error:
+            status = error.response.status_code
+            if 400 <= status < 500 and status not in (408, 429):
+                raise _RefusedError(status) from None
+            raise
+    files.check_whole(Path(target), name)
+
+
+def _open_store(source: str) -> tuple["AbstractFileSystem", str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        return cast(tuple["AbstractFileSystem", str], url_to_fs(source))
+    except ImportError as error:
+        scheme = source.partition("://")[0].lower()
+        raise StorageError(
+            f"Source {public_uri(source)} needs the package {STORE_PACKAGES.get(scheme, scheme)}, "
+            f"which is not installed. Add it to the lock with: make lock EXTRAS={scheme}"
+        ) from error
+
+
+def _copy(fs: "AbstractFileSystem", remote: str, target: Path) -> Path:
+    if _is_cached(target):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        unchecked = Path(folder) / target.name
+        fs.get_file(remote, str(unchecked))
+        try:
+            files.check_whole(unchecked, target.name)
+        except IncompleteError as error:
+            raise StorageError(f"Cannot use {remote}: {error}.") from error
+        unchecked.replace(target)
+    return target
+
+
+def _shelf(source: str) -> Path:
+    # one folder per address: two servers may hold different files of one name
+    address = _without_user(source).rstrip("/")
+    key = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return cache_dir() / f"{address.partition(':')[0].lower()}-{key}"
+
+
+def _is_cached(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        files.read_schema(path)
+    except StorageError:
+        path.unlink(missing_ok=True)  # left by a dying machine; fetched again
+        return False
+    return True
+
+
+# --- errors in one line
+
+
+def _without_user(uri: str) -> str:
+    return re.sub(r"(?<=://)[^/]*@", "", uri)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.HTTPError):
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.RequestException):
+        return type(error).__name__  # its text quotes the address
+    return files.one_line(error)
