@@ -1,0 +1,70 @@
+"""The checkout that runs come from: its MLproject, its commit, what is not committed."""
+
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+# untracked files that can change a result; anything else untracked might be a secret
+CODE = ("MLproject", "*.py", "python_env.yaml", "requirements.txt")
+
+
+def parameters(entry_point: str, root: Path = ROOT) -> dict[str, str]:
+    """List an entry point's parameters and their defaults, as MLproject declares them."""
+    project = yaml.safe_load((root / "MLproject").read_text())
+    declared = project["entry_points"][entry_point]["parameters"]
+    return {name: str(parameter["default"]) for name, parameter in declared.items()}
+
+
+class Checkout(NamedTuple):
+    """Where the code stands; empty texts where the folder is no git checkout."""
+
+    commit: str
+    repository: str  # URL of the remote, without credentials
+    diff: str  # what the work tree holds beyond the commit; empty where it is clean
+
+
+def read(root: Path = ROOT) -> Checkout:
+    """Ask git what code is about to run."""
+    return Checkout(
+        commit=_git(root, "rev-parse", "HEAD").strip(),
+        repository=without_credentials(_git(root, "remote", "get-url", "origin").strip()),
+        diff=_git(root, "diff", "HEAD", "--binary") + _untracked(root),
+    )
+
+
+def user_name(root: Path = ROOT) -> str:
+    """Name of the git user, empty where there is none."""
+    return _git(root, "config", "user.name").strip()
+
+
+def without_credentials(uri: str) -> str:
+    """Cut user, password, query and fragment out of a URI; any other text stays as it is."""
+    parts = urlsplit(uri)
+    if not parts.scheme or not parts.netloc:
+        return uri
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _untracked(root: Path) -> str:
+    # -z: otherwise names that are not ASCII come quoted
+    names = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE).split("\0")
+    empty = Path("/dev/null")
+    return "".join(
+        _git(root, "diff", "--no-index", "--", str(empty), name) for name in names if name
+    )
+
+
+def _git(root: Path, *arguments: str) -> str:
+    # a checkout may be broken, absent, or git may be: each is «not known», never a failed run
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, errors="replace"
+        )
+    except OSError:
+        return ""
+    # `diff --no-index` answers 1 where it found a difference
+    return done.stdout if done.returncode in (0, 1) else ""
