@@ -1,0 +1,137 @@
+"""What happens: one file per entry point of MLproject, run as `python -m steps.<name>`.
+
+Shared by all of them: what each parameter means, and the frame that parses them, opens the run and
+turns an error the user can mend into one line and exit code 2.
+"""
+
+import argparse
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import mlflow
+
+from storage import StorageError, checkout, runs
+from taxi import TripError
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def whole_number(minimum: int) -> Callable[[str], int]:
+    """Make an argparse type for whole numbers from `minimum` on."""
+
+    def parse(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number of at least {minimum}, got {text!r}"
+            )
+        return int(text)
+
+    return parse
+
+
+# name -> type and meaning; one meaning wherever the parameter appears, defaults live in MLproject
+PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "taxi": (str, "green or yellow"),
+    "source": (
+        str,
+        "where months come from: tlc, simulated[:trips[:seed]], or a folder or URI (file, http, "
+        "s3, gs) of files named as the TLC names them",
+    ),
+    "train_months": (str, "months to fit on: YYYY-MM, a list a,b or a range a..b"),
+    "valid_months": (str, "months to choose by"),
+    "test_months": (
+        str,
+        "months that only register opens; next = the one after valid_months, empty = none",
+    ),
+    "preprocess_run_id": (str, "preprocess run to build on; empty makes one"),
+    "baseline_run_id": (str, "baseline run whose models are candidates; empty makes one"),
+    "hpo_run_id": (str, "hpo run whose model is a candidate; empty makes one"),
+    "models": (str, "baselines to fit: all, or a list a,b of taxi/baselines.py"),
+    "features": (str, "feature set of the search, of taxi/features.py"),
+    "search_space": (str, "what the search tries, of taxi/search.py; seed is the course's own"),
+    "max_evals": (whole_number(1), "trials in all"),
+    "parallelism": (whole_number(0), "trials at once; 0 = one per core"),
+    "device": (str, "cpu or cuda"),
+    "model_name": (str, "registered model"),
+    "seed": (whole_number(0), "of every random choice"),
+    "developer": (str, "tag on every run; empty = the git or system user"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise StorageError(f"{message}. See python -m steps.{self.prog} --help.")
+
+
+def entry_parser(step: str, description: str | None) -> argparse.ArgumentParser:
+    """Build the parser of an entry point from the parameters MLproject declares for it."""
+    parser = _Parser(
+        prog=step,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for name, default in checkout.parameters(step).items():
+        kind, meaning = PARAMETERS[name]
+        parser.add_argument(f"--{name}", type=kind, default=default, help=meaning)
+    return parser
+
+
+@contextmanager
+def step_run(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> Iterator[argparse.Namespace]:
+    """Parse the arguments and run the body inside the step's MLflow run.
+
+    Exit code 2 and one line on stderr for what the user can mend, 130 when interrupted; a
+    surprise keeps its traceback. Either way the run is closed and says why.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    _quieten()
+    try:
+        args = _parse(parser, argv)
+        with runs.StepRun(parser.prog, args.developer):
+            yield args
+    except (TripError, StorageError) as error:
+        _leave(f"{parser.prog}: {error}", USER_ERROR)
+    except KeyboardInterrupt:
+        _leave(f"{parser.prog}: interrupted", INTERRUPTED)
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return parser.parse_args(argv)
+    except StorageError:
+        # `mlflow run` made the run before anybody looked at the parameters
+        if "MLFLOW_RUN_ID" in os.environ:
+            with runs.StepRun(parser.prog, ""):
+                raise
+        raise
+
+
+def _quieten() -> None:
+    """Leave the terminal to what the steps say, line by line as they say it."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow.pyfunc", "mlflow.projects.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _leave(line: str, code: int) -> NoReturn:
+    print(" ".join(line.split()), file=sys.stderr)
+    mlflow.flush_async_logging()
+    sys.exit(code)

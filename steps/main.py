@@ -1,0 +1,122 @@
+"""Run the whole pipeline: preprocess, baseline, hpo, register, under one parent run.
+
+python -m steps.main --source=simulated --max_evals=10
+"""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+import mlflow
+from mlflow.entities import Run
+
+from steps import entry_parser, step_run
+from steps._given import base_run_id, refuse_typos
+from storage import checkout, models, runs
+
+HOISTED = {
+    "preprocess": ("n_trips_train", "n_trips_valid", "n_trips_test"),
+    "baseline": ("rmse", "mae", "r2"),
+    "hpo": ("rmse", "mae", "r2", "best_rmse"),
+    "register": ("test_rmse", "test_mae", "test_r2"),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Names and help; the defaults are MLproject's."""
+    return entry_parser("main", __doc__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Chain the steps, hand run ids forward, hoist the headline numbers, write the summary."""
+    with step_run(build_parser(), argv) as args:
+        refuse_typos(args)
+        models.check_name(args.model_name)
+        parameters = vars(args) | {"preprocess_run_id": base_run_id(args)}
+        steps = ["preprocess", "baseline", "hpo"]
+        # without test months there is nothing to judge a champion by
+        steps += ["register"] if args.test_months.strip() else []
+        done = {}
+        for step in steps:
+            run_id = runs.upstream(step, parameters.get(f"{step}_run_id", ""), parameters)
+            parameters = parameters | {f"{step}_run_id": run_id}
+            done[step] = runs.finished(run_id, step)
+            hoist(step, done[step])
+        note = summary(done, args)
+        mlflow.set_tag("mlflow.note.content", note)
+        print(note)
+
+
+def hoist(step: str, run: Run) -> None:
+    """Copy a step's headline numbers to the pipeline's run: hpo.rmse and so on."""
+    found = {name: run.data.metrics[name] for name in HOISTED[step] if name in run.data.metrics}
+    mlflow.log_metrics({f"{step}.{name}": value for name, value in found.items()})
+
+
+def summary(done: dict[str, Run], args: argparse.Namespace) -> str:
+    """Write the page of the pipeline's run: what won, the leaderboard, what to do next."""
+    tags = done["preprocess"].data.tags
+    lines = [
+        f"Trained on {tags['months.train']}, chosen on {tags['months.valid']}.",
+        "",
+        *leaderboard(done),
+        "",
+        *verdict(done, args),
+        "",
+        "Run it again:",
+        "",
+        f"    {rerun_command(args)}",
+    ]
+    return "\n".join(lines)
+
+
+def leaderboard(done: dict[str, Run]) -> list[str]:
+    """Lay every candidate out as a markdown table, best first."""
+    found = [*runs.children(done["baseline"].info.run_id), *runs.children(done["hpo"].info.run_id)]
+    candidates = [run for run in found if run.data.tags.get("candidate") == "true"]
+    candidates.sort(key=lambda run: run.data.metrics["rmse"])
+    rows = [
+        f"| {run.data.tags['model']} | {run.data.tags['features']} "
+        + "".join(f"| {run.data.metrics[name]:.3f} " for name in ("rmse", "mae", "r2"))
+        + "|"
+        for run in candidates
+    ]
+    return [
+        "| model | features | valid RMSE, min | MAE, min | R2 |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+def verdict(done: dict[str, Run], args: argparse.Namespace) -> list[str]:
+    """Say what was registered and how to use it, or why nothing was."""
+    if "register" not in done:
+        return ["Nothing was registered: register needs test months (-P test_months=YYYY-MM)."]
+    run = done["register"]
+    name, version = run.data.tags["model_name"], run.data.tags["version"]
+    test_months = done["preprocess"].data.tags["months.test"]
+    return [
+        f"**{run.data.tags['model']}** is `{name}` version {version}, alias `champion`: RMSE "
+        f"{run.data.metrics['test_rmse']:.3f} min on {test_months}.",
+        "",
+        "Serve it:",
+        "",
+        f"    mlflow models serve -m models:/{shlex.quote(name)}@champion --env-manager uv",
+    ]
+
+
+def rerun_command(args: argparse.Namespace) -> str:
+    """Write the command that repeats this pipeline: repository, commit, parameters."""
+    code = checkout.read()
+    words = ["mlflow", "run", code.repository or ".", "--env-manager", "uv"]
+    if code.repository and code.commit:
+        words += ["-v", code.commit]
+    defaults = checkout.parameters("main")
+    for name, value in vars(args).items():
+        if str(value) != defaults[name]:
+            words += ["-P", f"{name}={value}"]
+    return shlex.join(words)
+
+
+if __name__ == "__main__":
+    main()
