@@ -1,0 +1,97 @@
+"""Makers of small inputs: state only what matters, the rest is ordinary."""
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from taxi import cleaning, schema, simulation
+from taxi.schema import Trips
+
+ROOT = Path(__file__).resolve().parent.parent
+# threads that wait for each other on a busy machine cost tenfold what they bring to small inputs;
+# read when xgboost and sklearn are first imported, which nothing above does
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def make_trips(n: int = 3, **columns: object) -> Trips:
+    """Make n ordinary trips; a column is one value for all of them or one for each."""
+    ordinary: dict[str, object] = {
+        "pickup_at": "2021-01-15T17:45:30",
+        "pickup_zone": 74,
+        "dropoff_zone": 75,
+        "distance_miles": 2.5,
+        "trip_minutes": 12.0,
+    }
+    types = ("datetime64[us]", np.int32, np.int32, np.float64, np.float64)
+    values = zip((ordinary | columns).items(), types, strict=True)
+    return Trips(
+        **{name: np.broadcast_to(np.array(value, t), n).copy() for (name, value), t in values}
+    )
+
+
+def random_trips(n: int, seed: int, n_zones: int = 40) -> Trips:
+    """Make trips between few zones, some of them with a distance no meter should show."""
+    rng = np.random.default_rng(seed)
+    miles = rng.lognormal(0.8, 0.7, n)
+    miles[rng.random(n) < 0.15] = rng.choice([0.0, -1.0, 100.0, np.nan])
+    seconds = rng.integers(0, 28 * 86_400, n)
+    return make_trips(
+        n,
+        pickup_at=np.datetime64("2021-01-01") + seconds.astype("m8[s]"),
+        pickup_zone=rng.integers(1, n_zones, n),
+        dropoff_zone=rng.integers(1, n_zones, n),
+        distance_miles=miles,
+        trip_minutes=rng.uniform(1, 60, n),
+    )
+
+
+def make_raw(n: int = 3, taxi: str = "green", **columns: object) -> pa.RecordBatch:
+    """Make n raw rows as the TLC writes them; columns by role, a value for all or one for each."""
+    ordinary: dict[str, object] = {
+        "pickup_at": "2021-01-15 17:45:00",
+        "dropoff_at": "2021-01-15 17:57:00",
+        "pickup_zone": 74,
+        "dropoff_zone": 75,
+        "distance_miles": 2.5,
+    }
+    given = ordinary | columns
+    arrays, names = [], []
+    for column in schema.raw_columns(taxi):
+        arrays.append(_raw_array(given[column.role], column.type, n))
+        names.append(column.name)
+    return pa.RecordBatch.from_arrays(arrays, names)
+
+
+def _raw_array(value: object, kind: pa.DataType, n: int) -> pa.Array:
+    if isinstance(value, pa.Array):
+        return value
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value] * n
+    if pa.types.is_timestamp(kind):
+        return pa.array([None if v is None else np.datetime64(v, "us") for v in values], kind)
+    return pa.array(values, kind)
+
+
+@cache
+def simulated_trips(month: str, n: int = 3_000, taxi: str = "green") -> Trips:
+    """Simulate and clean a small month."""
+    batches = simulation.month_batches(month, n, 42, taxi=taxi)
+    kept = [cleaning.clean(batch, taxi=taxi, month=month).trips for batch in batches]
+    return schema.to_trips(pa.Table.from_batches(kept))
+
+
+def real_month(month: str) -> pa.Table:
+    """Read a month of the TLC's green trips; a test that needs one is skipped where there is none.
+
+    They lie in the folder that TAXI_DATA names, else in ../shared/data beside the checkout.
+    """
+    folder = Path(os.environ.get("TAXI_DATA") or ROOT.parent / "shared" / "data")
+    path = folder / f"green_tripdata_{month}.parquet"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} in {folder}: set TAXI_DATA to a folder of TLC months")
+    return pq.read_table(path)

@@ -1,0 +1,64 @@
+"""A store of runs that is nobody's own; the conftest.py of a folder that needs it imports it."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+EXPERIMENT = "tests"
+# what a step or MLflow may set in the environment
+LEFT_BEHIND = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+
+
+class Store(NamedTuple):
+    """An MLflow store in a folder of its own."""
+
+    uri: str
+    folder: Path
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """Read every run: id -> all that is known of it, oldest first."""
+        client = MlflowClient(self.uri)
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(ids, order_by=["attributes.start_time ASC"])
+        return {run.info.run_id: run.to_dictionary() for run in found}
+
+    def registered(self) -> list[str]:
+        """Name the registered models."""
+        return [model.name for model in MlflowClient(self.uri).search_registered_models()]
+
+
+@pytest.fixture(scope="session")
+def initialised_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    # one store for all tests: making its tables takes longer than most of them
+    folder = tmp_path_factory.mktemp("store")
+    store = Store(f"sqlite:///{folder}/mlflow.db", folder)
+    MlflowClient(store.uri).create_experiment(EXPERIMENT, (folder / "artifacts").as_uri())
+    return store
+
+
+@pytest.fixture
+def store(initialised_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Let this process and its children write to that store, as after a fresh login."""
+    mlflow.set_tracking_uri(None)  # whatever an earlier test has set; the environment decides
+    for name in LEFT_BEHIND:
+        monkeypatch.setenv(name, "")  # so that whatever a step sets is undone
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", initialised_store.uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    monkeypatch.setenv("HOME", str(initialised_store.folder))
+    monkeypatch.setenv("TAXI_CACHE", str(initialised_store.folder / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    yield initialised_store
+    signal.signal(signal.SIGTERM, on_sigterm)
+    while mlflow.active_run():
+        mlflow.end_run("KILLED")

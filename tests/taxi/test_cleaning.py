@@ -1,0 +1,214 @@
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from taxi import TripError
+from taxi.cleaning import REASONS, Cleaned, clean, month_bounds
+from taxi.schema import PREFIXES, TRIPS, raw_columns
+from tests.conftest import make_raw, real_month
+
+START = datetime(2021, 1, 15, 17, 45)
+MINUTE = timedelta(minutes=1)
+
+
+def cleaned(batch: pa.RecordBatch, month: str = "2021-01", taxi: str = "green") -> Cleaned:
+    return clean(batch, taxi=taxi, month=month)
+
+
+def counted(**wanted: int) -> dict[str, int]:
+    """Spell a count of reasons by the first word of each."""
+    return {reason: wanted.get(reason.split()[0], 0) for reason in REASONS}
+
+
+@pytest.mark.parametrize(
+    ("spent", "reason"),
+    [
+        (MINUTE, None),
+        (60 * MINUTE, None),
+        (timedelta(seconds=59.99), "shorter than 1 min"),
+        (timedelta(0), "shorter than 1 min"),
+        (-MINUTE, "shorter than 1 min"),
+        (60 * MINUTE + timedelta(seconds=1), "longer than 60 min"),
+        (timedelta(days=900), "longer than 60 min"),
+    ],
+)
+def test_trips_of_1_to_60_minutes_are_kept_both_ends_in(
+    spent: timedelta, reason: str | None
+) -> None:
+    trips, dropped = cleaned(make_raw(1, pickup_at=START, dropoff_at=START + spent))
+    assert dropped == {**counted(), **({reason: 1} if reason else {})}
+    assert trips.column("trip_minutes").to_pylist() == ([] if reason else [spent / MINUTE])
+
+
+@pytest.mark.parametrize(
+    ("pickup", "kept"),
+    [
+        ("2021-01-01T00:00:00", True),
+        ("2021-01-31T23:59:59.999999", True),
+        ("2020-12-31T23:59:59.999999", False),
+        ("2021-02-01T00:00:00", False),
+        ("2009-01-01T00:00:00", False),
+    ],
+)
+def test_a_trip_belongs_to_the_month_it_starts_in(pickup: str, kept: bool) -> None:
+    start = datetime.fromisoformat(pickup)
+    trips, dropped = cleaned(make_raw(1, pickup_at=start, dropoff_at=start + 5 * MINUTE))
+    assert trips.num_rows == kept
+    assert dropped == counted(pickup=1 - kept)
+
+
+@pytest.mark.parametrize("role", ["pickup_at", "dropoff_at"])
+def test_a_missing_time_is_counted(role: str) -> None:
+    trips, dropped = cleaned(make_raw(2, **{role: [None, START]}))
+    assert dropped["time missing"] == 1
+    assert trips.num_rows + sum(dropped.values()) == 2
+
+
+@pytest.mark.parametrize("role", ["pickup_zone", "dropoff_zone"])
+def test_a_missing_zone_is_counted(role: str) -> None:
+    trips, dropped = cleaned(make_raw(2, **{role: [None, 7]}))
+    assert dropped == counted(zone=1)
+    assert trips.column(role).to_pylist() == [7]
+
+
+def test_a_row_counts_under_the_first_reason_only() -> None:
+    everything = {"dropoff_at": None, "pickup_zone": None, "pickup_at": "2001-01-01"}
+    assert cleaned(make_raw(1, **everything)).dropped == counted(time=1)
+    del everything["dropoff_at"]
+    assert cleaned(make_raw(1, **everything)).dropped == counted(zone=1)
+    del everything["pickup_zone"]
+    assert cleaned(make_raw(1, **everything)).dropped == counted(pickup=1)
+
+
+@pytest.mark.parametrize("miles", [0.0, -3.0, 178_980.0, None])
+def test_an_absurd_or_missing_distance_keeps_its_trip_and_its_value(miles: float | None) -> None:
+    assert cleaned(make_raw(1, distance_miles=miles)).trips["distance_miles"].to_pylist() == [miles]
+
+
+def random_raw(seed: int, n: int = 500) -> pa.RecordBatch:
+    rng = np.random.default_rng(seed)
+
+    def with_nulls(values: np.ndarray, share: float = 0.05) -> pa.Array:
+        return pa.array(values, mask=rng.random(n) < share)
+
+    pickup = np.datetime64("2020-12-20", "us") + rng.integers(0, 55 * 86_400_000_000, n)
+    spent = rng.integers(-60_000_000, 4_000_000_000, n)
+    zones = (with_nulls(rng.integers(1, 266, n).astype(np.int32)) for _ in range(2))
+    arrays = [with_nulls(pickup), with_nulls(pickup + spent), *zones, with_nulls(rng.random(n))]
+    return pa.RecordBatch.from_arrays(arrays, [column.name for column in raw_columns("green")])
+
+
+def kept_by_hand(row: dict) -> bool:
+    pickup, dropoff, *zones = list(row.values())[:4]
+    if None in (pickup, dropoff, *zones) or (pickup.year, pickup.month) != (2021, 1):
+        return False
+    return MINUTE <= dropoff - pickup <= 60 * MINUTE
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_rows_are_kept_as_by_hand_in_their_order_and_all_are_counted(seed: int) -> None:
+    batch = random_raw(seed)
+    trips, dropped = cleaned(batch)
+    assert trips.num_rows + sum(dropped.values()) == batch.num_rows
+    wanted = [row for row in batch.to_pylist() if kept_by_hand(row)]
+    assert 0 < len(wanted) < batch.num_rows
+    assert trips.column("pickup_at").to_pylist() == [row["lpep_pickup_datetime"] for row in wanted]
+    assert trips.column("distance_miles").to_pylist() == [row["trip_distance"] for row in wanted]
+
+
+def test_cleaning_leaves_its_input_alone_and_repeats_itself() -> None:
+    batch, same = random_raw(7), random_raw(7)
+    first, second = cleaned(batch), cleaned(batch)
+    assert batch.equals(same)
+    assert first.trips.equals(second.trips)
+    assert first.dropped == second.dropped
+
+
+def test_cleaning_in_pieces_gives_the_same_trips_and_counts() -> None:
+    batch = random_raw(3)
+    whole, parts = cleaned(batch), [cleaned(batch.slice(at, 70)) for at in range(0, 500, 70)]
+    joined = pa.Table.from_batches([part.trips for part in parts])
+    assert joined.to_pylist() == whole.trips.to_pylist()
+    assert {r: sum(p.dropped[r] for p in parts) for r in REASONS} == whole.dropped
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.int64(), pa.int16(), pa.float64()])
+def test_ids_give_the_same_trips_whatever_their_type(kind: pa.DataType) -> None:
+    zones = pa.array([74, 75, 265], pa.int32())
+    typed = make_raw(pickup_zone=zones.cast(kind), dropoff_zone=zones.cast(kind))
+    wanted = cleaned(make_raw(pickup_zone=zones, dropoff_zone=zones))
+    assert cleaned(typed).trips.equals(wanted.trips)
+
+
+def test_a_file_of_text_gives_the_same_trips_as_one_of_values() -> None:
+    batch = make_raw(3, distance_miles=[0.5, None, 3.25])
+    texts = [column.cast(pa.string()) for column in batch.columns]
+    text = pa.RecordBatch.from_arrays(texts, batch.schema.names)
+    assert cleaned(text).trips.equals(cleaned(batch).trips)
+
+
+def test_nanoseconds_are_cut_off_times() -> None:
+    pickups = pa.array(np.array(["2021-01-15T17:45:00.000000999"], "M8[ns]"))
+    dropoffs = pa.array(np.array(["2021-01-15T17:46:00.000000001"], "M8[ns]"))
+    assert pickups.type == pa.timestamp("ns")
+    trips, _ = cleaned(make_raw(1, pickup_at=pickups, dropoff_at=dropoffs))
+    assert trips.column("pickup_at").to_pylist() == [START]
+    assert trips.column("trip_minutes").to_pylist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "bad"),
+    [
+        ("pickup_at", "lpep_pickup_datetime", "last night"),
+        ("dropoff_at", "lpep_dropoff_datetime", "2021-02-31 00:00:00"),
+        ("pickup_zone", "PULocationID", "Harlem"),
+        ("dropoff_zone", "DOLocationID", "74.5"),
+        ("distance_miles", "trip_distance", "far"),
+    ],
+)
+def test_text_that_cannot_be_read_is_named_with_its_column(role: str, name: str, bad: str) -> None:
+    with pytest.raises(TripError) as refusal:
+        cleaned(make_raw(1, **{role: pa.array([bad])}))
+    assert name in str(refusal.value)
+    assert bad in str(refusal.value)
+
+
+@pytest.mark.parametrize("zone", [74.5, 3e9])
+def test_a_zone_is_never_rounded_or_cut(zone: float) -> None:
+    with pytest.raises(TripError, match="'PULocationID'"):
+        cleaned(make_raw(1, pickup_zone=pa.array([zone])))
+
+
+@pytest.mark.parametrize("taxi", PREFIXES)
+def test_kept_trips_have_the_columns_and_types_of_the_schema(taxi: str) -> None:
+    trips = cleaned(make_raw(2, taxi=taxi), taxi=taxi).trips
+    assert trips.schema.equals(TRIPS)
+    trips.validate(full=True)
+    assert trips.num_rows == 2
+
+
+def test_no_rows_give_no_trips_and_every_reason_at_zero() -> None:
+    trips, dropped = cleaned(make_raw(0))
+    assert trips.schema.equals(TRIPS)
+    assert trips.num_rows == 0
+    assert dropped == counted()
+
+
+@pytest.mark.parametrize("month", ["2023-01", "2023-12", "2024-02"])
+def test_a_month_ends_where_the_next_one_starts(month: str) -> None:
+    start, end = month_bounds(month)
+    assert f"{start:%Y-%m}" == month
+    assert (end.day, end.hour) == (1, 0)
+    assert (end - timedelta(seconds=1)).month == start.month
+
+
+def test_every_kept_trip_of_a_real_month_is_possible() -> None:
+    for batch in real_month("2023-02").to_batches():
+        trips, dropped = cleaned(batch, month="2023-02")
+        minutes = trips.column("trip_minutes").to_numpy()
+        assert 1 <= minutes.min() <= minutes.max() <= 60
+        months = trips.column("pickup_at").to_numpy().astype("M8[M]")
+        assert set(months.astype(str)) == {"2023-02"}
+        assert trips.num_rows + sum(dropped.values()) == batch.num_rows

@@ -1,0 +1,306 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import Lasso
+
+from taxi import TripError, features
+from taxi.features import FEATURE_SETS, FEATURES, Columns
+from taxi.model import read_frame, write_frame
+from taxi.schema import Trips
+from tests.conftest import make_trips, random_trips, simulated_trips
+
+TRAIN, VALID = random_trips(1_500, seed=10), random_trips(400, seed=11, n_zones=60)
+ENCODERS = {name: features.fit(name, TRAIN) for name in FEATURE_SETS}
+ODD = make_trips(
+    8,
+    pickup_zone=[264, 265, 0, -4, 9_999, 250, 1, 2**31 - 1],
+    dropoff_zone=[1, 264, 265, 3, -(2**31), 251, 0, 2**31 - 1],
+    distance_miles=[np.nan, 0, -2, 1e300, 5, np.nan, 60, 61],
+)
+
+
+def to_bytes(matrix: np.ndarray | csr_matrix) -> bytes:
+    """Give everything a matrix holds, explicit zeros of a sparse one included."""
+    if isinstance(matrix, csr_matrix):
+        return b"".join(part.tobytes() for part in (matrix.data, matrix.indices, matrix.indptr))
+    return matrix.tobytes()
+
+
+def both_ways(name: str, trips: Trips) -> list[bytes]:
+    """Fit on some trips and encode them as train rows and as new ones."""
+    encoder = features.fit(name, trips)
+    return [to_bytes(encoder.transform_train(trips)), to_bytes(encoder.transform(trips))]
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature_is_a_number_or_missing_for_every_trip(name: str, is_train: bool) -> None:
+    tables = ENCODERS["full"].tables
+    for trips in (TRAIN, VALID, ODD, TRAIN.take(np.arange(0))):
+        values = FEATURES[name](Columns(trips, tables, is_train=is_train))
+        assert values.shape == (len(trips),)
+        assert not np.isinf(values).any()
+    values = FEATURES[name](Columns(TRAIN, tables, is_train=is_train))
+    assert len(np.unique(values[~np.isnan(values)])) > 3  # it tells something
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature_says_what_it_is(name: str) -> None:
+    assert FEATURES[name].__doc__
+    assert name in FEATURE_SETS["full"]
+
+
+@pytest.mark.parametrize("name", ["compact", "full"])
+def test_dense_matrices_are_float32_with_a_column_per_name(name: str) -> None:
+    for matrix in (ENCODERS[name].transform_train(TRAIN), ENCODERS[name].transform(TRAIN)):
+        assert matrix.dtype == np.float32
+        assert matrix.shape == (len(TRAIN), len(ENCODERS[name].names))
+    assert tuple(ENCODERS[name].names) == FEATURE_SETS[name]
+
+
+def test_compact_features_are_never_missing_for_a_trip_without_distance() -> None:
+    # sklearn's forests and boosters of old refuse missing values
+    for trips in (TRAIN, VALID, ODD):
+        assert np.isfinite(ENCODERS["compact"].transform(trips)).all()
+    assert np.isfinite(ENCODERS["compact"].transform_train(TRAIN)).all()
+
+
+# --- what each feature says
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("distance_miles", 2.5),
+        ("pickup_zone", 74),
+        ("dropoff_zone", 75),
+        ("hour", 17),
+        ("weekday", 4),
+        ("minute_of_day", 17 * 60 + 45),
+        ("filled_miles", 2.5),
+        ("pair_trips", np.log(4)),
+        ("pickup_trips", 3),
+        ("dropoff_trips", 3),
+        ("pair_miles", 2),
+        ("detour", 1.25),
+    ],
+)
+def test_a_feature_is_what_its_name_says(name: str, value: float) -> None:
+    encoder = features.fit("full", make_trips(3, distance_miles=[1, 2, 3]))
+    row = encoder.transform(make_trips(1))  # Friday 2021-01-15, 17:45:30, 2.5 miles
+    assert row[0, encoder.names.index(name)] == pytest.approx(value)
+
+
+def test_map_features_are_geometry_on_the_learned_map() -> None:
+    # a right triangle with sides of 3, 4 and 5 miles between zones 1, 2 and 3
+    sides = {"pickup_zone": [1, 1, 2], "dropoff_zone": [2, 3, 3], "distance_miles": [3, 4, 5]}
+    trips = make_trips(3, **sides)
+    encoder = features.fit("full", trips)
+    matrix = encoder.transform(trips)
+    row = dict(zip(encoder.names, matrix.T, strict=True))
+    assert row["straight_miles"] == pytest.approx([3, 4, 5], abs=0.01)
+    assert row["crookedness"] == pytest.approx(
+        row["distance_miles"] / (row["straight_miles"] + 0.5)
+    )
+    east, north = (row[f"dropoff_{axis}"] - row[f"pickup_{axis}"] for axis in "xy")
+    assert row["bearing"] == pytest.approx(np.arctan2(north, east), abs=1e-5)
+
+
+@pytest.mark.parametrize("year", [1969, 1970, 2000, 2024])
+def test_hours_and_weekdays_are_those_of_the_calendar(year: int) -> None:
+    days = np.arange(f"{year}-01-01", f"{year}-03-05", dtype="M8[D]")
+    trips = make_trips(len(days), pickup_at=days + np.timedelta64(23 * 60 + 59, "m"))
+    columns = Columns(trips, ENCODERS["full"].tables, is_train=False)
+    assert features.weekday(columns).tolist() == [day.weekday() for day in days.tolist()]
+    assert set(features.hour(columns)) == {23}
+    assert set(features.minute_of_day(columns)) == {1439}
+
+
+def test_a_missing_distance_is_filled_by_the_pair_else_by_the_two_zones() -> None:
+    train = make_trips(
+        4, pickup_zone=[1, 1, 3, 3], dropoff_zone=[2, 2, 4, 4], distance_miles=[2, 4, 10, 12]
+    )
+    encoder = features.fit("compact", train)
+    new = make_trips(3, pickup_zone=[1, 1, 200], dropoff_zone=[2, 4, 201], distance_miles=np.nan)
+    # a pair's median; the mean of zone medians 3 and 11; the median of all trips
+    assert encoder.transform(new)[:, 0].tolist() == [3, 7, 7]
+
+
+# --- leaks
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_changing_every_duration_changes_no_feature(name: str) -> None:
+    blind = replace(TRAIN, trip_minutes=TRAIN.trip_minutes[::-1] * 3)
+    unknown = replace(TRAIN, trip_minutes=np.full(len(TRAIN), np.nan))
+    wanted = both_ways(name, TRAIN)
+    assert both_ways(name, blind) == wanted
+    assert both_ways(name, unknown) == wanted
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_a_rows_own_duration_never_reaches_its_features(name: str) -> None:
+    wanted = both_ways(name, TRAIN)
+    for row in (0, 7, len(TRAIN) - 1):
+        minutes = TRAIN.trip_minutes.copy()
+        minutes[row] = 1e6
+        assert both_ways(name, replace(TRAIN, trip_minutes=minutes)) == wanted
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_encoding_other_trips_leaves_what_was_fitted_untouched(name: str) -> None:
+    encoder = features.fit(name, TRAIN)
+    state, train = json.dumps(encoder.state()), to_bytes(encoder.transform_train(TRAIN))
+    for trips in (VALID, ODD, VALID.take(np.arange(3))):
+        encoder.transform(trips)
+    assert json.dumps(encoder.state()) == state
+    assert to_bytes(encoder.transform_train(TRAIN)) == train
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_a_trip_is_encoded_the_same_alone_and_among_others(name: str) -> None:
+    encoder = ENCODERS[name]
+    whole = encoder.transform(VALID)
+    for row in (0, 5, 399):
+        alone = encoder.transform(VALID.take(np.array([row])))
+        assert to_bytes(alone) == to_bytes(whole[row : row + 1])
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_seconds_of_the_pickup_change_nothing(name: str) -> None:
+    # they tell the computer that wrote the record: automatic ones differ from those typed in
+    minute = TRAIN.pickup_at.astype("M8[m]").astype("M8[us]")
+    seconds = np.random.default_rng(0).integers(0, 60_000_000, len(TRAIN)).astype("m8[us]")
+    odd, even = (replace(TRAIN, pickup_at=minute + extra) for extra in (seconds, seconds * 0))
+    assert both_ways(name, odd) == both_ways(name, even)
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_fares_and_the_dropoff_time_change_nothing(name: str) -> None:
+    frame = write_frame(VALID, "green")
+    wanted = to_bytes(ENCODERS[name].transform(read_frame(frame, "green")))
+    known_after = ["fare_amount", "tip_amount", "total_amount", "lpep_dropoff_datetime"]
+    for value in (0.0, 1e9, None, "much"):
+        priced = frame.assign(**dict.fromkeys(known_after, value))
+        assert to_bytes(ENCODERS[name].transform(read_frame(priced, "green"))) == wanted
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_encoding_leaves_the_trips_alone(name: str) -> None:
+    trips = random_trips(100, seed=12)
+    both_ways(name, trips)
+    for column, values in vars(random_trips(100, seed=12)).items():
+        assert values.tobytes() == getattr(trips, column).tobytes(), column
+
+
+def test_a_train_rows_own_distance_does_not_reach_what_is_said_of_its_pair() -> None:
+    trips = random_trips(300, seed=13, n_zones=8)
+    changed = replace(
+        trips, distance_miles=np.where(np.arange(300) == 200, 17.3, trips.distance_miles)
+    )
+    before, after = (features.fit("full", t).transform_train(t)[200] for t in (trips, changed))
+    moved = set(np.array(FEATURE_SETS["full"])[(before != after) & ~np.isnan(after)])
+    assert {"distance_miles", "filled_miles", "detour", "crookedness"} <= moved
+    of_others = {"pair_miles", "pair_trips", "pickup_trips", "dropoff_trips"}
+    assert not moved & (of_others | {"pickup_zone", "dropoff_zone", "hour", "weekday"})
+
+
+# --- odd trips
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_unseen_and_impossible_zones_are_encoded_without_failing(name: str) -> None:
+    matrix = ENCODERS[name].transform(ODD)
+    assert matrix.shape == (len(ODD), len(ENCODERS[name].names))
+    if name != "course":
+        assert not np.isinf(matrix).any()
+
+
+def test_an_unseen_pair_has_no_trips_and_no_typical_distance() -> None:
+    encoder = features.fit("full", make_trips(3))
+    row = dict(zip(encoder.names, encoder.transform(make_trips(1, dropoff_zone=9))[0], strict=True))
+    assert row["pair_trips"] == row["dropoff_trips"] == 0
+    assert np.isnan(row["pair_miles"])
+    assert np.isnan(row["detour"])
+    assert row["pickup_trips"] == 3
+
+
+def test_zone_ids_the_tlc_does_not_have_are_all_the_same_unknown_zone() -> None:
+    ids = [0, -1, 266, 9_999, 2**31 - 1]
+    matrix = ENCODERS["full"].transform(make_trips(5, pickup_zone=ids))
+    assert len({row.tobytes() for row in matrix}) == 1
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("n", [1, 2])
+def test_encoders_are_fitted_on_a_trip_or_two(name: str, n: int) -> None:
+    trips = make_trips(n, distance_miles=np.nan)
+    assert features.fit(name, trips).transform_train(trips).shape[0] == n
+    assert features.fit(name, trips).transform(VALID).shape[0] == len(VALID)
+
+
+def test_an_unknown_feature_set_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(TripError, match=r"Unknown features 'all'.*'compact', 'course', 'full'"):
+        features.fit("all", TRAIN)
+
+
+# --- state
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_an_encoder_restored_from_json_encodes_the_same_to_the_bit(name: str) -> None:
+    encoder = ENCODERS[name]
+    restored = features.restore(json.loads(json.dumps(encoder.state())))
+    assert restored.names == encoder.names
+    assert to_bytes(restored.transform_train(TRAIN)) == to_bytes(encoder.transform_train(TRAIN))
+    for trips in (VALID, ODD, simulated_trips("2021-02")):
+        assert to_bytes(restored.transform(trips)) == to_bytes(encoder.transform(trips))
+    assert json.dumps(restored.state()) == json.dumps(encoder.state())
+
+
+def test_a_restored_table_holds_its_missing_values() -> None:
+    # a condition of the test above: there are some
+    assert np.isnan(ENCODERS["full"].tables.pair_miles).any()
+    assert np.isnan(ENCODERS["full"].tables.position).any()
+    assert np.isnan(ENCODERS["full"].transform(ODD)).any()
+
+
+# --- the course's encoding
+
+
+def course_dicts(trips: Trips) -> list[dict]:
+    """Write trips as the course does: dicts of the pair as text and the distance."""
+    rows = zip(trips.pickup_zone, trips.dropoff_zone, trips.distance_miles, strict=True)
+    return [{"PU_DO": f"{pu}_{do}", "trip_distance": miles} for pu, do, miles in rows]
+
+
+@pytest.mark.parametrize("source", ["random", "simulated"])
+def test_the_pair_one_hot_equals_sklearns_dict_vectorizer(source: str) -> None:
+    if source == "random":
+        train, valid = (
+            replace(t, distance_miles=np.abs(np.nan_to_num(t.distance_miles)))
+            for t in (TRAIN, VALID)
+        )
+    else:
+        train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
+    vectorizer, encoder = DictVectorizer(), features.fit("course", train)
+    wanted = vectorizer.fit_transform(course_dicts(train))
+    assert encoder.names == vectorizer.get_feature_names_out().tolist()
+    assert abs(encoder.transform_train(train) - wanted).max() == 0
+    new = vectorizer.transform(course_dicts(valid))
+    assert new[:, :-1].sum() < len(valid)  # some pairs are unseen
+    assert abs(encoder.transform(valid) - new).max() == 0
+
+
+def test_a_pair_of_impossible_zones_sets_no_column_of_another_pair() -> None:
+    assert ENCODERS["course"].transform(ODD)[:, :-1].sum() == 0
+
+
+def test_the_pair_one_hot_is_taken_by_lasso() -> None:
+    matrix = ENCODERS["course"].transform_train(TRAIN)
+    assert matrix.indices.dtype == matrix.indptr.dtype == np.int32
+    assert np.isfinite(Lasso(alpha=0.1).fit(matrix, TRAIN.trip_minutes).coef_).all()

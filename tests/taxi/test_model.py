@@ -1,0 +1,324 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from taxi import TripError, features, search
+from taxi.features import FEATURE_SETS
+from taxi.model import TripModel, input_columns, read_frame, write_frame
+from taxi.schema import PREFIXES, Trips
+from tests.conftest import make_trips, simulated_trips
+
+TIME, START, END, MILES = "lpep_pickup_datetime", "PULocationID", "DOLocationID", "trip_distance"
+PARAMETERS = {"objective": "reg:squarederror", "max_depth": 4, "subsample": 0.5, "nthread": 1}
+
+
+@cache
+def make_model(features_name: str = "full", n_boosters: int = 1) -> TripModel:
+    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
+    encoder = features.fit(features_name, train)
+    matrices = search.build_matrices(
+        encoder.transform_train(train),
+        train.trip_minutes,
+        encoder.transform(valid),
+        valid.trip_minutes,
+    )
+    boosters = [
+        search.fit(matrices, PARAMETERS | {"seed": s}, rounds=9, patience=9, keep=True).booster
+        for s in range(n_boosters)
+    ]
+    return TripModel("green", encoder, boosters)
+
+
+def make_linear() -> TripModel:
+    train = simulated_trips("2021-01")
+    encoder = features.fit("course", train)
+    estimator = LinearRegression().fit(encoder.transform_train(train), train.trip_minutes)
+    return TripModel("green", encoder, [estimator])
+
+
+MODELS: dict[str, Callable[[], TripModel]] = {
+    "one booster": make_model,
+    "eleven boosters": lambda: make_model(n_boosters=11),  # more than one digit counts
+    "booster of pairs": lambda: make_model("course"),
+    "linear of pairs": make_linear,
+}
+
+
+@pytest.fixture
+def model() -> TripModel:
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def trips() -> Trips:
+    return simulated_trips("2021-02").take(np.arange(300))
+
+
+@pytest.fixture
+def frame(trips: Trips) -> pd.DataFrame:
+    return write_frame(trips, "green")
+
+
+# --- what is accepted
+
+
+@pytest.mark.parametrize("taxi", PREFIXES)
+def test_trips_written_as_a_frame_are_read_back(taxi: str, trips: Trips) -> None:
+    found = read_frame(write_frame(trips, taxi), taxi)
+    for column in ("pickup_at", "pickup_zone", "dropoff_zone", "distance_miles"):
+        values = getattr(found, column)
+        assert values.dtype == getattr(trips, column).dtype, column
+        assert np.array_equal(values, getattr(trips, column), equal_nan=column != "pickup_at")
+    assert np.isnan(found.trip_minutes).all()
+
+
+def test_a_frame_is_answered_as_its_trips_are(
+    model: TripModel, frame: pd.DataFrame, trips: Trips
+) -> None:
+    assert np.array_equal(model.predict_frame(frame), model.predict(trips))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        lambda times: times.astype(str),
+        lambda times: times.dt.strftime("%Y-%m-%dT%H:%M:%S"),
+        lambda times: times.astype("datetime64[ns]"),
+        lambda times: times.astype("datetime64[s]"),
+        lambda times: times.dt.tz_localize("America/New_York"),
+        lambda times: times.dt.tz_localize("America/New_York").dt.tz_convert("UTC"),
+        lambda times: times.dt.tz_localize("America/New_York").dt.tz_convert("UTC").astype(str),
+        lambda times: pd.Series(list(times.dt.to_pydatetime()), dtype=object),
+    ],
+    ids=["text", "iso", "ns", "s", "new_york", "utc", "utc_text", "datetimes"],
+)
+def test_times_may_come_as_text_or_timestamps_of_any_unit_or_zone(
+    sent: Callable[[pd.Series], pd.Series], frame: pd.DataFrame, trips: Trips
+) -> None:
+    found = read_frame(frame.assign(**{TIME: sent(frame[TIME])}), "green")
+    assert found.pickup_at.dtype == "M8[us]"
+    assert np.array_equal(found.pickup_at, trips.pickup_at)
+
+
+def test_times_of_another_zone_become_those_of_new_york_summer_or_winter() -> None:
+    times = ["2021-01-15T22:45:00Z", "2021-07-15T21:45:00Z"]
+    frame = write_frame(make_trips(2), "green").assign(**{TIME: times})
+    found = read_frame(frame, "green").pickup_at.astype("M8[m]").astype(str).tolist()
+    assert found == ["2021-01-15T17:45", "2021-07-15T17:45"]
+
+
+@pytest.mark.parametrize("kind", [int, "int64", "int16", "float64", "Int64", str, object])
+def test_ids_may_come_as_numbers_or_text(
+    kind: object, model: TripModel, frame: pd.DataFrame
+) -> None:
+    wanted = model.predict_frame(frame)
+    sent = frame.astype({START: kind, END: kind})
+    assert np.array_equal(model.predict_frame(sent), wanted)
+
+
+@pytest.mark.parametrize("kind", [str, "float64", "Float64", object])
+def test_distances_may_come_as_numbers_or_text(
+    kind: object, model: TripModel, frame: pd.DataFrame
+) -> None:
+    assert np.array_equal(
+        model.predict_frame(frame.astype({MILES: kind})), model.predict_frame(frame)
+    )
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_a_distance_may_be_missing_in_a_row_or_altogether(
+    missing: object, model: TripModel, frame: pd.DataFrame, trips: Trips
+) -> None:
+    unknown = replace(trips, distance_miles=np.full(len(trips), np.nan))
+    wanted = model.predict(unknown)
+    assert not np.array_equal(wanted, model.predict(trips))
+    assert np.array_equal(model.predict_frame(frame.drop(columns=MILES)), wanted)
+    assert np.array_equal(model.predict_frame(frame.assign(**{MILES: missing})), wanted)
+
+
+def test_other_columns_their_order_and_the_index_do_not_matter(
+    model: TripModel, frame: pd.DataFrame
+) -> None:
+    sent = frame[frame.columns[::-1]].assign(fare_amount=1e9, comment="none", lpep_dropoff=pd.NaT)
+    sent.index = pd.Index(range(7, 7 + len(sent)))[::-1]
+    assert np.array_equal(model.predict_frame(sent), model.predict_frame(frame))
+
+
+def test_the_callers_frame_is_left_alone(model: TripModel, frame: pd.DataFrame) -> None:
+    before = frame.copy(deep=True)
+    model.predict_frame(frame)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_rows_are_answered_with_no_minutes(name: str, frame: pd.DataFrame) -> None:
+    model = MODELS[name]()
+    for empty in (frame.iloc[:0], pd.DataFrame(columns=[TIME, START, END])):
+        found = model.predict_frame(empty)
+        assert found.shape == (0,)
+        assert found.dtype == np.float64
+
+
+@pytest.mark.filterwarnings("error:invalid value encountered in cast")
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_zones_nobody_knows_are_answered_too(name: str) -> None:
+    frame = write_frame(make_trips(4), "green").assign(**{START: [-1, 0, 266, 10**12], END: 265})
+    assert np.isfinite(make_model(name).predict_frame(frame)).all()
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize("name", [TIME, START, END])
+def test_a_missing_column_is_named_with_those_seen(name: str, frame: pd.DataFrame) -> None:
+    with pytest.raises(TripError, match=rf"Column '{name}' is missing. Columns seen: \[.*{MILES}"):
+        read_frame(frame.drop(columns=name), "green")
+
+
+def test_yellow_trips_are_refused_by_a_model_of_green_ones(trips: Trips) -> None:
+    with pytest.raises(TripError, match=f"'{TIME}' is missing"):
+        read_frame(write_frame(trips, "yellow"), "green")
+
+
+REFUSED = [
+    (TIME, "yesterday"),
+    (TIME, "2021-02-31 10:00:00"),
+    (TIME, "now"),
+    (TIME, "today"),
+    (TIME, ""),
+    (TIME, None),
+    (TIME, 20210115),
+    (TIME, 1610732700.0),
+    (TIME, ["2021-01-15"]),
+    (START, "Harlem"),
+    (START, ""),
+    (START, None),
+    (START, 74.5),
+    (START, "74.5"),
+    (START, np.inf),
+    (START, [74]),
+    (END, None),
+    (END, "nan"),
+    (END, -np.inf),
+    (MILES, np.inf),
+    (MILES, -np.inf),
+    (MILES, "inf"),
+    (MILES, "far"),
+    (MILES, "2,5"),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), REFUSED, ids=str)
+def test_a_value_that_cannot_be_judged_is_refused_with_its_row_and_column(
+    column: str, value: object
+) -> None:
+    frame = write_frame(make_trips(4), "green").astype(object)
+    frame[column] = pd.Series([frame[column][0]] * 2 + [value, value], dtype=object)
+    with pytest.raises(TripError) as refusal:
+        read_frame(frame, "green")
+    assert f"Row 2, column '{column}': got {value!r}; send a" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "seen"),
+    [
+        (TIME, np.array([20210115] * 3), "20210115"),
+        (TIME, np.array([1.5] * 3), "1.5"),
+        (TIME, np.array([True] * 3), "True"),
+        (START, np.array([1, 2, 3]) > 1, "False"),
+        (START, np.array(["2021-01-15"] * 3, "M8[us]"), "Timestamp('2021-01-15 00:00:00')"),
+        (MILES, np.array([5] * 3, "m8[s]"), "Timedelta('0 days 00:00:05')"),
+        (MILES, np.array([1j] * 3), "1j"),
+    ],
+)
+def test_a_column_of_the_wrong_type_is_refused_though_pandas_would_count_it(
+    column: str, values: np.ndarray, seen: str
+) -> None:
+    frame = write_frame(make_trips(3), "green").assign(**{column: values})
+    with pytest.raises(TripError) as refusal:
+        read_frame(frame, "green")
+    assert f"Row 0, column '{column}': got {seen}; send a" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2021-01-15T17:45:00Z", "2021-01-15T17:45:00"],
+        ["2021-01-15T17:45:00-05:00", "2021-07-15T17:45:00-04:00"],
+    ],
+)
+def test_times_of_several_zones_are_refused_with_their_column(times: list[str]) -> None:
+    frame = write_frame(make_trips(2), "green").assign(**{TIME: times})
+    with pytest.raises(TripError, match=f"Column '{TIME}' mixes time zones; send"):
+        read_frame(frame, "green")
+
+
+def test_an_answer_that_is_no_number_is_never_given(frame: pd.DataFrame) -> None:
+    linear = make_linear()
+    linear.estimators[0].coef_[-1] = 1e10  # minutes per mile
+    absurd = frame.assign(**{MILES: 1.0})
+    absurd.loc[5, MILES] = 1e300
+    with pytest.raises(TripError, match="Row 5: the model has no answer"):
+        linear.predict_frame(absurd)
+
+
+# --- files
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_answers_the_same_after_saving_and_loading(name: str, trips: Trips) -> None:
+    model = MODELS[name]()
+    wanted = model.predict(trips)
+    loaded = TripModel.from_files(model.to_files())
+    assert loaded.predict(trips).tobytes() == wanted.tobytes()
+    assert loaded.taxi == model.taxi
+    assert len(loaded.estimators) == len(model.estimators)
+
+
+@pytest.mark.parametrize("name", ["one booster", "eleven boosters", "booster of pairs"])
+def test_saving_gives_the_same_bytes_before_and_after_use_and_loading(
+    name: str, trips: Trips
+) -> None:
+    model = MODELS[name]()
+    files = model.to_files()
+    model.predict(trips)
+    assert model.to_files() == files
+    assert TripModel.from_files(files).to_files() == files
+
+
+def test_several_boosters_answer_their_mean(trips: Trips) -> None:
+    several = make_model(n_boosters=3)
+    alone = [TripModel("green", several.encoder, [b]).predict(trips) for b in several.estimators]
+    assert np.ptp(alone, axis=0).max() > 0.1
+    assert several.predict(trips) == pytest.approx(np.mean(alone, axis=0))
+
+
+def test_few_rows_and_many_are_answered_the_same() -> None:
+    model, many = make_model(), simulated_trips("2021-02")
+    rows = np.arange(0, len(many), 250)
+    assert np.array_equal(model.predict(many)[rows], model.predict(many.take(rows)))
+
+
+def test_what_a_model_holds_is_plain_json(model: TripModel) -> None:
+    about = json.loads(model.to_files()["model.json"])
+    assert about["taxi"] == "green"
+    assert about["encoder"]["names"] == list(FEATURE_SETS["full"])
+
+
+@pytest.mark.parametrize("taxi", PREFIXES)
+def test_a_model_asks_for_what_it_reads_and_only_the_distance_is_optional(taxi: str) -> None:
+    columns = input_columns(taxi)
+    assert columns == {
+        f"{PREFIXES[taxi]}_pickup_datetime": True,
+        START: True,
+        END: True,
+        MILES: False,
+    }
+    assert list(columns) == list(write_frame(make_trips(1), taxi))

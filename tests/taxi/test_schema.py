@@ -1,0 +1,140 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from taxi import TripError
+from taxi.schema import PREFIXES, TRIPS, match_columns, raw_columns, to_trips
+from tests.conftest import make_raw, make_trips, real_month
+
+TEXT = pa.schema([(column.name, pa.string()) for column in raw_columns("green")])
+NUMBERS = pa.schema([(column.name, column.type) for column in raw_columns("green")])
+
+
+def with_type(name: str, kind: pa.DataType) -> pa.Schema:
+    return NUMBERS.set(NUMBERS.get_field_index(name), pa.field(name, kind))
+
+
+@pytest.mark.parametrize("month", ["2021-01", "2023-01"])
+def test_columns_of_real_months_are_found_whether_ids_are_text_or_numbers(month: str) -> None:
+    found = match_columns(real_month(month).schema, "green")
+    assert sorted(column.role for column in found.values()) == sorted(
+        ["pickup_at", "dropoff_at", "pickup_zone", "dropoff_zone", "distance_miles"]
+    )
+
+
+@pytest.mark.parametrize("found", [TEXT, NUMBERS], ids=["text", "numbers"])
+def test_columns_are_matched_in_the_order_of_the_file(found: pa.Schema) -> None:
+    turned = pa.schema(list(found)[::-1])
+    matched = match_columns(turned.append(pa.field("ehail_fee", pa.null())), "green")
+    assert list(matched) == turned.names
+    assert matched["PULocationID"].role == "pickup_zone"
+
+
+def test_names_are_matched_whatever_their_case_and_stray_spaces() -> None:
+    odd = [
+        " LPEP_PICKUP_DATETIME",
+        "lpep_dropoff_datetime ",
+        "pulocationid",
+        "DOLOCATIONID",
+        "\tTrip_Distance",
+    ]
+    matched = match_columns(pa.schema([(name, pa.string()) for name in odd]), "green")
+    assert [column.name for column in matched.values()] == TEXT.names
+    assert list(matched) == odd
+
+
+@pytest.mark.parametrize("name", TEXT.names)
+def test_a_missing_column_is_named_with_those_seen(name: str) -> None:
+    left = pa.schema([field for field in NUMBERS if field.name != name])
+    with pytest.raises(TripError, match=f"Column '{name}' is missing.*{left.names[-1]}"):
+        match_columns(left, "green")
+
+
+def test_yellow_trips_read_as_green_ones_name_the_parameter_to_change() -> None:
+    with pytest.raises(TripError, match=r"'lpep_pickup_datetime' is missing.*-P taxi=yellow"):
+        match_columns(make_raw(taxi="yellow").schema, "green")
+    with pytest.raises(TripError, match=r"'tpep_pickup_datetime' is missing.*-P taxi=green"):
+        match_columns(make_raw(taxi="green").schema, "yellow")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("lpep_pickup_datetime", pa.int64()),
+        ("lpep_dropoff_datetime", pa.float64()),
+        ("PULocationID", pa.timestamp("us")),
+        ("DOLocationID", pa.bool_()),
+        ("trip_distance", pa.binary()),
+        ("trip_distance", pa.list_(pa.float64())),
+    ],
+)
+def test_a_type_that_cannot_hold_the_values_is_named(name: str, kind: pa.DataType) -> None:
+    with pytest.raises(TripError) as refusal:
+        match_columns(with_type(name, kind), "green")
+    assert f"Column {name!r} has type {kind}" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("lpep_pickup_datetime", pa.timestamp("ns")),
+        ("lpep_pickup_datetime", pa.date32()),
+        ("lpep_pickup_datetime", pa.large_string()),
+        ("PULocationID", pa.int64()),
+        ("PULocationID", pa.float64()),
+        ("trip_distance", pa.float32()),
+        ("trip_distance", pa.decimal128(9, 2)),
+        ("trip_distance", pa.null()),
+    ],
+)
+def test_a_type_that_may_hold_the_values_is_taken(name: str, kind: pa.DataType) -> None:
+    assert name in match_columns(with_type(name, kind), "green")
+
+
+def test_an_unknown_taxi_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(TripError, match=r"Unknown taxi 'blue'. Choose from \['green', 'yellow'\]"):
+        raw_columns("blue")
+
+
+@pytest.mark.parametrize("taxi", PREFIXES)
+def test_the_columns_of_a_taxi_carry_its_prefix(taxi: str) -> None:
+    names = [column.name for column in raw_columns(taxi)]
+    assert names[:2] == [f"{PREFIXES[taxi]}_{end}_datetime" for end in ("pickup", "dropoff")]
+
+
+def make_table() -> pa.Table:
+    rows = {
+        "pickup_at": np.array(["2021-01-01T00:00:01", "2021-01-02"], "M8[us]"),
+        "pickup_zone": [1, 2],
+        "dropoff_zone": [3, 4],
+        "distance_miles": [None, 2.5],
+        "trip_minutes": [5.0, 6.0],
+    }
+    return pa.table(rows, schema=TRIPS)
+
+
+def test_a_table_becomes_arrays_of_the_stated_types() -> None:
+    trips = to_trips(make_table())
+    assert trips.pickup_at.dtype == "M8[us]"
+    assert trips.pickup_zone.dtype == trips.dropoff_zone.dtype == np.int32
+    assert trips.trip_minutes.tolist() == [5, 6]
+    assert np.array_equal(trips.distance_miles, [np.nan, 2.5], equal_nan=True)
+    assert len(trips) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "zones"),
+    [
+        (np.array([2, 0]), [12, 10]),
+        (np.array([1, 1]), [11, 11]),
+        (np.array([False, True, True]), [11, 12]),
+        (np.array([], int), []),
+    ],
+    ids=["by index", "twice", "by mask", "none"],
+)
+def test_taking_rows_keeps_the_order_asked_for(rows: np.ndarray, zones: list[int]) -> None:
+    trips = make_trips(pickup_zone=[10, 11, 12], trip_minutes=[10, 11, 12])
+    taken = trips.take(rows)
+    assert taken.pickup_zone.tolist() == taken.trip_minutes.tolist() == zones
+    assert len(taken) == len(zones)
+    assert len(trips) == 3

@@ -1,0 +1,262 @@
+"""The README's own commands, from a fresh clone, a real git URL and a model server."""
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+DATA = Path(os.environ.get("TAXI_DATA", ROOT / "../shared/data")).resolve()
+HAS_DATA = (DATA / "green_tripdata_2023-03.parquet").is_file()
+needs_data = pytest.mark.skipif(not HAS_DATA, reason="no real months: set TAXI_DATA")
+EXPERIMENT = "nyc-taxi-experiment"
+
+
+def readme_command(start: str) -> str:
+    """The one command of README that begins so; a README that drops it fails its test."""
+    text = README.replace("\\\n", " ")
+    found = [line.strip() for line in text.splitlines() if line.strip().startswith(start)]
+    assert len(set(found)) == 1, f"README has {found} for {start!r}"
+    return re.sub(r"\s+#.*", "", found[0])
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """The environment of somebody who has just logged in, with the tools of this one."""
+    kept = ("PATH", "LANG", "UV_", "PIP_", "SSL_", "REQUESTS_", "PYENV_ROOT", "http", "HTTP")
+    found = {key: value for key, value in os.environ.items() if key.startswith(kept)}
+    path = os.pathsep.join((str(Path(sys.executable).parent), found["PATH"]))
+    # the packages that uv and pip have downloaded before may be used again
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    return found | {
+        "HOME": str(home),
+        "PATH": path,
+        "XDG_CACHE_HOME": cache,
+        "UV_COMPILE_BYTECODE": "1",
+        "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
+    }
+
+
+def run(command: str, folder: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def git_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A git daemon on loopback that serves a bare clone of this repository."""
+    base, port = tmp_path_factory.mktemp("git"), free_port()
+    subprocess.run(["git", "clone", "-q", "--bare", ROOT, base / "taxi.git"], check=True)
+    options = [f"--base-path={base}", "--export-all", "--reuseaddr", "--listen=127.0.0.1"]
+    daemon = subprocess.Popen(
+        ["git", "daemon", *options, f"--port={port}", "--verbose"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "Ready" in daemon.stderr.readline()
+    yield f"git://127.0.0.1:{port}/taxi.git"
+    daemon.terminate()
+    daemon.wait()
+
+
+@pytest.fixture(scope="module")
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+class Pipeline:
+    """The store that a pipeline run filled."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.folder = folder
+        self.env = env
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.client = MlflowClient(self.uri, self.uri)
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        self.runs = self.client.search_runs([experiment.experiment_id], max_results=1000)
+
+    def step(self, name: str) -> Run:
+        (found,) = (run for run in self.runs if run.data.tags.get("step") == name)
+        return found
+
+    def children(self, of: Run) -> list[Run]:
+        return [r for r in self.runs if r.data.tags.get("mlflow.parentRunId") == of.info.run_id]
+
+
+@pytest.fixture(scope="module")
+def pipeline(git_url: str, commit: str, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """README's command for teammates, from the git URL, in an empty folder and a fresh uv env."""
+    folder = tmp_path_factory.mktemp("teammate")
+    env = clean_environment(tmp_path_factory.mktemp("home"))
+    command = readme_command("mlflow run <git url>")
+    command = command.replace("<git url>", git_url).replace("<commit>", commit)
+    source = str(DATA) if HAS_DATA else "simulated:8000"
+    run(f"{command} -P source={shlex.quote(source)} -P max_evals=3", folder, env)
+    return Pipeline(folder, env)
+
+
+def test_a_git_url_gives_the_whole_run_tree(pipeline: Pipeline) -> None:
+    main = pipeline.step("main")
+    steps = {run.data.tags["step"] for run in pipeline.children(main)}
+    assert steps == {"preprocess", "baseline", "hpo", "register"}
+    assert {run.info.status for run in pipeline.runs} == {"FINISHED"}
+    trials = [run for run in pipeline.children(pipeline.step("hpo")) if "trial" in run.data.tags]
+    assert sorted(int(run.data.tags["trial"]) for run in trials) == [0, 1, 2]
+    assert len(pipeline.children(pipeline.step("baseline"))) == 9
+
+
+def test_every_run_carries_repository_commit_and_developer(
+    pipeline: Pipeline, git_url: str, commit: str
+) -> None:
+    for found in pipeline.runs:
+        tags = found.data.tags
+        assert tags["mlflow.source.git.commit"] == commit
+        assert tags["mlflow.source.git.repoURL"] == git_url
+        assert tags["mlflow.source.name"].startswith(git_url)
+        assert tags["git_dirty"] == "false"
+        assert tags["developer"]
+
+
+def test_a_trial_has_its_parameters_curve_and_score(pipeline: Pipeline) -> None:
+    for trial in pipeline.children(pipeline.step("hpo")):
+        if "trial" not in trial.data.tags:
+            continue
+        assert trial.data.tags["model"] == "xgboost"
+        assert {"max_leaves", "subsample", "learning_rate", "seed"} <= set(trial.data.params)
+        curve = pipeline.client.get_metric_history(trial.info.run_id, "rmse_by_round")
+        assert [point.step for point in curve] == list(range(len(curve)))
+        assert min(point.value for point in curve) == trial.data.metrics["rmse"]
+
+
+def test_headline_numbers_are_hoisted_and_summed_up(pipeline: Pipeline) -> None:
+    main, hpo = pipeline.step("main"), pipeline.step("hpo")
+    assert main.data.metrics["hpo.rmse"] == hpo.data.metrics["rmse"]
+    note = main.data.tags["mlflow.note.content"]
+    assert "| xgboost | full |" in note
+    assert "Run it again:" in note
+
+
+def test_the_best_candidate_is_champion_and_tested_once(pipeline: Pipeline) -> None:
+    version = pipeline.client.get_model_version_by_alias("nyc-taxi-duration", "champion")
+    register = pipeline.step("register")
+    assert version.version == register.data.tags["version"] == "1"
+    assert float(version.tags["rmse_test"]) == pytest.approx(
+        register.data.metrics["test_rmse"], abs=1e-6
+    )
+    candidates = [
+        run
+        for step in ("baseline", "hpo")
+        for run in pipeline.children(pipeline.step(step))
+        if run.data.tags.get("candidate") == "true"
+    ]
+    best = min(candidates, key=lambda run: run.data.metrics["rmse"])
+    assert version.tags["model_uri"] == best.data.tags["model_uri"]
+    assert len(candidates) == 10
+
+
+def test_preprocess_tells_which_bytes_went_in_and_out(pipeline: Pipeline) -> None:
+    found = pipeline.step("preprocess")
+    inputs = {entry.dataset.name: entry for entry in found.inputs.dataset_inputs}
+    assert set(inputs) == {"train 2023-01", "valid 2023-02", "test 2023-03"}
+    contexts = {name: entry.tags[0].value for name, entry in inputs.items()}
+    assert contexts["train 2023-01"] == "training"
+    source = json.loads(inputs["train 2023-01"].dataset.source)["tags"]
+    assert source["sha256"].startswith(inputs["train 2023-01"].dataset.digest)
+    paths = {item.path for item in pipeline.client.list_artifacts(found.info.run_id)}
+    assert {"data", "months.csv", "profile.png"} <= paths
+
+
+@needs_data
+def test_the_numbers_on_real_months_are_within_reach(pipeline: Pipeline) -> None:
+    # three trials only; the course's recipe has 5.14 and 5.37
+    assert pipeline.step("hpo").data.metrics["rmse"] < 4.06
+    assert pipeline.step("register").data.metrics["test_rmse"] < 4.21
+
+
+def test_the_champion_is_served_as_readme_says(pipeline: Pipeline) -> None:
+    port = free_port()
+    serve = readme_command("mlflow models serve").replace("5001", str(port))
+    serve = serve.replace("--env-manager uv", "--env-manager local")  # the versions are the same
+    env = pipeline.env | {
+        "MLFLOW_TRACKING_URI": pipeline.uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    server = subprocess.Popen(
+        ["bash", "-c", f"exec {serve}"], cwd=pipeline.folder, env=env, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", server)
+        curl = readme_command("curl").replace("5001", str(port))
+        (minutes,) = json.loads(run(curl, pipeline.folder, env))["predictions"]
+        assert 1 < minutes < 60
+        bad = curl.replace('"PULocationID": 74', '"PULocationID": "Harlem"')
+        answer = json.loads(run(bad, pipeline.folder, env))
+        assert "Row 0, column 'PULocationID': got 'Harlem'" in answer["message"]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    """Ask until the server answers; it is a failure if it ends first."""
+    session = requests.Session()
+    retry = requests.adapters.Retry(total=60, backoff_factor=0.1, backoff_max=1)
+    session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retry))
+    assert session.get(url, timeout=10).status_code == 200
+    assert server.poll() is None
+
+
+def test_a_step_started_alone_makes_what_it_needs(
+    git_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """README's search command in a fresh clone, where the tools are those that run this test."""
+    folder = tmp_path_factory.mktemp("alone")
+    run(f"git clone -q {git_url} clone", folder, dict(os.environ))
+    env = clean_environment(tmp_path_factory.mktemp("home"))
+    command = readme_command("mlflow run . -e hpo")
+    run(f"{command} --env-manager local -P source=simulated:3000", folder / "clone", env)
+    pipeline = Pipeline(folder / "clone", env)
+    hpo = pipeline.step("hpo")
+    assert pipeline.step("preprocess") in pipeline.children(hpo)
+    assert sum("trial" in run.data.tags for run in pipeline.children(hpo)) == 50
+
+
+def test_two_runs_of_one_ticket_agree_to_the_last_digit(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The line on a run's page, pasted elsewhere: other folder, other trials at once."""
+    note = pipeline.step("main").data.tags["mlflow.note.content"]
+    command = next(line.strip() for line in note.splitlines() if line.startswith("    mlflow run"))
+    run(f"{command} -P parallelism=1", tmp_path, pipeline.env)
+    again = Pipeline(tmp_path, pipeline.env)
+    for step in ("baseline", "hpo", "register"):
+        assert again.step(step).data.metrics == pipeline.step(step).data.metrics
+    sha256 = {k: v for k, v in again.step("preprocess").data.tags.items() if "sha256" in k}
+    assert sha256.items() <= pipeline.step("preprocess").data.tags.items()
+
+
+def test_make_demo_runs_from_a_fresh_clone(git_url: str, tmp_path: Path) -> None:
+    run(f"git clone -q {git_url} clone", tmp_path, dict(os.environ))
+    env = clean_environment(tmp_path)
+    del env["MLFLOW_EXPERIMENT_NAME"]
+    output = run(readme_command("make demo"), tmp_path / "clone", env)
+    assert "xgboost registered as nyc-taxi-duration version 1, alias champion" in output
+    assert Pipeline(tmp_path / "clone", env).step("main").info.status == "FINISHED"
