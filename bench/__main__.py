@@ -1,0 +1,30 @@
+"""Run the measurements named, or all of them, and print them as a table.
+
+python -m bench [cleaning memory steps serving accuracy]
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+
+from bench import Result, accuracy, cleaning, memory, serving, steps
+
+MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
+    "cleaning": cleaning.measure,
+    "memory": memory.measure,
+    "steps": steps.measure,
+    "serving": serving.measure,
+    "accuracy": accuracy.measure,
+}
+
+
+def main() -> None:
+    """Print one row per number as it is measured."""
+    names = sys.argv[1:] or list(MEASUREMENTS)
+    print("| what | measured | must |\n|---|---|---|")
+    for name in names:
+        for result in MEASUREMENTS[name]():
+            print(f"| {result.what} | {result.measured} | {result.must} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The served model against its bare booster: rows per second, and one row's wait."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench import DATA, Result
+from storage import models
+from taxi import features, schema, search
+from taxi.cleaning import clean
+from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.schema import Trips
+
+N_BULK, N_SINGLE = 7, 200
+N_ROUNDS = 300  # about what early stopping leaves at this rate
+
+
+def measure() -> Iterator[Result]:
+    """Train on 2023-01, log the model, and time it on 2023-02 as served."""
+    train, valid = load("2023-01"), load("2023-02")
+    encoder = features.fit("full", train)
+    matrix = encoder.transform(valid)
+    matrices = search.build_matrices(
+        encoder.transform_train(train), train.trip_minutes, matrix, valid.trip_minutes
+    )
+    space = search.select("lossguide")
+    point = search.Sampler(space, seed=42).ask(0, {})
+    booster = search.fit(
+        matrices, {**space.fixed, **point}, rounds=N_ROUNDS, patience=N_ROUNDS, keep=True
+    ).booster
+    assert booster is not None
+    served = as_served(TripModel("green", encoder, [booster]), valid)
+    frame = write_frame(valid, "green")
+    bare = timed(lambda: booster.inplace_predict(matrix), N_BULK)
+    whole = timed(lambda: served.unwrap_python_model().predict(None, frame), N_BULK)
+    what = "raw rows/s through the model over rows/s of the booster"
+    yield Result(what, f"{bare / whole:.2f}", "0.6")
+    # MLflow looks at every value by itself where a column may hold text or numbers
+    checked = timed(lambda: served.predict(frame), N_BULK)
+    yield Result(f"{what}, MLflow's signature check included", f"{bare / checked:.2f}", "")
+    row = frame.iloc[[0]]
+    yield Result(
+        "one raw row through pyfunc",
+        f"{timed(lambda: served.predict(row), N_SINGLE) * 1e3:.1f} ms",
+        "10 ms",
+    )
+
+
+def load(month: str) -> Trips:
+    """Clean a real month."""
+    file = pq.ParquetFile(DATA / f"green_tripdata_{month}.parquet")
+    kept = [clean(batch, taxi="green", month=month).trips for batch in file.iter_batches()]
+    return schema.to_trips(pa.Table.from_batches(kept))
+
+
+def as_served(model: TripModel, trips: Trips) -> mlflow.pyfunc.PyFuncModel:
+    """Log a model into a store of its own and load it back."""
+    with TemporaryDirectory() as folder:
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_experiment(
+            experiment_id=mlflow.create_experiment("bench", Path(folder).as_uri())
+        )
+        with mlflow.start_run():
+            uri = models.log(
+                model.to_files(),
+                name="model",
+                package="taxi",
+                modules=MODULES,
+                columns=input_columns("green"),
+                example=write_frame(trips.take(np.arange(5)), "green"),
+            )
+        return models.load(uri)
+
+
+def timed(call: Callable[[], object], n_times: int) -> float:
+    """Give the median seconds of a call, after one to warm up."""
+    call()
+    seconds = []
+    for _ in range(n_times):
+        start = perf_counter()
+        call()
+        seconds.append(perf_counter() - start)
+    return median(seconds)
