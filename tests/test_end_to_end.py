@@ -159,7 +159,7 @@ def test_headline_numbers_are_hoisted_and_summed_up(pipeline: Pipeline) -> None:
 def test_the_best_candidate_is_champion_and_tested_once(pipeline: Pipeline) -> None:
     version = pipeline.client.get_model_version_by_alias("nyc-taxi-duration", "champion")
     register = pipeline.step("register")
-    assert version.version == register.data.tags["version"] == "1"
+    assert str(version.version) == register.data.tags["version"] == "1"
     assert float(version.tags["rmse_test"]) == pytest.approx(
         register.data.metrics["test_rmse"], abs=1e-6
     )

@@ -77,7 +77,6 @@ class Logged:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
-    before = mlflow.get_tracking_uri()
     yield Logged(tmp_path_factory.mktemp("models"))
     mlflow.set_tracking_uri(None)  # the environment decides again
 
