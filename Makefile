@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)
 # a uv environment wants the very Python of python_env.yaml; where it is neither here nor to be
 # downloaded, the demo runs in .venv, which holds the same locked packages
-ENV_MANAGER = $(shell { uv python find $(PINNED) || uv python install $(PINNED); } >/dev/null 2>&1 \
+ENV_MANAGER = $(shell { .venv/bin/uv python find $(PINNED) || .venv/bin/uv python install $(PINNED); } >/dev/null 2>&1 \
                 && echo uv || echo local)
 
 .PHONY: demo test check lock ui bench
