@@ -1,12 +1,12 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory steps serving accuracy]
+python -m bench [cleaning memory steps serving accuracy ablation]
 """
 
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import Result, accuracy, cleaning, memory, serving, steps
+from bench import Result, ablation, accuracy, cleaning, memory, serving, steps
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
@@ -14,6 +14,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "steps": steps.measure,
     "serving": serving.measure,
     "accuracy": accuracy.measure,
+    "ablation": ablation.measure,
 }
 
 

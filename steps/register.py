@@ -125,6 +125,7 @@ def describe(best: Run, preprocess: Run, scores: dict[str, float]) -> str:
             f"tested on {tags['months.test']}",
             f"- RMSE {best.data.metrics['rmse']:.3f} min on valid, {scores['rmse']:.3f} on test; "
             f"MAE {scores['mae']:.3f}, R2 {scores['r2']:.3f} on test",
+            "- `trip_distance` is the planned distance: the meter's is known only after the trip",
             f"- commit {commit}{dirty}",
         )
     )

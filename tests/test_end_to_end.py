@@ -151,6 +151,9 @@ def test_a_trial_has_its_parameters_curve_and_score(pipeline: Pipeline) -> None:
 def test_headline_numbers_are_hoisted_and_summed_up(pipeline: Pipeline) -> None:
     main, hpo = pipeline.step("main"), pipeline.step("hpo")
     assert main.data.metrics["hpo.rmse"] == hpo.data.metrics["rmse"]
+    # the search won, so the table of runs shows the pipeline with its scores
+    assert main.data.metrics["rmse"] == hpo.data.metrics["rmse"]
+    assert main.data.metrics["test_rmse"] == pipeline.step("register").data.metrics["test_rmse"]
     note = main.data.tags["mlflow.note.content"]
     assert "| xgboost | full |" in note
     assert "Run it again:" in note
