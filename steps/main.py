@@ -14,6 +14,7 @@ from steps import entry_parser, step_run
 from steps._given import base_run_id, refuse_typos
 from storage import checkout, models, runs
 
+# the steps in order, and the numbers of each that its parent shows too
 HOISTED = {
     "preprocess": ("n_trips_train", "n_trips_valid", "n_trips_test"),
     "baseline": ("rmse", "mae", "r2"),
@@ -33,11 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         refuse_typos(args)
         models.check_name(args.model_name)
         parameters = vars(args) | {"preprocess_run_id": base_run_id(args)}
-        steps = ["preprocess", "baseline", "hpo"]
-        # without test months there is nothing to judge a champion by
-        steps += ["register"] if args.test_months.strip() else []
-        done = {}
-        for step in steps:
+        done: dict[str, Run] = {}
+        for step in HOISTED:
+            if step == "register" and "sha256.test" not in done["preprocess"].data.tags:
+                break  # without test months there is nothing to judge a champion by
             run_id = runs.upstream(step, parameters.get(f"{step}_run_id", ""), parameters)
             parameters = parameters | {f"{step}_run_id": run_id}
             done[step] = runs.finished(run_id, step)
