@@ -3,7 +3,7 @@ SHELL := bash
 PYTHON ?= python3.11
 EXPERIMENT ?= nyc-taxi-experiment
 EXTRAS ?=
-RUN ?=
+PORT ?= 5000
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # imports take three times as long without bytecode, and uv compiles none unless told
 export UV_COMPILE_BYTECODE := 1
@@ -44,7 +44,7 @@ lock: .venv/.ready  ## after editing pyproject.toml; EXTRAS="s3 gs" adds optiona
 	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
 ui: .venv/.ready  ## the MLflow UI on this folder's store
-	mlflow ui --port 5000
+	mlflow ui --port $(PORT)
 
 bench: .venv/.ready
 	python -m bench

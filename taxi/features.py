@@ -110,19 +110,9 @@ def dropoff_trips(c: Columns) -> np.ndarray:
     return c.tables.dropoff_trips[c.dropoff]
 
 
-def pair_miles(c: Columns) -> np.ndarray:
-    """Typical distance of the pair, out of fold for train rows."""
-    return c.pair_miles
-
-
 def filled_miles(c: Columns) -> np.ndarray:
     """Planned distance, else the pair's typical one, else the two zones' mean."""
     return np.where(np.isnan(c.miles), c.typical_miles, c.miles)
-
-
-def detour(c: Columns) -> np.ndarray:
-    """Planned over typical distance of the pair."""
-    return c.miles / c.pair_miles
 
 
 def pickup_x(c: Columns) -> np.ndarray:
@@ -211,9 +201,7 @@ FEATURES: dict[str, Feature] = {
         pair_trips,
         pickup_trips,
         dropoff_trips,
-        pair_miles,
         filled_miles,
-        detour,
         pickup_x,
         pickup_y,
         dropoff_x,
@@ -233,7 +221,8 @@ COMPACT = ("filled_miles", "pickup_zone", "dropoff_zone", "hour", "weekday", "mi
 FEATURE_SETS: dict[str, tuple[str, ...]] = {
     "course": (),
     "compact": COMPACT,
-    "full": tuple(FEATURES),
+    # beside the map the pair's typical distance pays in neither year
+    "full": tuple(name for name in FEATURES if name != "filled_miles"),
 }
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -267,3 +268,22 @@ def test_make_demo_runs_from_a_fresh_clone(git_url: str, tmp_path: Path) -> None
     printed = {re.sub("[0-9.,-]+", "#", line) for line in output.splitlines()}
     shown = README.split("```text\n")[1].split("```")[0].strip().splitlines()
     assert {re.sub("[0-9.,-]+", "#", line) for line in shown} <= printed
+    look_at_the_ui(tmp_path / "clone", env)
+
+
+def look_at_the_ui(folder: Path, env: dict[str, str]) -> None:
+    """README's second command, on the store that the first one filled."""
+    port = free_port()
+    command = [*readme_command("make ui").split(), f"PORT={port}"]
+    server = subprocess.Popen(
+        command, cwd=folder, env=env, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server)
+        body = {"filter": f"name = '{EXPERIMENT}'", "max_results": 1}
+        url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
+        found = requests.post(url, json=body, timeout=10).json()
+        assert found["experiments"][0]["name"] == EXPERIMENT
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
