@@ -21,6 +21,7 @@ from steps import entry_parser, step_run
 from steps._candidates import N_EXAMPLE_ROWS, load_trips, log_candidate, log_inputs
 from steps._given import check_device
 from storage import models, runs
+from storage.trials import TrialRuns
 from taxi import evaluation, features, search
 from taxi.features import Encoder
 from taxi.model import TripModel
@@ -78,7 +79,7 @@ def run_search(
     """Try the points of the search, one child run each; gives the best trial."""
     objective = partial(try_point, space, matrices, common)
     n_parallel = min(args.parallelism or n_cores(), search.LAG)
-    log = runs.TrialRuns(mlflow.active_run().info.run_id, tags={"model": "xgboost"})
+    log = TrialRuns(mlflow.active_run().info.run_id, tags={"model": "xgboost"})
     best = Best(np.inf, -1, {})
     with ThreadPoolExecutor(n_parallel) as executor:
         trials = search.search(
@@ -115,7 +116,7 @@ def try_point(
     )
 
 
-def log_trial(log: runs.TrialRuns, common: dict[str, Any], trial: Trial, outcome: Outcome) -> None:
+def log_trial(log: TrialRuns, common: dict[str, Any], trial: Trial, outcome: Outcome) -> None:
     """Write a finished trial to its run: parameters, learning curve, score, duration."""
     log.finish(
         trial.number,

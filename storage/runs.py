@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +16,15 @@ from typing import Any
 
 import mlflow
 import requests
-from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException, MlflowException
 
-from . import StorageError, checkout
+from . import StorageError, checkout, processes
 
 DEFAULT_EXPERIMENT = "nyc-taxi-experiment"
 SERVER_TIMEOUT_S = 5
-MAX_METRICS = 1000  # in one call
 DIGEST_CHARS = 36  # what MLflow's store has room for
 
 
@@ -75,6 +72,7 @@ class StepRun:
             "mlflow.runName": _run_name(run, self.step),
             "developer": self.developer or checkout.user_name() or getpass.getuser(),
             "git_dirty": str(bool(code.diff)).lower(),
+            **processes.tags(),
         }
         if code.commit:
             tags["mlflow.source.git.commit"] = code.commit
@@ -226,45 +224,6 @@ def child_run(name: str, **tags: str) -> Iterator[mlflow.ActiveRun]:
     inherited = inherited_tags(active())
     with mlflow.start_run(run_name=name, nested=True, tags=inherited | tags) as run:
         yield run
-
-
-class TrialRuns:
-    """Child runs of a search, written from one thread in few calls: a trial costs little more."""
-
-    def __init__(self, parent_run_id: str, tags: Mapping[str, str]) -> None:
-        self.client = MlflowClient()
-        self.parent = self.client.get_run(parent_run_id)
-        self.tags = inherited_tags(self.parent) | dict(tags) | {"mlflow.parentRunId": parent_run_id}
-        self.run_ids: dict[int, str] = {}
-
-    def start(self, number: int) -> None:
-        """Open the run of a trial."""
-        run = self.client.create_run(
-            self.parent.info.experiment_id,
-            run_name=f"trial {number}",
-            tags=self.tags | {"trial": str(number)},
-        )
-        self.run_ids[number] = run.info.run_id
-
-    def finish(
-        self,
-        number: int,
-        *,
-        params: Mapping[str, Any],
-        metrics: Mapping[str, float],
-        curves: Mapping[str, Sequence[float]],
-    ) -> None:
-        """Write what a trial came to and close its run."""
-        now = int(time.time() * 1000)
-        points = [Metric(name, value, now, 0) for name, value in metrics.items()]
-        for name, values in curves.items():
-            points += [Metric(name, value, now, step) for step, value in enumerate(values)]
-        run_id = self.run_ids.pop(number)
-        entries = [Param(name, str(value)) for name, value in params.items()]
-        for start in range(0, len(points), MAX_METRICS):
-            self.client.log_batch(run_id, metrics=points[start : start + MAX_METRICS])
-        self.client.log_batch(run_id, params=entries)
-        self.client.set_terminated(run_id, "FINISHED")
 
 
 def inherited_tags(parent: Run) -> dict[str, str]:

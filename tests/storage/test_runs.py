@@ -102,29 +102,6 @@ def test_a_child_run_inherits_who_and_which_code_and_lies_below(store: Store) ->
     assert "step" not in first.data.tags
 
 
-# --- trials
-
-
-def test_a_trial_holds_its_parameters_tags_score_and_whole_curve(store: Store) -> None:
-    curve = [9.0 - 0.001 * n for n in range(2 * runs.MAX_METRICS + 5)]
-    with runs.StepRun("hpo", "Ada"):
-        parent = runs.active().info.run_id
-        trials = runs.TrialRuns(parent, {"model": "xgboost"})
-        trials.start(0)
-        trials.start(1)
-        trials.finish(1, params={"max_depth": 6}, metrics={"rmse": 6.5}, curves={"by_round": curve})
-        trials.finish(0, params={"max_depth": 7}, metrics={"rmse": 6.25}, curves={})
-    found = {run.data.tags["trial"]: run for run in runs.children(parent)}
-    assert {name: run.data.metrics["rmse"] for name, run in found.items()} == {"0": 6.25, "1": 6.5}
-    run = found["1"]
-    assert run.info.status == "FINISHED"
-    assert run.info.run_name == "trial 1"
-    assert run.data.params == {"max_depth": "6"}
-    assert (run.data.tags["model"], run.data.tags["developer"]) == ("xgboost", "Ada")
-    points = MlflowClient(store.uri).get_metric_history(run.info.run_id, "by_round")
-    assert sorted((point.step, point.value) for point in points) == list(enumerate(curve))
-
-
 # --- runs to build on
 
 
