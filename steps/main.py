@@ -79,7 +79,7 @@ def summary(done: dict[str, Run], args: argparse.Namespace) -> str:
         "",
         "Run it again:",
         "",
-        f"    {rerun_command(args)}",
+        f"    {checkout.run_command('main', vars(args))}",
     ]
     return "\n".join(lines)
 
@@ -117,19 +117,6 @@ def verdict(done: dict[str, Run], args: argparse.Namespace) -> list[str]:
         "",
         f"    mlflow models serve -m models:/{shlex.quote(name)}@champion --env-manager uv",
     ]
-
-
-def rerun_command(args: argparse.Namespace) -> str:
-    """Write the command that repeats this pipeline: repository, commit, parameters."""
-    code = checkout.read()
-    words = ["mlflow", "run", code.repository or ".", "--env-manager", "uv"]
-    if code.repository and code.commit:
-        words += ["-v", code.commit]
-    defaults = checkout.parameters("main")
-    for name, value in vars(args).items():
-        if str(value) != defaults[name]:
-            words += ["-P", f"{name}={value}"]
-    return shlex.join(words)
 
 
 if __name__ == "__main__":
