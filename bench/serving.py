@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from bench import DATA, Result
 from storage import models
-from taxi import features, schema, search
+from taxi import features, schema, spaces
 from taxi.boosting import Job, build_matrices, fit, make_rows
 from taxi.cleaning import clean
 from taxi.model import MODULES, TripModel, input_columns, write_frame
@@ -29,8 +29,8 @@ def measure() -> Iterator[Result]:
     encoder = features.fit("full", train)
     matrix = encoder.transform(valid)
     matrices = build_matrices(make_rows(encoder, train, valid))
-    space = search.select("lossguide")
-    point = search.Sampler(space, seed=42).ask(0, {})
+    space = spaces.select("lossguide")
+    point = dict(space.first[0])
     parameters = {**space.fixed, **point, **space.refit}
     jobs = [
         Job({**parameters, "seed": seed}, N_ROUNDS, patience=N_ROUNDS, keep=True)

@@ -69,7 +69,7 @@ PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "hpo_run_id": (str, "hpo run whose model is a candidate; empty makes one"),
     "models": (str, "baselines to fit: all, or a list a,b of taxi/baselines.py"),
     "features": (str, "feature set of the search, of taxi/features.py"),
-    "search_space": (str, "what the search tries, of taxi/search.py; seed is the course's own"),
+    "search_space": (str, "what the search tries, of taxi/spaces.py; seed is the course's own"),
     "max_evals": (whole_number(1), "trials in all"),
     "max_minutes": (minutes, "start no trial after so many minutes; 0 = no limit"),
     "warm_start": (true_or_false, "try the best points of earlier searches of this kind first"),

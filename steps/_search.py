@@ -20,29 +20,25 @@ from tqdm import tqdm
 
 from steps._workplace import Workplace, n_parallel
 from storage import StorageError, StoreGoneError, checkout, runs
-from storage.trials import TrialRun, TrialRuns, earlier_points
-from taxi import search, search_report
-from taxi.boosting import Job, Outcome, Rows
-from taxi.search import Failure, Recorded, SearchSpace, Trial
+from storage.trials import TrialRun, TrialRuns, earlier_points, n_finished
+from taxi import features, search, search_report, spaces
+from taxi.boosting import Job, Outcome, Rows, make_rows
+from taxi.schema import Trips
+from taxi.search import Failure, Recorded, Trial
+from taxi.spaces import SearchSpace
 
 N_WARM = 5  # earlier searches whose best point is tried first
 
 
-def run_search(
-    space: SearchSpace,
-    place: Workplace,
-    rows: Rows,
-    common: dict[str, Any],
-    args: argparse.Namespace,
-) -> Trial:
+def run_search(space: SearchSpace, place: Workplace, rows: Rows, args: argparse.Namespace) -> Trial:
     """Search, one child run per trial, and write the search's page; gives the best trial.
 
     Raises:
         TripError: too many trials failed, or none came to anything.
         StorageError: the store or the cluster went away.
     """
-    at_once = n_parallel(place, args.parallelism)
-    log = TrialRuns(search_key(space, rows, common, at_once, args), {"model": "xgboost"})
+    common, at_once = in_common(space, args), n_parallel(place, args.parallelism)
+    log = TrialRuns(search_key(space, rows, args), {"model": "xgboost"})
     space_key = key_of(space=space.describe(), features=args.features)
     mlflow.set_tags({"search_key": log.search_key, "space_key": space_key})
     known = log.recorded()
@@ -54,7 +50,7 @@ def run_search(
         parameters = common | point | {"nthread": 1}
         return place.submit(Job(parameters, space.rounds, space.patience, limits))
 
-    journal = Journal(log, common, args.max_evals if space.space else 1)
+    journal = Journal(log, common, args.max_evals if space.ranges else 1)
     with log, journal, kept(journal, args):
         for trial in search.search(
             space,
@@ -69,9 +65,7 @@ def run_search(
         return journal.sum_up(args)
 
 
-def search_key(
-    space: SearchSpace, rows: Rows, common: dict[str, Any], at_once: int, args: argparse.Namespace
-) -> str:
+def search_key(space: SearchSpace, rows: Rows, args: argparse.Namespace) -> str:
     """Name what is searched: the same key, the same trials, however many of them.
 
     The rows stand for months, cleaning and features, whose code may change; how many trials run at
@@ -80,12 +74,24 @@ def search_key(
     return key_of(
         rows=rows.key,
         space=space.describe(),
-        common=common,
+        common=in_common(space, args),
         seed=args.seed,
-        lag=search.lag_of(at_once),
+        lag=search.lag_of(args.parallelism),
         warm_start=args.warm_start,
         versions={name: version(name) for name in ("xgboost", "hyperopt", "numpy")},
     )
+
+
+def n_done(train: Trips, valid: Trips, args: argparse.Namespace, experiment_id: str) -> int:
+    """Count the trials that a search on these trips would find finished; nothing is changed."""
+    rows = make_rows(features.fit(args.features, train), train, valid)
+    key = search_key(spaces.select(args.search_space), rows, args)
+    return min(n_finished(experiment_id, key), args.max_evals)
+
+
+def in_common(space: SearchSpace, args: argparse.Namespace) -> dict[str, Any]:
+    """Give xgboost's parameters that are the same in every trial."""
+    return dict(space.fixed) | {"seed": args.seed, "device": args.device}
 
 
 def key_of(**ingredients: Any) -> str:

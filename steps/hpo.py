@@ -15,14 +15,14 @@ from mlflow.models import infer_signature
 
 from steps import entry_parser, step_run
 from steps._candidates import N_EXAMPLE_ROWS, load_trips, log_candidate, log_inputs
-from steps._search import run_search
+from steps._search import in_common, run_search
 from steps._workplace import Workplace, workplace
 from storage import models, runs
-from taxi import evaluation, features, search
+from taxi import evaluation, features, spaces
 from taxi.boosting import Job, make_rows
 from taxi.features import Encoder
 from taxi.model import TripModel
-from taxi.search import SearchSpace
+from taxi.spaces import SearchSpace
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read train and valid trips, search, refit the best point, log it as a model."""
     with step_run(build_parser(), argv) as args:
-        space = search.select(args.search_space)
+        space = spaces.select(args.search_space)
         features.check_name(args.features)
         run_id = runs.upstream("preprocess", args.preprocess_run_id, vars(args))
         preprocess = runs.finished(run_id, "preprocess")
@@ -42,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         encoder = features.fit(args.features, train)
         rows = make_rows(encoder, train, valid)
-        common = dict(space.fixed) | {"seed": args.seed, "device": args.device}
         with workplace(rows, args) as place:
-            best = run_search(space, place, rows, common, args)
+            best = run_search(space, place, rows, args)
             with runs.child_run("refit", model="xgboost", features=args.features):
-                boosters = refit(space, place, common | best.point | dict(space.refit))
+                boosters = refit(
+                    space, place, in_common(space, args) | best.point | dict(space.refit)
+                )
                 taxi = preprocess.data.tags["taxi"]
                 scores = log_candidate(TripModel(taxi, encoder, boosters), valid)
                 log_native(boosters[0], encoder, rows.train[:N_EXAMPLE_ROWS])

@@ -70,7 +70,7 @@ class TrialRuns:
         Runs that a process left behind when it died are closed as KILLED on the way.
         """
         found: dict[int, TrialRun] = {}
-        for run in self._all():
+        for run in _all(self.parent.info.experiment_id, self.search_key):
             number = int(run.data.tags["trial"])
             if run.info.status == "FINISHED" and number not in found:
                 found[number] = self._read(run)
@@ -116,21 +116,28 @@ class TrialRuns:
         self.client.set_terminated(self.run_ids[number], "FAILED")
         return self.run_ids.pop(number)
 
-    def _all(self) -> list[Run]:
-        found: list[Run] = mlflow.search_runs(
-            [self.parent.info.experiment_id],
-            filter_string=f"tags.search_key = '{self.search_key}' and tags.trial != ''",
-            order_by=["attributes.start_time ASC"],
-            output_format="list",
-        )
-        return found
-
     def _read(self, run: Run) -> TrialRun:
         history = self.client.get_metric_history(run.info.run_id, CURVE)
         curve = [point.value for point in sorted(history, key=lambda point: point.step)]
         return TrialRun(
             run.info.run_id, run.data.params, run.data.metrics, curve, dict(run.data.tags)
         )
+
+
+def n_finished(experiment_id: str, search_key: str) -> int:
+    """Count the trials of a search that need not be run again."""
+    found = _all(experiment_id, search_key)
+    return len({run.data.tags["trial"] for run in found if run.info.status == "FINISHED"})
+
+
+def _all(experiment_id: str, search_key: str) -> list[Run]:
+    found: list[Run] = mlflow.search_runs(
+        [experiment_id],
+        filter_string=f"tags.search_key = '{search_key}' and tags.trial != ''",
+        order_by=["attributes.start_time ASC"],
+        output_format="list",
+    )
+    return found
 
 
 def earlier_points(space_key: str, search_key: str, n_most: int) -> list[dict[str, float]]:

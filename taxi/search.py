@@ -1,17 +1,16 @@
-"""Search spaces, the pruning rule, and the ask/tell loop over any executor."""
+"""The ask/tell loop over any executor, and the pruning rule."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from hyperopt import Domain, Trials, hp, space_eval, tpe
+from hyperopt import Domain, Trials, hp, tpe
 from hyperopt.base import JOB_STATE_DONE, STATUS_OK
-from hyperopt.pyll.base import as_apply, scope
 
 from . import TripError
 from .boosting import Outcome
+from .spaces import Pruning, Range, SearchSpace
 
 # Trial n is asked for, and pruned, by what the trials up to n - LAG came to, all of them finished.
 # So it depends on no race: up to LAG trials at once give the same search as one at a time, to the
@@ -19,113 +18,6 @@ from .boosting import Outcome
 LAG = 8
 # a search fails when more than this share of its trials do, and more than this number
 MAX_FAILED_SHARE, MAX_FAILED = 0.2, 3
-
-
-class Pruning(NamedTuple):
-    """Give a trial up whose best RMSE so far is above the middle of earlier ones, same round."""
-
-    quantile: float = 0.5
-    warmup_trials: int = 5  # so many trials must have been told before any is pruned
-    warmup_rounds: int = 20
-
-
-@dataclass(frozen=True)
-class SearchSpace:
-    """What is searched, and what every trial has in common."""
-
-    space: Mapping[str, Any]  # hyperopt expressions by xgboost's parameter names; empty = no search
-    fixed: Mapping[str, Any]
-    rounds: int = 1000  # of a trial, at most
-    patience: int = 50  # rounds without a better RMSE that end a trial
-    first: tuple[Mapping[str, float], ...] = ()  # points tried before anything is suggested
-    refit: Mapping[str, Any] = field(default_factory=dict)  # what differs when the winner is refit
-    refit_rounds: int = 1000
-    n_boosters: int = 1  # of the refit, alike but for the seed; their predictions are averaged
-    pruning: Pruning | None = None
-
-    def describe(self) -> dict[str, Any]:
-        """Say what decides the course of a search in this space, as plain JSON values."""
-        return {
-            "space": str(as_apply(dict(self.space))),
-            "fixed": dict(self.fixed),
-            "rounds": self.rounds,
-            "patience": self.patience,
-            "first": [dict(point) for point in self.first],
-            "pruning": self.pruning and self.pruning._asdict(),
-        }
-
-
-COURSE = {"objective": "reg:squarederror"}
-LOSSGUIDE = {
-    "objective": "reg:squarederror",
-    "tree_method": "hist",
-    "grow_policy": "lossguide",
-    "max_depth": 0,
-}
-
-SEARCH_SPACES: dict[str, SearchSpace] = {
-    # the course's own space
-    "seed": SearchSpace(
-        space={
-            "max_depth": scope.int(hp.quniform("max_depth", 4, 100, 1)),
-            "learning_rate": hp.loguniform("learning_rate", -3, 0),
-            "reg_alpha": hp.loguniform("reg_alpha", -5, -1),
-            "reg_lambda": hp.loguniform("reg_lambda", -6, -1),
-            "min_child_weight": hp.loguniform("min_child_weight", -1, 3),
-        },
-        fixed=COURSE,
-    ),
-    # the course's best point: one trial, nothing to search
-    "course_best": SearchSpace(
-        space={},
-        fixed=COURSE
-        | {
-            "max_depth": 30,
-            "learning_rate": 0.09585355369315604,
-            "min_child_weight": 1.060597050922164,
-            "reg_alpha": 0.018060244040060163,
-            "reg_lambda": 0.011658731377413597,
-        },
-    ),
-    # trees bounded by leaves; fast while searching, slower and better when the winner is refit
-    "lossguide": SearchSpace(
-        space={
-            # hyperopt samples floats; xgboost wants whole leaves
-            "max_leaves": scope.int(hp.qloguniform("max_leaves", np.log(16), np.log(256), 1)),
-            "min_child_weight": hp.loguniform("min_child_weight", np.log(1), np.log(100)),
-            "subsample": hp.uniform("subsample", 0.5, 1),
-            "colsample_bytree": hp.uniform("colsample_bytree", 0.3, 1),
-            "reg_alpha": hp.loguniform("reg_alpha", np.log(1e-3), np.log(10)),
-            "reg_lambda": hp.loguniform("reg_lambda", np.log(1e-3), np.log(100)),
-        },
-        fixed=LOSSGUIDE | {"learning_rate": 0.15},
-        patience=20,
-        first=(
-            {
-                "max_leaves": 64,
-                "min_child_weight": 10,
-                "subsample": 0.8,
-                "colsample_bytree": 0.5,
-                "reg_alpha": 1e-3,
-                "reg_lambda": 20,
-            },
-        ),
-        refit={"learning_rate": 0.1},
-        n_boosters=5,
-        pruning=Pruning(),
-    ),
-}
-
-
-def select(name: str) -> SearchSpace:
-    """Look a search space up.
-
-    Raises:
-        TripError: there is none of that name.
-    """
-    if name not in SEARCH_SPACES:
-        raise TripError(f"Unknown search_space {name!r}. Choose from {sorted(SEARCH_SPACES)}.")
-    return SEARCH_SPACES[name]
 
 
 class Failure(NamedTuple):
@@ -187,7 +79,7 @@ def search(
     Raises:
         TripError: too many trials have failed.
     """
-    n_trials = max_evals if space.space else 1
+    n_trials = max_evals if space.ranges else 1
     told = Told(space, lag_of(n_parallel))
     sampler = Sampler(space, seed)
     running: dict[Future[Outcome], Trial] = {}
@@ -313,7 +205,7 @@ class Sampler:
         self.space = space
         self.seed = seed
         # hyperopt knows no space without dimensions
-        self.domain: Any = Domain(lambda p: 0.0, dict(space.space)) if space.space else None
+        self.domain: Any = Domain(lambda p: 0.0, _expressions(space)) if space.ranges else None
         self.values: dict[int, dict[str, list[float]]] = {}  # trial -> hyperopt's own values
 
     def ask(self, number: int, outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
@@ -324,10 +216,12 @@ class Sampler:
             self.values[number] = {name: [v] for name, v in self.space.first[number].items()}
         else:
             self.values[number] = self._suggest(number, outcomes)
-        found = {name: v[0] for name, v in self.values[number].items()}
-        point = space_eval(dict(self.space.space), found)
-        # numpy's numbers print, compare and travel worse than Python's
-        return {name: getattr(value, "item", lambda v=value: v)() for name, value in point.items()}
+        found = {name: values[0] for name, values in self.values[number].items()}
+        # hyperopt samples floats, whole ones where xgboost wants a whole number
+        return {
+            name: int(found[name]) if wanted.is_whole else float(found[name])
+            for name, wanted in self.space.ranges.items()
+        }
 
     def _suggest(self, number: int, outcomes: Mapping[int, Outcome]) -> dict[str, list[float]]:
         trials = Trials()
@@ -349,3 +243,15 @@ class Sampler:
         result = {"status": STATUS_OK, "loss": rmse}
         (document,) = trials.new_trial_docs([number], [None], [result], [misc])
         return dict(document) | {"state": JOB_STATE_DONE}
+
+
+def _expressions(space: SearchSpace) -> dict[str, Any]:
+    return {name: _expression(name, wanted) for name, wanted in space.ranges.items()}
+
+
+def _expression(name: str, wanted: Range) -> Any:
+    """Say a range in hyperopt's words: on a logarithmic scale the bounds are exponents."""
+    low, high = np.log(wanted[:2]) if wanted.is_log else wanted[:2]
+    if wanted.is_whole:
+        return (hp.qloguniform if wanted.is_log else hp.quniform)(name, low, high, 1)
+    return (hp.loguniform if wanted.is_log else hp.uniform)(name, low, high)

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csr_matrix
 
-from taxi import features, schema, search
+from taxi import features, schema, spaces
 from taxi.baselines import BASELINES
 from taxi.boosting import Job, Rows, build_matrices, fit, make_rows
 from taxi.cleaning import clean
 from taxi.schema import Trips
-from taxi.search import LOSSGUIDE
+from taxi.spaces import LOSSGUIDE
 from tests.conftest import real_month
 
 
@@ -93,7 +93,7 @@ def test_the_courses_linear_models_come_out_as_published(name: str, rmse: float)
 # source: measured with xgboost 3.2; published with the version of its day: 6.304
 @pytest.mark.slow
 def test_the_courses_best_point_comes_out_as_before() -> None:
-    space = search.select("course_best")
+    space = spaces.select("course_best")
     parameters: dict[str, Any] = {**space.fixed, "seed": 42, "nthread": 1}
     found = fit(build_matrices(Rows(*pairs())), Job(parameters, space.rounds, space.patience))
     assert found.rmse == pytest.approx(6.318, abs=0.02)

@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from taxi import features
 from taxi.boosting import Job, Matrices, Rows, build_matrices, fit, make_rows
-from taxi.search import SEARCH_SPACES
+from taxi.spaces import SEARCH_SPACES
 from tests.conftest import simulated_trips
 
 

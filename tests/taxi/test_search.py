@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taxi import TripError, features, search
+from taxi import TripError, features, search, spaces
 from taxi.boosting import Job, Outcome, build_matrices, fit, make_rows
-from taxi.search import LAG, SEARCH_SPACES, Failure, Pruning, Recorded, SearchSpace, Trial
+from taxi.search import LAG, Failure, Recorded, Trial
+from taxi.spaces import SEARCH_SPACES, Pruning, SearchSpace
 from tests.conftest import simulated_trips
 
 Objective = Callable[[Mapping[str, Any]], Outcome]
@@ -76,7 +77,7 @@ def points(trials: list[Trial]) -> list[dict[str, Any]]:
     return [trial.point for trial in trials]
 
 
-SEARCHED = [name for name, space in SEARCH_SPACES.items() if space.space]
+SEARCHED = [name for name, space in SEARCH_SPACES.items() if space.ranges]
 
 
 # --- the loop
@@ -368,7 +369,7 @@ def test_every_space_makes_points_that_xgboost_takes(name: str) -> None:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
     matrices = build_matrices(make_rows(features.fit("compact", train), train, valid))
     space = SEARCH_SPACES[name]
-    assert search.select(name) is space
+    assert spaces.select(name) is space
     # xgboost merely warns of a parameter it does not know: strict validation refuses it
     for trial in run(space, max_evals=3):
         parameters = dict(space.fixed) | trial.point | {"nthread": 1, "validate_parameters": True}
@@ -378,4 +379,4 @@ def test_every_space_makes_points_that_xgboost_takes(name: str) -> None:
 
 def test_an_unknown_space_is_answered_with_the_known_ones() -> None:
     with pytest.raises(TripError, match=r"Unknown search_space 'sed'.*'course_best', 'lossguide'"):
-        search.select("sed")
+        spaces.select("sed")
