@@ -31,8 +31,7 @@ def check_device(device: str) -> None:
     Raises:
         TripError: what is wrong with it.
     """
-    if device not in DEVICES:
-        raise TripError(f"Unknown device {device!r}. Choose from {list(DEVICES)}.")
+    check_device_name(device)
     if device == "cpu":
         return
     # without a GPU xgboost goes on with the CPU and merely warns
@@ -40,6 +39,12 @@ def check_device(device: str) -> None:
         probe = xgb.train({"device": device}, xgb.DMatrix(np.zeros((2, 1)), [0.0, 1.0]), 1)
     if json.loads(probe.save_config())["learner"]["generic_param"]["device"] == "cpu":
         raise TripError("device=cuda, but xgboost finds no GPU here. Pass -P device=cpu.")
+
+
+def check_device_name(device: str) -> None:
+    """Refuse a device that is none."""
+    if device not in DEVICES:
+        raise TripError(f"Unknown device {device!r}. Choose from {list(DEVICES)}.")
 
 
 def base_run_id(args: argparse.Namespace) -> str:

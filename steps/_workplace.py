@@ -5,14 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from threading import Event
 from typing import Any, NamedTuple
 
 import taxi
-from steps._given import check_device
-from storage.cluster import connected, once_per_worker
+from steps._given import check_device, check_device_name
+from storage.cluster import Cluster, connected, once_per_worker
 from taxi.boosting import Job, Outcome, Rows, build_matrices, fit
 from taxi.search import LAG
 
@@ -27,9 +27,8 @@ class Workplace(NamedTuple):
     n_slots: int
 
 
-@contextmanager
-def workplace(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
-    """Open the place that `scheduler` and `device` name; leaving it ends what still runs there.
+def check_workplace(args: argparse.Namespace) -> None:
+    """Refuse a scheduler or a device that cannot be used, before anything else is done.
 
     Raises:
         StorageError: nobody answers at the scheduler, or its workers cannot be used.
@@ -37,6 +36,19 @@ def workplace(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
     """
     if not args.scheduler:
         check_device(args.device)
+        return
+    check_device_name(args.device)
+    with _cluster(args):
+        pass
+
+
+@contextmanager
+def workplace(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
+    """Open the place that `scheduler` and `device` name; leaving it ends what still runs there.
+
+    Raises:
+        StorageError: nobody answers at the scheduler, or its workers cannot be used.
+    """
     with (_on_cluster if args.scheduler else _here)(rows, args) as place:
         yield place
 
@@ -64,14 +76,18 @@ def _here(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
 
 @contextmanager
 def _on_cluster(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
-    with connected(
+    with _cluster(args) as cluster:
+        handle = cluster.scatter(tuple(rows))
+        yield Workplace(partial(cluster.submit, on_worker, handle, rows.key), cluster.n_slots)
+
+
+def _cluster(args: argparse.Namespace) -> AbstractContextManager[Cluster]:
+    return connected(
         args.scheduler,
         code=[taxi, sys.modules[__name__]],
         packages=SAME_EVERYWHERE,
         on_gpus=args.device == "cuda",
-    ) as found:
-        handle = found.scatter(tuple(rows))
-        yield Workplace(partial(found.submit, on_worker, handle, rows.key), found.n_slots)
+    )
 
 
 def on_worker(rows: tuple[Any, ...], key: str, job: Job) -> Outcome:
