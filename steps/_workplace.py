@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from threading import Event
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import taxi
 from steps._given import check_device, check_device_name
+from storage import StorageError
 from storage.cluster import Cluster, connected, once_per_worker
 from taxi.boosting import Job, Outcome, Rows, build_matrices, fit
 from taxi.search import LAG
@@ -78,7 +79,13 @@ def _here(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
 def _on_cluster(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
     with _cluster(args) as cluster:
         handle = cluster.scatter(tuple(rows))
-        yield Workplace(partial(cluster.submit, on_worker, handle, rows.key), cluster.n_slots)
+        try:
+            yield Workplace(partial(cluster.submit, on_worker, handle, rows.key), cluster.n_slots)
+        except CancelledError as error:
+            raise StorageError(
+                f"The Dask cluster at {args.scheduler} went away. Finished trials are kept: "
+                f"the same command goes on from there."
+            ) from error
 
 
 def _cluster(args: argparse.Namespace) -> AbstractContextManager[Cluster]:
