@@ -262,7 +262,8 @@ class Server:
             [
                 *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
                 *("--backend-store-uri", store.uri, "--port", str(self.port)),
-                *("--artifacts-destination", str(store.folder / "served")),
+                # what it has written must be readable without it
+                *("--no-serve-artifacts", "--default-artifact-root", (store.folder / "a").as_uri()),
             ]
         )
         self.process = subprocess.Popen(
