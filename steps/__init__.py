@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import mlflow
 
-from storage import StorageError, checkout, runs
+from storage import StorageError, checkout, reuse, runs, step_keys
 from taxi import TripError
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -34,6 +34,13 @@ def whole_number(minimum: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def truth(text: str) -> bool:
+    """Read true or false, an argparse type."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return text == "true"
 
 
 # name -> type and meaning; one meaning wherever the parameter appears, defaults live in MLproject
@@ -61,6 +68,8 @@ PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "device": (str, "cpu or cuda"),
     "model_name": (str, "registered model"),
     "seed": (whole_number(0), "of every random choice"),
+    "reuse": (truth, "take the result of a step that has run already; false runs everything"),
+    "plan": (truth, "true says what would run, and why, and runs nothing"),
     "developer": (str, "tag on every run; empty = the git or system user"),
 }
 
@@ -99,8 +108,11 @@ def step_run(
     _quieten()
     try:
         args = _parse(parser, argv)
-        with runs.StepRun(parser.prog, args.developer):
+        step_keys.code(parser.prog)  # the code that runs, whatever is edited meanwhile
+        plans = getattr(args, "plan", False)
+        with runs.plan_run() if plans else runs.StepRun(parser.prog, args.developer):
             yield args
+            reuse.record_outputs()
     except (TripError, StorageError) as error:
         _leave(f"{parser.prog}: {error}", USER_ERROR)
     except KeyboardInterrupt:

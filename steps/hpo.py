@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from steps import entry_parser, step_run
 from steps._candidates import N_EXAMPLE_ROWS, load_trips, log_candidate, log_inputs
-from steps._given import check_device
+from steps._chain import Chain
+from steps._device import check_device
 from storage import models, runs
 from storage.trials import TrialRuns
 from taxi import evaluation, features, search
@@ -47,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         space = search.select(args.search_space)
         features.check_name(args.features)
         check_device(args.device)
-        run_id = runs.upstream("preprocess", args.preprocess_run_id, vars(args))
-        preprocess = runs.finished(run_id, "preprocess")
+        chain = Chain(args)
+        preprocess = chain.take("preprocess")
+        chain.tag("hpo")
         train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
         log_inputs(preprocess, {"train": "training", "valid": "validation"})
 

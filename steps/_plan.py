@@ -1,0 +1,70 @@
+"""What a pipeline would do: which steps run and why, which months are missing. Starts nothing."""
+
+import argparse
+from collections.abc import Iterator
+
+from steps._chain import UPSTREAM, Chain
+from storage import months, reuse, runs
+from storage.months import Whereabouts
+from storage.reuse import Decision
+
+
+def plan(args: argparse.Namespace) -> list[str]:
+    """Draw the steps with what becomes of each, then the months that would be downloaded."""
+    chain = Chain(args)
+    if args.preprocess_run_id or chain.args["preprocess_run_id"]:
+        found: list[Whereabouts] = []
+    else:
+        found = [
+            months.look(args.source, taxi=args.taxi, month=month)
+            for names in chain.split_months().values()
+            for month in names
+        ]
+    decisions = [decide(chain, step, found) for step in UPSTREAM]
+    *others, last = decisions
+    return [
+        "main",
+        *(f"├── {decision.step:<11} {decision.why}" for decision in others),
+        f"└── {last.step:<11} {last.why}",
+        *downloads(found),
+        "Nothing was started.",
+    ]
+
+
+def decide(chain: Chain, step: str, found: list[Whereabouts]) -> Decision:
+    """Say what becomes of a step, as far as it can be known before the ones above have run."""
+    if run_id := chain.args.get(f"{step}_run_id", ""):
+        chain.done[step] = runs.finished(run_id, step)
+        return Decision(step, chain.done[step], f"taken as given, {run_id[:8]}…")
+    if step == "preprocess" and any(month.must_come for month in found):
+        return Decision(step, None, "runs unless an earlier run has read the same bytes")
+    above = [name for name in UPSTREAM[step] if name not in chain.done]
+    if step == "register" and not wants_test(chain):
+        return Decision(step, None, "left out, there are no test months")
+    if above:
+        but = "" if step == "register" else ", unless the trips come out as before"
+        first = reuse.newest(step, runs.experiment_id()) is None
+        return Decision(step, None, f"runs, {reuse.FIRST if first else f'after {above[-1]}{but}'}")
+    decision = chain.decide(step)
+    if decision.run:
+        chain.done[step] = decision.run
+    return decision
+
+
+def wants_test(chain: Chain) -> bool:
+    """Tell whether there will be test trips to judge a champion by."""
+    if base := chain.done.get("preprocess"):
+        return "sha256.test" in base.data.tags
+    return "test" in chain.split_months()
+
+
+def downloads(found: list[Whereabouts]) -> Iterator[str]:
+    """List the months that are not here, with their sizes where the server tells."""
+    missing = [month for month in found if month.must_come]
+    for month in missing:
+        size = "size unknown: the server does not answer"
+        if month.n_bytes is not None:
+            size = f"{month.n_bytes / 1e6:,.1f} MB"
+        yield f"to download: {month.uri} ({size})"
+    if found and not missing:
+        yield "to download: nothing"
