@@ -16,11 +16,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
-from storage import StorageError, checkout, reuse, runs, step_keys
+from storage import StorageError, StoreGoneError, checkout, reuse, runs, step_keys
 from taxi import TripError
 
 USER_ERROR, INTERRUPTED = 2, 130
+INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
 
 
 def whole_number(minimum: int) -> Callable[[str], int]:
@@ -36,11 +38,18 @@ def whole_number(minimum: int) -> Callable[[str], int]:
     return parse
 
 
-def truth(text: str) -> bool:
-    """Read true or false, an argparse type."""
-    if text not in ("true", "false"):
+def minutes(text: str) -> float:
+    """Argparse type for a span of time."""
+    if not text.replace(".", "", 1).isdecimal():
+        raise argparse.ArgumentTypeError(f"must be minutes such as 30 or 0.5, got {text!r}")
+    return float(text)
+
+
+def true_or_false(text: str) -> bool:
+    """Argparse type for a switch."""
+    if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
-    return text == "true"
+    return text.lower() == "true"
 
 
 # name -> type and meaning; one meaning wherever the parameter appears, defaults live in MLproject
@@ -62,14 +71,20 @@ PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "hpo_run_id": (str, "hpo run whose model is a candidate; empty makes one"),
     "models": (str, "baselines to fit: all, or a list a,b of taxi/baselines.py"),
     "features": (str, "feature set of the search, of taxi/features.py"),
-    "search_space": (str, "what the search tries, of taxi/search.py; seed is the course's own"),
+    "search_space": (str, "what the search tries, of taxi/spaces.py; seed is the course's own"),
     "max_evals": (whole_number(1), "trials in all"),
-    "parallelism": (whole_number(0), "trials at once; 0 = one per core"),
+    "max_minutes": (minutes, "start no trial after so many minutes; 0 = no limit"),
+    "warm_start": (true_or_false, "try the best points of earlier searches of this kind first"),
+    "parallelism": (
+        whole_number(0),
+        "trials at once; 0 = one per core, GPU or worker's thread, at most 8",
+    ),
+    "scheduler": (str, "address of a Dask scheduler that runs the trials; empty = this machine"),
     "device": (str, "cpu or cuda"),
     "model_name": (str, "registered model"),
     "seed": (whole_number(0), "of every random choice"),
-    "reuse": (truth, "take the result of a step that has run already; false runs everything"),
-    "plan": (truth, "true says what would run, and why, and runs nothing"),
+    "reuse": (true_or_false, "take the results of steps that have run already; false runs all"),
+    "plan": (true_or_false, "true says what would run, and why, and runs nothing"),
     "developer": (str, "tag on every run; empty = the git or system user"),
 }
 
@@ -104,19 +119,36 @@ def step_run(
     Exit code 2 and one line on stderr for what the user can mend, 130 when interrupted; a
     surprise keeps its traceback. Either way the run is closed and says why.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in INTERRUPTS:
+        signal.signal(number, _interrupt)
     _quieten()
     try:
         args = _parse(parser, argv)
         step_keys.code(parser.prog)  # the code that runs, whatever is edited meanwhile
         plans = getattr(args, "plan", False)
-        with runs.plan_run() if plans else runs.StepRun(parser.prog, args.developer):
+        opened = runs.plan_run() if plans else runs.StepRun(parser.prog, args.developer)
+        with opened, _store_stays():
             yield args
             reuse.record_outputs()
     except (TripError, StorageError) as error:
         _leave(f"{parser.prog}: {error}", USER_ERROR)
     except KeyboardInterrupt:
         _leave(f"{parser.prog}: interrupted", INTERRUPTED)
+
+
+@contextmanager
+def _store_stays() -> Iterator[None]:
+    """Tell a tracking server that went away for good from a surprise."""
+    try:
+        yield
+    except MlflowException as error:
+        if not runs.is_gone(error):
+            raise
+        place = checkout.without_credentials(mlflow.get_tracking_uri())
+        raise StoreGoneError(
+            f"The MLflow server at {place} went away and did not come back. Start it and run this "
+            f"again: steps that have finished are not run twice."
+        ) from error
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -140,6 +172,10 @@ def _quieten() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    for number in INTERRUPTS:
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # once is enough: a second would cut the clean-up short
     raise KeyboardInterrupt
 
 

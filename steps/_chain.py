@@ -19,6 +19,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "hpo": ("preprocess",),
     "register": ("preprocess", "baseline", "hpo"),
 }
+MOST_AT_ONCE = 8  # so many trials at once change no result, and taxi.search.LAG says so
 TRIPS = ("taxi", "sha256.train", "sha256.valid")  # tags that say which trips were learned from
 
 
@@ -58,6 +59,8 @@ class Chain:
         for name in UPSTREAM[step]:
             declared -= set(checkout.parameters(name))  # it enters as what that step came to
         parameters = {name: self.args[name] for name in sorted(declared)}
+        if "parallelism" in parameters:
+            parameters["parallelism"] = max(MOST_AT_ONCE, parameters["parallelism"])
         return step_keys.make(step, parameters, self._inputs(step))
 
     def tag(self, step: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 from steps._device import check_device
 from storage import checkout
-from taxi import baselines, schema
+from taxi import baselines, schema, spaces
 
 
 def refuse_typos(args: argparse.Namespace) -> None:
@@ -15,14 +15,10 @@ def refuse_typos(args: argparse.Namespace) -> None:
     """
     schema.raw_columns(args.taxi)
     baselines.select(args.models)
+    spaces.select(args.search_space)
     check_device(args.device)
-    # the defaults are known to be there, and looking takes a second of imports
-    defaults = checkout.parameters("main")
-    if args.features != defaults["features"]:
+    if args.features != checkout.parameters("main")["features"]:
+        # the default is known to be there, and looking takes half a second of imports
         from taxi import features
 
         features.check_name(args.features)
-    if args.search_space != defaults["search_space"]:
-        from taxi import search
-
-        search.select(args.search_space)

@@ -48,7 +48,23 @@ def decide(chain: Chain, step: str, found: list[Whereabouts]) -> Decision:
     decision = chain.decide(step)
     if decision.run:
         chain.done[step] = decision.run
+    elif step == "hpo":
+        return decision._replace(why=f"{decision.why}; {trials(chain)}")
     return decision
+
+
+def trials(chain: Chain) -> str:
+    """Say how many trials of the search are done, whichever run they belong to."""
+    args, base = argparse.Namespace(**chain.args), chain.done["preprocess"]
+    if not (args.reuse and runs.experiment_id()):
+        return f"0 of {args.max_evals} trials are done"
+    # seconds of imports and encoding, which only this question is worth
+    from steps._candidates import load_trips
+    from steps._search import n_done
+
+    train, valid = (load_trips(base, split) for split in ("train", "valid"))
+    n_trials = n_done(train, valid, args, runs.experiment_id())
+    return f"{n_trials} of {args.max_evals} trials are done"
 
 
 def wants_test(chain: Chain) -> bool:

@@ -15,13 +15,14 @@ from types import TracebackType
 from typing import Any
 
 import mlflow
+import requests
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException, MlflowException
 
-from . import StorageError, checkout, leftovers, processes, tracking
+from . import StorageError, StoreGoneError, checkout, leftovers, processes, tracking
 
 DEFAULT_EXPERIMENT = "nyc-taxi-experiment"
 DIGEST_CHARS = 36  # what MLflow's store has room for
@@ -62,6 +63,9 @@ class StepRun:
         """Close the run with the status and the reason that fit."""
         if kind is None:
             mlflow.end_run("FINISHED")
+        elif issubclass(kind, StoreGoneError):
+            # MLflow would try for minutes, here and once more when Python ends
+            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
         elif issubclass(kind, KeyboardInterrupt):
             mlflow.end_run("KILLED")
         else:
@@ -110,7 +114,12 @@ def experiment_id() -> str:
         return ""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
     found = MlflowClient().get_experiment_by_name(name)
-    return found.experiment_id if found else ""
+    return str(found.experiment_id) if found else ""
+
+
+def is_gone(error: MlflowException) -> bool:
+    """Tell whether a call failed because no server answered, after all of MLflow's retries."""
+    return isinstance(error.__context__, requests.RequestException)
 
 
 def launch(step: str, parameters: Mapping[str, Any]) -> str:
@@ -126,7 +135,7 @@ def launch(step: str, parameters: Mapping[str, Any]) -> str:
         submitted = mlflow.projects.run(
             str(checkout.ROOT),
             entry_point=step,
-            parameters={name: as_text(value) for name, value in parameters.items()},
+            parameters={name: checkout.as_text(value) for name, value in parameters.items()},
             experiment_id=parent.experiment_id,
             env_manager="local",
             run_name=step,
@@ -134,11 +143,6 @@ def launch(step: str, parameters: Mapping[str, Any]) -> str:
     except ExecutionException as error:
         raise StorageError(f"{step} failed: {_failure(parent.run_id)}") from error
     return str(submitted.run_id)
-
-
-def as_text(value: Any) -> str:
-    """Write a parameter as it is typed after -P name=."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def finished(run_id: str, step: str) -> Run:
