@@ -37,12 +37,12 @@ class Chain:
         Raises:
             StorageError: the named run cannot be used, or the new one failed.
         """
-        run_id = self.args.get(f"{step}_run_id", "")
-        if not run_id:
+        if run_id := self.args.get(f"{step}_run_id", ""):
+            self.done[step] = runs.finished(run_id, step)
+        else:
             self.decisions[step] = decision = self.decide(step)
             print(decision.line)
-            run_id = decision.run.info.run_id if decision.run else self._launch(step)
-        self.done[step] = runs.finished(run_id, step)
+            self.done[step] = decision.run or runs.finished(self._launch(step), step)
         return self.done[step]
 
     def decide(self, step: str) -> Decision:

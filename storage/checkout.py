@@ -69,7 +69,9 @@ def run_command(entry_point: str, values: Mapping[str, Any], code: Checkout | No
 
 def as_text(value: Any) -> str:
     """Write a parameter as it is typed after -P name=."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def portable(source: str, root: Path = ROOT) -> str:

@@ -52,7 +52,8 @@ class StepRun:
         if code.diff:
             mlflow.log_text(code.diff, "uncommitted.diff")
         if closed := leftovers.close():
-            print(f"{self.step}: closed {len(closed)} runs that a dead process had left RUNNING")
+            number = f"{len(closed)} run{'s' if closed[1:] else ''}"
+            print(f"{self.step}: closed {number} that a dead process had left RUNNING")
 
     def __exit__(
         self,

@@ -18,6 +18,7 @@ from .checkout import ROOT
 ENVIRONMENT = ("requirements.txt", "python_env.yaml")  # every package and Python, exact
 # what changes who asks, how fast it goes or where it is looked for, and never a number
 IRRELEVANT = {"developer", "plan", "reuse", "scheduler"}
+SHA256 = re.compile(r"[0-9a-f]{64}")
 # what enters as an input instead: months by their bytes, runs to build on by theirs
 INPUTS = re.compile(r"source|.*_(months|run_id)")
 
@@ -81,11 +82,8 @@ def difference(then: Mapping[str, Any], now: StepKey) -> list[str]:
     before = {part: then.get(part) or {} for part in StepKey._fields}
     return [
         *(f"{path} changed" for path in _changed(before["code"], now.code)),
-        *(
-            f"{name}={_said(now.parameters, name)} was {_said(before['parameters'], name)}"
-            for name in _changed(before["parameters"], now.parameters)
-        ),
-        *(f"{name} changed" for name in _changed(before["inputs"], now.inputs)),
+        *_said(before["parameters"], now.parameters),
+        *_said(before["inputs"], now.inputs),
         *(f"{name} changed" for name in _changed(before["environment"], now.environment)),
     ]
 
@@ -98,8 +96,14 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
 
-def _said(parameters: Mapping[str, Any], name: str) -> str:
-    return repr(parameters[name]) if name in parameters else "not there"
+def _said(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in _changed(before, now):
+        then, value = (str(values.get(name, "not there")) for values in (before, now))
+        if SHA256.fullmatch(then) and SHA256.fullmatch(value):
+            yield f"{name} changed"
+        elif not SHA256.fullmatch(then) and not SHA256.fullmatch(value):
+            yield f"{name}={value} (was {then})"
+        # a month that came or went: the list of months says so
 
 
 @cache
