@@ -37,14 +37,12 @@ def decide(chain: Chain, step: str, found: list[Whereabouts]) -> Decision:
         chain.done[step] = runs.finished(run_id, step)
         return Decision(step, chain.done[step], f"taken as given, {run_id[:8]}…")
     if step == "preprocess" and any(month.must_come for month in found):
-        return Decision(step, None, "runs unless an earlier run has read the same bytes")
+        return Decision(step, None, "runs, unless the same bytes have been read before")
     above = [name for name in UPSTREAM[step] if name not in chain.done]
     if step == "register" and not wants_test(chain):
         return Decision(step, None, "left out, there are no test months")
     if above:
-        but = "" if step == "register" else ", unless the trips come out as before"
-        first = reuse.newest(step, runs.experiment_id()) is None
-        return Decision(step, None, f"runs, {reuse.FIRST if first else f'after {above[-1]}{but}'}")
+        return Decision(step, None, later(step, above[-1]))
     decision = chain.decide(step)
     if decision.run:
         chain.done[step] = decision.run
@@ -67,6 +65,14 @@ def trials(chain: Chain) -> str:
     return f"{n_trials} of {args.max_evals} trials are done"
 
 
+def later(step: str, above: str) -> str:
+    """Say what is known of a step before the one above it has run."""
+    if reuse.newest(step, runs.experiment_id()) is None:
+        return f"runs, {reuse.FIRST}"
+    but = "" if step == "register" else ", unless the trips come out as before"
+    return f"runs after {above}{but}"
+
+
 def wants_test(chain: Chain) -> bool:
     """Tell whether there will be test trips to judge a champion by."""
     if base := chain.done.get("preprocess"):
@@ -78,7 +84,7 @@ def downloads(found: list[Whereabouts]) -> Iterator[str]:
     """List the months that are not here, with their sizes where the server tells."""
     missing = [month for month in found if month.must_come]
     for month in missing:
-        size = "size unknown: the server does not answer"
+        size = "size unknown: the server does not say"
         if month.n_bytes is not None:
             size = f"{month.n_bytes / 1e6:,.1f} MB"
         yield f"to download: {month.uri} ({size})"
