@@ -177,11 +177,14 @@ def _moved_champion(run: Run) -> str:
     tags = run.data.tags
     if "version" not in tags:
         return ""
-    client, name = MlflowClient(), tags["model_name"]
-    champion = tags.get("champion_version", tags["version"])
+    client, name, version = MlflowClient(), tags["model_name"], tags["version"]
+    champion = tags.get("champion_version", version)
     try:
-        client.get_model_version(name, tags["version"])
-        now = str(client.get_model_version_by_alias(name, "champion").version)
+        client.get_model_version(name, version)
+        aliases = client.get_registered_model(name).aliases
     except MlflowException:
-        return f"version {tags['version']} of {name} or its champion is gone from the registry"
-    return "" if now == champion else f"the champion is version {now} now, not {champion}"
+        return f"version {version} of {name} is gone from the registry"
+    now = str(aliases.get("champion", ""))
+    if now == champion:
+        return ""
+    return f"the champion is version {now or 'none'} now, not {champion or 'none'}"
