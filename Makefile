@@ -54,3 +54,9 @@ plan: .venv/.ready  ## what `mlflow run . -P plan=true` says, with no run made f
 
 verify: .venv/.ready  ## run a pipeline again in a fresh clone and environment, and compare: RUN=<id>
 	python -m storage.verify $(RUN)
+
+doctor:  ## what a run needs and lacks, each with the command that mends it
+	@$$(test -x .venv/bin/python && echo .venv/bin/python || echo $(PYTHON)) -m storage.doctor
+
+store: .venv/.ready  ## make the store before several pipelines use it at once for the first time
+	python -m storage.tracking

@@ -3,6 +3,7 @@
 python -m storage.verify <run id of main>
 """
 
+import csv
 import hashlib
 import os
 import re
@@ -10,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -117,7 +119,7 @@ def repeat(run: Run, clone: Path, folder: Path, store: str) -> None:
         StorageError: it failed.
     """
     ticket = shlex.split(run.data.tags["rerun"])
-    values = [value for flag, value in zip(ticket, ticket[1:], strict=False) if flag == "-P"]
+    values = [value for flag, value in pairwise(ticket) if flag == "-P"]
     values = [value for value in values if not value.startswith("reuse=")] + ["reuse=false"]
     words = [word for value in values for word in ("-P", value)]
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
@@ -148,8 +150,22 @@ def parts(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
                 order_by=["attributes.start_time ASC"],
                 max_results=N_CHILDREN,
             ):
-                if "step" not in child.data.tags:
+                if not {"step", "trial"} & set(child.data.tags):
                     yield f"{step}/{child.info.run_name}", child
+    yield from trials(client, run)
+
+
+def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
+    """Name the finished trials of a pipeline's search, also those of a search that it went on with.
+
+    The search's own table says which they are.
+    """
+    if run_id := run.data.tags.get("hpo_run_id"):
+        uri = client.get_run(run_id).info.artifact_uri
+        rows = csv.DictReader(mlflow.artifacts.load_text(f"{uri}/trials.csv").splitlines())
+        for trial in (client.get_run(row["run_id"]) for row in rows):
+            if trial.info.status == "FINISHED":
+                yield f"hpo/{trial.info.run_name}", trial
 
 
 def facts(client: MlflowClient, run: Run) -> Facts:
