@@ -7,6 +7,7 @@ turns an error the user can mend into one line and exit code 2.
 import argparse
 import io
 import logging
+import math
 import os
 import signal
 import sys
@@ -36,6 +37,30 @@ def whole_number(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def number(minimum: float) -> Callable[[str], float]:
+    """Make an argparse type for numbers from `minimum` on."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not minimum <= value < math.inf:
+            raise argparse.ArgumentTypeError(
+                f"must be a number of at least {minimum:g}, got {text!r}"
+            )
+        return value
+
+    return parse
+
+
+def true_or_false(text: str) -> bool:
+    """Read an argparse value that is true or false."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return text == "true"
+
+
 # name -> type and meaning; one meaning wherever the parameter appears, defaults live in MLproject
 PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "taxi": (str, "green or yellow"),
@@ -60,6 +85,18 @@ PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "parallelism": (whole_number(0), "trials at once; 0 = one per core"),
     "device": (str, "cpu or cuda"),
     "model_name": (str, "registered model"),
+    "max_rmse": (number(0), "largest RMSE on test, in minutes, that a champion may have"),
+    "min_r2": (number(-1), "smallest R2 on test that a champion may have"),
+    "min_improvement": (number(0), "minutes of test RMSE by which the champion must be beaten"),
+    "allow_simulated": (
+        true_or_false,
+        "true lets a model of simulated months replace a champion of real ones",
+    ),
+    "allow_dirty": (
+        true_or_false,
+        "true lets a model of uncommitted code replace a champion of committed code",
+    ),
+    "rollback": (true_or_false, "true only puts the champion before this one back"),
     "seed": (whole_number(0), "of every random choice"),
     "developer": (str, "tag on every run; empty = the git or system user"),
 }

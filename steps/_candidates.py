@@ -11,6 +11,7 @@ from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.schema import Trips
 
 N_EXAMPLE_ROWS = 5
+CARRIED = ("months.", "sha256.", "taxi", "data")  # tags that follow the trips from run to run
 
 
 def load_trips(preprocess: Run, split: str) -> Trips:
@@ -27,7 +28,7 @@ def load_trips(preprocess: Run, split: str) -> Trips:
 def log_inputs(preprocess: Run, contexts: dict[str, str]) -> None:
     """Record on the active run which trips it reads: split -> context."""
     run_id, tags = preprocess.info.run_id, preprocess.data.tags
-    carried = {key: tags[key] for key in tags if key.startswith(("months.", "sha256.", "taxi"))}
+    carried = {key: tags[key] for key in tags if key.startswith(CARRIED)}
     mlflow.set_tags(carried | {"preprocess_run_id": run_id})
     for split, context in contexts.items():
         runs.log_dataset(

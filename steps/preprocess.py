@@ -23,6 +23,7 @@ from taxi.profile import Profile, draw
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 COMPRESSION = "zstd"
+SIMULATED = "simulated:"  # how the URI of a simulated month begins
 
 
 class MonthReport(NamedTuple):
@@ -108,7 +109,8 @@ def refuse_empty(file: MonthFile, n_raw: int, n_kept: int, dropped: dict[str, in
 
 def log(taxi: str, profiles: dict[str, Profile], reports: list[MonthReport], folder: Path) -> None:
     """Write the splits, where they came from and what they look like to the run."""
-    mlflow.set_tag("taxi", taxi)
+    made_up = any(report.file.uri.startswith(SIMULATED) for report in reports)
+    mlflow.set_tags({"taxi": taxi, "data": "simulated" if made_up else "real"})
     for report in reports:
         runs.log_dataset(
             name=f"{report.split} {report.file.month}",

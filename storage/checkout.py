@@ -19,6 +19,13 @@ def parameters(entry_point: str, root: Path = ROOT) -> dict[str, str]:
     return {name: str(parameter["default"]) for name, parameter in declared.items()}
 
 
+def as_text(value: object) -> str:
+    """Write a parameter's value as MLproject and its users do: true, 7, 0.5."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 class Checkout(NamedTuple):
     """Where the code stands; empty texts where the folder is no git checkout."""
 

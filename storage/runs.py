@@ -118,7 +118,8 @@ def upstream(step: str, run_id: str, parameters: Mapping[str, Any]) -> str:
     if run_id:
         return str(finished(run_id, step).info.run_id)
     declared = checkout.parameters(step)
-    return launch(step, {name: parameters[name] for name in declared})
+    # what only the step itself knows of, such as register's rollback, keeps its default
+    return launch(step, {name: parameters[name] for name in declared if name in parameters})
 
 
 def launch(step: str, parameters: Mapping[str, Any]) -> str:
@@ -134,7 +135,7 @@ def launch(step: str, parameters: Mapping[str, Any]) -> str:
         submitted = mlflow.projects.run(
             str(checkout.ROOT),
             entry_point=step,
-            parameters={name: str(value) for name, value in parameters.items()},
+            parameters={name: checkout.as_text(value) for name, value in parameters.items()},
             experiment_id=parent.experiment_id,
             env_manager="local",
             run_name=step,
