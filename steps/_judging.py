@@ -19,6 +19,10 @@ from taxi.schema import Trips
 
 # what may become of a candidate, and of a run that only rolls back: tag `outcome`
 PROMOTED, REFUSED, UNCHANGED = "promoted", "refused", "unchanged"
+NO_HISTORY = (
+    "No champion of {name} comes before {before}. Its history is in the tags promotion.* of the "
+    "registered model; alias champion can be set by hand."
+)
 
 
 class Tested(NamedTuple):
@@ -169,18 +173,17 @@ def roll_back(registry: Registry) -> str:
     Raises:
         StorageError: there is none, or its files are gone.
     """
+    if not registry.history():  # the lock would make a model of this name
+        raise StorageError(NO_HISTORY.format(name=registry.name, before="this"))
     with registry.lock():
         champion = registry.champion()
-        replaced = str(champion.version) if champion else ""
+        replaced = str(champion.version) if champion else "none"
         version = previous(registry.history(), replaced)
         if not version:
-            raise StorageError(
-                f"No champion of {registry.name} comes before "
-                f"{f'version {replaced}' if replaced else 'this'}. Its history is in the tags "
-                f"promotion.* of the registered model."
-            )
+            before = f"version {replaced}" if champion else "this"
+            raise StorageError(NO_HISTORY.format(name=registry.name, before=before))
         models.load(f"models:/{registry.name}/{version}")
-        why = f"rollback=true: version {replaced or 'none'} taken out of use"
+        why = f"rollback=true: version {replaced} taken out of use"
         registry.roll_back(version, why=why)
     mlflow.set_tags(
         {

@@ -79,8 +79,15 @@ def refuse_early(args: argparse.Namespace, registry: Registry) -> None:
     if not given and not args.test_months.strip():
         raise StorageError(NO_TEST)
     champion = registry.champion()
-    if champion:
+    if not champion:
+        return
+    try:
         load_served(f"models:/{args.model_name}/{champion.version}", args.taxi)
+    except StorageError as error:
+        raise StorageError(
+            f"The champion cannot be measured against: {error} Mend it, or put the champion before "
+            f"it back with -e register -P rollback=true."
+        ) from error
 
 
 def gather(args: argparse.Namespace) -> Upstream:

@@ -29,7 +29,7 @@ LOCK, PROMOTION = "promoting.", "promotion."  # how the tags of a registered mod
 BEGUN, DONE, BROKEN_OFF = "begun", "done", "broken off"
 PROMOTE, ROLL_BACK = "promoted", "rolled back"
 ROLLED_BACK = "rolled_back"  # tag of a version: when somebody took it out of use
-POLL_S, PATIENCE_S = 0.5, 600.0  # scoring two models on a month takes seconds, on a year minutes
+POLL_S, PATIENCE_S = 0.2, 600.0  # scoring two models on a month takes seconds, on a year minutes
 
 
 class RegistryError(StorageError):
