@@ -6,7 +6,8 @@ import numpy as np
 
 from bench import Result
 from bench.serving import load
-from taxi import features, search
+from taxi import features, spaces
+from taxi.boosting import Job, build_matrices, fit, make_rows
 from taxi.features import DIRECTIONS
 from taxi.schema import Trips
 
@@ -38,23 +39,10 @@ def rmse(train: Trips, valid: Trips, left_out: Sequence[str]) -> float:
     """Mean valid RMSE over SEEDS, in minutes."""
     encoder = features.fit("full", train)
     kept = [place for place, name in enumerate(encoder.names) if name not in left_out]
-    matrices = search.build_matrices(
-        encoder.transform_train(train)[:, kept],
-        train.trip_minutes,
-        encoder.transform(valid)[:, kept],
-        valid.trip_minutes,
-    )
-    space = search.select("lossguide")
-    point = search.Sampler(space, seed=42).ask(0, {})
+    rows = make_rows(encoder, train, valid)
+    matrices = build_matrices(rows._replace(train=rows.train[:, kept], valid=rows.valid[:, kept]))
+    space = spaces.select("lossguide")
+    point = dict(space.first[0])
     parameters = {**space.fixed, **point, **space.refit}
-    outcomes = [
-        search.fit(
-            matrices,
-            {**parameters, "seed": seed},
-            rounds=space.refit_rounds,
-            patience=space.patience,
-            keep=False,
-        )
-        for seed in SEEDS
-    ]
-    return float(np.mean([outcome.rmse for outcome in outcomes]))
+    jobs = [Job({**parameters, "seed": seed}, space.refit_rounds, space.patience) for seed in SEEDS]
+    return float(np.mean([fit(matrices, job).rmse for job in jobs]))

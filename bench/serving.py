@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from bench import DATA, Result
 from storage import models
-from taxi import features, schema, search
+from taxi import features, schema, spaces
+from taxi.boosting import Job, build_matrices, fit, make_rows
 from taxi.cleaning import clean
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.schema import Trips
@@ -27,18 +28,15 @@ def measure() -> Iterator[Result]:
     train, valid = load("2023-01"), load("2023-02")
     encoder = features.fit("full", train)
     matrix = encoder.transform(valid)
-    matrices = search.build_matrices(
-        encoder.transform_train(train), train.trip_minutes, matrix, valid.trip_minutes
-    )
-    space = search.select("lossguide")
-    point = search.Sampler(space, seed=42).ask(0, {})
+    matrices = build_matrices(make_rows(encoder, train, valid))
+    space = spaces.select("lossguide")
+    point = dict(space.first[0])
     parameters = {**space.fixed, **point, **space.refit}
-    boosters = [
-        search.fit(
-            matrices, {**parameters, "seed": seed}, rounds=N_ROUNDS, patience=N_ROUNDS, keep=True
-        ).booster
+    jobs = [
+        Job({**parameters, "seed": seed}, N_ROUNDS, patience=N_ROUNDS, keep=True)
         for seed in range(space.n_boosters)
     ]
+    boosters = [fit(matrices, job).booster for job in jobs]
     served = as_served(TripModel("green", encoder, boosters), valid)
     frame = write_frame(valid, "green")
     bare = timed(lambda: [b.inplace_predict(matrix) for b in boosters if b is not None], N_BULK)

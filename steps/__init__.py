@@ -54,11 +54,18 @@ def number(minimum: float) -> Callable[[str], float]:
     return parse
 
 
+def minutes(text: str) -> float:
+    """Argparse type for a span of time."""
+    if not text.replace(".", "", 1).isdecimal():
+        raise argparse.ArgumentTypeError(f"must be minutes such as 30 or 0.5, got {text!r}")
+    return float(text)
+
+
 def true_or_false(text: str) -> bool:
-    """Read an argparse value that is true or false."""
-    if text not in ("true", "false"):
+    """Argparse type for a switch."""
+    if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
-    return text == "true"
+    return text.lower() == "true"
 
 
 # name -> type and meaning; one meaning wherever the parameter appears, defaults live in MLproject
@@ -80,9 +87,15 @@ PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "hpo_run_id": (str, "hpo run whose model is a candidate; empty makes one"),
     "models": (str, "baselines to fit: all, or a list a,b of taxi/baselines.py"),
     "features": (str, "feature set of the search, of taxi/features.py"),
-    "search_space": (str, "what the search tries, of taxi/search.py; seed is the course's own"),
+    "search_space": (str, "what the search tries, of taxi/spaces.py; seed is the course's own"),
     "max_evals": (whole_number(1), "trials in all"),
-    "parallelism": (whole_number(0), "trials at once; 0 = one per core"),
+    "max_minutes": (minutes, "start no trial after so many minutes; 0 = no limit"),
+    "warm_start": (true_or_false, "try the best points of earlier searches of this kind first"),
+    "parallelism": (
+        whole_number(0),
+        "trials at once; 0 = one per core, GPU or worker's thread, at most 8",
+    ),
+    "scheduler": (str, "address of a Dask scheduler that runs the trials; empty = this machine"),
     "device": (str, "cpu or cuda"),
     "model_name": (str, "registered model"),
     "max_rmse": (number(0), "largest RMSE on test, in minutes, that a champion may have"),

@@ -7,7 +7,7 @@ import numpy as np
 import xgboost as xgb
 
 from storage import StorageError, runs
-from taxi import TripError, baselines, features, schema, search
+from taxi import TripError, baselines, features, schema, spaces
 
 DEVICES = ("cpu", "cuda")
 
@@ -20,7 +20,7 @@ def refuse_typos(args: argparse.Namespace) -> None:
     """
     schema.raw_columns(args.taxi)
     baselines.select(args.models)
-    search.select(args.search_space)
+    spaces.select(args.search_space)
     features.check_name(args.features)
     check_device(args.device)
 

@@ -83,7 +83,7 @@ def summary(done: dict[str, Run], args: argparse.Namespace) -> str:
         "",
         "Run it again:",
         "",
-        f"    {rerun_command(args)}",
+        f"    {checkout.run_command('main', vars(args))}",
     ]
     return "\n".join(lines)
 
@@ -125,20 +125,6 @@ def verdict(done: dict[str, Run], args: argparse.Namespace) -> list[str]:
         lines += ["", "Serve the champion:", ""]
         lines += [f"    mlflow models serve -m {uri} --env-manager uv"]
     return lines
-
-
-def rerun_command(args: argparse.Namespace) -> str:
-    """Write the command that repeats this pipeline: repository, commit, parameters."""
-    code = checkout.read()
-    words = ["mlflow", "run", code.repository or ".", "--env-manager", "uv"]
-    if code.repository and code.commit:
-        words += ["-v", code.commit]
-    defaults = checkout.parameters("main")
-    for name, value in vars(args).items():
-        text = checkout.as_text(value)
-        if text != defaults[name]:
-            words += ["-P", f"{name}={text}"]
-    return shlex.join(words)
 
 
 if __name__ == "__main__":

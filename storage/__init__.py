@@ -3,3 +3,7 @@
 
 class StorageError(RuntimeError):
     """A file, a cache or a server that cannot be used; the message is one line for the user."""
+
+
+class StoreGoneError(StorageError):
+    """The tracking store stopped answering for good: nothing more can be written to it."""

@@ -1,8 +1,10 @@
 """The checkout that runs come from: its MLproject, its commit, what is not committed."""
 
+import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
@@ -46,6 +48,25 @@ def read(root: Path = ROOT) -> Checkout:
 def user_name(root: Path = ROOT) -> str:
     """Name of the git user, empty where there is none."""
     return _git(root, "config", "user.name").strip()
+
+
+def run_command(entry_point: str, values: Mapping[str, Any]) -> str:
+    """Write the command that runs an entry point of this very code, quoted for a shell.
+
+    Args:
+        entry_point: of MLproject.
+        values: its parameters; those at their default are left out.
+    """
+    code = read()
+    words = ["mlflow", "run", code.repository or ".", "--env-manager", "uv"]
+    if entry_point != "main":
+        words += ["-e", entry_point]
+    if code.repository and code.commit:
+        words += ["-v", code.commit]
+    for name, default in parameters(entry_point).items():
+        if str(values[name]) != default:
+            words += ["-P", f"{name}={values[name]}"]
+    return shlex.join(words)
 
 
 def without_credentials(uri: str) -> str:

@@ -21,7 +21,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException, MlflowException
 
-from . import StorageError, checkout, processes
+from . import StorageError, StoreGoneError, checkout, processes
 
 DEFAULT_EXPERIMENT = "nyc-taxi-experiment"
 SERVER_TIMEOUT_S = 5
@@ -59,6 +59,9 @@ class StepRun:
         """Close the run with the status and the reason that fit."""
         if kind is None:
             mlflow.end_run("FINISHED")
+        elif issubclass(kind, StoreGoneError):
+            # MLflow would try for minutes, here and once more when Python ends
+            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
         elif issubclass(kind, KeyboardInterrupt):
             mlflow.end_run("KILLED")
         else:
@@ -103,6 +106,11 @@ def check_server() -> None:
             f"No MLflow server answers at {checkout.without_credentials(uri)} "
             f"({type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI."
         ) from error
+
+
+def is_gone(error: MlflowException) -> bool:
+    """Tell whether a call failed because no server answered, after all of MLflow's retries."""
+    return isinstance(error.__context__, requests.RequestException)
 
 
 def upstream(step: str, run_id: str, parameters: Mapping[str, Any]) -> str:

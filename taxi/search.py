@@ -1,216 +1,201 @@
-"""Search spaces, one trial, and the ask/tell loop over any executor."""
+"""The ask/tell loop over any executor, and the pruning rule."""
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass, field
-from time import perf_counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, NamedTuple
 
 import numpy as np
-import xgboost as xgb
-from hyperopt import Domain, Trials, hp, space_eval, tpe
+from hyperopt import Domain, Trials, hp, tpe
 from hyperopt.base import JOB_STATE_DONE, STATUS_OK
-from hyperopt.pyll.base import scope
 
 from . import TripError
+from .boosting import Outcome
+from .spaces import Pruning, Range, SearchSpace
 
-# Suggestion n looks at the trials up to n - LAG, all of them finished. So what is asked depends on
-# no race: up to LAG trials at once give the same search as one at a time, to the last bit.
+# Trial n is asked for, and pruned, by what the trials up to n - LAG came to, all of them finished.
+# So it depends on no race: up to LAG trials at once give the same search as one at a time, to the
+# last bit, and so does a search that was killed and goes on.
 LAG = 8
+# a search fails when more than this share of its trials do, and more than this number
+MAX_FAILED_SHARE, MAX_FAILED = 0.2, 3
 
 
-@dataclass(frozen=True)
-class SearchSpace:
-    """What is searched, and what every trial has in common."""
+class Failure(NamedTuple):
+    """Why a trial came to nothing."""
 
-    space: Mapping[str, Any]  # hyperopt expressions by xgboost's parameter names; empty = no search
-    fixed: Mapping[str, Any]
-    rounds: int = 1000  # of a trial, at most
-    patience: int = 50  # rounds without a better RMSE that end a trial
-    first: tuple[Mapping[str, float], ...] = ()  # points tried before anything is suggested
-    refit: Mapping[str, Any] = field(default_factory=dict)  # what differs when the winner is refit
-    refit_rounds: int = 1000
-    n_boosters: int = 1  # of the refit, alike but for the seed; their predictions are averaged
-
-
-COURSE = {"objective": "reg:squarederror"}
-LOSSGUIDE = {
-    "objective": "reg:squarederror",
-    "tree_method": "hist",
-    "grow_policy": "lossguide",
-    "max_depth": 0,
-}
-
-SEARCH_SPACES: dict[str, SearchSpace] = {
-    # the course's own space
-    "seed": SearchSpace(
-        space={
-            "max_depth": scope.int(hp.quniform("max_depth", 4, 100, 1)),
-            "learning_rate": hp.loguniform("learning_rate", -3, 0),
-            "reg_alpha": hp.loguniform("reg_alpha", -5, -1),
-            "reg_lambda": hp.loguniform("reg_lambda", -6, -1),
-            "min_child_weight": hp.loguniform("min_child_weight", -1, 3),
-        },
-        fixed=COURSE,
-    ),
-    # the course's best point: one trial, nothing to search
-    "course_best": SearchSpace(
-        space={},
-        fixed=COURSE
-        | {
-            "max_depth": 30,
-            "learning_rate": 0.09585355369315604,
-            "min_child_weight": 1.060597050922164,
-            "reg_alpha": 0.018060244040060163,
-            "reg_lambda": 0.011658731377413597,
-        },
-    ),
-    # trees bounded by leaves; fast while searching, slower and better when the winner is refit
-    "lossguide": SearchSpace(
-        space={
-            # hyperopt samples floats; xgboost wants whole leaves
-            "max_leaves": scope.int(hp.qloguniform("max_leaves", np.log(16), np.log(256), 1)),
-            "min_child_weight": hp.loguniform("min_child_weight", np.log(1), np.log(100)),
-            "subsample": hp.uniform("subsample", 0.5, 1),
-            "colsample_bytree": hp.uniform("colsample_bytree", 0.3, 1),
-            "reg_alpha": hp.loguniform("reg_alpha", np.log(1e-3), np.log(10)),
-            "reg_lambda": hp.loguniform("reg_lambda", np.log(1e-3), np.log(100)),
-        },
-        fixed=LOSSGUIDE | {"learning_rate": 0.15},
-        patience=20,
-        first=(
-            {
-                "max_leaves": 64,
-                "min_child_weight": 10,
-                "subsample": 0.8,
-                "colsample_bytree": 0.5,
-                "reg_alpha": 1e-3,
-                "reg_lambda": 20,
-            },
-        ),
-        refit={"learning_rate": 0.1},
-        n_boosters=5,
-    ),
-}
-
-
-def select(name: str) -> SearchSpace:
-    """Look a search space up.
-
-    Raises:
-        TripError: there is none of that name.
-    """
-    if name not in SEARCH_SPACES:
-        raise TripError(f"Unknown search_space {name!r}. Choose from {sorted(SEARCH_SPACES)}.")
-    return SEARCH_SPACES[name]
-
-
-class Outcome(NamedTuple):
-    """What training one booster came to."""
-
-    rmse: float  # minutes, on valid, at the best round
-    best_round: int  # counted from 0
-    curve: list[float]  # valid RMSE after each round
-    seconds: float
-    booster: xgb.Booster | None  # cut to its best round; None where only the score was asked for
+    reason: str
 
 
 class Trial(NamedTuple):
-    """One point of the search; outcome is None while it runs."""
+    """One point of the search; result is None while it runs."""
 
     number: int
     point: dict[str, Any]  # parameter -> value, as xgboost takes them
-    outcome: Outcome | None
+    result: Outcome | Failure | None = None
+    is_recorded: bool = False  # an earlier search finished it; it was not run again
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What it came to; None where it runs or has failed."""
+        return self.result if isinstance(self.result, Outcome) else None
 
 
-class Matrices(NamedTuple):
-    """Train and valid rows as xgboost holds them, shared by all trials of a process."""
+class Recorded(NamedTuple):
+    """A trial that an earlier process finished."""
 
-    train: xgb.DMatrix
-    valid: xgb.DMatrix
+    params: Mapping[str, str]  # of its point among others, as text
+    outcome: Outcome
 
-
-def build_matrices(train: Any, train_y: Any, valid: Any, valid_y: Any) -> Matrices:
-    """Bin dense features once for all trials; leave the sparse one-hot as it is.
-
-    Args:
-        train, valid: [n, k] float32 or CSR. train_y, valid_y: minutes [n].
-    """
-    if isinstance(train, np.ndarray):
-        first = xgb.QuantileDMatrix(train, train_y)
-        return Matrices(first, xgb.QuantileDMatrix(valid, valid_y, ref=first))
-    # a quantile matrix gains nothing on one-hot columns and costs ninefold
-    return Matrices(xgb.DMatrix(train, train_y), xgb.DMatrix(valid, valid_y))
+    def is_of(self, point: Mapping[str, Any]) -> bool:
+        """Tell whether this is the trial of a point."""
+        return all(self.params.get(name) == str(value) for name, value in point.items())
 
 
-def fit(
-    matrices: Matrices, parameters: Mapping[str, Any], *, rounds: int, patience: int, keep: bool
-) -> Outcome:
-    """Train until valid RMSE has not improved for `patience` rounds.
-
-    Args:
-        matrices: what to train on and to stop by.
-        parameters: xgboost's.
-        rounds: at most so many trees.
-        patience: rounds without improvement that end it.
-        keep: give the booster back too.
-    """
-    curves: dict[str, dict[str, list[float]]] = {}
-    start = perf_counter()
-    booster = xgb.train(
-        dict(parameters),
-        matrices.train,
-        rounds,
-        evals=[(matrices.valid, "valid")],
-        early_stopping_rounds=patience,
-        evals_result=curves,
-        verbose_eval=False,
-    )
-    return Outcome(
-        rmse=float(booster.best_score),
-        best_round=booster.best_iteration,
-        curve=curves["valid"]["rmse"],
-        seconds=perf_counter() - start,
-        booster=booster[: booster.best_iteration + 1] if keep else None,
-    )
+Submit = Callable[[dict[str, Any], np.ndarray | None], "Future[Outcome]"]
 
 
 def search(
     space: SearchSpace,
-    objective: Callable[[Mapping[str, Any]], Outcome],
+    submit: Submit,
     *,
     max_evals: int,
     seed: int,
-    executor: Executor,
     n_parallel: int,
+    recorded: Mapping[int, Recorded] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Trial]:
     """Ask for points, have them tried, tell the outcomes; TPE after the first random ones.
 
     Args:
         space: what to search; without dimensions one trial is made.
-        objective: tries a point; runs in the executor.
-        max_evals: trials in all.
-        seed: suggestion n depends on it, on n and on the outcomes up to n - LAG alone.
-        executor: runs the trials.
-        n_parallel: trials at once, at most LAG.
+        submit: has a point tried by some executor, pruned where it is above the limits given.
+        max_evals: trials in all, recorded ones included.
+        seed: suggestion n depends on it, on n and on the outcomes up to n - lag alone.
+        n_parallel: trials at once; the lag is LAG, or this where it is more.
+        recorded: trials that an earlier process finished, by number; they are not run again.
+        is_over: asked before each new trial; True lets the running ones finish and ends the search.
     Yields:
-        Every trial twice: as it starts, and with its outcome when it has finished.
+        Every trial twice: as it starts, and as it ends; a recorded one once.
+    Raises:
+        TripError: too many trials have failed.
     """
-    n_trials = max_evals if space.space else 1
+    n_trials = max_evals if space.ranges else 1
+    told = Told(space, lag_of(n_parallel))
     sampler = Sampler(space, seed)
     running: dict[Future[Outcome], Trial] = {}
-    outcomes: dict[int, Outcome] = {}
+    ended: list[Trial] = []
     asked = 0
-    while len(outcomes) < n_trials:
-        while asked < n_trials and len(running) < n_parallel and _told(outcomes, asked - LAG):
-            trial = Trial(asked, sampler.ask(asked, outcomes), None)
-            running[executor.submit(objective, trial.point)] = trial
+    while asked < n_trials or running or ended:
+        while asked < n_trials and len(running) < n_parallel and told.is_ready(asked):
+            trial = Trial(asked, sampler.ask(asked, told.before(asked)))
+            known = (recorded or {}).get(asked)
+            if known and known.is_of(trial.point):
+                trial = trial._replace(result=known.outcome, is_recorded=True)
+                told.tell(trial)
+            elif is_over():
+                n_trials = asked
+                break
+            else:
+                running[submit(trial.point, told.limits(asked))] = trial
             asked += 1
             yield trial
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            trial, outcome = running.pop(future), future.result()
-            outcomes[trial.number] = outcome
-            yield trial._replace(outcome=outcome)
+        yield from ended  # only now, so that no worker waits while somebody writes them down
+        told.refuse_failures(max_evals)
+        done = wait(running, return_when=FIRST_COMPLETED).done
+        ended = [running.pop(future)._replace(result=_result(future)) for future in done]
+        for trial in ended:
+            told.tell(trial)
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """Pick the trial with the smallest RMSE; of equal ones the earlier, whichever ended first.
+
+    Raises:
+        TripError: none of them came to anything.
+    """
+    scored = [(t.outcome.rmse, t.number, t) for t in trials if t.outcome and not t.outcome.pruned]
+    if not scored:
+        reasons = [trial.result.reason for trial in trials if isinstance(trial.result, Failure)]
+        raise TripError(
+            f"None of {len(trials)} trials came to anything: {'; '.join(reasons[-1:])}."
+        )
+    return min(scored)[2]
+
+
+def lag_of(n_parallel: int) -> int:
+    """Say how many trials back a suggestion looks."""
+    return max(LAG, n_parallel)
+
+
+def _result(future: "Future[Outcome]") -> Outcome | Failure:
+    error = future.exception()
+    if error is not None:
+        return Failure(f"{type(error).__name__}: {error}")
+    outcome = future.result()
+    if not np.isfinite(outcome.rmse):
+        return Failure(f"valid RMSE is {outcome.rmse}")
+    return outcome
+
+
+class Told:
+    """What has been told so far, and what of it a trial may know."""
+
+    def __init__(self, space: SearchSpace, lag: int) -> None:
+        self.space = space
+        self.lag = lag
+        self.results: dict[int, Outcome | Failure] = {}
+
+    def tell(self, trial: Trial) -> None:
+        """Take in how a trial ended."""
+        if trial.result is not None:
+            self.results[trial.number] = trial.result
+
+    def is_ready(self, number: int) -> bool:
+        """Tell whether all that this trial must know has been told."""
+        return all(known in self.results for known in range(number - self.lag + 1))
+
+    def before(self, number: int) -> dict[int, Outcome]:
+        """Give the outcomes that this trial may know, failures left out."""
+        known = ((n, self.results[n]) for n in range(number - self.lag + 1))
+        return {n: result for n, result in known if isinstance(result, Outcome)}
+
+    def limits(self, number: int) -> np.ndarray | None:
+        """Give the RMSE, round by round, above which this trial is pruned."""
+        if self.space.pruning is None:
+            return None
+        curves = [outcome.curve for outcome in self.before(number).values()]
+        return limits(self.space.pruning, curves)
+
+    def refuse_failures(self, max_evals: int) -> None:
+        """Stop a search of which too much fails."""
+        failures = [result for result in self.results.values() if isinstance(result, Failure)]
+        most = max(MAX_FAILED, int(MAX_FAILED_SHARE * max_evals))
+        if len(failures) > most:
+            raise TripError(
+                f"{len(failures)} trials failed, more than the {most} that a search of {max_evals} "
+                f"may lose. The last one: {failures[-1].reason}. Mend that and start it again: "
+                f"finished trials are kept."
+            )
+
+
+def limits(pruning: Pruning, curves: Sequence[Sequence[float]]) -> np.ndarray | None:
+    """Find the RMSE above which a trial falls behind.
+
+    Args:
+        curves: RMSE after each round of earlier trials; one that ended early counts with its best
+            in the rounds it never made.
+    Returns:
+        The limit of the best RMSE so far at each round, or None while too few trials tell.
+    Source: the median stopping rule, Golovin et al., Google Vizier, 2017.
+    """
+    if len(curves) < pruning.warmup_trials:
+        return None
+    best = np.full((len(curves), max(map(len, curves))), np.inf)
+    for row, curve in zip(best, curves, strict=True):
+        row[: len(curve)] = curve
+    found = np.quantile(np.minimum.accumulate(best, axis=1), pruning.quantile, axis=0)
+    found[: pruning.warmup_rounds] = np.inf
+    return np.asarray(found)
 
 
 class Sampler:
@@ -220,26 +205,28 @@ class Sampler:
         self.space = space
         self.seed = seed
         # hyperopt knows no space without dimensions
-        self.domain: Any = Domain(lambda p: 0.0, dict(space.space)) if space.space else None
+        self.domain: Any = Domain(lambda p: 0.0, _expressions(space)) if space.ranges else None
         self.values: dict[int, dict[str, list[float]]] = {}  # trial -> hyperopt's own values
 
     def ask(self, number: int, outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
-        """Suggest the point of a trial, knowing the outcomes up to number - LAG."""
+        """Suggest the point of a trial from the outcomes it may know."""
         if self.domain is None:
             return {}
         if number < len(self.space.first):
             self.values[number] = {name: [v] for name, v in self.space.first[number].items()}
         else:
             self.values[number] = self._suggest(number, outcomes)
-        found = {name: v[0] for name, v in self.values[number].items()}
-        point = space_eval(dict(self.space.space), found)
-        # numpy's numbers print, compare and travel worse than Python's
-        return {name: getattr(value, "item", lambda v=value: v)() for name, value in point.items()}
+        found = {name: values[0] for name, values in self.values[number].items()}
+        # hyperopt samples floats, whole ones where xgboost wants a whole number
+        return {
+            name: int(found[name]) if wanted.is_whole else float(found[name])
+            for name, wanted in self.space.ranges.items()
+        }
 
     def _suggest(self, number: int, outcomes: Mapping[int, Outcome]) -> dict[str, list[float]]:
         trials = Trials()
-        for told in range(number - LAG + 1):
-            trials.insert_trial_doc(self._document(trials, told, outcomes[told].rmse))
+        for told, outcome in outcomes.items():
+            trials.insert_trial_doc(self._document(trials, told, outcome.rmse))
         trials.refresh()
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         return dict(tpe.suggest([number], self.domain, trials, seed)[0]["misc"]["vals"])
@@ -258,5 +245,13 @@ class Sampler:
         return dict(document) | {"state": JOB_STATE_DONE}
 
 
-def _told(outcomes: Mapping[int, Outcome], last: int) -> bool:
-    return all(number in outcomes for number in range(last + 1))
+def _expressions(space: SearchSpace) -> dict[str, Any]:
+    return {name: _expression(name, wanted) for name, wanted in space.ranges.items()}
+
+
+def _expression(name: str, wanted: Range) -> Any:
+    """Say a range in hyperopt's words: on a logarithmic scale the bounds are exponents."""
+    low, high = np.log(wanted[:2]) if wanted.is_log else wanted[:2]
+    if wanted.is_whole:
+        return (hp.qloguniform if wanted.is_log else hp.quniform)(name, low, high, 1)
+    return (hp.loguniform if wanted.is_log else hp.uniform)(name, low, high)

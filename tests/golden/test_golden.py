@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csr_matrix
 
-from taxi import features, schema, search
+from taxi import features, schema, spaces
 from taxi.baselines import BASELINES
+from taxi.boosting import Job, Rows, build_matrices, fit, make_rows
 from taxi.cleaning import clean
 from taxi.schema import Trips
-from taxi.search import LOSSGUIDE
+from taxi.spaces import LOSSGUIDE
 from tests.conftest import real_month
 
 
@@ -92,15 +93,9 @@ def test_the_courses_linear_models_come_out_as_published(name: str, rmse: float)
 # source: measured with xgboost 3.2; published with the version of its day: 6.304
 @pytest.mark.slow
 def test_the_courses_best_point_comes_out_as_before() -> None:
-    space = search.select("course_best")
+    space = spaces.select("course_best")
     parameters: dict[str, Any] = {**space.fixed, "seed": 42, "nthread": 1}
-    found = search.fit(
-        search.build_matrices(*pairs()),
-        parameters,
-        rounds=space.rounds,
-        patience=space.patience,
-        keep=False,
-    )
+    found = fit(build_matrices(Rows(*pairs())), Job(parameters, space.rounds, space.patience))
     assert found.rmse == pytest.approx(6.318, abs=0.02)
 
 
@@ -115,12 +110,7 @@ def test_all_features_and_trees_of_64_leaves_stay_below_a_bound(
 ) -> None:
     train, valid = cleaned(train_month)[0], cleaned(valid_month)[0]
     encoder = features.fit("full", train)
-    matrices = search.build_matrices(
-        encoder.transform_train(train),
-        train.trip_minutes,
-        encoder.transform(valid),
-        valid.trip_minutes,
-    )
+    matrices = build_matrices(make_rows(encoder, train, valid))
     point = {"max_leaves": 64, "min_child_weight": 10, "subsample": 0.8, "colsample_bytree": 0.5}
     parameters = LOSSGUIDE | point | {"learning_rate": 0.1, "seed": 42, "nthread": 1}
-    assert search.fit(matrices, parameters, rounds=300, patience=50, keep=False).rmse < bound
+    assert fit(matrices, Job(parameters, rounds=300, patience=50)).rmse < bound

@@ -17,7 +17,8 @@ from sklearn.ensemble import RandomForestRegressor
 
 from storage import StorageError, models
 from storage.served_model import CODE, MANIFEST
-from taxi import features, search
+from taxi import features
+from taxi.boosting import Job, build_matrices, fit, make_rows
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from tests.conftest import simulated_trips
 
@@ -29,11 +30,9 @@ BOOSTER_FILES = [*CODE_FILES, "model.json", "booster-000.ubj"]
 def make_models() -> dict[str, TripModel]:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
     full, compact = features.fit("full", train), features.fit("compact", train)
-    matrices = search.build_matrices(
-        full.transform_train(train), train.trip_minutes, full.transform(valid), valid.trip_minutes
-    )
+    matrices = build_matrices(make_rows(full, train, valid))
     parameters = {"objective": "reg:squarederror", "max_depth": 3, "nthread": 1}
-    booster = search.fit(matrices, parameters, rounds=5, patience=5, keep=True).booster
+    booster = fit(matrices, Job(parameters, rounds=5, patience=5, keep=True)).booster
     forest = RandomForestRegressor(n_estimators=3, max_depth=4, random_state=1)
     forest.fit(compact.transform_train(train), train.trip_minutes)
     return {

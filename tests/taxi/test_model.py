@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from taxi import TripError, features, search
+from taxi import TripError, features
+from taxi.boosting import Job, build_matrices, fit, make_rows
 from taxi.features import FEATURE_SETS
 from taxi.model import TripModel, input_columns, read_frame, write_frame
 from taxi.schema import PREFIXES, Trips
@@ -22,14 +23,9 @@ PARAMETERS = {"objective": "reg:squarederror", "max_depth": 4, "subsample": 0.5,
 def make_model(features_name: str = "full", n_boosters: int = 1) -> TripModel:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
     encoder = features.fit(features_name, train)
-    matrices = search.build_matrices(
-        encoder.transform_train(train),
-        train.trip_minutes,
-        encoder.transform(valid),
-        valid.trip_minutes,
-    )
+    matrices = build_matrices(make_rows(encoder, train, valid))
     boosters = [
-        search.fit(matrices, PARAMETERS | {"seed": s}, rounds=9, patience=9, keep=True).booster
+        fit(matrices, Job(PARAMETERS | {"seed": s}, rounds=9, patience=9, keep=True)).booster
         for s in range(n_boosters)
     ]
     return TripModel("green", encoder, boosters)

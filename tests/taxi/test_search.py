@@ -1,22 +1,24 @@
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event, Lock
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import xgboost as xgb
-from threadpoolctl import threadpool_limits
 
-from taxi import TripError, features, search
-from taxi.search import LAG, SEARCH_SPACES, Matrices, Outcome, SearchSpace, Trial
+from taxi import TripError, features, search, spaces
+from taxi.boosting import Job, Outcome, build_matrices, fit, make_rows
+from taxi.search import LAG, Failure, Recorded, Trial
+from taxi.spaces import SEARCH_SPACES, Pruning, SearchSpace
 from tests.conftest import simulated_trips
 
 Objective = Callable[[Mapping[str, Any]], Outcome]
 
 
 def outcome(rmse: float) -> Outcome:
-    return Outcome(rmse=rmse, best_round=0, curve=[rmse], seconds=0.0, booster=None)
+    return Outcome(rmse=rmse, best_round=0, curve=[rmse], seconds=0.0, pruned=False, booster=None)
 
 
 def valley(point: Mapping[str, Any]) -> Outcome:
@@ -54,25 +56,28 @@ def run(
     max_evals: int = 36,
     seed: int = 42,
     n_parallel: int = 1,
+    recorded: Mapping[int, Recorded] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> list[Trial]:
-    """Search; every trial with its outcome, by number."""
+    """Search; every trial that ended, by number."""
     with ThreadPoolExecutor(n_parallel) as executor:
         found = search.search(
             space,
-            objective,
+            lambda point, limits: executor.submit(objective, point),
             max_evals=max_evals,
             seed=seed,
-            executor=executor,
             n_parallel=n_parallel,
+            recorded=recorded,
+            is_over=is_over,
         )
-        return sorted((t for t in found if t.outcome), key=lambda trial: trial.number)
+        return sorted((t for t in found if t.result), key=lambda trial: trial.number)
 
 
 def points(trials: list[Trial]) -> list[dict[str, Any]]:
     return [trial.point for trial in trials]
 
 
-SEARCHED = [name for name, space in SEARCH_SPACES.items() if space.space]
+SEARCHED = [name for name, space in SEARCH_SPACES.items() if space.ranges]
 
 
 # --- the loop
@@ -144,43 +149,179 @@ def test_a_space_without_dimensions_makes_one_trial_whatever_is_asked_for() -> N
 
 
 def test_every_trial_is_told_as_it_starts_and_as_it_ends() -> None:
-    with ThreadPoolExecutor(2) as executor:
-        told = list(
-            search.search(
-                SEARCH_SPACES["seed"],
-                valley,
-                max_evals=7,
-                seed=1,
-                executor=executor,
-                n_parallel=2,
-            )
-        )
-    started = [trial.number for trial in told if trial.outcome is None]
+    told = list(
+        search.search(SEARCH_SPACES["seed"], done(valley), max_evals=7, seed=1, n_parallel=2)
+    )
+    started = [trial.number for trial in told if trial.result is None]
     assert started == list(range(7))
     for number in started:
         first, second = (trial for trial in told if trial.number == number)
-        assert first.outcome is None
-        assert second == first._replace(outcome=valley(first.point))
+        assert first.result is None
+        assert second == first._replace(result=valley(first.point))
 
 
-def test_no_more_trials_run_at_once_than_asked_for() -> None:
-    in_flight = n_most = 0
-    with ThreadPoolExecutor(8) as executor:
-        for trial in search.search(
-            SEARCH_SPACES["seed"], valley, max_evals=20, seed=1, executor=executor, n_parallel=3
-        ):
-            in_flight += 1 if trial.outcome is None else -1
-            n_most = max(n_most, in_flight)
-    assert n_most == 3
-    assert in_flight == 0
+def done(objective: Objective) -> Callable[..., "Future[Outcome]"]:
+    """Make the `submit` of an executor that has a point tried at once."""
+
+    def submit(point: dict[str, Any], limits: np.ndarray | None) -> "Future[Outcome]":
+        future: Future[Outcome] = Future()
+        try:
+            future.set_result(objective(point))
+        except ArithmeticError as error:
+            future.set_exception(error)
+        return future
+
+    return submit
 
 
-def test_a_trial_that_fails_ends_the_search_with_its_own_error() -> None:
-    def fail(point: Mapping[str, Any]) -> Outcome:
-        raise ArithmeticError("no trees")
+def test_no_more_trials_run_at_once_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_running = []
 
-    with pytest.raises(ArithmeticError, match="no trees"):
-        run(SEARCH_SPACES["seed"], fail, n_parallel=2)
+    def wait(running: dict[Future[Outcome], Trial], return_when: str) -> SimpleNamespace:
+        n_running.append(len(running))
+        first = list(running)[:1]
+        for future in first:
+            future.set_result(valley(running[future].point))
+        return SimpleNamespace(done=set(first))
+
+    monkeypatch.setattr(search, "wait", wait)
+    space = SEARCH_SPACES["seed"]
+    list(search.search(space, lambda *_: Future(), max_evals=20, seed=1, n_parallel=3))
+    assert n_running == [3] * 18 + [2, 1, 0]
+
+
+# --- failures
+
+
+def failing(*numbers: int) -> Objective:
+    """The valley, where the trials of these numbers raise; one trial at a time."""
+    asked = iter(range(1000))
+
+    def objective(point: Mapping[str, Any]) -> Outcome:
+        number = next(asked)
+        if number in numbers:
+            raise ArithmeticError(f"no trees in {number}")
+        return valley(point)
+
+    return objective
+
+
+def test_a_trial_that_fails_is_told_with_its_reason_and_the_search_goes_on() -> None:
+    trials = run(SEARCH_SPACES["seed"], failing(2, 30))
+    assert [t.number for t in trials if isinstance(t.result, Failure)] == [2, 30]
+    assert trials[2].result == Failure("ArithmeticError: no trees in 2")
+    assert trials[2].outcome is None
+    assert len(trials) == 36
+    assert search.best_of(trials).outcome == min(t.outcome for t in trials if t.outcome)
+
+
+def test_a_score_that_is_no_number_is_a_failure() -> None:
+    trials = run(SEARCH_SPACES["seed"], lambda point: outcome(float("nan")), max_evals=2)
+    assert [trial.result for trial in trials] == [Failure("valid RMSE is nan")] * 2
+    with pytest.raises(TripError, match="None of 2 trials came to anything: valid RMSE is nan"):
+        search.best_of(trials)
+
+
+@pytest.mark.parametrize(("max_evals", "n_bearable"), [(10, 3), (50, 10)])
+def test_a_search_fails_when_too_many_of_its_trials_do(max_evals: int, n_bearable: int) -> None:
+    space = SEARCH_SPACES["seed"]
+    trials = run(space, failing(*range(n_bearable)), max_evals=max_evals)
+    assert len(trials) == max_evals
+    told = f"{n_bearable + 1} trials failed, more than the {n_bearable} .*in {n_bearable}"
+    with pytest.raises(TripError, match=told):
+        run(space, failing(*range(n_bearable + 1)), max_evals=max_evals)
+
+
+def test_an_executor_that_gives_its_tasks_up_ends_the_search() -> None:
+    def submit(point: dict[str, Any], limits: np.ndarray | None) -> "Future[Outcome]":
+        future: Future[Outcome] = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+    with pytest.raises(CancelledError):
+        list(search.search(SEARCH_SPACES["seed"], submit, max_evals=3, seed=1, n_parallel=1))
+
+
+# --- going on
+
+
+def recorded(trials: list[Trial]) -> dict[int, Recorded]:
+    """What an earlier process has written of these trials."""
+    return {
+        t.number: Recorded({name: str(value) for name, value in t.point.items()}, t.outcome)
+        for t in trials
+        if t.outcome
+    }
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.parametrize("kept", [{0}, {0, 1, 2, 5}, set(range(0, 36, 2)), set(range(35))], ids=len)
+def test_a_search_that_goes_on_equals_one_that_was_never_stopped(name: str, kept: set[int]) -> None:
+    whole = run(SEARCH_SPACES[name])
+    tried: list[Mapping[str, Any]] = []
+
+    def objective(point: Mapping[str, Any]) -> Outcome:
+        tried.append(point)
+        return valley(point)
+
+    earlier = recorded([trial for trial in whole if trial.number in kept])
+    again = run(SEARCH_SPACES[name], objective, recorded=earlier)
+    assert [trial._replace(is_recorded=False) for trial in again] == whole
+    assert [trial.number for trial in again if trial.is_recorded] == sorted(kept)
+    assert tried == [trial.point for trial in whole if trial.number not in kept]
+
+
+def test_a_recorded_trial_of_another_point_does_not_count() -> None:
+    space = SEARCH_SPACES["seed"]
+    (known,) = recorded(run(space, max_evals=1)).values()
+    wrong = known._replace(params=dict(known.params) | {"max_depth": "5000"})
+    (trial,) = run(space, max_evals=1, recorded={0: wrong})
+    assert not trial.is_recorded
+    assert trial.point["max_depth"] != 5000
+
+
+def test_a_search_whose_time_is_over_asks_for_no_more_and_keeps_what_is_recorded() -> None:
+    whole = run(SEARCH_SPACES["seed"], max_evals=12)
+    left = iter([False, False, True])
+    earlier = recorded(whole[:4])
+    trials = run(SEARCH_SPACES["seed"], max_evals=12, recorded=earlier, is_over=lambda: next(left))
+    assert [trial.point for trial in trials] == points(whole[:6])
+
+
+# --- pruning
+
+
+def test_limits_are_the_middle_of_the_best_so_far_after_the_warm_up() -> None:
+    curves = [[9.0, 8.0, 7.0, 6.0], [9.0, 9.5, 9.5, 5.0], [5.0, 4.0], [9.0, 3.0, 2.0, 2.5], [8.0]]
+    found = search.limits(Pruning(0.5, warmup_trials=5, warmup_rounds=1), curves)
+    # best so far in round 1: 8, 9, 4, 3, 8; in round 2: 7, 9, 4, 2, 8; in round 3: 6, 5, 4, 2, 8
+    assert found.tolist() == [np.inf, 8.0, 7.0, 5.0]
+
+
+def test_nothing_is_pruned_before_enough_trials_have_been_told() -> None:
+    assert search.limits(Pruning(warmup_trials=3), [[9.0], [8.0]]) is None
+    space = replace(SEARCH_SPACES["lossguide"], pruning=Pruning(warmup_trials=3))
+    asked: list[np.ndarray | None] = []
+
+    def submit(point: dict[str, Any], limits: np.ndarray | None) -> "Future[Outcome]":
+        asked.append(limits)
+        return done(valley)(point, limits)
+
+    list(search.search(space, submit, max_evals=LAG + 4, seed=1, n_parallel=1))
+    assert [limits is None for limits in asked] == [True] * (LAG + 2) + [False] * 2
+
+
+def test_a_space_without_pruning_has_no_limits() -> None:
+    told = search.Told(SEARCH_SPACES["seed"], LAG)
+    for number in range(30):
+        told.tell(Trial(number, {}, outcome(5.0)))
+    assert told.limits(30) is None
+
+
+def test_a_pruned_trial_is_never_the_best() -> None:
+    trials = [Trial(0, {}, outcome(5.0)._replace(pruned=True)), Trial(1, {}, outcome(6.0))]
+    assert search.best_of(trials).number == 1
 
 
 # --- the spaces
@@ -224,82 +365,18 @@ def test_a_space_draws_within_its_bounds_and_whole_numbers_as_such(
 
 
 @pytest.mark.parametrize("name", SEARCH_SPACES)
-def test_every_space_makes_points_that_xgboost_takes(name: str, compact: Matrices) -> None:
+def test_every_space_makes_points_that_xgboost_takes(name: str) -> None:
+    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
+    matrices = build_matrices(make_rows(features.fit("compact", train), train, valid))
     space = SEARCH_SPACES[name]
-    assert search.select(name) is space
+    assert spaces.select(name) is space
     # xgboost merely warns of a parameter it does not know: strict validation refuses it
     for trial in run(space, max_evals=3):
         parameters = dict(space.fixed) | trial.point | {"nthread": 1, "validate_parameters": True}
         parameters |= {key: min(v, 6) for key, v in parameters.items() if key == "max_depth"}
-        assert search.fit(compact, parameters, rounds=2, patience=2, keep=False).rmse > 0
+        assert fit(matrices, Job(parameters, rounds=2, patience=2)).rmse > 0
 
 
 def test_an_unknown_space_is_answered_with_the_known_ones() -> None:
     with pytest.raises(TripError, match=r"Unknown search_space 'sed'.*'course_best', 'lossguide'"):
-        search.select("sed")
-
-
-# --- one trial
-
-
-@pytest.fixture(scope="module")
-def compact() -> Matrices:
-    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
-    encoder = features.fit("compact", train)
-    return search.build_matrices(
-        encoder.transform_train(train),
-        train.trip_minutes,
-        encoder.transform(valid),
-        valid.trip_minutes,
-    )
-
-
-EAGER = {"objective": "reg:squarederror", "learning_rate": 0.5, "nthread": 1, "seed": 1}
-
-
-def test_training_stops_when_it_no_longer_helps_and_tells_the_best_round(compact: Matrices) -> None:
-    found = search.fit(compact, EAGER, rounds=500, patience=7, keep=True)
-    assert len(found.curve) == found.best_round + 1 + 7 < 500
-    assert found.best_round == np.argmin(found.curve)
-    assert found.rmse == min(found.curve) == found.curve[found.best_round]
-    assert found.seconds > 0
-
-
-def test_the_booster_kept_is_cut_to_its_best_round(compact: Matrices) -> None:
-    found = search.fit(compact, EAGER, rounds=500, patience=7, keep=True)
-    assert found.booster.num_boosted_rounds() == found.best_round + 1
-    error = found.booster.predict(compact.valid) - compact.valid.get_label()
-    assert np.sqrt(np.mean(error**2)) == pytest.approx(found.rmse, rel=1e-5)
-
-
-def test_training_makes_at_most_the_rounds_asked_for_and_keeps_no_booster(
-    compact: Matrices,
-) -> None:
-    found = search.fit(compact, EAGER | {"learning_rate": 0.01}, rounds=5, patience=5, keep=False)
-    assert len(found.curve) == 5
-    assert found.best_round == 4
-    assert found.booster is None
-
-
-@pytest.mark.parametrize("features_name", ["compact", "course"])
-def test_matrices_hold_the_rows_and_minutes_given(features_name: str) -> None:
-    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
-    encoder = features.fit(features_name, train)
-    first, second = (encoder.transform(trips) for trips in (train, valid))
-    found = search.build_matrices(first, train.trip_minutes, second, valid.trip_minutes)
-    assert isinstance(found.train, xgb.QuantileDMatrix) == (features_name == "compact")
-    for matrix, trips in ((found.train, train), (found.valid, valid)):
-        assert (matrix.num_row(), matrix.num_col()) == (len(trips), len(encoder.names))
-        assert np.array_equal(matrix.get_label(), trips.trip_minutes.astype(np.float32))
-
-
-def test_one_thread_and_two_train_the_same_booster(compact: Matrices) -> None:
-    space = SEARCH_SPACES["lossguide"]
-    parameters = dict(space.fixed) | dict(space.first[0]) | {"seed": 42}
-    with threadpool_limits(2):  # the tests' own limit is one
-        one, two = (
-            search.fit(compact, parameters | {"nthread": n}, rounds=20, patience=20, keep=True)
-            for n in (1, 2)
-        )
-    assert one.booster.save_raw("ubj") == two.booster.save_raw("ubj")
-    assert one.curve == two.curve
+        spaces.select("sed")

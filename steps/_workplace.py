@@ -1,0 +1,85 @@
+"""Where boosters are trained: in threads of this process, or on a Dask cluster."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from threading import Event
+from typing import Any, NamedTuple
+
+import taxi
+from steps._given import check_device
+from storage.cluster import connected, once_per_worker
+from taxi.boosting import Job, Outcome, Rows, build_matrices, fit
+from taxi.search import LAG
+
+# a worker with another version of these might train another booster
+SAME_EVERYWHERE = ("xgboost", "numpy", "scipy")
+
+
+class Workplace(NamedTuple):
+    """Takes jobs, and says how many it does at once."""
+
+    submit: Callable[[Job], "Future[Outcome]"]
+    n_slots: int
+
+
+@contextmanager
+def workplace(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
+    """Open the place that `scheduler` and `device` name; leaving it ends what still runs there.
+
+    Raises:
+        StorageError: nobody answers at the scheduler, or its workers cannot be used.
+        TripError: there is no such device.
+    """
+    if not args.scheduler:
+        check_device(args.device)
+    with (_on_cluster if args.scheduler else _here)(rows, args) as place:
+        yield place
+
+
+def n_parallel(place: Workplace, asked: int) -> int:
+    """Choose how many trials run at once.
+
+    More than LAG only where it is asked for: from there on the search depends on the number.
+    """
+    return asked or min(place.n_slots, LAG)
+
+
+@contextmanager
+def _here(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
+    # one GPU takes one trial at a time; several are workers of a cluster
+    n_slots = args.parallelism or (1 if args.device == "cuda" else n_cores())
+    matrices, stop = build_matrices(rows), Event()
+    with ThreadPoolExecutor(n_slots) as executor:
+        try:
+            yield Workplace(lambda job: executor.submit(fit, matrices, job, stop), n_slots)
+        finally:
+            stop.set()
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _on_cluster(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
+    with connected(
+        args.scheduler,
+        code=[taxi, sys.modules[__name__]],
+        packages=SAME_EVERYWHERE,
+        on_gpus=args.device == "cuda",
+    ) as found:
+        handle = found.scatter(tuple(rows))
+        yield Workplace(partial(found.submit, on_worker, handle, rows.key), found.n_slots)
+
+
+def on_worker(rows: tuple[Any, ...], key: str, job: Job) -> Outcome:
+    """Do a job on a worker, whose trials share one matrix."""
+    matrices = once_per_worker(key, lambda: build_matrices(Rows(*rows)))
+    return fit(matrices, job)
+
+
+def n_cores() -> int:
+    """Count the cores this process may use."""
+    return len(os.sched_getaffinity(0))

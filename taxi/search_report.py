@@ -1,0 +1,138 @@
+"""What a search looks like: its table, its history, which parameters mattered."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
+
+from .search import Failure, Trial
+
+N_TREES, N_SHUFFLES = 200, 20
+MIN_TRIALS = 10  # fewer say nothing about which parameter matters
+LOG_RATIO = 20.0  # a parameter that spans more than this is laid out by its logarithm
+WORST_QUANTILE = 0.9  # trials beyond share one colour: a few bad ones would hide all the others
+
+
+def state_of(trial: Trial) -> str:
+    """Say how a trial ended: finished, pruned or failed."""
+    if trial.outcome is None:
+        return "failed"
+    return "pruned" if trial.outcome.pruned else "finished"
+
+
+def table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Lay trials out as rows: how each ended, its RMSE in minutes, its rounds, its point."""
+    names = list(trials[0].point)
+    return [
+        {
+            "trial": trial.number,
+            "state": state_of(trial),
+            **_numbers(trial),
+            **{name: trial.point[name] for name in names},
+            "failure": trial.result.reason if isinstance(trial.result, Failure) else "",
+        }
+        for trial in trials
+    ]
+
+
+def _numbers(trial: Trial) -> dict[str, Any]:
+    outcome = trial.outcome
+    if outcome is None:
+        return dict.fromkeys(("rmse", "best_round", "n_rounds", "train_seconds"), "")
+    return {
+        "rmse": outcome.rmse,
+        "best_round": outcome.best_round,
+        "n_rounds": len(outcome.curve),
+        "train_seconds": round(outcome.seconds, 3),
+    }
+
+
+def draw_history(trials: Sequence[Trial]) -> Figure:
+    """Draw each trial's RMSE, and the best so far as steps."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axis = figure.subplots()
+    for state, marker, colour in (("finished", "o", "tab:blue"), ("pruned", "x", "tab:gray")):
+        shown = [(t.number, t.outcome.rmse) for t in trials if t.outcome and state_of(t) == state]
+        numbers, rmse = zip(*shown, strict=True) if shown else ((), ())
+        axis.plot(numbers, rmse, marker, c=colour, label=f"{state} ({len(shown)})")
+    scored = [(trial.number, trial.outcome.rmse) for trial in trials if trial.outcome]
+    best = np.minimum.accumulate([rmse for _, rmse in scored])
+    axis.step(
+        [number for number, _ in scored], best, where="post", c="tab:red", label="best so far"
+    )
+    axis.set_ylim(best[-1] - 0.02, np.quantile([rmse for _, rmse in scored], WORST_QUANTILE) + 0.02)
+    axis.set(xlabel="trial", ylabel="valid RMSE, min", title="the search")
+    axis.legend()
+    return figure
+
+
+def draw_parallel(trials: Sequence[Trial]) -> Figure:
+    """Draw each finished trial as a line across its parameters, coloured by its RMSE, min."""
+    shown = [trial for trial in trials if trial.outcome]
+    rmse = np.array([trial.outcome.rmse for trial in shown if trial.outcome])
+    names = list(shown[0].point)
+    figure = Figure(figsize=(2 * len(names) + 2, 5), layout="constrained")
+    axis = figure.subplots()
+    heights = np.column_stack([_axis(axis, x, name, shown) for x, name in enumerate(names)])
+    worst = np.quantile(rmse, WORST_QUANTILE)
+    colours = figure.colorbar(
+        _shades(axis, rmse.min(), worst), ax=axis, label="valid RMSE, min", extend="max"
+    )
+    for place in np.argsort(-rmse):  # the best on top
+        colour = colours.cmap(colours.norm(min(rmse[place], worst)))
+        axis.plot(range(len(names)), heights[place], color=colour, alpha=0.7)
+    axis.set_xticks(range(len(names)), names)
+    axis.set_yticks([])
+    return figure
+
+
+def _axis(axis: Axes, x: int, name: str, trials: Sequence[Trial]) -> np.ndarray:
+    """Draw one parameter's axis; gives the height of each trial on it, 0..1."""
+    values = np.array([trial.point[name] for trial in trials], float)
+    low, high = values.min(), values.max()
+    axis.axvline(x, c="black", lw=0.8)
+    for height, value, side in ((0, low, "top"), (1, high, "bottom")):
+        axis.annotate(f"{value:.3g}", (x, height), ha="center", va=side)
+    if low > 0 and high / low > LOG_RATIO:
+        values, low, high = np.log(values), np.log(low), np.log(high)
+    return np.asarray((values - low) / max(high - low, 1e-12))
+
+
+def _shades(axis: Axes, low: float, high: float) -> Any:
+    return axis.scatter([], [], c=[], cmap="viridis", vmin=low, vmax=max(high, low + 1e-9))
+
+
+def importance(trials: Sequence[Trial], seed: int) -> dict[str, float]:
+    """Estimate what each parameter did to RMSE; empty where the trials are too few to tell.
+
+    Returns:
+        Parameter -> share of a forest's explained variance lost when its values are shuffled, most
+        important first.
+    Source: Breiman, Random Forests, 2001 (permutation importance).
+    """
+    shown = [trial for trial in trials if trial.outcome]
+    if len(shown) < MIN_TRIALS or not shown[0].point:
+        return {}
+    names = list(shown[0].point)
+    points = np.array([[trial.point[name] for name in names] for trial in shown], float)
+    # ranks: one absurd trial must not be all there is to explain
+    rmse = np.argsort(np.argsort([trial.outcome.rmse for trial in shown if trial.outcome]))
+    forest = RandomForestRegressor(N_TREES, min_samples_leaf=2, random_state=seed, n_jobs=1)
+    forest.fit(points, rmse)
+    found = permutation_importance(forest, points, rmse, n_repeats=N_SHUFFLES, random_state=seed)
+    pairs = zip(names, found.importances_mean, strict=True)
+    return {name: float(share) for name, share in sorted(pairs, key=lambda pair: -pair[1])}
+
+
+def draw_parameter_importance(found: Mapping[str, float]) -> Figure:
+    """Draw how much each parameter mattered, most important on top."""
+    figure = Figure(figsize=(8, 0.4 * len(found) + 1), layout="constrained")
+    axis = figure.subplots()
+    names = list(found)[::-1]
+    axis.barh(names, [found[name] for name in names])
+    axis.set(xlabel="explained variance lost by shuffling", title="which parameters mattered")
+    return figure

@@ -1,0 +1,120 @@
+"""Search spaces: what a search may try, and what all of its trials have in common."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import exp
+from typing import Any, NamedTuple
+
+from . import TripError
+
+
+class Range(NamedTuple):
+    """The values that a parameter of xgboost may take."""
+
+    low: float
+    high: float
+    is_log: bool = False  # tried evenly on a logarithmic scale; low is above 0
+    is_whole: bool = False
+
+
+class Pruning(NamedTuple):
+    """Give a trial up whose best RMSE so far is above the middle of earlier ones, same round."""
+
+    quantile: float = 0.5
+    warmup_trials: int = 5  # so many trials must have been told before any is pruned
+    warmup_rounds: int = 20
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What is searched, and what every trial has in common."""
+
+    ranges: Mapping[str, Range]  # by xgboost's parameter names; empty = no search
+    fixed: Mapping[str, Any]
+    rounds: int = 1000  # of a trial, at most
+    patience: int = 50  # rounds without a better RMSE that end a trial
+    first: tuple[Mapping[str, float], ...] = ()  # points tried before anything is suggested
+    pruning: Pruning | None = None
+    refit: Mapping[str, Any] = field(default_factory=dict)  # what differs when the winner is refit
+    refit_rounds: int = 1000
+    n_boosters: int = 1  # of the refit, alike but for the seed; their predictions are averaged
+
+    def describe(self) -> dict[str, Any]:
+        """Say what decides the course of a search in this space, as plain JSON values."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("refit", "refit_rounds", "n_boosters")
+        }
+
+
+COURSE = {"objective": "reg:squarederror"}
+LOSSGUIDE = {
+    "objective": "reg:squarederror",
+    "tree_method": "hist",
+    "grow_policy": "lossguide",
+    "max_depth": 0,
+}
+
+SEARCH_SPACES: dict[str, SearchSpace] = {
+    # the course's own space
+    "seed": SearchSpace(
+        ranges={
+            "max_depth": Range(4, 100, is_whole=True),
+            "learning_rate": Range(exp(-3), 1, is_log=True),
+            "reg_alpha": Range(exp(-5), exp(-1), is_log=True),
+            "reg_lambda": Range(exp(-6), exp(-1), is_log=True),
+            "min_child_weight": Range(exp(-1), exp(3), is_log=True),
+        },
+        fixed=COURSE,
+    ),
+    # the course's best point: one trial, nothing to search
+    "course_best": SearchSpace(
+        ranges={},
+        fixed=COURSE
+        | {
+            "max_depth": 30,
+            "learning_rate": 0.09585355369315604,
+            "min_child_weight": 1.060597050922164,
+            "reg_alpha": 0.018060244040060163,
+            "reg_lambda": 0.011658731377413597,
+        },
+    ),
+    # trees bounded by leaves; fast while searching, slower and better when the winner is refit
+    "lossguide": SearchSpace(
+        ranges={
+            "max_leaves": Range(16, 256, is_log=True, is_whole=True),
+            "min_child_weight": Range(1, 100, is_log=True),
+            "subsample": Range(0.5, 1),
+            "colsample_bytree": Range(0.3, 1),
+            "reg_alpha": Range(1e-3, 10, is_log=True),
+            "reg_lambda": Range(1e-3, 100, is_log=True),
+        },
+        fixed=LOSSGUIDE | {"learning_rate": 0.15},
+        patience=20,
+        first=(
+            {
+                "max_leaves": 64,
+                "min_child_weight": 10,
+                "subsample": 0.8,
+                "colsample_bytree": 0.5,
+                "reg_alpha": 1e-3,
+                "reg_lambda": 20,
+            },
+        ),
+        pruning=Pruning(),
+        refit={"learning_rate": 0.1},
+        n_boosters=5,
+    ),
+}
+
+
+def select(name: str) -> SearchSpace:
+    """Look a search space up.
+
+    Raises:
+        TripError: there is none of that name.
+    """
+    if name not in SEARCH_SPACES:
+        raise TripError(f"Unknown search_space {name!r}. Choose from {sorted(SEARCH_SPACES)}.")
+    return SEARCH_SPACES[name]

@@ -1,0 +1,109 @@
+from threading import Event
+
+import numpy as np
+import pytest
+import xgboost as xgb
+from threadpoolctl import threadpool_limits
+
+from taxi import features
+from taxi.boosting import Job, Matrices, Rows, build_matrices, fit, make_rows
+from taxi.spaces import SEARCH_SPACES
+from tests.conftest import simulated_trips
+
+
+def make(features_name: str) -> Rows:
+    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
+    return make_rows(features.fit(features_name, train), train, valid)
+
+
+@pytest.fixture(scope="module")
+def compact() -> Matrices:
+    return build_matrices(make("compact"))
+
+
+EAGER = {"objective": "reg:squarederror", "learning_rate": 0.5, "nthread": 1, "seed": 1}
+
+
+def test_training_stops_when_it_no_longer_helps_and_tells_the_best_round(compact: Matrices) -> None:
+    found = fit(compact, Job(EAGER, rounds=500, patience=7, keep=True))
+    assert len(found.curve) == found.best_round + 1 + 7 < 500
+    assert found.best_round == np.argmin(found.curve)
+    assert found.rmse == min(found.curve) == found.curve[found.best_round]
+    assert found.seconds > 0
+
+
+def test_the_booster_kept_is_cut_to_its_best_round(compact: Matrices) -> None:
+    found = fit(compact, Job(EAGER, rounds=500, patience=7, keep=True))
+    assert found.booster.num_boosted_rounds() == found.best_round + 1
+    error = found.booster.predict(compact.valid) - compact.valid.get_label()
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(found.rmse, rel=1e-5)
+
+
+def test_training_makes_at_most_the_rounds_asked_for_and_keeps_no_booster(
+    compact: Matrices,
+) -> None:
+    found = fit(compact, Job(EAGER | {"learning_rate": 0.01}, rounds=5, patience=5))
+    assert len(found.curve) == 5
+    assert found.best_round == 4
+    assert found.booster is None
+
+
+@pytest.mark.parametrize("features_name", ["compact", "course"])
+def test_matrices_hold_the_rows_and_minutes_given(features_name: str) -> None:
+    rows = make(features_name)
+    found = build_matrices(rows)
+    assert isinstance(found.train, xgb.QuantileDMatrix) == (features_name == "compact")
+    assert (found.train.num_row(), found.train.num_col()) == rows.train.shape
+    assert (found.valid.num_row(), found.valid.num_col()) == rows.valid.shape
+    assert np.array_equal(found.train.get_label(), rows.train_y.astype(np.float32))
+    assert np.array_equal(found.valid.get_label(), rows.valid_y.astype(np.float32))
+
+
+@pytest.mark.parametrize("features_name", ["compact", "course"])
+def test_the_key_of_rows_changes_with_any_value_in_them_and_with_nothing_else(
+    features_name: str,
+) -> None:
+    rows = make(features_name)
+    assert make(features_name).key == rows.key
+    for name in rows._fields:
+        other = getattr(rows, name).copy()
+        values = other if isinstance(other, np.ndarray) else other.data
+        values.flat[-1] = np.nextafter(values.flat[-1], 1e9)
+        assert rows._replace(**{name: other}).key != rows.key
+
+
+def test_a_trial_that_falls_behind_is_given_up_in_that_round(compact: Matrices) -> None:
+    free = fit(compact, Job(EAGER, rounds=20, patience=20))
+    limits = np.array(free.curve[:10]) + 1e-6
+    assert not fit(compact, Job(EAGER, rounds=20, patience=20, limits=limits)).pruned
+    limits[2] = free.curve[2] - 1e-6
+    found = fit(compact, Job(EAGER, rounds=20, patience=20, limits=limits))
+    assert found.pruned
+    assert found.curve == free.curve[:3]
+    assert found.rmse == min(free.curve[:3])
+
+
+def test_what_counts_against_a_limit_is_the_best_so_far(compact: Matrices) -> None:
+    free = fit(compact, Job(EAGER, rounds=60, patience=60))
+    worse = next(n for n in range(1, 60) if free.curve[n] > min(free.curve[:n]))
+    limits = np.full(60, np.inf)
+    limits[worse] = (min(free.curve[:worse]) + free.curve[worse]) / 2
+    assert not fit(compact, Job(EAGER, rounds=60, patience=60, limits=limits)).pruned
+
+
+def test_training_ends_after_the_round_in_which_it_is_told_to_stop(compact: Matrices) -> None:
+    stop = Event()
+    stop.set()
+    found = fit(compact, Job(EAGER, rounds=500, patience=500), stop)
+    assert len(found.curve) == 1
+    assert not found.pruned
+
+
+def test_one_thread_and_two_train_the_same_booster(compact: Matrices) -> None:
+    space = SEARCH_SPACES["lossguide"]
+    parameters = dict(space.fixed) | dict(space.first[0]) | {"seed": 42}
+    with threadpool_limits(2):  # the tests' own limit is one
+        jobs = (Job(parameters | {"nthread": n}, 20, patience=20, keep=True) for n in (1, 2))
+        one, two = (fit(compact, job) for job in jobs)
+    assert one.booster.save_raw("ubj") == two.booster.save_raw("ubj")
+    assert one.curve == two.curve
