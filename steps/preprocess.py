@@ -13,6 +13,7 @@ import mlflow
 import pyarrow.parquet as pq
 
 from steps import entry_parser, step_run
+from steps._candidates import PROFILES
 from steps._months import find, split_months
 from storage import runs
 from storage.files import read_batches, read_schema
@@ -128,6 +129,7 @@ def log(taxi: str, profiles: dict[str, Profile], reports: list[MonthReport], fol
     dropped = {report.file.month: report.dropped for report in reports}
     # test trips are counted, not looked at: register opens them
     seen = {split: profile for split, profile in profiles.items() if split != "test"}
+    mlflow.log_dict({split: profile.state() for split, profile in seen.items()}, PROFILES)
     mlflow.log_figure(draw(seen, dropped), "profile.png")
 
 

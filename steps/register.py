@@ -23,7 +23,7 @@ from steps._judging import (
     test,
 )
 from steps._served import load_served
-from storage import StorageError, models, runs
+from storage import StorageError, checkout, models, runs
 from storage.registry import CHALLENGER, CHAMPION, PROMOTE, Registry, RegistryError
 from taxi.gate import Allowed, Thresholds
 
@@ -209,9 +209,8 @@ def report(name: str, version: str, tested: Tested, judged: Judged) -> str:
 
 def again(args: argparse.Namespace, found: Upstream) -> str:
     """Give the command that judges the very same candidates again."""
-    words = ["mlflow run . -e register", f"-P model_name={args.model_name}"]
-    words += [f"-P {step}_run_id={run.info.run_id}" for step, run in found._asdict().items()]
-    return f"That is: {' '.join(words)}"
+    given = {f"{step}_run_id": run.info.run_id for step, run in found._asdict().items()}
+    return f"That is: {checkout.run_command('register', vars(args) | given)}"
 
 
 def describe(tested: Tested, judged: Judged) -> str:

@@ -64,8 +64,9 @@ def run_command(entry_point: str, values: Mapping[str, Any]) -> str:
     if code.repository and code.commit:
         words += ["-v", code.commit]
     for name, default in parameters(entry_point).items():
-        if str(values[name]) != default:
-            words += ["-P", f"{name}={values[name]}"]
+        text = as_text(values[name])
+        if text != default:
+            words += ["-P", f"{name}={text}"]
     return shlex.join(words)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, Schema
@@ -101,6 +103,11 @@ def digest(model: Any, uri: str) -> str:
     return str(found or hashlib.sha256(uri.encode()).hexdigest())
 
 
+def profile(model: Any) -> bytes:
+    """Give the training profile that a loaded model stores; empty where it stores none."""
+    return bytes(getattr(_served(model), "profile", b""))
+
+
 def required_columns(model: Any) -> set[str]:
     """Name the columns that a loaded model must be given; none where it does not say."""
     schema = model.metadata.get_input_schema()
@@ -119,6 +126,46 @@ def predict(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
         # MLflow writes all the rows out before it says what is wrong with them
         reason = " ".join(str(error).rpartition("Error: ")[2].split()).rstrip(".")
         raise StorageError(f"Model {uri} refuses these rows: {reason[:300]}.") from error
+
+
+def predict_typed(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
+    """Ask a loaded model about rows whose columns have one type each.
+
+    MLflow's own check of the input looks at every value by itself where a column may hold text or
+    numbers, and takes a quarter of the time; the model's check of its rows stays.
+
+    Raises:
+        StorageError: it does not take these rows.
+    """
+    served = _served(model)
+    if not hasattr(served, "sha256"):  # not a model of this project
+        return predict(model, frame, uri)
+    try:
+        return np.asarray(served.predict(None, frame), np.float64)
+    except MlflowException as error:
+        raise StorageError(f"Model {uri} refuses these rows: {one_line(error)}.") from error
+
+
+def pin(uri: str) -> str:
+    """Replace an alias by the version it points to now, so that a long run keeps one model.
+
+    Raises:
+        StorageError: there is no such model or alias.
+    """
+    found = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
+    if not found:
+        return uri
+    try:
+        version = MlflowClient().get_model_version_by_alias(found[1], found[2])
+    except MlflowException as error:
+        raise StorageError(f"Cannot load model {uri}: {one_line(error)}.") from error
+    return f"models:/{found[1]}/{version.version}"
+
+
+def version_tags(uri: str) -> dict[str, str]:
+    """Read the tags of the version that a pinned URI names; none where it names no version."""
+    found = re.fullmatch(r"models:/([^/@]+)/([0-9]+)", uri)
+    return dict(MlflowClient().get_model_version(found[1], found[2]).tags) if found else {}
 
 
 def _served(model: Any) -> Any:
