@@ -1,115 +1,18 @@
 """Who becomes champion, who does not, and what is left to read of it."""
 
-import csv
 import importlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
-import numpy as np
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
-from sklearn.tree import DecisionTreeRegressor
 
-from steps._candidates import load_trips, log_candidate, log_inputs
 from storage import runs
-from taxi import features
-from taxi.model import TripModel
+from tests.steps.lab import BAD, BETTER, GOOD, REACHABLE, SIMULATED, Lab, Pipelines
 from tests.stores import EXPERIMENT, Store
 from tests.tracking_server import line_to
-
-SIMULATED = "--source=simulated:2000"
-REACHABLE = ("--max_rmse=12", "--min_r2=0")  # for models as small as these
-
-
-class Lab:
-    """Pipelines whose searches came to candidates of a known quality, and their registering."""
-
-    def __init__(self, store: Store, capfd: Any) -> None:
-        self.store, self.capfd = store, capfd
-        self.client = MlflowClient(store.uri)
-        self.experiment = self.client.get_experiment_by_name(EXPERIMENT).experiment_id
-
-    def preprocess(self) -> Run:
-        importlib.import_module("steps.preprocess").main([SIMULATED])
-        (run, *_) = self.client.search_runs([self.experiment], "tags.step = 'preprocess'")
-        return run
-
-    def step(self, step: str, preprocess: Run, depth: int | None, **tags: str) -> str:
-        """Leave a finished run of a step with a tree of so many levels, or with no candidate."""
-        tags = {"step": step, "developer": "Ada", "git_dirty": "false"} | tags
-        with mlflow.start_run(experiment_id=self.experiment, tags=tags) as run:
-            log_inputs(preprocess, {"train": "training"})
-            if depth is not None:
-                train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
-                encoder = features.fit("compact", train)
-                tree = DecisionTreeRegressor(max_depth=depth, random_state=1)
-                tree.fit(np.nan_to_num(encoder.transform_train(train)), train.trip_minutes)
-                with runs.child_run("refit", model="tree", features="compact"):
-                    log_candidate(TripModel("green", encoder, [tree]), valid)
-        return str(run.info.run_id)
-
-    def register(self, name: str, *arguments: str, code: int | None = None) -> tuple[Run, str]:
-        """Run register; gives its run and what it said last."""
-        self.capfd.readouterr()
-        step = importlib.import_module("steps.register")
-        if code is None:
-            step.main([f"--model_name={name}", *arguments])
-        else:
-            with pytest.raises(SystemExit) as left:
-                step.main([f"--model_name={name}", *arguments])
-            assert left.value.code == code
-        (run, *_) = self.client.search_runs([self.experiment], "tags.step = 'register'")
-        assert run.info.status == ("FINISHED" if code is None else "FAILED")
-        out, err = self.capfd.readouterr()
-        return run, (out if code is None else err).splitlines()[-1]
-
-    def aliases(self, name: str) -> dict[str, str]:
-        found = self.client.get_registered_model(name).aliases
-        return {alias: str(version) for alias, version in found.items()}
-
-    def version(self, name: str, version: str) -> Any:
-        return self.client.get_model_version(name, version)
-
-    def table(self, run: Run, artifact: str) -> list[dict[str, str]]:
-        with Path(runs.fetch(run.info.run_id, artifact)).open() as file:
-            return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def lab(store: Store, capfd: pytest.CaptureFixture[str]) -> Lab:
-    return Lab(store, capfd)
-
-
-class Pipelines:
-    """Run ids as parameters, made once for all tests of this file."""
-
-    def __init__(self) -> None:
-        self.preprocess: Run | None = None
-        self.made: dict[Any, str] = {}
-
-    def of(self, lab: Lab, depth: int | None, **tags: str) -> list[str]:
-        """Give the parameters that name a pipeline whose best candidate is such a tree."""
-        self.preprocess = self.preprocess or lab.preprocess()
-        for step, levels in (("baseline", None), ("hpo", depth)):
-            key = (step, levels, *tags.items())
-            if key not in self.made:
-                self.made[key] = lab.step(step, self.preprocess, levels, **tags)
-        hpo = self.made[("hpo", depth, *tags.items())]
-        baseline = self.made[("baseline", None, *tags.items())]
-        return [f"--baseline_run_id={baseline}", f"--hpo_run_id={hpo}", *REACHABLE]
-
-
-@pytest.fixture(scope="module")
-def pipelines() -> Pipelines:
-    return Pipelines()
-
-
-GOOD, BETTER, BAD = 2, 4, 1  # levels of a tree
-
 
 # --- the gate
 
