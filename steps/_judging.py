@@ -35,6 +35,7 @@ class Tested(NamedTuple):
     digest: str
     scores: dict[str, float]
     intervals: dict[str, Interval]
+    features: list[str]
     seed: int
 
     @property
@@ -86,7 +87,8 @@ def test(best: Run, preprocess: Run, *, seed: int) -> Tested:
     mlflow.log_metric("rmse", best.data.metrics["rmse"])
     mlflow.set_tag("model", best.data.tags["model"])
     digest = models.digest(model, uri)
-    return Tested(best, preprocess, trips, predicted, digest, scores, intervals, seed)
+    features = model.unwrap_python_model().model.encoder.names
+    return Tested(best, preprocess, trips, predicted, digest, scores, intervals, features, seed)
 
 
 def judge(registry: Registry, tested: Tested, thresholds: Thresholds, allowed: Allowed) -> Judged:

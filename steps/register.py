@@ -11,6 +11,7 @@ import mlflow
 from mlflow.entities import Run
 
 from steps import entry_parser, step_run
+from steps._card import description, facts, log_page
 from steps._given import base_run_id, refuse_typos
 from steps._judging import (
     PROMOTED,
@@ -136,7 +137,9 @@ def settle(registry: Registry, tested: Tested, judged: Judged, args: argparse.Na
         return judged.known
     version = judged.known or registry.add_version(tested.run.data.tags["model_uri"], tested.digest)
     tags = about_outcome(judged, args) | about_model(tested)
-    registry.describe(version, tags, describe(tested, judged))
+    card = facts(tested, judged, args)
+    registry.describe(version, tags, description(card))
+    log_page(card, tested)
     runs.log_table([check._asdict() for check in judged.decision.checks], "gate.csv")
     if judged.outcome == PROMOTED:
         registry.promote(version, action=PROMOTE, why=why(judged))
@@ -211,23 +214,6 @@ def again(args: argparse.Namespace, found: Upstream) -> str:
     """Give the command that judges the very same candidates again."""
     given = {f"{step}_run_id": run.info.run_id for step, run in found._asdict().items()}
     return f"That is: {checkout.run_command('register', vars(args) | given)}"
-
-
-def describe(tested: Tested, judged: Judged) -> str:
-    """Write the version's description: model, data, commit, metrics."""
-    tags = tested.preprocess.data.tags
-    scores = tested.scores
-    return "\n".join(
-        (
-            f"**{name_of(tested)}** predicts the minutes of a {tested.taxi} taxi trip.",
-            "",
-            f"- trained on {tags['months.train']}, chosen on {tags['months.valid']}, "
-            f"tested on {tags['months.test']}",
-            f"- RMSE {tested.run.data.metrics['rmse']:.3f} min on valid, {scores['rmse']:.3f} on "
-            f"test; MAE {scores['mae']:.3f}, R2 {scores['r2']:.3f} on test",
-            f"- {judged.outcome}: {why(judged)}",
-        )
-    )
 
 
 def name_of(tested: Tested) -> str:

@@ -1,6 +1,7 @@
 """Who becomes champion, who does not, and what is left to read of it."""
 
 import importlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_outcome_numbers_and_reasons_are_on_the_version_and_in_a_table(
     assert version.tags["reasons"] == run.data.tags["reasons"]
     low, high = (float(end) for end in version.tags["improvement_interval"].split(".."))
     assert 0 < low < float(version.tags["improvement"]) < high
-    assert run.data.tags["reasons"] in version.description
+    assert "| RMSE below the champion's | " in version.description
     table = lab.table(run, "gate.csv")
     assert [row["passed"] for row in table] == ["True"] * len(table)
     assert table[2]["check"] == "RMSE below the champion's"
@@ -82,6 +83,28 @@ def test_too_small_an_improvement_is_refused(lab: Lab, pipelines: Pipelines) -> 
     _, said = lab.register("small", *pipelines.of(lab, BETTER), "--min_improvement=9")
     assert "wanted at least 9" in said
     assert lab.aliases("small") == {"champion": "1", "challenger": "2"}
+
+
+def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    run, _ = lab.register("carded", *pipelines.of(lab, GOOD))
+    text = lab.version("carded", "1").description
+    assert len(text) <= 5000
+    assert text.startswith("# carded: the minutes of a green taxi trip")
+    assert f"| RMSE | {run.data.metrics['test_rmse']:.3f} min | " in text
+    page = runs.fetch(run.info.run_id, "model_card.html").read_text()
+    assert "<h1>carded: the minutes of a green taxi trip</h1>" in page
+    pictures = re.findall(r'<img alt="([a-z ]+)" src="data:image/png;base64,iVBORw0KGgo', page)
+    assert pictures == ["errors on test", "train and valid trips"]
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # it needs nothing but itself
+
+
+def test_a_name_that_is_html_stays_text(lab: Lab, pipelines: Pipelines) -> None:
+    run, _ = lab.register("<b>bold<b>", *pipelines.of(lab, GOOD))
+    page = runs.fetch(run.info.run_id, "model_card.html").read_text()
+    assert "&lt;b&gt;bold" in page
+    assert "<b>" not in page
 
 
 # --- the same again
