@@ -19,7 +19,8 @@ MAX_DESCRIPTION = 5000  # characters, what a registry in a database server keeps
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.85rem }}
+table {{ border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }}
+td, th {{ font-size: 0.85rem }}
 td, th {{ border: 1px solid #ccc; padding: 0.2rem 0.6rem; text-align: left }}
 pre {{ background: #f4f4f4; padding: 0.8rem; overflow-x: auto }}
 img {{ max-width: 100% }}

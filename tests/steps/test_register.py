@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from storage import runs
-from tests.steps.lab import BAD, BETTER, GOOD, REACHABLE, SIMULATED, Lab, Pipelines
+from tests.steps.lab import BAD, BETTER, GOOD, SIMULATED, Lab, Pipelines
 from tests.stores import EXPERIMENT, Store
 from tests.tracking_server import line_to
 
@@ -314,10 +315,10 @@ def test_a_registry_that_goes_away_fails_the_run_which_can_be_run_again(
             assert said.startswith("register: Cannot use registered model")
             assert shared.aliases(name) in ({}, {"champion": "1"})
             line.mend()
-        again = said.rpartition("That is: ")[2].split()
-        assert again[:5] == ["mlflow", "run", ".", "-e", "register"]
-        parameters = [f"--{word}" for word in again[5:] if word != "-P"]
-        _, said = shared.register(name, *parameters, *REACHABLE)
+        again = shlex.split(said.rpartition("That is: ")[2])
+        assert again[:2] == ["mlflow", "run"]
+        assert again[again.index("-e") + 1] == "register"
+        _, said = shared.register(name, *(f"--{word}" for word in again if "=" in word))
         assert f"{name} version 1, alias champion" in said
     assert shared.aliases(name) == {"champion": "1"}
     tags = shared.client.get_registered_model(name).tags
