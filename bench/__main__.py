@@ -1,18 +1,19 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory steps serving accuracy ablation]
+python -m bench [cleaning memory steps serving score accuracy ablation]
 """
 
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import Result, ablation, accuracy, cleaning, memory, serving, steps
+from bench import Result, ablation, accuracy, cleaning, memory, score, serving, steps
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
     "memory": memory.measure,
     "steps": steps.measure,
     "serving": serving.measure,
+    "score": score.measure,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
 }
