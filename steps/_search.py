@@ -243,6 +243,8 @@ class Journal:
             | {"n_trials_recorded": n_recorded}
         )
         mlflow.set_tags({"best_trial": best.number, "best_point": json.dumps(best.point)})
+        if len(trials) > 1 and (first := trials[0].outcome):
+            mlflow.log_metric("search_gain", first.rmse - self.rmse)
         rows = search_report.table(trials)
         runs.log_table(
             [{**row, "run_id": self.run_ids[row["trial"]]} for row in rows], "trials.csv"
