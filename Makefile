@@ -15,7 +15,7 @@ PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)
 ENV_MANAGER = $(shell { .venv/bin/uv python find $(PINNED) || .venv/bin/uv python install $(PINNED); } >/dev/null 2>&1 \
                 && echo uv || echo local)
 
-.PHONY: demo test check lock ui bench
+.PHONY: demo test check lock ui bench plan verify doctor store
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
@@ -48,3 +48,15 @@ ui: .venv/.ready  ## the MLflow UI on this folder's store
 
 bench: .venv/.ready
 	python -m bench
+
+plan: .venv/.ready  ## what `mlflow run . -P plan=true` says, with no run made for it; ARGS="--taxi=yellow"
+	python -m steps.main --plan=true $(ARGS)
+
+verify: .venv/.ready  ## run a pipeline again in a fresh clone and environment, and compare: RUN=<id>
+	python -m storage.verify $(RUN)
+
+doctor:  ## what a run needs and lacks, each with the command that mends it
+	@$$(test -x .venv/bin/python && echo .venv/bin/python || echo $(PYTHON)) -m storage.doctor
+
+store: .venv/.ready  ## make the store before several pipelines use it at once for the first time
+	python -m storage.tracking

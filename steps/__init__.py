@@ -16,11 +16,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
-from storage import StorageError, checkout, runs
+from storage import StorageError, StoreGoneError, checkout, reuse, runs, step_keys
 from taxi import TripError
 
 USER_ERROR, INTERRUPTED = 2, 130
+INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
 
 
 def whole_number(minimum: int) -> Callable[[str], int]:
@@ -81,6 +83,8 @@ PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "device": (str, "cpu or cuda"),
     "model_name": (str, "registered model"),
     "seed": (whole_number(0), "of every random choice"),
+    "reuse": (true_or_false, "take the results of steps that have run already; false runs all"),
+    "plan": (true_or_false, "true says what would run, and why, and runs nothing"),
     "developer": (str, "tag on every run; empty = the git or system user"),
 }
 
@@ -115,16 +119,36 @@ def step_run(
     Exit code 2 and one line on stderr for what the user can mend, 130 when interrupted; a
     surprise keeps its traceback. Either way the run is closed and says why.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in INTERRUPTS:
+        signal.signal(number, _interrupt)
     _quieten()
     try:
         args = _parse(parser, argv)
-        with runs.StepRun(parser.prog, args.developer):
+        step_keys.code(parser.prog)  # the code that runs, whatever is edited meanwhile
+        plans = getattr(args, "plan", False)
+        opened = runs.plan_run() if plans else runs.StepRun(parser.prog, args.developer)
+        with opened, _store_stays():
             yield args
+            reuse.record_outputs()
     except (TripError, StorageError) as error:
         _leave(f"{parser.prog}: {error}", USER_ERROR)
     except KeyboardInterrupt:
         _leave(f"{parser.prog}: interrupted", INTERRUPTED)
+
+
+@contextmanager
+def _store_stays() -> Iterator[None]:
+    """Tell a tracking server that went away for good from a surprise."""
+    try:
+        yield
+    except MlflowException as error:
+        if not runs.is_gone(error):
+            raise
+        place = checkout.without_credentials(mlflow.get_tracking_uri())
+        raise StoreGoneError(
+            f"The MLflow server at {place} went away and did not come back. Start it and run this "
+            f"again: steps that have finished are not run twice."
+        ) from error
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -148,6 +172,10 @@ def _quieten() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    for number in INTERRUPTS:
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # once is enough: a second would cut the clean-up short
     raise KeyboardInterrupt
 
 

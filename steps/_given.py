@@ -1,15 +1,10 @@
 """What a user gave, looked at before any other step starts, so that no hour is lost to a typo."""
 
 import argparse
-import json
 
-import numpy as np
-import xgboost as xgb
-
-from storage import StorageError, runs
-from taxi import TripError, baselines, features, schema, spaces
-
-DEVICES = ("cpu", "cuda")
+from steps._device import check_device
+from storage import checkout
+from taxi import baselines, schema, spaces
 
 
 def refuse_typos(args: argparse.Namespace) -> None:
@@ -21,46 +16,9 @@ def refuse_typos(args: argparse.Namespace) -> None:
     schema.raw_columns(args.taxi)
     baselines.select(args.models)
     spaces.select(args.search_space)
-    features.check_name(args.features)
-    check_device(args.device)
+    check_device(args.device, args.scheduler)
+    if args.features != checkout.parameters("main")["features"]:
+        # the default is known to be there, and looking takes half a second of imports
+        from taxi import features
 
-
-def check_device(device: str) -> None:
-    """Refuse a device that is none, or a GPU that xgboost cannot find.
-
-    Raises:
-        TripError: what is wrong with it.
-    """
-    check_device_name(device)
-    if device == "cpu":
-        return
-    # without a GPU xgboost goes on with the CPU and merely warns
-    with xgb.config_context(verbosity=0):
-        probe = xgb.train({"device": device}, xgb.DMatrix(np.zeros((2, 1)), [0.0, 1.0]), 1)
-    if json.loads(probe.save_config())["learner"]["generic_param"]["device"] == "cpu":
-        raise TripError("device=cuda, but xgboost finds no GPU here. Pass -P device=cpu.")
-
-
-def check_device_name(device: str) -> None:
-    """Refuse a device that is none."""
-    if device not in DEVICES:
-        raise TripError(f"Unknown device {device!r}. Choose from {list(DEVICES)}.")
-
-
-def base_run_id(args: argparse.Namespace) -> str:
-    """Find the preprocess run that the runs given build on; empty where none is given.
-
-    Raises:
-        StorageError: a run cannot be used, or two did not read the same trips, so that their
-            scores do not compare.
-    """
-    named = {"baseline": args.baseline_run_id, "hpo": args.hpo_run_id}
-    given = [runs.finished(run_id, step) for step, run_id in named.items() if run_id]
-    bases = {run.data.tags["preprocess_run_id"] for run in given}
-    bases |= {args.preprocess_run_id} - {""}
-    if len(bases) > 1:
-        raise StorageError(
-            f"The runs given build on different preprocess runs ({', '.join(sorted(bases))}), so "
-            f"their scores do not compare. Pass runs of one pipeline."
-        )
-    return next(iter(bases), "")
+        features.check_name(args.features)

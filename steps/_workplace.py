@@ -5,20 +5,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from threading import Event
 from typing import Any, NamedTuple
 
 import taxi
-from steps._given import check_device, check_device_name
+from steps._device import SAME_EVERYWHERE
 from storage import StorageError
-from storage.cluster import Cluster, connected, once_per_worker
+from storage.cluster import connected, once_per_worker
 from taxi.boosting import Job, Outcome, Rows, build_matrices, fit
 from taxi.search import LAG
-
-# a worker with another version of these might train another booster
-SAME_EVERYWHERE = ("xgboost", "numpy", "scipy")
 
 
 class Workplace(NamedTuple):
@@ -26,21 +23,6 @@ class Workplace(NamedTuple):
 
     submit: Callable[[Job], "Future[Outcome]"]
     n_slots: int
-
-
-def check_workplace(args: argparse.Namespace) -> None:
-    """Refuse a scheduler or a device that cannot be used, before anything else is done.
-
-    Raises:
-        StorageError: nobody answers at the scheduler, or its workers cannot be used.
-        TripError: there is no such device.
-    """
-    if not args.scheduler:
-        check_device(args.device)
-        return
-    check_device_name(args.device)
-    with _cluster(args):
-        pass
 
 
 @contextmanager
@@ -77,7 +59,12 @@ def _here(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
 
 @contextmanager
 def _on_cluster(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
-    with _cluster(args) as cluster:
+    with connected(
+        args.scheduler,
+        code=[taxi, sys.modules[__name__]],
+        packages=SAME_EVERYWHERE,
+        on_gpus=args.device == "cuda",
+    ) as cluster:
         handle = cluster.scatter(tuple(rows))
         try:
             yield Workplace(partial(cluster.submit, on_worker, handle, rows.key), cluster.n_slots)
@@ -86,15 +73,6 @@ def _on_cluster(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
                 f"The Dask cluster at {args.scheduler} went away. Finished trials are kept: "
                 f"the same command goes on from there."
             ) from error
-
-
-def _cluster(args: argparse.Namespace) -> AbstractContextManager[Cluster]:
-    return connected(
-        args.scheduler,
-        code=[taxi, sys.modules[__name__]],
-        packages=SAME_EVERYWHERE,
-        on_gpus=args.device == "cuda",
-    )
 
 
 def on_worker(rows: tuple[Any, ...], key: str, job: Job) -> Outcome:

@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from steps import entry_parser, step_run
 from steps._candidates import load_trips, log_candidate, log_inputs
+from steps._chain import Chain
 from storage import runs
 from taxi import baselines, features
 from taxi.baselines import Baseline
@@ -30,8 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read train and valid trips, fit and log each model, log the leaderboard."""
     with step_run(build_parser(), argv) as args:
         chosen = baselines.select(args.models)
-        run_id = runs.upstream("preprocess", args.preprocess_run_id, vars(args))
-        preprocess = runs.finished(run_id, "preprocess")
+        chain = Chain(args)
+        preprocess = chain.take("preprocess")
+        chain.tag("baseline")
         train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
         log_inputs(preprocess, {"train": "training", "valid": "validation"})
         # autolog writes each estimator's own parameters; models and scores are logged here

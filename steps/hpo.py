@@ -15,8 +15,10 @@ from mlflow.models import infer_signature
 
 from steps import entry_parser, step_run
 from steps._candidates import N_EXAMPLE_ROWS, load_trips, log_candidate, log_inputs
+from steps._chain import Chain
+from steps._device import check_device
 from steps._search import in_common, run_search
-from steps._workplace import Workplace, check_workplace, workplace
+from steps._workplace import Workplace, workplace
 from storage import models, runs
 from taxi import evaluation, features, spaces
 from taxi.boosting import Job, Rows, make_rows
@@ -36,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(build_parser(), argv) as args:
         space = spaces.select(args.search_space)
         features.check_name(args.features)
-        check_workplace(args)
-        run_id = runs.upstream("preprocess", args.preprocess_run_id, vars(args))
-        preprocess = runs.finished(run_id, "preprocess")
+        check_device(args.device, args.scheduler)
+        chain = Chain(args)
+        preprocess = chain.take("preprocess")
+        chain.tag("hpo")
         train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
         log_inputs(preprocess, {"train": "training", "valid": "validation"})
 

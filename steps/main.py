@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import mlflow
 from mlflow.entities import Run
 
-from steps import entry_parser, step_run
-from steps._given import base_run_id, refuse_typos
-from storage import checkout, models, runs
+from steps import _ticket, entry_parser, step_run
+from steps._chain import Chain
+from steps._given import refuse_typos
+from steps._plan import plan
+from storage import models, reuse, runs
 
 # the steps in order, and the numbers of each that its parent shows too
 HOISTED = {
@@ -33,19 +35,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(build_parser(), argv) as args:
         refuse_typos(args)
         models.check_name(args.model_name)
-        parameters = vars(args) | {"preprocess_run_id": base_run_id(args)}
-        done: dict[str, Run] = {}
+        if args.plan:
+            print("\n".join(plan(args)))
+            return
+        chain = Chain(args)
         for step in HOISTED:
-            if step == "register" and "sha256.test" not in done["preprocess"].data.tags:
+            if step == "register" and "sha256.test" not in chain.done["preprocess"].data.tags:
                 break  # without test months there is nothing to judge a champion by
-            run_id = runs.upstream(step, parameters.get(f"{step}_run_id", ""), parameters)
-            parameters = parameters | {f"{step}_run_id": run_id}
-            done[step] = runs.finished(run_id, step)
-            hoist(step, done[step])
-        hoist_best(done)
-        note = summary(done, args)
-        mlflow.set_tag("mlflow.note.content", note)
-        print(note)
+            hoist(step, chain.take(step))
+        hoist_best(chain.done)
+        print(log_page(chain, args))
+
+
+def log_page(chain: Chain, args: argparse.Namespace) -> str:
+    """Write the run's page and tags: the runs of its steps, and how to repeat it."""
+    run = runs.active()
+    note = summary(chain, run, args)
+    steps = {f"{step}_run_id": done.info.run_id for step, done in chain.done.items()}
+    reused = ",".join(step for step, decision in chain.decisions.items() if decision.run)
+    mlflow.set_tags(
+        {
+            **steps,
+            "reused": reused,
+            "rerun": _ticket.command(run, args),
+            "mlflow.note.content": note,
+        }
+    )
+    return note
 
 
 def hoist(step: str, run: Run) -> None:
@@ -67,9 +83,9 @@ def hoist_best(done: dict[str, Run]) -> None:
     mlflow.set_tag("model", best.data.tags["model"])
 
 
-def summary(done: dict[str, Run], args: argparse.Namespace) -> str:
+def summary(chain: Chain, run: Run, args: argparse.Namespace) -> str:
     """Write the page of the pipeline's run: what won, the leaderboard, what to do next."""
-    tags = done["preprocess"].data.tags
+    done, tags = chain.done, chain.done["preprocess"].data.tags
     lines = [
         f"Trained on {tags['months.train']}, chosen on {tags['months.valid']}.",
         "",
@@ -77,9 +93,8 @@ def summary(done: dict[str, Run], args: argparse.Namespace) -> str:
         "",
         *verdict(done, args),
         "",
-        "Run it again:",
-        "",
-        f"    {checkout.run_command('main', vars(args))}",
+        *reused(chain),
+        *_ticket.lines(run, args),
     ]
     return "\n".join(lines)
 
@@ -117,6 +132,18 @@ def verdict(done: dict[str, Run], args: argparse.Namespace) -> list[str]:
         "",
         f"    mlflow models serve -m models:/{shlex.quote(name)}@champion --env-manager uv",
     ]
+
+
+def reused(chain: Chain) -> list[str]:
+    """Link the runs that this pipeline did not make itself."""
+    links = [
+        f"- {step}: {decision.why.partition(' ')[0]} "
+        f"[{reuse.short(run)}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}) "
+        f"{decision.why.partition('… ')[2]}"
+        for step, decision in chain.decisions.items()
+        if (run := decision.run)
+    ]
+    return [*links, ""] if links else []
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ import mlflow
 import pyarrow.parquet as pq
 
 from steps import entry_parser, step_run
-from steps._months import find, split_months
-from storage import runs
+from steps._chain import preprocess_key
+from steps._months import find
+from storage import reuse, runs
 from storage.files import read_batches, read_schema
 from storage.months import MonthFile
+from storage.splits import Content, split_months
 from taxi import TripError, schema
 from taxi.cleaning import Cleaned, clean
 from taxi.profile import Profile, draw
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             path = Path(work_dir, f"{split}.parquet")
             reports += write_split(split, files, path, taxi=args.taxi, profile=profiles[split])
         log(args.taxi, profiles, reports, Path(work_dir))
+        contents = [Content(split, file.month, file.identity) for split, file, *_ in reports]
+        reuse.tag(preprocess_key(vars(args), contents))
 
 
 def write_split(

@@ -11,7 +11,8 @@ from mlflow.entities import Run
 
 from steps import entry_parser, step_run
 from steps._candidates import load_trips, log_inputs
-from steps._given import base_run_id, refuse_typos
+from steps._chain import Chain
+from steps._given import refuse_typos
 from storage import StorageError, models, runs
 from taxi import evaluation
 from taxi.model import write_frame
@@ -63,14 +64,12 @@ def gather(args: argparse.Namespace) -> tuple[Run, Run, Run]:
     Raises:
         StorageError: a run cannot be used, or there are no test trips to judge by.
     """
-    base = runs.finished(runs.upstream("preprocess", base_run_id(args), vars(args)), "preprocess")
+    chain = Chain(args)
+    base = chain.take("preprocess")
     if "sha256.test" not in base.data.tags:
         raise StorageError(NO_TEST)
-    parameters = vars(args) | {"preprocess_run_id": base.info.run_id}
-    baseline, hpo = (
-        runs.finished(runs.upstream(step, parameters[f"{step}_run_id"], parameters), step)
-        for step in ("baseline", "hpo")
-    )
+    baseline, hpo = chain.take("baseline"), chain.take("hpo")
+    chain.tag("register")
     return base, baseline, hpo
 
 

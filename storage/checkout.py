@@ -10,6 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+# who asks, and whether only to look: neither belongs to what is run again
+LEFT_OUT = ("developer", "plan")
 # untracked files that can change a result; anything else untracked might be a secret
 CODE = ("MLproject", "*.py", "python_env.yaml", "requirements.txt")
 
@@ -43,23 +45,42 @@ def user_name(root: Path = ROOT) -> str:
     return _git(root, "config", "user.name").strip()
 
 
-def run_command(entry_point: str, values: Mapping[str, Any]) -> str:
-    """Write the command that runs an entry point of this very code, quoted for a shell.
+def run_command(entry_point: str, values: Mapping[str, Any], code: Checkout | None = None) -> str:
+    """Write the command that runs an entry point again, quoted for a shell.
 
     Args:
         entry_point: of MLproject.
-        values: its parameters; those at their default are left out.
+        values: its parameters, all of which are written but for LEFT_OUT; runs to build on only
+            where they were given, for they are of one store.
+        code: what ran; without it what is here now.
     """
-    code = read()
+    code = code or read()
     words = ["mlflow", "run", code.repository or ".", "--env-manager", "uv"]
     if entry_point != "main":
         words += ["-e", entry_point]
     if code.repository and code.commit:
         words += ["-v", code.commit]
-    for name, default in parameters(entry_point).items():
-        if str(values[name]) != default:
-            words += ["-P", f"{name}={values[name]}"]
+    for name, value in values.items():
+        text = portable(value) if name == "source" else as_text(value)
+        if name not in LEFT_OUT and (text or not name.endswith("_run_id")):
+            words += ["-P", f"{name}={text}"]
     return shlex.join(words)
+
+
+def as_text(value: Any) -> str:
+    """Write a parameter as it is typed after -P name=."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def portable(source: str, root: Path = ROOT) -> str:
+    """Name a source so that it means the same from any folder, without credentials."""
+    if "://" in source:
+        return without_credentials(source)
+    folder = Path(source).expanduser().resolve()
+    is_outside = folder.is_dir() and not folder.is_relative_to(root)
+    return str(folder) if is_outside else source
 
 
 def without_credentials(uri: str) -> str:

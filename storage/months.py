@@ -28,6 +28,7 @@ TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
 SUFFIXES = (".parquet", ".csv", ".csv.gz")  # in the order they are tried
 DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
 TIMEOUT_S = 30.0  # a server silent for longer has failed
+LOOK_TIMEOUT_S = 5.0  # a plan would rather not know a size than wait
 RETRIES = 3  # after the first attempt; pooch waits 1, 2, 3 s between them
 
 Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
@@ -41,6 +42,11 @@ class MonthFile(NamedTuple):
     path: Path  # the bytes on this machine
     sha256: str  # of those bytes
     n_bytes: int
+
+    @property
+    def identity(self) -> str:
+        """Say what the month is known by, as identify does."""
+        return self.uri if self.uri.startswith("simulated:") else self.sha256
 
 
 class Wanted(NamedTuple):
@@ -56,6 +62,15 @@ class Wanted(NamedTuple):
     def names(self) -> list[str]:
         """List the file names that this month may have, best first."""
         return [f"{self.taxi}_tripdata_{self.month}{suffix}" for suffix in SUFFIXES]
+
+
+class Whereabouts(NamedTuple):
+    """Where a month is, before anybody fetches it."""
+
+    month: str
+    uri: str  # without credentials
+    must_come: bool  # it is not on this machine yet
+    n_bytes: int | None  # None where it is not a file yet, or nobody says
 
 
 class _RefusedError(Exception):
@@ -96,10 +111,8 @@ def find(source: str, *, taxi: str, month: str, work_dir: Path, simulate: Simula
     Raises:
         StorageError: there is no such source or month, or it cannot be read or cached.
     """
-    begins = re.match(r"[a-z][a-z0-9+.-]*:(//)?", source, re.IGNORECASE)
-    fetch = SOURCES.get(begins[0].lower() if begins else source, _from_folder)
     try:
-        uri, path = fetch(Wanted(source, taxi, month, work_dir, simulate))
+        uri, path = _fetcher(source)(Wanted(source, taxi, month, work_dir, simulate))
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return MonthFile(month, uri, path, sha256, path.stat().st_size)
@@ -107,6 +120,39 @@ def find(source: str, *, taxi: str, month: str, work_dir: Path, simulate: Simula
         raise StorageError(
             f"Cannot read or keep {month} from {public_uri(source)}: {_reason(error)}. Check your "
             f"access, and that the cache {cache_dir()} can be written, or set TAXI_CACHE."
+        ) from error
+
+
+def identify(source: str, *, taxi: str, month: str) -> str:
+    """Say what a month is known by: the sha256 of its bytes, or what it would be simulated from.
+
+    Raises:
+        StorageError: as of find, which brings the month here unless it is simulated.
+    """
+    if _fetcher(source) is _from_simulation:
+        return _simulated(*_simulation(source))
+    return find(source, taxi=taxi, month=month, work_dir=Path(), simulate=_no_simulation).sha256
+
+
+def look(source: str, *, taxi: str, month: str) -> Whereabouts:
+    """Find out where a month is; fetches and writes nothing.
+
+    Raises:
+        StorageError: there is no such source or month.
+    """
+    fetch, wanted = _fetcher(source), Wanted(source, taxi, month, Path(), _no_simulation)
+    if fetch is _from_simulation:
+        return Whereabouts(month, _simulated(*_simulation(source)), False, None)
+    try:
+        if fetch is _from_folder:
+            uri, path = fetch(wanted)
+            return Whereabouts(month, uri, False, path.stat().st_size)
+        if fetch is _from_store:
+            return _look_into_store(wanted)
+        return _look_at_server(wanted._replace(source=TLC_URL) if fetch is _from_tlc else wanted)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot look for {month} in {public_uri(source)}: {_reason(error)}. Check your access."
         ) from error
 
 
@@ -141,6 +187,11 @@ def _expand(part: str, text: str) -> Iterator[str]:
 # --- sources: each gives (uri, path) of the month that is wanted
 
 
+def _fetcher(source: str) -> Callable[[Wanted], tuple[str, Path]]:
+    begins = re.match(r"[a-z][a-z0-9+.-]*:(//)?", source, re.IGNORECASE)
+    return SOURCES.get(begins[0].lower() if begins else source, _from_folder)
+
+
 def _from_folder(wanted: Wanted) -> tuple[str, Path]:
     text = wanted.source
     if text.lower().startswith("file://"):
@@ -160,14 +211,27 @@ def _from_folder(wanted: Wanted) -> tuple[str, Path]:
     raise _no_month(wanted, str(folder), wanted.names, f"Months there: {shown or 'none'}. ")
 
 
-def _from_simulation(wanted: Wanted) -> tuple[str, Path]:
-    match = re.fullmatch(r"simulated(?::0*([1-9][0-9]*)(?::([0-9]+))?)?", wanted.source)
+def _simulation(source: str) -> tuple[int, int]:
+    """Read how many trips to simulate, and the seed."""
+    match = re.fullmatch(r"simulated(?::0*([1-9][0-9]*)(?::([0-9]+))?)?", source)
     if not match:
         raise StorageError(
-            f"Cannot simulate {wanted.source!r}. Type simulated, simulated:<n_trips> or "
+            f"Cannot simulate {source!r}. Type simulated, simulated:<n_trips> or "
             "simulated:<n_trips>:<seed>, with n_trips a whole number above 0."
         )
-    n_trips, seed = int(match[1] or DEFAULT_TRIPS), int(match[2] or DEFAULT_SEED)
+    return int(match[1] or DEFAULT_TRIPS), int(match[2] or DEFAULT_SEED)
+
+
+def _simulated(n_trips: int, seed: int) -> str:
+    return f"simulated:{n_trips}:{seed}"
+
+
+def _no_simulation(month: str, n_trips: int, seed: int) -> Iterator[pa.RecordBatch]:
+    raise StorageError(f"{month} is not simulated.")
+
+
+def _from_simulation(wanted: Wanted) -> tuple[str, Path]:
+    n_trips, seed = _simulation(wanted.source)
     wanted.work_dir.mkdir(parents=True, exist_ok=True)
     path = wanted.work_dir / wanted.names[0]
     batches = iter(wanted.simulate(wanted.month, n_trips, seed))
@@ -176,7 +240,7 @@ def _from_simulation(wanted: Wanted) -> tuple[str, Path]:
         writer.write_batch(first)
         for batch in batches:
             writer.write_batch(batch)
-    return f"simulated:{n_trips}:{seed}", path
+    return _simulated(n_trips, seed), path
 
 
 def _from_tlc(wanted: Wanted) -> tuple[str, Path]:
@@ -210,6 +274,51 @@ def _from_store(wanted: Wanted) -> tuple[str, Path]:
     raise _no_month(wanted, base, wanted.names)
 
 
+def _look_at_server(wanted: Wanted) -> Whereabouts:
+    folder, base = _shelf(wanted.source), public_uri(wanted.source)
+    for name in wanted.names:
+        if _is_cached(folder / name):
+            size = (folder / name).stat().st_size
+            return Whereabouts(wanted.month, f"{base}/{name}", False, size)
+    for name in wanted.names:
+        try:
+            n_bytes = _ask_size(_address(wanted.source, name))
+        except _RefusedError:
+            continue
+        except requests.RequestException:
+            n_bytes, name = None, wanted.names[0]
+        return Whereabouts(wanted.month, f"{base}/{name}", True, n_bytes)
+    raise _no_month(wanted, base, wanted.names, "The TLC publishes a month about two months late. ")
+
+
+def _ask_size(url: str) -> int | None:
+    """Ask how big a file is, None where the server does not say.
+
+    Raises:
+        _RefusedError: it is not there.
+    """
+    headers = {"Accept-Encoding": "identity"}
+    answer = requests.head(url, timeout=LOOK_TIMEOUT_S, headers=headers, allow_redirects=True)
+    if answer.status_code in (403, 404, 410):  # where nobody may list, what is not there is 403
+        raise _RefusedError(answer.status_code)
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if answer.ok and length.isdecimal() else None
+
+
+def _look_into_store(wanted: Wanted) -> Whereabouts:
+    base = public_uri(wanted.source)
+    fs, root = _open_store(wanted.source)
+    for name in wanted.names:
+        remote = f"{root.rstrip('/')}/{name}"
+        try:
+            version, n_bytes = fs.ukey(remote)[:16], fs.info(remote)["size"]
+        except FileNotFoundError:
+            continue
+        is_here = (_shelf(wanted.source) / version / name).is_file()
+        return Whereabouts(wanted.month, f"{base}/{name}", not is_here, n_bytes)
+    raise _no_month(wanted, base, wanted.names)
+
+
 # a new source is one line: how it begins, or its whole name -> what fetches from it
 SOURCES: dict[str, Callable[[Wanted], tuple[str, Path]]] = {
     "tlc": _from_tlc,
@@ -238,8 +347,7 @@ def _download(source: str, name: str, folder: Path) -> Path:
     import pooch
 
     base = public_uri(source)  # pooch prints it
-    head, mark, query = source.partition("?")
-    get = partial(_get, f"{head.rstrip('/')}/{name}{mark}{query}", name)
+    get = partial(_get, _address(source, name), name)
     shelf = pooch.create(folder, f"{base}/", registry={name: None}, retry_if_failed=RETRIES)
     try:
         return Path(shelf.fetch(name, downloader=get))
@@ -249,6 +357,11 @@ def _download(source: str, name: str, folder: Path) -> Path:
             f"Cannot download {base}/{name} in {1 + RETRIES} attempts: {_reason(error)}. "
             "Try again later, or pass -P source=<folder>."
         ) from None
+
+
+def _address(source: str, name: str) -> str:
+    head, mark, query = source.partition("?")
+    return f"{head.rstrip('/')}/{name}{mark}{query}"
 
 
 def _get(url: str, name: str, _public_url: str, target: str, shelf: object) -> None:

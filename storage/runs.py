@@ -16,15 +16,15 @@ from typing import Any
 
 import mlflow
 import requests
+from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException, MlflowException
 
-from . import StorageError, StoreGoneError, checkout, processes
+from . import StorageError, StoreGoneError, checkout, leftovers, processes, tracking
 
 DEFAULT_EXPERIMENT = "nyc-taxi-experiment"
-SERVER_TIMEOUT_S = 5
 DIGEST_CHARS = 36  # what MLflow's store has room for
 
 
@@ -41,14 +41,19 @@ class StepRun:
 
     def __enter__(self) -> None:
         """Start or adopt the run and tag it with where it comes from."""
-        check_server()
+        tracking.prepare()
         if "MLFLOW_RUN_ID" not in os.environ:
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT))
         run = mlflow.start_run()
         code = checkout.read()
         mlflow.set_tags(self._tags(run, code))
-        if code.diff and "mlflow.parentRunId" not in run.data.tags:
+        if "mlflow.parentRunId" in run.data.tags:
+            return
+        if code.diff:
             mlflow.log_text(code.diff, "uncommitted.diff")
+        if closed := leftovers.close():
+            number = f"{len(closed)} run{'s' if closed[1:] else ''}"
+            print(f"{self.step}: closed {number} that a dead process had left RUNNING")
 
     def __exit__(
         self,
@@ -90,43 +95,32 @@ class StepRun:
         return tags
 
 
-def check_server() -> None:
-    """Ask the tracking server for a sign of life, once, before MLflow's minutes of retries.
-
-    Raises:
-        StorageError: nothing answers at the tracking URI.
-    """
-    uri = mlflow.get_tracking_uri()
-    if not uri.startswith(("http://", "https://")):
+@contextmanager
+def plan_run() -> Iterator[None]:
+    """Open the run that `mlflow run` made for a plan; where it made none, there is none."""
+    if "MLFLOW_RUN_ID" not in os.environ:
+        yield
         return
-    try:
-        requests.get(f"{uri}/health", timeout=SERVER_TIMEOUT_S)
-    except requests.RequestException as error:
-        raise StorageError(
-            f"No MLflow server answers at {checkout.without_credentials(uri)} "
-            f"({type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI."
-        ) from error
+    tracking.prepare()
+    with mlflow.start_run():
+        mlflow.set_tags({"step": "plan", "mlflow.runName": "plan"})
+        yield
+
+
+def experiment_id() -> str:
+    """Find the experiment that runs go to, without making it; empty where there is none yet."""
+    if active := mlflow.active_run():
+        return str(active.info.experiment_id)
+    if not tracking.exists():
+        return ""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+    found = MlflowClient().get_experiment_by_name(name)
+    return str(found.experiment_id) if found else ""
 
 
 def is_gone(error: MlflowException) -> bool:
     """Tell whether a call failed because no server answered, after all of MLflow's retries."""
     return isinstance(error.__context__, requests.RequestException)
-
-
-def upstream(step: str, run_id: str, parameters: Mapping[str, Any]) -> str:
-    """Give the run of a step that this one builds on: the one named, else a new one.
-
-    Args:
-        step: entry point.
-        run_id: a run to take; empty launches one.
-        parameters: of the asking step; those that `step` has too are handed on.
-    Raises:
-        StorageError: the named run cannot be used, or the launched one failed.
-    """
-    if run_id:
-        return str(finished(run_id, step).info.run_id)
-    declared = checkout.parameters(step)
-    return launch(step, {name: parameters[name] for name in declared})
 
 
 def launch(step: str, parameters: Mapping[str, Any]) -> str:
@@ -142,7 +136,7 @@ def launch(step: str, parameters: Mapping[str, Any]) -> str:
         submitted = mlflow.projects.run(
             str(checkout.ROOT),
             entry_point=step,
-            parameters={name: str(value) for name, value in parameters.items()},
+            parameters={name: checkout.as_text(value) for name, value in parameters.items()},
             experiment_id=parent.experiment_id,
             env_manager="local",
             run_name=step,
@@ -229,7 +223,7 @@ def sha256_of(path: Path) -> str:
 @contextmanager
 def child_run(name: str, **tags: str) -> Iterator[mlflow.ActiveRun]:
     """Open a run nested in the active one, with the parent's developer and state of the code."""
-    inherited = inherited_tags(active())
+    inherited = inherited_tags(active()) | processes.tags()
     with mlflow.start_run(run_name=name, nested=True, tags=inherited | tags) as run:
         yield run
 

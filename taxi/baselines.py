@@ -1,17 +1,8 @@
 """The table of baseline estimators: the course's models, and two for scale."""
 
-from collections.abc import Callable
+from importlib import import_module
+from inspect import signature
 from typing import Any, NamedTuple
-
-from sklearn.dummy import DummyRegressor
-from sklearn.ensemble import (
-    ExtraTreesRegressor,
-    GradientBoostingRegressor,
-    HistGradientBoostingRegressor,
-    RandomForestRegressor,
-)
-from sklearn.linear_model import Lasso, LinearRegression
-from sklearn.svm import LinearSVR
 
 from . import TripError
 
@@ -21,32 +12,35 @@ FOREST = {"n_estimators": 100, "min_samples_leaf": 20, "n_jobs": 1}
 
 
 class Baseline(NamedTuple):
-    """An estimator and the features it is fitted on."""
+    """An estimator and the features it is fitted on.
+
+    It is named rather than imported: who only looks up a name need not wait for all of sklearn.
+    """
 
     features: str  # key of features.FEATURE_SETS
-    make: Callable[[int], Any]  # seed -> unfitted estimator
+    estimator: str  # of sklearn: module.Class
+    options: dict[str, Any] = {}  # noqa: RUF012  # nobody writes to it
+
+    def make(self, seed: int) -> Any:
+        """Make the estimator, unfitted; seed goes to those that choose at random."""
+        module, _, name = self.estimator.rpartition(".")
+        kind = getattr(import_module(f"sklearn.{module}"), name)
+        takes_seed = "random_state" in signature(kind).parameters
+        return kind(**self.options, **({"random_state": seed} if takes_seed else {}))
 
 
 BASELINES: dict[str, Baseline] = {
-    "mean": Baseline("compact", lambda seed: DummyRegressor()),
-    "linear_regression": Baseline("course", lambda seed: LinearRegression()),
-    "lasso_0.01": Baseline("course", lambda seed: Lasso(alpha=0.01)),
-    "lasso_0.1": Baseline("course", lambda seed: Lasso(alpha=0.1)),
+    "mean": Baseline("compact", "dummy.DummyRegressor"),
+    "linear_regression": Baseline("course", "linear_model.LinearRegression"),
+    "lasso_0.01": Baseline("course", "linear_model.Lasso", {"alpha": 0.01}),
+    "lasso_0.1": Baseline("course", "linear_model.Lasso", {"alpha": 0.1}),
     # unlike least squares it never learns to distrust the meter: one absurd distance among the
     # validation trips costs it hundreds of minutes
-    "linear_svr": Baseline("course", lambda seed: LinearSVR(random_state=seed)),
-    "random_forest": Baseline(
-        "compact", lambda seed: RandomForestRegressor(**FOREST, random_state=seed)
-    ),
-    "extra_trees": Baseline(
-        "compact", lambda seed: ExtraTreesRegressor(**FOREST, random_state=seed)
-    ),
-    "gradient_boosting": Baseline(
-        "compact", lambda seed: GradientBoostingRegressor(random_state=seed)
-    ),
-    "hist_gradient_boosting": Baseline(
-        "compact", lambda seed: HistGradientBoostingRegressor(random_state=seed)
-    ),
+    "linear_svr": Baseline("course", "svm.LinearSVR"),
+    "random_forest": Baseline("compact", "ensemble.RandomForestRegressor", FOREST),
+    "extra_trees": Baseline("compact", "ensemble.ExtraTreesRegressor", FOREST),
+    "gradient_boosting": Baseline("compact", "ensemble.GradientBoostingRegressor"),
+    "hist_gradient_boosting": Baseline("compact", "ensemble.HistGradientBoostingRegressor"),
 }
 
 

@@ -57,8 +57,9 @@ def store(initialised_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("TAXI_CACHE", str(initialised_store.folder / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield initialised_store
-    signal.signal(signal.SIGTERM, on_sigterm)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     while mlflow.active_run():
         mlflow.end_run("KILLED")

@@ -58,6 +58,8 @@ class Handler(BaseHTTPRequestHandler):
         answer = answers.pop(0) if len(answers) > 1 else answers[0] if answers else status(404)
         answer(self)
 
+    do_HEAD = do_GET  # noqa: N815
+
     def begin(self, code: int, n_bytes: int) -> None:
         self.send_response(code)
         self.send_header("Content-Length", str(n_bytes))
@@ -70,7 +72,8 @@ class Handler(BaseHTTPRequestHandler):
 def ok(body: bytes) -> Answer:
     def answer(handler: Handler) -> None:
         handler.begin(200, len(body))
-        handler.wfile.write(body)
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
 
     return answer
 

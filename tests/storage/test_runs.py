@@ -102,29 +102,6 @@ def test_a_child_run_inherits_who_and_which_code_and_lies_below(store: Store) ->
     assert "step" not in first.data.tags
 
 
-# --- runs to build on
-
-
-def test_a_step_is_handed_the_parameters_it_has_and_no_others(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = {}
-    monkeypatch.setattr(runs, "launch", lambda step, parameters: asked.update({step: parameters}))
-    monkeypatch.setattr("storage.checkout.parameters", lambda step: {"taxi": "green", "seed": "42"})
-    runs.upstream("preprocess", "", {"taxi": "yellow", "seed": 7, "max_evals": 50})
-    assert asked == {"preprocess": {"taxi": "yellow", "seed": 7}}
-
-
-@pytest.mark.parametrize("uri", ["http://ada:hush@127.0.0.1:1", "http://127.0.0.1:1/?token=hush"])
-def test_a_server_that_does_not_answer_is_named_without_credentials(
-    store: Store, monkeypatch: pytest.MonkeyPatch, uri: str
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(StorageError, match=r"answers at http://127\.0\.0\.1:1[/ ]") as got:
-        runs.check_server()
-    assert "hush" not in str(got.value)
-
-
 # --- artifacts
 
 
