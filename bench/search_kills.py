@@ -34,7 +34,8 @@ class Kept(NamedTuple):
 def measure() -> Iterator[Result]:
     """Kill a search on simulated trips again and again, let it end, compare with an unharmed one.
 
-    Every other process is killed once its search runs; the rest at any moment of their start.
+    Three of four processes are killed once they have begun trials; the fourth at any moment of
+    its start.
     """
     chance, n_lost = random.Random(0), 0
     with store() as uri:
