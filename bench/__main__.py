@@ -1,17 +1,18 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory steps serving accuracy ablation]
+python -m bench [cleaning memory steps reuse serving accuracy ablation]
 """
 
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import Result, ablation, accuracy, cleaning, memory, serving, steps
+from bench import Result, ablation, accuracy, cleaning, memory, reuse, serving, steps
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
     "memory": memory.measure,
     "steps": steps.measure,
+    "reuse": reuse.measure,
     "serving": serving.measure,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
