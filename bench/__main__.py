@@ -1,12 +1,12 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory steps reuse serving accuracy ablation]
+python -m bench [cleaning memory steps reuse serving score accuracy ablation]
 """
 
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import Result, ablation, accuracy, cleaning, memory, reuse, serving, steps
+from bench import Result, ablation, accuracy, cleaning, memory, reuse, score, serving, steps
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
@@ -14,6 +14,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "steps": steps.measure,
     "reuse": reuse.measure,
     "serving": serving.measure,
+    "score": score.measure,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
 }

@@ -7,6 +7,7 @@ turns an error the user can mend into one line and exit code 2.
 import argparse
 import io
 import logging
+import math
 import os
 import signal
 import sys
@@ -34,6 +35,23 @@ def whole_number(minimum: int) -> Callable[[str], int]:
                 f"must be a whole number of at least {minimum}, got {text!r}"
             )
         return int(text)
+
+    return parse
+
+
+def number(minimum: float) -> Callable[[str], float]:
+    """Make an argparse type for numbers from `minimum` on."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not minimum <= value < math.inf:
+            raise argparse.ArgumentTypeError(
+                f"must be a number of at least {minimum:g}, got {text!r}"
+            )
+        return value
 
     return parse
 
@@ -79,9 +97,32 @@ PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
         whole_number(0),
         "trials at once; 0 = one per core, GPU or worker's thread, at most 8",
     ),
-    "scheduler": (str, "address of a Dask scheduler that runs the trials; empty = this machine"),
+    "scheduler": (
+        str,
+        "Dask scheduler whose workers run the trials or score the months; empty = here",
+    ),
     "device": (str, "cpu or cuda"),
     "model_name": (str, "registered model"),
+    "max_rmse": (number(0), "largest RMSE on test, in minutes, that a champion may have"),
+    "min_r2": (number(-1), "smallest R2 on test that a champion may have"),
+    "min_improvement": (number(0), "minutes of test RMSE by which the champion must be beaten"),
+    "allow_simulated": (
+        true_or_false,
+        "true lets a model of simulated months replace a champion of real ones",
+    ),
+    "allow_dirty": (
+        true_or_false,
+        "true lets a model of uncommitted code replace a champion of committed code",
+    ),
+    "months": (str, "months to score: YYYY-MM, a list a,b or a range a..b"),
+    "model_uri": (str, "model to score with: models:/name@alias, models:/name/version or another"),
+    "output": (str, "folder for the predictions; empty = the artifacts of the run"),
+    "overwrite": (true_or_false, "true replaces predictions that are there"),
+    "fail_on_drift": (true_or_false, "true ends with exit code 3 where a month has drifted"),
+    "max_psi": (number(0), "population stability index above which a feature has drifted"),
+    "max_unseen": (number(0), "share of trips with an unseen zone or pair, above valid's"),
+    "max_rmse_rise": (number(0), "share by which RMSE may be above that on the test months"),
+    "rollback": (true_or_false, "true only puts the champion before this one back"),
     "seed": (whole_number(0), "of every random choice"),
     "reuse": (true_or_false, "take the results of steps that have run already; false runs all"),
     "plan": (true_or_false, "true says what would run, and why, and runs nothing"),

@@ -58,7 +58,8 @@ class Chain:
         declared = set(checkout.parameters(step))
         for name in UPSTREAM[step]:
             declared -= set(checkout.parameters(name))  # it enters as what that step came to
-        parameters = {name: self.args[name] for name in sorted(declared)}
+        # what only the step itself knows of, such as register's rollback, keeps its default
+        parameters = {name: self.args[name] for name in sorted(declared) if name in self.args}
         if "parallelism" in parameters:
             parameters["parallelism"] = max(MOST_AT_ONCE, parameters["parallelism"])
         return step_keys.make(step, parameters, self._inputs(step))
@@ -91,7 +92,8 @@ class Chain:
 
     def _launch(self, step: str) -> str:
         given = self.args | {f"{name}_run_id": run.info.run_id for name, run in self.done.items()}
-        return runs.launch(step, {name: given[name] for name in checkout.parameters(step)})
+        declared = checkout.parameters(step)
+        return runs.launch(step, {name: given[name] for name in declared if name in given})
 
 
 def preprocess_key(args: dict[str, Any], contents: list[Content]) -> StepKey:

@@ -1,20 +1,28 @@
-"""Whether the device asked for is there."""
+"""Whether the place asked for is there: a device of this machine, or a Dask cluster."""
 
 import json
 
 from taxi import TripError
 
 DEVICES = ("cpu", "cuda")
+# a worker with another version of these might train another booster
+SAME_EVERYWHERE = ("xgboost", "numpy", "scipy")
 
 
-def check_device(device: str) -> None:
-    """Refuse a device that is none, or a GPU that xgboost cannot find.
+def check_device(device: str, scheduler: str) -> None:
+    """Refuse a device that is none, a GPU that is not there, or a cluster that cannot be used.
 
     Raises:
-        TripError: what is wrong with it.
+        TripError: there is no such device, or xgboost finds none here.
+        StorageError: nobody answers at the scheduler, or its workers cannot be used.
     """
     if device not in DEVICES:
         raise TripError(f"Unknown device {device!r}. Choose from {list(DEVICES)}.")
+    if scheduler:
+        from storage.cluster import connected  # half a second that only a cluster is worth
+
+        with connected(scheduler, code=[], packages=SAME_EVERYWHERE, on_gpus=device == "cuda"):
+            return
     if device == "cuda":
         _probe_gpu()
 

@@ -16,7 +16,7 @@ def refuse_typos(args: argparse.Namespace) -> None:
     schema.raw_columns(args.taxi)
     baselines.select(args.models)
     spaces.select(args.search_space)
-    check_device(args.device)
+    check_device(args.device, args.scheduler)
     if args.features != checkout.parameters("main")["features"]:
         # the default is known to be there, and looking takes half a second of imports
         from taxi import features

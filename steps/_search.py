@@ -41,7 +41,7 @@ def run_search(space: SearchSpace, place: Workplace, rows: Rows, args: argparse.
     log = TrialRuns(search_key(space, rows, args), {"model": "xgboost"})
     space_key = key_of(space=space.describe(), features=args.features)
     mlflow.set_tags({"search_key": log.search_key, "space_key": space_key})
-    known = log.recorded()
+    known = log.recorded() if args.reuse else {}
     if args.warm_start:
         space = warm(space, log, known, space_key)
 

@@ -4,20 +4,18 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from threading import Event
 from typing import Any, NamedTuple
 
 import taxi
-from steps._device import check_device
+from steps._device import SAME_EVERYWHERE
+from storage import StorageError
 from storage.cluster import connected, once_per_worker
 from taxi.boosting import Job, Outcome, Rows, build_matrices, fit
 from taxi.search import LAG
-
-# a worker with another version of these might train another booster
-SAME_EVERYWHERE = ("xgboost", "numpy", "scipy")
 
 
 class Workplace(NamedTuple):
@@ -33,10 +31,7 @@ def workplace(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
 
     Raises:
         StorageError: nobody answers at the scheduler, or its workers cannot be used.
-        TripError: there is no such device.
     """
-    if not args.scheduler:
-        check_device(args.device)
     with (_on_cluster if args.scheduler else _here)(rows, args) as place:
         yield place
 
@@ -69,9 +64,15 @@ def _on_cluster(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
         code=[taxi, sys.modules[__name__]],
         packages=SAME_EVERYWHERE,
         on_gpus=args.device == "cuda",
-    ) as found:
-        handle = found.scatter(tuple(rows))
-        yield Workplace(partial(found.submit, on_worker, handle, rows.key), found.n_slots)
+    ) as cluster:
+        handle = cluster.scatter(tuple(rows))
+        try:
+            yield Workplace(partial(cluster.submit, on_worker, handle, rows.key), cluster.n_slots)
+        except CancelledError as error:
+            raise StorageError(
+                f"The Dask cluster at {args.scheduler} went away. Finished trials are kept: "
+                f"the same command goes on from there."
+            ) from error
 
 
 def on_worker(rows: tuple[Any, ...], key: str, job: Job) -> Outcome:

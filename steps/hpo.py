@@ -16,13 +16,15 @@ from mlflow.models import infer_signature
 from steps import entry_parser, step_run
 from steps._candidates import N_EXAMPLE_ROWS, load_trips, log_candidate, log_inputs
 from steps._chain import Chain
+from steps._device import check_device
 from steps._search import in_common, run_search
 from steps._workplace import Workplace, workplace
 from storage import models, runs
 from taxi import evaluation, features, spaces
-from taxi.boosting import Job, make_rows
+from taxi.boosting import Job, Rows, make_rows
 from taxi.features import Encoder
 from taxi.model import TripModel
+from taxi.schema import Trips
 from taxi.spaces import SearchSpace
 
 
@@ -36,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(build_parser(), argv) as args:
         space = spaces.select(args.search_space)
         features.check_name(args.features)
+        check_device(args.device, args.scheduler)
         chain = Chain(args)
         preprocess = chain.take("preprocess")
         chain.tag("hpo")
@@ -47,14 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         with workplace(rows, args) as place:
             best = run_search(space, place, rows, args)
             with runs.child_run("refit", model="xgboost", features=args.features):
-                boosters = refit(
-                    space, place, in_common(space, args) | best.point | dict(space.refit)
-                )
-                taxi = preprocess.data.tags["taxi"]
-                scores = log_candidate(TripModel(taxi, encoder, boosters), valid)
-                log_native(boosters[0], encoder, rows.train[:N_EXAMPLE_ROWS])
-                if isinstance(rows.train, np.ndarray):
-                    log_importance(boosters[0], rows.valid, encoder.names)
+                parameters = in_common(space, args) | best.point | dict(space.refit)
+                boosters = refit(space, place, parameters)
+                scores = log_model(boosters, encoder, rows, valid, preprocess.data.tags["taxi"])
         mlflow.log_metrics(scores)
         mlflow.set_tag("model", "xgboost")
         n_trees = sum(booster.num_boosted_rounds() for booster in boosters)
@@ -64,21 +62,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 def refit(space: SearchSpace, place: Workplace, parameters: dict[str, Any]) -> list[xgb.Booster]:
     """Train the winner once more, as slowly and as many times as the space says."""
     mlflow.log_params(parameters)
+    job = Job(parameters | {"nthread": 1}, space.refit_rounds, space.patience, keep=True)
     seeds = [parameters["seed"] + number for number in range(space.n_boosters)]
-    jobs = [
-        Job(
-            parameters | {"nthread": 1, "seed": seed},
-            space.refit_rounds,
-            space.patience,
-            keep=True,
-        )
-        for seed in seeds
-    ]
+    jobs = [job._replace(parameters={**job.parameters, "seed": seed}) for seed in seeds]
     outcomes = [future.result() for future in [place.submit(job) for job in jobs]]
     for number, outcome in enumerate(outcomes):
         mlflow.log_metric("booster_rmse", outcome.rmse, step=number)
         mlflow.log_metric("best_round", outcome.best_round, step=number)
     return [outcome.booster for outcome in outcomes if outcome.booster is not None]
+
+
+def log_model(
+    boosters: list[xgb.Booster], encoder: Encoder, rows: Rows, valid: Trips, taxi: str
+) -> dict[str, float]:
+    """Log the winner as a candidate, part by part too, and what it looks at; gives its scores."""
+    scores = log_candidate(TripModel(taxi, encoder, boosters), valid)
+    log_native(boosters[0], encoder, rows.train[:N_EXAMPLE_ROWS])
+    if isinstance(rows.train, np.ndarray):
+        log_importance(boosters[0], rows.valid, encoder.names)
+    return scores
 
 
 def log_native(booster: xgb.Booster, encoder: Encoder, rows: Any) -> None:

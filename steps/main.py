@@ -16,12 +16,16 @@ from steps._given import refuse_typos
 from steps._plan import plan
 from storage import models, reuse, runs
 
+TEST_SCORES = ("test_rmse", "test_mae", "test_r2")
 # the steps in order, and the numbers of each that its parent shows too
 HOISTED = {
     "preprocess": ("n_trips_train", "n_trips_valid", "n_trips_test"),
     "baseline": ("rmse", "mae", "r2"),
     "hpo": ("rmse", "mae", "r2", "best_rmse"),
-    "register": ("test_rmse", "test_mae", "test_r2"),
+    "register": (
+        *(*TEST_SCORES, "champion_test_rmse"),
+        *("improvement", "improvement_low", "improvement_high"),
+    ),
 }
 
 
@@ -78,7 +82,7 @@ def hoist_best(done: dict[str, Run]) -> None:
     best = min((done["baseline"], done["hpo"]), key=lambda run: run.data.metrics["rmse"])
     scores = {name: best.data.metrics[name] for name in HOISTED["baseline"]}
     if "register" in done:
-        scores |= {name: done["register"].data.metrics[name] for name in HOISTED["register"]}
+        scores |= {name: done["register"].data.metrics[name] for name in TEST_SCORES}
     mlflow.log_metrics(scores)
     mlflow.set_tag("model", best.data.tags["model"])
 
@@ -122,16 +126,20 @@ def verdict(done: dict[str, Run], args: argparse.Namespace) -> list[str]:
     if "register" not in done:
         return ["Nothing was registered: register needs test months (-P test_months=YYYY-MM)."]
     run = done["register"]
-    name, version = run.data.tags["model_name"], run.data.tags["version"]
-    test_months = done["preprocess"].data.tags["months.test"]
-    return [
-        f"**{run.data.tags['model']}** is `{name}` version {version}, alias `champion`: RMSE "
-        f"{run.data.metrics['test_rmse']:.3f} min on {test_months}.",
-        "",
-        "Serve it:",
-        "",
-        f"    mlflow models serve -m models:/{shlex.quote(name)}@champion --env-manager uv",
-    ]
+    tags = run.data.tags
+    name, model, champion = tags["model_name"], tags["model"], tags["champion_version"]
+    months, rmse = done["preprocess"].data.tags["months.test"], run.data.metrics["test_rmse"]
+    lines = [f"**{model}** is `{name}` version {tags['version']}: RMSE {rmse:.3f} min on {months}."]
+    if champion == tags["version"]:
+        lines += ["", f"It is the champion: {tags['reasons']}."]
+    else:
+        there = f"version {champion} stays" if champion else "there is none"
+        lines += ["", f"It is not the champion, {there}: {tags['reasons']}."]
+    if champion:
+        uri = shlex.quote(f"models:/{name}@champion")
+        lines += ["", "Serve the champion:", ""]
+        lines += [f"    mlflow models serve -m {uri} --env-manager uv"]
+    return lines
 
 
 def reused(chain: Chain) -> list[str]:

@@ -13,6 +13,7 @@ import mlflow
 import pyarrow.parquet as pq
 
 from steps import entry_parser, step_run
+from steps._candidates import PROFILES
 from steps._chain import preprocess_key
 from steps._months import find
 from storage import reuse, runs
@@ -25,6 +26,7 @@ from taxi.profile import Profile, draw
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 COMPRESSION = "zstd"
+SIMULATED = "simulated:"  # how the URI of a simulated month begins
 
 
 class MonthReport(NamedTuple):
@@ -112,7 +114,8 @@ def refuse_empty(file: MonthFile, n_raw: int, n_kept: int, dropped: dict[str, in
 
 def log(taxi: str, profiles: dict[str, Profile], reports: list[MonthReport], folder: Path) -> None:
     """Write the splits, where they came from and what they look like to the run."""
-    mlflow.set_tag("taxi", taxi)
+    made_up = any(report.file.uri.startswith(SIMULATED) for report in reports)
+    mlflow.set_tags({"taxi": taxi, "data": "simulated" if made_up else "real"})
     for report in reports:
         runs.log_dataset(
             name=f"{report.split} {report.file.month}",
@@ -130,6 +133,7 @@ def log(taxi: str, profiles: dict[str, Profile], reports: list[MonthReport], fol
     dropped = {report.file.month: report.dropped for report in reports}
     # test trips are counted, not looked at: register opens them
     seen = {split: profile for split, profile in profiles.items() if split != "test"}
+    mlflow.log_dict({split: profile.state() for split, profile in seen.items()}, PROFILES)
     mlflow.log_figure(draw(seen, dropped), "profile.png")
 
 

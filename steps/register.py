@@ -1,26 +1,46 @@
-"""Open the test months once, for the best candidate, and register it as champion.
+"""Open the test months once, for the best candidate; if it beats the champion, it takes its place.
 
 python -m steps.register --source=simulated --max_evals=10
 """
 
 import argparse
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlflow
 from mlflow.entities import Run
 
 from steps import entry_parser, step_run
-from steps._candidates import load_trips, log_inputs
+from steps._card import description, facts, log_page
 from steps._chain import Chain
 from steps._given import refuse_typos
-from storage import StorageError, models, runs
-from taxi import evaluation
-from taxi.model import write_frame
+from steps._judging import (
+    PROMOTED,
+    UNCHANGED,
+    Judged,
+    Tested,
+    is_dirty,
+    judge,
+    roll_back,
+    test,
+)
+from steps._served import load_served
+from storage import StorageError, checkout, models, runs
+from storage.registry import CHALLENGER, CHAMPION, PROMOTE, Registry, RegistryError
+from taxi.gate import Allowed, Thresholds
 
 NO_TEST = (
     "register needs test months, and there are none. Pass -P test_months=YYYY-MM, or stop before "
     "register with -e hpo."
 )
+
+
+class Upstream(NamedTuple):
+    """The runs whose models compete."""
+
+    preprocess: Run
+    baseline: Run
+    hpo: Run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,37 +49,51 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Gather this pipeline's candidates, choose on valid, score on test, register."""
+    """Gather this pipeline's candidates, choose on valid, judge on test, register."""
     with step_run(build_parser(), argv) as args:
-        refuse_early(args)
-        preprocess, baseline, hpo = gather(args)
-        best = choose([*runs.children(baseline.info.run_id), *runs.children(hpo.info.run_id)])
-        scores = score_on_test(best, preprocess)
-        version, is_new = models.register(
-            best.data.tags["model_uri"],
-            args.model_name,
-            tags=version_tags(best, preprocess, scores),
-            description=describe(best, preprocess, scores),
+        models.check_name(args.model_name)
+        active = runs.active()
+        registry = Registry(
+            args.model_name, run_id=active.info.run_id, developer=active.data.tags["developer"]
         )
-        mlflow.set_tags({"model": name_of(best), "model_name": args.model_name, "version": version})
-        done = "registered as" if is_new else "was already"
-        print(
-            f"{name_of(best)} {done} {args.model_name} version {version}, alias champion: "
-            f"test rmse {scores['rmse']:.4f} min"
+        if args.rollback:
+            print(roll_back(registry))
+            return
+        refuse_early(args, registry)
+        found = gather(args)
+        best = choose(
+            [*runs.children(found.baseline.info.run_id), *runs.children(found.hpo.info.run_id)]
         )
+        tested = test(best, found.preprocess, seed=args.seed)
+        try:
+            with registry.lock():
+                judged = judge(registry, tested, thresholds(args), allowed(args))
+                version = settle(registry, tested, judged, args)
+        except RegistryError as error:
+            raise StorageError(f"{error} {again(args, found)}") from error
+        print(report(registry.name, version, tested, judged))
 
 
-def refuse_early(args: argparse.Namespace) -> None:
-    """Look at everything typed before any upstream step starts."""
+def refuse_early(args: argparse.Namespace, registry: Registry) -> None:
+    """Look at everything typed, and at the champion, before any upstream step starts."""
     refuse_typos(args)
-    models.check_name(args.model_name)
     given = args.preprocess_run_id or args.baseline_run_id or args.hpo_run_id
     if not given and not args.test_months.strip():
         raise StorageError(NO_TEST)
+    champion = registry.champion()
+    if not champion:
+        return
+    try:
+        load_served(f"models:/{args.model_name}/{champion.version}", args.taxi)
+    except StorageError as error:
+        raise StorageError(
+            f"The champion cannot be measured against: {error} Mend it, or put the champion before "
+            f"it back with -e register -P rollback=true."
+        ) from error
 
 
-def gather(args: argparse.Namespace) -> tuple[Run, Run, Run]:
-    """Look up or make the runs whose models compete: preprocess, baseline and hpo.
+def gather(args: argparse.Namespace) -> Upstream:
+    """Look up or make the runs whose models compete.
 
     Raises:
         StorageError: a run cannot be used, or there are no test trips to judge by.
@@ -70,7 +104,7 @@ def gather(args: argparse.Namespace) -> tuple[Run, Run, Run]:
         raise StorageError(NO_TEST)
     baseline, hpo = chain.take("baseline"), chain.take("hpo")
     chain.tag("register")
-    return base, baseline, hpo
+    return Upstream(base, baseline, hpo)
 
 
 def choose(found: list[Run]) -> Run:
@@ -85,54 +119,105 @@ def choose(found: list[Run]) -> Run:
     return min(candidates, key=lambda run: run.data.metrics["rmse"])
 
 
-def score_on_test(best: Run, preprocess: Run) -> dict[str, float]:
-    """Score the candidate on the test months, through the very model that will be served."""
-    trips = load_trips(preprocess, "test")
-    log_inputs(preprocess, {"test": "test"})
-    predicted = models.load(best.data.tags["model_uri"]).predict(
-        write_frame(trips, preprocess.data.tags["taxi"])
+def thresholds(args: argparse.Namespace) -> Thresholds:
+    """Read what the gate asks for."""
+    return Thresholds(args.max_rmse, args.min_r2, args.min_improvement)
+
+
+def allowed(args: argparse.Namespace) -> Allowed:
+    """Read what somebody has said may happen all the same."""
+    return Allowed(simulated=args.allow_simulated, dirty=args.allow_dirty)
+
+
+def settle(registry: Registry, tested: Tested, judged: Judged, args: argparse.Namespace) -> str:
+    """Write the outcome to the registry and to this run; gives the version, holding the lock."""
+    if judged.outcome == UNCHANGED:
+        tag_run(registry.name, judged.known, judged.known, judged)
+        return judged.known
+    version = judged.known or registry.add_version(tested.run.data.tags["model_uri"], tested.digest)
+    tags = about_outcome(judged, args) | about_model(tested)
+    card = facts(tested, judged, args)
+    registry.describe(version, tags, description(card))
+    log_page(card, tested)
+    runs.log_table([check._asdict() for check in judged.decision.checks], "gate.csv")
+    if judged.outcome == PROMOTED:
+        registry.promote(version, action=PROMOTE, why=why(judged))
+        tag_run(registry.name, version, version, judged)
+    else:
+        registry.challenge(version)
+        tag_run(registry.name, version, judged.before, judged)
+    return version
+
+
+def tag_run(name: str, version: str, champion: str, judged: Judged) -> None:
+    """Say on this run what it registered and which version is champion now."""
+    mlflow.set_tags(
+        {
+            "model_name": name,
+            "version": version,
+            "champion_version": champion,
+            "outcome": judged.outcome,
+            "reasons": why(judged),
+        }
     )
-    scores = evaluation.score(trips.trip_minutes, predicted)
-    mlflow.log_metrics({f"test_{name}": value for name, value in scores.items()})
-    mlflow.log_metric("rmse", best.data.metrics["rmse"])
-    return scores
 
 
-def version_tags(best: Run, preprocess: Run, scores: dict[str, float]) -> dict[str, str]:
-    """Give what a reader of the registry needs to find the way back."""
-    tags = preprocess.data.tags
-    found = {key: tags[key] for key in tags if key.startswith(("months.", "sha256."))}
-    found["git_commit"] = tags.get("mlflow.source.git.commit", "")
-    found["git_dirty"] = tags["git_dirty"]
-    found["model"] = name_of(best)
-    found["pipeline_run_id"] = runs.active().data.tags.get("mlflow.parentRunId", "")
-    found["rmse_valid"] = f"{best.data.metrics['rmse']:.6f}"
-    found["rmse_test"] = f"{scores['rmse']:.6f}"
+def about_outcome(judged: Judged, args: argparse.Namespace) -> dict[str, str]:
+    """Give the tags of a version that say what the gate found."""
+    said = [name for name in ("allow_simulated", "allow_dirty") if getattr(args, name)]
+    found = {"outcome": judged.outcome, "measured_against": judged.before, "reasons": why(judged)}
+    if said:
+        found["allowed"] = ",".join(said)
+    if judged.improvement:
+        value, low, high = judged.improvement
+        found |= {"improvement": f"{value:.6f}", "improvement_interval": f"{low:.6f}..{high:.6f}"}
     return found
 
 
-def describe(best: Run, preprocess: Run, scores: dict[str, float]) -> str:
-    """Write the version's description: model, data, commit, metrics."""
-    tags = preprocess.data.tags
-    commit = tags.get("mlflow.source.git.commit", "none")
-    dirty = ", with uncommitted changes" if tags["git_dirty"] == "true" else ""
-    return "\n".join(
-        (
-            f"**{name_of(best)}** predicts the minutes of a {tags['taxi']} taxi trip.",
-            "",
-            f"- trained on {tags['months.train']}, chosen on {tags['months.valid']}, "
-            f"tested on {tags['months.test']}",
-            f"- RMSE {best.data.metrics['rmse']:.3f} min on valid, {scores['rmse']:.3f} on test; "
-            f"MAE {scores['mae']:.3f}, R2 {scores['r2']:.3f} on test",
-            "- `trip_distance` is the planned distance: the meter's is known only after the trip",
-            f"- commit {commit}{dirty}",
-        )
+def about_model(tested: Tested) -> dict[str, str]:
+    """Give the tags of a version by which a reader finds the way back."""
+    tags = tested.preprocess.data.tags
+    found = {key: tags[key] for key in tags if key.startswith(("months.", "sha256."))}
+    return found | {
+        "taxi": tested.taxi,
+        "data": tags.get("data", "real"),
+        "git_commit": tags.get("mlflow.source.git.commit", ""),
+        "git_dirty": str(is_dirty(tested)).lower(),
+        "model": name_of(tested),
+        "pipeline_run_id": runs.active().data.tags.get("mlflow.parentRunId", ""),
+        "rmse_valid": f"{tested.run.data.metrics['rmse']:.6f}",
+        "rmse_test": f"{tested.scores['rmse']:.6f}",
+    }
+
+
+def why(judged: Judged) -> str:
+    """Give the reasons in one line."""
+    return "; ".join(judged.decision.reasons)
+
+
+def report(name: str, version: str, tested: Tested, judged: Judged) -> str:
+    """Say in one line what was done."""
+    model, rmse = name_of(tested), f"test rmse {tested.scores['rmse']:.4f} min"
+    if judged.outcome == UNCHANGED:
+        return f"{model} was already {name} version {version}, alias {CHAMPION}: {rmse}"
+    if judged.outcome == PROMOTED:
+        over = f", in place of version {judged.before}" if judged.before else ""
+        return f"{model} registered as {name} version {version}, alias {CHAMPION}{over}: {rmse}"
+    return (
+        f"{model} registered as {name} version {version}, alias {CHALLENGER}: {rmse}; champion is "
+        f"{f'version {judged.before}' if judged.before else 'none'}: {why(judged)}"
     )
 
 
-def name_of(candidate: Run) -> str:
-    """Name the kind of model a candidate run fitted."""
-    return str(candidate.data.tags["model"])
+def again(args: argparse.Namespace, found: Upstream) -> str:
+    """Give the command that judges the very same candidates again."""
+    given = {f"{step}_run_id": run.info.run_id for step, run in found._asdict().items()}
+    return f"That is: {checkout.run_command('register', vars(args) | given)}"
+
+
+def name_of(tested: Tested) -> str:
+    """Name the kind of model the candidate is."""
+    return str(tested.run.data.tags["model"])
 
 
 if __name__ == "__main__":

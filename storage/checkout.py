@@ -23,6 +23,13 @@ def parameters(entry_point: str, root: Path = ROOT) -> dict[str, str]:
     return {name: str(parameter["default"]) for name, parameter in declared.items()}
 
 
+def as_text(value: object) -> str:
+    """Write a parameter's value as MLproject and its users do: true, 7, 0.5."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 class Checkout(NamedTuple):
     """Where the code stands; empty texts where the folder is no git checkout."""
 
@@ -65,13 +72,6 @@ def run_command(entry_point: str, values: Mapping[str, Any], code: Checkout | No
         if name not in LEFT_OUT and (text or not name.endswith("_run_id")):
             words += ["-P", f"{name}={text}"]
     return shlex.join(words)
-
-
-def as_text(value: Any) -> str:
-    """Write a parameter as it is typed after -P name=."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def portable(source: str, root: Path = ROOT) -> str:

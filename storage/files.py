@@ -3,7 +3,9 @@
 import csv
 import io
 import re
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -52,6 +54,26 @@ def read_batches(
     except (pa.ArrowException, OSError) as error:
         reason = _csv_reason(path, error) if is_csv else one_line(error)
         raise StorageError(f"Cannot read {path}: {reason}. Mend or replace the file.") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give another name to write a file under; it gets its own when the body is through.
+
+    Raises:
+        StorageError: it cannot be written; nothing is left of it.
+    """
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {path}: {one_line(error)}. Check the folder and the space on its disk."
+        ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def check_whole(path: Path, name: str) -> None:

@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 
 MANIFEST = "manifest.json"  # file -> sha256 of every other file in the folder
 CODE = "code"
+PROFILE = "profile.json"  # what the months it was trained on look like
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -30,7 +31,11 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Check every byte of the artifact, then load the model from it."""
-        files = read_verified(Path(context.artifacts["model"]))
+        folder = Path(context.artifacts["model"])
+        files = read_verified(folder)
+        # every other file's hash is in it
+        self.sha256 = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        self.profile = files.get(PROFILE, b"")
         self.model = _import(files).TripModel.from_files(files)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> np.ndarray:

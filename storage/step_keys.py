@@ -17,7 +17,7 @@ from .checkout import ROOT
 
 ENVIRONMENT = ("requirements.txt", "python_env.yaml")  # every package and Python, exact
 # what changes who asks, how fast it goes or where it is looked for, and never a number
-IRRELEVANT = {"developer", "plan", "reuse", "scheduler"}
+IRRELEVANT = {"developer", "plan", "reuse", "rollback", "scheduler"}
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # what enters as an input instead: months by their bytes, runs to build on by theirs
 INPUTS = re.compile(r"source|.*_(months|run_id)")

@@ -43,8 +43,8 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
         TripError: a column is missing or of another type, or a value cannot be read as its type.
     Source: TLC trip-record data dictionary; the 1..60 min bound, both ends in: course notebook.
     """
-    columns = _cast(batch, taxi)
-    start, end = (_microseconds(bound) for bound in month_bounds(month))
+    columns = cast_columns(batch, taxi)
+    start, end = (microseconds(bound) for bound in month_bounds(month))
     pickup, dropoff = (columns[name].cast(pa.int64()) for name in ("pickup_at", "dropoff_at"))
     duration = pc.subtract(dropoff, pickup)
     # each test is false for a row to drop under the reason at the same place in REASONS
@@ -70,9 +70,16 @@ def month_bounds(month: str) -> tuple[datetime, datetime]:
     return start, datetime(start.year + years, months + 1, 1)
 
 
-def _cast(batch: pa.RecordBatch, taxi: str) -> dict[str, pa.Array]:
+def cast_columns(
+    batch: pa.RecordBatch, taxi: str, *, may_miss: frozenset[str] = frozenset()
+) -> dict[str, pa.Array]:
+    """Read raw columns as the types they must have: role -> values, null where there are none.
+
+    Raises:
+        TripError: a column is missing or of another type, or a value cannot be read as its type.
+    """
     columns = {}
-    for name, wanted in match_columns(batch.schema, taxi).items():
+    for name, wanted in match_columns(batch.schema, taxi, may_miss=may_miss).items():
         # nanoseconds may be cut off a time; a zone or a distance must not lose anything
         safe = not pa.types.is_timestamp(wanted.type)
         try:
@@ -97,5 +104,6 @@ def _between(values: pa.Array, low: int, high: int) -> pa.Array:
     return pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
 
 
-def _microseconds(instant: datetime) -> int:
+def microseconds(instant: datetime) -> int:
+    """Count from 1970 on, as timestamps in a file do."""
     return int((instant - datetime(1970, 1, 1)).total_seconds()) * 1_000_000

@@ -1,12 +1,15 @@
 """What a set of trips looks like, counted batch by batch in memory that does not grow."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from .schema import N_ZONES
 
 # what is counted: name -> bin edges; values beyond the ends count in the end bins
 EDGES: Mapping[str, np.ndarray] = {
@@ -15,31 +18,62 @@ EDGES: Mapping[str, np.ndarray] = {
     "hour": np.arange(-0.5, 24.0),
     "weekday": np.arange(-0.5, 7.0),  # 0 = Monday
 }
+ENDS = ("pickup_zone", "dropoff_zone")
 
 
 class Profile:
-    """Histograms of the trips added so far; see EDGES for what is counted."""
+    """Histograms of the trips added so far: what EDGES says, the zones, and their pairs."""
 
     def __init__(self) -> None:
         self.n_trips = 0
         self.counts = {name: np.zeros(len(edges) - 1, int) for name, edges in EDGES.items()}
+        self.counts |= {name: np.zeros(N_ZONES, int) for name in ENDS}
+        self.pairs = np.zeros(N_ZONES * N_ZONES, int)  # pickup zone * N_ZONES + dropoff zone
 
     def add(self, trips: pa.RecordBatch) -> None:
         """Count a batch with the columns of schema.TRIPS."""
         self.n_trips += trips.num_rows
         columns = {
-            "trip_minutes": trips.column("trip_minutes"),
+            "trip_minutes": pc.drop_null(trips.column("trip_minutes")),
             "distance_miles": pc.drop_null(trips.column("distance_miles")),
             "hour": pc.hour(trips.column("pickup_at")),
             "weekday": pc.day_of_week(trips.column("pickup_at")),
         }
         for name, values in columns.items():
             self.counts[name] += np.histogram(np.asarray(values), EDGES[name])[0]
+        pickup, dropoff = (_known_zone(np.asarray(trips.column(name))) for name in ENDS)
+        for name, zones in zip(ENDS, (pickup, dropoff), strict=True):
+            self.counts[name] += np.bincount(zones, minlength=N_ZONES)
+        self.pairs += np.bincount(pickup * N_ZONES + dropoff, minlength=len(self.pairs))
 
     def shares(self, name: str) -> np.ndarray:
         """Share of the counted trips in each bin."""
         counts = self.counts[name]
         return counts / max(counts.sum(), 1)
+
+    def state(self) -> dict[str, Any]:
+        """Give all that was counted as plain JSON values; `restore` undoes it."""
+        pairs = np.flatnonzero(self.pairs)
+        return {
+            "n_trips": self.n_trips,
+            "counts": {name: counts.tolist() for name, counts in self.counts.items()},
+            "pairs": pairs.tolist(),
+            "pair_trips": self.pairs[pairs].tolist(),
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> "Profile":
+        """Rebuild a profile from what its `state` gave."""
+        profile = cls()
+        profile.n_trips = state["n_trips"]
+        profile.counts = {name: np.array(counts) for name, counts in state["counts"].items()}
+        profile.pairs[state["pairs"]] = state["pair_trips"]
+        return profile
+
+
+def _known_zone(zones: np.ndarray) -> np.ndarray:
+    """Count ids that the TLC does not have as zone 0, as the features do."""
+    return np.where((zones > 0) & (zones < N_ZONES), zones, 0).astype(np.int64)
 
 
 def draw(profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[str, int]]) -> Figure:

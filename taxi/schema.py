@@ -12,6 +12,8 @@ from . import TripError
 # the prefix of the two time columns is all that differs between the taxis' files
 PREFIXES: Mapping[str, str] = {"green": "lpep", "yellow": "tpep"}
 
+N_ZONES = 266  # TLC ids are 1..265; 0 stands for an id that the TLC does not have
+
 # the trips that preprocess writes and every model is trained on
 TRIPS = pa.schema(
     [
@@ -51,8 +53,15 @@ def raw_columns(taxi: str) -> tuple[RawColumn, ...]:
     )
 
 
-def match_columns(found: pa.Schema, taxi: str) -> dict[str, RawColumn]:
+def match_columns(
+    found: pa.Schema, taxi: str, *, may_miss: frozenset[str] = frozenset()
+) -> dict[str, RawColumn]:
     """Find each required column in a file, whatever its case or stray spaces.
+
+    Args:
+        found: the file's columns; what is not asked for is ignored.
+        taxi: green or yellow.
+        may_miss: roles that a file may be without.
 
     Returns:
         The file's own column name -> the required column it is, in the file's order.
@@ -63,6 +72,8 @@ def match_columns(found: pa.Schema, taxi: str) -> dict[str, RawColumn]:
     matched = {}
     for column in raw_columns(taxi):
         name = spelled.get(column.name.lower())
+        if name is None and column.role in may_miss:
+            continue
         if name is None:
             raise TripError(
                 f"Column {column.name!r} is missing. Columns seen: {', '.join(found.names)}. "

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from .schema import Trips
+from .schema import N_ZONES, Trips
 
-N_ZONES = 266  # TLC ids are 1..265; row 0 stays empty
 UNKNOWN_ZONES = (264, 265)  # «unknown» and «outside New York»: no place on a map
 MAX_MILES = 60.0  # a longer metered distance is a fault of the meter
 N_FOLDS = 5  # a train row's pair is described by the rows of the other folds

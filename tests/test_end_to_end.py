@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
+
+from tests.servers import free_port, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -54,12 +55,6 @@ def run(command: str, folder: Path, env: dict[str, str]) -> str:
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -219,15 +214,6 @@ def test_the_champion_is_served_as_readme_says(pipeline: Pipeline) -> None:
     finally:
         server.terminate()
         server.wait()
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Ask until the server answers; it is a failure if it ends first."""
-    session = requests.Session()
-    retry = requests.adapters.Retry(total=60, backoff_factor=0.1, backoff_max=1)
-    session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retry))
-    assert session.get(url, timeout=10).status_code == 200
-    assert server.poll() is None
 
 
 def test_a_step_started_alone_makes_what_it_needs(

@@ -1,5 +1,7 @@
 """The fixtures of this folder."""
 
+from tests.steps.lab import lab, pipelines
 from tests.stores import initialised_store, store
+from tests.tracking_server import mlflow_server
 
-__all__ = ["initialised_store", "store"]
+__all__ = ["initialised_store", "lab", "mlflow_server", "pipelines", "store"]

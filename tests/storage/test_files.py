@@ -1,6 +1,8 @@
 """Files of trips, whole and broken."""
 
 import gzip
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import StorageError, files
+from storage.checkout import ROOT
 from tests.storage.samples import CSV, NAME, make_parquet, one_line, read
 
 
@@ -148,3 +151,41 @@ def test_reading_holds_a_small_part_of_a_large_file(tmp_path: Path) -> None:
         peak = max(peak, pa.total_allocated_bytes() - before)
     assert seen == n_rows * n_groups
     assert peak < numbers.nbytes * n_groups / 2
+
+
+# --- writing
+
+NO_SPACE = """
+import resource, signal, sys
+from pathlib import Path
+from storage import StorageError
+from storage.files import whole_file
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with whole_file(Path(sys.argv[1])) as unfinished:
+        unfinished.write_bytes(bytes(5000))
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_file_for_which_there_is_no_space_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("whole")
+    command = [sys.executable, "-c", NO_SPACE, str(tmp_path / "kept")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"Cannot write {tmp_path / 'kept'}: ")
+    assert "space on its disk" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept").read_text() == "whole"
+
+
+def test_a_file_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), files.whole_file(tmp_path / "a") as unfinished:
+        unfinished.write_text("half")
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
+    with files.whole_file(tmp_path / "a") as unfinished:
+        unfinished.write_text("all")
+        assert not (tmp_path / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sklearn.ensemble import RandomForestRegressor
 
@@ -184,7 +183,7 @@ def test_a_model_with_one_changed_byte_is_refused(name: str, place: float, copy:
     content = bytearray(spoilt.read_bytes())
     content[int(place * (len(content) - 1))] ^= 1
     spoilt.write_bytes(content)
-    with pytest.raises(MlflowException, match="Fetch the model again") as refusal:
+    with pytest.raises(StorageError, match="Fetch the model again") as refusal:
         models.load(str(copy))
     assert name == MANIFEST or f"file {name} is not the one" in str(refusal.value)
 
@@ -192,7 +191,7 @@ def test_a_model_with_one_changed_byte_is_refused(name: str, place: float, copy:
 @pytest.mark.parametrize("name", [*BOOSTER_FILES, MANIFEST])
 def test_a_model_that_lacks_a_file_is_refused(name: str, copy: Path) -> None:
     (contents(copy) / name).unlink()
-    with pytest.raises(MlflowException, match="cannot be read") as refusal:
+    with pytest.raises(StorageError, match="cannot be read") as refusal:
         models.load(str(copy))
     assert Path(name).name in str(refusal.value)
 
@@ -209,6 +208,35 @@ def test_nothing_in_an_artifact_is_pickled(name: str, logged: Logged) -> None:
         assert path.name == "MLmodel" or b"cloudpickle" not in content, path
     about = yaml.safe_load((logged.folders[name] / "MLmodel").read_text())
     assert "python_model" not in about["flavors"]["python_function"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["models:/nobody@champion", "models:/nobody/1", "models:/m-0123", "runs:/0/model", "x:/y"],
+)
+def test_a_model_that_is_not_there_is_refused_in_one_line(uri: str) -> None:
+    with pytest.raises(StorageError, match=f"Cannot load model {uri}: ") as refusal:
+        models.load(uri)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_is_known_by_all_its_bytes(logged: Logged, copy: Path) -> None:
+    booster, again, forest = (
+        models.digest(models.load(uri), uri)
+        for uri in (logged.uris["booster"], str(copy), logged.uris["forest"])
+    )
+    assert booster == again != forest
+
+
+def test_a_model_names_the_columns_it_must_be_given(logged: Logged) -> None:
+    found = models.required_columns(models.load(logged.uris["booster"]))
+    assert found == {name for name, must in input_columns("green").items() if must}
+
+
+def test_rows_a_model_refuses_are_told_in_one_line(logged: Logged) -> None:
+    model = models.load(logged.uris["booster"])
+    with pytest.raises(StorageError, match=r"Model x refuses these rows: .*PULocationID"):
+        models.predict(model, frame().drop(columns=START), "x")
 
 
 # --- what MLflow says of it
@@ -253,30 +281,6 @@ def test_what_a_model_needs_is_pinned(logged: Logged) -> None:
 
 
 # --- registering
-
-
-def test_registering_the_same_model_twice_makes_one_version(logged: Logged) -> None:
-    def register(rmse: str) -> tuple[str, bool]:
-        tags = {"rmse": rmse}
-        return models.register(logged.uris["booster"], "once", tags=tags, description=rmse)
-
-    assert register("5.0") == ("1", True)
-    assert register("5.1") == ("1", False)
-    (found,) = MlflowClient().search_model_versions("name = 'once'")
-    assert found.tags["rmse"] == found.description == "5.1"
-
-
-def test_the_version_registered_last_is_the_champion(logged: Logged) -> None:
-    for n, name in enumerate(["booster", "forest"], start=1):
-        version, _ = models.register(logged.uris[name], "taxi", tags={}, description="")
-        assert version == str(n)
-        found = models.load(f"models:/taxi@{models.ALIAS}").predict(frame())
-        assert np.array_equal(found, logged.answers(name))
-
-
-def test_a_name_the_registry_does_not_take_is_refused_in_one_line(logged: Logged) -> None:
-    with pytest.raises(StorageError, match="Cannot register 'a/b:c'"):
-        models.register(logged.uris["booster"], "a/b:c", tags={}, description="")
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a/b", "a:b"])

@@ -1,0 +1,103 @@
+"""Scoring months in bulk: rows per second, peak memory; and the gate's bootstrap."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from bench import DATA, Result
+from bench.serving import as_served, load, timed, train_model
+from steps._scoring import Job, write
+from storage import models
+from taxi import bootstrap, scoring
+
+MONTH, N_ROUNDS = "2023-02", 3
+N_TRIPS, N_ROWS = 1_000_000, 60_000
+
+
+def measure() -> Iterator[Result]:
+    """Score a real month as the step does, and simulated ones in processes of their own."""
+    yield throughput()
+    yield memory()
+    yield resampling()
+
+
+def throughput() -> Result:
+    """Time scoring a real month from file to file and predicting its rows in memory, in turn."""
+    train, valid = load("2023-01"), load(MONTH)
+    served = as_served(train_model(train, valid), valid)
+    source = DATA / f"green_tripdata_{MONTH}.parquet"
+    frame = in_memory(source)
+    bare, whole = [], []
+    with TemporaryDirectory() as folder:
+        job = Job("green", str(DATA), "bench", folder, "", "")
+        for _ in range(N_ROUNDS):
+            bare.append(timed(lambda: models.predict_typed(served, frame, "bench"), 1))
+            whole.append(
+                timed(lambda: write(job, MONTH, source, Path(folder, "out.parquet"), served), 1)
+            )
+    what = "score, rows/s over rows/s of the model's own predict on frames in memory"
+    return Result(what, f"{median(bare) / median(whole):.2f}", "0.7")
+
+
+def in_memory(source: Path) -> pd.DataFrame:
+    """Read a month's judgeable rows as one frame."""
+    (batch,) = pq.read_table(source).combine_chunks().to_batches()
+    return scoring.frame(scoring.prepare(batch, taxi="green", month=MONTH), "green")
+
+
+def memory() -> Result:
+    """Peak resident memory of the step over twelve simulated months, over that of one."""
+    with TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        model = make_model(uri)
+        one, twelve = (peak_mib(uri, model, months) for months in ("2020-01", "2020-01..2020-12"))
+    what = f"score, peak memory of 12 months of {N_TRIPS:,} trips over 1"
+    return Result(what, f"{twelve / one:.2f}x ({twelve:.0f} / {one:.0f} MiB)", "1.2x")
+
+
+def make_model(uri: str) -> str:
+    """Fit a baseline that answers quickly, in a store of its own; gives its URI."""
+    env = os.environ | {"MLFLOW_TRACKING_URI": uri}
+    command = [sys.executable, "-m", "steps.baseline", "--source=simulated:20000"]
+    command += ["--models=hist_gradient_boosting", "--test_months="]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    mlflow.set_tracking_uri(uri)
+    (run,) = mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.candidate = 'true'", output_format="list"
+    )
+    return str(run.data.tags["model_uri"])
+
+
+def peak_mib(uri: str, model: str, months: str) -> float:
+    """Score simulated months and give the process's peak resident memory."""
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "steps.score", f"--source=simulated:{N_TRIPS}"]
+        command += [f"--months={months}", f"--model_uri={model}", f"--output={folder}/out"]
+        with Path(folder, "log").open("w") as log:
+            env = os.environ | {"MLFLOW_TRACKING_URI": uri}
+            process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+            _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise RuntimeError(Path(folder, "log").read_text()[-2000:])
+        return usage.ru_maxrss / 1024
+
+
+def resampling() -> Result:
+    """Time the paired interval of two models on as many trips as a real month has."""
+    rng = np.random.default_rng(42)
+    minutes = rng.uniform(1, 60, N_ROWS)
+    candidate, champion = (minutes + rng.normal(0, 5, N_ROWS) for _ in range(2))
+    start = perf_counter()
+    bootstrap.improvement(minutes, candidate, champion, seed=42)
+    what = f"bootstrap of {N_ROWS:,} rows, {bootstrap.N_RESAMPLES:,} resamples"
+    return Result(what, f"{perf_counter() - start:.1f} s", "5 s")

@@ -1,0 +1,163 @@
+"""The model card: what a model was made from, how good it is, and what it must not be used for.
+
+Source: Mitchell et al., Model Cards for Model Reporting, 2019.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .bootstrap import CONFIDENCE, Interval
+from .evaluation import Group
+from .gate import Check
+
+MAX_NAMED_FEATURES = 60  # a column per pair of zones is no reading matter
+LIMITS = (
+    "Trips of {taxi} taxis in New York between TLC zones; no other city, car or kind of trip.",
+    "Trips of 1 to 60 minutes: what is shorter or longer was left out, so a longer trip is told "
+    "too short, and nobody should be promised an answer above 60.",
+    "`trip_distance` must be the planned distance: it was trained on the meter's, which is known "
+    "only after the trip.",
+    "Zones and pairs that the train months do not have are guessed from their neighbours or not at "
+    "all; the months after {last_month} may differ, which `-e score` measures.",
+    "It gives a mean, no bound: no arrival may be promised by it, no fare set, and no driver or "
+    "rider judged.",
+)
+
+
+class Facts(NamedTuple):
+    """All that a card tells."""
+
+    name: str
+    taxi: str
+    model: str
+    outcome: str
+    months: Mapping[str, Sequence[str]]  # split -> months
+    files: Sequence[Mapping[str, Any]]  # rows of preprocess's months.csv
+    splits_sha256: Mapping[str, str]
+    is_simulated: bool
+    feature_set: str
+    features: Sequence[str]
+    rmse_valid: float
+    scores: Mapping[str, Interval]  # on test
+    checks: Sequence[Check]
+    groups: Sequence[Group]  # errors on test
+    commit: str
+    is_dirty: bool
+    command: str
+
+
+def write(facts: Facts, *, short: bool) -> str:
+    """Write the card as markdown.
+
+    Args:
+        facts: what it tells.
+        short: leave out what repeats: every file and every hour. A registry keeps 5000 characters.
+    """
+    sections = (
+        _head(facts),
+        _scores(facts),
+        _data(facts, short=short),
+        _features(facts),
+        _gate(facts),
+        _groups(facts, short=short),
+        _limits(facts),
+        ["## Run it again", "", f"    {facts.command}"],
+    )
+    return "\n".join("\n".join([*section, ""]) for section in sections)
+
+
+def _head(facts: Facts) -> list[str]:
+    world = "simulated trips: it knows nothing of New York" if facts.is_simulated else "real trips"
+    dirty = ", with uncommitted changes" if facts.is_dirty else ""
+    return [
+        f"# {facts.name}: the minutes of a {facts.taxi} taxi trip",
+        "",
+        f"**{facts.model}**, {facts.outcome}. Trained on {world}, by commit "
+        f"{facts.commit or 'none'}{dirty}.",
+    ]
+
+
+def _scores(facts: Facts) -> list[str]:
+    units = {"rmse": " min", "mae": " min", "r2": ""}
+    rows = [
+        f"| {name.upper()} | {score.value:.3f}{units[name]} | {score.low:.3f} to {score.high:.3f} |"
+        for name, score in facts.scores.items()
+    ]
+    return [
+        "## How good it is",
+        "",
+        f"On the test months {', '.join(facts.months['test'])}, opened once; RMSE on the valid "
+        f"months, by which it was chosen: {facts.rmse_valid:.3f} min.",
+        "",
+        f"| on test | | {CONFIDENCE:.0%} interval |",
+        "|---|---|---|",
+        *rows,
+    ]
+
+
+def _data(facts: Facts, *, short: bool) -> list[str]:
+    rows = [
+        f"| {split} | {', '.join(months)} | {_sum(facts, split, 'n_kept'):,} of "
+        f"{_sum(facts, split, 'n_raw'):,} | {facts.splits_sha256[split][:16]} |"
+        for split, months in facts.months.items()
+    ]
+    lines = ["## Data", "", "| split | months | trips kept | sha256 |", "|---|---|---|---|", *rows]
+    return lines if short else [*lines, "", *_files(facts)]
+
+
+def _files(facts: Facts) -> list[str]:
+    about = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
+    reasons = [name for name in facts.files[0] if name not in about]
+    heads = ["month", "file", "sha256", *(f"dropped: {reason}" for reason in reasons)]
+    rows = [
+        [file["month"], file["uri"], f"`{file['sha256']}`", *(file[reason] for reason in reasons)]
+        for file in facts.files
+    ]
+    return _table(heads, rows)
+
+
+def _sum(facts: Facts, split: str, column: str) -> int:
+    return sum(int(file[column]) for file in facts.files if file["split"] == split)
+
+
+def _features(facts: Facts) -> list[str]:
+    named = ", ".join(f"`{name}`" for name in facts.features[:MAX_NAMED_FEATURES])
+    more = len(facts.features) - MAX_NAMED_FEATURES
+    return [
+        "## Features",
+        "",
+        f"`{facts.feature_set}`, {len(facts.features):,} columns: {named}"
+        + (f" and {more:,} more" if more > 0 else ""),
+    ]
+
+
+def _gate(facts: Facts) -> list[str]:
+    rows = [
+        [check.check, check.found, check.wanted, "yes" if check.passed else "**no**"]
+        for check in facts.checks
+    ]
+    return ["## The gate", "", *_table(["asked", "found", "wanted", "passed"], rows)]
+
+
+def _groups(facts: Facts, *, short: bool) -> list[str]:
+    rows = [
+        [group.kind, group.group, f"{group.n_trips:,}"]
+        + [f"{value:.2f}" for value in (group.rmse, group.mae, group.bias)]
+        for group in facts.groups
+        if not (short and group.kind == "hour")
+    ]
+    heads = ["by", "group", "trips", "RMSE, min", "MAE, min", "bias, min"]
+    return ["## Errors by group, on test", "", *_table(heads, rows)]
+
+
+def _limits(facts: Facts) -> list[str]:
+    last = max(month for split in ("train", "valid") for month in facts.months[split])
+    lines = [f"- {limit.format(taxi=facts.taxi, last_month=last)}" for limit in LIMITS]
+    return ["## What it must not be used for", "", *lines]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    def line(cells: Sequence[Any]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(heads), "|" + "---|" * len(heads), *map(line, rows)]

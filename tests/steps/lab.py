@@ -1,0 +1,115 @@
+"""Pipelines whose search came to a candidate of a known quality, and what is done with them."""
+
+import csv
+import importlib
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from sklearn.tree import DecisionTreeRegressor
+
+from steps._candidates import load_trips, log_candidate, log_inputs
+from storage import runs
+from taxi import features
+from taxi.model import TripModel
+from tests.stores import EXPERIMENT, Store
+
+SIMULATED = "--source=simulated:2000"
+REACHABLE = ("--max_rmse=12", "--min_r2=0")  # for models as small as these
+
+
+class Lab:
+    """Pipelines whose searches came to candidates of a known quality, and their registering."""
+
+    def __init__(self, store: Store, capfd: Any) -> None:
+        self.store, self.capfd = store, capfd
+        self.client = MlflowClient(store.uri)
+        self.experiment = self.client.get_experiment_by_name(EXPERIMENT).experiment_id
+
+    def preprocess(self) -> Run:
+        """Preprocess small months."""
+        return self.run("preprocess", SIMULATED)[0]
+
+    def step(self, step: str, preprocess: Run, depth: int | None, **tags: str) -> str:
+        """Leave a finished run of a step with a tree of so many levels, or with no candidate."""
+        tags = {"step": step, "developer": "Ada", "git_dirty": "false"} | tags
+        with mlflow.start_run(experiment_id=self.experiment, tags=tags) as run:
+            log_inputs(preprocess, {"train": "training"})
+            if depth is not None:
+                train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
+                encoder = features.fit("compact", train)
+                tree = DecisionTreeRegressor(max_depth=depth, random_state=1)
+                tree.fit(np.nan_to_num(encoder.transform_train(train)), train.trip_minutes)
+                with runs.child_run("refit", model="tree", features="compact"):
+                    log_candidate(TripModel("green", encoder, [tree]), valid)
+        return str(run.info.run_id)
+
+    def register(self, name: str, *arguments: str, code: int = 0) -> tuple[Run, str]:
+        """Run register; gives its run and what it said last."""
+        run, lines = self.run("register", f"--model_name={name}", *arguments, code=code)
+        return run, lines[-1]
+
+    def run(self, step: str, *arguments: str, code: int = 0) -> tuple[Run, list[str]]:
+        """Run a step that ends with this code; gives its run and the lines it said."""
+        self.capfd.readouterr()
+        main = importlib.import_module(f"steps.{step}").main
+        if code:
+            with pytest.raises(SystemExit) as left:
+                main(list(arguments))
+            assert left.value.code == code
+        else:
+            main(list(arguments))
+        (run, *_) = self.client.search_runs([self.experiment], f"tags.step = '{step}'")
+        assert run.info.status == ("FAILED" if code == 2 else "FINISHED")
+        out, err = self.capfd.readouterr()
+        return run, (err if code == 2 else out).splitlines()
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Read alias -> version."""
+        found = self.client.get_registered_model(name).aliases
+        return {alias: str(version) for alias, version in found.items()}
+
+    def version(self, name: str, version: str) -> Any:
+        """Read a version."""
+        return self.client.get_model_version(name, version)
+
+    def table(self, run: Run, artifact: str) -> list[dict[str, str]]:
+        """Read a table of a run."""
+        with Path(runs.fetch(run.info.run_id, artifact)).open() as file:
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def lab(store: Store, capfd: pytest.CaptureFixture[str]) -> Lab:
+    return Lab(store, capfd)
+
+
+class Pipelines:
+    """Run ids as parameters, made once for all tests."""
+
+    def __init__(self) -> None:
+        self.preprocess: Run | None = None
+        self.made: dict[Any, str] = {}
+
+    def of(self, lab: Lab, depth: int | None, **tags: str) -> list[str]:
+        """Give the parameters that name a pipeline whose best candidate is such a tree."""
+        self.preprocess = self.preprocess or lab.preprocess()
+        for step, levels in (("baseline", None), ("hpo", depth)):
+            key = (step, levels, *tags.items())
+            if key not in self.made:
+                self.made[key] = lab.step(step, self.preprocess, levels, **tags)
+        hpo = self.made[("hpo", depth, *tags.items())]
+        baseline = self.made[("baseline", None, *tags.items())]
+        return [f"--baseline_run_id={baseline}", f"--hpo_run_id={hpo}", *REACHABLE]
+
+
+@pytest.fixture(scope="session")
+def pipelines() -> Pipelines:
+    return Pipelines()
+
+
+GOOD, BETTER, BAD = 2, 4, 1  # levels of a tree

@@ -1,0 +1,161 @@
+"""A search on a real Dask cluster: a scheduler and two workers in processes of their own."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client
+
+from steps import hpo
+from steps._workplace import workplace
+from storage import StorageError
+from storage.trials import TrialRuns
+from taxi import features
+from taxi.boosting import Job, Outcome, build_matrices, fit, make_rows
+from taxi.spaces import LOSSGUIDE
+from tests.conftest import simulated_trips
+from tests.servers import free_port
+from tests.stores import Store
+
+SLOW = LOSSGUIDE | {"max_leaves": 8, "learning_rate": 0.01, "nthread": 1, "seed": 1}
+
+
+class Dask:
+    """A scheduler and its workers, started in a folder that holds none of this project's code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self.scheduler = self.start("scheduler", "--host", self.address)
+        self.workers = [self.start_worker() for _ in range(2)]
+        self.client = Client(self.address, timeout=60, set_as_default=False)
+        self.client.wait_for_workers(2, timeout=60)
+
+    def start(self, what: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", what, *arguments, "--no-dashboard"],
+            cwd=self.folder,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        # without a nanny, which would start a killed one again
+        return self.start("worker", self.address, "--nthreads", "1", "--no-nanny")
+
+    def close(self) -> None:
+        self.client.close()
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
+    dask = Dask(tmp_path_factory.mktemp("dask"))
+    yield dask
+    dask.close()
+
+
+def arguments(address: str, **given: Any) -> Any:
+    words = [f"--{name}={value}" for name, value in ({"scheduler": address} | given).items()]
+    return hpo.build_parser().parse_args(words)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Any:
+    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
+    return make_rows(features.fit("compact", train), train, valid)
+
+
+def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(
+    dask: Dask, rows: Any
+) -> None:
+    job = Job(SLOW, rounds=20, patience=20, keep=True)
+    pruned = job._replace(limits=np.zeros(20), keep=False)
+    with workplace(rows, arguments(dask.address)) as place:
+        assert place.n_slots == 2
+        found, given_up = (place.submit(each).result(timeout=60) for each in (job, pruned))
+    here = fit(build_matrices(rows), job)
+    assert isinstance(found, Outcome)
+    assert found.booster.save_raw("ubj") == here.booster.save_raw("ubj")
+    assert found.curve == here.curve
+    assert given_up.pruned
+    assert len(given_up.curve) == 1
+
+
+def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
+    dask: Dask, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    said = []
+    for experiment, scheduler in (("here", ""), ("cluster", dask.address)):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
+        step = ["--source=simulated:600", "--features=compact", "--max_evals=16"]
+        hpo.main([*step, f"--scheduler={scheduler}"])
+        said.append(capsys.readouterr().out)
+    assert "search: 16 trials" in said[0]
+    assert said[0] == said[1]
+
+
+def test_a_trial_whose_worker_dies_is_done_by_another(dask: Dask, rows: Any) -> None:
+    job = Job(SLOW, rounds=300, patience=300)
+    with workplace(rows, arguments(dask.address)) as place:
+        futures = [place.submit(job) for _ in range(4)]
+        busy = dask.client.processing()
+        while not all(busy.values()):
+            busy = dask.client.processing()
+        dask.workers[0].send_signal(signal.SIGKILL)
+        outcomes = [future.result(timeout=120) for future in futures]
+    assert [len(outcome.curve) for outcome in outcomes] == [300] * 4
+    assert len({outcome.rmse for outcome in outcomes}) == 1
+    dask.workers[0].wait()
+    dask.workers[0] = dask.start_worker()
+    dask.client.wait_for_workers(2, timeout=60)
+
+
+def test_no_worker_offers_a_gpu(dask: Dask, rows: Any) -> None:
+    refused = pytest.raises(StorageError, match=r"No worker at tcp.* offers a GPU\. .*GPU=1")
+    with refused, workplace(rows, arguments(dask.address, device="cuda")):
+        pytest.fail("it went on")
+
+
+def test_a_scheduler_that_is_not_there_is_told_before_anything_is_made(
+    store: Store, capsys: Any
+) -> None:
+    before = len(store.runs())
+    with pytest.raises(SystemExit) as left:
+        hpo.main([f"--scheduler=tcp://127.0.0.1:{free_port()}", "--source=simulated:600"])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("hpo: No Dask scheduler answers at 'tcp://127.0.0.1:")
+    assert len(store.runs()) == before + 1  # its own run, FAILED; no preprocess was started
+
+
+def test_a_cluster_that_goes_away_ends_the_search_which_goes_on_elsewhere(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cluster gone")
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "2s")
+    dask = Dask(tmp_path)
+    step = ["--source=simulated:600", "--features=compact", "--max_evals=5", "--parallelism=1"]
+    finish = TrialRuns.finish
+
+    def finish_and_kill(self: TrialRuns, number: int, **given: Any) -> str:
+        if number == 2:
+            dask.close()
+        return finish(self, number, **given)
+
+    monkeypatch.setattr(TrialRuns, "finish", finish_and_kill)
+    with pytest.raises(SystemExit) as left:
+        hpo.main([*step, f"--scheduler={dask.address}"])
+    assert left.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"hpo: The Dask cluster at {dask.address} went away; ")
+    assert "3 of 5 trials are kept. Go on from there with: mlflow run " in line
+    monkeypatch.setattr(TrialRuns, "finish", finish)
+    hpo.main(step)
+    assert "search: 5 trials (3 from before), best" in capsys.readouterr().out

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from taxi import bootstrap
+
+
+def make_errors(n: int = 2_000, better_by: float = 0.0) -> tuple[np.ndarray, ...]:
+    """Measured minutes, and two predictions that mostly err together."""
+    rng = np.random.default_rng(1)
+    minutes = rng.uniform(1, 60, n)
+    hard = rng.normal(0, 5, n)
+    candidate = minutes + hard + rng.normal(0, 0.5, n)
+    champion = minutes + (1 + better_by) * hard + rng.normal(0, 0.5, n)
+    return minutes, candidate, champion
+
+
+def drawn_with_replacement(columns: np.ndarray, n_resamples: int) -> np.ndarray:
+    """The plain bootstrap, row by row: what the fast one must agree with."""
+    rng = np.random.default_rng(2)
+    n = len(columns)
+    return np.array([columns[rng.integers(0, n, n)].mean(axis=0) for _ in range(n_resamples)])
+
+
+def test_resampled_means_spread_as_those_of_rows_drawn_with_replacement() -> None:
+    minutes, candidate, champion = make_errors()
+    columns = np.stack([(candidate - minutes) ** 2, (champion - minutes) ** 2], axis=1)
+    fast = bootstrap.resampled_means(columns, seed=3, n_resamples=4_000)
+    plain = drawn_with_replacement(columns, 4_000)
+    assert fast.mean(axis=0) == pytest.approx(plain.mean(axis=0), rel=0.003)
+    assert np.cov(fast.T) == pytest.approx(np.cov(plain.T), rel=0.1)
+
+
+def test_the_counts_are_poisson_with_mean_1() -> None:
+    row_counts = bootstrap._sums(np.eye(16, dtype=np.float32), 20_000, np.random.SeedSequence(4))
+    assert row_counts.mean() == pytest.approx(1, abs=0.01)
+    assert row_counts.var() == pytest.approx(1, abs=0.02)
+    assert (row_counts == 0).mean() == pytest.approx(np.exp(-1), abs=0.005)
+    assert np.corrcoef(row_counts.T)[0, 1] == pytest.approx(0, abs=0.03)
+
+
+def test_the_interval_of_a_difference_is_narrower_than_those_of_its_parts() -> None:
+    minutes, candidate, champion = make_errors(better_by=0.02)
+    found = bootstrap.improvement(minutes, candidate, champion, seed=5)
+    alone = bootstrap.intervals(minutes, candidate, seed=5)["rmse"]
+    assert found.low < found.value < found.high
+    assert found.high - found.low < (alone.high - alone.low) / 3
+
+
+@pytest.mark.parametrize(("better_by", "sign"), [(0.05, 1), (-0.05, -1), (0.0, 0)])
+def test_the_interval_excludes_zero_where_one_model_is_better(better_by: float, sign: int) -> None:
+    found = bootstrap.improvement(*make_errors(better_by=better_by), seed=6)
+    assert (found.low > 0, found.high < 0) == (sign > 0, sign < 0)
+
+
+def test_a_model_is_no_better_than_itself() -> None:
+    minutes, candidate, _ = make_errors()
+    assert bootstrap.improvement(minutes, candidate, candidate, seed=7) == (0.0, 0.0, 0.0)
+
+
+def test_the_scores_are_those_of_the_rows_and_lie_in_their_intervals() -> None:
+    minutes, candidate, _ = make_errors()
+    found = bootstrap.intervals(minutes, candidate, seed=8)
+    error = candidate - minutes
+    assert found["rmse"].value == pytest.approx(np.sqrt(np.mean(error**2)))
+    assert found["mae"].value == pytest.approx(np.abs(error).mean())
+    assert found["r2"].value == pytest.approx(1 - np.mean(error**2) / minutes.var())
+    assert all(score.low < score.value < score.high for score in found.values())
+
+
+def test_the_seed_decides_the_interval() -> None:
+    first, again, other = (bootstrap.improvement(*make_errors(), seed=s) for s in (9, 9, 10))
+    assert first == again != other
+
+
+def test_one_absurd_prediction_does_not_drown_the_others() -> None:
+    minutes, candidate, champion = make_errors(better_by=0.05)
+    champion[0] = 1e6
+    found = bootstrap.improvement(minutes, candidate, champion, seed=11)
+    assert found.low > 0.1

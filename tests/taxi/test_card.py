@@ -1,0 +1,93 @@
+import pytest
+
+from taxi import card
+from taxi.bootstrap import Interval
+from taxi.card import Facts
+from taxi.evaluation import Group
+from taxi.gate import Check
+
+
+def make_facts(**changed: object) -> Facts:
+    """A card's facts; state only what matters."""
+    dropped = {"time missing": 0, "zone missing": 3}
+    about = {"uri": "simulated:1000:42", "sha256": "ab" * 32, "n_bytes": 9, "n_raw": 1000}
+    files = [
+        {"split": split, "month": month, **about, "n_kept": 997, **dropped}
+        for split, month in (("train", "2021-01"), ("valid", "2021-02"), ("test", "2021-03"))
+    ]
+    ordinary: dict[str, object] = {
+        "name": "nyc-taxi-duration",
+        "taxi": "green",
+        "model": "xgboost",
+        "outcome": "promoted",
+        "months": {"train": ["2021-01"], "valid": ["2021-02"], "test": ["2021-03"]},
+        "files": files,
+        "splits_sha256": dict.fromkeys(("train", "valid", "test"), "cd" * 32),
+        "is_simulated": False,
+        "feature_set": "compact",
+        "features": ["hour", "weekday"],
+        "rmse_valid": 5.0,
+        "scores": {"rmse": Interval(5.1, 5.0, 5.2), "r2": Interval(0.8, 0.7, 0.9)},
+        "checks": [Check("test RMSE", "5.100 min", "at most 7", True)],
+        "groups": [
+            Group("hour", "07", 10, 4.0, 3.0, 0.1),
+            Group("distance", "x", 9, 6.0, 5.0, 0.2),
+        ],
+        "commit": "0123abcd",
+        "is_dirty": False,
+        "command": "mlflow run . -e register",
+    }
+    return Facts(**ordinary | changed)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "**xgboost**, promoted. Trained on real trips, by commit 0123abcd.",
+        "| RMSE | 5.100 min | 5.000 to 5.200 |",
+        "| R2 | 0.800 | 0.700 to 0.900 |",
+        "| train | 2021-01 | 997 of 1,000 | cdcdcdcdcdcdcdcd |",
+        "`compact`, 2 columns: `hour`, `weekday`",
+        "| test RMSE | 5.100 min | at most 7 | yes |",
+        "| distance | x | 9 | 6.00 | 5.00 | 0.20 |",
+        "`trip_distance` must be the planned distance",
+        "the months after 2021-02 may differ",
+        "    mlflow run . -e register",
+    ],
+)
+@pytest.mark.parametrize("short", [True, False])
+def test_a_card_tells(told: str, short: bool) -> None:
+    assert told in card.write(make_facts(), short=short)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "| 2021-03 | simulated:1000:42 | `" + "ab" * 32 + "` | 0 | 3 |",
+        "| hour | 07 | 10 | 4.00 | 3.00 | 0.10 |",
+        "dropped: zone missing",
+    ],
+)
+def test_only_the_page_tells_of_every_file_and_every_hour(told: str) -> None:
+    assert told in card.write(make_facts(), short=False)
+    assert told not in card.write(make_facts(), short=True)
+
+
+def test_a_failed_check_stands_out_and_so_do_simulated_months_and_uncommitted_code() -> None:
+    failed = Check("test R2", "0.1", "at least 0.5", False)
+    text = card.write(make_facts(checks=[failed], is_simulated=True, is_dirty=True), short=True)
+    assert "| test R2 | 0.1 | at least 0.5 | **no** |" in text
+    assert "simulated trips: it knows nothing of New York" in text
+    assert "with uncommitted changes" in text
+
+
+def test_a_column_per_pair_of_zones_is_counted_and_not_listed() -> None:
+    text = card.write(make_facts(features=[f"PU_DO={n}" for n in range(9_000)]), short=True)
+    assert "9,000 columns: " in text
+    assert "and 8,940 more" in text
+    assert len(text) < 5000
+
+
+def test_a_bar_in_a_name_breaks_no_table() -> None:
+    text = card.write(make_facts(groups=[Group("a|b", "c", 1, 1.0, 1.0, 0.0)]), short=True)
+    assert "| a\\|b | c |" in text

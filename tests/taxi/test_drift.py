@@ -1,0 +1,138 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from taxi import drift
+from taxi.drift import Reference, Thresholds
+from taxi.profile import Profile
+from taxi.schema import TRIPS, Trips
+from tests.conftest import random_trips, simulated_trips
+
+LOOSE = Thresholds(max_psi=0.25, max_unseen=0.05, max_rmse_rise=0.15)
+
+
+def profile_of(trips: Trips) -> Profile:
+    profile = Profile()
+    columns = {name: getattr(trips, name) for name in TRIPS.names}
+    profile.add(pa.RecordBatch.from_pydict({n: pa.array(v) for n, v in columns.items()}))
+    return profile
+
+
+def make_reference() -> Reference:
+    train, valid = (profile_of(simulated_trips(m)) for m in ("2021-01", "2021-02"))
+    return drift.make_reference(train, valid, simulated_trips("2021-02").trip_minutes, rmse=5.0)
+
+
+def measured(trips: Trips, rmse: float | None = None) -> dict[tuple[str, str], drift.Measure]:
+    predictions = drift.count_predictions(trips.trip_minutes)
+    found = drift.compare(
+        make_reference(),
+        profile_of(trips),
+        predictions,
+        rmse=rmse,
+        rmse_before=5.0,
+        thresholds=LOOSE,
+    )
+    return {(one.measure, one.of): one for one in found}
+
+
+def test_psi_is_what_its_formula_gives() -> None:
+    expected, found = np.array([500, 300, 200]), np.array([200, 300, 500])
+    by_hand = 0.3 * np.log(0.5 / 0.2) + 0.3 * np.log(0.5 / 0.2)
+    assert drift.psi(expected, found) == pytest.approx(by_hand, rel=0.01)
+
+
+def test_psi_of_one_distribution_with_itself_is_zero_whatever_its_size() -> None:
+    counts = np.array([5, 3, 2]) * 1000
+    assert drift.psi(counts, counts * 7) == pytest.approx(0, abs=1e-3)
+
+
+def test_an_empty_bin_is_no_infinity() -> None:
+    assert 1 < drift.psi(np.array([50, 50, 0]), np.array([0, 0, 100])) < 20
+
+
+def test_rare_bins_are_counted_together() -> None:
+    # 900 bins of one trip each, here and there other ones
+    common, rare = [50_000, 50_000], np.zeros(900, int)
+    here, there = rare.copy(), rare.copy()
+    here[:450], there[450:] = 1, 1
+    assert drift.psi(np.append(common, here), np.append(common, there)) < 0.001
+
+
+def test_the_next_month_of_the_same_city_has_not_drifted() -> None:
+    found = measured(simulated_trips("2021-03"), rmse=5.1)
+    assert [one for one in found.values() if one.drifted] == []
+    assert len(found) == len(drift.FEATURES) + 4
+
+
+@pytest.mark.parametrize(
+    ("column", "of"),
+    [("distance_miles", "distance_miles"), ("pickup_zone", "pickup_zone")],
+)
+def test_a_feature_that_has_moved_is_named(column: str, of: str) -> None:
+    trips = simulated_trips("2021-03")
+    values = {name: getattr(trips, name) for name in TRIPS.names}
+    moved = Trips(**values | {column: np.full(len(trips), 5).astype(values[column].dtype)})
+    found = measured(moved)
+    assert found["PSI", of].drifted
+    assert not found["PSI", "hour"].drifted
+
+
+def test_trips_all_at_one_hour_have_moved_in_that_alone() -> None:
+    trips = simulated_trips("2021-03")
+    days = trips.pickup_at.astype("datetime64[D]")
+    values = {name: getattr(trips, name) for name in TRIPS.names}
+    found = measured(
+        Trips(**values | {"pickup_at": (days + np.timedelta64(3, "h")).astype("M8[us]")})
+    )
+    moved = [one.of for one in found.values() if one.drifted]
+    assert moved == ["hour"]
+
+
+def test_trips_between_places_no_train_trip_knows_are_counted() -> None:
+    found = measured(random_trips(3_000, seed=1, n_zones=265))
+    assert found["unseen above valid", "pair of zones"].drifted
+    train = profile_of(simulated_trips("2021-01"))
+    assert drift.unseen(train, train) == (0.0, 0.0)
+
+
+def test_a_zone_that_no_train_trip_has_is_unseen_at_either_end() -> None:
+    train = profile_of(random_trips(500, seed=1, n_zones=40))
+    there, never = random_trips(4, seed=2, n_zones=40), np.array([200, 7, 7, 7], np.int32)
+    values = {name: getattr(there, name) for name in TRIPS.names}
+    for end in ("pickup_zone", "dropoff_zone"):
+        zone, pair = drift.unseen(train, profile_of(Trips(**values | {end: never})))
+        assert zone == 0.25
+        assert pair >= 0.25
+
+
+@pytest.mark.parametrize(("rmse", "drifted"), [(5.0, False), (5.7, False), (5.8, True)])
+def test_an_error_that_has_risen_is_drift(rmse: float, drifted: bool) -> None:
+    assert measured(simulated_trips("2021-03"), rmse)["rise", "RMSE"].drifted == drifted
+
+
+def test_where_no_dropoff_is_known_no_error_is_measured() -> None:
+    assert ("rise", "RMSE") not in measured(simulated_trips("2021-03"))
+
+
+def test_a_reference_comes_back_from_json_as_it_was() -> None:
+    before = make_reference()
+    after = Reference.restore(json.loads(json.dumps(before.state())))
+    assert after.state() == before.state()
+    assert np.array_equal(after.train.pairs, before.train.pairs)
+    assert after.unseen_pairs == before.unseen_pairs > 0
+
+
+def test_the_picture_shows_the_months_beside_the_training_and_every_measure() -> None:
+    trips = simulated_trips("2021-03")
+    month = (profile_of(trips), drift.count_predictions(trips.trip_minutes))
+    found = measured(trips, rmse=9.0)
+    figure = drift.draw(make_reference(), {"2021-03": month}, {"2021-03": list(found.values())})
+    legends = [[t.get_text() for t in axis.get_legend().texts] for axis in figure.axes[:4]]
+    assert legends == [["train", "2021-03"]] * 3 + [["valid", "2021-03"]]
+    points = [
+        line for axis in figure.axes[4:] for line in axis.lines if line.get_label() == "2021-03"
+    ]
+    assert sum(len(line.get_xdata()) for line in points) == len(found)

@@ -1,0 +1,112 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from taxi import TripError, scoring
+from taxi.cleaning import clean
+from taxi.scoring import Errors, Tally
+from taxi.simulation import month_batches
+from tests.conftest import make_raw
+
+MONTH = "2021-01"
+
+
+def prepare(batch: pa.RecordBatch) -> scoring.Prepared:
+    return scoring.prepare(batch, taxi="green", month=MONTH)
+
+
+def test_a_row_without_a_time_or_a_zone_cannot_be_judged_and_any_other_can() -> None:
+    batch = make_raw(
+        n=5,
+        pickup_at=[None, *["2021-01-15 17:45:00"] * 4],
+        pickup_zone=[74, None, 74, 74, 74],
+        dropoff_zone=[75, 75, None, 75, 75],
+        distance_miles=[1.0, 1.0, 1.0, None, 1.0],
+    )
+    assert prepare(batch).judgeable.tolist() == [False, False, False, True, True]
+    assert len(scoring.frame(prepare(batch), "green")) == 2
+
+
+def test_the_usual_rows_are_those_that_cleaning_keeps() -> None:
+    (batch, *_) = month_batches(MONTH, 3_000, 42)
+    kept = clean(batch, taxi="green", month=MONTH).trips
+    prepared = prepare(batch)
+    assert prepared.usual.sum() == kept.num_rows < batch.num_rows
+    minutes = prepared.minutes[prepared.usual]
+    assert np.array_equal(minutes, kept.column("trip_minutes").to_numpy())
+
+
+def test_a_trip_still_to_be_made_is_usual_and_does_not_count() -> None:
+    batch = make_raw(n=2, dropoff_at=["2021-01-15 17:57:00", None])
+    prepared = prepare(batch)
+    assert prepared.usual.all()
+    assert prepared.minutes[0] == 12
+    assert np.isnan(prepared.minutes[1])
+    rows = scoring.output(prepared, np.array([10.0, 11.0]), taxi="green", model="m").to_pydict()
+    assert rows["counts"] == [True, False]
+    assert rows["error"] == [-2.0, None]
+
+
+@pytest.mark.parametrize("column", ["lpep_dropoff_datetime", "trip_distance"])
+def test_a_month_may_lack_what_is_not_known_before_the_trip(column: str) -> None:
+    batch = make_raw(n=2).drop_columns([column])
+    prepared = prepare(batch)
+    assert prepared.judgeable.all()
+    rows = scoring.output(prepared, np.array([1.0, 2.0]), taxi="green", model="m")
+    assert rows.column(column).null_count == 2
+
+
+def test_a_month_that_lacks_a_zone_column_is_refused_by_name() -> None:
+    with pytest.raises(TripError, match="Column 'PULocationID' is missing"):
+        prepare(make_raw().drop_columns(["PULocationID"]))
+
+
+def test_every_row_comes_out_in_its_place_judged_or_not() -> None:
+    batch = make_raw(n=3, pickup_zone=[1, None, 3])
+    predicted = np.array([7.0, np.nan, 9.0])
+    rows = scoring.output(prepare(batch), predicted, taxi="green", model="models:/taxi/2")
+    assert rows.column("PULocationID").to_pylist() == [1, None, 3]
+    assert rows.column("prediction").to_pylist() == [7.0, None, 9.0]
+    assert rows.column("error").to_pylist() == [-5.0, None, -3.0]
+    assert rows.column("model").to_pylist() == ["models:/taxi/2"] * 3
+
+
+def test_the_frame_has_one_type_per_column_so_that_no_value_needs_a_look() -> None:
+    kinds = scoring.frame(prepare(make_raw(distance_miles=[1.0, None, 2.0])), "green").dtypes
+    assert [kind.kind for kind in kinds] == ["M", "i", "i", "f"]
+
+
+def test_batches_add_up_to_what_the_whole_month_comes_to() -> None:
+    (batch, *_) = month_batches(MONTH, 3_000, 42)
+    rng = np.random.default_rng(1)
+    predicted = rng.uniform(1, 60, batch.num_rows)
+    whole, parts = Tally(), Tally()
+    whole.add(prepare(batch), predicted)
+    for start in range(0, 3_000, 700):
+        parts.add(prepare(batch.slice(start, 700)), predicted[start : start + 700])
+    assert parts.total.scores() == pytest.approx(whole.total.scores())
+    assert (parts.n_rows, parts.n_predicted) == (whole.n_rows, whole.n_predicted)
+    assert np.array_equal(parts.predictions, whole.predictions)
+    assert np.array_equal(parts.profile.pairs, whole.profile.pairs)
+    assert [day["n_trips"] for day in parts.daily()] == [day["n_trips"] for day in whole.daily()]
+    assert len(whole.daily()) == 31
+
+
+def test_errors_come_to_scores() -> None:
+    errors = Errors()
+    assert errors.scores() == {}
+    errors.add(np.array([3.0, -1.0]))
+    errors.add(np.array([1.0]))
+    assert errors.scores() == pytest.approx({"rmse": (11 / 3) ** 0.5, "mae": 5 / 3, "bias": 1.0})
+
+
+def test_only_trips_that_count_enter_the_errors() -> None:
+    batch = make_raw(
+        n=3,
+        dropoff_at=["2021-01-15 17:55:00", "2021-01-15 23:00:00", None],  # 10 min, hours, unknown
+    )
+    tally = Tally()
+    tally.add(prepare(batch), np.full(3, 12.0))
+    assert tally.total.n == 1
+    assert tally.daily() == [{"day": "2021-01-15", "n_trips": 1, "rmse": 2, "mae": 2, "bias": 2}]
+    assert tally.profile.n_trips == tally.predictions.sum() == 2

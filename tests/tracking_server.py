@@ -1,0 +1,98 @@
+"""A real MLflow server, and what stands between it and a client and may fall silent."""
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start `mlflow server` on a database of its own; gives its address."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "2"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", server, folder / "log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask until the server answers; it is a failure if it ends first."""
+    session = requests.Session()
+    retry = requests.adapters.Retry(total=240, backoff_factor=0.1, backoff_max=1)
+    session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retry))
+    assert session.get(url, timeout=10).status_code == 200, log.read_text()
+    assert server.poll() is None, log.read_text()
+
+
+class Line:
+    """The line to a server; it is cut at the write after the last one that may get through."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self.uri = ""
+        self.writes_left: int | None = None  # None: as many as come
+        self.is_cut = False
+
+    def lets_through(self, is_write: bool) -> bool:
+        """Say whether this request reaches the server."""
+        if is_write and self.writes_left is not None:
+            self.is_cut |= self.writes_left == 0
+            self.writes_left -= 1
+        return not self.is_cut
+
+    def mend(self) -> None:
+        """Let everything through again."""
+        self.writes_left, self.is_cut = None, False
+
+
+@contextmanager
+def line_to(server: str) -> Iterator[Line]:
+    """Put a line between a client and a server."""
+    line = Line(server)
+
+    class Handler(BaseHTTPRequestHandler):
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if not line.lets_through(self.command != "GET"):
+                self.close_connection = True
+                return
+            headers = {"Content-Type": self.headers.get("Content-Type", "application/json")}
+            url = line.server + self.path
+            answer = requests.request(self.command, url, data=body, headers=headers, timeout=60)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers["Content-Type"])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = forward  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        line.uri = f"http://127.0.0.1:{running.server_port}"
+        try:
+            yield line
+        finally:
+            running.shutdown()
+            thread.join()
