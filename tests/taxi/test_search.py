@@ -320,6 +320,15 @@ def test_a_space_without_pruning_has_no_bar() -> None:
     assert told.bar(30) is None
 
 
+def test_the_best_trials_come_best_first_without_those_that_are_far_behind() -> None:
+    rmse = [5.02, 5.0, 5.1, 5.01, 5.0]
+    trials = [Trial(number, {}, outcome(value)) for number, value in enumerate(rmse)]
+    trials.append(Trial(5, {}, Failure("no trees")))
+    assert [trial.number for trial in search.top(trials, 3)] == [1, 4, 3]
+    # 5.1 is more than half a percent behind
+    assert [trial.number for trial in search.top(trials, 5)] == [1, 4, 3, 0]
+
+
 def test_a_pruned_trial_is_never_the_best() -> None:
     trials = [Trial(0, {}, outcome(5.0)._replace(pruned=True)), Trial(1, {}, outcome(6.0))]
     assert search.best_of(trials).number == 1
@@ -336,12 +345,12 @@ COURSE_BOUNDS = {
     "min_child_weight": (np.exp(-1), np.exp(3)),
 }
 LOSSGUIDE_BOUNDS = {
-    "max_leaves": (16, 256),
-    "min_child_weight": (1, 100),
-    "subsample": (0.5, 1),
-    "colsample_bytree": (0.3, 1),
+    "max_leaves": (32, 192),
+    "min_child_weight": (5, 150),
+    "subsample": (0.6, 1),
+    "colsample_bytree": (0.4, 1),
     "reg_alpha": (1e-3, 10),
-    "reg_lambda": (1e-3, 100),
+    "reg_lambda": (5, 100),
 }
 
 
