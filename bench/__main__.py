@@ -1,6 +1,6 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory steps serving score accuracy ablation search]
+python -m bench [cleaning memory steps reuse serving score accuracy ablation search]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -14,6 +14,7 @@ from bench import (
     accuracy,
     cleaning,
     memory,
+    reuse,
     score,
     search,
     search_kills,
@@ -27,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
     "memory": memory.measure,
     "steps": steps.measure,
+    "reuse": reuse.measure,
     "serving": serving.measure,
     "score": score.measure,
     "accuracy": accuracy.measure,

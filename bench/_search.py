@@ -114,7 +114,8 @@ def refit_rmse(
 ) -> float:
     """Refit a point as the step does, in a run of its own; gives its RMSE on valid."""
     with runs.child_run("refit", model="xgboost"):
-        boosters = hpo.refit(space, place, dict(parameters) | dict(space.refit))
+        outcomes = hpo.refit(space, place, dict(parameters) | dict(space.refit))
+    boosters = [outcome.booster for outcome in outcomes if outcome.booster]
     predicted = np.mean([booster.inplace_predict(rows.valid) for booster in boosters], axis=0)
     return evaluation.score(rows.valid_y, predicted)["rmse"]
 

@@ -8,8 +8,6 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from bench import DATA, Result
 from bench._search import MONTHS, SEED, real_rows, run, run_id, searched, store
 from steps import hpo
@@ -18,7 +16,7 @@ from steps._workplace import n_cores
 from storage import runs
 from storage.trials import TrialRuns
 from taxi import search, spaces
-from taxi.boosting import Outcome
+from taxi.boosting import Bar, Outcome
 
 N_TRIALS = 50
 N_COURSE = 6  # of the course's own trials, from which its 50 are estimated
@@ -104,7 +102,7 @@ def measure_tracking() -> Iterator[Result]:
     )
 
 
-def told_at_once(point: dict[str, Any], limits: np.ndarray | None) -> "Future[Outcome]":
+def told_at_once(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
     """Make up the outcome of a trial."""
     curve = [5 + point["subsample"] / (number + 1) for number in range(N_ROUNDS)]
     future: Future[Outcome] = Future()
