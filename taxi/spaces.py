@@ -24,7 +24,7 @@ class Pruning(NamedTuple):
     """
 
     warmup_rounds: int = 30  # before them a curve does not show where it is heading
-    n_doublings: int = 2  # of the rounds made that a trial may still go on for
+    n_doublings: int = 3  # of the rounds made that a trial may still go on for
 
 
 @dataclass(frozen=True)
