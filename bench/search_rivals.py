@@ -5,6 +5,8 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
+
 from bench import Result
 from bench._search import MONTHS, SEED, real_rows, searched
 from steps._workplace import n_cores
@@ -42,11 +44,13 @@ def measure() -> Iterator[Result]:
 
 def flaml_rmse(flaml: ModuleType, rows: Rows, seconds: float) -> float:
     """Let FLAML choose among all estimators it finds installed, by its RMSE on valid."""
+    # FLAML fills missing values itself, for the estimators that take none, in frames alone
+    train, valid = (pd.DataFrame(matrix).rename(columns=str) for matrix in (rows.train, rows.valid))
     automl = flaml.AutoML()
     automl.fit(
-        rows.train,
+        train,
         rows.train_y,
-        X_val=rows.valid,
+        X_val=valid,
         y_val=rows.valid_y,
         task="regression",
         metric="rmse",
@@ -58,7 +62,7 @@ def flaml_rmse(flaml: ModuleType, rows: Rows, seconds: float) -> float:
         mlflow_logging=False,
         verbose=0,
     )
-    return evaluation.score(rows.valid_y, automl.predict(rows.valid))["rmse"]
+    return evaluation.score(rows.valid_y, automl.predict(valid))["rmse"]
 
 
 def optuna_rmse(optuna: ModuleType, lightgbm: ModuleType, rows: Rows, seconds: float) -> float:

@@ -9,7 +9,7 @@ from hyperopt import Domain, Trials, hp, tpe
 from hyperopt.base import JOB_STATE_DONE, STATUS_OK
 
 from . import TripError
-from .boosting import Bar, Outcome
+from .boosting import Bar, Outcome, heading
 from .spaces import Range, SearchSpace
 
 # Trial n is asked for, and pruned, by what the trials up to n - LAG came to, all of them finished.
@@ -218,10 +218,16 @@ class Sampler:
     def _suggest(self, number: int, outcomes: Mapping[int, Outcome]) -> dict[str, list[float]]:
         trials = Trials()
         for told, outcome in outcomes.items():
-            trials.insert_trial_doc(self._document(trials, told, outcome.rmse))
+            trials.insert_trial_doc(self._document(trials, told, self._loss(outcome)))
         trials.refresh()
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         return dict(tpe.suggest([number], self.domain, trials, seed)[0]["misc"]["vals"])
+
+    def _loss(self, outcome: Outcome) -> float:
+        # a pruned trial's best is that of a few rounds: told so, TPE would look for a quick start
+        if outcome.pruned and self.space.pruning is not None:
+            return heading(outcome.curve, self.space.pruning.n_doublings)
+        return outcome.rmse
 
     def _document(self, trials: Trials, number: int, rmse: float) -> dict[str, Any]:
         values = self.values[number]

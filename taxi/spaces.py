@@ -24,7 +24,7 @@ class Pruning(NamedTuple):
     """
 
     warmup_rounds: int = 30  # before them a curve does not show where it is heading
-    n_doublings: int = 2  # of the rounds made that a trial may still go on for
+    n_doublings: int = 3  # of the rounds made that a trial may still go on for
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
             "min_child_weight": Range(5, 150, is_log=True),
             "subsample": Range(0.6, 1),
             "colsample_bytree": Range(0.4, 1),
-            "reg_alpha": Range(1e-3, 10, is_log=True),
+            "reg_alpha": Range(1e-2, 10, is_log=True),
             # more of it is a slower rate in disguise, which the refit has anyway
             "reg_lambda": Range(5, 100, is_log=True),
         },

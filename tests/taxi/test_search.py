@@ -1,5 +1,6 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event, Lock
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from taxi import TripError, features, search, spaces
 from taxi.boosting import Bar, Job, Outcome, build_matrices, fit, make_rows
 from taxi.search import LAG, Failure, Recorded, Trial
-from taxi.spaces import SEARCH_SPACES, SearchSpace
+from taxi.spaces import SEARCH_SPACES, Pruning, SearchSpace
 from tests.conftest import simulated_trips
 
 Objective = Callable[[Mapping[str, Any]], Outcome]
@@ -329,6 +330,23 @@ def test_the_best_trials_come_best_first_without_those_that_are_far_behind() -> 
     assert [trial.number for trial in search.top(trials, 5)] == [1, 4, 3, 0]
 
 
+def test_a_pruned_trial_is_told_by_what_it_was_heading_for() -> None:
+    space = replace(SEARCH_SPACES["lossguide"], pruning=Pruning(n_doublings=1))
+    falls = Outcome(2.0, 3, [8.0, 8.0, 4.0, 2.0, 2.0], 0.0, pruned=True, booster=None)
+
+    def suggested(outcome: Outcome) -> dict[str, Any]:
+        sampler = search.Sampler(space, seed=1)
+        known: dict[int, Outcome] = {}
+        for number in range(40):
+            point = sampler.ask(number, known)
+            known[number] = outcome if number == 25 else valley(point)
+        return sampler.ask(40, known)
+
+    as_finished = falls._replace(pruned=False)
+    assert suggested(falls) == suggested(as_finished._replace(rmse=1.0))
+    assert suggested(falls) != suggested(as_finished._replace(rmse=1e9))
+
+
 def test_a_pruned_trial_is_never_the_best() -> None:
     trials = [Trial(0, {}, outcome(5.0)._replace(pruned=True)), Trial(1, {}, outcome(6.0))]
     assert search.best_of(trials).number == 1
@@ -349,7 +367,7 @@ LOSSGUIDE_BOUNDS = {
     "min_child_weight": (5, 150),
     "subsample": (0.6, 1),
     "colsample_bytree": (0.4, 1),
-    "reg_alpha": (1e-3, 10),
+    "reg_alpha": (1e-2, 10),
     "reg_lambda": (5, 100),
 }
 
