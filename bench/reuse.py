@@ -1,0 +1,157 @@
+"""What it costs to find out that nothing has to run, and to start a step that has to."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from uuid import uuid4
+
+from bench import Result
+
+ROOT = Path(__file__).parent.parent
+SMALL = ("source=simulated:3000", "models=mean", "max_evals=1")
+N_TIMES = 3  # of each command, in turn
+N_RUNS = 10_000
+EMPTY = "name: empty\nentry_points:\n  main:\n    command: 'true'\n"
+# a step with everything loaded and warm does its own work only; launched, it costs the rest too
+STEP = """
+import sys, time
+import mlflow, steps, steps.preprocess as module
+from contextlib import contextmanager
+from storage import checkout, runs
+parameters = checkout.parameters("preprocess") | {"source": "simulated:3000"}
+opened = steps.step_run
+@contextmanager
+def timed(parser, argv):
+    with opened(parser, argv) as args:
+        start = time.perf_counter()
+        yield args
+        print("own", time.perf_counter() - start)
+module.step_run = timed
+argv = [f"--{name}={value}" for name, value in parameters.items()]
+module.main(argv)
+module.main(argv)
+with runs.StepRun("main", ""):
+    for _ in range(int(sys.argv[1])):
+        start = time.perf_counter()
+        runs.launch("preprocess", parameters)
+        print("launched", time.perf_counter() - start)
+"""
+DECIDE = """
+import sys, time
+import mlflow, steps
+from steps._chain import Chain
+from storage import runs
+args = steps.entry_parser("main", None).parse_args(sys.argv[1:])
+assert runs.experiment_id()
+start = time.perf_counter()
+chain = Chain(args)
+for step in ("preprocess", "baseline", "hpo", "register"):
+    chain.take(step)
+print("decided", time.perf_counter() - start)
+assert all(decision.run for decision in chain.decisions.values())
+"""
+
+
+def measure() -> Iterator[Result]:
+    """Fill a store with one small pipeline, and measure what comes after it."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "empty").mkdir()
+        (folder / "empty" / "MLproject").write_text(EMPTY)
+        env = os.environ | {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+            "MLFLOW_EXPERIMENT_NAME": "bench",
+        }
+        mlflow_run(ROOT, env, *SMALL)
+        yield reused(folder, env)
+        yield fixed(env)
+        fill(folder / "mlflow.db", N_RUNS)
+        arguments = [f"--{value}" for value in SMALL]
+        seconds = median(told("decided", env, DECIDE, *arguments)[0] for _ in range(N_TIMES))
+        what = f"reuse decision for all steps, {N_RUNS:,} runs in the experiment"
+        yield Result(what, f"{seconds:.2f} s", "1 s")
+
+
+def reused(folder: Path, env: dict[str, str]) -> Result:
+    """Hold a pipeline whose steps are all reused against an empty entry point."""
+    empty, whole = [], []
+    for _ in range(N_TIMES):
+        empty.append(timed(folder / "empty", env))
+        whole.append(timed(ROOT, env, *SMALL))
+    ratio = median(whole) / median(empty)
+    what = "`main`, all steps reused, over one `mlflow run` of an empty entry point"
+    return Result(what, f"{ratio:.2f}x ({median(whole):.1f} s / {median(empty):.1f} s)", "2x")
+
+
+def fixed(env: dict[str, str]) -> Result:
+    """Hold what a step costs beside its own work against importing MLflow."""
+    imported = []
+    for _ in range(N_TIMES):
+        start = perf_counter()
+        told("", env, "import mlflow")
+        imported.append(perf_counter() - start)
+    lines = output_of(env, STEP, str(N_TIMES))
+    own = float(next(words[1] for words in reversed(lines) if words[0] == "own"))
+    cost = median(float(words[1]) for words in lines if words[0] == "launched") - own
+    what = "fixed cost of one step over `python -c 'import mlflow'`"
+    ratio = cost / median(imported)
+    return Result(what, f"{ratio:.2f}x ({cost:.1f} s / {median(imported):.1f} s)", "3x")
+
+
+def timed(project: Path, env: dict[str, str], *parameters: str) -> float:
+    """Time one `mlflow run` from outside."""
+    start = perf_counter()
+    mlflow_run(project, env, *parameters)
+    return perf_counter() - start
+
+
+def mlflow_run(project: Path, env: dict[str, str], *parameters: str) -> None:
+    """Run a project in this environment."""
+    words = [word for parameter in parameters for word in ("-P", parameter)]
+    command = ["-m", "mlflow", "run", ".", "--env-manager", "local", *words]
+    done = subprocess.run([sys.executable, *command], cwd=project, env=env, capture_output=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode()[-2000:])
+
+
+def told(word: str, env: dict[str, str], code: str, *arguments: str) -> list[float]:
+    """Run some Python here; the numbers of the lines that begin with a word."""
+    lines = output_of(env, code, *arguments)
+    return [float(words[1]) for words in lines if words and words[0] == word]
+
+
+def output_of(env: dict[str, str], code: str, *arguments: str) -> list[list[str]]:
+    """Run some Python here; the words of its lines."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return [line.split() for line in done.stdout.splitlines() if line]
+
+
+def fill(path: Path, n_runs: int) -> None:
+    """Copy the newest run of hpo, with tags and metrics but other keys, until there are n_runs."""
+    with closing(sqlite3.connect(path)) as store:
+        ((run_id, n_there),) = store.execute(
+            "SELECT run_uuid, (SELECT count(*) FROM runs) FROM tags "
+            "WHERE key = 'step' AND value = 'hpo' LIMIT 1"
+        )
+        ids = [uuid4().hex for _ in range(n_runs - n_there)]
+        for table in ("runs", "tags", "latest_metrics", "params"):
+            rows = store.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", [run_id])
+            names = [column[0] for column in rows.description]
+            place, wanted = names.index("run_uuid"), ",".join("?" * len(names))
+            copies = [[*row[:place], new_id, *row[place + 1 :]] for row in rows for new_id in ids]
+            store.executemany(f"INSERT INTO {table} VALUES ({wanted})", copies)
+        mine = ",".join(f"'{new_id}'" for new_id in ids)
+        store.execute(
+            f"UPDATE tags SET value = run_uuid WHERE key = 'step_key' AND run_uuid IN ({mine})"
+        )
+        store.commit()
