@@ -1,12 +1,28 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory steps reuse serving score accuracy ablation]
+python -m bench [cleaning memory steps reuse serving score accuracy ablation search]
+
+`search` stands for all that begin with it, such as search_cost.
 """
 
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import Result, ablation, accuracy, cleaning, memory, reuse, score, serving, steps
+from bench import (
+    Result,
+    ablation,
+    accuracy,
+    cleaning,
+    memory,
+    reuse,
+    score,
+    search,
+    search_kills,
+    search_rivals,
+    search_workers,
+    serving,
+    steps,
+)
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
@@ -17,12 +33,22 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "score": score.measure,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
+    "search_cost": search.measure_cost,
+    "search_pruning": search.measure_pruning,
+    "search_tracking": search.measure_tracking,
+    "search_threads": search_workers.measure_threads,
+    "search_dask": search_workers.measure_dask,
+    "search_rivals": search_rivals.measure,
+    "search_kills": search_kills.measure,
 }
 
 
 def main() -> None:
     """Print one row per number as it is measured."""
-    names = sys.argv[1:] or list(MEASUREMENTS)
+    asked = sys.argv[1:] or list(MEASUREMENTS)
+    names = [name for name in MEASUREMENTS if {name, name.partition("_")[0]} & set(asked)]
+    if not names:
+        raise SystemExit(f"Nothing to measure in {asked}. Choose from {list(MEASUREMENTS)}.")
     print("| what | measured | must |\n|---|---|---|")
     for name in names:
         for result in MEASUREMENTS[name]():

@@ -22,7 +22,7 @@ from steps._workplace import Workplace, n_parallel
 from storage import StorageError, StoreGoneError, checkout, runs
 from storage.trials import TrialRun, TrialRuns, earlier_points, n_finished
 from taxi import features, search, search_report, spaces
-from taxi.boosting import Job, Outcome, Rows, make_rows
+from taxi.boosting import Bar, Job, Outcome, Rows, make_rows
 from taxi.schema import Trips
 from taxi.search import Failure, Recorded, Trial
 from taxi.spaces import SearchSpace
@@ -45,10 +45,10 @@ def run_search(space: SearchSpace, place: Workplace, rows: Rows, args: argparse.
     if args.warm_start:
         space = warm(space, log, known, space_key)
 
-    def submit(point: dict[str, Any], limits: np.ndarray | None) -> "Future[Outcome]":
+    def submit(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
         # two trials on a thread each do more than one trial on two
         parameters = common | point | {"nthread": 1}
-        return place.submit(Job(parameters, space.rounds, space.patience, limits))
+        return place.submit(Job(parameters, space.rounds, space.patience, bar))
 
     journal = Journal(log, common, args.max_evals if space.ranges else 1)
     with log, journal, kept(journal, args):
@@ -243,6 +243,8 @@ class Journal:
             | {"n_trials_recorded": n_recorded}
         )
         mlflow.set_tags({"best_trial": best.number, "best_point": json.dumps(best.point)})
+        if len(trials) > 1 and (first := trials[0].outcome):
+            mlflow.log_metric("search_gain", first.rmse - self.rmse)
         rows = search_report.table(trials)
         runs.log_table(
             [{**row, "run_id": self.run_ids[row["trial"]]} for row in rows], "trials.csv"

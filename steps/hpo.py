@@ -21,7 +21,7 @@ from steps._search import in_common, run_search
 from steps._workplace import Workplace, workplace
 from storage import models, runs
 from taxi import evaluation, features, spaces
-from taxi.boosting import Job, Rows, make_rows
+from taxi.boosting import Job, Outcome, Rows, make_rows
 from taxi.features import Encoder
 from taxi.model import TripModel
 from taxi.schema import Trips
@@ -51,15 +51,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             best = run_search(space, place, rows, args)
             with runs.child_run("refit", model="xgboost", features=args.features):
                 parameters = in_common(space, args) | best.point | dict(space.refit)
-                boosters = refit(space, place, parameters)
+                outcomes = refit(space, place, parameters)
+                boosters = [outcome.booster for outcome in outcomes if outcome.booster]
                 scores = log_model(boosters, encoder, rows, valid, preprocess.data.tags["taxi"])
         mlflow.log_metrics(scores)
         mlflow.set_tag("model", "xgboost")
+        log_worth([outcome.rmse for outcome in outcomes])
         n_trees = sum(booster.num_boosted_rounds() for booster in boosters)
         print(f"refit: rmse {scores['rmse']:.4f} min, {n_trees} trees in {len(boosters)} boosters")
 
 
-def refit(space: SearchSpace, place: Workplace, parameters: dict[str, Any]) -> list[xgb.Booster]:
+def refit(space: SearchSpace, place: Workplace, parameters: dict[str, Any]) -> list[Outcome]:
     """Train the winner once more, as slowly and as many times as the space says."""
     mlflow.log_params(parameters)
     job = Job(parameters | {"nthread": 1}, space.refit_rounds, space.patience, keep=True)
@@ -69,7 +71,21 @@ def refit(space: SearchSpace, place: Workplace, parameters: dict[str, Any]) -> l
     for number, outcome in enumerate(outcomes):
         mlflow.log_metric("booster_rmse", outcome.rmse, step=number)
         mlflow.log_metric("best_round", outcome.best_round, step=number)
-    return [outcome.booster for outcome in outcomes if outcome.booster is not None]
+    return outcomes
+
+
+def log_worth(rmse: list[float]) -> None:
+    """Show what the search gained over its first point, and over the luck of a seed.
+
+    Args:
+        rmse: of boosters that differ in nothing but their seed, minutes.
+    """
+    gain = runs.active().data.metrics.get("search_gain")
+    if gain is None or len(rmse) < 2:
+        return
+    noise = float(np.std(rmse, ddof=1))
+    mlflow.log_metric("seed_noise", noise)
+    print(f"search: {gain:.4f} min better than its first point; a seed makes {noise:.4f} min")
 
 
 def log_model(

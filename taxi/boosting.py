@@ -1,7 +1,7 @@
 """One trial: train a booster until it stops improving, falls behind or is told to stop."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Event
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from xgboost.callback import TrainingCallback
 
 from .features import Encoder
 from .schema import Trips
+from .spaces import Pruning
 
 
 class Rows(NamedTuple):
@@ -71,20 +72,44 @@ def build_matrices(rows: Rows) -> Matrices:
     return Matrices(train, xgb.DMatrix(rows.valid, rows.valid_y))
 
 
+class Bar(NamedTuple):
+    """What a trial must be heading for, or it is pruned."""
+
+    rmse: float
+    rule: Pruning
+
+    def is_missed(self, curve: Sequence[float]) -> bool:
+        """Tell whether a trial with this curve so far is to be given up."""
+        if len(curve) < self.rule.warmup_rounds:
+            return False
+        return heading(curve, self.rule.n_doublings) > self.rmse
+
+
+def heading(curve: Sequence[float], n_doublings: int) -> float:
+    """Say what a falling curve comes to when its rounds have doubled so many times.
+
+    What the last doubling gained, each one to come gains again, shrunk every time as it shrank
+    the last time.
+    """
+    best = np.minimum.accumulate(curve)
+    quarter, half, now = best[len(best) // 4], best[len(best) // 2], best[-1]
+    shrinks = min((half - now) / (quarter - half), 1.0) if quarter > half else 1.0
+    to_come = sum(shrinks**doubling for doubling in range(1, n_doublings + 1))
+    return float(now - (half - now) * to_come)
+
+
 class _Watch(TrainingCallback):  # type: ignore[misc]
     """Ends training that is not worth going on with."""
 
-    def __init__(self, limits: np.ndarray | None, stop: Event | None) -> None:
+    def __init__(self, bar: Bar | None, stop: Event | None) -> None:
         super().__init__()
-        self.limits = np.empty(0) if limits is None else limits
+        self.bar = bar
         self.stop = stop
-        self.best = np.inf
         self.pruned = False
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
         """Tell whether to end training after this round."""
-        self.best = min(self.best, evals_log["valid"]["rmse"][-1])
-        self.pruned = epoch < len(self.limits) and self.best > self.limits[epoch]
+        self.pruned = self.bar is not None and self.bar.is_missed(evals_log["valid"]["rmse"])
         return self.pruned or (self.stop is not None and self.stop.is_set())
 
 
@@ -94,16 +119,14 @@ class Job(NamedTuple):
     parameters: Mapping[str, Any]  # xgboost's
     rounds: int  # at most so many trees
     patience: int  # rounds without a better RMSE that end it
-    limits: np.ndarray | None = (
-        None  # [r] best RMSE so far, round by round, above which it is pruned
-    )
+    bar: Bar | None = None  # what it must be heading for
     keep: bool = False  # give the booster back too
 
 
 def fit(matrices: Matrices, job: Job, stop: Event | None = None) -> Outcome:
     """Train until valid RMSE no longer improves, falls behind, or `stop` is set from outside."""
     curves: dict[str, dict[str, list[float]]] = {}
-    watch = _Watch(job.limits, stop)
+    watch = _Watch(job.bar, stop)
     start = perf_counter()
     booster = xgb.train(
         dict(job.parameters),

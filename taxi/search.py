@@ -9,8 +9,8 @@ from hyperopt import Domain, Trials, hp, tpe
 from hyperopt.base import JOB_STATE_DONE, STATUS_OK
 
 from . import TripError
-from .boosting import Outcome
-from .spaces import Pruning, Range, SearchSpace
+from .boosting import Bar, Outcome
+from .spaces import Range, SearchSpace
 
 # Trial n is asked for, and pruned, by what the trials up to n - LAG came to, all of them finished.
 # So it depends on no race: up to LAG trials at once give the same search as one at a time, to the
@@ -51,7 +51,7 @@ class Recorded(NamedTuple):
         return all(self.params.get(name) == str(value) for name, value in point.items())
 
 
-Submit = Callable[[dict[str, Any], np.ndarray | None], "Future[Outcome]"]
+Submit = Callable[[dict[str, Any], Bar | None], "Future[Outcome]"]
 
 
 def search(
@@ -68,7 +68,7 @@ def search(
 
     Args:
         space: what to search; without dimensions one trial is made.
-        submit: has a point tried by some executor, pruned where it is above the limits given.
+        submit: has a point tried by some executor, pruned where it misses the bar given.
         max_evals: trials in all, recorded ones included.
         seed: suggestion n depends on it, on n and on the outcomes up to n - lag alone.
         n_parallel: trials at once; the lag is LAG, or this where it is more.
@@ -96,7 +96,7 @@ def search(
                 n_trials = asked
                 break
             else:
-                running[submit(trial.point, told.limits(asked))] = trial
+                running[submit(trial.point, told.bar(asked))] = trial
             asked += 1
             yield trial
         yield from ended  # only now, so that no worker waits while somebody writes them down
@@ -159,12 +159,12 @@ class Told:
         known = ((n, self.results[n]) for n in range(number - self.lag + 1))
         return {n: result for n, result in known if isinstance(result, Outcome)}
 
-    def limits(self, number: int) -> np.ndarray | None:
-        """Give the RMSE, round by round, above which this trial is pruned."""
-        if self.space.pruning is None:
+    def bar(self, number: int) -> Bar | None:
+        """Give what this trial must be heading for: the best of those it may know."""
+        known = [outcome.rmse for outcome in self.before(number).values()]
+        if self.space.pruning is None or not known:
             return None
-        curves = [outcome.curve for outcome in self.before(number).values()]
-        return limits(self.space.pruning, curves)
+        return Bar(min(known), self.space.pruning)
 
     def refuse_failures(self, max_evals: int) -> None:
         """Stop a search of which too much fails."""
@@ -176,26 +176,6 @@ class Told:
                 f"may lose. The last one: {failures[-1].reason}. Mend that and start it again: "
                 f"finished trials are kept."
             )
-
-
-def limits(pruning: Pruning, curves: Sequence[Sequence[float]]) -> np.ndarray | None:
-    """Find the RMSE above which a trial falls behind.
-
-    Args:
-        curves: RMSE after each round of earlier trials; one that ended early counts with its best
-            in the rounds it never made.
-    Returns:
-        The limit of the best RMSE so far at each round, or None while too few trials tell.
-    Source: the median stopping rule, Golovin et al., Google Vizier, 2017.
-    """
-    if len(curves) < pruning.warmup_trials:
-        return None
-    best = np.full((len(curves), max(map(len, curves))), np.inf)
-    for row, curve in zip(best, curves, strict=True):
-        row[: len(curve)] = curve
-    found = np.quantile(np.minimum.accumulate(best, axis=1), pruning.quantile, axis=0)
-    found[: pruning.warmup_rounds] = np.inf
-    return np.asarray(found)
 
 
 class Sampler:

@@ -18,11 +18,13 @@ class Range(NamedTuple):
 
 
 class Pruning(NamedTuple):
-    """Give a trial up whose best RMSE so far is above the middle of earlier ones, same round."""
+    """Give a trial up that is not heading for what the best of the earlier ones came to.
 
-    quantile: float = 0.5
-    warmup_trials: int = 5  # so many trials must have been told before any is pruned
-    warmup_rounds: int = 20
+    Trials are not compared at the same round: those with small steps or few leaves start behind.
+    """
+
+    warmup_rounds: int = 30  # before them a curve does not show where it is heading
+    n_doublings: int = 2  # of the rounds made that a trial may still go on for
 
 
 @dataclass(frozen=True)

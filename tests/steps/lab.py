@@ -66,7 +66,9 @@ class Lab:
         (run, *_) = self.client.search_runs([self.experiment], f"tags.step = '{step}'")
         assert run.info.status == ("FAILED" if code == 2 else "FINISHED")
         out, err = self.capfd.readouterr()
-        return run, (err if code == 2 else out).splitlines()
+        said = (err if code == 2 else out).splitlines()
+        # MLflow tells where a server shows the run
+        return run, [line for line in said if " View " not in line]
 
     def aliases(self, name: str) -> dict[str, str]:
         """Read alias -> version."""

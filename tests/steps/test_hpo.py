@@ -105,6 +105,9 @@ def test_a_search_shows_its_trials_its_history_and_what_mattered(store: Store, w
     history = MlflowClient().get_metric_history(whole.info.run_id, "best_rmse")
     assert sorted(point.step for point in history) == list(range(N))
     assert min(point.value for point in history) == float(best["rmse"])
+    gained = float(rows[0]["rmse"]) - float(best["rmse"])
+    assert whole.data.metrics["search_gain"] == pytest.approx(gained)
+    assert whole.data.metrics["seed_noise"] > 0
     for row in rows:
         trial = mlflow.get_run(row["run_id"])
         assert trial.data.metrics["rmse"] == float(row["rmse"])

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from distributed import Client
 
@@ -16,8 +15,8 @@ from steps._workplace import workplace
 from storage import StorageError
 from storage.trials import TrialRuns
 from taxi import features
-from taxi.boosting import Job, Outcome, build_matrices, fit, make_rows
-from taxi.spaces import LOSSGUIDE
+from taxi.boosting import Bar, Job, Outcome, build_matrices, fit, make_rows
+from taxi.spaces import LOSSGUIDE, Pruning
 from tests.conftest import simulated_trips
 from tests.servers import free_port
 from tests.stores import Store
@@ -76,7 +75,7 @@ def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(
     dask: Dask, rows: Any
 ) -> None:
     job = Job(SLOW, rounds=20, patience=20, keep=True)
-    pruned = job._replace(limits=np.zeros(20), keep=False)
+    pruned = job._replace(bar=Bar(0.0, Pruning(1, 1)), keep=False)
     with workplace(rows, arguments(dask.address)) as place:
         assert place.n_slots == 2
         found, given_up = (place.submit(each).result(timeout=60) for each in (job, pruned))

@@ -6,8 +6,8 @@ import xgboost as xgb
 from threadpoolctl import threadpool_limits
 
 from taxi import features
-from taxi.boosting import Job, Matrices, Rows, build_matrices, fit, make_rows
-from taxi.spaces import SEARCH_SPACES
+from taxi.boosting import Bar, Job, Matrices, Rows, build_matrices, fit, heading, make_rows
+from taxi.spaces import SEARCH_SPACES, Pruning
 from tests.conftest import simulated_trips
 
 
@@ -72,23 +72,43 @@ def test_the_key_of_rows_changes_with_any_value_in_them_and_with_nothing_else(
         assert rows._replace(**{name: other}).key != rows.key
 
 
-def test_a_trial_that_falls_behind_is_given_up_in_that_round(compact: Matrices) -> None:
-    free = fit(compact, Job(EAGER, rounds=20, patience=20))
-    limits = np.array(free.curve[:10]) + 1e-6
-    assert not fit(compact, Job(EAGER, rounds=20, patience=20, limits=limits)).pruned
-    limits[2] = free.curve[2] - 1e-6
-    found = fit(compact, Job(EAGER, rounds=20, patience=20, limits=limits))
+def test_a_curve_heads_on_as_its_gains_shrink() -> None:
+    # gains of 4 and 2 over the last two doublings: 1 and 0.5 are to come
+    assert heading([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=1) == 2.0 - 1.0
+    assert heading([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=2) == 2.0 - 1.0 - 0.5
+
+
+def test_a_curve_whose_gains_grow_is_not_expected_to_grow_on() -> None:
+    assert heading([8.0, 8.0, 7.0, 4.0, 4.0], n_doublings=2) == 4.0 - 3.0 - 3.0
+    assert heading([8.0, 9.0, 9.0, 7.0, 7.0], n_doublings=1) == 7.0 - 1.0
+
+
+def test_what_counts_for_the_heading_is_the_best_so_far() -> None:
+    assert heading([8.0, 8.0, 4.0, 2.0, 5.0], 2) == heading([8.0, 8.0, 4.0, 2.0, 2.0], 2)
+
+
+def test_a_trial_is_given_up_in_the_first_round_whose_heading_misses_the_bar(
+    compact: Matrices,
+) -> None:
+    job = Job(EAGER | {"learning_rate": 0.1}, rounds=40, patience=40)
+    free = fit(compact, job)
+    rule = Pruning(warmup_rounds=8, n_doublings=1)
+    headings = [heading(free.curve[:made], 1) for made in range(1, len(free.curve) + 1)]
+    low = min(headings[7:])
+    assert not fit(compact, job._replace(bar=Bar(max(headings), rule))).pruned
+    bar = Bar((low + max(headings[7:])) / 2, rule)
+    made = next(n for n in range(8, len(headings) + 1) if headings[n - 1] > bar.rmse)
+    found = fit(compact, job._replace(bar=bar))
     assert found.pruned
-    assert found.curve == free.curve[:3]
-    assert found.rmse == min(free.curve[:3])
+    assert found.curve == free.curve[:made]
+    assert found.rmse == min(free.curve[:made])
 
 
-def test_what_counts_against_a_limit_is_the_best_so_far(compact: Matrices) -> None:
-    free = fit(compact, Job(EAGER, rounds=60, patience=60))
-    worse = next(n for n in range(1, 60) if free.curve[n] > min(free.curve[:n]))
-    limits = np.full(60, np.inf)
-    limits[worse] = (min(free.curve[:worse]) + free.curve[worse]) / 2
-    assert not fit(compact, Job(EAGER, rounds=60, patience=60, limits=limits)).pruned
+def test_a_trial_is_not_given_up_before_the_warm_up_is_over(compact: Matrices) -> None:
+    hopeless = Bar(0.0, Pruning(warmup_rounds=8))
+    found = fit(compact, Job(EAGER, rounds=40, patience=40, bar=hopeless))
+    assert found.pruned
+    assert len(found.curve) == 8
 
 
 def test_training_ends_after_the_round_in_which_it_is_told_to_stop(compact: Matrices) -> None:

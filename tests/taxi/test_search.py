@@ -1,6 +1,5 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import replace
 from threading import Event, Lock
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +8,9 @@ import numpy as np
 import pytest
 
 from taxi import TripError, features, search, spaces
-from taxi.boosting import Job, Outcome, build_matrices, fit, make_rows
+from taxi.boosting import Bar, Job, Outcome, build_matrices, fit, make_rows
 from taxi.search import LAG, Failure, Recorded, Trial
-from taxi.spaces import SEARCH_SPACES, Pruning, SearchSpace
+from taxi.spaces import SEARCH_SPACES, SearchSpace
 from tests.conftest import simulated_trips
 
 Objective = Callable[[Mapping[str, Any]], Outcome]
@@ -63,7 +62,7 @@ def run(
     with ThreadPoolExecutor(n_parallel) as executor:
         found = search.search(
             space,
-            lambda point, limits: executor.submit(objective, point),
+            lambda point, bar: executor.submit(objective, point),
             max_evals=max_evals,
             seed=seed,
             n_parallel=n_parallel,
@@ -163,7 +162,7 @@ def test_every_trial_is_told_as_it_starts_and_as_it_ends() -> None:
 def done(objective: Objective) -> Callable[..., "Future[Outcome]"]:
     """Make the `submit` of an executor that has a point tried at once."""
 
-    def submit(point: dict[str, Any], limits: np.ndarray | None) -> "Future[Outcome]":
+    def submit(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
         future: Future[Outcome] = Future()
         try:
             future.set_result(objective(point))
@@ -233,7 +232,7 @@ def test_a_search_fails_when_too_many_of_its_trials_do(max_evals: int, n_bearabl
 
 
 def test_an_executor_that_gives_its_tasks_up_ends_the_search() -> None:
-    def submit(point: dict[str, Any], limits: np.ndarray | None) -> "Future[Outcome]":
+    def submit(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
         future: Future[Outcome] = Future()
         future.cancel()
         future.set_running_or_notify_cancel()
@@ -292,31 +291,33 @@ def test_a_search_whose_time_is_over_asks_for_no_more_and_keeps_what_is_recorded
 # --- pruning
 
 
-def test_limits_are_the_middle_of_the_best_so_far_after_the_warm_up() -> None:
-    curves = [[9.0, 8.0, 7.0, 6.0], [9.0, 9.5, 9.5, 5.0], [5.0, 4.0], [9.0, 3.0, 2.0, 2.5], [8.0]]
-    found = search.limits(Pruning(0.5, warmup_trials=5, warmup_rounds=1), curves)
-    # best so far in round 1: 8, 9, 4, 3, 8; in round 2: 7, 9, 4, 2, 8; in round 3: 6, 5, 4, 2, 8
-    assert found.tolist() == [np.inf, 8.0, 7.0, 5.0]
+def test_the_bar_is_the_best_of_the_trials_that_one_may_know() -> None:
+    told = search.Told(SEARCH_SPACES["lossguide"], LAG)
+    for number, rmse in enumerate([6.0, 5.0, 7.0, 4.0]):
+        told.tell(Trial(number, {}, outcome(rmse)))
+    assert [told.bar(number) for number in range(LAG)] == [None] * LAG
+    bars = [told.bar(number) for number in range(LAG, LAG + 4)]
+    assert [bar.rmse for bar in bars] == [6.0, 5.0, 5.0, 4.0]
+    assert {bar.rule for bar in bars} == {SEARCH_SPACES["lossguide"].pruning}
 
 
-def test_nothing_is_pruned_before_enough_trials_have_been_told() -> None:
-    assert search.limits(Pruning(warmup_trials=3), [[9.0], [8.0]]) is None
-    space = replace(SEARCH_SPACES["lossguide"], pruning=Pruning(warmup_trials=3))
-    asked: list[np.ndarray | None] = []
+def test_every_trial_is_given_its_bar() -> None:
+    asked: list[Bar | None] = []
 
-    def submit(point: dict[str, Any], limits: np.ndarray | None) -> "Future[Outcome]":
-        asked.append(limits)
-        return done(valley)(point, limits)
+    def submit(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
+        asked.append(bar)
+        return done(valley)(point, bar)
 
-    list(search.search(space, submit, max_evals=LAG + 4, seed=1, n_parallel=1))
-    assert [limits is None for limits in asked] == [True] * (LAG + 2) + [False] * 2
+    space = SEARCH_SPACES["lossguide"]
+    list(search.search(space, submit, max_evals=LAG + 2, seed=1, n_parallel=1))
+    assert [bar is None for bar in asked] == [True] * LAG + [False] * 2
 
 
-def test_a_space_without_pruning_has_no_limits() -> None:
+def test_a_space_without_pruning_has_no_bar() -> None:
     told = search.Told(SEARCH_SPACES["seed"], LAG)
     for number in range(30):
         told.tell(Trial(number, {}, outcome(5.0)))
-    assert told.limits(30) is None
+    assert told.bar(30) is None
 
 
 def test_a_pruned_trial_is_never_the_best() -> None:

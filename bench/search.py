@@ -1,0 +1,110 @@
+"""What the search costs: beside the course's loop, with and without pruning, and its tracking."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from statistics import fmean
+from time import perf_counter
+from typing import Any
+
+from bench import DATA, Result
+from bench._search import MONTHS, SEED, real_rows, run, run_id, searched, store
+from steps import hpo
+from steps._search import Journal, in_common, search_key
+from steps._workplace import n_cores
+from storage import runs
+from storage.trials import TrialRuns
+from taxi import search, spaces
+from taxi.boosting import Bar, Outcome
+
+N_TRIALS = 50
+N_COURSE = 6  # of the course's own trials, from which its 50 are estimated
+N_TRACKED, N_ROUNDS = 100, 250
+
+
+def measure_cost() -> Iterator[Result]:
+    """Time the course's loop and the hpo step, each in a process of its own, on all cores."""
+    with store() as uri:
+        run(uri, "steps.preprocess", f"--source={DATA}", "--test_months=")
+        printed, course = run(uri, "bench.course", str(N_COURSE))
+        given = f"--preprocess_run_id={run_id(uri, 'preprocess')}"
+        _, ours = run(uri, "steps.hpo", given, f"--max_evals={N_TRIALS}", f"--seed={SEED}")
+    trials = json.loads(printed.splitlines()[-1])
+    wall = N_TRIALS * fmean(trials)
+    # what the process spent beside its trials is left out on the course's side, not on ours
+    cpu = wall * course.cpu / course.wall
+    yield Result(
+        f"course's {N_TRIALS} trials ({N_COURSE} of them run: {min(trials):.0f} to "
+        f"{max(trials):.0f} s) over the whole step hpo with {N_TRIALS}, {n_cores()} cores",
+        f"{wall / ours.wall:.0f}x ({wall / 60:.0f} min / {ours.wall:.0f} s)",
+        "50x",
+    )
+    yield Result(
+        "the same in CPU time",
+        f"{cpu / ours.cpu:.0f}x ({cpu / 60:.0f} min / {ours.cpu:.0f} s)",
+        "",
+    )
+
+
+def measure_pruning() -> Iterator[Result]:
+    """Search with and without pruning on both years, and refit the space's first point too."""
+    pruned = spaces.select("lossguide")
+    variants = {
+        "with": pruned,
+        "without": replace(pruned, pruning=None),
+        "first": replace(pruned, ranges={}, fixed={**pruned.fixed, **pruned.first[0]}),
+    }
+    found = {
+        year: {name: searched(space, real_rows(year)) for name, space in variants.items()}
+        for year in MONTHS
+    }
+    cheaper = [f["without"].search.cpu / f["with"].search.cpu for f in found.values()]
+    behind = [f["with"].rmse - f["without"].rmse for f in found.values()]
+    gain = [f["first"].rmse - f["with"].rmse for f in found.values()]
+    years = " / ".join(MONTHS)
+    yield Result(
+        f"search without pruning over with, CPU seconds, {years}",
+        " / ".join(f"{ratio:.1f}x" for ratio in cheaper),
+        "2x",
+    )
+    yield Result(
+        f"refit's valid RMSE with pruning, less without, {years}",
+        " / ".join(f"{rmse:+.3f}" for rmse in behind),
+        "0.01",
+    )
+    yield Result(
+        f"what {N_TRIALS} trials gain over the space's first point, both refit, {years}",
+        " / ".join(f"{rmse:.3f} min" for rmse in gain),
+        "",
+    )
+
+
+def measure_tracking() -> Iterator[Result]:
+    """Write trials with curves of N_ROUNDS into sqlite; they are told at once, not trained."""
+    space, rows = spaces.select("lossguide"), real_rows("2021")
+    args = hpo.build_parser().parse_args([f"--max_evals={N_TRACKED}"])
+    common, seconds = in_common(space, args), 0.0
+    with store(), runs.StepRun("hpo", "bench"):
+        log = TrialRuns(search_key(space, rows, args), {"model": "xgboost"})
+        journal = Journal(log, common, N_TRACKED)
+        with log, journal:
+            for trial in search.search(
+                space, told_at_once, max_evals=N_TRACKED, seed=SEED, n_parallel=1
+            ):
+                start = perf_counter()
+                journal.note(trial, {})
+                seconds += perf_counter() - start
+    yield Result(
+        f"tracking into sqlite, per trial with a curve of {N_ROUNDS} rounds",
+        f"{seconds / N_TRACKED:.3f} s",
+        "0.15 s",
+    )
+
+
+def told_at_once(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
+    """Make up the outcome of a trial."""
+    curve = [5 + point["subsample"] / (number + 1) for number in range(N_ROUNDS)]
+    future: Future[Outcome] = Future()
+    future.set_result(Outcome(curve[-1], N_ROUNDS - 1, curve, 1.0, pruned=False, booster=None))
+    return future

@@ -1,0 +1,104 @@
+"""How trials share a machine: threads per trial, trials at once, and workers of a Dask cluster."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from distributed import Client
+
+from bench import Result
+from bench._search import SEED, real_rows, searched
+from steps._workplace import n_cores
+from taxi import spaces
+from taxi.boosting import Job, Matrices, build_matrices, fit
+
+N_JOBS, N_JOB_ROUNDS = 8, 60
+N_TRIALS, N_ROUNDS = 32, 100  # of the search on the cluster
+STARTS_S = 60  # within which a scheduler or a worker answers
+
+
+def measure_threads() -> Iterator[Result]:
+    """Train the same boosters with so many at once, on so many threads each."""
+    cores, matrices = n_cores(), build_matrices(real_rows("2021"))
+    ways = {(1, 1), (1, cores), (cores, 1), (cores, cores), (max(cores // 2, 1), 2)}
+    rates = {way: jobs_per_second(matrices, *way) for way in sorted(ways)}
+    one = rates.pop((1, 1))
+    for (at_once, threads), rate in rates.items():
+        is_chosen = " (parallelism=0)" if (at_once, threads) == (cores, 1) else ""
+        yield Result(
+            f"trials per second, {at_once} at once on {threads} threads each{is_chosen}, over "
+            "one on one thread",
+            f"{rate / one:.2f}x",
+            "",
+        )
+
+
+def jobs_per_second(matrices: Matrices, at_once: int, threads: int) -> float:
+    """Train N_JOBS boosters; one at a time in this thread, several in a pool of threads."""
+    space = spaces.select("lossguide")
+    parameters = {**space.fixed, **space.first[0], "seed": SEED, "nthread": threads}
+    job = Job(parameters, N_JOB_ROUNDS, patience=N_JOB_ROUNDS)
+    start = perf_counter()
+    if at_once == 1:
+        for _ in range(N_JOBS):
+            fit(matrices, job)
+    else:
+        with ThreadPoolExecutor(at_once) as executor:
+            list(executor.map(lambda _: fit(matrices, job), range(N_JOBS)))
+    return N_JOBS / (perf_counter() - start)
+
+
+def measure_dask() -> Iterator[Result]:
+    """Search on one worker process of one thread, then on two; the matrix is there already."""
+    rows = real_rows("2021")
+    space = replace(
+        spaces.select("lossguide"),
+        # trials of one length, so that none is waited for at the end
+        rounds=N_ROUNDS,
+        patience=N_ROUNDS,
+        pruning=None,
+        # the refit is not what is measured
+        refit_rounds=1,
+        n_boosters=1,
+    )
+    seconds = {}
+    for n_workers in (1, 2):
+        with cluster(n_workers) as address:
+            searched(space, rows, scheduler=address, max_evals=n_workers)
+            found = searched(space, rows, scheduler=address, max_evals=N_TRIALS)
+            seconds[n_workers] = found.search.wall
+    yield Result(
+        "two Dask workers over one, trials per second",
+        f"{seconds[1] / seconds[2]:.2f}x ({N_TRIALS} in {seconds[1]:.0f} / {seconds[2]:.0f} s)",
+        "1.8x",
+    )
+
+
+@contextmanager
+def cluster(n_workers: int) -> Iterator[str]:
+    """Start a scheduler and workers of one thread each on loopback; gives the address."""
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        found = Path(folder, "scheduler.json")
+        started(stack, "scheduler", "--host=127.0.0.1", "--port=0", f"--scheduler-file={found}")
+        for _ in range(n_workers):
+            # without a nanny, which would be one more process on the same cores
+            started(stack, "worker", f"--scheduler-file={found}", "--nthreads=1", "--no-nanny")
+        client = Client(scheduler_file=str(found), timeout=STARTS_S, set_as_default=False)
+        with client:
+            client.wait_for_workers(n_workers, timeout=STARTS_S)
+            yield client.scheduler.address
+
+
+def started(stack: ExitStack, *command: str) -> None:
+    """Start a process of Dask that ends with the stack."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *command, "--no-dashboard"], stderr=subprocess.DEVNULL
+    )
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
