@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
@@ -65,6 +66,7 @@ def draw_history(trials: Sequence[Trial]) -> Figure:
         [number for number, _ in scored], best, where="post", c="tab:red", label="best so far"
     )
     axis.set_ylim(best[-1] - 0.02, np.quantile([rmse for _, rmse in scored], WORST_QUANTILE) + 0.02)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="trial", ylabel="valid RMSE, min", title="the search")
     axis.legend()
     return figure

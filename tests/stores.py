@@ -29,6 +29,13 @@ class Store(NamedTuple):
         found = client.search_runs(ids, order_by=["attributes.start_time ASC"])
         return {run.info.run_id: run.to_dictionary() for run in found}
 
+    def experiment(self, name: str) -> str:
+        """Make an experiment whose artifacts lie in the store's folder; gives its name."""
+        client = MlflowClient(self.uri)
+        if not client.get_experiment_by_name(name):
+            client.create_experiment(name, (self.folder / "artifacts").as_uri())
+        return name
+
     def registered(self) -> list[str]:
         """Name the registered models."""
         return [model.name for model in MlflowClient(self.uri).search_registered_models()]
@@ -39,7 +46,7 @@ def initialised_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     # one store for all tests: making its tables takes longer than most of them
     folder = tmp_path_factory.mktemp("store")
     store = Store(f"sqlite:///{folder}/mlflow.db", folder)
-    MlflowClient(store.uri).create_experiment(EXPERIMENT, (folder / "artifacts").as_uri())
+    store.experiment(EXPERIMENT)
     return store
 
 

@@ -79,7 +79,8 @@ def told(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def whole(initialised_store: Store, preprocessed: str) -> Run:
     """A search that nobody disturbs, in an experiment of its own."""
-    given = {"MLFLOW_TRACKING_URI": initialised_store.uri, "MLFLOW_EXPERIMENT_NAME": "whole"}
+    name = initialised_store.experiment("whole")
+    given = {"MLFLOW_TRACKING_URI": initialised_store.uri, "MLFLOW_EXPERIMENT_NAME": name}
     run(
         "-m",
         "steps.hpo",
@@ -131,7 +132,7 @@ def test_the_best_points_are_refit_once_each_and_averaged(store: Store, whole: R
 def test_a_search_killed_again_and_again_equals_the_one_that_was_not(
     store: Store, preprocessed: str, whole: Run, monkeypatch: pytest.MonkeyPatch, moments: Any
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"killed at {moments}")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment(f"killed at {moments}"))
     step = ["hpo", f"--preprocess_run_id={preprocessed}", *SMALL, f"--max_evals={N}"]
     for moment in moments:
         run("-m", "tests.steps.disturbed", str(moment), "kill", *step, returncode=-signal.SIGKILL)
@@ -149,7 +150,7 @@ def test_a_search_killed_again_and_again_equals_the_one_that_was_not(
 def test_a_search_asked_for_more_does_only_what_is_missing(
     store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "extended")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("extended"))
     step = [f"--preprocess_run_id={preprocessed}", *SMALL]
     hpo.main([*step, "--max_evals=3"])
     first = last_hpo()
@@ -167,7 +168,7 @@ def test_a_search_asked_for_more_does_only_what_is_missing(
 def test_a_search_told_to_stop_keeps_what_is_finished_and_says_how_to_go_on(
     store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, sign: str
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "stopped")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("stopped"))
     step = ["hpo", f"--preprocess_run_id={preprocessed}", *SMALL, f"--max_evals={N}"]
     # the first call of the sixth trial
     said = run("-m", "tests.steps.disturbed", "21", sign, *step, returncode=130)
@@ -190,7 +191,7 @@ def test_a_search_told_to_stop_keeps_what_is_finished_and_says_how_to_go_on(
 def test_a_trial_that_raises_is_failed_with_its_reason_and_tried_again_next_time(
     store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "failing")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("failing"))
     fit, n_fits = boosting.fit, 0
 
     def failing(*arguments: Any) -> Any:
@@ -217,7 +218,7 @@ def test_a_trial_that_raises_is_failed_with_its_reason_and_tried_again_next_time
 def test_a_search_of_which_too_much_fails_fails_with_the_reason(
     store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "failing altogether")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("failing altogether"))
 
     def failing(*arguments: Any) -> Any:
         raise MemoryError("no room for trees")
@@ -235,7 +236,7 @@ def test_a_search_of_which_too_much_fails_fails_with_the_reason(
 def test_no_trial_starts_after_the_time_given(
     store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "short of time")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("short of time"))
     now = iter(range(0, 10_000, 25))
     monkeypatch.setattr("steps._search.time.monotonic", lambda: next(now))
     step = [f"--preprocess_run_id={preprocessed}", *SMALL, "--max_evals=10"]
@@ -249,7 +250,7 @@ def test_no_trial_starts_after_the_time_given(
 def test_a_warm_start_tries_the_best_points_of_earlier_searches_first(
     store: Store, preprocessed: str, whole: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "whole")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("whole"))
     step = [f"--preprocess_run_id={preprocessed}", "--features=compact", "--warm_start=true"]
     hpo.main([*step, "--seed=9", "--max_evals=2"])
     assert "warm start from 1 earlier best point" in capsys.readouterr().out

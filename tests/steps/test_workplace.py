@@ -92,7 +92,7 @@ def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
 ) -> None:
     said = []
     for experiment, scheduler in (("here", ""), ("cluster", dask.address)):
-        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment(experiment))
         step = ["--source=simulated:600", "--features=compact", "--max_evals=16"]
         hpo.main([*step, f"--scheduler={scheduler}"])
         said.append(capsys.readouterr().out)
@@ -137,7 +137,7 @@ def test_a_scheduler_that_is_not_there_is_told_before_anything_is_made(
 def test_a_cluster_that_goes_away_ends_the_search_which_goes_on_elsewhere(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cluster gone")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("cluster gone"))
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "2s")
     dask = Dask(tmp_path)
     step = ["--source=simulated:600", "--features=compact", "--max_evals=5", "--parallelism=1"]
