@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from taxi import search_report
+from taxi.boosting import Outcome
+from taxi.search import Failure, Trial
+
+RNG = np.random.default_rng(7)
+
+
+def make_trial(number: int, *, rmse: float = 5.0, pruned: bool = False, **point: float) -> Trial:
+    curve = [rmse + 1, rmse]
+    outcome = Outcome(rmse, 1, curve, seconds=2.5, pruned=pruned, booster=None)
+    return Trial(number, {"leaves": 32, "rate": 0.1} | point, outcome)
+
+
+FAILED = Trial(2, {"leaves": 40, "rate": 0.2}, Failure("MemoryError: no room"))
+MIXED = [make_trial(0), make_trial(1, pruned=True, rmse=5.5), FAILED, make_trial(3, rmse=4.5)]
+
+
+def test_the_table_says_of_each_trial_how_it_ended_what_it_scored_and_what_it_tried() -> None:
+    rows = search_report.table(MIXED)
+    assert [row["state"] for row in rows] == ["finished", "pruned", "failed", "finished"]
+    assert rows[1]["rmse"] == 5.5
+    assert (rows[1]["best_round"], rows[1]["n_rounds"], rows[1]["train_seconds"]) == (1, 2, 2.5)
+    assert (rows[2]["leaves"], rows[2]["rmse"]) == (40, "")
+    assert rows[2]["failure"] == "MemoryError: no room"
+    assert {tuple(row) for row in rows} == {tuple(rows[0])}
+
+
+def test_the_history_shows_finished_and_pruned_trials_and_the_best_so_far() -> None:
+    (axis,) = search_report.draw_history(MIXED).axes
+    lines = {line.get_label(): line for line in axis.get_lines()}
+    assert list(lines["finished (2)"].get_ydata()) == [5.0, 4.5]
+    assert list(lines["pruned (1)"].get_xdata()) == [1]
+    assert list(lines["best so far"].get_ydata()) == [5.0, 5.0, 4.5]
+
+
+def test_parallel_coordinates_have_an_axis_for_each_parameter_and_a_line_for_each_trial() -> None:
+    axis = search_report.draw_parallel(MIXED).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["leaves", "rate"]
+    drawn = [line for line in axis.get_lines() if len(line.get_xdata()) == 2]
+    crossing = [line for line in drawn if list(line.get_xdata()) == [0, 1]]
+    assert len(crossing) == 3  # all but the failed one
+
+
+def test_a_parameter_of_a_wide_range_is_laid_out_by_its_logarithm() -> None:
+    trials = [make_trial(n, rate=rate) for n, rate in enumerate([0.001, 0.1, 10.0])]
+    axis = search_report.draw_parallel(trials).axes[0]
+    crossing = [line for line in axis.get_lines() if list(line.get_xdata()) == [0, 1]]
+    assert sorted(line.get_ydata()[1] for line in crossing) == pytest.approx([0, 0.5, 1])
+
+
+def test_the_parameter_that_rmse_depends_on_is_the_important_one() -> None:
+    trials = [
+        make_trial(n, rmse=5 + rate, rate=rate, leaves=leaves)
+        for n, (rate, leaves) in enumerate(RNG.random((40, 2)))
+    ]
+    found = search_report.importance(trials, seed=1)
+    assert list(found) == ["rate", "leaves"]
+    assert found["rate"] > 10 * abs(found["leaves"])
+    assert search_report.draw_parameter_importance(found).axes
+
+
+@pytest.mark.parametrize("trials", [MIXED, [Trial(n, {}, MIXED[0].result) for n in range(12)]])
+def test_too_few_trials_or_nothing_searched_have_no_importance(trials: list[Trial]) -> None:
+    assert search_report.importance(trials, seed=1) == {}
