@@ -4,7 +4,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
+import xgboost as xgb
 from mlflow import MlflowClient
 
 from bench.serving import load
 from steps import hpo
 from steps._search import in_common, run_search
-from steps._workplace import Workplace, workplace
+from steps._workplace import workplace
 from storage import runs
 from taxi import evaluation, features
 from taxi.boosting import Rows, make_rows
@@ -42,7 +43,6 @@ class Found(NamedTuple):
     search: Spent
     refit: Spent
     rmse: float  # of the refit on valid, minutes
-    best: dict[str, Any]  # point
 
 
 @contextmanager
@@ -103,19 +103,15 @@ def searched(space: SearchSpace, rows: Rows, **parameters: Any) -> Found:
         workplace(rows, args) as place,
     ):
         clock = Clock()
-        best = run_search(space, place, rows, args)
+        trials = run_search(space, place, rows, args)
         search = clock.lap()
-        rmse = refit_rmse(space, place, rows, in_common(space, args) | best.point)
-        return Found(search, clock.lap(), rmse, best.point)
+        with runs.child_run("refit", model="xgboost"):
+            boosters = hpo.refit(space, place, in_common(space, args), trials)
+        return Found(search, clock.lap(), rmse_of(boosters, rows))
 
 
-def refit_rmse(
-    space: SearchSpace, place: Workplace, rows: Rows, parameters: Mapping[str, Any]
-) -> float:
-    """Refit a point as the step does, in a run of its own; gives its RMSE on valid."""
-    with runs.child_run("refit", model="xgboost"):
-        outcomes = hpo.refit(space, place, dict(parameters) | dict(space.refit))
-    boosters = [outcome.booster for outcome in outcomes if outcome.booster]
+def rmse_of(boosters: list[xgb.Booster], rows: Rows) -> float:
+    """Score the average of boosters on valid, minutes."""
     predicted = np.mean([booster.inplace_predict(rows.valid) for booster in boosters], axis=0)
     return evaluation.score(rows.valid_y, predicted)["rmse"]
 

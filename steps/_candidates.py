@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from mlflow.entities import Run
 
+from steps._artifacts import PROFILES
 from storage import StorageError, models, runs
 from storage.served_model import PROFILE
 from taxi import evaluation, schema
@@ -16,7 +17,6 @@ from taxi.profile import Profile
 from taxi.schema import Trips
 
 N_EXAMPLE_ROWS = 5
-PROFILES = "profile.json"  # of a preprocess run: what its train and valid trips look like
 CARRIED = ("months.", "sha256.", "taxi", "data")  # tags that follow the trips from run to run
 
 

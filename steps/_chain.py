@@ -84,9 +84,7 @@ class Chain:
 
     def _inputs(self, step: str) -> dict[str, str]:
         if step == "register":
-            found = {name: content_of(self.done[name]) for name in UPSTREAM[step]}
-            # what is promoted depends on whether this code is in a commit
-            return found | {"git_dirty": str(bool(checkout.read().diff)).lower()}
+            return {name: content_of(self.done[name]) for name in UPSTREAM[step]}
         # what was learned from, not the run it came from: other test months change no model
         return {name: self.done["preprocess"].data.tags[name] for name in TRIPS}
 

@@ -30,8 +30,10 @@ from taxi.spaces import SearchSpace
 N_WARM = 5  # earlier searches whose best point is tried first
 
 
-def run_search(space: SearchSpace, place: Workplace, rows: Rows, args: argparse.Namespace) -> Trial:
-    """Search, one child run per trial, and write the search's page; gives the best trial.
+def run_search(
+    space: SearchSpace, place: Workplace, rows: Rows, args: argparse.Namespace
+) -> list[Trial]:
+    """Search, one child run per trial, and write the search's page; gives the trials, by number.
 
     Raises:
         TripError: too many trials failed, or none came to anything.
@@ -232,8 +234,8 @@ class Journal:
             f"{checkout.run_command('hpo', vars(args))}"
         )
 
-    def sum_up(self, args: argparse.Namespace) -> Trial:
-        """Write the search's page: counts, table, pictures; gives the best trial."""
+    def sum_up(self, args: argparse.Namespace) -> list[Trial]:
+        """Write the search's page: counts, table, pictures; gives the trials, by number."""
         trials = [self.ended[number] for number in sorted(self.ended)]
         best = search.best_of(trials)
         states = self.states()
@@ -243,8 +245,6 @@ class Journal:
             | {"n_trials_recorded": n_recorded}
         )
         mlflow.set_tags({"best_trial": best.number, "best_point": json.dumps(best.point)})
-        if len(trials) > 1 and (first := trials[0].outcome):
-            mlflow.log_metric("search_gain", first.rmse - self.rmse)
         rows = search_report.table(trials)
         runs.log_table(
             [{**row, "run_id": self.run_ids[row["trial"]]} for row in rows], "trials.csv"
@@ -257,7 +257,7 @@ class Journal:
             f"search: {len(trials)} trials{about}, best rmse {self.rmse:.4f} min, "
             f"trial {best.number}"
         )
-        return best
+        return trials
 
     def _draw(self, trials: list[Trial], seed: int) -> None:
         mlflow.log_figure(search_report.draw_history(trials), "search.png")

@@ -20,12 +20,15 @@ from steps._device import check_device
 from steps._search import in_common, run_search
 from steps._workplace import Workplace, workplace
 from storage import models, runs
-from taxi import evaluation, features, spaces
-from taxi.boosting import Job, Outcome, Rows, make_rows
+from taxi import evaluation, features, search, spaces
+from taxi.boosting import Job, Rows, make_rows
 from taxi.features import Encoder
 from taxi.model import TripModel
 from taxi.schema import Trips
+from taxi.search import Trial
 from taxi.spaces import SearchSpace
+
+N_SEEDS = 3  # of the search's first point, to tell what a seed makes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,45 +50,71 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         encoder = features.fit(args.features, train)
         rows = make_rows(encoder, train, valid)
+        common = in_common(space, args)
         with workplace(rows, args) as place:
-            best = run_search(space, place, rows, args)
+            trials = run_search(space, place, rows, args)
+            log_noise(space, place, common, trials)
             with runs.child_run("refit", model="xgboost", features=args.features):
-                parameters = in_common(space, args) | best.point | dict(space.refit)
-                outcomes = refit(space, place, parameters)
-                boosters = [outcome.booster for outcome in outcomes if outcome.booster]
+                boosters = refit(space, place, common, trials)
                 scores = log_model(boosters, encoder, rows, valid, preprocess.data.tags["taxi"])
         mlflow.log_metrics(scores)
         mlflow.set_tag("model", "xgboost")
-        log_worth([outcome.rmse for outcome in outcomes])
         n_trees = sum(booster.num_boosted_rounds() for booster in boosters)
         print(f"refit: rmse {scores['rmse']:.4f} min, {n_trees} trees in {len(boosters)} boosters")
 
 
-def refit(space: SearchSpace, place: Workplace, parameters: dict[str, Any]) -> list[Outcome]:
-    """Train the winner once more, as slowly and as many times as the space says."""
-    mlflow.log_params(parameters)
-    job = Job(parameters | {"nthread": 1}, space.refit_rounds, space.patience, keep=True)
-    seeds = [parameters["seed"] + number for number in range(space.n_boosters)]
-    jobs = [job._replace(parameters={**job.parameters, "seed": seed}) for seed in seeds]
-    outcomes = [future.result() for future in [place.submit(job) for job in jobs]]
-    for number, outcome in enumerate(outcomes):
-        mlflow.log_metric("booster_rmse", outcome.rmse, step=number)
-        mlflow.log_metric("best_round", outcome.best_round, step=number)
-    return outcomes
-
-
-def log_worth(rmse: list[float]) -> None:
-    """Show what the search gained over its first point, and over the luck of a seed.
-
-    Args:
-        rmse: of boosters that differ in nothing but their seed, minutes.
-    """
-    gain = runs.active().data.metrics.get("search_gain")
-    if gain is None or len(rmse) < 2:
+def log_noise(
+    space: SearchSpace, place: Workplace, common: dict[str, Any], trials: list[Trial]
+) -> None:
+    """Show what the search gained over its first point, and what the luck of a seed makes there."""
+    first = trials[0]
+    if len(trials) == 1 or first.outcome is None:
         return
-    noise = float(np.std(rmse, ddof=1))
-    mlflow.log_metric("seed_noise", noise)
-    print(f"search: {gain:.4f} min better than its first point; a seed makes {noise:.4f} min")
+    seeds = [common["seed"] + number for number in range(1, N_SEEDS)]
+    jobs = [job_of(space, common | first.point | {"seed": seed}) for seed in seeds]
+    others = [future.result() for future in [place.submit(job) for job in jobs]]
+    noise = float(np.std([first.outcome.rmse, *(other.rmse for other in others)], ddof=1))
+    gain = first.outcome.rmse - min(trial.outcome.rmse for trial in trials if trial.outcome)
+    mlflow.log_metrics({"search_gain": gain, "seed_noise": noise})
+    print(f"search: {gain:.4f} min better than its first point, where a seed makes {noise:.4f} min")
+
+
+def refit(
+    space: SearchSpace, place: Workplace, common: dict[str, Any], trials: list[Trial]
+) -> list[xgb.Booster]:
+    """Train the best points once more, more slowly, each with a seed of its own.
+
+    Points that differ make boosters that differ, whose average is worth more than that of one point
+    with as many seeds.
+    """
+    best = search.top(trials, space.n_boosters)
+    chosen = [best[number % len(best)] for number in range(space.n_boosters)]
+    asked = [
+        common | trial.point | dict(space.refit) | {"seed": common["seed"] + number}
+        for number, trial in enumerate(chosen)
+    ]
+    mlflow.log_params(asked[0])
+    jobs = [
+        job_of(space, parameters)._replace(rounds=space.refit_rounds, keep=True)
+        for parameters in asked
+    ]
+    outcomes = [future.result() for future in [place.submit(job) for job in jobs]]
+    rows = [
+        {
+            "trial": trial.number,
+            "rmse": outcome.rmse,
+            "best_round": outcome.best_round,
+            **parameters,
+        }
+        for trial, outcome, parameters in zip(chosen, outcomes, asked, strict=True)
+    ]
+    runs.log_table(rows, "boosters.csv")
+    return [outcome.booster for outcome in outcomes if outcome.booster]
+
+
+def job_of(space: SearchSpace, parameters: dict[str, Any]) -> Job:
+    """Make the job of training a point once, on one thread and to its end."""
+    return Job(parameters | {"nthread": 1}, space.rounds, space.patience)
 
 
 def log_model(

@@ -13,7 +13,7 @@ import mlflow
 import pyarrow.parquet as pq
 
 from steps import entry_parser, step_run
-from steps._candidates import PROFILES
+from steps._artifacts import PROFILES
 from steps._chain import preprocess_key
 from steps._months import find
 from storage import reuse, runs

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -18,8 +19,7 @@ CODE = ("MLproject", "*.py", "python_env.yaml", "requirements.txt")
 
 def parameters(entry_point: str, root: Path = ROOT) -> dict[str, str]:
     """List an entry point's parameters and their defaults, as MLproject declares them."""
-    project = yaml.safe_load((root / "MLproject").read_text())
-    declared = project["entry_points"][entry_point]["parameters"]
+    declared = _project(root)["entry_points"][entry_point]["parameters"]
     return {name: str(parameter["default"]) for name, parameter in declared.items()}
 
 
@@ -28,6 +28,11 @@ def as_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+@cache
+def _project(root: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((root / "MLproject").read_text()))
 
 
 class Checkout(NamedTuple):

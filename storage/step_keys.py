@@ -18,6 +18,7 @@ from .checkout import ROOT
 ENVIRONMENT = ("requirements.txt", "python_env.yaml")  # every package and Python, exact
 # what changes who asks, how fast it goes or where it is looked for, and never a number
 IRRELEVANT = {"developer", "plan", "reuse", "rollback", "scheduler"}
+N_SHOWN = 40  # characters of a value, in a line
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # what enters as an input instead: months by their bytes, runs to build on by theirs
 INPUTS = re.compile(r"source|.*_(months|run_id)")
@@ -98,12 +99,13 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _said(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for name in _changed(before, now):
+        if " " in name and not (name in before and name in now):
+            continue  # a month that came or went: the list of months says so
         then, value = (str(values.get(name, "not there")) for values in (before, now))
         if SHA256.fullmatch(then) and SHA256.fullmatch(value):
             yield f"{name} changed"
-        elif not SHA256.fullmatch(then) and not SHA256.fullmatch(value):
-            yield f"{name}={value} (was {then})"
-        # a month that came or went: the list of months says so
+        else:
+            yield f"{name}={value[:N_SHOWN]} (was {then[:N_SHOWN]})"
 
 
 @cache
@@ -121,13 +123,21 @@ def _imported(path: Path, root: Path) -> frozenset[Path]:
 
 def _names(text: str, package: tuple[str, ...]) -> Iterator[str]:
     """Name in full what a text of Python imports; `from a import b` is a.b."""
-    for node in ast.walk(ast.parse(text)):
+    for node in _statements(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) + 1 - node.level] if node.level else ()
             base = [*start, *([node.module] if node.module else [])]
             yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk the statements at any depth; no import stands in an expression."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
+            yield child
+            yield from _statements(child)
 
 
 def _sha256(path: Path) -> str:

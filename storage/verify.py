@@ -44,6 +44,7 @@ class Row(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Repeat the run named, print a table, leave with 1 where anything differs."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     words = sys.argv[1:] if argv is None else argv
     try:
         if len(words) != 1 or not words[0].strip():

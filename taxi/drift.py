@@ -178,11 +178,12 @@ def _draw_counts(axis: Any, name: str, edges: np.ndarray, counts: Mapping[str, n
 
 
 def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[Measure]]) -> None:
-    for month, found in measures.items():
+    for place, (month, found) in enumerate(measures.items(), start=1):
         shown = [m for m in found if (m.measure == "PSI") == bool(wanted)]
         # a threshold of 0 asks for no rise at all; the picture needs a scale all the same
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]
-        axis.plot(sizes, [f"{m.measure}, {m.of}" for m in shown], "o", label=month)
+        names = [f"{m.measure}, {m.of}" for m in shown]
+        axis.plot(sizes, names, f"C{place}o", label=month)  # the month's colour above, C0 is train
     axis.axvline(1.0, color="grey", linewidth=0.8)
     axis.set(xlabel="value / threshold", title="beyond the line: drift")
 

@@ -16,6 +16,8 @@ from .spaces import Range, SearchSpace
 # So it depends on no race: up to LAG trials at once give the same search as one at a time, to the
 # last bit, and so does a search that was killed and goes on.
 LAG = 8
+# share of the best RMSE by which a trial may be behind and still be refit beside it
+MAX_BEHIND = 0.005
 # a search fails when more than this share of its trials do, and more than this number
 MAX_FAILED_SHARE, MAX_FAILED = 0.2, 3
 
@@ -113,13 +115,23 @@ def best_of(trials: Sequence[Trial]) -> Trial:
     Raises:
         TripError: none of them came to anything.
     """
+    return top(trials, 1)[0]
+
+
+def top(trials: Sequence[Trial], n_most: int) -> list[Trial]:
+    """List the best finished trials, best first: at most n_most, and none that is far behind.
+
+    Raises:
+        TripError: none of them came to anything.
+    """
     scored = [(t.outcome.rmse, t.number, t) for t in trials if t.outcome and not t.outcome.pruned]
     if not scored:
         reasons = [trial.result.reason for trial in trials if isinstance(trial.result, Failure)]
         raise TripError(
             f"None of {len(trials)} trials came to anything: {'; '.join(reasons[-1:])}."
         )
-    return min(scored)[2]
+    bound = min(scored)[0] * (1 + MAX_BEHIND)
+    return [trial for rmse, _, trial in sorted(scored)[:n_most] if rmse <= bound]
 
 
 def lag_of(n_parallel: int) -> int:

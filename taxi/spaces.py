@@ -39,7 +39,7 @@ class SearchSpace:
     pruning: Pruning | None = None
     refit: Mapping[str, Any] = field(default_factory=dict)  # what differs when the winner is refit
     refit_rounds: int = 1000
-    n_boosters: int = 1  # of the refit, alike but for the seed; their predictions are averaged
+    n_boosters: int = 1  # of the refit, one for each of the best points; predictions are averaged
 
     def describe(self) -> dict[str, Any]:
         """Say what decides the course of a search in this space, as plain JSON values."""
@@ -85,23 +85,24 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
     # trees bounded by leaves; fast while searching, slower and better when the winner is refit
     "lossguide": SearchSpace(
         ranges={
-            "max_leaves": Range(16, 256, is_log=True, is_whole=True),
-            "min_child_weight": Range(1, 100, is_log=True),
-            "subsample": Range(0.5, 1),
-            "colsample_bytree": Range(0.3, 1),
-            "reg_alpha": Range(1e-3, 10, is_log=True),
-            "reg_lambda": Range(1e-3, 100, is_log=True),
+            "max_leaves": Range(32, 192, is_log=True, is_whole=True),
+            "min_child_weight": Range(5, 150, is_log=True),
+            "subsample": Range(0.6, 1),
+            "colsample_bytree": Range(0.4, 1),
+            "reg_alpha": Range(1e-2, 10, is_log=True),
+            # more of it is a slower rate in disguise, which the refit has anyway
+            "reg_lambda": Range(5, 100, is_log=True),
         },
-        fixed=LOSSGUIDE | {"learning_rate": 0.15},
+        fixed=LOSSGUIDE | {"learning_rate": 0.2},
         patience=20,
         first=(
             {
-                "max_leaves": 64,
-                "min_child_weight": 10,
-                "subsample": 0.8,
-                "colsample_bytree": 0.5,
-                "reg_alpha": 1e-3,
-                "reg_lambda": 20,
+                "max_leaves": 128,
+                "min_child_weight": 80,
+                "subsample": 0.9,
+                "colsample_bytree": 0.7,
+                "reg_alpha": 0.1,
+                "reg_lambda": 80,
             },
         ),
         pruning=Pruning(),

@@ -321,6 +321,15 @@ def test_a_space_without_pruning_has_no_bar() -> None:
     assert told.bar(30) is None
 
 
+def test_the_best_trials_come_best_first_without_those_that_are_far_behind() -> None:
+    rmse = [5.02, 5.0, 5.1, 5.01, 5.0]
+    trials = [Trial(number, {}, outcome(value)) for number, value in enumerate(rmse)]
+    trials.append(Trial(5, {}, Failure("no trees")))
+    assert [trial.number for trial in search.top(trials, 3)] == [1, 4, 3]
+    # 5.1 is more than half a percent behind
+    assert [trial.number for trial in search.top(trials, 5)] == [1, 4, 3, 0]
+
+
 def test_a_pruned_trial_is_told_by_what_it_was_heading_for() -> None:
     space = replace(SEARCH_SPACES["lossguide"], pruning=Pruning(n_doublings=1))
     falls = Outcome(2.0, 3, [8.0, 8.0, 4.0, 2.0, 2.0], 0.0, pruned=True, booster=None)
@@ -354,12 +363,12 @@ COURSE_BOUNDS = {
     "min_child_weight": (np.exp(-1), np.exp(3)),
 }
 LOSSGUIDE_BOUNDS = {
-    "max_leaves": (16, 256),
-    "min_child_weight": (1, 100),
-    "subsample": (0.5, 1),
-    "colsample_bytree": (0.3, 1),
-    "reg_alpha": (1e-3, 10),
-    "reg_lambda": (1e-3, 100),
+    "max_leaves": (32, 192),
+    "min_child_weight": (5, 150),
+    "subsample": (0.6, 1),
+    "colsample_bytree": (0.4, 1),
+    "reg_alpha": (1e-2, 10),
+    "reg_lambda": (5, 100),
 }
 
 
