@@ -67,7 +67,8 @@ def flaml_rmse(flaml: ModuleType, rows: Rows, seconds: float) -> float:
 
 def optuna_rmse(optuna: ModuleType, lightgbm: ModuleType, rows: Rows, seconds: float) -> float:
     """Let Optuna's TPE search LightGBM, unpromising trials pruned by its median rule."""
-    options = {"free_raw_data": False, "params": {"verbose": -1}}
+    # min_child_samples differs from trial to trial, so no feature may be left out beforehand
+    options = {"free_raw_data": False, "params": {"verbosity": -1, "feature_pre_filter": False}}
     train = lightgbm.Dataset(rows.train, rows.train_y, **options).construct()
     valid = lightgbm.Dataset(rows.valid, rows.valid_y, reference=train, **options).construct()
 
@@ -108,7 +109,7 @@ def lightgbm_parameters(trial: Any) -> dict[str, Any]:
         "verbosity": -1,
         "num_threads": n_cores(),
         "seed": SEED,
-        "feature_pre_filter": False,  # min_child_samples differs from trial to trial
+        "feature_pre_filter": False,
         "learning_rate": trial.suggest_float("learning_rate", 0.03, 0.3, log=True),
         "lambda_l1": trial.suggest_float("lambda_l1", 1e-8, 10, log=True),
         "lambda_l2": trial.suggest_float("lambda_l2", 1e-8, 10, log=True),
