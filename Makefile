@@ -32,7 +32,7 @@ demo: .venv/.ready  ## the whole pipeline on simulated months, in a locked envir
 	    -P source=simulated -P max_evals=10
 
 test: .venv/.ready check  ## lint, types and every test
-	python -m pytest -q
+	python -m pytest -q --numprocesses=auto --maxprocesses=4
 
 check: .venv/.ready
 	ruff check .
