@@ -19,6 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# files that take minutes come first, so that no core waits for one of them at the end
+LONGEST = ("test_end_to_end.py", "test_readme_commands.py", "test_hpo.py", "test_register.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, the rest in their order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
 def make_trips(n: int = 3, **columns: object) -> Trips:
     """Make n ordinary trips; a column is one value for all of them or one for each."""
     ordinary: dict[str, object] = {
