@@ -250,12 +250,10 @@ class Journal:
             [{**row, "run_id": self.run_ids[row["trial"]]} for row in rows], "trials.csv"
         )
         self._draw(trials, args.seed)
-        told = [f"{states[state]} {state}" for state in ("pruned", "failed") if states[state]]
-        told += [f"{n_recorded} from before"] if n_recorded else []
-        about = f" ({', '.join(told)})" if told else ""
+        before = f", {n_recorded} from before" if n_recorded else ""
         print(
-            f"search: {len(trials)} trials{about}, best rmse {self.rmse:.4f} min, "
-            f"trial {best.number}"
+            f"search: {len(trials)} trials ({states['pruned']} pruned, {states['failed']} failed"
+            f"{before}), best rmse {self.rmse:.4f} min, trial {best.number}"
         )
         return trials
 

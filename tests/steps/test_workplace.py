@@ -159,4 +159,4 @@ def test_a_cluster_that_goes_away_ends_the_search_which_goes_on_elsewhere(
     assert "3 of 5 trials are kept. Go on from there with: mlflow run " in line
     monkeypatch.setattr(TrialRuns, "finish", finish)
     hpo.main(step)
-    assert "search: 5 trials (3 from before), best" in capsys.readouterr().out
+    assert "search: 5 trials (0 pruned, 0 failed, 3 from before), best" in capsys.readouterr().out
