@@ -15,22 +15,14 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from tests.readme import README, readme_command
 from tests.servers import free_port, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
 DATA = Path(os.environ.get("TAXI_DATA", ROOT / "../shared/data")).resolve()
 HAS_DATA = (DATA / "green_tripdata_2023-03.parquet").is_file()
 needs_data = pytest.mark.skipif(not HAS_DATA, reason="no real months: set TAXI_DATA")
 EXPERIMENT = "nyc-taxi-experiment"
-
-
-def readme_command(start: str) -> str:
-    """The one command of README that begins so; a README that drops it fails its test."""
-    text = README.replace("\\\n", " ")
-    found = [line.strip() for line in text.splitlines() if line.strip().startswith(start)]
-    assert len(set(found)) == 1, f"README has {found} for {start!r}"
-    return re.sub(r"\s+#.*", "", found[0])
 
 
 def clean_environment(home: Path) -> dict[str, str]:
@@ -223,7 +215,7 @@ def test_a_step_started_alone_makes_what_it_needs(
     folder = tmp_path_factory.mktemp("alone")
     run(f"git clone -q {git_url} clone", folder, dict(os.environ))
     env = clean_environment(tmp_path_factory.mktemp("home"))
-    command = readme_command("mlflow run . -e hpo")
+    command = readme_command("mlflow run . -e hpo -P max_evals")
     run(f"{command} --env-manager local -P source=simulated:3000", folder / "clone", env)
     pipeline = Pipeline(folder / "clone", env)
     hpo = pipeline.step("hpo")

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from storage.checkout import ROOT
+from tests.readme import readme_command
 from tests.steps.lab import BETTER, GOOD, Lab, Pipelines
 
 NAME = "nyc-taxi-duration"
@@ -24,13 +25,6 @@ def watched(lab: Lab, pipelines: Pipelines) -> Lab:
         for depth in (GOOD, BETTER):
             lab.register(NAME, *pipelines.of(lab, depth))
     return lab
-
-
-def readme_command(start: str) -> str:
-    """The one command of README that begins so."""
-    lines = (line.strip() for line in (ROOT / "README.md").read_text().splitlines())
-    (found,) = {line for line in lines if line.startswith(start)}
-    return found
 
 
 def bash(command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """A search on a real Dask cluster: a scheduler and two workers in processes of their own."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from taxi import features
 from taxi.boosting import Bar, Job, Outcome, build_matrices, fit, make_rows
 from taxi.spaces import LOSSGUIDE, Pruning
 from tests.conftest import simulated_trips
+from tests.readme import readme_command
 from tests.servers import free_port
 from tests.stores import Store
 
+SCHEDULER = "tcp://<host>:8786"  # in README
 SLOW = LOSSGUIDE | {"max_leaves": 8, "learning_rate": 0.01, "nthread": 1, "seed": 1}
 
 
@@ -30,21 +33,22 @@ class Dask:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.address = f"tcp://127.0.0.1:{free_port()}"
-        self.scheduler = self.start("scheduler", "--host", self.address)
+        self.scheduler = self.start(readme_command("dask scheduler"), "--host", self.address)
         self.workers = [self.start_worker() for _ in range(2)]
         self.client = Client(self.address, timeout=60, set_as_default=False)
         self.client.wait_for_workers(2, timeout=60)
 
-    def start(self, what: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "dask", what, *arguments, "--no-dashboard"],
+            [sys.executable, "-m", *shlex.split(command), *arguments, "--no-dashboard"],
             cwd=self.folder,
             stderr=subprocess.DEVNULL,
         )
 
     def start_worker(self) -> subprocess.Popen[bytes]:
+        command = readme_command("dask worker").replace(SCHEDULER, self.address)
         # without a nanny, which would start a killed one again
-        return self.start("worker", self.address, "--nthreads", "1", "--no-nanny")
+        return self.start(command, "--no-nanny")
 
     def close(self) -> None:
         self.client.close()
@@ -91,10 +95,12 @@ def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
     dask: Dask, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     said = []
-    for experiment, scheduler in (("here", ""), ("cluster", dask.address)):
+    command = readme_command(f"mlflow run . -e hpo -P scheduler={SCHEDULER}")
+    given = f"--{command.partition(' -P ')[2]}".replace(SCHEDULER, dask.address)
+    for experiment, scheduler in (("here", []), ("cluster", [given])):
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment(experiment))
         step = ["--source=simulated:600", "--features=compact", "--max_evals=16"]
-        hpo.main([*step, f"--scheduler={scheduler}"])
+        hpo.main([*step, *scheduler])
         lines = capsys.readouterr().out.splitlines()
         said.append([line for line in lines if line.startswith(("search", "refit"))])
     assert said[0][0].startswith("search: 16 trials")
