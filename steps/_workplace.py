@@ -36,12 +36,21 @@ def workplace(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
         yield place
 
 
-def n_parallel(place: Workplace, asked: int) -> int:
-    """Choose how many trials run at once.
+def n_under_way(place: Workplace, parallelism: int) -> int:
+    """Choose how many jobs are under way; `parallelism` bounds those at once, 0 leaves it open.
+
+    Where they fill the place, as many wait beside them: nobody there waits for the next one.
+    """
+    at_once = parallelism or place.n_slots
+    return at_once if at_once < place.n_slots else max(at_once, 2 * place.n_slots)
+
+
+def lag_of(parallelism: int) -> int:
+    """Say how many trials back a suggestion looks, so that so many can run at once.
 
     More than LAG only where it is asked for: from there on the search depends on the number.
     """
-    return asked or min(place.n_slots, LAG)
+    return max(parallelism, LAG)
 
 
 @contextmanager

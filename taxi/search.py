@@ -63,6 +63,7 @@ def search(
     max_evals: int,
     seed: int,
     n_parallel: int,
+    lag: int = LAG,
     recorded: Mapping[int, Recorded] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Trial]:
@@ -73,7 +74,8 @@ def search(
         submit: has a point tried by some executor, pruned where it misses the bar given.
         max_evals: trials in all, recorded ones included.
         seed: suggestion n depends on it, on n and on the outcomes up to n - lag alone.
-        n_parallel: trials at once; the lag is LAG, or this where it is more.
+        n_parallel: trials under way at once; never more than the lag.
+        lag: suggestion n looks at outcomes up to n - lag.
         recorded: trials that an earlier process finished, by number; they are not run again.
         is_over: asked before each new trial; True lets the running ones finish and ends the search.
     Yields:
@@ -82,7 +84,7 @@ def search(
         TripError: too many trials have failed.
     """
     n_trials = max_evals if space.ranges else 1
-    told = Told(space, lag_of(n_parallel))
+    told = Told(space, lag)
     sampler = Sampler(space, seed)
     running: dict[Future[Outcome], Trial] = {}
     ended: list[Trial] = []
@@ -132,11 +134,6 @@ def top(trials: Sequence[Trial], n_most: int) -> list[Trial]:
         )
     bound = min(scored)[0] * (1 + MAX_BEHIND)
     return [trial for rmse, _, trial in sorted(scored)[:n_most] if rmse <= bound]
-
-
-def lag_of(n_parallel: int) -> int:
-    """Say how many trials back a suggestion looks."""
-    return max(LAG, n_parallel)
 
 
 def _result(future: "Future[Outcome]") -> Outcome | Failure:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from distributed import Client
 
 from steps import hpo
-from steps._workplace import workplace
+from steps._workplace import Workplace, n_under_way, workplace
 from storage import StorageError
 from storage.trials import TrialRuns
 from taxi import features
@@ -73,6 +74,17 @@ def arguments(address: str, **given: Any) -> Any:
 def rows() -> Any:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
     return make_rows(features.fit("compact", train), train, valid)
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "n_slots", "n_jobs"),
+    [(0, 2, 4), (1, 1, 2), (2, 2, 4), (1, 2, 1), (3, 4, 3), (3, 2, 4), (32, 16, 32), (40, 16, 40)],
+)
+def test_a_full_place_has_jobs_waiting_and_one_that_is_not_runs_no_more_than_asked_for(
+    parallelism: int, n_slots: int, n_jobs: int
+) -> None:
+    place = Workplace(lambda job: Future(), n_slots)
+    assert n_under_way(place, parallelism) == n_jobs
 
 
 def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(

@@ -186,8 +186,13 @@ def test_no_more_trials_run_at_once_than_asked_for(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(search, "wait", wait)
     space = SEARCH_SPACES["seed"]
-    list(search.search(space, lambda *_: Future(), max_evals=20, seed=1, n_parallel=3))
+    asked = {"max_evals": 20, "seed": 1}
+    list(search.search(space, lambda *_: Future(), **asked, n_parallel=3))
     assert n_running == [3] * 18 + [2, 1, 0]
+    n_running.clear()
+    # nor more than a suggestion can be made for
+    list(search.search(space, lambda *_: Future(), **asked, n_parallel=30, lag=5))
+    assert n_running == [5] * 16 + [4, 3, 2, 1, 0]
 
 
 # --- failures
