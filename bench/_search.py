@@ -24,6 +24,7 @@ from steps._workplace import workplace
 from storage import runs
 from taxi import evaluation, features
 from taxi.boosting import Rows, make_rows
+from taxi.search import Trial
 from taxi.spaces import SearchSpace
 
 MONTHS = {"2021": ("2021-01", "2021-02"), "2023": ("2023-01", "2023-02")}
@@ -40,6 +41,7 @@ class Spent(NamedTuple):
 class Found(NamedTuple):
     """What a search and its refit cost, and what came out."""
 
+    n_rounds: int  # of all trials
     trials_s: float  # from the first trial's start to the last one's end, as their runs say
     search: Spent  # with its table and pictures
     refit: Spent
@@ -108,7 +110,14 @@ def searched(space: SearchSpace, rows: Rows, **parameters: Any) -> Found:
         search = clock.lap()
         with runs.child_run("refit", model="xgboost"):
             boosters = hpo.refit(space, place, in_common(space, args), trials)
-        return Found(trials_seconds(), search, clock.lap(), rmse_of(boosters, rows))
+        return Found(
+            n_rounds(trials), trials_seconds(), search, clock.lap(), rmse_of(boosters, rows)
+        )
+
+
+def n_rounds(trials: list[Trial]) -> int:
+    """Count the boosting rounds that trials ran."""
+    return sum(len(trial.outcome.curve) for trial in trials if trial.outcome)
 
 
 def trials_seconds() -> float:
