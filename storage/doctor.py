@@ -191,7 +191,7 @@ def pins(lock: str) -> list[tuple[str, str]]:
 
 
 def cache_dir() -> Path:
-    """Name the folder that keeps downloads, as storage.months does."""
+    """Name the folder that keeps downloads, as storage.downloads does."""
     given, cache = os.environ.get("TAXI_CACHE"), os.environ.get("XDG_CACHE_HOME")
     default = Path(cache or "~/.cache") / "nyc-taxi"
     return Path(given or default).expanduser()

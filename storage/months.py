@@ -1,35 +1,23 @@
-"""Finds, downloads, checks and caches months: one file each, named as the TLC names it."""
+"""Finds months and brings them here: one file each, named as the TLC names it."""
 
 import hashlib
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple
 from urllib.parse import unquote
 
-import platformdirs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import requests
 
-from . import StorageError, files
-from .files import IncompleteError
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
-
-# pooch, tqdm and fsspec are imported where they are used: a local folder needs none of them
+from . import StorageError, downloads
+from .downloads import RefusedError, cache_dir, is_cached, public_uri, reason, shelf
 
 TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
 SUFFIXES = (".parquet", ".csv", ".csv.gz")  # in the order they are tried
 DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
-TIMEOUT_S = 30.0  # a server silent for longer has failed
-LOOK_TIMEOUT_S = 5.0  # a plan would rather not know a size than wait
-RETRIES = 3  # after the first attempt; pooch waits 1, 2, 3 s between them
 
 Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
 
@@ -73,10 +61,6 @@ class Whereabouts(NamedTuple):
     n_bytes: int | None  # None where it is not a file yet, or nobody says
 
 
-class _RefusedError(Exception):
-    """The server will not give this file, however often it is asked; holds the HTTP status."""
-
-
 def parse_months(text: str) -> list[str]:
     """Read "2021-01", "2021-01,2021-03", "2021-01..2021-06" or a mix, in the order given.
 
@@ -118,7 +102,7 @@ def find(source: str, *, taxi: str, month: str, work_dir: Path, simulate: Simula
         return MonthFile(month, uri, path, sha256, path.stat().st_size)
     except OSError as error:
         raise StorageError(
-            f"Cannot read or keep {month} from {public_uri(source)}: {_reason(error)}. Check your "
+            f"Cannot read or keep {month} from {public_uri(source)}: {reason(error)}. Check your "
             f"access, and that the cache {cache_dir()} can be written, or set TAXI_CACHE."
         ) from error
 
@@ -152,20 +136,8 @@ def look(source: str, *, taxi: str, month: str) -> Whereabouts:
         return _look_at_server(wanted._replace(source=TLC_URL) if fetch is _from_tlc else wanted)
     except OSError as error:
         raise StorageError(
-            f"Cannot look for {month} in {public_uri(source)}: {_reason(error)}. Check your access."
+            f"Cannot look for {month} in {public_uri(source)}: {reason(error)}. Check your access."
         ) from error
-
-
-def cache_dir() -> Path:
-    """Name the folder that keeps downloads: TAXI_CACHE, or the user's own cache."""
-    return Path(
-        os.environ.get("TAXI_CACHE") or platformdirs.user_cache_dir("nyc-taxi")
-    ).expanduser()
-
-
-def public_uri(uri: str) -> str:
-    """Drop what may be secret: user and password, query, fragment; and closing slashes."""
-    return re.split("[?#]", _without_user(uri), maxsplit=1)[0].rstrip("/")
 
 
 def _expand(part: str, text: str) -> Iterator[str]:
@@ -248,42 +220,43 @@ def _from_tlc(wanted: Wanted) -> tuple[str, Path]:
 
 
 def _from_server(wanted: Wanted) -> tuple[str, Path]:
-    folder, base = _shelf(wanted.source), public_uri(wanted.source)
+    folder, base = shelf(wanted.source), public_uri(wanted.source)
     for name in wanted.names:
-        if _is_cached(folder / name):
+        if is_cached(folder / name):
             return f"{base}/{name}", folder / name
     answers = []
     for name in wanted.names:
         try:
-            return f"{base}/{name}", _download(wanted.source, name, folder)
-        except _RefusedError as refused:
+            return f"{base}/{name}", downloads.download(wanted.source, name)
+        except RefusedError as refused:
             answers.append(f"{name} (HTTP {refused})")
     raise _no_month(wanted, base, answers, "The TLC publishes a month about two months late. ")
 
 
 def _from_store(wanted: Wanted) -> tuple[str, Path]:
     base = public_uri(wanted.source)
-    fs, root = _open_store(wanted.source)
+    fs, root = downloads.open_store(wanted.source)
     for name in wanted.names:
         remote = f"{root.rstrip('/')}/{name}"
         try:
             version = fs.ukey(remote)[:16]  # changes with the object, which is then fetched again
         except FileNotFoundError:
             continue
-        return f"{base}/{name}", _copy(fs, remote, _shelf(wanted.source) / version / name)
+        place = shelf(wanted.source) / version / name
+        return f"{base}/{name}", downloads.copy(fs, remote, place)
     raise _no_month(wanted, base, wanted.names)
 
 
 def _look_at_server(wanted: Wanted) -> Whereabouts:
-    folder, base = _shelf(wanted.source), public_uri(wanted.source)
+    folder, base = shelf(wanted.source), public_uri(wanted.source)
     for name in wanted.names:
-        if _is_cached(folder / name):
+        if is_cached(folder / name):
             size = (folder / name).stat().st_size
             return Whereabouts(wanted.month, f"{base}/{name}", False, size)
     for name in wanted.names:
         try:
-            n_bytes = _ask_size(_address(wanted.source, name))
-        except _RefusedError:
+            n_bytes = downloads.ask_size(wanted.source, name)
+        except RefusedError:
             continue
         except requests.RequestException:
             n_bytes, name = None, wanted.names[0]
@@ -291,30 +264,16 @@ def _look_at_server(wanted: Wanted) -> Whereabouts:
     raise _no_month(wanted, base, wanted.names, "The TLC publishes a month about two months late. ")
 
 
-def _ask_size(url: str) -> int | None:
-    """Ask how big a file is, None where the server does not say.
-
-    Raises:
-        _RefusedError: it is not there.
-    """
-    headers = {"Accept-Encoding": "identity"}
-    answer = requests.head(url, timeout=LOOK_TIMEOUT_S, headers=headers, allow_redirects=True)
-    if answer.status_code in (403, 404, 410):  # where nobody may list, what is not there is 403
-        raise _RefusedError(answer.status_code)
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if answer.ok and length.isdecimal() else None
-
-
 def _look_into_store(wanted: Wanted) -> Whereabouts:
     base = public_uri(wanted.source)
-    fs, root = _open_store(wanted.source)
+    fs, root = downloads.open_store(wanted.source)
     for name in wanted.names:
         remote = f"{root.rstrip('/')}/{name}"
         try:
             version, n_bytes = fs.ukey(remote)[:16], fs.info(remote)["size"]
         except FileNotFoundError:
             continue
-        is_here = (_shelf(wanted.source) / version / name).is_file()
+        is_here = (shelf(wanted.source) / version / name).is_file()
         return Whereabouts(wanted.month, f"{base}/{name}", not is_here, n_bytes)
     raise _no_month(wanted, base, wanted.names)
 
@@ -330,7 +289,6 @@ SOURCES: dict[str, Callable[[Wanted], tuple[str, Path]]] = {
     "s3://": _from_store,
     "gs://": _from_store,
 }
-STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 
 
 def _no_month(wanted: Wanted, place: str, tried: list[str], hint: str = "") -> StorageError:
@@ -338,111 +296,3 @@ def _no_month(wanted: Wanted, place: str, tried: list[str], hint: str = "") -> S
         f"No {wanted.taxi} trips in {place} for {wanted.month}: tried {', '.join(tried)}. {hint}"
         "Check the month, or pass -P source=<folder>."
     )
-
-
-# --- downloads and their cache
-
-
-def _download(source: str, name: str, folder: Path) -> Path:
-    import pooch
-
-    base = public_uri(source)  # pooch prints it
-    get = partial(_get, _address(source, name), name)
-    shelf = pooch.create(folder, f"{base}/", registry={name: None}, retry_if_failed=RETRIES)
-    try:
-        return Path(shelf.fetch(name, downloader=get))
-    except (requests.RequestException, IncompleteError) as error:
-        # "from None": requests quotes the address, password and all
-        raise StorageError(
-            f"Cannot download {base}/{name} in {1 + RETRIES} attempts: {_reason(error)}. "
-            "Try again later, or pass -P source=<folder>."
-        ) from None
-
-
-def _address(source: str, name: str) -> str:
-    head, mark, query = source.partition("?")
-    return f"{head.rstrip('/')}/{name}{mark}{query}"
-
-
-def _get(url: str, name: str, _public_url: str, target: str, shelf: object) -> None:
-    """Download one file for pooch, which retries after a RequestException or a ValueError."""
-    import pooch
-    from tqdm.auto import tqdm
-
-    # disable=None: no bar unless stderr is a terminal; pooch ignores a bar without a total
-    with tqdm(total=1, disable=None, unit="B", unit_scale=True, desc=name, leave=False) as bar:
-        http = pooch.HTTPDownloader(
-            progressbar=bar,
-            chunk_size=files.CHUNK_BYTES,
-            timeout=TIMEOUT_S,
-            headers={"Accept-Encoding": "identity"},  # keep a .gz as it is
-        )
-        try:
-            http(url, target, shelf)
-        except requests.HTTPError as error:
-            status = error.response.status_code
-            if 400 <= status < 500 and status not in (408, 429):
-                raise _RefusedError(status) from None
-            raise
-    files.check_whole(Path(target), name)
-
-
-def _open_store(source: str) -> tuple["AbstractFileSystem", str]:
-    from fsspec.core import url_to_fs
-
-    try:
-        return cast(tuple["AbstractFileSystem", str], url_to_fs(source))
-    except ImportError as error:
-        scheme = source.partition("://")[0].lower()
-        raise StorageError(
-            f"Source {public_uri(source)} needs the package {STORE_PACKAGES.get(scheme, scheme)}, "
-            f"which is not installed. Add it to the lock with: make lock EXTRAS={scheme}"
-        ) from error
-
-
-def _copy(fs: "AbstractFileSystem", remote: str, target: Path) -> Path:
-    if _is_cached(target):
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        unchecked = Path(folder) / target.name
-        fs.get_file(remote, str(unchecked))
-        try:
-            files.check_whole(unchecked, target.name)
-        except IncompleteError as error:
-            raise StorageError(f"Cannot use {remote}: {error}.") from error
-        unchecked.replace(target)
-    return target
-
-
-def _shelf(source: str) -> Path:
-    # one folder per address: two servers may hold different files of one name
-    address = _without_user(source).rstrip("/")
-    key = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return cache_dir() / f"{address.partition(':')[0].lower()}-{key}"
-
-
-def _is_cached(path: Path) -> bool:
-    if not path.exists():
-        return False
-    try:
-        files.read_schema(path)
-    except StorageError:
-        path.unlink(missing_ok=True)  # left by a dying machine; fetched again
-        return False
-    return True
-
-
-# --- errors in one line
-
-
-def _without_user(uri: str) -> str:
-    return re.sub(r"(?<=://)[^/]*@", "", uri)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, requests.HTTPError):
-        return f"HTTP {error.response.status_code}"
-    if isinstance(error, requests.RequestException):
-        return type(error).__name__  # its text quotes the address
-    return files.one_line(error)

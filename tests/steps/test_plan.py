@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from storage import months, reuse, runs, step_keys
+from storage import downloads, months, reuse, runs, step_keys
 from tests.stores import EXPERIMENT, Store
 
 SMALL = "--source=simulated:300"
@@ -90,10 +90,10 @@ def test_months_that_are_not_here_are_listed_with_their_sizes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def ask_size(url: str) -> int | None:
-        return None if "2021-02" in url else 1_234_567
+    def ask_size(source: str, name: str) -> int | None:
+        return None if "2021-02" in name else 1_234_567
 
-    monkeypatch.setattr(months, "_ask_size", ask_size)
+    monkeypatch.setattr(downloads, "ask_size", ask_size)
     monkeypatch.setenv("TAXI_CACHE", f"{tmp_path}/cache")
     said = plan(capsys, "--test_months=")
     assert said[1] == "├── preprocess  runs, unless the same bytes have been read before"

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from storage import doctor, months
+from storage import doctor, downloads
 from storage.checkout import ROOT
 from storage.doctor import Finding
 from tests.stores import Store
@@ -182,7 +182,7 @@ def test_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cached_month_that_is_not_whole(cache: Path) -> None:
-    assert doctor.cache_dir() == months.cache_dir() == cache
+    assert doctor.cache_dir() == downloads.cache_dir() == cache
     shelf = cache / "https-1"
     shelf.mkdir(parents=True)
     (shelf / "green_tripdata_2021-01.parquet").write_bytes(b"PAR1 and so on PAR1")
@@ -195,4 +195,4 @@ def test_a_cached_month_that_is_not_whole(cache: Path) -> None:
 
 def test_the_default_cache_is_the_one_that_months_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TAXI_CACHE")
-    assert doctor.cache_dir() == months.cache_dir()
+    assert doctor.cache_dir() == downloads.cache_dir()

@@ -14,7 +14,7 @@ import pooch
 import pyarrow as pa
 import pytest
 
-from storage import StorageError, months
+from storage import StorageError, downloads, months
 from tests.storage.samples import CSV, NAME, make_parquet, one_line, read
 from tests.storage.sources import (
     Answer,
@@ -101,8 +101,8 @@ def test_a_bad_download_is_retried_and_never_stays_in_the_cache(
 def test_a_stalled_server_is_given_up_and_asked_again(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(months, "TIMEOUT_S", 0.2)
-    monkeypatch.setattr(months, "RETRIES", 0)
+    monkeypatch.setattr(downloads, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(downloads, "RETRIES", 0)
     server.will(stalled(make_parquet()), ok(make_parquet()))
     assert "in 1 attempts: ConnectionError" in find_error(server.url)
     assert cached_files(cache) == []
@@ -209,7 +209,7 @@ def test_credentials_reach_the_server_but_no_message(
     ],
 )
 def test_a_public_uri_holds_no_credentials(uri: str, public: str) -> None:
-    assert months.public_uri(uri) == public
+    assert downloads.public_uri(uri) == public
 
 
 def test_a_cache_that_cannot_be_written_is_named_with_its_setting(
@@ -225,9 +225,9 @@ def test_a_cache_that_cannot_be_written_is_named_with_its_setting(
 
 def test_the_cache_is_the_users_own_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_CACHE", "~/elsewhere")
-    assert months.cache_dir() == Path.home() / "elsewhere"
+    assert downloads.cache_dir() == Path.home() / "elsewhere"
     monkeypatch.setenv("TAXI_CACHE", "")
-    assert months.cache_dir().name == "nyc-taxi"
+    assert downloads.cache_dir().name == "nyc-taxi"
 
 
 # --- object stores
