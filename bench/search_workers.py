@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
@@ -19,7 +20,7 @@ from taxi import spaces
 from taxi.boosting import Job, Matrices, build_matrices, fit
 
 N_JOBS, N_JOB_ROUNDS = 8, 60
-N_TRIALS, N_ROUNDS = 32, 100  # of the search on the cluster
+N_TRIALS, N_ROUNDS, N_PAIRS = 32, 100, 3  # of the search on the cluster
 STARTS_S = 60  # within which a scheduler or a worker answers
 
 
@@ -55,28 +56,33 @@ def jobs_per_second(matrices: Matrices, at_once: int, threads: int) -> float:
 
 
 def measure_dask() -> Iterator[Result]:
-    """Search on one worker process of one thread, on two, again; the matrix is there already."""
-    rows = real_rows("2021")
+    """Search on one worker process of one thread and on two, in turn, N_PAIRS times."""
+    pairs = [(trials_per_second_on(1), trials_per_second_on(2)) for _ in range(N_PAIRS)]
+    ratios = sorted(two / one for one, two in pairs)
+    one, two = map(median, zip(*pairs, strict=True))
+    yield Result(
+        f"two Dask workers over one, trials per second, median of {N_PAIRS} pairs "
+        f"({ratios[0]:.2f}x to {ratios[-1]:.2f}x)",
+        f"{median(ratios):.2f}x ({two:.2f} / {one:.2f})",
+        "1.8x",
+    )
+
+
+def trials_per_second_on(n_workers: int) -> float:
+    """Search on a cluster of its own; the matrix is there already."""
     space = replace(
         spaces.select("lossguide"),
-        # trials of one length, so that none is waited for at the end
+        # trials of one length
         rounds=N_ROUNDS,
         patience=N_ROUNDS,
         pruning=None,
         refit_rounds=1,
         n_boosters=1,
     )
-    seconds = dict.fromkeys((1, 2), 0.0)
-    for n_workers in (1, 2, 2, 1):  # what else the machine does shall meet both
-        with cluster(n_workers) as address:
-            searched(space, rows, scheduler=address, max_evals=n_workers)
-            found = searched(space, rows, scheduler=address, max_evals=N_TRIALS)
-            seconds[n_workers] += found.trials_s
-    yield Result(
-        "two Dask workers over one, trials per second",
-        f"{seconds[1] / seconds[2]:.2f}x ({2 * N_TRIALS} in {seconds[1]:.0f} / {seconds[2]:.0f} s)",
-        "1.8x",
-    )
+    rows = real_rows("2021")
+    with cluster(n_workers) as address:
+        searched(space, rows, scheduler=address, max_evals=n_workers)
+        return searched(space, rows, scheduler=address, max_evals=N_TRIALS).trials_per_s
 
 
 @contextmanager
@@ -97,7 +103,8 @@ def cluster(n_workers: int) -> Iterator[str]:
 def started(stack: ExitStack, *command: str) -> None:
     """Start a process of Dask that ends with the stack."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dask", *command, "--no-dashboard"], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "dask", *command, "--no-dashboard"],
+        stderr=subprocess.DEVNULL,
     )
     stack.callback(process.wait)
     stack.callback(process.terminate)

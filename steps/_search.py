@@ -18,7 +18,7 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from steps._workplace import Workplace, lag_of, n_under_way
+from steps._workplace import Workplace, lag_of, n_waiting
 from storage import StorageError, StoreGoneError, checkout, runs
 from storage.trials import TrialRun, TrialRuns, earlier_points, n_finished
 from taxi import features, search, search_report, spaces
@@ -39,7 +39,7 @@ def run_search(
         TripError: too many trials failed, or none came to anything.
         StorageError: the store or the cluster went away.
     """
-    common = in_common(space, args)
+    common, n_parallel = in_common(space, args), args.parallelism or place.n_slots
     log = TrialRuns(search_key(space, rows, args), {"model": "xgboost"})
     space_key = key_of(space=space.describe(), features=args.features)
     mlflow.set_tags({"search_key": log.search_key, "space_key": space_key})
@@ -59,7 +59,8 @@ def run_search(
             submit,
             max_evals=args.max_evals,
             seed=args.seed,
-            n_parallel=n_under_way(place, args.parallelism),
+            n_parallel=n_parallel,
+            n_waiting=n_waiting(place, n_parallel),
             lag=lag_of(args.parallelism),
             recorded={number: as_recorded(run) for number, run in known.items()},
             is_over=after(args.max_minutes),

@@ -36,13 +36,12 @@ def workplace(rows: Rows, args: argparse.Namespace) -> Iterator[Workplace]:
         yield place
 
 
-def n_under_way(place: Workplace, parallelism: int) -> int:
-    """Choose how many jobs are under way; `parallelism` bounds those at once, 0 leaves it open.
+def n_waiting(place: Workplace, n_parallel: int) -> int:
+    """Say how many jobs wait beside those at once: one per slot, where they fill the place.
 
-    Where they fill the place, as many wait beside them: nobody there waits for the next one.
+    So nobody there waits for the next one, and no more run at once than were asked for.
     """
-    at_once = parallelism or place.n_slots
-    return at_once if at_once < place.n_slots else max(at_once, 2 * place.n_slots)
+    return max(2 * place.n_slots - n_parallel, 0) if n_parallel >= place.n_slots else 0
 
 
 def lag_of(parallelism: int) -> int:

@@ -63,6 +63,7 @@ def search(
     max_evals: int,
     seed: int,
     n_parallel: int,
+    n_waiting: int = 0,
     lag: int = LAG,
     recorded: Mapping[int, Recorded] | None = None,
     is_over: Callable[[], bool] = lambda: False,
@@ -74,8 +75,9 @@ def search(
         submit: has a point tried by some executor, pruned where it misses the bar given.
         max_evals: trials in all, recorded ones included.
         seed: suggestion n depends on it, on n and on the outcomes up to n - lag alone.
-        n_parallel: trials under way at once; never more than the lag.
-        lag: suggestion n looks at outcomes up to n - lag.
+        n_parallel: trials at once.
+        n_waiting: submitted beside them, so that the executor has the next one at hand.
+        lag: suggestion n looks at outcomes up to n - lag, so no more than this are submitted.
         recorded: trials that an earlier process finished, by number; they are not run again.
         is_over: asked before each new trial; True lets the running ones finish and ends the search.
     Yields:
@@ -86,27 +88,33 @@ def search(
     n_trials = max_evals if space.ranges else 1
     told = Told(space, lag)
     sampler = Sampler(space, seed)
-    running: dict[Future[Outcome], Trial] = {}
+    submitted: dict[Future[Outcome], Trial] = {}  # in the order in which they are begun
+    started: set[int] = set()
     ended: list[Trial] = []
-    asked = 0
-    while asked < n_trials or running or ended:
-        while asked < n_trials and len(running) < n_parallel and told.is_ready(asked):
+    asked, n_most = 0, n_parallel + n_waiting
+    while asked < n_trials or submitted or ended:
+        while asked < n_trials and len(submitted) < n_most and told.is_ready(asked):
             trial = Trial(asked, sampler.ask(asked, told.before(asked)))
             known = (recorded or {}).get(asked)
             if known and known.is_of(trial.point):
                 trial = trial._replace(result=known.outcome, is_recorded=True)
                 told.tell(trial)
+                yield trial
             elif is_over():
                 n_trials = asked
                 break
             else:
-                running[submit(trial.point, told.bar(asked))] = trial
+                submitted[submit(trial.point, told.bar(asked))] = trial
             asked += 1
-            yield trial
-        yield from ended  # only now, so that no worker waits while somebody writes them down
+        # only now, so that no worker waits while somebody writes them down
+        for trial in [*submitted.values()][:n_parallel] + ended:
+            if trial.number not in started:
+                started.add(trial.number)
+                yield trial._replace(result=None)
+        yield from ended
         told.refuse_failures(max_evals)
-        done = wait(running, return_when=FIRST_COMPLETED).done
-        ended = [running.pop(future)._replace(result=_result(future)) for future in done]
+        done = wait(submitted, return_when=FIRST_COMPLETED).done
+        ended = [submitted.pop(future)._replace(result=_result(future)) for future in done]
         for trial in ended:
             told.tell(trial)
 

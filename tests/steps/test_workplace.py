@@ -13,7 +13,7 @@ import pytest
 from distributed import Client
 
 from steps import hpo
-from steps._workplace import Workplace, n_under_way, workplace
+from steps._workplace import Workplace, n_waiting, workplace
 from storage import StorageError
 from storage.trials import TrialRuns
 from taxi import features
@@ -77,14 +77,14 @@ def rows() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("parallelism", "n_slots", "n_jobs"),
-    [(0, 2, 4), (1, 1, 2), (2, 2, 4), (1, 2, 1), (3, 4, 3), (3, 2, 4), (32, 16, 32), (40, 16, 40)],
+    ("n_parallel", "n_slots", "n_more"),
+    [(1, 1, 1), (2, 2, 2), (1, 2, 0), (3, 4, 0), (3, 2, 1), (40, 16, 0)],
 )
 def test_a_full_place_has_jobs_waiting_and_one_that_is_not_runs_no_more_than_asked_for(
-    parallelism: int, n_slots: int, n_jobs: int
+    n_parallel: int, n_slots: int, n_more: int
 ) -> None:
     place = Workplace(lambda job: Future(), n_slots)
-    assert n_under_way(place, parallelism) == n_jobs
+    assert n_waiting(place, n_parallel) == n_more
 
 
 def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(

@@ -195,6 +195,27 @@ def test_no_more_trials_run_at_once_than_asked_for(monkeypatch: pytest.MonkeyPat
     assert n_running == [5] * 16 + [4, 3, 2, 1, 0]
 
 
+def test_a_trial_that_waits_starts_when_another_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order = iter([1, 0, 2, 3])  # trial 1 overtakes trial 0
+
+    def wait(submitted: dict[Future[Outcome], Trial], return_when: str) -> SimpleNamespace:
+        number = next(order, None)
+        done = {future for future, trial in submitted.items() if trial.number == number}
+        for future in done:
+            future.set_result(outcome(5.0))
+        return SimpleNamespace(done=done)
+
+    monkeypatch.setattr(search, "wait", wait)
+    trials = search.search(
+        SEARCH_SPACES["seed"], lambda *_: Future(), max_evals=4, seed=1, n_parallel=1, n_waiting=1
+    )
+    story = [f"{trial.number} {'ends' if trial.result else 'starts'}" for trial in trials]
+    assert story[:4] == ["0 starts", "1 starts", "1 ends", "2 starts"]
+    assert story[4:] == ["0 ends", "3 starts", "2 ends", "3 ends"]
+
+
 # --- failures
 
 
