@@ -4,6 +4,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -123,13 +124,14 @@ def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
 def test_a_trial_whose_worker_dies_is_done_by_another(dask: Dask, rows: Any) -> None:
     job = Job(SLOW, rounds=300, patience=300)
     with workplace(rows, arguments(dask.address)) as place:
-        futures = [place.submit(job) for _ in range(4)]
-        busy = dask.client.processing()
-        while not all(busy.values()):
-            busy = dask.client.processing()
+        futures = [place.submit(job) for _ in range(12)]
+        end = time.monotonic() + 60
+        while not all(dask.client.processing().values()):
+            assert time.monotonic() < end, "the workers never were busy at once"
+            time.sleep(0.01)
         dask.workers[0].send_signal(signal.SIGKILL)
         outcomes = [future.result(timeout=120) for future in futures]
-    assert [len(outcome.curve) for outcome in outcomes] == [300] * 4
+    assert [len(outcome.curve) for outcome in outcomes] == [300] * 12
     assert len({outcome.rmse for outcome in outcomes}) == 1
     dask.workers[0].wait()
     dask.workers[0] = dask.start_worker()
