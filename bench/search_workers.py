@@ -113,8 +113,7 @@ def cluster(n_workers: int) -> Iterator[str]:
 def started(stack: ExitStack, *command: str) -> None:
     """Start a process of Dask that ends with the stack."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dask", *command, "--no-dashboard"],
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "dask", *command, "--no-dashboard"], stderr=subprocess.DEVNULL
     )
     stack.callback(process.wait)
     stack.callback(process.terminate)
