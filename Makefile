@@ -53,10 +53,10 @@ plan: .venv/.ready  ## what `mlflow run . -P plan=true` says, with no run made f
 	python -m steps.main --plan=true $(ARGS)
 
 verify: .venv/.ready  ## run a pipeline again in a fresh clone and environment, and compare: RUN=<id>
-	python -m storage.verify $(RUN)
+	python -m storage.repro.verify $(RUN)
 
 doctor:  ## what a run needs and lacks, each with the command that mends it
-	@$$(test -x .venv/bin/python && echo .venv/bin/python || echo $(PYTHON)) -m storage.doctor
+	@$$(test -x .venv/bin/python && echo .venv/bin/python || echo $(PYTHON)) -m tools.doctor
 
 store: .venv/.ready  ## make the store before several pipelines use it at once for the first time
-	python -m storage.tracking
+	python -m storage.tracking.store

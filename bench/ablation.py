@@ -7,7 +7,7 @@ import numpy as np
 from bench import Result
 from bench.serving import load
 from taxi import features, spaces
-from taxi.boosting import Job, build_matrices, fit, make_rows
+from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
 from taxi.features import DIRECTIONS
 from taxi.schema import Trips
 
@@ -37,12 +37,15 @@ def measure() -> Iterator[Result]:
 
 def rmse(train: Trips, valid: Trips, left_out: Sequence[str]) -> float:
     """Mean valid RMSE over SEEDS, in minutes."""
-    encoder = features.fit("full", train)
+    encoder = features.fit_encoder("full", train)
     kept = [place for place, name in enumerate(encoder.names) if name not in left_out]
     rows = make_rows(encoder, train, valid)
     matrices = build_matrices(rows._replace(train=rows.train[:, kept], valid=rows.valid[:, kept]))
     space = spaces.select("lossguide")
     point = dict(space.first[0])
     parameters = {**space.fixed, **point, **space.refit}
-    jobs = [Job({**parameters, "seed": seed}, space.refit_rounds, space.patience) for seed in SEEDS]
-    return float(np.mean([fit(matrices, job).rmse for job in jobs]))
+    jobs = [
+        TrainingJob({**parameters, "seed": seed}, space.refit_rounds, space.patience)
+        for seed in SEEDS
+    ]
+    return float(np.mean([train_booster(matrices, job).rmse for job in jobs]))

@@ -51,7 +51,7 @@ def main() -> None:
 def objective(seconds: list[float]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Make the function that trains, scores and logs one trial, on all cores."""
     train, valid = load("2021-01"), load("2021-02")
-    encoder = features.fit("course", train)
+    encoder = features.fit_encoder("course", train)
     on_train = xgb.DMatrix(encoder.transform_train(train), train.trip_minutes)
     on_valid = xgb.DMatrix(encoder.transform(valid), valid.trip_minutes)
 

@@ -22,11 +22,13 @@ EMPTY = "name: empty\nentry_points:\n  main:\n    command: 'true'\n"
 # a step with everything loaded and warm does its own work only; launched, it costs the rest too
 STEP = """
 import sys, time
-import mlflow, steps, steps.preprocess as module
+import mlflow, steps.preprocess as module
 from contextlib import contextmanager
-from storage import checkout, runs
+from storage.repro import checkout
+from storage.tracking import runs
 parameters = checkout.parameters("preprocess") | {"source": "simulated:3000"}
-opened = steps.step_run
+from steps.common import step
+opened = step.step_run
 @contextmanager
 def timed(parser, argv):
     with opened(parser, argv) as args:
@@ -45,15 +47,16 @@ with runs.StepRun("main", ""):
 """
 DECIDE = """
 import sys, time
-import mlflow, steps
-from steps._chain import Chain
-from storage import runs
-args = steps.entry_parser("main", None).parse_args(sys.argv[1:])
+import mlflow
+from steps.common import step
+from steps.common.pipeline import Pipeline
+from storage.tracking import runs
+args = step.entry_parser("main", None).parse_args(sys.argv[1:])
 assert runs.experiment_id()
 start = time.perf_counter()
-chain = Chain(args)
-for step in ("preprocess", "baseline", "hpo", "register"):
-    chain.take(step)
+chain = Pipeline(args)
+for name in ("preprocess", "baseline", "hpo", "register"):
+    chain.get_or_run(name)
 print("decided", time.perf_counter() - start)
 assert all(decision.run for decision in chain.decisions.values())
 """

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from bench import DATA, Result
 from bench.serving import as_served, load, timed, train_model
-from steps._scoring import Job, write
-from storage import models
+from steps.score.month import ScoringJob, write
+from storage.tracking import models
 from taxi import bootstrap, scoring
 
 MONTH, N_ROUNDS = "2023-02", 3
@@ -39,7 +39,7 @@ def throughput() -> Result:
     frame = in_memory(source)
     bare, whole = [], []
     with TemporaryDirectory() as folder:
-        job = Job("green", str(DATA), "bench", folder, "", "")
+        job = ScoringJob("green", str(DATA), "bench", folder, "", "")
         for _ in range(N_ROUNDS):
             bare.append(timed(lambda: models.predict_typed(served, frame, "bench"), 1))
             whole.append(

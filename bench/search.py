@@ -9,14 +9,14 @@ from time import perf_counter
 from typing import Any
 
 from bench import DATA, Result
-from bench._search import MONTHS, SEED, real_rows, run, run_id, searched, store
-from steps import hpo
-from steps._search import Journal, in_common, search_key
-from steps._workplace import n_cores
-from storage import runs
-from storage.trials import TrialRuns
+from bench.search_lab import MONTHS, SEED, real_rows, run, run_id, searched, store
+from steps.hpo import __main__ as hpo
+from steps.hpo.executor import n_cores
+from steps.hpo.search import SearchLogger, in_common, search_key
+from storage.tracking import runs
+from storage.tracking.trials import TrialRuns
 from taxi import search, spaces
-from taxi.boosting import Bar, Outcome
+from taxi.boosting import Outcome, PruningThreshold
 
 N_TRIALS = 50
 N_COURSE = 6  # of the course's own trials, from which its 50 are estimated
@@ -99,7 +99,7 @@ def measure_tracking() -> Iterator[Result]:
     common, seconds = in_common(space, args), 0.0
     with store(), runs.StepRun("hpo", "bench"):
         log = TrialRuns(search_key(space, rows, args), {"model": "xgboost"})
-        journal = Journal(log, common, N_TRACKED)
+        journal = SearchLogger(log, common, N_TRACKED)
         with log, journal:
             for trial in search.search(
                 space, told_at_once, max_evals=N_TRACKED, seed=SEED, n_parallel=1
@@ -114,7 +114,7 @@ def measure_tracking() -> Iterator[Result]:
     )
 
 
-def told_at_once(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
+def told_at_once(point: dict[str, Any], bar: PruningThreshold | None) -> "Future[Outcome]":
     """Make up the outcome of a trial."""
     curve = [5 + point["subsample"] / (number + 1) for number in range(N_ROUNDS)]
     future: Future[Outcome] = Future()

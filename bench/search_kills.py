@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from bench import Result
-from bench._search import run, run_id, store
+from bench.search_lab import run, run_id, store
 
 N_KILLS = 20
 N_MORE = 10  # trials that are made after the last kill

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from bench import Result
-from bench._search import MONTHS, SEED, real_rows, searched
-from steps._workplace import n_cores
+from bench.search_lab import MONTHS, SEED, real_rows, searched
+from steps.hpo.executor import n_cores
 from taxi import evaluation, spaces
 from taxi.boosting import Rows
 

@@ -14,10 +14,10 @@ from time import perf_counter
 from distributed import Client
 
 from bench import Result
-from bench._search import SEED, real_rows, searched
-from steps._workplace import n_cores
+from bench.search_lab import SEED, real_rows, searched
+from steps.hpo.executor import n_cores
 from taxi import spaces
-from taxi.boosting import Job, Matrices, build_matrices, fit
+from taxi.boosting import Matrices, TrainingJob, build_matrices, train_booster
 
 N_JOBS, N_JOB_ROUNDS = 8, 60
 N_TRIALS, N_ROUNDS, N_PAIRS = 32, 100, 3  # of the search on the cluster
@@ -44,14 +44,14 @@ def jobs_per_second(matrices: Matrices, at_once: int, threads: int) -> float:
     """Train N_JOBS boosters; one at a time in this thread, several in a pool of threads."""
     space = spaces.select("lossguide")
     parameters = {**space.fixed, **space.first[0], "seed": SEED, "nthread": threads}
-    job = Job(parameters, N_JOB_ROUNDS, patience=N_JOB_ROUNDS)
+    job = TrainingJob(parameters, N_JOB_ROUNDS, patience=N_JOB_ROUNDS)
     start = perf_counter()
     if at_once == 1:
         for _ in range(N_JOBS):
-            fit(matrices, job)
+            train_booster(matrices, job)
     else:
         with ThreadPoolExecutor(at_once) as executor:
-            list(executor.map(lambda _: fit(matrices, job), range(N_JOBS)))
+            list(executor.map(lambda _: train_booster(matrices, job), range(N_JOBS)))
     return N_JOBS / (perf_counter() - start)
 
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import DATA, Result
-from storage import models
+from storage.tracking import models
 from taxi import features, schema, spaces
-from taxi.boosting import Job, build_matrices, fit, make_rows
+from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
 from taxi.cleaning import clean
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.schema import Trips
@@ -47,16 +47,16 @@ def measure() -> Iterator[Result]:
 
 def train_model(train: Trips, valid: Trips) -> TripModel:
     """Fit as many boosters as the search refits, at its first point."""
-    encoder = features.fit("full", train)
+    encoder = features.fit_encoder("full", train)
     matrices = build_matrices(make_rows(encoder, train, valid))
     space = spaces.select("lossguide")
     point = dict(space.first[0])
     parameters = {**space.fixed, **point, **space.refit}
     jobs = [
-        Job({**parameters, "seed": seed}, N_ROUNDS, patience=N_ROUNDS, keep=True)
+        TrainingJob({**parameters, "seed": seed}, N_ROUNDS, patience=N_ROUNDS, keep=True)
         for seed in range(space.n_boosters)
     ]
-    boosters = [fit(matrices, job).booster for job in jobs]
+    boosters = [train_booster(matrices, job).booster for job in jobs]
     return TripModel("green", encoder, boosters)
 
 

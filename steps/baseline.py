@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 import mlflow
 from scipy.sparse import csr_matrix, issparse
 
-from steps import entry_parser, step_run
-from steps._candidates import load_trips, log_candidate, log_inputs
-from steps._chain import Chain
-from storage import runs
+from steps.common.candidates import load_trips, log_candidate, log_inputs
+from steps.common.pipeline import Pipeline
+from steps.common.step import entry_parser, step_run
+from storage.tracking import runs
 from taxi import baselines, features
 from taxi.baselines import Baseline
 from taxi.features import Encoder
@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read train and valid trips, fit and log each model, log the leaderboard."""
     with step_run(build_parser(), argv) as args:
         chosen = baselines.select(args.models)
-        chain = Chain(args)
-        preprocess = chain.take("preprocess")
+        chain = Pipeline(args)
+        preprocess = chain.get_or_run("preprocess")
         chain.tag("baseline")
         train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
         log_inputs(preprocess, {"train": "training", "valid": "validation"})
@@ -62,7 +62,7 @@ class NeverDense(csr_matrix):  # type: ignore[misc]
 
 def encoded(name: str, train: Trips) -> tuple[Encoder, Any]:
     """Fit a feature set and encode the train trips, once for all models that share it."""
-    encoder = features.fit(name, train)
+    encoder = features.fit_encoder(name, train)
     matrix = encoder.transform_train(train)
     return encoder, NeverDense(matrix) if issparse(matrix) else matrix
 

@@ -12,17 +12,18 @@ from typing import NamedTuple
 import mlflow
 import pyarrow.parquet as pq
 
-from steps import entry_parser, step_run
-from steps._artifacts import PROFILES
-from steps._chain import preprocess_key
-from steps._months import find
-from storage import reuse, runs
-from storage.files import read_batches, read_schema
-from storage.months import MonthFile
-from storage.splits import Content, split_months
+from steps.common.artifacts import PROFILES
+from steps.common.inputs import find
+from steps.common.pipeline import preprocess_key
+from steps.common.step import entry_parser, step_run
+from storage.data.files import read_batches, read_schema
+from storage.data.months import MonthFile
+from storage.data.splits import Content, split_months
+from storage.repro import reuse
+from storage.tracking import runs
 from taxi import TripError, schema
 from taxi.cleaning import Cleaned, clean
-from taxi.profile import Profile, draw
+from taxi.profile import Profile, draw_profile
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 COMPRESSION = "zstd"
@@ -85,7 +86,7 @@ def write_split(
                 dropped = {why: dropped.get(why, 0) + n for why, n in cleaned.dropped.items()}
                 n_kept += cleaned.trips.num_rows
                 n_raw += cleaned.trips.num_rows + sum(cleaned.dropped.values())
-            refuse_empty(file, n_raw, n_kept, dropped)
+            require_kept_trips(file, n_raw, n_kept, dropped)
             print(f"{split} {file.month}: kept {n_kept:,} of {n_raw:,} trips")
             reports.append(MonthReport(split, file, n_raw, dropped))
     return reports
@@ -101,7 +102,7 @@ def clean_file(file: MonthFile, *, taxi: str) -> Iterator[Cleaned]:
         raise TripError(f"{file.uri}: {error}") from error
 
 
-def refuse_empty(file: MonthFile, n_raw: int, n_kept: int, dropped: dict[str, int]) -> None:
+def require_kept_trips(file: MonthFile, n_raw: int, n_kept: int, dropped: dict[str, int]) -> None:
     """Stop at a month that leaves nothing to learn from."""
     if n_kept:
         return
@@ -134,7 +135,7 @@ def log(taxi: str, profiles: dict[str, Profile], reports: list[MonthReport], fol
     # test trips are counted, not looked at: register opens them
     seen = {split: profile for split, profile in profiles.items() if split != "test"}
     mlflow.log_dict({split: profile.state() for split, profile in seen.items()}, PROFILES)
-    mlflow.log_figure(draw(seen, dropped), "profile.png")
+    mlflow.log_figure(draw_profile(seen, dropped), "profile.png")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import cloudpickle
 from distributed import Client, get_worker
 
-from . import StorageError
+from storage import StorageError
 
 TIMEOUT_S = 5  # a scheduler that is there answers at once
 GPU = "GPU"  # the resource by which workers offer theirs: dask worker --resources GPU=1
@@ -41,9 +41,9 @@ class Cluster:
         self.address = address
         workers = client.scheduler_info()["workers"].values()
         if on_gpus:
-            self.n_slots = int(sum(worker["resources"].get(GPU, 0) for worker in workers))
+            self.n_workers = int(sum(worker["resources"].get(GPU, 0) for worker in workers))
         else:
-            self.n_slots = sum(worker["nthreads"] for worker in workers)
+            self.n_workers = sum(worker["nthreads"] for worker in workers)
         # a task whose worker dies goes to another one by itself
         needs = {"resources": {GPU: 1}} if on_gpus else {}
         self.executor = client.get_executor(pure=False, **needs)
@@ -81,7 +81,7 @@ def connected(
     try:
         _check(client, address, [*packages, "cloudpickle", "distributed"])
         cluster = Cluster(client, address, on_gpus=on_gpus)
-        if not cluster.n_slots:
+        if not cluster.n_workers:
             raise StorageError(
                 f"No worker at {address} offers a GPU. Start them with "
                 f"dask worker {address} --nthreads 1 --resources {GPU}=1, one per GPU."

@@ -72,8 +72,8 @@ def build_matrices(rows: Rows) -> Matrices:
     return Matrices(train, xgb.DMatrix(rows.valid, rows.valid_y))
 
 
-class Bar(NamedTuple):
-    """What a trial must be heading for, or it is pruned."""
+class PruningThreshold(NamedTuple):
+    """What a trial must be extrapolated_rmse for, or it is pruned."""
 
     rmse: float
     rule: Pruning
@@ -82,10 +82,10 @@ class Bar(NamedTuple):
         """Tell whether a trial with this curve so far is to be given up."""
         if len(curve) < self.rule.warmup_rounds:
             return False
-        return heading(curve, self.rule.n_doublings) > self.rmse
+        return extrapolated_rmse(curve, self.rule.n_doublings) > self.rmse
 
 
-def heading(curve: Sequence[float], n_doublings: int) -> float:
+def extrapolated_rmse(curve: Sequence[float], n_doublings: int) -> float:
     """Say what a falling curve comes to when its rounds have doubled so many times.
 
     What the last doubling gained, each one to come gains again, shrunk every time as it shrank
@@ -101,7 +101,7 @@ def heading(curve: Sequence[float], n_doublings: int) -> float:
 class _Watch(TrainingCallback):  # type: ignore[misc]
     """Ends training that is not worth going on with."""
 
-    def __init__(self, bar: Bar | None, stop: Event | None) -> None:
+    def __init__(self, bar: PruningThreshold | None, stop: Event | None) -> None:
         super().__init__()
         self.bar = bar
         self.stop = stop
@@ -113,17 +113,17 @@ class _Watch(TrainingCallback):  # type: ignore[misc]
         return self.pruned or (self.stop is not None and self.stop.is_set())
 
 
-class Job(NamedTuple):
+class TrainingJob(NamedTuple):
     """What it takes to train one booster, beside the rows."""
 
     parameters: Mapping[str, Any]  # xgboost's
     rounds: int  # at most so many trees
     patience: int  # rounds without a better RMSE that end it
-    bar: Bar | None = None  # what it must be heading for
+    bar: PruningThreshold | None = None  # what it must be extrapolated_rmse for
     keep: bool = False  # give the booster back too
 
 
-def fit(matrices: Matrices, job: Job, stop: Event | None = None) -> Outcome:
+def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = None) -> Outcome:
     """Train until valid RMSE no longer improves, falls behind, or `stop` is set from outside."""
     curves: dict[str, dict[str, list[float]]] = {}
     watch = _Watch(job.bar, stop)

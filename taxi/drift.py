@@ -48,7 +48,7 @@ class Reference(NamedTuple):
         )
 
 
-class Thresholds(NamedTuple):
+class DriftThresholds(NamedTuple):
     """From where on a month counts as drifted."""
 
     max_psi: float
@@ -83,14 +83,14 @@ def count_predictions(predicted: np.ndarray) -> np.ndarray:
     return np.histogram(predicted, PREDICTION_EDGES)[0]
 
 
-def compare(
+def measure_drift(
     reference: Reference,
     month: Profile,
     predictions: np.ndarray,
     *,
     rmse: float | None,
     rmse_before: float,
-    thresholds: Thresholds,
+    thresholds: DriftThresholds,
 ) -> list[Measure]:
     """Measure how far a month is from what the model was trained on.
 
@@ -140,7 +140,7 @@ def unseen(train: Profile, month: Profile) -> tuple[float, float]:
     return float(with_zone / n_trips), float(with_pair / n_trips)
 
 
-def draw(
+def draw_drift(
     reference: Reference,
     months: Mapping[str, tuple[Profile, np.ndarray]],
     measures: Mapping[str, Sequence[Measure]],
@@ -150,7 +150,7 @@ def draw(
     Args:
         reference: what the model has stored.
         months: month -> its profile and its predictions, counted in PREDICTION_EDGES.
-        measures: month -> what `compare` gave.
+        measures: month -> what `measure_drift` gave.
     """
     figure = Figure(figsize=(12, 10), layout="constrained")
     axes = figure.subplots(3, 2).flat

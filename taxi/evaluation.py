@@ -96,7 +96,7 @@ def _zone_groups(trips: Trips) -> list[str]:
     return [f"busyness {g + 1} ({n_zones[g]} zones)" for g in rank[zone]]
 
 
-def draw(trips: Trips, predicted: np.ndarray) -> Figure:
+def draw_evaluation(trips: Trips, predicted: np.ndarray) -> Figure:
     """Draw residuals, calibration and the errors by hour and distance.
 
     Args:

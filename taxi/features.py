@@ -306,7 +306,7 @@ class DenseFeatures:
         return {"set": "dense", "names": self.names, "tables": tables}
 
 
-def fit(name: str, trips: Trips) -> Encoder:
+def fit_encoder(name: str, trips: Trips) -> Encoder:
     """Fit the encoder of a feature set on train trips.
 
     Args:
@@ -319,7 +319,7 @@ def fit(name: str, trips: Trips) -> Encoder:
     if name == "course":
         pairs = {f"{pu}_{do}" for pu, do in zip(trips.pickup_zone, trips.dropoff_zone, strict=True)}
         return PairOneHot(sorted(pairs))
-    return DenseFeatures(list(FEATURE_SETS[name]), zones.fit(trips))
+    return DenseFeatures(list(FEATURE_SETS[name]), zones.fit_zone_tables(trips))
 
 
 def check_name(name: str) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .bootstrap import CONFIDENCE, Interval
 
 
-class Thresholds(NamedTuple):
+class GateThresholds(NamedTuple):
     """What a candidate must reach on the test months."""
 
     max_rmse: float  # minutes
@@ -19,7 +19,7 @@ class Thresholds(NamedTuple):
     min_improvement: float  # minutes of RMSE below the champion's
 
 
-class Origin(NamedTuple):
+class Provenance(NamedTuple):
     """What a model was made from."""
 
     is_simulated: bool  # any of its months
@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     train_months: frozenset[str]
 
 
-class Allowed(NamedTuple):
+class Overrides(NamedTuple):
     """What somebody has said may happen all the same."""
 
     simulated: bool = False
@@ -47,7 +47,7 @@ class Check(NamedTuple):
         return f"{self.check} is {self.found}, wanted {self.wanted}"
 
 
-class Decision(NamedTuple):
+class GateDecision(NamedTuple):
     """What came of it."""
 
     promoted: bool
@@ -59,7 +59,7 @@ class Decision(NamedTuple):
         return [check.sentence() for check in self.checks if check.passed == self.promoted]
 
 
-def check_scores(scores: Mapping[str, float], thresholds: Thresholds) -> list[Check]:
+def check_scores(scores: Mapping[str, float], thresholds: GateThresholds) -> list[Check]:
     """Ask for what every champion must reach, whether there is one yet or not."""
     rmse, r2 = scores["rmse"], scores["r2"]
     return [
@@ -87,8 +87,8 @@ def check_improvement(found: Interval, min_improvement: float) -> list[Check]:
     ]
 
 
-def check_origin(
-    candidate: Origin, champion: Origin, test_months: frozenset[str], allowed: Allowed
+def check_provenance(
+    candidate: Provenance, champion: Provenance, test_months: frozenset[str], allowed: Overrides
 ) -> list[Check]:
     """Ask that the two may be compared, and that nothing better founded is lost.
 
@@ -121,6 +121,6 @@ def check_origin(
     ]
 
 
-def decide(checks: list[Check]) -> Decision:
+def decide_promotion(checks: list[Check]) -> GateDecision:
     """Promote where every check is passed."""
-    return Decision(all(check.passed for check in checks), tuple(checks))
+    return GateDecision(all(check.passed for check in checks), tuple(checks))

@@ -76,7 +76,9 @@ def _known_zone(zones: np.ndarray) -> np.ndarray:
     return np.where((zones > 0) & (zones < N_ZONES), zones, 0).astype(np.int64)
 
 
-def draw(profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[str, int]]) -> Figure:
+def draw_profile(
+    profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[str, int]]
+) -> Figure:
     """Draw the splits' histograms over each other, and what was dropped from each month.
 
     Args:

@@ -24,7 +24,7 @@ class Prepared(NamedTuple):
 
     columns: dict[str, pa.Array]  # role -> [n]
     judgeable: np.ndarray  # bool [n]: a model can answer
-    usual: np.ndarray  # bool [n]: such a trip would be trained on, as far as it is known
+    eligible: np.ndarray  # bool [n]: such a trip would be trained on, as far as it is known
     minutes: np.ndarray  # [n], NaN where the drop-off is not known
 
 
@@ -46,10 +46,10 @@ def prepare(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     minutes = duration.to_numpy(zero_copy_only=False) / MINUTE_US
     start, end = (microseconds(bound) for bound in month_bounds(month))
     at = pickup.fill_null(start - 1).to_numpy()
-    usual = judgeable & (at >= start) & (at < end)
+    eligible = judgeable & (at >= start) & (at < end)
     with np.errstate(invalid="ignore"):
-        usual &= ~((minutes < MIN_MINUTES) | (minutes > MAX_MINUTES))
-    return Prepared(columns, judgeable, usual, minutes)
+        eligible &= ~((minutes < MIN_MINUTES) | (minutes > MAX_MINUTES))
+    return Prepared(columns, judgeable, eligible, minutes)
 
 
 def frame(prepared: Prepared, taxi: str) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def output(prepared: Prepared, predicted: np.ndarray, *, taxi: str, model: str) 
     columns["prediction"] = pa.array(predicted, from_pandas=True)
     columns["model"] = pa.repeat(model, len(predicted))
     columns["error"] = pa.array(predicted - prepared.minutes, from_pandas=True)
-    columns["counts"] = pa.array(prepared.usual & np.isfinite(prepared.minutes))
+    columns["eligible"] = pa.array(prepared.eligible & np.isfinite(prepared.minutes))
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -115,10 +115,10 @@ class Tally:
         """Add a batch and its predictions [n], NaN where a row cannot be judged."""
         self.n_rows += len(predicted)
         self.n_predicted += int(prepared.judgeable.sum())
-        usual = prepared.usual
+        eligible = prepared.eligible
         self.profile.add(_trips(prepared))
-        self.predictions = self.predictions + count_predictions(predicted[usual])
-        counted = usual & np.isfinite(prepared.minutes)
+        self.predictions = self.predictions + count_predictions(predicted[eligible])
+        counted = eligible & np.isfinite(prepared.minutes)
         error = (predicted - prepared.minutes)[counted]
         self.total.add(error)
         pickup = prepared.columns["pickup_at"].filter(pa.array(counted)).to_numpy()
@@ -135,8 +135,8 @@ class Tally:
 
 
 def _trips(prepared: Prepared) -> pa.RecordBatch:
-    """Pick the usual trips, with the columns that a profile counts."""
-    rows = pa.array(prepared.usual)
+    """Pick the eligible trips, with the columns that a profile counts."""
+    rows = pa.array(prepared.eligible)
     minutes = pa.array(prepared.minutes, from_pandas=True)
     columns = prepared.columns | {"trip_minutes": minutes}
     return pa.RecordBatch.from_pydict({name: columns[name].filter(rows) for name in TRIPS.names})

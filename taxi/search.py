@@ -9,7 +9,7 @@ from hyperopt import Domain, Trials, hp, tpe
 from hyperopt.base import JOB_STATE_DONE, STATUS_OK
 
 from . import TripError
-from .boosting import Bar, Outcome, heading
+from .boosting import Outcome, PruningThreshold, extrapolated_rmse
 from .spaces import Range, SearchSpace
 
 # Trial n is asked for, and pruned, by what the trials up to n - LAG came to, all of them finished.
@@ -42,7 +42,7 @@ class Trial(NamedTuple):
         return self.result if isinstance(self.result, Outcome) else None
 
 
-class Recorded(NamedTuple):
+class FinishedTrial(NamedTuple):
     """A trial that an earlier process finished."""
 
     params: Mapping[str, str]  # of its point among others, as text
@@ -53,7 +53,7 @@ class Recorded(NamedTuple):
         return all(self.params.get(name) == str(value) for name, value in point.items())
 
 
-Submit = Callable[[dict[str, Any], Bar | None], "Future[Outcome]"]
+Submit = Callable[[dict[str, Any], PruningThreshold | None], "Future[Outcome]"]
 
 
 def search(
@@ -65,7 +65,7 @@ def search(
     n_parallel: int,
     n_waiting: int = 0,
     lag: int = LAG,
-    recorded: Mapping[int, Recorded] | None = None,
+    recorded: Mapping[int, FinishedTrial] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Trial]:
     """Ask for points, have them tried, tell the outcomes; TPE after the first random ones.
@@ -86,7 +86,7 @@ def search(
         TripError: too many trials have failed.
     """
     n_trials = max_evals if space.ranges else 1
-    told = Told(space, lag)
+    told = TrialHistory(space, lag)
     sampler = Sampler(space, seed)
     submitted: dict[Future[Outcome], Trial] = {}  # in the order in which they are begun
     started: set[int] = set()
@@ -154,7 +154,7 @@ def _result(future: "Future[Outcome]") -> Outcome | Failure:
     return outcome
 
 
-class Told:
+class TrialHistory:
     """What has been told so far, and what of it a trial may know."""
 
     def __init__(self, space: SearchSpace, lag: int) -> None:
@@ -176,12 +176,12 @@ class Told:
         known = ((n, self.results[n]) for n in range(number - self.lag + 1))
         return {n: result for n, result in known if isinstance(result, Outcome)}
 
-    def bar(self, number: int) -> Bar | None:
-        """Give what this trial must be heading for: the best of those it may know."""
+    def bar(self, number: int) -> PruningThreshold | None:
+        """Give what this trial must be extrapolated_rmse for: the best of those it may know."""
         known = [outcome.rmse for outcome in self.before(number).values()]
         if self.space.pruning is None or not known:
             return None
-        return Bar(min(known), self.space.pruning)
+        return PruningThreshold(min(known), self.space.pruning)
 
     def refuse_failures(self, max_evals: int) -> None:
         """Stop a search of which too much fails."""
@@ -231,7 +231,7 @@ class Sampler:
     def _loss(self, outcome: Outcome) -> float:
         # a pruned trial's best is that of a few rounds: told so, TPE would look for a quick start
         if outcome.pruned and self.space.pruning is not None:
-            return heading(outcome.curve, self.space.pruning.n_doublings)
+            return extrapolated_rmse(outcome.curve, self.space.pruning.n_doublings)
         return outcome.rmse
 
     def _document(self, trials: Trials, number: int, rmse: float) -> dict[str, Any]:

@@ -18,12 +18,12 @@ class Range(NamedTuple):
 
 
 class Pruning(NamedTuple):
-    """Give a trial up that is not heading for what the best of the earlier ones came to.
+    """Give a trial up that is not extrapolated_rmse for what the best of the earlier ones came to.
 
     Trials are not compared at the same round: those with small steps or few leaves start behind.
     """
 
-    warmup_rounds: int = 30  # before them a curve does not show where it is heading
+    warmup_rounds: int = 30  # before them a curve does not show where it is extrapolated_rmse
     n_doublings: int = 3  # of the rounds made that a trial may still go on for
 
 

@@ -46,7 +46,7 @@ def known_zone(zone: np.ndarray) -> np.ndarray:
     return np.where((zone > 0) & (zone < N_ZONES), zone, 0)
 
 
-def fit(trips: Trips) -> ZoneTables:
+def fit_zone_tables(trips: Trips) -> ZoneTables:
     """Count and measure the zones and pairs of the train months, n rows."""
     miles = clean_miles(trips)
     pairs, pair_of_row, pair_trips = np.unique(

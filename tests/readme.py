@@ -2,7 +2,7 @@
 
 import re
 
-from storage.checkout import ROOT
+from storage.repro.checkout import ROOT
 
 README = (ROOT / "README.md").read_text()
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from taxi import features, schema, spaces
 from taxi.baselines import BASELINES
-from taxi.boosting import Job, Rows, build_matrices, fit, make_rows
+from taxi.boosting import Rows, TrainingJob, build_matrices, make_rows, train_booster
 from taxi.cleaning import clean
 from taxi.schema import Trips
 from taxi.spaces import LOSSGUIDE
@@ -31,7 +31,7 @@ def cleaned(month: str) -> tuple[Trips, dict[str, int]]:
 def pairs() -> tuple[csr_matrix, np.ndarray, csr_matrix, np.ndarray]:
     """The course's encoding of 2021-01 and 2021-02, each with its minutes."""
     train, valid = cleaned("2021-01")[0], cleaned("2021-02")[0]
-    encoder = features.fit("course", train)
+    encoder = features.fit_encoder("course", train)
     matrices = encoder.transform_train(train), encoder.transform(valid)
     return matrices[0], train.trip_minutes, matrices[1], valid.trip_minutes
 
@@ -95,7 +95,9 @@ def test_the_courses_linear_models_come_out_as_published(name: str, rmse: float)
 def test_the_courses_best_point_comes_out_as_before() -> None:
     space = spaces.select("course_best")
     parameters: dict[str, Any] = {**space.fixed, "seed": 42, "nthread": 1}
-    found = fit(build_matrices(Rows(*pairs())), Job(parameters, space.rounds, space.patience))
+    found = train_booster(
+        build_matrices(Rows(*pairs())), TrainingJob(parameters, space.rounds, space.patience)
+    )
     assert found.rmse == pytest.approx(6.318, abs=0.02)
 
 
@@ -109,8 +111,8 @@ def test_all_features_and_trees_of_64_leaves_stay_below_a_bound(
     train_month: str, valid_month: str, bound: float
 ) -> None:
     train, valid = cleaned(train_month)[0], cleaned(valid_month)[0]
-    encoder = features.fit("full", train)
+    encoder = features.fit_encoder("full", train)
     matrices = build_matrices(make_rows(encoder, train, valid))
     point = {"max_leaves": 64, "min_child_weight": 10, "subsample": 0.8, "colsample_bytree": 0.5}
     parameters = LOSSGUIDE | point | {"learning_rate": 0.1, "seed": 42, "nthread": 1}
-    assert fit(matrices, Job(parameters, rounds=300, patience=50)).rmse < bound
+    assert train_booster(matrices, TrainingJob(parameters, rounds=300, patience=50)).rmse < bound

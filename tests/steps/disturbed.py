@@ -4,7 +4,6 @@ python -m tests.steps.disturbed <n> <what> <step> [arguments of the step]
 """
 
 import functools
-import importlib
 import os
 import signal
 import subprocess
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+
+from tests.entry import entry
 
 # the calls that write trials
 CALLS = ("create_run", "log_batch", "set_terminated", "log_metric")
@@ -59,4 +60,4 @@ def disturb(number: int, what: Callable[[], None]) -> None:
 
 if __name__ == "__main__":
     disturb(int(sys.argv[1]), globals()[sys.argv[2]])
-    importlib.import_module(f"steps.{sys.argv[3]}").main(sys.argv[4:])
+    entry(sys.argv[3]).main(sys.argv[4:])

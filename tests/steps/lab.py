@@ -1,7 +1,6 @@
 """Pipelines whose search came to a candidate of a known quality, and what is done with them."""
 
 import csv
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn.tree import DecisionTreeRegressor
 
-from steps._candidates import load_trips, log_candidate, log_inputs
-from storage import runs
+from steps.common.candidates import load_trips, log_candidate, log_inputs
+from storage.tracking import runs
 from taxi import features
 from taxi.model import TripModel
+from tests.entry import entry
 from tests.stores import EXPERIMENT, Store
 
 SIMULATED = "--source=simulated:2000"
@@ -41,7 +41,7 @@ class Lab:
             log_inputs(preprocess, {"train": "training"})
             if depth is not None:
                 train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
-                encoder = features.fit("compact", train)
+                encoder = features.fit_encoder("compact", train)
                 tree = DecisionTreeRegressor(max_depth=depth, random_state=1)
                 tree.fit(np.nan_to_num(encoder.transform_train(train)), train.trip_minutes)
                 with runs.child_run("refit", model="tree", features="compact"):
@@ -56,7 +56,7 @@ class Lab:
     def run(self, step: str, *arguments: str, code: int = 0) -> tuple[Run, list[str]]:
         """Run a step that ends with this code; gives its run and the lines it said."""
         self.capfd.readouterr()
-        main = importlib.import_module(f"steps.{step}").main
+        main = entry(step).main
         if code:
             with pytest.raises(SystemExit) as left:
                 main(list(arguments))

@@ -1,6 +1,5 @@
 """Whatever a user gets wrong is answered in one line, fails the run and harms nothing else."""
 
-import importlib
 import os
 import shutil
 import socket
@@ -18,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from storage import runs
-from storage.checkout import ROOT
+from storage.repro.checkout import ROOT
+from storage.tracking import runs
 from taxi.simulation import month_batches
+from tests.entry import entry
 from tests.stores import EXPERIMENT, Store
 
 JANUARY = "green_tripdata_2021-01.parquet"
@@ -63,7 +63,7 @@ class Refused:
 
     def __call__(self, step: str, *arguments: str, n_runs: int = 1) -> str:
         with pytest.raises(SystemExit) as left:
-            importlib.import_module(f"steps.{step}").main(list(arguments))
+            entry(step).main(list(arguments))
         assert left.value.code == 2
         (line,) = self.capfd.readouterr().err.splitlines()
         assert line.startswith(f"{step}: ")
@@ -391,7 +391,7 @@ def test_a_failing_step_fails_main_with_that_steps_reason(refused: Refused, tmp_
     for month in ("2021-01", "2021-02", "2021-03"):
         (tmp_path / JANUARY.replace("2021-01", month)).write_text("a text about trips")
     with pytest.raises(SystemExit) as left:
-        importlib.import_module("steps.main").main([f"--source={tmp_path}"])
+        entry("main").main([f"--source={tmp_path}"])
     assert left.value.code == 2
     parent, child = refused.new_runs()
     assert child["data"]["tags"]["mlflow.parentRunId"] == parent["info"]["run_id"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from storage.checkout import ROOT
+from storage.repro.checkout import ROOT
 from tests.readme import readme_command
 from tests.steps.lab import BETTER, GOOD, Lab, Pipelines
 

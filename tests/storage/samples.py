@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import StorageError, files
+from storage import StorageError
+from storage.data import files
 
 NAME = "green_tripdata_2021-01.parquet"
 CSV = b"pickup,zone,miles\n2021-01-01 00:00:00,7,1.5\n2021-01-01 00:10:00,9,\n"

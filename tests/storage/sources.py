@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from storage import StorageError, months
+from storage import StorageError
+from storage.data import months
 from tests.storage.samples import NAME, one_line
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
 @cache
 def fitted(name: str, seed: int = 42) -> TripModel:
     train = simulated_trips(MONTHS[0])
-    encoder = features.fit(BASELINES[name].features, train)
+    encoder = features.fit_encoder(BASELINES[name].features, train)
     estimator = BASELINES[name].make(seed)
     estimator.fit(encoder.transform_train(train), train.trip_minutes)
     return TripModel("green", encoder, [estimator])

@@ -6,14 +6,23 @@ import xgboost as xgb
 from threadpoolctl import threadpool_limits
 
 from taxi import features
-from taxi.boosting import Bar, Job, Matrices, Rows, build_matrices, fit, heading, make_rows
+from taxi.boosting import (
+    Matrices,
+    PruningThreshold,
+    Rows,
+    TrainingJob,
+    build_matrices,
+    extrapolated_rmse,
+    make_rows,
+    train_booster,
+)
 from taxi.spaces import SEARCH_SPACES, Pruning
 from tests.conftest import simulated_trips
 
 
 def make(features_name: str) -> Rows:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
-    return make_rows(features.fit(features_name, train), train, valid)
+    return make_rows(features.fit_encoder(features_name, train), train, valid)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +34,7 @@ EAGER = {"objective": "reg:squarederror", "learning_rate": 0.5, "nthread": 1, "s
 
 
 def test_training_stops_when_it_no_longer_helps_and_tells_the_best_round(compact: Matrices) -> None:
-    found = fit(compact, Job(EAGER, rounds=500, patience=7, keep=True))
+    found = train_booster(compact, TrainingJob(EAGER, rounds=500, patience=7, keep=True))
     assert len(found.curve) == found.best_round + 1 + 7 < 500
     assert found.best_round == np.argmin(found.curve)
     assert found.rmse == min(found.curve) == found.curve[found.best_round]
@@ -33,7 +42,7 @@ def test_training_stops_when_it_no_longer_helps_and_tells_the_best_round(compact
 
 
 def test_the_booster_kept_is_cut_to_its_best_round(compact: Matrices) -> None:
-    found = fit(compact, Job(EAGER, rounds=500, patience=7, keep=True))
+    found = train_booster(compact, TrainingJob(EAGER, rounds=500, patience=7, keep=True))
     assert found.booster.num_boosted_rounds() == found.best_round + 1
     error = found.booster.predict(compact.valid) - compact.valid.get_label()
     assert np.sqrt(np.mean(error**2)) == pytest.approx(found.rmse, rel=1e-5)
@@ -42,7 +51,9 @@ def test_the_booster_kept_is_cut_to_its_best_round(compact: Matrices) -> None:
 def test_training_makes_at_most_the_rounds_asked_for_and_keeps_no_booster(
     compact: Matrices,
 ) -> None:
-    found = fit(compact, Job(EAGER | {"learning_rate": 0.01}, rounds=5, patience=5))
+    found = train_booster(
+        compact, TrainingJob(EAGER | {"learning_rate": 0.01}, rounds=5, patience=5)
+    )
     assert len(found.curve) == 5
     assert found.best_round == 4
     assert found.booster is None
@@ -74,39 +85,43 @@ def test_the_key_of_rows_changes_with_any_value_in_them_and_with_nothing_else(
 
 def test_a_curve_heads_on_as_its_gains_shrink() -> None:
     # gains of 4 and 2 over the last two doublings: 1 and 0.5 are to come
-    assert heading([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=1) == 2.0 - 1.0
-    assert heading([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=2) == 2.0 - 1.0 - 0.5
+    assert extrapolated_rmse([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=1) == 2.0 - 1.0
+    assert extrapolated_rmse([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=2) == 2.0 - 1.0 - 0.5
 
 
 def test_a_curve_whose_gains_grow_is_not_expected_to_grow_on() -> None:
-    assert heading([8.0, 8.0, 7.0, 4.0, 4.0], n_doublings=2) == 4.0 - 3.0 - 3.0
-    assert heading([8.0, 9.0, 9.0, 7.0, 7.0], n_doublings=1) == 7.0 - 1.0
+    assert extrapolated_rmse([8.0, 8.0, 7.0, 4.0, 4.0], n_doublings=2) == 4.0 - 3.0 - 3.0
+    assert extrapolated_rmse([8.0, 9.0, 9.0, 7.0, 7.0], n_doublings=1) == 7.0 - 1.0
 
 
 def test_what_counts_for_the_heading_is_the_best_so_far() -> None:
-    assert heading([8.0, 8.0, 4.0, 2.0, 5.0], 2) == heading([8.0, 8.0, 4.0, 2.0, 2.0], 2)
+    assert extrapolated_rmse([8.0, 8.0, 4.0, 2.0, 5.0], 2) == extrapolated_rmse(
+        [8.0, 8.0, 4.0, 2.0, 2.0], 2
+    )
 
 
 def test_a_trial_is_given_up_in_the_first_round_whose_heading_misses_the_bar(
     compact: Matrices,
 ) -> None:
-    job = Job(EAGER | {"learning_rate": 0.1}, rounds=40, patience=40)
-    free = fit(compact, job)
+    job = TrainingJob(EAGER | {"learning_rate": 0.1}, rounds=40, patience=40)
+    free = train_booster(compact, job)
     rule = Pruning(warmup_rounds=8, n_doublings=1)
-    headings = [heading(free.curve[:made], 1) for made in range(1, len(free.curve) + 1)]
+    headings = [extrapolated_rmse(free.curve[:made], 1) for made in range(1, len(free.curve) + 1)]
     low = min(headings[7:])
-    assert not fit(compact, job._replace(bar=Bar(max(headings), rule))).pruned
-    bar = Bar((low + max(headings[7:])) / 2, rule)
+    assert not train_booster(
+        compact, job._replace(bar=PruningThreshold(max(headings), rule))
+    ).pruned
+    bar = PruningThreshold((low + max(headings[7:])) / 2, rule)
     made = next(n for n in range(8, len(headings) + 1) if headings[n - 1] > bar.rmse)
-    found = fit(compact, job._replace(bar=bar))
+    found = train_booster(compact, job._replace(bar=bar))
     assert found.pruned
     assert found.curve == free.curve[:made]
     assert found.rmse == min(free.curve[:made])
 
 
 def test_a_trial_is_not_given_up_before_the_warm_up_is_over(compact: Matrices) -> None:
-    hopeless = Bar(0.0, Pruning(warmup_rounds=8))
-    found = fit(compact, Job(EAGER, rounds=40, patience=40, bar=hopeless))
+    hopeless = PruningThreshold(0.0, Pruning(warmup_rounds=8))
+    found = train_booster(compact, TrainingJob(EAGER, rounds=40, patience=40, bar=hopeless))
     assert found.pruned
     assert len(found.curve) == 8
 
@@ -114,7 +129,7 @@ def test_a_trial_is_not_given_up_before_the_warm_up_is_over(compact: Matrices) -
 def test_training_ends_after_the_round_in_which_it_is_told_to_stop(compact: Matrices) -> None:
     stop = Event()
     stop.set()
-    found = fit(compact, Job(EAGER, rounds=500, patience=500), stop)
+    found = train_booster(compact, TrainingJob(EAGER, rounds=500, patience=500), stop)
     assert len(found.curve) == 1
     assert not found.pruned
 
@@ -123,7 +138,9 @@ def test_one_thread_and_two_train_the_same_booster(compact: Matrices) -> None:
     space = SEARCH_SPACES["lossguide"]
     parameters = dict(space.fixed) | dict(space.first[0]) | {"seed": 42}
     with threadpool_limits(2):  # the tests' own limit is one
-        jobs = (Job(parameters | {"nthread": n}, 20, patience=20, keep=True) for n in (1, 2))
-        one, two = (fit(compact, job) for job in jobs)
+        jobs = (
+            TrainingJob(parameters | {"nthread": n}, 20, patience=20, keep=True) for n in (1, 2)
+        )
+        one, two = (train_booster(compact, job) for job in jobs)
     assert one.booster.save_raw("ubj") == two.booster.save_raw("ubj")
     assert one.curve == two.curve

@@ -5,12 +5,12 @@ import pyarrow as pa
 import pytest
 
 from taxi import drift
-from taxi.drift import Reference, Thresholds
+from taxi.drift import DriftThresholds, Reference
 from taxi.profile import Profile
 from taxi.schema import TRIPS, Trips
 from tests.conftest import random_trips, simulated_trips
 
-LOOSE = Thresholds(max_psi=0.25, max_unseen=0.05, max_rmse_rise=0.15)
+LOOSE = DriftThresholds(max_psi=0.25, max_unseen=0.05, max_rmse_rise=0.15)
 
 
 def profile_of(trips: Trips) -> Profile:
@@ -27,7 +27,7 @@ def make_reference() -> Reference:
 
 def measured(trips: Trips, rmse: float | None = None) -> dict[tuple[str, str], drift.Measure]:
     predictions = drift.count_predictions(trips.trip_minutes)
-    found = drift.compare(
+    found = drift.measure_drift(
         make_reference(),
         profile_of(trips),
         predictions,
@@ -129,7 +129,9 @@ def test_the_picture_shows_the_months_beside_the_training_and_every_measure() ->
     trips = simulated_trips("2021-03")
     month = (profile_of(trips), drift.count_predictions(trips.trip_minutes))
     found = measured(trips, rmse=9.0)
-    figure = drift.draw(make_reference(), {"2021-03": month}, {"2021-03": list(found.values())})
+    figure = drift.draw_drift(
+        make_reference(), {"2021-03": month}, {"2021-03": list(found.values())}
+    )
     legends = [[t.get_text() for t in axis.get_legend().texts] for axis in figure.axes[:4]]
     assert legends == [["train", "2021-03"]] * 3 + [["valid", "2021-03"]]
     points = [

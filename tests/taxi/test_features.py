@@ -14,7 +14,7 @@ from taxi.schema import Trips
 from tests.conftest import make_trips, random_trips, simulated_trips
 
 TRAIN, VALID = random_trips(1_500, seed=10), random_trips(400, seed=11, n_zones=60)
-ENCODERS = {name: features.fit(name, TRAIN) for name in FEATURE_SETS}
+ENCODERS = {name: features.fit_encoder(name, TRAIN) for name in FEATURE_SETS}
 ODD = make_trips(
     8,
     pickup_zone=[264, 265, 0, -4, 9_999, 250, 1, 2**31 - 1],
@@ -32,7 +32,7 @@ def to_bytes(matrix: np.ndarray | csr_matrix) -> bytes:
 
 def both_ways(name: str, trips: Trips) -> list[bytes]:
     """Fit on some trips and encode them as train rows and as new ones."""
-    encoder = features.fit(name, trips)
+    encoder = features.fit_encoder(name, trips)
     return [to_bytes(encoder.transform_train(trips)), to_bytes(encoder.transform(trips))]
 
 
@@ -89,7 +89,7 @@ def test_compact_features_are_never_missing_for_a_trip_without_distance() -> Non
 )
 def test_a_feature_is_what_its_name_says(name: str, value: float) -> None:
     chosen = "full" if name in FEATURE_SETS["full"] else "compact"
-    encoder = features.fit(chosen, make_trips(3, distance_miles=[1, 2, 3]))
+    encoder = features.fit_encoder(chosen, make_trips(3, distance_miles=[1, 2, 3]))
     row = encoder.transform(make_trips(1))  # Friday 2021-01-15, 17:45:30, 2.5 miles
     assert row[0, encoder.names.index(name)] == pytest.approx(value)
 
@@ -98,7 +98,7 @@ def test_map_features_are_geometry_on_the_learned_map() -> None:
     # a right triangle with sides of 3, 4 and 5 miles between zones 1, 2 and 3
     sides = {"pickup_zone": [1, 1, 2], "dropoff_zone": [2, 3, 3], "distance_miles": [3, 4, 5]}
     trips = make_trips(3, **sides)
-    encoder = features.fit("full", trips)
+    encoder = features.fit_encoder("full", trips)
     matrix = encoder.transform(trips)
     row = dict(zip(encoder.names, matrix.T, strict=True))
     assert row["straight_miles"] == pytest.approx([3, 4, 5], abs=0.01)
@@ -123,7 +123,7 @@ def test_a_missing_distance_is_filled_by_the_pair_else_by_the_two_zones() -> Non
     train = make_trips(
         4, pickup_zone=[1, 1, 3, 3], dropoff_zone=[2, 2, 4, 4], distance_miles=[2, 4, 10, 12]
     )
-    encoder = features.fit("compact", train)
+    encoder = features.fit_encoder("compact", train)
     new = make_trips(3, pickup_zone=[1, 1, 200], dropoff_zone=[2, 4, 201], distance_miles=np.nan)
     # a pair's median; the mean of zone medians 3 and 11; the median of all trips
     assert encoder.transform(new)[:, 0].tolist() == [3, 7, 7]
@@ -152,7 +152,7 @@ def test_a_rows_own_duration_never_reaches_its_features(name: str) -> None:
 
 @pytest.mark.parametrize("name", FEATURE_SETS)
 def test_encoding_other_trips_leaves_what_was_fitted_untouched(name: str) -> None:
-    encoder = features.fit(name, TRAIN)
+    encoder = features.fit_encoder(name, TRAIN)
     state, train = json.dumps(encoder.state()), to_bytes(encoder.transform_train(TRAIN))
     for trips in (VALID, ODD, VALID.take(np.arange(3))):
         encoder.transform(trips)
@@ -201,7 +201,9 @@ def test_a_train_rows_own_distance_does_not_reach_what_is_said_of_its_pair() -> 
     changed = replace(
         trips, distance_miles=np.where(np.arange(300) == 200, 17.3, trips.distance_miles)
     )
-    before, after = (features.fit("full", t).transform_train(t)[200] for t in (trips, changed))
+    before, after = (
+        features.fit_encoder("full", t).transform_train(t)[200] for t in (trips, changed)
+    )
     moved = set(np.array(FEATURE_SETS["full"])[(before != after) & ~np.isnan(after)])
     assert {"distance_miles", "crookedness"} <= moved
     of_others = {"pair_trips", "pickup_trips", "dropoff_trips"}
@@ -220,7 +222,7 @@ def test_unseen_and_impossible_zones_are_encoded_without_failing(name: str) -> N
 
 
 def test_an_unseen_pair_has_no_trips() -> None:
-    encoder = features.fit("full", make_trips(3))
+    encoder = features.fit_encoder("full", make_trips(3))
     row = dict(zip(encoder.names, encoder.transform(make_trips(1, dropoff_zone=9))[0], strict=True))
     assert row["pair_trips"] == row["dropoff_trips"] == 0
     assert row["pickup_trips"] == 3
@@ -236,13 +238,13 @@ def test_zone_ids_the_tlc_does_not_have_are_all_the_same_unknown_zone() -> None:
 @pytest.mark.parametrize("n", [1, 2])
 def test_encoders_are_fitted_on_a_trip_or_two(name: str, n: int) -> None:
     trips = make_trips(n, distance_miles=np.nan)
-    assert features.fit(name, trips).transform_train(trips).shape[0] == n
-    assert features.fit(name, trips).transform(VALID).shape[0] == len(VALID)
+    assert features.fit_encoder(name, trips).transform_train(trips).shape[0] == n
+    assert features.fit_encoder(name, trips).transform(VALID).shape[0] == len(VALID)
 
 
 def test_an_unknown_feature_set_is_answered_with_the_known_ones() -> None:
     with pytest.raises(TripError, match=r"Unknown features 'all'.*'compact', 'course', 'full'"):
-        features.fit("all", TRAIN)
+        features.fit_encoder("all", TRAIN)
 
 
 # --- state
@@ -284,7 +286,7 @@ def test_the_pair_one_hot_equals_sklearns_dict_vectorizer(source: str) -> None:
         )
     else:
         train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
-    vectorizer, encoder = DictVectorizer(), features.fit("course", train)
+    vectorizer, encoder = DictVectorizer(), features.fit_encoder("course", train)
     wanted = vectorizer.fit_transform(course_dicts(train))
     assert encoder.names == vectorizer.get_feature_names_out().tolist()
     assert abs(encoder.transform_train(train) - wanted).max() == 0

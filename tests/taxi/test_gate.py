@@ -2,17 +2,21 @@ import pytest
 
 from taxi import gate
 from taxi.bootstrap import Interval
-from taxi.gate import Allowed, Origin, Thresholds
+from taxi.gate import GateThresholds, Overrides, Provenance
 
-THRESHOLDS = Thresholds(max_rmse=7.0, min_r2=0.5, min_improvement=0.01)
-REAL, SIMULATED = (Origin(simulated, False, frozenset({"2021-01"})) for simulated in (False, True))
+THRESHOLDS = GateThresholds(max_rmse=7.0, min_r2=0.5, min_improvement=0.01)
+REAL, SIMULATED = (
+    Provenance(simulated, False, frozenset({"2021-01"})) for simulated in (False, True)
+)
 DIRTY = REAL._replace(is_dirty=True)
 TEST = frozenset({"2021-03"})
-NOTHING = Allowed()
+NOTHING = Overrides()
 
 
-def origin(candidate: Origin, champion: Origin, allowed: Allowed = NOTHING) -> gate.Decision:
-    return gate.decide(gate.check_origin(candidate, champion, TEST, allowed))
+def origin(
+    candidate: Provenance, champion: Provenance, allowed: Overrides = NOTHING
+) -> gate.GateDecision:
+    return gate.decide_promotion(gate.check_provenance(candidate, champion, TEST, allowed))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +29,7 @@ def origin(candidate: Origin, champion: Origin, allowed: Allowed = NOTHING) -> g
     ],
 )
 def test_a_candidate_must_reach_the_thresholds(rmse: float, r2: float, failed: list[str]) -> None:
-    decision = gate.decide(gate.check_scores({"rmse": rmse, "r2": r2}, THRESHOLDS))
+    decision = gate.decide_promotion(gate.check_scores({"rmse": rmse, "r2": r2}, THRESHOLDS))
     assert decision.promoted == (not failed)
     assert [check.sentence() for check in decision.checks if not check.passed] == failed
 
@@ -44,7 +48,7 @@ def test_it_must_beat_the_champion_by_enough_and_not_by_luck(
     found: Interval, promoted: bool
 ) -> None:
     checks = gate.check_improvement(found, THRESHOLDS.min_improvement)
-    assert gate.decide(checks).promoted == promoted
+    assert gate.decide_promotion(checks).promoted == promoted
 
 
 @pytest.mark.parametrize(
@@ -60,16 +64,16 @@ def test_it_must_beat_the_champion_by_enough_and_not_by_luck(
     ],
 )
 def test_a_better_founded_champion_is_not_lost(
-    candidate: Origin, champion: Origin, promoted: bool
+    candidate: Provenance, champion: Provenance, promoted: bool
 ) -> None:
     assert origin(candidate, champion).promoted == promoted
 
 
 def test_what_is_allowed_must_be_said_one_by_one() -> None:
     both = SIMULATED._replace(is_dirty=True)
-    assert not origin(both, REAL, Allowed(simulated=True)).promoted
-    assert not origin(both, REAL, Allowed(dirty=True)).promoted
-    assert origin(both, REAL, Allowed(simulated=True, dirty=True)).promoted
+    assert not origin(both, REAL, Overrides(simulated=True)).promoted
+    assert not origin(both, REAL, Overrides(dirty=True)).promoted
+    assert origin(both, REAL, Overrides(simulated=True, dirty=True)).promoted
 
 
 def test_a_refusal_says_what_would_allow_it() -> None:
@@ -88,5 +92,5 @@ def test_a_champion_that_has_seen_the_test_months_is_no_measure() -> None:
 
 def test_one_failed_check_refuses_and_only_failed_ones_are_reasons() -> None:
     checks = gate.check_scores({"rmse": 5.0, "r2": 0.1}, THRESHOLDS)
-    assert gate.decide(checks).reasons == ["test R2 is 0.100, wanted at least 0.5"]
-    assert len(gate.decide(checks[:1]).reasons) == 1
+    assert gate.decide_promotion(checks).reasons == ["test R2 is 0.100, wanted at least 0.5"]
+    assert len(gate.decide_promotion(checks[:1]).reasons) == 1

@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from taxi import TripError, features
-from taxi.boosting import Job, build_matrices, fit, make_rows
+from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
 from taxi.features import FEATURE_SETS
 from taxi.model import TripModel, input_columns, read_frame, write_frame
 from taxi.schema import PREFIXES, Trips
@@ -22,10 +22,12 @@ PARAMETERS = {"objective": "reg:squarederror", "max_depth": 4, "subsample": 0.5,
 @cache
 def make_model(features_name: str = "full", n_boosters: int = 1) -> TripModel:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
-    encoder = features.fit(features_name, train)
+    encoder = features.fit_encoder(features_name, train)
     matrices = build_matrices(make_rows(encoder, train, valid))
     boosters = [
-        fit(matrices, Job(PARAMETERS | {"seed": s}, rounds=9, patience=9, keep=True)).booster
+        train_booster(
+            matrices, TrainingJob(PARAMETERS | {"seed": s}, rounds=9, patience=9, keep=True)
+        ).booster
         for s in range(n_boosters)
     ]
     return TripModel("green", encoder, boosters)
@@ -33,7 +35,7 @@ def make_model(features_name: str = "full", n_boosters: int = 1) -> TripModel:
 
 def make_linear() -> TripModel:
     train = simulated_trips("2021-01")
-    encoder = features.fit("course", train)
+    encoder = features.fit_encoder("course", train)
     estimator = LinearRegression().fit(encoder.transform_train(train), train.trip_minutes)
     return TripModel("green", encoder, [estimator])
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from taxi.cleaning import REASONS, clean
-from taxi.profile import EDGES, Profile, draw
+from taxi.profile import EDGES, Profile, draw_profile
 from taxi.schema import TRIPS
 from tests.conftest import make_raw
 
@@ -63,7 +63,7 @@ def test_shares_of_nothing_are_zero() -> None:
 def test_the_picture_shows_every_split_and_every_reason() -> None:
     profiles = {"train": profile_of(make_batch()), "valid": profile_of(make_batch(n=1))}
     counts = dict.fromkeys(REASONS, 2)
-    figure = draw(profiles, {"2021-01": counts, "2021-02": counts})
+    figure = draw_profile(profiles, {"2021-01": counts, "2021-02": counts})
     shown = [
         [text.get_text() for text in axis.get_legend().texts]
         for axis in figure.axes

@@ -31,19 +31,19 @@ def test_the_usual_rows_are_those_that_cleaning_keeps() -> None:
     (batch, *_) = month_batches(MONTH, 3_000, 42)
     kept = clean(batch, taxi="green", month=MONTH).trips
     prepared = prepare(batch)
-    assert prepared.usual.sum() == kept.num_rows < batch.num_rows
-    minutes = prepared.minutes[prepared.usual]
+    assert prepared.eligible.sum() == kept.num_rows < batch.num_rows
+    minutes = prepared.minutes[prepared.eligible]
     assert np.array_equal(minutes, kept.column("trip_minutes").to_numpy())
 
 
 def test_a_trip_still_to_be_made_is_usual_and_does_not_count() -> None:
     batch = make_raw(n=2, dropoff_at=["2021-01-15 17:57:00", None])
     prepared = prepare(batch)
-    assert prepared.usual.all()
+    assert prepared.eligible.all()
     assert prepared.minutes[0] == 12
     assert np.isnan(prepared.minutes[1])
     rows = scoring.output(prepared, np.array([10.0, 11.0]), taxi="green", model="m").to_pydict()
-    assert rows["counts"] == [True, False]
+    assert rows["eligible"] == [True, False]
     assert rows["error"] == [-2.0, None]
 
 

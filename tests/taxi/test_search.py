@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from taxi import TripError, features, search, spaces
-from taxi.boosting import Bar, Job, Outcome, build_matrices, fit, make_rows
-from taxi.search import LAG, Failure, Recorded, Trial
+from taxi.boosting import (
+    Outcome,
+    PruningThreshold,
+    TrainingJob,
+    build_matrices,
+    make_rows,
+    train_booster,
+)
+from taxi.search import LAG, Failure, FinishedTrial, Trial
 from taxi.spaces import SEARCH_SPACES, Pruning, SearchSpace
 from tests.conftest import simulated_trips
 
@@ -56,7 +63,7 @@ def run(
     max_evals: int = 36,
     seed: int = 42,
     n_parallel: int = 1,
-    recorded: Mapping[int, Recorded] | None = None,
+    recorded: Mapping[int, FinishedTrial] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> list[Trial]:
     """Search; every trial that ended, by number."""
@@ -163,7 +170,7 @@ def test_every_trial_is_told_as_it_starts_and_as_it_ends() -> None:
 def done(objective: Objective) -> Callable[..., "Future[Outcome]"]:
     """Make the `submit` of an executor that has a point tried at once."""
 
-    def submit(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
+    def submit(point: dict[str, Any], bar: PruningThreshold | None) -> "Future[Outcome]":
         future: Future[Outcome] = Future()
         try:
             future.set_result(objective(point))
@@ -259,7 +266,7 @@ def test_a_search_fails_when_too_many_of_its_trials_do(max_evals: int, n_bearabl
 
 
 def test_an_executor_that_gives_its_tasks_up_ends_the_search() -> None:
-    def submit(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
+    def submit(point: dict[str, Any], bar: PruningThreshold | None) -> "Future[Outcome]":
         future: Future[Outcome] = Future()
         future.cancel()
         future.set_running_or_notify_cancel()
@@ -272,10 +279,10 @@ def test_an_executor_that_gives_its_tasks_up_ends_the_search() -> None:
 # --- going on
 
 
-def recorded(trials: list[Trial]) -> dict[int, Recorded]:
+def recorded(trials: list[Trial]) -> dict[int, FinishedTrial]:
     """What an earlier process has written of these trials."""
     return {
-        t.number: Recorded({name: str(value) for name, value in t.point.items()}, t.outcome)
+        t.number: FinishedTrial({name: str(value) for name, value in t.point.items()}, t.outcome)
         for t in trials
         if t.outcome
     }
@@ -319,7 +326,7 @@ def test_a_search_whose_time_is_over_asks_for_no_more_and_keeps_what_is_recorded
 
 
 def test_the_bar_is_the_best_of_the_trials_that_one_may_know() -> None:
-    told = search.Told(SEARCH_SPACES["lossguide"], LAG)
+    told = search.TrialHistory(SEARCH_SPACES["lossguide"], LAG)
     for number, rmse in enumerate([6.0, 5.0, 7.0, 4.0]):
         told.tell(Trial(number, {}, outcome(rmse)))
     assert [told.bar(number) for number in range(LAG)] == [None] * LAG
@@ -329,9 +336,9 @@ def test_the_bar_is_the_best_of_the_trials_that_one_may_know() -> None:
 
 
 def test_every_trial_is_given_its_bar() -> None:
-    asked: list[Bar | None] = []
+    asked: list[PruningThreshold | None] = []
 
-    def submit(point: dict[str, Any], bar: Bar | None) -> "Future[Outcome]":
+    def submit(point: dict[str, Any], bar: PruningThreshold | None) -> "Future[Outcome]":
         asked.append(bar)
         return done(valley)(point, bar)
 
@@ -341,7 +348,7 @@ def test_every_trial_is_given_its_bar() -> None:
 
 
 def test_a_space_without_pruning_has_no_bar() -> None:
-    told = search.Told(SEARCH_SPACES["seed"], LAG)
+    told = search.TrialHistory(SEARCH_SPACES["seed"], LAG)
     for number in range(30):
         told.tell(Trial(number, {}, outcome(5.0)))
     assert told.bar(30) is None
@@ -421,14 +428,14 @@ def test_a_space_draws_within_its_bounds_and_whole_numbers_as_such(
 @pytest.mark.parametrize("name", SEARCH_SPACES)
 def test_every_space_makes_points_that_xgboost_takes(name: str) -> None:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
-    matrices = build_matrices(make_rows(features.fit("compact", train), train, valid))
+    matrices = build_matrices(make_rows(features.fit_encoder("compact", train), train, valid))
     space = SEARCH_SPACES[name]
     assert spaces.select(name) is space
     # xgboost merely warns of a parameter it does not know: strict validation refuses it
     for trial in run(space, max_evals=3):
         parameters = dict(space.fixed) | trial.point | {"nthread": 1, "validate_parameters": True}
         parameters |= {key: min(v, 6) for key, v in parameters.items() if key == "max_depth"}
-        assert fit(matrices, Job(parameters, rounds=2, patience=2)).rmse > 0
+        assert train_booster(matrices, TrainingJob(parameters, rounds=2, patience=2)).rmse > 0
 
 
 def test_an_unknown_space_is_answered_with_the_known_ones() -> None:

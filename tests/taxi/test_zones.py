@@ -47,7 +47,7 @@ def test_the_tables_count_trips_and_take_medians_of_clean_distances() -> None:
         dropoff_zone=[2, 2, 2, 1, 4],
         distance_miles=[1, 3, 1000, 5, 0],
     )
-    tables = zones.fit(trips)
+    tables = zones.fit_zone_tables(trips)
     assert tables.pairs.tolist() == [1002, 2001, 4004]
     assert tables.pair_trips.tolist() == [3, 1, 1]
     assert np.array_equal(tables.pair_miles, [2, 5, np.nan], equal_nan=True)
@@ -71,7 +71,7 @@ def city(n: int, seed: int) -> tuple[np.ndarray, Trips]:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_map_of_a_made_up_city_is_recovered(seed: int) -> None:
     place, trips = city(30, seed)
-    position = zones.fit(trips).position
+    position = zones.fit_zone_tables(trips).position
     learnt = position[1:31]
     made, found = (
         np.hypot(*(p[:, None] - p[None, :]).transpose(2, 0, 1)).ravel() for p in (place, learnt)
@@ -87,7 +87,7 @@ def test_a_city_seen_in_part_and_by_crooked_roads_is_still_recovered() -> None:
     trips = trips.take(rng.random(len(trips)) < 0.3)
     crooked = trips.distance_miles * rng.lognormal(0, 0.1, len(trips))
     trips = replace(trips, distance_miles=crooked)
-    learnt = zones.fit(trips).position[1:61]
+    learnt = zones.fit_zone_tables(trips).position[1:61]
     made, found = (
         np.hypot(*(p[:, None] - p[None, :]).transpose(2, 0, 1)).ravel() for p in (place, learnt)
     )
@@ -99,7 +99,7 @@ def test_a_city_seen_in_part_and_by_crooked_roads_is_still_recovered() -> None:
 def test_the_map_is_the_same_to_the_bit_each_time_and_in_any_order_of_trips() -> None:
     trips = random_trips(2_000, seed=1)
     again = trips.take(np.random.default_rng(0).permutation(len(trips)))
-    first, second, turned = (zones.fit(t).position for t in (trips, trips, again))
+    first, second, turned = (zones.fit_zone_tables(t).position for t in (trips, trips, again))
     assert first.tobytes() == second.tobytes() == turned.tobytes()
     assert np.isfinite(first).any()
 
@@ -114,10 +114,10 @@ def test_the_unknown_zones_are_counted_but_have_no_place(zone: int) -> None:
         dropoff_zone=np.append(trips.dropoff_zone, far.dropoff_zone),
         distance_miles=np.append(trips.distance_miles, far.distance_miles),
     )
-    tables = zones.fit(joined)
+    tables = zones.fit_zone_tables(joined)
     assert tables.dropoff_trips[zone] == 3
     assert np.isnan(tables.position[zone]).all()
-    assert tables.position.tobytes() == zones.fit(trips).position.tobytes()
+    assert tables.position.tobytes() == zones.fit_zone_tables(trips).position.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_the_unknown_zones_are_counted_but_have_no_place(zone: int) -> None:
     ids=str,
 )
 def test_tiny_inputs_give_tables_too(trips: Trips) -> None:
-    tables = zones.fit(trips)
+    tables = zones.fit_zone_tables(trips)
     assert tables.pair_trips.sum() == tables.pickup_trips.sum() == len(trips)
     assert tables.position.shape == (N_ZONES, 2)
     assert not np.isinf(tables.position).any()
@@ -175,7 +175,7 @@ def test_a_pair_ridden_once_has_no_typical_distance_for_its_own_row() -> None:
 def test_neither_tables_nor_typical_distances_look_at_the_minutes() -> None:
     trips = random_trips(200, seed=4)
     blind = make_trips(**{**vars(trips), "n": 200, "trip_minutes": np.nan})
-    for name, values in vars(zones.fit(trips)).items():
-        assert values.tobytes() == getattr(zones.fit(blind), name).tobytes(), name
+    for name, values in vars(zones.fit_zone_tables(trips)).items():
+        assert values.tobytes() == getattr(zones.fit_zone_tables(blind), name).tobytes(), name
     typical = (zones.pair_miles_out_of_fold(t).tobytes() for t in (trips, blind))
     assert len(set(typical)) == 1

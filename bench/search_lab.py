@@ -1,0 +1,146 @@
+"""What the measurements of the search share: a store of their own, real rows, one search timed."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+from typing import Any, NamedTuple
+
+import mlflow
+import numpy as np
+import xgboost as xgb
+from mlflow import MlflowClient
+
+from bench.serving import load
+from steps.hpo import __main__ as hpo
+from steps.hpo.executor import open_executor
+from steps.hpo.search import in_common, run_search
+from storage.tracking import runs
+from taxi import evaluation, features
+from taxi.boosting import Rows, make_rows
+from taxi.search import Trial
+from taxi.spaces import SearchSpace
+
+MONTHS = {"2021": ("2021-01", "2021-02"), "2023": ("2023-01", "2023-02")}
+SEED = 42
+
+
+class Spent(NamedTuple):
+    """What something cost."""
+
+    wall: float  # seconds
+    cpu: float  # seconds, all threads and children
+
+
+class Found(NamedTuple):
+    """What a search and its refit cost, and what came out."""
+
+    n_rounds: int  # of all trials
+    spans: list[tuple[int, int]]  # of the trials' runs: start and end, ms
+    search: Spent  # with its table and pictures
+    refit: Spent
+    rmse: float  # of the refit on valid, minutes
+
+
+@contextmanager
+def store() -> Iterator[str]:
+    """Make a fresh tracking store, used by this process and handed to others as its URI."""
+    before = mlflow.get_tracking_uri()
+    with TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        mlflow.set_tracking_uri(uri)
+        where = Path(folder, "artifacts").as_uri()
+        mlflow.create_experiment(runs.DEFAULT_EXPERIMENT, artifact_location=where)
+        try:
+            yield uri
+        finally:
+            mlflow.set_tracking_uri(before)
+
+
+def run(uri: str, *command: str) -> tuple[str, Spent]:
+    """Run a module in a process of its own on a store; gives what it printed and what it cost."""
+    start, before = perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    wall, after = perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.stdout, Spent(wall, cpu)
+
+
+def run_id(uri: str, step: str) -> str:
+    """Find the only run of a step in a store."""
+    client = MlflowClient(uri)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    (found,) = client.search_runs(ids, f"tags.step = '{step}'")
+    return str(found.info.run_id)
+
+
+@cache
+def real_rows(year: str) -> Rows:
+    """Encode the real months of a year with the full features."""
+    train, valid = map(load, MONTHS[year])
+    return make_rows(features.fit_encoder("full", train), train, valid)
+
+
+def searched(space: SearchSpace, rows: Rows, **parameters: Any) -> Found:
+    """Search in this process as the step does, tracking included, and refit."""
+    named = {"seed": SEED, **parameters}
+    args = hpo.build_parser().parse_args([f"--{name}={value}" for name, value in named.items()])
+    with (
+        store(),
+        redirect_stdout(sys.stderr),  # the table is alone on stdout
+        runs.StepRun("hpo", "bench"),
+        open_executor(rows, args) as place,
+    ):
+        clock = Clock()
+        trials = run_search(space, place, rows, args)
+        search = clock.lap()
+        with runs.child_run("refit", model="xgboost"):
+            boosters = hpo.refit(space, place, in_common(space, args), trials)
+        return Found(
+            n_rounds(trials), spans_of_trials(), search, clock.lap(), rmse_of(boosters, rows)
+        )
+
+
+def n_rounds(trials: list[Trial]) -> int:
+    """Count the boosting rounds that trials ran."""
+    return sum(len(trial.outcome.curve) for trial in trials if trial.outcome)
+
+
+def spans_of_trials() -> list[tuple[int, int]]:
+    """Read when each trial in the store started and ended, ms."""
+    found = mlflow.search_runs(
+        filter_string="tags.trial != ''", output_format="list", search_all_experiments=True
+    )
+    return [(run.info.start_time, run.info.end_time) for run in found]
+
+
+def rmse_of(boosters: list[xgb.Booster], rows: Rows) -> float:
+    """Score the average of boosters on valid, minutes."""
+    predicted = np.mean([booster.inplace_predict(rows.valid) for booster in boosters], axis=0)
+    return evaluation.score(rows.valid_y, predicted)["rmse"]
+
+
+class Clock:
+    """Wall and CPU seconds of this process since the last lap."""
+
+    def __init__(self) -> None:
+        self.last = Spent(perf_counter(), process_time())
+
+    def lap(self) -> Spent:
+        """Give what was spent since the last lap."""
+        last, self.last = self.last, Spent(perf_counter(), process_time())
+        return Spent(self.last.wall - last.wall, self.last.cpu - last.cpu)

@@ -1,0 +1,1 @@
+"""What the steps share: parameters, the frame of a run, the order of the steps."""

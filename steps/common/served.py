@@ -1,0 +1,28 @@
+"""What register and score share: a model as it is served, asked about trips of one taxi.
+
+Nothing here imports the checkout's own model code: a saved model brings its own.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from storage import StorageError
+from storage.tracking import models
+from taxi import schema
+
+
+@lru_cache(maxsize=2)  # a candidate and a champion; each may hold hundreds of megabytes
+def load_served(uri: str, taxi: str) -> Any:
+    """Load a model and make sure that it takes trips of this taxi.
+
+    Raises:
+        StorageError: it cannot be loaded, or needs columns that such trips do not have.
+    """
+    model = models.load(uri)
+    there = {column.name for column in schema.raw_columns(taxi)}
+    if missing := sorted(models.required_columns(model) - there):
+        raise StorageError(
+            f"Model {uri} needs {missing}, which {taxi} trips do not have. Pass the taxi that it "
+            f"was trained for, or another model."
+        )
+    return model

@@ -1,0 +1,1 @@
+"""The entry point hpo: search xgboost's parameters, refit the winner."""

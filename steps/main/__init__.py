@@ -1,0 +1,1 @@
+"""The entry point main: the whole pipeline, its plan and its rerun command."""

@@ -1,0 +1,1 @@
+"""The entry point register: evaluate the best candidate, register it."""

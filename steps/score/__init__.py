@@ -1,0 +1,1 @@
+"""The entry point score: score months with a registered model."""

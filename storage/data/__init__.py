@@ -1,0 +1,1 @@
+"""Months and files of trips: finding, downloading, reading, splitting."""

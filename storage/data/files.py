@@ -1,0 +1,162 @@
+"""Reads files of trips: parquet, csv, csv.gz."""
+
+import csv
+import io
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from storage import StorageError
+
+CHUNK_BYTES = 1 << 20
+CSV_BLOCK_BYTES = 8 << 20
+
+
+class IncompleteError(ValueError):
+    """A file that is not whole; pooch throws a download away and retries after a ValueError."""
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Read a file's columns and types; every column of a csv is text.
+
+    Raises:
+        StorageError: the file is not whole parquet, or not csv with a header line.
+    """
+    return _schema(path, name=str(path))
+
+
+def read_batches(
+    path: Path, columns: Sequence[str], *, batch_rows: int = 131_072
+) -> Iterator[pa.RecordBatch]:
+    """Read some columns, in the order asked for, in memory that does not grow with the file.
+
+    Yields:
+        Batches of at most batch_rows rows.
+    Raises:
+        StorageError: a column is missing, a csv line is broken or a parquet file is damaged.
+    """
+    found = read_schema(path).names
+    if missing := [name for name in columns if name not in found]:
+        raise StorageError(f"{path} lacks {missing}; it has {found}. Check the file.")
+    is_csv = _is_csv(path.name)
+    read = _csv_batches if is_csv else _parquet_batches
+    try:
+        for batch in read(path, list(columns), batch_rows):
+            for start in range(0, len(batch), batch_rows):
+                yield batch.slice(start, batch_rows)
+    except (pa.ArrowException, OSError) as error:
+        reason = _csv_reason(path, error) if is_csv else one_line(error)
+        raise StorageError(f"Cannot read {path}: {reason}. Mend or replace the file.") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give another name to write a file under; it gets its own when the body is through.
+
+    Raises:
+        StorageError: it cannot be written; nothing is left of it.
+    """
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {path}: {one_line(error)}. Check the folder and the space on its disk."
+        ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def check_whole(path: Path, name: str) -> None:
+    """Read a file to its end; name is the one it will have.
+
+    Raises:
+        IncompleteError: something is missing, or it is not what its name says.
+    """
+    try:
+        _schema(path, name)
+        with _open(path, name) as stream:
+            while stream.read(CHUNK_BYTES):  # a gzip proves itself whole at its end
+                pass
+    except (StorageError, OSError) as error:
+        raise IncompleteError(one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """Put the reason of an error into one short line, without its full stop."""
+    return " ".join(str(error).split())[:300].rstrip(". ")
+
+
+def _is_csv(name: str) -> bool:
+    return name.endswith((".csv", ".csv.gz"))
+
+
+def _open(path: Path, name: str) -> pa.NativeFile:
+    return pa.input_stream(str(path), compression="gzip" if name.endswith(".gz") else None)
+
+
+def _schema(path: Path, name: str) -> pa.Schema:
+    """Read the schema of a file that may not have its final name yet."""
+    try:
+        with _open(path, name) as stream:
+            if _is_csv(name):
+                return _csv_schema(io.TextIOWrapper(stream, "utf-8-sig", "replace", newline=""))
+            if stream.read(4) != b"PAR1":
+                raise pa.ArrowInvalid("it does not begin as parquet does")
+        with pq.ParquetFile(path) as parquet:
+            return parquet.schema_arrow
+    except (pa.ArrowException, OSError, csv.Error) as error:
+        kind = "csv" if _is_csv(name) else "parquet"
+        raise StorageError(
+            f"{name} is not a whole {kind} file: {one_line(error)}. Replace the file."
+        ) from error
+
+
+def _csv_schema(lines: io.TextIOWrapper) -> pa.Schema:
+    header = next(csv.reader(line for line in lines if line.strip()), [])
+    # a line of trips has numbers in it, a page of HTML no second column
+    if len(header) < 2 or not all(re.match(r"\s*[^\W\d]", name) for name in header):
+        raise csv.Error(f"its first line is no header: {','.join(header)[:80]!r}")
+    return pa.schema([(name, pa.string()) for name in header])
+
+
+def _parquet_batches(path: Path, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    # pre_buffer, on by default, would hold these columns of every row group at once
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK_BYTES) as parquet:
+        yield from parquet.iter_batches(batch_rows, columns=columns, use_threads=True)
+
+
+def _csv_batches(path: Path, columns: list[str], _batch_rows: int) -> Iterator[pa.RecordBatch]:
+    # one thread: only then does an error tell its row
+    reading = pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
+    converting = pa_csv.ConvertOptions(
+        include_columns=columns,
+        column_types=dict.fromkeys(columns, pa.string()),
+        strings_can_be_null=True,
+    )
+    with (
+        _open(path, path.name) as stream,
+        pa_csv.open_csv(stream, read_options=reading, convert_options=converting) as reader,
+    ):
+        yield from reader
+
+
+def _csv_reason(path: Path, error: Exception) -> str:
+    reason = one_line(error)
+    found = re.search(r"Row #([0-9]+): ", reason)
+    if not found:
+        return reason
+    # pyarrow does not count blank lines, such as the second one of old TLC files
+    with io.TextIOWrapper(_open(path, path.name), "utf-8", "replace") as lines:
+        filled = (number for number, line in enumerate(lines, start=1) if line.strip("\n"))
+        number = next(islice(filled, int(found[1]) - 1, None))
+    return f"line {number}: {reason[found.end() :]}"

@@ -1,0 +1,50 @@
+"""Which months go where, and what each is known by before it is read."""
+
+from typing import NamedTuple
+
+from storage import StorageError
+from storage.data import months
+
+NAMES = ("train", "valid", "test")
+
+
+class Content(NamedTuple):
+    """What a month of a split is known by: its bytes' sha256, or what it is simulated from."""
+
+    split: str
+    month: str
+    identity: str
+
+
+def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
+    """Say which months go where: split -> months; no entry for a test set that is not wanted.
+
+    Raises:
+        StorageError: a month is none, train or valid are empty, or two splits share a month.
+    """
+    splits = {"train": months.parse_months(train), "valid": months.parse_months(valid)}
+    for split, names in splits.items():
+        if not names:
+            raise StorageError(f"{split}_months is empty. Pass -P {split}_months=YYYY-MM.")
+    if test == "next":
+        splits["test"] = [months.next_month(max(splits["valid"]))]
+    elif test.strip():
+        splits["test"] = months.parse_months(test)
+    taken: dict[str, str] = {}
+    for split, names in splits.items():
+        for month in names:
+            if month in taken:
+                raise StorageError(
+                    f"Month {month} is in {taken[month]}_months and in {split}_months. "
+                    f"Pass each month once: a model must not be judged on what it was fitted to."
+                )
+            taken[month] = split
+    return splits
+
+
+def inputs(contents: list[Content]) -> dict[str, str]:
+    """Lay months out as inputs of a step's key; their order within a split counts."""
+    found = {f"{split} {month}": identity for split, month, identity in contents}
+    for split, month, _ in contents:
+        found[split] = f"{found[split]},{month}" if split in found else month
+    return found

@@ -1,0 +1,1 @@
+"""The same again: the checkout, step keys, reuse, verification."""

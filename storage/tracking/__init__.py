@@ -1,0 +1,1 @@
+"""MLflow: runs, trials, models, the registry, the store below them."""

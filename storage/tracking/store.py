@@ -1,0 +1,98 @@
+"""The store that MLflow is pointed at: it answers, it exists, it is one place for all steps.
+
+`python -m storage.tracking.store` makes it where it is missing, and says where it is.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import mlflow
+import requests
+from mlflow import MlflowClient
+
+from storage import StorageError
+from storage.repro import checkout
+
+SERVER_TIMEOUT_S = 5
+SQLITE = "sqlite:///"
+
+
+def prepare() -> None:
+    """Make sure that the store can be used, before anything is written to it.
+
+    Raises:
+        StorageError: no server answers, or a relative store is not the one `mlflow run` wrote to.
+    """
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        _ask_server(uri)
+    elif path := sqlite_path(uri):
+        _make_once(path, uri)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Give the file of an sqlite store, None for any other store."""
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
+
+
+def exists() -> bool:
+    """Tell whether there is a store, without making one."""
+    path = sqlite_path(mlflow.get_tracking_uri())
+    return path is None or _has_tables(path)
+
+
+def _ask_server(uri: str) -> None:
+    """Ask for a sign of life, once, before MLflow's minutes of retries."""
+    try:
+        requests.get(f"{uri}/health", timeout=SERVER_TIMEOUT_S)
+    except requests.RequestException as error:
+        raise StorageError(
+            f"No MLflow server answers at {checkout.without_credentials(uri)} "
+            f"({type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI."
+        ) from error
+
+
+def _make_once(path: Path, uri: str) -> None:
+    """Let one process make the tables of a new store while the others wait: two would crash."""
+    if "MLFLOW_RUN_ID" in os.environ and not path.exists():
+        # `mlflow run` has written its run to the file of this name in its own folder
+        raise StorageError(
+            f"The store {uri} is seen from {Path.cwd()}, where it is not. Set MLFLOW_TRACKING_URI "
+            f"to an absolute one: {SQLITE}/<folder>/{path.name}"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path, fcntl.LOCK_SH):
+            if _has_tables(path):
+                return
+        with _locked(path, fcntl.LOCK_EX):
+            MlflowClient().search_experiments(max_results=1)
+    except OSError as error:
+        raise StorageError(
+            f"The store {uri} cannot be made: {error.strerror}. Set MLFLOW_TRACKING_URI to a place "
+            f"that you can write to."
+        ) from error
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[None]:
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, kind)  # closing the file lets go, and so does the process' death
+        yield
+
+
+def _has_tables(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
+        found = store.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
+        return found.fetchone() is not None
+
+
+if __name__ == "__main__":
+    prepare()
+    print(f"The store is {checkout.without_credentials(mlflow.get_tracking_uri())}")

@@ -1,0 +1,162 @@
+"""The trials of a search as runs in MLflow: all that a search is, and all it needs to go on."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from storage import StoreGoneError
+from storage.tracking import processes
+from storage.tracking.runs import inherited_tags
+
+MAX_METRICS, MAX_ENTITIES = 1000, 1000  # of one call to the store
+CURVE = "rmse_by_round"
+
+
+class TrialRun(NamedTuple):
+    """A trial that was finished and written down whole."""
+
+    run_id: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    curve: list[float]
+    tags: dict[str, str]
+
+
+class TrialRuns:
+    """The child runs of a search, written in few calls: a trial costs little more.
+
+    A run is FINISHED in the last call that writes it, so what a killed process leaves is either
+    whole or RUNNING. Leaving the context closes what still runs as KILLED.
+    """
+
+    def __init__(self, search_key: str, tags: Mapping[str, str]) -> None:
+        """Write trials of this search under the active run."""
+        self.client = MlflowClient()
+        self.search_key = search_key
+        self.parent = self.client.get_run(mlflow.active_run().info.run_id)
+        self.tags = {
+            **inherited_tags(self.parent),
+            **processes.tags(),
+            **tags,
+            "search_key": search_key,
+            "mlflow.parentRunId": self.parent.info.run_id,
+        }
+        self.run_ids: dict[int, str] = {}  # of the trials that run
+
+    def __enter__(self) -> "TrialRuns":
+        """Write from here on."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close what still runs."""
+        if kind is not None and issubclass(kind, StoreGoneError):
+            return  # the next search of this key closes them
+        for run_id in self.run_ids.values():
+            self.client.set_terminated(run_id, "KILLED")
+
+    def recorded(self) -> dict[int, TrialRun]:
+        """Read the finished trials of this search, whoever ran them; the first of each number.
+
+        Runs that a process left behind when it died are closed as KILLED on the way.
+        """
+        found: dict[int, TrialRun] = {}
+        for run in _all(self.parent.info.experiment_id, self.search_key):
+            number = int(run.data.tags["trial"])
+            if run.info.status == "FINISHED" and number not in found:
+                found[number] = self._read(run)
+            elif run.info.status == "RUNNING" and processes.is_dead(run.data.tags):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        return found
+
+    def start(self, number: int) -> None:
+        """Open the run of a trial."""
+        run = self.client.create_run(
+            self.parent.info.experiment_id,
+            run_name=f"trial {number}",
+            tags=self.tags | {"trial": str(number)},
+        )
+        self.run_ids[number] = run.info.run_id
+
+    def finish(
+        self,
+        number: int,
+        *,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        curve: Sequence[float],
+        tags: Mapping[str, str],
+    ) -> str:
+        """Write what a trial came to and close its run; gives the run's id."""
+        now = int(time.time() * 1000)
+        points = [Metric(name, value, now, 0) for name, value in metrics.items()]
+        points += [Metric(CURVE, value, now, step) for step, value in enumerate(curve)]
+        entries = [Param(name, str(value)) for name, value in params.items()]
+        marks = [RunTag(name, value) for name, value in tags.items()]
+        run_id = self.run_ids[number]
+        room = MAX_ENTITIES - len(entries) - len(marks)
+        self.client.log_batch(run_id, metrics=points[:room], params=entries, tags=marks)
+        for start in range(room, len(points), MAX_METRICS):
+            self.client.log_batch(run_id, metrics=points[start : start + MAX_METRICS])
+        self.client.set_terminated(run_id, "FINISHED")
+        return self.run_ids.pop(number)
+
+    def fail(self, number: int, reason: str) -> str:
+        """Close the run of a trial that came to nothing, with the reason; gives the run's id."""
+        self.client.set_tag(self.run_ids[number], "failure", reason)
+        self.client.set_terminated(self.run_ids[number], "FAILED")
+        return self.run_ids.pop(number)
+
+    def _read(self, run: Run) -> TrialRun:
+        history = self.client.get_metric_history(run.info.run_id, CURVE)
+        curve = [point.value for point in sorted(history, key=lambda point: point.step)]
+        return TrialRun(
+            run.info.run_id, run.data.params, run.data.metrics, curve, dict(run.data.tags)
+        )
+
+
+def n_finished(experiment_id: str, search_key: str) -> int:
+    """Count the trials of a search that need not be run again."""
+    found = _all(experiment_id, search_key)
+    return len({run.data.tags["trial"] for run in found if run.info.status == "FINISHED"})
+
+
+def _all(experiment_id: str, search_key: str) -> list[Run]:
+    found: list[Run] = mlflow.search_runs(
+        [experiment_id],
+        filter_string=f"tags.search_key = '{search_key}' and tags.trial != ''",
+        order_by=["attributes.start_time ASC"],
+        output_format="list",
+    )
+    return found
+
+
+def earlier_points(space_key: str, search_key: str, n_most: int) -> list[dict[str, float]]:
+    """Read the best point of each of the latest finished searches, other than this one.
+
+    Args:
+        space_key: tag of searches that would try the same points on other rows.
+        search_key: of the search that asks.
+        n_most: at most so many.
+    """
+    found = mlflow.search_runs(
+        [mlflow.active_run().info.experiment_id],
+        filter_string=(
+            f"tags.space_key = '{space_key}' and tags.search_key != '{search_key}' "
+            "and attributes.status = 'FINISHED'"
+        ),
+        order_by=["attributes.start_time DESC"],
+        max_results=n_most,
+        output_format="list",
+    )
+    return [json.loads(run.data.tags["best_point"]) for run in found]

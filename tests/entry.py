@@ -1,0 +1,13 @@
+"""The module that `python -m steps.<name>` runs."""
+
+import importlib
+from importlib.util import find_spec
+from types import ModuleType
+
+
+def entry(step: str) -> ModuleType:
+    """Import an entry point, be it a file or a package."""
+    package = f"steps.{step}.__main__"
+    found = find_spec(f"steps.{step}")
+    is_package = found is not None and found.submodule_search_locations is not None
+    return importlib.import_module(package if is_package else f"steps.{step}")

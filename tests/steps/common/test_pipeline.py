@@ -1,0 +1,238 @@
+"""What a step builds on: named, reused or launched, on real runs of small steps."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from steps.common import pipeline
+from steps.common.pipeline import Pipeline
+from steps.common.step import entry_parser
+from storage import StorageError
+from storage.repro import checkout, reuse
+from storage.repro.checkout import ROOT
+from storage.tracking import runs
+from taxi.search import LAG
+from tests.entry import entry
+from tests.stores import EXPERIMENT, Store
+
+SMALL = ("--source=simulated:300", "--models=mean")
+
+
+def chain(step: str, *arguments: str) -> Pipeline:
+    return Pipeline(entry_parser(step, None).parse_args(arguments))
+
+
+def said_by(step: str, output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith(f"{step}: ")]
+
+
+def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def output_of(process: subprocess.Popen[str]) -> str:
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return stdout
+
+
+def copied(folder: Path) -> Path:
+    """Make another checkout of this code, which is no git repository."""
+    for room in ("steps", "storage", "taxi"):
+        shutil.copytree(ROOT / room, folder / room)
+    for name in ("MLproject", "requirements.txt", "python_env.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+# --- keys, which need no run
+
+
+def test_upstream_names_the_steps_that_a_step_takes_runs_of() -> None:
+    for step, above in pipeline.UPSTREAM.items():
+        taken = {name for name in checkout.parameters(step) if name.endswith("_run_id")}
+        assert taken == {f"{name}_run_id" for name in above}
+
+
+def test_preprocess_is_known_by_its_months_however_they_are_written(store: Store) -> None:
+    def key(*arguments: str) -> str:
+        return chain("baseline", *arguments).key("preprocess").sha256
+
+    first = key("--source=simulated:300")
+    assert key("--source=simulated:0300:42", "--test_months=2021-03") == first
+    assert key("--source=simulated:300", "--models=mean", "--seed=1", "--developer=bob") == first
+    for other in (
+        ["--source=simulated:301"],
+        ["--source=simulated:300:43"],
+        ["--source=simulated:300", "--test_months="],
+        ["--source=simulated:300", "--train_months=2020-12,2021-01"],
+        ["--source=simulated:300", "--taxi=yellow"],
+    ):
+        assert key(*other) != first
+    ordered = [f"--train_months={months}" for months in ("2020-12,2021-01", "2021-01,2020-12")]
+    assert key("--source=simulated:300", ordered[0]) != key("--source=simulated:300", ordered[1])
+
+
+def test_one_byte_of_a_month_makes_another_key(store: Store, tmp_path: Path) -> None:
+    for month in ("2021-01", "2021-02", "2021-03"):
+        (tmp_path / f"green_tripdata_{month}.csv").write_text("pickup,zone\n1,2\n")
+    before = chain("baseline", f"--source={tmp_path}").key("preprocess")
+    elsewhere = shutil.copytree(tmp_path, tmp_path / "elsewhere")
+    assert chain("baseline", f"--source={elsewhere}").key("preprocess") == before
+    (elsewhere / "green_tripdata_2021-02.csv").write_text("pickup,zone\n1,3\n")
+    after = chain("baseline", f"--source={elsewhere}").key("preprocess")
+    assert after.sha256 != before.sha256
+    changed = {name for name in after.inputs if after.inputs[name] != before.inputs[name]}
+    assert changed == {"valid 2021-02"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "same"),
+    [
+        ("--max_evals=050", True),
+        ("--max_minutes=0.0", True),
+        ("--max_minutes=0.10", False),
+        ("--warm_start=False", True),
+        ("--parallelism=2", True),
+        (f"--parallelism={LAG}", True),
+        (f"--parallelism={LAG + 1}", False),
+        ("--reuse=false", True),
+        ("--developer=bob", True),
+        ("--scheduler=tcp://host:8786", True),
+        ("--seed=43", False),
+        ("--device=cuda", False),
+        ("--test_months=2021-07", True),
+    ],
+)
+def test_a_search_is_known_by_what_changes_its_result(
+    preprocessed: str, argument: str, same: bool
+) -> None:
+    def key(*arguments: str) -> str:
+        made = chain("hpo", f"--preprocess_run_id={preprocessed}", *arguments)
+        made.get_or_run("preprocess")
+        return made.key("hpo").sha256
+
+    assert (key(argument) == key()) == same
+
+
+def test_the_spelling_of_a_number_does_not_count(preprocessed: str) -> None:
+    def key(minutes: str) -> str:
+        made = chain("hpo", f"--preprocess_run_id={preprocessed}", f"--max_minutes={minutes}")
+        made.get_or_run("preprocess")
+        return made.key("hpo").sha256
+
+    assert key("0.10") == key("0.1") != key("0.2")
+
+
+def test_a_value_that_is_neither_true_nor_false_is_refused() -> None:
+    with pytest.raises(StorageError, match="reuse: must be true or false, got 'yes'"):
+        entry_parser("main", None).parse_args(["--reuse=yes"])
+
+
+# --- runs
+
+
+@pytest.fixture
+def preprocessed(store: Store) -> str:
+    """Give a run of preprocess on SMALL, made once."""
+    key = chain("baseline", *SMALL).key("preprocess")
+    if not reuse.find_reusable(key, runs.experiment_id()).run:
+        entry("preprocess").main([SMALL[0]])
+    return str(reuse.find_reusable(key, runs.experiment_id()).run.info.run_id)
+
+
+def steps_of(store: Store) -> list[str]:
+    return [run["data"]["tags"].get("step", "") for run in store.runs().values()]
+
+
+def planned(folder: Path, **environment: str) -> str:
+    """Ask a checkout what it would do about preprocess."""
+    words = ["steps.main", "--plan=true", *SMALL]
+    lines = output_of(start(folder, *words, **environment)).splitlines()
+    return next(line for line in lines if "preprocess" in line)
+
+
+def test_a_step_started_alone_reuses_what_it_builds_on_and_runs_itself(
+    preprocessed: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = entry("baseline")
+    before = steps_of(store)
+    for _ in range(2):
+        baseline.main(list(SMALL))
+        output = capsys.readouterr().out
+        assert said_by("preprocess", output)[0].startswith(
+            f"preprocess: reused {preprocessed[:8]}… ("
+        )
+        assert "mean: rmse " in output
+    new = steps_of(store)[len(before) :]
+    assert (new.count("baseline"), new.count("preprocess")) == (2, 0)
+
+
+def test_reuse_false_runs_everything(
+    preprocessed: str, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = steps_of(store)
+    entry("baseline").main([*SMALL, "--reuse=false"])
+    assert said_by("preprocess", capfd.readouterr().out) == ["preprocess: runs, reuse=false"]
+    assert steps_of(store)[len(before) :].count("preprocess") == 1
+
+
+def test_two_started_at_the_same_moment_both_finish_and_a_third_reuses(tmp_path: Path) -> None:
+    """On a new store; neither takes what the other has not finished."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    given = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
+    both = [start(ROOT, "steps.baseline", *SMALL, **given) for _ in range(2)]
+    scores = {line for process in both for line in said_by("mean", output_of(process))}
+    assert len(scores) == 1
+    found = Store(uri, tmp_path).runs().values()
+    assert {run["info"]["status"] for run in found} == {"FINISHED"}
+    assert "preprocess  reused " in planned(ROOT, **given)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A real MLflow server on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = f"--backend-store-uri=sqlite:///{tmp_path}/mlflow.db"
+    files = f"--artifacts-destination={tmp_path}/artifacts"
+    words = ["mlflow", "server", f"--port={port}", "--workers=1", store, files]
+    process = start(tmp_path, *words, NO_PROXY="127.0.0.1")
+    session = requests.Session()
+    session.trust_env = False
+    patient = requests.adapters.Retry(total=60, backoff_factor=0.1, backoff_max=1)
+    session.mount("http://", requests.adapters.HTTPAdapter(max_retries=patient))
+    assert session.get(f"http://127.0.0.1:{port}/health", timeout=10).ok
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.communicate()
+
+
+def test_a_teammates_run_on_a_server_is_reused_from_another_checkout(
+    server: str, tmp_path: Path
+) -> None:
+    given = {"MLFLOW_TRACKING_URI": server, "NO_PROXY": "127.0.0.1"}
+    output_of(start(ROOT, "steps.preprocess", SMALL[0], "--developer=ana", **given))
+    other = copied(tmp_path / "bob")
+    (other / "README.md").write_text("Another README, and no git.")
+    line = planned(other, **given)
+    assert "preprocess  reused " in line
+    assert line.endswith(" ago, ana)")
+    with (other / "taxi" / "cleaning.py").open("a") as code:
+        code.write("# a thought\n")
+    assert "preprocess  runs, taxi/cleaning.py changed since " in planned(other, **given)

@@ -1,0 +1,189 @@
+"""A search on a real Dask cluster: a scheduler and two workers in processes of their own."""
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client
+
+from steps.hpo import __main__ as hpo
+from steps.hpo.executor import TrialExecutor, n_waiting, open_executor
+from storage import StorageError
+from storage.tracking.trials import TrialRuns
+from taxi import features
+from taxi.boosting import (
+    Outcome,
+    PruningThreshold,
+    TrainingJob,
+    build_matrices,
+    make_rows,
+    train_booster,
+)
+from taxi.spaces import LOSSGUIDE, Pruning
+from tests.conftest import simulated_trips
+from tests.readme import readme_command
+from tests.servers import free_port
+from tests.stores import Store
+
+SCHEDULER = "tcp://<host>:8786"  # in README
+SLOW = LOSSGUIDE | {"max_leaves": 8, "learning_rate": 0.01, "nthread": 1, "seed": 1}
+
+
+class Dask:
+    """A scheduler and its workers, started in a folder that holds none of this project's code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self.scheduler = self.start(readme_command("dask scheduler"), "--host", self.address)
+        self.workers = [self.start_worker() for _ in range(2)]
+        self.client = Client(self.address, timeout=60, set_as_default=False)
+        self.client.wait_for_workers(2, timeout=60)
+
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", *shlex.split(command), *arguments, "--no-dashboard"],
+            cwd=self.folder,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        command = readme_command("dask worker").replace(SCHEDULER, self.address)
+        # without a nanny, which would start a killed one again
+        return self.start(command, "--no-nanny")
+
+    def close(self) -> None:
+        self.client.close()
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
+    dask = Dask(tmp_path_factory.mktemp("dask"))
+    yield dask
+    dask.close()
+
+
+def arguments(address: str, **given: Any) -> Any:
+    words = [f"--{name}={value}" for name, value in ({"scheduler": address} | given).items()]
+    return hpo.build_parser().parse_args(words)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Any:
+    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
+    return make_rows(features.fit_encoder("compact", train), train, valid)
+
+
+@pytest.mark.parametrize(
+    ("n_parallel", "n_workers", "n_more"),
+    [(1, 1, 1), (2, 2, 2), (1, 2, 0), (3, 4, 0), (3, 2, 1), (40, 16, 0)],
+)
+def test_a_full_place_has_jobs_waiting_and_one_that_is_not_runs_no_more_than_asked_for(
+    n_parallel: int, n_workers: int, n_more: int
+) -> None:
+    place = TrialExecutor(lambda job: Future(), n_workers)
+    assert n_waiting(place, n_parallel) == n_more
+
+
+def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(
+    dask: Dask, rows: Any
+) -> None:
+    job = TrainingJob(SLOW, rounds=20, patience=20, keep=True)
+    pruned = job._replace(bar=PruningThreshold(0.0, Pruning(1, 1)), keep=False)
+    with open_executor(rows, arguments(dask.address)) as place:
+        assert place.n_workers == 2
+        found, given_up = (place.submit(each).result(timeout=60) for each in (job, pruned))
+    here = train_booster(build_matrices(rows), job)
+    assert isinstance(found, Outcome)
+    assert found.booster.save_raw("ubj") == here.booster.save_raw("ubj")
+    assert found.curve == here.curve
+    assert given_up.pruned
+    assert len(given_up.curve) == 1
+
+
+def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
+    dask: Dask, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    said = []
+    command = readme_command(f"mlflow run . -e hpo -P scheduler={SCHEDULER}")
+    given = f"--{command.partition(' -P ')[2]}".replace(SCHEDULER, dask.address)
+    for experiment, scheduler in (("here", []), ("cluster", [given])):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment(experiment))
+        step = ["--source=simulated:600", "--features=compact", "--max_evals=16"]
+        hpo.main([*step, *scheduler])
+        lines = capsys.readouterr().out.splitlines()
+        said.append([line for line in lines if line.startswith(("search", "refit"))])
+    assert said[0][0].startswith("search: 16 trials")
+    assert len(said[0]) == 3
+    assert said[0] == said[1]
+
+
+def test_a_trial_whose_worker_dies_is_done_by_another(dask: Dask, rows: Any) -> None:
+    job = TrainingJob(SLOW, rounds=300, patience=300)
+    with open_executor(rows, arguments(dask.address)) as place:
+        futures = [place.submit(job) for _ in range(12)]
+        end = time.monotonic() + 60
+        while not all(dask.client.processing().values()):
+            assert time.monotonic() < end, "the workers never were busy at once"
+            time.sleep(0.01)
+        dask.workers[0].send_signal(signal.SIGKILL)
+        outcomes = [future.result(timeout=120) for future in futures]
+    assert [len(outcome.curve) for outcome in outcomes] == [300] * 12
+    assert len({outcome.rmse for outcome in outcomes}) == 1
+    dask.workers[0].wait()
+    dask.workers[0] = dask.start_worker()
+    dask.client.wait_for_workers(2, timeout=60)
+
+
+def test_no_worker_offers_a_gpu(dask: Dask, rows: Any) -> None:
+    refused = pytest.raises(StorageError, match=r"No worker at tcp.* offers a GPU\. .*GPU=1")
+    with refused, open_executor(rows, arguments(dask.address, device="cuda")):
+        pytest.fail("it went on")
+
+
+def test_a_scheduler_that_is_not_there_is_told_before_anything_is_made(
+    store: Store, capsys: Any
+) -> None:
+    before = len(store.runs())
+    with pytest.raises(SystemExit) as left:
+        hpo.main([f"--scheduler=tcp://127.0.0.1:{free_port()}", "--source=simulated:600"])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("hpo: No Dask scheduler answers at 'tcp://127.0.0.1:")
+    assert len(store.runs()) == before + 1  # its own run, FAILED; no preprocess was started
+
+
+def test_a_cluster_that_goes_away_ends_the_search_which_goes_on_elsewhere(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("cluster gone"))
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "2s")
+    dask = Dask(tmp_path)
+    step = ["--source=simulated:600", "--features=compact", "--max_evals=5", "--parallelism=1"]
+    finish = TrialRuns.finish
+
+    def finish_and_kill(self: TrialRuns, number: int, **given: Any) -> str:
+        if number == 2:
+            dask.close()
+        return finish(self, number, **given)
+
+    monkeypatch.setattr(TrialRuns, "finish", finish_and_kill)
+    with pytest.raises(SystemExit) as left:
+        hpo.main([*step, f"--scheduler={dask.address}"])
+    assert left.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"hpo: The Dask cluster at {dask.address} went away; ")
+    assert "3 of 5 trials are kept. Go on from there with: mlflow run " in line
+    monkeypatch.setattr(TrialRuns, "finish", finish)
+    hpo.main(step)
+    assert "search: 5 trials (0 pruned, 0 failed, 3 from before), best" in capsys.readouterr().out

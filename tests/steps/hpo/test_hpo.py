@@ -1,0 +1,359 @@
+"""The search as a step: what it leaves behind, however it ends, and how it goes on."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from steps.hpo import __main__ as hpo
+from storage.repro.checkout import ROOT
+from storage.tracking import runs
+from taxi import boosting
+from tests.servers import free_port, wait_for
+from tests.stores import EXPERIMENT, Store
+
+# small leaves and few rounds: what is tried does not matter here
+SMALL = ["--features=compact", "--parallelism=1", "--seed=7"]
+N = 12
+
+
+@pytest.fixture(scope="module")
+def preprocessed(initialised_store: Store) -> str:
+    """Give a run of preprocess that all searches here build on."""
+    given = {"MLFLOW_TRACKING_URI": initialised_store.uri, "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
+    before = initialised_store.runs()
+    run("-m", "steps.preprocess", "--source=simulated:600", **given)
+    (run_id,) = set(initialised_store.runs()) - set(before)
+    return run_id
+
+
+def run(*command: str, returncode: int = 0, **env: str) -> str:
+    """Run a step in a process of its own; gives what it says."""
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=os.environ | env, capture_output=True, text=True
+    )
+    assert done.returncode == returncode, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def trials_of(search: Run) -> list[Run]:
+    """Every run of a trial of this search, whichever process ran it."""
+    key = search.data.tags["search_key"]
+    found = MlflowClient().search_runs(
+        [search.info.experiment_id], f"tags.search_key = '{key}'", max_results=500
+    )
+    return [run for run in found if "trial" in run.data.tags]
+
+
+def last_hpo() -> Run:
+    """The hpo run that started last."""
+    client = MlflowClient()
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    order = ["attributes.start_time DESC"]
+    return client.search_runs(ids, "tags.step = 'hpo'", max_results=1, order_by=order)[0]
+
+
+def table(run_id: str) -> list[dict[str, str]]:
+    with runs.fetch(run_id, "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def told(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """What two searches must agree in to the last digit."""
+    return [{k: v for k, v in row.items() if k not in ("run_id", "train_seconds")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(initialised_store: Store, preprocessed: str) -> Run:
+    """A search that nobody disturbs, in an experiment of its own."""
+    name = initialised_store.experiment("whole")
+    given = {"MLFLOW_TRACKING_URI": initialised_store.uri, "MLFLOW_EXPERIMENT_NAME": name}
+    run(
+        "-m",
+        "steps.hpo",
+        f"--preprocess_run_id={preprocessed}",
+        *SMALL,
+        f"--max_evals={N}",
+        **given,
+    )
+    client = MlflowClient(initialised_store.uri)
+    experiment = client.get_experiment_by_name("whole")
+    (found,) = client.search_runs([experiment.experiment_id], "tags.step = 'hpo'")
+    return found
+
+
+def test_a_search_shows_its_trials_its_history_and_what_mattered(store: Store, whole: Run) -> None:
+    paths = {item.path for item in MlflowClient().list_artifacts(whole.info.run_id)}
+    pictures = {"search.png", "parallel_coordinates.png", "parameter_importance.png"}
+    assert pictures | {"trials.csv"} <= paths
+    rows = table(whole.info.run_id)
+    assert [int(row["trial"]) for row in rows] == list(range(N))
+    best = min(rows, key=lambda row: float(row["rmse"]))
+    assert whole.data.tags["best_trial"] == best["trial"]
+    history = MlflowClient().get_metric_history(whole.info.run_id, "best_rmse")
+    assert sorted(point.step for point in history) == list(range(N))
+    assert min(point.value for point in history) == float(best["rmse"])
+    gained = float(rows[0]["rmse"]) - float(best["rmse"])
+    assert whole.data.metrics["search_gain"] == pytest.approx(gained)
+    assert whole.data.metrics["seed_noise"] > 0
+    for row in rows:
+        trial = mlflow.get_run(row["run_id"])
+        assert trial.data.metrics["rmse"] == float(row["rmse"])
+        assert trial.data.params["max_leaves"] == row["max_leaves"]
+
+
+def test_the_best_points_are_refit_once_each_and_averaged(store: Store, whole: Run) -> None:
+    (refit,) = (run for run in runs.children(whole.info.run_id) if "trial" not in run.data.tags)
+    with runs.fetch(refit.info.run_id, "boosters.csv").open() as file:
+        boosters = list(csv.DictReader(file))
+    trials = sorted(table(whole.info.run_id), key=lambda row: float(row["rmse"]))
+    near = [row for row in trials if float(row["rmse"]) < 1.005 * float(trials[0]["rmse"])][:5]
+    assert [row["trial"] for row in boosters][: len(near)] == [row["trial"] for row in near]
+    assert [int(row["seed"]) for row in boosters] == [7, 8, 9, 10, 11]
+    assert {row["learning_rate"] for row in boosters} == {"0.1"}
+    assert boosters[0]["max_leaves"] == near[0]["max_leaves"] == refit.data.params["max_leaves"]
+
+
+# a search makes some 49 such calls, four for each trial
+@pytest.mark.parametrize("moments", [(3, 17, 33), (5, 6, 40)], ids=str)
+def test_a_search_killed_again_and_again_equals_the_one_that_was_not(
+    store: Store, preprocessed: str, whole: Run, monkeypatch: pytest.MonkeyPatch, moments: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment(f"killed at {moments}"))
+    step = ["hpo", f"--preprocess_run_id={preprocessed}", *SMALL, f"--max_evals={N}"]
+    for moment in moments:
+        run("-m", "tests.steps.disturbed", str(moment), "kill", *step, returncode=-signal.SIGKILL)
+    run("-m", f"steps.{step[0]}", *step[1:])
+    again = last_hpo()
+    assert again.info.status == "FINISHED"
+    assert told(table(again.info.run_id)) == told(table(whole.info.run_id))
+    assert again.data.metrics == whole.data.metrics | {"n_trials_recorded": ANY}
+    mine = trials_of(again)
+    finished = [int(t.data.tags["trial"]) for t in mine if t.info.status == "FINISHED"]
+    assert sorted(finished) == list(range(N))  # none lost, none repeated
+    assert {t.info.status for t in mine} <= {"FINISHED", "KILLED"}
+
+
+def test_a_search_asked_for_more_does_only_what_is_missing(
+    store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("extended"))
+    step = [f"--preprocess_run_id={preprocessed}", *SMALL]
+    hpo.main([*step, "--max_evals=3"])
+    first = last_hpo()
+    hpo.main([*step, "--max_evals=5", "--parallelism=2"])
+    second = last_hpo()
+    assert (
+        "search: 5 trials (0 pruned, 0 failed, 3 from before), best rmse" in capsys.readouterr().out
+    )
+    assert table(second.info.run_id)[:3] == table(first.info.run_id)
+    assert len(trials_of(second)) == 5
+    hpo.main([*step, "--max_evals=5", "--seed=8"])
+    assert len(trials_of(last_hpo())) == 5
+    assert "from before" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sign", ["terminate"])
+def test_a_search_told_to_stop_keeps_what_is_finished_and_says_how_to_go_on(
+    store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("stopped"))
+    step = ["hpo", f"--preprocess_run_id={preprocessed}", *SMALL, f"--max_evals={N}"]
+    # a call of the sixth trial or of one beside it: each takes four
+    said = run("-m", "tests.steps.disturbed", "23", sign, *step, returncode=130)
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "hpo: interrupted"
+    stopped = last_hpo()
+    assert stopped.info.status == "KILLED"
+    states = [trial.info.status for trial in trials_of(stopped)]
+    assert set(states) <= {"FINISHED", "KILLED"}
+    n_kept = states.count("FINISHED")
+    found = re.search(r"(\d+) of 12 trials are kept. Go on from there with: (mlflow run .*)", said)
+    assert int(found[1]) == n_kept >= 4
+    assert n_kept < len(states) < N
+    given = shlex.split(found[2])
+    wanted = {f"{word[2:]}" for word in step[1:]}
+    assert wanted <= {word for word in given if "=" in word}
+    arguments = [f"--{word}" for word in given if "=" in word]
+    assert f", {n_kept} from before), best" in run("-m", "steps.hpo", *arguments)
+
+
+def test_a_trial_that_raises_is_failed_with_its_reason_and_tried_again_next_time(
+    store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("failing"))
+    fit, n_fits = boosting.train_booster, 0
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal n_fits
+        n_fits += 1
+        if n_fits == 2:
+            raise MemoryError("no room for trees")
+        return fit(*arguments)
+
+    monkeypatch.setattr("steps.hpo.executor.train_booster", failing)
+    step = [f"--preprocess_run_id={preprocessed}", *SMALL, "--max_evals=4"]
+    hpo.main(step)
+    said = capsys.readouterr()
+    assert "search: 4 trials (0 pruned, 1 failed), best" in said.out
+    assert "trial 1 failed: MemoryError: no room for trees" in said.err
+    search = last_hpo()
+    (failed,) = (t for t in trials_of(search) if t.info.status == "FAILED")
+    assert failed.data.tags["failure"] == "MemoryError: no room for trees"
+    assert table(search.info.run_id)[1]["failure"] == "MemoryError: no room for trees"
+    hpo.main(step)
+    assert "search: 4 trials (0 pruned, 0 failed, 3 from before), best" in capsys.readouterr().out
+
+
+def test_a_search_of_which_too_much_fails_fails_with_the_reason(
+    store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("failing altogether"))
+
+    def failing(*arguments: Any) -> Any:
+        raise MemoryError("no room for trees")
+
+    monkeypatch.setattr("steps.hpo.executor.train_booster", failing)
+    with pytest.raises(SystemExit) as left:
+        hpo.main([f"--preprocess_run_id={preprocessed}", *SMALL, "--max_evals=10"])
+    assert left.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("hpo: 4 trials failed, more than the 3 that a search of 10 may lose.")
+    assert "MemoryError: no room for trees" in line
+    assert last_hpo().info.status == "FAILED"
+
+
+def test_no_trial_starts_after_the_time_given(
+    store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("short of time"))
+    now = iter(range(0, 10_000, 25))
+    monkeypatch.setattr("steps.hpo.search.time.monotonic", lambda: next(now))
+    step = [f"--preprocess_run_id={preprocessed}", *SMALL, "--max_evals=10"]
+    hpo.main([*step, "--max_minutes=1"])
+    # the clock is read as the search starts and before each trial: 25 and 50 s are within a minute
+    assert "search: 2 trials (0 pruned, 0 failed), best" in capsys.readouterr().out
+    hpo.main([*step, "--max_evals=3"])
+    assert "search: 3 trials (0 pruned, 0 failed, 2 from before), best" in capsys.readouterr().out
+
+
+def test_a_warm_start_tries_the_best_points_of_earlier_searches_first(
+    store: Store, preprocessed: str, whole: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("whole"))
+    step = [f"--preprocess_run_id={preprocessed}", "--features=compact", "--warm_start=true"]
+    hpo.main([*step, "--seed=9", "--max_evals=2"])
+    assert "warm start from 1 earlier best point" in capsys.readouterr().out
+    warm = last_hpo()
+    best = json.loads(whole.data.tags["best_point"])
+    assert json.loads(warm.data.tags["warm_start"]) == [best]
+    second = table(warm.info.run_id)[1]
+    assert {name: float(second[name]) for name in best} == best
+    # gone on with, it keeps to the points it began with, though a later search has found another
+    hpo.main([*step, "--seed=10", "--max_evals=1"])
+    hpo.main([*step, "--seed=9", "--max_evals=3"])
+    assert "search: 3 trials (0 pruned, 0 failed, 2 from before)" in capsys.readouterr().out
+
+
+# --- a server that goes away
+
+
+class Server:
+    """An MLflow server over the tests' store, which may be killed and started again."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.command = shlex.join(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+                *("--backend-store-uri", store.uri, "--port", str(self.port)),
+                # what it has written must be readable without it
+                *("--no-serve-artifacts", "--default-artifact-root", (store.folder / "a").as_uri()),
+            ]
+        )
+        self.process = subprocess.Popen(
+            shlex.split(self.command), stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        self.log = folder / "pid"
+
+    def env(self) -> dict[str, str]:
+        return {
+            "MLFLOW_TRACKING_URI": self.uri,
+            "SERVER_GROUP": str(self.process.pid),
+            "RESTART": f"exec {self.command} >/dev/null 2>&1",
+            "RESTARTED": str(self.log),
+        }
+
+    def close(self) -> None:
+        for group in (
+            self.process.pid,
+            *map(int, self.log.read_text().split() if self.log.exists() else []),
+        ):
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+
+
+@pytest.fixture
+def server(store: Store, tmp_path: Path) -> Iterator[Server]:
+    server = Server(store, tmp_path)
+    wait_for(f"{server.uri}/health", server.process)
+    yield server
+    server.close()
+
+
+def test_a_server_that_goes_away_for_a_while_is_waited_for(
+    server: Server, preprocessed: str, whole: Run
+) -> None:
+    env = server.env() | {
+        "MLFLOW_EXPERIMENT_NAME": "waiting",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    }
+    step = ["hpo", f"--preprocess_run_id={preprocessed}", *SMALL, "--max_evals=5"]
+    run("-m", "tests.steps.disturbed", "10", "restart_server", *step, **env)
+    waited = last_hpo()
+    assert waited.info.status == "FINISHED"
+    known = {row["trial"]: row for row in table(whole.info.run_id)[:5]}
+    trials = {trial.data.tags["trial"]: trial for trial in trials_of(waited)}
+    assert set(trials) == set(known)
+    for number, trial in trials.items():
+        assert trial.info.status == "FINISHED"
+        assert trial.data.metrics["rmse"] == float(known[number]["rmse"])
+        assert trial.data.params["subsample"] == known[number]["subsample"]
+
+
+def test_a_server_that_stays_away_ends_the_search_which_goes_on_later(
+    server: Server, preprocessed: str, store: Store
+) -> None:
+    env = server.env() | {"MLFLOW_EXPERIMENT_NAME": "gone", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    step = ["hpo", f"--preprocess_run_id={preprocessed}", *SMALL, "--max_evals=5"]
+    said = run("-m", "tests.steps.disturbed", "14", "kill_server", *step, returncode=2, **env)
+    line = said.splitlines()[-1]
+    assert line.startswith(
+        f"hpo: The MLflow server at {server.uri} went away and did not come back"
+    )
+    assert "Traceback" not in said
+    states = [trial.info.status for trial in trials_of(last_hpo())]
+    assert "KILLED" not in states  # nobody was there to write it down
+    n_kept = states.count("FINISHED")
+    assert n_kept >= 2
+    assert f"{n_kept} of 5 trials are kept. Go on from there with: mlflow run " in line
+    again = run("-m", "steps.hpo", *step[1:], MLFLOW_EXPERIMENT_NAME="gone")
+    assert f"search: 5 trials (0 pruned, 0 failed, {n_kept} from before), best" in again
+    assert "RUNNING" not in [trial.info.status for trial in trials_of(last_hpo())]

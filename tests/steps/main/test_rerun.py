@@ -1,0 +1,113 @@
+"""The line that repeats a pipeline, and what a person is told that it does not bring along."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+
+from steps.common.step import entry_parser
+from steps.main import rerun
+from storage.repro import checkout
+from storage.repro.checkout import Checkout
+from storage.tracking import runs
+from tests.stores import Store
+
+COMMIT, URL = "c0ffee" * 6 + "abcd", "https://host/taxi.git"
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    return entry_parser("main", None).parse_args(arguments)
+
+
+@pytest.fixture
+def code(monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    code = Checkout(COMMIT, URL, "")
+    monkeypatch.setattr("storage.repro.checkout.read", lambda: code)
+    return code
+
+
+def ran(store: Store) -> Run:
+    with runs.StepRun("main", "ana"):
+        return runs.active()
+
+
+def values(command: str) -> dict[str, str]:
+    """Read a command as a shell would: parameter -> value."""
+    words = shlex.split(command)
+    given = [words[n + 1] for n, word in enumerate(words) if word == "-P"]
+    return dict(value.split("=", 1) for value in given)
+
+
+def test_a_ticket_has_repository_full_commit_and_every_parameter(
+    store: Store, code: Checkout
+) -> None:
+    command = rerun.command(ran(store), parsed("--max_minutes=0.50", "--developer=ana"))
+    assert command.startswith(f"mlflow run {URL} --env-manager uv -v {COMMIT} -P ")
+    given = values(command)
+    left_out = {"developer", "plan", "preprocess_run_id", "baseline_run_id", "hpo_run_id"}
+    assert set(given) == set(checkout.parameters("main")) - left_out
+    assert given["max_minutes"] == "0.5"
+    assert given["reuse"] == "true"
+    entry_parser("main", None).parse_args([f"--{k}={v}" for k, v in given.items()])
+
+
+@pytest.mark.parametrize("name", ['O\'Brien "the" 名', "a b; $(touch x) `y` && z *", "--x=1"])
+def test_a_ticket_means_the_same_to_a_shell_whatever_it_holds(
+    store: Store, code: Checkout, name: str
+) -> None:
+    command = rerun.command(ran(store), parsed(f"--model_name={name}"))
+    assert values(command)["model_name"] == name
+
+
+def test_credentials_are_not_shown_and_the_page_says_so(store: Store, code: Checkout) -> None:
+    args = parsed("--source=https://ana:hush@host/trips?token=hush")
+    text = "\n".join(rerun.lines(ran(store), args))
+    assert "source=https://host/trips" in text
+    assert "The source wants credentials" in text
+    assert "hush" not in text
+
+
+def test_a_relative_folder_is_named_so_that_it_is_found_from_anywhere(
+    store: Store, code: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "months").mkdir()
+    monkeypatch.chdir(tmp_path)
+    command = rerun.command(ran(store), parsed("--source=months"))
+    assert values(command)["source"] == str(tmp_path / "months")
+
+
+def test_a_dirty_tree_is_said_to_miss_from_the_command_and_where_the_diff_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.repro.checkout.read", lambda: Checkout(COMMIT, URL, "+n = 2\n"))
+    run = ran(store)
+    text = "\n".join(rerun.missing(run, parsed()))
+    assert f"mlflow artifacts download -r {run.info.run_id} -a uncommitted.diff" in text
+    assert "git apply uncommitted.diff" in text
+    uri = f"{run.info.artifact_uri}/uncommitted.diff"
+    assert mlflow.artifacts.load_text(uri) == "+n = 2\n"
+
+
+def test_a_clean_checkout_with_a_remote_misses_nothing(store: Store, code: Checkout) -> None:
+    assert rerun.missing(ran(store), parsed()) == []
+
+
+def test_without_a_remote_the_page_says_which_commit_to_check_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.repro.checkout.read", lambda: Checkout(COMMIT, "", ""))
+    run = ran(store)
+    assert rerun.command(run, parsed()).startswith("mlflow run . --env-manager uv -P ")
+    (line,) = rerun.missing(run, parsed())
+    assert COMMIT in line
+
+
+def test_runs_that_were_given_stay_in_the_command_and_are_said_to_be_of_this_store(
+    store: Store, code: Checkout
+) -> None:
+    run, args = ran(store), parsed("--hpo_run_id=1a2b")
+    assert values(rerun.command(run, args))["hpo_run_id"] == "1a2b"
+    assert rerun.missing(run, args) == ["It builds on runs of this store (hpo_run_id)."]

@@ -1,0 +1,327 @@
+"""Who becomes champion, who does not, and what is left to read of it."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from storage.tracking import runs
+from tests.entry import entry
+from tests.steps.lab import BAD, BETTER, GOOD, SIMULATED, Lab, Pipelines
+from tests.stores import EXPERIMENT, Store
+from tests.tracking_server import line_to
+
+# --- the gate
+
+
+def test_the_first_candidate_that_reaches_the_thresholds_is_champion(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    run, said = lab.register("first", *pipelines.of(lab, GOOD))
+    assert said.startswith("tree registered as first version 1, alias champion: test rmse ")
+    assert lab.aliases("first") == {"champion": "1"}
+    tags = run.data.tags
+    assert (tags["model_name"], tags["version"], tags["champion_version"]) == ("first", "1", "1")
+    assert tags["outcome"] == "promoted"
+    assert "test RMSE is " in tags["reasons"]
+    assert run.data.metrics["test_rmse_low"] < run.data.metrics["test_rmse"]
+
+
+def test_a_first_candidate_below_the_thresholds_is_a_challenger_of_nobody(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    run, said = lab.register("poor", *pipelines.of(lab, GOOD), "--max_rmse=2", "--min_r2=0.99")
+    assert "alias challenger" in said
+    assert "champion is none: test RMSE is " in said
+    assert "wanted at most 2; test R2 is " in said
+    assert lab.aliases("poor") == {"challenger": "1"}
+    assert run.data.tags["outcome"] == "refused"
+    assert run.data.tags["champion_version"] == ""
+
+
+def test_a_better_candidate_takes_the_champions_place_and_a_worse_one_does_not(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    lab.register("both", *pipelines.of(lab, GOOD))
+    run, said = lab.register("both", *pipelines.of(lab, BETTER))
+    assert "version 2, alias champion, in place of version 1: test rmse" in said
+    assert run.data.metrics["improvement_low"] > 0
+    assert run.data.metrics["improvement"] == pytest.approx(
+        run.data.metrics["champion_test_rmse"] - run.data.metrics["test_rmse"]
+    )
+    run, said = lab.register("both", *pipelines.of(lab, BAD))
+    assert "version 3, alias challenger" in said
+    assert "champion is version 2: RMSE below the champion's is -" in said
+    assert lab.aliases("both") == {"champion": "2", "challenger": "3"}
+    assert (run.data.tags["version"], run.data.tags["champion_version"]) == ("3", "2")
+    assert run.data.metrics["improvement_high"] < 0
+
+
+def test_outcome_numbers_and_reasons_are_on_the_version_and_in_a_table(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    lab.register("told", *pipelines.of(lab, GOOD))
+    run, _ = lab.register("told", *pipelines.of(lab, BETTER))
+    version = lab.version("told", "2")
+    assert version.tags["outcome"] == "promoted"
+    assert version.tags["measured_against"] == "1"
+    assert version.tags["reasons"] == run.data.tags["reasons"]
+    low, high = (float(end) for end in version.tags["improvement_interval"].split(".."))
+    assert 0 < low < float(version.tags["improvement"]) < high
+    assert "| RMSE below the champion's | " in version.description
+    table = lab.table(run, "gate.csv")
+    assert [row["passed"] for row in table] == ["True"] * len(table)
+    assert table[2]["check"] == "RMSE below the champion's"
+
+
+def test_too_small_an_improvement_is_refused(lab: Lab, pipelines: Pipelines) -> None:
+    lab.register("small", *pipelines.of(lab, GOOD))
+    _, said = lab.register("small", *pipelines.of(lab, BETTER), "--min_improvement=9")
+    assert "wanted at least 9" in said
+    assert lab.aliases("small") == {"champion": "1", "challenger": "2"}
+
+
+def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    run, _ = lab.register("carded", *pipelines.of(lab, GOOD))
+    text = lab.version("carded", "1").description
+    assert len(text) <= 5000
+    assert text.startswith("# carded: the minutes of a green taxi trip")
+    assert f"| RMSE | {run.data.metrics['test_rmse']:.3f} min | " in text
+    page = runs.fetch(run.info.run_id, "model_card.html").read_text()
+    assert "<h1>carded: the minutes of a green taxi trip</h1>" in page
+    pictures = re.findall(r'<img alt="([a-z ]+)" src="data:image/png;base64,iVBORw0KGgo', page)
+    assert pictures == ["errors on test", "train and valid trips"]
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # it needs nothing but itself
+
+
+def test_a_name_that_is_html_stays_text(lab: Lab, pipelines: Pipelines) -> None:
+    run, _ = lab.register("<b>bold<b>", *pipelines.of(lab, GOOD))
+    page = runs.fetch(run.info.run_id, "model_card.html").read_text()
+    assert "&lt;b&gt;bold" in page
+    assert "<b>" not in page
+
+
+# --- the same again
+
+
+def test_registering_the_champion_again_changes_nothing(lab: Lab, pipelines: Pipelines) -> None:
+    lab.register("again", *pipelines.of(lab, GOOD))
+    before = lab.client.get_registered_model("again")
+    run, said = lab.register("again", *pipelines.of(lab, GOOD))
+    assert said.startswith("tree was already again version 1, alias champion")
+    assert run.data.tags["outcome"] == "unchanged"
+    assert (run.data.tags["version"], run.data.tags["champion_version"]) == ("1", "1")
+    after = lab.client.get_registered_model("again")
+    assert (after.tags, after.aliases) == (before.tags, before.aliases)
+    assert len(lab.client.search_model_versions("name = 'again'")) == 1
+
+
+def test_a_refused_candidate_may_try_again_as_the_same_version(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    lab.register("retry", *pipelines.of(lab, GOOD), "--max_rmse=2")
+    _, said = lab.register("retry", *pipelines.of(lab, GOOD))
+    assert "retry version 1, alias champion" in said
+    assert lab.aliases("retry") == {"champion": "1"}
+    assert lab.version("retry", "1").tags["outcome"] == "promoted"
+
+
+# --- where the months and the code come from
+
+
+def origin(lab: Lab, name: str, version: str, **tags: str) -> None:
+    """Let a champion be of another origin than this lab can make."""
+    for key, value in tags.items():
+        lab.client.set_model_version_tag(name, version, key.replace("__", "."), value)
+
+
+def test_a_model_of_simulated_months_replaces_a_real_one_only_where_that_is_said(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    lab.register("real", *pipelines.of(lab, GOOD))
+    assert lab.version("real", "1").tags["data"] == "simulated"
+    origin(lab, "real", "1", data="real")
+    _, said = lab.register("real", *pipelines.of(lab, BETTER))
+    assert "months is simulated, wanted real as the champion's, or allow_simulated=true" in said
+    assert lab.aliases("real") == {"champion": "1", "challenger": "2"}
+    run, _ = lab.register("real", *pipelines.of(lab, BETTER), "--allow_simulated=true")
+    assert lab.aliases("real") == {"champion": "2"}
+    assert lab.version("real", "2").tags["allowed"] == "allow_simulated"
+    assert "allow_simulated" in run.data.tags["reasons"]
+
+
+def test_a_model_of_uncommitted_code_replaces_a_committed_one_only_where_that_is_said(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    lab.register("clean", *pipelines.of(lab, GOOD))
+    origin(lab, "clean", "1", git_dirty="false")
+    dirty = pipelines.of(lab, BETTER, git_dirty="true")
+    _, said = lab.register("clean", *dirty)
+    assert "code is uncommitted, wanted committed as the champion's, or allow_dirty=true" in said
+    lab.register("clean", *dirty, "--allow_dirty=true")
+    assert lab.aliases("clean") == {"champion": "2"}
+    assert lab.version("clean", "2").tags["git_dirty"] == "true"
+    assert lab.version("clean", "2").tags["allowed"] == "allow_dirty"
+
+
+def test_a_champion_that_was_trained_on_the_test_months_is_no_measure(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    lab.register("seen", *pipelines.of(lab, GOOD))
+    origin(lab, "seen", "1", months__train="2021-02,2021-03")
+    _, said = lab.register("seen", *pipelines.of(lab, BETTER))
+    assert "test months the champion was trained on is 2021-03" in said
+    assert "pass later test_months" in said
+    assert lab.aliases("seen") == {"champion": "1", "challenger": "2"}
+
+
+# --- rollback
+
+
+def test_a_rollback_puts_the_previous_champion_back_and_says_so(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    lab.register("back", *pipelines.of(lab, GOOD))
+    lab.register("back", *pipelines.of(lab, BETTER))
+    run, said = lab.register("back", "--rollback=true")
+    assert said == "back: version 1 is champion again, in place of version 2"
+    assert lab.aliases("back") == {"champion": "1"}
+    tags = run.data.tags
+    assert (tags["outcome"], tags["version"], tags["champion_version"]) == ("rolled back", "1", "1")
+    # what somebody took out of use does not come back by itself with the next pipeline
+    _, said = lab.register("back", *pipelines.of(lab, BETTER))
+    assert "version 2, alias challenger" in said
+    assert "delete the version's tag rolled_back to use it again" in said
+    _, said = lab.register("back", "--rollback=true", code=2)
+    assert "No champion of back comes before version 1" in said
+
+
+def test_a_rollback_of_what_nobody_registered_is_refused(lab: Lab) -> None:
+    _, said = lab.register("nobody", "--rollback=true", code=2)
+    assert said.startswith("register: No champion of nobody comes before this")
+    assert "nobody" not in lab.store.registered()
+
+
+# --- bad input
+
+
+@pytest.fixture
+def lost(lab: Lab, pipelines: Pipelines, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A model whose champion's files are gone for a while."""
+    name = "lost"
+    if name not in lab.store.registered():
+        lab.register(name, *pipelines.of(lab, GOOD))
+        lab.register(name, *pipelines.of(lab, BETTER))
+    uri = lab.version(name, lab.aliases(name)["champion"]).tags["model_uri"]
+    folder = Path(mlflow.get_logged_model(uri.split("/")[-1]).artifact_location[len("file://") :])
+    away = Path(shutil.move(folder, folder.with_name("away")))
+    yield name
+    shutil.move(away, folder)
+
+
+def test_a_champion_whose_files_are_gone_stops_register_before_anything_is_trained(
+    lab: Lab, lost: str
+) -> None:
+    before = lab.client.get_registered_model(lost)
+    run, said = lab.register(lost, SIMULATED, code=2)
+    assert f"Cannot load model models:/{lost}/2: " in said
+    assert "put the champion before it back with -e register -P rollback=true" in said
+    assert runs.children(run.info.run_id) == []
+    after = lab.client.get_registered_model(lost)
+    assert (after.tags, after.aliases) == (before.tags, before.aliases)
+
+
+def test_a_rollback_helps_where_the_champions_files_are_gone(lab: Lab, lost: str) -> None:
+    _, said = lab.register(lost, "--rollback=true")
+    assert said == "lost: version 1 is champion again, in place of version 2"
+
+
+def test_no_candidate(lab: Lab, pipelines: Pipelines) -> None:
+    _, said = lab.register("none", *pipelines.of(lab, None), code=2)
+    assert "No candidate model in the baseline and hpo runs. Run them again" in said
+    assert "none" not in lab.store.registered()
+
+
+def test_test_months_that_overlap_train(lab: Lab, pipelines: Pipelines) -> None:
+    given = pipelines.of(lab, GOOD)
+    assert pipelines.preprocess is not None
+    run_id, tags = pipelines.preprocess.info.run_id, pipelines.preprocess.data.tags
+    lab.client.set_tag(run_id, "months.train", "2021-01,2021-03")
+    try:
+        _, said = lab.register("overlap", *given, code=2)
+    finally:
+        lab.client.set_tag(run_id, "months.train", tags["months.train"])
+    assert f"Month 2021-03 is among the train and the test months of run {run_id}" in said
+    assert "overlap" not in lab.store.registered()
+
+
+def test_a_champion_of_another_taxi(lab: Lab, pipelines: Pipelines) -> None:
+    lab.register("green", *pipelines.of(lab, GOOD))
+    _, said = lab.register("green", SIMULATED, "--taxi=yellow", code=2)
+    assert "needs ['lpep_pickup_datetime'], which yellow trips do not have" in said
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--rollback=yes", "must be true or false, got 'yes'"),
+        ("--max_rmse=low", "must be a number of at least 0, got 'low'"),
+        ("--min_improvement=-1", "must be a number of at least 0, got '-1'"),
+        ("--min_r2=inf", "must be a number of at least -1, got 'inf'"),
+    ],
+)
+def test_a_threshold_that_means_nothing(
+    argument: str, said: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        entry("register").main([argument])
+    assert left.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+# --- the registry goes away
+
+
+@pytest.fixture
+def shared(lab: Lab, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A lab on a server."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    client = MlflowClient(mlflow_server)
+    if not client.get_experiment_by_name(EXPERIMENT):
+        client.create_experiment(EXPERIMENT)
+    return Lab(Store(mlflow_server, lab.store.folder), lab.capfd)
+
+
+def test_a_registry_that_goes_away_fails_the_run_which_can_be_run_again(
+    shared: Lab, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, given = "away", Pipelines().of(shared, GOOD)
+    with line_to(mlflow_server) as line:
+        monkeypatch.setattr(mlflow.tracking._model_registry.utils, "_registry_uri", line.uri)
+        for n_writes in (
+            3,
+            20,
+        ):  # with a ticket but no version; with all but the end of a promotion
+            line.writes_left = n_writes
+            _, said = shared.register(name, *given, code=2)
+            assert said.startswith("register: Cannot use registered model")
+            assert shared.aliases(name) in ({}, {"champion": "1"})
+            line.mend()
+        again = shlex.split(said.rpartition("That is: ")[2])
+        assert again[:2] == ["mlflow", "run"]
+        assert again[again.index("-e") + 1] == "register"
+        _, said = shared.register(name, *(f"--{word}" for word in again if "=" in word))
+        assert f"{name} version 1, alias champion" in said
+    assert shared.aliases(name) == {"champion": "1"}
+    tags = shared.client.get_registered_model(name).tags
+    assert '"begun"' not in "".join(tags.values())
+    assert sum('"done"' in value for value in tags.values()) == 1
+    assert [key for key in tags if key.startswith("promoting.")] == []

@@ -1,0 +1,297 @@
+"""Months scored in bulk: what is written, what is told of drift, and what is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlflow.entities import Run
+
+from storage.repro.checkout import ROOT
+from storage.tracking import models, runs
+from taxi.model import MODULES, input_columns, write_frame
+from taxi.simulation import month_batches
+from tests.conftest import simulated_trips
+from tests.entry import entry
+from tests.steps.lab import GOOD, Lab, Pipelines
+from tests.stores import Store
+
+SIMULATED = "--source=simulated:2000"
+APRIL = "green_tripdata_2021-04.parquet"
+WIDE = ("--max_psi=9", "--max_unseen=1", "--max_rmse_rise=9")
+NARROW = ("--max_psi=0",)
+
+
+@pytest.fixture
+def champion(lab: Lab, pipelines: Pipelines) -> str:
+    """Give the parameter that names a champion."""
+    if "scored" not in lab.store.registered():
+        lab.register("scored", *pipelines.of(lab, GOOD))
+    return "--model_uri=models:/scored@champion"
+
+
+def read(run: Run, month: str) -> pa.Table:
+    name = f"predictions/green_predictions_{month}.parquet"
+    return pq.read_table(runs.fetch(run.info.run_id, name))
+
+
+# --- what is written
+
+
+def test_every_row_of_every_month_is_written_with_what_its_model_says(
+    lab: Lab, champion: str
+) -> None:
+    run, lines = lab.run("score", SIMULATED, "--months=2021-04,2021-05", champion, *WIDE)
+    assert lines[0].startswith("2021-04: predicted 2,000 of 2,000 trips, rmse ")
+    (raw,) = month_batches("2021-05", 2_000, 42)
+    rows = read(run, "2021-05")
+    for name in ("PULocationID", "DOLocationID", "trip_distance", "lpep_pickup_datetime"):
+        assert rows[name].to_pylist() == raw.column(name).to_pylist()
+    assert set(rows["model"].to_pylist()) == {"models:/scored/1"}
+    frame = raw.select(list(input_columns("green"))).to_pandas()
+    wanted = models.load("models:/scored/1").predict(frame)
+    assert np.array_equal(rows["prediction"].to_numpy(), wanted)
+    assert run.data.tags["scored_by"] == "models:/scored/1"
+
+
+def test_a_month_comes_to_numbers_per_month_and_per_day(lab: Lab, champion: str) -> None:
+    run, _ = lab.run("score", SIMULATED, "--months=2021-04", champion, *WIDE)
+    rows = read(run, "2021-04")
+    counts = rows["eligible"].to_numpy(zero_copy_only=False)
+    error = rows["error"].to_numpy()[counts]
+    assert run.data.metrics["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)))
+    assert run.data.metrics["n_eligible"] == len(error) < run.data.metrics["n_rows"] == 2_000
+    days = lab.table(run, "by_day.csv")
+    assert [day["day"] for day in days] == [f"2021-04-{n:02}" for n in range(1, 31)]
+    assert sum(int(day["n_trips"]) for day in days) == len(error)
+    (month,) = lab.table(run, "months.csv")
+    assert float(month["rmse"]) == run.data.metrics["rmse"]
+    (entry,) = run.inputs.dataset_inputs
+    assert entry.dataset.name == "score 2021-04"
+
+
+def test_a_month_without_dropoffs_is_scored_without_errors(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    (raw,) = month_batches("2021-04", 2_000, 42)
+    spoilt = raw.drop_columns(["lpep_dropoff_datetime"]).to_pylist()
+    spoilt[7]["PULocationID"] = None
+    pq.write_table(pa.Table.from_pylist(spoilt), tmp_path / APRIL)
+    run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-04", champion, *WIDE)
+    assert lines[0] == "2021-04: predicted 1,999 of 2,000 trips, no drop-off known"
+    rows = read(run, "2021-04")
+    assert rows.num_rows == 2_000
+    assert rows["prediction"].null_count == 1
+    assert rows["prediction"][7].as_py() is None
+    assert rows["error"].null_count == 2_000
+    assert "rmse" not in run.data.metrics
+
+
+def test_an_output_that_exists_is_replaced_only_where_that_is_said(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    given = (SIMULATED, "--months=2021-04", champion, f"--output={tmp_path / 'out'}", *WIDE)
+    lab.run("score", *given)
+    (path,) = (tmp_path / "out").iterdir()
+    assert path.name == "green_predictions_2021-04.parquet"
+    path.write_text("mine")
+    _, lines = lab.run("score", *given, code=2)
+    assert lines == [
+        f"score: {path} exists. Pass -P overwrite=true to replace it, or another output."
+    ]
+    assert path.read_text() == "mine"
+    lab.run("score", *given, "--overwrite=true")
+    assert pq.read_table(path).num_rows == 2_000
+
+
+SCORE_AND_LIST_MODULES = """
+import sys
+from steps.score import __main__ as score
+score.main(sys.argv[1:])
+print(*sorted(name for name in sys.modules if name.startswith(("taxi", "served_"))))
+"""
+
+
+def test_the_checkouts_own_model_code_is_not_imported(lab: Lab, champion: str) -> None:
+    command = [sys.executable, "-c", SCORE_AND_LIST_MODULES, SIMULATED, "--months=2021-04"]
+    done = subprocess.run([*command, champion, *WIDE], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = done.stdout.splitlines()[-1].split()
+    assert not {"taxi.model", "taxi.features", "taxi.zones"} & set(imported)
+    assert [name for name in imported if name.startswith("served_") and name.endswith(".model")]
+
+
+# --- on a cluster
+
+
+def test_a_cluster_scores_the_months_as_this_machine_does(lab: Lab, champion: str) -> None:
+    from distributed import LocalCluster
+
+    given = (SIMULATED, "--months=2021-04,2021-05", champion, *WIDE)
+    here, said_here = lab.run("score", *given)
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        there, said_there = lab.run("score", *given, f"--scheduler={cluster.scheduler_address}")
+    assert said_there == said_here
+    for month in ("2021-04", "2021-05"):
+        assert read(there, month).equals(read(here, month))
+
+
+def test_a_scheduler_that_does_not_answer(lab: Lab, champion: str) -> None:
+    given = (SIMULATED, "--months=2021-04", champion, "--scheduler=tcp://127.0.0.1:9")
+    _, (line,) = lab.run("score", *given, code=2)
+    assert "No Dask scheduler answers at 'tcp://127.0.0.1:9'" in line
+
+
+# --- drift
+
+
+def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finished(
+    lab: Lab, champion: str
+) -> None:
+    given = (SIMULATED, "--months=2021-04", champion, *NARROW)
+    run, lines = lab.run("score", *given, "--fail_on_drift=true", code=3)
+    assert run.data.tags["drift"] == "true"
+    assert lines[-1].startswith("2021-04: drift: PSI of distance_miles ")
+    run, _ = lab.run("score", *given)
+    assert run.data.tags["drift"] == "true"
+
+
+def test_a_month_that_has_not_drifted_ends_well(lab: Lab, champion: str) -> None:
+    given = (SIMULATED, "--months=2021-04", champion, *WIDE, "--fail_on_drift=true")
+    run, lines = lab.run("score", *given)
+    assert lines[-1] == "2021-04: no drift"
+    assert run.data.tags["drift"] == "false"
+    measures = lab.table(run, "drift.csv")
+    assert {row["drifted"] for row in measures} == {"False"}
+    assert [row["of"] for row in measures if row["measure"] == "PSI"][-1] == "prediction"
+    paths = {item.path for item in lab.client.list_artifacts(run.info.run_id)}
+    assert {"drift.png", "drift.csv", "months.csv", "by_day.csv", "predictions"} <= paths
+
+
+def test_errors_are_compared_with_those_on_the_test_months(lab: Lab, champion: str) -> None:
+    tested = float(lab.version("scored", "1").tags["rmse_test"])
+    run, _ = lab.run("score", SIMULATED, "--months=2021-04", champion, *WIDE)
+    (rise,) = (row for row in lab.table(run, "drift.csv") if row["of"] == "RMSE")
+    assert float(rise["value"]) == pytest.approx(run.data.metrics["rmse"] / tested - 1, abs=1e-5)
+
+
+@pytest.fixture
+def silent(lab: Lab, champion: str) -> str:
+    """A model as it was logged before models stored a training profile."""
+    served = models.load("models:/scored/1").unwrap_python_model()
+    with mlflow.start_run(experiment_id=lab.experiment):
+        uri = models.log(
+            served.model.to_files(),
+            name="model",
+            package="taxi",
+            modules=MODULES,
+            columns=input_columns("green"),
+            example=write_frame(simulated_trips("2021-02").take(np.arange(3)), "green"),
+        )
+    return f"--model_uri={uri}"
+
+
+def test_a_model_without_a_training_profile_is_used_and_says_so_in_one_line(
+    lab: Lab, silent: str
+) -> None:
+    run, lines = lab.run("score", SIMULATED, "--months=2021-04", silent)
+    assert "stores no training profile, so drift cannot be seen. Train it again." in lines[0]
+    assert lines[1].startswith("2021-04: predicted 2,000 of 2,000 trips")
+    assert run.data.tags["drift"] == "unknown"
+    _, (line,) = lab.run(
+        "score", SIMULATED, "--months=2021-04", silent, "--fail_on_drift=true", code=2
+    )
+    assert "or leave out fail_on_drift" in line
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--months="], "months is empty. Pass -P months=YYYY-MM"),
+        (["--months=2021-13"], "'2021-13' in '2021-13' is not a month"),
+        (["--taxi=purple"], "Unknown taxi 'purple'"),
+        (["--overwrite=maybe"], "must be true or false, got 'maybe'"),
+        (["--max_psi=-1"], "must be a number of at least 0"),
+        (["--model_uri=models:/nobody@champion"], "Cannot load model models:/nobody@champion"),
+        (["--model_uri=models:/scored/99"], "Cannot load model models:/scored/99"),
+        (["--model_uri=runs:/0123/model"], "Cannot load model runs:/0123/model"),
+        (["--taxi=yellow"], "needs ['lpep_pickup_datetime'], which yellow trips do not have"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_meant_is_refused(
+    store: Store, champion: str, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as left:
+        entry("score").main([SIMULATED, "--months=2021-04", champion, *arguments])
+    assert left.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"PULocationID": None}, "Column 'PULocationID' is missing"),
+        ({"PULocationID": pa.nulls(2_000, pa.int32())}, "none of its 2,000 rows has a pickup"),
+        ({"trip_distance": pa.array(["far"] * 2_000)}, "Column 'trip_distance'"),
+    ],
+    ids=["a column is missing", "no zones", "no numbers"],
+)
+def test_a_month_that_cannot_be_scored_leaves_nothing_behind(
+    lab: Lab, champion: str, tmp_path: Path, columns: dict[str, pa.Array | None], said: str
+) -> None:
+    table = pa.Table.from_batches(month_batches("2021-04", 2_000, 42))
+    for name, values in columns.items():
+        table = table.drop_columns(name)
+        table = table if values is None else table.append_column(name, values)
+    refused(lab, champion, tmp_path, table, said)
+
+
+def test_a_month_of_zero_rows(lab: Lab, champion: str, tmp_path: Path) -> None:
+    table = pa.Table.from_batches(month_batches("2021-04", 2_000, 42)).slice(0, 0)
+    refused(lab, champion, tmp_path, table, "none of its 0 rows")
+
+
+def test_a_month_that_breaks_off_half_way(lab: Lab, champion: str, tmp_path: Path) -> None:
+    table = pa.Table.from_batches(month_batches("2021-04", 140_000, 42))
+    zones = table["PULocationID"].cast(pa.string()).to_pylist()
+    zones[135_000] = "Queens"  # in the second batch
+    table = table.drop_columns("PULocationID").append_column("PULocationID", pa.array(zones))
+    refused(lab, champion, tmp_path, table, "'Queens'")
+
+
+def refused(lab: Lab, champion: str, folder: Path, table: pa.Table, said: str) -> None:
+    """Score a month that must be refused, naming its file, with nothing left in the output."""
+    pq.write_table(table, folder / APRIL)
+    out = folder / "out"
+    given = (f"--source={folder}", "--months=2021-04", champion, f"--output={out}")
+    _, (line,) = lab.run("score", *given, code=2)
+    assert said in line
+    assert APRIL in line
+    assert list(out.iterdir()) == []
+
+
+def test_columns_that_nobody_asked_for_are_left_alone(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    table = pa.Table.from_batches(month_batches("2021-04", 2_000, 42))
+    table = table.append_column("mood", pa.array(["good"] * 2_000))
+    pq.write_table(table, tmp_path / APRIL)
+    run, _ = lab.run("score", f"--source={tmp_path}", "--months=2021-04", champion, *WIDE)
+    assert "mood" not in read(run, "2021-04").column_names
+
+
+def test_an_output_that_is_a_file(lab: Lab, champion: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    given = (SIMULATED, "--months=2021-04", champion, f"--output={tmp_path / 'taken'}")
+    _, (line,) = lab.run("score", *given, code=2)
+    assert f"Cannot write to {tmp_path / 'taken'}" in line

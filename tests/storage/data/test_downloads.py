@@ -1,0 +1,296 @@
+"""Months from servers and object stores, and what happens when one misbehaves."""
+
+import gzip
+import hashlib
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pooch
+import pyarrow as pa
+import pytest
+
+from storage import StorageError
+from storage.data import downloads, months
+from tests.storage.samples import CSV, NAME, make_parquet, one_line, read
+from tests.storage.sources import (
+    Answer,
+    Handler,
+    Server,
+    cached_files,
+    find,
+    find_error,
+    ok,
+    stalled,
+    status,
+    truncated,
+)
+
+# --- http
+
+
+def test_a_download_is_cached_and_then_needs_no_server(server: Server, cache: Path) -> None:
+    body = make_parquet()
+    server.will(ok(body), status(500))
+    first, again = find(server.url), find(server.url + "/")
+    assert first == again
+    assert first.uri == f"{server.url}/{NAME}"
+    assert first.sha256 == hashlib.sha256(body).hexdigest()
+    assert first.path.is_relative_to(cache)
+    assert len(server.requests) == 1
+
+
+def test_the_tlc_is_a_server_like_any_other(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert months.TLC_URL.startswith("https://")
+    monkeypatch.setattr(months, "TLC_URL", server.url)
+    server.will(ok(make_parquet()))
+    assert find("tlc") == find(server.url)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_csv_is_fetched_where_the_server_has_no_parquet(server: Server, suffix: str) -> None:
+    name = f"green_tripdata_2021-01{suffix}"
+    server.will(ok(gzip.compress(CSV) if suffix == ".csv.gz" else CSV), name=name)
+    found = find(server.url)
+    assert found.uri == f"{server.url}/{name}"
+    assert read(found.path, "zone") == {"zone": ["7", "9"]}
+    n_requests = len(server.requests)
+    assert find(server.url) == found
+    assert len(server.requests) == n_requests
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        (NAME, truncated(make_parquet())),
+        (NAME, ok(make_parquet()[:-9])),
+        (NAME, ok(b"XXXX" + make_parquet()[4:])),
+        (NAME, ok(b"<html>,all is well</html>")),
+        (NAME, ok(b"")),
+        (NAME, status(500)),
+        (NAME, status(429)),
+        ("green_tripdata_2021-01.csv", truncated(CSV)),
+        ("green_tripdata_2021-01.csv", ok(b"<!doctype html>\n")),
+        ("green_tripdata_2021-01.csv", ok(b"")),
+        ("green_tripdata_2021-01.csv.gz", ok(gzip.compress(CSV * 9999)[:-20])),
+        ("green_tripdata_2021-01.csv.gz", ok(CSV)),
+    ],
+    ids=lambda value: value.__qualname__.partition(".")[0] if callable(value) else value[-10:],
+)
+def test_a_bad_download_is_retried_and_never_stays_in_the_cache(
+    server: Server, cache: Path, naps: list[float], name: str, bad: Answer
+) -> None:
+    good = {".gz": gzip.compress(CSV), "csv": CSV}.get(name[-3:], make_parquet())
+    server.will(bad, name=name)
+    message = find_error(server.url)
+    assert f"{server.url}/{name} in 4 attempts" in message
+    assert naps == [1, 2, 3]
+    assert cached_files(cache) == []
+    server.will(bad, ok(good), name=name)
+    found = find(server.url)
+    assert found.path.read_bytes() == good
+    assert cached_files(cache) == [name]
+    assert naps == [1, 2, 3, 1]
+
+
+def test_a_stalled_server_is_given_up_and_asked_again(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(downloads, "RETRIES", 0)
+    server.will(stalled(make_parquet()), ok(make_parquet()))
+    assert "in 1 attempts: ConnectionError" in find_error(server.url)
+    assert cached_files(cache) == []
+    assert find(server.url).path.read_bytes() == make_parquet()
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_a_month_not_published_is_asked_for_once(
+    server: Server, cache: Path, naps: list[float], code: int
+) -> None:
+    for suffix in months.SUFFIXES:
+        server.will(status(code), name=f"green_tripdata_2021-01{suffix}")
+    message = find_error(server.url)
+    assert f"No green trips in {server.url} for 2021-01: tried {NAME} (HTTP {code})" in message
+    assert "two months late" in message
+    assert len(server.requests) == 3
+    assert naps == []
+    assert cached_files(cache) == []
+    server.will(ok(make_parquet()))
+    assert find(server.url).uri == f"{server.url}/{NAME}"
+
+
+def test_an_unreachable_server_is_one_line_and_its_traceback_tells_no_secret() -> None:
+    with pytest.raises(StorageError) as caught:
+        find("http://me:hush@127.0.0.1:1/trips?sig=token")
+    url = f"http://127.0.0.1:1/trips/{NAME}"
+    assert f"Cannot download {url} in 4 attempts: ConnectionError" in one_line(caught)
+    errors = [line for line in traceback.format_exception(caught.value) if "Error: " in line]
+    assert errors
+    assert not re.search("hush|token", " ".join(errors))
+
+
+def test_a_gzip_is_kept_as_the_server_keeps_it(server: Server) -> None:
+    body = gzip.compress(CSV)
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        if "gzip" in handler.headers["Accept-Encoding"]:  # requests would then unpack it
+            handler.send_header("Content-Encoding", "gzip")
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    server.will(answer, name="green_tripdata_2021-01.csv.gz")
+    assert find(server.url).path.read_bytes() == body
+
+
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Server) -> None:
+    body = make_parquet()
+    server.will(ok(body))
+    path = find(server.url).path
+    path.write_bytes(body[:-9])
+    assert find(server.url).path.read_bytes() == body
+    assert len(server.requests) == 2
+
+
+def test_two_servers_do_not_share_a_cached_file(server: Server) -> None:
+    server.will(ok(make_parquet()))
+    server.script[f"/other/{NAME}"] = [ok(make_parquet(pa.array(["7", "9"])))]
+    one, other = find(server.url), find(server.url.replace("/trips", "/other"))
+    assert one.path != other.path
+    assert one.sha256 != other.sha256
+
+
+def test_many_downloads_at_once_leave_one_whole_file(server: Server, cache: Path) -> None:
+    server.will(ok(make_parquet()))
+    together, found = threading.Barrier(4), []
+
+    def download() -> None:
+        together.wait(10)
+        found.append(find(server.url))
+
+    threads = [threading.Thread(target=download) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert cached_files(cache) == [NAME]
+
+
+def test_credentials_reach_the_server_but_no_message(
+    server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooch.get_logger(), "handlers", [caplog.handler])
+    source = f"http://me:hush%40hush@{server.host}/trips/?sig=token"
+    server.will(status(500), status(500), status(500), status(500), status(404), ok(make_parquet()))
+    messages = [find_error(source), find_error(source)]
+    found = find(source)
+    assert found.uri == f"{server.url}/{NAME}"
+    assert {handler.path.partition("?")[2] for handler in server.requests} == {"sig=token"}
+    assert all(handler.headers["Authorization"] for handler in server.requests)
+    assert f"Downloading file '{NAME}' from '{server.url}/{NAME}'" in caplog.text
+    seen = " ".join([*messages, found.uri, str(found.path), caplog.text])
+    assert not re.search("hush|token|me:", seen)
+
+
+@pytest.mark.parametrize(
+    ("uri", "public"),
+    [
+        ("https://me:secret@host:8080/a/?sig=x#y", "https://host:8080/a"),
+        ("https://me:se#cr@et?@host/a", "https://host/a"),
+        ("s3://bucket/a@b/", "s3://bucket/a@b"),
+    ],
+)
+def test_a_public_uri_holds_no_credentials(uri: str, public: str) -> None:
+    assert downloads.public_uri(uri) == public
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_its_setting(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.will(ok(make_parquet()))
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TAXI_CACHE", str(tmp_path / "file" / "cache"))
+    message = find_error(server.url)
+    assert str(tmp_path / "file" / "cache") in message
+    assert "TAXI_CACHE" in message
+
+
+def test_the_cache_is_the_users_own_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_CACHE", "~/elsewhere")
+    assert downloads.cache_dir() == Path.home() / "elsewhere"
+    monkeypatch.setenv("TAXI_CACHE", "")
+    assert downloads.cache_dir().name == "nyc-taxi"
+
+
+# --- object stores
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
+    monkeypatch.setitem(months.SOURCES, "memory://", months._from_store)
+    memory = fsspec.filesystem("memory")
+    yield memory
+    memory.store.clear()
+
+
+def test_an_object_is_cached_until_it_changes(
+    store: fsspec.AbstractFileSystem, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.pipe(f"/trips/{NAME}", make_parquet())
+    first = find("memory://trips/")
+    assert first.uri == f"memory://trips/{NAME}"
+    assert first.path.is_relative_to(cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "get_file", lambda *_: pytest.fail("fetched twice"))
+        assert find("memory://trips") == first
+    changed = make_parquet(pa.array(["7", "9"]))
+    store.pipe(f"/trips/{NAME}", changed)
+    assert find("memory://trips").path.read_bytes() == changed
+
+
+def test_a_store_is_searched_for_csv_too(store: fsspec.AbstractFileSystem) -> None:
+    store.pipe("/trips/green_tripdata_2021-01.csv.gz", gzip.compress(CSV))
+    assert find("memory://trips").path.name == "green_tripdata_2021-01.csv.gz"
+
+
+def test_a_store_without_the_month_says_so(store: fsspec.AbstractFileSystem) -> None:
+    assert f"No green trips in memory://trips for 2021-01: tried {NAME}" in find_error(
+        "memory://trips"
+    )
+
+
+def test_a_damaged_object_never_stays_in_the_cache(
+    store: fsspec.AbstractFileSystem, cache: Path
+) -> None:
+    store.pipe(f"/trips/{NAME}", make_parquet()[:-9])
+    assert f"Cannot use /trips/{NAME}" in find_error("memory://trips")
+    assert cached_files(cache) == []
+
+
+def test_a_store_that_denies_access_is_one_line(
+    store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_: object) -> str:
+        raise PermissionError("Access\nDenied")
+
+    monkeypatch.setattr(type(store), "ukey", deny)
+    assert "from memory://trips: Access Denied. Check your access" in find_error("memory://trips")
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_a_store_whose_package_is_missing_says_how_to_add_it(
+    scheme: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # missing here even where it is installed
+    message = find_error(f"{scheme}://key:secret@bucket/trips")
+    assert f"Source {scheme}://bucket/trips needs the package {package}" in message
+    assert f"make lock EXTRAS={scheme}" in message

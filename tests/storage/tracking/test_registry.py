@@ -1,0 +1,316 @@
+"""Who is champion, and what the registered model's tags tell of how it came to be."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from storage import StorageError
+from storage.repro.checkout import ROOT
+from storage.tracking import registry
+from storage.tracking.registry import (
+    BEGUN,
+    BROKEN_OFF,
+    CHALLENGER,
+    CHAMPION,
+    DONE,
+    LOCK,
+    PROMOTE,
+    ROLL_BACK,
+    Promotion,
+    Registry,
+    RegistryError,
+    previous,
+)
+from tests.stores import EXPERIMENT, Store
+from tests.tracking_server import line_to
+
+N_PROCESSES, N_ROUNDS = 3, 2
+
+
+class Model:
+    """A registered model of its own, with as many versions as wanted."""
+
+    def __init__(self, name: str, uri: str) -> None:
+        self.name = name
+        self.client = MlflowClient(uri, uri)
+        self.client.create_registered_model(name)
+
+    def add(self, n: int = 1) -> list[str]:
+        """Make versions; nobody loads them."""
+        made = [self.client.create_model_version(self.name, "s3://nowhere/m") for _ in range(n)]
+        return [str(version.version) for version in made]
+
+    def entries(self) -> list[Promotion]:
+        """Read the history as anybody may."""
+        tags = self.client.get_registered_model(self.name).tags
+        keys = sorted(key for key in tags if key.startswith("promotion."))
+        return [Promotion(**json.loads(tags[key])) for key in keys]
+
+    def champion(self) -> str | None:
+        """Ask who is champion."""
+        found = self.client.get_registered_model(self.name).aliases.get(CHAMPION)
+        return None if found is None else str(found)
+
+    def locks(self) -> list[str]:
+        """List the tickets that are out."""
+        return [t for t in self.client.get_registered_model(self.name).tags if t.startswith(LOCK)]
+
+
+@pytest.fixture
+def model(store: Store, request: pytest.FixtureRequest) -> Model:
+    return Model(request.node.name, store.uri)
+
+
+@pytest.fixture
+def run_id(store: Store) -> Iterator[str]:
+    with mlflow.start_run() as run:
+        yield run.info.run_id
+
+
+@pytest.fixture
+def mine(model: Model, run_id: str) -> Registry:
+    return Registry(model.name, run_id=run_id, developer="Ada")
+
+
+def promote(on: Registry, *versions: str) -> None:
+    for version in versions:
+        with on.lock():
+            on.promote(version, action=PROMOTE, why="better")
+
+
+# --- champion and history
+
+
+def test_a_model_that_nobody_has_registered_has_no_champion_and_no_history(
+    store: Store, run_id: str
+) -> None:
+    nobody = Registry("nobody", run_id=run_id, developer="Ada")
+    assert nobody.champion() is None
+    assert nobody.history() == []
+    assert "nobody" not in store.registered()
+
+
+def test_the_history_tells_who_promoted_what_over_whom_when_and_why(
+    model: Model, mine: Registry, run_id: str
+) -> None:
+    first, second = model.add(2)
+    promote(mine, first, second)
+    assert model.champion() == second
+    assert [(e.version, e.over, e.action, e.state) for e in model.entries()] == [
+        (first, "", PROMOTE, DONE),
+        (second, first, PROMOTE, DONE),
+    ]
+    entry = model.entries()[1]
+    assert (entry.by, entry.run_id, entry.why) == ("Ada", run_id, "better")
+    assert entry.at.endswith("+00:00")
+    assert mine.history() == model.entries()
+
+
+def test_a_promoted_challenger_is_no_challenger_any_more(model: Model, mine: Registry) -> None:
+    (version,) = model.add()
+    mine.challenge(version)
+    assert model.client.get_registered_model(model.name).aliases == {CHALLENGER: int(version)}
+    promote(mine, version)
+    assert model.client.get_registered_model(model.name).aliases == {CHAMPION: int(version)}
+
+
+def test_a_rollback_is_written_down_and_marks_the_version_it_takes_out_of_use(
+    model: Model, mine: Registry
+) -> None:
+    first, second = model.add(2)
+    promote(mine, first, second)
+    with mine.lock():
+        mine.roll_back(first, why="bad")
+    assert model.champion() == first
+    assert model.entries()[-1][:3] == (ROLL_BACK, first, second)
+    assert registry.ROLLED_BACK in model.client.get_model_version(model.name, second).tags
+    assert registry.ROLLED_BACK not in model.client.get_model_version(model.name, first).tags
+
+
+def change(action: str, version: str, over: str, state: str = DONE) -> Promotion:
+    return Promotion(action, version, over, "", "", "", "", state)
+
+
+@pytest.mark.parametrize(
+    ("history", "champion", "wanted"),
+    [
+        ("", "", None),
+        ("", "1", None),
+        ("1", "1", None),
+        ("1 2", "2", "1"),
+        ("1 2 3 <2", "2", "1"),
+        ("1 2 3 <2 <1", "1", None),
+        ("1 2 3 <2 4", "4", "2"),
+        ("1 2", "5", "2"),  # 5 was put in place by hand
+        ("1 2", "", "2"),  # somebody deleted the alias
+        ("1 2 5>6", "6", "5"),  # 5 was put in place by hand, then 6 came over it
+        ("4>5", "5", "4"),  # 4 was champion before there was a history
+        ("1 2 3!", "2", "1"),  # 3 never became champion
+    ],
+)
+def test_rollbacks_go_back_one_champion_at_a_time(
+    history: str, champion: str, wanted: str | None
+) -> None:
+    entries: list[Promotion] = []
+    top = ""
+    for word in history.split():
+        over, _, version = word.rpartition(">")
+        action = ROLL_BACK if version[0] == "<" else PROMOTE
+        version = version.strip("<!")
+        state = BROKEN_OFF if word.endswith("!") else DONE
+        entries.append(change(action, version, over or top, state))
+        top = top if state == BROKEN_OFF else version
+    assert previous(entries, champion) == wanted
+
+
+def test_the_same_bytes_are_known_whatever_run_logged_them(model: Model, mine: Registry) -> None:
+    tags = {"model_sha256": "ab"}
+    first, second, other = (
+        str(model.client.create_model_version(model.name, "s3://nowhere/m", tags=found).version)
+        for found in (tags, tags, {"model_sha256": "cd"})
+    )
+    known = mine.known("ab")
+    assert known is not None
+    assert str(known.version) == second
+    assert {first, second, other} == {"1", "2", "3"}
+    assert mine.known("ef") is None
+
+
+# --- one at a time
+
+PROMOTE_SOME = """
+import sys, mlflow
+from storage.tracking.registry import PROMOTE, Registry
+uri, name, me = sys.argv[1:4]
+mlflow.set_tracking_uri(uri)
+mlflow.set_experiment("promotions")
+with mlflow.start_run() as run:
+    registry = Registry(name, run_id=run.info.run_id, developer=me)
+    for version in sys.argv[4:]:
+        with registry.lock():
+            registry.promote(version, action=PROMOTE, why="better")
+"""
+
+
+def test_processes_that_promote_at_once_leave_one_champion_and_a_true_history(
+    mlflow_server: str,
+) -> None:
+    model = Model("at-once", mlflow_server)
+    model.client.create_experiment("promotions")
+    versions = model.add(N_PROCESSES * N_ROUNDS)
+    command = [sys.executable, "-c", PROMOTE_SOME, mlflow_server, model.name]
+    processes = [
+        subprocess.Popen([*command, f"process {k}", *versions[k::N_PROCESSES]], cwd=ROOT)
+        for k in range(N_PROCESSES)
+    ]
+    assert [process.wait(120) for process in processes] == [0] * N_PROCESSES
+    entries = model.entries()
+    assert sorted(entry.version for entry in entries) == sorted(versions)
+    # each came over the very one that was champion before it: nobody overtook
+    assert [entry.over for entry in entries] == ["", *(e.version for e in entries[:-1])]
+    assert {entry.state for entry in entries} == {DONE}
+    assert model.champion() == entries[-1].version
+    assert model.locks() == []
+
+
+def hold(model: Model, run_id: str, **more: object) -> None:
+    """Leave a ticket as a run would that is promoting right now."""
+    value = json.dumps({"ticket": 1, **more})
+    model.client.set_registered_model_tag(model.name, f"{LOCK}{run_id}", value)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED", "FINISHED"])
+def test_the_ticket_of_a_run_that_has_ended_stops_nobody(
+    model: Model, mine: Registry, store: Store, status: str
+) -> None:
+    experiment = model.client.get_experiment_by_name(EXPERIMENT)
+    gone = model.client.create_run(experiment.experiment_id).info.run_id
+    model.client.set_terminated(gone, status)
+    hold(model, gone)
+    promote(mine, *model.add())
+    assert model.locks() == []
+
+
+def test_the_ticket_of_a_process_that_was_killed_stops_nobody(model: Model, mine: Registry) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import json; from storage import processes as p; print(json.dumps(p.tags()))",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    hold(model, "0123", **json.loads(done.stdout))
+    promote(mine, *model.add())
+    assert model.locks() == []
+
+
+def test_a_lock_that_is_never_released_ends_in_a_line_that_says_what_to_do(
+    model: Model, mine: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "PATIENCE_S", 0.0)
+    hold(model, "0123abcd")
+    with pytest.raises(RegistryError) as refusal, mine.lock():
+        pytest.fail("it went on")
+    assert "Run 0123abcd has been changing the champion" in str(refusal.value)
+    assert f"delete the tag {LOCK}0123abcd" in str(refusal.value)
+    assert model.locks() == [f"{LOCK}0123abcd"]
+
+
+def test_whatever_goes_wrong_inside_the_lock_is_released(model: Model, mine: Registry) -> None:
+    with pytest.raises(ZeroDivisionError), mine.lock():
+        1 / 0  # noqa: B018
+    assert model.locks() == []
+
+
+# --- the registry goes away
+
+
+@pytest.mark.parametrize("n_writes", range(4))
+def test_a_registry_that_goes_away_leaves_the_old_or_the_new_champion_and_is_mended(
+    mlflow_server: str, run_id: str, n_writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(f"gone-{n_writes}", mlflow_server)
+    old, new = model.add(2)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with line_to(mlflow_server) as line:
+        monkeypatch.setattr(mlflow.tracking._model_registry.utils, "_registry_uri", line.uri)
+        here = Registry(model.name, run_id=run_id, developer="Ada")
+        promote(here, old)
+        here.challenge(new)
+        # the history's first word, two aliases, its last word
+        with pytest.raises(RegistryError) as refusal, here.lock():
+            line.writes_left = n_writes
+            here.promote(new, action=PROMOTE, why="better")
+        assert f"the champion is version {old} or version {new}" in str(refusal.value)
+        assert "Run this again" in str(refusal.value)
+        assert model.champion() == (old if n_writes < 2 else new)
+        line.mend()
+        monkeypatch.setattr(registry, "PATIENCE_S", 0.0)
+        for tag in model.locks():  # as when its run is FAILED
+            model.client.delete_registered_model_tag(model.name, tag)
+        with here.lock():
+            states = [entry.state for entry in model.entries()]
+            if model.champion() == old:
+                here.promote(new, action=PROMOTE, why="better")
+    assert states == {0: [DONE], 1: [DONE, BROKEN_OFF]}.get(n_writes, [DONE, DONE])
+    assert model.champion() == new
+    assert BEGUN not in {entry.state for entry in model.entries()}
+
+
+def test_a_registry_error_shows_no_password(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = "http://ada:geheim@127.0.0.1:1"
+    monkeypatch.setattr(mlflow.tracking._model_registry.utils, "_registry_uri", uri)
+    with pytest.raises(StorageError) as refusal:
+        Registry("taxi", run_id=run_id, developer="Ada").champion()
+    assert "127.0.0.1" in str(refusal.value)
+    assert "geheim" not in str(refusal.value)

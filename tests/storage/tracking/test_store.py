@@ -1,0 +1,93 @@
+"""The store: whether it answers, and who makes a new one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storage import StorageError
+from storage.repro.checkout import ROOT
+from storage.tracking import runs
+from tests.stores import EXPERIMENT, Store
+
+
+@pytest.mark.parametrize("uri", ["http://ada:hush@127.0.0.1:1", "http://127.0.0.1:1/?token=hush"])
+def test_a_server_that_does_not_answer_is_named_without_credentials(
+    store: Store, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StorageError, match=r"answers at http://127\.0\.0\.1:1[/ ]") as got:
+        store.prepare()
+    assert "hush" not in str(got.value)
+
+
+# --- a store that is not there yet
+
+FIRST_USE = """
+import sys
+from storage.tracking import runs
+print("ready", flush=True)
+input()
+with runs.StepRun("preprocess", "ana"):
+    pass
+"""
+
+
+def test_eight_processes_may_use_a_new_store_at_once(tmp_path: Path) -> None:
+    """Half of them name it by a relative URI, which is the same file from the same folder."""
+    uris = [f"sqlite:///{tmp_path}/mlflow.db", "sqlite:///mlflow.db"] * 4
+    env = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
+    first = [
+        subprocess.Popen(
+            [sys.executable, "-c", FIRST_USE],
+            cwd=tmp_path,
+            env=env | {"MLFLOW_TRACKING_URI": uri},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for uri in uris
+    ]
+    for process in first:
+        assert process.stdout.readline() == "ready\n"
+    for process in first:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate()[1] for process in first]
+    assert [process.returncode for process in first] == [0] * 8, said
+    found = Store(uris[0], tmp_path).runs().values()
+    assert [run["info"]["status"] for run in found] == ["FINISHED"] * 8
+
+
+def test_looking_for_a_store_does_not_make_one(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert not store.exists()
+    assert runs.experiment_id() == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_in_a_folder_that_cannot_be_made_is_one_line(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(StorageError, match=r"file/mlflow\.db cannot be made: "):
+        store.prepare()
+
+
+def test_a_relative_store_that_is_not_in_this_folder_is_not_made_a_second_time(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of a cloned project runs in the clone, not where `mlflow run` was typed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "made elsewhere")
+    with pytest.raises(StorageError, match="Set MLFLOW_TRACKING_URI to an absolute one"):
+        store.prepare()
+    assert list(tmp_path.iterdir()) == []

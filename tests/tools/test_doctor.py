@@ -1,0 +1,199 @@
+"""What the doctor finds, and the command it gives for each problem."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from storage.data import downloads
+from storage.repro.checkout import ROOT
+from tests.stores import Store
+from tools import doctor
+from tools.doctor import Finding
+
+
+def problems(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    return [finding for finding in check() if finding.cure]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout that has no .venv."""
+    root = tmp_path / "checkout"
+    root.mkdir()
+    for name in ("requirements.txt", "requirements-dev.txt", "python_env.yaml"):
+        shutil.copy(ROOT / name, root)
+    monkeypatch.setattr(doctor, "ROOT", root)
+    monkeypatch.setenv("MLFLOW_ENV_ROOT", str(tmp_path / "envs"))
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_it_runs_where_nothing_is_installed_and_leaves_with_1(tmp_path: Path) -> None:
+    env = {"PATH": "", "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-S", "-m", "tools.doctor"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 1
+    assert "-> make .venv/.ready  # brings uv" in done.stdout
+    assert "mlflow is missing" in done.stdout or " more\n" in done.stdout
+
+
+def test_a_sound_environment_is_all_ok(store: Store, root: Path) -> None:
+    assert problems(doctor.python) == []
+    assert problems(doctor.environment) == []
+    assert problems(doctor.store) == []
+    assert problems(doctor.run_environments) == []
+
+
+def test_a_python_that_is_not_the_pinned_one(root: Path) -> None:
+    (root / "python_env.yaml").write_text('python: "3.10.1"\n')
+    (problem,) = problems(doctor.python)
+    assert problem.cure == "make doctor PYTHON=python3.10"
+
+
+def test_a_package_that_is_not_the_locked_one(root: Path) -> None:
+    (root / "requirements.txt").write_text(
+        "mlflow==0.1 \\\n    --hash=sha256:0\nno-such-package==1\nother==2 ; sys_platform == 'x'\n"
+    )
+    (problem,) = problems(doctor.environment)
+    assert "mlflow " in problem.found
+    assert " instead of 0.1, no-such-package is missing" in problem.found
+    assert "other" not in problem.found
+    assert "make .venv/.ready" in problem.cure
+
+
+def test_a_venv_that_is_half_built_or_older_than_the_lock(root: Path) -> None:
+    (root / ".venv").mkdir()
+    assert problems(doctor.environment)[0].cure == "rm -rf .venv && make .venv/.ready"
+    (root / ".venv" / ".ready").touch()
+    os.utime(root / ".venv" / ".ready", (0, 0))
+    assert problems(doctor.environment)[0].cure == doctor.MAKE_AGAIN
+
+
+def test_no_way_to_make_an_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    found = {problem.what: problem.cure for problem in problems(doctor.tools)}
+    assert found["uv, pyenv, conda"].startswith("make .venv/.ready")
+    assert "git" in found
+
+
+def test_one_way_to_make_an_environment_is_enough(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if name != "conda" else None)
+    monkeypatch.setattr(doctor, "_answers", lambda name, *_: "yes" if name == "pyenv" else "")
+    assert problems(doctor.tools) == []
+    monkeypatch.setattr(doctor, "_answers", lambda *_: "")
+    cures = {problem.what: problem.cure for problem in problems(doctor.tools)}
+    pinned = doctor.pinned_python()
+    assert cures == {"uv": f"uv python install {pinned}", "pyenv": f"pyenv install {pinned}"}
+
+
+# --- the store
+
+
+def test_a_store_that_is_not_there_yet_is_no_problem(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (found,) = doctor.store()
+    assert "`make store` makes it" in found.found
+    assert not (root / "mlflow.db").exists()
+
+
+def test_a_store_made_by_the_installed_mlflow_is_migrated(store: Store) -> None:
+    (found,) = doctor.store()
+    assert found.found == "can be read and is migrated"
+
+
+@pytest.mark.parametrize(
+    ("tables", "cure"),
+    [
+        (
+            "CREATE TABLE alembic_version (version_num); INSERT INTO alembic_version VALUES ('0')",
+            "db",
+        ),
+        ("CREATE TABLE alembic_version (version_num)", "mv"),
+        ("CREATE TABLE trips (miles)", "mv"),
+    ],
+    ids=["of another MLflow", "half made", "something else"],
+)
+def test_a_store_that_mlflow_cannot_use(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tables: str, cure: str
+) -> None:
+    path = root / "old.db"
+    with closing(sqlite3.connect(path)) as made:
+        made.executescript(tables)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+    (problem,) = problems(doctor.store)
+    cures = {"db": f"mlflow db upgrade sqlite:///{path}", "mv": f"mv {path} {path}.old"}
+    assert problem.cure == cures[cure]
+
+
+def test_a_relative_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    (problem,) = problems(doctor.store)
+    assert problem.cure == f"export MLFLOW_TRACKING_URI=sqlite:///{root}/runs.db"
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ana:hush@127.0.0.1:1/?token=hush")
+    (problem,) = problems(doctor.store)
+    assert problem.what == "store http://127.0.0.1:1"
+    assert "hush" not in str(problem)
+    assert problem.cure.startswith("unset MLFLOW_TRACKING_URI")
+
+
+# --- what lies about
+
+
+def test_environments_that_are_half_built_or_of_another_lock(root: Path, tmp_path: Path) -> None:
+    def make(name: str, *packages: str) -> Path:
+        place = tmp_path / "envs" / f"mlflow-{name}"
+        for package in packages:
+            folder = place / "lib" / "python3.11" / "site-packages" / f"{package}.dist-info"
+            folder.mkdir(parents=True)
+        (place / "bin").mkdir(parents=True)
+        (place / "bin" / "python").touch()
+        return place
+
+    mlflow = f"mlflow-{dict(doctor.pins('requirements.txt'))['mlflow']}"
+    make("good", mlflow, "hyperopt-1")
+    make("served", "mlflow-0.1")
+    bad = [make("empty"), make("old", "mlflow-0.1", "hyperopt-1")]
+    assert [problem.cure for problem in problems(doctor.run_environments)] == [
+        f"rm -r {place}" for place in bad
+    ]
+    assert "1 usable" in list(doctor.run_environments())[-1].found
+
+
+def test_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e9))
+    assert {problem.cure for problem in problems(doctor.disk)} == {"uv cache prune"}
+
+
+def test_a_cached_month_that_is_not_whole(cache: Path) -> None:
+    assert doctor.cache_dir() == downloads.cache_dir() == cache
+    cache_folder = cache / "https-1"
+    cache_folder.mkdir(parents=True)
+    (cache_folder / "green_tripdata_2021-01.parquet").write_bytes(b"PAR1 and so on PAR1")
+    torn = cache_folder / "green_tripdata_2021-02.parquet"
+    torn.write_bytes(b"PAR1 and no more")
+    (problem,) = problems(doctor.months)
+    assert problem.cure == f"rm '{torn}'"
+    assert list(doctor.months())[-1].found.startswith("1, 0.0 MB in ")
+
+
+def test_the_default_cache_is_the_one_that_months_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TAXI_CACHE")
+    assert doctor.cache_dir() == downloads.cache_dir()

@@ -1,0 +1,1 @@
+"""What developers and users run beside the pipeline."""

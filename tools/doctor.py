@@ -1,0 +1,268 @@
+"""Look at what a run needs before it fails for the lack of it; each problem with its cure.
+
+python -m tools.doctor
+
+It runs on any Python 3.11 and imports nothing that an unfinished environment may lack.
+"""
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK, LOCK_OF_TOOLS = "requirements.txt", "requirements-dev.txt"
+NEED_GB = 5.0  # an environment takes 2 GB, months and models some more
+SERVER_TIMEOUT_S = 5
+MAKE_AGAIN = "rm -f .venv/.ready && make .venv/.ready"
+
+
+class Finding(NamedTuple):
+    """One thing looked at."""
+
+    what: str
+    found: str
+    cure: str = ""  # a command; empty where nothing is wrong
+
+
+def python() -> Iterator[Finding]:
+    """Compare the Python that runs with the pinned one."""
+    pinned, running = pinned_python(), ".".join(map(str, sys.version_info[:3]))
+    minor = pinned.rpartition(".")[0]
+    if not running.startswith(f"{minor}."):
+        yield Finding("Python", f"{running}, not {minor}", f"make doctor PYTHON=python{minor}")
+    else:
+        yield Finding("Python", f"{running} (runs are pinned to {pinned})")
+
+
+def tools() -> Iterator[Finding]:
+    """Say which ways there are to make the environment of a run."""
+    if not shutil.which("git"):
+        yield Finding("git", "missing: runs will not know their commit", "install git")
+    pinned = pinned_python()
+    ways = [name for name in ("uv", "pyenv", "conda") if shutil.which(name)]
+    if not ways:
+        yield Finding("uv, pyenv, conda", "none of them", "make .venv/.ready  # brings uv")
+    cures = {name: MENDERS[name](pinned) for name in ways}
+    one_works = "" in cures.values()
+    for name, cure in cures.items():
+        how = f"--env-manager {ENV_MANAGERS[name]}"
+        if cure and one_works:
+            yield Finding(name, f"{how}, after: {cure}")
+        else:
+            yield Finding(name, how, cure)
+
+
+def uv_cure(pinned: str) -> str:
+    """Say how uv gets the pinned Python, empty where it has it."""
+    return "" if _answers("uv", "python", "find", pinned) else f"uv python install {pinned}"
+
+
+def pyenv_cure(pinned: str) -> str:
+    """Say how pyenv gets the pinned Python, empty where it has it."""
+    return "" if _answers("pyenv", "prefix", pinned) else f"pyenv install {pinned}"
+
+
+def conda_cure(pinned: str) -> str:
+    """Say how conda gets the environment, empty where it has it."""
+    there = "nyc-taxi-duration" in _answers("conda", "env", "list")
+    return "" if there else "conda env create -f conda.yaml"
+
+
+ENV_MANAGERS = {"uv": "uv", "pyenv": "virtualenv", "conda": "local, in conda.yaml's environment"}
+MENDERS: dict[str, Callable[[str], str]] = {
+    "uv": uv_cure,
+    "pyenv": pyenv_cure,
+    "conda": conda_cure,
+}
+
+
+def environment() -> Iterator[Finding]:
+    """Compare the packages that are installed here with the lock."""
+    is_tools = (ROOT / ".venv").resolve() == Path(sys.prefix).resolve()
+    lock = LOCK_OF_TOOLS if is_tools else LOCK
+    ready = ROOT / ".venv" / ".ready"
+    if (ROOT / ".venv").is_dir() and not ready.exists():
+        yield Finding(".venv", "half built", "rm -rf .venv && make .venv/.ready")
+    elif ready.exists() and ready.stat().st_mtime < (ROOT / LOCK_OF_TOOLS).stat().st_mtime:
+        yield Finding(".venv", f"older than {LOCK_OF_TOOLS}", MAKE_AGAIN)
+    wrong = [told for name, wanted in pins(lock) if (told := _off(name, wanted))]
+    what = f"packages of {lock}"
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if wrong[3:] else ""
+        yield Finding(what, f"{', '.join(wrong[:3])}{more}", MAKE_AGAIN)
+    else:
+        yield Finding(what, f"all here, in {sys.prefix}")
+
+
+def store() -> Iterator[Finding]:
+    """Ask the store whether it can be used as it is."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith(("http://", "https://")):
+        yield _server(uri)
+    elif not uri or uri.startswith("sqlite:///"):
+        relative = uri.removeprefix("sqlite:///") if uri else ""
+        if relative and not relative.startswith("/"):
+            cure = f"export MLFLOW_TRACKING_URI=sqlite:///{Path(relative).resolve()}"
+            yield Finding("store", f"{uri} is another file in each folder", cure)
+        yield _sqlite(Path(relative or "mlflow.db").resolve())
+    else:
+        yield Finding("store", f"{_public(uri)}: not looked at")
+
+
+def run_environments() -> Iterator[Finding]:
+    """Look at the environments that `mlflow run` has made: half built ones are used as they are."""
+    folder = Path(os.environ.get("MLFLOW_ENV_ROOT") or Path.home() / ".mlflow" / "envs")
+    wanted, n_good = dict(pins(LOCK)).get("mlflow", ""), 0
+    for place in sorted(folder.glob("mlflow-*")):
+        packages = {path.name for path in place.glob("lib/python*/site-packages/*.dist-info")}
+        if not (place / "bin" / "python").exists() or not packages:
+            yield Finding("environment", f"{place.name} is half built", f"rm -r {place}")
+        elif not any(name.startswith("hyperopt-") for name in packages):
+            continue  # another project's, or a served model's
+        elif f"mlflow-{wanted}.dist-info" not in packages:
+            yield Finding("environment", f"{place.name} is of another lock", f"rm -r {place}")
+        else:
+            n_good += 1
+    yield Finding("environments of runs", f"{n_good} usable in {folder}")
+
+
+def disk() -> Iterator[Finding]:
+    """Ask how much room there is."""
+    for what, folder in (("disk here", ROOT), ("disk of the cache", cache_dir())):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free_gb = shutil.disk_usage(there).free / 1e9
+        cure = "uv cache prune" if free_gb < NEED_GB else ""
+        yield Finding(what, f"{free_gb:.1f} GB free, {NEED_GB:.0f} needed", cure)
+
+
+def months() -> Iterator[Finding]:
+    """Count the cached months, and find those that are not whole."""
+    paths = [path for path in cache_dir().rglob("*_tripdata_*") if path.is_file()]
+    broken = [path for path in paths if path.suffix == ".parquet" and not _is_parquet(path)]
+    for path in broken:
+        yield Finding("month", f"{path.name} is not whole", f"rm '{path}'")
+    n_bytes = sum(path.stat().st_size for path in paths)
+    whole = len(paths) - len(broken)
+    yield Finding("cached months", f"{whole}, {n_bytes / 1e6:.1f} MB in {cache_dir()}")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    python,
+    tools,
+    environment,
+    store,
+    run_environments,
+    disk,
+    months,
+)
+
+
+def main() -> None:
+    """Print what was found as a table; leave with 1 where something needs a cure."""
+    findings = [finding for check in CHECKS for finding in check()]
+    width = max(len(finding.what) for finding in findings)
+    for what, found, cure in findings:
+        print(f"{'PROBLEM' if cure else 'ok':<8} {what:<{width}}  {found}")
+        if cure:
+            print(f"{'':<8} {'':<{width}}  -> {cure}")
+    sys.exit(any(finding.cure for finding in findings))
+
+
+def pinned_python() -> str:
+    """Read the exact Python that runs use."""
+    return re.findall(r'^python: "(.+)"', (ROOT / "python_env.yaml").read_text(), re.MULTILINE)[0]
+
+
+def pins(lock: str) -> list[tuple[str, str]]:
+    """Read the packages of a lock that every machine needs: name, version."""
+    lines = re.findall(r"^([\w.-]+)==([^\s;\\]+) *([;\\].*)?$", (ROOT / lock).read_text(), re.M)
+    return [(name, wanted) for name, wanted, marker in lines if not marker.startswith(";")]
+
+
+def cache_dir() -> Path:
+    """Name the folder that keeps downloads, as storage.data.downloads does."""
+    given, cache = os.environ.get("TAXI_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    default = Path(cache or "~/.cache") / "nyc-taxi"
+    return Path(given or default).expanduser()
+
+
+def _off(name: str, wanted: str) -> str:
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return f"{name} is missing"
+    return "" if found == wanted else f"{name} {found} instead of {wanted}"
+
+
+def _answers(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _server(uri: str) -> Finding:
+    what = f"store {_public(uri)}"
+    try:
+        with urllib.request.urlopen(f"{_public(uri)}/health", timeout=SERVER_TIMEOUT_S):
+            return Finding(what, "answers")
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", type(error).__name__)
+        return Finding(
+            what, f"does not answer: {reason}", "unset MLFLOW_TRACKING_URI  # or start it"
+        )
+
+
+def _sqlite(path: Path) -> Finding:
+    if not path.exists():
+        return Finding("store", f"{path}: not there yet; `make store` makes it")
+    what, cure = f"store {path}", f"mlflow db upgrade sqlite:///{path}"
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as found:
+            (revision,) = found.execute("SELECT version_num FROM alembic_version").fetchone()
+    except (sqlite3.Error, TypeError) as error:
+        return Finding(what, f"is not MLflow's, or half made: {error}", f"mv {path} {path}.old")
+    newest = _newest_revision()
+    if newest and revision != newest:
+        return Finding(what, f"is of another MLflow (schema {revision}, not {newest})", cure)
+    return Finding(what, "can be read" + (" and is migrated" if newest else ""))
+
+
+def _newest_revision() -> str:
+    """Find the schema that the installed MLflow wants; empty where there is no MLflow."""
+    spec = find_spec("mlflow")
+    if spec is None or not spec.submodule_search_locations:
+        return ""
+    folder = Path(spec.submodule_search_locations[0], "store", "db_migrations", "versions")
+    texts = [path.read_text() for path in folder.glob("*.py")]
+    made = {name for text in texts for name in re.findall(r'^revision = "(\w+)"', text, re.M)}
+    left = {name for text in texts for name in re.findall(r'^down_revision = "(\w+)"', text, re.M)}
+    newest = made - left
+    return newest.pop() if len(newest) == 1 else ""
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        begins = file.read(4)
+        file.seek(-min(4, path.stat().st_size), os.SEEK_END)
+        return begins == file.read(4) == b"PAR1"
+
+
+def _public(uri: str) -> str:
+    return re.split("[?#]", re.sub(r"(?<=://)[^/]*@", "", uri), maxsplit=1)[0].rstrip("/")
+
+
+if __name__ == "__main__":
+    main()
