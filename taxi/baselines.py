@@ -14,7 +14,7 @@ FOREST = {"n_estimators": 100, "min_samples_leaf": 20, "n_jobs": 1}
 class Baseline(NamedTuple):
     """An estimator and the features it is fitted on.
 
-    It is named rather than imported: who only looks up a name need not wait for all of sklearn.
+    The estimator is named rather than imported: looking up a name need not load all of sklearn.
     """
 
     features: str  # key of features.FEATURE_SETS
@@ -22,7 +22,7 @@ class Baseline(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012  # nobody writes to it
 
     def make(self, seed: int) -> Any:
-        """Make the estimator, unfitted; seed goes to those that choose at random."""
+        """Create the estimator, unfitted; the seed goes to those that draw random numbers."""
         module, _, name = self.estimator.rpartition(".")
         kind = getattr(import_module(f"sklearn.{module}"), name)
         takes_seed = "random_state" in signature(kind).parameters
@@ -44,8 +44,11 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def select(text: str) -> dict[str, Baseline]:
-    """Pick baselines by name: `all`, or a comma-separated list.
+def select_baselines(text: str) -> dict[str, Baseline]:
+    """Return the baselines of a list of names, in its order.
+
+    Args:
+        text: `all`, or names of BASELINES with commas between them.
 
     Raises:
         TripError: a name is not in BASELINES, or there is none.

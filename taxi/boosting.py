@@ -1,4 +1,4 @@
-"""One trial: train a booster until it stops improving, falls behind or is told to stop."""
+"""One trial: train a booster until it stops improving, is pruned or is stopped from outside."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from .spaces import Pruning
 
 
 class Rows(NamedTuple):
-    """What trials train on and stop by, as plain arrays that travel to any worker."""
+    """What trials are trained and scored on, as plain arrays that travel to any worker."""
 
     train: Any  # [n, k] float32, or CSR
     train_y: np.ndarray  # minutes [n]
@@ -26,7 +26,7 @@ class Rows(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Hash every value: the same rows, whatever features and months they were made from."""
+        """Hash of all values: equal for equal rows, whatever features and months made them."""
         digest = hashlib.sha256()
         for part in self:
             for values in _arrays(part):
@@ -40,7 +40,7 @@ def _arrays(part: Any) -> tuple[np.ndarray, ...]:
 
 
 def make_rows(encoder: Encoder, train: Trips, valid: Trips) -> Rows:
-    """Encode the trips an encoder was fitted on, and those that trials are judged by."""
+    """Encode the n trips an encoder was fitted on, and m trips that trials are scored on."""
     matrix = encoder.transform_train(train)
     return Rows(matrix, train.trip_minutes, encoder.transform(valid), valid.trip_minutes)
 
@@ -53,18 +53,18 @@ class Matrices(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What training one booster came to."""
+    """The result of training one booster."""
 
     rmse: float  # minutes, on valid, at the best round
     best_round: int  # counted from 0
     curve: list[float]  # valid RMSE after each round
     seconds: float
-    pruned: bool  # it fell behind earlier trials and was given up
+    pruned: bool  # it missed its pruning threshold
     booster: xgb.Booster | None  # cut to its best round; None where only the score was asked for
 
 
 def build_matrices(rows: Rows) -> Matrices:
-    """Bin dense features once for all trials; leave the sparse one-hot as it is."""
+    """Convert rows for xgboost: dense features are binned once for all trials, one-hot is not."""
     # one-hot columns gain nothing from bins and cost ninefold; and to judge by a matrix of bins,
     # xgboost looks each value up again in every round, which took half of a trial's time
     is_dense = isinstance(rows.train, np.ndarray)
@@ -73,23 +73,27 @@ def build_matrices(rows: Rows) -> Matrices:
 
 
 class PruningThreshold(NamedTuple):
-    """What a trial must be extrapolated_rmse for, or it is pruned."""
+    """The RMSE that a trial's extrapolated curve must reach, or the trial is pruned."""
 
-    rmse: float
+    rmse: float  # minutes
     rule: Pruning
 
     def is_missed(self, curve: Sequence[float]) -> bool:
-        """Tell whether a trial with this curve so far is to be given up."""
+        """Whether a trial with this curve so far, a valid RMSE a round, is to be pruned."""
         if len(curve) < self.rule.warmup_rounds:
             return False
         return extrapolated_rmse(curve, self.rule.n_doublings) > self.rmse
 
 
 def extrapolated_rmse(curve: Sequence[float], n_doublings: int) -> float:
-    """Say what a falling curve comes to when its rounds have doubled so many times.
+    """Extrapolate a falling curve to where its rounds have doubled so many times.
 
     What the last doubling gained, each one to come gains again, shrunk every time as it shrank
     the last time.
+
+    Args:
+        curve: valid RMSE after each round so far, minutes; one at least.
+        n_doublings: of the rounds made so far.
     """
     best = np.minimum.accumulate(curve)
     quarter, half, now = best[len(best) // 4], best[len(best) // 2], best[-1]
@@ -98,35 +102,44 @@ def extrapolated_rmse(curve: Sequence[float], n_doublings: int) -> float:
     return float(now - (half - now) * to_come)
 
 
-class _Watch(TrainingCallback):  # type: ignore[misc]
-    """Ends training that is not worth going on with."""
+class EarlyEnd(TrainingCallback):
+    """Ends training that is pruned, or stopped from outside."""
 
-    def __init__(self, bar: PruningThreshold | None, stop: Event | None) -> None:
+    def __init__(self, threshold: PruningThreshold | None, stop: Event | None) -> None:
         super().__init__()
-        self.bar = bar
+        self.threshold = threshold
         self.stop = stop
         self.pruned = False
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-        """Tell whether to end training after this round."""
-        self.pruned = self.bar is not None and self.bar.is_missed(evals_log["valid"]["rmse"])
+        """Whether to end training after this round."""
+        curve = evals_log["valid"]["rmse"]
+        self.pruned = self.threshold is not None and self.threshold.is_missed(curve)
         return self.pruned or (self.stop is not None and self.stop.is_set())
 
 
 class TrainingJob(NamedTuple):
-    """What it takes to train one booster, beside the rows."""
+    """How to train one booster; the rows are shared by many jobs."""
 
     parameters: Mapping[str, Any]  # xgboost's
     rounds: int  # at most so many trees
     patience: int  # rounds without a better RMSE that end it
-    bar: PruningThreshold | None = None  # what it must be extrapolated_rmse for
-    keep: bool = False  # give the booster back too
+    pruning_threshold: PruningThreshold | None = None  # none: it is trained to its end
+    keep: bool = False  # the outcome holds the booster too
 
 
 def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = None) -> Outcome:
-    """Train until valid RMSE no longer improves, falls behind, or `stop` is set from outside."""
+    """Train until valid RMSE no longer improves, the trial is pruned, or `stop` is set.
+
+    Args:
+        matrices: train and valid rows.
+        job: parameters, and when to end.
+        stop: asked after each round; None where nobody stops it from outside.
+    Raises:
+        XGBoostError: xgboost refuses a parameter, or cannot use the device.
+    """
     curves: dict[str, dict[str, list[float]]] = {}
-    watch = _Watch(job.bar, stop)
+    end = EarlyEnd(job.pruning_threshold, stop)
     start = perf_counter()
     booster = xgb.train(
         dict(job.parameters),
@@ -136,7 +149,7 @@ def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = Non
         early_stopping_rounds=job.patience,
         evals_result=curves,
         verbose_eval=False,
-        callbacks=[watch],
+        callbacks=[end],
     )
     curve = curves["valid"]["rmse"]
     best_round = int(np.argmin(curve))
@@ -145,6 +158,6 @@ def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = Non
         best_round=best_round,
         curve=curve,
         seconds=perf_counter() - start,
-        pruned=watch.pruned,
+        pruned=end.pruned,
         booster=booster[: best_round + 1] if job.keep else None,
     )

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .scores import rmse_of_mean
+
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
 BLOCK = 16  # resamples at once: their counts stay near a core
@@ -24,10 +26,12 @@ class Interval(NamedTuple):
 
 
 def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[str, Interval]:
-    """Give rmse and mae, in minutes, and r2 with their intervals.
+    """Estimate rmse and mae, in minutes, and r2 with their intervals.
 
     Args:
-        minutes: [n] measured. predicted: [n].
+        minutes: [n] measured, n > 0.
+        predicted: [n].
+        seed: of the resamples.
     """
     error, centred = predicted - minutes, minutes - minutes.mean()
     columns = np.stack([error**2, np.abs(error), centred, centred**2], axis=1)
@@ -40,7 +44,7 @@ def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[
 
 # score -> how it follows from the means of error², |error|, minutes and minutes², rows of [m, 4]
 STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "rmse": lambda means: np.sqrt(means[:, 0]),
+    "rmse": lambda means: rmse_of_mean(means[:, 0]),
     "mae": lambda means: means[:, 1],
     "r2": lambda means: 1 - means[:, 0] / (means[:, 3] - means[:, 2] ** 2),
 }
@@ -49,24 +53,27 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def improvement(
     minutes: np.ndarray, candidate: np.ndarray, champion: np.ndarray, *, seed: int
 ) -> Interval:
-    """Give the champion's RMSE less the candidate's, in minutes; above 0 the candidate is better.
+    """Estimate the champion's RMSE less the candidate's, minutes: above 0 the candidate is better.
 
     The interval is of the difference: both are judged by the same rows in every resample, so what
     makes a trip hard for both cancels out.
 
     Args:
-        minutes: [n] measured. candidate, champion: [n] predicted for the same trips.
+        minutes: [n] measured, n > 0.
+        candidate: [n] predicted for the same trips.
+        champion: [n] likewise.
+        seed: of the resamples.
     """
     squares = np.stack([(champion - minutes) ** 2, (candidate - minutes) ** 2], axis=1)
-    roots = np.sqrt(resampled_means(squares, seed=seed))
-    before, after = np.sqrt(squares.mean(axis=0))
-    return _interval(before - after, roots[:, 0] - roots[:, 1])
+    resampled = rmse_of_mean(resampled_means(squares, seed=seed))
+    before, after = rmse_of_mean(squares.mean(axis=0))
+    return _interval(before - after, resampled[:, 0] - resampled[:, 1])
 
 
 def resampled_means(
     columns: np.ndarray, *, seed: int, n_resamples: int = N_RESAMPLES
 ) -> np.ndarray:
-    """Take the means of columns over resamples of their rows, float64 [n_resamples, k].
+    """Compute the means of columns over resamples of their rows, float64 [n_resamples, k].
 
     A row occurs in a resample as often as a Poisson variable of mean 1 says, which is what drawing
     rows with replacement comes to, and needs no index per draw: 10,000 resamples are a matrix of
@@ -74,6 +81,8 @@ def resampled_means(
 
     Args:
         columns: [n, k].
+        seed: of the resamples.
+        n_resamples: rows of the result.
     Source: Hanley & MacGibbon, Creating non-parametric bootstrap samples using Poisson
         frequencies, 2006.
     """

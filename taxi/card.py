@@ -25,7 +25,7 @@ LIMITS = (
 
 
 class Facts(NamedTuple):
-    """All that a card tells."""
+    """The contents of a card."""
 
     name: str
     taxi: str
@@ -46,11 +46,11 @@ class Facts(NamedTuple):
     command: str
 
 
-def write(facts: Facts, *, short: bool) -> str:
+def write_card(facts: Facts, *, short: bool) -> str:
     """Write the card as markdown.
 
     Args:
-        facts: what it tells.
+        facts: its contents.
         short: leave out what repeats: every file and every hour. A registry keeps 5000 characters.
     """
     sections = (
@@ -67,12 +67,12 @@ def write(facts: Facts, *, short: bool) -> str:
 
 
 def _head(facts: Facts) -> list[str]:
-    world = "simulated trips: it knows nothing of New York" if facts.is_simulated else "real trips"
+    data = "simulated trips: it knows nothing of New York" if facts.is_simulated else "real trips"
     dirty = ", with uncommitted changes" if facts.is_dirty else ""
     return [
         f"# {facts.name}: the minutes of a {facts.taxi} taxi trip",
         "",
-        f"**{facts.model}**, {facts.outcome}. Trained on {world}, by commit "
+        f"**{facts.model}**, {facts.outcome}. Trained on {data}, by commit "
         f"{facts.commit or 'none'}{dirty}.",
     ]
 

@@ -1,4 +1,4 @@
-"""How good predictions are, in minutes: scores, errors by group, pictures."""
+"""How good predictions are, in minutes: errors by group, pictures, what a model looks at."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -9,10 +9,9 @@ import xgboost as xgb
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .schema import Trips
-from .zones import clean_miles, known_zone
+from .schema import Trips, clean_miles, known_zone
+from .scores import rmse
 
-CLOSE_MINUTES = 5.0
 DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
 N_ZONE_GROUPS = 5
 N_CALIBRATION_BINS = 20
@@ -30,30 +29,14 @@ class Group(NamedTuple):
     bias: float  # mean of predicted - measured, minutes
 
 
-def score(minutes: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Compare predictions with what the trips took.
-
-    Args:
-        minutes: [n] measured. predicted: [n].
-    Returns:
-        rmse, mae, median_ae in minutes, r2, and the share of trips predicted within 5 minutes.
-    """
-    error = predicted - minutes
-    size = np.abs(error)
-    return {
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "mae": float(size.mean()),
-        "median_ae": float(np.median(size)),
-        "r2": float(1 - np.sum(error**2) / np.sum((minutes - minutes.mean()) ** 2)),
-        "within_5_min": float((size <= CLOSE_MINUTES).mean()),
-    }
-
-
 def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
     """Break the errors down by hour, by distance and by how busy the pickup zone is.
 
     Args:
-        trips: n trips with their minutes. predicted: [n].
+        trips: n trips with their minutes.
+        predicted: [n] minutes.
+    Returns:
+        The groups of each kind in the order of their names; each trip is in one of each kind.
     """
     labels = {
         "hour": [f"{h:02d}" for h in _hours(trips)],
@@ -69,8 +52,8 @@ def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
 
 
 def _group(kind: str, name: str, error: np.ndarray) -> Group:
-    rmse = float(np.sqrt(np.mean(error**2)))
-    return Group(kind, name, len(error), rmse, float(np.abs(error).mean()), float(error.mean()))
+    mae, bias = float(np.abs(error).mean()), float(error.mean())
+    return Group(kind, name, len(error), rmse(error), mae, bias)
 
 
 def _hours(trips: Trips) -> np.ndarray:
@@ -85,7 +68,7 @@ def _distance_bands(trips: Trips) -> list[str]:
 
 
 def _zone_groups(trips: Trips) -> list[str]:
-    """Put zones into groups of about equally many pickups, busiest first."""
+    """Name of each trip's group of zones, [n]: groups of about equally many pickups."""
     zone = known_zone(trips.pickup_zone)
     counts = np.bincount(zone)
     order = np.argsort(-counts, kind="stable")
@@ -96,11 +79,13 @@ def _zone_groups(trips: Trips) -> list[str]:
     return [f"busyness {g + 1} ({n_zones[g]} zones)" for g in rank[zone]]
 
 
-def draw_evaluation(trips: Trips, predicted: np.ndarray) -> Figure:
+def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]) -> Figure:
     """Draw residuals, calibration and the errors by hour and distance.
 
     Args:
-        trips: n trips with their minutes. predicted: [n].
+        trips: n trips with their minutes.
+        predicted: [n] minutes.
+        groups: of `errors_by_group` for these predictions.
     """
     minutes = trips.trip_minutes
     figure = Figure(figsize=(11, 8), layout="constrained")
@@ -108,10 +93,9 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray) -> Figure:
     residual.hist(np.clip(predicted - minutes, -30, 30), bins=120)
     residual.set(xlabel="predicted - measured, min", ylabel="trips", title="residuals")
     _draw_calibration(calibration, minutes, predicted)
-    groups = errors_by_group(trips, predicted)
     for axis, kind in ((hour, "hour"), (distance, "distance")):
-        found = [group for group in groups if group.kind == kind]
-        axis.bar([group.group for group in found], [group.rmse for group in found])
+        bars = [group for group in groups if group.kind == kind]
+        axis.bar([group.group for group in bars], [group.rmse for group in bars])
         axis.set(ylabel="RMSE, min", title=f"by {kind}")
         axis.tick_params(axis="x", rotation=60, labelsize="small")
     return figure
@@ -125,10 +109,10 @@ def _draw_calibration(axis: Axes, minutes: np.ndarray, predicted: np.ndarray) ->
     axis.set(xlabel="mean predicted, min", ylabel="mean measured, min", title="calibration")
 
 
-def importance(
+def feature_importance(
     booster: xgb.Booster, matrix: np.ndarray, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Say how much each feature matters to a booster.
+    """Measure how much each feature matters to a booster.
 
     Args:
         booster: xgboost's.
@@ -142,18 +126,22 @@ def importance(
     rows = xgb.DMatrix(matrix[:N_SHAP_ROWS])
     shap = np.abs(booster.predict(rows, pred_contribs=True)[:, :-1]).mean(axis=0)
     gain = booster.get_score(importance_type="gain")  # unnamed columns are f0, f1, ...
-    found = {
-        name: {"gain": float(gain.get(f"f{place}", 0.0)), "shap": float(shap[place])}
+    importance = {
+        name: {"gain": np.asarray(gain.get(f"f{place}", 0.0)).item(), "shap": float(shap[place])}
         for place, name in enumerate(names)
     }
-    return dict(sorted(found.items(), key=lambda item: -item[1]["shap"]))
+    return dict(sorted(importance.items(), key=lambda item: -item[1]["shap"]))
 
 
-def draw_importance(found: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw the mean absolute SHAP value of each feature, most important on top."""
-    figure = Figure(figsize=(8, 0.3 * len(found) + 1), layout="constrained")
+def draw_feature_importance(importance: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Draw the mean absolute SHAP value of each feature, most important on top.
+
+    Args:
+        importance: of `feature_importance`.
+    """
+    figure = Figure(figsize=(8, 0.3 * len(importance) + 1), layout="constrained")
     axis = figure.subplots()
-    names = list(found)[::-1]
-    axis.barh(names, [found[name]["shap"] for name in names])
+    names = list(importance)[::-1]
+    axis.barh(names, [importance[name]["shap"] for name in names])
     axis.set(xlabel="mean |SHAP value|, min", title="what the model looks at")
     return figure

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from . import TripError, zones
-from .schema import Trips
+from .schema import Trips, clean_miles, known_zone
 from .zones import ZoneTables
 
 
@@ -25,9 +25,9 @@ class Columns:
         self.trips = trips
         self.tables = tables
         self.is_train = is_train
-        self.pickup = zones.known_zone(trips.pickup_zone)
-        self.dropoff = zones.known_zone(trips.dropoff_zone)
-        self.miles = zones.clean_miles(trips)
+        self.pickup = known_zone(trips.pickup_zone)
+        self.dropoff = known_zone(trips.dropoff_zone)
+        self.miles = clean_miles(trips)
         self.minutes = trips.pickup_at.astype("datetime64[m]").astype(np.int64)
 
     @cached_property
@@ -36,11 +36,11 @@ class Columns:
         known = self.tables.pairs
         codes = zones.pair_code(self.trips)
         row = np.searchsorted(known, codes)
-        found = known[np.minimum(row, len(known) - 1)] == codes
-        return np.where(found, row, len(known))
+        seen = known[np.minimum(row, len(known) - 1)] == codes
+        return np.where(seen, row, len(known))
 
     def of_pair(self, values: np.ndarray, unseen: float) -> np.ndarray:
-        """Look a pair statistic up, `unseen` for pairs the train months do not have."""
+        """Statistic of each trip's pair, [n]; `unseen` for pairs the train months do not have."""
         return np.append(values, unseen)[self.pair]
 
     @cached_property
@@ -171,7 +171,7 @@ def middle_y(c: Columns) -> np.ndarray:
 
 
 def along(end: str, degrees: int) -> Feature:
-    """Make the feature «how far the pickup or dropoff zone lies in a direction of the map», miles.
+    """Make the feature «how far a zone lies in a direction of the map», miles.
 
     A tree cuts along its columns only, and the city's avenues and rivers run as they like.
     """
@@ -227,7 +227,7 @@ FEATURE_SETS: dict[str, tuple[str, ...]] = {
 
 
 class Encoder(Protocol):
-    """What turns trips into a matrix, fitted on train months."""
+    """Encodes trips as a matrix; fitted on train months."""
 
     @property
     def names(self) -> list[str]:
@@ -237,10 +237,10 @@ class Encoder(Protocol):
         """Encode n trips never seen in fitting as a matrix [n, k]."""
 
     def transform_train(self, trips: Trips) -> Any:
-        """Encode the very trips the encoder was fitted on."""
+        """Encode the n trips the encoder was fitted on as a matrix [n, k]."""
 
     def state(self) -> dict[str, Any]:
-        """Give all that was fitted as plain JSON values; `restore` undoes it."""
+        """Return all that was fitted as plain JSON values; `restore_encoder` rebuilds it."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ class PairOneHot:
     transform_train = transform
 
     def state(self) -> dict[str, Any]:
-        """Give the vocabulary."""
+        """Return the vocabulary as plain JSON values."""
         return {"set": "course", "pairs": self.pairs}
 
 
@@ -301,7 +301,7 @@ class DenseFeatures:
         return matrix
 
     def state(self) -> dict[str, Any]:
-        """Give the names and the tables."""
+        """Return the names and the tables as plain JSON values."""
         tables = {f.name: getattr(self.tables, f.name).tolist() for f in fields(self.tables)}
         return {"set": "dense", "names": self.names, "tables": tables}
 
@@ -315,21 +315,25 @@ def fit_encoder(name: str, trips: Trips) -> Encoder:
     Raises:
         TripError: there is no such feature set.
     """
-    check_name(name)
+    check_feature_set(name)
     if name == "course":
         pairs = {f"{pu}_{do}" for pu, do in zip(trips.pickup_zone, trips.dropoff_zone, strict=True)}
         return PairOneHot(sorted(pairs))
     return DenseFeatures(list(FEATURE_SETS[name]), zones.fit_zone_tables(trips))
 
 
-def check_name(name: str) -> None:
-    """Refuse a feature set that does not exist."""
+def check_feature_set(name: str) -> None:
+    """Refuse a feature set that does not exist.
+
+    Raises:
+        TripError: it is no key of FEATURE_SETS.
+    """
     if name not in FEATURE_SETS:
         raise TripError(f"Unknown features {name!r}. Choose from {sorted(FEATURE_SETS)}.")
 
 
-def restore(state: Mapping[str, Any]) -> Encoder:
-    """Rebuild an encoder from what its `state` gave."""
+def restore_encoder(state: Mapping[str, Any]) -> Encoder:
+    """Rebuild an encoder from its `state`."""
     if state["set"] == "course":
         return PairOneHot(state["pairs"])
     tables = {

@@ -27,8 +27,15 @@ class Provenance(NamedTuple):
     train_months: frozenset[str]
 
 
+class Champion(NamedTuple):
+    """The model in use, as far as the gate asks about it."""
+
+    improvement: Interval  # its RMSE on test less the candidate's, minutes
+    provenance: Provenance
+
+
 class Overrides(NamedTuple):
-    """What somebody has said may happen all the same."""
+    """What may happen although the champion is better founded, because somebody has said so."""
 
     simulated: bool = False
     dirty: bool = False
@@ -43,23 +50,53 @@ class Check(NamedTuple):
     passed: bool
 
     def sentence(self) -> str:
-        """Say it in one line."""
+        """Return what was asked and what was seen, in one line."""
         return f"{self.check} is {self.found}, wanted {self.wanted}"
 
 
 class GateDecision(NamedTuple):
-    """What came of it."""
+    """Whether the candidate is promoted, and every check that was asked."""
 
     promoted: bool
     checks: tuple[Check, ...]
 
     @property
     def reasons(self) -> list[str]:
-        """Say why: what failed, or all that was passed."""
+        """The failed checks of a refusal, all checks of a promotion, each as a sentence."""
         return [check.sentence() for check in self.checks if check.passed == self.promoted]
 
 
-def check_scores(scores: Mapping[str, float], thresholds: GateThresholds) -> list[Check]:
+def judge(
+    scores: Mapping[str, float],
+    thresholds: GateThresholds,
+    *,
+    champion: Champion | None,
+    provenance: Provenance,
+    test_months: frozenset[str],
+    overrides: Overrides,
+    rolled_back: Check | None,
+) -> GateDecision:
+    """Ask every check of a candidate; it is promoted where all of them are passed.
+
+    Args:
+        scores: of the candidate on test, rmse (minutes) and r2 among them.
+        thresholds: what it must reach.
+        champion: the model in use; None where there is none yet.
+        provenance: of the candidate.
+        test_months: YYYY-MM of the trips that both were scored on.
+        overrides: what may happen although the champion is better founded.
+        rolled_back: whether this very model was taken out of use; None where it is a new one.
+    """
+    checks = _check_scores(scores, thresholds)
+    if champion:
+        checks += _check_improvement(champion.improvement, thresholds.min_improvement)
+        checks += _check_provenance(provenance, champion.provenance, test_months, overrides)
+    if rolled_back:
+        checks.append(rolled_back)
+    return GateDecision(all(check.passed for check in checks), tuple(checks))
+
+
+def _check_scores(scores: Mapping[str, float], thresholds: GateThresholds) -> list[Check]:
     """Ask for what every champion must reach, whether there is one yet or not."""
     rmse, r2 = scores["rmse"], scores["r2"]
     return [
@@ -73,44 +110,45 @@ def check_scores(scores: Mapping[str, float], thresholds: GateThresholds) -> lis
     ]
 
 
-def check_improvement(found: Interval, min_improvement: float) -> list[Check]:
+def _check_improvement(gained: Interval, min_improvement: float) -> list[Check]:
     """Ask that the candidate is better than the champion by enough, and not by luck."""
-    interval = f"{found.low:.3f} to {found.high:.3f} min"
+    interval = f"{gained.low:.3f} to {gained.high:.3f} min"
     return [
         Check(
             "RMSE below the champion's",
-            f"{found.value:.3f} min",
+            f"{gained.value:.3f} min",
             f"at least {min_improvement:g}",
-            found.value >= min_improvement,
+            gained.value >= min_improvement,
         ),
-        Check(f"its {CONFIDENCE:.0%} bootstrap interval", interval, "all above 0", found.low > 0),
+        Check(f"its {CONFIDENCE:.0%} bootstrap interval", interval, "all above 0", gained.low > 0),
     ]
 
 
-def check_provenance(
-    candidate: Provenance, champion: Provenance, test_months: frozenset[str], allowed: Overrides
+def _check_provenance(
+    candidate: Provenance, champion: Provenance, test_months: frozenset[str], overrides: Overrides
 ) -> list[Check]:
     """Ask that the two may be compared, and that nothing better founded is lost.
 
     A model that has seen the test months looks better on them than it is. The candidate's own
     months never overlap (preprocess sees to that), those of a champion from elsewhere may.
     """
-    worlds = {True: "simulated", False: "real"}
-    trees = {True: "uncommitted", False: "committed"}
-    same_world = candidate.is_simulated == champion.is_simulated
-    seen = sorted(champion.train_months & test_months) if same_world else []
+    data = {True: "simulated", False: "real"}
+    code = {True: "uncommitted", False: "committed"}
+    # a real month and a simulated one of the same name hold other trips
+    same_data = candidate.is_simulated == champion.is_simulated
+    seen = sorted(champion.train_months & test_months) if same_data else []
     return [
         Check(
             "months",
-            worlds[candidate.is_simulated],
-            f"{worlds[champion.is_simulated]} as the champion's, or allow_simulated=true",
-            champion.is_simulated or not candidate.is_simulated or allowed.simulated,
+            data[candidate.is_simulated],
+            f"{data[champion.is_simulated]} as the champion's, or allow_simulated=true",
+            champion.is_simulated or not candidate.is_simulated or overrides.simulated,
         ),
         Check(
             "code",
-            trees[candidate.is_dirty],
-            f"{trees[champion.is_dirty]} as the champion's, or allow_dirty=true",
-            champion.is_dirty or not candidate.is_dirty or allowed.dirty,
+            code[candidate.is_dirty],
+            f"{code[champion.is_dirty]} as the champion's, or allow_dirty=true",
+            champion.is_dirty or not candidate.is_dirty or overrides.dirty,
         ),
         Check(
             "test months the champion was trained on",
@@ -119,8 +157,3 @@ def check_provenance(
             not seen,
         ),
     ]
-
-
-def decide_promotion(checks: list[Check]) -> GateDecision:
-    """Promote where every check is passed."""
-    return GateDecision(all(check.passed for check in checks), tuple(checks))

@@ -1,4 +1,4 @@
-"""What a set of trips looks like, counted batch by batch in memory that does not grow."""
+"""Histograms of a set of trips, counted batch by batch in memory that does not grow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .schema import N_ZONES
+from .schema import N_ZONES, known_zone
 
 # what is counted: name -> bin edges; values beyond the ends count in the end bins
 EDGES: Mapping[str, np.ndarray] = {
@@ -22,7 +22,7 @@ ENDS = ("pickup_zone", "dropoff_zone")
 
 
 class Profile:
-    """Histograms of the trips added so far: what EDGES says, the zones, and their pairs."""
+    """Histograms of the trips added so far: the columns of EDGES, the zones, and their pairs."""
 
     def __init__(self) -> None:
         self.n_trips = 0
@@ -41,18 +41,20 @@ class Profile:
         }
         for name, values in columns.items():
             self.counts[name] += np.histogram(np.asarray(values), EDGES[name])[0]
-        pickup, dropoff = (_known_zone(np.asarray(trips.column(name))) for name in ENDS)
+        pickup, dropoff = (
+            known_zone(np.asarray(trips.column(name))).astype(np.int64) for name in ENDS
+        )
         for name, zones in zip(ENDS, (pickup, dropoff), strict=True):
             self.counts[name] += np.bincount(zones, minlength=N_ZONES)
         self.pairs += np.bincount(pickup * N_ZONES + dropoff, minlength=len(self.pairs))
 
     def shares(self, name: str) -> np.ndarray:
-        """Share of the counted trips in each bin."""
+        """Return the share of the counted trips in each bin of a histogram, [b]."""
         counts = self.counts[name]
         return counts / max(counts.sum(), 1)
 
     def state(self) -> dict[str, Any]:
-        """Give all that was counted as plain JSON values; `restore` undoes it."""
+        """Return all that was counted as plain JSON values, from which `restore` rebuilds it."""
         pairs = np.flatnonzero(self.pairs)
         return {
             "n_trips": self.n_trips,
@@ -63,17 +65,12 @@ class Profile:
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> "Profile":
-        """Rebuild a profile from what its `state` gave."""
+        """Rebuild a profile from its `state`."""
         profile = cls()
         profile.n_trips = state["n_trips"]
         profile.counts = {name: np.array(counts) for name, counts in state["counts"].items()}
         profile.pairs[state["pairs"]] = state["pair_trips"]
         return profile
-
-
-def _known_zone(zones: np.ndarray) -> np.ndarray:
-    """Count ids that the TLC does not have as zone 0, as the features do."""
-    return np.where((zones > 0) & (zones < N_ZONES), zones, 0).astype(np.int64)
 
 
 def draw_profile(

@@ -1,6 +1,6 @@
-"""Column names, types and units of a trip, said once."""
+"""Column names, types and units of a trip, and which of them a model reads: each said once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from . import TripError
 PREFIXES: Mapping[str, str] = {"green": "lpep", "yellow": "tpep"}
 
 N_ZONES = 266  # TLC ids are 1..265; 0 stands for an id that the TLC does not have
+MAX_MILES = 60.0  # a longer metered distance is a fault of the meter
 
 # the trips that preprocess writes and every model is trained on
 TRIPS = pa.schema(
@@ -24,6 +25,16 @@ TRIPS = pa.schema(
         pa.field("trip_minutes", pa.float64(), nullable=False),  # the target
     ]
 )
+
+
+# what a model reads of a trip: role -> whether a caller must send it. What follows the drop-off is
+# not known yet, and the planned distance may not be
+INPUTS: Mapping[str, bool] = {
+    "pickup_at": True,
+    "pickup_zone": True,
+    "dropoff_zone": True,
+    "distance_miles": False,
+}
 
 
 class RawColumn(NamedTuple):
@@ -53,13 +64,33 @@ def raw_columns(taxi: str) -> tuple[RawColumn, ...]:
     )
 
 
+def input_names(taxi: str) -> dict[str, str]:
+    """List a model's inputs: role of INPUTS -> the TLC's column name.
+
+    Raises:
+        TripError: taxi is neither green nor yellow.
+    """
+    return {column.role: column.name for column in raw_columns(taxi) if column.role in INPUTS}
+
+
+def taxi_of(columns: Collection[str]) -> str | None:
+    """Return the taxi whose pickup column is among these; None where there is no one such taxi."""
+    taxis = [taxi for taxi in PREFIXES if input_names(taxi)["pickup_at"] in columns]
+    return taxis[0] if len(taxis) == 1 else None
+
+
+def known_zone(zone: np.ndarray) -> np.ndarray:
+    """Replace ids that the TLC does not have by 0, [n] of the same type."""
+    return np.where((zone > 0) & (zone < N_ZONES), zone, 0)
+
+
 def match_columns(
-    found: pa.Schema, taxi: str, *, may_miss: frozenset[str] = frozenset()
+    file: pa.Schema, taxi: str, *, may_miss: frozenset[str] = frozenset()
 ) -> dict[str, RawColumn]:
     """Find each required column in a file, whatever its case or stray spaces.
 
     Args:
-        found: the file's columns; what is not asked for is ignored.
+        file: its columns; what is not asked for is ignored.
         taxi: green or yellow.
         may_miss: roles that a file may be without.
 
@@ -68,7 +99,7 @@ def match_columns(
     Raises:
         TripError: a column is missing, or its type can never hold such values.
     """
-    spelled = {name.strip().lower(): name for name in found.names}
+    spelled = {name.strip().lower(): name for name in file.names}
     matched = {}
     for column in raw_columns(taxi):
         name = spelled.get(column.name.lower())
@@ -76,16 +107,16 @@ def match_columns(
             continue
         if name is None:
             raise TripError(
-                f"Column {column.name!r} is missing. Columns seen: {', '.join(found.names)}. "
+                f"Column {column.name!r} is missing. Columns seen: {', '.join(file.names)}. "
                 f"Check that these are {taxi} trips, or pass -P taxi={_other(taxi)}."
             )
-        if not _castable(found.field(name).type, column.type):
+        if not _castable(file.field(name).type, column.type):
             raise TripError(
-                f"Column {column.name!r} has type {found.field(name).type}; "
+                f"Column {column.name!r} has type {file.field(name).type}; "
                 f"it must hold values of {column.type}. Mend the file."
             )
         matched[name] = column
-    return {name: matched[name] for name in found.names if name in matched}
+    return {name: matched[name] for name in file.names if name in matched}
 
 
 @dataclass(frozen=True)
@@ -107,18 +138,25 @@ class Trips:
         return Trips(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
+def clean_miles(trips: Trips) -> np.ndarray:
+    """Return the distances in miles, float64 [n], NaN where they are not in (0, MAX_MILES]."""
+    miles = trips.distance_miles
+    with np.errstate(invalid="ignore"):
+        return np.where((miles > 0) & (miles <= MAX_MILES), miles, np.nan)
+
+
 def to_trips(table: pa.Table) -> Trips:
-    """Turn a table with the columns of TRIPS into arrays."""
+    """Convert a table with the columns of TRIPS, n rows, to arrays."""
     return Trips(*(table.column(name).to_numpy() for name in TRIPS.names))
 
 
-def _castable(found: pa.DataType, wanted: pa.DataType) -> bool:
+def _castable(given: pa.DataType, wanted: pa.DataType) -> bool:
     types = pa.types
-    if types.is_string(found) or types.is_large_string(found) or types.is_null(found):
+    if types.is_string(given) or types.is_large_string(given) or types.is_null(given):
         return True  # text may hold anything; its values are checked when they are cast
     if types.is_timestamp(wanted):
-        return bool(types.is_timestamp(found) or types.is_date(found))
-    return bool(types.is_integer(found) or types.is_floating(found) or types.is_decimal(found))
+        return bool(types.is_timestamp(given) or types.is_date(given))
+    return bool(types.is_integer(given) or types.is_floating(given) or types.is_decimal(given))
 
 
 def _other(taxi: str) -> str:

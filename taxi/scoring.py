@@ -1,4 +1,4 @@
-"""Raw rows of a month made ready for a model, and what its answers come to, batch by batch."""
+"""Raw rows of a month prepared for a model, and the errors of its predictions, by batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 from .cleaning import MAX_MINUTES, MIN_MINUTES, MINUTE_US, cast_columns, microseconds, month_bounds
 from .drift import count_predictions
 from .profile import Profile
-from .schema import TRIPS, raw_columns
+from .schema import INPUTS, TRIPS, input_names, raw_columns
+from .scores import rmse_of_mean
 
-# a trip still to be made has no drop-off, and its planned distance may not be known
-MAY_MISS = frozenset({"dropoff_at", "distance_miles"})
-NEEDED = ("pickup_at", "pickup_zone", "dropoff_zone")
+REQUIRED = tuple(role for role, must in INPUTS.items() if must)
+# roles that a file to score may be without: a trip still to be made has no drop-off
+MAY_MISS = frozenset({"dropoff_at", *INPUTS}) - {*REQUIRED}
 
 
 class Prepared(NamedTuple):
@@ -28,8 +29,13 @@ class Prepared(NamedTuple):
     minutes: np.ndarray  # [n], NaN where the drop-off is not known
 
 
-def prepare(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
-    """Read raw rows and tell what can be done with each.
+def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
+    """Read n raw rows, and decide which can be predicted and which count in the errors.
+
+    Args:
+        batch: n rows with the TLC's columns for this taxi; others are ignored.
+        taxi: green or yellow.
+        month: YYYY-MM, the month whose file this is.
 
     Raises:
         TripError: a needed column is missing, or a value cannot be read as its type.
@@ -39,7 +45,7 @@ def prepare(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
         if column.role not in columns:
             columns[column.role] = pa.nulls(batch.num_rows, column.type)
     judgeable = np.ones(batch.num_rows, bool)
-    for role in NEEDED:
+    for role in REQUIRED:
         judgeable &= columns[role].is_valid().to_numpy(zero_copy_only=False)
     pickup, dropoff = (columns[role].cast(pa.int64()) for role in ("pickup_at", "dropoff_at"))
     duration = pc.subtract(dropoff, pickup).cast(pa.float64())
@@ -52,21 +58,24 @@ def prepare(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     return Prepared(columns, judgeable, eligible, minutes)
 
 
-def frame(prepared: Prepared, taxi: str) -> pd.DataFrame:
-    """Lay the judgeable rows out as raw trips, typed so that a model has nothing to guess."""
+def request_frame(prepared: Prepared, taxi: str) -> pd.DataFrame:
+    """Convert the judgeable rows, m <= n, to the frame that a model is sent, one type a column."""
     rows = pa.array(prepared.judgeable)
-    names = {column.role: column.name for column in raw_columns(taxi)}
-    roles = (*NEEDED, "distance_miles")
+    roles = input_names(taxi).items()
     columns = prepared.columns
-    return pd.DataFrame({names[role]: columns[role].filter(rows).to_numpy(False) for role in roles})
+    return pd.DataFrame({name: columns[role].filter(rows).to_numpy(False) for role, name in roles})
 
 
-def output(prepared: Prepared, predicted: np.ndarray, *, taxi: str, model: str) -> pa.RecordBatch:
-    """Put prediction, error and the model's name beside the rows, none left out.
+def prediction_batch(
+    prepared: Prepared, predicted: np.ndarray, *, taxi: str, model: str
+) -> pa.RecordBatch:
+    """Append prediction, model, error and eligibility to the raw rows, n rows in their order.
 
     Args:
-        prepared: n rows. predicted: [n], NaN where a row cannot be judged.
-        taxi: green or yellow. model: which answered.
+        prepared: n rows.
+        predicted: [n] minutes, NaN where a row cannot be judged.
+        taxi: green or yellow.
+        model: URI of the model that predicted.
     """
     columns = {c.name: prepared.columns[c.role] for c in raw_columns(taxi)}
     columns["prediction"] = pa.array(predicted, from_pandas=True)
@@ -78,7 +87,7 @@ def output(prepared: Prepared, predicted: np.ndarray, *, taxi: str, model: str) 
 
 @dataclass
 class Errors:
-    """Sums over the trips that count."""
+    """Sums of the errors of n trips, minutes."""
 
     n: int = 0
     error: float = 0.0
@@ -86,23 +95,23 @@ class Errors:
     square: float = 0.0
 
     def add(self, error: np.ndarray) -> None:
-        """Add the errors of some trips, minutes."""
+        """Add the errors of m more trips, [m] minutes."""
         self.n += len(error)
         self.error += float(error.sum())
         self.size += float(np.abs(error).sum())
         self.square += float((error**2).sum())
 
     def scores(self) -> dict[str, float]:
-        """Give rmse, mae and bias in minutes; nothing where no trip counts."""
+        """Return rmse, mae and bias in minutes; nothing where there is no trip."""
         if not self.n:
             return {}
-        rmse = float(np.sqrt(self.square / self.n))
+        rmse = float(rmse_of_mean(self.square / self.n))
         return {"rmse": rmse, "mae": self.size / self.n, "bias": self.error / self.n}
 
 
 @dataclass
 class Tally:
-    """What a month came to so far, in memory that does not grow."""
+    """Counts and errors of the rows of a month so far, in memory that does not grow."""
 
     n_rows: int = 0
     n_predicted: int = 0
@@ -127,15 +136,15 @@ class Tally:
             self.days.setdefault(str(value), Errors()).add(error[day == value])
 
     def daily(self) -> list[Mapping[str, str | int | float]]:
-        """List the days' trips and errors, in order."""
+        """List the days in order: day, n_trips, rmse, mae and bias."""
         return [
-            {"day": day, "n_trips": found.n, **found.scores()}
-            for day, found in sorted(self.days.items())
+            {"day": day, "n_trips": errors.n, **errors.scores()}
+            for day, errors in sorted(self.days.items())
         ]
 
 
 def _trips(prepared: Prepared) -> pa.RecordBatch:
-    """Pick the eligible trips, with the columns that a profile counts."""
+    """Select the eligible trips, with the columns that a profile counts."""
     rows = pa.array(prepared.eligible)
     minutes = pa.array(prepared.minutes, from_pandas=True)
     columns = prepared.columns | {"trip_minutes": minutes}

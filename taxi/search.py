@@ -1,4 +1,4 @@
-"""The ask/tell loop over any executor, and the pruning rule."""
+"""The search: TPE suggests points, any executor trains them, and poor trials are pruned."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -10,12 +10,8 @@ from hyperopt.base import JOB_STATE_DONE, STATUS_OK
 
 from . import TripError
 from .boosting import Outcome, PruningThreshold, extrapolated_rmse
-from .spaces import Range, SearchSpace
+from .spaces import LAG, Range, SearchSpace
 
-# Trial n is asked for, and pruned, by what the trials up to n - LAG came to, all of them finished.
-# So it depends on no race: up to LAG trials at once give the same search as one at a time, to the
-# last bit, and so does a search that was killed and goes on.
-LAG = 8
 # share of the best RMSE by which a trial may be behind and still be refit beside it
 MAX_BEHIND = 0.005
 # a search fails when more than this share of its trials do, and more than this number
@@ -23,7 +19,7 @@ MAX_FAILED_SHARE, MAX_FAILED = 0.2, 3
 
 
 class Failure(NamedTuple):
-    """Why a trial came to nothing."""
+    """Why a trial failed."""
 
     reason: str
 
@@ -34,11 +30,11 @@ class Trial(NamedTuple):
     number: int
     point: dict[str, Any]  # parameter -> value, as xgboost takes them
     result: Outcome | Failure | None = None
-    is_recorded: bool = False  # an earlier search finished it; it was not run again
+    is_reused: bool = False  # an earlier process finished it; it was not run again
 
     @property
     def outcome(self) -> Outcome | None:
-        """What it came to; None where it runs or has failed."""
+        """Its outcome; None where it runs or has failed."""
         return self.result if isinstance(self.result, Outcome) else None
 
 
@@ -49,7 +45,7 @@ class FinishedTrial(NamedTuple):
     outcome: Outcome
 
     def is_of(self, point: Mapping[str, Any]) -> bool:
-        """Tell whether this is the trial of a point."""
+        """Whether this is the trial of a point."""
         return all(self.params.get(name) == str(value) for name, value in point.items())
 
 
@@ -65,74 +61,74 @@ def search(
     n_parallel: int,
     n_waiting: int = 0,
     lag: int = LAG,
-    recorded: Mapping[int, FinishedTrial] | None = None,
+    finished: Mapping[int, FinishedTrial] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Trial]:
-    """Ask for points, have them tried, tell the outcomes; TPE after the first random ones.
+    """Run the trials of a search; TPE suggests their points, the first ones at random.
 
     Args:
         space: what to search; without dimensions one trial is made.
-        submit: has a point tried by some executor, pruned where it misses the bar given.
-        max_evals: trials in all, recorded ones included.
+        submit: has a point trained by some executor, pruned where it misses the threshold given.
+        max_evals: trials in all, finished ones included.
         seed: suggestion n depends on it, on n and on the outcomes up to n - lag alone.
         n_parallel: trials at once.
         n_waiting: submitted beside them, so that the executor has the next one at hand.
         lag: suggestion n looks at outcomes up to n - lag, so no more than this are submitted.
-        recorded: trials that an earlier process finished, by number; they are not run again.
+        finished: trials that an earlier process finished, by number; they are not run again.
         is_over: asked before each new trial; True lets the running ones finish and ends the search.
     Yields:
-        Every trial twice: as it starts, and as it ends; a recorded one once.
+        Every trial twice: as it starts, and as it ends; one that is reused once.
     Raises:
         TripError: too many trials have failed.
     """
     n_trials = max_evals if space.ranges else 1
-    told = TrialHistory(space, lag)
+    history = TrialHistory(space, lag)
     sampler = Sampler(space, seed)
     submitted: dict[Future[Outcome], Trial] = {}  # in the order in which they are begun
     started: set[int] = set()
     ended: list[Trial] = []
     asked, n_most = 0, n_parallel + n_waiting
     while asked < n_trials or submitted or ended:
-        while asked < n_trials and len(submitted) < n_most and told.is_ready(asked):
-            trial = Trial(asked, sampler.ask(asked, told.before(asked)))
-            known = (recorded or {}).get(asked)
-            if known and known.is_of(trial.point):
-                trial = trial._replace(result=known.outcome, is_recorded=True)
-                told.tell(trial)
+        while asked < n_trials and len(submitted) < n_most and history.is_ready(asked):
+            trial = Trial(asked, sampler.ask(asked, history.known_to(asked)))
+            earlier = (finished or {}).get(asked)
+            if earlier and earlier.is_of(trial.point):
+                trial = trial._replace(result=earlier.outcome, is_reused=True)
+                history.add(trial)
                 yield trial
             elif is_over():
                 n_trials = asked
                 break
             else:
-                submitted[submit(trial.point, told.bar(asked))] = trial
+                submitted[submit(trial.point, history.pruning_threshold(asked))] = trial
             asked += 1
-        # only now, so that no worker waits while somebody writes them down
+        # only now, so that no worker waits while the caller logs them
         for trial in [*submitted.values()][:n_parallel] + ended:
             if trial.number not in started:
                 started.add(trial.number)
                 yield trial._replace(result=None)
         yield from ended
-        told.refuse_failures(max_evals)
+        history.check_failures(max_evals)
         done = wait(submitted, return_when=FIRST_COMPLETED).done
         ended = [submitted.pop(future)._replace(result=_result(future)) for future in done]
         for trial in ended:
-            told.tell(trial)
+            history.add(trial)
 
 
-def best_of(trials: Sequence[Trial]) -> Trial:
-    """Pick the trial with the smallest RMSE; of equal ones the earlier, whichever ended first.
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """Return the trial with the smallest RMSE; of equal ones the earlier, whichever ended first.
 
     Raises:
-        TripError: none of them came to anything.
+        TripError: all of them failed or were pruned.
     """
-    return top(trials, 1)[0]
+    return best_trials(trials, 1)[0]
 
 
-def top(trials: Sequence[Trial], n_most: int) -> list[Trial]:
+def best_trials(trials: Sequence[Trial], n_most: int) -> list[Trial]:
     """List the best finished trials, best first: at most n_most, and none that is far behind.
 
     Raises:
-        TripError: none of them came to anything.
+        TripError: all of them failed or were pruned.
     """
     scored = [(t.outcome.rmse, t.number, t) for t in trials if t.outcome and not t.outcome.pruned]
     if not scored:
@@ -155,36 +151,40 @@ def _result(future: "Future[Outcome]") -> Outcome | Failure:
 
 
 class TrialHistory:
-    """What has been told so far, and what of it a trial may know."""
+    """The results of a search so far, and which of them a trial may depend on."""
 
     def __init__(self, space: SearchSpace, lag: int) -> None:
         self.space = space
         self.lag = lag
         self.results: dict[int, Outcome | Failure] = {}
 
-    def tell(self, trial: Trial) -> None:
-        """Take in how a trial ended."""
+    def add(self, trial: Trial) -> None:
+        """Add the result of a trial that has ended."""
         if trial.result is not None:
             self.results[trial.number] = trial.result
 
     def is_ready(self, number: int) -> bool:
-        """Tell whether all that this trial must know has been told."""
+        """Whether all the results that this trial depends on are there."""
         return all(known in self.results for known in range(number - self.lag + 1))
 
-    def before(self, number: int) -> dict[int, Outcome]:
-        """Give the outcomes that this trial may know, failures left out."""
+    def known_to(self, number: int) -> dict[int, Outcome]:
+        """Return the outcomes that this trial depends on, by number, failures left out."""
         known = ((n, self.results[n]) for n in range(number - self.lag + 1))
         return {n: result for n, result in known if isinstance(result, Outcome)}
 
-    def bar(self, number: int) -> PruningThreshold | None:
-        """Give what this trial must be extrapolated_rmse for: the best of those it may know."""
-        known = [outcome.rmse for outcome in self.before(number).values()]
+    def pruning_threshold(self, number: int) -> PruningThreshold | None:
+        """Return the best RMSE that this trial depends on; None where there is none, or no rule."""
+        known = [outcome.rmse for outcome in self.known_to(number).values()]
         if self.space.pruning is None or not known:
             return None
         return PruningThreshold(min(known), self.space.pruning)
 
-    def refuse_failures(self, max_evals: int) -> None:
-        """Stop a search of which too much fails."""
+    def check_failures(self, max_evals: int) -> None:
+        """Refuse to go on where too many trials have failed.
+
+        Raises:
+            TripError: more than MAX_FAILED of them, and than MAX_FAILED_SHARE of max_evals.
+        """
         failures = [result for result in self.results.values() if isinstance(result, Failure)]
         most = max(MAX_FAILED, int(MAX_FAILED_SHARE * max_evals))
         if len(failures) > most:
@@ -206,30 +206,37 @@ class Sampler:
         self.values: dict[int, dict[str, list[float]]] = {}  # trial -> hyperopt's own values
 
     def ask(self, number: int, outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
-        """Suggest the point of a trial from the outcomes it may know."""
+        """Suggest the point of a trial.
+
+        Args:
+            number: of the trial.
+            outcomes: of earlier trials, by number, whose points were asked for here.
+        Returns:
+            Parameter -> value, as xgboost takes them; empty where nothing is searched.
+        """
         if self.domain is None:
             return {}
         if number < len(self.space.first):
             self.values[number] = {name: [v] for name, v in self.space.first[number].items()}
         else:
             self.values[number] = self._suggest(number, outcomes)
-        found = {name: values[0] for name, values in self.values[number].items()}
+        sampled = {name: values[0] for name, values in self.values[number].items()}
         # hyperopt samples floats, whole ones where xgboost wants a whole number
         return {
-            name: int(found[name]) if wanted.is_whole else float(found[name])
-            for name, wanted in self.space.ranges.items()
+            name: int(sampled[name]) if allowed.is_whole else float(sampled[name])
+            for name, allowed in self.space.ranges.items()
         }
 
     def _suggest(self, number: int, outcomes: Mapping[int, Outcome]) -> dict[str, list[float]]:
         trials = Trials()
-        for told, outcome in outcomes.items():
-            trials.insert_trial_doc(self._document(trials, told, self._loss(outcome)))
+        for earlier, outcome in outcomes.items():
+            trials.insert_trial_doc(self._document(trials, earlier, self._loss(outcome)))
         trials.refresh()
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         return dict(tpe.suggest([number], self.domain, trials, seed)[0]["misc"]["vals"])
 
     def _loss(self, outcome: Outcome) -> float:
-        # a pruned trial's best is that of a few rounds: told so, TPE would look for a quick start
+        # a pruned trial's best is that of a few rounds, by which TPE would look for a quick start
         if outcome.pruned and self.space.pruning is not None:
             return extrapolated_rmse(outcome.curve, self.space.pruning.n_doublings)
         return outcome.rmse
@@ -249,12 +256,12 @@ class Sampler:
 
 
 def _expressions(space: SearchSpace) -> dict[str, Any]:
-    return {name: _expression(name, wanted) for name, wanted in space.ranges.items()}
+    return {name: _expression(name, allowed) for name, allowed in space.ranges.items()}
 
 
-def _expression(name: str, wanted: Range) -> Any:
-    """Say a range in hyperopt's words: on a logarithmic scale the bounds are exponents."""
-    low, high = np.log(wanted[:2]) if wanted.is_log else wanted[:2]
-    if wanted.is_whole:
-        return (hp.qloguniform if wanted.is_log else hp.quniform)(name, low, high, 1)
-    return (hp.loguniform if wanted.is_log else hp.uniform)(name, low, high)
+def _expression(name: str, allowed: Range) -> Any:
+    """Convert a range to hyperopt's expression: on a logarithmic scale the bounds are exponents."""
+    low, high = np.log(allowed[:2]) if allowed.is_log else allowed[:2]
+    if allowed.is_whole:
+        return (hp.qloguniform if allowed.is_log else hp.quniform)(name, low, high, 1)
+    return (hp.loguniform if allowed.is_log else hp.uniform)(name, low, high)

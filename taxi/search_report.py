@@ -1,4 +1,4 @@
-"""What a search looks like: its table, its history, which parameters mattered."""
+"""The report of a search: its table, its history, the importance of its parameters."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,20 +19,20 @@ WORST_QUANTILE = 0.9  # trials beyond share one colour: a few bad ones would hid
 
 
 def state_of(trial: Trial) -> str:
-    """Say how a trial ended: finished, pruned or failed."""
+    """Return how a trial ended: finished, pruned or failed."""
     if trial.outcome is None:
         return "failed"
     return "pruned" if trial.outcome.pruned else "finished"
 
 
-def table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Lay trials out as rows: how each ended, its RMSE in minutes, its rounds, its point."""
+def trials_table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return a row for each trial: how it ended, its RMSE in minutes, its rounds, its point."""
     names = list(trials[0].point)
     return [
         {
             "trial": trial.number,
             "state": state_of(trial),
-            **_numbers(trial),
+            **_outcome_columns(trial),
             **{name: trial.point[name] for name in names},
             "failure": trial.result.reason if isinstance(trial.result, Failure) else "",
         }
@@ -40,7 +40,7 @@ def table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     ]
 
 
-def _numbers(trial: Trial) -> dict[str, Any]:
+def _outcome_columns(trial: Trial) -> dict[str, Any]:
     outcome = trial.outcome
     if outcome is None:
         return dict.fromkeys(("rmse", "best_round", "n_rounds", "train_seconds"), "")
@@ -93,7 +93,7 @@ def draw_parallel(trials: Sequence[Trial]) -> Figure:
 
 
 def _axis(axis: Axes, x: int, name: str, trials: Sequence[Trial]) -> np.ndarray:
-    """Draw one parameter's axis; gives the height of each trial on it, 0..1."""
+    """Draw one parameter's axis; return the height of each trial on it, float64 [t] in 0..1."""
     values = np.array([trial.point[name] for trial in trials], float)
     low, high = values.min(), values.max()
     axis.axvline(x, c="black", lw=0.8)
@@ -108,12 +108,15 @@ def _shades(axis: Axes, low: float, high: float) -> Any:
     return axis.scatter([], [], c=[], cmap="viridis", vmin=low, vmax=max(high, low + 1e-9))
 
 
-def importance(trials: Sequence[Trial], seed: int) -> dict[str, float]:
-    """Estimate what each parameter did to RMSE; empty where the trials are too few to tell.
+def parameter_importance(trials: Sequence[Trial], seed: int) -> dict[str, float]:
+    """Estimate how much of the RMSE each parameter explains.
 
+    Args:
+        trials: those that failed are left out.
+        seed: of the forest and the shuffles.
     Returns:
         Parameter -> share of a forest's explained variance lost when its values are shuffled, most
-        important first.
+        important first; empty where fewer than MIN_TRIALS have an RMSE, or nothing was searched.
     Source: Breiman, Random Forests, 2001 (permutation importance).
     """
     shown = [trial for trial in trials if trial.outcome]
@@ -125,16 +128,20 @@ def importance(trials: Sequence[Trial], seed: int) -> dict[str, float]:
     rmse = np.argsort(np.argsort([trial.outcome.rmse for trial in shown if trial.outcome]))
     forest = RandomForestRegressor(N_TREES, min_samples_leaf=2, random_state=seed, n_jobs=1)
     forest.fit(points, rmse)
-    found = permutation_importance(forest, points, rmse, n_repeats=N_SHUFFLES, random_state=seed)
-    pairs = zip(names, found.importances_mean, strict=True)
+    lost = permutation_importance(forest, points, rmse, n_repeats=N_SHUFFLES, random_state=seed)
+    pairs = zip(names, lost.importances_mean, strict=True)
     return {name: float(share) for name, share in sorted(pairs, key=lambda pair: -pair[1])}
 
 
-def draw_parameter_importance(found: Mapping[str, float]) -> Figure:
-    """Draw how much each parameter mattered, most important on top."""
-    figure = Figure(figsize=(8, 0.4 * len(found) + 1), layout="constrained")
+def draw_parameter_importance(importance: Mapping[str, float]) -> Figure:
+    """Draw the share that each parameter explains, most important on top.
+
+    Args:
+        importance: of `parameter_importance`.
+    """
+    figure = Figure(figsize=(8, 0.4 * len(importance) + 1), layout="constrained")
     axis = figure.subplots()
-    names = list(found)[::-1]
-    axis.barh(names, [found[name] for name in names])
+    names = list(importance)[::-1]
+    axis.barh(names, [importance[name] for name in names])
     axis.set(xlabel="explained variance lost by shuffling", title="which parameters mattered")
     return figure

@@ -166,7 +166,7 @@ def _build_city(seed: int, taxi: str) -> City:
 
 
 def _pair_share(straight: np.ndarray, from_hub: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Say how often each pair is ridden: busy zones first, near ones more than far ones."""
+    """Draw each pair's share of the trips, [z, z]: busy zones first, near ones before far ones."""
     rank = np.argsort(np.argsort(from_hub / HUB_MILES + rng.normal(0.0, 1.0, N_ZONES)))
     pickups, dropoffs = ((rank + a) ** b for a, b in (PICKUP_RANKS, DROPOFF_RANKS))
     near, far = (np.exp(-straight / miles) for miles in DECAY_MILES)
@@ -207,7 +207,7 @@ def _drive(city: City, pickup_at: np.ndarray, rng: np.random.Generator) -> Rides
 
 
 def _hour_speed(pickup_at: np.ndarray) -> np.ndarray:
-    """Look up the speed at a time, relative to an ordinary hour; weekends know no rush."""
+    """Speed at a time relative to an ordinary hour, [n]; weekends have no rush hour."""
     workday = np.array(AM_SPEED + PM_SPEED)
     week = np.concatenate([np.tile(workday, 5), np.tile(1.06 * (0.4 + 0.6 * workday), 2)])
     hours = (pickup_at / 3600.0 + 72.0) % 168.0  # since Monday 0:00

@@ -1,4 +1,4 @@
-"""Search spaces: what a search may try, and what all of its trials have in common."""
+"""Search spaces: the ranges of the parameters, and what all trials of a search share."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -6,6 +6,21 @@ from math import exp
 from typing import Any, NamedTuple
 
 from . import TripError
+
+# Trial n is asked for, and pruned, by the outcomes of the trials up to n - LAG, all of them
+# finished. So it depends on no race: up to LAG trials at once give the same search as one at a
+# time, to the last bit, and so does a search that was killed and goes on.
+LAG = 8
+
+
+def lag_of(parallelism: int) -> int:
+    """Return how many trials back a suggestion looks, so that so many can run at once.
+
+    Args:
+        parallelism: trials at once, 0 for one on each core. More than LAG is the only case in which
+            the search depends on it.
+    """
+    return max(parallelism, LAG)
 
 
 class Range(NamedTuple):
@@ -18,12 +33,12 @@ class Range(NamedTuple):
 
 
 class Pruning(NamedTuple):
-    """Give a trial up that is not extrapolated_rmse for what the best of the earlier ones came to.
+    """When a trial is pruned: its curve, extrapolated, stays above the best RMSE of earlier ones.
 
     Trials are not compared at the same round: those with small steps or few leaves start behind.
     """
 
-    warmup_rounds: int = 30  # before them a curve does not show where it is extrapolated_rmse
+    warmup_rounds: int = 30  # before them a curve cannot be extrapolated
     n_doublings: int = 3  # of the rounds made that a trial may still go on for
 
 
@@ -42,7 +57,7 @@ class SearchSpace:
     n_boosters: int = 1  # of the refit, one for each of the best points; predictions are averaged
 
     def describe(self) -> dict[str, Any]:
-        """Say what decides the course of a search in this space, as plain JSON values."""
+        """Return what decides the course of a search in this space, as plain JSON values."""
         return {
             name: value
             for name, value in asdict(self).items()
@@ -112,8 +127,8 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
 }
 
 
-def select(name: str) -> SearchSpace:
-    """Look a search space up.
+def select_space(name: str) -> SearchSpace:
+    """Return a search space by its name.
 
     Raises:
         TripError: there is none of that name.

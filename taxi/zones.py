@@ -1,4 +1,4 @@
-"""What the train months tell about zones and pairs of zones: counts, typical distances, a map.
+"""Statistics of zones and pairs of zones on the train months: counts, distances, a map.
 
 Nothing here looks at the target, so no row's duration can reach its own features.
 """
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from .schema import N_ZONES, Trips
+from .schema import N_ZONES, Trips, clean_miles, known_zone
 
 UNKNOWN_ZONES = (264, 265)  # «unknown» and «outside New York»: no place on a map
-MAX_MILES = 60.0  # a longer metered distance is a fault of the meter
 N_FOLDS = 5  # a train row's pair is described by the rows of the other folds
 
 
@@ -29,21 +28,9 @@ class ZoneTables:
     position: np.ndarray  # float64 [N_ZONES, 2], miles on the learned map; NaN off the map
 
 
-def clean_miles(trips: Trips) -> np.ndarray:
-    """Give the distances in miles, float64 [n], NaN where the meter cannot be believed."""
-    miles = trips.distance_miles
-    with np.errstate(invalid="ignore"):
-        return np.where((miles > 0) & (miles <= MAX_MILES), miles, np.nan)
-
-
 def pair_code(trips: Trips) -> np.ndarray:
-    """Number the ordered pair of zones of each trip, int64 [n]."""
+    """Encode the ordered pair of zones of each trip as pickup * 1000 + dropoff, int64 [n]."""
     return known_zone(trips.pickup_zone).astype(np.int64) * 1000 + known_zone(trips.dropoff_zone)
-
-
-def known_zone(zone: np.ndarray) -> np.ndarray:
-    """Map ids that the TLC does not have to 0, the zone nothing is known of."""
-    return np.where((zone > 0) & (zone < N_ZONES), zone, 0)
 
 
 def fit_zone_tables(trips: Trips) -> ZoneTables:
@@ -69,22 +56,28 @@ def fit_zone_tables(trips: Trips) -> ZoneTables:
 
 
 def medians(groups: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
-    """Median of the values of each group, float64 [n_groups]; NaN where a group has none."""
+    """Compute the median of each group's values, float64 [n_groups].
+
+    Args:
+        groups: [n] 0..n_groups - 1.
+        values: [n], NaN ones do not count.
+        n_groups: a group without values has the median NaN.
+    """
     there = ~np.isnan(values)
     groups, values = groups[there], values[there]
     values = values[np.lexsort((values, groups))]
     counts = np.bincount(groups, minlength=n_groups)
     starts = np.cumsum(counts) - counts
-    found = np.flatnonzero(counts)
-    low = starts[found] + (counts[found] - 1) // 2
-    high = starts[found] + counts[found] // 2
+    filled = np.flatnonzero(counts)
+    low = starts[filled] + (counts[filled] - 1) // 2
+    high = starts[filled] + counts[filled] // 2
     result = np.full(n_groups, np.nan)
-    result[found] = (values[low] + values[high]) / 2
+    result[filled] = (values[low] + values[high]) / 2
     return result
 
 
 def pair_miles_out_of_fold(trips: Trips) -> np.ndarray:
-    """Median clean distance of each train row's pair over the rows of the other folds, [n].
+    """Compute each train row's median distance of its pair over the rows of other folds, [n].
 
     A row's own distance would otherwise be its pair's typical one wherever the pair is rare, and
     the model would trust that column more than it may on new trips.
@@ -142,15 +135,15 @@ def _minimise_stress(
         return float(weight @ error**2), slope.ravel()
 
     first = _spectral_start(start, end, miles, n_zones)
-    found = minimize(stress, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500})
-    points: np.ndarray = found.x.reshape(-1, 2)
+    optimum = minimize(stress, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    points: np.ndarray = optimum.x.reshape(-1, 2)
     return points - points.mean(axis=0)
 
 
 def _spectral_start(
     start: np.ndarray, end: np.ndarray, miles: np.ndarray, n_zones: int
 ) -> np.ndarray:
-    """Classical scaling of the shortest ways through the pairs: near enough to start from."""
+    """Place the zones by classical scaling of the shortest ways through the pairs, [z, 2]."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import shortest_path
 

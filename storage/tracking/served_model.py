@@ -20,13 +20,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.model import PythonModel
 
 MANIFEST = "manifest.json"  # file -> sha256 of every other file in the folder
 CODE = "code"
 PROFILE = "profile.json"  # what the months it was trained on look like
 
 
-class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class ServedModel(PythonModel):
     """Raw trips in, minutes out."""
 
     def load_context(self, context: Any) -> None:
@@ -36,13 +37,20 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         # every other file's hash is in it
         self.sha256 = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
         self.profile = files.get(PROFILE, b"")
-        self.model = _import(files).TripModel.from_files(files)
+        package = import_package(files)
+        self.request_error = package.TripError  # of this very copy of the package
+        self.model = package.TripModel.from_files(files)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> np.ndarray:
-        """Answer the minutes of each row, or refuse the request naming column and row."""
+        """Predict the minutes of each row, float64 [n].
+
+        Raises:
+            MlflowException: a column is missing or a row cannot be judged, which is the caller's
+                mistake; says which. Whatever else goes wrong is the server's and keeps its type.
+        """
         try:
             return np.asarray(self.model.predict_frame(model_input))
-        except ValueError as error:
+        except self.request_error as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
@@ -67,7 +75,7 @@ def read_verified(folder: Path) -> dict[str, bytes]:
     return files
 
 
-class _Code(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Imports one package from texts in memory."""
 
     def __init__(self, sources: dict[str, bytes]) -> None:
@@ -88,13 +96,14 @@ class _Code(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return compile(self.sources[fullname], f"{fullname}.py", "exec", dont_inherit=True)
 
 
-def _import(files: dict[str, bytes]) -> Any:
+def import_package(files: dict[str, bytes]) -> Any:
+    """Import the module `model` of the package that lies among a model's files."""
     code = {name: files[name] for name in sorted(files) if name.startswith(f"{CODE}/")}
     package = f"served_{hashlib.sha256(b''.join(code.values())).hexdigest()[:16]}"
     if package not in sys.modules:
         names = {name: f"{package}.{Path(name).stem}" for name in code}
         sources = {names[name].removesuffix(".__init__"): code[name] for name in code}
-        sys.meta_path.append(_Code(sources))
+        sys.meta_path.append(_Finder(sources))
     return importlib.import_module(f"{package}.model")
 
 

@@ -33,7 +33,9 @@ def compact() -> Matrices:
 EAGER = {"objective": "reg:squarederror", "learning_rate": 0.5, "nthread": 1, "seed": 1}
 
 
-def test_training_stops_when_it_no_longer_helps_and_tells_the_best_round(compact: Matrices) -> None:
+def test_training_stops_when_it_no_longer_helps_and_returns_the_best_round(
+    compact: Matrices,
+) -> None:
     found = train_booster(compact, TrainingJob(EAGER, rounds=500, patience=7, keep=True))
     assert len(found.curve) == found.best_round + 1 + 7 < 500
     assert found.best_round == np.argmin(found.curve)
@@ -83,7 +85,7 @@ def test_the_key_of_rows_changes_with_any_value_in_them_and_with_nothing_else(
         assert rows._replace(**{name: other}).key != rows.key
 
 
-def test_a_curve_heads_on_as_its_gains_shrink() -> None:
+def test_a_curve_is_extrapolated_as_its_gains_shrink() -> None:
     # gains of 4 and 2 over the last two doublings: 1 and 0.5 are to come
     assert extrapolated_rmse([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=1) == 2.0 - 1.0
     assert extrapolated_rmse([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=2) == 2.0 - 1.0 - 0.5
@@ -94,39 +96,43 @@ def test_a_curve_whose_gains_grow_is_not_expected_to_grow_on() -> None:
     assert extrapolated_rmse([8.0, 9.0, 9.0, 7.0, 7.0], n_doublings=1) == 7.0 - 1.0
 
 
-def test_what_counts_for_the_heading_is_the_best_so_far() -> None:
+def test_what_is_extrapolated_is_the_best_so_far() -> None:
     assert extrapolated_rmse([8.0, 8.0, 4.0, 2.0, 5.0], 2) == extrapolated_rmse(
         [8.0, 8.0, 4.0, 2.0, 2.0], 2
     )
 
 
-def test_a_trial_is_given_up_in_the_first_round_whose_heading_misses_the_bar(
+def test_a_trial_is_pruned_in_the_first_round_whose_extrapolated_rmse_misses_the_threshold(
     compact: Matrices,
 ) -> None:
     job = TrainingJob(EAGER | {"learning_rate": 0.1}, rounds=40, patience=40)
     free = train_booster(compact, job)
     rule = Pruning(warmup_rounds=8, n_doublings=1)
-    headings = [extrapolated_rmse(free.curve[:made], 1) for made in range(1, len(free.curve) + 1)]
-    low = min(headings[7:])
+    extrapolated = [
+        extrapolated_rmse(free.curve[:made], 1) for made in range(1, len(free.curve) + 1)
+    ]
+    low = min(extrapolated[7:])
     assert not train_booster(
-        compact, job._replace(bar=PruningThreshold(max(headings), rule))
+        compact, job._replace(pruning_threshold=PruningThreshold(max(extrapolated), rule))
     ).pruned
-    bar = PruningThreshold((low + max(headings[7:])) / 2, rule)
-    made = next(n for n in range(8, len(headings) + 1) if headings[n - 1] > bar.rmse)
-    found = train_booster(compact, job._replace(bar=bar))
+    threshold = PruningThreshold((low + max(extrapolated[7:])) / 2, rule)
+    made = next(n for n in range(8, len(extrapolated) + 1) if extrapolated[n - 1] > threshold.rmse)
+    found = train_booster(compact, job._replace(pruning_threshold=threshold))
     assert found.pruned
     assert found.curve == free.curve[:made]
     assert found.rmse == min(free.curve[:made])
 
 
-def test_a_trial_is_not_given_up_before_the_warm_up_is_over(compact: Matrices) -> None:
+def test_a_trial_is_not_pruned_before_the_warm_up_is_over(compact: Matrices) -> None:
     hopeless = PruningThreshold(0.0, Pruning(warmup_rounds=8))
-    found = train_booster(compact, TrainingJob(EAGER, rounds=40, patience=40, bar=hopeless))
+    found = train_booster(
+        compact, TrainingJob(EAGER, rounds=40, patience=40, pruning_threshold=hopeless)
+    )
     assert found.pruned
     assert len(found.curve) == 8
 
 
-def test_training_ends_after_the_round_in_which_it_is_told_to_stop(compact: Matrices) -> None:
+def test_training_ends_after_the_round_in_which_it_is_stopped(compact: Matrices) -> None:
     stop = Event()
     stop.set()
     found = train_booster(compact, TrainingJob(EAGER, rounds=500, patience=500), stop)

@@ -57,7 +57,7 @@ def make_facts(**changed: object) -> Facts:
 )
 @pytest.mark.parametrize("short", [True, False])
 def test_a_card_tells(told: str, short: bool) -> None:
-    assert told in card.write(make_facts(), short=short)
+    assert told in card.write_card(make_facts(), short=short)
 
 
 @pytest.mark.parametrize(
@@ -69,25 +69,27 @@ def test_a_card_tells(told: str, short: bool) -> None:
     ],
 )
 def test_only_the_page_tells_of_every_file_and_every_hour(told: str) -> None:
-    assert told in card.write(make_facts(), short=False)
-    assert told not in card.write(make_facts(), short=True)
+    assert told in card.write_card(make_facts(), short=False)
+    assert told not in card.write_card(make_facts(), short=True)
 
 
 def test_a_failed_check_stands_out_and_so_do_simulated_months_and_uncommitted_code() -> None:
     failed = Check("test R2", "0.1", "at least 0.5", False)
-    text = card.write(make_facts(checks=[failed], is_simulated=True, is_dirty=True), short=True)
+    text = card.write_card(
+        make_facts(checks=[failed], is_simulated=True, is_dirty=True), short=True
+    )
     assert "| test R2 | 0.1 | at least 0.5 | **no** |" in text
     assert "simulated trips: it knows nothing of New York" in text
     assert "with uncommitted changes" in text
 
 
 def test_a_column_per_pair_of_zones_is_counted_and_not_listed() -> None:
-    text = card.write(make_facts(features=[f"PU_DO={n}" for n in range(9_000)]), short=True)
+    text = card.write_card(make_facts(features=[f"PU_DO={n}" for n in range(9_000)]), short=True)
     assert "9,000 columns: " in text
     assert "and 8,940 more" in text
     assert len(text) < 5000
 
 
 def test_a_bar_in_a_name_breaks_no_table() -> None:
-    text = card.write(make_facts(groups=[Group("a|b", "c", 1, 1.0, 1.0, 0.0)]), short=True)
+    text = card.write_card(make_facts(groups=[Group("a|b", "c", 1, 1.0, 1.0, 0.0)]), short=True)
     assert "| a\\|b | c |" in text

@@ -25,7 +25,7 @@ def make_reference() -> Reference:
     return drift.make_reference(train, valid, simulated_trips("2021-02").trip_minutes, rmse=5.0)
 
 
-def measured(trips: Trips, rmse: float | None = None) -> dict[tuple[str, str], drift.Measure]:
+def measured(trips: Trips, rmse: float | None = None) -> dict[tuple[str, str], drift.DriftMeasure]:
     predictions = drift.count_predictions(trips.trip_minutes)
     found = drift.measure_drift(
         make_reference(),

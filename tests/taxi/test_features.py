@@ -253,7 +253,7 @@ def test_an_unknown_feature_set_is_answered_with_the_known_ones() -> None:
 @pytest.mark.parametrize("name", FEATURE_SETS)
 def test_an_encoder_restored_from_json_encodes_the_same_to_the_bit(name: str) -> None:
     encoder = ENCODERS[name]
-    restored = features.restore(json.loads(json.dumps(encoder.state())))
+    restored = features.restore_encoder(json.loads(json.dumps(encoder.state())))
     assert restored.names == encoder.names
     assert to_bytes(restored.transform_train(TRAIN)) == to_bytes(encoder.transform_train(TRAIN))
     for trips in (VALID, ODD, simulated_trips("2021-02")):

@@ -2,7 +2,7 @@ import pytest
 
 from taxi import gate
 from taxi.bootstrap import Interval
-from taxi.gate import GateThresholds, Overrides, Provenance
+from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 
 THRESHOLDS = GateThresholds(max_rmse=7.0, min_r2=0.5, min_improvement=0.01)
 REAL, SIMULATED = (
@@ -13,10 +13,33 @@ TEST = frozenset({"2021-03"})
 NOTHING = Overrides()
 
 
-def origin(
-    candidate: Provenance, champion: Provenance, allowed: Overrides = NOTHING
-) -> gate.GateDecision:
-    return gate.decide_promotion(gate.check_provenance(candidate, champion, TEST, allowed))
+BETTER = Interval(0.05, 0.02, 0.08)
+
+
+def judge(
+    scores: dict[str, float] | None = None,
+    *,
+    candidate: Provenance = REAL,
+    champion: Champion | None = None,
+    overrides: Overrides = NOTHING,
+    rolled_back: Check | None = None,
+) -> GateDecision:
+    """Judge a candidate that reaches the thresholds; state only what matters."""
+    return gate.judge(
+        scores or {"rmse": 5.0, "r2": 0.8},
+        THRESHOLDS,
+        champion=champion,
+        provenance=candidate,
+        test_months=TEST,
+        overrides=overrides,
+        rolled_back=rolled_back,
+    )
+
+
+def against(
+    candidate: Provenance, champion: Provenance, overrides: Overrides = NOTHING
+) -> GateDecision:
+    return judge(candidate=candidate, champion=Champion(BETTER, champion), overrides=overrides)
 
 
 @pytest.mark.parametrize(
@@ -29,15 +52,15 @@ def origin(
     ],
 )
 def test_a_candidate_must_reach_the_thresholds(rmse: float, r2: float, failed: list[str]) -> None:
-    decision = gate.decide_promotion(gate.check_scores({"rmse": rmse, "r2": r2}, THRESHOLDS))
+    decision = judge({"rmse": rmse, "r2": r2})
     assert decision.promoted == (not failed)
     assert [check.sentence() for check in decision.checks if not check.passed] == failed
 
 
 @pytest.mark.parametrize(
-    ("found", "promoted"),
+    ("improvement", "promoted"),
     [
-        (Interval(0.05, 0.02, 0.08), True),
+        (BETTER, True),
         (Interval(0.05, 0.0, 0.1), False),  # it may be luck
         (Interval(0.005, 0.004, 0.006), False),  # sure, but too little
         (Interval(-0.05, -0.08, -0.02), False),
@@ -45,10 +68,13 @@ def test_a_candidate_must_reach_the_thresholds(rmse: float, r2: float, failed: l
     ],
 )
 def test_it_must_beat_the_champion_by_enough_and_not_by_luck(
-    found: Interval, promoted: bool
+    improvement: Interval, promoted: bool
 ) -> None:
-    checks = gate.check_improvement(found, THRESHOLDS.min_improvement)
-    assert gate.decide_promotion(checks).promoted == promoted
+    decision = judge(champion=Champion(improvement, REAL))
+    assert decision.promoted == promoted
+    asked = ["RMSE below the champion's", "its 95% bootstrap interval"]
+    failed = [check.check for check in decision.checks if not check.passed]
+    assert set(failed) <= set(asked) and bool(failed) != promoted
 
 
 @pytest.mark.parametrize(
@@ -66,31 +92,61 @@ def test_it_must_beat_the_champion_by_enough_and_not_by_luck(
 def test_a_better_founded_champion_is_not_lost(
     candidate: Provenance, champion: Provenance, promoted: bool
 ) -> None:
-    assert origin(candidate, champion).promoted == promoted
+    assert against(candidate, champion).promoted == promoted
 
 
 def test_what_is_allowed_must_be_said_one_by_one() -> None:
     both = SIMULATED._replace(is_dirty=True)
-    assert not origin(both, REAL, Overrides(simulated=True)).promoted
-    assert not origin(both, REAL, Overrides(dirty=True)).promoted
-    assert origin(both, REAL, Overrides(simulated=True, dirty=True)).promoted
+    assert not against(both, REAL, Overrides(simulated=True)).promoted
+    assert not against(both, REAL, Overrides(dirty=True)).promoted
+    assert against(both, REAL, Overrides(simulated=True, dirty=True)).promoted
 
 
 def test_a_refusal_says_what_would_allow_it() -> None:
-    (reason,) = origin(SIMULATED, REAL).reasons
+    (reason,) = against(SIMULATED, REAL).reasons
     assert reason == "months is simulated, wanted real as the champion's, or allow_simulated=true"
 
 
 def test_a_champion_that_has_seen_the_test_months_is_no_measure() -> None:
     seen = REAL._replace(train_months=frozenset({"2021-02", "2021-03"}))
-    (reason,) = origin(REAL, seen).reasons
+    (reason,) = against(REAL, seen).reasons
     assert "2021-03" in reason
     assert "pass later test_months" in reason
     # months of the same name, but of another city
-    assert origin(REAL, seen._replace(is_simulated=True)).promoted
+    assert against(REAL, seen._replace(is_simulated=True)).promoted
 
 
 def test_one_failed_check_refuses_and_only_failed_ones_are_reasons() -> None:
-    checks = gate.check_scores({"rmse": 5.0, "r2": 0.1}, THRESHOLDS)
-    assert gate.decide_promotion(checks).reasons == ["test R2 is 0.100, wanted at least 0.5"]
-    assert len(gate.decide_promotion(checks[:1]).reasons) == 1
+    decision = judge({"rmse": 5.0, "r2": 0.1})
+    assert not decision.promoted
+    assert decision.reasons == ["test R2 is 0.100, wanted at least 0.5"]
+
+
+def test_a_promotion_names_every_check_it_passed() -> None:
+    decision = judge(champion=Champion(BETTER, REAL), rolled_back=Check("rollback", "", "", True))
+    assert decision.promoted
+    assert [check.check for check in decision.checks] == [
+        "test RMSE",
+        "test R2",
+        "RMSE below the champion's",
+        "its 95% bootstrap interval",
+        "months",
+        "code",
+        "test months the champion was trained on",
+        "rollback",
+    ]
+    assert decision.reasons == [check.sentence() for check in decision.checks]
+
+
+def test_without_a_champion_only_the_scores_and_a_rollback_are_asked_about() -> None:
+    both = SIMULATED._replace(is_dirty=True)
+    decision = judge(candidate=both)
+    assert decision.promoted
+    assert [check.check for check in decision.checks] == ["test RMSE", "test R2"]
+
+
+def test_a_model_that_was_rolled_back_is_refused_however_good_it_is() -> None:
+    rolled_back = Check("rollback of version 3", "2021-04-01", "none", False)
+    decision = judge(champion=Champion(BETTER, REAL), rolled_back=rolled_back)
+    assert not decision.promoted
+    assert decision.reasons == ["rollback of version 3 is 2021-04-01, wanted none"]

@@ -1,17 +1,19 @@
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
+import xgboost as xgb
 from sklearn.linear_model import LinearRegression
 
 from taxi import TripError, features
 from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
 from taxi.features import FEATURE_SETS
-from taxi.model import TripModel, input_columns, read_frame, write_frame
+from taxi.model import ROWS_PER_TASK, TripModel, input_columns, read_frame, write_frame
 from taxi.schema import PREFIXES, Trips
 from tests.conftest import make_trips, simulated_trips
 
@@ -298,10 +300,55 @@ def test_several_boosters_answer_their_mean(trips: Trips) -> None:
     assert several.predict(trips) == pytest.approx(np.mean(alone, axis=0))
 
 
-def test_few_rows_and_many_are_answered_the_same() -> None:
-    model, many = make_model(), simulated_trips("2021-02")
-    rows = np.arange(0, len(many), 250)
-    assert np.array_equal(model.predict(many)[rows], model.predict(many.take(rows)))
+@pytest.mark.parametrize("name", MODELS)
+def test_the_number_of_rows_in_a_call_changes_no_digit(name: str) -> None:
+    model, many = MODELS[name](), simulated_trips("2021-02")
+    whole = model.predict(many)
+    assert len(many) > 4 * ROWS_PER_TASK
+    for n in (1, 7, ROWS_PER_TASK - 1, ROWS_PER_TASK, ROWS_PER_TASK + 1, 2 * ROWS_PER_TASK + 7):
+        assert model.predict(many.take(np.arange(n))).tobytes() == whole[:n].tobytes()
+
+
+@pytest.mark.parametrize("name", ["one booster", "eleven boosters", "booster of pairs"])
+def test_many_rows_are_answered_as_by_the_bare_boosters_at_once(name: str) -> None:
+    model, many = MODELS[name](), simulated_trips("2021-02")
+    matrix = model.encoder.transform(many)
+    files = {name: data for name, data in model.to_files().items() if name.endswith(".ubj")}
+    bare = [
+        xgb.Booster(model_file=bytearray(files[name])).inplace_predict(matrix)
+        for name in sorted(files)
+    ]
+    assert model.predict(many).tobytes() == np.mean(bare, axis=0, dtype=np.float64).tobytes()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_threads_that_ask_at_once_get_the_answers_of_one(name: str) -> None:
+    model, many = TripModel.from_files(MODELS[name]().to_files()), simulated_trips("2021-02")
+    # few rows beside many: the two ways through a booster
+    asked = [many.take(np.arange(n)) for n in (1, 3, 2 * ROWS_PER_TASK, 5)] * 16
+    with ThreadPoolExecutor(8) as executor:  # the very first answers are asked for at once too
+        answers = list(executor.map(model.predict, asked))
+    wanted = MODELS[name]().predict(many)
+    for trips, minutes in zip(asked, answers, strict=True):
+        assert minutes.tobytes() == wanted[: len(trips)].tobytes()
+
+
+def test_a_booster_just_trained_is_served_as_it_is_after_loading(trips: Trips) -> None:
+    train = simulated_trips("2021-01")
+    encoder = features.fit_encoder("full", train)
+    matrices = build_matrices(make_rows(encoder, train, simulated_trips("2021-02")))
+    job = TrainingJob(PARAMETERS | {"nthread": 2}, rounds=5, patience=5, keep=True)
+    booster = train_booster(matrices, job).booster
+    before = booster.save_raw("ubj"), booster.save_config()
+    fresh = TripModel("green", encoder, [booster])
+    fresh.predict(trips)
+    loaded = TripModel.from_files(fresh.to_files())
+    assert fresh.to_files() == loaded.to_files()
+    assert fresh.to_files()["booster-000.ubj"] == bytes(before[0])
+    configs = [model.estimators[0].save_config() for model in (fresh, loaded)]
+    assert configs[0] == configs[1]
+    assert json.loads(configs[0])["learner"]["generic_param"]["nthread"] == "1"
+    assert (booster.save_raw("ubj"), booster.save_config()) == before  # the caller's is left alone
 
 
 def test_what_a_model_holds_is_plain_json(model: TripModel) -> None:

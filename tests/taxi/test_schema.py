@@ -3,7 +3,17 @@ import pyarrow as pa
 import pytest
 
 from taxi import TripError
-from taxi.schema import PREFIXES, TRIPS, match_columns, raw_columns, to_trips
+from taxi.schema import (
+    INPUTS,
+    PREFIXES,
+    TRIPS,
+    input_names,
+    known_zone,
+    match_columns,
+    raw_columns,
+    taxi_of,
+    to_trips,
+)
 from tests.conftest import make_raw, make_trips, real_month
 
 TEXT = pa.schema([(column.name, pa.string()) for column in raw_columns("green")])
@@ -138,3 +148,34 @@ def test_taking_rows_keeps_the_order_asked_for(rows: np.ndarray, zones: list[int
     assert taken.pickup_zone.tolist() == taken.trip_minutes.tolist() == zones
     assert len(taken) == len(zones)
     assert len(trips) == 3
+
+
+# --- what a model reads
+
+
+@pytest.mark.parametrize("taxi", PREFIXES)
+def test_a_model_reads_what_is_known_at_pickup_and_only_that(taxi: str) -> None:
+    names = input_names(taxi)
+    assert list(names) == list(INPUTS)
+    assert "dropoff_at" not in names
+    roles = {column.name: column.role for column in raw_columns(taxi)}
+    assert [roles[name] for name in names.values()] == list(INPUTS)
+
+
+@pytest.mark.parametrize("taxi", PREFIXES)
+def test_the_taxi_is_read_from_the_pickup_column(taxi: str) -> None:
+    assert taxi_of([column.name for column in raw_columns(taxi)]) == taxi
+    assert taxi_of({input_names(taxi)["pickup_at"]}) == taxi
+
+
+def test_columns_of_no_taxi_or_of_several_name_none() -> None:
+    assert taxi_of([]) is None
+    assert taxi_of(["PULocationID", "lpep_dropoff_datetime"]) is None
+    assert taxi_of([input_names(taxi)["pickup_at"] for taxi in PREFIXES]) is None
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_zone_ids_the_tlc_does_not_have_become_0_and_the_type_stays(kind: type) -> None:
+    zones = known_zone(np.array([-7, 0, 1, 265, 266, 2**31 - 1], kind))
+    assert zones.tolist() == [0, 0, 1, 265, 0, 0]
+    assert zones.dtype == kind

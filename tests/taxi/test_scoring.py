@@ -12,7 +12,7 @@ MONTH = "2021-01"
 
 
 def prepare(batch: pa.RecordBatch) -> scoring.Prepared:
-    return scoring.prepare(batch, taxi="green", month=MONTH)
+    return scoring.prepare_batch(batch, taxi="green", month=MONTH)
 
 
 def test_a_row_without_a_time_or_a_zone_cannot_be_judged_and_any_other_can() -> None:
@@ -24,7 +24,7 @@ def test_a_row_without_a_time_or_a_zone_cannot_be_judged_and_any_other_can() -> 
         distance_miles=[1.0, 1.0, 1.0, None, 1.0],
     )
     assert prepare(batch).judgeable.tolist() == [False, False, False, True, True]
-    assert len(scoring.frame(prepare(batch), "green")) == 2
+    assert len(scoring.request_frame(prepare(batch), "green")) == 2
 
 
 def test_the_usual_rows_are_those_that_cleaning_keeps() -> None:
@@ -42,7 +42,9 @@ def test_a_trip_still_to_be_made_is_usual_and_does_not_count() -> None:
     assert prepared.eligible.all()
     assert prepared.minutes[0] == 12
     assert np.isnan(prepared.minutes[1])
-    rows = scoring.output(prepared, np.array([10.0, 11.0]), taxi="green", model="m").to_pydict()
+    rows = scoring.prediction_batch(
+        prepared, np.array([10.0, 11.0]), taxi="green", model="m"
+    ).to_pydict()
     assert rows["eligible"] == [True, False]
     assert rows["error"] == [-2.0, None]
 
@@ -52,7 +54,7 @@ def test_a_month_may_lack_what_is_not_known_before_the_trip(column: str) -> None
     batch = make_raw(n=2).drop_columns([column])
     prepared = prepare(batch)
     assert prepared.judgeable.all()
-    rows = scoring.output(prepared, np.array([1.0, 2.0]), taxi="green", model="m")
+    rows = scoring.prediction_batch(prepared, np.array([1.0, 2.0]), taxi="green", model="m")
     assert rows.column(column).null_count == 2
 
 
@@ -64,7 +66,7 @@ def test_a_month_that_lacks_a_zone_column_is_refused_by_name() -> None:
 def test_every_row_comes_out_in_its_place_judged_or_not() -> None:
     batch = make_raw(n=3, pickup_zone=[1, None, 3])
     predicted = np.array([7.0, np.nan, 9.0])
-    rows = scoring.output(prepare(batch), predicted, taxi="green", model="models:/taxi/2")
+    rows = scoring.prediction_batch(prepare(batch), predicted, taxi="green", model="models:/taxi/2")
     assert rows.column("PULocationID").to_pylist() == [1, None, 3]
     assert rows.column("prediction").to_pylist() == [7.0, None, 9.0]
     assert rows.column("error").to_pylist() == [-5.0, None, -3.0]
@@ -72,7 +74,9 @@ def test_every_row_comes_out_in_its_place_judged_or_not() -> None:
 
 
 def test_the_frame_has_one_type_per_column_so_that_no_value_needs_a_look() -> None:
-    kinds = scoring.frame(prepare(make_raw(distance_miles=[1.0, None, 2.0])), "green").dtypes
+    kinds = scoring.request_frame(
+        prepare(make_raw(distance_miles=[1.0, None, 2.0])), "green"
+    ).dtypes
     assert [kind.kind for kind in kinds] == ["M", "i", "i", "f"]
 
 

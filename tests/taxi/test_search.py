@@ -63,18 +63,18 @@ def run(
     max_evals: int = 36,
     seed: int = 42,
     n_parallel: int = 1,
-    recorded: Mapping[int, FinishedTrial] | None = None,
+    finished: Mapping[int, FinishedTrial] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> list[Trial]:
     """Search; every trial that ended, by number."""
     with ThreadPoolExecutor(n_parallel) as executor:
         found = search.search(
             space,
-            lambda point, bar: executor.submit(objective, point),
+            lambda point, threshold: executor.submit(objective, point),
             max_evals=max_evals,
             seed=seed,
             n_parallel=n_parallel,
-            recorded=recorded,
+            finished=finished,
             is_over=is_over,
         )
         return sorted((t for t in found if t.result), key=lambda trial: trial.number)
@@ -111,10 +111,10 @@ def marked(trial_number: int) -> Objective:
 def test_an_outcome_reaches_the_suggestions_from_lag_trials_later_on(changed: int) -> None:
     before = points(run(SEARCH_SPACES["seed"]))
     after = points(run(SEARCH_SPACES["seed"], marked(changed)))
-    # hyperopt draws at random until it has been told of 20 outcomes
-    first_told = max(changed, 20) + LAG
+    # hyperopt draws at random until it knows 20 outcomes
+    first_changed = max(changed, 20) + LAG
     assert after[: changed + LAG] == before[: changed + LAG]
-    assert after[first_told:] != before[first_told:]
+    assert after[first_changed:] != before[first_changed:]
 
 
 def test_the_search_learns() -> None:
@@ -155,14 +155,14 @@ def test_a_space_without_dimensions_makes_one_trial_whatever_is_asked_for() -> N
     assert points(run(SEARCH_SPACES["course_best"], max_evals=50, n_parallel=4)) == [{}]
 
 
-def test_every_trial_is_told_as_it_starts_and_as_it_ends() -> None:
-    told = list(
+def test_every_trial_is_yielded_as_it_starts_and_as_it_ends() -> None:
+    yielded = list(
         search.search(SEARCH_SPACES["seed"], done(valley), max_evals=7, seed=1, n_parallel=2)
     )
-    started = [trial.number for trial in told if trial.result is None]
+    started = [trial.number for trial in yielded if trial.result is None]
     assert started == list(range(7))
     for number in started:
-        first, second = (trial for trial in told if trial.number == number)
+        first, second = (trial for trial in yielded if trial.number == number)
         assert first.result is None
         assert second == first._replace(result=valley(first.point))
 
@@ -170,7 +170,7 @@ def test_every_trial_is_told_as_it_starts_and_as_it_ends() -> None:
 def done(objective: Objective) -> Callable[..., "Future[Outcome]"]:
     """Make the `submit` of an executor that has a point tried at once."""
 
-    def submit(point: dict[str, Any], bar: PruningThreshold | None) -> "Future[Outcome]":
+    def submit(point: dict[str, Any], threshold: PruningThreshold | None) -> "Future[Outcome]":
         future: Future[Outcome] = Future()
         try:
             future.set_result(objective(point))
@@ -239,20 +239,20 @@ def failing(*numbers: int) -> Objective:
     return objective
 
 
-def test_a_trial_that_fails_is_told_with_its_reason_and_the_search_goes_on() -> None:
+def test_a_trial_that_fails_is_yielded_with_its_reason_and_the_search_goes_on() -> None:
     trials = run(SEARCH_SPACES["seed"], failing(2, 30))
     assert [t.number for t in trials if isinstance(t.result, Failure)] == [2, 30]
     assert trials[2].result == Failure("ArithmeticError: no trees in 2")
     assert trials[2].outcome is None
     assert len(trials) == 36
-    assert search.best_of(trials).outcome == min(t.outcome for t in trials if t.outcome)
+    assert search.best_trial(trials).outcome == min(t.outcome for t in trials if t.outcome)
 
 
 def test_a_score_that_is_no_number_is_a_failure() -> None:
     trials = run(SEARCH_SPACES["seed"], lambda point: outcome(float("nan")), max_evals=2)
     assert [trial.result for trial in trials] == [Failure("valid RMSE is nan")] * 2
     with pytest.raises(TripError, match="None of 2 trials came to anything: valid RMSE is nan"):
-        search.best_of(trials)
+        search.best_trial(trials)
 
 
 @pytest.mark.parametrize(("max_evals", "n_bearable"), [(10, 3), (50, 10)])
@@ -260,13 +260,13 @@ def test_a_search_fails_when_too_many_of_its_trials_do(max_evals: int, n_bearabl
     space = SEARCH_SPACES["seed"]
     trials = run(space, failing(*range(n_bearable)), max_evals=max_evals)
     assert len(trials) == max_evals
-    told = f"{n_bearable + 1} trials failed, more than the {n_bearable} .*in {n_bearable}"
-    with pytest.raises(TripError, match=told):
+    message = f"{n_bearable + 1} trials failed, more than the {n_bearable} .*in {n_bearable}"
+    with pytest.raises(TripError, match=message):
         run(space, failing(*range(n_bearable + 1)), max_evals=max_evals)
 
 
 def test_an_executor_that_gives_its_tasks_up_ends_the_search() -> None:
-    def submit(point: dict[str, Any], bar: PruningThreshold | None) -> "Future[Outcome]":
+    def submit(point: dict[str, Any], threshold: PruningThreshold | None) -> "Future[Outcome]":
         future: Future[Outcome] = Future()
         future.cancel()
         future.set_running_or_notify_cancel()
@@ -279,7 +279,7 @@ def test_an_executor_that_gives_its_tasks_up_ends_the_search() -> None:
 # --- going on
 
 
-def recorded(trials: list[Trial]) -> dict[int, FinishedTrial]:
+def as_finished(trials: list[Trial]) -> dict[int, FinishedTrial]:
     """What an earlier process has written of these trials."""
     return {
         t.number: FinishedTrial({name: str(value) for name, value in t.point.items()}, t.outcome)
@@ -298,72 +298,72 @@ def test_a_search_that_goes_on_equals_one_that_was_never_stopped(name: str, kept
         tried.append(point)
         return valley(point)
 
-    earlier = recorded([trial for trial in whole if trial.number in kept])
-    again = run(SEARCH_SPACES[name], objective, recorded=earlier)
-    assert [trial._replace(is_recorded=False) for trial in again] == whole
-    assert [trial.number for trial in again if trial.is_recorded] == sorted(kept)
+    earlier = as_finished([trial for trial in whole if trial.number in kept])
+    again = run(SEARCH_SPACES[name], objective, finished=earlier)
+    assert [trial._replace(is_reused=False) for trial in again] == whole
+    assert [trial.number for trial in again if trial.is_reused] == sorted(kept)
     assert tried == [trial.point for trial in whole if trial.number not in kept]
 
 
-def test_a_recorded_trial_of_another_point_does_not_count() -> None:
+def test_a_finished_trial_of_another_point_does_not_count() -> None:
     space = SEARCH_SPACES["seed"]
-    (known,) = recorded(run(space, max_evals=1)).values()
+    (known,) = as_finished(run(space, max_evals=1)).values()
     wrong = known._replace(params=dict(known.params) | {"max_depth": "5000"})
-    (trial,) = run(space, max_evals=1, recorded={0: wrong})
-    assert not trial.is_recorded
+    (trial,) = run(space, max_evals=1, finished={0: wrong})
+    assert not trial.is_reused
     assert trial.point["max_depth"] != 5000
 
 
-def test_a_search_whose_time_is_over_asks_for_no_more_and_keeps_what_is_recorded() -> None:
+def test_a_search_whose_time_is_over_asks_for_no_more_and_keeps_what_is_finished() -> None:
     whole = run(SEARCH_SPACES["seed"], max_evals=12)
     left = iter([False, False, True])
-    earlier = recorded(whole[:4])
-    trials = run(SEARCH_SPACES["seed"], max_evals=12, recorded=earlier, is_over=lambda: next(left))
+    earlier = as_finished(whole[:4])
+    trials = run(SEARCH_SPACES["seed"], max_evals=12, finished=earlier, is_over=lambda: next(left))
     assert [trial.point for trial in trials] == points(whole[:6])
 
 
 # --- pruning
 
 
-def test_the_bar_is_the_best_of_the_trials_that_one_may_know() -> None:
-    told = search.TrialHistory(SEARCH_SPACES["lossguide"], LAG)
+def test_the_pruning_threshold_is_the_best_of_the_trials_that_one_may_know() -> None:
+    history = search.TrialHistory(SEARCH_SPACES["lossguide"], LAG)
     for number, rmse in enumerate([6.0, 5.0, 7.0, 4.0]):
-        told.tell(Trial(number, {}, outcome(rmse)))
-    assert [told.bar(number) for number in range(LAG)] == [None] * LAG
-    bars = [told.bar(number) for number in range(LAG, LAG + 4)]
-    assert [bar.rmse for bar in bars] == [6.0, 5.0, 5.0, 4.0]
-    assert {bar.rule for bar in bars} == {SEARCH_SPACES["lossguide"].pruning}
+        history.add(Trial(number, {}, outcome(rmse)))
+    assert [history.pruning_threshold(number) for number in range(LAG)] == [None] * LAG
+    thresholds = [history.pruning_threshold(number) for number in range(LAG, LAG + 4)]
+    assert [threshold.rmse for threshold in thresholds] == [6.0, 5.0, 5.0, 4.0]
+    assert {threshold.rule for threshold in thresholds} == {SEARCH_SPACES["lossguide"].pruning}
 
 
-def test_every_trial_is_given_its_bar() -> None:
+def test_every_trial_is_given_its_pruning_threshold() -> None:
     asked: list[PruningThreshold | None] = []
 
-    def submit(point: dict[str, Any], bar: PruningThreshold | None) -> "Future[Outcome]":
-        asked.append(bar)
-        return done(valley)(point, bar)
+    def submit(point: dict[str, Any], threshold: PruningThreshold | None) -> "Future[Outcome]":
+        asked.append(threshold)
+        return done(valley)(point, threshold)
 
     space = SEARCH_SPACES["lossguide"]
     list(search.search(space, submit, max_evals=LAG + 2, seed=1, n_parallel=1))
-    assert [bar is None for bar in asked] == [True] * LAG + [False] * 2
+    assert [threshold is None for threshold in asked] == [True] * LAG + [False] * 2
 
 
-def test_a_space_without_pruning_has_no_bar() -> None:
-    told = search.TrialHistory(SEARCH_SPACES["seed"], LAG)
+def test_a_space_without_pruning_has_no_threshold() -> None:
+    history = search.TrialHistory(SEARCH_SPACES["seed"], LAG)
     for number in range(30):
-        told.tell(Trial(number, {}, outcome(5.0)))
-    assert told.bar(30) is None
+        history.add(Trial(number, {}, outcome(5.0)))
+    assert history.pruning_threshold(30) is None
 
 
 def test_the_best_trials_come_best_first_without_those_that_are_far_behind() -> None:
     rmse = [5.02, 5.0, 5.1, 5.01, 5.0]
     trials = [Trial(number, {}, outcome(value)) for number, value in enumerate(rmse)]
     trials.append(Trial(5, {}, Failure("no trees")))
-    assert [trial.number for trial in search.top(trials, 3)] == [1, 4, 3]
+    assert [trial.number for trial in search.best_trials(trials, 3)] == [1, 4, 3]
     # 5.1 is more than half a percent behind
-    assert [trial.number for trial in search.top(trials, 5)] == [1, 4, 3, 0]
+    assert [trial.number for trial in search.best_trials(trials, 5)] == [1, 4, 3, 0]
 
 
-def test_a_pruned_trial_is_told_by_what_it_was_heading_for() -> None:
+def test_a_pruned_trial_counts_by_its_extrapolated_rmse() -> None:
     space = replace(SEARCH_SPACES["lossguide"], pruning=Pruning(n_doublings=1))
     falls = Outcome(2.0, 3, [8.0, 8.0, 4.0, 2.0, 2.0], 0.0, pruned=True, booster=None)
 
@@ -382,7 +382,7 @@ def test_a_pruned_trial_is_told_by_what_it_was_heading_for() -> None:
 
 def test_a_pruned_trial_is_never_the_best() -> None:
     trials = [Trial(0, {}, outcome(5.0)._replace(pruned=True)), Trial(1, {}, outcome(6.0))]
-    assert search.best_of(trials).number == 1
+    assert search.best_trial(trials).number == 1
 
 
 # --- the spaces
@@ -411,7 +411,7 @@ LOSSGUIDE_BOUNDS = {
 def test_a_space_draws_within_its_bounds_and_whole_numbers_as_such(
     name: str, bounds: dict[str, tuple[float, float]]
 ) -> None:
-    # hyperopt draws at random until it has been told of 20 outcomes
+    # hyperopt draws at random until it knows 20 outcomes
     drawn = [p for s in range(8) for p in points(run(SEARCH_SPACES[name], max_evals=12, seed=s))]
     whole = {"max_depth", "max_leaves"}
     for parameter, (low, high) in bounds.items():
@@ -426,18 +426,21 @@ def test_a_space_draws_within_its_bounds_and_whole_numbers_as_such(
 
 
 @pytest.mark.parametrize("name", SEARCH_SPACES)
-def test_every_space_makes_points_that_xgboost_takes(name: str) -> None:
+def test_every_space_makes_points_that_xgboost_takes(
+    name: str, recwarn: pytest.WarningsRecorder
+) -> None:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
     matrices = build_matrices(make_rows(features.fit_encoder("compact", train), train, valid))
     space = SEARCH_SPACES[name]
-    assert spaces.select(name) is space
-    # xgboost merely warns of a parameter it does not know: strict validation refuses it
+    assert spaces.select_space(name) is space
     for trial in run(space, max_evals=3):
         parameters = dict(space.fixed) | trial.point | {"nthread": 1, "validate_parameters": True}
         parameters |= {key: min(v, 6) for key, v in parameters.items() if key == "max_depth"}
         assert train_booster(matrices, TrainingJob(parameters, rounds=2, patience=2)).rmse > 0
+    # of a parameter it does not know xgboost merely warns
+    assert [str(warning.message) for warning in recwarn if "not used" in str(warning.message)] == []
 
 
 def test_an_unknown_space_is_answered_with_the_known_ones() -> None:
     with pytest.raises(TripError, match=r"Unknown search_space 'sed'.*'course_best', 'lossguide'"):
-        spaces.select("sed")
+        spaces.select_space("sed")

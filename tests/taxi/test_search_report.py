@@ -19,7 +19,7 @@ MIXED = [make_trial(0), make_trial(1, pruned=True, rmse=5.5), FAILED, make_trial
 
 
 def test_the_table_says_of_each_trial_how_it_ended_what_it_scored_and_what_it_tried() -> None:
-    rows = search_report.table(MIXED)
+    rows = search_report.trials_table(MIXED)
     assert [row["state"] for row in rows] == ["finished", "pruned", "failed", "finished"]
     assert rows[1]["rmse"] == 5.5
     assert (rows[1]["best_round"], rows[1]["n_rounds"], rows[1]["train_seconds"]) == (1, 2, 2.5)
@@ -56,7 +56,7 @@ def test_the_parameter_that_rmse_depends_on_is_the_important_one() -> None:
         make_trial(n, rmse=5 + rate, rate=rate, leaves=leaves)
         for n, (rate, leaves) in enumerate(RNG.random((40, 2)))
     ]
-    found = search_report.importance(trials, seed=1)
+    found = search_report.parameter_importance(trials, seed=1)
     assert list(found) == ["rate", "leaves"]
     assert found["rate"] > 10 * abs(found["leaves"])
     assert search_report.draw_parameter_importance(found).axes
@@ -64,4 +64,4 @@ def test_the_parameter_that_rmse_depends_on_is_the_important_one() -> None:
 
 @pytest.mark.parametrize("trials", [MIXED, [Trial(n, {}, MIXED[0].result) for n in range(12)]])
 def test_too_few_trials_or_nothing_searched_have_no_importance(trials: list[Trial]) -> None:
-    assert search_report.importance(trials, seed=1) == {}
+    assert search_report.parameter_importance(trials, seed=1) == {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taxi import zones
-from taxi.schema import Trips
+from taxi.schema import Trips, clean_miles
 from taxi.zones import N_FOLDS, N_ZONES
 from tests.conftest import make_trips, random_trips
 
@@ -28,7 +28,7 @@ def test_medians_are_those_of_numpy(seed: int) -> None:
     [(0, np.nan), (-1, np.nan), (60, 60), (60.01, np.nan), (np.nan, np.nan), (0.01, 0.01)],
 )
 def test_only_distances_a_meter_can_be_believed_are_clean(miles: float, clean: float) -> None:
-    found = zones.clean_miles(make_trips(1, distance_miles=miles))
+    found = clean_miles(make_trips(1, distance_miles=miles))
     assert np.array_equal(found, [clean], equal_nan=True)
 
 
@@ -160,7 +160,7 @@ def test_a_rows_own_distance_never_reaches_its_typical_one() -> None:
 def test_typical_distances_out_of_fold_are_medians_over_the_other_folds() -> None:
     trips = random_trips(200, seed=3, n_zones=6)
     found = zones.pair_miles_out_of_fold(trips)
-    codes, miles, fold = zones.pair_code(trips), zones.clean_miles(trips), np.arange(200) % N_FOLDS
+    codes, miles, fold = zones.pair_code(trips), clean_miles(trips), np.arange(200) % N_FOLDS
     for row in range(200):
         rows = (codes == codes[row]) & (fold != fold[row]) & ~np.isnan(miles)
         wanted = np.median(miles[rows]) if rows.any() else np.nan

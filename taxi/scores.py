@@ -1,0 +1,35 @@
+"""The scores of predictions, minutes: each formula once."""
+
+import numpy as np
+
+CLOSE_MINUTES = 5.0
+
+
+def rmse(error: np.ndarray) -> float:
+    """Compute the root mean squared error, minutes, of errors [n], n > 0."""
+    return float(rmse_of_mean(np.mean(error**2)))
+
+
+def rmse_of_mean(mean_square: np.ndarray | float) -> np.ndarray:
+    """Compute the RMSE that belongs to a mean of squared errors, or to each of several, [m]."""
+    return np.sqrt(mean_square)
+
+
+def score_predictions(minutes: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Compute the scores of predictions against what the trips took.
+
+    Args:
+        minutes: [n] measured, n > 0.
+        predicted: [n].
+    Returns:
+        rmse, mae, median_ae in minutes, r2, and the share of trips predicted within 5 minutes.
+    """
+    error = predicted - minutes
+    size = np.abs(error)
+    return {
+        "rmse": rmse(error),
+        "mae": float(size.mean()),
+        "median_ae": float(np.median(size)),
+        "r2": float(1 - np.sum(error**2) / np.sum((minutes - minutes.mean()) ** 2)),
+        "within_5_min": float((size <= CLOSE_MINUTES).mean()),
+    }

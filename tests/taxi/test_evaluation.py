@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from taxi import bootstrap, evaluation, features
+from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.evaluation import N_ZONE_GROUPS
+from taxi.schema import Trips
+from taxi.scores import rmse, score_predictions
+from taxi.scoring import Errors
+from tests.conftest import make_trips, random_trips, simulated_trips
+
+
+@pytest.fixture(scope="module")
+def trips() -> Trips:
+    return random_trips(2_000, seed=1)
+
+
+@pytest.fixture(scope="module")
+def predicted(trips: Trips) -> np.ndarray:
+    return trips.trip_minutes + np.random.default_rng(2).normal(1.0, 4.0, len(trips))
+
+
+def test_scores_are_those_of_the_textbook() -> None:
+    minutes, predicted = np.array([10.0, 20.0, 30.0, 40.0]), np.array([13.0, 16.0, 30.0, 52.0])
+    scores = score_predictions(minutes, predicted)
+    assert scores == {
+        "rmse": 6.5,  # errors of 3, 4, 0 and 12
+        "mae": 4.75,
+        "median_ae": 3.5,
+        "r2": pytest.approx(1 - 169 / 500),
+        "within_5_min": 0.75,
+    }
+
+
+def test_predicting_the_mean_explains_nothing(trips: Trips) -> None:
+    mean = np.full(len(trips), trips.trip_minutes.mean())
+    scores = score_predictions(trips.trip_minutes, mean)
+    assert scores["r2"] == pytest.approx(0)
+    assert scores["rmse"] == pytest.approx(trips.trip_minutes.std())
+
+
+def test_every_way_to_the_rmse_gives_the_same(trips: Trips, predicted: np.ndarray) -> None:
+    error = predicted - trips.trip_minutes
+    wanted = rmse(error)
+    assert wanted == np.sqrt(np.mean(error**2))
+    errors = Errors()
+    for part in np.array_split(error, 7):
+        errors.add(part)
+    assert errors.scores()["rmse"] == pytest.approx(wanted, rel=1e-12)
+    interval = bootstrap.intervals(trips.trip_minutes, predicted, seed=1)["rmse"]
+    assert interval.value == pytest.approx(wanted, rel=1e-12)
+    assert score_predictions(trips.trip_minutes, predicted)["rmse"] == wanted
+
+
+@pytest.mark.parametrize("kind", ["hour", "distance", "pickup zone"])
+def test_each_trip_is_in_one_group_of_each_kind(
+    kind: str, trips: Trips, predicted: np.ndarray
+) -> None:
+    scores = score_predictions(trips.trip_minutes, predicted)
+    found = evaluation.errors_by_group(trips, predicted)
+    groups = [group for group in found if group.kind == kind]
+    assert len(groups) > 3
+    n = np.array([group.n_trips for group in groups])
+    assert n.sum() == len(trips)
+    square = n @ np.array([group.rmse**2 for group in groups]) / len(trips)
+    assert square == pytest.approx(scores["rmse"] ** 2)
+    mae = n @ np.array([group.mae for group in groups]) / len(trips)
+    assert mae == pytest.approx(scores["mae"])
+
+
+def test_the_bias_is_above_0_where_predictions_are_too_long() -> None:
+    trips = make_trips(3, trip_minutes=[10, 20, 30])
+    (hour, *_) = evaluation.errors_by_group(trips, np.array([12.0, 22.0, 35.0]))
+    assert hour == ("hour", "17", 3, pytest.approx(np.sqrt(11)), 3.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("miles", "band"),
+    [
+        (0.5, "00.0..01.0 miles"),
+        (1.0, "00.0..01.0 miles"),
+        (1.1, "01.0..02.0 miles"),
+        (60.0, "16.0..60.0 miles"),
+        (0.0, "unknown"),
+        (61.0, "unknown"),
+        (np.nan, "unknown"),
+    ],
+)
+def test_a_distance_falls_in_one_band_its_upper_end_in(miles: float, band: str) -> None:
+    groups = evaluation.errors_by_group(make_trips(2, distance_miles=miles), np.zeros(2))
+    assert [group.group for group in groups if group.kind == "distance"] == [band]
+
+
+def test_the_busiest_zones_come_first_and_the_groups_are_about_equal() -> None:
+    trips = random_trips(5_000, seed=3, n_zones=200)
+    groups = evaluation.errors_by_group(trips, trips.trip_minutes)
+    sizes = [group.n_trips for group in groups if group.kind == "pickup zone"]
+    assert len(sizes) == N_ZONE_GROUPS
+    assert max(sizes) < 1.2 * min(sizes)
+    one = make_trips(10, pickup_zone=[1] * 8 + [2, 3])
+    names = [g.group for g in evaluation.errors_by_group(one, np.zeros(10)) if "zone" in g.kind]
+    assert names == ["busyness 1 (1 zones)", "busyness 5 (2 zones)"]
+
+
+def test_the_picture_shows_the_errors_of_the_groups_it_is_given(
+    trips: Trips, predicted: np.ndarray
+) -> None:
+    groups = evaluation.errors_by_group(trips, predicted)
+    residual, calibration, hour, distance = evaluation.draw_evaluation(
+        trips, predicted, groups
+    ).axes
+    assert sum(bar.get_height() for bar in residual.patches) == len(trips)
+    x, y = calibration.lines[0].get_data()
+    assert np.all(np.diff(x) > 0)
+    assert np.corrcoef(x, y)[0, 1] > 0.9
+    for axis, kind in ((hour, "hour"), (distance, "distance")):
+        heights = [bar.get_height() for bar in axis.patches]
+        assert heights == [group.rmse for group in groups if group.kind == kind]
+
+
+def test_the_feature_that_decides_the_minutes_is_the_most_important() -> None:
+    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
+    encoder = features.fit_encoder("compact", train)
+    rows = make_rows(encoder, train, valid)
+    job = TrainingJob({"max_depth": 4, "nthread": 1}, rounds=20, patience=20, keep=True)
+    booster = train_booster(build_matrices(rows), job).booster
+    importance = evaluation.feature_importance(booster, rows.valid, encoder.names)
+    assert set(importance) == set(encoder.names)
+    assert next(iter(importance)) == "filled_miles"
+    shap = [values["shap"] for values in importance.values()]
+    assert shap == sorted(shap, reverse=True)
+    axis = evaluation.draw_feature_importance(importance).axes[0]
+    assert [bar.get_width() for bar in axis.patches] == shap[::-1]
