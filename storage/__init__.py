@@ -1,9 +1,18 @@
 """The world outside: files, downloads and MLflow; knows nothing of taxis."""
 
 
-class StorageError(RuntimeError):
-    """A file, a cache or a server that cannot be used; the message is one line for the user."""
+class UserError(Exception):
+    """What a user can mend; the message is one line that says how."""
+
+
+class StorageError(UserError):
+    """A file, a cache, a store or a server that cannot be used."""
 
 
 class StoreGoneError(StorageError):
     """The tracking store stopped answering for good: nothing more can be written to it."""
+
+
+def one_line(error: Exception) -> str:
+    """Put the reason of an error into one short line, without its full stop."""
+    return " ".join(str(error).split())[:300].rstrip(". ")

@@ -94,7 +94,7 @@ def connected(
 
 
 def once_per_worker(key: str, make: Callable[[], Any]) -> Any:
-    """Give what `make` makes, made once in this worker's process; only the last key is kept.
+    """Return what `make` makes, made once in this worker's process; only the last key is kept.
 
     Called by a task on a worker.
     """
@@ -127,9 +127,9 @@ def _check(client: Client, address: str, packages: Sequence[str]) -> None:
     here = _versions(names)
     # the scheduler, too, unpacks what passes through it
     everywhere = {address: client.run_on_scheduler(ask, names), **workers}
-    for place, found in everywhere.items():
-        wrong = (name for name in here if found[name] != here[name])
-        differ = [f"{name} {found[name]}, not {here[name]}" for name in wrong]
+    for place, there in everywhere.items():
+        wrong = (name for name in here if there[name] != here[name])
+        differ = [f"{name} {there[name]}, not {here[name]}" for name in wrong]
         if differ:
             raise StorageError(
                 f"{place} of the Dask cluster has {'; '.join(differ)}. "
@@ -138,10 +138,10 @@ def _check(client: Client, address: str, packages: Sequence[str]) -> None:
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {"Python": ".".join(platform.python_version_tuple()[:2])}
+    versions = {"Python": ".".join(platform.python_version_tuple()[:2])}
     for name in packages:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            versions[name] = "missing"
+    return versions

@@ -1,44 +1,34 @@
 """A real MLflow server, and what stands between it and a client and may fall silent."""
 
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import requests
+
+from tests.servers import free_port, wait_for
 
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start `mlflow server` on a database of its own; gives its address."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "2"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         try:
-            wait_for(f"http://127.0.0.1:{port}/health", server, folder / "log")
+            wait_for(f"http://127.0.0.1:{port}/health", server)
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait()
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Ask until the server answers; it is a failure if it ends first."""
-    session = requests.Session()
-    retry = requests.adapters.Retry(total=240, backoff_factor=0.1, backoff_max=1)
-    session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retry))
-    assert session.get(url, timeout=10).status_code == 200, log.read_text()
-    assert server.poll() is None, log.read_text()
 
 
 class Line:

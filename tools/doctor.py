@@ -2,7 +2,7 @@
 
 python -m tools.doctor
 
-It runs on any Python 3.11 and imports nothing that an unfinished environment may lack.
+It runs on any Python 3.11, and what it imports needs nothing that an environment may lack.
 """
 
 import os
@@ -20,6 +20,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from storage.data.cache import cache_dir
+from storage.uris import without_credentials
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCK, LOCK_OF_TOOLS = "requirements.txt", "requirements-dev.txt"
 NEED_GB = 5.0  # an environment takes 2 GB, months and models some more
@@ -31,7 +34,7 @@ class Finding(NamedTuple):
     """One thing looked at."""
 
     what: str
-    found: str
+    seen: str
     cure: str = ""  # a command; empty where nothing is wrong
 
 
@@ -46,7 +49,7 @@ def python() -> Iterator[Finding]:
 
 
 def tools() -> Iterator[Finding]:
-    """Say which ways there are to make the environment of a run."""
+    """List the ways there are to make the environment of a run."""
     if not shutil.which("git"):
         yield Finding("git", "missing: runs will not know their commit", "install git")
     pinned = pinned_python()
@@ -64,17 +67,17 @@ def tools() -> Iterator[Finding]:
 
 
 def uv_cure(pinned: str) -> str:
-    """Say how uv gets the pinned Python, empty where it has it."""
+    """Return how uv gets the pinned Python, empty where it has it."""
     return "" if _answers("uv", "python", "find", pinned) else f"uv python install {pinned}"
 
 
 def pyenv_cure(pinned: str) -> str:
-    """Say how pyenv gets the pinned Python, empty where it has it."""
+    """Return how pyenv gets the pinned Python, empty where it has it."""
     return "" if _answers("pyenv", "prefix", pinned) else f"pyenv install {pinned}"
 
 
 def conda_cure(pinned: str) -> str:
-    """Say how conda gets the environment, empty where it has it."""
+    """Return how conda gets the environment, empty where it has it."""
     there = "nyc-taxi-duration" in _answers("conda", "env", "list")
     return "" if there else "conda env create -f conda.yaml"
 
@@ -96,7 +99,7 @@ def environment() -> Iterator[Finding]:
         yield Finding(".venv", "half built", "rm -rf .venv && make .venv/.ready")
     elif ready.exists() and ready.stat().st_mtime < (ROOT / LOCK_OF_TOOLS).stat().st_mtime:
         yield Finding(".venv", f"older than {LOCK_OF_TOOLS}", MAKE_AGAIN)
-    wrong = [told for name, wanted in pins(lock) if (told := _off(name, wanted))]
+    wrong = [told for name, wanted in locked_versions(lock) if (told := _off(name, wanted))]
     what = f"packages of {lock}"
     if wrong:
         more = f" and {len(wrong) - 3} more" if wrong[3:] else ""
@@ -117,13 +120,13 @@ def store() -> Iterator[Finding]:
             yield Finding("store", f"{uri} is another file in each folder", cure)
         yield _sqlite(Path(relative or "mlflow.db").resolve())
     else:
-        yield Finding("store", f"{_public(uri)}: not looked at")
+        yield Finding("store", f"{without_credentials(uri)}: not looked at")
 
 
 def run_environments() -> Iterator[Finding]:
     """Look at the environments that `mlflow run` has made: half built ones are used as they are."""
     folder = Path(os.environ.get("MLFLOW_ENV_ROOT") or Path.home() / ".mlflow" / "envs")
-    wanted, n_good = dict(pins(LOCK)).get("mlflow", ""), 0
+    wanted, n_good = dict(locked_versions(LOCK)).get("mlflow", ""), 0
     for place in sorted(folder.glob("mlflow-*")):
         packages = {path.name for path in place.glob("lib/python*/site-packages/*.dist-info")}
         if not (place / "bin" / "python").exists() or not packages:
@@ -139,7 +142,9 @@ def run_environments() -> Iterator[Finding]:
 
 def disk() -> Iterator[Finding]:
     """Ask how much room there is."""
-    for what, folder in (("disk here", ROOT), ("disk of the cache", cache_dir())):
+    cache = _cache()
+    places = {"disk here": ROOT} | ({"disk of the cache": cache} if cache else {})
+    for what, folder in places.items():
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free_gb = shutil.disk_usage(there).free / 1e9
         cure = "uv cache prune" if free_gb < NEED_GB else ""
@@ -148,13 +153,24 @@ def disk() -> Iterator[Finding]:
 
 def months() -> Iterator[Finding]:
     """Count the cached months, and find those that are not whole."""
-    paths = [path for path in cache_dir().rglob("*_tripdata_*") if path.is_file()]
-    broken = [path for path in paths if path.suffix == ".parquet" and not _is_parquet(path)]
-    for path in broken:
-        yield Finding("month", f"{path.name} is not whole", f"rm '{path}'")
+    cache = _cache()
+    if cache is None:
+        yield Finding("cached months", "not looked at: platformdirs, which knows where, is missing")
+        return
+    paths = [path for path in cache.rglob("*_tripdata_*") if path.is_file()]
+    broken = []
+    for path in paths:
+        try:
+            if path.suffix == ".parquet" and not _is_parquet(path):
+                broken.append(path)
+                yield Finding("month", f"{path.name} is not whole", f"rm '{path}'")
+        except OSError as error:
+            yield Finding(
+                "month", f"{path.name} cannot be read: {error.strerror}", f"ls -l '{path}'"
+            )
     n_bytes = sum(path.stat().st_size for path in paths)
     whole = len(paths) - len(broken)
-    yield Finding("cached months", f"{whole}, {n_bytes / 1e6:.1f} MB in {cache_dir()}")
+    yield Finding("cached months", f"{whole}, {n_bytes / 1e6:.1f} MB in {cache}")
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
@@ -172,8 +188,8 @@ def main() -> None:
     """Print what was found as a table; leave with 1 where something needs a cure."""
     findings = [finding for check in CHECKS for finding in check()]
     width = max(len(finding.what) for finding in findings)
-    for what, found, cure in findings:
-        print(f"{'PROBLEM' if cure else 'ok':<8} {what:<{width}}  {found}")
+    for what, seen, cure in findings:
+        print(f"{'PROBLEM' if cure else 'ok':<8} {what:<{width}}  {seen}")
         if cure:
             print(f"{'':<8} {'':<{width}}  -> {cure}")
     sys.exit(any(finding.cure for finding in findings))
@@ -184,25 +200,26 @@ def pinned_python() -> str:
     return re.findall(r'^python: "(.+)"', (ROOT / "python_env.yaml").read_text(), re.MULTILINE)[0]
 
 
-def pins(lock: str) -> list[tuple[str, str]]:
+def locked_versions(lock: str) -> list[tuple[str, str]]:
     """Read the packages of a lock that every machine needs: name, version."""
     lines = re.findall(r"^([\w.-]+)==([^\s;\\]+) *([;\\].*)?$", (ROOT / lock).read_text(), re.M)
     return [(name, wanted) for name, wanted, marker in lines if not marker.startswith(";")]
 
 
-def cache_dir() -> Path:
-    """Name the folder that keeps downloads, as storage.data.downloads does."""
-    given, cache = os.environ.get("TAXI_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    default = Path(cache or "~/.cache") / "nyc-taxi"
-    return Path(given or default).expanduser()
+def _cache() -> Path | None:
+    """Return the folder that months are kept in; None where nothing here can know it."""
+    try:
+        return cache_dir()
+    except ModuleNotFoundError:
+        return None
 
 
 def _off(name: str, wanted: str) -> str:
     try:
-        found = version(name)
+        installed = version(name)
     except PackageNotFoundError:
         return f"{name} is missing"
-    return "" if found == wanted else f"{name} {found} instead of {wanted}"
+    return "" if installed == wanted else f"{name} {installed} instead of {wanted}"
 
 
 def _answers(*command: str) -> str:
@@ -214,9 +231,10 @@ def _answers(*command: str) -> str:
 
 
 def _server(uri: str) -> Finding:
-    what = f"store {_public(uri)}"
+    address = without_credentials(uri).rstrip("/")
+    what = f"store {address}"
     try:
-        with urllib.request.urlopen(f"{_public(uri)}/health", timeout=SERVER_TIMEOUT_S):
+        with urllib.request.urlopen(f"{address}/health", timeout=SERVER_TIMEOUT_S):
             return Finding(what, "answers")
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", type(error).__name__)
@@ -230,8 +248,8 @@ def _sqlite(path: Path) -> Finding:
         return Finding("store", f"{path}: not there yet; `make store` makes it")
     what, cure = f"store {path}", f"mlflow db upgrade sqlite:///{path}"
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as found:
-            (revision,) = found.execute("SELECT version_num FROM alembic_version").fetchone()
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            (revision,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
     except (sqlite3.Error, TypeError) as error:
         return Finding(what, f"is not MLflow's, or half made: {error}", f"mv {path} {path}.old")
     newest = _newest_revision()
@@ -258,10 +276,6 @@ def _is_parquet(path: Path) -> bool:
         begins = file.read(4)
         file.seek(-min(4, path.stat().st_size), os.SEEK_END)
         return begins == file.read(4) == b"PAR1"
-
-
-def _public(uri: str) -> str:
-    return re.split("[?#]", re.sub(r"(?<=://)[^/]*@", "", uri), maxsplit=1)[0].rstrip("/")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """Brings files from servers and stores into a cache on this machine, whole or not at all."""
 
-import hashlib
-import os
-import re
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import platformdirs
 import requests
 
-from storage import StorageError
+from storage import StorageError, one_line
 from storage.data import files
-from storage.data.files import IncompleteError
+from storage.data.cache import cache_folder
+from storage.data.files import BrokenFileError
+from storage.uris import without_credentials
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -26,53 +24,37 @@ RETRIES = 3  # after the first attempt; pooch waits 1, 2, 3 s between them
 STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 
 
+class IncompleteError(ValueError):
+    """A download that is not whole: pooch throws it away, and asks again after a ValueError."""
+
+
 class RefusedError(Exception):
     """The server will not give this file, however often it is asked; holds the HTTP status."""
 
 
-def cache_dir() -> Path:
-    """Name the folder that keeps downloads: TAXI_CACHE, or the user's own cache."""
-    return Path(
-        os.environ.get("TAXI_CACHE") or platformdirs.user_cache_dir("nyc-taxi")
-    ).expanduser()
-
-
-def public_uri(uri: str) -> str:
-    """Drop what may be secret: user and password, query, fragment; and closing slashes."""
-    return re.split("[?#]", _without_user(uri), maxsplit=1)[0].rstrip("/")
-
-
-def _without_user(uri: str) -> str:
-    return re.sub(r"(?<=://)[^/]*@", "", uri)
-
-
 def reason(error: Exception) -> str:
-    """Say in one line, and without any address, why a file could not be read."""
+    """Write in one line, and without any address, why a file could not be read."""
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
     if isinstance(error, requests.RequestException):
         return type(error).__name__  # its text quotes the address
-    return files.one_line(error)
+    if isinstance(error, ValueError) and not isinstance(error, IncompleteError):
+        return type(error).__name__  # of urllib3, as of a name too long for a host
+    return one_line(error)
 
 
-def cache_folder(source: str) -> Path:
-    """Name the folder that keeps what comes from a source."""
-    # one folder per address: two servers may hold different files of one name
-    address = _without_user(source).rstrip("/")
-    key = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return cache_dir() / f"{address.partition(':')[0].lower()}-{key}"
+def discard_broken(path: Path) -> bool:
+    """Whether a file is here and can be used as it is; throws it away if its content is broken.
 
-
-def is_cached(path: Path) -> bool:
-    """Tell whether a file is there and whole; removes it where it is not whole."""
+    Raises:
+        StorageError: it is here and cannot be read, which says nothing about its content.
+    """
     if not path.exists():
         return False
-    try:
-        files.read_schema(path)
-    except StorageError:
-        path.unlink(missing_ok=True)  # left by a dying machine; fetched again
-        return False
-    return True
+    if files.is_whole(path):
+        return True
+    path.unlink(missing_ok=True)  # left by a dying machine; fetched again
+    return False
 
 
 # --- servers
@@ -95,7 +77,7 @@ def ask_size(source: str, name: str) -> int | None:
 
 
 def download(source: str, name: str) -> Path:
-    """Fetch a file from a server; gives where it is now.
+    """Fetch a file from a server; returns where it is now.
 
     Raises:
         RefusedError: it is not there.
@@ -103,14 +85,14 @@ def download(source: str, name: str) -> Path:
     """
     import pooch
 
-    base = public_uri(source)  # pooch prints it
+    base = without_credentials(source).rstrip("/")  # pooch prints it
     get = partial(_get, _address(source, name), name)
     cache = pooch.create(
         cache_folder(source), f"{base}/", registry={name: None}, retry_if_failed=RETRIES
     )
     try:
         return Path(cache.fetch(name, downloader=get))
-    except (requests.RequestException, IncompleteError) as error:
+    except (requests.RequestException, ValueError) as error:
         # "from None": requests quotes the address, password and all
         raise StorageError(
             f"Cannot download {base}/{name} in {1 + RETRIES} attempts: {reason(error)}. "
@@ -143,14 +125,17 @@ def _get(url: str, name: str, _public_url: str, target: str, cache: object) -> N
             if 400 <= status < 500 and status not in (408, 429):
                 raise RefusedError(status) from None
             raise
-    files.check_whole(Path(target), name)
+    try:
+        files.check_whole(Path(target), name)
+    except BrokenFileError as error:
+        raise IncompleteError(one_line(error)) from error
 
 
 # --- object stores
 
 
-def open_store(source: str) -> tuple["AbstractFileSystem", str]:
-    """Open the store that a URI begins with; gives it, and the path in it.
+def open_object_store(source: str) -> tuple["AbstractFileSystem", str]:
+    """Open the store that a URI begins with; returns it and the path in it.
 
     Raises:
         StorageError: its package is not installed.
@@ -161,20 +146,21 @@ def open_store(source: str) -> tuple["AbstractFileSystem", str]:
         return cast(tuple["AbstractFileSystem", str], url_to_fs(source))
     except ImportError as error:
         scheme = source.partition("://")[0].lower()
+        package = STORE_PACKAGES.get(scheme, scheme)
         raise StorageError(
-            f"Source {public_uri(source)} needs the package {STORE_PACKAGES.get(scheme, scheme)}, "
+            f"Source {without_credentials(source)} needs the package {package}, "
             f"which is not installed. Add it to the lock with: make lock EXTRAS={scheme}"
         ) from error
 
 
-def copy(fs: "AbstractFileSystem", remote: str, target: Path) -> Path:
-    """Fetch a file from a store unless it is there already; gives where it is now.
+def fetch_object(fs: "AbstractFileSystem", remote: str, target: Path) -> Path:
+    """Fetch a file from a store unless it is whole in the cache; returns where it is now.
 
     Raises:
         StorageError: it is not whole.
         OSError: it cannot be read or kept.
     """
-    if is_cached(target):
+    if discard_broken(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -182,7 +168,7 @@ def copy(fs: "AbstractFileSystem", remote: str, target: Path) -> Path:
         fs.get_file(remote, str(unchecked))
         try:
             files.check_whole(unchecked, target.name)
-        except IncompleteError as error:
-            raise StorageError(f"Cannot use {remote}: {error}.") from error
+        except BrokenFileError as error:
+            raise StorageError(f"Cannot use {remote}: {one_line(error)}.") from error
         unchecked.replace(target)
     return target

@@ -13,23 +13,37 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from storage import StorageError
+from storage import StorageError, one_line
 
 CHUNK_BYTES = 1 << 20
 CSV_BLOCK_BYTES = 8 << 20
 
 
-class IncompleteError(ValueError):
-    """A file that is not whole; pooch throws a download away and retries after a ValueError."""
+class BrokenFileError(StorageError):
+    """A file whose content was read, and is not whole or not what its name says."""
 
 
 def read_schema(path: Path) -> pa.Schema:
     """Read a file's columns and types; every column of a csv is text.
 
     Raises:
-        StorageError: the file is not whole parquet, or not csv with a header line.
+        BrokenFileError: the file is not whole parquet, or not csv with a header line.
+        StorageError: it cannot be read: it is not there, access is denied, its disk fails.
     """
     return _schema(path, name=str(path))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file begins and, if it is parquet, ends as it should; changes nothing.
+
+    Raises:
+        StorageError: it cannot be read, which says nothing about its content.
+    """
+    try:
+        read_schema(path)
+    except BrokenFileError:
+        return False
+    return True
 
 
 def read_batches(
@@ -42,9 +56,9 @@ def read_batches(
     Raises:
         StorageError: a column is missing, a csv line is broken or a parquet file is damaged.
     """
-    found = read_schema(path).names
-    if missing := [name for name in columns if name not in found]:
-        raise StorageError(f"{path} lacks {missing}; it has {found}. Check the file.")
+    there = read_schema(path).names
+    if missing := [name for name in columns if name not in there]:
+        raise StorageError(f"{path} lacks {missing}; it has {there}. Check the file.")
     is_csv = _is_csv(path.name)
     read = _csv_batches if is_csv else _parquet_batches
     try:
@@ -58,7 +72,7 @@ def read_batches(
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give another name to write a file under; it gets its own when the body is through.
+    """Yield another name to write a file under; it gets its own when the body is through.
 
     Raises:
         StorageError: it cannot be written; nothing is left of it.
@@ -80,20 +94,16 @@ def check_whole(path: Path, name: str) -> None:
     """Read a file to its end; name is the one it will have.
 
     Raises:
-        IncompleteError: something is missing, or it is not what its name says.
+        BrokenFileError: something is missing, or it is not what its name says.
+        StorageError: it cannot be read.
     """
+    _schema(path, name)
     try:
-        _schema(path, name)
         with _open(path, name) as stream:
             while stream.read(CHUNK_BYTES):  # a gzip proves itself whole at its end
                 pass
-    except (StorageError, OSError) as error:
-        raise IncompleteError(one_line(error)) from error
-
-
-def one_line(error: Exception) -> str:
-    """Put the reason of an error into one short line, without its full stop."""
-    return " ".join(str(error).split())[:300].rstrip(". ")
+    except OSError as error:
+        raise _unusable(error, name) from error
 
 
 def _is_csv(name: str) -> bool:
@@ -115,10 +125,20 @@ def _schema(path: Path, name: str) -> pa.Schema:
         with pq.ParquetFile(path) as parquet:
             return parquet.schema_arrow
     except (pa.ArrowException, OSError, csv.Error) as error:
-        kind = "csv" if _is_csv(name) else "parquet"
-        raise StorageError(
-            f"{name} is not a whole {kind} file: {one_line(error)}. Replace the file."
-        ) from error
+        raise _unusable(error, name) from error
+
+
+def _unusable(error: Exception, name: str) -> StorageError:
+    """Distinguish a file that cannot be read from one whose content is broken."""
+    # pyarrow raises OSError for both; only the system's own errors have a number
+    if isinstance(error, OSError) and error.errno is not None:
+        return StorageError(
+            f"Cannot read {name}: {one_line(error)}. Check your access and its disk."
+        )
+    kind = "csv" if _is_csv(name) else "parquet"
+    return BrokenFileError(
+        f"{name} is not a whole {kind} file: {one_line(error)}. Replace the file."
+    )
 
 
 def _csv_schema(lines: io.TextIOWrapper) -> pa.Schema:
@@ -152,11 +172,11 @@ def _csv_batches(path: Path, columns: list[str], _batch_rows: int) -> Iterator[p
 
 def _csv_reason(path: Path, error: Exception) -> str:
     reason = one_line(error)
-    found = re.search(r"Row #([0-9]+): ", reason)
-    if not found:
+    row = re.search(r"Row #([0-9]+): ", reason)
+    if not row:
         return reason
     # pyarrow does not count blank lines, such as the second one of old TLC files
     with io.TextIOWrapper(_open(path, path.name), "utf-8", "replace") as lines:
         filled = (number for number, line in enumerate(lines, start=1) if line.strip("\n"))
-        number = next(islice(filled, int(found[1]) - 1, None))
-    return f"line {number}: {reason[found.end() :]}"
+        number = next(islice(filled, int(row[1]) - 1, None))
+    return f"line {number}: {reason[row.end() :]}"

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from storage import StorageError
+from storage import UserError
 from storage.data import months
 
 NAMES = ("train", "valid", "test")
@@ -17,15 +17,15 @@ class Content(NamedTuple):
 
 
 def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
-    """Say which months go where: split -> months; no entry for a test set that is not wanted.
+    """Share months out: split -> months; no entry for a test set that is not wanted.
 
     Raises:
-        StorageError: a month is none, train or valid are empty, or two splits share a month.
+        UserError: a month is none, train or valid are empty, or two splits share a month.
     """
     splits = {"train": months.parse_months(train), "valid": months.parse_months(valid)}
     for split, names in splits.items():
         if not names:
-            raise StorageError(f"{split}_months is empty. Pass -P {split}_months=YYYY-MM.")
+            raise UserError(f"{split}_months is empty. Pass -P {split}_months=YYYY-MM.")
     if test == "next":
         splits["test"] = [months.next_month(max(splits["valid"]))]
     elif test.strip():
@@ -34,7 +34,7 @@ def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
     for split, names in splits.items():
         for month in names:
             if month in taken:
-                raise StorageError(
+                raise UserError(
                     f"Month {month} is in {taken[month]}_months and in {split}_months. "
                     f"Pass each month once: a model must not be judged on what it was fitted to."
                 )
@@ -44,7 +44,8 @@ def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
 
 def inputs(contents: list[Content]) -> dict[str, str]:
     """Lay months out as inputs of a step's key; their order within a split counts."""
-    found = {f"{split} {month}": identity for split, month, identity in contents}
+    months_of: dict[str, list[str]] = {}
     for split, month, _ in contents:
-        found[split] = f"{found[split]},{month}" if split in found else month
-    return found
+        months_of.setdefault(split, []).append(month)
+    identities = {f"{split} {month}": identity for split, month, identity in contents}
+    return identities | {split: ",".join(names) for split, names in months_of.items()}

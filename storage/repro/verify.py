@@ -1,4 +1,4 @@
-"""Run a pipeline again from its ticket, in a fresh clone, environment and store; compare all of it.
+"""Run a pipeline again in a fresh clone, environment and store, and compare all that comes out.
 
 python -m storage.repro.verify <run id of main>
 """
@@ -16,14 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from storage import StorageError
-from storage.repro import checkout
+from storage import UserError, checkout
+from storage.tracking import artifacts, tags
+from storage.tracking.query import both, equals
 
 N_CHILDREN = 50_000  # the most that MLflow gives at once
 EXPERIMENT = "verify"
@@ -49,12 +48,12 @@ def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     try:
         if len(words) != 1 or not words[0].strip():
-            raise StorageError("Name the pipeline's run: make verify RUN=<id>.")
+            raise UserError("Name the pipeline's run: make verify RUN=<id>.")
         rows = verify(words[0].strip())
-    except StorageError as error:
+    except UserError as error:
         print(f"verify: {error}", file=sys.stderr)
         sys.exit(2)
-    print("\n".join(table(rows)))
+    print("\n".join(comparison_table(rows)))
     if any(row.differences for row in rows):
         sys.exit(1)
 
@@ -63,7 +62,7 @@ def verify(run_id: str) -> list[Row]:
     """Run a pipeline again and compare it; leaves nothing behind.
 
     Raises:
-        StorageError: there is no such run, or it cannot be repeated from nothing.
+        UserError: there is no such run, or it cannot be repeated from nothing.
     """
     client = MlflowClient()
     first = pipeline(client, run_id)
@@ -73,28 +72,31 @@ def verify(run_id: str) -> list[Row]:
         clone = fetch_code(first, folder / "clone")
         repeat(first, clone, folder, store)
         again = MlflowClient(store)
-        experiment = again.get_experiment_by_name(EXPERIMENT).experiment_id
-        (second,) = again.search_runs([experiment], "tags.step = 'main'")
-        before = {name: facts(client, run) for name, run in parts(client, first)}
-        after = {name: facts(again, run) for name, run in parts(again, second)}
+        experiment = again.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            raise UserError("The pipeline did not run again: see the output above.")
+        is_main = equals(f"tags.{tags.STEP}", "main")
+        (second,) = again.search_runs([experiment.experiment_id], is_main)
+        before = {name: comparable_facts(client, run) for name, run in parts(client, first)}
+        after = {name: comparable_facts(again, run) for name, run in parts(again, second)}
     return [compare_runs(name, before[name], after.get(name)) for name in before]
 
 
 def pipeline(client: MlflowClient, run_id: str) -> Run:
-    """Look up a finished pipeline that has a ticket.
+    """Look up a finished pipeline that has a rerun command.
 
     Raises:
-        StorageError: it is something else.
+        UserError: it is something else.
     """
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise StorageError(f"No run {run_id!r} in this store. Check RUN.") from error
-    if "rerun" not in run.data.tags or run.info.status != "FINISHED":
-        step, status = run.data.tags.get("step", "no step"), run.info.status
-        raise StorageError(f"Run {run_id} is of {step} and {status}. Pass a FINISHED run of main.")
-    if given := re.findall(r"\w+_run_id=\w+", run.data.tags["rerun"]):
-        raise StorageError(f"Run {run_id} builds on runs of this store: {', '.join(given)}.")
+        raise UserError(f"No run {run_id!r} in this store. Check RUN.") from error
+    if tags.RERUN not in run.data.tags or run.info.status != "FINISHED":
+        step, status = run.data.tags.get(tags.STEP, "no step"), run.info.status
+        raise UserError(f"Run {run_id} is of {step} and {status}. Pass a FINISHED run of main.")
+    if given := re.findall(r"\w+_run_id=\w+", run.data.tags[tags.RERUN]):
+        raise UserError(f"Run {run_id} builds on runs of this store: {', '.join(given)}.")
     return run
 
 
@@ -102,26 +104,26 @@ def fetch_code(run: Run, folder: Path) -> Path:
     """Clone the code that a run ran, with the changes that were in no commit.
 
     Raises:
-        StorageError: git cannot get it.
+        UserError: git cannot get it.
     """
-    tags = run.data.tags
-    repository = tags.get("mlflow.source.git.repoURL") or str(checkout.ROOT)
+    marks = run.data.tags
+    repository = marks.get(tags.REPOSITORY) or str(checkout.ROOT)
     _git("clone", "--quiet", "--no-checkout", repository, str(folder))
-    _git("-C", str(folder), "checkout", "--quiet", tags.get("mlflow.source.git.commit", "HEAD"))
-    if tags["git_dirty"] == "true":
-        uri = f"{run.info.artifact_uri}/uncommitted.diff"
-        _git("-C", str(folder), "apply", mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    _git("-C", str(folder), "checkout", "--quiet", marks.get(tags.COMMIT, "HEAD"))
+    if marks[tags.DIRTY] == "true":
+        with artifacts.open_file(run.info.run_id, tags.UNCOMMITTED) as diff:
+            _git("-C", str(folder), "apply", str(diff.resolve()))
     return folder
 
 
 def repeat(run: Run, clone: Path, folder: Path, store: str) -> None:
-    """Run a ticket's parameters on a clone, in an environment and a store of their own.
+    """Run a pipeline's parameters on a clone, in an environment and a store of their own.
 
     Raises:
-        StorageError: it failed.
+        UserError: it failed.
     """
-    ticket = shlex.split(run.data.tags["rerun"])
-    values = [value for flag, value in pairwise(ticket) if flag == "-P"]
+    command = shlex.split(run.data.tags[tags.RERUN])
+    values = [value for flag, value in pairwise(command) if flag == "-P"]
     values = [value for value in values if not value.startswith("reuse=")] + ["reuse=false"]
     words = [word for value in values for word in ("-P", value)]
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
@@ -131,72 +133,72 @@ def repeat(run: Run, clone: Path, folder: Path, store: str) -> None:
         "UV_COMPILE_BYTECODE": "1",
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     }
-    command = [sys.executable, "-m", "mlflow", "run", str(clone), "--env-manager", "uv"]
+    again = [sys.executable, "-m", "mlflow", "run", str(clone), "--env-manager", "uv"]
     done = subprocess.run(
-        [*command, "--experiment-name", EXPERIMENT, *words], cwd=folder, env=env, check=False
+        [*again, "--experiment-name", EXPERIMENT, *words], cwd=folder, env=env, check=False
     )
     if done.returncode:
-        raise StorageError("The pipeline did not run again: see the output above.")
+        raise UserError("The pipeline did not run again: see the output above.")
 
 
 def parts(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
-    """Name the finished runs of a pipeline: main, its steps whoever ran them, what is below."""
+    """List the finished runs of a pipeline: main, its steps whoever ran them, what is below."""
     yield "main", run
-    for step in ("preprocess", "baseline", "hpo", "register"):
-        if run_id := run.data.tags.get(f"{step}_run_id"):
-            found = client.get_run(run_id)
-            yield step, found
+    for step, step_tag in tags.RUN_IDS.items():
+        if run_id := run.data.tags.get(step_tag):
+            step_run = client.get_run(run_id)
+            yield step, step_run
             for child in client.search_runs(
-                [found.info.experiment_id],
-                f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'FINISHED'",
+                [step_run.info.experiment_id],
+                both(
+                    equals(f"tags.{tags.PARENT}", run_id), equals("attributes.status", "FINISHED")
+                ),
                 order_by=["attributes.start_time ASC"],
                 max_results=N_CHILDREN,
             ):
-                if not {"step", "trial"} & set(child.data.tags):
+                if not {tags.STEP, tags.TRIAL} & set(child.data.tags):
                     yield f"{step}/{child.info.run_name}", child
     yield from trials(client, run)
 
 
 def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
-    """Name the finished trials of a pipeline's search, also those of a search that it went on with.
+    """List the finished trials of a pipeline's search, also those of a search that it went on with.
 
     The search's own table says which they are.
     """
-    if run_id := run.data.tags.get("hpo_run_id"):
-        uri = client.get_run(run_id).info.artifact_uri
-        rows = csv.DictReader(mlflow.artifacts.load_text(f"{uri}/trials.csv").splitlines())
+    if run_id := run.data.tags.get(tags.RUN_IDS["hpo"]):
+        uri = str(client.get_run(run_id).info.artifact_uri)
+        with artifacts.open_at(uri, tags.TRIALS_TABLE) as path:
+            rows = list(csv.DictReader(path.read_text().splitlines()))
         for trial in (client.get_run(row["run_id"]) for row in rows):
             if trial.info.status == "FINISHED":
                 yield f"hpo/{trial.info.run_name}", trial
 
 
-def facts(client: MlflowClient, run: Run) -> Facts:
+def comparable_facts(client: MlflowClient, run: Run) -> Facts:
     """Collect what must come out the same: metrics, hashes of the trips and of the boosters."""
-    found = {name: repr(value) for name, value in run.data.metrics.items() if not free(name)}
-    found |= {name: value for name, value in run.data.tags.items() if name.startswith("sha256.")}
+    facts = {name: repr(value) for name, value in run.data.metrics.items() if not is_free(name)}
+    facts |= {
+        tags.SHA256.of(split): sha for split, sha in tags.SHA256.select(run.data.tags).items()
+    }
     for output in run.outputs.model_outputs if run.outputs else ():
         model = client.get_logged_model(output.model_id)
         for path, sha256 in hash_boosters(model.artifact_location):
-            found[f"{model.name}/{path}"] = sha256
-    return found
+            facts[f"{model.name}/{path}"] = sha256
+    return facts
 
 
-def free(metric: str) -> bool:
-    """Tell whether a metric may differ from one run to the next."""
+def is_free(metric: str) -> bool:
+    """Whether a metric may differ from one run to the next."""
     return bool(FREE.fullmatch(metric))
 
 
 def hash_boosters(uri: str) -> Iterator[tuple[str, str]]:
     """Hash the boosters below a URI: file name -> sha256."""
-    repository = get_artifact_repository(uri)
-    folders = [""]
-    while folders:
-        for entry in repository.list_artifacts(folders.pop()):
-            if entry.is_dir:
-                folders.append(entry.path)
-            elif entry.path.endswith(BOOSTER):
-                content = Path(repository.download_artifacts(entry.path)).read_bytes()
-                yield Path(entry.path).name, hashlib.sha256(content).hexdigest()
+    for name in artifacts.list_files(uri):
+        if name.endswith(BOOSTER):
+            with artifacts.open_at(uri, name) as path:
+                yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def compare_runs(name: str, before: Facts, after: Mapping[str, str] | None) -> Row:
@@ -211,7 +213,7 @@ def compare_runs(name: str, before: Facts, after: Mapping[str, str] | None) -> R
     return Row(name, len(before), differences)
 
 
-def table(rows: list[Row]) -> Iterator[str]:
+def comparison_table(rows: list[Row]) -> Iterator[str]:
     """Lay the comparison out, with a line for each difference and one that sums up."""
     width = max(len(row.name) for row in rows)
     for row in rows:
@@ -228,7 +230,7 @@ def _git(*arguments: str) -> None:
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = " ".join(done.stderr.split())[-300:]
-        raise StorageError(f"git {arguments[0]} failed: {reason}. Is the commit pushed?")
+        raise UserError(f"git {arguments[0]} failed: {reason}. Is the commit pushed?")
 
 
 if __name__ == "__main__":

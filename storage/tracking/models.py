@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-import re
+import warnings
+import weakref
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
@@ -15,13 +17,23 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types.schema import AnyType, ColSpec, Schema
+from mlflow.pyfunc import PyFuncModel
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+from mlflow.types.schema import AnyType, ColSpec, Schema, TensorSpec
+from mlflow.utils.uri import get_databricks_profile_uri_from_artifact_uri
+from mlflow.utils.validation import path_not_unique
 
-from storage import StorageError
-from storage.data.files import one_line
-from storage.repro.checkout import ROOT
+from storage import StorageError, UserError, one_line
+from storage.checkout import ROOT
+from storage.tracking.artifacts import is_local
+from storage.tracking.query import equals, why_unsearchable
 from storage.tracking.served_model import CODE, MANIFEST
+from storage.tracking.tags import MODEL_SHA256, MODEL_URI, RMSE_TEST
+from storage.uris import without_credentials, without_user
 
+MAX_NAME = 256  # characters, in the columns of MLflow's tables
 SERVED = Path(__file__).with_name("served_model.py")
 # what loading and predicting imports, pinned to the versions that trained
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "skops", "xgboost")
@@ -49,7 +61,7 @@ def log(
         The model's URI, models:/m-...
     """
     with TemporaryDirectory() as folder:
-        write(Path(folder), files, package=package, modules=modules)
+        write_files(Path(folder), files, package=package, modules=modules)
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(SERVED),
@@ -61,7 +73,7 @@ def log(
     return str(logged.model_uri)
 
 
-def write(
+def write_files(
     folder: Path, files: Mapping[str, bytes], *, package: str, modules: tuple[str, ...]
 ) -> None:
     """Write a model's files, its code and a manifest of their hashes into a folder."""
@@ -76,7 +88,9 @@ def write(
 
 def signature(columns: Mapping[str, bool]) -> ModelSignature:
     """Describe the input: any type per column, for ids and times come as numbers or text."""
-    inputs = [ColSpec(AnyType(), column, required=must) for column, must in columns.items()]
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(AnyType(), column, required=must) for column, must in columns.items()
+    ]
     return ModelSignature(Schema(inputs), Schema([ColSpec("double")]))
 
 
@@ -85,31 +99,43 @@ def pins() -> list[str]:
     return [f"{name}=={version(name)}" for name in REQUIREMENTS]
 
 
-def load(uri: str) -> Any:
+def load(uri: str) -> PyFuncModel:
     """Load a model as it will be served.
+
+    Files that are not on this machine are fetched into a folder that goes with the model.
 
     Raises:
         StorageError: there is none at this URI, or its files are gone or are not what was saved.
     """
+    folder = None
+    is_registered = ModelsArtifactRepository.is_models_uri(uri)
     try:
-        return mlflow.pyfunc.load_model(uri)
-    except (MlflowException, OSError) as error:
-        raise StorageError(f"Cannot load model {uri}: {one_line(error)}.") from error
+        root = ModelsArtifactRepository.split_models_uri(uri)[0] if is_registered else uri
+        if not is_local(get_artifact_repository(root)):
+            folder = TemporaryDirectory(prefix="model-")
+        model = mlflow.pyfunc.load_model(uri, dst_path=folder.name if folder else None)
+    except (MlflowException, OSError, ImportError) as error:
+        if folder:
+            folder.cleanup()
+        raise _cannot_load(uri, error) from error
+    if folder:
+        weakref.finalize(model, folder.cleanup)  # at the latest when the process ends
+    return model
 
 
 def digest(model: Any, uri: str) -> str:
     """Identify a loaded model by all its bytes; by its URI where it does not tell them."""
-    found = getattr(_served(model), "sha256", None)
-    return str(found or hashlib.sha256(uri.encode()).hexdigest())
+    sha256 = getattr(_served(model), "sha256", None)
+    return str(sha256 or hashlib.sha256(uri.encode()).hexdigest())
 
 
 def profile(model: Any) -> bytes:
-    """Give the training profile that a loaded model stores; empty where it stores none."""
+    """Return the training profile that a loaded model stores; empty where it stores none."""
     return bytes(getattr(_served(model), "profile", b""))
 
 
 def required_columns(model: Any) -> set[str]:
-    """Name the columns that a loaded model must be given; none where it does not say."""
+    """Return the columns that a loaded model must be given; none where it does not say."""
     schema = model.metadata.get_input_schema()
     return set(schema.required_input_names()) if schema else set()
 
@@ -125,7 +151,9 @@ def predict(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
     except MlflowException as error:
         # MLflow writes all the rows out before it says what is wrong with them
         reason = " ".join(str(error).rpartition("Error: ")[2].split()).rstrip(".")
-        raise StorageError(f"Model {uri} refuses these rows: {reason[:300]}.") from error
+        raise StorageError(
+            f"Model {without_credentials(uri)} refuses these rows: {reason[:300]}."
+        ) from error
 
 
 def predict_typed(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
@@ -143,29 +171,109 @@ def predict_typed(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
     try:
         return np.asarray(served.predict(None, frame), np.float64)
     except MlflowException as error:
-        raise StorageError(f"Model {uri} refuses these rows: {one_line(error)}.") from error
+        raise StorageError(
+            f"Model {without_credentials(uri)} refuses these rows: {one_line(error)}."
+        ) from error
 
 
-def pin(uri: str) -> str:
-    """Replace an alias by the version it points to now, so that a long run keeps one model.
+class ModelReference(NamedTuple):
+    """A model that a long run can hold on to, whatever happens to aliases meanwhile."""
+
+    uri: str  # what to load; of a registered model always a version
+    name: str  # of the registered model; empty where the URI names none
+    version: str  # of the registered model; empty as name is
+    tags: Mapping[str, str]  # of that version
+
+
+def resolve(uri: str) -> ModelReference:
+    """Replace what a URI of a registered model points to by the version that this is now.
+
+    An alias, `latest` and a stage move on; a version, a logged model (models:/m-...), a run's model
+    (runs:/...) and files anywhere (a path, file:, s3:, mlflow-artifacts:) stay as they are.
 
     Raises:
-        StorageError: there is no such model or alias.
+        StorageError: no URI of a model, or there is no such version, alias or stage.
     """
-    found = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
-    if not found:
-        return uri
     try:
-        version = MlflowClient().get_model_version_by_alias(found[1], found[2])
+        scheme = urlsplit(uri).scheme
+    except ValueError as error:
+        raise UserError(f"{without_credentials(uri)!r} is no URI: {error}.") from error
+    if scheme != "models":
+        if not uri.strip():
+            raise UserError("The model's URI is empty. Pass models:/<name>@champion, for one.")
+        return ModelReference(uri, "", "", {})
+    root, path = ModelsArtifactRepository.split_models_uri(uri)
+    try:
+        with warnings.catch_warnings():  # stages are deprecated, and still there
+            warnings.simplefilter("ignore", FutureWarning)
+            registry = _registry_of(uri)
+            name, *numbers = get_model_name_and_version(registry.client, root)
+            if not numbers:  # models:/m-...
+                return ModelReference(uri, "", "", {})
+            number = str(numbers[0])
+            tags = registry.client.get_model_version(name, number).tags
     except MlflowException as error:
-        raise StorageError(f"Cannot load model {uri}: {one_line(error)}.") from error
-    return f"models:/{found[1]}/{version.version}"
+        raise _cannot_load(uri, error) from error
+    pinned = f"{registry.prefix}{name}/{number}"
+    if path:  # something inside the version's folder, which is another model
+        return ModelReference(f"{pinned}/{path}", "", "", {})
+    return ModelReference(pinned, name, number, dict(tags))
 
 
-def version_tags(uri: str) -> dict[str, str]:
-    """Read the tags of the version that a pinned URI names; none where it names no version."""
-    found = re.fullmatch(r"models:/([^/@]+)/([0-9]+)", uri)
-    return dict(MlflowClient().get_model_version(found[1], found[2]).tags) if found else {}
+def reference_tags(reference: ModelReference, digest: str) -> dict[str, str]:
+    """Read what is known of a model: the tags of a registered version that holds this very model.
+
+    That is the version that the reference names, if it has been measured. Else it is the newest
+    measured one with the same bytes, or registered from the same URI: a model that is named by its
+    id, its run or its folder was measured all the same.
+
+    Args:
+        reference: of the model.
+        digest: of the loaded model.
+    """
+    if RMSE_TEST in reference.tags:
+        return dict(reference.tags)
+    client = MlflowClient()
+    by_uri = () if why_unsearchable(reference.uri) else (f"tags.{MODEL_URI}", "source_path")
+    for wanted in (
+        equals(f"tags.{MODEL_SHA256}", digest),
+        *(equals(field, reference.uri) for field in by_uri),
+    ):
+        measured = [
+            version for version in client.search_model_versions(wanted) if RMSE_TEST in version.tags
+        ]
+        if measured:
+            newest = max(measured, key=lambda version: int(version.creation_timestamp))
+            return dict(newest.tags)
+    return dict(reference.tags)
+
+
+class _Registry(NamedTuple):
+    client: MlflowClient
+    prefix: str  # of a URI that names a model of this registry
+
+
+def _registry_of(uri: str) -> _Registry:
+    """Open the registry that a URI of a registered model names: this one, or one of Databricks."""
+    host = urlsplit(uri).netloc
+    if not host:
+        return _Registry(MlflowClient(), "models:/")
+    profile = get_databricks_profile_uri_from_artifact_uri(uri)
+    if not profile:  # MLflow would look the name up in this registry all the same
+        raise StorageError(
+            f"Cannot load model {without_credentials(uri)}: MLflow reaches no registry this way. "
+            "Set MLFLOW_REGISTRY_URI, and pass models:/<name>/<version>."
+        )
+    return _Registry(MlflowClient(registry_uri=profile), f"models://{host}/")
+
+
+def _cannot_load(uri: str, error: Exception) -> StorageError:
+    reason = without_user(one_line(error))
+    return StorageError(f"Cannot load model {without_credentials(uri)}: {reason}.")
+
+
+def _refused(uri: str, reason: str) -> StorageError:
+    return StorageError(f"Model {without_credentials(uri)} refuses these rows: {reason}.")
 
 
 def _served(model: Any) -> Any:
@@ -176,13 +284,35 @@ def _served(model: Any) -> Any:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that the registry would not take, before anything is trained for it.
+    """Refuse a name that cannot be registered, searched for and served, before any training.
+
+    MLflow itself refuses some of these only when the model is registered, and lets others become
+    champion of a name that no URI can load.
 
     Raises:
-        StorageError: it is empty, or MLflow's URIs could not hold it.
+        UserError: what is wrong with the name.
     """
-    if not name.strip() or set(name) & set("/:"):
-        raise StorageError(
-            f"model_name {name!r} cannot be registered. Pass a name without / and :, "
-            f"such as -P model_name=nyc-taxi-duration."
+    if wrong := _wrong_in(name):
+        raise UserError(
+            f"model_name {name!r} cannot be registered and served: it {wrong}. "
+            "Pass a name without / and :, such as -P model_name=nyc-taxi-duration."
         )
+
+
+def _wrong_in(name: str) -> str:
+    if not name.strip():
+        return "is empty"
+    if name != name.strip():
+        return "begins or ends with a blank"
+    if unprintable := [mark for mark in name if not mark.isprintable()]:
+        return f"holds {unprintable[0]!r}, which cannot be seen"
+    # / and : MLflow refuses; models:/<name>/1 is cut at a ?, and at an @ it takes an alias
+    if cut := [mark for mark in name if mark in "/:?@"]:
+        return f"holds {cut[0]}"
+    if wrong := why_unsearchable(name):
+        return wrong
+    if path_not_unique(name):  # such as ..
+        return "is no name of a file"
+    if len(name) > MAX_NAME:
+        return f"has {len(name)} characters, and a store holds {MAX_NAME}"
+    return ""

@@ -6,22 +6,23 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
 import requests
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from storage import StorageError
-from storage.repro import checkout
+from storage import StorageError, StoreGoneError
+from storage.uris import without_credentials
 
 SERVER_TIMEOUT_S = 5
 SQLITE = "sqlite:///"
 
 
-def prepare() -> None:
+def prepare_store() -> None:
     """Make sure that the store can be used, before anything is written to it.
 
     Raises:
@@ -35,14 +36,40 @@ def prepare() -> None:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Give the file of an sqlite store, None for any other store."""
+    """Return the file of an sqlite store, None for any other store."""
     return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
 
 
 def exists() -> bool:
-    """Tell whether there is a store, without making one."""
+    """Whether there is a store; makes none."""
     path = sqlite_path(mlflow.get_tracking_uri())
     return path is None or _has_tables(path)
+
+
+@contextmanager
+def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
+    """Turn "no server answers", after all of MLflow's retries, into one line.
+
+    Args:
+        hint: how to go on; a function is only asked when the server is gone.
+    Raises:
+        StoreGoneError: nobody answers any more.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        if not is_gone(error):
+            raise
+        uri = without_credentials(mlflow.get_tracking_uri())
+        raise StoreGoneError(
+            f"The MLflow server at {uri} went away and did not come back. "
+            f"{hint if isinstance(hint, str) else hint()}"
+        ) from error
+
+
+def is_gone(error: MlflowException) -> bool:
+    """Whether a call failed because no server answered, after all of MLflow's retries."""
+    return isinstance(error.__context__, requests.RequestException)
 
 
 def _ask_server(uri: str) -> None:
@@ -51,7 +78,7 @@ def _ask_server(uri: str) -> None:
         requests.get(f"{uri}/health", timeout=SERVER_TIMEOUT_S)
     except requests.RequestException as error:
         raise StorageError(
-            f"No MLflow server answers at {checkout.without_credentials(uri)} "
+            f"No MLflow server answers at {without_credentials(uri)} "
             f"({type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI."
         ) from error
 
@@ -89,10 +116,10 @@ def _has_tables(path: Path) -> bool:
     if not path.is_file():
         return False
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
-        found = store.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
-        return found.fetchone() is not None
+        table = store.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
+        return table.fetchone() is not None
 
 
 if __name__ == "__main__":
-    prepare()
-    print(f"The store is {checkout.without_credentials(mlflow.get_tracking_uri())}")
+    prepare_store()
+    print(f"The store is {without_credentials(mlflow.get_tracking_uri())}")

@@ -11,15 +11,19 @@ class Name(str):
 
     kind: str  # tag, metric, artifact
     meaning: str
-    written_by: tuple[str, ...]  # modules
-    read_by: tuple[str, ...]  # modules; nothing where it is there for people
+    writers: tuple[str, ...]  # files of this repository: runs is storage/tracking/runs.py
+    readers: tuple[str, ...]  # nothing where it is there for people
 
-    def __new__(cls, kind: str, name: str, meaning: str, written_by: str, read_by: str) -> "Name":
-        """Declare a name; modules are separated by blanks."""
+    def __new__(cls, kind: str, name: str, meaning: str, writers: str, readers: str) -> "Name":
+        """Declare a name; files are separated by blanks."""
         self = super().__new__(cls, name)
         self.kind, self.meaning = kind, meaning
-        self.written_by, self.read_by = tuple(written_by.split()), tuple(read_by.split())
+        self.writers, self.readers = tuple(writers.split()), tuple(readers.split())
         return self
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Travel to a worker as the plain text that it is."""
+        return str, (str(self),)
 
 
 class Family(Name):
@@ -34,121 +38,236 @@ class Family(Name):
         return {name.removeprefix(self): values[name] for name in values if name.startswith(self)}
 
 
-def tag(name: str, meaning: str, *, written_by: str = "", read_by: str = "") -> Name:
+def tag(name: str, meaning: str, writers: str = "", readers: str = "") -> Name:
     """Declare a tag."""
-    return Name("tag", name, meaning, written_by, read_by)
+    return Name("tag", name, meaning, writers, readers)
 
 
-def tags(name: str, meaning: str, *, written_by: str = "", read_by: str = "") -> Family:
+def tags(name: str, meaning: str, writers: str = "", readers: str = "") -> Family:
     """Declare tags that begin so."""
-    return Family("tag", name, meaning, written_by, read_by)
+    return Family("tag", name, meaning, writers, readers)
 
 
-def metrics(name: str, meaning: str, *, written_by: str = "", read_by: str = "") -> Family:
+def metrics(name: str, meaning: str, writers: str = "", readers: str = "") -> Family:
     """Declare metrics that begin so."""
-    return Family("metric", name, meaning, written_by, read_by)
+    return Family("metric", name, meaning, writers, readers)
 
 
-def metric(name: str, meaning: str, *, written_by: str = "", read_by: str = "") -> Name:
+def metric(name: str, meaning: str, writers: str = "", readers: str = "") -> Name:
     """Declare a metric."""
-    return Name("metric", name, meaning, written_by, read_by)
+    return Name("metric", name, meaning, writers, readers)
 
 
-def artifact(name: str, meaning: str, *, written_by: str = "", read_by: str = "") -> Name:
+def artifact(name: str, meaning: str, writers: str = "", readers: str = "") -> Name:
     """Declare a file or folder of a run."""
-    return Name("artifact", name, meaning, written_by, read_by)
+    return Name("artifact", name, meaning, writers, readers)
 
 
 # --- MLflow's own
 
-PARENT = tag("mlflow.parentRunId", "the run above")
-RUN_NAME = tag("mlflow.runName", "what the UI calls the run")
-NOTE = tag("mlflow.note.content", "the run's page")
-SOURCE = tag("mlflow.source.name", "where the project was run from")
-SOURCES = tags("mlflow.source.", "which code ran")
-COMMIT = tag("mlflow.source.git.commit", "commit of the code that ran")
-REPOSITORY = tag("mlflow.source.git.repoURL", "its remote, without credentials")
-ENTRY_POINT = tag("mlflow.project.entryPoint", "entry point that `mlflow run` was asked for")
+PARENT = tag(
+    "mlflow.parentRunId", "the run above", "trials", "register reuse runs stale_runs verify"
+)
+RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs")
+NOTE = tag("mlflow.note.content", "the run's page", "main")
+PROJECT_URI = tag("mlflow.source.name", "where the project was run from", "runs", "runs")
+CODE = tags("mlflow.source.", "which code ran", "", "runs")
+COMMIT = tag(
+    "mlflow.source.git.commit", "commit of the code that ran", "runs", "rerun results verify"
+)
+REPOSITORY = tag(
+    "mlflow.source.git.repoURL", "its remote, without credentials", "runs", "rerun verify"
+)
+ENTRY_POINT = tag(
+    "mlflow.project.entryPoint", "entry point that `mlflow run` was asked for", "", "runs"
+)
 
 # --- every run of a step
 
-STEP = tag("step", "entry point that the run is of")
-DEVELOPER = tag("developer", "who started it")
-DIRTY = tag("git_dirty", "true where code ran that is in no commit")
-FAILURE = tag("failure", "why the run came to nothing")
-HOST = tag("process.host", "machine or container of the run's process")
-PID = tag("process.id", "its process id")
-STARTED = tag("process.started", "when that process started, seconds since 1970")
-KEY = tag("step_key", "sha256 of what the step's result depends on")
+STEP = tag("step", "entry point that the run is of", "runs", "results reuse runs verify")
+DEVELOPER = tag("developer", "who started it", "runs", "register reuse runs")
+DIRTY = tag(
+    "git_dirty",
+    "true where code ran that is in no commit",
+    "register runs",
+    "evaluate rerun results runs verify",
+)
+FAILURE = tag("failure", "why the run came to nothing", "runs stale_runs trials", "runs")
+HOST = tag(
+    "process.host",
+    "space in which its process id means one process: machine, or container",
+    "processes",
+    "processes",
+)
+PID = tag("process.id", "its process id", "processes", "processes stale_runs")
+STARTED = tag(
+    "process.started", "when that process started, seconds since 1970", "processes", "processes"
+)
+KEY = tag("step_key", "sha256 of what the step's result depends on", "reuse", "pipeline reuse")
 
 # --- what a step hands over
 
-TAXI = tag("taxi", "green or yellow")
-DATA = tag("data", "real, or simulated where any month is")
-MONTHS = tags("months.", "months of a split")
-SHA256 = tags("sha256.", "sha256 of a split's trips")
-ORIGIN = tag("source", "where the months came from, without credentials")
+TAXI = tag("taxi", "green or yellow", "results score", "pipeline results")
+DATA = tag("data", "real, or simulated where any month is", "results", "evaluate results")
+MONTHS = tags("months.", "months of a split", "results", "evaluate results")
+SHA256 = tags("sha256.", "sha256 of a split's trips", "results", "pipeline results verify")
+MONTHS_SOURCE = tag(
+    "source", "where the months came from, without credentials", "results", "results"
+)
 RUN_IDS = {
-    step: tag(f"{step}_run_id", f"run of {step} that this one builds on or has made")
+    step: tag(
+        f"{step}_run_id",
+        f"run of {step} that this one builds on or has made",
+        "inputs main pipeline register",
+        "pipeline results verify",
+    )
     for step in ("preprocess", "baseline", "hpo", "register")
 }
-CANDIDATE = tag("candidate", "true where the run logged a model that register may choose")
-MODEL = tag("model", "kind of model: xgboost, or a baseline's name")
-FEATURES = tag("features", "feature set of a candidate")
-MODEL_URI = tag("model_uri", "URI of the logged model")
-N_TRIPS = metrics("n_trips_", "trips kept of a split")
+CANDIDATE = tag(
+    "candidate", "true where the run logged a model that register may choose", "results", "results"
+)
+MODEL = tag(
+    "model",
+    "kind of model: xgboost, or a baseline's name",
+    "baseline evaluate hpo register results",
+    "results",
+)
+FEATURES = tag("features", "feature set of a candidate", "baseline hpo", "results")
+MODEL_URI = tag("model_uri", "URI of the logged model", "registry results", "models results")
+N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "results")
 
 # --- the search
 
-SEARCH_KEY = tag("search_key", "sha256 of what the trials of a search depend on")
-SPACE_KEY = tag("space_key", "sha256 of search space and features, for warm starts")
-WARM_START = tag("warm_start", "points of earlier searches that were tried first, JSON")
-TRIAL = tag("trial", "number of a trial")
-PRUNED = tag("pruned", "true where a trial was given up")
-BEST_TRIAL = tag("best_trial", "number of the best trial")
-BEST_POINT = tag("best_point", "its parameters, JSON")
-CURVE = metric("rmse_by_round", "valid RMSE of a trial after each round, minutes")
-N_TRIALS = metrics("n_trials_", "trials that finished, were pruned, failed, or were there already")
+SEARCH_KEY = tag(
+    "search_key", "sha256 of what the trials of a search depend on", "search trials", "trials"
+)
+SPACE_KEY = tag(
+    "space_key", "sha256 of search space and features, for warm starts", "search", "trials"
+)
+WARM_START = tag(
+    "warm_start", "points of earlier searches that were tried first, JSON", "search", "search"
+)
+TRIAL = tag("trial", "number of a trial", "trials", "trials verify")
+PRUNED = tag("pruned", "true where a trial was given up", "search", "search")
+BEST_TRIAL = tag("best_trial", "number of the best trial", "search")
+BEST_POINT = tag("best_point", "its parameters, JSON", "search", "trials")
+CURVE = metric(
+    "rmse_by_round", "valid RMSE of a trial after each round, minutes", "trials", "trials"
+)
+N_TRIALS = metrics(
+    "n_trials_", "trials that finished, were pruned, failed, or were there already", "search"
+)
 
 # --- register, and the versions of a registered model
 
-MODEL_NAME = tag("model_name", "registered model")
-VERSION = tag("version", "version that holds the candidate")
-CHAMPION_VERSION = tag("champion_version", "version that is champion after the run; empty = none")
-OUTCOME = tag("outcome", "promoted, refused, unchanged or rolled back")
-REASONS = tag("reasons", "why, in one line")
-MEASURED_AGAINST = tag("measured_against", "champion that a version was measured against")
-ALLOWED = tag("allowed", "exceptions of the gate that somebody asked for")
-IMPROVEMENT = tag("improvement", "minutes of test RMSE below the champion's")
-IMPROVEMENT_INTERVAL = tag("improvement_interval", "its 95 % interval")
-VERSION_COMMIT = tag("git_commit", "commit that a version's months were cleaned by")
-PIPELINE = tag("pipeline_run_id", "pipeline that made a version")
-RMSE_VALID = tag("rmse_valid", "a version's RMSE on its valid months, minutes")
-RMSE_TEST = tag("rmse_test", "a version's RMSE on its test months, minutes")
-MODEL_SHA256 = tag("model_sha256", "digest of a version's files")
-ROLLED_BACK = tag("rolled_back", "when a version was taken out of use")
-PROMOTION = tags("promotion.", "one change of the champion, JSON; of the registered model")
-PROMOTING = tags("promoting.", "ticket of the lock, by run id; of the registered model")
-TEST = metrics("test_", "a score on the test months")
-CHAMPION_TEST = metrics("champion_test_", "the champion's score on the very same trips")
+MODEL_NAME = tag("model_name", "registered model", "results", "results reuse")
+VERSION = tag("version", "version that holds the candidate", "results", "results reuse")
+CHAMPION_VERSION = tag(
+    "champion_version",
+    "version that is champion after the run; empty = none",
+    "results",
+    "results reuse",
+)
+OUTCOME = tag("outcome", "promoted, refused, unchanged or rolled back", "register results")
+REASONS = tag("reasons", "why, in one line", "register results", "results")
+MEASURED_AGAINST = tag(
+    "measured_against", "champion that a version was measured against", "register"
+)
+ALLOWED = tag("allowed", "exceptions of the gate that somebody asked for", "register")
+IMPROVEMENT = tag("improvement", "minutes of test RMSE below the champion's", "register")
+IMPROVEMENT_INTERVAL = tag("improvement_interval", "its 95 % interval", "register")
+VERSION_COMMIT = tag("git_commit", "commit that a version's months were cleaned by", "register")
+PIPELINE = tag("pipeline_run_id", "pipeline that made a version", "register")
+RMSE_VALID = tag("rmse_valid", "a version's RMSE on its valid months, minutes", "register")
+RMSE_TEST = tag(
+    "rmse_test", "a version's RMSE on its test months, minutes", "register", "models score"
+)
+MODEL_SHA256 = tag("model_sha256", "digest of a version's files", "registry", "models registry")
+ROLLED_BACK = tag("rolled_back", "when a version was taken out of use", "registry", "evaluate")
+PROMOTION = tags(
+    "promotion.",
+    "one change of the champion, JSON; of the registered model",
+    "registry",
+    "registry",
+)
+PROMOTING = tags(
+    "promoting.",
+    "ticket of the lock, by run id; of the registered model",
+    "registry_lock",
+    "registry_lock",
+)
+TEST = metrics("test_", "a score on the test months", "evaluate", "results")
+CHAMPION_TEST = metrics(
+    "champion_test_", "the champion's score on the very same trips", "evaluate", "results"
+)
 
 # --- main and score
 
-REUSED = tag("reused", "steps whose result was there already")
-RERUN = tag("rerun", "the command that repeats the pipeline")
-SCORED_BY = tag("scored_by", "model that scored")
-SCORED_MONTHS = tag("months", "months that were scored")
-DRIFT = tag("drift", "true where a month has drifted; unknown where the model stores no profile")
+REUSED = tag("reused", "steps whose result was there already", "main")
+RERUN = tag("rerun", "the command that repeats the pipeline", "main", "verify")
+SCORED_BY = tag("scored_by", "model that scored", "score")
+SCORED_MONTHS = tag("months", "months that were scored", "score")
+DRIFT = tag(
+    "drift", "true where a month has drifted; unknown where the model stores no profile", "score"
+)
+
+# --- metrics that are logged by name
+
+BEST_RMSE = metric("best_rmse", "valid RMSE of the best trial so far, minutes", "search", "results")
+SEARCH_GAIN = metric("search_gain", "what the search gained over its first point, minutes", "hpo")
+SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo")
+PSI = metric("psi", "largest population stability index of a scored month", "score")
+GAINED = metrics(
+    "improvement", "minutes of test RMSE below the champion's; its interval", "evaluate", "results"
+)
+BEST_ROUND = metric("best_round", "best round of a trial, from 0", "hpo search", "search")
+N_ROUNDS = metric("n_rounds", "rounds that a trial ran", "search")
+TRAIN_SECONDS = metric("train_seconds", "how long a trial trained", "search", "search")
+N_ROWS = metric("n_rows", "rows of a scored month", "score")
+N_PREDICTED = metric("n_predicted", "rows of it that have a prediction", "score")
+N_ELIGIBLE = metric("n_eligible", "rows of it that its errors are counted on", "score")
 
 # --- files
 
-SPLITS = artifact("data", "folder of the clean trips, a parquet file per split")
-PROFILES = artifact("profile.json", "what train and valid trips look like")
-PROFILE_PICTURE = artifact("profile.png", "the same as a picture")
-MONTHS_TABLE = artifact("months.csv", "months with source, sha256, rows kept and dropped")
-TRIALS_TABLE = artifact("trials.csv", "the search's trials")
-IMPORTANCE_PICTURE = artifact("importance.png", "what the model looks at")
-KEY_FILE = artifact("step_key.json", "what the step key was made of")
-OUTPUTS = artifact("outputs.json", "what the step has written, so that a loss is noticed")
-UNCOMMITTED = artifact("uncommitted.diff", "the code that is in no commit")
-PREDICTIONS = artifact("predictions", "folder of scored months")
+SPLITS = artifact(
+    "data", "folder of the clean trips, a parquet file per split", "preprocess", "inputs pipeline"
+)
+PROFILES = artifact(
+    "profile.json", "what train and valid trips look like", "preprocess", "candidates pipeline"
+)
+PROFILE_PICTURE = artifact("profile.png", "the same as a picture", "preprocess", "card")
+MONTHS_TABLE = artifact(
+    "months.csv",
+    "months with source, sha256, rows kept and dropped",
+    "preprocess score",
+    "card pipeline",
+)
+TRIALS_TABLE = artifact("trials.csv", "the search's trials", "search", "verify")
+IMPORTANCE_PICTURE = artifact("importance.png", "what the model looks at", "hpo", "card")
+KEY_FILE = artifact("step_key.json", "what the step key was made of", "reuse", "reuse")
+OUTPUTS = artifact(
+    "outputs.json", "what the step has written, so that a loss is noticed", "reuse", "reuse"
+)
+UNCOMMITTED = artifact("uncommitted.diff", "the code that is in no commit", "runs", "rerun verify")
+PREDICTIONS = artifact("predictions", "folder of scored months", "month")
+GROUPS_TABLE = artifact("errors_by_group.csv", "errors by hour, distance and zone", "candidates")
+EVALUATION_PICTURE = artifact(
+    "evaluation.png", "residuals, calibration, errors by group", "candidates"
+)
+LEADERBOARD = artifact("leaderboard.csv", "the baselines, best first", "baseline")
+SEARCH_PICTURE = artifact("search.png", "the trials' RMSE over time", "search")
+PARALLEL_PICTURE = artifact(
+    "parallel_coordinates.png", "the trials across their parameters", "search"
+)
+PARAMETER_PICTURE = artifact("parameter_importance.png", "which parameters mattered", "search")
+BOOSTERS_TABLE = artifact("boosters.csv", "the boosters of the refit", "hpo")
+IMPORTANCE_TABLE = artifact("importance.csv", "what the model looks at", "hpo")
+PREPROCESSOR = artifact(
+    "preprocessor/preprocessor.json", "the encoder by itself, as the course keeps it", "hpo"
+)
+NATIVE_MODEL = artifact("models_mlflow", "the first booster by itself, an MLflow model", "hpo")
+GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register")
+CARD = artifact("model_card.html", "the model card as a page", "card")
+DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score")
+DRIFT_TABLE = artifact("drift.csv", "how far the scored months have drifted", "score")
+DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score")

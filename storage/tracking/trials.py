@@ -12,10 +12,19 @@ from mlflow.entities import Metric, Param, Run, RunTag
 
 from storage import StoreGoneError
 from storage.tracking import processes
-from storage.tracking.runs import inherited_tags
+from storage.tracking.query import both, differs, equals
+from storage.tracking.runs import active, active_info, inherited_tags
+from storage.tracking.tags import (
+    BEST_POINT,
+    CURVE,
+    FAILURE,
+    PARENT,
+    SEARCH_KEY,
+    SPACE_KEY,
+    TRIAL,
+)
 
 MAX_METRICS, MAX_ENTITIES = 1000, 1000  # of one call to the store
-CURVE = "rmse_by_round"
 
 
 class TrialRun(NamedTuple):
@@ -39,13 +48,13 @@ class TrialRuns:
         """Write trials of this search under the active run."""
         self.client = MlflowClient()
         self.search_key = search_key
-        self.parent = self.client.get_run(mlflow.active_run().info.run_id)
+        self.parent = active()
         self.tags = {
             **inherited_tags(self.parent),
-            **processes.tags(),
+            **processes.process_tags(),
             **tags,
-            "search_key": search_key,
-            "mlflow.parentRunId": self.parent.info.run_id,
+            SEARCH_KEY: search_key,
+            PARENT: self.parent.info.run_id,
         }
         self.run_ids: dict[int, str] = {}  # of the trials that run
 
@@ -70,21 +79,21 @@ class TrialRuns:
 
         Runs that a process left behind when it died are closed as KILLED on the way.
         """
-        found: dict[int, TrialRun] = {}
+        trials: dict[int, TrialRun] = {}
         for run in _all(self.parent.info.experiment_id, self.search_key):
-            number = int(run.data.tags["trial"])
-            if run.info.status == "FINISHED" and number not in found:
-                found[number] = self._read(run)
+            number = int(run.data.tags[TRIAL])
+            if run.info.status == "FINISHED" and number not in trials:
+                trials[number] = self._read(run)
             elif run.info.status == "RUNNING" and processes.is_dead(run.data.tags):
                 self.client.set_terminated(run.info.run_id, "KILLED")
-        return found
+        return trials
 
     def start(self, number: int) -> None:
         """Open the run of a trial."""
         run = self.client.create_run(
             self.parent.info.experiment_id,
             run_name=f"trial {number}",
-            tags=self.tags | {"trial": str(number)},
+            tags=self.tags | {TRIAL: str(number)},
         )
         self.run_ids[number] = run.info.run_id
 
@@ -97,23 +106,23 @@ class TrialRuns:
         curve: Sequence[float],
         tags: Mapping[str, str],
     ) -> str:
-        """Write what a trial came to and close its run; gives the run's id."""
+        """Write what a trial came to, with tags, and close its run; returns the run's id."""
         now = int(time.time() * 1000)
         points = [Metric(name, value, now, 0) for name, value in metrics.items()]
         points += [Metric(CURVE, value, now, step) for step, value in enumerate(curve)]
         entries = [Param(name, str(value)) for name, value in params.items()]
-        marks = [RunTag(name, value) for name, value in tags.items()]
+        run_tags = [RunTag(name, value) for name, value in tags.items()]
         run_id = self.run_ids[number]
-        room = MAX_ENTITIES - len(entries) - len(marks)
-        self.client.log_batch(run_id, metrics=points[:room], params=entries, tags=marks)
+        room = MAX_ENTITIES - len(entries) - len(run_tags)
+        self.client.log_batch(run_id, metrics=points[:room], params=entries, tags=run_tags)
         for start in range(room, len(points), MAX_METRICS):
             self.client.log_batch(run_id, metrics=points[start : start + MAX_METRICS])
         self.client.set_terminated(run_id, "FINISHED")
         return self.run_ids.pop(number)
 
     def fail(self, number: int, reason: str) -> str:
-        """Close the run of a trial that came to nothing, with the reason; gives the run's id."""
-        self.client.set_tag(self.run_ids[number], "failure", reason)
+        """Close the run of a trial that came to nothing, with the reason; returns the run's id."""
+        self.client.set_tag(self.run_ids[number], FAILURE, reason)
         self.client.set_terminated(self.run_ids[number], "FAILED")
         return self.run_ids.pop(number)
 
@@ -127,18 +136,18 @@ class TrialRuns:
 
 def n_finished(experiment_id: str, search_key: str) -> int:
     """Count the trials of a search that need not be run again."""
-    found = _all(experiment_id, search_key)
-    return len({run.data.tags["trial"] for run in found if run.info.status == "FINISHED"})
+    trials = _all(experiment_id, search_key)
+    return len({run.data.tags[TRIAL] for run in trials if run.info.status == "FINISHED"})
 
 
 def _all(experiment_id: str, search_key: str) -> list[Run]:
-    found: list[Run] = mlflow.search_runs(
+    trials: list[Run] = mlflow.search_runs(
         [experiment_id],
-        filter_string=f"tags.search_key = '{search_key}' and tags.trial != ''",
+        filter_string=both(equals(f"tags.{SEARCH_KEY}", search_key), differs(f"tags.{TRIAL}", "")),
         order_by=["attributes.start_time ASC"],
         output_format="list",
     )
-    return found
+    return trials
 
 
 def earlier_points(space_key: str, search_key: str, n_most: int) -> list[dict[str, float]]:
@@ -149,14 +158,15 @@ def earlier_points(space_key: str, search_key: str, n_most: int) -> list[dict[st
         search_key: of the search that asks.
         n_most: at most so many.
     """
-    found = mlflow.search_runs(
-        [mlflow.active_run().info.experiment_id],
-        filter_string=(
-            f"tags.space_key = '{space_key}' and tags.search_key != '{search_key}' "
-            "and attributes.status = 'FINISHED'"
+    searches = mlflow.search_runs(
+        [active_info().experiment_id],
+        filter_string=both(
+            equals(f"tags.{SPACE_KEY}", space_key),
+            differs(f"tags.{SEARCH_KEY}", search_key),
+            equals("attributes.status", "FINISHED"),
         ),
         order_by=["attributes.start_time DESC"],
         max_results=n_most,
         output_format="list",
     )
-    return [json.loads(run.data.tags["best_point"]) for run in found]
+    return [json.loads(run.data.tags[BEST_POINT]) for run in searches]

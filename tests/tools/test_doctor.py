@@ -10,10 +10,12 @@ from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
+import platformdirs.macos
+import platformdirs.unix
 import pytest
 
-from storage.data import downloads
-from storage.repro.checkout import ROOT
+from storage.checkout import ROOT
+from storage.data.cache import cache_dir
 from tests.stores import Store
 from tools import doctor
 from tools.doctor import Finding
@@ -64,9 +66,9 @@ def test_a_package_that_is_not_the_locked_one(root: Path) -> None:
         "mlflow==0.1 \\\n    --hash=sha256:0\nno-such-package==1\nother==2 ; sys_platform == 'x'\n"
     )
     (problem,) = problems(doctor.environment)
-    assert "mlflow " in problem.found
-    assert " instead of 0.1, no-such-package is missing" in problem.found
-    assert "other" not in problem.found
+    assert "mlflow " in problem.seen
+    assert " instead of 0.1, no-such-package is missing" in problem.seen
+    assert "other" not in problem.seen
     assert "make .venv/.ready" in problem.cure
 
 
@@ -105,13 +107,13 @@ def test_a_store_that_is_not_there_yet_is_no_problem(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (found,) = doctor.store()
-    assert "`make store` makes it" in found.found
+    assert "`make store` makes it" in found.seen
     assert not (root / "mlflow.db").exists()
 
 
 def test_a_store_made_by_the_installed_mlflow_is_migrated(store: Store) -> None:
     (found,) = doctor.store()
-    assert found.found == "can be read and is migrated"
+    assert found.seen == "can be read and is migrated"
 
 
 @pytest.mark.parametrize(
@@ -167,14 +169,14 @@ def test_environments_that_are_half_built_or_of_another_lock(root: Path, tmp_pat
         (place / "bin" / "python").touch()
         return place
 
-    mlflow = f"mlflow-{dict(doctor.pins('requirements.txt'))['mlflow']}"
+    mlflow = f"mlflow-{dict(doctor.locked_versions('requirements.txt'))['mlflow']}"
     make("good", mlflow, "hyperopt-1")
     make("served", "mlflow-0.1")
     bad = [make("empty"), make("old", "mlflow-0.1", "hyperopt-1")]
     assert [problem.cure for problem in problems(doctor.run_environments)] == [
         f"rm -r {place}" for place in bad
     ]
-    assert "1 usable" in list(doctor.run_environments())[-1].found
+    assert "1 usable" in list(doctor.run_environments())[-1].seen
 
 
 def test_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +185,7 @@ def test_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cached_month_that_is_not_whole(cache: Path) -> None:
-    assert doctor.cache_dir() == downloads.cache_dir() == cache
+    assert cache_dir() == cache
     cache_folder = cache / "https-1"
     cache_folder.mkdir(parents=True)
     (cache_folder / "green_tripdata_2021-01.parquet").write_bytes(b"PAR1 and so on PAR1")
@@ -191,9 +193,46 @@ def test_a_cached_month_that_is_not_whole(cache: Path) -> None:
     torn.write_bytes(b"PAR1 and no more")
     (problem,) = problems(doctor.months)
     assert problem.cure == f"rm '{torn}'"
-    assert list(doctor.months())[-1].found.startswith("1, 0.0 MB in ")
+    assert list(doctor.months())[-1].seen.startswith("1, 0.0 MB in ")
 
 
-def test_the_default_cache_is_the_one_that_months_use(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_the_cache_that_is_looked_at_is_the_one_that_months_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str
+) -> None:
     monkeypatch.delenv("TAXI_CACHE")
-    assert doctor.cache_dir() == downloads.cache_dir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", system)
+    is_mac = system == "darwin"
+    kind = platformdirs.macos.MacOS if is_mac else platformdirs.unix.Unix
+    monkeypatch.setattr("platformdirs.PlatformDirs", kind)
+    place = tmp_path / "Library/Caches/nyc-taxi" if is_mac else cache_dir()
+    assert cache_dir() == place
+    (finding,) = doctor.months()
+    assert finding.seen == f"0, 0.0 MB in {place}"
+
+
+def test_a_cache_whose_place_is_not_known_yet_is_said_and_not_guessed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TAXI_CACHE")
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    (finding,) = doctor.months()
+    assert finding.seen.startswith("not looked at: platformdirs")
+    assert [finding.what for finding in doctor.disk()] == ["disk here"]
+
+
+def test_a_cached_month_that_cannot_be_read_is_not_called_broken(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.mkdir()
+    month = cache / "green_tripdata_2021-01.parquet"
+    month.write_bytes(b"PAR1 and so on PAR1")
+
+    def fail(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(doctor, "_is_parquet", fail)
+    (problem,) = problems(doctor.months)
+    assert problem.seen == f"{month.name} cannot be read: Permission denied"
+    assert "rm" not in problem.cure

@@ -1,26 +1,29 @@
 """Where a month is, before anybody fetches it."""
 
+import errno
 from pathlib import Path
 
+import fsspec
+import pyarrow as pa
 import pytest
 
 from storage import StorageError
-from storage.data import months
+from storage.data import months, sources
 from tests.storage.samples import NAME, make_parquet
 from tests.storage.sources import Server, cached_files, find, make_folder, ok, status
 
 
-def look(source: object) -> months.MonthLocation:
-    return months.look(str(source), taxi="green", month="2021-01")
+def locate(source: object) -> months.MonthLocation:
+    return months.locate(str(source), taxi="green", month="2021-01")
 
 
 def test_a_month_in_a_folder_is_here(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "months", **{NAME: b"12345"})
-    assert look(folder) == ("2021-01", (folder / NAME).as_uri(), False, 5)
+    assert locate(folder) == ("2021-01", (folder / NAME).as_uri(), False, 5)
 
 
 def test_a_simulated_month_needs_no_file() -> None:
-    assert look("simulated:7") == ("2021-01", "simulated:7:42", False, None)
+    assert locate("simulated:7") == ("2021-01", "simulated:7:42", False, None)
     assert months.identify("simulated:7", taxi="green", month="2021-01") == "simulated:7:42"
 
 
@@ -29,7 +32,7 @@ def test_a_month_on_a_server_is_asked_for_its_size_and_not_fetched(
 ) -> None:
     content = make_parquet()
     server.will(ok(content))
-    assert look(server.url) == ("2021-01", f"{server.url}/{NAME}", True, len(content))
+    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", True, len(content))
     assert [request.command for request in server.requests] == ["HEAD"]
     assert cached_files(cache) == []
 
@@ -39,19 +42,19 @@ def test_a_month_in_the_cache_is_here_and_nobody_is_asked(server: Server) -> Non
     server.will(ok(content))
     find(server.url)
     n_asked = len(server.requests)
-    assert look(server.url) == ("2021-01", f"{server.url}/{NAME}", False, len(content))
+    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", False, len(content))
     assert len(server.requests) == n_asked
 
 
 def test_a_month_that_no_server_has_is_refused_as_a_run_would(server: Server) -> None:
     with pytest.raises(StorageError, match=r"No green trips in .* for 2021-01"):
-        look(server.url)
+        locate(server.url)
 
 
 def test_a_size_that_nobody_tells_is_unknown(server: Server) -> None:
     server.will(status(503))
-    assert look(server.url) == ("2021-01", f"{server.url}/{NAME}", True, None)
-    assert look("http://127.0.0.1:1/trips") == (
+    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", True, None)
+    assert locate("http://127.0.0.1:1/trips") == (
         "2021-01",
         f"http://127.0.0.1:1/trips/{NAME}",
         True,
@@ -68,3 +71,61 @@ def test_a_month_is_known_by_its_bytes_wherever_they_lie(server: Server, tmp_pat
         for source in (folder, server.url)
     )
     assert here == there == find(folder).sha256 == find(folder).identity
+
+
+# --- looking is never writing
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("content", [b"", b"half of it", make_parquet()[:-9]])
+def test_a_broken_month_in_the_cache_must_come_and_stays_where_it_is(
+    server: Server, cache: Path, content: bytes
+) -> None:
+    whole = make_parquet()
+    server.will(ok(whole))
+    find(server.url).path.write_bytes(content)
+    before = snapshot(cache)
+    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", True, len(whole))
+    assert snapshot(cache) == before
+    assert find(server.url).path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "Input/output error")],
+    ids=["permission", "disk"],
+)
+def test_a_month_in_the_cache_that_cannot_be_read_is_refused_and_kept(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    server.will(ok(make_parquet()))
+    find(server.url)
+    before = snapshot(cache)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pa, "input_stream", fail)
+        with pytest.raises(StorageError, match=rf"Cannot read .*{NAME}: .*{error.strerror}"):
+            locate(server.url)
+    assert snapshot(cache) == before
+    assert not locate(server.url).must_come
+
+
+def test_a_broken_object_in_the_cache_must_come_and_stays_where_it_is(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(months.SOURCES, "memory://", sources.ObjectStore)
+    memory = fsspec.filesystem("memory")
+    memory.pipe(f"/trips/{NAME}", make_parquet())
+    assert locate("memory://trips").must_come
+    find("memory://trips").path.write_bytes(b"half of it")
+    before = snapshot(cache)
+    where = locate("memory://trips")
+    memory.store.clear()
+    assert where == ("2021-01", f"memory://trips/{NAME}", True, len(make_parquet()))
+    assert snapshot(cache) == before

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import StorageError
+from storage import UserError
+from storage.checkout import ROOT
 from storage.data import files, months
 from tests.storage.samples import NAME, make_parquet, one_line, read
 from tests.storage.sources import (
@@ -21,7 +22,7 @@ from tests.storage.sources import (
     simulate_two_batches,
 )
 
-DATA = Path(os.environ.get("TAXI_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+DATA = Path(os.environ.get("TAXI_DATA") or ROOT.parent / "shared" / "data")
 
 
 # --- months as text
@@ -58,19 +59,19 @@ def test_months_are_read_in_the_order_given(text: str, expected: list[str]) -> N
     ],
 )
 def test_text_that_is_no_month_is_refused_by_name(text: str, seen: str) -> None:
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(UserError) as caught:
         months.parse_months(text)
     assert one_line(caught).startswith(f"{seen} in {text!r} is not a month. Type YYYY-MM")
 
 
 def test_a_backwards_range_is_refused_with_the_range_to_type() -> None:
-    with pytest.raises(StorageError, match=r"'2021-06\.\.2021-01' runs backwards.*2021-01\.\.2021"):
+    with pytest.raises(UserError, match=r"'2021-06\.\.2021-01' runs backwards.*2021-01\.\.2021"):
         months.parse_months("2021-06..2021-01")
 
 
 @pytest.mark.parametrize("text", ["2021-02,2021-02", "2021-01..2021-03,2021-02"])
 def test_overlapping_months_are_refused(text: str) -> None:
-    with pytest.raises(StorageError, match="2021-02 is given twice"):
+    with pytest.raises(UserError, match="2021-02 is given twice"):
         months.parse_months(text)
 
 
@@ -199,14 +200,13 @@ def test_real_months_are_found_and_read(month: str, zone_type: pa.DataType) -> N
 def test_reading_a_month_does_not_import_pandas_or_mlflow(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(make_parquet())
     code = (
-        "import sys; from pathlib import Path; from storage import files, months\n"
+        "import sys; from pathlib import Path; from storage.data import files, months\n"
         f"found = months.find({str(tmp_path)!r}, taxi='green', month='2021-01',"
         " work_dir=Path(), simulate=None)\n"
         "assert list(files.read_batches(found.path, ['zone']))\n"
         "print({'pandas', 'mlflow', 'pooch', 'fsspec'} & set(sys.modules))"
     )
-    root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.stdout.strip(), done.stderr) == ("set()", "")

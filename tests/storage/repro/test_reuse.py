@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
 from storage.repro.step_key import StepKey
-from storage.tracking import runs
+from storage.tracking import artifacts, runs, tags
 from tests.stores import EXPERIMENT, Store
 
 
@@ -25,7 +25,7 @@ def key(request: pytest.FixtureRequest, store: Store) -> StepKey:
 def finish(key: StepKey, developer: str = "ana", **tags: str) -> Run:
     """Leave a finished run of a step with this key, an artifact and a run below it."""
     with runs.StepRun(key.step, developer):
-        reuse.tag(key)
+        reuse.tag_key(key)
         mlflow.log_text("trips", "data/train.parquet")
         mlflow.set_tags(tags)
         with runs.child_run("mean"):
@@ -42,12 +42,13 @@ def decide(key: StepKey) -> ReuseDecision:
 def refusal(key: StepKey) -> str:
     decision = decide(key)
     assert decision.run is None
-    assert decision.why.startswith("runs, ")
+    assert decision.why == f"runs, {decision.reason}"
     return decision.line
 
 
 def artifact(run: Run, name: str) -> Path:
-    return runs.fetch(run.info.run_id, name)
+    with artifacts.open_file(run.info.run_id, name) as path:
+        return path
 
 
 # --- hits
@@ -57,6 +58,7 @@ def test_a_finished_run_with_the_same_key_is_taken_and_the_line_says_whose(key: 
     run = finish(key)
     decision = decide(key)
     assert decision.run.info.run_id == run.info.run_id
+    assert (decision.step, decision.reason) == ("preprocess", "seconds ago, ana")
     assert decision.line == f"preprocess: reused {run.info.run_id[:8]}… (seconds ago, ana)"
 
 
@@ -162,7 +164,7 @@ def test_a_run_that_lost_an_artifact_is_not_taken(key: StepKey, damage: str) -> 
 
 
 def test_a_run_whose_list_of_outputs_is_gone_is_not_taken(key: StepKey) -> None:
-    artifact(finish(key), reuse.OUTPUTS_FILE).unlink()
+    artifact(finish(key), tags.OUTPUTS).unlink()
     assert "cannot be found any more" in refusal(key)
 
 
@@ -200,7 +202,7 @@ def test_a_run_whose_model_lost_a_file_is_not_taken(key: StepKey, tmp_path: Path
         "mlflow.models.set_model(M())\n"
     )
     with runs.StepRun(key.step, "ana"):
-        reuse.tag(key)
+        reuse.tag_key(key)
         with runs.child_run("mean"):
             logged = mlflow.pyfunc.log_model(
                 name="model", python_model=str(code), pip_requirements=["mlflow"]

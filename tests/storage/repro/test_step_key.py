@@ -5,18 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from storage.checkout import ROOT
 from storage.repro import step_key
-from storage.repro.checkout import ROOT
 from storage.repro.step_key import StepKey
 
 CODE = {
-    "steps/__init__.py": "import storage.tracking.runs\n",
-    "steps/hpo.py": "from steps import _shared\nfrom taxi import search, TripError\n",
-    "steps/_shared.py": "def lazily():\n    import taxi.zones\n",
+    "steps/__init__.py": "import storage.tracking.trials\n",
+    "steps/hpo/__init__.py": "",
+    "steps/hpo/__main__.py": "from steps.hpo import search\nfrom steps.common import pipeline\n",
+    "steps/hpo/search.py": "from taxi import search, TripError\nif 1:\n    import taxi.zones\n",
+    "steps/common/__init__.py": "",
+    "steps/common/pipeline.py": "import taxi.baselines\n",
     "steps/main.py": "import taxi.search\n",
     "storage/__init__.py": "",
-    "storage/runs.py": "from . import checkout\n",
-    "storage/checkout.py": "import os\n",
+    "storage/tracking/__init__.py": "",
+    "storage/tracking/trials.py": "from . import models\n",
+    "storage/tracking/models.py": "import os\n",
     "taxi/__init__.py": "class TripError(ValueError): ...\n",
     "taxi/search.py": "import numpy as np\nfrom .points import Point\n",
     "taxi/points.py": "from __future__ import annotations\n",
@@ -50,8 +54,10 @@ def test_another_checkout_with_the_same_content_has_the_same_key(tmp_path: Path)
 
 def test_a_key_covers_what_the_step_imports_wherever_the_import_stands(tmp_path: Path) -> None:
     assert set(key(checkout(tmp_path)).code) == {
-        *("steps/__init__.py", "steps/_shared.py", "steps/hpo.py"),
-        *("storage/__init__.py", "storage/checkout.py", "storage/runs.py"),
+        *("steps/__init__.py", "steps/common/__init__.py"),
+        *("steps/hpo/__init__.py", "steps/hpo/__main__.py", "steps/hpo/search.py"),
+        *("storage/__init__.py", "storage/tracking/__init__.py"),
+        *("storage/tracking/models.py", "storage/tracking/trials.py"),
         *("taxi/__init__.py", "taxi/points.py", "taxi/search.py", "taxi/zones.py"),
     }
 
@@ -61,8 +67,9 @@ def test_an_edit_counts_where_the_step_can_reach_it_and_only_there(
     tmp_path: Path, name: str
 ) -> None:
     before = key(checkout(tmp_path / "before"))
-    after = key(checkout(tmp_path / "after", **{name: "# edited\n"}))
-    unreachable = {"steps/main.py", "taxi/baselines.py", "README.md"}
+    after = key(checkout(tmp_path / "after", **{name: "EDITED = True\n"}))
+    # what only decides whether a step runs is out, and so is what it alone imports
+    unreachable = {"steps/common/pipeline.py", "steps/main.py", "taxi/baselines.py", "README.md"}
     assert (before.sha256 == after.sha256) == (name in unreachable)
     changes = [] if name in unreachable else [f"{name} changed"]
     assert step_key.difference(before._asdict(), after) == changes
@@ -89,12 +96,36 @@ def test_parameters_count_by_value_and_inputs_by_content(tmp_path: Path) -> None
         assert other.sha256 != then.sha256
 
 
+BODY = '''"""What it does."""
+
+def double(number, *, twice=2):
+    """Double a number."""
+    return number * twice  # as it says
+
+class Empty:
+    """Nothing."""
+'''
+
+
 @pytest.mark.parametrize(
-    "name", ["developer", "reuse", "plan", "scheduler", "source", "train_months", "hpo_run_id"]
+    ("before", "after", "is_same"),
+    [
+        ("  # as it says", "", True),
+        ('"""Double a number."""', '"""Multiply a number by two."""', True),
+        ('    """Double a number."""\n', "", True),
+        ('"""What it does."""', '"""What it does not."""', True),
+        ('    """Nothing."""', "    pass", True),
+        ("number * twice", "(number *\n        twice)", True),
+        ("twice=2", "twice=3", False),
+        ("number * twice", "twice * number", False),
+        ("return number * twice", "return 'Double a number.'", False),
+    ],
 )
-def test_what_changes_no_number_is_not_in_the_key(tmp_path: Path, name: str) -> None:
-    root = checkout(tmp_path)
-    assert key(root, PARAMETERS | {name: "ana"}).sha256 == key(root).sha256
+def test_code_counts_by_its_meaning(tmp_path: Path, before: str, after: str, is_same: bool) -> None:
+    assert BODY.count(before) == 1
+    first = key(checkout(tmp_path / "a", **{"taxi/zones.py": BODY}))
+    second = key(checkout(tmp_path / "b", **{"taxi/zones.py": BODY.replace(before, after)}))
+    assert (first.sha256 == second.sha256) == is_same
 
 
 def test_a_difference_is_told_by_value_where_a_person_can_read_it(tmp_path: Path) -> None:
@@ -112,26 +143,29 @@ def test_a_difference_is_told_by_value_where_a_person_can_read_it(tmp_path: Path
     ]
 
 
-@pytest.mark.parametrize(
-    ("step", "elsewhere"),
-    [
-        (
-            "hpo",
-            {"taxi/baselines.py", "taxi/cleaning.py", "taxi/simulation.py", "steps/main/plan.py"},
-        ),
-        (
-            "baseline",
-            {"taxi/search.py", "taxi/spaces.py", "taxi/cleaning.py", "storage/tracking/trials.py"},
-        ),
-        (
-            "preprocess",
-            {"taxi/search.py", "taxi/baselines.py", "taxi/model.py", "taxi/features.py"},
-        ),
-    ],
-)
-def test_the_steps_here_do_not_reach_each_others_code(step: str, elsewhere: set[str]) -> None:
-    assert all((ROOT / name).is_file() for name in elsewhere)
-    assert set(step_key.code(step)) & elsewhere == set()
-    entry = ROOT / "steps" / step / "__main__.py"
-    name = entry if entry.is_file() else ROOT / "steps" / f"{step}.py"
-    assert name.relative_to(ROOT).as_posix() in step_key.code(step)
+EVALUATION = {"taxi/evaluation.py", "taxi/scores.py", "taxi/features.py", "taxi/zones.py"}
+MODEL = {*EVALUATION, "taxi/__init__.py", "taxi/schema.py", "taxi/model.py"}
+WATCHED = {"taxi/drift.py", "taxi/profile.py"}
+SEARCH = {f"taxi/{name}.py" for name in ("boosting", "search", "search_report", "spaces")}
+FACTS = {
+    "preprocess": {
+        *("taxi/__init__.py", "taxi/schema.py", "taxi/cleaning.py", "taxi/profile.py"),
+        "taxi/simulation.py",
+    },
+    "baseline": {*MODEL, *WATCHED, "taxi/baselines.py"},
+    "hpo": {*MODEL, *WATCHED, *SEARCH},
+    "register": {*MODEL, "taxi/bootstrap.py", "taxi/card.py", "taxi/gate.py"},
+}
+
+
+@pytest.mark.parametrize("step", FACTS)
+def test_a_step_is_known_by_what_can_change_its_result_and_no_more(step: str) -> None:
+    reached = set(step_key.code(step))
+    assert {path for path in reached if path.startswith("taxi/")} == FACTS[step]
+    assert not {path for path in reached if path.startswith(step_key.FRAME)}
+    months = {f"storage/data/{name}.py" for name in ("files", "months", "sources")}
+    assert (months & reached == months) if step == "preprocess" else not months & reached
+
+
+def test_the_frame_names_files_that_are_there() -> None:
+    assert [name for name in step_key.FRAME if not (ROOT / name).exists()] == []

@@ -36,7 +36,7 @@ def test_an_equal_run_is_identical_and_every_difference_is_named() -> None:
     ],
 )
 def test_only_times_and_what_the_store_decides_may_differ(metric: str, free: bool) -> None:
-    assert verify.free(metric) == free
+    assert verify.is_free(metric) == free
 
 
 def test_the_last_digit_of_a_metric_counts(store: Store) -> None:
@@ -46,7 +46,7 @@ def test_the_last_digit_of_a_metric_counts(store: Store) -> None:
             mlflow.log_metrics({"rmse": value, "train_seconds": value})
             mlflow.set_tag("sha256.train", "c0ffee")
             run = mlflow.active_run().info.run_id
-        found.append(verify.facts(MlflowClient(), mlflow.get_run(run)))
+        found.append(verify.comparable_facts(MlflowClient(), mlflow.get_run(run)))
     assert found[0] == {"rmse": "0.30000000000000004", "sha256.train": "c0ffee"}
     assert verify.compare_runs("hpo", *found).differences == [
         "rmse: 0.30000000000000004 became 0.3"
@@ -55,13 +55,16 @@ def test_the_last_digit_of_a_metric_counts(store: Store) -> None:
 
 def test_the_table_ends_with_what_it_came_to() -> None:
     rows = [verify.Row("main", 3, []), verify.Row("hpo/trial 1", 2, ["rmse: 1 became 2"])]
-    assert list(verify.table(rows)) == [
+    assert list(verify.comparison_table(rows)) == [
         "main           3 compared, identical",
         "hpo/trial 1    2 compared, differs",
         "    rmse: 1 became 2",
         "5 metrics and hashes of 2 runs: 1 runs differ",
     ]
-    assert list(verify.table(rows[:1]))[-1] == "3 metrics and hashes of 1 runs: all identical"
+    assert (
+        list(verify.comparison_table(rows[:1]))[-1]
+        == "3 metrics and hashes of 1 runs: all identical"
+    )
 
 
 def test_a_difference_leaves_with_1(monkeypatch: pytest.MonkeyPatch) -> None:

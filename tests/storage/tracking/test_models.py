@@ -281,13 +281,3 @@ def test_what_a_model_needs_is_pinned(logged: Logged) -> None:
     lines = (logged.folders["booster"] / "requirements.txt").read_text().split()
     assert lines == models.pins()
     assert all("==" in line for line in lines)
-
-
-# --- registering
-
-
-@pytest.mark.parametrize("name", ["", "  ", "a/b", "a:b"])
-def test_a_name_that_no_uri_could_hold_is_refused_beforehand(name: str) -> None:
-    with pytest.raises(StorageError, match="cannot be registered"):
-        models.check_name(name)
-    models.check_name("nyc-taxi-duration")

@@ -9,9 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from storage.tracking import processes
+from storage.tracking.tags import HOST, PID, STARTED
 
 Other = tuple[subprocess.Popen[str], dict[str, str]]
-TELL = "from storage import processes; print(processes.tags(), flush=True); input()"
+TELL = """
+from storage.tracking import processes
+print(processes.process_tags(), flush=True)
+input()
+"""
 
 
 @pytest.fixture
@@ -30,9 +35,9 @@ def other() -> Iterator[Other]:
 
 def test_a_process_that_runs_is_not_dead(other: Other) -> None:
     process, tags = other
-    assert tags[processes.PID] == str(process.pid)
+    assert tags[PID] == str(process.pid)
     assert not processes.is_dead(tags)
-    assert not processes.is_dead(processes.tags())
+    assert not processes.is_dead(processes.process_tags())
 
 
 def test_a_process_is_dead_once_it_is_killed_even_before_anybody_reaps_it(
@@ -47,18 +52,57 @@ def test_a_process_is_dead_once_it_is_killed_even_before_anybody_reaps_it(
 
 
 def test_another_process_under_the_same_id_does_not_count_as_alive() -> None:
-    reused = processes.tags() | {processes.STARTED: "1000000000"}
+    reused = processes.process_tags() | {STARTED: "1000000000"}
     assert processes.is_dead(reused)
 
 
-@pytest.mark.parametrize("missing", [processes.HOST, processes.PID, processes.STARTED])
+@pytest.mark.parametrize("missing", [HOST, PID, STARTED])
 def test_what_names_no_process_is_never_called_dead(missing: str) -> None:
-    tags = processes.tags() | {processes.STARTED: "1000000000"}
+    tags = processes.process_tags() | {STARTED: "1000000000"}
     assert processes.is_dead(tags)
     del tags[missing]
     assert not processes.is_dead(tags)
 
 
 def test_a_process_of_another_host_or_container_is_never_called_dead() -> None:
-    tags = processes.tags() | {processes.STARTED: "1000000000"}
-    assert not processes.is_dead(tags | {processes.HOST: "elsewhere"})
+    tags = processes.process_tags() | {STARTED: "1000000000"}
+    assert not processes.is_dead(tags | {HOST: "elsewhere"})
+
+
+# --- other systems than Linux
+
+
+def test_the_cores_of_this_process_are_counted_where_the_system_says_which_it_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5}, raising=False)
+    assert processes.n_cores() == 2
+
+
+@pytest.mark.parametrize(("there", "n_cores"), [(6, 6), (None, 1)])
+def test_all_cores_count_on_macos(
+    monkeypatch: pytest.MonkeyPatch, there: int | None, n_cores: int
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: there)
+    assert processes.n_cores() == n_cores
+
+
+def test_a_process_is_known_where_there_are_no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes.Path, "is_symlink", lambda _: False)
+    tags = processes.process_tags()
+    assert tags[HOST].endswith(" pid")
+    assert not processes.is_dead(tags)
+    assert processes.is_dead(tags | {STARTED: "1000000000"})
+
+
+def test_a_process_that_the_system_tells_nothing_of_is_not_called_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tags = processes.process_tags()
+
+    def deny(_: object) -> float:
+        raise processes.psutil.AccessDenied
+
+    monkeypatch.setattr(processes.psutil.Process, "create_time", deny)
+    assert not processes.is_dead(tags)

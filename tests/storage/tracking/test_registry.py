@@ -10,15 +10,14 @@ import pytest
 from mlflow import MlflowClient
 
 from storage import StorageError
-from storage.repro.checkout import ROOT
-from storage.tracking import registry
+from storage.checkout import ROOT
+from storage.tracking import registry_lock
 from storage.tracking.registry import (
     BEGUN,
     BROKEN_OFF,
     CHALLENGER,
     CHAMPION,
     DONE,
-    LOCK,
     PROMOTE,
     ROLL_BACK,
     Promotion,
@@ -26,6 +25,7 @@ from storage.tracking.registry import (
     RegistryError,
     previous,
 )
+from storage.tracking.tags import PROMOTING, ROLLED_BACK
 from tests.stores import EXPERIMENT, Store
 from tests.tracking_server import line_to
 
@@ -58,7 +58,8 @@ class Model:
 
     def locks(self) -> list[str]:
         """List the tickets that are out."""
-        return [t for t in self.client.get_registered_model(self.name).tags if t.startswith(LOCK)]
+        tags = self.client.get_registered_model(self.name).tags
+        return [tag for tag in tags if tag.startswith(PROMOTING)]
 
 
 @pytest.fixture
@@ -128,8 +129,8 @@ def test_a_rollback_is_written_down_and_marks_the_version_it_takes_out_of_use(
         mine.roll_back(first, why="bad")
     assert model.champion() == first
     assert model.entries()[-1][:3] == (ROLL_BACK, first, second)
-    assert registry.ROLLED_BACK in model.client.get_model_version(model.name, second).tags
-    assert registry.ROLLED_BACK not in model.client.get_model_version(model.name, first).tags
+    assert ROLLED_BACK in model.client.get_model_version(model.name, second).tags
+    assert ROLLED_BACK not in model.client.get_model_version(model.name, first).tags
 
 
 def change(action: str, version: str, over: str, state: str = DONE) -> Promotion:
@@ -221,7 +222,7 @@ def test_processes_that_promote_at_once_leave_one_champion_and_a_true_history(
 def hold(model: Model, run_id: str, **more: object) -> None:
     """Leave a ticket as a run would that is promoting right now."""
     value = json.dumps({"ticket": 1, **more})
-    model.client.set_registered_model_tag(model.name, f"{LOCK}{run_id}", value)
+    model.client.set_registered_model_tag(model.name, f"{PROMOTING}{run_id}", value)
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED", "FINISHED"])
@@ -241,7 +242,8 @@ def test_the_ticket_of_a_process_that_was_killed_stops_nobody(model: Model, mine
         [
             sys.executable,
             "-c",
-            "import json; from storage import processes as p; print(json.dumps(p.tags()))",
+            "import json; from storage.tracking.processes import process_tags as tags;"
+            "print(json.dumps(tags()))",
         ],
         cwd=ROOT,
         capture_output=True,
@@ -256,13 +258,13 @@ def test_the_ticket_of_a_process_that_was_killed_stops_nobody(model: Model, mine
 def test_a_lock_that_is_never_released_ends_in_a_line_that_says_what_to_do(
     model: Model, mine: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(registry_lock, "PATIENCE_S", 0.0)
     hold(model, "0123abcd")
     with pytest.raises(RegistryError) as refusal, mine.lock():
         pytest.fail("it went on")
     assert "Run 0123abcd has been changing the champion" in str(refusal.value)
-    assert f"delete the tag {LOCK}0123abcd" in str(refusal.value)
-    assert model.locks() == [f"{LOCK}0123abcd"]
+    assert f"delete the tag {PROMOTING}0123abcd" in str(refusal.value)
+    assert model.locks() == [f"{PROMOTING}0123abcd"]
 
 
 def test_whatever_goes_wrong_inside_the_lock_is_released(model: Model, mine: Registry) -> None:
@@ -294,7 +296,7 @@ def test_a_registry_that_goes_away_leaves_the_old_or_the_new_champion_and_is_men
         assert "Run this again" in str(refusal.value)
         assert model.champion() == (old if n_writes < 2 else new)
         line.mend()
-        monkeypatch.setattr(registry, "PATIENCE_S", 0.0)
+        monkeypatch.setattr(registry_lock, "PATIENCE_S", 0.0)
         for tag in model.locks():  # as when its run is FAILED
             model.client.delete_registered_model_tag(model.name, tag)
         with here.lock():

@@ -1,22 +1,32 @@
 """Runs: how they open, what they hold, how they close."""
 
 import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import ExecutionException
+from mlflow.utils import name_utils
 
-from storage import StorageError
-from storage.repro.checkout import Checkout
-from storage.tracking import runs
-from tests.stores import Store
+from storage import StorageError, UserError
+from storage.checkout import ROOT, Checkout
+from storage.data.digest import sha256_of
+from storage.tracking import artifacts, runs
+from storage.tracking.tags import ENTRY_POINT, FAILURE, PARENT
+from tests.stores import EXPERIMENT, Store
 
 
 @pytest.fixture
 def clean_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.repro.checkout.read", lambda: Checkout("c0ffee", "", ""))
+    monkeypatch.setattr("storage.checkout.read", lambda: Checkout("c0ffee", "", ""))
 
 
 def closed(run_id: str) -> Run:
@@ -69,14 +79,14 @@ def test_a_run_says_which_code_made_it_without_credentials(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = Checkout("c0ffee", "https://host/taxi.git", "+n_trips = 2\n")
-    monkeypatch.setattr("storage.repro.checkout.read", lambda: code)
+    monkeypatch.setattr("storage.checkout.read", lambda: code)
     with runs.StepRun("hpo", ""):
         run_id = runs.active().info.run_id
     tags = closed(run_id).data.tags
     assert tags["git_dirty"] == "true"
     assert tags["mlflow.source.git.commit"] == "c0ffee"
     assert tags["mlflow.source.git.repoURL"] == "https://host/taxi.git"
-    assert runs.fetch(run_id, "uncommitted.diff").read_text() == code.diff
+    assert artifacts.read_text(run_id, "uncommitted.diff") == code.diff
 
 
 @pytest.mark.usefixtures("clean_code")
@@ -85,15 +95,15 @@ def test_a_run_of_clean_code_has_no_diff(store: Store) -> None:
         run_id = runs.active().info.run_id
     assert closed(run_id).data.tags["git_dirty"] == "false"
     with pytest.raises(StorageError, match=f"{run_id} has no artifact uncommitted.diff"):
-        runs.fetch(run_id, "uncommitted.diff")
+        artifacts.read_bytes(run_id, "uncommitted.diff")
 
 
 def test_a_child_run_inherits_who_and_which_code_and_lies_below(store: Store) -> None:
     with runs.StepRun("hpo", "Ada"):
         parent = runs.active().info.run_id
-        with runs.child_run("refit", model="xgboost"):
+        with runs.child_run("refit", {"model": "xgboost"}):
             pass
-        with runs.child_run("again"):
+        with runs.child_run("again", {}):
             pass
     first, second = runs.children(parent)
     assert (first.info.run_name, second.info.run_name) == ("refit", "again")
@@ -103,28 +113,147 @@ def test_a_child_run_inherits_who_and_which_code_and_lies_below(store: Store) ->
     assert "step" not in first.data.tags
 
 
-# --- artifacts
+# --- names
 
 
-def test_an_artifact_on_this_machine_is_read_where_it_lies(store: Store) -> None:
-    with runs.StepRun("preprocess", ""):
+def name_of_run(step: str, name: str | None) -> str:
+    """Open the run of a step under a name; return the one it ends with."""
+    with mlflow.start_run(run_name=name) as made:
+        pass
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+        with runs.StepRun(step, "Ada"):
+            pass
+    return str(closed(made.info.run_id).info.run_name)
+
+
+@pytest.mark.parametrize(
+    "name", ["baseline-green-2023", "main", "night-run-7", "fearless-fox", "a b", "xgb-deep-01"]
+)
+def test_a_name_that_a_person_gave_is_kept(store: Store, name: str) -> None:
+    assert name_of_run("main", name) == name
+
+
+def test_a_name_that_mlflow_made_up_gives_way_to_the_step(store: Store) -> None:
+    assert {name_of_run("main", None) for _ in range(5)} == {"main"}
+
+
+def test_a_given_name_is_kept_even_where_mlflow_might_have_made_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{name_utils._GENERATOR_PREDICATES[0]}-{name_utils._GENERATOR_NOUNS[0]}-12"
+    assert name_of_run("main", name) == "main"
+    for words in (["--run-name", name], [f"--run-name={name}"]):
+        above = SimpleNamespace(cmdline=partial(list, ["mlflow", "run", ".", *words]))
+        with monkeypatch.context() as patch:
+            patch.setattr("psutil.Process.parents", lambda _, above=above: [above])
+            assert name_of_run("main", name) == name
+            assert name_of_run("main", f"{name}3") == "main"
+
+
+MLPROJECT = """
+name: tiny
+entry_points:
+  main:
+    command: "python step.py"
+"""
+STEP = """
+from storage.tracking import runs
+with runs.StepRun("main", "Ada"):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [([], "main"), (["--run-name", "baseline-green-2023"], ""), (["--run-name", "made-up"], "")],
+    ids=["none", "three words", "as MLflow makes them"],
+)
+def test_the_name_that_mlflow_run_was_given_survives(
+    store: Store, tmp_path: Path, options: list[str], name: str
+) -> None:
+    if options[-1:] == ["made-up"]:
+        made_up = f"{name_utils._GENERATOR_PREDICATES[1]}-{name_utils._GENERATOR_NOUNS[1]}-7"
+        options = ["--run-name", made_up]
+    (tmp_path / "MLproject").write_text(MLPROJECT)
+    (tmp_path / "step.py").write_text(STEP)
+    command = [sys.executable, "-m", "mlflow", "run", str(tmp_path), "--env-manager", "local"]
+    before = set(store.runs())
+    subprocess.run(
+        [*command, *options, "--experiment-name", EXPERIMENT],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+    )
+    (run_id,) = set(store.runs()) - before
+    assert mlflow.get_run(run_id).info.run_name == (name or options[-1])
+
+
+def test_a_user_without_a_name_is_known_by_its_number(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("storage.checkout.user_name", lambda: "")
+    monkeypatch.setattr("getpass.getuser", unknown)
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    with runs.StepRun("hpo", ""):
         run_id = runs.active().info.run_id
-        mlflow.log_text("1,2", "data/a b.csv")
-    path = runs.fetch(run_id, "data/a b.csv")
-    assert path.is_relative_to(store.folder)
-    assert path.read_text() == "1,2"
+    assert closed(run_id).data.tags["developer"] == "4711"
 
 
-def test_a_table_is_csv_with_a_header(store: Store) -> None:
-    with runs.StepRun("baseline", ""):
-        run_id = runs.active().info.run_id
-        runs.log_table([{"model": "mean, all", "rmse": 9.5}, {"model": "é", "rmse": 1}], "t.csv")
-    assert runs.fetch(run_id, "t.csv").read_bytes() == 'model,rmse\n"mean, all",9.5\né,1\n'.encode()
+# --- launching other steps
+
+
+def fail_with(*made: tuple[str, str]) -> Callable[..., None]:
+    """Stand in for mlflow.projects.run: make runs of these steps with these reasons, then fail."""
+
+    def run(*_: object, **__: object) -> None:
+        client, parent = MlflowClient(), mlflow.active_run().info
+        for step, reason in made:
+            tags = {PARENT: parent.run_id, ENTRY_POINT: step, FAILURE: reason}
+            client.create_run(parent.experiment_id, tags=tags)
+        raise ExecutionException("Entry point\nbroken. ")
+
+    return run
+
+
+def launch_error(monkeypatch: pytest.MonkeyPatch, *made: tuple[str, str]) -> str:
+    monkeypatch.setattr("mlflow.projects.run", fail_with(*made))
+    with pytest.raises(UserError) as failure:
+        runs.launch("hpo", {"seed": "42"})
+    return str(failure.value)
+
+
+def test_a_step_that_fails_says_its_own_reason(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with runs.StepRun("main", ""):
+        assert launch_error(monkeypatch, ("hpo", "No trips.")) == "hpo failed: No trips."
+
+
+@pytest.mark.parametrize("earlier", [[], ["baseline", "hpo"]])
+def test_a_step_that_fails_before_it_has_a_run_blames_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch, earlier: list[str]
+) -> None:
+    with runs.StepRun("main", ""):
+        parent = runs.active().info
+        for step in earlier:
+            tags = {PARENT: parent.run_id, ENTRY_POINT: step, FAILURE: "of an earlier launch"}
+            MlflowClient().create_run(
+                parent.experiment_id, tags=tags, start_time=parent.start_time - 60_000
+            )
+        line = launch_error(monkeypatch, ("baseline", "of another step"))
+        assert line.startswith("hpo failed before it had a run: Entry point broken. See")
+
+
+# --- data sets
 
 
 def test_data_sets_carry_the_hash_of_the_bytes(store: Store, tmp_path: Path) -> None:
     (tmp_path / "month").write_bytes(b"trips")
-    sha256 = runs.sha256_of(tmp_path / "month")
+    sha256 = sha256_of(tmp_path / "month")
     assert sha256 == hashlib.sha256(b"trips").hexdigest()
     with runs.StepRun("preprocess", ""):
         run_id = runs.active().info.run_id

@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from storage import StorageError
-from storage.repro.checkout import ROOT
+from storage import StorageError, StoreGoneError
+from storage.checkout import ROOT
 from storage.tracking import runs
+from storage.tracking import store as tracking_store
 from tests.stores import EXPERIMENT, Store
 
 
@@ -19,8 +23,48 @@ def test_a_server_that_does_not_answer_is_named_without_credentials(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(StorageError, match=r"answers at http://127\.0\.0\.1:1[/ ]") as got:
-        store.prepare()
+        tracking_store.prepare_store()
     assert "hush" not in str(got.value)
+
+
+# --- a server that goes away
+
+
+@pytest.fixture
+def nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a server that does not answer any more."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:hush@127.0.0.1:1")
+    return "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("hint", ["Start it.", lambda: "Start it."], ids=["text", "function"])
+def test_a_server_that_is_gone_is_one_line_with_the_hint(
+    nobody: str, hint: str | Callable[[], str]
+) -> None:
+    with pytest.raises(StoreGoneError) as gone, tracking_store.gone_as(hint):
+        MlflowClient().get_run("a")
+    line = f"The MLflow server at {nobody} went away and did not come back. Start it."
+    assert str(gone.value) == line
+
+
+def test_the_first_hint_stands(nobody: str) -> None:
+    outer, inner = tracking_store.gone_as("outer"), tracking_store.gone_as("inner")
+    with pytest.raises(StoreGoneError, match=r"inner$"), outer, inner:
+        MlflowClient().get_run("a")
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyError("zone")])
+def test_nobody_is_asked_for_a_hint_when_something_else_fails(
+    store: Store, error: Exception
+) -> None:
+    def hint() -> str:
+        pytest.fail("asked")
+
+    with pytest.raises(type(error)), tracking_store.gone_as(hint):
+        raise error
+    with pytest.raises(MlflowException, match="not found"), tracking_store.gone_as(hint):
+        MlflowClient().get_run("a" * 32)
 
 
 # --- a store that is not there yet
@@ -28,6 +72,7 @@ def test_a_server_that_does_not_answer_is_named_without_credentials(
 FIRST_USE = """
 import sys
 from storage.tracking import runs
+from storage.tracking import store as tracking_store
 print("ready", flush=True)
 input()
 with runs.StepRun("preprocess", "ana"):
@@ -65,9 +110,9 @@ def test_eight_processes_may_use_a_new_store_at_once(tmp_path: Path) -> None:
 def test_looking_for_a_store_does_not_make_one(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert store.exists()
+    assert tracking_store.exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    assert not store.exists()
+    assert not tracking_store.exists()
     assert runs.experiment_id() == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -78,7 +123,7 @@ def test_a_store_in_a_folder_that_cannot_be_made_is_one_line(
     (tmp_path / "file").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
     with pytest.raises(StorageError, match=r"file/mlflow\.db cannot be made: "):
-        store.prepare()
+        tracking_store.prepare_store()
 
 
 def test_a_relative_store_that_is_not_in_this_folder_is_not_made_a_second_time(
@@ -89,5 +134,5 @@ def test_a_relative_store_that_is_not_in_this_folder_is_not_made_a_second_time(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     monkeypatch.setenv("MLFLOW_RUN_ID", "made elsewhere")
     with pytest.raises(StorageError, match="Set MLFLOW_TRACKING_URI to an absolute one"):
-        store.prepare()
+        tracking_store.prepare_store()
     assert list(tmp_path.iterdir()) == []

@@ -6,11 +6,13 @@ from mlflow import MlflowClient
 
 from storage import StoreGoneError
 from storage.tracking import processes, runs, trials
-from storage.tracking.trials import CURVE, TrialRuns
+from storage.tracking import store as tracking_store
+from storage.tracking.tags import CURVE, STARTED
+from storage.tracking.trials import TrialRuns
 from tests.stores import Store
 
 LONG = [9.0 - 0.001 * n for n in range(2 * trials.MAX_METRICS + 5)]
-DEAD = processes.tags() | {processes.STARTED: "1000000000"}
+DEAD = processes.process_tags() | {STARTED: "1000000000"}
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +52,7 @@ def test_a_trial_holds_its_parameters_tags_score_and_whole_curve(store: Store) -
     assert run.data.metrics["rmse"] == 6.5
     tags = run.data.tags
     assert (tags["model"], tags["developer"], tags["pruned"]) == ("xgboost", "Ada", "false")
-    assert processes.tags().items() <= tags.items()
+    assert processes.process_tags().items() <= tags.items()
     points = MlflowClient(store.uri).get_metric_history(run.info.run_id, CURVE)
     assert sorted((point.step, point.value) for point in points) == list(enumerate(LONG))
 
@@ -137,5 +139,5 @@ def test_a_call_that_no_server_answered_is_told_from_one_that_was_refused(
         MlflowClient("http://127.0.0.1:1").get_run("a")
     with pytest.raises(mlflow.MlflowException) as refused:
         MlflowClient().get_run("a")
-    assert runs.is_gone(gone.value)
-    assert not runs.is_gone(refused.value)
+    assert tracking_store.is_gone(gone.value)
+    assert not tracking_store.is_gone(refused.value)

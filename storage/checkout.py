@@ -1,26 +1,17 @@
 """The checkout that runs come from: its MLproject, its commit, what is not committed."""
 
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from typing import NamedTuple
 
-import yaml
+from storage.uris import existing_folder, without_credentials
 
-ROOT = Path(__file__).resolve().parents[2]
-# who asks, and whether only to look: neither belongs to what is run again
-LEFT_OUT = ("developer", "plan")
+ROOT = Path(__file__).resolve().parents[1]
 # untracked files that can change a result; anything else untracked might be a secret
 CODE = ("MLproject", "*.py", "python_env.yaml", "requirements.txt")
-
-
-def parameters(entry_point: str, root: Path = ROOT) -> dict[str, str]:
-    """List an entry point's parameters and their defaults, as MLproject declares them."""
-    declared = _project(root)["entry_points"][entry_point]["parameters"]
-    return {name: str(parameter["default"]) for name, parameter in declared.items()}
 
 
 def as_text(value: object) -> str:
@@ -28,11 +19,6 @@ def as_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
-@cache
-def _project(root: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load((root / "MLproject").read_text()))
 
 
 class Checkout(NamedTuple):
@@ -53,17 +39,16 @@ def read(root: Path = ROOT) -> Checkout:
 
 
 def user_name(root: Path = ROOT) -> str:
-    """Name of the git user, empty where there is none."""
+    """Return the name of the git user, empty where there is none."""
     return _git(root, "config", "user.name").strip()
 
 
-def run_command(entry_point: str, values: Mapping[str, Any], code: Checkout | None = None) -> str:
+def run_command(entry_point: str, values: Mapping[str, str], code: Checkout | None = None) -> str:
     """Write the command that runs an entry point again, quoted for a shell.
 
     Args:
         entry_point: of MLproject.
-        values: its parameters, all of which are written but for LEFT_OUT; runs to build on only
-            where they were given, for they are of one store.
+        values: the texts of its parameters, those that are to be in the command.
         code: what ran; without it what is here now.
     """
     code = code or read()
@@ -72,36 +57,24 @@ def run_command(entry_point: str, values: Mapping[str, Any], code: Checkout | No
         words += ["-e", entry_point]
     if code.repository and code.commit:
         words += ["-v", code.commit]
-    for name, value in values.items():
-        text = portable(value) if name == "source" else as_text(value)
-        if name not in LEFT_OUT and (text or not name.endswith("_run_id")):
-            words += ["-P", f"{name}={text}"]
+    for name, text in values.items():
+        words += ["-P", f"{name}={text}"]
     return shlex.join(words)
 
 
 def portable(source: str, root: Path = ROOT) -> str:
-    """Name a source so that it means the same from any folder, without credentials."""
+    """Write a source so that it means the same from any folder, without credentials."""
     if "://" in source:
         return without_credentials(source)
-    folder = Path(source).expanduser().resolve()
-    is_outside = folder.is_dir() and not folder.is_relative_to(root)
-    return str(folder) if is_outside else source
-
-
-def without_credentials(uri: str) -> str:
-    """Cut user, password, query and fragment out of a URI; any other text stays as it is."""
-    parts = urlsplit(uri)
-    if not parts.scheme or not parts.netloc:
-        return uri
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    folder = existing_folder(source)
+    return str(folder) if folder and not folder.is_relative_to(root) else source
 
 
 def _untracked(root: Path) -> str:
     # -z: otherwise names that are not ASCII come quoted
     names = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE).split("\0")
-    empty = Path("/dev/null")
     return "".join(
-        _git(root, "diff", "--no-index", "--", str(empty), name) for name in names if name
+        _git(root, "diff", "--no-index", "--", os.devnull, name) for name in names if name
     )
 
 

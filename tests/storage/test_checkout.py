@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.repro import checkout
-from storage.repro.checkout import Checkout
+from storage import checkout
+from storage.checkout import Checkout
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -77,23 +77,9 @@ def test_ignored_files_do_not_make_a_checkout_dirty(root: Path) -> None:
     assert checkout.read(root).diff == ""
 
 
-@pytest.mark.parametrize(
-    ("uri", "public"),
-    [
-        ("https://ada:hush@host:8443/a/b.git", "https://host:8443/a/b.git"),
-        ("https://token@host/a.git?key=hush#hush", "https://host/a.git"),
-        ("ssh://git@host/a.git", "ssh://host/a.git"),
-        ("git@host:a/b.git", "git@host:a/b.git"),
-        ("https://host/a.git", "https://host/a.git"),
-        ("/srv/git/a.git", "/srv/git/a.git"),
-        ("", ""),
-    ],
-)
-def test_a_remote_is_named_without_credentials(root: Path, uri: str, public: str) -> None:
-    assert checkout.without_credentials(uri) == public
-    if uri:
-        git(root, "remote", "add", "origin", uri)
-        assert checkout.read(root).repository == public
+def test_a_remote_is_named_without_credentials(root: Path) -> None:
+    git(root, "remote", "add", "origin", "https://ada:hush@host:8443/a/b.git?key=hush")
+    assert checkout.read(root).repository == "https://host:8443/a/b.git"
 
 
 def test_the_developer_is_the_git_user(root: Path) -> None:
@@ -113,14 +99,3 @@ def test_a_machine_without_git_is_not_an_error(root: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", "")
     assert checkout.read(root) == Checkout("", "", "")
     assert checkout.user_name(root) == ""
-
-
-def test_parameters_are_those_of_mlproject_as_text(tmp_path: Path) -> None:
-    (tmp_path / "MLproject").write_text(
-        "entry_points:\n"
-        "  hpo:\n"
-        "    parameters:\n"
-        "      max_evals: {type: float, default: 50}\n"
-        '      developer: {type: string, default: ""}\n'
-    )
-    assert checkout.parameters("hpo", tmp_path) == {"max_evals": "50", "developer": ""}

@@ -1,0 +1,29 @@
+"""Where downloads are kept on this machine."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from storage.uris import without_user
+
+
+def cache_dir() -> Path:
+    """Return the folder that keeps downloads: TAXI_CACHE, or the user's own cache.
+
+    Raises:
+        ModuleNotFoundError: TAXI_CACHE is not set, and platformdirs is not installed.
+    """
+    given = os.environ.get("TAXI_CACHE")
+    if not given:
+        import platformdirs  # tools.doctor asks before there is an environment
+
+        given = platformdirs.user_cache_dir("nyc-taxi")
+    return Path(given).expanduser()
+
+
+def cache_folder(source: str) -> Path:
+    """Return the folder that keeps what comes from a source."""
+    # one folder per address: two servers may hold different files of one name
+    address = without_user(source).rstrip("/")
+    key = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return cache_dir() / f"{address.partition(':')[0].lower()}-{key}"

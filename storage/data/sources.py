@@ -1,0 +1,220 @@
+"""The kinds of sources that months come from: a folder, a simulation, a server, an object store.
+
+A source looks for a month without writing anything, and brings it to this machine when asked.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import requests
+
+from storage import StorageError
+from storage.data import downloads, files
+from storage.data.cache import cache_folder
+from storage.data.downloads import RefusedError
+from storage.uris import existing_folder, without_credentials
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
+SUFFIXES = (".parquet", ".csv", ".csv.gz")  # in the order they are tried
+DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
+
+Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
+
+
+class MonthLocation(NamedTuple):
+    """Where a month is, before anybody fetches it."""
+
+    month: str
+    uri: str  # without credentials
+    must_come: bool  # it is not on this machine yet
+    n_bytes: int | None  # None where it is not a file yet, or nobody says
+
+
+def no_simulation(month: str, n_trips: int, seed: int) -> Iterator[pa.RecordBatch]:
+    """Refuse to simulate: for those who only look."""
+    raise StorageError(f"{month} is not simulated.")
+
+
+@dataclass
+class Source(ABC):
+    """Where the months of one taxi come from; one class for each kind of source."""
+
+    text: str  # as the user wrote it, credentials and all
+    taxi: str  # first word of a file's name
+    known: Sequence[str] = ()  # how sources begin, for a message
+    work_dir: Path = Path()  # where a simulated month is written
+    simulate: Simulate = no_simulation
+
+    @abstractmethod
+    def locate(self, month: str) -> MonthLocation:
+        """Find out where a month is; fetches and writes nothing."""
+
+    @abstractmethod
+    def fetch(self, month: str) -> tuple[str, Path]:
+        """Bring a month to this machine; returns its URI without credentials, and the file."""
+
+    def names(self, month: str) -> list[str]:
+        """List the file names that a month may have, best first."""
+        return [f"{self.taxi}_tripdata_{month}{suffix}" for suffix in SUFFIXES]
+
+    @property
+    def base(self) -> str:
+        """The source as anybody may see it."""
+        return without_credentials(self.text).rstrip("/")
+
+    def none(self, month: str, tried: Sequence[str], hint: str = "") -> StorageError:
+        """Describe that there is no such month."""
+        return StorageError(
+            f"No {self.taxi} trips in {self.base} for {month}: tried {', '.join(tried)}. {hint}"
+            "Check the month, or pass -P source=<folder>."
+        )
+
+
+class Folder(Source):
+    """A folder of this machine; its files are used where they lie."""
+
+    def locate(self, month: str) -> MonthLocation:
+        """Find the file in the folder."""
+        uri, path = self.fetch(month)
+        return MonthLocation(month, uri, False, path.stat().st_size)
+
+    def fetch(self, month: str) -> tuple[str, Path]:
+        """Find the file in the folder."""
+        folder = self._folder()
+        for name in self.names(month):
+            if (folder / name).is_file():
+                return (folder / name).as_uri(), folder / name
+        there = sorted(path.name for path in folder.glob("*_tripdata_*"))
+        shown = ", ".join(there[:5]) + (", ..." if there[5:] else "")
+        here = replace(self, text=str(folder))
+        raise here.none(month, self.names(month), f"Months there: {shown or 'none'}. ")
+
+    def _folder(self) -> Path:
+        text = self.text
+        if text.lower().startswith("file://"):
+            text = unquote(text[len("file://") :].removeprefix("localhost"))
+        folder = existing_folder(text)
+        if folder is None:
+            raise StorageError(
+                f"{without_credentials(text)!r} is no folder (seen from {Path.cwd()}) and no known "
+                f"source ({', '.join(self.known)}). Relative paths are resolved against the "
+                "project checkout: pass an absolute path when running from a git URL."
+            )
+        return folder
+
+
+class Simulation(Source):
+    """Made-up trips: simulated[:n_trips[:seed]]."""
+
+    def locate(self, month: str) -> MonthLocation:
+        """Read what would be simulated."""
+        return MonthLocation(month, self.uri, False, None)
+
+    def fetch(self, month: str) -> tuple[str, Path]:
+        """Simulate the month into a file in work_dir."""
+        uri, path = self.uri, self.work_dir / self.names(month)[0]
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        batches = iter(self.simulate(month, *self._size()))
+        first = next(batches)
+        with pq.ParquetWriter(path, first.schema) as writer:
+            writer.write_batch(first)
+            for batch in batches:
+                writer.write_batch(batch)
+        return uri, path
+
+    @property
+    def uri(self) -> str:
+        """The simulation in full, by which its months are known."""
+        return "simulated:{}:{}".format(*self._size())
+
+    def _size(self) -> tuple[int, int]:
+        """Read how many trips to simulate, and the seed."""
+        match = re.fullmatch(r"simulated(?::0*([1-9][0-9]{0,9})(?::([0-9]{1,9}))?)?", self.text)
+        if not match:
+            raise StorageError(
+                f"Cannot simulate {self.text!r}. Type simulated, simulated:<n_trips> or "
+                "simulated:<n_trips>:<seed>, with n_trips a whole number above 0."
+            )
+        return int(match[1] or DEFAULT_TRIPS), int(match[2] or DEFAULT_SEED)
+
+
+class Server(Source):
+    """A folder of a web server, whose files are kept in the cache."""
+
+    late = "The TLC publishes a month about two months late. "
+
+    def locate(self, month: str) -> MonthLocation:
+        """Look into the cache, then ask the server."""
+        folder = cache_folder(self.text)
+        for name in self.names(month):
+            path = folder / name
+            if path.exists() and files.is_whole(path):
+                return MonthLocation(month, f"{self.base}/{name}", False, path.stat().st_size)
+        for name in self.names(month):
+            try:
+                n_bytes = downloads.ask_size(self.text, name)
+            except RefusedError:
+                continue
+            except (requests.RequestException, ValueError):  # as of a name too long for a host
+                return MonthLocation(month, f"{self.base}/{self.names(month)[0]}", True, None)
+            return MonthLocation(month, f"{self.base}/{name}", True, n_bytes)
+        raise self.none(month, self.names(month), self.late)
+
+    def fetch(self, month: str) -> tuple[str, Path]:
+        """Take the file from the cache, or download it."""
+        folder = cache_folder(self.text)
+        for name in self.names(month):
+            if downloads.discard_broken(folder / name):
+                return f"{self.base}/{name}", folder / name
+        answers = []
+        for name in self.names(month):
+            try:
+                return f"{self.base}/{name}", downloads.download(self.text, name)
+            except RefusedError as refused:
+                answers.append(f"{name} (HTTP {refused})")
+        raise self.none(month, answers, self.late)
+
+
+class Tlc(Server):
+    """The TLC's own server."""
+
+    def __init__(self, _name: str, *options: Any) -> None:
+        super().__init__(TLC_URL, *options)
+
+
+class ObjectStore(Source):
+    """A folder of an object store, whose objects are kept in the cache until they change."""
+
+    def locate(self, month: str) -> MonthLocation:
+        """Ask the store for the object, then look for it in the cache."""
+        fs, remote, path = self._object(month)
+        n_bytes = fs.info(remote)["size"]
+        is_here = path.exists() and files.is_whole(path)
+        return MonthLocation(month, f"{self.base}/{path.name}", not is_here, n_bytes)
+
+    def fetch(self, month: str) -> tuple[str, Path]:
+        """Take the file from the cache, or fetch the object."""
+        fs, remote, path = self._object(month)
+        return f"{self.base}/{path.name}", downloads.fetch_object(fs, remote, path)
+
+    def _object(self, month: str) -> tuple["AbstractFileSystem", str, Path]:
+        """Find a month's object: its store, its path there, and its place in the cache."""
+        fs, root = downloads.open_object_store(self.text)
+        for name in self.names(month):
+            remote = f"{root.rstrip('/')}/{name}"
+            try:
+                version = fs.ukey(remote)[:16]  # changes with the object, then fetched again
+            except FileNotFoundError:
+                continue
+            return fs, remote, cache_folder(self.text) / version / name
+        raise self.none(month, self.names(month))

@@ -1,0 +1,106 @@
+"""Files of runs and models, wherever the store keeps them; nothing that is fetched stays behind."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+from storage import StorageError
+
+
+@contextmanager
+def open_file(run_id: str, name: str) -> Iterator[Path]:
+    """Yield an artifact of a run as a file, or folder, of this machine.
+
+    It is used where it lies, or else fetched into a folder that is removed on leaving.
+
+    Raises:
+        StorageError: the run has no such artifact.
+    """
+    with ExitStack() as stack:
+        try:
+            uri = str(mlflow.get_run(run_id).info.artifact_uri)
+            path = stack.enter_context(open_at(uri, name))
+        except (MlflowException, OSError) as error:
+            raise StorageError(
+                f"Run {run_id} has no artifact {name}. Was it deleted? Run that step again."
+            ) from error
+        yield path
+
+
+@contextmanager
+def open_at(uri: str, name: str) -> Iterator[Path]:
+    """Yield a file below a URI as a file of this machine, as open_file does.
+
+    Raises:
+        MlflowException, OSError: there is no such file, or nobody answers.
+    """
+    repository = get_artifact_repository(uri)
+    if is_local(repository):
+        yield Path(repository.download_artifacts(name))
+        return
+    with TemporaryDirectory(prefix="artifact-") as folder:
+        yield Path(repository.download_artifacts(name, folder))
+
+
+def is_local(repository: ArtifactRepository) -> bool:
+    """Whether files lie on this machine, so that they are used in place when no copy is asked."""
+    if isinstance(repository, ModelsArtifactRepository):
+        repository = repository.repo
+    return isinstance(repository, LocalArtifactRepository)
+
+
+def read_text(run_id: str, name: str) -> str:
+    """Read a text that a run has logged.
+
+    Raises:
+        StorageError: the run has no such artifact.
+    """
+    return read_bytes(run_id, name).decode()
+
+
+def read_bytes(run_id: str, name: str) -> bytes:
+    """Read a file that a run has logged.
+
+    Raises:
+        StorageError: the run has no such artifact.
+    """
+    with open_file(run_id, name) as path:
+        return path.read_bytes()
+
+
+def list_files(uri: str) -> dict[str, int | None]:
+    """List the files below a URI with their bytes, in however many folders.
+
+    Raises:
+        MlflowException, OSError: nobody answers.
+    """
+    repository = get_artifact_repository(uri)
+    sizes: dict[str, int | None] = {}
+    folders = [""]
+    while folders:
+        for entry in repository.list_artifacts(folders.pop()):
+            if entry.is_dir:
+                folders.append(entry.path)
+            else:
+                sizes[entry.path] = entry.file_size
+    return sizes
+
+
+def log_table(rows: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Write rows as a CSV artifact of the active run, which the UI shows as a table."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    mlflow.log_text(text.getvalue(), name)

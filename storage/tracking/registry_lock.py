@@ -1,0 +1,125 @@
+"""A lock on a registered model, made of its tags: one run at a time changes the champion.
+
+MLflow's registry has tags and aliases, and nothing that compares and sets in one go. Tags are
+enough: each writer has one of its own, a read shows all of them at one instant, and of that
+Lamport's bakery makes a lock, whatever hosts the runs are on.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+
+from storage import StorageError
+from storage.tracking import processes
+from storage.tracking.tags import PROMOTING
+
+POLL_S, PATIENCE_S = 0.2, 600.0  # scoring two models on a month takes seconds, on a year minutes
+
+
+class RegistryError(StorageError):
+    """The registry did not answer, or refused."""
+
+
+class RegistryLock:
+    """The lock of one registered model, as one run asks for it."""
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        name: str,
+        run_id: str,
+        *,
+        read_tags: Callable[[], Mapping[str, str]],
+        answers: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """Take what asks the registry: how to read the model's tags, what turns its errors."""
+        self.client = client
+        self.name = name
+        self.tag = PROMOTING.of(run_id)
+        self.read_tags = read_tags
+        self.answers = answers
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Wait for the lock, and hold it until the body is through.
+
+        Raises:
+            RegistryError: another run has held it for longer than any promotion takes.
+        """
+        try:
+            self._wait_for_turn()
+            yield
+        except BaseException:
+            # a registry that is gone keeps the tag, and who comes next sees that this run has ended
+            with suppress(MlflowException):
+                self.client.delete_registered_model_tag(self.name, self.tag)
+            raise
+        with self.answers():
+            self.client.delete_registered_model_tag(self.name, self.tag)
+
+    def _wait_for_turn(self) -> None:
+        """Draw a ticket as in a bakery and wait until no smaller one is left.
+
+        Source: Lamport, A new solution of Dijkstra's concurrent programming problem, 1974.
+        """
+        self._set_ticket(0)  # 0: drawing; nobody may overtake who draws
+        mine = 1 + max(ticket["ticket"] for ticket in self._tickets().values())
+        self._set_ticket(mine)
+        started = time.monotonic()
+        while before := self._before(mine):
+            if time.monotonic() - started > PATIENCE_S:
+                first = before[0]
+                raise RegistryError(
+                    f"Run {first.removeprefix(PROMOTING)} has been changing the champion of "
+                    f"{self.name} for {PATIENCE_S / 60:.0f} minutes. If it is dead, delete the tag "
+                    f"{first} of the registered model."
+                )
+            time.sleep(POLL_S)
+
+    def _before(self, mine: int) -> list[str]:
+        """List the tags of those whose turn is first, having cleared away those who are gone."""
+        others = {key: ticket for key, ticket in self._tickets().items() if key != self.tag}
+        first = {
+            key: ticket
+            for key, ticket in others.items()
+            if (ticket["ticket"], key) < (mine, self.tag)
+        }
+        gone = [key for key, ticket in first.items() if self._is_gone(key, ticket)]
+        with self.answers():
+            for key in gone:
+                self.client.delete_registered_model_tag(self.name, key)
+        return sorted(set(first) - set(gone))
+
+    def _tickets(self) -> dict[str, dict[str, Any]]:
+        return {
+            key: json.loads(value)
+            for key, value in self.read_tags().items()
+            if key.startswith(PROMOTING)
+        }
+
+    def _set_ticket(self, number: int) -> None:
+        ticket = {"ticket": number, "at": utc_now(), **processes.process_tags()}
+        with self.answers():
+            self.client.set_registered_model_tag(self.name, self.tag, json.dumps(ticket))
+
+    def _is_gone(self, tag: str, ticket: Mapping[str, str]) -> bool:
+        """Whether the run that holds a ticket has ended, or its process has."""
+        if processes.is_dead(ticket):
+            return True
+        try:
+            status = self.client.get_run(tag.removeprefix(PROMOTING)).info.status
+        except MlflowException:  # a run of another store: nobody here can know
+            return False
+        return bool(RunStatus.is_terminated(RunStatus.from_string(status)))
+
+
+def utc_now() -> str:
+    """Return the time, UTC, as text that sorts."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

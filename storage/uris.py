@@ -1,0 +1,38 @@
+"""Addresses that users type, without what may be secret in them, or as folders: the only place.
+
+It needs the standard library alone: tools.doctor runs before there is an environment.
+"""
+
+import re
+from pathlib import Path
+
+# What stands before the host: all up to its last @; or, where a password holds a slash that nobody
+# has encoded, from a colon that no port follows up to the @. A host of IPv6 begins with a bracket.
+_USER = re.compile(r"(?<=://)(?:[^/\s]*@|[^/\s:@?#\[]*:(?![0-9]*(?:[/?#\s]|$))(?:(?!://)[^\s@])*@)")
+_QUERY, _QUERY_OR_FRAGMENT = re.compile(r"\?.*", re.DOTALL), re.compile(r"[?#].*", re.DOTALL)
+
+
+def without_credentials(uri: str) -> str:
+    """Cut user, password, query and fragment out of a URI; any other text stays as it is.
+
+    A URI without a host, such as sqlite:///a#b.db, is the path of a file, and keeps its #.
+    """
+    scheme, mark, rest = uri.partition("://")
+    if not mark or not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*", scheme):
+        return uri
+    secret = _QUERY if rest.startswith("/") else _QUERY_OR_FRAGMENT
+    return secret.sub("", without_user(uri))
+
+
+def without_user(text: str) -> str:
+    """Cut user and password out of every URI in a text; all else stays as it is."""
+    return _USER.sub("", text)
+
+
+def existing_folder(text: str) -> Path | None:
+    """Return the folder of this machine that a text names; None where there is none."""
+    try:
+        folder = Path(text).expanduser().resolve()
+        return folder if text.strip() and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, of a user nobody knows, or with a NUL
+        return None

@@ -1,0 +1,236 @@
+"""Every form of a model's URI: what it is pinned to, and which measured version it stands for."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from storage import StorageError, UserError
+from storage.tracking import models
+from storage.tracking.registry import CHAMPION, Registry
+from storage.tracking.tags import MODEL_SHA256, RMSE_TEST
+from tests.stores import EXPERIMENT, Store
+
+CODE = """
+import mlflow
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input: list[str]): return model_input
+mlflow.models.set_model(Model())
+"""
+
+
+class Registered(NamedTuple):
+    """A logged model that is version 1 and 2 of a registered model; 1 is champion."""
+
+    name: str
+    model_id: str
+    run_id: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def registered(
+    initialised_store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registered]:
+    mlflow.set_tracking_uri(initialised_store.uri)
+    code = tmp_path_factory.mktemp("model") / "model.py"
+    code.write_text(CODE)
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    with mlflow.start_run(experiment_id=experiment) as run:
+        logged = mlflow.pyfunc.log_model(
+            name="m", python_model=str(code), pip_requirements=["mlflow"]
+        )
+    name = "driver's model"
+    client.create_registered_model(name)
+    for number, rmse in (("1", "5.5"), ("2", "4.5")):
+        mlflow.register_model(logged.model_uri, name, tags={MODEL_SHA256: f"digest {number}"})
+        client.set_model_version_tag(name, number, RMSE_TEST, rmse)
+    client.set_registered_model_alias(name, CHAMPION, "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        client.transition_model_version_stage(name, "1", "Production")
+    location = client.get_logged_model(logged.model_id).artifact_location
+    folder = Path(location.removeprefix("file://"))
+    yield Registered(name, logged.model_id, run.info.run_id, folder)
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(autouse=True)
+def in_store(store: Store, registered: Registered) -> None:
+    """Ask the store that holds them."""
+
+
+@pytest.mark.parametrize(
+    ("form", "version"),
+    [
+        ("models:/{name}/1", "1"),
+        ("models:/{name}/2", "2"),
+        ("models:///{name}/2", "2"),
+        ("models:/{name}@champion", "1"),
+        ("models:/{name}/latest", "2"),
+        ("models:/{name}/Latest", "2"),
+        ("models:/{name}/Production", "1"),
+        ("models:/{name}/production", "1"),
+    ],
+)
+def test_a_registered_model_is_pinned_to_the_version_of_now(
+    registered: Registered, form: str, version: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    reference = models.resolve(form.format(name=registered.name))
+    assert reference.uri == f"models:/{registered.name}/{version}"
+    assert (reference.name, reference.version) == (registered.name, version)
+    assert reference.tags[RMSE_TEST] == {"1": "5.5", "2": "4.5"}[version]
+    assert not [warning for warning in recwarn if "stage" in str(warning.message)]
+    assert models.load(reference.uri).predict(["a"]) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "models:/{model_id}",
+        "runs:/{run_id}/m",
+        "{folder}",
+        "file://{folder}",
+        "s3://bucket/model",
+        "mlflow-artifacts:/1/models/m/artifacts",
+    ],
+)
+def test_what_cannot_move_stays_as_it_is(registered: Registered, form: str) -> None:
+    uri = form.format(**registered._asdict())
+    assert models.resolve(uri) == (uri, "", "", {})
+
+
+def test_a_path_inside_a_version_is_pinned_and_is_another_model(registered: Registered) -> None:
+    inside = models.resolve(f"models:/{registered.name}@champion/a/b")
+    assert inside == (f"models:/{registered.name}/1/a/b", "", "", {})
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "models:/driver's model/3",
+        "models:/driver's model@nobody",
+        "models:/driver's model/Staging",
+        "models:/nobody/latest",
+        "models:/nobody@champion",
+        "models:",
+        "models:/",
+        "models:/ /1",
+        "models:/a@",
+        "models:/a/b/c/d",
+        "models://elsewhere/a/1",
+        "models://ada:hush@elsewhere/a/1",
+    ],
+)
+def test_a_uri_that_leads_to_no_version_is_one_line(uri: str) -> None:
+    with pytest.raises(StorageError, match=r"^Cannot load model models:") as refusal:
+        models.resolve(uri)
+    assert "\n" not in str(refusal.value)
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("uri", ["", "  "])
+def test_no_uri_at_all_is_one_line(uri: str) -> None:
+    with pytest.raises(UserError, match=r"URI is empty. Pass models:/<name>@champion"):
+        models.resolve(uri)
+
+
+def rmse(uri: str, digest: str) -> str:
+    return models.reference_tags(models.resolve(uri), digest).get(RMSE_TEST, "none")
+
+
+def test_a_version_that_is_named_counts_by_its_own_error(registered: Registered) -> None:
+    assert rmse(f"models:/{registered.name}/1", "digest 2") == "5.5"
+    assert rmse(f"models:/{registered.name}/latest", "digest 1") == "4.5"
+
+
+@pytest.mark.parametrize("form", ["models:/{model_id}", "runs:/{run_id}/m", "{folder}"])
+def test_a_model_that_is_named_otherwise_counts_by_the_version_of_the_same_bytes(
+    registered: Registered, form: str
+) -> None:
+    uri = form.format(**registered._asdict())
+    assert rmse(uri, "digest 1") == "5.5"
+    assert rmse(uri, "digest 2") == "4.5"
+
+
+def test_a_model_without_a_digest_of_its_own_counts_by_where_it_was_registered_from(
+    registered: Registered,
+) -> None:
+    assert rmse(f"models:/{registered.model_id}", "unknown") == "4.5"
+    assert rmse("s3://bucket/model", "unknown") == "none"
+
+
+def test_a_version_that_was_never_measured_counts_by_its_twin(registered: Registered) -> None:
+    client = MlflowClient()
+    client.create_registered_model("copies")
+    client.create_model_version("copies", f"models:/{registered.model_id}")
+    assert rmse("models:/copies/1", "digest 1") == "5.5"
+    assert rmse("models:/copies/1", "digest 3") == "none"
+
+
+# --- names
+
+SERVABLE = [
+    *("nyc-taxi-duration", "<b>bold<b>", "driver's", 'a "b" c', "a b", "a..b", "a#b", "a%20b"),
+    *("50%", "é日本", "a\\b", "m-abc", "latest", "-a", "a&b=c+d;e,f", "x" * 256),
+]
+
+
+@pytest.mark.parametrize("name", SERVABLE)
+def test_a_name_that_is_let_through_is_registered_found_again_and_loaded(
+    registered: Registered, name: str
+) -> None:
+    models.check_name(name)
+    with mlflow.start_run() as run:
+        registry = Registry(name, run_id=run.info.run_id, developer="Ada")
+        with registry.lock():
+            version = registry.add_version(f"models:/{registered.model_id}", "ab")
+            registry.promote(version, action="promoted", why="first")
+    known = registry.known("ab")
+    assert known is not None
+    assert (known.name, str(known.version)) == (name, version)
+    for uri in (
+        f"models:/{name}@{CHAMPION}",
+        f"models:/{name}/{version}",
+        f"models:/{name}/latest",
+    ):
+        reference = models.resolve(uri)
+        assert reference.uri == f"models:/{name}/{version}"
+        assert models.load(uri).predict(["a"]) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("", "is empty"),
+        ("  ", "is empty"),
+        (" a", "begins or ends with a blank"),
+        ("a ", "begins or ends with a blank"),
+        ("a/b", "holds /"),
+        ("a:b", "holds :"),
+        ("a?b", r"holds \?"),
+        ("a@b", "holds @"),
+        ("a\nb", r"holds '\\n'"),
+        ("a\rb", r"holds '\\r'"),
+        ("a\tb", r"holds '\\t'"),
+        ("a\x00b", r"holds '\\x00'"),
+        ("a\u2028b", r"holds '\\u2028'"),
+        ("a\u200bb", r"holds '\\u200b'"),
+        (".", "is no name of a file"),
+        ("..", "is no name of a file"),
+        ("...", "is no name of a file"),
+        ('driver\'s "best"', "holds both ' and"),
+        ("a\\", "ends with a backslash"),
+        ("x" * 257, "has 257 characters"),
+    ],
+)
+def test_a_name_that_could_not_be_served_is_refused_beforehand(name: str, wrong: str) -> None:
+    with pytest.raises(UserError, match=f"cannot be registered and served: it {wrong}") as no:
+        models.check_name(name)
+    assert "\n" not in str(no.value)
+    assert "-P model_name=" in str(no.value)

@@ -1,0 +1,6 @@
+"""The fixtures of this folder."""
+
+from tests.storage.sources import cache
+from tests.stores import initialised_store, store
+
+__all__ = ["cache", "initialised_store", "store"]
