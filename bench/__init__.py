@@ -1,13 +1,19 @@
-"""The numbers in README, each measured side by side in one run: `make bench`.
+"""The numbers in docs/numbers.md, each measured side by side in one run: `make bench`.
 
 One measurement: `python -m bench cleaning`. Real months come from TAXI_DATA.
 """
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-DATA = Path(os.environ.get("TAXI_DATA", Path(__file__).parent.parent / "../shared/data")).resolve()
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("TAXI_DATA", ROOT / "../shared/data")).resolve()
+# what the system counts peak memory in
+MIB = 1 << 20 if sys.platform == "darwin" else 1 << 10
 
 
 class Result(NamedTuple):
@@ -16,3 +22,16 @@ class Result(NamedTuple):
     what: str
     measured: str
     must: str
+
+
+def peak_mib(uri: str, *command: str) -> float:
+    """Run a module in a process of its own on a store; its peak resident memory."""
+    env = os.environ | {"MLFLOW_TRACKING_URI": uri}
+    with TemporaryDirectory() as folder, Path(folder, "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=ROOT, env=env, stdout=log, stderr=log
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise RuntimeError(Path(folder, "log").read_text()[-2000:])
+        return usage.ru_maxrss / MIB

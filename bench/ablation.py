@@ -41,7 +41,7 @@ def rmse(train: Trips, valid: Trips, left_out: Sequence[str]) -> float:
     kept = [place for place, name in enumerate(encoder.names) if name not in left_out]
     rows = make_rows(encoder, train, valid)
     matrices = build_matrices(rows._replace(train=rows.train[:, kept], valid=rows.valid[:, kept]))
-    space = spaces.select("lossguide")
+    space = spaces.select_space("lossguide")
     point = dict(space.first[0])
     parameters = {**space.fixed, **point, **space.refit}
     jobs = [

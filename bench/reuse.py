@@ -12,9 +12,8 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from uuid import uuid4
 
-from bench import Result
+from bench import ROOT, Result
 
-ROOT = Path(__file__).parent.parent
 SMALL = ("source=simulated:3000", "models=mean", "max_evals=1")
 N_TIMES = 3  # of each command, in turn
 N_RUNS = 10_000
@@ -24,41 +23,40 @@ STEP = """
 import sys, time
 import mlflow, steps.preprocess as module
 from contextlib import contextmanager
-from storage.repro import checkout
+from steps.common.parameters import PreprocessParameters
 from storage.tracking import runs
-parameters = checkout.parameters("preprocess") | {"source": "simulated:3000"}
-from steps.common import step
-opened = step.step_run
+params = PreprocessParameters(source="simulated:3000")
+opened = module.step_run
 @contextmanager
-def timed(parser, argv):
-    with opened(parser, argv) as args:
+def timed(*declared):
+    with opened(*declared) as params:
         start = time.perf_counter()
-        yield args
+        yield params
         print("own", time.perf_counter() - start)
 module.step_run = timed
-argv = [f"--{name}={value}" for name, value in parameters.items()]
+argv = [f"--{name}={value}" for name, value in params.texts().items()]
 module.main(argv)
 module.main(argv)
 with runs.StepRun("main", ""):
     for _ in range(int(sys.argv[1])):
         start = time.perf_counter()
-        runs.launch("preprocess", parameters)
+        runs.launch("preprocess", params.texts())
         print("launched", time.perf_counter() - start)
 """
 DECIDE = """
 import sys, time
 import mlflow
-from steps.common import step
-from steps.common.pipeline import Pipeline
+from steps.common.parameters import MainParameters, make_parser, parse
+from steps.common.pipeline import UPSTREAM, Pipeline
 from storage.tracking import runs
-args = step.entry_parser("main", None).parse_args(sys.argv[1:])
+params = parse(MainParameters, make_parser(MainParameters, None), sys.argv[1:])
 assert runs.experiment_id()
 start = time.perf_counter()
-chain = Pipeline(args)
-for name in ("preprocess", "baseline", "hpo", "register"):
-    chain.get_or_run(name)
+pipeline = Pipeline(params)
+for step in UPSTREAM:
+    pipeline.get_or_run(step)
 print("decided", time.perf_counter() - start)
-assert all(decision.run for decision in chain.decisions.values())
+assert all(decision.run for decision in pipeline.decisions.values())
 """
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from bench import DATA, Result
+from bench import DATA, Result, peak_mib
 from bench.serving import as_served, load, timed, train_model
 from steps.score.month import ScoringJob, write
 from storage.tracking import models
@@ -52,7 +52,7 @@ def throughput() -> Result:
 def in_memory(source: Path) -> pd.DataFrame:
     """Read a month's judgeable rows as one frame."""
     (batch,) = pq.read_table(source).combine_chunks().to_batches()
-    return scoring.frame(scoring.prepare(batch, taxi="green", month=MONTH), "green")
+    return scoring.request_frame(scoring.prepare_batch(batch, taxi="green", month=MONTH), "green")
 
 
 def memory() -> Result:
@@ -60,7 +60,7 @@ def memory() -> Result:
     with TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
         model = make_model(uri)
-        one, twelve = (peak_mib(uri, model, months) for months in ("2020-01", "2020-01..2020-12"))
+        one, twelve = (peak_of(uri, model, months) for months in ("2020-01", "2020-01..2020-12"))
     what = f"score, peak memory of 12 months of {N_TRIPS:,} trips over 1"
     return Result(what, f"{twelve / one:.2f}x ({twelve:.0f} / {one:.0f} MiB)", "1.2x")
 
@@ -78,18 +78,11 @@ def make_model(uri: str) -> str:
     return str(run.data.tags["model_uri"])
 
 
-def peak_mib(uri: str, model: str, months: str) -> float:
-    """Score simulated months and give the process's peak resident memory."""
+def peak_of(uri: str, model: str, months: str) -> float:
+    """Score simulated months; the process's peak resident memory."""
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "steps.score", f"--source=simulated:{N_TRIPS}"]
-        command += [f"--months={months}", f"--model_uri={model}", f"--output={folder}/out"]
-        with Path(folder, "log").open("w") as log:
-            env = os.environ | {"MLFLOW_TRACKING_URI": uri}
-            process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise RuntimeError(Path(folder, "log").read_text()[-2000:])
-        return usage.ru_maxrss / 1024
+        words = (f"--months={months}", f"--model_uri={model}", f"--output={folder}/out")
+        return peak_mib(uri, "steps.score", f"--source=simulated:{N_TRIPS}", *words)
 
 
 def resampling() -> Result:

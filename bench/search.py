@@ -9,11 +9,10 @@ from time import perf_counter
 from typing import Any
 
 from bench import DATA, Result
-from bench.search_lab import MONTHS, SEED, real_rows, run, run_id, searched, store
-from steps.hpo import __main__ as hpo
-from steps.hpo.executor import n_cores
-from steps.hpo.search import SearchLogger, in_common, search_key
+from bench.search_lab import MONTHS, SEED, real_rows, run, run_id, searched, settings_of, store
+from steps.hpo.search import SearchLogger
 from storage.tracking import runs
+from storage.tracking.processes import n_cores
 from storage.tracking.trials import TrialRuns
 from taxi import search, spaces
 from taxi.boosting import Outcome, PruningThreshold
@@ -31,7 +30,7 @@ def measure_cost() -> Iterator[Result]:
         printed, course = run(uri, "bench.course", str(N_COURSE))
         given = f"--preprocess_run_id={run_id(uri, 'preprocess')}"
         _, step = run(uri, "steps.hpo", given, f"--max_evals={N_TRIALS}", f"--seed={SEED}")
-    found = searched(spaces.select("lossguide"), real_rows("2021"))
+    found = searched(spaces.select_space("lossguide"), real_rows("2021"))
     ours = found.search.wall + found.refit.wall
     trials = json.loads(printed.splitlines()[-1])
     wall = N_TRIALS * fmean(trials)
@@ -57,7 +56,7 @@ def measure_cost() -> Iterator[Result]:
 
 def measure_pruning() -> Iterator[Result]:
     """Search with and without pruning on both years, and refit the space's first point too."""
-    pruned = spaces.select("lossguide")
+    pruned = spaces.select_space("lossguide")
     first = replace(pruned, ranges={}, fixed={**pruned.fixed, **pruned.first[0]})
     # with pruning before and after: what else the machine does shall meet both
     variants = [pruned, replace(pruned, pruning=None), pruned, first]
@@ -94,18 +93,17 @@ def measure_pruning() -> Iterator[Result]:
 
 def measure_tracking() -> Iterator[Result]:
     """Write trials with curves of N_ROUNDS into sqlite; they are told at once, not trained."""
-    space, rows = spaces.select("lossguide"), real_rows("2021")
-    args = hpo.build_parser().parse_args([f"--max_evals={N_TRACKED}"])
-    common, seconds = in_common(space, args), 0.0
+    space, rows = spaces.select_space("lossguide"), real_rows("2021")
+    settings, seconds = settings_of(space), 0.0
     with store(), runs.StepRun("hpo", "bench"):
-        log = TrialRuns(search_key(space, rows, args), {"model": "xgboost"})
-        journal = SearchLogger(log, common, N_TRACKED)
-        with log, journal:
+        log = TrialRuns(settings.search_key(rows.key), {"model": "xgboost"})
+        logger = SearchLogger(log, settings.common, N_TRACKED)
+        with log, logger:
             for trial in search.search(
                 space, told_at_once, max_evals=N_TRACKED, seed=SEED, n_parallel=1
             ):
                 start = perf_counter()
-                journal.note(trial, {})
+                logger.log_trial(trial, {})
                 seconds += perf_counter() - start
     yield Result(
         f"tracking into sqlite, per trial with a curve of {N_ROUNDS} rounds",

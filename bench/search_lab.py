@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
@@ -18,14 +18,17 @@ import xgboost as xgb
 from mlflow import MlflowClient
 
 from bench.serving import load
+from steps.common.search_key import SearchSettings
 from steps.hpo import __main__ as hpo
 from steps.hpo.executor import open_executor
-from steps.hpo.search import in_common, run_search
+from steps.hpo.search import Budget, run_search
 from storage.tracking import runs
-from taxi import evaluation, features
+from storage.tracking.trials import TrialRuns
+from taxi import features
 from taxi.boosting import Rows, make_rows
+from taxi.scores import score_predictions
 from taxi.search import Trial
-from taxi.spaces import SearchSpace
+from taxi.spaces import LAG, SearchSpace
 
 MONTHS = {"2021": ("2021-01", "2021-02"), "2023": ("2023-01", "2023-02")}
 SEED = 42
@@ -95,21 +98,28 @@ def real_rows(year: str) -> Rows:
     return make_rows(features.fit_encoder("full", train), train, valid)
 
 
-def searched(space: SearchSpace, rows: Rows, **parameters: Any) -> Found:
+def settings_of(space: SearchSpace) -> SearchSettings:
+    """Search this space as the step does by default."""
+    return SearchSettings(
+        space, features="full", seed=SEED, device="cpu", lag=LAG, warm_start=False
+    )
+
+
+def searched(space: SearchSpace, rows: Rows, *, max_evals: int = 50, scheduler: str = "") -> Found:
     """Search in this process as the step does, tracking included, and refit."""
-    named = {"seed": SEED, **parameters}
-    args = hpo.build_parser().parse_args([f"--{name}={value}" for name, value in named.items()])
+    settings, budget = settings_of(space), Budget(max_evals, max_minutes=0, parallelism=0)
     with (
         store(),
         redirect_stdout(sys.stderr),  # the table is alone on stdout
         runs.StepRun("hpo", "bench"),
-        open_executor(rows, args) as place,
+        open_executor(rows, scheduler=scheduler, device="cpu", parallelism=0) as executor,
     ):
         clock = Clock()
-        trials = run_search(space, place, rows, args)
+        log = TrialRuns(settings.search_key(rows.key), {"model": "xgboost"})
+        trials = run_search(settings, budget, executor, log, reuse=True, resume=str)
         search = clock.lap()
-        with runs.child_run("refit", model="xgboost"):
-            boosters = hpo.refit(space, place, in_common(space, args), trials)
+        with runs.child_run("refit", {"model": "xgboost"}):
+            boosters = hpo.refit(settings, executor, trials)
         return Found(
             n_rounds(trials), spans_of_trials(), search, clock.lap(), rmse_of(boosters, rows)
         )
@@ -131,7 +141,7 @@ def spans_of_trials() -> list[tuple[int, int]]:
 def rmse_of(boosters: list[xgb.Booster], rows: Rows) -> float:
     """Score the average of boosters on valid, minutes."""
     predicted = np.mean([booster.inplace_predict(rows.valid) for booster in boosters], axis=0)
-    return evaluation.score(rows.valid_y, predicted)["rmse"]
+    return score_predictions(rows.valid_y, predicted)["rmse"]
 
 
 class Clock:
@@ -141,6 +151,6 @@ class Clock:
         self.last = Spent(perf_counter(), process_time())
 
     def lap(self) -> Spent:
-        """Give what was spent since the last lap."""
+        """Return what was spent since the last lap."""
         last, self.last = self.last, Spent(perf_counter(), process_time())
         return Spent(self.last.wall - last.wall, self.last.cpu - last.cpu)

@@ -9,9 +9,10 @@ import pandas as pd
 
 from bench import Result
 from bench.search_lab import MONTHS, SEED, real_rows, searched
-from steps.hpo.executor import n_cores
-from taxi import evaluation, spaces
+from storage.tracking.processes import n_cores
+from taxi import spaces
 from taxi.boosting import Rows
+from taxi.scores import score_predictions
 
 HOW = "uv pip install -r pyproject.toml --extra bench -c requirements-dev.txt"
 ROUNDS, PATIENCE = 2000, 50  # of LightGBM; the rate is searched too, so more than ours
@@ -28,7 +29,7 @@ def measure() -> Iterator[Result]:
         return
     for year in MONTHS:
         rows = real_rows(year)
-        ours = searched(spaces.select("lossguide"), rows)
+        ours = searched(spaces.select_space("lossguide"), rows)
         seconds = ours.search.wall + ours.refit.wall
         theirs = {
             "FLAML": flaml_rmse(flaml, rows, seconds),
@@ -62,7 +63,7 @@ def flaml_rmse(flaml: ModuleType, rows: Rows, seconds: float) -> float:
         mlflow_logging=False,
         verbose=0,
     )
-    return evaluation.score(rows.valid_y, automl.predict(valid))["rmse"]
+    return score_predictions(rows.valid_y, automl.predict(valid))["rmse"]
 
 
 def optuna_rmse(optuna: ModuleType, lightgbm: ModuleType, rows: Rows, seconds: float) -> float:

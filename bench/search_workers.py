@@ -15,7 +15,7 @@ from distributed import Client
 
 from bench import Result
 from bench.search_lab import SEED, real_rows, searched
-from steps.hpo.executor import n_cores
+from storage.tracking.processes import n_cores
 from taxi import spaces
 from taxi.boosting import Matrices, TrainingJob, build_matrices, train_booster
 
@@ -42,7 +42,7 @@ def measure_threads() -> Iterator[Result]:
 
 def jobs_per_second(matrices: Matrices, at_once: int, threads: int) -> float:
     """Train N_JOBS boosters; one at a time in this thread, several in a pool of threads."""
-    space = spaces.select("lossguide")
+    space = spaces.select_space("lossguide")
     parameters = {**space.fixed, **space.first[0], "seed": SEED, "nthread": threads}
     job = TrainingJob(parameters, N_JOB_ROUNDS, patience=N_JOB_ROUNDS)
     start = perf_counter()
@@ -71,7 +71,7 @@ def measure_dask() -> Iterator[Result]:
 def trials_per_second_on(n_workers: int) -> float:
     """Search on a cluster of its own; the matrix is there already."""
     space = replace(
-        spaces.select("lossguide"),
+        spaces.select_space("lossguide"),
         # trials of one length
         rounds=N_ROUNDS,
         patience=N_ROUNDS,
@@ -86,7 +86,7 @@ def trials_per_second_on(n_workers: int) -> float:
 
 
 def per_second(spans: list[tuple[int, int]]) -> float:
-    """Say how many trials were done per second until the last one started.
+    """Compute how many trials were done per second until the last one started.
 
     Until then no worker was short of work. Trials that ran at that moment count by their share.
     """
@@ -107,7 +107,7 @@ def cluster(n_workers: int) -> Iterator[str]:
         client = Client(scheduler_file=str(found), timeout=STARTS_S, set_as_default=False)
         with client:
             client.wait_for_workers(n_workers, timeout=STARTS_S)
-            yield client.scheduler.address
+            yield str(client.scheduler_info()["address"])
 
 
 def started(stack: ExitStack, *command: str) -> None:

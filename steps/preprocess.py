@@ -3,8 +3,7 @@
 python -m steps.preprocess --source=simulated
 """
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -12,22 +11,25 @@ from typing import NamedTuple
 import mlflow
 import pyarrow.parquet as pq
 
-from steps.common.artifacts import PROFILES
-from steps.common.inputs import find
+from steps.common.months import find_month
+from steps.common.parameters import PreprocessParameters
 from steps.common.pipeline import preprocess_key
-from steps.common.step import entry_parser, step_run
+from steps.common.results import Dataset, write_dataset
+from steps.common.step import step_run
+from storage.checkout import portable
+from storage.data.digest import sha256_of
 from storage.data.files import read_batches, read_schema
 from storage.data.months import MonthFile
 from storage.data.splits import Content, split_months
 from storage.repro import reuse
-from storage.tracking import runs
+from storage.tracking import artifacts, runs, tags
 from taxi import TripError, schema
 from taxi.cleaning import Cleaned, clean
 from taxi.profile import Profile, draw_profile
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 COMPRESSION = "zstd"
-SIMULATED = "simulated:"  # how the URI of a simulated month begins
+SIMULATED_URI = "simulated:"  # how the URI of a simulated month begins
 
 
 class MonthReport(NamedTuple):
@@ -46,32 +48,36 @@ class MonthReport(NamedTuple):
         return about | self.dropped
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Names and help; the defaults are MLproject's."""
-    return entry_parser("preprocess", __doc__)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Find, clean and log every month asked for."""
-    with step_run(build_parser(), argv) as args, TemporaryDirectory() as work_dir:
-        splits = split_months(args.train_months, args.valid_months, args.test_months)
-        schema.raw_columns(args.taxi)
+    with step_run(PreprocessParameters, __doc__, argv) as params, TemporaryDirectory() as name:
+        work_dir, taxi, source = Path(name), params.taxi, params.source
+        splits = split_months(params.train_months, params.valid_months, params.test_months)
+        schema.raw_columns(taxi)
         profiles, reports = {}, []
-        for split, names in splits.items():
+        for split, months in splits.items():
             profiles[split] = Profile()
-            files = (find(args, month, Path(work_dir)) for month in names)
-            path = Path(work_dir, f"{split}.parquet")
-            reports += write_split(split, files, path, taxi=args.taxi, profile=profiles[split])
-        log(args.taxi, profiles, reports, Path(work_dir))
+            files = (find_month(source, taxi, month, work_dir) for month in months)
+            path = work_dir / f"{split}.parquet"
+            reports += write_split(split, files, path, taxi=taxi, profile=profiles[split])
+        log_reports(reports)
+        log_profiles(profiles, {report.file.month: report.dropped for report in reports})
+        write_dataset(log_splits(splits, work_dir, taxi, portable(source), is_simulated(reports)))
         contents = [Content(split, file.month, file.identity) for split, file, *_ in reports]
-        reuse.tag(preprocess_key(vars(args), contents))
+        reuse.tag_key(preprocess_key(taxi, contents))
 
 
 def write_split(
-    split: str, files: Iterator[MonthFile], path: Path, *, taxi: str, profile: Profile
+    split: str, files: Iterable[MonthFile], path: Path, *, taxi: str, profile: Profile
 ) -> list[MonthReport]:
     """Clean the months of a split one after the other into one parquet file.
 
+    Args:
+        split: train, valid or test.
+        files: of its months.
+        path: of the parquet file, columns of schema.TRIPS.
+        taxi: green or yellow.
+        profile: counts the kept trips.
     Raises:
         TripError: a month's columns or values cannot be used, or none of its trips is kept.
     """
@@ -113,10 +119,13 @@ def require_kept_trips(file: MonthFile, n_raw: int, n_kept: int, dropped: dict[s
     )
 
 
-def log(taxi: str, profiles: dict[str, Profile], reports: list[MonthReport], folder: Path) -> None:
-    """Write the splits, where they came from and what they look like to the run."""
-    made_up = any(report.file.uri.startswith(SIMULATED) for report in reports)
-    mlflow.set_tags({"taxi": taxi, "data": "simulated" if made_up else "real"})
+def is_simulated(reports: Iterable[MonthReport]) -> bool:
+    """Whether any month is made up."""
+    return any(report.file.uri.startswith(SIMULATED_URI) for report in reports)
+
+
+def log_reports(reports: Sequence[MonthReport]) -> None:
+    """Log which bytes went in, and what was kept and dropped of each month."""
     for report in reports:
         runs.log_dataset(
             name=f"{report.split} {report.file.month}",
@@ -124,18 +133,27 @@ def log(taxi: str, profiles: dict[str, Profile], reports: list[MonthReport], fol
             sha256=report.file.sha256,
             context=CONTEXTS[report.split],
         )
+    artifacts.log_table([report.row() for report in reports], tags.MONTHS_TABLE)
+
+
+def log_profiles(profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[str, int]]) -> None:
+    """Log what the trips look like; those of test are counted only: register opens them."""
     for split, profile in profiles.items():
-        path = folder / f"{split}.parquet"
-        names = ",".join(report.file.month for report in reports if report.split == split)
-        mlflow.set_tags({f"sha256.{split}": runs.sha256_of(path), f"months.{split}": names})
-        mlflow.log_metric(f"n_trips_{split}", profile.n_trips)
-        mlflow.log_artifact(str(path), "data")
-    runs.log_table([report.row() for report in reports], "months.csv")
-    dropped = {report.file.month: report.dropped for report in reports}
-    # test trips are counted, not looked at: register opens them
-    seen = {split: profile for split, profile in profiles.items() if split != "test"}
-    mlflow.log_dict({split: profile.state() for split, profile in seen.items()}, PROFILES)
-    mlflow.log_figure(draw_profile(seen, dropped), "profile.png")
+        mlflow.log_metric(tags.N_TRIPS.of(split), profile.n_trips)
+    shown = {split: profile for split, profile in profiles.items() if split != "test"}
+    mlflow.log_dict({split: profile.state() for split, profile in shown.items()}, tags.PROFILES)
+    mlflow.log_figure(draw_profile(shown, dropped), tags.PROFILE_PICTURE)
+
+
+def log_splits(
+    months: dict[str, list[str]], folder: Path, taxi: str, source: str, is_simulated: bool
+) -> Dataset:
+    """Log the parquet file of each split; returns the record of them all."""
+    paths = {split: folder / f"{split}.parquet" for split in months}
+    for path in paths.values():
+        mlflow.log_artifact(str(path), tags.SPLITS)
+    sha256 = {split: sha256_of(path) for split, path in paths.items()}
+    return Dataset(taxi, is_simulated, source, months, sha256)
 
 
 if __name__ == "__main__":

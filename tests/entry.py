@@ -1,8 +1,11 @@
-"""The module that `python -m steps.<name>` runs."""
+"""The module that `python -m steps.<name>` runs, and the parameters that it reads."""
 
 import importlib
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
+
+from steps.common.parameters import ENTRY_POINTS, make_parser, parse
 
 
 def entry(step: str) -> ModuleType:
@@ -11,3 +14,8 @@ def entry(step: str) -> ModuleType:
     found = find_spec(f"steps.{step}")
     is_package = found is not None and found.submodule_search_locations is not None
     return importlib.import_module(package if is_package else f"steps.{step}")
+
+
+def parsed(step: str, *arguments: str) -> Any:
+    """Read a command line as a step does."""
+    return parse(ENTRY_POINTS[step], make_parser(ENTRY_POINTS[step], None), arguments)

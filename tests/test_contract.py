@@ -1,12 +1,12 @@
 """What the parts of this project promise each other, read from the files themselves."""
 
-import argparse
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,26 +15,28 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from steps.common import step as step_frame
+from steps.common.parameters import ENTRY_POINTS, Parameters, make_parser
+from steps.common.pipeline import UPSTREAM
+from storage.repro.imports import imported_names
+from storage.repro.step_key import code
+from storage.tracking import tags
 from tests.entry import entry
+from tools import contract
 
 ROOT = Path(__file__).parent.parent
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
-ENTRY_POINTS: dict[str, dict[str, Any]] = PROJECT["entry_points"]
+BLOCKS: dict[str, dict[str, Any]] = PROJECT["entry_points"]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOMS = {room: sorted((ROOT / room).rglob("*.py")) for room in ("taxi", "storage", "steps")}
+TREES = ("taxi", "storage", "steps", "tools", "bench")
+ROOMS = {tree: sorted((ROOT / tree).rglob("*.py")) for tree in TREES}
+EVERY_FILE = [path for paths in ROOMS.values() for path in paths]
 
 
 # --- entry points and their parameters
 
 
-def declared(entry_point: str) -> dict[str, dict[str, Any]]:
-    return ENTRY_POINTS[entry_point]["parameters"]
-
-
-def arguments(entry_point: str) -> dict[str, argparse.Action]:
-    parser = entry(entry_point).build_parser()
-    return {action.dest: action for action in parser._actions if action.dest != "help"}
+def declared_in(cls: type[Parameters]) -> list[type[Parameters]]:
+    return [base for base in cls.__mro__ if issubclass(base, Parameters)]
 
 
 def test_every_entry_point_is_a_step_and_every_step_an_entry_point() -> None:
@@ -44,41 +46,62 @@ def test_every_entry_point_is_a_step_and_every_step_an_entry_point() -> None:
     assert files | packages == set(ENTRY_POINTS)
 
 
-@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
-def test_a_step_takes_exactly_the_parameters_that_mlproject_declares(entry_point: str) -> None:
-    taken = arguments(entry_point)
-    defaults = {name: about["default"] for name, about in declared(entry_point).items()}
-    assert {name: action.default for name, action in taken.items()} == {
-        name: str(default) for name, default in defaults.items()
-    }
-    assert [action.option_strings for action in taken.values()] == [[f"--{name}"] for name in taken]
+def test_what_is_generated_is_what_the_declarations_say() -> None:
+    """A failure here is mended by `make contract`."""
+    for path, text in contract.generate():
+        assert (ROOT / path).read_text() == text, path
 
 
-@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
-def test_a_command_passes_every_parameter_under_its_name(entry_point: str) -> None:
-    program, *passed = ENTRY_POINTS[entry_point]["command"].split(" --")
-    assert program == f"python -m steps.{entry_point}"
-    assert sorted(passed) == sorted(f"{name}={{{name}}}" for name in declared(entry_point))
+@pytest.mark.parametrize("step", ENTRY_POINTS)
+def test_mlflow_reads_the_parameters_and_defaults_that_are_declared(step: str) -> None:
+    read = {name: str(about["default"]) for name, about in BLOCKS[step]["parameters"].items()}
+    assert read == ENTRY_POINTS[step]().texts()
 
 
-def test_parameters_of_one_name_have_one_type_and_one_default() -> None:
-    every = [item for entry_point in ENTRY_POINTS for item in declared(entry_point).items()]
-    once = dict(every)
-    assert [(name, about) for name, about in every if about != once[name]] == []
+@pytest.mark.parametrize("step", ENTRY_POINTS)
+def test_a_command_passes_every_parameter_under_its_name(step: str) -> None:
+    program, *passed = BLOCKS[step]["command"].split(" --")
+    assert program == f"python -m steps.{step}"
+    assert sorted(passed) == sorted(
+        f"{name}={{{name}}}" for name in ENTRY_POINTS[step].model_fields
+    )
 
 
-def test_every_described_parameter_is_used_and_every_used_one_described() -> None:
-    used = {name for entry_point in ENTRY_POINTS for name in declared(entry_point)}
-    assert set(step_frame.PARAMETERS) == used
+def test_a_parameter_is_declared_in_one_class() -> None:
+    classes = {base for cls in ENTRY_POINTS.values() for base in declared_in(cls)}
+    names = [name for cls in classes for name in cls.__annotations__ if name in cls.model_fields]
+    assert len(names) > 30
+    assert sorted(names) == sorted(set(names))
 
 
-@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
-def test_help_says_what_a_step_does_and_what_its_parameters_mean(entry_point: str) -> None:
-    module = entry(entry_point)
-    shown = " ".join(module.build_parser().format_help().split())
-    assert module.__doc__.partition("\n")[0] in shown
-    assert f"python -m steps.{entry_point} " in shown
-    assert [name for name, action in arguments(entry_point).items() if not action.help] == []
+@pytest.mark.parametrize("step", ENTRY_POINTS)
+def test_a_text_means_the_value_that_it_was_written_from(step: str) -> None:
+    defaults = ENTRY_POINTS[step]()
+    assert ENTRY_POINTS[step](**defaults.texts()) == defaults
+
+
+@pytest.mark.parametrize("step", ENTRY_POINTS)
+def test_help_says_what_a_step_does_and_what_its_parameters_mean(step: str) -> None:
+    description = entry(step).__doc__
+    shown = " ".join(make_parser(ENTRY_POINTS[step], description).format_help().split())
+    assert description.partition("\n")[0] in shown
+    assert f"python -m steps.{step} " in shown
+    for name, field in ENTRY_POINTS[step].model_fields.items():
+        assert f"--{name}" in shown
+        assert field.description
+        assert " ".join(field.description.replace("`", "").split()) in shown
+
+
+def test_a_reworded_meaning_changes_no_key(tmp_path: Path) -> None:
+    for tree in ("steps", "storage", "taxi"):
+        shutil.copytree(ROOT / tree, tmp_path / tree)
+    parameters = tmp_path / "steps" / "common" / "parameters.py"
+    text = parameters.read_text()
+    meaning = "population stability index above which a feature has drifted"
+    assert text.count(meaning) == 1
+    parameters.write_text(text.replace(meaning, "how much a feature may move"))
+    for step in UPSTREAM:
+        assert code(step, tmp_path) == code(step)
 
 
 # --- the environment
@@ -173,48 +196,6 @@ def test_no_other_lock_competes() -> None:
     ] == []
 
 
-# --- the README
-
-
-def table(*headings: str) -> list[list[str]]:
-    """Read the rows below the one table of README that has these headings."""
-    lines = [
-        [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
-        for line in (ROOT / "README.md").read_text().splitlines()
-    ]
-    assert lines.count(list(headings)) == 1, f"README.md needs one table headed {headings}"
-    below = lines[lines.index(list(headings)) + 2 :]
-    return below[: below.index([])] if [] in below else below
-
-
-def coded(cell: str) -> list[str]:
-    return re.findall(r"`([^`]*)`", cell)
-
-
-def test_readme_lists_the_entry_points() -> None:
-    names = [name for row in table("entry point", "does") for name in coded(row[0])]
-    assert sorted(names) == sorted(ENTRY_POINTS)
-
-
-def test_readme_lists_the_parameters_with_their_defaults() -> None:
-    told = [
-        (name, default)
-        for names, defaults, _ in table("parameter", "default", "meaning")
-        for name, default in zip(coded(names), spread(coded(defaults), names), strict=True)
-    ]
-    true = {
-        name: about for entry_point in ENTRY_POINTS for name, about in declared(entry_point).items()
-    }
-    assert sorted(told) == sorted(
-        (name, str(about["default"]) or '""') for name, about in true.items()
-    )
-
-
-def spread(defaults: list[str], names: str) -> list[str]:
-    """Give a default said once to every parameter that shares the row."""
-    return defaults * len(coded(names)) if len(defaults) == 1 else defaults
-
-
 # --- who may import whom
 
 PICKLERS = {"pickle", "cloudpickle", "dill"}
@@ -226,25 +207,13 @@ OUTSIDE = (
 )
 
 
-class Import(NamedTuple):
-    name: str  # in full; `from a import b` is a.b
-    is_relative: bool
-
-
-def imports(path: Path) -> Iterator[Import]:
+def imports(path: Path) -> list[str]:
     package = path.relative_to(ROOT).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (Import(alias.name, False) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) + 1 - node.level] if node.level else ()
-            base = [*start, *([node.module] if node.module else [])]
-            for alias in node.names:
-                yield Import(".".join([*base, alias.name]), node.level > 0)
+    return list(imported_names(ast.parse(path.read_bytes()), package))
 
 
-def packages(found: Iterator[Import]) -> set[str]:
-    return {name.partition(".")[0] for name, _ in found}
+def packages(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
 
 
 def within(name: str, modules: Iterable[str]) -> bool:
@@ -257,36 +226,117 @@ def file_id(path: Path) -> str:
 
 @pytest.mark.parametrize("path", ROOMS["steps"], ids=file_id)
 def test_a_step_imports_no_other_step(path: Path) -> None:
-    mine = path.relative_to(ROOT / "steps").with_suffix("").parts[0]
-    others = [f"steps.{name}" for name in ENTRY_POINTS if name != mine]
-    assert [name for name, _ in imports(path) if within(name, others)] == []
+    own = path.relative_to(ROOT / "steps").with_suffix("").parts[0]
+    others = [f"steps.{step}" for step in ENTRY_POINTS if step != own]
+    assert [name for name in imports(path) if within(name, others)] == []
 
 
 @pytest.mark.parametrize("path", ROOMS["storage"], ids=file_id)
 def test_storage_knows_neither_taxis_nor_steps(path: Path) -> None:
-    assert packages(imports(path)) & {"taxi", "steps"} == set()
+    assert packages(imports(path)) & (set(TREES) - {"storage"}) == set()
 
 
 @pytest.mark.parametrize("path", ROOMS["taxi"], ids=file_id)
 def test_taxi_only_computes(path: Path) -> None:
-    assert [name for name, _ in imports(path) if within(name, OUTSIDE)] == []
+    assert [name for name in imports(path) if within(name, OUTSIDE)] == []
     nodes = ast.walk(ast.parse(path.read_text()))
     assert [node.lineno for node in nodes if isinstance(node, ast.Name) and node.id == "open"] == []
 
 
 @pytest.mark.parametrize("path", ROOMS["taxi"], ids=file_id)
 def test_taxi_imports_itself_relatively_so_that_a_copy_stands_alone(path: Path) -> None:
-    absolute = (found for found in imports(path) if not found.is_relative)
-    assert "taxi" not in packages(absolute)
+    assert re.findall(r"^\s*(?:from|import) taxi\b.*", path.read_text(), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("path", [*ROOMS["taxi"], *ROOMS["storage"], *ROOMS["steps"]], ids=file_id)
+def test_what_runs_needs_neither_tools_nor_measurements(path: Path) -> None:
+    assert packages(imports(path)) & {"tools", "bench", "tests"} == set()
+
+
+@pytest.mark.parametrize("path", EVERY_FILE, ids=file_id)
+def test_no_module_is_private(path: Path) -> None:
+    assert not [part for part in path.relative_to(ROOT).parts if re.match(r"_[^_]", part)]
+
+
+def test_a_public_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in [*ROOMS["taxi"], *ROOMS["storage"], *ROOMS["steps"], *ROOMS["tools"]]:
+        for node in ast.parse(path.read_bytes()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
+                homes.setdefault(node.name, []).append(file_id(path))
+    assert {name: paths for name, paths in homes.items() if paths[1:]}.keys() == {"main"}
+
+
+def test_the_steps_are_few_rooms_on_few_floors() -> None:
+    rooms = {
+        path.relative_to(ROOT / "steps").parts[0].removesuffix(".py") for path in ROOMS["steps"]
+    }
+    rooms -= {"__init__"}
+    arrows = {
+        (importer, imported)
+        for importer, imported in contract.room_imports(ROOT)
+        if importer.startswith("steps/") and imported.startswith("steps/")
+    }
+    assert len(rooms) <= 8
+    assert arrows == {(f"steps/{step}", "steps/common") for step in ENTRY_POINTS}
+
+
+# --- what a run carries
+
+
+def used_names(path: Path) -> set[str]:
+    """Name the declared names that a file mentions, as tags.STEP or imported by itself."""
+    nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    attributes = (node for node in nodes if isinstance(node, ast.Attribute))
+    mentioned = {
+        n.attr for n in attributes if isinstance(n.value, ast.Name) and n.value.id == "tags"
+    }
+    imported = (n for n in nodes if isinstance(n, ast.ImportFrom) and n.module == tags.__name__)
+    return mentioned | {alias.name for node in imported for alias in node.names}
+
+
+def short_name(path: Path) -> str:
+    """Name a file as tags.py does: a step by its package, any other file by its own name."""
+    return path.parent.name if path.name == "__main__.py" else path.stem
+
+
+def test_every_name_is_written_and_read_by_the_files_that_it_declares() -> None:
+    declared = {name: value for name, value in vars(tags).items() if isinstance(value, tags.Name)}
+    declared |= {"RUN_IDS": tags.RUN_IDS["preprocess"]}
+    assert len(declared) > 50
+    used: dict[str, set[str]] = {name: set() for name in declared}
+    for path in [*ROOMS["storage"], *ROOMS["steps"]]:
+        for name in used_names(path) & set(declared):
+            used[name].add(short_name(path))
+    told = {name: {*value.writers, *value.readers} for name, value in declared.items()}
+    wrong = {name: sorted(files) for name, files in used.items() if files != told[name]}
+    assert not wrong, f"storage/tracking/tags.py must name the files that use these: {wrong}"
+
+
+@pytest.mark.parametrize("path", [*ROOMS["storage"], *ROOMS["steps"]], ids=file_id)
+def test_a_tag_is_no_bare_text(path: Path) -> None:
+    if path.name in ("tags.py", "served_model.py"):  # the latter travels with a model, alone
+        return
+    names = {str(value) for value in vars(tags).values() if isinstance(value, tags.Name)}
+    names = {name for name in names if value_is_telling(name)}
+    tree = ast.parse(path.read_bytes())
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    assert [node.lineno for node in texts if node.value in names] == []
+
+
+def value_is_telling(name: str) -> bool:
+    """Whether a text that stands in code can only be this name, and not some other word."""
+    return bool(re.search(r"[._]", name))
+
+
+# --- who pickles
 
 
 # sends tasks to the workers of a cluster, which is what cloudpickle is for; it writes no file
 SENDS = ROOT / "storage" / "cluster.py"
 
 
-@pytest.mark.parametrize(
-    "path", [path for room in ROOMS.values() for path in room if path != SENDS], ids=file_id
-)
+@pytest.mark.parametrize("path", [path for path in EVERY_FILE if path != SENDS], ids=file_id)
 def test_nothing_is_pickled(path: Path) -> None:
     assert packages(imports(path)) & PICKLERS == set()
     assert (

@@ -1,80 +1,76 @@
-"""What the steps that make candidate models share: the trips they read, how a model is logged."""
+"""How a model becomes a candidate: it is scored on valid, and logged with what it knows."""
 
 import json
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
-import pyarrow.parquet as pq
-from mlflow.entities import Run
+import pandas as pd
+from matplotlib.figure import Figure
 
-from steps.common.artifacts import PROFILES
-from storage import StorageError
-from storage.tracking import models, runs
+from steps.common.results import write_candidate
+from storage.tracking import artifacts, models, tags
 from storage.tracking.served_model import PROFILE
-from taxi import evaluation, schema
+from taxi import evaluation
 from taxi.drift import make_reference
+from taxi.evaluation import Group
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.profile import Profile
 from taxi.schema import Trips
+from taxi.scores import score_predictions
 
 N_EXAMPLE_ROWS = 5
-CARRIED = ("months.", "sha256.", "taxi", "data")  # tags that follow the trips from run to run
 
 
-def load_trips(preprocess: Run, split: str) -> Trips:
-    """Read train, valid or test trips of a preprocess run."""
-    path = runs.fetch(preprocess.info.run_id, f"data/{split}.parquet")
-    if runs.sha256_of(path) != preprocess.data.tags[f"sha256.{split}"]:
-        raise StorageError(
-            f"data/{split}.parquet of run {preprocess.info.run_id} is not what that run wrote. "
-            f"Run preprocess again."
-        )
-    return schema.to_trips(pq.read_table(path))
+def read_profiles(preprocess_run_id: str) -> dict[str, Profile]:
+    """Read what the train and valid trips of a preprocess run look like."""
+    states = json.loads(artifacts.read_text(preprocess_run_id, tags.PROFILES))
+    return {split: Profile.restore(state) for split, state in states.items()}
 
 
-def log_inputs(preprocess: Run, contexts: dict[str, str]) -> None:
-    """Record on the active run which trips it reads: split -> context."""
-    run_id, tags = preprocess.info.run_id, preprocess.data.tags
-    carried = {key: tags[key] for key in tags if key.startswith(CARRIED)}
-    mlflow.set_tags(carried | {"preprocess_run_id": run_id})
-    for split, context in contexts.items():
-        runs.log_dataset(
-            name=split,
-            uri=f"runs:/{run_id}/data/{split}.parquet",
-            sha256=tags[f"sha256.{split}"],
-            context=context,
-        )
+class CandidateReport(NamedTuple):
+    """How a model does on the n valid trips."""
+
+    predicted: np.ndarray  # [n] minutes
+    scores: dict[str, float]
+    groups: list[Group]
+    figure: Figure
+    example: pd.DataFrame  # a few of the trips, as a caller sends them
 
 
-def log_candidate(model: TripModel, valid: Trips) -> dict[str, float]:
-    """Score a model on valid and log both on the active run; gives the scores."""
+def report_on(model: TripModel, valid: Trips) -> CandidateReport:
+    """Score a model, fitted on train, on the n valid trips."""
+    example = write_frame(valid.take(np.arange(N_EXAMPLE_ROWS)), model.taxi)
     predicted = model.predict(valid)
-    scores = evaluation.score(valid.trip_minutes, predicted)
-    mlflow.log_metrics(scores)
     groups = evaluation.errors_by_group(valid, predicted)
-    runs.log_table([group._asdict() for group in groups], "errors_by_group.csv")
-    mlflow.log_figure(evaluation.draw_evaluation(valid, predicted), "evaluation.png")
+    figure = evaluation.draw_evaluation(valid, predicted, groups)
+    scores = score_predictions(valid.trip_minutes, predicted)
+    return CandidateReport(predicted, scores, groups, figure, example)
+
+
+def log_candidate(
+    model: TripModel, report: CandidateReport, profiles: Mapping[str, Profile]
+) -> None:
+    """Log a model and how it does on the active run.
+
+    Args:
+        model: fitted on train.
+        report: on the valid trips.
+        profiles: of the train and valid trips, which the model keeps for whoever watches it.
+    """
+    mlflow.log_metrics(report.scores)
+    artifacts.log_table([group._asdict() for group in report.groups], tags.GROUPS_TABLE)
+    mlflow.log_figure(report.figure, tags.EVALUATION_PICTURE)
+    reference = make_reference(
+        profiles["train"], profiles["valid"], report.predicted, report.scores["rmse"]
+    )
     uri = models.log(
-        model.to_files() | {PROFILE: reference(predicted, scores["rmse"])},
+        model.to_files() | {PROFILE: json.dumps(reference.state()).encode()},
         name="model",
         package="taxi",
         modules=MODULES,
         columns=input_columns(model.taxi),
-        example=write_frame(valid.take(np.arange(N_EXAMPLE_ROWS)), model.taxi),
+        example=report.example,
     )
-    mlflow.set_tags({"candidate": "true", "model_uri": uri})
-    return scores
-
-
-def reference(predicted: np.ndarray, rmse: float) -> bytes:
-    """Note what the trips look like that the active run's model knows, for whoever watches it.
-
-    Args:
-        predicted: [n] minutes of the valid trips.
-        rmse: on them.
-    """
-    parent = mlflow.get_run(runs.active().data.tags["mlflow.parentRunId"])
-    path = runs.fetch(parent.data.tags["preprocess_run_id"], PROFILES)
-    states = json.loads(path.read_text())
-    train, valid = (Profile.restore(states[split]) for split in ("train", "valid"))
-    return json.dumps(make_reference(train, valid, predicted, rmse).state()).encode()
+    write_candidate(uri)

@@ -1,18 +1,20 @@
-"""The steps of a pipeline and what each builds on: named by the user, reused, or launched."""
+"""The steps of a pipeline and what each builds on: given by the user, reused, or launched."""
 
-import argparse
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from mlflow.entities import Run
 
-from storage import StorageError
+from steps.common import results
+from steps.common.parameters import ENTRY_POINTS, TrainingParameters
+from steps.common.results import PreprocessResult, RegisterResult, TrainingResult
+from storage import UserError
 from storage.data import months, splits
 from storage.data.splits import Content
-from storage.repro import checkout, reuse, step_key
+from storage.repro import reuse, step_key
 from storage.repro.reuse import ReuseDecision
 from storage.repro.step_key import StepKey
-from storage.tracking import runs
+from storage.tracking import runs, tags
 from taxi import schema
 
 # step -> the steps it builds on, in the order they run
@@ -22,26 +24,64 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "hpo": ("preprocess",),
     "register": ("preprocess", "baseline", "hpo"),
 }
-MOST_AT_ONCE = 8  # so many trials at once change no result, and taxi.search.LAG says so
-TRIPS = ("taxi", "sha256.train", "sha256.valid")  # tags that say which trips were learned from
+READ: dict[str, Callable[[Run], NamedTuple]] = {
+    "preprocess": results.read_preprocess,
+    "baseline": results.read_training,
+    "hpo": results.read_training,
+    "register": results.read_registration,
+}
 
 
 class Pipeline:
     """The runs that a step builds on, each taken or made in its turn."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args: dict[str, Any] = vars(args) | {"preprocess_run_id": base_run_id(args)}
-        self.done: dict[str, Run] = {}
-        self.decisions: dict[str, ReuseDecision] = {}  # of the steps that nobody named a run of
-
-    def get_or_run(self, step: str) -> Run:
-        """Give the run of a step: the one that was named, one with the same key, or a new one.
+    def __init__(self, params: TrainingParameters) -> None:
+        """Look up the runs that were given.
 
         Raises:
-            StorageError: the named run cannot be used, or the new one failed.
+            UserError: one cannot be used, two did not read the same trips, or the months asked
+                for make no splits.
         """
-        if run_id := self.args.get(f"{step}_run_id", ""):
-            self.done[step] = runs.finished(run_id, step)
+        self.given = given_runs(params)
+        # what a run says of itself wins over what was typed
+        base = self.given.get("preprocess")
+        self.dataset = results.read_preprocess(base).dataset if base else None
+        told = self.dataset.parameters() if self.dataset else {}
+        self.params = params.model_copy(update=told)
+        self.splits = {} if self.given else wanted_months(params)  # split -> months to read
+        self.done: dict[str, Run] = {}
+        self.decisions: dict[str, ReuseDecision] = {}  # of the steps that no run was given of
+
+    # --- what the steps hand over
+
+    def preprocess(self) -> PreprocessResult:
+        """Take or make the clean trips."""
+        return results.read_preprocess(self.get_or_run("preprocess"))
+
+    def baseline(self) -> TrainingResult:
+        """Take or make the baselines."""
+        return results.read_training(self.get_or_run("baseline"))
+
+    def hpo(self) -> TrainingResult:
+        """Take or make the search's model."""
+        return results.read_training(self.get_or_run("hpo"))
+
+    def register(self) -> RegisterResult:
+        """Take or make the registration."""
+        return results.read_registration(self.get_or_run("register"))
+
+    # --- taking or making a run
+
+    def get_or_run(self, step: str) -> Run:
+        """Return the run of a step: the one given, one with the same key, or a new one.
+
+        Raises:
+            UserError: the new one failed.
+        """
+        if step in self.done:
+            return self.done[step]
+        if step in self.given:
+            self.done[step] = self.given[step]
         else:
             self.decisions[step] = decision = self.decide_reuse(step)
             print(decision.line)
@@ -49,85 +89,125 @@ class Pipeline:
         return self.done[step]
 
     def decide_reuse(self, step: str) -> ReuseDecision:
-        """Say whether a step must run; the steps it builds on are done."""
-        if not self.args["reuse"]:
-            return ReuseDecision(step, None, "runs, reuse=false")
-        return reuse.find_reusable(self.key(step), runs.experiment_id())
+        """Decide whether a step must run; the steps it builds on are done."""
+        if not self.params.reuse:
+            return ReuseDecision(step, None, "reuse=false")
+        decision = reuse.find_reusable(self.key(step), runs.experiment_id())
+        if decision.run and not is_readable(step, decision.run):
+            return ReuseDecision(step, None, f"what {reuse.short(decision.run)} wrote is lost")
+        return decision
 
     def key(self, step: str) -> StepKey:
         """Make the key of a step; the steps it builds on are done."""
         if step == "preprocess":
-            return preprocess_key(self.args, self.months())
-        declared = set(checkout.parameters(step))
-        for name in UPSTREAM[step]:
-            declared -= set(checkout.parameters(name))  # it enters as what that step came to
-        # what only the step itself knows of, such as register's rollback, keeps its default
-        parameters = {name: self.args[name] for name in sorted(declared) if name in self.args}
-        if "parallelism" in parameters:
-            parameters["parallelism"] = max(MOST_AT_ONCE, parameters["parallelism"])
-        return step_key.make(step, parameters, self._inputs(step))
+            return preprocess_key(self.params.taxi, self.months())
+        above = [ENTRY_POINTS[name] for name in UPSTREAM[step]]
+        values = ENTRY_POINTS[step].of(self.params).key_values(above)
+        return step_key.make(step, values, self._inputs(step))
 
     def tag(self, step: str) -> None:
         """Tag the active run, of this step, with its key."""
-        reuse.tag(self.key(step))
+        reuse.tag_key(self.key(step))
 
     def months(self) -> list[Content]:
-        """Say what every month asked for is known by; those that are not here are downloaded."""
-        schema.raw_columns(self.args["taxi"])
-        source, taxi = self.args["source"], self.args["taxi"]
+        """Return what every month asked for is known by; absent ones are downloaded."""
+        schema.raw_columns(self.params.taxi)
+        source, taxi = self.params.source, self.params.taxi
         return [
             Content(split, month, months.identify(source, taxi=taxi, month=month))
-            for split, names in self.split_months().items()
+            for split, names in self.splits.items()
             for month in names
         ]
 
-    def split_months(self) -> dict[str, list[str]]:
-        """Say which months were asked for: split -> months."""
-        return splits.split_months(*(self.args[f"{split}_months"] for split in splits.NAMES))
+    def wants_test(self) -> bool:
+        """Whether there are, or will be, test trips to judge a champion by."""
+        if "preprocess" in self.done:
+            return self.preprocess().dataset.has_test
+        return "test" in self.splits
+
+    def repeatable(self) -> TrainingParameters:
+        """Return the parameters that repeat this, naming the runs that they would not make.
+
+        A run that was given is made again by the parameters where it has the key that follows from
+        them; all steps are done.
+        """
+        remade: dict[str, Any] = {
+            tags.RUN_IDS[step]: ""
+            for step, run in self.given.items()
+            if step == "preprocess" or self.key(step).sha256 == run.data.tags.get(tags.KEY)
+        }
+        return self.params.model_copy(update=remade)
 
     def _inputs(self, step: str) -> dict[str, str]:
         if step == "register":
             return {name: content_of(self.done[name]) for name in UPSTREAM[step]}
         # what was learned from, not the run it came from: other test months change no model
-        return {name: self.done["preprocess"].data.tags[name] for name in TRIPS}
+        return results.read_preprocess(self.done["preprocess"]).dataset.learned_from
 
     def _launch(self, step: str) -> str:
-        given = self.args | {f"{name}_run_id": run.info.run_id for name, run in self.done.items()}
-        declared = checkout.parameters(step)
-        return runs.launch(step, {name: given[name] for name in declared if name in given})
+        texts = ENTRY_POINTS[step].of(self.params).texts()
+        ids = {tags.RUN_IDS[name]: run.info.run_id for name, run in self.done.items()}
+        return runs.launch(step, texts | {name: ids[name] for name in ids if name in texts})
 
 
-def preprocess_key(args: dict[str, Any], contents: list[Content]) -> StepKey:
+def is_readable(step: str, run: Run) -> bool:
+    """Whether this version of the project can read what a run handed over."""
+    try:
+        READ[step](run)
+    except UserError:
+        return False
+    return True
+
+
+def preprocess_key(taxi: str, contents: list[Content]) -> StepKey:
     """Make the key of preprocess from what its months are known by."""
-    return step_key.make("preprocess", {"taxi": args["taxi"]}, splits.inputs(contents))
+    # names of files that the steps after it ask a run for, which may have been others once
+    files = {"files": f"{tags.SPLITS}, {tags.PROFILES}, {tags.MONTHS_TABLE}"}
+    return step_key.make("preprocess", {"taxi": taxi}, splits.inputs(contents) | files)
 
 
 def content_of(run: Run) -> str:
-    """Give what a run's result is known by: its key, else the run itself."""
-    return str(run.data.tags.get(reuse.TAG, run.info.run_id))
+    """Return what a run's result is known by: its key, else the run itself."""
+    return str(run.data.tags.get(tags.KEY, run.info.run_id))
 
 
-def base_run_id(args: argparse.Namespace) -> str:
-    """Find the preprocess run that the runs given build on; empty where none is given.
+def given_runs(params: TrainingParameters) -> dict[str, Run]:
+    """Look up the runs given to build on, and the preprocess run that those build on.
 
     Raises:
-        StorageError: a run cannot be used, or two did not read the same trips, so that their
-            scores do not compare.
+        UserError: a run cannot be used, or two did not read the same trips, so that their scores
+            do not compare.
     """
-    given = [
-        runs.finished(run_id, step)
-        for step in UPSTREAM
-        if (run_id := getattr(args, f"{step}_run_id", ""))
-    ]
-    if len({tuple(run.data.tags.get(name) for name in TRIPS) for run in given}) > 1:
-        named = ", ".join(sorted(run.info.run_id for run in given))
-        raise StorageError(
+    given = {
+        step: runs.finished(params.run_ids()[name], step)
+        for step, name in tags.RUN_IDS.items()
+        if name in params.run_ids()
+    }
+    if len({learned_from(run) for run in given.values()}) > 1:
+        named = ", ".join(sorted(run.info.run_id for run in given.values()))
+        raise UserError(
             f"The runs given ({named}) do not build on the same trips, so their scores do not "
             f"compare. Pass runs of one pipeline."
         )
-    return next(_bases(given), "")
+    if "preprocess" in given:
+        return given
+    for step, run in given.items():
+        if step != "preprocess":
+            base = run.data.tags.get(tags.RUN_IDS["preprocess"], "")
+            return {"preprocess": runs.finished(base, "preprocess"), **given}
+    return given
 
 
-def _bases(given: Iterable[Run]) -> Iterator[str]:
-    for run in given:
-        yield run.data.tags.get("preprocess_run_id", run.info.run_id)
+def wanted_months(params: TrainingParameters) -> dict[str, list[str]]:
+    """Read which months were asked for: split -> months.
+
+    Raises:
+        StorageError: they make no splits.
+    """
+    return splits.split_months(params.train_months, params.valid_months, params.test_months)
+
+
+def learned_from(run: Run) -> tuple[str, ...]:
+    """Return which trips a run learned from, or made."""
+    names = (tags.TAXI, tags.SHA256.of("train"), tags.SHA256.of("valid"))
+    return tuple(run.data.tags.get(name, "") for name in names)

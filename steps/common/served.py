@@ -8,6 +8,7 @@ from typing import Any
 
 from storage import StorageError
 from storage.tracking import models
+from storage.uris import without_credentials
 from taxi import schema
 
 
@@ -22,7 +23,7 @@ def load_served(uri: str, taxi: str) -> Any:
     there = {column.name for column in schema.raw_columns(taxi)}
     if missing := sorted(models.required_columns(model) - there):
         raise StorageError(
-            f"Model {uri} needs {missing}, which {taxi} trips do not have. Pass the taxi that it "
-            f"was trained for, or another model."
+            f"Model {without_credentials(uri)} needs {missing}, which {taxi} trips do not have. "
+            f"Pass the taxi that it was trained for, or another model."
         )
     return model

@@ -1,7 +1,5 @@
 """Where boosters are trained: in threads of this process, or on a Dask cluster."""
 
-import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -11,88 +9,90 @@ from threading import Event
 from typing import Any, NamedTuple
 
 import taxi
-from steps.common.device import SAME_EVERYWHERE
+from steps.common.validate import TRAINING_PACKAGES
 from storage import StorageError
 from storage.cluster import connected, once_per_worker
+from storage.tracking.processes import n_cores
 from taxi.boosting import Outcome, Rows, TrainingJob, build_matrices, train_booster
-from taxi.search import LAG
+
+SAME_COMMAND = "finished trials are kept: the same command goes on from there."
 
 
 class TrialExecutor(NamedTuple):
-    """Takes jobs, and says how many it does at once."""
+    """Trains boosters, so many at once."""
 
     submit: Callable[[TrainingJob], "Future[Outcome]"]
     n_workers: int
+    scheduler: str = ""  # of the cluster; empty = this process
+
+    @contextmanager
+    def gone_as(self, hint: Callable[[], str]) -> Iterator[None]:
+        """Turn the end of the cluster into one line, which ends with a hint."""
+        try:
+            yield
+        except CancelledError as error:
+            line = f"The Dask cluster at {self.scheduler} went away; {hint()}"
+            raise StorageError(line) from error
+
+    def n_waiting(self, n_parallel: int) -> int:
+        """Return how many jobs wait beside n_parallel ones: one per worker, where those are busy.
+
+        So no worker waits for the next job, and no more run at once than were asked for.
+        """
+        return max(2 * self.n_workers - n_parallel, 0) if n_parallel >= self.n_workers else 0
 
 
 @contextmanager
-def open_executor(rows: Rows, args: argparse.Namespace) -> Iterator[TrialExecutor]:
-    """Open the place that `scheduler` and `device` name; leaving it ends what still runs there.
+def open_executor(
+    rows: Rows, *, scheduler: str, device: str, parallelism: int
+) -> Iterator[TrialExecutor]:
+    """Open the executor that was asked for; leaving it ends what still runs there.
 
+    Args:
+        rows: that every job trains on.
+        scheduler: address of a Dask scheduler; empty = threads of this process.
+        device: cpu or cuda.
+        parallelism: threads here; 0 = one per core.
     Raises:
         StorageError: nobody answers at the scheduler, or its workers cannot be used.
     """
-    with (_on_cluster if args.scheduler else _here)(rows, args) as place:
-        yield place
-
-
-def n_waiting(place: TrialExecutor, n_parallel: int) -> int:
-    """Say how many jobs wait beside those at once: one per slot, where they fill the place.
-
-    So nobody there waits for the next one, and no more run at once than were asked for.
-    """
-    return max(2 * place.n_workers - n_parallel, 0) if n_parallel >= place.n_workers else 0
-
-
-def lag_of(parallelism: int) -> int:
-    """Say how many trials back a suggestion looks, so that so many can run at once.
-
-    More than LAG only where it is asked for: from there on the search depends on the number.
-    """
-    return max(parallelism, LAG)
+    on_gpu = device == "cuda"
+    if scheduler:
+        opened = _on_cluster(rows, scheduler, on_gpu)
+    else:
+        # one GPU takes one trial at a time; several are workers of a cluster
+        opened = _here(rows, parallelism or (1 if on_gpu else n_cores()))
+    with opened as executor:
+        yield executor
 
 
 @contextmanager
-def _here(rows: Rows, args: argparse.Namespace) -> Iterator[TrialExecutor]:
-    # one GPU takes one trial at a time; several are workers of a cluster
-    n_workers = args.parallelism or (1 if args.device == "cuda" else n_cores())
+def _here(rows: Rows, n_workers: int) -> Iterator[TrialExecutor]:
     matrices, stop = build_matrices(rows), Event()
-    with ThreadPoolExecutor(n_workers) as executor:
+    with ThreadPoolExecutor(n_workers) as threads:
+
+        def submit(job: TrainingJob) -> "Future[Outcome]":
+            return threads.submit(train_booster, matrices, job, stop)
+
         try:
-            yield TrialExecutor(
-                lambda job: executor.submit(train_booster, matrices, job, stop), n_workers
-            )
+            yield TrialExecutor(submit, n_workers)
         finally:
             stop.set()
-            executor.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
-def _on_cluster(rows: Rows, args: argparse.Namespace) -> Iterator[TrialExecutor]:
-    with connected(
-        args.scheduler,
-        code=[taxi, sys.modules[__name__]],
-        packages=SAME_EVERYWHERE,
-        on_gpus=args.device == "cuda",
-    ) as cluster:
+def _on_cluster(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[TrialExecutor]:
+    code = [taxi, sys.modules[__name__]]
+    with connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu) as cluster:
         handle = cluster.scatter(tuple(rows))
-        try:
-            yield TrialExecutor(
-                partial(cluster.submit, on_worker, handle, rows.key), cluster.n_workers
-            )
-        except CancelledError as error:
-            raise StorageError(
-                f"The Dask cluster at {args.scheduler} went away. Finished trials are kept: "
-                f"the same command goes on from there."
-            ) from error
+        submit = partial(cluster.submit, train_on_worker, handle, rows.key)
+        executor = TrialExecutor(submit, cluster.n_workers, scheduler)
+        with executor.gone_as(lambda: SAME_COMMAND):
+            yield executor
 
 
-def on_worker(rows: tuple[Any, ...], key: str, job: TrainingJob) -> Outcome:
+def train_on_worker(rows: tuple[Any, ...], key: str, job: TrainingJob) -> Outcome:
     """Do a job on a worker, whose trials share one matrix."""
     matrices = once_per_worker(key, lambda: build_matrices(Rows(*rows)))
     return train_booster(matrices, job)
-
-
-def n_cores() -> int:
-    """Count the cores this process may use."""
-    return len(os.sched_getaffinity(0))

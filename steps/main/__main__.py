@@ -3,118 +3,107 @@
 python -m steps.main --source=simulated --max_evals=10
 """
 
-import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import mlflow
-from mlflow.entities import Run
 
+from steps.common.parameters import MainParameters
 from steps.common.pipeline import Pipeline
-from steps.common.step import entry_parser, step_run
-from steps.common.validate import refuse_typos
+from steps.common.results import (
+    SCORES,
+    TEST_SCORES,
+    Candidate,
+    Dataset,
+    RegisterResult,
+    write_best,
+)
+from steps.common.step import step_run
+from steps.common.validate import check_pipeline
 from steps.main import rerun
 from steps.main.plan import plan
 from storage.repro import reuse
-from storage.tracking import models, runs
-
-TEST_SCORES = ("test_rmse", "test_mae", "test_r2")
-# the steps in order, and the numbers of each that its parent shows too
-HOISTED = {
-    "preprocess": ("n_trips_train", "n_trips_valid", "n_trips_test"),
-    "baseline": ("rmse", "mae", "r2"),
-    "hpo": ("rmse", "mae", "r2", "best_rmse"),
-    "register": (
-        *(*TEST_SCORES, "champion_test_rmse"),
-        *("improvement", "improvement_low", "improvement_high"),
-    ),
-}
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Names and help; the defaults are MLproject's."""
-    return entry_parser("main", __doc__)
+from storage.repro.reuse import ReuseDecision
+from storage.tracking import runs, tags
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Pipeline the steps, hand run ids forward, hoist the headline numbers, write the summary."""
-    with step_run(build_parser(), argv) as args:
-        refuse_typos(args)
-        models.check_name(args.model_name)
-        if args.plan:
-            print("\n".join(plan(args)))
+    """Chain the steps, hand run ids forward, repeat the headline numbers, write the summary."""
+    with step_run(MainParameters, __doc__, argv) as params:
+        check_pipeline(params)
+        pipeline = Pipeline(params)
+        if params.plan:
+            print("\n".join(plan(pipeline, params)))
             return
-        chain = Pipeline(args)
-        for step in HOISTED:
-            if step == "register" and "sha256.test" not in chain.done["preprocess"].data.tags:
-                break  # without test months there is nothing to judge a champion by
-            hoist(step, chain.get_or_run(step))
-        hoist_best(chain.done)
-        print(log_summary(chain, args))
+        preprocess = pipeline.preprocess()
+        log_headline("preprocess", preprocess.metrics)
+        baseline = pipeline.baseline()
+        log_headline("baseline", baseline.metrics)
+        hpo = pipeline.hpo()
+        log_headline("hpo", hpo.metrics)
+        registered = None
+        if preprocess.dataset.has_test:  # else there is nothing to judge a champion by
+            registered = pipeline.register()
+            log_headline("register", registered.metrics)
+        best = min((baseline, hpo), key=lambda result: result.metrics["rmse"])
+        tested = {name: registered.metrics[name] for name in TEST_SCORES} if registered else {}
+        # so a table of runs sorted by rmse or test_rmse keeps its pipelines
+        write_best(best.model, {name: best.metrics[name] for name in SCORES} | tested)
+        run, used = runs.active(), MainParameters.of(pipeline.params)
+        note = "\n".join(
+            [
+                *summary(preprocess.dataset, [*baseline.candidates, *hpo.candidates], registered),
+                *links(pipeline.decisions),
+                *rerun.lines(run, used),
+            ]
+        )
+        log_summary(pipeline, note, rerun.command(run, used))
+        print(note)
 
 
-def log_summary(chain: Pipeline, args: argparse.Namespace) -> str:
-    """Write the run's page and tags: the runs of its steps, and how to repeat it."""
-    run = runs.active()
-    note = summary(chain, run, args)
-    steps = {f"{step}_run_id": done.info.run_id for step, done in chain.done.items()}
-    reused = ",".join(step for step, decision in chain.decisions.items() if decision.run)
+def log_headline(step: str, metrics: Mapping[str, float]) -> None:
+    """Repeat a step's headline numbers on the pipeline's run: hpo.rmse and so on."""
+    mlflow.log_metrics({f"{step}.{name}": value for name, value in metrics.items()})
+
+
+def log_summary(pipeline: Pipeline, note: str, command: str) -> None:
+    """Tag the pipeline's run with its page, the runs of its steps, and how to repeat it."""
+    reused = [step for step, decision in pipeline.decisions.items() if decision.run]
     mlflow.set_tags(
         {
-            **steps,
-            "reused": reused,
-            "rerun": rerun.command(run, args),
-            "mlflow.note.content": note,
+            **{tags.RUN_IDS[step]: run.info.run_id for step, run in pipeline.done.items()},
+            tags.REUSED: ",".join(reused),
+            tags.RERUN: command,
+            tags.NOTE: note,
         }
     )
-    return note
 
 
-def hoist(step: str, run: Run) -> None:
-    """Copy a step's headline numbers to the pipeline's run: hpo.rmse and so on."""
-    found = {name: run.data.metrics[name] for name in HOISTED[step] if name in run.data.metrics}
-    mlflow.log_metrics({f"{step}.{name}": value for name, value in found.items()})
-
-
-def hoist_best(done: dict[str, Run]) -> None:
-    """Give the pipeline's run the scores of its best model under the names that models' runs have.
-
-    So a table of runs sorted by rmse or test_rmse keeps its pipelines.
-    """
-    best = min((done["baseline"], done["hpo"]), key=lambda run: run.data.metrics["rmse"])
-    scores = {name: best.data.metrics[name] for name in HOISTED["baseline"]}
-    if "register" in done:
-        scores |= {name: done["register"].data.metrics[name] for name in TEST_SCORES}
-    mlflow.log_metrics(scores)
-    mlflow.set_tag("model", best.data.tags["model"])
-
-
-def summary(chain: Pipeline, run: Run, args: argparse.Namespace) -> str:
-    """Write the page of the pipeline's run: what won, the leaderboard, what to do next."""
-    done, tags = chain.done, chain.done["preprocess"].data.tags
-    lines = [
-        f"Trained on {tags['months.train']}, chosen on {tags['months.valid']}.",
+def summary(
+    dataset: Dataset, candidates: Iterable[Candidate], registered: RegisterResult | None
+) -> list[str]:
+    """Write what won, the leaderboard, and what to do next."""
+    months = {split: ",".join(names) for split, names in dataset.months.items()}
+    return [
+        f"Trained on {months['train']}, chosen on {months['valid']}.",
         "",
-        *leaderboard(done),
+        *leaderboard(candidates),
         "",
-        *verdict(done, args),
+        *(verdict(registered, months["test"]) if registered else [NOT_REGISTERED]),
         "",
-        *reused(chain),
-        *rerun.lines(run, args),
     ]
-    return "\n".join(lines)
 
 
-def leaderboard(done: dict[str, Run]) -> list[str]:
+NOT_REGISTERED = "Nothing was registered: register needs test months (-P test_months=YYYY-MM)."
+
+
+def leaderboard(candidates: Iterable[Candidate]) -> list[str]:
     """Lay every candidate out as a markdown table, best first."""
-    found = [*runs.children(done["baseline"].info.run_id), *runs.children(done["hpo"].info.run_id)]
-    candidates = [run for run in found if run.data.tags.get("candidate") == "true"]
-    candidates.sort(key=lambda run: run.data.metrics["rmse"])
     rows = [
-        f"| {run.data.tags['model']} | {run.data.tags['features']} "
-        + "".join(f"| {run.data.metrics[name]:.3f} " for name in ("rmse", "mae", "r2"))
+        f"| {one.model} | {one.features} "
+        + "".join(f"| {one.scores[name]:.3f} " for name in SCORES)
         + "|"
-        for run in candidates
+        for one in sorted(candidates, key=lambda candidate: candidate.scores["rmse"])
     ]
     return [
         "| model | features | valid RMSE, min | MAE, min | R2 |",
@@ -123,20 +112,20 @@ def leaderboard(done: dict[str, Run]) -> list[str]:
     ]
 
 
-def verdict(done: dict[str, Run], args: argparse.Namespace) -> list[str]:
-    """Say what was registered and how to use it, or why nothing was."""
-    if "register" not in done:
-        return ["Nothing was registered: register needs test months (-P test_months=YYYY-MM)."]
-    run = done["register"]
-    tags = run.data.tags
-    name, model, champion = tags["model_name"], tags["model"], tags["champion_version"]
-    months, rmse = done["preprocess"].data.tags["months.test"], run.data.metrics["test_rmse"]
-    lines = [f"**{model}** is `{name}` version {tags['version']}: RMSE {rmse:.3f} min on {months}."]
-    if champion == tags["version"]:
-        lines += ["", f"It is the champion: {tags['reasons']}."]
+def verdict(registered: RegisterResult, months: str) -> list[str]:
+    """Write what was registered and how to use it."""
+    name, version, champion = (
+        registered.model_name,
+        registered.version,
+        registered.champion_version,
+    )
+    rmse = f"RMSE {registered.metrics['test_rmse']:.3f} min on {months}"
+    lines = [f"**{registered.model}** is `{name}` version {version}: {rmse}."]
+    if champion == version:
+        lines += ["", f"It is the champion: {registered.reasons}."]
     else:
         there = f"version {champion} stays" if champion else "there is none"
-        lines += ["", f"It is not the champion, {there}: {tags['reasons']}."]
+        lines += ["", f"It is not the champion, {there}: {registered.reasons}."]
     if champion:
         uri = shlex.quote(f"models:/{name}@champion")
         lines += ["", "Serve the champion:", ""]
@@ -144,16 +133,16 @@ def verdict(done: dict[str, Run], args: argparse.Namespace) -> list[str]:
     return lines
 
 
-def reused(chain: Pipeline) -> list[str]:
+def links(decisions: Mapping[str, ReuseDecision]) -> list[str]:
     """Link the runs that this pipeline did not make itself."""
-    links = [
-        f"- {step}: {decision.why.partition(' ')[0]} "
+    found = [
+        f"- {step}: reused "
         f"[{reuse.short(run)}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}) "
-        f"{decision.why.partition('… ')[2]}"
-        for step, decision in chain.decisions.items()
+        f"({decision.reason})"
+        for step, decision in decisions.items()
         if (run := decision.run)
     ]
-    return [*links, ""] if links else []
+    return [*found, ""] if found else []
 
 
 if __name__ == "__main__":

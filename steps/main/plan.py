@@ -1,94 +1,88 @@
 """What a pipeline would do: which steps run and why, which months are missing. Starts nothing."""
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
+from steps.common.parameters import MainParameters
 from steps.common.pipeline import UPSTREAM, Pipeline
 from storage.data import months
 from storage.data.months import MonthLocation
 from storage.repro import reuse
-from storage.repro.reuse import ReuseDecision
 from storage.tracking import runs
 
 
-def plan(args: argparse.Namespace) -> list[str]:
+def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
     """Draw the steps with what becomes of each, then the months that would be downloaded."""
-    chain = Pipeline(args)
-    if args.preprocess_run_id or chain.args["preprocess_run_id"]:
-        found: list[MonthLocation] = []
-    else:
-        found = [
-            months.look(args.source, taxi=args.taxi, month=month)
-            for names in chain.split_months().values()
-            for month in names
-        ]
-    decisions = [plan_step(chain, step, found) for step in UPSTREAM]
-    *others, last = decisions
+    locations = locate_months(pipeline.splits, params.source, params.taxi)
+    whys = {step: plan_step(pipeline, step, locations) for step in UPSTREAM}
+    if whys["hpo"].startswith("runs") and "preprocess" in pipeline.done:
+        whys["hpo"] += f"; {count_trials(pipeline, params)}"
+    *others, last = (f"{step:<11} {why}" for step, why in whys.items())
     return [
         "main",
-        *(f"├── {decision.step:<11} {decision.why}" for decision in others),
-        f"└── {last.step:<11} {last.why}",
-        *downloads(found),
+        *(f"├── {line}" for line in others),
+        f"└── {last}",
+        *downloads(locations),
         "Nothing was started.",
     ]
 
 
-def plan_step(chain: Pipeline, step: str, found: list[MonthLocation]) -> ReuseDecision:
-    """Say what becomes of a step, as far as it can be known before the ones above have run."""
-    if run_id := chain.args.get(f"{step}_run_id", ""):
-        chain.done[step] = runs.finished(run_id, step)
-        return ReuseDecision(step, chain.done[step], f"taken as given, {run_id[:8]}…")
-    if step == "preprocess" and any(month.must_come for month in found):
-        return ReuseDecision(step, None, "runs, unless the same bytes have been read before")
-    above = [name for name in UPSTREAM[step] if name not in chain.done]
-    if step == "register" and not wants_test(chain):
-        return ReuseDecision(step, None, "left out, there are no test months")
-    if above:
-        return ReuseDecision(step, None, later(step, above[-1]))
-    decision = chain.decide_reuse(step)
+def locate_months(
+    splits: Mapping[str, Sequence[str]], source: str, taxi: str
+) -> list[MonthLocation]:
+    """Find out where the months are that preprocess would read: split -> months."""
+    return [
+        months.locate(source, taxi=taxi, month=month)
+        for names in splits.values()
+        for month in names
+    ]
+
+
+def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation]) -> str:
+    """Return what becomes of a step, as far as can be known before the ones above have run."""
+    if step in pipeline.given:
+        pipeline.get_or_run(step)
+        return f"taken as given, {reuse.short(pipeline.given[step])}"
+    if step == "preprocess" and any(month.must_come for month in locations):
+        return "runs, unless the same bytes have been read before"
+    if step == "register" and not pipeline.wants_test():
+        return "left out, there are no test months"
+    if above := [name for name in UPSTREAM[step] if name not in pipeline.done]:
+        return wait_for(step, above[-1])
+    decision = pipeline.decide_reuse(step)
     if decision.run:
-        chain.done[step] = decision.run
-    elif step == "hpo":
-        return decision._replace(why=f"{decision.why}; {trials(chain)}")
-    return decision
+        pipeline.done[step] = decision.run
+    return decision.why
 
 
-def trials(chain: Pipeline) -> str:
-    """Say how many trials of the search are done, whichever run they belong to."""
-    args, base = argparse.Namespace(**chain.args), chain.done["preprocess"]
-    if not (args.reuse and runs.experiment_id()):
-        return f"0 of {args.max_evals} trials are done"
-    # seconds of imports and encoding, which only this question is worth
-    from steps.common.candidates import load_trips
-    from steps.hpo.search import n_done
+def count_trials(pipeline: Pipeline, params: MainParameters) -> str:
+    """Return how many trials of the search are done, whichever run they belong to."""
+    n_done, experiment_id = 0, runs.experiment_id()
+    if params.reuse and experiment_id:
+        # seconds of imports and encoding, which only this question is worth
+        from steps.common.inputs import load_trips
+        from steps.common.search_key import count_finished, read_settings
 
-    train, valid = (load_trips(base, split) for split in ("train", "valid"))
-    n_trials = n_done(train, valid, args, runs.experiment_id())
-    return f"{n_trials} of {args.max_evals} trials are done"
+        preprocess = pipeline.preprocess()
+        train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
+        n_done = count_finished(read_settings(params), train, valid, experiment_id)
+    return f"{min(n_done, params.max_evals)} of {params.max_evals} trials are done"
 
 
-def later(step: str, above: str) -> str:
-    """Say what is known of a step before the one above it has run."""
+def wait_for(step: str, above: str) -> str:
+    """Return what is known of a step before the one above it has run."""
     if reuse.newest(step, runs.experiment_id()) is None:
         return f"runs, {reuse.FIRST}"
     but = "" if step == "register" else ", unless the trips come out as before"
     return f"runs after {above}{but}"
 
 
-def wants_test(chain: Pipeline) -> bool:
-    """Tell whether there will be test trips to judge a champion by."""
-    if base := chain.done.get("preprocess"):
-        return "sha256.test" in base.data.tags
-    return "test" in chain.split_months()
-
-
-def downloads(found: list[MonthLocation]) -> Iterator[str]:
+def downloads(locations: Sequence[MonthLocation]) -> Iterator[str]:
     """List the months that are not here, with their sizes where the server tells."""
-    missing = [month for month in found if month.must_come]
+    missing = [month for month in locations if month.must_come]
     for month in missing:
         size = "size unknown: the server does not say"
         if month.n_bytes is not None:
             size = f"{month.n_bytes / 1e6:,.1f} MB"
         yield f"to download: {month.uri} ({size})"
-    if found and not missing:
+    if locations and not missing:
         yield "to download: nothing"

@@ -3,33 +3,41 @@
 python -m steps.register --source=simulated --max_evals=10
 """
 
-import argparse
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-import mlflow
-from mlflow.entities import Run
-
+from steps.common.parameters import RegisterParameters
 from steps.common.pipeline import Pipeline
+from steps.common.results import (
+    Candidate,
+    Dataset,
+    PreprocessResult,
+    read_code,
+    write_registration,
+)
 from steps.common.served import load_served
-from steps.common.step import entry_parser, step_run
-from steps.common.validate import refuse_typos
-from steps.register.card import description, facts, log_card
+from steps.common.step import step_run
+from steps.common.validate import check_pipeline
+from steps.register.card import description, log_card, make_facts
 from steps.register.evaluate import (
     PROMOTED,
+    REFUSED,
     UNCHANGED,
     GateResult,
     TestResult,
-    is_dirty,
-    judge,
-    roll_back,
-    test,
+    evaluate_candidate,
+    judge_candidate,
+    open_test_set,
 )
-from storage import StorageError
-from storage.repro import checkout
-from storage.tracking import models, runs
-from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry, RegistryError
-from taxi.gate import GateThresholds, Overrides
+from steps.register.rollback import roll_back
+from storage import StorageError, UserError
+from storage.checkout import run_command
+from storage.tracking import artifacts, models, runs, tags
+from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
+from storage.tracking.registry_lock import RegistryError
+from taxi.card import Facts
+from taxi.gate import GateThresholds, Overrides, Provenance
 
 NO_TEST = (
     "register needs test months, and there are none. Pass -P test_months=YYYY-MM, or stop before "
@@ -37,56 +45,87 @@ NO_TEST = (
 )
 
 
-class Upstream(NamedTuple):
-    """The runs whose models compete."""
-
-    preprocess: Run
-    baseline: Run
-    hpo: Run
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Names and help; the defaults are MLproject's."""
-    return entry_parser("register", __doc__)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Gather this pipeline's candidates, choose on valid, judge on test, register."""
-    with step_run(build_parser(), argv) as args:
-        models.check_name(args.model_name)
-        active = runs.active()
-        registry = Registry(
-            args.model_name, run_id=active.info.run_id, developer=active.data.tags["developer"]
-        )
-        if args.rollback:
+    with step_run(RegisterParameters, __doc__, argv) as params:
+        models.check_name(params.model_name)
+        run = runs.active()
+        developer, parent = run.data.tags[tags.DEVELOPER], run.data.tags.get(tags.PARENT, "")
+        registry = Registry(params.model_name, run_id=run.info.run_id, developer=developer)
+        if params.rollback:
             print(roll_back(registry))
             return
-        check_before_training(args, registry)
-        found = gather(args)
-        best = choose(
-            [*runs.children(found.baseline.info.run_id), *runs.children(found.hpo.info.run_id)]
+        check_pipeline(params)
+        pipeline = Pipeline(params)
+        check_before_training(registry, pipeline.dataset, params.taxi, params.test_months)
+        preprocess = pipeline.preprocess()
+        if not preprocess.dataset.has_test:
+            raise UserError(NO_TEST)
+        baseline, hpo = pipeline.baseline(), pipeline.hpo()
+        pipeline.tag("register")
+
+        best = choose([*baseline.candidates, *hpo.candidates])
+        test = open_test_set(preprocess)
+        tested = evaluate_candidate(best, test, seed=params.seed)
+        provenance = candidate_provenance(preprocess, best)
+        thresholds = GateThresholds(params.max_rmse, params.min_r2, params.min_improvement)
+        overrides = Overrides(simulated=params.allow_simulated, dirty=params.allow_dirty)
+        command = run_command("register", pipeline.repeatable().rerun_texts())
+        with judge_again(pipeline), registry.lock():
+            judged = judge_candidate(
+                registry, tested, test, provenance, thresholds, overrides, seed=params.seed
+            )
+            if judged.outcome != UNCHANGED:
+                facts = make_facts(registry.name, preprocess, tested, judged, provenance, command)
+                log_card(facts, test, tested, preprocess.run_id)
+                about = version_tags(facts, preprocess.dataset, judged, overrides, parent)
+                judged = settle(registry, tested, judged, about, description(facts))
+        write_registration(
+            model_name=registry.name,
+            version=judged.known,
+            champion_version=judged.before if judged.outcome == REFUSED else judged.known,
+            outcome=judged.outcome,
+            reasons=judged.reasons,
         )
-        tested = test(best, found.preprocess, seed=args.seed)
-        try:
-            with registry.lock():
-                judged = judge(registry, tested, thresholds(args), allowed(args))
-                version = settle(registry, tested, judged, args)
-        except RegistryError as error:
-            raise StorageError(f"{error} {again(args, found)}") from error
-        print(report(registry.name, version, tested, judged))
+        print(registration_line(registry.name, tested, judged))
 
 
-def check_before_training(args: argparse.Namespace, registry: Registry) -> None:
-    """Look at everything typed, and at the champion, before any upstream step starts."""
-    refuse_typos(args)
-    given = args.preprocess_run_id or args.baseline_run_id or args.hpo_run_id
-    if not given and not args.test_months.strip():
-        raise StorageError(NO_TEST)
+@contextmanager
+def judge_again(pipeline: Pipeline) -> Iterator[None]:
+    """Where the registry goes away, add the command that judges the very same candidates again.
+
+    Raises:
+        StorageError: it went away.
+    """
+    try:
+        yield
+    except RegistryError as error:
+        ids: dict[str, Any] = {
+            tags.RUN_IDS[step]: run.info.run_id for step, run in pipeline.done.items()
+        }
+        again = RegisterParameters.of(pipeline.params.model_copy(update=ids))
+        line = run_command("register", again.rerun_texts())
+        raise StorageError(f"{error} That is: {line}") from error
+
+
+def check_before_training(
+    registry: Registry, given: Dataset | None, taxi: str, test_months: str
+) -> None:
+    """Look for test months, and at the champion, before any upstream step starts.
+
+    Args:
+        registry: of the model's name.
+        given: trips of the runs that were given; None where none was.
+        taxi, test_months: as typed, for where no run was given.
+    """
+    if not given and not test_months.strip():
+        raise UserError(NO_TEST)
     champion = registry.champion()
     if not champion:
         return
     try:
-        load_served(f"models:/{args.model_name}/{champion.version}", args.taxi)
+        uri = f"models:/{champion.name}/{champion.version}"
+        load_served(uri, given.taxi if given else taxi)
     except StorageError as error:
         raise StorageError(
             f"The champion cannot be measured against: {error} Mend it, or put the champion before "
@@ -94,134 +133,86 @@ def check_before_training(args: argparse.Namespace, registry: Registry) -> None:
         ) from error
 
 
-def gather(args: argparse.Namespace) -> Upstream:
-    """Look up or make the runs whose models compete.
-
-    Raises:
-        StorageError: a run cannot be used, or there are no test trips to judge by.
-    """
-    chain = Pipeline(args)
-    base = chain.get_or_run("preprocess")
-    if "sha256.test" not in base.data.tags:
-        raise StorageError(NO_TEST)
-    baseline, hpo = chain.get_or_run("baseline"), chain.get_or_run("hpo")
-    chain.tag("register")
-    return Upstream(base, baseline, hpo)
-
-
-def choose(found: list[Run]) -> Run:
+def choose(candidates: Sequence[Candidate]) -> Candidate:
     """Pick the candidate with the smallest RMSE on valid.
 
     Raises:
-        StorageError: no run among these logged a model.
+        UserError: there is none.
     """
-    candidates = [run for run in found if run.data.tags.get("candidate") == "true"]
     if not candidates:
-        raise StorageError("No candidate model in the baseline and hpo runs. Run them again.")
-    return min(candidates, key=lambda run: run.data.metrics["rmse"])
+        raise UserError("No candidate model in the baseline and hpo runs. Run them again.")
+    return min(candidates, key=lambda candidate: candidate.scores["rmse"])
 
 
-def thresholds(args: argparse.Namespace) -> GateThresholds:
-    """Read what the gate asks for."""
-    return GateThresholds(args.max_rmse, args.min_r2, args.min_improvement)
+def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> Provenance:
+    """Return what the candidate was made from: its months, and the code of each run behind it."""
+    codes = (preprocess.code, candidate.code, read_code(runs.active()))
+    return Provenance(
+        is_simulated=preprocess.dataset.is_simulated,
+        is_dirty=any(code.is_dirty for code in codes),
+        train_months=frozenset(preprocess.dataset.months["train"]),
+    )
 
 
-def allowed(args: argparse.Namespace) -> Overrides:
-    """Read what somebody has said may happen all the same."""
-    return Overrides(simulated=args.allow_simulated, dirty=args.allow_dirty)
+def version_tags(
+    facts: Facts, dataset: Dataset, judged: GateResult, overrides: Overrides, parent: str
+) -> dict[str, str]:
+    """Return the tags of a version: what the gate made of it, and the way back to its data."""
+    about = {
+        **dataset.tags(),
+        tags.OUTCOME: judged.outcome,
+        tags.REASONS: judged.reasons,
+        tags.MEASURED_AGAINST: judged.before,
+        tags.VERSION_COMMIT: facts.commit,
+        tags.DIRTY: str(facts.is_dirty).lower(),
+        tags.MODEL: facts.model,
+        tags.PIPELINE: parent,
+        tags.RMSE_VALID: f"{facts.rmse_valid:.6f}",
+        tags.RMSE_TEST: f"{facts.scores['rmse'].value:.6f}",
+    }
+    said = [f"allow_{name}" for name, value in overrides._asdict().items() if value]
+    if said:
+        about[tags.ALLOWED] = ",".join(said)
+    if judged.improvement:
+        value, low, high = judged.improvement
+        about[tags.IMPROVEMENT] = f"{value:.6f}"
+        about[tags.IMPROVEMENT_INTERVAL] = f"{low:.6f}..{high:.6f}"
+    return about
 
 
 def settle(
-    registry: Registry, tested: TestResult, judged: GateResult, args: argparse.Namespace
-) -> str:
-    """Write the outcome to the registry and to this run; gives the version, holding the lock."""
-    if judged.outcome == UNCHANGED:
-        tag_run(registry.name, judged.known, judged.known, judged)
-        return judged.known
-    version = judged.known or registry.add_version(tested.run.data.tags["model_uri"], tested.digest)
-    tags = about_outcome(judged, args) | about_model(tested)
-    card = facts(tested, judged, args)
-    registry.describe(version, tags, description(card))
-    log_card(card, tested)
-    runs.log_table([check._asdict() for check in judged.decision.checks], "gate.csv")
+    registry: Registry, tested: TestResult, judged: GateResult, about: dict[str, str], text: str
+) -> GateResult:
+    """Write the outcome to the registry, holding its lock; returns it with the version.
+
+    Args:
+        registry: of the model's name.
+        tested: the candidate.
+        judged: what becomes of it.
+        about: tags of the version.
+        text: its description.
+    """
+    version = judged.known or registry.add_version(tested.candidate.model_uri, tested.digest)
+    registry.describe(version, about, text)
+    artifacts.log_table([check._asdict() for check in judged.decision.checks], tags.GATE_TABLE)
     if judged.outcome == PROMOTED:
-        registry.promote(version, action=PROMOTE, why=why(judged))
-        tag_run(registry.name, version, version, judged)
+        registry.promote(version, action=PROMOTE, why=judged.reasons)
     else:
         registry.challenge(version)
-        tag_run(registry.name, version, judged.before, judged)
-    return version
+    return judged._replace(known=version)
 
 
-def tag_run(name: str, version: str, champion: str, judged: GateResult) -> None:
-    """Say on this run what it registered and which version is champion now."""
-    mlflow.set_tags(
-        {
-            "model_name": name,
-            "version": version,
-            "champion_version": champion,
-            "outcome": judged.outcome,
-            "reasons": why(judged),
-        }
-    )
-
-
-def about_outcome(judged: GateResult, args: argparse.Namespace) -> dict[str, str]:
-    """Give the tags of a version that say what the gate found."""
-    said = [name for name in ("allow_simulated", "allow_dirty") if getattr(args, name)]
-    found = {"outcome": judged.outcome, "measured_against": judged.before, "reasons": why(judged)}
-    if said:
-        found["allowed"] = ",".join(said)
-    if judged.improvement:
-        value, low, high = judged.improvement
-        found |= {"improvement": f"{value:.6f}", "improvement_interval": f"{low:.6f}..{high:.6f}"}
-    return found
-
-
-def about_model(tested: TestResult) -> dict[str, str]:
-    """Give the tags of a version by which a reader finds the way back."""
-    tags = tested.preprocess.data.tags
-    found = {key: tags[key] for key in tags if key.startswith(("months.", "sha256."))}
-    return found | {
-        "taxi": tested.taxi,
-        "data": tags.get("data", "real"),
-        "git_commit": tags.get("mlflow.source.git.commit", ""),
-        "git_dirty": str(is_dirty(tested)).lower(),
-        "model": name_of(tested),
-        "pipeline_run_id": runs.active().data.tags.get("mlflow.parentRunId", ""),
-        "rmse_valid": f"{tested.run.data.metrics['rmse']:.6f}",
-        "rmse_test": f"{tested.scores['rmse']:.6f}",
-    }
-
-
-def why(judged: GateResult) -> str:
-    """Give the reasons in one line."""
-    return "; ".join(judged.decision.reasons)
-
-
-def report(name: str, version: str, tested: TestResult, judged: GateResult) -> str:
-    """Say in one line what was done."""
-    model, rmse = name_of(tested), f"test rmse {tested.scores['rmse']:.4f} min"
+def registration_line(name: str, tested: TestResult, judged: GateResult) -> str:
+    """Write in one line what was done."""
+    model, rmse = tested.candidate.model, f"test rmse {tested.scores['rmse']:.4f} min"
     if judged.outcome == UNCHANGED:
-        return f"{model} was already {name} version {version}, alias {CHAMPION}: {rmse}"
+        return f"{model} was already {name} version {judged.known}, alias {CHAMPION}: {rmse}"
+    before = f"version {judged.before}" if judged.before else ""
+    registered = f"{model} registered as {name} version {judged.known}, alias"
     if judged.outcome == PROMOTED:
-        over = f", in place of version {judged.before}" if judged.before else ""
-        return f"{model} registered as {name} version {version}, alias {CHAMPION}{over}: {rmse}"
-    return (
-        f"{model} registered as {name} version {version}, alias {CHALLENGER}: {rmse}; champion is "
-        f"{f'version {judged.before}' if judged.before else 'none'}: {why(judged)}"
-    )
-
-
-def again(args: argparse.Namespace, found: Upstream) -> str:
-    """Give the command that judges the very same candidates again."""
-    given = {f"{step}_run_id": run.info.run_id for step, run in found._asdict().items()}
-    return f"That is: {checkout.run_command('register', vars(args) | given)}"
-
-
-def name_of(tested: TestResult) -> str:
-    """Name the kind of model the candidate is."""
-    return str(tested.run.data.tags["model"])
+        return f"{registered} {CHAMPION}{f', in place of {before}' if before else ''}: {rmse}"
+    champion = f"champion is {before or 'none'}: {judged.reasons}"
+    return f"{registered} {CHALLENGER}: {rmse}; {champion}"
 
 
 if __name__ == "__main__":

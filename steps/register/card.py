@@ -1,6 +1,5 @@
 """The model card of a version: facts from its runs, as text for the registry and as a page."""
 
-import argparse
 import base64
 import csv
 import io
@@ -10,12 +9,13 @@ import mlflow
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
-from steps.register.evaluate import GateResult, TestResult, is_dirty
+from steps.common.results import PreprocessResult
+from steps.register.evaluate import GateResult, TestResult, TestSet
 from storage import StorageError
-from storage.repro import checkout
-from storage.tracking import runs
+from storage.tracking import artifacts, tags
 from taxi import card, evaluation
 from taxi.card import Facts
+from taxi.gate import Provenance
 
 MAX_DESCRIPTION = 5000  # characters, what a registry in a database server keeps
 PAGE = """<!doctype html>
@@ -34,62 +34,69 @@ img {{ max-width: 100% }}
 """
 
 
-def facts(tested: TestResult, judged: GateResult, args: argparse.Namespace) -> Facts:
-    """Gather what the card tells from the runs behind the model."""
-    preprocess = tested.preprocess
-    tags = preprocess.data.tags
-    months_csv = runs.fetch(preprocess.info.run_id, "months.csv").read_text()
+def make_facts(
+    name: str,
+    preprocess: PreprocessResult,
+    tested: TestResult,
+    judged: GateResult,
+    provenance: Provenance,
+    command: str,
+) -> Facts:
+    """Gather what the card tells.
+
+    Args:
+        name: of the registered model.
+        preprocess: whose trips it was made from.
+        tested: the candidate.
+        judged: what became of it.
+        provenance: what it was made from.
+        command: that makes it again.
+    """
+    dataset, candidate = preprocess.dataset, tested.candidate
+    months_table = artifacts.read_text(preprocess.run_id, tags.MONTHS_TABLE)
     return Facts(
-        name=args.model_name,
-        taxi=tested.taxi,
-        model=tested.run.data.tags["model"],
+        name=name,
+        taxi=dataset.taxi,
+        model=candidate.model,
         outcome=judged.outcome,
-        months=tested.months,
-        files=list(csv.DictReader(io.StringIO(months_csv))),
-        splits_sha256={split: tags[f"sha256.{split}"] for split in tested.months},
-        is_simulated=tags.get("data") == "simulated",
-        feature_set=tested.run.data.tags["features"],
+        months=dataset.months,
+        files=list(csv.DictReader(io.StringIO(months_table))),
+        splits_sha256=dataset.sha256,
+        is_simulated=dataset.is_simulated,
+        feature_set=candidate.features,
         features=tested.features,
-        rmse_valid=tested.run.data.metrics["rmse"],
+        rmse_valid=candidate.scores["rmse"],
         scores=tested.intervals,
         checks=judged.decision.checks,
-        groups=evaluation.errors_by_group(tested.trips, tested.predicted),
-        commit=tags.get("mlflow.source.git.commit", ""),
-        is_dirty=is_dirty(tested),
-        command=rerun(args),
+        groups=tested.groups,
+        commit=preprocess.code.commit,
+        is_dirty=provenance.is_dirty,
+        command=command,
     )
 
 
-def rerun(args: argparse.Namespace) -> str:
-    """Write the command that makes this model again."""
-    values = vars(args)
-    if "mlflow.parentRunId" in runs.active().data.tags:
-        # main has made the runs from these very parameters: elsewhere they are made anew
-        values = values | {name: "" for name in values if name.endswith("_run_id")}
-    return checkout.run_command("register", values)
-
-
-def description(found: Facts) -> str:
+def description(facts: Facts) -> str:
     """Write the card for the registry."""
-    text = card.write(found, short=True)
+    text = card.write_card(facts, short=True)
     if len(text) <= MAX_DESCRIPTION:
         return text
     end = "\n\nThe rest is in model_card.html of the register run."
     return text[: MAX_DESCRIPTION - len(end)].rpartition("\n")[0] + end
 
 
-def log_card(found: Facts, tested: TestResult) -> None:
-    """Write the card to the active run as one page, pictures included."""
+def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess_run_id: str) -> None:
+    """Log the card as one page, pictures included."""
     # without raw HTML: a developer or a folder may be called <script>
-    body = MarkdownIt("js-default").render(card.write(found, short=False))
-    pictures = {"errors on test": png(evaluation.draw_evaluation(tested.trips, tested.predicted))}
+    body = MarkdownIt("js-default").render(card.write_card(facts, short=False))
+    figure = evaluation.draw_evaluation(test.trips, tested.predicted, tested.groups)
+    pictures = {"errors on test": png(figure)}
     wanted = (
-        ("what the model looks at", tested.run, "importance.png"),
-        ("train and valid trips", tested.preprocess, "profile.png"),
+        ("what the model looks at", tested.candidate.run_id, tags.IMPORTANCE_PICTURE),
+        ("train and valid trips", preprocess_run_id, tags.PROFILE_PICTURE),
     )
-    for title, run, artifact in wanted:
+    for title, run_id, artifact in wanted:
         try:
-            pictures[title] = runs.fetch(run.info.run_id, artifact).read_bytes()
+            pictures[title] = artifacts.read_bytes(run_id, artifact)
         except StorageError:  # not every model has every picture
             continue
     shown = (
@@ -97,8 +104,8 @@ def log_card(found: Facts, tested: TestResult) -> None:
         f'{base64.b64encode(content).decode()}">'
         for title, content in pictures.items()
     )
-    page = PAGE.format(title=escape(found.name), body=body, pictures="\n".join(shown))
-    mlflow.log_text(page, "model_card.html")
+    page = PAGE.format(title=escape(facts.name), body=body, pictures="\n".join(shown))
+    mlflow.log_text(page, tags.CARD)
 
 
 def png(figure: Figure) -> bytes:

@@ -1,204 +1,174 @@
-"""How register judges: candidate and champion on the very same test trips, then the gate."""
+"""Candidate and champion on the very same test trips, and what the gate makes of it."""
 
 from typing import NamedTuple
 
 import mlflow
 import numpy as np
-from mlflow.entities import Run
+import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from steps.common.candidates import load_trips, log_inputs
+from steps.common.inputs import load_trips, log_inputs
+from steps.common.results import SIMULATED, Candidate, PreprocessResult
 from steps.common.served import load_served
-from storage import StorageError
-from storage.tracking import models, runs
-from storage.tracking.registry import ROLL_BACK, ROLLED_BACK, Registry, previous
+from storage import UserError
+from storage.tracking import models, tags
+from storage.tracking.registry import Registry
 from taxi import bootstrap, evaluation, gate
 from taxi.bootstrap import Interval
-from taxi.gate import Check, GateDecision, GateThresholds, Overrides, Provenance
+from taxi.evaluation import Group
+from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.model import write_frame
 from taxi.schema import Trips
+from taxi.scores import score_predictions
 
-# what may become of a candidate, and of a run that only rolls back: tag `outcome`
+# what may become of a candidate
 PROMOTED, REFUSED, UNCHANGED = "promoted", "refused", "unchanged"
-NO_HISTORY = (
-    "No champion of {name} comes before {before}. Its history is in the tags promotion.* of the "
-    "registered model; alias champion can be set by hand."
-)
+
+
+class TestSet(NamedTuple):
+    """The test trips, opened once."""
+
+    taxi: str
+    months: frozenset[str]
+    trips: Trips  # n
+    frame: pd.DataFrame  # [n], the same as a caller sends them
 
 
 class TestResult(NamedTuple):
     """A candidate and how it did on the test trips."""
 
-    run: Run  # that fitted it
-    preprocess: Run
-    trips: Trips
-    predicted: np.ndarray  # [n]
-    digest: str
+    candidate: Candidate
+    predicted: np.ndarray  # [n] minutes
+    digest: str  # of the model's files
+    features: list[str]
     scores: dict[str, float]
     intervals: dict[str, Interval]
-    features: list[str]
-    seed: int
-
-    @property
-    def taxi(self) -> str:
-        """Name the taxi whose trips these are."""
-        return str(self.preprocess.data.tags["taxi"])
-
-    @property
-    def months(self) -> dict[str, list[str]]:
-        """List the months: train, valid and test."""
-        tags = self.preprocess.data.tags
-        return {split: tags[f"months.{split}"].split(",") for split in ("train", "valid", "test")}
+    groups: list[Group]
 
 
 class GateResult(NamedTuple):
-    """What was found of the candidate; nothing is written yet."""
+    """What becomes of the candidate; nothing is written yet."""
 
     outcome: str  # PROMOTED, REFUSED or UNCHANGED
-    known: str  # version that holds this very model; empty where none does
+    known: str  # version that holds this very model; empty where none does yet
     before: str  # the champion it was measured against; empty where there was none
     decision: GateDecision
     improvement: Interval | None
 
+    @property
+    def reasons(self) -> str:
+        """Why, in one line."""
+        return "; ".join(self.decision.reasons)
 
-def test(best: Run, preprocess: Run, *, seed: int) -> TestResult:
-    """Score the candidate on the test months, through the very model that will be served.
+
+def open_test_set(preprocess: PreprocessResult) -> TestSet:
+    """Read the test trips, and record that this run has.
 
     Raises:
-        StorageError: it was trained on a month that it is to be tested on.
+        UserError: a month is among the train months too.
     """
-    tags = preprocess.data.tags
-    both = set(tags["months.test"].split(",")) & set(tags["months.train"].split(","))
+    dataset = preprocess.dataset
+    both = set(dataset.months["test"]) & set(dataset.months["train"])
     if both:
-        raise StorageError(
+        raise UserError(
             f"Month {min(both)} is among the train and the test months of run "
-            f"{preprocess.info.run_id}. Run preprocess again with other test_months."
+            f"{preprocess.run_id}. Run preprocess again with other test_months."
         )
     trips = load_trips(preprocess, "test")
     log_inputs(preprocess, {"test": "test"})
-    uri = best.data.tags["model_uri"]
-    model = load_served(uri, tags["taxi"])
-    predicted = np.asarray(model.predict(write_frame(trips, tags["taxi"])))
-    scores = evaluation.score(trips.trip_minutes, predicted)
-    intervals = bootstrap.intervals(trips.trip_minutes, predicted, seed=seed)
-    mlflow.log_metrics({f"test_{name}": value for name, value in scores.items()})
+    frame = write_frame(trips, dataset.taxi)
+    return TestSet(dataset.taxi, frozenset(dataset.months["test"]), trips, frame)
+
+
+def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> TestResult:
+    """Score the candidate, through the very model that will be served, and log the scores."""
+    model = load_served(candidate.model_uri, test.taxi)
+    predicted = np.asarray(model.predict(test.frame))
+    groups = evaluation.errors_by_group(test.trips, predicted)
+    scores = score_predictions(test.trips.trip_minutes, predicted)
+    intervals = bootstrap.intervals(test.trips.trip_minutes, predicted, seed=seed)
+    mlflow.log_metrics({tags.TEST.of(name): value for name, value in scores.items()})
     mlflow.log_metrics(
-        {f"test_rmse_{end}": getattr(intervals["rmse"], end) for end in ("low", "high")}
+        {tags.TEST.of(f"rmse_{end}"): getattr(intervals["rmse"], end) for end in ("low", "high")}
     )
-    mlflow.log_metric("rmse", best.data.metrics["rmse"])
-    mlflow.set_tag("model", best.data.tags["model"])
-    digest = models.digest(model, uri)
+    mlflow.log_metric("rmse", candidate.scores["rmse"])
+    mlflow.set_tag(tags.MODEL, candidate.model)
+    digest = models.digest(model, candidate.model_uri)
     features = model.unwrap_python_model().model.encoder.names
-    return TestResult(best, preprocess, trips, predicted, digest, scores, intervals, features, seed)
+    return TestResult(candidate, predicted, digest, features, scores, intervals, groups)
 
 
-def judge(
-    registry: Registry, tested: TestResult, thresholds: GateThresholds, allowed: Overrides
-) -> GateResult:
-    """Hold the candidate against the champion, holding the registry's lock."""
-    champion, known = registry.champion(), registry.known(tested.digest)
-    before, version = (str(found.version) if found else "" for found in (champion, known))
-    if champion and before == version:
-        checks = [Check("the model", f"that of version {before}", "another one", True)]
-        return GateResult(UNCHANGED, version, before, gate.decide_promotion(checks), None)
-    checks = gate.check_scores(tested.scores, thresholds)
-    improvement = None
-    if champion:
-        improvement = score_champion(champion, tested)
-        checks += gate.check_improvement(improvement, thresholds.min_improvement)
-        test_months = frozenset(tested.months["test"])
-        checks += gate.check_provenance(
-            origin(tested), provenance_of(champion), test_months, allowed
-        )
-    if known:
-        checks.append(check_rolled_back(known))
-    decision = gate.decide_promotion(checks)
-    outcome = PROMOTED if decision.promoted else REFUSED
-    return GateResult(outcome, version, before, decision, improvement)
-
-
-def score_champion(champion: ModelVersion, tested: TestResult) -> Interval:
+def evaluate_champion(
+    version: ModelVersion, test: TestSet, challenger: np.ndarray, *, seed: int
+) -> Champion:
     """Score the champion, as it is served, on the trips the candidate was scored on.
 
+    Args:
+        version: the champion.
+        test: n trips.
+        challenger: [n] minutes that the candidate predicted.
+        seed: of the bootstrap.
     Raises:
         StorageError: its files are gone, or it does not take these trips.
     """
-    uri = f"models:/{champion.name}/{champion.version}"
-    model = load_served(uri, tested.taxi)
-    predicted = models.predict(model, write_frame(tested.trips, tested.taxi), uri)
-    found = bootstrap.improvement(
-        tested.trips.trip_minutes, tested.predicted, predicted, seed=tested.seed
+    uri = f"models:/{version.name}/{version.version}"
+    predicted = models.predict(load_served(uri, test.taxi), test.frame, uri)
+    minutes = test.trips.trip_minutes
+    gained = bootstrap.improvement(minutes, challenger, predicted, seed=seed)
+    scores = score_predictions(minutes, predicted)
+    mlflow.log_metrics({tags.CHAMPION_TEST.of(name): value for name, value in scores.items()})
+    ends = {tags.GAINED.of("_low"): gained.low, tags.GAINED.of("_high"): gained.high}
+    mlflow.log_metrics({tags.GAINED.of(""): gained.value, **ends})
+    return Champion(gained, version_provenance(version))
+
+
+def judge_candidate(
+    registry: Registry,
+    tested: TestResult,
+    test: TestSet,
+    provenance: Provenance,
+    thresholds: GateThresholds,
+    overrides: Overrides,
+    *,
+    seed: int,
+) -> GateResult:
+    """Hold the candidate against the champion, holding the registry's lock."""
+    current, known = registry.champion(), registry.known(tested.digest)
+    before, version = (str(found.version) if found else "" for found in (current, known))
+    if current and before == version:
+        same = Check("the model", f"that of version {before}", "another one", True)
+        return GateResult(UNCHANGED, version, before, GateDecision(True, (same,)), None)
+    champion = evaluate_champion(current, test, tested.predicted, seed=seed) if current else None
+    decision = gate.judge(
+        tested.scores,
+        thresholds,
+        champion=champion,
+        provenance=provenance,
+        test_months=test.months,
+        overrides=overrides,
+        rolled_back=check_rolled_back(known) if known else None,
     )
-    scores = evaluation.score(tested.trips.trip_minutes, predicted)
-    mlflow.log_metrics({f"champion_test_{name}": value for name, value in scores.items()})
-    mlflow.log_metrics(
-        {"improvement": found.value, "improvement_low": found.low, "improvement_high": found.high}
-    )
-    return found
+    outcome = PROMOTED if decision.promoted else REFUSED
+    improvement = champion.improvement if champion else None
+    return GateResult(outcome, version, before, decision, improvement)
 
 
-def origin(tested: TestResult) -> Provenance:
-    """Say what the candidate was made from: its months, and the code of each run behind it."""
-    tags = tested.preprocess.data.tags
-    return Provenance(
-        is_simulated=tags.get("data") == "simulated",
-        is_dirty=is_dirty(tested),
-        train_months=frozenset(tested.months["train"]),
-    )
-
-
-def is_dirty(tested: TestResult) -> bool:
-    """Tell whether any code behind this model is in no commit."""
-    behind = (tested.preprocess, tested.run, runs.active())
-    return any(run.data.tags.get("git_dirty") == "true" for run in behind)
-
-
-def provenance_of(champion: ModelVersion) -> Provenance:
+def version_provenance(version: ModelVersion) -> Provenance:
     """Read what a version was made from; one that does not tell counts as real and committed."""
-    tags = champion.tags
+    months = version.tags.get(tags.MONTHS.of("train"), "")
     return Provenance(
-        is_simulated=tags.get("data") == "simulated",
-        is_dirty=tags.get("git_dirty") == "true",
-        train_months=frozenset(tags.get("months.train", "").split(",")) - {""},
+        is_simulated=version.tags.get(tags.DATA) == SIMULATED,
+        is_dirty=version.tags.get(tags.DIRTY) == "true",
+        train_months=frozenset(months.split(",")) - {""},
     )
 
 
 def check_rolled_back(known: ModelVersion) -> Check:
     """Ask that nobody has taken this very model out of use."""
-    at = known.tags.get(ROLLED_BACK, "")
+    at = known.tags.get(tags.ROLLED_BACK, "")
     return Check(
         f"rollback of version {known.version}",
         at or "none",
-        f"none: delete the version's tag {ROLLED_BACK} to use it again",
+        f"none: delete the version's tag {tags.ROLLED_BACK} to use it again",
         not at,
     )
-
-
-def roll_back(registry: Registry) -> str:
-    """Put the champion before this one back; gives a line that says so.
-
-    Raises:
-        StorageError: there is none, or its files are gone.
-    """
-    if not registry.history():  # the lock would make a model of this name
-        raise StorageError(NO_HISTORY.format(name=registry.name, before="this"))
-    with registry.lock():
-        champion = registry.champion()
-        replaced = str(champion.version) if champion else "none"
-        version = previous(registry.history(), replaced)
-        if not version:
-            before = f"version {replaced}" if champion else "this"
-            raise StorageError(NO_HISTORY.format(name=registry.name, before=before))
-        models.load(f"models:/{registry.name}/{version}")
-        why = f"rollback=true: version {replaced} taken out of use"
-        registry.roll_back(version, why=why)
-    mlflow.set_tags(
-        {
-            "model_name": registry.name,
-            "version": version,
-            "champion_version": version,
-            "outcome": ROLL_BACK,
-            "reasons": why,
-        }
-    )
-    return f"{registry.name}: version {version} is champion again, in place of version {replaced}"

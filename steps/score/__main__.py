@@ -5,7 +5,6 @@ python -m steps.score --source=simulated --months=2021-04
 Exit code 3 where a month has drifted and fail_on_drift=true: its run is FINISHED all the same.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,106 +16,120 @@ import mlflow
 
 import steps
 import storage
-import taxi
+import taxi as taxi_package
+from steps.common.parameters import ScoreParameters
 from steps.common.served import load_served
-from steps.common.step import entry_parser, step_run
-from steps.score.month import Scored, ScoringJob, output_path, score_month
-from storage import StorageError
+from steps.common.step import step_run
+from steps.score.month import ScoredMonth, ScoringJob, output_path, score_month
+from storage import StorageError, UserError
 from storage.cluster import connected, once_per_worker
 from storage.data.months import parse_months
-from storage.tracking import models, runs
+from storage.tracking import artifacts, models, runs, tags
+from storage.uris import without_credentials
 from taxi import drift, schema
-from taxi.drift import DriftThresholds, Measure, Reference
+from taxi.drift import DriftMeasure, DriftThresholds, Reference
 
 DRIFTED = 3  # exit code
-SCORES = ("rmse", "mae", "bias")
+SHOWN_SCORES = ("rmse", "mae", "bias")
 # a worker with another version of these might answer otherwise, or not read the same rows
-SAME_EVERYWHERE = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Names and help; the defaults are MLproject's."""
-    return entry_parser("score", __doc__)
+SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Score month after month, log what they came to, and compare them with the training months."""
-    with step_run(build_parser(), argv) as args:
-        months = check_before_scoring(args)
-        uri = models.pin(args.model_uri)
-        reference = read_reference(load_served(uri, args.taxi), uri, args)
-        tracking_uri = mlflow.get_tracking_uri()
-        run_id = runs.active().info.run_id
-        job = ScoringJob(args.taxi, args.source, uri, args.output, run_id, tracking_uri)
-        done = []
-        for scored in score(job, months, args.scheduler):
-            print(report(scored))
-            done.append(scored)
-        log(done, uri, args)
-        has_drifted = reference is not None and watch(done, uri, reference, args)
-    if has_drifted and args.fail_on_drift:
+    has_drifted = False
+    with step_run(ScoreParameters, __doc__, argv) as params:
+        taxi, fail_on_drift = params.taxi, params.fail_on_drift
+        schema.raw_columns(taxi)
+        months = months_to_score(params.months)
+        if params.output:
+            make_room(params.output, taxi, months, overwrite=params.overwrite)
+        model = models.resolve(params.model_uri)
+        served = load_served(model.uri, taxi)
+        reference = read_reference(served, model.uri, must=fail_on_drift)
+        run_id, store = runs.active().info.run_id, mlflow.get_tracking_uri()
+        job = ScoringJob(taxi, params.source, model.uri, params.output, run_id, store)
+        scored = []
+        for month in score(job, months, params.scheduler):
+            print(month_line(month))
+            scored.append(month)
+        mlflow.set_tags({tags.TAXI: taxi, tags.SCORED_BY: without_credentials(model.uri)})
+        log_months(scored)
+        if reference:
+            limits = DriftThresholds(params.max_psi, params.max_unseen, params.max_rmse_rise)
+            about = models.reference_tags(model, models.digest(served, model.uri))
+            rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
+            has_drifted = watch(scored, reference, rmse_before, limits)
+    if has_drifted and fail_on_drift:
         sys.exit(DRIFTED)
 
 
-def check_before_scoring(args: argparse.Namespace) -> list[str]:
-    """Look at everything typed before anything is loaded; gives the months.
+def months_to_score(text: str) -> list[str]:
+    """Read the months to score.
 
     Raises:
-        StorageError: there are no months, or their output exists already or cannot be made.
+        UserError: there are none.
     """
-    schema.raw_columns(args.taxi)
-    months = parse_months(args.months)
+    months = parse_months(text)
     if not months:
-        raise StorageError("months is empty. Pass -P months=YYYY-MM.")
-    if not args.output:
-        return months
-    paths = [output_path(args.output, args.taxi, month) for month in months]
-    there = [str(path) for path in paths if path.exists()]
-    if there and not args.overwrite:
-        raise StorageError(
-            f"{there[0]} exists. Pass -P overwrite=true to replace it, or another output."
-        )
-    try:
-        Path(args.output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write to {args.output}: {error.strerror}. Pass another output."
-        ) from error
+        raise UserError("months is empty. Pass -P months=YYYY-MM.")
     return months
 
 
-def read_reference(model: Any, uri: str, args: argparse.Namespace) -> Reference | None:
-    """Read what the model's months looked like; says so where an older model does not tell.
+def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool) -> None:
+    """Make the folder for the predictions.
 
     Raises:
-        StorageError: it does not, and drift was to end this with an error.
+        UserError: a month's predictions are there already.
+        StorageError: it cannot be made.
+    """
+    paths = [output_path(output, taxi, month) for month in months]
+    try:
+        there = [str(path) for path in paths if path.exists()]
+        if there and not overwrite:
+            raise UserError(
+                f"{there[0]} exists. Pass -P overwrite=true to replace it, or another output."
+            )
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to {output}: {error.strerror}. Pass another output."
+        ) from error
+
+
+def read_reference(model: Any, uri: str, *, must: bool) -> Reference | None:
+    """Read what the model's months looked like; None, and a line, where an older one stores it not.
+
+    Raises:
+        UserError: it does not, and drift was to end this with an error.
     """
     content = models.profile(model)
     if content:
         return Reference.restore(json.loads(content))
-    line = f"Model {uri} stores no training profile, so drift cannot be seen. Train it again"
-    if args.fail_on_drift:
-        raise StorageError(f"{line}, or leave out fail_on_drift.")
+    model_uri = without_credentials(uri)
+    line = f"Model {model_uri} stores no training profile, so drift cannot be seen. Train it again"
+    if must:
+        raise UserError(f"{line}, or leave out fail_on_drift.")
     print(f"{line}.")
-    mlflow.set_tag("drift", "unknown")
+    mlflow.set_tag(tags.DRIFT, "unknown")
     return None
 
 
-def score(job: ScoringJob, months: Sequence[str], scheduler: str) -> Iterator[Scored]:
+def score(job: ScoringJob, months: Sequence[str], scheduler: str) -> Iterator[ScoredMonth]:
     """Score the months, here one after the other or on the workers of a cluster."""
     if not scheduler:
         load = partial(load_served, job.model_uri, job.taxi)
         yield from (score_month(job, month, load) for month in months)
         return
-    code = (steps, storage, taxi)
-    with connected(scheduler, code=code, packages=SAME_EVERYWHERE, on_gpus=False) as cluster:
+    code = (steps, storage, taxi_package)
+    with connected(scheduler, code=code, packages=SCORING_PACKAGES, on_gpus=False) as cluster:
         handle = cluster.scatter(tuple(job))
         futures = [cluster.submit(score_on_worker, handle, month) for month in months]
         for future in futures:
             yield future.result()
 
 
-def score_on_worker(fields: tuple[str, ...], month: str) -> Scored:
+def score_on_worker(fields: tuple[str, ...], month: str) -> ScoredMonth:
     """Score a month on a worker, which loads the model once."""
     job = ScoringJob(*fields)
 
@@ -126,8 +139,8 @@ def score_on_worker(fields: tuple[str, ...], month: str) -> Scored:
     return score_month(job, month, load)
 
 
-def report(scored: Scored) -> str:
-    """Say in one line what a month came to."""
+def month_line(scored: ScoredMonth) -> str:
+    """Write in one line what a month came to."""
     tally = scored.tally
     scores = tally.total.scores()
     errors = (
@@ -136,42 +149,45 @@ def report(scored: Scored) -> str:
     return f"{scored.month}: predicted {tally.n_predicted:,} of {tally.n_rows:,} trips, {errors}"
 
 
-def log(done: Sequence[Scored], uri: str, args: argparse.Namespace) -> None:
-    """Write the months' numbers, the days' errors and which bytes went in to the run."""
-    months = ",".join(scored.month for scored in done)
-    mlflow.set_tags({"taxi": args.taxi, "scored_by": uri, "months": months})
+def log_months(scored: Sequence[ScoredMonth]) -> None:
+    """Log the months' numbers, the days' errors and which bytes went in."""
+    mlflow.set_tag(tags.SCORED_MONTHS, ",".join(month.month for month in scored))
     rows: list[dict[str, Any]] = []
-    for scored in done:
-        tally = scored.tally
-        runs.log_dataset(
-            name=f"score {scored.month}", uri=scored.uri, sha256=scored.sha256, context="score"
-        )
-        numbers = {"n_rows": tally.n_rows, "n_predicted": tally.n_predicted}
-        numbers["n_eligible"] = tally.total.n
+    for name, uri, sha256, tally in scored:
+        runs.log_dataset(name=f"score {name}", uri=uri, sha256=sha256, context="score")
+        numbers: dict[str, int] = {tags.N_ROWS: tally.n_rows, tags.N_PREDICTED: tally.n_predicted}
+        numbers[tags.N_ELIGIBLE] = tally.total.n
         scores = tally.total.scores()
-        mlflow.log_metrics(numbers | scores, step=step_of(scored.month))
-        shown = {name: scores.get(name, "") for name in SCORES}
-        rows.append({"month": scored.month, **numbers, **shown})
-    runs.log_table(rows, "months.csv")
-    days = [day for scored in done for day in scored.tally.daily()]
+        mlflow.log_metrics(numbers | scores, step=step_of(name))
+        shown = {score: scores.get(score, "") for score in SHOWN_SCORES}
+        rows.append({"month": name, **numbers, **shown})
+    artifacts.log_table(rows, tags.MONTHS_TABLE)
+    days = [day for month in scored for day in month.tally.daily()]
     if days:
-        runs.log_table(days, "by_day.csv")
+        artifacts.log_table(days, tags.DAYS_TABLE)
 
 
 def step_of(month: str) -> int:
-    """Give a month's place among a metric's values: 202303."""
+    """Return a month's place among a metric's values: 202303."""
     return int(month.replace("-", ""))
 
 
-def watch(done: Sequence[Scored], uri: str, reference: Reference, args: argparse.Namespace) -> bool:
-    """Compare each month with the training months; log it, and say whether any has drifted."""
-    tags = models.version_tags(uri)
-    rmse_before = float(tags.get("rmse_test", reference.rmse))
-    thresholds = DriftThresholds(args.max_psi, args.max_unseen, args.max_rmse_rise)
-    measures: dict[str, list[Measure]] = {}
-    for scored in done:
-        tally = scored.tally
-        measures[scored.month] = drift.measure_drift(
+def watch(
+    scored: Sequence[ScoredMonth],
+    reference: Reference,
+    rmse_before: float,
+    thresholds: DriftThresholds,
+) -> bool:
+    """Compare each month with the training months and log it; whether any has drifted.
+
+    Args:
+        scored: the months.
+        reference: what the model stores of its own.
+        rmse_before: on the months that the model was judged by, minutes.
+        thresholds: from where on a month has drifted.
+    """
+    measures = {
+        month: drift.measure_drift(
             reference,
             tally.profile,
             tally.predictions,
@@ -179,22 +195,24 @@ def watch(done: Sequence[Scored], uri: str, reference: Reference, args: argparse
             rmse_before=rmse_before,
             thresholds=thresholds,
         )
-    moved = [say_drift(month, found) for month, found in measures.items()]
-    rows = [{"month": m, **one._asdict()} for m, found in measures.items() for one in found]
-    runs.log_table(rows, "drift.csv")
-    months = {scored.month: (scored.tally.profile, scored.tally.predictions) for scored in done}
-    mlflow.log_figure(drift.draw_drift(reference, months, measures), "drift.png")
-    mlflow.set_tag("drift", str(any(moved)).lower())
+        for month, *_, tally in scored
+    }
+    moved = [report_drift(month, measured) for month, measured in measures.items()]
+    rows = [{"month": m, **one._asdict()} for m, measured in measures.items() for one in measured]
+    artifacts.log_table(rows, tags.DRIFT_TABLE)
+    months = {month: (tally.profile, tally.predictions) for month, *_, tally in scored}
+    mlflow.log_figure(drift.draw_drift(reference, months, measures), tags.DRIFT_PICTURE)
+    mlflow.set_tag(tags.DRIFT, str(any(moved)).lower())
     return any(moved)
 
 
-def say_drift(month: str, found: Sequence[Measure]) -> bool:
-    """Print what has moved in a month and log how far; tells whether anything has."""
-    largest = max(m.value for m in found if m.measure == "PSI")
-    mlflow.log_metric("psi", largest, step=step_of(month))
-    moved = [m for m in found if m.drifted]
-    said = "; ".join(f"{m.measure} of {m.of} {m.value:.3f} > {m.threshold:g}" for m in moved)
-    print(f"{month}: {f'drift: {said}' if moved else 'no drift'}")
+def report_drift(month: str, measures: Sequence[DriftMeasure]) -> bool:
+    """Print what has moved in a month and log how far; whether anything has."""
+    largest = max(m.value for m in measures if m.measure == "PSI")
+    mlflow.log_metric(tags.PSI, largest, step=step_of(month))
+    moved = [m for m in measures if m.drifted]
+    texts = "; ".join(f"{m.measure} of {m.of} {m.value:.3f} > {m.threshold:g}" for m in moved)
+    print(f"{month}: {f'drift: {texts}' if moved else 'no drift'}")
     return bool(moved)
 
 

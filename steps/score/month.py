@@ -1,6 +1,5 @@
 """One month, scored from its file to a file: what runs here, or on a worker of a cluster."""
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,14 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
-from steps.common.inputs import find
+from steps.common.months import find_month
 from storage.data.files import read_batches, read_schema, whole_file
-from storage.tracking import models
+from storage.tracking import models, tags
+from storage.uris import without_credentials
 from taxi import TripError, schema, scoring
 from taxi.scoring import MAY_MISS, Tally
 
 COMPRESSION = "zstd"
-ARTIFACTS = "predictions"  # folder of the run's artifacts where no output is given
 
 
 class ScoringJob(NamedTuple):
@@ -32,7 +31,7 @@ class ScoringJob(NamedTuple):
     tracking_uri: str
 
 
-class Scored(NamedTuple):
+class ScoredMonth(NamedTuple):
     """A month that is done."""
 
     month: str
@@ -41,7 +40,7 @@ class Scored(NamedTuple):
     tally: Tally
 
 
-def score_month(job: ScoringJob, month: str, load: Callable[[], Any]) -> Scored:
+def score_month(job: ScoringJob, month: str, load: Callable[[], Any]) -> ScoredMonth:
     """Find a month, predict every row of it, and write the rows with their predictions.
 
     Raises:
@@ -50,16 +49,15 @@ def score_month(job: ScoringJob, month: str, load: Callable[[], Any]) -> Scored:
     """
     mlflow.set_tracking_uri(job.tracking_uri)
     with TemporaryDirectory() as folder:
-        args = argparse.Namespace(taxi=job.taxi, source=job.source)
-        file = find(args, month, Path(folder))
+        file = find_month(job.source, job.taxi, month, Path(folder))
         path = output_path(job.output or folder, job.taxi, month)
         try:
             tally = write(job, month, file.path, path, load())
         except TripError as error:
             raise TripError(f"{file.uri}: {error}") from error
         if not job.output:
-            MlflowClient().log_artifact(job.run_id, str(path), ARTIFACTS)
-    return Scored(month, file.uri, file.sha256, tally)
+            MlflowClient().log_artifact(job.run_id, str(path), tags.PREDICTIONS)
+    return ScoredMonth(month, file.uri, file.sha256, tally)
 
 
 def output_path(folder: str, taxi: str, month: str) -> Path:
@@ -74,14 +72,16 @@ def write(job: ScoringJob, month: str, source: Path, path: Path, model: Any) -> 
     with whole_file(path) as unfinished:
         try:
             for batch in read_batches(source, list(found)):
-                prepared = scoring.prepare(batch, taxi=job.taxi, month=month)
+                prepared = scoring.prepare_batch(batch, taxi=job.taxi, month=month)
                 predicted = np.full(batch.num_rows, np.nan)
                 if prepared.judgeable.any():
-                    frame = scoring.frame(prepared, job.taxi)
+                    frame = scoring.request_frame(prepared, job.taxi)
                     answers = models.predict_typed(model, frame, job.model_uri)
                     predicted[prepared.judgeable] = answers
                 tally.add(prepared, predicted)
-                rows = scoring.output(prepared, predicted, taxi=job.taxi, model=job.model_uri)
+                rows = scoring.prediction_batch(
+                    prepared, predicted, taxi=job.taxi, model=without_credentials(job.model_uri)
+                )
                 writer = writer or pq.ParquetWriter(
                     unfinished, rows.schema, compression=COMPRESSION
                 )

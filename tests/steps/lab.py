@@ -1,7 +1,6 @@
 """Pipelines whose search came to a candidate of a known quality, and what is done with them."""
 
 import csv
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -11,8 +10,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn.tree import DecisionTreeRegressor
 
-from steps.common.candidates import load_trips, log_candidate, log_inputs
-from storage.tracking import runs
+from steps.common.candidates import log_candidate, read_profiles, report_on
+from steps.common.inputs import load_trips, log_inputs
+from steps.common.results import read_preprocess
+from storage.tracking import artifacts, runs
 from taxi import features
 from taxi.model import TripModel
 from tests.entry import entry
@@ -38,14 +39,17 @@ class Lab:
         """Leave a finished run of a step with a tree of so many levels, or with no candidate."""
         tags = {"step": step, "developer": "Ada", "git_dirty": "false"} | tags
         with mlflow.start_run(experiment_id=self.experiment, tags=tags) as run:
-            log_inputs(preprocess, {"train": "training"})
+            result = read_preprocess(preprocess)
+            log_inputs(result, {"train": "training"})
             if depth is not None:
-                train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
+                train, valid = (load_trips(result, split) for split in ("train", "valid"))
                 encoder = features.fit_encoder("compact", train)
                 tree = DecisionTreeRegressor(max_depth=depth, random_state=1)
                 tree.fit(np.nan_to_num(encoder.transform_train(train)), train.trip_minutes)
-                with runs.child_run("refit", model="tree", features="compact"):
-                    log_candidate(TripModel("green", encoder, [tree]), valid)
+                with runs.child_run("refit", {"model": "tree", "features": "compact"}):
+                    profiles = read_profiles(result.run_id)
+                    model = TripModel(result.dataset.taxi, encoder, [tree])
+                    log_candidate(model, report_on(model, valid), profiles)
         return str(run.info.run_id)
 
     def register(self, name: str, *arguments: str, code: int = 0) -> tuple[Run, str]:
@@ -81,8 +85,8 @@ class Lab:
 
     def table(self, run: Run, artifact: str) -> list[dict[str, str]]:
         """Read a table of a run."""
-        with Path(runs.fetch(run.info.run_id, artifact)).open() as file:
-            return list(csv.DictReader(file))
+        text = artifacts.read_text(run.info.run_id, artifact)
+        return list(csv.DictReader(text.splitlines()))
 
 
 @pytest.fixture

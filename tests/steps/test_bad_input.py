@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from storage.repro.checkout import ROOT
-from storage.tracking import runs
+from storage.checkout import ROOT
+from storage.tracking import artifacts
 from taxi.simulation import month_batches
 from tests.entry import entry
 from tests.stores import EXPERIMENT, Store
@@ -299,7 +299,10 @@ def test_a_run_that_has_not_finished(refused: Refused, status: str) -> None:
 def test_a_preprocess_run_without_test_months_ends_register_before_anything_is_fitted(
     refused: Refused,
 ) -> None:
-    run_id = refused.make_run("FINISHED", step="preprocess")
+    trips = {"taxi": "green", "data": "simulated"}
+    trips |= {f"months.{split}": "2021-01" for split in ("train", "valid")}
+    trips |= {f"sha256.{split}": "c0ffee" for split in ("train", "valid")}
+    run_id = refused.make_run("FINISHED", step="preprocess", **trips)
     line = refused("register", f"--preprocess_run_id={run_id}")
     assert "test months" in line
     assert "-P test_months=YYYY-MM" in line
@@ -316,7 +319,8 @@ def test_runs_that_read_other_trips(refused: Refused, step: str) -> None:
 
 @pytest.mark.parametrize("damage", ["deleted", "changed"])
 def test_a_run_whose_trips_are_not_what_it_wrote(refused: Refused, damage: str) -> None:
-    path = runs.fetch(refused.preprocessed, "data/train.parquet")
+    with artifacts.open_file(refused.preprocessed, "data/train.parquet") as found:
+        path = found
     assert path.is_relative_to(refused.store.folder)
     content = path.read_bytes()
     try:

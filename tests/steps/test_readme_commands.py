@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from storage.repro.checkout import ROOT
-from tests.readme import readme_command
+from storage.checkout import ROOT
+from tests.docs import readme_command
 from tests.steps.lab import BETTER, GOOD, Lab, Pipelines
 
 NAME = "nyc-taxi-duration"

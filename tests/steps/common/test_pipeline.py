@@ -2,31 +2,29 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import requests
 
 from steps.common import pipeline
+from steps.common.parameters import ENTRY_POINTS
 from steps.common.pipeline import Pipeline
-from steps.common.step import entry_parser
-from storage import StorageError
-from storage.repro import checkout, reuse
-from storage.repro.checkout import ROOT
-from storage.tracking import runs
+from storage import UserError
+from storage.checkout import ROOT
+from storage.repro import reuse
+from storage.tracking import runs, tags
 from taxi.search import LAG
-from tests.entry import entry
+from tests.entry import entry, parsed
 from tests.stores import EXPERIMENT, Store
 
 SMALL = ("--source=simulated:300", "--models=mean")
 
 
 def chain(step: str, *arguments: str) -> Pipeline:
-    return Pipeline(entry_parser(step, None).parse_args(arguments))
+    return Pipeline(parsed(step, *arguments))
 
 
 def said_by(step: str, output: str) -> list[str]:
@@ -62,9 +60,13 @@ def copied(folder: Path) -> Path:
 # --- keys, which need no run
 
 
+def test_the_order_of_the_steps_is_the_same_wherever_it_stands() -> None:
+    assert list(pipeline.UPSTREAM) == list(pipeline.READ) == list(tags.RUN_IDS)
+
+
 def test_upstream_names_the_steps_that_a_step_takes_runs_of() -> None:
     for step, above in pipeline.UPSTREAM.items():
-        taken = {name for name in checkout.parameters(step) if name.endswith("_run_id")}
+        taken = {name for name in ENTRY_POINTS[step].model_fields if name.endswith("_run_id")}
         assert taken == {f"{name}_run_id" for name in above}
 
 
@@ -139,8 +141,8 @@ def test_the_spelling_of_a_number_does_not_count(preprocessed: str) -> None:
 
 
 def test_a_value_that_is_neither_true_nor_false_is_refused() -> None:
-    with pytest.raises(StorageError, match="reuse: must be true or false, got 'yes'"):
-        entry_parser("main", None).parse_args(["--reuse=yes"])
+    with pytest.raises(UserError, match="reuse: must be true or false, got 'yes'"):
+        parsed("main", "--reuse=yes")
 
 
 # --- runs
@@ -182,6 +184,33 @@ def test_a_step_started_alone_reuses_what_it_builds_on_and_runs_itself(
     assert (new.count("baseline"), new.count("preprocess")) == (2, 0)
 
 
+def test_what_a_given_run_says_of_its_trips_wins_over_what_was_typed(
+    preprocessed: str, store: Store
+) -> None:
+    given = chain("main", f"--preprocess_run_id={preprocessed}", "--taxi=yellow", "--source=tlc")
+    assert (given.params.taxi, given.params.source) == ("green", SMALL[0].partition("=")[2])
+    assert given.params.test_months == "2021-03"
+    repeated = given.repeatable().rerun_texts()
+    assert (repeated["taxi"], repeated["test_months"]) == ("green", "2021-03")
+    assert "preprocess_run_id" not in repeated  # the same months make it again
+
+
+def test_a_given_run_is_named_in_what_repeats_it_unless_the_parameters_make_it(
+    preprocessed: str, store: Store
+) -> None:
+    entry("baseline").main([f"--preprocess_run_id={preprocessed}", "--models=mean"])
+    (run_id, *_) = (key for key, run in reversed(store.runs().items()) if is_of(run, "baseline"))
+    for models, is_named in (("mean", False), ("all", True)):
+        words = [f"--baseline_run_id={run_id}", f"--models={models}"]
+        pipeline = chain("register", *words)
+        pipeline.preprocess(), pipeline.baseline()
+        assert ("baseline_run_id" in pipeline.repeatable().rerun_texts()) == is_named
+
+
+def is_of(run: dict[str, Any], step: str) -> bool:
+    return bool(run["data"]["tags"].get("step") == step)
+
+
 def test_reuse_false_runs_everything(
     preprocessed: str, store: Store, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,30 +232,10 @@ def test_two_started_at_the_same_moment_both_finish_and_a_third_reuses(tmp_path:
     assert "preprocess  reused " in planned(ROOT, **given)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A real MLflow server on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    store = f"--backend-store-uri=sqlite:///{tmp_path}/mlflow.db"
-    files = f"--artifacts-destination={tmp_path}/artifacts"
-    words = ["mlflow", "server", f"--port={port}", "--workers=1", store, files]
-    process = start(tmp_path, *words, NO_PROXY="127.0.0.1")
-    session = requests.Session()
-    session.trust_env = False
-    patient = requests.adapters.Retry(total=60, backoff_factor=0.1, backoff_max=1)
-    session.mount("http://", requests.adapters.HTTPAdapter(max_retries=patient))
-    assert session.get(f"http://127.0.0.1:{port}/health", timeout=10).ok
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.communicate()
-
-
 def test_a_teammates_run_on_a_server_is_reused_from_another_checkout(
-    server: str, tmp_path: Path
+    mlflow_server: str, tmp_path: Path
 ) -> None:
-    given = {"MLFLOW_TRACKING_URI": server, "NO_PROXY": "127.0.0.1"}
+    given = {"MLFLOW_TRACKING_URI": mlflow_server, "MLFLOW_EXPERIMENT_NAME": "teammates"}
     output_of(start(ROOT, "steps.preprocess", SMALL[0], "--developer=ana", **given))
     other = copied(tmp_path / "bob")
     (other / "README.md").write_text("Another README, and no git.")
@@ -235,4 +244,7 @@ def test_a_teammates_run_on_a_server_is_reused_from_another_checkout(
     assert line.endswith(" ago, ana)")
     with (other / "taxi" / "cleaning.py").open("a") as code:
         code.write("# a thought\n")
+    assert "preprocess  reused " in planned(other, **given)
+    with (other / "taxi" / "cleaning.py").open("a") as code:
+        code.write("CHANGED = True\n")
     assert "preprocess  runs, taxi/cleaning.py changed since " in planned(other, **given)

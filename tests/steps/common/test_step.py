@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from steps.common.step import entry_parser, step_run
-from storage.repro.checkout import ROOT
+from steps.common.parameters import PreprocessParameters
+from steps.common.step import step_run
+from storage.checkout import ROOT
 from tests.stores import Store
 
 
@@ -53,8 +54,7 @@ def test_an_interrupted_step_leaves_its_run_killed(store: Store) -> None:
 
 def test_a_surprise_keeps_its_traceback_and_fails_the_run(store: Store) -> None:
     before = store.runs()
-    parser = entry_parser("preprocess", None)
-    with pytest.raises(ZeroDivisionError), step_run(parser, []):
+    with pytest.raises(ZeroDivisionError), step_run(PreprocessParameters, None, []):
         1 / 0  # noqa: B018
     (run,) = (run for run_id, run in store.runs().items() if run_id not in before)
     assert run["info"]["status"] == "FAILED"
@@ -70,8 +70,8 @@ def test_parameters_that_cannot_be_parsed_fail_the_run_that_mlflow_run_has_made(
     experiment = client.get_experiment_by_name(os.environ["MLFLOW_EXPERIMENT_NAME"])
     run_id = client.create_run(experiment.experiment_id).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    parser = entry_parser("preprocess", None)
-    with pytest.raises(SystemExit) as left, step_run(parser, ["--foo=1"]):
+    unknown = ["--foo=1"]
+    with pytest.raises(SystemExit) as left, step_run(PreprocessParameters, None, unknown):
         pytest.fail("it went on")
     assert left.value.code == 2
     run = client.get_run(run_id)

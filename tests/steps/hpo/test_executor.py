@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from distributed import Client
 
 from steps.hpo import __main__ as hpo
-from steps.hpo.executor import TrialExecutor, n_waiting, open_executor
+from steps.hpo.executor import TrialExecutor, open_executor
 from storage import StorageError
 from storage.tracking.trials import TrialRuns
 from taxi import features
@@ -28,7 +29,7 @@ from taxi.boosting import (
 )
 from taxi.spaces import LOSSGUIDE, Pruning
 from tests.conftest import simulated_trips
-from tests.readme import readme_command
+from tests.docs import readme_command
 from tests.servers import free_port
 from tests.stores import Store
 
@@ -73,9 +74,8 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
     dask.close()
 
 
-def arguments(address: str, **given: Any) -> Any:
-    words = [f"--{name}={value}" for name, value in ({"scheduler": address} | given).items()]
-    return hpo.build_parser().parse_args(words)
+def opened(rows: Any, address: str, device: str = "cpu") -> AbstractContextManager[TrialExecutor]:
+    return open_executor(rows, scheduler=address, device=device, parallelism=0)
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +91,18 @@ def rows() -> Any:
 def test_a_full_place_has_jobs_waiting_and_one_that_is_not_runs_no_more_than_asked_for(
     n_parallel: int, n_workers: int, n_more: int
 ) -> None:
-    place = TrialExecutor(lambda job: Future(), n_workers)
-    assert n_waiting(place, n_parallel) == n_more
+    executor = TrialExecutor(lambda job: Future(), n_workers)
+    assert executor.n_waiting(n_parallel) == n_more
 
 
 def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(
     dask: Dask, rows: Any
 ) -> None:
     job = TrainingJob(SLOW, rounds=20, patience=20, keep=True)
-    pruned = job._replace(bar=PruningThreshold(0.0, Pruning(1, 1)), keep=False)
-    with open_executor(rows, arguments(dask.address)) as place:
-        assert place.n_workers == 2
-        found, given_up = (place.submit(each).result(timeout=60) for each in (job, pruned))
+    pruned = job._replace(pruning_threshold=PruningThreshold(0.0, Pruning(1, 1)), keep=False)
+    with opened(rows, dask.address) as executor:
+        assert executor.n_workers == 2
+        found, given_up = (executor.submit(each).result(timeout=60) for each in (job, pruned))
     here = train_booster(build_matrices(rows), job)
     assert isinstance(found, Outcome)
     assert found.booster.save_raw("ubj") == here.booster.save_raw("ubj")
@@ -130,8 +130,8 @@ def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
 
 def test_a_trial_whose_worker_dies_is_done_by_another(dask: Dask, rows: Any) -> None:
     job = TrainingJob(SLOW, rounds=300, patience=300)
-    with open_executor(rows, arguments(dask.address)) as place:
-        futures = [place.submit(job) for _ in range(12)]
+    with opened(rows, dask.address) as executor:
+        futures = [executor.submit(job) for _ in range(12)]
         end = time.monotonic() + 60
         while not all(dask.client.processing().values()):
             assert time.monotonic() < end, "the workers never were busy at once"
@@ -147,7 +147,7 @@ def test_a_trial_whose_worker_dies_is_done_by_another(dask: Dask, rows: Any) -> 
 
 def test_no_worker_offers_a_gpu(dask: Dask, rows: Any) -> None:
     refused = pytest.raises(StorageError, match=r"No worker at tcp.* offers a GPU\. .*GPU=1")
-    with refused, open_executor(rows, arguments(dask.address, device="cuda")):
+    with refused, opened(rows, dask.address, device="cuda"):
         pytest.fail("it went on")
 
 

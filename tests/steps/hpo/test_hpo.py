@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from steps.hpo import __main__ as hpo
-from storage.repro.checkout import ROOT
-from storage.tracking import runs
+from storage.checkout import ROOT
+from storage.tracking import artifacts, runs
 from taxi import boosting
 from tests.servers import free_port, wait_for
 from tests.stores import EXPERIMENT, Store
@@ -67,8 +67,8 @@ def last_hpo() -> Run:
 
 
 def table(run_id: str) -> list[dict[str, str]]:
-    with runs.fetch(run_id, "trials.csv").open() as file:
-        return list(csv.DictReader(file))
+    lines = artifacts.read_text(run_id, "trials.csv").splitlines()
+    return list(csv.DictReader(lines))
 
 
 def told(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -117,8 +117,8 @@ def test_a_search_shows_its_trials_its_history_and_what_mattered(store: Store, w
 
 def test_the_best_points_are_refit_once_each_and_averaged(store: Store, whole: Run) -> None:
     (refit,) = (run for run in runs.children(whole.info.run_id) if "trial" not in run.data.tags)
-    with runs.fetch(refit.info.run_id, "boosters.csv").open() as file:
-        boosters = list(csv.DictReader(file))
+    lines = artifacts.read_text(refit.info.run_id, "boosters.csv").splitlines()
+    boosters = list(csv.DictReader(lines))
     trials = sorted(table(whole.info.run_id), key=lambda row: float(row["rmse"]))
     near = [row for row in trials if float(row["rmse"]) < 1.005 * float(trials[0]["rmse"])][:5]
     assert [row["trial"] for row in boosters][: len(near)] == [row["trial"] for row in near]

@@ -61,7 +61,7 @@ def test_steps_below_one_that_runs_wait_for_its_trips(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with runs.StepRun("baseline", "ana"):
-        reuse.tag(step_key.StepKey("baseline", {}, {}, {}, {}))
+        reuse.tag_key(step_key.StepKey("baseline", {}, {}, {}, {}))
     said = plan(capsys, "--source=simulated:301")
     assert said[2] == "├── baseline    runs after preprocess, unless the trips come out as before"
 

@@ -1,6 +1,5 @@
 """The line that repeats a pipeline, and what a person is told that it does not bring along."""
 
-import argparse
 import shlex
 from pathlib import Path
 
@@ -8,24 +7,25 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from steps.common.step import entry_parser
+from steps.common.parameters import MainParameters
 from steps.main import rerun
-from storage.repro import checkout
-from storage.repro.checkout import Checkout
+from storage.checkout import Checkout
 from storage.tracking import runs
+from tests import entry
 from tests.stores import Store
 
 COMMIT, URL = "c0ffee" * 6 + "abcd", "https://host/taxi.git"
 
 
-def parsed(*arguments: str) -> argparse.Namespace:
-    return entry_parser("main", None).parse_args(arguments)
+def parsed(*arguments: str) -> MainParameters:
+    params: MainParameters = entry.parsed("main", *arguments)
+    return params
 
 
 @pytest.fixture
 def code(monkeypatch: pytest.MonkeyPatch) -> Checkout:
     code = Checkout(COMMIT, URL, "")
-    monkeypatch.setattr("storage.repro.checkout.read", lambda: code)
+    monkeypatch.setattr("storage.checkout.read", lambda: code)
     return code
 
 
@@ -48,10 +48,10 @@ def test_a_ticket_has_repository_full_commit_and_every_parameter(
     assert command.startswith(f"mlflow run {URL} --env-manager uv -v {COMMIT} -P ")
     given = values(command)
     left_out = {"developer", "plan", "preprocess_run_id", "baseline_run_id", "hpo_run_id"}
-    assert set(given) == set(checkout.parameters("main")) - left_out
+    assert set(given) == set(MainParameters.model_fields) - left_out
     assert given["max_minutes"] == "0.5"
     assert given["reuse"] == "true"
-    entry_parser("main", None).parse_args([f"--{k}={v}" for k, v in given.items()])
+    parsed(*(f"--{name}={value}" for name, value in given.items()))
 
 
 @pytest.mark.parametrize("name", ['O\'Brien "the" 名', "a b; $(touch x) `y` && z *", "--x=1"])
@@ -82,7 +82,7 @@ def test_a_relative_folder_is_named_so_that_it_is_found_from_anywhere(
 def test_a_dirty_tree_is_said_to_miss_from_the_command_and_where_the_diff_is(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.repro.checkout.read", lambda: Checkout(COMMIT, URL, "+n = 2\n"))
+    monkeypatch.setattr("storage.checkout.read", lambda: Checkout(COMMIT, URL, "+n = 2\n"))
     run = ran(store)
     text = "\n".join(rerun.missing(run, parsed()))
     assert f"mlflow artifacts download -r {run.info.run_id} -a uncommitted.diff" in text
@@ -98,7 +98,7 @@ def test_a_clean_checkout_with_a_remote_misses_nothing(store: Store, code: Check
 def test_without_a_remote_the_page_says_which_commit_to_check_out(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.repro.checkout.read", lambda: Checkout(COMMIT, "", ""))
+    monkeypatch.setattr("storage.checkout.read", lambda: Checkout(COMMIT, "", ""))
     run = ran(store)
     assert rerun.command(run, parsed()).startswith("mlflow run . --env-manager uv -P ")
     (line,) = rerun.missing(run, parsed())

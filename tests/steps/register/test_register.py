@@ -10,9 +10,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from storage.tracking import runs
+from storage.tracking import artifacts, runs
 from tests.entry import entry
-from tests.steps.lab import BAD, BETTER, GOOD, SIMULATED, Lab, Pipelines
+from tests.steps.lab import BAD, BETTER, GOOD, REACHABLE, SIMULATED, Lab, Pipelines
 from tests.stores import EXPERIMENT, Store
 from tests.tracking_server import line_to
 
@@ -94,7 +94,7 @@ def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
     assert len(text) <= 5000
     assert text.startswith("# carded: the minutes of a green taxi trip")
     assert f"| RMSE | {run.data.metrics['test_rmse']:.3f} min | " in text
-    page = runs.fetch(run.info.run_id, "model_card.html").read_text()
+    page = artifacts.read_text(run.info.run_id, "model_card.html")
     assert "<h1>carded: the minutes of a green taxi trip</h1>" in page
     pictures = re.findall(r'<img alt="([a-z ]+)" src="data:image/png;base64,iVBORw0KGgo', page)
     assert pictures == ["errors on test", "train and valid trips"]
@@ -103,7 +103,7 @@ def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
 
 def test_a_name_that_is_html_stays_text(lab: Lab, pipelines: Pipelines) -> None:
     run, _ = lab.register("<b>bold<b>", *pipelines.of(lab, GOOD))
-    page = runs.fetch(run.info.run_id, "model_card.html").read_text()
+    page = artifacts.read_text(run.info.run_id, "model_card.html")
     assert "&lt;b&gt;bold" in page
     assert "<b>" not in page
 
@@ -180,6 +180,25 @@ def test_a_champion_that_was_trained_on_the_test_months_is_no_measure(
     assert "test months the champion was trained on is 2021-03" in said
     assert "pass later test_months" in said
     assert lab.aliases("seen") == {"champion": "1", "challenger": "2"}
+
+
+# --- what a run says of itself wins over what was typed
+
+
+def test_yellow_runs_are_judged_as_yellow_without_being_told_so(lab: Lab) -> None:
+    preprocess, _ = lab.run("preprocess", SIMULATED, "--taxi=yellow")
+    baseline = lab.step("baseline", preprocess, None)
+    for depth in (GOOD, BETTER):
+        hpo = lab.step("hpo", preprocess, depth)
+        given = [f"--baseline_run_id={baseline}", f"--hpo_run_id={hpo}", *REACHABLE]
+        _, said = lab.register("cabs", *given)
+    assert "cabs version 2, alias champion, in place of version 1: test rmse" in said
+    version = lab.version("cabs", "2")
+    assert version.tags["taxi"] == "yellow"
+    command = version.description.rpartition("mlflow run ")[2]
+    assert "-P taxi=yellow " in command
+    assert f"-P {SIMULATED[2:]} " in command
+    assert "-P test_months=2021-03 " in command
 
 
 # --- rollback

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.entities import Run
 
-from storage.repro.checkout import ROOT
-from storage.tracking import models, runs
+from storage.checkout import ROOT
+from storage.tracking import artifacts, models
 from taxi.model import MODULES, input_columns, write_frame
 from taxi.simulation import month_batches
 from tests.conftest import simulated_trips
@@ -36,7 +36,8 @@ def champion(lab: Lab, pipelines: Pipelines) -> str:
 
 def read(run: Run, month: str) -> pa.Table:
     name = f"predictions/green_predictions_{month}.parquet"
-    return pq.read_table(runs.fetch(run.info.run_id, name))
+    with artifacts.open_file(run.info.run_id, name) as path:
+        return pq.read_table(path)
 
 
 # --- what is written

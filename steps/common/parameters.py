@@ -1,0 +1,374 @@
+"""Every parameter of every entry point, said once.
+
+A class per entry point; what several of them have stands in a class that they share. Parsers and
+their help, MLproject's blocks (`make contract`), the table in docs/parameters.md, what a step is
+known by and the command that runs it again all follow from here.
+"""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    computed_field,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+
+from storage import UserError
+from storage.checkout import as_text, portable
+from taxi.spaces import lag_of
+
+Value = bool | int | float | str
+MAX_SEED = 2**31 - 1_000  # numpy and xgboost take no larger one, and boosters count up from it
+
+
+def param(
+    default: Value,
+    meaning: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    in_key: bool = True,
+    in_rerun: bool = True,
+) -> Any:
+    """Declare a parameter.
+
+    Args:
+        default: also of MLproject.
+        meaning: one line for --help and the docs.
+        minimum, maximum: bounds of a number, both allowed themselves.
+        in_key: whether a step's result depends on the value, so that it enters the step's key.
+            Months and runs do not: they enter by their content. What changes a trial of the search
+            enters the search's own key too, in steps/common/search_key.py.
+        in_rerun: whether it belongs to the command that runs the step again.
+    """
+    bounds = {"ge": minimum, "le": maximum}
+    rules: dict[str, Any] = {rule: bound for rule, bound in bounds.items() if bound is not None}
+    if isinstance(default, float):
+        rules["allow_inf_nan"] = False
+    extra: dict[str, Any] = {"in_key": in_key, "in_rerun": in_rerun}
+    return Field(default, description=meaning, json_schema_extra=extra, **rules)
+
+
+def run_id(step: str, use: str) -> Any:
+    """Declare a parameter that names a finished run of a step."""
+    return param("", f"{step} run {use}; empty makes one", in_key=False)
+
+
+def is_run_id(name: str) -> bool:
+    """Whether a parameter names a run to build on."""
+    return name.endswith("_run_id")
+
+
+class Parameters(BaseModel):
+    """What every entry point takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    entry_point: ClassVar[str] = ""
+    # what the step itself uses of the parameters that the steps above have too
+    shared_in_key: ClassVar[frozenset[str]] = frozenset()
+    developer: str = param(
+        "", "tag on every run; empty = the git or system user", in_key=False, in_rerun=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_plainly(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read true, 7 and 0.5; pydantic would take yes, on, 1_0 and blanks around as well."""
+        kind, text = cls.model_fields[str(info.field_name)].annotation, str(value)
+        if kind is bool:
+            return {"true": True, "false": False}.get(text.lower(), "neither")
+        plain = {int: r"-?[0-9]+", float: r"-?[0-9.]+(e[+-]?[0-9]+)?|-?(inf|nan)"}
+        if kind in plain and not re.fullmatch(plain[kind], text, re.IGNORECASE):
+            return "no number"
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _one_zero(cls, value: Any) -> Any:
+        """Take -0 for 0, so that both make one key."""
+        return value + 0.0 if isinstance(value, float) else value
+
+    @classmethod
+    def of(cls, others: "Parameters") -> Self:
+        """Take over what another entry point was given; the rest keeps its default."""
+        shared = cls.model_fields.keys() & type(others).model_fields.keys()
+        return cls(**{name: getattr(others, name) for name in shared})
+
+    def texts(self) -> dict[str, str]:
+        """Write every value as MLproject and its users do."""
+        return {name: as_text(getattr(self, name)) for name in type(self).model_fields}
+
+    def key_values(self, above: Sequence[type["Parameters"]] = ()) -> dict[str, Value]:
+        """Return what a step's result depends on.
+
+        Args:
+            above: of the steps it builds on, whose parameters enter as what those came to.
+        """
+        theirs = {name for other in above for name in key_names(other)} - self.shared_in_key
+        return {name: getattr(self, name) for name in sorted(key_names(type(self)) - theirs)}
+
+    def rerun_texts(self) -> dict[str, str]:
+        """Write what belongs to the command that runs this again, runs only where given."""
+        texts = self.texts()
+        if "source" in texts:
+            texts["source"] = portable(texts["source"])
+        wanted = _marked(type(self).model_fields, "in_rerun")
+        unsaid = {name for name in texts if is_run_id(name)} - self.run_ids().keys()
+        return {name: text for name, text in texts.items() if name in wanted - unsaid}
+
+    def run_ids(self) -> dict[str, str]:
+        """Return the runs that were given to build on: parameter -> run id."""
+        return {name: value for name, value in self if is_run_id(name) and value}
+
+    def without_runs(self) -> Self:
+        """Return the same with no run given, for a store that does not have them."""
+        return self.model_copy(update=dict.fromkeys(self.run_ids(), ""))
+
+
+def fields_of(declared: type[Parameters]) -> dict[str, FieldInfo]:
+    """List the parameters of an entry point in the order of MLproject, `developer` last."""
+    return dict(sorted(declared.model_fields.items(), key=lambda item: item[0] == "developer"))
+
+
+def key_names(declared: type[Parameters]) -> set[str]:
+    """Name what a step's result depends on."""
+    computed: Mapping[str, Any] = declared.model_computed_fields
+    return _marked({**declared.model_fields, **computed}, "in_key")
+
+
+def _marked(fields: Mapping[str, Any], mark: str) -> set[str]:
+    extras = {name: field.json_schema_extra for name, field in fields.items()}
+    return {name for name, extra in extras.items() if isinstance(extra, dict) and extra[mark]}
+
+
+class MonthsParameters(Parameters):
+    """Whose trips, and where their months are."""
+
+    taxi: str = param("green", "green or yellow")
+    source: str = param(
+        "tlc",
+        "`tlc` (the public files, downloaded once to a cache that all checkouts share), "
+        "`simulated`, `simulated:<trips>:<seed>`, or a folder or URI (file, http, s3, gs) with "
+        "files named as the TLC names them: parquet, csv, csv.gz",
+        in_key=False,
+    )
+
+
+class PreprocessParameters(MonthsParameters):
+    """Parameters of preprocess."""
+
+    entry_point = "preprocess"
+    train_months: str = param(
+        "2021-01",
+        "months to fit on: `2021-01`, a list `2021-01,2021-03`, a range `2021-01..2021-06`",
+        in_key=False,
+    )
+    valid_months: str = param("2021-02", "months to choose by", in_key=False)
+    test_months: str = param(
+        "next",
+        "months that only register opens; `next` is the one after valid_months, empty is none",
+        in_key=False,
+    )
+
+
+class ClusterParameters(Parameters):
+    """Where work is done that can be spread."""
+
+    scheduler: str = param(
+        "",
+        "address of a Dask scheduler whose workers run the trials or score the months; "
+        "empty = here",
+        in_key=False,
+    )
+
+
+class TrainingParameters(PreprocessParameters):
+    """What the steps have in common that train on clean trips."""
+
+    preprocess_run_id: str = run_id("preprocess", "to build on")
+    seed: int = param(42, "every random choice", minimum=0, maximum=MAX_SEED)
+    reuse: bool = param(
+        True,
+        "take the results of steps that have run already; false runs all, and the search afresh",
+        in_key=False,
+    )
+
+
+class BaselineParameters(TrainingParameters):
+    """Parameters of baseline."""
+
+    entry_point = "baseline"
+    models: str = param("all", "baselines to fit: `all`, or a list of names of taxi/baselines.py")
+
+
+class HpoParameters(ClusterParameters, TrainingParameters):
+    """Parameters of hpo."""
+
+    entry_point = "hpo"
+    features: str = param("full", "feature set of the search: `course`, `compact` or `full`")
+    search_space: str = param(
+        "lossguide",
+        "`lossguide`, `seed` (the course's own) or `course_best` (its best point, no search)",
+    )
+    max_evals: int = param(
+        50,
+        "trials in all, those that an earlier run of the same search finished included",
+        minimum=1,
+    )
+    max_minutes: float = param(0.0, "start no trial after so many minutes; 0 = no limit", minimum=0)
+    warm_start: bool = param(
+        False, "try the best points of earlier searches of this space and these features first"
+    )
+    parallelism: int = param(
+        0,
+        "trials at once; 0 = one per core (or worker's thread), at most 8. Up to 8 the result "
+        "does not depend on it",
+        minimum=0,
+        in_key=False,
+    )
+    device: str = param("cpu", "cpu or cuda")
+
+    @computed_field(json_schema_extra={"in_key": True})  # type: ignore[prop-decorator]
+    @property
+    def lag(self) -> int:
+        """How many trials back a suggestion looks; what of parallelism the result depends on."""
+        return lag_of(self.parallelism)
+
+
+class PipelineParameters(HpoParameters, BaselineParameters):
+    """What the steps have in common that come to a registered model."""
+
+    baseline_run_id: str = run_id("baseline", "whose models are candidates")
+    hpo_run_id: str = run_id("hpo", "whose model is a candidate")
+    model_name: str = param("nyc-taxi-duration", "registered model")
+    max_rmse: float = param(
+        7.0, "largest RMSE on test, in minutes, that a champion may have", minimum=0
+    )
+    min_r2: float = param(0.5, "smallest R2 on test that a champion may have", minimum=-1)
+    min_improvement: float = param(
+        0.01, "minutes of test RMSE by which the champion must be beaten", minimum=0
+    )
+    allow_simulated: bool = param(
+        False, "true lets a model of simulated months replace a champion of real ones"
+    )
+    allow_dirty: bool = param(
+        False, "true lets a model of uncommitted code replace a champion of committed code"
+    )
+
+
+class RegisterParameters(PipelineParameters):
+    """Parameters of register."""
+
+    entry_point = "register"
+    shared_in_key = frozenset({"seed"})  # of the bootstrap
+    rollback: bool = param(False, "true only puts the champion before this one back", in_key=False)
+
+
+class MainParameters(PipelineParameters):
+    """Parameters of main."""
+
+    entry_point = "main"
+    plan: bool = param(
+        False, "true says what would run, and why, and runs nothing", in_key=False, in_rerun=False
+    )
+
+
+class ScoreParameters(ClusterParameters, MonthsParameters):
+    """Parameters of score."""
+
+    entry_point = "score"
+    months: str = param("", "months to score, written as `train_months`")
+    model_uri: str = param(
+        "models:/nyc-taxi-duration@champion",
+        "model to score with: an alias, `models:/name/version`, or any other model URI",
+    )
+    output: str = param("", "folder for the predictions; empty = the artifacts of the run")
+    overwrite: bool = param(False, "true replaces predictions that are there")
+    fail_on_drift: bool = param(False, "true ends with exit code 3 where a month has drifted")
+    max_psi: float = param(
+        0.25, "population stability index above which a feature has drifted", minimum=0
+    )
+    max_unseen: float = param(
+        0.05, "share of trips with an unseen zone or pair, above valid's", minimum=0
+    )
+    max_rmse_rise: float = param(
+        0.15, "share by which RMSE may be above that on the test months", minimum=0
+    )
+
+
+ENTRY_POINTS: dict[str, type[Parameters]] = {
+    declared.entry_point: declared
+    for declared in (
+        PreprocessParameters,
+        BaselineParameters,
+        HpoParameters,
+        RegisterParameters,
+        MainParameters,
+        ScoreParameters,
+    )
+}
+
+
+# --- reading a command line
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See python -m steps.{self.prog} --help.")
+
+
+def make_parser(declared: type[Parameters], description: str | None) -> argparse.ArgumentParser:
+    """Build the command line of an entry point; its values are texts, which `parse` reads."""
+    parser = _Parser(
+        prog=declared.entry_point,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for name, field in fields_of(declared).items():
+        meaning = (field.description or "").replace("`", "")
+        parser.add_argument(f"--{name}", default=as_text(field.default), help=meaning)
+    return parser
+
+
+P = TypeVar("P", bound=Parameters)
+
+
+def parse(declared: type[P], parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> P:
+    """Read a command line.
+
+    Raises:
+        UserError: a parameter is unknown, or its value is none; names both.
+    """
+    texts = vars(parser.parse_args(argv))
+    try:
+        return declared(**texts)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        parser.error(f"argument --{name}: {refusal(declared.model_fields[name], texts[name])}")
+
+
+def refusal(field: FieldInfo, text: str) -> str:
+    """Write what a value must be and what was seen."""
+    low, high = (
+        next((getattr(rule, key) for rule in field.metadata if hasattr(rule, key)), None)
+        for key in ("ge", "le")
+    )
+    kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+    wanted = kinds[field.annotation]
+    if low is not None:
+        wanted += f" of at least {low:g}"
+    if high is not None:
+        wanted += f" and at most {high:d}"
+    return f"must be {wanted}, got {text!r}"

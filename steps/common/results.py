@@ -1,0 +1,219 @@
+"""What a step hands to the next: typed records, each written to a run and read back here alone."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import mlflow
+from mlflow.entities import Run
+
+from storage import UserError
+from storage.data import splits
+from storage.tracking import runs, tags
+
+SCORES = ("rmse", "mae", "r2")  # on valid, of a candidate and of the step whose best it is
+TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)
+GAINED = (tags.CHAMPION_TEST.of("rmse"), *map(tags.GAINED.of, ("", "_low", "_high")))
+SIMULATED, REAL = "simulated", "real"
+
+
+class Dataset(NamedTuple):
+    """The clean trips of a pipeline; every run that reads them carries it."""
+
+    taxi: str
+    is_simulated: bool  # any of its months
+    source: str  # of the months, without credentials
+    months: dict[str, list[str]]  # split -> YYYY-MM
+    sha256: dict[str, str]  # split -> of its trips
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are trips to judge a champion by."""
+        return "test" in self.sha256
+
+    @property
+    def learned_from(self) -> dict[str, str]:
+        """What a model depends on: other test months change none."""
+        return {
+            "taxi": self.taxi,
+            "train": self.sha256["train"],
+            "valid": self.sha256["valid"],
+        }
+
+    def parameters(self) -> dict[str, str]:
+        """Return the parameters that name these trips."""
+        months = {f"{split}_months": ",".join(self.months.get(split, ())) for split in splits.NAMES}
+        return {"taxi": self.taxi, **({"source": self.source} if self.source else {}), **months}
+
+    def tags(self) -> dict[str, str]:
+        """Write it as tags of a run."""
+        return {
+            tags.TAXI: self.taxi,
+            tags.DATA: SIMULATED if self.is_simulated else REAL,
+            tags.MONTHS_SOURCE: self.source,
+            **{tags.MONTHS.of(split): ",".join(names) for split, names in self.months.items()},
+            **{tags.SHA256.of(split): digest for split, digest in self.sha256.items()},
+        }
+
+
+class Code(NamedTuple):
+    """The code that a run ran."""
+
+    commit: str  # empty where there is none
+    is_dirty: bool  # some of it is in no commit
+
+
+class PreprocessResult(NamedTuple):
+    """What preprocess hands over."""
+
+    run_id: str
+    dataset: Dataset
+    code: Code
+    metrics: dict[str, float]  # n_trips_<split>, which the pipeline shows too
+
+
+class Candidate(NamedTuple):
+    """A model that register may choose."""
+
+    run_id: str
+    model: str  # its kind
+    features: str
+    model_uri: str
+    scores: dict[str, float]  # SCORES, on valid
+    code: Code
+
+
+class TrainingResult(NamedTuple):
+    """What baseline and hpo hand over."""
+
+    run_id: str
+    preprocess_run_id: str
+    dataset: Dataset
+    model: str  # kind of its best candidate
+    metrics: dict[str, float]  # its scores, and the best trial's
+    candidates: list[Candidate]
+
+
+class RegisterResult(NamedTuple):
+    """What register hands over."""
+
+    run_id: str
+    model_name: str
+    version: str
+    champion_version: str  # empty where there is none
+    reasons: str
+    model: str
+    metrics: dict[str, float]  # on the test months
+
+
+# --- writing, each to the active run
+
+
+def write_dataset(dataset: Dataset) -> None:
+    """Record the trips that this run makes or reads."""
+    mlflow.set_tags(dataset.tags())
+
+
+def write_candidate(model_uri: str) -> None:
+    """Record the model that register may choose."""
+    mlflow.set_tags({tags.CANDIDATE: "true", tags.MODEL_URI: model_uri})
+
+
+def write_best(model: str, scores: Mapping[str, float]) -> None:
+    """Record the kind and the scores of a step's best candidate."""
+    mlflow.log_metrics(dict(scores))
+    mlflow.set_tag(tags.MODEL, model)
+
+
+def write_registration(
+    *, model_name: str, version: str, champion_version: str, outcome: str, reasons: str
+) -> None:
+    """Record what was registered, and which version is champion now."""
+    mlflow.set_tags(
+        {
+            tags.MODEL_NAME: model_name,
+            tags.VERSION: version,
+            tags.CHAMPION_VERSION: champion_version,
+            tags.OUTCOME: outcome,
+            tags.REASONS: reasons,
+        }
+    )
+
+
+# --- reading
+
+
+def read_preprocess(run: Run) -> PreprocessResult:
+    """Read what a finished run of preprocess hands over."""
+    dataset = read_dataset(run)
+    counts = [tags.N_TRIPS.of(split) for split in dataset.sha256]
+    return PreprocessResult(run.info.run_id, dataset, read_code(run), _metrics(run, *counts))
+
+
+def read_training(run: Run) -> TrainingResult:
+    """Read what a finished run of baseline or hpo hands over."""
+    below = runs.children(run.info.run_id)
+    return TrainingResult(
+        run_id=run.info.run_id,
+        preprocess_run_id=_tag(run, tags.RUN_IDS["preprocess"]),
+        dataset=read_dataset(run),
+        model=run.data.tags.get(tags.MODEL, ""),
+        metrics=_metrics(run, *SCORES, tags.BEST_RMSE),
+        candidates=[_candidate(one) for one in below if tags.CANDIDATE in one.data.tags],
+    )
+
+
+def read_registration(run: Run) -> RegisterResult:
+    """Read what a finished run of register hands over."""
+    return RegisterResult(
+        run_id=run.info.run_id,
+        model_name=_tag(run, tags.MODEL_NAME),
+        version=_tag(run, tags.VERSION),
+        champion_version=_tag(run, tags.CHAMPION_VERSION),
+        reasons=_tag(run, tags.REASONS),
+        model=_tag(run, tags.MODEL),
+        metrics=_metrics(run, *TEST_SCORES, *GAINED),
+    )
+
+
+def read_code(run: Run) -> Code:
+    """Read which code a run ran."""
+    return Code(run.data.tags.get(tags.COMMIT, ""), run.data.tags.get(tags.DIRTY) == "true")
+
+
+def _candidate(run: Run) -> Candidate:
+    return Candidate(
+        run_id=run.info.run_id,
+        model=_tag(run, tags.MODEL),
+        features=_tag(run, tags.FEATURES),
+        model_uri=_tag(run, tags.MODEL_URI),
+        scores=_metrics(run, *SCORES),
+        code=read_code(run),
+    )
+
+
+def read_dataset(run: Run) -> Dataset:
+    """Read which trips a run made or reads."""
+    months = tags.MONTHS.select(run.data.tags)
+    sha256 = tags.SHA256.select(run.data.tags)
+    wanted = [split for split in splits.NAMES if split in sha256]
+    return Dataset(
+        taxi=_tag(run, tags.TAXI),
+        is_simulated=_tag(run, tags.DATA) == SIMULATED,
+        source=run.data.tags.get(tags.MONTHS_SOURCE, ""),
+        months={split: months[split].split(",") for split in wanted},
+        sha256={split: sha256[split] for split in wanted},
+    )
+
+
+def _metrics(run: Run, *names: str) -> dict[str, float]:
+    return {name: run.data.metrics[name] for name in names if name in run.data.metrics}
+
+
+def _tag(run: Run, name: str) -> str:
+    if name not in run.data.tags:
+        step = run.data.tags.get(tags.STEP, "step")
+        raise UserError(
+            f"Run {run.info.run_id} has no tag {name}: another version of this project made it, or "
+            f"it is of no step. Run {step} again."
+        )
+    return str(run.data.tags[name])

@@ -1,0 +1,40 @@
+"""Put the champion before this one back."""
+
+from steps.common.results import write_registration
+from storage import UserError
+from storage.tracking import models
+from storage.tracking.registry import ROLL_BACK, Registry, previous
+
+NO_HISTORY = (
+    "No champion of {name} comes before {before}. Its history is in the tags promotion.* of the "
+    "registered model; alias champion can be set by hand."
+)
+
+
+def roll_back(registry: Registry) -> str:
+    """Put the champion before this one back; returns a line that says so.
+
+    Raises:
+        UserError: there is none.
+        StorageError: its files are gone.
+    """
+    if not registry.history():  # the lock would make a model of this name
+        raise UserError(NO_HISTORY.format(name=registry.name, before="this"))
+    with registry.lock():
+        champion = registry.champion()
+        replaced = str(champion.version) if champion else "none"
+        version = previous(registry.history(), replaced)
+        if not version:
+            before = f"version {replaced}" if champion else "this"
+            raise UserError(NO_HISTORY.format(name=registry.name, before=before))
+        models.load(f"models:/{registry.name}/{version}")
+        why = f"rollback=true: version {replaced} taken out of use"
+        registry.roll_back(version, why=why)
+    write_registration(
+        model_name=registry.name,
+        version=version,
+        champion_version=version,
+        outcome=ROLL_BACK,
+        reasons=why,
+    )
+    return f"{registry.name}: version {version} is champion again, in place of version {replaced}"

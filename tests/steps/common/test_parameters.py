@@ -1,0 +1,96 @@
+"""What a parameter may be, what of it a key holds, and what the command that repeats a run has."""
+
+import pytest
+
+from steps.common.parameters import (
+    ENTRY_POINTS,
+    BaselineParameters,
+    HpoParameters,
+    MainParameters,
+    PreprocessParameters,
+    RegisterParameters,
+)
+from storage import UserError
+from taxi.spaces import LAG
+from tests.entry import parsed
+
+ABOVE = [PreprocessParameters, BaselineParameters, HpoParameters]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["developer", "reuse", "plan", "rollback", "scheduler", "source", "train_months", "hpo_run_id"],
+)
+def test_what_changes_no_number_is_in_no_key(name: str) -> None:
+    takers = [declared() for declared in ENTRY_POINTS.values() if name in declared.model_fields]
+    assert takers
+    assert [params for params in takers if name in params.key_values()] == []
+
+
+def test_a_step_is_known_by_its_own_parameters_only() -> None:
+    assert set(HpoParameters().key_values(ABOVE[:1])) == {
+        *("device", "features", "lag", "max_evals", "max_minutes", "search_space", "seed"),
+        "warm_start",
+    }
+    assert BaselineParameters().key_values(ABOVE[:1]) == {"models": "all", "seed": 42}
+    assert set(RegisterParameters().key_values(ABOVE)) == {
+        *("allow_dirty", "allow_simulated", "max_rmse", "min_improvement", "min_r2"),
+        *("model_name", "seed"),
+    }
+
+
+@pytest.mark.parametrize("step", ["preprocess", "baseline", "hpo", "register"])
+def test_main_knows_a_step_by_the_very_values_that_the_step_itself_does(step: str) -> None:
+    given = ["--seed=7", "--max_minutes=0.50", "--parallelism=3", "--taxi=yellow"]
+    declared = ENTRY_POINTS[step]
+    own = [word for word in given if word[2:].partition("=")[0] in declared.model_fields]
+    assert declared.of(parsed("main", *given)) == parsed(step, *own)
+
+
+@pytest.mark.parametrize("at_once", [0, 1, LAG, LAG + 1, 40])
+def test_of_the_trials_at_once_only_the_lag_counts(at_once: int) -> None:
+    params = parsed("hpo", f"--parallelism={at_once}")
+    assert "parallelism" not in params.key_values()
+    assert params.key_values()["lag"] == max(at_once, LAG)
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        (
+            "--seed=-1",
+            "--seed: must be a whole number of at least 0 and at most 2147482648, got '-1'",
+        ),
+        (
+            "--seed=4294967296",
+            "must be a whole number of at least 0 and at most 2147482648, got '4294967296'",
+        ),
+        ("--max_evals=1.5", "--max_evals: must be a whole number of at least 1, got '1.5'"),
+        ("--max_evals=", "must be a whole number of at least 1, got ''"),
+        ("--max_minutes=nan", "--max_minutes: must be a number of at least 0, got 'nan'"),
+        ("--max_minutes=-0.1", "must be a number of at least 0, got '-0.1'"),
+        ("--min_r2=inf", "--min_r2: must be a number of at least -1, got 'inf'"),
+        ("--reuse=yes", "--reuse: must be true or false, got 'yes'"),
+        ("--reuse=1", "--reuse: must be true or false, got '1'"),
+        ("--reuse=", "--reuse: must be true or false, got ''"),
+        ("--seeed=1", "unrecognized arguments: --seeed=1"),
+    ],
+)
+def test_a_value_that_means_nothing_is_named_with_what_is_wanted(argument: str, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        parsed("main", argument)
+    assert said in str(refused.value)
+    assert str(refused.value).endswith(". See python -m steps.main --help.")
+
+
+def test_a_repeated_run_has_every_parameter_but_who_asks_and_runs_only_where_given() -> None:
+    params = parsed("main", "--developer=ana", "--plan=true", "--hpo_run_id=1a2b")
+    runs = {"preprocess_run_id", "baseline_run_id"}
+    assert set(params.rerun_texts()) == set(MainParameters.model_fields) - {
+        *runs,
+        *("developer", "plan"),
+    }
+    assert params.run_ids() == {"hpo_run_id": "1a2b"}
+    assert "hpo_run_id" not in params.without_runs().rerun_texts()
+    words = [f"--{name}={text}" for name, text in params.rerun_texts().items()]
+    assert parsed("main", *words).rerun_texts() == params.rerun_texts()

@@ -1,0 +1,186 @@
+"""Write what follows from declarations: MLproject, the parameter table, the pictures of the code.
+
+python -m tools.contract [--check]
+
+With --check nothing is written: it leaves with 1 where a file is not what it would write.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from steps.common.parameters import ENTRY_POINTS, Parameters, fields_of
+from storage.checkout import ROOT, as_text
+from storage.repro.imports import imported_names
+from storage.tracking import tags
+from storage.tracking.tags import Name
+
+WIDTH = 100
+# MLflow checks none of these
+TYPES: dict[object, str] = {str: "string", int: "float", float: "float", bool: "string"}
+HEAD = """\
+# The public contract, written by `make contract` from steps/common/parameters.py.
+# What each parameter means: docs/parameters.md, or `python -m steps.main --help`.
+name: nyc-taxi-duration
+python_env: python_env.yaml
+
+entry_points:
+"""
+TREES = ("steps", "storage", "taxi", "tools", "bench")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write every generated part, or compare it with what is there."""
+    words = sys.argv[1:] if argv is None else argv
+    wanted = {path: text for path, text in generate() if (ROOT / path).read_text() != text}
+    for path, text in wanted.items():
+        if "--check" in words:
+            print(f"{path} is not what the declarations say. Run make contract.", file=sys.stderr)
+        else:
+            (ROOT / path).write_text(text)
+            print(f"{path} written")
+    if "--check" in words:
+        sys.exit(bool(wanted))
+
+
+def generate(root: Path = ROOT) -> Iterator[tuple[str, str]]:
+    """Yield every generated file: path from the root, text."""
+    yield "MLproject", mlproject(ENTRY_POINTS)
+    parts = {"parameters": parameter_table(ENTRY_POINTS)}
+    yield "docs/parameters.md", filled(root / "docs" / "parameters.md", parts)
+    parts = {"imports": import_picture(root), "tags": name_table()}
+    yield "docs/architecture.md", filled(root / "docs" / "architecture.md", parts)
+
+
+def filled(path: Path, parts: Mapping[str, str]) -> str:
+    """Put generated parts between their markers in a page."""
+    page = path.read_text()
+    for name, text in parts.items():
+        begin, end = f"<!-- {name}: written by make contract -->", f"<!-- end of {name} -->"
+        head, _, rest = page.partition(begin)
+        page = f"{head}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+    return page
+
+
+# --- MLproject
+
+
+def mlproject(entry_points: Mapping[str, type[Parameters]]) -> str:
+    """Write MLproject."""
+    return HEAD + "\n".join(block(name, declared) for name, declared in entry_points.items())
+
+
+def block(name: str, declared: type[Parameters]) -> str:
+    """Write the block of an entry point."""
+    lines = [f"  {name}:", "    parameters:"]
+    for parameter, field in fields_of(declared).items():
+        kind, default = TYPES[field.annotation], as_text(field.default)
+        shown = f'"{default}"' if kind == "string" and must_be_quoted(default) else default
+        lines.append(f"      {parameter}: {{type: {kind}, default: {shown}}}")
+    words = [f"python -m steps.{name}", *(f"--{p}={{{p}}}" for p in fields_of(declared))]
+    return "\n".join([*lines, "    command: >-", *wrapped(words, indent=6), ""])
+
+
+def must_be_quoted(text: str) -> bool:
+    """Whether YAML would read a text as something else."""
+    return not re.fullmatch(r"[a-z][a-z0-9_-]*", text) or text in ("true", "false")
+
+
+def wrapped(words: list[str], *, indent: int) -> list[str]:
+    """Fill lines with words, none of which is broken."""
+    lines = [" " * indent + words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) > WIDTH:
+            lines.append(" " * indent + word)
+        else:
+            lines[-1] += f" {word}"
+    return lines
+
+
+# --- docs
+
+
+def parameter_table(entry_points: Mapping[str, type[Parameters]]) -> str:
+    """Lay every parameter out once, with its default and who takes it."""
+    rows: dict[str, str] = {}
+    for declared in entry_points.values():
+        for name, field in fields_of(declared).items():
+            takers = [step for step, other in entry_points.items() if name in other.model_fields]
+            who = "all" if len(takers) == len(entry_points) else ", ".join(takers)
+            default = as_text(field.default) or '""'
+            rows[name] = f"| `{name}` | `{default}` | {who} | {field.description} |"
+    return "\n".join(
+        ["| parameter | default | entry points | meaning |", "|---|---|---|---|", *rows.values()]
+    )
+
+
+def name_table() -> str:
+    """Lay every tag, metric and artifact out with who writes and who reads it."""
+    names = [value for value in vars(tags).values() if isinstance(value, Name)]
+    names += tags.RUN_IDS.values()
+    rows = [
+        f"| {name.kind} | `{name}{'…' if isinstance(name, tags.Family) else ''}` | {name.meaning} "
+        f"| {', '.join(name.writers) or 'MLflow'} | {', '.join(name.readers) or 'people'} |"
+        for name in names
+    ]
+    return "\n".join(
+        [
+            "| kind | name | meaning | written by (file) | read by (file) |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def import_picture(root: Path) -> str:
+    """Draw which room imports which, as mermaid; between trees only that one imports the other."""
+    arrows = set(room_imports(root))
+    rooms = {room for arrow in arrows for room in arrow if "/" in room}
+    inside = {(a, b) for a, b in arrows if tree_of(a) == tree_of(b)}
+    across = {(tree_of(a), tree_of(b)) for a, b in arrows - inside}
+    lines = ["```mermaid", "flowchart TD"]
+    for tree in sorted({tree_of(room) for room in rooms}):
+        own = sorted(room for room in rooms if tree_of(room) == tree)
+        lines.append(f"    subgraph {tree}")
+        lines += [f'        {node(room)}["{room}"]' for room in own]
+        lines += [f"        {node(a)} --> {node(b)}" for a, b in sorted(inside) if a in own]
+        lines.append("    end")
+    return "\n".join([*lines, *(f"    {a} --> {b}" for a, b in sorted(across)), "```"])
+
+
+def tree_of(room: str) -> str:
+    """Return the tree that a room stands in."""
+    return room.partition("/")[0]
+
+
+def node(room: str) -> str:
+    """Name a room as mermaid can."""
+    return room.replace("/", "_")
+
+
+def room_imports(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield every import of one room by another, tests and bench left out."""
+    for tree in TREES[:-1]:
+        for path in sorted((root / tree).rglob("*.py")):
+            package = path.relative_to(root).parts[:-1]
+            for name in imported_names(ast.parse(path.read_bytes()), package):
+                parts = name.split(".")
+                if parts[0] in TREES:
+                    importer, imported = room_of(path.relative_to(root).parts), room_of(parts)
+                    if importer != imported and imported not in ("steps", "storage"):
+                        yield importer, imported
+
+
+def room_of(parts: tuple[str, ...] | list[str]) -> str:
+    """Return the room that a file or module lies in: steps/hpo, storage/data, taxi."""
+    if parts[0] not in ("steps", "storage") or len(parts) == 1:
+        return parts[0]
+    name = parts[1].removesuffix(".py")
+    is_name_of_package = name == "__init__" or not name.islower()
+    return parts[0] if is_name_of_package else f"{parts[0]}/{name}"
+
+
+if __name__ == "__main__":
+    main()
