@@ -1,9 +1,19 @@
 # Needs Python 3.11, git and make. `make demo` runs the pipeline offline, `make test` passes the tests.
+# `make` alone lists the rest: each target's own ## comment, and below them the variables'.
+.DEFAULT_GOAL := help
 SHELL := bash
+## PYTHON      Python 3.11, which makes .venv
 PYTHON ?= python3.11
+## EXPERIMENT  experiment that demo runs in
 EXPERIMENT ?= nyc-taxi-experiment
-EXTRAS ?=
+## PORT        port of ui
 PORT ?= 5000
+## ARGS        of plan, main's parameters: ARGS="--taxi=yellow"
+ARGS ?=
+## RUN         of verify, the id of a run of main
+RUN ?=
+## EXTRAS      of lock, optional drivers: EXTRAS="s3 gs"
+EXTRAS ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # imports take three times as long without bytecode, and uv compiles none unless told
 export UV_COMPILE_BYTECODE := 1
@@ -15,7 +25,7 @@ PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)
 ENV_MANAGER = $(shell { .venv/bin/uv python find $(PINNED) || .venv/bin/uv python install $(PINNED); } >/dev/null 2>&1 \
                 && echo uv || echo local)
 
-.PHONY: demo test check lock ui bench plan verify doctor store
+.PHONY: help demo ui plan verify doctor store test check contract lock bench
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
@@ -27,36 +37,47 @@ LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generat
 	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip sync --quiet requirements-dev.txt
 	touch $@
 
+help:  ## this list
+	@echo "make <target> [VARIABLE=value]"
+	@echo
+	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "  %-10s  %s\n", $$1, $$2}' Makefile
+	@echo
+	@sed -nE 's/^## /  /p' Makefile
+
 demo: .venv/.ready  ## the whole pipeline on simulated months, in a locked environment of its own
 	mlflow run . --env-manager $(ENV_MANAGER) --experiment-name $(EXPERIMENT) \
 	    -P source=simulated -P max_evals=10
 
-test: .venv/.ready check  ## lint, types and every test
-	python -m pytest -q --numprocesses=auto --maxprocesses=4
-
-check: .venv/.ready
-	ruff check .
-	ruff format --check .
-	mypy
-
-lock: .venv/.ready  ## after editing pyproject.toml; EXTRAS="s3 gs" adds optional drivers
-	$(LOCK) --output-file requirements.txt
-	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
-
-ui: .venv/.ready  ## the MLflow UI on this folder's store
+ui: .venv/.ready  ## the MLflow UI on the store of this folder
 	mlflow ui --port $(PORT)
 
-bench: .venv/.ready
-	python -m bench
-
-plan: .venv/.ready  ## what `mlflow run . -P plan=true` says, with no run made for it; ARGS="--taxi=yellow"
+plan: .venv/.ready  ## what main would run, and why; runs nothing
 	python -m steps.main --plan=true $(ARGS)
 
-verify: .venv/.ready  ## run a pipeline again in a fresh clone and environment, and compare: RUN=<id>
+verify: .venv/.ready  ## run a pipeline again in a fresh clone and environment, and compare
 	python -m storage.repro.verify $(RUN)
 
 doctor:  ## what a run needs and lacks, each with the command that mends it
 	@$$(test -x .venv/bin/python && echo .venv/bin/python || echo $(PYTHON)) -m tools.doctor
 
-store: .venv/.ready  ## make the store before several pipelines use it at once for the first time
+store: .venv/.ready  ## make the store, before several pipelines use it at once for the first time
 	python -m storage.tracking.store
+
+test: .venv/.ready check  ## lint, types, the contract and every test
+	python -m pytest -q --numprocesses=auto --maxprocesses=4
+
+check: .venv/.ready  ## lint, types, and whether what make contract writes is up to date
+	ruff check .
+	ruff format --check .
+	mypy
+	python -m tools.contract --check
+
+contract: .venv/.ready  ## write MLproject, the tables and the picture in docs from what is declared
+	python -m tools.contract
+
+lock: .venv/.ready  ## resolve the dependencies of pyproject.toml into requirements*.txt
+	$(LOCK) --output-file requirements.txt
+	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+
+bench: .venv/.ready  ## measure every number of docs/numbers.md
+	python -m bench

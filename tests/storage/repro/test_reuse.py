@@ -28,7 +28,7 @@ def finish(key: StepKey, developer: str = "ana", **tags: str) -> Run:
         reuse.tag_key(key)
         mlflow.log_text("trips", "data/train.parquet")
         mlflow.set_tags(tags)
-        with runs.child_run("mean"):
+        with runs.child_run("mean", {}):
             mlflow.log_metric("rmse", 1)
         run_id = mlflow.active_run().info.run_id
         reuse.record_outputs()
@@ -146,7 +146,7 @@ def test_a_deleted_run_is_not_taken(key: StepKey) -> None:
 def test_a_run_is_deleted_with_the_pipeline_it_belonged_to(key: StepKey) -> None:
     with runs.StepRun("main", "ana"):
         parent_id = mlflow.active_run().info.run_id
-        with runs.child_run("register"):
+        with runs.child_run("register", {}):
             grandparent = {"mlflow.parentRunId": mlflow.active_run().info.run_id}
     run = finish(key, **grandparent)
     assert decide(key).run.info.run_id == run.info.run_id
@@ -203,7 +203,7 @@ def test_a_run_whose_model_lost_a_file_is_not_taken(key: StepKey, tmp_path: Path
     )
     with runs.StepRun(key.step, "ana"):
         reuse.tag_key(key)
-        with runs.child_run("mean"):
+        with runs.child_run("mean", {}):
             logged = mlflow.pyfunc.log_model(
                 name="model", python_model=str(code), pip_requirements=["mlflow"]
             )

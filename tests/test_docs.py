@@ -1,0 +1,245 @@
+"""What README, CONTRIBUTING and docs/ promise, held against the repository."""
+
+import ast
+import os
+import re
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+from tests import docs
+from tests.docs import DOCUMENTS, PAGES, ROOT
+
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+MAKEFILE = (ROOT / "Makefile").read_text()
+ENTRY_POINTS = set(yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"])
+SCHEDULER = "tcp://<host>:8786"
+
+END_TO_END = "tests/test_end_to_end.py"
+SCORING = "tests/steps/test_readme_commands.py"
+CLUSTER = "tests/steps/hpo/test_executor.py"
+RUN_BY = {  # command -> the test file that runs it, as it is read from the page
+    "make demo": END_TO_END,
+    "make ui": END_TO_END,
+    "make plan": END_TO_END,
+    "make verify RUN=<id>": END_TO_END,
+    "make doctor": END_TO_END,
+    "make store": END_TO_END,
+    "mlflow run . -e hpo -P max_evals=50": END_TO_END,
+    "mlflow run <git url> -v <commit> --env-manager uv -P train_months=2023-01 "
+    "-P valid_months=2023-02": END_TO_END,
+    "mlflow models serve -m models:/nyc-taxi-duration@champion --env-manager uv --port 5001": (
+        END_TO_END
+    ),
+    "curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d "
+    """'{"dataframe_records": [{"lpep_pickup_datetime": "2021-03-05 17:45:00", """
+    """"PULocationID": 74, "DOLocationID": 75, "trip_distance": 1.3}]}'""": END_TO_END,
+    "mlflow run . -e score -P months=2023-03": SCORING,
+    "python -m steps.score --months=2023-03 --fail_on_drift=true": SCORING,
+    "mlflow run . -e register -P rollback=true": SCORING,
+    "dask scheduler": CLUSTER,
+    f"dask worker {SCHEDULER} --nthreads 1": CLUSTER,
+    f"mlflow run . -e hpo -P scheduler={SCHEDULER}": CLUSTER,
+}
+NOT_RUN = {  # command -> why no test runs it as it stands
+    "make test": "it is what runs the tests",
+    "make check": "make test runs it first",
+    "make contract": "it writes files that are committed; make check compares them",
+    f"CUDA_VISIBLE_DEVICES=0 dask worker {SCHEDULER} --nthreads 1 --resources GPU=1": (
+        "it wants a GPU"
+    ),
+}
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+# --- commands
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=page_id)
+def test_every_command_is_run_by_a_test_or_stands_here_with_a_reason(page: Path) -> None:
+    assert [line for line in docs.commands(page) if line not in RUN_BY | NOT_RUN] == []
+
+
+def test_no_command_stands_here_that_no_page_has() -> None:
+    shown = {line for page in DOCUMENTS for line in docs.commands(page)}
+    assert RUN_BY.keys() | NOT_RUN.keys() == shown
+    assert RUN_BY.keys() & NOT_RUN.keys() == set()
+
+
+@pytest.mark.parametrize("command", RUN_BY)
+def test_the_test_of_a_command_reads_it_from_its_page(command: str) -> None:
+    starts = read_commands((ROOT / RUN_BY[command]).read_text())
+    assert [start for start in starts if docs.command(start) == command] != []
+
+
+def read_commands(text: str) -> list[str]:
+    """List the beginnings by which a test file asks for commands, as far as they are constant."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    asked = [
+        call.args[0] for call in calls if ast.unparse(call.func).endswith("command") and call.args
+    ]
+    return [start for argument in asked if (start := constant_text(argument))]
+
+
+def constant_text(argument: ast.expr) -> str:
+    """Return a constant, or an f-string whose only value is the scheduler."""
+    if isinstance(argument, ast.JoinedStr):
+        parts = [getattr(part, "value", None) for part in argument.values]
+        return "".join(
+            SCHEDULER if isinstance(part, ast.Name) and part.id == "SCHEDULER" else str(part)
+            for part in parts
+        )
+    return argument.value if isinstance(argument, ast.Constant) else ""
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=page_id)
+def test_every_target_entry_point_step_and_measurement_named_exists(page: Path) -> None:
+    text = "\n".join([*docs.commands(page), *docs.code_words(page)])
+    named = {
+        "make": set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE)),
+        "mlflow run -e": set(re.findall(r"^mlflow run .*-e (\w+)", text, re.MULTILINE)),
+        "python -m steps.": set(re.findall(r"python -m steps\.(\w+)", text)),
+        "python -m bench": set(re.findall(r"python -m bench (\w+)", text)),
+    }
+    there = {
+        "make": set(targets()),
+        "mlflow run -e": ENTRY_POINTS,
+        "python -m steps.": ENTRY_POINTS,
+        "python -m bench": measurements(),
+    }
+    assert {kind: names - there[kind] for kind, names in named.items() if names - there[kind]} == {}
+
+
+def measurements() -> set[str]:
+    """Return the keys of MEASUREMENTS, without importing what it measures."""
+    tree = ast.parse((ROOT / "bench" / "__main__.py").read_text())
+    (table,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "MEASUREMENTS"
+    )
+    assert isinstance(table, ast.Dict)
+    return {key.value for key in table.keys if isinstance(key, ast.Constant)}
+
+
+def test_every_number_is_printed_by_a_measurement_or_a_test() -> None:
+    rows = docs.table(ROOT / "docs" / "numbers.md", "what", "course's recipe", "here", "printed by")
+    source = re.compile(r"`python -m bench \w+`|tests/\w+")
+    assert [what for what, _, _, printed_by in rows if not source.fullmatch(printed_by)] == []
+
+
+# --- links, names and files
+
+
+def test_readme_is_a_page() -> None:
+    assert len(README.read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=page_id)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in docs.links(page):
+        path, _, anchor = unquote(link).partition("#")
+        target = (page.parent / path).resolve() if path else page
+        leads = target.is_relative_to(ROOT) and target.exists()
+        if "://" not in link and not (leads and anchor in {"", *anchors_of(target)}):
+            broken.append(link)
+    assert broken == []
+
+
+def anchors_of(target: Path) -> set[str]:
+    return docs.anchors(target) if target.suffix == ".md" else set()
+
+
+def test_readme_leads_to_every_page_the_licence_and_how_to_contribute() -> None:
+    linked = {(ROOT / link.partition("#")[0]).resolve() for link in docs.links(README)}
+    named = [ROOT / name for name in ("LICENSE", "CONTRIBUTING.md", "CHANGELOG.md")]
+    assert {*PAGES[1:], *named, ROOT / "docs" / "runs.png"} <= linked
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=page_id)
+def test_every_file_named_exists(page: Path) -> None:
+    rooms = r"(?<![\w./])(?:bench|docs|steps|storage|taxi|tests|tools)/[\w/]*(?:\.\w+)?"
+    named = {name.rstrip("/") for name in re.findall(rooms, docs.prose(page).replace("\\", ""))}
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_readme_lists_the_entry_points() -> None:
+    rows = docs.table(README, "entry point", "does")
+    assert sorted(name.strip("`") for name, _ in rows) == sorted(ENTRY_POINTS)
+
+
+@pytest.mark.parametrize(
+    ("page", "part"),
+    [("parameters", "parameters"), ("architecture", "imports"), ("architecture", "tags")],
+)
+def test_a_page_has_room_for_what_make_contract_writes(page: str, part: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    begin, end = f"<!-- {part}: written by make contract -->\n", f"<!-- end of {part} -->\n"
+    assert (text.count(begin), text.count(end)) == (1, 1)
+    assert text.index(begin) < text.index(end)
+
+
+# --- the Makefile, and what runs before a commit
+
+
+def targets() -> dict[str, str]:
+    """Return what a user may ask make for, with its comment."""
+    rules = re.findall(r"^([a-z][\w-]*):(?!=)[^#\n]*(?:## (.*))?$", MAKEFILE, re.MULTILINE)
+    return dict(rules)
+
+
+@pytest.mark.parametrize("asked", ["make", "make help"])
+def test_make_help_lists_every_target_and_variable_with_its_comment(asked: str) -> None:
+    # as a user asks, who is not below the make that runs these tests
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(
+        asked.split(), cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    listed = re.findall(r"^  (\w+) +(.*)$", done.stdout, re.MULTILINE)
+    assert done.stderr == ""
+    assert [(name, about) for name, about in listed if name.islower()] == list(targets().items())
+    assert [name for name, about in listed if not about] == []
+    asked_for = set(re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.MULTILINE))
+    assert {name for name, _ in listed if name.isupper()} == asked_for
+    assert {"EXPERIMENT", "PORT", "ARGS", "RUN"} <= asked_for
+
+
+def test_every_target_is_phony() -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert sorted(phony.split()) == sorted(targets())
+
+
+def test_make_test_checks_first() -> None:
+    assert re.search(r"^test: \.venv/\.ready check ", MAKEFILE, re.MULTILINE)
+
+
+def test_a_commit_is_checked_by_what_make_check_runs() -> None:
+    (hooks,) = (repo["hooks"] for repo in yaml.safe_load(read(".pre-commit-config.yaml"))["repos"])
+    assert {hook["language"] for hook in hooks} == {"system"}
+    entries = [hook["entry"].removeprefix(".venv/bin/") for hook in hooks]
+    recipe = MAKEFILE.partition("\ncheck:")[2].partition("\n\n")[0].splitlines()[1:]
+    # a hook is handed the files of the commit, make the whole tree
+    alone = [re.sub(" --force-exclude$", "", entry) for entry in entries]
+    assert alone == [line.strip().removesuffix(" .") for line in recipe]
+
+
+# --- the licence
+
+
+def test_the_licence_is_mit_and_names_its_holder() -> None:
+    first, _, holder = read("LICENSE").splitlines()[:3]
+    assert (first, holder) == (
+        "MIT License",
+        "Copyright (c) 2026 the NYC taxi trip duration authors",
+    )
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
