@@ -1,51 +1,89 @@
-"""What each group of features is worth: valid RMSE without it, on the real months of both years."""
+"""What each part of the model is worth: valid RMSE without it, on real months of three years."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 
-from bench import Result
+from bench import DATA, Result
 from bench.serving import load
-from taxi import features, spaces
-from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
-from taxi.features import DIRECTIONS
+from taxi import city, features, spaces
+from taxi.boosting import TrainingJob, build_matrices, train_booster
+from taxi.city import City
 from taxi.schema import Trips
+from taxi.sight import sighted_rows
+from taxi.spaces import POISSON, SQUARED
 
-YEARS = {"2021": ("2021-01", "2021-02"), "2023": ("2023-01", "2023-02")}
-TURNED = [f"{end}_{degrees}" for end in ("pickup", "dropoff") for degrees in DIRECTIONS]
+YEARS = {
+    "2021": ("2021-01", "2021-02"),
+    "2022": ("2022-01", "2022-02"),
+    "2023": ("2023-01", "2023-02"),
+}
+LEARNED_WAY = ["straight_miles", "crookedness", "bearing", "way_x", "way_y", "middle_x", "middle_y"]
+LEARNED = ["pickup_x", "pickup_y", "dropoff_x", "dropoff_y", *LEARNED_WAY]
+OF_CITY = [feature.__name__ for feature in features.OF_CITY]
 GROUPS: dict[str, list[str]] = {
     "nothing": [],
     "the zones' ids": ["pickup_zone", "dropoff_zone"],
-    "hour, weekday, minute of day": ["hour", "weekday", "minute_of_day"],
+    "hour, weekday, minute of day": ["hour", "traffic_weekday", "minute_of_day"],
     "counts of pair and zones": ["pair_trips", "pickup_trips", "dropoff_trips"],
-    "the map's own axes": ["pickup_x", "pickup_y", "dropoff_x", "dropoff_y"],
-    "other directions of the map": TURNED,
-    "way and middle": ["way_x", "way_y", "middle_x", "middle_y"],
-    "straight line, crookedness, bearing": ["straight_miles", "crookedness", "bearing"],
+    "the learned map": LEARNED,
+    "the TLC's map": OF_CITY,
+    "both maps": [*LEARNED, *OF_CITY],
 }
-WHOLE_MAP = [name for group in list(GROUPS.values())[4:] for name in group]
-SEEDS = (42, 43)
+SEEDS = (42, 43, 44)
 
 
 def measure() -> Iterator[Result]:
-    """Fit the search's first point at the refit's rate without each group, two seeds averaged."""
-    trips = [(load(first), load(second)) for first, second in YEARS.values()]
-    for name, left_out in {**GROUPS, "the whole map": WHOLE_MAP}.items():
-        scores = [f"{rmse(train, valid, left_out):.3f}" for train, valid in trips]
-        yield Result(f"valid RMSE of 2021 / 2023 without {name}", " / ".join(scores), "")
+    """Train the search's first two points without each group, three seeds averaged."""
+    for name, left_out in GROUPS.items():
+        scores = [f"{np.mean(rmses(year, left_out)):.3f}" for year in YEARS]
+        yield Result(f"valid RMSE of {' / '.join(YEARS)} without {name}", " / ".join(scores), "")
+    for objective in (POISSON, SQUARED):
+        scores = [f"{np.mean(rmses(year, [], objective.name)):.3f}" for year in YEARS]
+        yield Result(f"the same by {objective.name} alone", " / ".join(scores), "")
 
 
-def rmse(train: Trips, valid: Trips, left_out: Sequence[str]) -> float:
-    """Mean valid RMSE over SEEDS, in minutes."""
-    encoder = features.fit_encoder("full", train)
+def rmses(year: str, left_out: Sequence[str], objective: str = "") -> list[float]:
+    """Score on the valid trips that have a distance, minutes, a score for each of SEEDS.
+
+    Args:
+        year: of YEARS.
+        left_out: columns to do without.
+        objective: the one booster's; empty averages one of each.
+    """
+    train, valid = trips(YEARS[year])
+    encoder = features.fit_encoder("full", train, read_city())
     kept = [place for place, name in enumerate(encoder.names) if name not in left_out]
-    rows = make_rows(encoder, train, valid)
-    matrices = build_matrices(rows._replace(train=rows.train[:, kept], valid=rows.valid[:, kept]))
-    space = spaces.select_space("lossguide")
-    point = dict(space.first[0])
-    parameters = {**space.fixed, **point, **space.refit}
-    jobs = [
-        TrainingJob({**parameters, "seed": seed}, space.refit_rounds, space.patience)
-        for seed in SEEDS
-    ]
-    return float(np.mean([train_booster(matrices, job).rmse for job in jobs]))
+    rows, space = sighted_rows(encoder, train, valid), spaces.select_space("lossguide")
+    rows = rows._replace(
+        train=rows.train[:, kept], valid=rows.valid[:, kept], max_bin=space.max_bin
+    )
+    matrices = build_matrices(rows)
+    points = [space.parameters(number, space.first[number]) for number in range(2)]
+    wanted = [point for point in points if objective in ("", point["objective"])]
+    scores = []
+    for seed in SEEDS:
+        jobs = [
+            TrainingJob(
+                {**space.fixed, **point, "seed": seed}, space.rounds, space.patience, keep=True
+            )
+            for point in wanted
+        ]
+        boosters = [train_booster(matrices, job).booster for job in jobs]
+        predicted = np.mean([b.inplace_predict(rows.valid) for b in boosters if b], axis=0)
+        scores.append(float(np.sqrt(np.mean((predicted - rows.valid_y) ** 2))))
+    return scores
+
+
+@cache
+def trips(months: tuple[str, str]) -> tuple[Trips, Trips]:
+    """Clean two real months."""
+    first, second = map(load, months)
+    return first, second
+
+
+@cache
+def read_city() -> City:
+    """Read the real zones."""
+    return city.parse_city(*((DATA / name).read_bytes() for name in city.ZONE_FILES))

@@ -9,22 +9,25 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import mlflow
+import numpy as np
 import pyarrow.parquet as pq
 
-from steps.common.months import find_month
+from steps.common.months import find_city, find_month, find_zone_files
 from steps.common.parameters import PreprocessParameters
-from steps.common.pipeline import preprocess_key
+from steps.common.pipeline import preprocess_key, zone_inputs
 from steps.common.results import Dataset, write_dataset
 from steps.common.step import step_run
 from storage.checkout import portable
 from storage.data.digest import sha256_of
 from storage.data.files import read_batches, read_schema
-from storage.data.months import MonthFile
+from storage.data.months import MonthFile, SideFile
 from storage.data.splits import Content, split_months
 from storage.repro import reuse
 from storage.tracking import artifacts, runs, tags
 from taxi import TripError, schema
+from taxi.city import ZONE_FILES, City
 from taxi.cleaning import Cleaned, clean
+from taxi.maps import draw_zone_map
 from taxi.profile import Profile, draw_profile
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
@@ -54,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         work_dir, taxi, source = Path(name), params.taxi, params.source
         splits = split_months(params.train_months, params.valid_months, params.test_months)
         schema.raw_columns(taxi)
+        zone_files = find_zone_files(source)
+        city = find_city(source, zone_files)
+        print(describe_city(city, zone_files))
         profiles, reports = {}, []
         for split, months in splits.items():
             profiles[split] = Profile()
@@ -62,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             reports += write_split(split, files, path, taxi=taxi, profile=profiles[split])
         log_reports(reports)
         log_profiles(profiles, {report.file.month: report.dropped for report in reports})
-        write_dataset(log_splits(splits, work_dir, taxi, portable(source), is_simulated(reports)))
+        city_sha256 = log_city(city, zone_files, profiles["train"], work_dir)
+        dataset = log_splits(splits, work_dir, taxi, portable(source), is_simulated(reports))
+        write_dataset(dataset._replace(city=city_sha256))
         contents = [Content(split, file.month, file.identity) for split, file, *_ in reports]
-        reuse.tag_key(preprocess_key(taxi, contents))
+        reuse.tag_key(preprocess_key(taxi, contents, zone_inputs(zone_files)))
 
 
 def write_split(
@@ -143,6 +151,40 @@ def log_profiles(profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[
     shown = {split: profile for split, profile in profiles.items() if split != "test"}
     mlflow.log_dict({split: profile.state() for split, profile in shown.items()}, tags.PROFILES)
     mlflow.log_figure(draw_profile(shown, dropped), tags.PROFILE_PICTURE)
+
+
+def describe_city(city: City | None, zone_files: Mapping[str, SideFile]) -> str:
+    """Say in one line what is known of the city."""
+    if city is not None:
+        return f"city: {city.has_place.sum()} zones with their place and borough"
+    missing = ", ".join(name for name in ZONE_FILES if name not in zone_files)
+    return f"city: no {missing} beside the months, so its map is learned from the trips alone"
+
+
+def log_city(
+    city: City | None, zone_files: Mapping[str, SideFile], train: Profile, folder: Path
+) -> str:
+    """Log what is known of the city, and the train trips on its map.
+
+    Returns:
+        sha256 of the artifact; empty where nothing is known.
+    """
+    if city is None:
+        return ""
+    for file in zone_files.values():
+        runs.log_dataset(name=file.name, uri=file.uri, sha256=file.sha256, context="zones")
+    path = folder / tags.CITY_FILE
+    path.write_text(city.to_json(), encoding="utf-8")
+    mlflow.log_artifact(str(path))
+    figure = draw_zone_map(
+        city,
+        np.where(city.has_place, train.counts["pickup_zone"], np.nan),
+        title="Where the train trips start",
+        label="trips by pickup zone",
+        is_log=True,
+    )
+    mlflow.log_figure(figure, tags.CITY_PICTURE)
+    return sha256_of(path)
 
 
 def log_splits(

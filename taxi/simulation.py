@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from . import TripError
+from .city import City, make_city
 from .schema import raw_columns
 
 N_ZONES = 263  # zones with a place; 264 and 265 mean "unknown"
@@ -22,6 +23,7 @@ BOROUGHS = np.array(
         (-7.0, -12.0, 2.4, 2.4, 0.90, 20),  # Staten Island
     ]
 )
+BOROUGH_NAMES = ("Manhattan", "Bronx", "Queens", "Brooklyn", "Staten Island")
 CENTRES = {"green": (1.0, 4.2), "yellow": (0.0, -1.0)}  # where each taxi is mostly hailed, miles
 HUB_MILES = 4.0  # so far from there, a zone is about one notch less busy
 PICKUP_RANKS = (3.5, -1.18)  # share of the zone of rank 0, 1, ...: (rank + first) ** second
@@ -71,7 +73,7 @@ FORWARDED = 0.0035  # share of rows kept on board before they were sent
 REFUNDED = 0.0028  # share of rows with negative money
 
 
-class City(NamedTuple):
+class SimulatedCity(NamedTuple):
     """What stays the same from month to month; zones are 0-based here."""
 
     place: np.ndarray  # float64 (N_ZONES, 2), miles east and north
@@ -150,11 +152,40 @@ def _batches(
         yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
-def _build_city(seed: int, taxi: str) -> City:
-    rng = np.random.default_rng([seed, 0])
-    borough = np.repeat(BOROUGHS, BOROUGHS[:, 5].astype(int), axis=0)[rng.permutation(N_ZONES)]
+def simulated_zones(seed: int) -> City:
+    """Describe the zones of the months that are simulated with a seed, as the TLC does its own.
+
+    Args:
+        seed: 0 or more, that of month_batches.
+    """
+    borough, place, radius = _place_zones(np.random.default_rng([seed, 0]))
+    names = [BOROUGH_NAMES[number] for number in borough]
+    rows = {
+        zone: {
+            "name": f"{name} {zone}",
+            "borough": name,
+            "service_zone": "Yellow Zone" if name == "Manhattan" else "Boro Zone",
+        }
+        for zone, name in enumerate(names, start=1)
+    }
+    angles = np.radians(np.arange(0, 361, 30))  # a zone is drawn round
+    rings = place[:, None] + radius[:, None, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    outlines = {zone: [ring] for zone, ring in enumerate(rings, start=1)}
+    return make_city(rows, dict(enumerate(place, start=1)), outlines)
+
+
+def _place_zones(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw each zone's borough, [z], its place, [z, 2] miles, and its radius, [z] miles."""
+    numbers = np.repeat(np.arange(len(BOROUGHS)), BOROUGHS[:, 5].astype(int))
+    number = numbers[rng.permutation(N_ZONES)]
+    borough = BOROUGHS[number]
     place = rng.normal(borough[:, 0:2], borough[:, 2:4])
-    radius = borough[:, 4] * rng.lognormal(0.0, 0.2, N_ZONES)
+    return number, place, borough[:, 4] * rng.lognormal(0.0, 0.2, N_ZONES)
+
+
+def _build_city(seed: int, taxi: str) -> SimulatedCity:
+    rng = np.random.default_rng([seed, 0])
+    _, place, radius = _place_zones(rng)
     straight = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
     centrality = np.exp(-np.sum((place / SLOW_CENTRE[1]) ** 2, axis=1))
     slow = SLOW_CENTRE[0] * centrality + rng.normal(0.0, SLOW_SPREAD[0], N_ZONES)
@@ -162,7 +193,9 @@ def _build_city(seed: int, taxi: str) -> City:
     slowness *= rng.lognormal(0.0, SLOW_SPREAD[1], straight.shape)
     road_factor = ROAD_FACTOR * rng.lognormal(0.0, ROAD_SPREAD[0], straight.shape)
     share = _pair_share(straight, np.hypot(*(place - CENTRES[taxi]).T), rng)
-    return City(place, radius, np.cumsum(share.ravel()), road_factor.ravel(), slowness.ravel())
+    return SimulatedCity(
+        place, radius, np.cumsum(share.ravel()), road_factor.ravel(), slowness.ravel()
+    )
 
 
 def _pair_share(straight: np.ndarray, from_hub: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -191,7 +224,7 @@ def _pickups(month: str, ranks: np.ndarray, rng: np.random.Generator) -> np.ndar
     return pickup_at
 
 
-def _drive(city: City, pickup_at: np.ndarray, rng: np.random.Generator) -> Rides:
+def _drive(city: SimulatedCity, pickup_at: np.ndarray, rng: np.random.Generator) -> Rides:
     n = len(pickup_at)
     pair = np.searchsorted(city.pair_cdf[:-1], rng.random(n), side="right")
     start, end = np.divmod(pair, N_ZONES)

@@ -1,6 +1,7 @@
-"""The clean trips of a preprocess run, as the steps after it read them."""
+"""The clean trips of a preprocess run and its city, as the steps after it read them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import mlflow
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from storage import StorageError
 from storage.data.digest import sha256_of
 from storage.tracking import artifacts, runs, tags
 from taxi import schema
+from taxi.city import City
 from taxi.schema import Trips
 
 
@@ -25,12 +27,34 @@ def load_trips(preprocess: PreprocessResult, split: str) -> Trips:
         StorageError: they are gone, or not what the run wrote.
     """
     with artifacts.open_file(preprocess.run_id, split_file(split)) as path:
-        if sha256_of(path) != preprocess.dataset.sha256[split]:
-            raise StorageError(
-                f"{split_file(split)} of run {preprocess.run_id} is not what that run wrote. "
-                f"Run preprocess again."
-            )
+        sha256 = preprocess.dataset.sha256[split]
+        check_sha256(path, sha256, preprocess.run_id, split_file(split))
         return schema.to_trips(pq.read_table(path))
+
+
+def load_city(preprocess: PreprocessResult) -> City | None:
+    """Read what is known of the city; None where its map is learned from the trips alone.
+
+    Raises:
+        StorageError: it is gone, or not what the run wrote.
+    """
+    if not preprocess.dataset.city:
+        return None
+    with artifacts.open_file(preprocess.run_id, tags.CITY_FILE) as path:
+        check_sha256(path, preprocess.dataset.city, preprocess.run_id, tags.CITY_FILE)
+        return City.from_json(path.read_text(encoding="utf-8"))
+
+
+def check_sha256(path: Path, sha256: str, run_id: str, name: str) -> None:
+    """Refuse an artifact that is not what its run wrote.
+
+    Raises:
+        StorageError: its sha256 is another.
+    """
+    if sha256_of(path) != sha256:
+        raise StorageError(
+            f"{name} of run {run_id} is not what that run wrote. Run preprocess again."
+        )
 
 
 def log_inputs(preprocess: PreprocessResult, contexts: Mapping[str, str]) -> None:

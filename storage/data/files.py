@@ -1,9 +1,10 @@
-"""Reads files of trips: parquet, csv, csv.gz."""
+"""Reads files of trips: parquet, csv, csv.gz; and tells whether those, or a zip, are whole."""
 
 import csv
 import io
 import re
 import uuid
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -34,13 +35,13 @@ def read_schema(path: Path) -> pa.Schema:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file begins and, if it is parquet, ends as it should; changes nothing.
+    """Whether a file begins and, if it is parquet or a zip, ends as it should; changes nothing.
 
     Raises:
         StorageError: it cannot be read, which says nothing about its content.
     """
     try:
-        read_schema(path)
+        _check_ends(path, str(path))
     except BrokenFileError:
         return False
     return True
@@ -97,17 +98,33 @@ def check_whole(path: Path, name: str) -> None:
         BrokenFileError: something is missing, or it is not what its name says.
         StorageError: it cannot be read.
     """
-    _schema(path, name)
+    _check_ends(path, name)
     try:
+        if _is_zip(name) and (spoilt := zipfile.ZipFile(path).testzip()):
+            raise zipfile.BadZipFile(f"{spoilt} in it is damaged")
         with _open(path, name) as stream:
             while stream.read(CHUNK_BYTES):  # a gzip proves itself whole at its end
                 pass
-    except OSError as error:
+    except (OSError, zipfile.BadZipFile) as error:
         raise _unusable(error, name) from error
 
 
 def _is_csv(name: str) -> bool:
     return name.endswith((".csv", ".csv.gz"))
+
+
+def _is_zip(name: str) -> bool:
+    return name.endswith(".zip")
+
+
+def _check_ends(path: Path, name: str) -> None:
+    if not _is_zip(name):
+        _schema(path, name)
+        return
+    try:
+        zipfile.ZipFile(path).close()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _unusable(error, name) from error
 
 
 def _open(path: Path, name: str) -> pa.NativeFile:
@@ -135,10 +152,8 @@ def _unusable(error: Exception, name: str) -> StorageError:
         return StorageError(
             f"Cannot read {name}: {one_line(error)}. Check your access and its disk."
         )
-    kind = "csv" if _is_csv(name) else "parquet"
-    return BrokenFileError(
-        f"{name} is not a whole {kind} file: {one_line(error)}. Replace the file."
-    )
+    kind = "csv file" if _is_csv(name) else "zip" if _is_zip(name) else "parquet file"
+    return BrokenFileError(f"{name} is not a whole {kind}: {one_line(error)}. Replace the file.")
 
 
 def _csv_schema(lines: io.TextIOWrapper) -> pa.Schema:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +51,15 @@ class MonthFile(NamedTuple):
     def identity(self) -> str:
         """What the month is known by, as of identify."""
         return self.uri if self.uri.startswith("simulated:") else self.sha256
+
+
+class SideFile(NamedTuple):
+    """A file on this machine that lies beside the months of a source."""
+
+    name: str
+    uri: str  # where it came from, without credentials
+    path: Path  # the bytes on this machine
+    sha256: str  # of those bytes
 
 
 def parse_months(text: str) -> list[str]:
@@ -104,6 +113,39 @@ def identify(source: str, *, taxi: str, month: str) -> str:
     if isinstance(simulation := _source(source, taxi), Simulation):
         return simulation.uri
     return find(source, taxi=taxi, month=month, work_dir=Path(), simulate=no_simulation).sha256
+
+
+def find_beside(source: str, names: Sequence[str]) -> dict[str, SideFile]:
+    """Bring files that lie beside the months to this machine: name -> file, of those there are.
+
+    Raises:
+        StorageError: there is no such source, or a file is there and cannot be read or cached.
+    """
+    advice = f"Check your access, and that the cache {cache_dir()} can be written."
+    with _accessible(f"Cannot read or keep {', '.join(names)} from", source, advice):
+        there = {name: _source(source, "").fetch_beside(name) for name in names}
+        return {
+            name: SideFile(name, *place, sha256_of(place[1]))
+            for name, place in there.items()
+            if place
+        }
+
+
+def locate_beside(source: str, names: Sequence[str]) -> list[MonthLocation]:
+    """Find out where files beside the months are, of those there are; fetches and writes nothing.
+
+    Raises:
+        StorageError: there is no such source, or what is here cannot be read.
+    """
+    with _accessible(f"Cannot look for {', '.join(names)} in", source, "Check your access."):
+        places = [_source(source, "").locate_beside(name) for name in names]
+        return [there for there in places if there]
+
+
+def simulated_seed(source: str) -> int | None:
+    """Return the seed of a simulation, which its city depends on; None for any other source."""
+    simulation = _source(source, "")
+    return simulation.seed if isinstance(simulation, Simulation) else None
 
 
 def locate(source: str, *, taxi: str, month: str) -> MonthLocation:

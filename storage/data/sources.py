@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
+TLC_SIDE = "misc"  # beside the folder of the months
 SUFFIXES = (".parquet", ".csv", ".csv.gz")  # in the order they are tried
 DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
 
@@ -32,9 +33,9 @@ Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trip
 
 
 class MonthLocation(NamedTuple):
-    """Where a month is, before anybody fetches it."""
+    """Where a month is, or a file beside the months, before anybody fetches it."""
 
-    month: str
+    month: str  # YYYY-MM; the name of a file that is none
     uri: str  # without credentials
     must_come: bool  # it is not on this machine yet
     n_bytes: int | None  # None where it is not a file yet, or nobody says
@@ -62,6 +63,14 @@ class Source(ABC):
     @abstractmethod
     def fetch(self, month: str) -> tuple[str, Path]:
         """Bring a month to this machine; returns its URI without credentials, and the file."""
+
+    @abstractmethod
+    def locate_beside(self, name: str) -> MonthLocation | None:
+        """Find out where a file beside the months is, None where there is none; as locate."""
+
+    @abstractmethod
+    def fetch_beside(self, name: str) -> tuple[str, Path] | None:
+        """Bring a file beside the months to this machine, None where there is none; as fetch."""
 
     def names(self, month: str) -> list[str]:
         """List the file names that a month may have, best first."""
@@ -99,6 +108,16 @@ class Folder(Source):
         here = replace(self, text=str(folder))
         raise here.none(month, self.names(month), f"Months there: {shown or 'none'}. ")
 
+    def locate_beside(self, name: str) -> MonthLocation | None:
+        """Look for the file in the folder."""
+        there = self.fetch_beside(name)
+        return MonthLocation(name, there[0], False, there[1].stat().st_size) if there else None
+
+    def fetch_beside(self, name: str) -> tuple[str, Path] | None:
+        """Look for the file in the folder."""
+        path = self._folder() / name
+        return (path.as_uri(), path) if path.is_file() else None
+
     def _folder(self) -> Path:
         text = self.text
         if text.lower().startswith("file://"):
@@ -131,6 +150,17 @@ class Simulation(Source):
             for batch in batches:
                 writer.write_batch(batch)
         return uri, path
+
+    def locate_beside(self, name: str) -> None:
+        """Nothing lies beside made-up months."""
+
+    def fetch_beside(self, name: str) -> None:
+        """Nothing lies beside made-up months."""
+
+    @property
+    def seed(self) -> int:
+        """What the simulated city depends on."""
+        return self._size()[1]
 
     @property
     def uri(self) -> str:
@@ -184,6 +214,34 @@ class Server(Source):
                 answers.append(f"{name} (HTTP {refused})")
         raise self.none(month, answers, self.late)
 
+    @property
+    def side(self) -> str:
+        """The folder of the server that holds the files beside the months."""
+        return self.text
+
+    def locate_beside(self, name: str) -> MonthLocation | None:
+        """Look into the cache, then ask the server; a server that is silent has nothing."""
+        path, uri = cache_folder(self.side) / name, self._side_uri(name)
+        if path.exists() and files.is_whole(path):
+            return MonthLocation(name, uri, False, path.stat().st_size)
+        try:
+            return MonthLocation(name, uri, True, downloads.ask_size(self.side, name))
+        except (RefusedError, requests.RequestException, ValueError):
+            return None
+
+    def fetch_beside(self, name: str) -> tuple[str, Path] | None:
+        """Take the file from the cache, or download it; a server that is silent has nothing."""
+        if downloads.discard_broken(path := cache_folder(self.side) / name):
+            return self._side_uri(name), path
+        try:
+            downloads.ask_size(self.side, name)  # one question: a download is tried for longer
+            return self._side_uri(name), downloads.download(self.side, name)
+        except (RefusedError, requests.RequestException, ValueError):
+            return None
+
+    def _side_uri(self, name: str) -> str:
+        return f"{without_credentials(self.side).rstrip('/')}/{name}"
+
 
 class Tlc(Server):
     """The TLC's own server."""
@@ -191,30 +249,69 @@ class Tlc(Server):
     def __init__(self, _name: str, *options: Any) -> None:
         super().__init__(TLC_URL, *options)
 
+    @property
+    def side(self) -> str:
+        """The folder that the TLC keeps all but trips in."""
+        return f"{self.text.rpartition('/')[0]}/{TLC_SIDE}"
+
+
+class StoredObject(NamedTuple):
+    """An object of a store."""
+
+    fs: "AbstractFileSystem"
+    remote: str  # its path there
+    path: Path  # its place in the cache
+
 
 class ObjectStore(Source):
     """A folder of an object store, whose objects are kept in the cache until they change."""
 
     def locate(self, month: str) -> MonthLocation:
         """Ask the store for the object, then look for it in the cache."""
-        fs, remote, path = self._object(month)
-        n_bytes = fs.info(remote)["size"]
-        is_here = path.exists() and files.is_whole(path)
-        return MonthLocation(month, f"{self.base}/{path.name}", not is_here, n_bytes)
+        return self._locate(month, self._month(month))
 
     def fetch(self, month: str) -> tuple[str, Path]:
         """Take the file from the cache, or fetch the object."""
-        fs, remote, path = self._object(month)
-        return f"{self.base}/{path.name}", downloads.fetch_object(fs, remote, path)
+        return self._fetch(self._month(month))
 
-    def _object(self, month: str) -> tuple["AbstractFileSystem", str, Path]:
-        """Find a month's object: its store, its path there, and its place in the cache."""
+    def locate_beside(self, name: str) -> MonthLocation | None:
+        """Ask the store for the object, then look for it in the cache."""
+        there = self._side_object(name)
+        return self._locate(name, there) if there else None
+
+    def fetch_beside(self, name: str) -> tuple[str, Path] | None:
+        """Take the file from the cache, or fetch the object."""
+        there = self._side_object(name)
+        return self._fetch(there) if there else None
+
+    def _locate(self, what: str, there: StoredObject) -> MonthLocation:
+        n_bytes = there.fs.info(there.remote)["size"]
+        is_here = there.path.exists() and files.is_whole(there.path)
+        return MonthLocation(what, f"{self.base}/{there.path.name}", not is_here, n_bytes)
+
+    def _fetch(self, there: StoredObject) -> tuple[str, Path]:
+        return f"{self.base}/{there.path.name}", downloads.fetch_object(*there)
+
+    def _month(self, month: str) -> StoredObject:
+        there = self._object(self.names(month))
+        if there is None:
+            raise self.none(month, self.names(month))
+        return there
+
+    def _side_object(self, name: str) -> StoredObject | None:
+        try:
+            return self._object([name])
+        except PermissionError:  # where nobody may list, what is not there is forbidden
+            return None
+
+    def _object(self, names: Sequence[str]) -> StoredObject | None:
+        """Find the first object there is of these names."""
         fs, root = downloads.open_object_store(self.text)
-        for name in self.names(month):
+        for name in names:
             remote = f"{root.rstrip('/')}/{name}"
             try:
                 version = fs.ukey(remote)[:16]  # changes with the object, then fetched again
             except FileNotFoundError:
                 continue
-            return fs, remote, cache_folder(self.text) / version / name
-        raise self.none(month, self.names(month))
+            return StoredObject(fs, remote, cache_folder(self.text) / version / name)
+        return None

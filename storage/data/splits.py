@@ -42,6 +42,13 @@ def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
     return splits
 
 
+def a_year_earlier(train: list[str], valid: list[str]) -> list[str]:
+    """List the months a year before those of train and valid; none where one is among them."""
+    there = {*train, *valid}
+    wanted = {f"{int(month[:4]) - 1:04}{month[4:]}" for month in there}
+    return [] if wanted & there else sorted(wanted)
+
+
 def inputs(contents: list[Content]) -> dict[str, str]:
     """Lay months out as inputs of a step's key; their order within a split counts."""
     months_of: dict[str, list[str]] = {}

@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,14 +8,30 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import Lasso
 
-from taxi import TripError, features
-from taxi.features import FEATURE_SETS, FEATURES, Columns
+from taxi import TripError, columns, features, simulation
+from taxi.city import make_city
+from taxi.columns import Columns
+from taxi.features import FEATURE_SETS, FEATURES, FULL_WITH_CITY, Encoder
 from taxi.model import read_frame, write_frame
 from taxi.schema import Trips
 from tests.conftest import make_trips, random_trips, simulated_trips
 
 TRAIN, VALID = random_trips(1_500, seed=10), random_trips(400, seed=11, n_zones=60)
-ENCODERS = {name: features.fit_encoder(name, TRAIN) for name in FEATURE_SETS}
+CITY = simulation.simulated_zones(42)
+# columns that the planned distance of the trip itself is in
+OF_DISTANCE = ("distance_miles", "filled_miles", "crookedness")
+# every set as it is without a city, and the one that another comes of where there is one
+SETS = {**FEATURE_SETS, "full of the city": FULL_WITH_CITY}
+
+
+def fit(name: str, trips: Trips) -> Encoder:
+    """Fit the encoder of one of SETS."""
+    if name == "full of the city":
+        return features.fit_encoder("full", trips, CITY)
+    return features.fit_encoder(name, trips)
+
+
+ENCODERS = {name: fit(name, TRAIN) for name in SETS}
 ODD = make_trips(
     8,
     pickup_zone=[264, 265, 0, -4, 9_999, 250, 1, 2**31 - 1],
@@ -30,36 +47,41 @@ def to_bytes(matrix: np.ndarray | csr_matrix) -> bytes:
     return matrix.tobytes()
 
 
+def columns_of(trips: Trips, *, is_train: bool = False) -> Columns:
+    """Give what every feature can be computed of."""
+    encoder = ENCODERS["full of the city"]
+    return Columns(trips, encoder.tables, encoder.around, is_train=is_train)
+
+
 def both_ways(name: str, trips: Trips) -> list[bytes]:
     """Fit on some trips and encode them as train rows and as new ones."""
-    encoder = features.fit_encoder(name, trips)
+    encoder = fit(name, trips)
     return [to_bytes(encoder.transform_train(trips)), to_bytes(encoder.transform(trips))]
 
 
 @pytest.mark.parametrize("is_train", [True, False])
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_feature_is_a_number_or_missing_for_every_trip(name: str, is_train: bool) -> None:
-    tables = ENCODERS["full"].tables
     for trips in (TRAIN, VALID, ODD, TRAIN.take(np.arange(0))):
-        values = FEATURES[name](Columns(trips, tables, is_train=is_train))
+        values = FEATURES[name](columns_of(trips, is_train=is_train))
         assert values.shape == (len(trips),)
         assert not np.isinf(values).any()
-    values = FEATURES[name](Columns(TRAIN, tables, is_train=is_train))
+    values = FEATURES[name](columns_of(TRAIN, is_train=is_train))
     assert len(np.unique(values[~np.isnan(values)])) > 3  # it tells something
 
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_feature_says_what_it_is(name: str) -> None:
     assert FEATURES[name].__doc__
-    assert name in FEATURE_SETS["full"] + FEATURE_SETS["compact"]  # a set uses it
+    assert any(name in names for names in SETS.values())  # a set uses it
 
 
-@pytest.mark.parametrize("name", ["compact", "full"])
+@pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
 def test_dense_matrices_are_float32_with_a_column_per_name(name: str) -> None:
     for matrix in (ENCODERS[name].transform_train(TRAIN), ENCODERS[name].transform(TRAIN)):
         assert matrix.dtype == np.float32
         assert matrix.shape == (len(TRAIN), len(ENCODERS[name].names))
-    assert tuple(ENCODERS[name].names) == FEATURE_SETS[name]
+    assert tuple(ENCODERS[name].names) == SETS[name]
 
 
 def test_compact_features_are_never_missing_for_a_trip_without_distance() -> None:
@@ -79,7 +101,7 @@ def test_compact_features_are_never_missing_for_a_trip_without_distance() -> Non
         ("pickup_zone", 74),
         ("dropoff_zone", 75),
         ("hour", 17),
-        ("weekday", 4),
+        ("traffic_weekday", 4),
         ("minute_of_day", 17 * 60 + 45),
         ("filled_miles", 2.5),
         ("pair_trips", np.log(4)),
@@ -113,10 +135,53 @@ def test_map_features_are_geometry_on_the_learned_map() -> None:
 def test_hours_and_weekdays_are_those_of_the_calendar(year: int) -> None:
     days = np.arange(f"{year}-01-01", f"{year}-03-05", dtype="M8[D]")
     trips = make_trips(len(days), pickup_at=days + np.timedelta64(23 * 60 + 59, "m"))
-    columns = Columns(trips, ENCODERS["full"].tables, is_train=False)
-    assert features.weekday(columns).tolist() == [day.weekday() for day in days.tolist()]
-    assert set(features.hour(columns)) == {23}
-    assert set(features.minute_of_day(columns)) == {1439}
+    of_trips = columns_of(trips)
+    assert columns.weekday(of_trips).tolist() == [day.weekday() for day in days.tolist()]
+    assert set(columns.hour(of_trips)) == {23}
+    assert set(columns.minute_of_day(of_trips)) == {1439}
+
+
+def test_a_holiday_counts_as_a_sunday() -> None:
+    # Sunday, Martin Luther King Jr. Day, Tuesday; Christmas of a year that no month is from yet
+    times = ["2021-01-17T23:59", "2021-01-18T00:00", "2021-01-19T00:00", "2039-12-26T12:00"]
+    matrix = encoded("full", make_trips(4, pickup_at=times))
+    row = dict(zip(ENCODERS["full"].names, matrix.T, strict=True))
+    assert row["traffic_weekday"].tolist() == [6, 6, 1, 6]
+
+
+def test_the_tlcs_map_is_turned_so_that_avenues_run_along_an_axis() -> None:
+    # two miles up an avenue, then one mile down a street
+    angle = np.radians(29)
+    up, across = np.array([np.sin(angle), np.cos(angle)]), np.array([np.cos(angle), -np.sin(angle)])
+    places = {1: [180, 40], 2: [180, 40] + 2 * up, 3: [180, 40] + 2 * up + across}
+    trips = make_trips(3, pickup_zone=[1, 2, 1], dropoff_zone=[2, 3, 264], distance_miles=2.5)
+    encoder = features.fit_encoder("full", trips, make_city({}, places, {}))
+    row = dict(zip(encoder.names, encoder.transform(trips).T, strict=True))
+    assert row["way_uptown"][:2] == pytest.approx([2, 0], abs=1e-3)
+    assert row["way_crosstown"][:2] == pytest.approx([0, 1], abs=1e-3)
+    assert row["air_miles"][:2] == pytest.approx([2, 1], abs=1e-3)
+    assert np.isfinite(row["dropoff_uptown"]).all()  # an unknown zone is put in the middle
+
+
+@pytest.mark.parametrize("name", ["course", "compact"])
+def test_a_city_changes_nothing_of_the_smaller_sets(name: str) -> None:
+    encoder = features.fit_encoder(name, TRAIN, CITY)
+    assert json.dumps(encoder.state()) == json.dumps(ENCODERS[name].state())
+    assert to_bytes(encoder.transform(VALID)) == to_bytes(ENCODERS[name].transform(VALID))
+
+
+@pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
+def test_the_columns_of_the_distance_are_those_that_it_changes(name: str) -> None:
+    other = replace(VALID, distance_miles=np.full(len(VALID), 7.77))
+    changed = encoded(name, VALID) != encoded(name, other)
+    assert np.flatnonzero(changed.any(axis=0)).tolist() == [
+        place for place, column in enumerate(SETS[name]) if column in OF_DISTANCE
+    ]
+
+
+def encoded(name: str, trips: Trips) -> np.ndarray:
+    """Encode trips, a number for what is missing."""
+    return np.nan_to_num(ENCODERS[name].transform(trips), nan=-99)
 
 
 def test_a_missing_distance_is_filled_by_the_pair_else_by_the_two_zones() -> None:
@@ -132,7 +197,7 @@ def test_a_missing_distance_is_filled_by_the_pair_else_by_the_two_zones() -> Non
 # --- leaks
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_changing_every_duration_changes_no_feature(name: str) -> None:
     blind = replace(TRAIN, trip_minutes=TRAIN.trip_minutes[::-1] * 3)
     unknown = replace(TRAIN, trip_minutes=np.full(len(TRAIN), np.nan))
@@ -141,7 +206,7 @@ def test_changing_every_duration_changes_no_feature(name: str) -> None:
     assert both_ways(name, unknown) == wanted
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_a_rows_own_duration_never_reaches_its_features(name: str) -> None:
     wanted = both_ways(name, TRAIN)
     for row in (0, 7, len(TRAIN) - 1):
@@ -150,9 +215,9 @@ def test_a_rows_own_duration_never_reaches_its_features(name: str) -> None:
         assert both_ways(name, replace(TRAIN, trip_minutes=minutes)) == wanted
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_encoding_other_trips_leaves_what_was_fitted_untouched(name: str) -> None:
-    encoder = features.fit_encoder(name, TRAIN)
+    encoder = fit(name, TRAIN)
     state, train = json.dumps(encoder.state()), to_bytes(encoder.transform_train(TRAIN))
     for trips in (VALID, ODD, VALID.take(np.arange(3))):
         encoder.transform(trips)
@@ -160,7 +225,7 @@ def test_encoding_other_trips_leaves_what_was_fitted_untouched(name: str) -> Non
     assert to_bytes(encoder.transform_train(TRAIN)) == train
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_a_trip_is_encoded_the_same_alone_and_among_others(name: str) -> None:
     encoder = ENCODERS[name]
     whole = encoder.transform(VALID)
@@ -169,7 +234,7 @@ def test_a_trip_is_encoded_the_same_alone_and_among_others(name: str) -> None:
         assert to_bytes(alone) == to_bytes(whole[row : row + 1])
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_seconds_of_the_pickup_change_nothing(name: str) -> None:
     # they tell the computer that wrote the record: automatic ones differ from those typed in
     minute = TRAIN.pickup_at.astype("M8[m]").astype("M8[us]")
@@ -178,7 +243,7 @@ def test_seconds_of_the_pickup_change_nothing(name: str) -> None:
     assert both_ways(name, odd) == both_ways(name, even)
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_fares_and_the_dropoff_time_change_nothing(name: str) -> None:
     frame = write_frame(VALID, "green")
     wanted = to_bytes(ENCODERS[name].transform(read_frame(frame, "green")))
@@ -188,7 +253,7 @@ def test_fares_and_the_dropoff_time_change_nothing(name: str) -> None:
         assert to_bytes(ENCODERS[name].transform(read_frame(priced, "green"))) == wanted
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_encoding_leaves_the_trips_alone(name: str) -> None:
     trips = random_trips(100, seed=12)
     both_ways(name, trips)
@@ -207,13 +272,13 @@ def test_a_train_rows_own_distance_does_not_reach_what_is_said_of_its_pair() -> 
     moved = set(np.array(FEATURE_SETS["full"])[(before != after) & ~np.isnan(after)])
     assert {"distance_miles", "crookedness"} <= moved
     of_others = {"pair_trips", "pickup_trips", "dropoff_trips"}
-    assert not moved & (of_others | {"pickup_zone", "dropoff_zone", "hour", "weekday"})
+    assert not moved & (of_others | {"pickup_zone", "dropoff_zone", "hour", "traffic_weekday"})
 
 
 # --- odd trips
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_unseen_and_impossible_zones_are_encoded_without_failing(name: str) -> None:
     matrix = ENCODERS[name].transform(ODD)
     assert matrix.shape == (len(ODD), len(ENCODERS[name].names))
@@ -234,12 +299,12 @@ def test_zone_ids_the_tlc_does_not_have_are_all_the_same_unknown_zone() -> None:
     assert len({row.tobytes() for row in matrix}) == 1
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("n", [1, 2])
 def test_encoders_are_fitted_on_a_trip_or_two(name: str, n: int) -> None:
     trips = make_trips(n, distance_miles=np.nan)
-    assert features.fit_encoder(name, trips).transform_train(trips).shape[0] == n
-    assert features.fit_encoder(name, trips).transform(VALID).shape[0] == len(VALID)
+    assert fit(name, trips).transform_train(trips).shape[0] == n
+    assert fit(name, trips).transform(VALID).shape[0] == len(VALID)
 
 
 def test_an_unknown_feature_set_is_answered_with_the_known_ones() -> None:
@@ -250,7 +315,7 @@ def test_an_unknown_feature_set_is_answered_with_the_known_ones() -> None:
 # --- state
 
 
-@pytest.mark.parametrize("name", FEATURE_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_an_encoder_restored_from_json_encodes_the_same_to_the_bit(name: str) -> None:
     encoder = ENCODERS[name]
     restored = features.restore_encoder(json.loads(json.dumps(encoder.state())))
@@ -259,6 +324,30 @@ def test_an_encoder_restored_from_json_encodes_the_same_to_the_bit(name: str) ->
     for trips in (VALID, ODD, simulated_trips("2021-02")):
         assert to_bytes(restored.transform(trips)) == to_bytes(encoder.transform(trips))
     assert json.dumps(restored.state()) == json.dumps(encoder.state())
+
+
+def test_an_encoder_that_was_saved_before_it_knew_a_calendar_still_works() -> None:
+    state = json.loads(json.dumps(ENCODERS["full"].state()))
+    del state["surroundings"]
+    state["names"] = ["weekday" if n == "traffic_weekday" else n for n in state["names"]]
+    restored = features.restore_encoder(state)
+    assert restored.names == state["names"]
+    same = [place for place, name in enumerate(state["names"]) if name != "weekday"]
+    wanted = ENCODERS["full"].transform(VALID)[:, same]
+    assert to_bytes(restored.transform(VALID)[:, same]) == to_bytes(wanted)
+    assert set(restored.transform(VALID)[:, state["names"].index("weekday")]) == set(range(7))
+
+
+def test_a_restored_encoder_needs_neither_the_calendar_nor_shapes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = ENCODERS["full of the city"].state()
+    for name in ("holidays", "shapely", "shapefile", "taxi.days", "taxi.city"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    restored = features.restore_encoder(state)
+    assert to_bytes(restored.transform(VALID)) == to_bytes(
+        ENCODERS["full of the city"].transform(VALID)
+    )
 
 
 def test_a_restored_table_holds_its_missing_values() -> None:

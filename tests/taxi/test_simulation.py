@@ -13,7 +13,7 @@ from sklearn.linear_model import Lasso, LinearRegression
 
 from taxi import TripError
 from taxi.schema import PREFIXES, match_columns
-from taxi.simulation import month_batches
+from taxi.simulation import BOROUGH_NAMES, month_batches, simulated_zones
 
 N_TRIPS = 30_000
 SEED = 42
@@ -183,6 +183,17 @@ def test_ten_zones_of_many_make_two_fifths_of_the_pickups(january: pa.Table) -> 
     n_pickups = np.sort(np.bincount(column(january, "PULocationID")))[::-1]
     assert n_pickups[:10].sum() / N_TRIPS == pytest.approx(0.41, abs=0.05)
     assert np.sum(n_pickups > 0) > 200
+
+
+def test_the_zones_lie_where_the_trips_say(january: pa.Table) -> None:
+    city = simulated_zones(SEED)
+    pickup, dropoff = (city.centroid[column(january, f"{end}LocationID")] for end in ("PU", "DO"))
+    straight, miles = np.hypot(*(pickup - dropoff).T), column(january, "trip_distance")
+    usual = (straight > 1) & (miles > 0.3) & (miles < 60)
+    assert np.corrcoef(straight[usual], miles[usual])[0, 1] > 0.95
+    assert np.corrcoef(np.roll(straight[usual], 1), miles[usual])[0, 1] < 0.1
+    assert set(city.borough[1:264]) == set(BOROUGH_NAMES)
+    assert not city.has_place[[0, 264, 265]].any()
 
 
 def test_rush_hours_are_slow_on_weekdays(january: pa.Table) -> None:

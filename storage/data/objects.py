@@ -1,0 +1,58 @@
+"""Small files that several machines share: a path, or a URI of any store (file, s3, gs, memory)."""
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from storage import StorageError, one_line
+from storage.data.downloads import open_object_store
+from storage.data.files import whole_file
+from storage.uris import without_credentials
+
+
+def read_object(uri: str) -> bytes | None:
+    """Read a whole file; None where there is none.
+
+    Raises:
+        StorageError: it is there and cannot be read, or nobody says whether it is.
+    """
+    try:
+        if path := local_path(uri):
+            return path.read_bytes()
+        fs, remote = open_object_store(uri)
+        return bytes(fs.cat_file(remote))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _refused("read", uri, error) from error
+
+
+def write_object(uri: str, content: bytes) -> None:
+    """Write a whole file, so that a reader sees the old one or the new one.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        if path := local_path(uri):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as unfinished:
+                unfinished.write_bytes(content)
+            return
+        fs, remote = open_object_store(uri)
+        fs.pipe_file(remote, content)  # stores of objects put each at once or not at all
+    except (OSError, ValueError) as error:
+        raise _refused("write", uri, error) from error
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path that a URI means on this machine; None where it is of a store elsewhere."""
+    if uri.lower().startswith("file://"):
+        return Path(unquote(uri[len("file://") :].removeprefix("localhost")))
+    return None if "://" in uri else Path(uri).expanduser()
+
+
+def _refused(verb: str, uri: str, error: Exception) -> StorageError:
+    reason = one_line(error)
+    return StorageError(
+        f"Cannot {verb} {without_credentials(uri)}: {reason}. Check the address and your access."
+    )

@@ -1,0 +1,135 @@
+"""What features say of where a trip goes: on the map learned from trips, and on the TLC's own."""
+
+import numpy as np
+
+from .columns import Columns, Feature
+
+# --- the learned map, whose axes point anywhere
+
+
+def pickup_x(c: Columns) -> np.ndarray:
+    """First map coordinate of the pickup zone, miles."""
+    return c.position[c.pickup, 0]
+
+
+def pickup_y(c: Columns) -> np.ndarray:
+    """Second map coordinate of the pickup zone, miles."""
+    return c.position[c.pickup, 1]
+
+
+def dropoff_x(c: Columns) -> np.ndarray:
+    """First map coordinate of the dropoff zone, miles."""
+    return c.position[c.dropoff, 0]
+
+
+def dropoff_y(c: Columns) -> np.ndarray:
+    """Second map coordinate of the dropoff zone, miles."""
+    return c.position[c.dropoff, 1]
+
+
+def straight_miles(c: Columns) -> np.ndarray:
+    """Straight-line distance between the zones on the map."""
+    return np.hypot(c.way[:, 0], c.way[:, 1])
+
+
+def crookedness(c: Columns) -> np.ndarray:
+    """Planned distance over the straight line, with half a mile for ways inside a zone."""
+    return c.miles / (straight_miles(c) + 0.5)
+
+
+def bearing(c: Columns) -> np.ndarray:
+    """Direction of travel on the map, radians."""
+    return np.arctan2(c.way[:, 1], c.way[:, 0])
+
+
+def way_x(c: Columns) -> np.ndarray:
+    """First component of the way between the zones, miles."""
+    return c.way[:, 0]
+
+
+def way_y(c: Columns) -> np.ndarray:
+    """Second component of the way between the zones, miles."""
+    return c.way[:, 1]
+
+
+def middle_x(c: Columns) -> np.ndarray:
+    """First coordinate of the middle between the zones, miles."""
+    return pickup_x(c) + c.way[:, 0] / 2
+
+
+def middle_y(c: Columns) -> np.ndarray:
+    """Second coordinate of the middle between the zones, miles."""
+    return pickup_y(c) + c.way[:, 1] / 2
+
+
+def along(end: str, degrees: int) -> Feature:
+    """Make the feature «how far a zone lies in a direction of the map», miles.
+
+    A tree cuts along its columns only, and the city's avenues and rivers run as they like.
+    """
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+
+    def feature(c: Columns) -> np.ndarray:
+        place = c.position[getattr(c, end)]
+        # no matrix product: its last digit depends on how many rows it is given
+        return place[:, 0] * cosine + place[:, 1] * sine
+
+    feature.__name__ = f"{end}_{degrees}"
+    feature.__doc__ = f"Where the {end} zone lies on the map in the direction of {degrees} degrees."
+    return feature
+
+
+DIRECTIONS = (30, 45, 60, 120, 135, 150)  # degrees; 0 and 90 are x and y
+
+
+# --- the TLC's map: where it draws the zones, across and along Manhattan's avenues
+
+
+def pickup_crosstown(c: Columns) -> np.ndarray:
+    """Where the pickup zone lies across the avenues, miles."""
+    return c.around.place[c.pickup, 0]
+
+
+def pickup_uptown(c: Columns) -> np.ndarray:
+    """Where the pickup zone lies along the avenues, miles."""
+    return c.around.place[c.pickup, 1]
+
+
+def dropoff_crosstown(c: Columns) -> np.ndarray:
+    """Where the dropoff zone lies across the avenues, miles."""
+    return c.around.place[c.dropoff, 0]
+
+
+def dropoff_uptown(c: Columns) -> np.ndarray:
+    """Where the dropoff zone lies along the avenues, miles."""
+    return c.around.place[c.dropoff, 1]
+
+
+def air_miles(c: Columns) -> np.ndarray:
+    """Straight-line distance between the zones' centroids."""
+    return np.hypot(c.grid_way[:, 0], c.grid_way[:, 1])
+
+
+def grid_bearing(c: Columns) -> np.ndarray:
+    """Direction of travel against that of the crosstown streets, radians."""
+    return np.arctan2(c.grid_way[:, 1], c.grid_way[:, 0])
+
+
+def way_crosstown(c: Columns) -> np.ndarray:
+    """How far the way goes across the avenues, miles."""
+    return c.grid_way[:, 0]
+
+
+def way_uptown(c: Columns) -> np.ndarray:
+    """How far the way goes along the avenues, miles."""
+    return c.grid_way[:, 1]
+
+
+def middle_crosstown(c: Columns) -> np.ndarray:
+    """Where the middle of the way lies across the avenues, miles."""
+    return pickup_crosstown(c) + c.grid_way[:, 0] / 2
+
+
+def middle_uptown(c: Columns) -> np.ndarray:
+    """Where the middle of the way lies along the avenues, miles."""
+    return pickup_uptown(c) + c.grid_way[:, 1] / 2

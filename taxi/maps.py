@@ -1,0 +1,119 @@
+"""Maps of the city: a value for each zone, and the picture of it."""
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+
+from .city import City
+from .schema import N_ZONES, Trips, known_zone
+
+# told apart by everybody, and on paper: dark is much, red against blue is above against below
+COLOURS, TWO_SIDED_COLOURS = "viridis_r", "RdBu_r"
+NO_VALUE, BORDER = "#d9d9d9", "#ffffff"
+END_PERCENTILES = (1, 99)  # of the values; a single odd zone is not to leave the rest one colour
+
+
+def by_zone(zone: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Average values by zone, float64 [N_ZONES]; NaN where a zone has none.
+
+    Args:
+        zone: TLC ids [n]; those that the TLC does not have count as zone 0.
+        values: [n], NaN ones do not count.
+    """
+    there = ~np.isnan(values)
+    zone, values = known_zone(zone)[there], values[there]
+    count = np.bincount(zone, minlength=N_ZONES)
+    total = np.bincount(zone, values, minlength=N_ZONES)
+    return np.divide(total, count, out=np.full(N_ZONES, np.nan), where=count > 0)
+
+
+def draw_zone_map(
+    city: City,
+    values: np.ndarray,
+    *,
+    title: str,
+    label: str,
+    is_log: bool = False,
+    middle: float | None = None,
+) -> Figure:
+    """Draw a value for each zone on the map of the city.
+
+    Args:
+        city: whose zones are drawn; water is left blank.
+        values: [N_ZONES]; zones without one, NaN, are grey.
+        title: of the map, for anybody.
+        label: what the values are, with their unit.
+        is_log: colours tell how many times as much, not how much more; values below 1 are grey.
+        middle: where there is one, colours tell above from below it.
+    """
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    axis = figure.subplots()
+    values = np.where(values >= 1, values, np.nan) if is_log else values
+    drawn = [zone for zone in range(N_ZONES) for _ in city.outline[zone]]
+    shapes = PolyCollection(
+        [ring for rings in city.outline for ring in rings],
+        array=np.ma.masked_invalid(values[drawn]),
+        cmap=colormaps[COLOURS if middle is None else TWO_SIDED_COLOURS].with_extremes(
+            bad=NO_VALUE
+        ),
+        norm=_norm(values[np.unique(drawn)], is_log=is_log, middle=middle),
+        edgecolor=BORDER,
+        linewidth=0.3,
+    )
+    axis.add_collection(shapes)
+    scale = figure.colorbar(shapes, ax=axis, label=label, shrink=0.6, pad=0.01, extend="both")
+    if is_log:
+        scale.ax.yaxis.set_major_formatter("{x:,.0f}")
+    if np.isnan(values[drawn]).any():
+        axis.legend(handles=[Patch(color=NO_VALUE, label="none")], loc="upper left", frameon=False)
+    axis.set_title(title, fontsize="x-large")
+    _name_boroughs(axis, city)
+    _frame(axis)
+    return figure
+
+
+def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
+    """Draw the RMSE of the trips that begin in each zone.
+
+    Args:
+        city: whose zones are drawn.
+        trips: n trips with their minutes.
+        predicted: [n] minutes.
+    """
+    square = by_zone(trips.pickup_zone, (predicted - trips.trip_minutes) ** 2)
+    return draw_zone_map(
+        city,
+        np.sqrt(square),
+        title="How far off it is, by where the trip begins",
+        label="RMSE, min",
+    )
+
+
+def _name_boroughs(axis: Axes, city: City) -> None:
+    halo = [withStroke(linewidth=3, foreground=BORDER)]
+    for name in np.unique(city.borough[city.has_place & (city.borough != "")]):
+        east, north = city.centroid[city.has_place & (city.borough == name)].mean(axis=0)
+        axis.text(east, north, name, ha="center", va="center", path_effects=halo, weight="bold")
+
+
+def _norm(values: np.ndarray, *, is_log: bool, middle: float | None) -> Normalize:
+    """Choose which values have the end colours."""
+    known = values[~np.isnan(values)]
+    low, high = np.percentile(known, END_PERCENTILES) if len(known) else (0.0, 1.0)
+    if middle is not None:
+        reach = max(abs(high - middle), abs(low - middle)) or 1.0
+        return TwoSlopeNorm(middle, middle - reach, middle + reach)
+    if is_log:
+        return LogNorm(max(low, 1.0), max(high, low * 1.01, 1.01))
+    return Normalize(low, high if high > low else low + 1.0)
+
+
+def _frame(axis: Axes) -> None:
+    axis.autoscale_view()
+    axis.set_aspect("equal")
+    axis.set_axis_off()

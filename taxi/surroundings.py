@@ -1,0 +1,68 @@
+"""What is known of the city and its calendar without any trip, as an encoder keeps it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .schema import N_ZONES
+
+if TYPE_CHECKING:
+    from .city import City
+
+GRID_DEGREES = 29.0  # Manhattan's avenues run so far east of north
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Facts about zones, arrays indexed by zone, and about days, counted from 1970-01-01."""
+
+    place: np.ndarray  # float64 [N_ZONES, 2], miles across and along the avenues, never NaN
+    holidays: np.ndarray  # int64 [d], ascending
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as plain JSON values; `restore_surroundings` rebuilds it."""
+        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
+
+
+# without a city all zones are alike, without a calendar all weeks
+NOTHING_KNOWN = Surroundings(np.zeros((N_ZONES, 2)), np.zeros(0, np.int64))
+
+
+def find_surroundings(city: "City | None") -> Surroundings:
+    """Gather what is known; without a city its zones are all alike.
+
+    Args:
+        city: its zones' centroids are what features are made of.
+    """
+    # a served model is restored from what was gathered, and takes no calendar with it
+    from .days import public_holidays
+
+    place = NOTHING_KNOWN.place if city is None else turn_to_grid(city.centroid)
+    return Surroundings(place, public_holidays())
+
+
+def restore_surroundings(state: Mapping[str, Any] | None) -> Surroundings:
+    """Rebuild surroundings from their `state`; None is that of an encoder that has none."""
+    if state is None:
+        return NOTHING_KNOWN
+    place, holidays = np.array(state["place"], float), np.array(state["holidays"], np.int64)
+    return Surroundings(place, holidays)
+
+
+def turn_to_grid(centroid: np.ndarray) -> np.ndarray:
+    """Turn the map so that Manhattan's avenues run along its second axis.
+
+    A tree cuts along its columns only, and there the streets do too.
+
+    Args:
+        centroid: [N_ZONES, 2] miles east and north, NaN where unknown.
+    Returns:
+        float64 [N_ZONES, 2], miles from the middle of the zones, where unknown ones are put: a few
+        missing values in a column cost xgboost a third of its speed.
+    """
+    east, north = (centroid - np.nanmean(centroid, axis=0)).T
+    cosine, sine = np.cos(np.radians(GRID_DEGREES)), np.sin(np.radians(GRID_DEGREES))
+    turned = np.stack([east * cosine - north * sine, east * sine + north * cosine], axis=1)
+    return np.nan_to_num(turned)

@@ -1,0 +1,117 @@
+"""What preprocess hands over of the city: read from files beside the months, or made up."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from steps.common.inputs import load_city
+from steps.common.months import find_month
+from steps.common.results import PreprocessResult, read_preprocess
+from storage import StorageError
+from storage.tracking import artifacts, runs, tags
+from taxi import simulation
+from taxi.city import ZONE_FILES, ZONE_SHAPES, ZONE_TABLE
+from tests.entry import entry
+from tests.stores import Store
+from tests.zone_files import make_zone_shapes, make_zone_table, write_zone_files
+
+MONTHS = ("--train_months=2021-01", "--valid_months=2021-02", "--test_months=")
+N_TRIPS = 300
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a folder with two small months, and no file of the zones."""
+    for month in ("2021-01", "2021-02"):
+        find_month(f"simulated:{N_TRIPS}", "green", month, tmp_path)
+    return tmp_path
+
+
+def preprocess(source: object) -> PreprocessResult:
+    entry("preprocess").main([f"--source={source}", *MONTHS])
+    run = mlflow.last_active_run()
+    assert run is not None
+    return read_preprocess(MlflowClient().get_run(run.info.run_id))
+
+
+def artifact_names(result: PreprocessResult) -> set[str]:
+    uri = MlflowClient().get_run(result.run_id).info.artifact_uri
+    return set(artifacts.list_files(uri))
+
+
+def test_the_city_is_read_once_and_handed_on(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_zone_files(folder)
+    result = preprocess(folder)
+    assert "city: 4 zones with their place and borough\n" in capsys.readouterr().out
+    city = load_city(result)
+    assert city is not None
+    assert city.name[4] == "Alphabet City"
+    run = MlflowClient().get_run(result.run_id)
+    assert run.data.tags[tags.CITY] == result.dataset.city == result.dataset.learned_from["city"]
+    assert {tags.CITY_FILE, tags.CITY_PICTURE} <= artifact_names(result)
+    assert set(ZONE_FILES) <= {read.dataset.name for read in run.inputs.dataset_inputs}
+
+
+@pytest.mark.parametrize("there", [(), (ZONE_TABLE,), (ZONE_SHAPES,)])
+def test_without_both_files_the_learned_map_alone_serves_and_the_run_says_so(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str], there: tuple[str, ...]
+) -> None:
+    write_zone_files(folder)
+    missing = [name for name in ZONE_FILES if name not in there]
+    for name in missing:
+        (folder / name).unlink()
+    result = preprocess(folder)
+    said = f"city: no {', '.join(missing)} beside the months, so its map is learned from the trips"
+    assert said in capsys.readouterr().out
+    assert load_city(result) is None
+    assert MlflowClient().get_run(result.run_id).data.tags[tags.CITY] == "none"
+    assert not {tags.CITY_FILE, tags.CITY_PICTURE} & artifact_names(result)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"table": make_zone_table(header="id,name,a,b")},
+        {"shapes": make_zone_shapes(projection=None)},
+        {"shapes": make_zone_shapes()[:-50]},
+        {"shapes": make_zone_shapes((77, 0, 0, 5))},
+    ],
+)
+def test_a_wrong_file_is_refused_before_any_month_is_read(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str], wrong: dict[str, bytes]
+) -> None:
+    write_zone_files(folder, **wrong)
+    with pytest.raises(SystemExit) as left:
+        preprocess(folder)
+    said = capsys.readouterr()
+    assert left.value.code == 2
+    assert said.err.startswith("preprocess: taxi_zone")
+    assert said.err.count("\n") == 1
+    assert "kept" not in said.out
+
+
+def test_simulated_months_have_the_city_that_they_were_made_in(store: Store) -> None:
+    city = load_city(preprocess(f"simulated:{N_TRIPS}:7"))
+    assert city is not None
+    assert city.to_json() == simulation.simulated_zones(7).to_json()
+    assert city.to_json() != simulation.simulated_zones(8).to_json()
+    assert np.isnan(city.centroid[[0, 264, 265]]).all()
+
+
+def test_a_city_that_is_not_what_the_run_wrote_is_refused(store: Store) -> None:
+    result = preprocess(f"simulated:{N_TRIPS}")
+    with artifacts.open_file(result.run_id, tags.CITY_FILE) as path:
+        path.write_text(path.read_text().replace("Bronx", "Bronks"))
+    with pytest.raises(StorageError, match=r"city\.json of run .* is not what that run wrote"):
+        load_city(result)
+
+
+def test_a_run_from_before_cities_were_read_has_none(store: Store) -> None:
+    result = preprocess(f"simulated:{N_TRIPS}")
+    MlflowClient().delete_tag(result.run_id, tags.CITY)
+    assert load_city(read_preprocess(runs.finished(result.run_id, "preprocess"))) is None

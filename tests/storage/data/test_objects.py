@@ -1,0 +1,27 @@
+"""Small files that machines share: whole or not there, wherever they are."""
+
+from pathlib import Path
+
+import pytest
+
+from storage import StorageError
+from storage.data.objects import read_object, write_object
+
+
+def test_an_object_is_read_as_it_was_written_and_none_where_there_is_none(tmp_path: Path) -> None:
+    for uri in (f"{tmp_path}/a.json", f"file://{tmp_path}/b c.json", "memory://objects/c.json"):
+        assert read_object(uri) is None
+        write_object(uri, b"one")
+        write_object(uri, b"two")
+        assert read_object(uri) == b"two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b c.json"]
+
+
+def test_what_cannot_be_read_or_written_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="Cannot read"):
+        read_object(str(tmp_path))
+    with pytest.raises(StorageError, match="Cannot write"):
+        write_object(f"{tmp_path}/file/live.json", b"one")
+    with pytest.raises(StorageError, match="Cannot read nonsense://host/a"):
+        read_object("nonsense://user:secret@host/a?key=1")

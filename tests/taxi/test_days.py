@@ -1,0 +1,26 @@
+"""The calendar of New York."""
+
+import numpy as np
+
+from taxi import days
+from taxi.days import public_holidays
+
+
+def numbers(*dates: str) -> np.ndarray:
+    return np.array(dates, "M8[D]").astype(np.int64)
+
+
+def test_holidays_are_the_days_on_which_offices_close() -> None:
+    closed = public_holidays()
+    # Martin Luther King Jr., Presidents' Day, Thanksgiving, Independence Day on a Sunday and after
+    assert np.isin(numbers("2021-01-18", "2021-02-15", "2022-11-24"), closed).all()
+    assert np.isin(numbers("2021-07-04", "2021-07-05"), closed).all()
+    # Lincoln's Birthday, Election Day and any day
+    assert not np.isin(numbers("2021-02-12", "2021-11-02", "2021-01-20"), closed).any()
+    assert (np.diff(closed) > 0).all()
+
+
+def test_every_year_of_the_calendar_has_its_holidays() -> None:
+    years = public_holidays().astype("M8[D]").astype("M8[Y]").astype(int) + 1970
+    assert sorted(set(years)) == list(days.YEARS) == list(range(2009, 2041))
+    assert np.bincount(years)[2009:].min() >= 10

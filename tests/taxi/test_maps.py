@@ -1,0 +1,46 @@
+"""Values by zone, and their maps."""
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
+
+from taxi import maps, simulation
+from taxi.maps import by_zone, draw_zone_map
+from taxi.schema import N_ZONES
+
+CITY = simulation.simulated_zones(42)
+
+
+def drawn(**options: object) -> PolyCollection:
+    values = np.where(CITY.has_place, np.arange(N_ZONES, dtype=float), np.nan)
+    values[7] = np.nan
+    figure = draw_zone_map(CITY, values, title="Trips", label="trips", **options)
+    figure.draw_without_rendering()
+    return figure.axes[0].collections[0]
+
+
+def test_values_are_averaged_by_zone_and_missing_ones_do_not_count() -> None:
+    mean = by_zone(np.array([3, 3, 5, 9, 900]), np.array([1.0, 2.0, 4.0, np.nan, 8.0]))
+    assert mean.shape == (N_ZONES,)
+    assert (mean[3], mean[5], mean[0]) == (1.5, 4.0, 8.0)
+    assert np.isnan(np.delete(mean, [0, 3, 5])).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"is_log": True}, {"middle": 100.0}])
+def test_every_zone_is_drawn_and_one_without_a_value_is_grey(options: dict[str, object]) -> None:
+    shapes = drawn(**options)
+    assert len(shapes.get_paths()) == 263
+    colours = shapes.get_facecolor()[:, :3]
+    is_grey = np.isclose(colours, to_rgb(maps.NO_VALUE)).all(axis=1)
+    assert np.flatnonzero(is_grey).tolist() == [6]  # zone 7, the first being zone 1
+    assert len(np.unique(colours, axis=0)) > 100
+
+
+@pytest.mark.parametrize("value", [np.nan, 3.0, 0.0])
+@pytest.mark.parametrize("options", [{}, {"is_log": True}, {"middle": 0.0}])
+def test_a_map_of_nothing_or_of_one_value_is_drawn(value: float, options: dict) -> None:
+    figure = draw_zone_map(CITY, np.full(N_ZONES, value), title="x", label="y", **options)
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title() == "x"
+    assert figure.axes[0].get_aspect() == 1
