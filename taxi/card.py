@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .bootstrap import CONFIDENCE, Interval
+from .coverage import NOMINAL, GroupCoverage
+from .distances import KINDS
 from .evaluation import Group
 from .gate import Check
 
@@ -15,12 +17,10 @@ LIMITS = (
     "Trips of {taxi} taxis in New York between TLC zones; no other city, car or kind of trip.",
     "Trips of 1 to 60 minutes: what is shorter or longer was left out, so a longer trip is told "
     "too short, and nobody should be promised an answer above 60.",
-    "`trip_distance` must be the planned distance: it was trained on the meter's, which is known "
-    "only after the trip.",
     "Zones and pairs that the train months do not have are guessed from their neighbours or not at "
     "all; the months after {last_month} may differ, which `-e score` measures.",
-    "It gives a mean, no bound: no arrival may be promised by it, no fare set, and no driver or "
-    "rider judged.",
+    "Its answer is a mean, and its quantiles hold for many trips, not for this one: no arrival may "
+    "be promised by it, no fare set, and no driver or rider judged.",
 )
 
 
@@ -37,10 +37,15 @@ class Facts(NamedTuple):
     is_simulated: bool
     feature_set: str
     features: Sequence[str]
-    rmse_valid: float
-    scores: Mapping[str, Interval]  # on test
+    rmse_valid: float  # with metered distance
+    scores: Mapping[str, Interval]  # on test, with metered distance
+    rmse_with: Mapping[str, float]  # kind of distances.KINDS -> RMSE on test, minutes
+    n_unknown: int  # test trips without a clean distance
+    n_test: int
     checks: Sequence[Check]
     groups: Sequence[Group]  # errors on test
+    coverage: Sequence[GroupCoverage]  # of the 80 % interval on test; empty where there is none
+    fitted_to: Sequence[str]  # splits
     commit: str
     is_dirty: bool
     command: str
@@ -56,6 +61,8 @@ def write_card(facts: Facts, *, short: bool) -> str:
     sections = (
         _head(facts),
         _scores(facts),
+        _distances(facts),
+        _coverage(facts, short=short),
         _data(facts, short=short),
         _features(facts),
         _gate(facts),
@@ -86,12 +93,38 @@ def _scores(facts: Facts) -> list[str]:
     return [
         "## How good it is",
         "",
-        f"On the test months {', '.join(facts.months['test'])}, opened once; RMSE on the valid "
-        f"months, by which it was chosen: {facts.rmse_valid:.3f} min.",
+        f"On the test months {', '.join(facts.months['test'])}, opened once, with metered "
+        f"distance; so measured, RMSE on the valid months is {facts.rmse_valid:.3f} min.",
         "",
         f"| on test | | {CONFIDENCE:.0%} interval |",
         "|---|---|---|",
         *rows,
+    ]
+
+
+def _distances(facts: Facts) -> list[str]:
+    rows = [[KINDS[kind], f"{rmse:.3f}"] for kind, rmse in facts.rmse_with.items()]
+    return [
+        "`trip_distance` must be the planned distance, or missing: it was trained on the meter's, "
+        f"which is known only after the trip. {facts.n_unknown:,} of the {facts.n_test:,} test "
+        "trips have no usable distance in any row.",
+        "",
+        *_table(["on test, with", "RMSE, min"], rows),
+    ]
+
+
+def _coverage(facts: Facts, *, short: bool) -> list[str]:
+    if not facts.coverage:
+        return ["It answers no quantiles: there were too few valid trips to know its errors."]
+    rows = [
+        [one.kind, one.group, f"{one.n_trips:,}", f"{one.coverage:.1%}", f"{one.width:.1f}"]
+        for one in facts.coverage
+        if not (short and one.kind == "hour")
+    ]
+    return [
+        f"p10 to p90 should hold {NOMINAL:.0%} of the trips. On test:",
+        "",
+        *_table(["by", "group", "trips", "within", "mean width, min"], rows),
     ]
 
 
@@ -101,7 +134,9 @@ def _data(facts: Facts, *, short: bool) -> list[str]:
         f"{_sum(facts, split, 'n_raw'):,} | {facts.splits_sha256[split][:16]} |"
         for split, months in facts.months.items()
     ]
-    lines = ["## Data", "", "| split | months | trips kept | sha256 |", "|---|---|---|---|", *rows]
+    learned = f"Once chosen, it was fitted to {' and '.join(facts.fitted_to)}."
+    heads = ["| split | months | trips kept | sha256 |", "|---|---|---|---|"]
+    lines = ["## Data", "", *heads, *rows, "", learned]
     return lines if short else [*lines, "", *_files(facts)]
 
 
@@ -147,7 +182,7 @@ def _groups(facts: Facts, *, short: bool) -> list[str]:
         if not (short and group.kind == "hour")
     ]
     heads = ["by", "group", "trips", "RMSE, min", "MAE, min", "bias, min"]
-    return ["## Errors by group, on test", "", *_table(heads, rows)]
+    return ["## Errors by group, on test, with metered distance", "", *_table(heads, rows)]
 
 
 def _limits(facts: Facts) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from .profile import EDGES, ENDS, Profile
+from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
 
 # minutes; an end bin takes whatever lies beyond it
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
@@ -52,7 +52,7 @@ class DriftThresholds(NamedTuple):
     """Values above which a month counts as drifted."""
 
     max_psi: float
-    max_unseen: float  # share of trips above that of valid
+    max_unseen: float  # share of trips above that of valid; without distance, that of train
     max_rmse_rise: float  # share above the RMSE on the months the model was judged by
 
 
@@ -113,6 +113,11 @@ def measure_drift(
     names = ("zone", "pair of zones")
     for name, now, then in zip(names, unseen(reference.train, month), before, strict=True):
         measures.append(_measure("unseen above valid", name, now - then, thresholds.max_unseen))
+    if HAS_DISTANCE in reference.train.counts:
+        more = without_distance(month) - without_distance(reference.train)
+        measures.append(
+            _measure("above train", "trips without distance", more, thresholds.max_unseen)
+        )
     if rmse is not None:
         rise = rmse / rmse_before - 1
         measures.append(_measure("rise", "RMSE", rise, thresholds.max_rmse_rise))
@@ -140,6 +145,11 @@ def unseen(train: Profile, month: Profile) -> tuple[float, float]:
     with_pair = month.pairs[train.pairs == 0].sum()
     n_trips = max(month.n_trips, 1)
     return float(with_zone / n_trips), float(with_pair / n_trips)
+
+
+def without_distance(profile: Profile) -> float:
+    """Return the share of trips without a clean distance."""
+    return float(profile.shares(HAS_DISTANCE)[0])
 
 
 def draw_drift(

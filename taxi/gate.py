@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .bootstrap import CONFIDENCE, Interval
+from .coverage import NOMINAL
+from .distances import KINDS
 
 
 class GateThresholds(NamedTuple):
@@ -17,6 +19,7 @@ class GateThresholds(NamedTuple):
     max_rmse: float  # minutes
     min_r2: float
     min_improvement: float  # minutes of RMSE below the champion's
+    max_coverage_gap: float = 0.08  # share by which the 80 % interval may hold more, or fewer
 
 
 class Provenance(NamedTuple):
@@ -24,7 +27,7 @@ class Provenance(NamedTuple):
 
     is_simulated: bool  # any of its months
     is_dirty: bool  # fitted by code that no commit holds
-    train_months: frozenset[str]
+    seen_months: frozenset[str]  # it was fitted to, or chosen by
 
 
 class Champion(NamedTuple):
@@ -70,6 +73,8 @@ def judge(
     scores: Mapping[str, float],
     thresholds: GateThresholds,
     *,
+    distance: str,
+    coverage: float | None = None,
     champion: Champion | None,
     provenance: Provenance,
     test_months: frozenset[str],
@@ -81,41 +86,71 @@ def judge(
     Args:
         scores: of the candidate on test, rmse (minutes) and r2 among them.
         thresholds: what it must reach.
+        distance: of distances.KINDS, that both models' errors were measured with.
+        coverage: share of the test trips within the candidate's 80 % interval; None where it gives
+            none.
         champion: the model in use; None where there is none yet.
         provenance: of the candidate.
         test_months: YYYY-MM of the trips that both were scored on.
         overrides: what may happen although the champion is better founded.
         rolled_back: whether this very model was taken out of use; None where it is a new one.
     """
-    checks = _check_scores(scores, thresholds)
+    known = f"with {KINDS[distance]}"
+    checks = _check_scores(scores, thresholds, known)
+    if coverage is not None:
+        gap = thresholds.max_coverage_gap
+        checks.append(check_coverage(coverage, nominal=NOMINAL, tolerance=gap))
     if champion:
-        checks += _check_improvement(champion.improvement, thresholds.min_improvement)
+        checks += _check_improvement(champion.improvement, thresholds.min_improvement, known)
         checks += _check_provenance(provenance, champion.provenance, test_months, overrides)
     if rolled_back:
         checks.append(rolled_back)
     return GateDecision(all(check.passed for check in checks), tuple(checks))
 
 
-def _check_scores(scores: Mapping[str, float], thresholds: GateThresholds) -> list[Check]:
+def _check_scores(
+    scores: Mapping[str, float], thresholds: GateThresholds, known: str
+) -> list[Check]:
     """Ask for what every champion must reach, whether there is one yet or not."""
     rmse, r2 = scores["rmse"], scores["r2"]
     return [
         Check(
-            "test RMSE",
+            f"test RMSE {known}",
             f"{rmse:.3f} min",
             f"at most {thresholds.max_rmse:g}",
             rmse <= thresholds.max_rmse,
         ),
-        Check("test R2", f"{r2:.3f}", f"at least {thresholds.min_r2:g}", r2 >= thresholds.min_r2),
+        Check(
+            f"test R2 {known}",
+            f"{r2:.3f}",
+            f"at least {thresholds.min_r2:g}",
+            r2 >= thresholds.min_r2,
+        ),
     ]
 
 
-def _check_improvement(gained: Interval, min_improvement: float) -> list[Check]:
+def check_coverage(coverage: float, *, nominal: float, tolerance: float) -> Check:
+    """Ask that intervals hold about as many trips as they promise.
+
+    Args:
+        coverage: share of the test trips that are within their intervals.
+        nominal: share that should be.
+        tolerance: share by which it may be off; a month unlike the one before moves it by 0.05.
+    """
+    return Check(
+        f"coverage of the {nominal:.0%} interval",
+        f"{coverage:.1%}",
+        f"{nominal - tolerance:.0%} to {nominal + tolerance:.0%}",
+        abs(coverage - nominal) <= tolerance,
+    )
+
+
+def _check_improvement(gained: Interval, min_improvement: float, known: str) -> list[Check]:
     """Ask that the candidate is better than the champion by enough, and not by luck."""
     interval = f"{gained.low:.3f} to {gained.high:.3f} min"
     return [
         Check(
-            "RMSE below the champion's",
+            f"RMSE below the champion's {known}",
             f"{gained.value:.3f} min",
             f"at least {min_improvement:g}",
             gained.value >= min_improvement,
@@ -136,7 +171,7 @@ def _check_provenance(
     code = {True: "uncommitted", False: "committed"}
     # a real month and a simulated one of the same name hold other trips
     same_data = candidate.is_simulated == champion.is_simulated
-    seen = sorted(champion.train_months & test_months) if same_data else []
+    seen = sorted(champion.seen_months & test_months) if same_data else []
     return [
         Check(
             "months",
@@ -151,7 +186,7 @@ def _check_provenance(
             champion.is_dirty or not candidate.is_dirty or overrides.dirty,
         ),
         Check(
-            "test months the champion was trained on",
+            "test months the champion has seen",
             ", ".join(seen) or "none",
             "none: pass later test_months",
             not seen,

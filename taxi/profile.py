@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .schema import N_ZONES, known_zone
+from .schema import MAX_MILES, N_ZONES, known_zone
 
 # what is counted: name -> bin edges; values beyond the ends count in the end bins
 EDGES: Mapping[str, np.ndarray] = {
@@ -19,15 +19,20 @@ EDGES: Mapping[str, np.ndarray] = {
     "weekday": np.arange(-0.5, 7.0),  # 0 = Monday
 }
 ENDS = ("pickup_zone", "dropoff_zone")
+HAS_DISTANCE = "has_distance"  # whether a trip has a clean one: two bins, no and yes
 
 
 class Profile:
-    """Histograms of the trips added so far: the columns of EDGES, the zones, and their pairs."""
+    """Histograms of the trips added so far: the columns of EDGES, the zones, and their pairs.
+
+    A profile that was stored before HAS_DISTANCE was counted has no such histogram.
+    """
 
     def __init__(self) -> None:
         self.n_trips = 0
         self.counts = {name: np.zeros(len(edges) - 1, int) for name, edges in EDGES.items()}
         self.counts |= {name: np.zeros(N_ZONES, int) for name in ENDS}
+        self.counts[HAS_DISTANCE] = np.zeros(2, int)
         self.pairs = np.zeros(N_ZONES * N_ZONES, int)  # pickup zone * N_ZONES + dropoff zone
 
     def add(self, trips: pa.RecordBatch) -> None:
@@ -41,6 +46,8 @@ class Profile:
         }
         for name, values in columns.items():
             self.counts[name] += np.histogram(np.asarray(values), EDGES[name])[0]
+        miles = np.asarray(trips.column("distance_miles"), float)  # NaN where missing
+        self.counts[HAS_DISTANCE] += np.bincount((miles > 0) & (miles <= MAX_MILES), minlength=2)
         pickup, dropoff = (
             known_zone(np.asarray(trips.column(name))).astype(np.int64) for name in ENDS
         )

@@ -9,10 +9,20 @@ from mlflow.entities import Run
 from storage import UserError
 from storage.data import splits
 from storage.tracking import runs, tags
+from taxi.distances import KINDS, METERED
 
-SCORES = ("rmse", "mae", "r2")  # on valid, of a candidate and of the step whose best it is
+
+def rmse_name(kind: str) -> str:
+    """Name the RMSE that is measured with a kind of distance of taxi.distances.KINDS."""
+    return "rmse" if kind == METERED else tags.RMSE_WITH.of(kind)
+
+
+RMSES = {kind: rmse_name(kind) for kind in KINDS}
+# on valid, of a candidate and of the step whose best it is
+SCORES = (*RMSES.values(), "mae", "r2")
 TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)
 GAINED = (tags.CHAMPION_TEST.of("rmse"), *map(tags.GAINED.of, ("", "_low", "_high")))
+NO_CITY = "none"
 SIMULATED, REAL = "simulated", "real"
 
 
@@ -24,6 +34,7 @@ class Dataset(NamedTuple):
     source: str  # of the months, without credentials
     months: dict[str, list[str]]  # split -> YYYY-MM
     sha256: dict[str, str]  # split -> of its trips
+    city: str = ""  # sha256 of what is known of the city; empty where its map is learned alone
 
     @property
     def has_test(self) -> bool:
@@ -37,6 +48,7 @@ class Dataset(NamedTuple):
             "taxi": self.taxi,
             "train": self.sha256["train"],
             "valid": self.sha256["valid"],
+            "city": self.city or NO_CITY,
         }
 
     def parameters(self) -> dict[str, str]:
@@ -50,6 +62,7 @@ class Dataset(NamedTuple):
             tags.TAXI: self.taxi,
             tags.DATA: SIMULATED if self.is_simulated else REAL,
             tags.MONTHS_SOURCE: self.source,
+            tags.CITY: self.city or NO_CITY,
             **{tags.MONTHS.of(split): ",".join(names) for split, names in self.months.items()},
             **{tags.SHA256.of(split): digest for split, digest in self.sha256.items()},
         }
@@ -78,7 +91,7 @@ class Candidate(NamedTuple):
     model: str  # its kind
     features: str
     model_uri: str
-    scores: dict[str, float]  # SCORES, on valid
+    scores: dict[str, float]  # those of SCORES that its run has, on valid
     code: Code
 
 
@@ -202,6 +215,7 @@ def read_dataset(run: Run) -> Dataset:
         source=run.data.tags.get(tags.MONTHS_SOURCE, ""),
         months={split: months[split].split(",") for split in wanted},
         sha256={split: sha256[split] for split in wanted},
+        city=run.data.tags.get(tags.CITY, "").removeprefix(NO_CITY),
     )
 
 

@@ -11,20 +11,24 @@ import mlflow
 from steps.common.parameters import MainParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
-    SCORES,
+    RMSES,
     TEST_SCORES,
     Candidate,
     Dataset,
     RegisterResult,
+    rmse_name,
     write_best,
 )
 from steps.common.step import step_run
-from steps.common.validate import check_pipeline
+from steps.common.validate import check_given, check_pipeline
 from steps.main import rerun
 from steps.main.plan import plan
+from storage.data import splits
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
 from storage.tracking import runs, tags
+from taxi import distances
+from taxi.distances import KINDS, METERED, MISSING, PLANNED_10, PLANNED_20
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(MainParameters, __doc__, argv) as params:
         check_pipeline(params)
         pipeline = Pipeline(params)
+        check_given(pipeline.given, params.judge_by)
         if params.plan:
             print("\n".join(plan(pipeline, params)))
             return
@@ -45,20 +50,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         if preprocess.dataset.has_test:  # else there is nothing to judge a champion by
             registered = pipeline.register()
             log_headline("register", registered.metrics)
-        best = min((baseline, hpo), key=lambda result: result.metrics["rmse"])
-        tested = {name: registered.metrics[name] for name in TEST_SCORES} if registered else {}
+        distance = distances.select_kind(params.judge_by)
+        candidates = ranked([*baseline.candidates, *hpo.candidates], distance)
         # so a table of runs sorted by rmse or test_rmse keeps its pipelines
-        write_best(best.model, {name: best.metrics[name] for name in SCORES} | tested)
+        write_best(candidates[0].model, headline_scores(candidates[0], registered))
         run, used = runs.active(), MainParameters.of(pipeline.params)
         note = "\n".join(
             [
-                *summary(preprocess.dataset, [*baseline.candidates, *hpo.candidates], registered),
+                *summary(preprocess.dataset, candidates, registered),
                 *links(pipeline.decisions),
                 *rerun.lines(run, used),
             ]
         )
         log_summary(pipeline, note, rerun.command(run, used))
         print(note)
+
+
+def ranked(candidates: Sequence[Candidate], distance: str) -> list[Candidate]:
+    """Sort the candidates as register does: by valid RMSE with this kind of distance."""
+    return sorted(candidates, key=lambda candidate: candidate.scores[rmse_name(distance)])
+
+
+def headline_scores(best: Candidate, registered: RegisterResult | None) -> dict[str, float]:
+    """Join the best candidate's scores on valid and the registered one's on test."""
+    tested = {name: registered.metrics[name] for name in TEST_SCORES} if registered else {}
+    return best.scores | tested
 
 
 def log_headline(step: str, metrics: Mapping[str, float]) -> None:
@@ -85,10 +101,11 @@ def summary(
     """Write what won, the leaderboard, and what to do next."""
     months = {split: ",".join(names) for split, names in dataset.months.items()}
     return [
-        f"Trained on {months['train']}, chosen on {months['valid']}.",
+        f"Trained on {months['train']}, chosen on {months['valid']}. Errors there, minutes:",
         "",
         *leaderboard(candidates),
         "",
+        *suggestion(dataset),
         *(verdict(registered, months["test"]) if registered else [NOT_REGISTERED]),
         "",
     ]
@@ -97,19 +114,43 @@ def summary(
 NOT_REGISTERED = "Nothing was registered: register needs test months (-P test_months=YYYY-MM)."
 
 
+def suggestion(dataset: Dataset) -> list[str]:
+    """Name months that are worth training on too; none where they are made up, or there already."""
+    train, valid = dataset.months["train"], dataset.months["valid"]
+    earlier = splits.a_year_earlier(train, valid)
+    if dataset.is_simulated or not earlier:
+        return []
+    line = (
+        f"The same months a year earlier, which count less (half_life), mostly help: "
+        f"`-P train_months={','.join([*earlier, *train])}`."
+    )
+    return [line, ""]
+
+
 def leaderboard(candidates: Iterable[Candidate]) -> list[str]:
-    """Lay every candidate out as a markdown table, best first."""
+    """Lay every candidate out as a markdown table, in their order."""
     rows = [
-        f"| {one.model} | {one.features} "
-        + "".join(f"| {one.scores[name]:.3f} " for name in SCORES)
-        + "|"
-        for one in sorted(candidates, key=lambda candidate: candidate.scores["rmse"])
+        f"| {one.model} | {one.features} | {' | '.join(written(one, name) for name in COLUMNS)} |"
+        for one in candidates
     ]
-    return [
-        "| model | features | valid RMSE, min | MAE, min | R2 |",
-        "|---|---|---|---|---|",
-        *rows,
-    ]
+    heads = ["model", "features", *COLUMNS.values()]
+    return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows]
+
+
+# score on valid -> its column
+COLUMNS: dict[str, str] = {
+    RMSES[METERED]: "RMSE, metered distance",
+    RMSES[PLANNED_10]: "±10 %",
+    RMSES[PLANNED_20]: "±20 %",
+    RMSES[MISSING]: "no distance",
+    "mae": "MAE, metered",
+    "r2": "R2, metered",
+}
+
+
+def written(candidate: Candidate, name: str) -> str:
+    """Write a score; an older run, which was given, may lack it."""
+    return f"{candidate.scores[name]:.3f}" if name in candidate.scores else ""
 
 
 def verdict(registered: RegisterResult, months: str) -> list[str]:
@@ -119,8 +160,11 @@ def verdict(registered: RegisterResult, months: str) -> list[str]:
         registered.version,
         registered.champion_version,
     )
-    rmse = f"RMSE {registered.metrics['test_rmse']:.3f} min on {months}"
-    lines = [f"**{registered.model}** is `{name}` version {version}: {rmse}."]
+    rmses = ", ".join(
+        f"{registered.metrics[tags.TEST.of(RMSES[kind])]:.3f} min with {words}"
+        for kind, words in KINDS.items()
+    )
+    lines = [f"**{registered.model}** is `{name}` version {version}. RMSE on {months}: {rmses}."]
     if champion == version:
         lines += ["", f"It is the champion: {registered.reasons}."]
     else:

@@ -8,6 +8,7 @@ from storage.data import months
 from storage.data.months import MonthLocation
 from storage.repro import reuse
 from storage.tracking import runs
+from taxi.city import ZONE_FILES
 
 
 def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
@@ -29,12 +30,17 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
 def locate_months(
     splits: Mapping[str, Sequence[str]], source: str, taxi: str
 ) -> list[MonthLocation]:
-    """Find out where the months are that preprocess would read: split -> months."""
-    return [
+    """Find out where the months are that preprocess would read, and the files of the zones.
+
+    Args:
+        splits: split -> months; none where preprocess reads nothing.
+    """
+    located = [
         months.locate(source, taxi=taxi, month=month)
         for names in splits.values()
         for month in names
     ]
+    return located + (months.locate_beside(source, ZONE_FILES) if located else [])
 
 
 def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation]) -> str:
@@ -59,12 +65,13 @@ def count_trials(pipeline: Pipeline, params: MainParameters) -> str:
     n_done, experiment_id = 0, runs.experiment_id()
     if params.reuse and experiment_id:
         # seconds of imports and encoding, which only this question is worth
-        from steps.common.inputs import load_trips
+        from steps.common.inputs import load_city, load_trips
         from steps.common.search_key import count_finished, read_settings
 
         preprocess = pipeline.preprocess()
         train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
-        n_done = count_finished(read_settings(params), train, valid, experiment_id)
+        city = load_city(preprocess)
+        n_done = count_finished(read_settings(params), train, valid, city, experiment_id)
     return f"{min(n_done, params.max_evals)} of {params.max_evals} trials are done"
 
 

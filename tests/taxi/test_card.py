@@ -3,6 +3,7 @@ import pytest
 from taxi import card
 from taxi.bootstrap import Interval
 from taxi.card import Facts
+from taxi.coverage import GroupCoverage
 from taxi.evaluation import Group
 from taxi.gate import Check
 
@@ -27,12 +28,20 @@ def make_facts(**changed: object) -> Facts:
         "feature_set": "compact",
         "features": ["hour", "weekday"],
         "rmse_valid": 5.0,
+        "rmse_with": {"metered": 5.1, "planned_10": 5.2, "planned_20": 5.4, "missing": 6.3},
+        "n_unknown": 61,
+        "n_test": 997,
         "scores": {"rmse": Interval(5.1, 5.0, 5.2), "r2": Interval(0.8, 0.7, 0.9)},
-        "checks": [Check("test RMSE", "5.100 min", "at most 7", True)],
+        "checks": [Check("test RMSE with metered distance", "5.100 min", "at most 7", True)],
         "groups": [
             Group("hour", "07", 10, 4.0, 3.0, 0.1),
             Group("distance", "x", 9, 6.0, 5.0, 0.2),
         ],
+        "coverage": [
+            GroupCoverage("all", "all", 997, 0.812, 0.09, 0.098, 11.5),
+            GroupCoverage("hour", "07", 10, 0.7, 0.1, 0.2, 12.0),
+        ],
+        "fitted_to": ["train", "valid"],
         "commit": "0123abcd",
         "is_dirty": False,
         "command": "mlflow run . -e register",
@@ -48,9 +57,16 @@ def make_facts(**changed: object) -> Facts:
         "| R2 | 0.800 | 0.700 to 0.900 |",
         "| train | 2021-01 | 997 of 1,000 | cdcdcdcdcdcdcdcd |",
         "`compact`, 2 columns: `hour`, `weekday`",
-        "| test RMSE | 5.100 min | at most 7 | yes |",
+        "| test RMSE with metered distance | 5.100 min | at most 7 | yes |",
         "| distance | x | 9 | 6.00 | 5.00 | 0.20 |",
-        "`trip_distance` must be the planned distance",
+        "`trip_distance` must be the planned distance, or missing",
+        "| metered distance | 5.100 |\n| distance planned to ±10 % | 5.200 |\n",
+        "| distance planned to ±20 % | 5.400 |\n| no distance | 6.300 |\n",
+        "61 of the 997 test trips have no usable distance",
+        "opened once, with metered distance",
+        "p10 to p90 should hold 80% of the trips",
+        "| all | all | 997 | 81.2% | 11.5 |",
+        "Once chosen, it was fitted to train and valid.",
         "the months after 2021-02 may differ",
         "    mlflow run . -e register",
     ],
@@ -65,6 +81,7 @@ def test_a_card_tells(told: str, short: bool) -> None:
     [
         "| 2021-03 | simulated:1000:42 | `" + "ab" * 32 + "` | 0 | 3 |",
         "| hour | 07 | 10 | 4.00 | 3.00 | 0.10 |",
+        "| hour | 07 | 10 | 70.0% | 12.0 |",
         "dropped: zone missing",
     ],
 )

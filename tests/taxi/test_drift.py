@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -6,8 +7,8 @@ import pytest
 
 from taxi import drift
 from taxi.drift import DriftThresholds, Reference
-from taxi.profile import Profile
-from taxi.schema import TRIPS, Trips
+from taxi.profile import HAS_DISTANCE, Profile
+from taxi.schema import TRIPS, Trips, clean_miles
 from tests.conftest import random_trips, simulated_trips
 
 LOOSE = DriftThresholds(max_psi=0.25, max_unseen=0.05, max_rmse_rise=0.15)
@@ -25,10 +26,12 @@ def make_reference() -> Reference:
     return drift.make_reference(train, valid, simulated_trips("2021-02").trip_minutes, rmse=5.0)
 
 
-def measured(trips: Trips, rmse: float | None = None) -> dict[tuple[str, str], drift.DriftMeasure]:
+def measured(
+    trips: Trips, rmse: float | None = None, reference: Reference | None = None
+) -> dict[tuple[str, str], drift.DriftMeasure]:
     predictions = drift.count_predictions(trips.trip_minutes)
     found = drift.measure_drift(
-        make_reference(),
+        reference or make_reference(),
         profile_of(trips),
         predictions,
         rmse=rmse,
@@ -64,7 +67,7 @@ def test_rare_bins_are_counted_together() -> None:
 def test_the_next_month_of_the_same_city_has_not_drifted() -> None:
     found = measured(simulated_trips("2021-03"), rmse=5.1)
     assert [one for one in found.values() if one.drifted] == []
-    assert len(found) == len(drift.FEATURES) + 4
+    assert len(found) == len(drift.FEATURES) + 5
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,28 @@ def test_a_zone_that_no_train_trip_has_is_unseen_at_either_end() -> None:
         zone, pair = drift.unseen(train, profile_of(Trips(**values | {end: never})))
         assert zone == 0.25
         assert pair >= 0.25
+
+
+@pytest.mark.parametrize(("n_without", "drifted"), [(0, False), (60, False), (300, True)])
+def test_more_trips_without_a_distance_than_in_training_are_drift(
+    n_without: int, drifted: bool
+) -> None:
+    trips = simulated_trips("2021-03")
+    miles = np.where(np.arange(len(trips)) < n_without, 0.0, trips.distance_miles)
+    found = measured(replace(trips, distance_miles=miles))["above train", "trips without distance"]
+    assert found.drifted == drifted
+    train = simulated_trips("2021-01")
+    more = np.isnan(clean_miles(replace(trips, distance_miles=miles))).mean()
+    assert found.value == pytest.approx(more - np.isnan(clean_miles(train)).mean())
+
+
+def test_a_reference_from_before_trips_without_distance_were_counted_is_still_read() -> None:
+    state = json.loads(json.dumps(make_reference().state()))
+    del state["train"]["counts"][HAS_DISTANCE]
+    trips = simulated_trips("2021-03")
+    found = measured(trips, reference=Reference.restore(state))
+    assert ("above train", "trips without distance") not in found
+    assert found.keys() < measured(trips).keys()
 
 
 @pytest.mark.parametrize(("rmse", "drifted"), [(5.0, False), (5.7, False), (5.8, True)])

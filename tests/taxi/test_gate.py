@@ -1,7 +1,10 @@
+import re
+
 import pytest
 
 from taxi import gate
 from taxi.bootstrap import Interval
+from taxi.distances import KINDS, METERED
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 
 THRESHOLDS = GateThresholds(max_rmse=7.0, min_r2=0.5, min_improvement=0.01)
@@ -19,6 +22,7 @@ BETTER = Interval(0.05, 0.02, 0.08)
 def judge(
     scores: dict[str, float] | None = None,
     *,
+    distance: str = METERED,
     candidate: Provenance = REAL,
     champion: Champion | None = None,
     overrides: Overrides = NOTHING,
@@ -28,6 +32,7 @@ def judge(
     return gate.judge(
         scores or {"rmse": 5.0, "r2": 0.8},
         THRESHOLDS,
+        distance=distance,
         champion=champion,
         provenance=candidate,
         test_months=TEST,
@@ -46,9 +51,9 @@ def against(
     ("rmse", "r2", "failed"),
     [
         (7.0, 0.5, []),
-        (7.01, 0.5, ["test RMSE is 7.010 min, wanted at most 7"]),
-        (7.0, 0.499, ["test R2 is 0.499, wanted at least 0.5"]),
-        (float("nan"), 0.9, ["test RMSE is nan min, wanted at most 7"]),
+        (7.01, 0.5, ["test RMSE with metered distance is 7.010 min, wanted at most 7"]),
+        (7.0, 0.499, ["test R2 with metered distance is 0.499, wanted at least 0.5"]),
+        (float("nan"), 0.9, ["test RMSE with metered distance is nan min, wanted at most 7"]),
     ],
 )
 def test_a_candidate_must_reach_the_thresholds(rmse: float, r2: float, failed: list[str]) -> None:
@@ -72,7 +77,7 @@ def test_it_must_beat_the_champion_by_enough_and_not_by_luck(
 ) -> None:
     decision = judge(champion=Champion(improvement, REAL))
     assert decision.promoted == promoted
-    asked = ["RMSE below the champion's", "its 95% bootstrap interval"]
+    asked = ["RMSE below the champion's with metered distance", "its 95% bootstrap interval"]
     failed = [check.check for check in decision.checks if not check.passed]
     assert set(failed) <= set(asked) and bool(failed) != promoted
 
@@ -108,7 +113,7 @@ def test_a_refusal_says_what_would_allow_it() -> None:
 
 
 def test_a_champion_that_has_seen_the_test_months_is_no_measure() -> None:
-    seen = REAL._replace(train_months=frozenset({"2021-02", "2021-03"}))
+    seen = REAL._replace(seen_months=frozenset({"2021-02", "2021-03"}))
     (reason,) = against(REAL, seen).reasons
     assert "2021-03" in reason
     assert "pass later test_months" in reason
@@ -119,30 +124,41 @@ def test_a_champion_that_has_seen_the_test_months_is_no_measure() -> None:
 def test_one_failed_check_refuses_and_only_failed_ones_are_reasons() -> None:
     decision = judge({"rmse": 5.0, "r2": 0.1})
     assert not decision.promoted
-    assert decision.reasons == ["test R2 is 0.100, wanted at least 0.5"]
+    assert decision.reasons == ["test R2 with metered distance is 0.100, wanted at least 0.5"]
 
 
 def test_a_promotion_names_every_check_it_passed() -> None:
     decision = judge(champion=Champion(BETTER, REAL), rolled_back=Check("rollback", "", "", True))
     assert decision.promoted
     assert [check.check for check in decision.checks] == [
-        "test RMSE",
-        "test R2",
-        "RMSE below the champion's",
+        "test RMSE with metered distance",
+        "test R2 with metered distance",
+        "RMSE below the champion's with metered distance",
         "its 95% bootstrap interval",
         "months",
         "code",
-        "test months the champion was trained on",
+        "test months the champion has seen",
         "rollback",
     ]
     assert decision.reasons == [check.sentence() for check in decision.checks]
+
+
+@pytest.mark.parametrize("distance", KINDS)
+def test_each_error_that_is_judged_says_with_which_distance_it_was_measured(distance: str) -> None:
+    decision = judge(distance=distance, champion=Champion(BETTER, REAL))
+    errors = [check.check for check in decision.checks if re.search("RMSE|R2", check.check)]
+    assert len(errors) == 3
+    assert [check for check in errors if not check.endswith(f" with {KINDS[distance]}")] == []
 
 
 def test_without_a_champion_only_the_scores_and_a_rollback_are_asked_about() -> None:
     both = SIMULATED._replace(is_dirty=True)
     decision = judge(candidate=both)
     assert decision.promoted
-    assert [check.check for check in decision.checks] == ["test RMSE", "test R2"]
+    assert [check.check for check in decision.checks] == [
+        "test RMSE with metered distance",
+        "test R2 with metered distance",
+    ]
 
 
 def test_a_model_that_was_rolled_back_is_refused_however_good_it_is() -> None:
@@ -150,3 +166,16 @@ def test_a_model_that_was_rolled_back_is_refused_however_good_it_is() -> None:
     decision = judge(champion=Champion(BETTER, REAL), rolled_back=rolled_back)
     assert not decision.promoted
     assert decision.reasons == ["rollback of version 3 is 2021-04-01, wanted none"]
+
+
+@pytest.mark.parametrize(
+    ("coverage", "passed"), [(0.8, True), (0.741, True), (0.859, True), (0.73, False), (0.9, False)]
+)
+def test_intervals_must_hold_about_as_many_trips_as_they_promise(
+    coverage: float, passed: bool
+) -> None:
+    check = gate.check_coverage(coverage, nominal=0.8, tolerance=0.06)
+    assert check.passed == passed
+    assert check.sentence() == (
+        f"coverage of the 80% interval is {coverage:.1%}, wanted 74% to 86%"
+    )

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from taxi.cleaning import REASONS, clean
-from taxi.profile import EDGES, Profile, draw_profile
+from taxi.profile import EDGES, HAS_DISTANCE, Profile, draw_profile
 from taxi.schema import TRIPS
 from tests.conftest import make_raw
 
@@ -52,6 +52,12 @@ def test_a_missing_distance_is_in_no_bin() -> None:
     profile = profile_of(make_batch(n=2, distance_miles=[None, 1.0]))
     assert profile.counts["distance_miles"].sum() == 1
     assert profile.shares("distance_miles").sum() == 1
+
+
+@pytest.mark.parametrize("miles", [None, 0.0, -5.0, 60.1, float("nan")])
+def test_a_trip_has_a_distance_only_where_it_is_a_clean_one(miles: float | None) -> None:
+    profile = profile_of(make_batch(n=3, distance_miles=[miles, 1.0, 60.0]))
+    assert profile.counts[HAS_DISTANCE].tolist() == [1, 2]
 
 
 def test_shares_of_nothing_are_zero() -> None:

@@ -100,9 +100,12 @@ def test_months_that_are_not_here_are_listed_with_their_sizes(
     said = plan(capsys, "--test_months=")
     assert said[1] == "├── preprocess  runs, unless the same bytes have been read before"
     name = f"{months.TLC_URL}/green_tripdata_2021-0"
-    assert said[-3:] == [
+    side = months.TLC_URL.replace("trip-data", "misc")
+    assert said[-5:] == [
         f"to download: {name}1.parquet (1.2 MB)",
         f"to download: {name}2.parquet (size unknown: the server does not say)",
+        f"to download: {side}/taxi_zone_lookup.csv (1.2 MB)",
+        f"to download: {side}/taxi_zones.zip (1.2 MB)",
         "Nothing was started.",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,69 @@
+"""What is left where no distance is known: mean absolute error in seconds, as others state it.
+
+A public benchmark without distances, on yellow trips of 2023, has 297 s for the pair's median,
+263 s for LightGBM and 253 s for an ensemble. Green taxis may not pick up in Manhattan's south, so
+theirs are other trips.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+
+from bench import Result
+from bench.serving import load
+from taxi import features, spaces, zones
+from taxi.boosting import Matrices, TrainingJob, build_matrices, train_booster
+from taxi.schema import Trips
+from taxi.sight import blind_rows
+
+TRAIN, TEST = "2023-01", "2023-02"
+OWN_DISTANCE = ("distance_miles", "crookedness")  # what follows from the trip's own distance
+STOP_DAYS = np.timedelta64(7, "D")  # at the end of the train month, to tell how many rounds
+
+
+def measure() -> Iterator[Result]:
+    """Fit on a month, test on the next, which nothing is chosen by."""
+    train, test = load(TRAIN), load(TEST)
+    what = f"green {TRAIN} -> {TEST} without distance, MAE:"
+    yield Result(f"{what} the pair's median", seconds(pair_medians(train, test), test), "")
+    yield Result(f"{what} one booster", seconds(boosted(train, test), test), "")
+
+
+def seconds(predicted: np.ndarray, test: Trips) -> str:
+    """Write the mean absolute error of n predictions in minutes, [n]."""
+    return f"{60 * np.abs(predicted - test.trip_minutes).mean():.0f} s"
+
+
+def pair_medians(train: Trips, test: Trips) -> np.ndarray:
+    """Predict each of n trips by the median of its pair of zones, of all where it is new, [n]."""
+    pairs, of_row = np.unique(zones.pair_code(train), return_inverse=True)
+    medians = zones.medians(of_row, train.trip_minutes, len(pairs))
+    codes = zones.pair_code(test)
+    row = np.minimum(np.searchsorted(pairs, codes), len(pairs) - 1)
+    return np.where(pairs[row] == codes, medians[row], np.median(train.trip_minutes))
+
+
+def boosted(train: Trips, test: Trips) -> np.ndarray:
+    """Predict n trips by a booster of the search's first point, minutes [n]."""
+    space = spaces.select_space("lossguide")
+    first = space.parameters(0, space.first[0])
+    parameters = {**space.fixed, **first, "learning_rate": 0.1, "seed": 42, "nthread": 1}
+    late = train.pickup_at >= train.pickup_at.max() - STOP_DAYS
+    early_ones, late_ones = train.take(~late), train.take(late)
+    job = TrainingJob(parameters, space.rounds, space.patience)
+    rounds = train_booster(without_distance(early_ones, late_ones), job).best_round + 1
+    return fit_and_predict(parameters, without_distance(train, test), rounds)
+
+
+def fit_and_predict(parameters: Mapping[str, Any], matrices: Matrices, rounds: int) -> np.ndarray:
+    """Train so many rounds and predict the other rows, minutes [n]."""
+    booster = xgb.train(dict(parameters), matrices.train, rounds)
+    return np.asarray(booster.predict(matrices.valid))
+
+
+def without_distance(train: Trips, test: Trips) -> Matrices:
+    """Encode n train and m test trips as if no distance were known."""
+    rows = blind_rows(features.fit_encoder("full", train), train, test)
+    return build_matrices(rows._replace(max_bin=spaces.select_space("lossguide").max_bin))

@@ -1,0 +1,63 @@
+"""The table of models on the page of a pipeline."""
+
+from steps.common.results import RMSES, Candidate, Code, Dataset, RegisterResult
+from storage.tracking import tags
+from taxi.distances import KINDS, MISSING
+from tests.entry import entry
+
+SCORES = {"mae": 3.7, "r2": 0.8} | dict(zip(RMSES.values(), (5.0, 5.1, 5.4, 6.3), strict=True))
+
+
+def make_candidate(model: str, **scores: float) -> Candidate:
+    return Candidate("run", model, "full", "uri", SCORES | scores, Code("", False))
+
+
+def test_the_leaderboard_has_a_column_for_each_kind_of_distance() -> None:
+    heads, _, row = entry("main").leaderboard([make_candidate("tree")])
+    assert heads == (
+        "| model | features | RMSE, metered distance | ±10 % | ±20 % | no distance "
+        "| MAE, metered | R2, metered |"
+    )
+    assert row == "| tree | full | 5.000 | 5.100 | 5.400 | 6.300 | 3.700 | 0.800 |"
+
+
+def test_a_score_that_an_older_run_lacks_is_an_empty_cell() -> None:
+    old = Candidate("run", "tree", "full", "uri", {"rmse": 5, "mae": 4, "r2": 0.7}, Code("", False))
+    *_, row = entry("main").leaderboard([old])
+    assert row == "| tree | full | 5.000 |  |  |  | 4.000 | 0.700 |"
+
+
+def test_the_best_by_the_distance_asked_for_comes_first_and_is_the_headline() -> None:
+    near, blind = make_candidate("near", rmse=4.0), make_candidate("blind", rmse_missing=5.0)
+    main = entry("main")
+    assert main.ranked([blind, near], "metered") == [near, blind]
+    best, _ = main.ranked([near, blind], MISSING)
+    tested = {tags.TEST.of(name): 9.0 for name in SCORES}
+    registered = RegisterResult("run", "taxi", "1", "1", "best", "blind", tested)
+    assert main.headline_scores(best, registered) == blind.scores | tested
+
+
+def test_the_verdict_tells_the_test_rmse_with_each_kind_of_distance() -> None:
+    tested = {tags.TEST.of(name): value for name, value in SCORES.items()}
+    registered = RegisterResult("run", "taxi", "1", "1", "best", "tree", tested)
+    said = entry("main").verdict(registered, "2021-03")[0]
+    assert "RMSE on 2021-03: 5.000 min with metered distance, 5.100 min with " in said
+    assert [words for words in KINDS.values() if f" min with {words}" not in said] == []
+
+
+# --- months worth adding
+
+
+def make_dataset(train: list[str], valid: list[str], *, is_simulated: bool = False) -> Dataset:
+    return Dataset("green", is_simulated, "tlc", {"train": train, "valid": valid}, {})
+
+
+def test_the_months_of_a_year_earlier_are_named_with_those_there_are() -> None:
+    line, _ = entry("main").suggestion(make_dataset(["2023-01"], ["2023-02"]))
+    assert "`-P train_months=2022-01,2022-02,2023-01`" in line
+
+
+def test_no_months_are_named_that_are_there_already_or_would_be_made_up() -> None:
+    main = entry("main")
+    assert main.suggestion(make_dataset(["2022-01", "2022-02", "2023-01"], ["2023-02"])) == []
+    assert main.suggestion(make_dataset(["2021-01"], ["2021-02"], is_simulated=True)) == []
