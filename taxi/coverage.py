@@ -1,0 +1,91 @@
+"""Whether quantiles keep what they promise: how many trips are shorter, by group, and a picture."""
+
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .evaluation import distance_bands, pickup_hours
+from .schema import Trips
+from .spread import Calibration, fit_spread
+
+LOW, HIGH = 0.1, 0.9  # the levels of the interval that is judged
+NOMINAL = HIGH - LOW
+RELIABILITY_LEVELS = np.arange(5, 100, 5) / 100
+ALL = "all"
+
+
+class GroupCoverage(NamedTuple):
+    """How the intervals of the trips that have something in common turned out."""
+
+    kind: str
+    group: str
+    n_trips: int
+    coverage: float  # share of the trips that are within theirs
+    below: float  # share that are shorter
+    above: float  # share that are longer
+    width: float  # mean, minutes
+
+
+def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[GroupCoverage]:
+    """Count the trips within their intervals: all of them, by hour and by distance.
+
+    Args:
+        trips: n trips with their minutes, n > 0.
+        low: [n] minutes, the lower ends.
+        high: [n] minutes, the upper ends; both belong to the interval.
+    Returns:
+        All trips first, then the groups of each kind in the order of their names; the trips without
+        a clean distance are the distance `unknown`.
+    """
+    labels = {
+        ALL: [ALL] * len(trips),
+        "hour": [f"{hour:02d}" for hour in pickup_hours(trips)],
+        "distance": distance_bands(trips),
+    }
+    below, above, width = trips.trip_minutes < low, trips.trip_minutes > high, high - low
+    found = []
+    for kind, names in labels.items():
+        for name in sorted(set(names)):
+            rows = np.asarray(names) == name
+            parts = [float(values[rows].mean()) for values in (below, above, width)]
+            within = float((~below & ~above)[rows].mean())
+            found.append(GroupCoverage(kind, name, int(rows.sum()), within, *parts))
+    return found
+
+
+def measure_reliability(calibration: Calibration) -> np.ndarray | None:
+    """Measure how many trips are at most as long as each quantile of RELIABILITY_LEVELS says.
+
+    The spread is fitted on the earlier half of the trips and measured on the later one, so that it
+    can be wrong.
+
+    Returns:
+        The share of trips, 0..1, [levels]; None where there are too few of them.
+    """
+    order = np.argsort(calibration.trips.pickup_at, kind="stable")
+    earlier, later = (calibration.take(rows) for rows in np.array_split(order, 2))
+    if not (spread := fit_spread(earlier)):
+        return None
+    # of few trips one half may be empty, but then the other is too small for a spread
+    minutes = later.trips.trip_minutes[:, None]
+    found = spread.quantiles(later.trips, later.predicted, list(RELIABILITY_LEVELS))
+    return np.asarray((minutes <= found).mean(axis=0))
+
+
+def draw_reliability(observed: np.ndarray) -> Figure:
+    """Draw the shares of trips that each level promises against those that came out.
+
+    Args:
+        observed: of `measure_reliability`.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axis.plot(RELIABILITY_LEVELS, observed, "o-")
+    axis.set(
+        xlabel="level of the quantile",
+        ylabel="share of later trips at most as long",
+        title="reliability, fitted on the earlier half of valid",
+    )
+    return figure

@@ -1,0 +1,81 @@
+"""What a caller may ask of a model beside the minutes: params of a request, each with a default."""
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import TripError
+
+# name -> what it is where a request does not say; by then nothing is asked
+PARAMS: Mapping[str, Any] = {"quantiles": [], "longer_than": 0.0, "live": False}
+MAX_QUANTILES = 99
+
+
+class Question(NamedTuple):
+    """What a request asks beside the minutes."""
+
+    quantiles: tuple[float, ...]  # levels, each above 0 and below 1
+    longer_than: float  # minutes; 0 = not asked
+    live: bool = False  # at the level of the trips that have ended
+
+    @property
+    def asks_spread(self) -> bool:
+        """Whether it takes a spread to answer."""
+        return bool(self.quantiles) or self.longer_than > 0
+
+
+def read_question(params: Mapping[str, Any] | None) -> Question:
+    """Read the params of a request.
+
+    Raises:
+        TripError: names the param and the value.
+    """
+    given = dict(params or {})
+    if unknown := sorted(set(given) - set(PARAMS)):
+        raise TripError(f"Unknown param {unknown[0]!r}. Choose from {sorted(PARAMS)}.")
+    asked = {
+        name: default if given.get(name) is None else given[name]
+        for name, default in PARAMS.items()
+    }
+    return Question(
+        _levels(asked["quantiles"]), _minutes(asked["longer_than"]), _flag(asked["live"])
+    )
+
+
+def _levels(values: Any) -> tuple[float, ...]:
+    advice = "send a list of numbers above 0 and below 1, such as [0.1, 0.5, 0.9]"
+    if not isinstance(values, list | tuple | np.ndarray):
+        raise TripError(f"Param 'quantiles': got {values!r}; {advice}.")
+    if len(values) > MAX_QUANTILES:
+        raise TripError(
+            f"Param 'quantiles': got {len(values)} of them; send at most {MAX_QUANTILES}."
+        )
+    for value in values:
+        if not _is_number(value) or not 0 < value < 1:
+            raise TripError(f"Param 'quantiles': got {value!r}; {advice}.")
+    return tuple(float(value) for value in values)
+
+
+def _minutes(value: Any) -> float:
+    if not _is_number(value) or not 0 <= value < np.inf:
+        raise TripError(
+            f"Param 'longer_than': got {value!r}; send minutes above 0, or 0 to ask nothing."
+        )
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TripError(f"Param 'live': got {value!r}; send true or false.")
+    return bool(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def quantile_column(level: float) -> str:
+    """Name the column of a quantile: 0.1 is p10, 0.025 is p2_5."""
+    return f"p{100 * level:.10g}".replace(".", "_")

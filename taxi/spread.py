@@ -1,0 +1,186 @@
+"""How far trips lie from what is predicted of them: quantiles of the minutes, and the risk of more.
+
+A model is wrong by other amounts on other trips. So the errors it made on the valid trips, which
+it was not fitted on, are told apart by a tree, and each leaf keeps the quantiles of its errors. A
+quantile of a trip's minutes is its prediction plus that quantile of its leaf's errors.
+
+Source: Vovk et al., Mondrian confidence machine, 2003 (calibration within groups); Papadopoulos et
+al., Inductive confidence machines for regression, 2002 (errors on rows kept apart).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .leaves import Leaves, grow_leaves, restore_leaves
+from .schema import Trips, clean_miles
+
+LEVELS = np.array([0, 0.005, *(percent / 100 for percent in range(1, 100)), 0.995, 1])
+MIN_ROWS = 20  # fewer errors say nothing of their quantiles
+LEAF_ROWS = 400  # errors in a leaf: the tenth part of so many is known within 1.5 %
+MAX_LEAVES = 256  # of one tree, however many trips there are
+FAR = 30.0  # minutes; an error beyond is no more reason to split than this one
+LEAST = 0.5  # minutes; no trip is answered to be shorter
+# Trips whose meter shows no distance are odd ones, those whose planner gave none are not; nobody
+# can tell which of the two is asked about, so both have the same weight.
+N_ODD_ROWS = 200  # fewer trips that lack their distance say nothing of the others like them
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """The errors of a model by leaf, measured - predicted minutes."""
+
+    leaves: Leaves
+    errors: np.ndarray  # float64 [number of leaves, len(LEVELS)], ascending from left to right
+
+    def quantiles(self, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Look up k quantiles of the errors of rows like these [n, c], float64 [n, k]."""
+        leaf = self.leaves.find(values)[:, None]
+        right = np.searchsorted(LEVELS[1:-1], levels, side="right") + 1
+        weight = (levels - LEVELS[right - 1]) / (LEVELS[right] - LEVELS[right - 1])
+        return self.errors[leaf, right - 1] * (1 - weight) + self.errors[leaf, right] * weight
+
+    def share_above(self, values: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Look up how many of the errors are larger than these [n], 0..1 each, float64 [n]."""
+        leaf = self.leaves.find(values)
+        share = np.empty(len(leaf))
+        for number in np.unique(leaf):
+            rows = leaf == number
+            share[rows] = 1 - np.interp(error[rows], self.errors[number], LEVELS)
+        return share
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The errors of a model on the valid trips, with their distances and without any."""
+
+    planned: ErrorTable
+    unplanned: ErrorTable
+
+    def quantiles(self, trips: Trips, predicted: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+        """Compute k quantiles of the minutes of each trip, float64 [n, k], LEAST or more.
+
+        Args:
+            trips: n trips.
+            predicted: [n] minutes, by the model whose errors these are.
+            levels: of the quantiles, each above 0 and below 1.
+        """
+        minutes = np.empty((len(trips), len(levels)))
+        for rows, table in self._parts(trips):
+            values = describe(trips.take(rows), predicted[rows])
+            minutes[rows] = predicted[rows, None] + table.quantiles(values, np.asarray(levels))
+        return np.maximum(minutes, LEAST)
+
+    def longer_than(self, trips: Trips, predicted: np.ndarray, minutes: float) -> np.ndarray:
+        """Compute the probability that each of n trips takes longer, 0..1, float64 [n].
+
+        Args:
+            trips: n trips.
+            predicted: [n] minutes, by the model whose errors these are.
+            minutes: which a trip may take longer than.
+        """
+        if minutes < LEAST:
+            return np.ones(len(trips))
+        share = np.empty(len(trips))
+        for rows, table in self._parts(trips):
+            values = describe(trips.take(rows), predicted[rows])
+            share[rows] = table.share_above(values, minutes - predicted[rows])
+        return share
+
+    def _parts(self, trips: Trips) -> Iterator[tuple[np.ndarray, ErrorTable]]:
+        """Give the rows of each table that has any."""
+        unplanned = _unplanned(trips)
+        for mask, table in ((~unplanned, self.planned), (unplanned, self.unplanned)):
+            if len(rows := np.flatnonzero(mask)):
+                yield rows, table
+
+    def state(self) -> dict[str, Any]:
+        """Return all that was measured as plain JSON values; `restore_spread` rebuilds it."""
+        return {
+            name: {"leaves": table.leaves.state(), "errors": table.errors.tolist()}
+            for name, table in vars(self).items()
+        }
+
+
+def restore_spread(state: Mapping[str, Any]) -> Spread:
+    """Rebuild a spread from its `state`."""
+    tables = {
+        name: ErrorTable(restore_leaves(table["leaves"]), np.array(table["errors"], np.float64))
+        for name, table in state.items()
+    }
+    return Spread(**tables)
+
+
+class Calibration(NamedTuple):
+    """Trips that a model was not fitted on, and what it says of them."""
+
+    trips: Trips  # n
+    predicted: np.ndarray  # [n] minutes
+    # [n] minutes, where the distances of all of them are taken away: months hold few trips without
+    # one, and a caller may know no distance of any
+    unplanned: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Calibration":
+        """Select rows by index or mask."""
+        return Calibration(self.trips.take(rows), self.predicted[rows], self.unplanned[rows])
+
+
+def fit_spread(calibration: Calibration) -> Spread | None:
+    """Measure the errors of a model on n trips; None where n is below MIN_ROWS."""
+    trips, predicted, unplanned = calibration
+    if len(trips) < MIN_ROWS:
+        return None
+    odd = _unplanned(trips)
+    without = _fit_table(trips, unplanned)
+    if odd.sum() >= N_ODD_ROWS:
+        without = _allow_for(without, trips.take(odd), unplanned[odd])
+    planned = np.flatnonzero(~odd)
+    if len(planned) < MIN_ROWS:
+        return Spread(without, without)
+    return Spread(_fit_table(trips.take(planned), predicted[planned]), without)
+
+
+def _fit_table(trips: Trips, predicted: np.ndarray) -> ErrorTable:
+    values, error = describe(trips, predicted), trips.trip_minutes - predicted
+    near = np.clip(error, -FAR, FAR)
+    min_rows = max(LEAF_ROWS, len(error) // MAX_LEAVES)
+    # rows that are wrong by as much belong together, and so do those that are too low or too high
+    leaves = grow_leaves(values, np.column_stack([near, np.abs(near)]), min_rows=min_rows)
+    leaf = leaves.find(values)
+    return ErrorTable(
+        leaves, np.array([_quantiles(error[leaf == n]) for n in range(leaf.max() + 1)])
+    )
+
+
+def _allow_for(table: ErrorTable, odd: Trips, predicted: np.ndarray) -> ErrorTable:
+    """Move a table's levels to where they are when every second trip is like these odd ones."""
+    share = table.share_above(describe(odd, predicted), odd.trip_minutes - predicted)
+    at_most = np.searchsorted(np.sort(1 - share), LEVELS, side="right") / len(odd)
+    mixed = np.concatenate([[0], ((LEVELS + at_most) / 2)[1:-1], [1]])
+    levels = np.interp(LEVELS, mixed, LEVELS)
+    moved = np.array([np.interp(levels, LEVELS, errors) for errors in table.errors])
+    return ErrorTable(table.leaves, np.round(moved, 3))
+
+
+def _quantiles(error: np.ndarray) -> np.ndarray:
+    """Compute the quantiles at LEVELS of the errors [n], float64 [len(LEVELS)].
+
+    Weibull's position q (n + 1) is the finite-sample correction: of n errors and a new one, each is
+    as likely as any other to be the smallest.
+    """
+    return np.round(np.quantile(error, LEVELS, method="weibull"), 3)
+
+
+def describe(trips: Trips, predicted: np.ndarray) -> np.ndarray:
+    """List what the errors of n trips are told apart by, float64 [n, 6]; NaN without a distance."""
+    miles, at = clean_miles(trips), trips.pickup_at.astype("datetime64[m]").astype(np.int64)
+    weekday = (at // 1440 + 3) % 7  # 1970-01-01 was a Thursday
+    is_within = trips.pickup_zone == trips.dropoff_zone
+    miles_a_minute = miles / np.maximum(predicted, LEAST)
+    return np.column_stack([predicted, miles, miles_a_minute, at % 1440, weekday, is_within])
+
+
+def _unplanned(trips: Trips) -> np.ndarray:
+    return np.isnan(clean_miles(trips))

@@ -1,0 +1,67 @@
+import math
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from taxi import TripError
+from taxi.question import MAX_QUANTILES, PARAMS, Question, quantile_column, read_question
+
+
+@pytest.mark.parametrize("params", [None, {}, PARAMS, {"longer_than": None, "quantiles": None}])
+def test_a_request_that_says_nothing_asks_nothing(params: dict[str, object] | None) -> None:
+    asked = read_question(params)
+    assert asked == Question((), 0.0, live=False)
+    assert not asked.asks_spread
+
+
+@pytest.mark.parametrize("quantiles", [[0.1, 0.9], (0.1, 0.9), np.array([0.1, 0.9])])
+def test_what_is_asked_is_read(quantiles: object) -> None:
+    asked = read_question({"quantiles": quantiles, "longer_than": 30})
+    assert asked == Question((0.1, 0.9), 30.0, live=False)
+    assert read_question({"longer_than": 1}).asks_spread
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, 1, -0.1, 1.5, 90, math.nan, math.inf, "0.5", None, True, [0.5], 0.5j, Decimal("0.5")],
+)
+def test_a_level_that_is_none_is_refused_by_its_value(value: object) -> None:
+    with pytest.raises(TripError) as refusal:
+        read_question({"quantiles": [0.5, value]})
+    assert str(refusal.value) == (
+        f"Param 'quantiles': got {value!r}; "
+        "send a list of numbers above 0 and below 1, such as [0.1, 0.5, 0.9]."
+    )
+
+
+@pytest.mark.parametrize("value", [0.5, "0.1,0.9", {"p": 0.1}])
+def test_levels_that_are_no_list_are_refused(value: object) -> None:
+    with pytest.raises(TripError, match="send a list of numbers"):
+        read_question({"quantiles": value})
+
+
+def test_there_are_at_most_so_many_levels() -> None:
+    read_question({"quantiles": [0.5] * MAX_QUANTILES})
+    with pytest.raises(TripError, match="got 100 of them; send at most 99"):
+        read_question({"quantiles": [0.5] * (MAX_QUANTILES + 1)})
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, "30", True, [30]])
+def test_minutes_that_are_none_are_refused_by_their_value(value: object) -> None:
+    with pytest.raises(TripError) as refusal:
+        read_question({"longer_than": value})
+    assert f"Param 'longer_than': got {value!r}; send minutes" in str(refusal.value)
+
+
+def test_an_unknown_param_is_refused_by_its_name() -> None:
+    with pytest.raises(TripError, match=r"Unknown param 'quantile'. Choose from .*'quantiles'"):
+        read_question({"quantile": [0.5]})
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [(0.1, "p10"), (0.5, "p50"), (0.025, "p2_5"), (0.07, "p7"), (0.999, "p99_9"), (0.29, "p29")],
+)
+def test_a_column_is_named_by_its_percent(level: float, name: str) -> None:
+    assert quantile_column(level) == name
