@@ -9,10 +9,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .cleaning import MAX_MINUTES, MIN_MINUTES, MINUTE_US, cast_columns, microseconds, month_bounds
+from .cleaning import MINUTE_US, cast_columns, microseconds, month_bounds
 from .drift import count_predictions
 from .profile import Profile
-from .schema import INPUTS, TRIPS, input_names, raw_columns
+from .schema import (
+    INPUTS,
+    MAX_MILES,
+    MAX_MINUTES,
+    MIN_MINUTES,
+    TRIPS,
+    input_names,
+    raw_columns,
+)
 from .scores import rmse_of_mean
 
 REQUIRED = tuple(role for role, must in INPUTS.items() if must)
@@ -67,7 +75,13 @@ def request_frame(prepared: Prepared, taxi: str) -> pd.DataFrame:
 
 
 def prediction_batch(
-    prepared: Prepared, predicted: np.ndarray, *, taxi: str, model: str
+    prepared: Prepared,
+    predicted: np.ndarray,
+    *,
+    taxi: str,
+    model: str,
+    base: np.ndarray | None = None,
+    quantiles: Mapping[str, np.ndarray] | None = None,
 ) -> pa.RecordBatch:
     """Append prediction, model, error and eligibility to the raw rows, n rows in their order.
 
@@ -76,13 +90,27 @@ def prediction_batch(
         predicted: [n] minutes, NaN where a row cannot be judged.
         taxi: green or yellow.
         model: URI of the model that predicted.
+        base: [n] minutes of the model alone, where a live level is in `predicted`.
+        quantiles: column -> [n] minutes, NaN where `predicted` is.
     """
     columns = {c.name: prepared.columns[c.role] for c in raw_columns(taxi)}
     columns["prediction"] = pa.array(predicted, from_pandas=True)
+    if base is not None:
+        columns["prediction_base"] = pa.array(base, from_pandas=True)
+    for name, minutes in (quantiles or {}).items():
+        columns[name] = pa.array(minutes, from_pandas=True)
+    columns["distance_known"] = pa.array(is_distance_known(prepared))
     columns["model"] = pa.repeat(model, len(predicted))
     columns["error"] = pa.array(predicted - prepared.minutes, from_pandas=True)
     columns["eligible"] = pa.array(prepared.eligible & np.isfinite(prepared.minutes))
     return pa.RecordBatch.from_pydict(columns)
+
+
+def is_distance_known(prepared: Prepared) -> np.ndarray:
+    """Which of n rows have a distance that can be, bool [n]."""
+    miles = prepared.columns["distance_miles"].to_numpy(zero_copy_only=False)
+    with np.errstate(invalid="ignore"):
+        return (miles > 0) & (miles <= MAX_MILES)
 
 
 @dataclass
@@ -115,32 +143,56 @@ class Tally:
 
     n_rows: int = 0
     n_predicted: int = 0
+    n_live: int = 0  # rows whose prediction has a live level
     profile: Profile = field(default_factory=Profile)
+    # of the model alone, which is what drifts
     predictions: np.ndarray = field(default_factory=lambda: count_predictions(np.empty(0)))
     total: Errors = field(default_factory=Errors)
+    base: Errors = field(default_factory=Errors)  # of the model alone
     days: dict[str, Errors] = field(default_factory=dict)
+    base_days: dict[str, Errors] = field(default_factory=dict)
 
-    def add(self, prepared: Prepared, predicted: np.ndarray) -> None:
-        """Add a batch and its predictions [n], NaN where a row cannot be judged."""
+    def add(
+        self, prepared: Prepared, predicted: np.ndarray, live: np.ndarray | None = None
+    ) -> None:
+        """Add a batch of n rows.
+
+        Args:
+            prepared: the rows.
+            predicted: [n] minutes of the model alone, NaN where a row cannot be judged.
+            live: [n] the same with a live level; None where there is none.
+        """
         self.n_rows += len(predicted)
         self.n_predicted += int(prepared.judgeable.sum())
         eligible = prepared.eligible
         self.profile.add(_trips(prepared))
         self.predictions = self.predictions + count_predictions(predicted[eligible])
         counted = eligible & np.isfinite(prepared.minutes)
-        error = (predicted - prepared.minutes)[counted]
-        self.total.add(error)
         pickup = prepared.columns["pickup_at"].filter(pa.array(counted)).to_numpy()
         day = pickup.astype("datetime64[D]")
-        for value in np.unique(day):
-            self.days.setdefault(str(value), Errors()).add(error[day == value])
+        base = (predicted - prepared.minutes)[counted]
+        _add_errors(self.base, self.base_days, base, day)
+        error = base if live is None else (live - prepared.minutes)[counted]
+        _add_errors(self.total, self.days, error, day)
 
     def daily(self) -> list[Mapping[str, str | int | float]]:
-        """List the days in order: day, n_trips, rmse, mae and bias."""
+        """List the days in order: day, n_trips, rmse, mae, bias and the model's own rmse_base."""
         return [
-            {"day": day, "n_trips": errors.n, **errors.scores()}
+            {
+                "day": day,
+                "n_trips": errors.n,
+                **errors.scores(),
+                "rmse_base": self.base_days[day].scores()["rmse"],
+            }
             for day, errors in sorted(self.days.items())
         ]
+
+
+def _add_errors(total: Errors, days: dict[str, Errors], error: np.ndarray, day: np.ndarray) -> None:
+    """Add errors [m] of trips of these days [m] to the month's and the days' sums."""
+    total.add(error)
+    for value in np.unique(day):
+        days.setdefault(str(value), Errors()).add(error[day == value])
 
 
 def _trips(prepared: Prepared) -> pa.RecordBatch:

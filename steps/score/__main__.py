@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
+import pandas as pd
 
 import steps
 import storage
@@ -20,17 +22,20 @@ import taxi as taxi_package
 from steps.common.parameters import ScoreParameters
 from steps.common.served import load_served
 from steps.common.step import step_run
+from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed, save_feed
 from steps.score.month import ScoredMonth, ScoringJob, output_path, score_month
 from storage import StorageError, UserError
 from storage.cluster import connected, once_per_worker
 from storage.data.months import parse_months
 from storage.tracking import artifacts, models, runs, tags
 from storage.uris import without_credentials
-from taxi import drift, schema
+from taxi import drift, live, schema
 from taxi.drift import DriftMeasure, DriftThresholds, Reference
+from taxi.live import LiveState
+from taxi.question import read_question
 
 DRIFTED = 3  # exit code
-SHOWN_SCORES = ("rmse", "mae", "bias")
+SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE)
 # a worker with another version of these might answer otherwise, or not read the same rows
 SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
 
@@ -41,27 +46,69 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(ScoreParameters, __doc__, argv) as params:
         taxi, fail_on_drift = params.taxi, params.fail_on_drift
         schema.raw_columns(taxi)
+        settings = FeedSettings(params.live, params.feed_delay)
+        check_feed(settings, state_uri=params.live_state, scheduler=params.scheduler)
+        levels = read_levels(params.quantiles, live=params.live)
         months = months_to_score(params.months)
         if params.output:
             make_room(params.output, taxi, months, overwrite=params.overwrite)
         model = models.resolve(params.model_uri)
         served = load_served(model.uri, taxi)
+        if levels:
+            check_quantiles(served, model.uri, taxi, levels)
         reference = read_reference(served, model.uri, must=fail_on_drift)
         run_id, store = runs.active().info.run_id, mlflow.get_tracking_uri()
-        job = ScoringJob(taxi, params.source, model.uri, params.output, run_id, store)
+        job = ScoringJob(taxi, params.source, model.uri, params.output, run_id, store, levels)
+        sha256 = models.digest(served, model.uri)
+        feed = None
+        if settings.mode != "off":
+            months = sorted(months)
+            new = new_feed_state(served, taxi, sha256)
+            feed = open_feed(settings, state_uri=params.live_state, new=new, months=months)
         scored = []
-        for month in score(job, months, params.scheduler):
+        for month in score(job, months, params.scheduler, feed):
             print(month_line(month))
             scored.append(month)
+        if feed and params.live_state:
+            save_feed(feed, months[-1], params.live_state)
         mlflow.set_tags({tags.TAXI: taxi, tags.SCORED_BY: without_credentials(model.uri)})
+        mlflow.set_tag(tags.LIVE, str(settings))
         log_months(scored)
         if reference:
             limits = DriftThresholds(params.max_psi, params.max_unseen, params.max_rmse_rise)
-            about = models.reference_tags(model, models.digest(served, model.uri))
+            about = models.reference_tags(model, sha256)
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
             has_drifted = watch(scored, reference, rmse_before, limits)
     if has_drifted and fail_on_drift:
         sys.exit(DRIFTED)
+
+
+def read_levels(text: str, *, live: str) -> tuple[float, ...]:
+    """Read levels of quantiles, written 0.1,0.5,0.9.
+
+    Raises:
+        UserError: they are no numbers, or there is a live level, which errors were not measured at.
+        TripError: one is not above 0 and below 1, or there are too many.
+    """
+    try:
+        levels = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UserError(
+            f"quantiles {text!r} holds what is no number. Pass -P quantiles=0.1,0.5,0.9, for one."
+        ) from error
+    if levels and live != "off":
+        raise UserError("quantiles are those of the model alone. Pass live=off, or leave them out.")
+    return read_question({"quantiles": levels}).quantiles
+
+
+def check_quantiles(model: Any, uri: str, taxi: str, levels: Sequence[float]) -> None:
+    """Ask a model about no trip at all, before any month is fetched.
+
+    Raises:
+        StorageError: it knows no quantiles.
+    """
+    nothing = pd.DataFrame(columns=list(schema.input_names(taxi).values()))
+    models.predict_columns(model, nothing, uri, {"quantiles": list(levels)})
 
 
 def months_to_score(text: str) -> list[str]:
@@ -115,11 +162,20 @@ def read_reference(model: Any, uri: str, *, must: bool) -> Reference | None:
     return None
 
 
-def score(job: ScoringJob, months: Sequence[str], scheduler: str) -> Iterator[ScoredMonth]:
+def new_feed_state(served: Any, taxi: str, sha256: str) -> LiveState:
+    """Make the state that a feed begins with for this model, on the map that the model holds."""
+    encoder = getattr(models.unwrapped(served), "encoder", None)
+    position = getattr(getattr(encoder, "tables", None), "position", None)
+    return live.new_state(taxi, sha256, np.datetime64(0, "m"), position)
+
+
+def score(
+    job: ScoringJob, months: Sequence[str], scheduler: str, feed: LiveFeed | None
+) -> Iterator[ScoredMonth]:
     """Score the months, here one after the other or on the workers of a cluster."""
     if not scheduler:
         load = partial(load_served, job.model_uri, job.taxi)
-        yield from (score_month(job, month, load) for month in months)
+        yield from (score_month(job, month, load, feed) for month in months)
         return
     code = (steps, storage, taxi_package)
     with connected(scheduler, code=code, packages=SCORING_PACKAGES, on_gpus=False) as cluster:
@@ -129,7 +185,7 @@ def score(job: ScoringJob, months: Sequence[str], scheduler: str) -> Iterator[Sc
             yield future.result()
 
 
-def score_on_worker(fields: tuple[str, ...], month: str) -> ScoredMonth:
+def score_on_worker(fields: tuple[Any, ...], month: str) -> ScoredMonth:
     """Score a month on a worker, which loads the model once."""
     job = ScoringJob(*fields)
 
@@ -146,6 +202,8 @@ def month_line(scored: ScoredMonth) -> str:
     errors = (
         f"rmse {scores['rmse']:.4f} min on {tally.total.n:,}" if scores else "no drop-off known"
     )
+    if scores and scored.with_feed:
+        errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
     return f"{scored.month}: predicted {tally.n_predicted:,} of {tally.n_rows:,} trips, {errors}"
 
 
@@ -153,11 +211,15 @@ def log_months(scored: Sequence[ScoredMonth]) -> None:
     """Log the months' numbers, the days' errors and which bytes went in."""
     mlflow.set_tag(tags.SCORED_MONTHS, ",".join(month.month for month in scored))
     rows: list[dict[str, Any]] = []
-    for name, uri, sha256, tally in scored:
+    for name, uri, sha256, tally, with_feed in scored:
         runs.log_dataset(name=f"score {name}", uri=uri, sha256=sha256, context="score")
         numbers: dict[str, int] = {tags.N_ROWS: tally.n_rows, tags.N_PREDICTED: tally.n_predicted}
         numbers[tags.N_ELIGIBLE] = tally.total.n
         scores = tally.total.scores()
+        if with_feed:
+            numbers[tags.N_LIVE] = tally.n_live
+        if tally.base.n:
+            scores[tags.RMSE_BASE] = tally.base.scores()["rmse"]
         mlflow.log_metrics(numbers | scores, step=step_of(name))
         shown = {score: scores.get(score, "") for score in SHOWN_SCORES}
         rows.append({"month": name, **numbers, **shown})
@@ -191,16 +253,16 @@ def watch(
             reference,
             tally.profile,
             tally.predictions,
-            rmse=tally.total.scores().get("rmse"),
+            rmse=tally.base.scores().get("rmse"),  # a live level would hide the drift
             rmse_before=rmse_before,
             thresholds=thresholds,
         )
-        for month, *_, tally in scored
+        for month, *_, tally, _ in scored
     }
     moved = [report_drift(month, measured) for month, measured in measures.items()]
     rows = [{"month": m, **one._asdict()} for m, measured in measures.items() for one in measured]
     artifacts.log_table(rows, tags.DRIFT_TABLE)
-    months = {month: (tally.profile, tally.predictions) for month, *_, tally in scored}
+    months = {month: (tally.profile, tally.predictions) for month, *_, tally, _ in scored}
     mlflow.log_figure(drift.draw_drift(reference, months, measures), tags.DRIFT_PICTURE)
     mlflow.set_tag(tags.DRIFT, str(any(moved)).lower())
     return any(moved)

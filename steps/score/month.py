@@ -1,21 +1,24 @@
 """One month, scored from its file to a file: what runs here, or on a worker of a cluster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
 from steps.common.months import find_month
+from steps.score.feed import LiveFeed, row_times
 from storage.data.files import read_batches, read_schema, whole_file
 from storage.tracking import models, tags
 from storage.uris import without_credentials
 from taxi import TripError, schema, scoring
-from taxi.scoring import MAY_MISS, Tally
+from taxi.scoring import MAY_MISS, Prepared, Tally
 
 COMPRESSION = "zstd"
 
@@ -29,6 +32,7 @@ class ScoringJob(NamedTuple):
     output: str  # folder; empty for the run's artifacts
     run_id: str
     tracking_uri: str
+    quantiles: tuple[float, ...] = ()  # levels, each a column more
 
 
 class ScoredMonth(NamedTuple):
@@ -38,9 +42,12 @@ class ScoredMonth(NamedTuple):
     uri: str  # of its trips
     sha256: str
     tally: Tally
+    with_feed: bool  # its predictions have a live level
 
 
-def score_month(job: ScoringJob, month: str, load: Callable[[], Any]) -> ScoredMonth:
+def score_month(
+    job: ScoringJob, month: str, load: Callable[[], Any], feed: LiveFeed | None = None
+) -> ScoredMonth:
     """Find a month, predict every row of it, and write the rows with their predictions.
 
     Raises:
@@ -52,12 +59,12 @@ def score_month(job: ScoringJob, month: str, load: Callable[[], Any]) -> ScoredM
         file = find_month(job.source, job.taxi, month, Path(folder))
         path = output_path(job.output or folder, job.taxi, month)
         try:
-            tally = write(job, month, file.path, path, load())
+            tally = write(job, month, file.path, path, load(), feed)
         except TripError as error:
             raise TripError(f"{file.uri}: {error}") from error
         if not job.output:
             MlflowClient().log_artifact(job.run_id, str(path), tags.PREDICTIONS)
-    return ScoredMonth(month, file.uri, file.sha256, tally)
+    return ScoredMonth(month, file.uri, file.sha256, tally, feed is not None)
 
 
 def output_path(folder: str, taxi: str, month: str) -> Path:
@@ -65,32 +72,106 @@ def output_path(folder: str, taxi: str, month: str) -> Path:
     return Path(folder, f"{taxi}_predictions_{month}.parquet")
 
 
-def write(job: ScoringJob, month: str, source: Path, path: Path, model: Any) -> Tally:
+def write(
+    job: ScoringJob,
+    month: str,
+    source: Path,
+    path: Path,
+    model: Any,
+    feed: LiveFeed | None = None,
+) -> Tally:
     """Stream a month's rows through the model into a file, which is whole or not there."""
-    found = schema.match_columns(read_schema(source), job.taxi, may_miss=MAY_MISS)
     tally, writer = Tally(), None
     with whole_file(path) as unfinished:
         try:
-            for batch in read_batches(source, list(found)):
-                prepared = scoring.prepare_batch(batch, taxi=job.taxi, month=month)
-                predicted = np.full(batch.num_rows, np.nan)
-                if prepared.judgeable.any():
-                    frame = scoring.request_frame(prepared, job.taxi)
-                    answers = models.predict_typed(model, frame, job.model_uri)
-                    predicted[prepared.judgeable] = answers
-                tally.add(prepared, predicted)
-                rows = scoring.prediction_batch(
-                    prepared, predicted, taxi=job.taxi, model=without_credentials(job.model_uri)
+            for rows in predict_month(job, month, source, model, feed):
+                tally.add(rows.prepared, rows.base, rows.live)
+                tally.n_live += rows.n_live
+                batch = scoring.prediction_batch(
+                    rows.prepared,
+                    rows.base if rows.live is None else rows.live,
+                    taxi=job.taxi,
+                    model=without_credentials(job.model_uri),
+                    base=None if rows.live is None else rows.base,
+                    quantiles=rows.quantiles,
                 )
                 writer = writer or pq.ParquetWriter(
-                    unfinished, rows.schema, compression=COMPRESSION
+                    unfinished, batch.schema, compression=COMPRESSION
                 )
-                writer.write_batch(rows)
+                writer.write_batch(batch)
         finally:
             if writer:
                 writer.close()
         require_predictions(tally)
     return tally
+
+
+class PredictedRows(NamedTuple):
+    """A batch of n rows and what is said of them."""
+
+    prepared: Prepared
+    base: np.ndarray  # [n] minutes of the model alone, NaN where a row cannot be judged
+    live: np.ndarray | None  # [n] the same at the feed's level; None without a feed
+    n_live: int = 0  # rows that have a level
+    quantiles: Mapping[str, np.ndarray] = MappingProxyType({})  # column -> [n] minutes
+
+
+def predict_month(
+    job: ScoringJob, month: str, source: Path, model: Any, feed: LiveFeed | None
+) -> Iterator[PredictedRows]:
+    """Predict a month's rows batch by batch, in the file's order.
+
+    A feed goes through them in the order of time: then the file is read twice, and what must be
+    known of all rows at once is kept between.
+    """
+    if feed is None:
+        for prepared in prepare_month(job, month, source):
+            columns = predict_batch(job, prepared, model)
+            yield PredictedRows(prepared, columns.pop("prediction"), None, quantiles=columns)
+        return
+    times = [
+        row_times(prepared, predict_batch(job, prepared, model)["prediction"])
+        for prepared in prepare_month(job, month, source)
+    ]
+    factor = feed.follow(month, times) if times else np.empty(0)
+    start = 0
+    for prepared, kept in zip(prepare_month(job, month, source), times, strict=True):
+        base = kept.trips.predicted
+        level = factor[start : start + len(base)]
+        start += len(base)
+        has_level = np.isfinite(level)
+        yield PredictedRows(
+            prepared, base, base * np.where(has_level, level, 1.0), int(has_level.sum())
+        )
+
+
+def prepare_month(job: ScoringJob, month: str, source: Path) -> Iterator[Prepared]:
+    """Read a month's rows batch by batch."""
+    columns = schema.match_columns(read_schema(source), job.taxi, may_miss=MAY_MISS)
+    for batch in read_batches(source, list(columns)):
+        yield scoring.prepare_batch(batch, taxi=job.taxi, month=month)
+
+
+def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> dict[str, np.ndarray]:
+    """Ask the model about a batch of n rows.
+
+    Returns:
+        `prediction` and a column for each quantile, [n] minutes; NaN where a row cannot be judged.
+    """
+    frame = scoring.request_frame(prepared, job.taxi)
+    if job.quantiles:
+        asked = {"quantiles": list(job.quantiles)}
+        answers = models.predict_columns(model, frame, job.model_uri, asked)
+    elif len(frame):
+        minutes = models.predict_typed(model, frame, job.model_uri)
+        answers = pd.DataFrame({"prediction": minutes})
+    else:
+        answers = pd.DataFrame({"prediction": []})
+    columns: dict[str, np.ndarray] = {}
+    for name, values in answers.items():
+        columns[str(name)] = np.full(len(prepared.judgeable), np.nan)
+        columns[str(name)][prepared.judgeable] = values
+    return columns
 
 
 def require_predictions(tally: Tally) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from taxi import TripError, scoring
 from taxi.cleaning import clean
+from taxi.drift import count_predictions
 from taxi.scoring import Errors, Tally
 from taxi.simulation import month_batches
 from tests.conftest import make_raw
@@ -112,5 +113,30 @@ def test_only_trips_that_count_enter_the_errors() -> None:
     tally = Tally()
     tally.add(prepare(batch), np.full(3, 12.0))
     assert tally.total.n == 1
-    assert tally.daily() == [{"day": "2021-01-15", "n_trips": 1, "rmse": 2, "mae": 2, "bias": 2}]
+    scores = {"rmse": 2, "mae": 2, "bias": 2, "rmse_base": 2}
+    assert tally.daily() == [{"day": "2021-01-15", "n_trips": 1, **scores}]
     assert tally.profile.n_trips == tally.predictions.sum() == 2
+
+
+def test_errors_with_a_live_level_stand_beside_the_models_own() -> None:
+    tally = Tally()
+    tally.add(prepare(make_raw(n=2)), np.full(2, 15.0), np.full(2, 13.0))  # 12 measured
+    assert (tally.total.scores()["rmse"], tally.base.scores()["rmse"]) == (1, 3)
+    assert tally.daily()[0]["rmse_base"] == 3
+    assert tally.predictions.tolist() == count_predictions(np.full(2, 15.0)).tolist()
+
+
+def test_a_row_says_whether_it_had_a_distance_that_can_be() -> None:
+    miles = [2.5, 0.0, -1.0, 60.0, 60.1, None]
+    prepared = prepare(make_raw(n=6, distance_miles=miles))
+    rows = scoring.prediction_batch(prepared, np.full(6, 1.0), taxi="green", model="m")
+    known = rows.column("distance_known").to_pylist()
+    assert known == [True, False, False, True, False, False]
+
+
+def test_both_predictions_are_written_where_there_are_two() -> None:
+    prepared, base = prepare(make_raw(n=2)), np.array([10.0, 20.0])
+    rows = scoring.prediction_batch(prepared, base * 1.1, taxi="green", model="m", base=base)
+    assert rows.column("prediction_base").to_pylist() == [10, 20]
+    assert rows.column("prediction").to_pylist() == pytest.approx([11, 22])
+    assert rows.column("error").to_pylist() == pytest.approx([-1, 10])

@@ -9,35 +9,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mlflow.entities import Run
 
 from storage.checkout import ROOT
-from storage.tracking import artifacts, models
+from storage.tracking import models
 from taxi.model import MODULES, input_columns, write_frame
+from taxi.question import PARAMS
 from taxi.simulation import month_batches
 from tests.conftest import simulated_trips
 from tests.entry import entry
-from tests.steps.lab import GOOD, Lab, Pipelines
+from tests.steps.lab import Lab
+from tests.steps.score.conftest import read_scored
 from tests.stores import Store
 
 SIMULATED = "--source=simulated:2000"
 APRIL = "green_tripdata_2021-04.parquet"
 WIDE = ("--max_psi=9", "--max_unseen=1", "--max_rmse_rise=9")
 NARROW = ("--max_psi=0",)
-
-
-@pytest.fixture
-def champion(lab: Lab, pipelines: Pipelines) -> str:
-    """Give the parameter that names a champion."""
-    if "scored" not in lab.store.registered():
-        lab.register("scored", *pipelines.of(lab, GOOD))
-    return "--model_uri=models:/scored@champion"
-
-
-def read(run: Run, month: str) -> pa.Table:
-    name = f"predictions/green_predictions_{month}.parquet"
-    with artifacts.open_file(run.info.run_id, name) as path:
-        return pq.read_table(path)
 
 
 # --- what is written
@@ -49,7 +36,7 @@ def test_every_row_of_every_month_is_written_with_what_its_model_says(
     run, lines = lab.run("score", SIMULATED, "--months=2021-04,2021-05", champion, *WIDE)
     assert lines[0].startswith("2021-04: predicted 2,000 of 2,000 trips, rmse ")
     (raw,) = month_batches("2021-05", 2_000, 42)
-    rows = read(run, "2021-05")
+    rows = read_scored(run, "2021-05")
     for name in ("PULocationID", "DOLocationID", "trip_distance", "lpep_pickup_datetime"):
         assert rows[name].to_pylist() == raw.column(name).to_pylist()
     assert set(rows["model"].to_pylist()) == {"models:/scored/1"}
@@ -59,9 +46,46 @@ def test_every_row_of_every_month_is_written_with_what_its_model_says(
     assert run.data.tags["scored_by"] == "models:/scored/1"
 
 
+def test_quantiles_that_are_asked_for_are_columns_of_the_predictions(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    (raw,) = month_batches("2021-04", 2_000, 42)
+    spoilt = raw.to_pylist()
+    spoilt[7]["PULocationID"] = None
+    pq.write_table(pa.Table.from_pylist(spoilt), tmp_path / APRIL)
+    source = f"--source={tmp_path}"
+    run, _ = lab.run(
+        "score", source, "--months=2021-04", champion, "--quantiles=0.1, 0.9,0.025", *WIDE
+    )
+    rows = read_scored(run, "2021-04").to_pandas()
+    assert list(rows)[list(rows).index("prediction") :][:4] == ["prediction", "p10", "p90", "p2_5"]
+    assert rows.loc[7, ["prediction", "p10", "p90"]].isna().all()
+    rows = rows.drop(index=7)
+    assert ((rows["p2_5"] <= rows["p10"]) & (rows["p10"] < rows["p90"])).all()
+    rows = rows[rows["eligible"]]
+    within = (rows["prediction"] - rows["error"]).between(rows["p10"], rows["p90"])
+    assert within.mean() == pytest.approx(0.8, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--quantiles=0.5,half"], "quantiles '0.5,half' holds what is no number"),
+        (["--quantiles=0.5,1.5"], "Param 'quantiles': got 1.5"),
+        (["--quantiles=nan"], "Param 'quantiles': got nan"),
+        (["--quantiles=0.5", "--live=feed"], "Pass live=off, or leave them out"),
+    ],
+)
+def test_quantiles_that_cannot_be_added_are_refused(
+    arguments: list[str], said: str, lab: Lab, champion: str
+) -> None:
+    _, lines = lab.run("score", SIMULATED, "--months=2021-04", champion, *arguments, code=2)
+    assert said in lines[-1]
+
+
 def test_a_month_comes_to_numbers_per_month_and_per_day(lab: Lab, champion: str) -> None:
     run, _ = lab.run("score", SIMULATED, "--months=2021-04", champion, *WIDE)
-    rows = read(run, "2021-04")
+    rows = read_scored(run, "2021-04")
     counts = rows["eligible"].to_numpy(zero_copy_only=False)
     error = rows["error"].to_numpy()[counts]
     assert run.data.metrics["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)))
@@ -84,7 +108,7 @@ def test_a_month_without_dropoffs_is_scored_without_errors(
     pq.write_table(pa.Table.from_pylist(spoilt), tmp_path / APRIL)
     run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-04", champion, *WIDE)
     assert lines[0] == "2021-04: predicted 1,999 of 2,000 trips, no drop-off known"
-    rows = read(run, "2021-04")
+    rows = read_scored(run, "2021-04")
     assert rows.num_rows == 2_000
     assert rows["prediction"].null_count == 1
     assert rows["prediction"][7].as_py() is None
@@ -135,10 +159,11 @@ def test_a_cluster_scores_the_months_as_this_machine_does(lab: Lab, champion: st
     given = (SIMULATED, "--months=2021-04,2021-05", champion, *WIDE)
     here, said_here = lab.run("score", *given)
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-        there, said_there = lab.run("score", *given, f"--scheduler={cluster.scheduler_address}")
+        scheduler = f"--scheduler={cluster.scheduler_address}"
+        there, said_there = lab.run_apart("score", *given, scheduler)
     assert said_there == said_here
     for month in ("2021-04", "2021-05"):
-        assert read(there, month).equals(read(here, month))
+        assert read_scored(there, month).equals(read_scored(here, month))
 
 
 def test_a_scheduler_that_does_not_answer(lab: Lab, champion: str) -> None:
@@ -191,6 +216,7 @@ def silent(lab: Lab, champion: str) -> str:
             package="taxi",
             modules=MODULES,
             columns=input_columns("green"),
+            params=PARAMS,
             example=write_frame(simulated_trips("2021-02").take(np.arange(3)), "green"),
         )
     return f"--model_uri={uri}"
@@ -288,7 +314,7 @@ def test_columns_that_nobody_asked_for_are_left_alone(
     table = table.append_column("mood", pa.array(["good"] * 2_000))
     pq.write_table(table, tmp_path / APRIL)
     run, _ = lab.run("score", f"--source={tmp_path}", "--months=2021-04", champion, *WIDE)
-    assert "mood" not in read(run, "2021-04").column_names
+    assert "mood" not in read_scored(run, "2021-04").column_names
 
 
 def test_an_output_that_is_a_file(lab: Lab, champion: str, tmp_path: Path) -> None:

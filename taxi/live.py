@@ -1,0 +1,282 @@
+"""How far off a model is just now, told by the trips that have ended: one factor for a new trip.
+
+A model knows the months it was trained on. Each level of LEVELS compares what later trips took
+with what was expected of them, in the whole city, in parts of it and zone by zone, and forgets at
+its own pace, also while no trips arrive: a feed that is late or stops leads back to the model.
+
+Nothing here looks ahead: a trip counts from the end of the BIN in which it ended.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .schema import MAX_MINUTES, MIN_MINUTES, N_ZONES, known_zone
+
+BIN = np.timedelta64(5, "m")
+BLOCK = np.timedelta64(1, "D")  # bins whose sums are held at once
+CLIP_MINUTES = 15.0  # of a residual: one wild trip is not the city
+FACTORS = (0.5, 2.0)  # whatever a feed holds, no factor lies outside
+N_HALVINGS = 4  # of the map: 16 clusters of zones
+N_CLUSTERS = 2**N_HALVINGS
+MODES = ("off", "nightly", "feed")
+
+
+class Level(NamedTuple):
+    """One comparison with the trips that have ended, on top of what the levels before it left."""
+
+    name: str
+    by: str  # key of N_GROUPS
+    minutes: float  # in which what it knows fades to a third (1/e)
+    prior: float  # minutes of trips as expected that it begins with
+    weight: float
+
+
+# Chosen by RMSE on 2021-02, 2022-02, 2023-02 and 2023-03 together, feeds of 15 min to a day late;
+# halving or doubling any one of them costs less than 0.01 min
+LEVELS = (
+    Level("days", "city", minutes=2 * 1440, prior=3000, weight=1.0),
+    Level("hour", "city", minutes=60, prior=500, weight=1.0),
+    Level("pickup part", "pickup_cluster", minutes=120, prior=600, weight=0.8),
+    Level("pickup zone", "pickup_zone", minutes=10 * 1440, prior=400, weight=0.5),
+    Level("dropoff zone", "dropoff_zone", minutes=10 * 1440, prior=400, weight=0.5),
+    Level("dropoff part", "dropoff_cluster", minutes=120, prior=600, weight=0.6),
+    Level("pair of parts", "cluster_pair", minutes=10 * 1440, prior=600, weight=0.6),
+)
+N_PLACES = N_CLUSTERS + 1  # one more for zones that have no place on the map
+# by what a level tells trips apart -> how many there are
+N_GROUPS = {
+    "city": 1,
+    "pickup_cluster": N_PLACES,
+    "dropoff_cluster": N_PLACES,
+    "cluster_pair": N_PLACES**2,
+    "pickup_zone": N_ZONES,
+    "dropoff_zone": N_ZONES,
+}
+
+
+class Ended(NamedTuple):
+    """Trips that have ended, n of them in any order, and what the model alone says of them."""
+
+    pickup_at: np.ndarray  # datetime64[us] [n], New York local time
+    dropoff_at: np.ndarray  # datetime64[us] [n]; NaT where it is not known
+    pickup_zone: np.ndarray  # int32 [n]
+    dropoff_zone: np.ndarray  # int32 [n]
+    predicted: np.ndarray  # float64 [n] minutes
+
+    @property
+    def minutes(self) -> np.ndarray:
+        """How long each trip took, [n]; NaN where it is not known."""
+        return (self.dropoff_at - self.pickup_at) / np.timedelta64(1, "m")
+
+    def take(self, rows: np.ndarray) -> "Ended":
+        """Select rows by index or mask, in that order."""
+        return Ended(*(column[rows] for column in self))
+
+
+class Asked(NamedTuple):
+    """New trips, n of them in any order, and what is known when each is asked for."""
+
+    pickup_at: np.ndarray  # datetime64[us] [n]
+    known_until: np.ndarray  # datetime64[m] [n], start of a bin: trips that ended before it count
+    pickup_zone: np.ndarray  # int32 [n]
+    dropoff_zone: np.ndarray  # int32 [n]
+
+
+@dataclass(frozen=True)
+class LiveState:
+    """What the ended trips have told so far; never changed, only replaced."""
+
+    taxi: str
+    model_sha256: str  # whose predictions the trips were compared with
+    clock: np.datetime64  # [m], start of a bin: every trip that ended before it is counted
+    cluster_of_zone: np.ndarray  # int64 [N_ZONES], N_CLUSTERS where a zone has no place
+    sums: tuple[np.ndarray, ...]  # a level's residuals and expected minutes, [2, groups] each
+
+
+class Replay(NamedTuple):
+    """What came of a stretch of time."""
+
+    state: LiveState  # at its end
+    factor: np.ndarray  # [n] of the trips asked for; NaN where the state began too late
+
+
+def new_state(
+    taxi: str, model_sha256: str, clock: np.datetime64, position: np.ndarray | None
+) -> LiveState:
+    """Begin with no trips counted.
+
+    Args:
+        taxi: green or yellow.
+        model_sha256: digest of the model.
+        clock: from when on trips are to count.
+        position: [N_ZONES, 2] of the zones on the model's map, NaN where unknown; None for none.
+    """
+    sums = tuple(np.zeros((2, N_GROUPS[level.by])) for level in LEVELS)
+    return LiveState(taxi, model_sha256, floor_to_bin(clock), cluster_zones(position), sums)
+
+
+def cluster_zones(position: np.ndarray | None) -> np.ndarray:
+    """Cut the map into N_CLUSTERS parts with about equally many zones, int64 [N_ZONES].
+
+    Each part is halved across its longer side, so nothing is left to chance.
+    """
+    clusters = np.full(N_ZONES, N_CLUSTERS)
+    if position is None:
+        return clusters
+    parts = [np.flatnonzero(np.isfinite(position).all(axis=1))]
+    for _ in range(N_HALVINGS):
+        parts = [half for part in parts for half in _halve(part, position[part])]
+    for cluster, part in enumerate(parts):
+        clusters[part] = cluster
+    return clusters
+
+
+def _halve(zones: np.ndarray, position: np.ndarray) -> list[np.ndarray]:
+    if len(zones) < 2:
+        return [zones, zones[:0]]
+    axis = int(np.ptp(position, axis=0).argmax())
+    order = zones[np.argsort(position[:, axis], kind="stable")]
+    return [order[: len(order) // 2], order[len(order) // 2 :]]
+
+
+def floor_to_bin(times: Any) -> Any:
+    """Cut times [n], or one, to the start of their bin, datetime64[m]."""
+    minutes = np.asarray(times).astype("datetime64[m]").astype(np.int64)
+    return (minutes // 5 * 5).astype("datetime64[m]")
+
+
+def known_until(pickup_at: np.ndarray, mode: str, delay_minutes: float) -> np.ndarray:
+    """Say until when ended trips are known at each pickup, datetime64[m] [n].
+
+    Args:
+        pickup_at: [n].
+        mode: nightly (until midnight before the pickup) or feed.
+        delay_minutes: how late a feed tells of a trip that has ended; rounded up to bins.
+    """
+    if mode == "nightly":
+        return pickup_at.astype("datetime64[D]").astype("datetime64[m]")
+    return floor_to_bin(pickup_at) - int(np.ceil(delay_minutes / 5)) * BIN
+
+
+def countable(ended: Ended) -> np.ndarray:
+    """Which trips can have been: their times and minutes possible, each once; bool [n]."""
+    minutes = ended.minutes
+    with np.errstate(invalid="ignore"):
+        possible = (minutes >= MIN_MINUTES) & (minutes <= MAX_MINUTES) & (ended.predicted > 0)
+    possible &= np.isfinite(ended.predicted)
+    return possible & _first_of_equals(ended)
+
+
+def _first_of_equals(ended: Ended) -> np.ndarray:
+    """Which rows are the first with their times and zones, bool [n]."""
+    ends = known_zone(ended.pickup_zone).astype(np.int64) * N_ZONES + known_zone(ended.dropoff_zone)
+    keys = (ends, ended.dropoff_at.astype(np.int64), ended.pickup_at.astype(np.int64))
+    order = np.lexsort(keys)  # stable: of equal rows the first comes first
+    first = np.ones(len(order), bool)
+    same = [key[order][1:] == key[order][:-1] for key in keys]
+    first[order[1:]] = ~np.logical_and.reduce(same)
+    return first
+
+
+def replay(state: LiveState, ended: Ended, asked: Asked, until: np.datetime64) -> Replay:
+    """Let time pass: count the trips as they end, and say each new trip's factor at its time.
+
+    Args:
+        state: where to begin; what ended before its clock counts there already.
+        ended: n trips in any order; impossible ones and repetitions do not count.
+        asked: m trips in any order, with known_until <= until.
+        until: where to end, a whole bin; what ends later does not count yet.
+    """
+    ended = ended.take(countable(ended))
+    ended = ended.take((ended.dropoff_at >= state.clock) & (ended.dropoff_at < until))
+    ended = ended.take(np.argsort(ended.dropoff_at, kind="stable"))
+    factor = np.full(len(asked.pickup_at), np.nan)
+    rows = np.argsort(asked.known_until, kind="stable")
+    known = asked.known_until[rows]
+    for start, end in pairwise(_block_bounds(state.clock, until)):
+        low, high = np.searchsorted(ended.dropoff_at, [start, end])
+        history = _history(state, ended.take(np.arange(low, high)), int((end - start) / BIN))
+        low, high = np.searchsorted(known, [start, end])
+        now = rows[low:high]
+        factor[now] = _factors(state, history, Asked(*(column[now] for column in asked)))
+        state = _at_end(state, history, end)
+    at_end = rows[np.searchsorted(known, state.clock) :]
+    factor[at_end] = factor_now(state, Asked(*(column[at_end] for column in asked)))
+    return Replay(state, factor)
+
+
+def _block_bounds(start: np.datetime64, end: np.datetime64) -> list[np.datetime64]:
+    if end <= start:
+        return [start]
+    return [*np.arange(start, end, BLOCK), end]
+
+
+def factor_now(state: LiveState, asked: Asked) -> np.ndarray:
+    """Say the factors of n trips by a state as it is, [n]; it has grown old by each pickup."""
+    history = [sums[None] for sums in state.sums]
+    asked = asked._replace(known_until=np.full(len(asked.pickup_at), state.clock))
+    return _factors(state, history, asked)
+
+
+def _history(state: LiveState, ended: Ended, n_bins: int) -> list[np.ndarray]:
+    """Each level's sums before each bin and after the last, [n_bins + 1, 2, groups]."""
+    bins = ((ended.dropoff_at - state.clock) // BIN).astype(np.int64)
+    expected = ended.predicted
+    histories = []
+    for level, sums in zip(LEVELS, state.sums, strict=True):
+        group = _groups(level, state, ended)
+        residual = np.clip(ended.minutes - expected, -CLIP_MINUTES, CLIP_MINUTES)
+        place, size = bins * sums.shape[1] + group, n_bins * sums.shape[1]
+        arrived = [np.bincount(place, values, size) for values in (residual, expected)]
+        new = np.stack([values.reshape(n_bins, -1) for values in arrived], axis=1)
+        histories.append(_fade(sums, new, level))
+        expected = expected * _multiplier(level, histories[-1][bins, :, group], 1.0)
+    return histories
+
+
+def _fade(sums: np.ndarray, new: np.ndarray, level: Level) -> np.ndarray:
+    """Add what each bin brings, [b, 2, groups], to sums that fade from bin to bin."""
+    kept = np.exp(-5 / level.minutes)
+    history = np.empty((len(new) + 1, *sums.shape))
+    history[0] = sums
+    for place, values in enumerate(new):
+        history[place + 1] = (history[place] + values) * kept
+    return history
+
+
+def _factors(state: LiveState, history: Sequence[np.ndarray], asked: Asked) -> np.ndarray:
+    """Multiply the levels' factors of n trips, [n]."""
+    bins = ((asked.known_until - state.clock) // BIN).astype(np.int64)
+    age = (floor_to_bin(asked.pickup_at) - asked.known_until) / np.timedelta64(1, "m")
+    factor = np.ones(len(bins))
+    for level, sums in zip(LEVELS, history, strict=True):
+        kept = np.exp(-np.maximum(age, 0) / level.minutes)
+        factor *= _multiplier(level, sums[bins, :, _groups(level, state, asked)], kept)
+    return np.clip(factor, *FACTORS)
+
+
+def _multiplier(level: Level, sums: np.ndarray, kept: np.ndarray | float) -> np.ndarray:
+    """Turn sums [n, 2], of which a share [n] is kept, into a level's factor [n]."""
+    return 1 + level.weight * sums[:, 0] * kept / (sums[:, 1] * kept + level.prior)
+
+
+def _groups(level: Level, state: LiveState, trips: Ended | Asked) -> np.ndarray:
+    """Which of a level's groups each trip belongs to, int64 [n]."""
+    pickup, dropoff = known_zone(trips.pickup_zone), known_zone(trips.dropoff_zone)
+    if level.by == "city":
+        return np.zeros(len(pickup), np.int64)
+    if level.by in ("pickup_zone", "dropoff_zone"):
+        return (pickup if level.by == "pickup_zone" else dropoff).astype(np.int64)
+    start, end = state.cluster_of_zone[pickup], state.cluster_of_zone[dropoff]
+    if level.by == "cluster_pair":
+        return start * N_PLACES + end
+    return start if level.by == "pickup_cluster" else end
+
+
+def _at_end(state: LiveState, history: Sequence[np.ndarray], clock: np.datetime64) -> LiveState:
+    sums = tuple(values[-1] for values in history)
+    return LiveState(state.taxi, state.model_sha256, clock, state.cluster_of_zone, sums)

@@ -1,0 +1,26 @@
+"""What the tests of score share: a champion, and what it has written."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlflow.entities import Run
+
+from storage.tracking import artifacts
+from tests.steps.lab import GOOD, Lab, Pipelines
+
+
+@pytest.fixture
+def champion(lab: Lab, pipelines: Pipelines) -> str:
+    """Give the parameter that names a champion."""
+    if "scored" not in lab.store.registered():
+        lab.register("scored", *pipelines.of(lab, GOOD))
+    return "--model_uri=models:/scored@champion"
+
+
+def read_scored(run: Run, month: str) -> pa.Table:
+    """Read the predictions of a month among a run's artifacts."""
+    name = f"predictions/green_predictions_{month}.parquet"
+    with artifacts.open_file(run.info.run_id, name) as path:
+        return pq.read_table(Path(path))

@@ -1,0 +1,171 @@
+"""Months scored with a live level: what is written, where the state goes, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage.data.objects import read_object
+from storage.tracking import models
+from taxi import live_file
+from taxi.simulation import month_batches
+from tests.steps.lab import Lab
+from tests.steps.score.conftest import read_scored
+
+SIMULATED = "--source=simulated:2000"
+WIDE = ("--max_psi=9", "--max_unseen=1", "--max_rmse_rise=9")
+FEED = ("--live=feed", *WIDE)
+APRIL, MAY = "2021-04", "2021-05"
+
+
+def given(champion: str, *months: str) -> tuple[str, ...]:
+    return (SIMULATED, f"--months={','.join(months)}", champion, *FEED)
+
+
+def column(table: pa.Table, name: str) -> np.ndarray:
+    return table[name].to_numpy()
+
+
+def test_both_predictions_and_both_errors_are_written(lab: Lab, champion: str) -> None:
+    off, _ = lab.run("score", SIMULATED, f"--months={APRIL}", champion, *WIDE)
+    run, lines = lab.run("score", *given(champion, APRIL))
+    assert "without the live level)" in lines[0]
+    rows, plain = read_scored(run, APRIL), read_scored(off, APRIL)
+    assert "prediction_base" not in plain.column_names
+    assert np.array_equal(column(rows, "prediction_base"), column(plain, "prediction"))
+    assert not np.array_equal(column(rows, "prediction"), column(plain, "prediction"))
+    assert (run.data.tags["live"], off.data.tags["live"]) == ("feed, 15 min late", "off")
+    metrics = run.data.metrics
+    assert metrics["rmse_base"] == off.data.metrics["rmse"] == off.data.metrics["rmse_base"]
+    assert metrics["rmse"] != metrics["rmse_base"]
+    assert metrics["n_live"] == metrics["n_rows"] == 2_000
+    assert float(lab.table(run, "by_day.csv")[0]["rmse_base"]) > 0
+
+
+def test_a_file_in_any_order_says_the_same_of_each_row(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    (raw,) = month_batches(APRIL, 2_000, 42)
+    order = np.random.default_rng(1).permutation(2_000)
+    pq.write_table(
+        pa.Table.from_batches([raw.take(order)]), tmp_path / f"green_tripdata_{APRIL}.parquet"
+    )
+    run, _ = lab.run("score", *given(champion, APRIL))
+    shuffled, _ = lab.run("score", *given(champion, APRIL), f"--source={tmp_path}")
+    wanted = column(read_scored(run, APRIL), "prediction")[order]
+    assert column(read_scored(shuffled, APRIL), "prediction") == pytest.approx(wanted)
+
+
+def test_what_happens_later_leaves_earlier_predictions_as_they_are(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    table = pa.Table.from_batches(month_batches(APRIL, 2_000, 42))
+    noon = np.datetime64("2021-04-20T12:00")
+    dropoff = column(table, "lpep_dropoff_datetime")
+    later = np.where(dropoff >= noon, dropoff + np.timedelta64(5, "m"), dropoff)
+    place = table.column_names.index("lpep_dropoff_datetime")
+    table = table.set_column(place, "lpep_dropoff_datetime", pa.array(later))
+    pq.write_table(table, tmp_path / f"green_tripdata_{APRIL}.parquet")
+    run, _ = lab.run("score", *given(champion, APRIL))
+    other, _ = lab.run("score", *given(champion, APRIL), f"--source={tmp_path}")
+    rows, changed = read_scored(run, APRIL), read_scored(other, APRIL)
+    early = column(rows, "lpep_pickup_datetime") < noon + np.timedelta64(15, "m")
+    one, two = column(rows, "prediction"), column(changed, "prediction")
+    assert one[early].tobytes() == two[early].tobytes()
+    assert not np.array_equal(one[~early], two[~early])
+
+
+def test_months_are_followed_in_the_order_of_time(lab: Lab, champion: str) -> None:
+    run, lines = lab.run("score", *given(champion, MAY, APRIL))
+    assert [line.partition(":")[0] for line in lines[:2]] == [APRIL, MAY]
+    alone, _ = lab.run("score", *given(champion, MAY))
+    one, two = (column(read_scored(r, MAY), "prediction") for r in (run, alone))
+    assert not np.array_equal(one, two)  # May hears of April
+
+
+def test_the_state_goes_from_run_to_run_and_to_servers(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    uri = f"{tmp_path}/deep/live.json"
+    state = f"--live_state={uri}"
+    lab.run("score", *given(champion, APRIL), state)
+    content = read_object(uri)
+    assert content is not None
+    sha256 = models.digest(models.load("models:/scored/1"), "")
+    kept = live_file.read_state(content, taxi="green", model_sha256=sha256)
+    assert np.datetime64("2021-04-30T23:00") < kept.clock <= np.datetime64("2021-05-01T00:00")
+    carried, _ = lab.run("score", *given(champion, MAY), state)
+    alone, _ = lab.run("score", *given(champion, MAY))
+    one, two = (column(read_scored(r, MAY), "prediction") for r in (carried, alone))
+    assert not np.array_equal(one, two)
+    assert [path.name for path in Path(uri).parent.iterdir()] == ["live.json"]
+
+
+def test_a_state_of_another_model_begins_anew_and_says_so(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    uri = f"{tmp_path}/live.json"
+    run, _ = lab.run("score", *given(champion, APRIL), f"--live_state={uri}")
+    about = json.loads(Path(uri).read_bytes()) | {"model_sha256": "ab" * 32}
+    Path(uri).write_text(json.dumps(about))
+    again, lines = lab.run("score", *given(champion, APRIL), f"--live_state={uri}")
+    assert lines[0] == f"{uri} begins anew: it is of another model, abababababab."
+    assert read_scored(again, APRIL).equals(read_scored(run, APRIL))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"taxi": "yellow"}, "it is of yellow trips, not of green ones. Pass another live_state."),
+        ({"version": 9}, "it is of version 9"),
+        ({"clock": "2021-06-01T00:00"}, "has counted trips until 2021-06-01T00:00, and 2021-04 "),
+        (None, "it is not whole JSON of a live state"),
+    ],
+    ids=["another taxi", "another version", "a later month", "cut"],
+)
+def test_a_state_that_cannot_be_gone_on_from_is_refused_and_left_as_it_is(
+    lab: Lab, champion: str, tmp_path: Path, change: dict[str, object] | None, said: str
+) -> None:
+    uri = f"{tmp_path}/live.json"
+    lab.run("score", *given(champion, APRIL), f"--live_state={uri}")
+    content = Path(uri).read_text()
+    spoilt = json.dumps(json.loads(content) | change) if change else content[:-40]
+    Path(uri).write_text(spoilt)
+    _, (line,) = lab.run("score", *given(champion, APRIL), f"--live_state={uri}", code=2)
+    assert said in line
+    assert uri in line
+    assert Path(uri).read_text() == spoilt
+
+
+def test_a_run_that_fails_leaves_the_state_as_it_was(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    uri = f"{tmp_path}/live.json"
+    lab.run("score", *given(champion, APRIL), f"--live_state={uri}")
+    before = Path(uri).read_bytes()
+    pq.write_table(
+        pa.Table.from_batches(month_batches(MAY, 10, 1)).slice(0, 0),
+        tmp_path / f"green_tripdata_{MAY}.parquet",
+    )
+    arguments = (*given(champion, MAY), f"--source={tmp_path}", f"--live_state={uri}")
+    lab.run("score", *arguments, code=2)
+    assert Path(uri).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--live=sometimes"], "Unknown live 'sometimes'. Choose from ['off', 'nightly', 'feed']."),
+        (["--live=off", "--live_state=x"], "live_state is of no use with live=off"),
+        (["--scheduler=tcp://127.0.0.1:9"], "live=feed follows the trips in the order of time"),
+        (["--feed_delay=-1"], "must be a number of at least 0"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_before_any_work(
+    lab: Lab, champion: str, arguments: list[str], said: str
+) -> None:
+    _, (line,) = lab.run("score", *given(champion, APRIL), *arguments, code=2)
+    assert said in line
