@@ -11,15 +11,17 @@ import mlflow
 from scipy.sparse import csr_matrix, issparse
 
 from steps.common.candidates import log_candidate, read_profiles, report_on
-from steps.common.inputs import load_trips, log_inputs
+from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.parameters import BaselineParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import write_best
 from steps.common.step import step_run
 from storage.tracking import artifacts, runs, tags
 from taxi import baselines, features
+from taxi.city import City
 from taxi.features import Encoder
 from taxi.model import TripModel
+from taxi.recipes import Recipe
 from taxi.schema import Trips
 
 
@@ -31,13 +33,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         preprocess = pipeline.preprocess()
         pipeline.tag("baseline")
         train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
+        city = load_city(preprocess)
         profiles = read_profiles(preprocess.run_id)
         log_inputs(preprocess, {"train": "training", "valid": "validation"})
         # autolog writes each estimator's own parameters; models and scores are logged here
         mlflow.sklearn.autolog(
             log_models=False, log_datasets=False, log_post_training_metrics=False, silent=True
         )
-        encode = cache(lambda name: encode_train(name, train))
+        encode = cache(lambda name: encode_train(name, train, city))
         scores = {}
         for name, baseline in chosen.items():
             encoder, matrix = encode(baseline.features)
@@ -46,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
                 report = report_on(model, valid)
                 log_candidate(model, report, profiles)
+                recipe = Recipe(baseline.features, params.seed, baseline=name)
+                mlflow.log_dict(recipe.state(), tags.RECIPE)
                 scores[name] = report.scores
             print(f"{name}: rmse {scores[name]['rmse']:.4f} min", flush=True)
         log_leaderboard(scores)
@@ -63,9 +68,9 @@ class NeverDense(csr_matrix):  # type: ignore[misc]
         raise MemoryError(f"not turning a {self.shape} one-hot matrix dense")
 
 
-def encode_train(name: str, train: Trips) -> tuple[Encoder, Any]:
+def encode_train(name: str, train: Trips, city: City | None) -> tuple[Encoder, Any]:
     """Fit a feature set and encode the n train trips as [n, k], for all models that share it."""
-    encoder = features.fit_encoder(name, train)
+    encoder = features.fit_encoder(name, train, city)
     matrix = encoder.transform_train(train)
     return encoder, NeverDense(matrix) if issparse(matrix) else matrix
 

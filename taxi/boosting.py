@@ -23,12 +23,15 @@ class Rows(NamedTuple):
     train_y: np.ndarray  # minutes [n]
     valid: Any  # [m, k] of the same kind
     valid_y: np.ndarray  # minutes [m]
+    weight: np.ndarray | None = None  # [n] of the train rows; None where all weigh the same
+    max_bin: int = 256  # of each dense column
 
     @property
     def key(self) -> str:
         """Hash of all values: equal for equal rows, whatever features and months made them."""
-        digest = hashlib.sha256()
-        for part in self:
+        digest = hashlib.sha256(f"{self.max_bin} ".encode())
+        parts = [self.train, self.train_y, self.valid, self.valid_y]
+        for part in parts if self.weight is None else [*parts, self.weight]:
             for values in _arrays(part):
                 digest.update(f"{values.dtype} {part.shape} ".encode())
                 digest.update(np.ascontiguousarray(values).tobytes())
@@ -45,11 +48,31 @@ def make_rows(encoder: Encoder, train: Trips, valid: Trips) -> Rows:
     return Rows(matrix, train.trip_minutes, encoder.transform(valid), valid.trip_minutes)
 
 
+def weights_by_age(pickup_at: np.ndarray, half_life: float) -> np.ndarray | None:
+    """Weigh trips by how many months before the latest one they were made.
+
+    Streets, traffic and habits move on: trips of a year ago help, and harm where they count as much
+    as those of last month.
+
+    Args:
+        pickup_at: datetime64 [n].
+        half_life: months after which a trip counts half; 0 = all count the same.
+    Returns:
+        [n] in (0, 1], those of the latest month 1; None where all are.
+    """
+    month = pickup_at.astype("datetime64[M]").astype(np.int64)
+    age = month.max() - month
+    if not half_life or not age.any():
+        return None
+    return np.asarray(np.maximum(0.5 ** (age / half_life), np.finfo(np.float32).tiny))
+
+
 class Matrices(NamedTuple):
     """Train and valid rows as xgboost holds them, shared by all trials of a process."""
 
     train: xgb.DMatrix
     valid: xgb.DMatrix
+    max_bin: int  # of the train rows
 
 
 class Outcome(NamedTuple):
@@ -60,16 +83,31 @@ class Outcome(NamedTuple):
     curve: list[float]  # valid RMSE after each round
     seconds: float
     pruned: bool  # it missed its pruning threshold
-    booster: xgb.Booster | None  # cut to its best round; None where only the score was asked for
+    booster: xgb.Booster | None  # cut to its best round; None where pruned, or not asked for
 
 
 def build_matrices(rows: Rows) -> Matrices:
     """Convert rows for xgboost: dense features are binned once for all trials, one-hot is not."""
     # one-hot columns gain nothing from bins and cost ninefold; and to judge by a matrix of bins,
     # xgboost looks each value up again in every round, which took half of a trial's time
-    is_dense = isinstance(rows.train, np.ndarray)
-    train = (xgb.QuantileDMatrix if is_dense else xgb.DMatrix)(rows.train, rows.train_y)
-    return Matrices(train, xgb.DMatrix(rows.valid, rows.valid_y))
+    train = train_matrix(rows.train, rows.train_y, rows.weight, rows.max_bin)
+    return Matrices(train, xgb.DMatrix(rows.valid, rows.valid_y), rows.max_bin)
+
+
+def train_matrix(
+    matrix: Any, minutes: np.ndarray, weight: np.ndarray | None, max_bin: int
+) -> xgb.DMatrix:
+    """Convert n train rows for xgboost.
+
+    Args:
+        matrix: [n, k], float32 or CSR.
+        minutes: [n].
+        weight: [n]; None where all rows weigh the same.
+        max_bin: of each dense column.
+    """
+    if not isinstance(matrix, np.ndarray):
+        return xgb.DMatrix(matrix, minutes, weight=weight)
+    return xgb.QuantileDMatrix(matrix, minutes, weight=weight, max_bin=max_bin)
 
 
 class PruningThreshold(NamedTuple):
@@ -125,7 +163,7 @@ class TrainingJob(NamedTuple):
     rounds: int  # at most so many trees
     patience: int  # rounds without a better RMSE that end it
     pruning_threshold: PruningThreshold | None = None  # none: it is trained to its end
-    keep: bool = False  # the outcome holds the booster too
+    keep: bool = False  # the outcome holds the booster too, unless it is pruned
 
 
 def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = None) -> Outcome:
@@ -142,7 +180,7 @@ def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = Non
     end = EarlyEnd(job.pruning_threshold, stop)
     start = perf_counter()
     booster = xgb.train(
-        dict(job.parameters),
+        {**job.parameters, "max_bin": matrices.max_bin},
         matrices.train,
         job.rounds,
         evals=[(matrices.valid, "valid")],
@@ -159,5 +197,5 @@ def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = Non
         curve=curve,
         seconds=perf_counter() - start,
         pruned=end.pruned,
-        booster=booster[: best_round + 1] if job.keep else None,
+        booster=booster[: best_round + 1] if job.keep and not end.pruned else None,
     )

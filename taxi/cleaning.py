@@ -7,11 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import TripError
-from .schema import TRIPS, match_columns
+from .schema import MAX_MINUTES, MIN_MINUTES, TRIPS, match_columns
 
 MINUTE_US = 60_000_000
-# a shorter ride is a cancelled one, a longer one a meter left running (the course's bounds)
-MIN_MINUTES, MAX_MINUTES = 1, 60
 
 # a dropped row counts under the first of these that holds for it
 REASONS = (

@@ -39,8 +39,8 @@ def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
         The groups of each kind in the order of their names; each trip is in one of each kind.
     """
     labels = {
-        "hour": [f"{h:02d}" for h in _hours(trips)],
-        "distance": _distance_bands(trips),
+        "hour": [f"{h:02d}" for h in pickup_hours(trips)],
+        "distance": distance_bands(trips),
         "pickup zone": _zone_groups(trips),
     }
     error = predicted - trips.trip_minutes
@@ -56,11 +56,13 @@ def _group(kind: str, name: str, error: np.ndarray) -> Group:
     return Group(kind, name, len(error), rmse(error), mae, bias)
 
 
-def _hours(trips: Trips) -> np.ndarray:
+def pickup_hours(trips: Trips) -> np.ndarray:
+    """Return the hour of each pickup, 0..23, int64 [n]."""
     return trips.pickup_at.astype("datetime64[h]").astype(int) % 24
 
 
-def _distance_bands(trips: Trips) -> list[str]:
+def distance_bands(trips: Trips) -> list[str]:
+    """Name the band of DISTANCE_BANDS that each of n trips lies in; `unknown` where it is."""
     miles = clean_miles(trips)
     bands = np.searchsorted(DISTANCE_BANDS, miles, side="left")
     names = ["", *(f"{a:04.1f}..{b:04.1f} miles" for a, b in pairwise(DISTANCE_BANDS))]

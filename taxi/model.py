@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,11 @@ import xgboost as xgb
 
 from . import TripError
 from .features import Encoder, restore_encoder
-from .schema import INPUTS, Trips, input_names
+from .live import LiveState
+from .live_file import CITY_CLOCK, apply_live, new_york_now, read_state, why_unusable
+from .question import Question, quantile_column, read_question
+from .schema import INPUTS, Trips, clean_miles, input_names
+from .spread import Spread, restore_spread
 
 # what skops may rebuild beyond the types it trusts by itself: nothing but sklearn's own trees
 TRUSTED_TYPES = (
@@ -21,11 +26,26 @@ TRUSTED_TYPES = (
 )
 # a thread of its own costs less than so many rows: fewer are predicted by the calling one
 ROWS_PER_TASK = 500
-NEW_YORK = "America/New_York"
 CLOCK_WORDS = ("now", "today")  # pandas would answer them with its clock
 
 # what a served model needs of this package, which travels with it
-MODULES = ("__init__", "schema", "zones", "features", "model")
+MODULES = (
+    "__init__",
+    "schema",
+    "surroundings",
+    "columns",
+    "geometry",
+    "one_hot",
+    "zones",
+    "features",
+    "leaves",
+    "spread",
+    "question",
+    "live",
+    "live_file",
+    "model",
+)
+SPREAD_FILE = "spread.json"
 
 
 class TripModel:
@@ -34,7 +54,15 @@ class TripModel:
     Nothing in it changes once it is made, so any number of threads may ask it at once.
     """
 
-    def __init__(self, taxi: str, encoder: Encoder, estimators: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        taxi: str,
+        encoder: Encoder,
+        estimators: Sequence[Any],
+        blind: Sequence[xgb.Booster] = (),
+        *,
+        spread: Spread | None = None,
+    ) -> None:
         """Join what was fitted.
 
         Args:
@@ -42,8 +70,12 @@ class TripModel:
             encoder: fitted on train months.
             estimators: one sklearn regressor, or boosters whose predictions are averaged; of a
                 booster the model holds a copy.
+            blind: boosters that answer for trips without a distance; none where `estimators` do.
+            spread: of the errors on trips that it was not fitted on; without one the model answers
+                the minutes and no quantiles of them.
         """
         self.taxi = taxi
+        self.spread = spread
         self.encoder = encoder
         self.estimators = [
             booster_for_threads(estimator.save_raw("ubj"))
@@ -51,17 +83,18 @@ class TripModel:
             else estimator
             for estimator in estimators
         ]
+        self.blind = [booster_for_threads(booster.save_raw("ubj")) for booster in blind]
 
     def predict(self, trips: Trips) -> np.ndarray:
         """Predict the minutes of n trips, float64 [n]."""
-        return self.predict_matrix(self.encoder.transform(trips))
-
-    def predict_matrix(self, matrix: Any) -> np.ndarray:
-        """Predict from the encoder's matrix [n, k], float64 [n]."""
-        if matrix.shape[0] == 0:  # which sklearn refuses
-            return np.empty(0)
-        parts = [predict_rows(estimator, matrix) for estimator in self.estimators]
-        return np.asarray(np.mean(parts, axis=0, dtype=np.float64))
+        matrix = self.encoder.transform(trips)
+        known = ~np.isnan(clean_miles(trips))
+        if not self.blind or known.all():
+            return average(self.estimators, matrix)
+        minutes = np.empty(len(trips))
+        minutes[known] = average(self.estimators, matrix[known])
+        minutes[~known] = average(self.blind, matrix[~known])
+        return minutes
 
     def predict_frame(self, frame: pd.DataFrame) -> np.ndarray:
         """Predict from raw trips with the TLC's column names, float64 [n].
@@ -69,22 +102,99 @@ class TripModel:
         Raises:
             TripError: a column is missing or a row cannot be judged; says which.
         """
-        minutes = self.predict(read_frame(frame, self.taxi))
+        return self._predict_every(read_frame(frame, self.taxi))
+
+    def answer(
+        self,
+        frame: pd.DataFrame,
+        params: Mapping[str, Any] | None = None,
+        *,
+        state: LiveState | None = None,
+        now: np.datetime64 | None = None,
+    ) -> np.ndarray | pd.DataFrame:
+        """Answer a request: n raw trips with the TLC's column names, and what is asked of them.
+
+        Args:
+            frame: n rows.
+            params: of `question.PARAMS`, each where it differs from its default.
+            state: the live level, for a request that asks for it; None where there is none.
+            now: New York local time; None is the wall clock.
+        Returns:
+            The minutes, float64 [n]. Where more is asked, n rows of them, `prediction`, and a
+            column for each thing asked: `p10` for the quantile 0.1, `longer_than`,
+            `live_age_minutes`.
+        Raises:
+            TripError: a param, a column or a row is not to be used, or there is no answer; says
+                which and why.
+        """
+        asked = read_question(params)
+        trips = read_frame(frame, self.taxi)
+        predicted = self._predict_every(trips)
+        more: dict[str, Any] = {}
+        if asked.live:
+            level = apply_live(state, trips, predicted, new_york_now() if now is None else now)
+            predicted = level.minutes
+            # None, which a server writes as null: JSON has no NaN, though MLflow would write it
+            age = [None if np.isnan(minutes) else minutes for minutes in level.age_minutes.tolist()]
+            more["live_age_minutes"] = np.array(age, object)
+        if asked.asks_spread:
+            more |= self._answer_spread(trips, predicted, asked)
+        return pd.DataFrame({"prediction": predicted, **more}) if more else predicted
+
+    def read_live(self, content: bytes, sha256: str) -> LiveState:
+        """Read a live state's file for this model, whose digest is given.
+
+        Raises:
+            TripError: it cannot be used, or not now; says why.
+        """
+        state = read_state(content, taxi=self.taxi, model_sha256=sha256)
+        if reason := why_unusable(state, new_york_now()):
+            raise TripError(reason)
+        return state
+
+    def _predict_every(self, trips: Trips) -> np.ndarray:
+        minutes = self.predict(trips)
         # an estimator has no business answering this, but a caller must never be handed it
         wrong = np.flatnonzero(~np.isfinite(minutes))
         if len(wrong):
             raise TripError(f"Row {wrong[0]}: the model has no answer for it. Check its values.")
         return minutes
 
+    def _answer_spread(
+        self, trips: Trips, predicted: np.ndarray, asked: Question
+    ) -> dict[str, np.ndarray]:
+        """Answer what is asked of the spread: column -> [n]."""
+        if self.spread is None:
+            raise TripError(
+                "This model knows no spread of its errors, so it answers no quantiles and no "
+                "longer_than. Leave both out, or train it anew."
+            )
+        minutes = self.spread.quantiles(trips, predicted, asked.quantiles)
+        columns = dict(zip(map(quantile_column, asked.quantiles), minutes.T, strict=True))
+        if asked.longer_than:
+            risk = self.spread.longer_than(trips, predicted, asked.longer_than)
+            columns["longer_than"] = risk
+        return columns
+
+    def with_spread(self, spread: Spread | None) -> "TripModel":
+        """Return the same model with the spread of its errors, or without any."""
+        other = copy(self)
+        other.spread = spread
+        return other
+
     def to_files(self) -> dict[str, bytes]:
         """Return the files of the model, name -> bytes, from which `from_files` rebuilds it."""
         about = {"taxi": self.taxi, "encoder": self.encoder.state()}
         files = {"model.json": json.dumps(about).encode()}
+        if self.spread:
+            files[SPREAD_FILE] = json.dumps(self.spread.state()).encode()
         for place, estimator in enumerate(self.estimators):
             if isinstance(estimator, xgb.Booster):
                 files[f"booster-{place:03}.ubj"] = bytes(estimator.save_raw("ubj"))
             else:
                 files["estimator.skops"] = skops.io.dumps(estimator)
+        for place, booster in enumerate(self.blind):
+            files[f"blind-{place:03}.ubj"] = bytes(booster.save_raw("ubj"))
         return files
 
     @classmethod
@@ -94,9 +204,24 @@ class TripModel:
         if "estimator.skops" in files:
             estimators = [skops.io.loads(files["estimator.skops"], trusted=list(TRUSTED_TYPES))]
         else:
-            names = sorted(name for name in files if name.endswith(".ubj"))
-            estimators = [xgb.Booster(model_file=bytearray(files[name])) for name in names]
-        return cls(about["taxi"], restore_encoder(about["encoder"]), estimators)
+            estimators = _boosters(files, "booster-")
+        blind = _boosters(files, "blind-")
+        spread = restore_spread(json.loads(files[SPREAD_FILE])) if SPREAD_FILE in files else None
+        encoder = restore_encoder(about["encoder"])
+        return cls(about["taxi"], encoder, estimators, blind, spread=spread)
+
+
+def _boosters(files: Mapping[str, bytes], prefix: str) -> list[xgb.Booster]:
+    names = sorted(name for name in files if name.startswith(prefix))
+    return [xgb.Booster(model_file=bytearray(files[name])) for name in names]
+
+
+def average(estimators: Sequence[Any], matrix: Any) -> np.ndarray:
+    """Predict n rows with each of several estimators, and average them, float64 [n]."""
+    if matrix.shape[0] == 0:  # which sklearn refuses
+        return np.empty(0)
+    parts = [predict_rows(estimator, matrix) for estimator in estimators]
+    return np.asarray(np.mean(parts, axis=0, dtype=np.float64))
 
 
 def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
@@ -136,7 +261,7 @@ def _times(values: pd.Series) -> np.ndarray:
         raise TripError(f"Column {values.name!r} mixes time zones; {advice}.") from error
     _refuse(values, (times.isna() | values.isin(CLOCK_WORDS)).to_numpy(), advice)
     if times.dt.tz is not None:
-        times = times.dt.tz_convert(NEW_YORK).dt.tz_localize(None)
+        times = times.dt.tz_convert(CITY_CLOCK).dt.tz_localize(None)
     return times.to_numpy("datetime64[us]")
 
 

@@ -1,7 +1,7 @@
 """Column names, types and units of a trip, and which of them a model reads: each said once."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ PREFIXES: Mapping[str, str] = {"green": "lpep", "yellow": "tpep"}
 
 N_ZONES = 266  # TLC ids are 1..265; 0 stands for an id that the TLC does not have
 MAX_MILES = 60.0  # a longer metered distance is a fault of the meter
+# a shorter ride is a cancelled one, a longer one a meter left running (the course's bounds)
+MIN_MINUTES, MAX_MINUTES = 1, 60
 
 # the trips that preprocess writes and every model is trained on
 TRIPS = pa.schema(
@@ -133,9 +135,19 @@ class Trips:
         """Count the trips."""
         return len(self.pickup_at)
 
-    def take(self, rows: np.ndarray) -> "Trips":
-        """Select rows by index or mask, in that order."""
+    def take(self, rows: np.ndarray | slice) -> "Trips":
+        """Select rows by index, mask or slice, in that order."""
         return Trips(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def without_distance(self) -> "Trips":
+        """Return the same trips, of none of which the distance is known."""
+        return replace(self, distance_miles=np.full(len(self), np.nan))
+
+
+def join_trips(parts: Sequence[Trips]) -> Trips:
+    """Put trips one after the other."""
+    columns = (field.name for field in fields(Trips))
+    return Trips(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
 def clean_miles(trips: Trips) -> np.ndarray:

@@ -12,8 +12,6 @@ from . import TripError
 from .boosting import Outcome, PruningThreshold, extrapolated_rmse
 from .spaces import LAG, Range, SearchSpace
 
-# share of the best RMSE by which a trial may be behind and still be refit beside it
-MAX_BEHIND = 0.005
 # a search fails when more than this share of its trials do, and more than this number
 MAX_FAILED_SHARE, MAX_FAILED = 0.2, 3
 
@@ -121,23 +119,13 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     Raises:
         TripError: all of them failed or were pruned.
     """
-    return best_trials(trials, 1)[0]
-
-
-def best_trials(trials: Sequence[Trial], n_most: int) -> list[Trial]:
-    """List the best finished trials, best first: at most n_most, and none that is far behind.
-
-    Raises:
-        TripError: all of them failed or were pruned.
-    """
     scored = [(t.outcome.rmse, t.number, t) for t in trials if t.outcome and not t.outcome.pruned]
     if not scored:
         reasons = [trial.result.reason for trial in trials if isinstance(trial.result, Failure)]
         raise TripError(
             f"None of {len(trials)} trials came to anything: {'; '.join(reasons[-1:])}."
         )
-    bound = min(scored)[0] * (1 + MAX_BEHIND)
-    return [trial for rmse, _, trial in sorted(scored)[:n_most] if rmse <= bound]
+    return min(scored)[2]
 
 
 def _result(future: "Future[Outcome]") -> Outcome | Failure:
@@ -173,8 +161,16 @@ class TrialHistory:
         return {n: result for n, result in known if isinstance(result, Outcome)}
 
     def pruning_threshold(self, number: int) -> PruningThreshold | None:
-        """Return the best RMSE that this trial depends on; None where there is none, or no rule."""
-        known = [outcome.rmse for outcome in self.known_to(number).values()]
+        """Return the best RMSE that this trial depends on; None where there is none, or no rule.
+
+        Trials of another objective do not count: one may be better at every point.
+        """
+        objective = self.space.objective(number)
+        known = [
+            outcome.rmse
+            for n, outcome in self.known_to(number).items()
+            if self.space.objective(n) == objective
+        ]
         if self.space.pruning is None or not known:
             return None
         return PruningThreshold(min(known), self.space.pruning)
@@ -212,28 +208,41 @@ class Sampler:
             number: of the trial.
             outcomes: of earlier trials, by number, whose points were asked for here.
         Returns:
-            Parameter -> value, as xgboost takes them; empty where nothing is searched.
+            Parameter -> value, as xgboost takes them: the objective, and what is searched.
         """
         if self.domain is None:
-            return {}
+            return self.space.parameters(number, {})
         if number < len(self.space.first):
             self.values[number] = {name: [v] for name, v in self.space.first[number].items()}
         else:
             self.values[number] = self._suggest(number, outcomes)
         sampled = {name: values[0] for name, values in self.values[number].items()}
         # hyperopt samples floats, whole ones where xgboost wants a whole number
-        return {
+        point = {
             name: int(sampled[name]) if allowed.is_whole else float(sampled[name])
             for name, allowed in self.space.ranges.items()
         }
+        return self.space.parameters(number, point)
 
     def _suggest(self, number: int, outcomes: Mapping[int, Outcome]) -> dict[str, list[float]]:
         trials = Trials()
-        for earlier, outcome in outcomes.items():
-            trials.insert_trial_doc(self._document(trials, earlier, self._loss(outcome)))
+        for earlier, loss in self._losses(outcomes).items():
+            trials.insert_trial_doc(self._document(trials, earlier, loss))
         trials.refresh()
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         return dict(tpe.suggest([number], self.domain, trials, seed)[0]["misc"]["vals"])
+
+    def _losses(self, outcomes: Mapping[int, Outcome]) -> dict[int, float]:
+        """Return by how much each trial is behind the best one of its objective.
+
+        So TPE learns of a point from trials of either, though one may be better at every point.
+        """
+        losses = {number: self._loss(outcome) for number, outcome in outcomes.items()}
+        best: dict[str, float] = {}
+        for number, loss in losses.items():
+            name = self.space.objective(number).name
+            best[name] = min(loss, best.get(name, loss))
+        return {n: loss - best[self.space.objective(n).name] for n, loss in losses.items()}
 
     def _loss(self, outcome: Outcome) -> float:
         # a pruned trial's best is that of a few rounds, by which TPE would look for a quick start

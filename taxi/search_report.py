@@ -76,10 +76,11 @@ def draw_parallel(trials: Sequence[Trial]) -> Figure:
     """Draw each finished trial as a line across its parameters, coloured by its RMSE, min."""
     shown = [trial for trial in trials if trial.outcome]
     rmse = np.array([trial.outcome.rmse for trial in shown if trial.outcome])
-    names = list(shown[0].point)
+    columns = searched_values(shown)
+    names = list(columns)
     figure = Figure(figsize=(2 * len(names) + 2, 5), layout="constrained")
     axis = figure.subplots()
-    heights = np.column_stack([_axis(axis, x, name, shown) for x, name in enumerate(names)])
+    heights = np.column_stack([_axis(axis, x, columns[name]) for x, name in enumerate(names)])
     worst = np.quantile(rmse, WORST_QUANTILE)
     colours = figure.colorbar(
         _shades(axis, rmse.min(), worst), ax=axis, label="valid RMSE, min", extend="max"
@@ -92,9 +93,25 @@ def draw_parallel(trials: Sequence[Trial]) -> Figure:
     return figure
 
 
-def _axis(axis: Axes, x: int, name: str, trials: Sequence[Trial]) -> np.ndarray:
+def searched_values(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+    """Lay the points out by parameter: name -> float64 [t].
+
+    The objective, where there are two, is told by its place in the alphabet.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for name in trials[0].point:
+        values = [trial.point[name] for trial in trials]
+        if isinstance(values[0], str):
+            kinds = sorted(set(values))
+            if len(kinds) == 1:
+                continue
+            name, values = " / ".join(kinds), [kinds.index(value) for value in values]
+        columns[name] = np.array(values, float)
+    return columns
+
+
+def _axis(axis: Axes, x: int, values: np.ndarray) -> np.ndarray:
     """Draw one parameter's axis; return the height of each trial on it, float64 [t] in 0..1."""
-    values = np.array([trial.point[name] for trial in trials], float)
     low, high = values.min(), values.max()
     axis.axvline(x, c="black", lw=0.8)
     for height, value, side in ((0, low, "top"), (1, high, "bottom")):
@@ -120,16 +137,16 @@ def parameter_importance(trials: Sequence[Trial], seed: int) -> dict[str, float]
     Source: Breiman, Random Forests, 2001 (permutation importance).
     """
     shown = [trial for trial in trials if trial.outcome]
-    if len(shown) < MIN_TRIALS or not shown[0].point:
+    columns = searched_values(shown) if len(shown) >= MIN_TRIALS else {}
+    if not columns:
         return {}
-    names = list(shown[0].point)
-    points = np.array([[trial.point[name] for name in names] for trial in shown], float)
+    points = np.column_stack(list(columns.values()))
     # ranks: one absurd trial must not be all there is to explain
     rmse = np.argsort(np.argsort([trial.outcome.rmse for trial in shown if trial.outcome]))
     forest = RandomForestRegressor(N_TREES, min_samples_leaf=2, random_state=seed, n_jobs=1)
     forest.fit(points, rmse)
     lost = permutation_importance(forest, points, rmse, n_repeats=N_SHUFFLES, random_state=seed)
-    pairs = zip(names, lost.importances_mean, strict=True)
+    pairs = zip(columns, lost.importances_mean, strict=True)
     return {name: float(share) for name, share in sorted(pairs, key=lambda pair: -pair[1])}
 
 

@@ -158,7 +158,8 @@ class MonthsParameters(Parameters):
         "tlc",
         "`tlc` (the public files, downloaded once to a cache that all checkouts share), "
         "`simulated`, `simulated:<trips>:<seed>`, or a folder or URI (file, http, s3, gs) with "
-        "files named as the TLC names them: parquet, csv, csv.gz",
+        "files named as the TLC names them: parquet, csv, csv.gz; its two files of the zones "
+        "may lie beside them",
         in_key=False,
     )
 
@@ -228,6 +229,12 @@ class HpoParameters(ClusterParameters, TrainingParameters):
     warm_start: bool = param(
         False, "try the best points of earlier searches of this space and these features first"
     )
+    half_life: float = param(
+        8.0,
+        "months after which a train trip counts half, against one of the latest month; 0 = all "
+        "count the same",
+        minimum=0,
+    )
     parallelism: int = param(
         0,
         "trials at once; 0 = one per core (or worker's thread), at most 8. Up to 8 the result "
@@ -249,13 +256,29 @@ class PipelineParameters(HpoParameters, BaselineParameters):
 
     baseline_run_id: str = run_id("baseline", "whose models are candidates")
     hpo_run_id: str = run_id("hpo", "whose model is a candidate")
+    refit: str = param(
+        "train_valid",
+        "what the chosen model is fitted to before it is tested: `train_valid`, the latest months "
+        "included, or `train`, as it was chosen",
+    )
     model_name: str = param("nyc-taxi-duration", "registered model")
+    judge_by: str = param(
+        "metered",
+        "distance that RMSE and R2 are measured with to choose a candidate and judge it: "
+        "`metered`, `planned` (a tenth off) or `missing`",
+    )
     max_rmse: float = param(
         7.0, "largest RMSE on test, in minutes, that a champion may have", minimum=0
     )
     min_r2: float = param(0.5, "smallest R2 on test that a champion may have", minimum=-1)
     min_improvement: float = param(
         0.01, "minutes of test RMSE by which the champion must be beaten", minimum=0
+    )
+    max_coverage_gap: float = param(
+        0.08,
+        "share by which the 80 % interval may hold more or fewer test trips than it promises",
+        minimum=0,
+        maximum=1,
     )
     allow_simulated: bool = param(
         False, "true lets a model of simulated months replace a champion of real ones"
@@ -291,6 +314,21 @@ class ScoreParameters(ClusterParameters, MonthsParameters):
         "models:/nyc-taxi-duration@champion",
         "model to score with: an alias, `models:/name/version`, or any other model URI",
     )
+    live: str = param(
+        "off",
+        "`off`, or what is followed: `feed` (trips that have ended so far, each told of "
+        "`feed_delay` minutes late) or `nightly` (trips that ended before midnight)",
+    )
+    feed_delay: float = param(15.0, "minutes until a trip that has ended is known", minimum=0)
+    live_state: str = param(
+        "",
+        "file or URI that the live level is read from where it is there, and written to at the "
+        "end, as a model server takes it; empty = none",
+        in_key=False,
+    )
+    quantiles: str = param(
+        "", "levels of quantiles of the minutes, each a column: 0.1,0.5,0.9 adds p10, p50 and p90"
+    )
     output: str = param("", "folder for the predictions; empty = the artifacts of the run")
     overwrite: bool = param(False, "true replaces predictions that are there")
     fail_on_drift: bool = param(False, "true ends with exit code 3 where a month has drifted")
@@ -298,7 +336,10 @@ class ScoreParameters(ClusterParameters, MonthsParameters):
         0.25, "population stability index above which a feature has drifted", minimum=0
     )
     max_unseen: float = param(
-        0.05, "share of trips with an unseen zone or pair, above valid's", minimum=0
+        0.05,
+        "share of trips with an unseen zone or pair, above valid's, or without a usable distance, "
+        "above train's",
+        minimum=0,
     )
     max_rmse_rise: float = param(
         0.15, "share by which RMSE may be above that on the test months", minimum=0
@@ -337,7 +378,8 @@ def make_parser(declared: type[Parameters], description: str | None) -> argparse
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     for name, field in fields_of(declared).items():
-        meaning = (field.description or "").replace("`", "")
+        # argparse formats the text, to which a percent sign of ours means nothing
+        meaning = (field.description or "").replace("`", "").replace("%", "%%")
         parser.add_argument(f"--{name}", default=as_text(field.default), help=meaning)
     return parser
 

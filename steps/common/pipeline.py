@@ -1,6 +1,6 @@
 """The steps of a pipeline and what each builds on: given by the user, reused, or launched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mlflow.entities import Run
@@ -10,12 +10,14 @@ from steps.common.parameters import ENTRY_POINTS, TrainingParameters
 from steps.common.results import PreprocessResult, RegisterResult, TrainingResult
 from storage import UserError
 from storage.data import months, splits
+from storage.data.months import SideFile
 from storage.data.splits import Content
 from storage.repro import reuse, step_key
 from storage.repro.reuse import ReuseDecision
 from storage.repro.step_key import StepKey
 from storage.tracking import runs, tags
 from taxi import schema
+from taxi.city import ZONE_FILES
 
 # step -> the steps it builds on, in the order they run
 UPSTREAM: dict[str, tuple[str, ...]] = {
@@ -100,7 +102,7 @@ class Pipeline:
     def key(self, step: str) -> StepKey:
         """Make the key of a step; the steps it builds on are done."""
         if step == "preprocess":
-            return preprocess_key(self.params.taxi, self.months())
+            return preprocess_key(self.params.taxi, self.months(), self.zone_files())
         above = [ENTRY_POINTS[name] for name in UPSTREAM[step]]
         values = ENTRY_POINTS[step].of(self.params).key_values(above)
         return step_key.make(step, values, self._inputs(step))
@@ -118,6 +120,10 @@ class Pipeline:
             for split, names in self.splits.items()
             for month in names
         ]
+
+    def zone_files(self) -> dict[str, str]:
+        """Return the sha256 of the files of the city's zones; absent ones are downloaded."""
+        return zone_inputs(months.find_beside(self.params.source, ZONE_FILES))
 
     def wants_test(self) -> bool:
         """Whether there are, or will be, test trips to judge a champion by."""
@@ -159,11 +165,17 @@ def is_readable(step: str, run: Run) -> bool:
     return True
 
 
-def preprocess_key(taxi: str, contents: list[Content]) -> StepKey:
-    """Make the key of preprocess from what its months are known by."""
+def preprocess_key(taxi: str, contents: list[Content], zone_files: Mapping[str, str]) -> StepKey:
+    """Make the key of preprocess from what its months and the files of the zones are known by."""
     # names of files that the steps after it ask a run for, which may have been others once
-    files = {"files": f"{tags.SPLITS}, {tags.PROFILES}, {tags.MONTHS_TABLE}"}
-    return step_key.make("preprocess", {"taxi": taxi}, splits.inputs(contents) | files)
+    files = f"{tags.SPLITS}, {tags.PROFILES}, {tags.MONTHS_TABLE}, {tags.CITY_FILE}"
+    inputs = splits.inputs(contents) | {"files": files, **zone_files}
+    return step_key.make("preprocess", {"taxi": taxi}, inputs)
+
+
+def zone_inputs(files: Mapping[str, SideFile]) -> dict[str, str]:
+    """Lay the files of the zones out as inputs of a step's key."""
+    return {name: files[name].sha256 if name in files else "none" for name in ZONE_FILES}
 
 
 def content_of(run: Run) -> str:
@@ -209,5 +221,5 @@ def wanted_months(params: TrainingParameters) -> dict[str, list[str]]:
 
 def learned_from(run: Run) -> tuple[str, ...]:
     """Return which trips a run learned from, or made."""
-    names = (tags.TAXI, tags.SHA256.of("train"), tags.SHA256.of("valid"))
+    names = (tags.TAXI, tags.SHA256.of("train"), tags.SHA256.of("valid"), tags.CITY)
     return tuple(run.data.tags.get(name, "") for name in names)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from steps.common.parameters import HpoParameters
 from storage.tracking.trials import n_finished
-from taxi import features, spaces
-from taxi.boosting import make_rows
+from taxi import features, sight, spaces
+from taxi.boosting import Rows, make_rows, weights_by_age
+from taxi.city import City
+from taxi.features import Encoder
 from taxi.schema import Trips
 from taxi.spaces import SearchSpace
 
@@ -26,6 +28,7 @@ class SearchSettings(NamedTuple):
     device: str
     lag: int  # trials back that a suggestion looks, so that so many can run at once
     warm_start: bool
+    half_life: float  # months, of a train trip's weight
 
     @property
     def common(self) -> dict[str, Any]:
@@ -68,12 +71,41 @@ def read_settings(params: HpoParameters) -> SearchSettings:
         device=params.device,
         lag=params.lag,
         warm_start=params.warm_start,
+        half_life=params.half_life,
     )
 
 
-def count_finished(settings: SearchSettings, train: Trips, valid: Trips, experiment_id: str) -> int:
+def fit_and_encode(
+    settings: SearchSettings, train: Trips, valid: Trips, city: City | None
+) -> tuple[Encoder, Rows]:
+    """Fit the features on train, and lay out what the trials are trained and scored on."""
+    encoder = features.fit_encoder(settings.features, train, city)
+    if is_split_by_distance(settings, encoder, train, valid):
+        rows = sight.sighted_rows(encoder, train, valid)
+        train = train.take(sight.has_distance(train))
+    else:
+        rows = make_rows(encoder, train, valid)
+    return encoder, weighted(settings, rows, train)
+
+
+def weighted(settings: SearchSettings, rows: Rows, train: Trips) -> Rows:
+    """Add to rows what the space and the ages of the train trips say of them."""
+    weight = weights_by_age(train.pickup_at, settings.half_life)
+    return rows._replace(weight=weight, max_bin=settings.space.max_bin)
+
+
+def is_split_by_distance(
+    settings: SearchSettings, encoder: Encoder, train: Trips, valid: Trips
+) -> bool:
+    """Whether trips without a distance get boosters of their own."""
+    return settings.space.is_split_by_distance and sight.is_split(encoder, train, valid)
+
+
+def count_finished(
+    settings: SearchSettings, train: Trips, valid: Trips, city: City | None, experiment_id: str
+) -> int:
     """Count the trials that a search on these trips would find finished; nothing is changed."""
-    rows = make_rows(features.fit_encoder(settings.features, train), train, valid)
+    _, rows = fit_and_encode(settings, train, valid, city)
     return n_finished(experiment_id, settings.search_key(rows.key))
 
 

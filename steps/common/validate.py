@@ -5,12 +5,18 @@ are imported here, and only where the question comes up.
 """
 
 import json
+from collections.abc import Mapping
+
+from mlflow.entities import Run
 
 from steps.common.parameters import HpoParameters, PipelineParameters
+from steps.common.results import read_training, rmse_name
+from storage import UserError
 from storage.tracking import models
-from taxi import TripError, baselines, schema, spaces
+from taxi import TripError, baselines, distances, schema, spaces
 
 DEVICES = ("cpu", "cuda")
+REFITS = ("train_valid", "train")
 # a worker with another version of these might train another booster
 TRAINING_PACKAGES = ("xgboost", "numpy", "scipy")
 DEFAULT_FEATURES = HpoParameters.model_fields["features"].default
@@ -24,13 +30,45 @@ def check_pipeline(params: PipelineParameters) -> None:
     """
     schema.raw_columns(params.taxi)
     baselines.select_baselines(params.models)
+    distances.select_kind(params.judge_by)
     check_search(
         space=params.search_space,
         features=params.features,
         device=params.device,
         scheduler=params.scheduler,
     )
+    check_refit(params.refit)
     models.check_name(params.model_name)
+
+
+def check_refit(refit: str) -> None:
+    """Refuse to refit on trips that are none.
+
+    Raises:
+        TripError: it is no key of REFITS.
+    """
+    if refit not in REFITS:
+        raise TripError(f"Unknown refit {refit!r}. Choose from {list(REFITS)}.")
+
+
+def check_given(given: Mapping[str, Run], judge_by: str) -> None:
+    """Look whether the candidates of the runs that were given can be compared.
+
+    Args:
+        given: step -> its run.
+        judge_by: the parameter.
+    Raises:
+        UserError: one was logged before its RMSE was measured with such a distance.
+    """
+    name = rmse_name(distances.select_kind(judge_by))
+    for step in given.keys() & {"baseline", "hpo"}:
+        for candidate in read_training(given[step]).candidates:
+            if name not in candidate.scores:
+                raise UserError(
+                    f"judge_by={judge_by} needs the metric {name} of each candidate, and run "
+                    f"{candidate.run_id} has none: an older version of this project made it. Run "
+                    f"{step} again, or leave out judge_by."
+                )
 
 
 def check_search(*, space: str, features: str, device: str, scheduler: str) -> None:

@@ -69,7 +69,7 @@ def run_search(
     ) -> "Future[Outcome]":
         # two trials on a thread each do more than one trial on two
         parameters = common | point | {"nthread": 1}
-        job = TrainingJob(parameters, space.rounds, space.patience, pruning_threshold)
+        job = TrainingJob(parameters, space.rounds, space.patience, pruning_threshold, keep=True)
         return executor.submit(job)
 
     n_parallel = budget.parallelism or executor.n_workers
@@ -101,6 +101,8 @@ def start_warm(
     begun = next((run.tags[tags.WARM_START] for run in finished.values()), None)
     earlier = json.loads(begun) if begun else earlier_points(space_key, log.search_key, N_WARM)
     own = [dict(point) for point in space.first]
+    if not begun:
+        earlier = [space.point(parameters) for parameters in earlier]
     points = [point for n, point in enumerate(earlier) if point not in own + earlier[:n]]
     log.tags[tags.WARM_START] = json.dumps(points)
     mlflow.set_tag(tags.WARM_START, log.tags[tags.WARM_START])

@@ -14,11 +14,12 @@ from steps.common.results import (
     Dataset,
     PreprocessResult,
     read_code,
+    rmse_name,
     write_registration,
 )
 from steps.common.served import load_served
 from steps.common.step import step_run
-from steps.common.validate import check_pipeline
+from steps.common.validate import check_given, check_pipeline
 from steps.register.card import description, log_card, make_facts
 from steps.register.evaluate import (
     PROMOTED,
@@ -28,14 +29,16 @@ from steps.register.evaluate import (
     TestResult,
     evaluate_candidate,
     judge_candidate,
-    open_test_set,
 )
+from steps.register.refit import TRAIN_VALID, refit_candidate
 from steps.register.rollback import roll_back
+from steps.register.testset import SEEN, open_test_set
 from storage import StorageError, UserError
 from storage.checkout import run_command
 from storage.tracking import artifacts, models, runs, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 from storage.tracking.registry_lock import RegistryError
+from taxi import distances
 from taxi.card import Facts
 from taxi.gate import GateThresholds, Overrides, Provenance
 
@@ -56,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(roll_back(registry))
             return
         check_pipeline(params)
+        distance = distances.select_kind(params.judge_by)
         pipeline = Pipeline(params)
+        check_given(pipeline.given, params.judge_by)
         check_before_training(registry, pipeline.dataset, params.taxi, params.test_months)
         preprocess = pipeline.preprocess()
         if not preprocess.dataset.has_test:
@@ -64,11 +69,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         baseline, hpo = pipeline.baseline(), pipeline.hpo()
         pipeline.tag("register")
 
-        best = choose([*baseline.candidates, *hpo.candidates])
-        test = open_test_set(preprocess)
+        best = choose([*baseline.candidates, *hpo.candidates], distance)
+        refits = params.refit == TRAIN_VALID
+        fitted_to = SEEN if refits else SEEN[:1]
+        if refits:
+            best = refit_candidate(best, preprocess)
+        test = open_test_set(preprocess, distance)
         tested = evaluate_candidate(best, test, seed=params.seed)
         provenance = candidate_provenance(preprocess, best)
-        thresholds = GateThresholds(params.max_rmse, params.min_r2, params.min_improvement)
+        thresholds = GateThresholds(
+            params.max_rmse, params.min_r2, params.min_improvement, params.max_coverage_gap
+        )
         overrides = Overrides(simulated=params.allow_simulated, dirty=params.allow_dirty)
         command = run_command("register", pipeline.repeatable().rerun_texts())
         with judge_again(pipeline), registry.lock():
@@ -76,8 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 registry, tested, test, provenance, thresholds, overrides, seed=params.seed
             )
             if judged.outcome != UNCHANGED:
-                facts = make_facts(registry.name, preprocess, tested, judged, provenance, command)
-                log_card(facts, test, tested, preprocess.run_id)
+                facts = make_facts(
+                    registry.name, preprocess, test, tested, judged, provenance, command, fitted_to
+                )
+                log_card(facts, test, tested, preprocess)
                 about = version_tags(facts, preprocess.dataset, judged, overrides, parent)
                 judged = settle(registry, tested, judged, about, description(facts))
         write_registration(
@@ -133,15 +146,18 @@ def check_before_training(
         ) from error
 
 
-def choose(candidates: Sequence[Candidate]) -> Candidate:
+def choose(candidates: Sequence[Candidate], distance: str) -> Candidate:
     """Pick the candidate with the smallest RMSE on valid.
 
+    Args:
+        candidates: of the baseline and hpo runs.
+        distance: kind of taxi.distances.KINDS that the RMSE is measured with.
     Raises:
         UserError: there is none.
     """
     if not candidates:
         raise UserError("No candidate model in the baseline and hpo runs. Run them again.")
-    return min(candidates, key=lambda candidate: candidate.scores["rmse"])
+    return min(candidates, key=lambda candidate: candidate.scores[rmse_name(distance)])
 
 
 def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> Provenance:
@@ -150,7 +166,9 @@ def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> 
     return Provenance(
         is_simulated=preprocess.dataset.is_simulated,
         is_dirty=any(code.is_dirty for code in codes),
-        train_months=frozenset(preprocess.dataset.months["train"]),
+        seen_months=frozenset(
+            month for split in SEEN for month in preprocess.dataset.months[split]
+        ),
     )
 
 
@@ -169,6 +187,7 @@ def version_tags(
         tags.PIPELINE: parent,
         tags.RMSE_VALID: f"{facts.rmse_valid:.6f}",
         tags.RMSE_TEST: f"{facts.scores['rmse'].value:.6f}",
+        tags.JUDGED_BY: judged.distance,
     }
     said = [f"allow_{name}" for name, value in overrides._asdict().items() if value]
     if said:
@@ -204,7 +223,8 @@ def settle(
 
 def registration_line(name: str, tested: TestResult, judged: GateResult) -> str:
     """Write in one line what was done."""
-    model, rmse = tested.candidate.model, f"test rmse {tested.scores['rmse']:.4f} min"
+    model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
+    rmse = f"test rmse {score:.4f} min with {distances.KINDS[judged.distance]}"
     if judged.outcome == UNCHANGED:
         return f"{model} was already {name} version {judged.known}, alias {CHAMPION}: {rmse}"
     before = f"version {judged.before}" if judged.before else ""

@@ -3,18 +3,22 @@
 import base64
 import csv
 import io
+from collections.abc import Sequence
 from html import escape
 
 import mlflow
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
+from steps.common.inputs import load_city
 from steps.common.results import PreprocessResult
-from steps.register.evaluate import GateResult, TestResult, TestSet
+from steps.register.evaluate import GateResult, TestResult
+from steps.register.testset import TestSet
 from storage import StorageError
 from storage.tracking import artifacts, tags
-from taxi import card, evaluation
+from taxi import card, distances, evaluation, maps
 from taxi.card import Facts
+from taxi.distances import METERED
 from taxi.gate import Provenance
 
 MAX_DESCRIPTION = 5000  # characters, what a registry in a database server keeps
@@ -37,20 +41,24 @@ img {{ max-width: 100% }}
 def make_facts(
     name: str,
     preprocess: PreprocessResult,
+    test: TestSet,
     tested: TestResult,
     judged: GateResult,
     provenance: Provenance,
     command: str,
+    fitted_to: Sequence[str],
 ) -> Facts:
     """Gather what the card tells.
 
     Args:
         name: of the registered model.
         preprocess: whose trips it was made from.
+        test: the trips it was tested on.
         tested: the candidate.
         judged: what became of it.
         provenance: what it was made from.
         command: that makes it again.
+        fitted_to: the splits that the model which was tested has learned from.
     """
     dataset, candidate = preprocess.dataset, tested.candidate
     months_table = artifacts.read_text(preprocess.run_id, tags.MONTHS_TABLE)
@@ -67,8 +75,13 @@ def make_facts(
         features=tested.features,
         rmse_valid=candidate.scores["rmse"],
         scores=tested.intervals,
+        rmse_with={kind: scores["rmse"] for kind, scores in tested.scores.items()},
+        n_unknown=distances.n_unknown(test.trips),
+        n_test=len(test.trips),
         checks=judged.decision.checks,
         groups=tested.groups,
+        coverage=tested.coverage,
+        fitted_to=fitted_to,
         commit=preprocess.code.commit,
         is_dirty=provenance.is_dirty,
         command=command,
@@ -84,15 +97,18 @@ def description(facts: Facts) -> str:
     return text[: MAX_DESCRIPTION - len(end)].rpartition("\n")[0] + end
 
 
-def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess_run_id: str) -> None:
+def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess: PreprocessResult) -> None:
     """Log the card as one page, pictures included."""
     # without raw HTML: a developer or a folder may be called <script>
     body = MarkdownIt("js-default").render(card.write_card(facts, short=False))
-    figure = evaluation.draw_evaluation(test.trips, tested.predicted, tested.groups)
+    figure = evaluation.draw_evaluation(test.trips, tested.predicted[METERED], tested.groups)
     pictures = {"errors on test": png(figure)}
+    if city := load_city(preprocess):
+        figure = maps.draw_errors(city, test.trips, tested.predicted[METERED])
+        pictures["errors on test by zone"] = png(figure)
     wanted = (
         ("what the model looks at", tested.candidate.run_id, tags.IMPORTANCE_PICTURE),
-        ("train and valid trips", preprocess_run_id, tags.PROFILE_PICTURE),
+        ("train and valid trips", preprocess.run_id, tags.PROFILE_PICTURE),
     )
     for title, run_id, artifact in wanted:
         try:

@@ -1,49 +1,43 @@
 """Candidate and champion on the very same test trips, and what the gate makes of it."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
-import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from steps.common.inputs import load_trips, log_inputs
-from steps.common.results import SIMULATED, Candidate, PreprocessResult
+from steps.common.results import RMSES, SIMULATED, Candidate
 from steps.common.served import load_served
-from storage import UserError
+from steps.register.coverage import measure_coverage, overall
+from steps.register.testset import SEEN, TestSet
 from storage.tracking import models, tags
 from storage.tracking.registry import Registry
+from storage.tracking.tags import Family
 from taxi import bootstrap, evaluation, gate
 from taxi.bootstrap import Interval
+from taxi.coverage import GroupCoverage
+from taxi.distances import METERED, as_known
 from taxi.evaluation import Group
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.model import write_frame
-from taxi.schema import Trips
 from taxi.scores import score_predictions
 
 # what may become of a candidate
 PROMOTED, REFUSED, UNCHANGED = "promoted", "refused", "unchanged"
 
 
-class TestSet(NamedTuple):
-    """The test trips, opened once."""
-
-    taxi: str
-    months: frozenset[str]
-    trips: Trips  # n
-    frame: pd.DataFrame  # [n], the same as a caller sends them
-
-
 class TestResult(NamedTuple):
     """A candidate and how it did on the test trips."""
 
     candidate: Candidate
-    predicted: np.ndarray  # [n] minutes
+    predicted: dict[str, np.ndarray]  # kind of distance -> minutes of the trips known by it
     digest: str  # of the model's files
     features: list[str]
-    scores: dict[str, float]
-    intervals: dict[str, Interval]
+    scores: dict[str, dict[str, float]]  # kind of distance -> its scores
+    intervals: dict[str, Interval]  # with metered distance, as the groups are
     groups: list[Group]
+    coverage: list[GroupCoverage]  # of the 80 % interval; empty where the model gives none
 
 
 class GateResult(NamedTuple):
@@ -54,6 +48,7 @@ class GateResult(NamedTuple):
     before: str  # the champion it was measured against; empty where there was none
     decision: GateDecision
     improvement: Interval | None
+    distance: str  # kind that both were judged by
 
     @property
     def reasons(self) -> str:
@@ -61,62 +56,76 @@ class GateResult(NamedTuple):
         return "; ".join(self.decision.reasons)
 
 
-def open_test_set(preprocess: PreprocessResult) -> TestSet:
-    """Read the test trips, and record that this run has.
-
-    Raises:
-        UserError: a month is among the train months too.
-    """
-    dataset = preprocess.dataset
-    both = set(dataset.months["test"]) & set(dataset.months["train"])
-    if both:
-        raise UserError(
-            f"Month {min(both)} is among the train and the test months of run "
-            f"{preprocess.run_id}. Run preprocess again with other test_months."
-        )
-    trips = load_trips(preprocess, "test")
-    log_inputs(preprocess, {"test": "test"})
-    frame = write_frame(trips, dataset.taxi)
-    return TestSet(dataset.taxi, frozenset(dataset.months["test"]), trips, frame)
-
-
 def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> TestResult:
     """Score the candidate, through the very model that will be served, and log the scores."""
     model = load_served(candidate.model_uri, test.taxi)
-    predicted = np.asarray(model.predict(test.frame))
-    groups = evaluation.errors_by_group(test.trips, predicted)
-    scores = score_predictions(test.trips.trip_minutes, predicted)
-    intervals = bootstrap.intervals(test.trips.trip_minutes, predicted, seed=seed)
-    mlflow.log_metrics({tags.TEST.of(name): value for name, value in scores.items()})
-    mlflow.log_metrics(
-        {tags.TEST.of(f"rmse_{end}"): getattr(intervals["rmse"], end) for end in ("low", "high")}
-    )
+    predicted = predict_served(model, candidate.model_uri, test)
+    groups = evaluation.errors_by_group(test.trips, predicted[METERED])
+    scores = score_each(predicted, test)
+    intervals = bootstrap.intervals(test.trips.trip_minutes, predicted[METERED], seed=seed)
+    log_scores(tags.TEST, scores)
+    _, low, high = intervals["rmse"]
+    mlflow.log_metrics({tags.TEST.of("rmse_low"): low, tags.TEST.of("rmse_high"): high})
     mlflow.log_metric("rmse", candidate.scores["rmse"])
     mlflow.set_tag(tags.MODEL, candidate.model)
     digest = models.digest(model, candidate.model_uri)
-    features = model.unwrap_python_model().model.encoder.names
-    return TestResult(candidate, predicted, digest, features, scores, intervals, groups)
+    features = models.unwrapped(model).encoder.names
+    covered = measure_coverage(model, test)
+    return TestResult(candidate, predicted, digest, features, scores, intervals, groups, covered)
+
+
+def predict_served(model: Any, uri: str, test: TestSet) -> dict[str, np.ndarray]:
+    """Ask a served model about the test trips with each kind of distance: kind -> minutes [m].
+
+    Raises:
+        StorageError: it does not take these trips.
+    """
+    known = {kind: as_known(test.known_by(kind), kind) for kind in RMSES}
+    return {
+        kind: models.predict(model, write_frame(trips, test.taxi), uri)
+        for kind, trips in known.items()
+    }
+
+
+def score_each(predicted: Mapping[str, np.ndarray], test: TestSet) -> dict[str, dict[str, float]]:
+    """Score the predictions of each kind of distance: kind -> its scores."""
+    return {
+        kind: score_predictions(test.known_by(kind).trip_minutes, minutes)
+        for kind, minutes in predicted.items()
+    }
+
+
+def log_scores(family: Family, scores: Mapping[str, dict[str, float]]) -> None:
+    """Log all scores with metered distance, and the RMSE with every kind."""
+    rmses = {name: scores[kind]["rmse"] for kind, name in RMSES.items()}
+    mlflow.log_metrics(
+        {family.of(name): value for name, value in (scores[METERED] | rmses).items()}
+    )
 
 
 def evaluate_champion(
-    version: ModelVersion, test: TestSet, challenger: np.ndarray, *, seed: int
+    version: ModelVersion,
+    test: TestSet,
+    challenger: np.ndarray,
+    *,
+    seed: int,
 ) -> Champion:
     """Score the champion, as it is served, on the trips the candidate was scored on.
 
     Args:
         version: the champion.
         test: n trips.
-        challenger: [n] minutes that the candidate predicted.
+        challenger: [n] minutes that the candidate predicted with the distance that decides.
         seed: of the bootstrap.
     Raises:
         StorageError: its files are gone, or it does not take these trips.
     """
     uri = f"models:/{version.name}/{version.version}"
-    predicted = models.predict(load_served(uri, test.taxi), test.frame, uri)
-    minutes = test.trips.trip_minutes
-    gained = bootstrap.improvement(minutes, challenger, predicted, seed=seed)
-    scores = score_predictions(minutes, predicted)
-    mlflow.log_metrics({tags.CHAMPION_TEST.of(name): value for name, value in scores.items()})
+    predicted = predict_served(load_served(uri, test.taxi), uri, test)
+    log_scores(tags.CHAMPION_TEST, score_each(predicted, test))
+    gained = bootstrap.improvement(
+        test.trips.trip_minutes, challenger, predicted[test.distance], seed=seed
+    )
     ends = {tags.GAINED.of("_low"): gained.low, tags.GAINED.of("_high"): gained.high}
     mlflow.log_metrics({tags.GAINED.of(""): gained.value, **ends})
     return Champion(gained, version_provenance(version))
@@ -133,15 +142,20 @@ def judge_candidate(
     seed: int,
 ) -> GateResult:
     """Hold the candidate against the champion, holding the registry's lock."""
+    distance = test.distance
     current, known = registry.champion(), registry.known(tested.digest)
     before, version = (str(found.version) if found else "" for found in (current, known))
     if current and before == version:
         same = Check("the model", f"that of version {before}", "another one", True)
-        return GateResult(UNCHANGED, version, before, GateDecision(True, (same,)), None)
-    champion = evaluate_champion(current, test, tested.predicted, seed=seed) if current else None
+        return GateResult(UNCHANGED, version, before, GateDecision(True, (same,)), None, distance)
+    champion = None
+    if current:
+        champion = evaluate_champion(current, test, tested.predicted[distance], seed=seed)
     decision = gate.judge(
-        tested.scores,
+        tested.scores[distance],
         thresholds,
+        distance=distance,
+        coverage=overall(tested.coverage) if tested.coverage else None,
         champion=champion,
         provenance=provenance,
         test_months=test.months,
@@ -150,16 +164,16 @@ def judge_candidate(
     )
     outcome = PROMOTED if decision.promoted else REFUSED
     improvement = champion.improvement if champion else None
-    return GateResult(outcome, version, before, decision, improvement)
+    return GateResult(outcome, version, before, decision, improvement, distance)
 
 
 def version_provenance(version: ModelVersion) -> Provenance:
     """Read what a version was made from; one that does not tell counts as real and committed."""
-    months = version.tags.get(tags.MONTHS.of("train"), "")
+    months = ",".join(version.tags.get(tags.MONTHS.of(split), "") for split in SEEN)
     return Provenance(
         is_simulated=version.tags.get(tags.DATA) == SIMULATED,
         is_dirty=version.tags.get(tags.DIRTY) == "true",
-        train_months=frozenset(months.split(",")) - {""},
+        seen_months=frozenset(months.split(",")) - {""},
     )
 
 

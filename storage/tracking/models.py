@@ -21,7 +21,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from mlflow.store.artifact.utils.models import get_model_name_and_version
-from mlflow.types.schema import AnyType, ColSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType, ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.utils.uri import get_databricks_profile_uri_from_artifact_uri
 from mlflow.utils.validation import path_not_unique
 
@@ -46,6 +46,7 @@ def log(
     package: str,
     modules: tuple[str, ...],
     columns: Mapping[str, bool],
+    params: Mapping[str, Any],
     example: pd.DataFrame,
 ) -> str:
     """Log a model of plain files on the active run.
@@ -56,6 +57,7 @@ def log(
         package: folder of this checkout that holds the code, e.g. taxi.
         modules: the modules of it that travel with the model.
         columns: input columns -> whether each is required.
+        params: what a request may ask beside its rows -> its default.
         example: a few rows of input.
     Returns:
         The model's URI, models:/m-...
@@ -66,7 +68,7 @@ def log(
             name=name,
             python_model=str(SERVED),
             artifacts={"model": folder},
-            signature=signature(columns),
+            signature=signature(columns, params),
             input_example=example,
             pip_requirements=pins(),
         )
@@ -86,12 +88,29 @@ def write_files(
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
-def signature(columns: Mapping[str, bool]) -> ModelSignature:
-    """Describe the input: any type per column, for ids and times come as numbers or text."""
+def signature(columns: Mapping[str, bool], params: Mapping[str, Any]) -> ModelSignature:
+    """Describe the input: any type per column, for ids and times come as numbers or text.
+
+    The output is that of a request without params, one number a row: MLflow has no words for
+    columns that are there where a request asks for them.
+
+    Args:
+        columns: input columns -> whether each is required.
+        params: name -> default, a bool, a float, or a list of floats.
+    """
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(AnyType(), column, required=must) for column, must in columns.items()
     ]
-    return ModelSignature(Schema(inputs), Schema([ColSpec("double")]))
+    outputs = Schema([ColSpec("double")])
+    if not params:
+        return ModelSignature(Schema(inputs), outputs)
+    known = ParamSchema([_param(name, default) for name, default in params.items()])
+    return ModelSignature(Schema(inputs), outputs, known)
+
+
+def _param(name: str, default: Any) -> ParamSpec:
+    kind = "boolean" if isinstance(default, bool) else "double"
+    return ParamSpec(name, kind, default, shape=(-1,) if isinstance(default, list) else None)
 
 
 def pins() -> list[str]:
@@ -134,6 +153,11 @@ def profile(model: Any) -> bytes:
     return bytes(getattr(_served(model), "profile", b""))
 
 
+def unwrapped(model: Any) -> Any:
+    """Return what answers inside a loaded model of this project; None in any other one."""
+    return getattr(_served(model), "model", None)
+
+
 def required_columns(model: Any) -> set[str]:
     """Return the columns that a loaded model must be given; none where it does not say."""
     schema = model.metadata.get_input_schema()
@@ -174,6 +198,33 @@ def predict_typed(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
         raise StorageError(
             f"Model {without_credentials(uri)} refuses these rows: {one_line(error)}."
         ) from error
+
+
+def predict_columns(
+    model: Any, frame: pd.DataFrame, uri: str, params: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Ask a loaded model about n rows whose columns have one type each, and for more than minutes.
+
+    Args:
+        model: a loaded one.
+        frame: n rows.
+        uri: of the model, for messages.
+        params: what is asked, such as `{"quantiles": [0.1, 0.9]}`.
+    Returns:
+        n rows: `prediction`, and a column for each thing asked.
+    Raises:
+        StorageError: it does not take these rows, or has no answer to one of the params.
+    """
+    served = _served(model)
+    is_ours = hasattr(served, "sha256")
+    known = {param.name for param in model.metadata.get_params_schema() or () if is_ours}
+    if unknown := sorted(set(params) - known):
+        raise _refused(uri, f"it was saved before one could ask for {unknown[0]}; train it anew")
+    try:
+        # MLflow would look at each value by itself, as for `predict_typed`
+        return pd.DataFrame(served.predict(None, frame, dict(params)))
+    except MlflowException as error:
+        raise _refused(uri, one_line(error)) from error
 
 
 class ModelReference(NamedTuple):

@@ -10,11 +10,16 @@ import importlib
 import importlib.abc
 import importlib.util
 import json
+import logging
+import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from time import monotonic
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -25,6 +30,8 @@ from mlflow.pyfunc.model import PythonModel
 MANIFEST = "manifest.json"  # file -> sha256 of every other file in the folder
 CODE = "code"
 PROFILE = "profile.json"  # what the months it was trained on look like
+LIVE_STATE = "NYC_TAXI_LIVE_STATE"  # variable: the path of the file that `score` keeps
+LOOK_SECONDS = 30.0
 
 
 class ServedModel(PythonModel):
@@ -40,18 +47,85 @@ class ServedModel(PythonModel):
         package = import_package(files)
         self.request_error = package.TripError  # of this very copy of the package
         self.model = package.TripModel.from_files(files)
+        # nothing that refers to this model itself, or its files would outlive it
+        read = partial(read_live, self.model, self.sha256, self.request_error)
+        self.live_file = WatchedFile(read)
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> np.ndarray:
-        """Predict the minutes of each row, float64 [n].
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> np.ndarray | pd.DataFrame:
+        """Predict the minutes of each row, float64 [n]; a frame of n rows where params ask more.
 
         Raises:
-            MlflowException: a column is missing or a row cannot be judged, which is the caller's
-                mistake; says which. Whatever else goes wrong is the server's and keeps its type.
+            MlflowException: a column is missing or a row or a param cannot be judged, which is the
+                caller's mistake; says which. Whatever else goes wrong is the server's and keeps
+                its type.
         """
+        state = self.live_file.value() if params and params.get("live") else None
         try:
-            return np.asarray(self.model.predict_frame(model_input))
+            return self.model.answer(model_input, params, state=state)
         except self.request_error as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def read_live(model: Any, sha256: str, refusal: type[ValueError], content: bytes) -> Any:
+    """Read the level of a model.
+
+    Raises:
+        ValueError: the content is no level of it.
+    """
+    try:
+        return model.read_live(content, sha256)
+    except refusal as error:  # here the file is wrong, and no request
+        raise ValueError(str(error)) from error
+
+
+class WatchedFile:
+    """What a small file says that others replace; without one, or with a bad one, None.
+
+    Any number of threads ask: all that changes is one reference, which is replaced as a whole.
+    """
+
+    def __init__(self, read: Callable[[bytes], Any]) -> None:
+        """Watch the file that LIVE_STATE names, if it names one.
+
+        Args:
+            read: makes something of its bytes; a ValueError says why they cannot be used.
+        """
+        self.read = read
+        self.path = os.environ.get(LIVE_STATE, "")
+        self._last = Look(-LOOK_SECONDS, (), None)
+
+    def value(self) -> Any:
+        """Return what the file said when it was last looked at, LOOK_SECONDS ago at most."""
+        last = self._last
+        if not self.path or monotonic() - last.at < LOOK_SECONDS:
+            return last.value
+        self._last = self._look(last)
+        return self._last.value
+
+    def _look(self, last: "Look") -> "Look":
+        path = Path(self.path)
+        try:
+            about = path.stat()
+            stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+            if stamp == last.stamp:
+                return last._replace(at=monotonic())
+            return Look(monotonic(), stamp, self.read(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            if last.reason != reason:
+                logging.getLogger(__name__).warning("No live level: %s: %s", self.path, reason)
+            return Look(monotonic(), (), None, reason)
+
+
+class Look(NamedTuple):
+    """What a look at a file came to."""
+
+    at: float  # seconds of the monotonic clock
+    stamp: tuple[int, ...]  # of the file that was read; empty where none was
+    value: Any
+    reason: str = ""  # why there is none
 
 
 def read_verified(folder: Path) -> dict[str, bytes]:

@@ -111,6 +111,12 @@ TAXI = tag("taxi", "green or yellow", "results score", "pipeline results")
 DATA = tag("data", "real, or simulated where any month is", "results", "evaluate results")
 MONTHS = tags("months.", "months of a split", "results", "evaluate results")
 SHA256 = tags("sha256.", "sha256 of a split's trips", "results", "pipeline results verify")
+CITY = tag(
+    "city",
+    "sha256 of what is known of the city's zones; none where their map is learned alone",
+    "results",
+    "pipeline results",
+)
 MONTHS_SOURCE = tag(
     "source", "where the months came from, without credentials", "results", "results"
 )
@@ -129,12 +135,19 @@ CANDIDATE = tag(
 MODEL = tag(
     "model",
     "kind of model: xgboost, or a baseline's name",
-    "baseline evaluate hpo register results",
+    "baseline evaluate hpo refit register results",
     "results",
 )
-FEATURES = tag("features", "feature set of a candidate", "baseline hpo", "results")
-MODEL_URI = tag("model_uri", "URI of the logged model", "registry results", "models results")
+FEATURES = tag("features", "feature set of a candidate", "baseline hpo refit", "results")
+MODEL_URI = tag("model_uri", "URI of the logged model", "refit registry results", "models results")
 N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "results")
+RMSE_WITH = metrics(
+    "rmse_",
+    "RMSE, minutes, where no distance is known (missing) or one planned to 10 or 20 % (planned_10, "
+    "planned_20); rmse alone is with the metered one",
+    "results",
+    "results",
+)
 
 # --- the search
 
@@ -174,13 +187,23 @@ MEASURED_AGAINST = tag(
     "measured_against", "champion that a version was measured against", "register"
 )
 ALLOWED = tag("allowed", "exceptions of the gate that somebody asked for", "register")
-IMPROVEMENT = tag("improvement", "minutes of test RMSE below the champion's", "register")
+JUDGED_BY = tag(
+    "judged_by",
+    "distance that the gate judged a version with: metered, planned_10, missing",
+    "register",
+)
+IMPROVEMENT = tag("improvement", "minutes of test RMSE below the champion's, so judged", "register")
 IMPROVEMENT_INTERVAL = tag("improvement_interval", "its 95 % interval", "register")
 VERSION_COMMIT = tag("git_commit", "commit that a version's months were cleaned by", "register")
 PIPELINE = tag("pipeline_run_id", "pipeline that made a version", "register")
-RMSE_VALID = tag("rmse_valid", "a version's RMSE on its valid months, minutes", "register")
+RMSE_VALID = tag(
+    "rmse_valid", "a version's RMSE on its valid months with metered distance, minutes", "register"
+)
 RMSE_TEST = tag(
-    "rmse_test", "a version's RMSE on its test months, minutes", "register", "models score"
+    "rmse_test",
+    "a version's RMSE on its test months with metered distance, minutes",
+    "register",
+    "models score",
 )
 MODEL_SHA256 = tag("model_sha256", "digest of a version's files", "registry", "models registry")
 ROLLED_BACK = tag("rolled_back", "when a version was taken out of use", "registry", "evaluate")
@@ -196,7 +219,7 @@ PROMOTING = tags(
     "registry_lock",
     "registry_lock",
 )
-TEST = metrics("test_", "a score on the test months", "evaluate", "results")
+TEST = metrics("test_", "a score on the test months", "evaluate", "main results")
 CHAMPION_TEST = metrics(
     "champion_test_", "the champion's score on the very same trips", "evaluate", "results"
 )
@@ -207,25 +230,36 @@ REUSED = tag("reused", "steps whose result was there already", "main")
 RERUN = tag("rerun", "the command that repeats the pipeline", "main", "verify")
 SCORED_BY = tag("scored_by", "model that scored", "score")
 SCORED_MONTHS = tag("months", "months that were scored", "score")
+LIVE = tag(
+    "live", "off, or the feed of ended trips that was followed: `feed, 15 min late`", "score"
+)
 DRIFT = tag(
     "drift", "true where a month has drifted; unknown where the model stores no profile", "score"
 )
 
 # --- metrics that are logged by name
 
+TEST_COVERAGE = metric(
+    "test_coverage", "share of the test trips that the 80 % interval holds", "coverage"
+)
 BEST_RMSE = metric("best_rmse", "valid RMSE of the best trial so far, minutes", "search", "results")
 SEARCH_GAIN = metric("search_gain", "what the search gained over its first point, minutes", "hpo")
 SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo")
 PSI = metric("psi", "largest population stability index of a scored month", "score")
 GAINED = metrics(
-    "improvement", "minutes of test RMSE below the champion's; its interval", "evaluate", "results"
+    "improvement",
+    "minutes of test RMSE below the champion's, as judge_by asks; its interval",
+    "evaluate",
+    "results",
 )
-BEST_ROUND = metric("best_round", "best round of a trial, from 0", "hpo search", "search")
+BEST_ROUND = metric("best_round", "best round of a trial, from 0", "search", "search")
 N_ROUNDS = metric("n_rounds", "rounds that a trial ran", "search")
 TRAIN_SECONDS = metric("train_seconds", "how long a trial trained", "search", "search")
 N_ROWS = metric("n_rows", "rows of a scored month", "score")
 N_PREDICTED = metric("n_predicted", "rows of it that have a prediction", "score")
 N_ELIGIBLE = metric("n_eligible", "rows of it that its errors are counted on", "score")
+N_LIVE = metric("n_live", "rows of it whose prediction has a live level", "score")
+RMSE_BASE = metric("rmse_base", "RMSE of a scored month without the live level, minutes", "score")
 
 # --- files
 
@@ -242,6 +276,10 @@ MONTHS_TABLE = artifact(
     "preprocess score",
     "card pipeline",
 )
+CITY_FILE = artifact(
+    "city.json", "the zones: names, boroughs, centroids, outlines", "preprocess", "inputs pipeline"
+)
+CITY_PICTURE = artifact("trips_by_zone.png", "trips by pickup zone, as a map", "preprocess")
 TRIALS_TABLE = artifact("trials.csv", "the search's trials", "search", "verify")
 IMPORTANCE_PICTURE = artifact("importance.png", "what the model looks at", "hpo", "card")
 KEY_FILE = artifact("step_key.json", "what the step key was made of", "reuse", "reuse")
@@ -251,8 +289,14 @@ OUTPUTS = artifact(
 UNCOMMITTED = artifact("uncommitted.diff", "the code that is in no commit", "runs", "rerun verify")
 PREDICTIONS = artifact("predictions", "folder of scored months", "month")
 GROUPS_TABLE = artifact("errors_by_group.csv", "errors by hour, distance and zone", "candidates")
+ERRORS_MAP = artifact("errors_by_zone.png", "errors on valid, on the map of the city", "hpo")
 EVALUATION_PICTURE = artifact(
     "evaluation.png", "residuals, calibration, errors by group", "candidates"
+)
+RELIABILITY_PICTURE = artifact(
+    "reliability.png",
+    "levels of the quantiles, and the shares of trips that came out",
+    "candidates",
 )
 LEADERBOARD = artifact("leaderboard.csv", "the baselines, best first", "baseline")
 SEARCH_PICTURE = artifact("search.png", "the trials' RMSE over time", "search")
@@ -260,12 +304,16 @@ PARALLEL_PICTURE = artifact(
     "parallel_coordinates.png", "the trials across their parameters", "search"
 )
 PARAMETER_PICTURE = artifact("parameter_importance.png", "which parameters mattered", "search")
-BOOSTERS_TABLE = artifact("boosters.csv", "the boosters of the refit", "hpo")
+BOOSTERS_TABLE = artifact("boosters.csv", "the boosters of the model", "ensemble")
+RECIPE = artifact("recipe.json", "how a candidate was fitted", "baseline hpo refit", "refit")
 IMPORTANCE_TABLE = artifact("importance.csv", "what the model looks at", "hpo")
 PREPROCESSOR = artifact(
     "preprocessor/preprocessor.json", "the encoder by itself, as the course keeps it", "hpo"
 )
 NATIVE_MODEL = artifact("models_mlflow", "the first booster by itself, an MLflow model", "hpo")
+COVERAGE_TABLE = artifact(
+    "coverage.csv", "how many test trips the 80 % interval holds, by group", "coverage"
+)
 GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register")
 CARD = artifact("model_card.html", "the model card as a page", "card")
 DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score")

@@ -78,11 +78,19 @@ def test_the_key_of_rows_changes_with_any_value_in_them_and_with_nothing_else(
 ) -> None:
     rows = make(features_name)
     assert make(features_name).key == rows.key
-    for name in rows._fields:
+    for name in ("train", "train_y", "valid", "valid_y"):
         other = getattr(rows, name).copy()
         values = other if isinstance(other, np.ndarray) else other.data
         values.flat[-1] = np.nextafter(values.flat[-1], 1e9)
         assert rows._replace(**{name: other}).key != rows.key
+    weight = np.ones(len(rows.train_y))
+    keys = {
+        rows.key,
+        rows._replace(max_bin=128).key,
+        rows._replace(weight=weight).key,
+        rows._replace(weight=weight / 2).key,
+    }
+    assert len(keys) == 4
 
 
 def test_a_curve_is_extrapolated_as_its_gains_shrink() -> None:
@@ -142,7 +150,7 @@ def test_training_ends_after_the_round_in_which_it_is_stopped(compact: Matrices)
 
 def test_one_thread_and_two_train_the_same_booster(compact: Matrices) -> None:
     space = SEARCH_SPACES["lossguide"]
-    parameters = dict(space.fixed) | dict(space.first[0]) | {"seed": 42}
+    parameters = dict(space.fixed) | space.parameters(0, space.first[0]) | {"seed": 42}
     with threadpool_limits(2):  # the tests' own limit is one
         jobs = (
             TrainingJob(parameters | {"nthread": n}, 20, patience=20, keep=True) for n in (1, 2)

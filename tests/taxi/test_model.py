@@ -14,7 +14,8 @@ from taxi import TripError, features
 from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
 from taxi.features import FEATURE_SETS
 from taxi.model import ROWS_PER_TASK, TripModel, input_columns, read_frame, write_frame
-from taxi.schema import PREFIXES, Trips
+from taxi.schema import PREFIXES, Trips, clean_miles
+from taxi.spread import Calibration, fit_spread
 from tests.conftest import make_trips, simulated_trips
 
 TIME, START, END, MILES = "lpep_pickup_datetime", "PULocationID", "DOLocationID", "trip_distance"
@@ -33,6 +34,11 @@ def make_model(features_name: str = "full", n_boosters: int = 1) -> TripModel:
         for s in range(n_boosters)
     ]
     return TripModel("green", encoder, boosters)
+
+
+def calibrate(model: TripModel, valid: Trips) -> Calibration:
+    """Ask a model about trips that it was not fitted on, with their distances and without."""
+    return Calibration(valid, model.predict(valid), model.predict(valid.without_distance()))
 
 
 def make_linear() -> TripModel:
@@ -367,3 +373,50 @@ def test_a_model_asks_for_what_it_reads_and_only_the_distance_is_optional(taxi: 
         MILES: False,
     }
     assert list(columns) == list(write_frame(make_trips(1), taxi))
+
+
+# --- how sure it is
+
+
+def test_a_model_keeps_its_spread_when_it_is_saved(frame: pd.DataFrame) -> None:
+    plain, valid = make_model(), simulated_trips("2021-02")
+    model = plain.with_spread(fit_spread(calibrate(plain, valid)))
+    assert plain.spread is None
+    asked = {"quantiles": [0.1, 0.9], "longer_than": 20}
+    loaded = TripModel.from_files(model.to_files())
+    found, wanted = loaded.answer(frame, asked), model.answer(frame, asked)
+    assert isinstance(found, pd.DataFrame) and isinstance(wanted, pd.DataFrame)
+    pd.testing.assert_frame_equal(found, wanted)
+    assert np.array_equal(found["prediction"], plain.predict_frame(frame))
+    assert np.array_equal(np.asarray(loaded.answer(frame)), plain.predict_frame(frame))
+
+
+def test_a_bad_row_is_named_whatever_is_asked(model: TripModel, frame: pd.DataFrame) -> None:
+    spoilt = frame.assign(**{START: "Harlem"})
+    with pytest.raises(TripError, match="Row 0, column 'PULocationID': got 'Harlem'"):
+        model.answer(spoilt, {"quantiles": [0.5]})
+
+
+# --- trips without a distance
+
+
+def test_trips_without_a_distance_are_answered_by_the_blind_boosters_and_no_others() -> None:
+    sighted, blind = make_model(n_boosters=2), make_model("full", 1)
+    model = TripModel("green", sighted.encoder, sighted.estimators, blind.estimators)
+    valid = simulated_trips("2021-02")
+    without = valid.without_distance()
+    assert np.array_equal(model.predict(without), blind.predict(without))
+    known = np.isfinite(clean_miles(valid))
+    assert 0 < known.sum() < len(valid)
+    assert np.array_equal(model.predict(valid)[known], sighted.predict(valid)[known])
+    assert np.array_equal(model.predict(valid)[~known], blind.predict(valid)[~known])
+
+
+def test_blind_boosters_are_saved_beside_the_others() -> None:
+    sighted, blind = make_model(n_boosters=2), make_model("full", 1)
+    model = TripModel("green", sighted.encoder, sighted.estimators, blind.estimators)
+    files = model.to_files()
+    assert {"booster-000.ubj", "booster-001.ubj", "blind-000.ubj"} < set(files)
+    valid = simulated_trips("2021-02")
+    assert np.array_equal(TripModel.from_files(files).predict(valid), model.predict(valid))
+    assert TripModel.from_files(files).to_files() == files

@@ -1,6 +1,8 @@
 """A model loaded through MLflow, asked as a server's threads ask it."""
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -10,36 +12,57 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+from mlflow.pyfunc.scoring_server import invocations
 
+from storage import StorageError
 from storage.tracking import models
 from taxi import TripError
 from taxi.model import MODULES, TripModel, input_columns, write_frame
-from tests.conftest import simulated_trips
-from tests.taxi.test_model import START, make_model
+from taxi.question import PARAMS
+from taxi.spread import fit_spread
+from tests import docs
+from tests.conftest import ROOT, simulated_trips
+from tests.taxi.test_model import START, TIME, calibrate, make_model
 
 N_THREADS, N_REQUESTS = 8, 2_000
 
 
 @pytest.fixture(scope="module")
 def model() -> TripModel:
-    return make_model(n_boosters=3)
+    model = make_model(n_boosters=3)
+    return model.with_spread(fit_spread(calibrate(model, simulated_trips("2021-02"))))
 
 
 @pytest.fixture(scope="module")
-def uri(model: TripModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    experiment = mlflow.create_experiment("served", (folder / "artifacts").as_uri())
+    yield mlflow.create_experiment("served", (folder / "artifacts").as_uri())
+    mlflow.set_tracking_uri(None)  # the environment decides again
+
+
+@pytest.fixture(scope="module")
+def uri(model: TripModel, experiment: str) -> str:
+    return log(model, experiment, PARAMS)
+
+
+@pytest.fixture(scope="module")
+def served(uri: str) -> PyFuncModel:
+    return models.load(uri)
+
+
+def log(model: TripModel, experiment: str, params: Mapping[str, Any]) -> str:
     with mlflow.start_run(experiment_id=experiment):
-        yield models.log(
+        return models.log(
             model.to_files(),
             name="model",
             package="taxi",
             modules=MODULES,
             columns=input_columns("green"),
+            params=params,
             example=frame().iloc[:5],
         )
-    mlflow.set_tracking_uri(None)  # the environment decides again
 
 
 def frame() -> pd.DataFrame:
@@ -79,6 +102,112 @@ def test_many_rows_from_several_threads_are_answered_the_same(uri: str, model: T
     assert {minutes.tobytes() for minutes in answers} == {wanted}
 
 
+# --- what a request asks beside the minutes
+
+EVERYTHING = {"quantiles": [0.1, 0.5, 0.025], "longer_than": 12}
+
+
+def post(model: PyFuncModel, params: object) -> Any:
+    """Send five trips and params to MLflow's server; gives its predictions."""
+    body = json.dumps({"dataframe_split": json.loads(sent()), "params": params})
+    schema = model.metadata.get_input_schema()
+    answer = invocations(body, "application/json", model, schema)
+    assert answer.status == 200
+    return json.loads(answer.response)["predictions"]
+
+
+def sent() -> str:
+    return frame().iloc[:5].astype({TIME: str}).to_json(orient="split", index=False)
+
+
+def test_a_server_answers_a_column_for_each_thing_asked(
+    served: PyFuncModel, model: TripModel
+) -> None:
+    found = post(served, EVERYTHING)
+    wanted = model.answer(frame().iloc[:5], EVERYTHING)
+    assert isinstance(wanted, pd.DataFrame)
+    assert list(wanted) == ["prediction", "p10", "p50", "p2_5", "longer_than"]
+    assert found == wanted.to_dict("records")
+    for row in found:
+        assert row["p2_5"] < row["p10"] < row["p50"]
+        assert 0 < row["longer_than"] < 1
+
+
+def test_the_request_of_the_docs_is_answered_with_the_columns_of_the_docs(
+    served: PyFuncModel,
+) -> None:
+    blocks = [block for block in docs.parse(ROOT / "docs" / "serving.md") if block.type == "fence"]
+    request, shown = (block for block in blocks if "longer_than" in block.content)
+    schema = served.metadata.get_input_schema()
+    answer = invocations(request.content, "application/json", served, schema)
+    found, wanted = (json.loads(text)["predictions"] for text in (answer.response, shown.content))
+    assert [list(row) for row in found] == [list(row) for row in wanted]
+
+
+@pytest.mark.parametrize("params", [{}, {"quantiles": [], "longer_than": 0}])
+def test_a_request_that_asks_no_more_is_answered_the_plain_minutes(
+    params: object, served: PyFuncModel, model: TripModel
+) -> None:
+    assert post(served, params) == model.predict_frame(frame().iloc[:5]).tolist()
+    assert [column.type.name for column in served.metadata.get_output_schema()] == ["double"]
+
+
+@pytest.mark.parametrize(
+    ("params", "seen"),
+    [
+        ({"quantiles": [1.5]}, "1.5"),
+        ({"quantiles": [0.5, 1]}, "1.0"),
+        ({"quantiles": ["half"]}, "half"),
+        ({"quantiles": "half"}, "received str"),
+        ({"quantiles": [None]}, "None"),
+        ({"quantiles": [math.nan]}, "nan"),
+        ({"quantiles": [0.5] * 100}, "got 100 of them"),
+        ({"longer_than": "soon"}, "soon"),
+        ({"longer_than": -1}, "-1"),
+        ({"longer_than": math.inf}, "inf"),
+    ],
+)
+def test_a_server_refuses_what_cannot_be_asked_as_the_callers_fault(
+    params: object, seen: str, served: PyFuncModel
+) -> None:
+    with pytest.raises(MlflowException) as refusal:
+        post(served, params)
+    assert refusal.value.get_http_status_code() == 400
+    reason = refusal.value.message.rpartition("Error: ")[2]
+    assert seen in reason
+    assert "\n" not in reason
+
+
+def test_a_model_without_a_spread_refuses_quantiles_and_answers_the_rest(experiment: str) -> None:
+    served = models.load(log(make_model(), experiment, PARAMS))
+    assert post(served, {}) == make_model().predict_frame(frame().iloc[:5]).tolist()
+    with pytest.raises(MlflowException, match="knows no spread of its errors") as refusal:
+        post(served, {"quantiles": [0.5]})
+    assert refusal.value.get_http_status_code() == 400
+
+
+def test_columns_are_asked_of_a_loaded_model_by_their_params(
+    served: PyFuncModel, uri: str, model: TripModel
+) -> None:
+    found = models.predict_columns(served, frame(), uri, EVERYTHING)
+    pd.testing.assert_frame_equal(found, model.answer(frame(), EVERYTHING))
+    with pytest.raises(StorageError, match=r"refuses these rows: Param 'quantiles': got 2.0"):
+        models.predict_columns(served, frame(), uri, {"quantiles": [2.0]})
+
+
+def test_a_model_saved_before_params_were_is_scored_and_says_that_it_knows_no_quantiles(
+    experiment: str, model: TripModel
+) -> None:
+    old_uri = log(model, experiment, {})
+    old = models.load(old_uri)
+    assert old.metadata.get_params_schema() is None
+    wanted = model.predict_frame(frame())
+    assert np.array_equal(models.predict(old, frame(), old_uri), wanted)
+    assert np.array_equal(models.predict_typed(old, frame(), old_uri), wanted)
+    with pytest.raises(StorageError, match="saved before one could ask for quantiles"):
+        models.predict_columns(old, frame(), old_uri, {"quantiles": [0.5]})
+
+
 # --- whose fault it is
 
 
@@ -86,10 +215,10 @@ def asked_with(error: Exception, uri: str, monkeypatch: pytest.MonkeyPatch) -> A
     """Load a model whose prediction fails; gives the served object."""
     served = models.load(uri).unwrap_python_model()
 
-    def fail(frame: pd.DataFrame) -> np.ndarray:
+    def fail(*request: object, **more: object) -> np.ndarray:
         raise error
 
-    monkeypatch.setattr(served.model, "predict_frame", fail)
+    monkeypatch.setattr(served.model, "answer", fail)
     return served
 
 

@@ -30,12 +30,12 @@ def test_what_changes_no_number_is_in_no_key(name: str) -> None:
 def test_a_step_is_known_by_its_own_parameters_only() -> None:
     assert set(HpoParameters().key_values(ABOVE[:1])) == {
         *("device", "features", "lag", "max_evals", "max_minutes", "search_space", "seed"),
-        "warm_start",
+        *("half_life", "warm_start"),
     }
     assert BaselineParameters().key_values(ABOVE[:1]) == {"models": "all", "seed": 42}
     assert set(RegisterParameters().key_values(ABOVE)) == {
         *("allow_dirty", "allow_simulated", "max_rmse", "min_improvement", "min_r2"),
-        *("model_name", "seed"),
+        *("judge_by", "max_coverage_gap", "model_name", "refit", "seed"),
     }
 
 

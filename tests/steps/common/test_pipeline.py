@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 
 from steps.common import pipeline
+from steps.common.months import find_month
 from steps.common.parameters import ENTRY_POINTS
 from steps.common.pipeline import Pipeline
 from storage import UserError
 from storage.checkout import ROOT
-from storage.repro import reuse
+from storage.repro import reuse, step_key
 from storage.tracking import runs, tags
 from taxi.search import LAG
 from tests.entry import entry, parsed
 from tests.stores import EXPERIMENT, Store
+from tests.zone_files import make_zone_shapes, write_zone_files
 
+NO_TEST = ("--train_months=2021-01", "--valid_months=2021-02", "--test_months=")
 SMALL = ("--source=simulated:300", "--models=mean")
 
 
@@ -102,6 +105,44 @@ def test_one_byte_of_a_month_makes_another_key(store: Store, tmp_path: Path) -> 
     assert changed == {"valid 2021-02"}
 
 
+def test_other_files_of_the_zones_make_another_key_and_the_same_ones_the_same(
+    store: Store, tmp_path: Path
+) -> None:
+    for month in ("2021-01", "2021-02", "2021-03"):
+        (tmp_path / f"green_tripdata_{month}.csv").write_text("pickup,zone\n1,2\n")
+    without = chain("baseline", f"--source={tmp_path}").key("preprocess")
+    write_zone_files(tmp_path)
+    before = chain("baseline", f"--source={tmp_path}").key("preprocess")
+    elsewhere = shutil.copytree(tmp_path, tmp_path / "elsewhere")
+    assert chain("baseline", f"--source={elsewhere}").key("preprocess") == before
+    write_zone_files(elsewhere, shapes=make_zone_shapes((1, 0, 0, 3)))
+    after = chain("baseline", f"--source={elsewhere}").key("preprocess")
+    assert step_key.difference(before._asdict(), after) == ["taxi_zones.zip changed"]
+    assert len({without.sha256, before.sha256, after.sha256}) == 3
+
+
+def test_what_learns_from_the_trips_runs_again_in_another_city(
+    store: Store, tmp_path: Path
+) -> None:
+    def keys(source: Path) -> list[str]:
+        entry("preprocess").main([f"--source={source}", *NO_TEST])
+        made = chain("hpo", f"--source={source}", *NO_TEST)
+        assert made.decide_reuse("preprocess").run is not None  # the same files: it is reused
+        made.get_or_run("preprocess")
+        return [made.key(step).sha256 for step in ("baseline", "hpo")]
+
+    for month in ("2021-01", "2021-02"):
+        find_month("simulated:300", "green", month, tmp_path)
+    without = keys(tmp_path)
+    write_zone_files(tmp_path)
+    first = keys(tmp_path)
+    write_zone_files(tmp_path, shapes=make_zone_shapes((1, 0, 0, 3)))
+    other = keys(tmp_path)
+    assert len({*without, *first, *other}) == 6
+    write_zone_files(tmp_path)
+    assert keys(tmp_path) == first
+
+
 @pytest.mark.parametrize(
     ("argument", "same"),
     [
@@ -109,6 +150,8 @@ def test_one_byte_of_a_month_makes_another_key(store: Store, tmp_path: Path) -> 
         ("--max_minutes=0.0", True),
         ("--max_minutes=0.10", False),
         ("--warm_start=False", True),
+        ("--half_life=8", True),
+        ("--half_life=0", False),
         ("--parallelism=2", True),
         (f"--parallelism={LAG}", True),
         (f"--parallelism={LAG + 1}", False),

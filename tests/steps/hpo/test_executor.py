@@ -122,7 +122,7 @@ def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
         step = ["--source=simulated:600", "--features=compact", "--max_evals=16"]
         hpo.main([*step, *scheduler])
         lines = capsys.readouterr().out.splitlines()
-        said.append([line for line in lines if line.startswith(("search", "refit"))])
+        said.append([line for line in lines if line.startswith(("search", "ensemble"))])
     assert said[0][0].startswith("search: 16 trials")
     assert len(said[0]) == 3
     assert said[0] == said[1]

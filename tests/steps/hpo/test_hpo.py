@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -20,8 +21,10 @@ from mlflow.entities import Run
 
 from steps.hpo import __main__ as hpo
 from storage.checkout import ROOT
-from storage.tracking import artifacts, runs
+from storage.tracking import artifacts, models, runs
 from taxi import boosting
+from taxi.recipes import Recipe
+from taxi.spaces import SEARCH_SPACES
 from tests.servers import free_port, wait_for
 from tests.stores import EXPERIMENT, Store
 
@@ -115,16 +118,68 @@ def test_a_search_shows_its_trials_its_history_and_what_mattered(store: Store, w
         assert trial.data.params["max_leaves"] == row["max_leaves"]
 
 
-def test_the_best_points_are_refit_once_each_and_averaged(store: Store, whole: Run) -> None:
-    (refit,) = (run for run in runs.children(whole.info.run_id) if "trial" not in run.data.tags)
-    lines = artifacts.read_text(refit.info.run_id, "boosters.csv").splitlines()
-    boosters = list(csv.DictReader(lines))
-    trials = sorted(table(whole.info.run_id), key=lambda row: float(row["rmse"]))
-    near = [row for row in trials if float(row["rmse"]) < 1.005 * float(trials[0]["rmse"])][:5]
-    assert [row["trial"] for row in boosters][: len(near)] == [row["trial"] for row in near]
-    assert [int(row["seed"]) for row in boosters] == [7, 8, 9, 10, 11]
-    assert {row["learning_rate"] for row in boosters} == {"0.1"}
-    assert boosters[0]["max_leaves"] == near[0]["max_leaves"] == refit.data.params["max_leaves"]
+def ensemble_of(search: Run) -> Run:
+    """The child run of a search that holds its model."""
+    below = runs.children(search.info.run_id)
+    (found,) = (run for run in below if run.info.run_name == "ensemble")
+    return found
+
+
+def boosters_of(search: Run) -> list[dict[str, str]]:
+    lines = artifacts.read_text(ensemble_of(search).info.run_id, "boosters.csv").splitlines()
+    return list(csv.DictReader(lines))
+
+
+def digest_of(search: Run) -> str:
+    """The hash of the files of a search's model."""
+    uri = ensemble_of(search).data.tags["model_uri"]
+    return models.digest(mlflow.pyfunc.load_model(uri), uri)
+
+
+def test_the_model_is_boosters_of_the_best_trials_as_the_search_has_trained_them(
+    store: Store, whole: Run
+) -> None:
+    ensemble, boosters = ensemble_of(whole), boosters_of(whole)
+    assert ensemble.info.run_name == "ensemble"
+    paths = {item.path for item in MlflowClient().list_artifacts(ensemble.info.run_id)}
+    assert {"evaluation.png", "reliability.png", "recipe.json"} <= paths
+    sighted = [row for row in boosters if row["distance"] == "known"]
+    assert sighted == boosters[: len(sighted)]
+    assert 1 <= len(sighted) <= SEARCH_SPACES["lossguide"].n_boosters
+    assert sighted[0]["trial"] == whole.data.tags["best_trial"]
+    trials = {row["trial"]: row for row in table(whole.info.run_id)}
+    for booster in sighted:
+        trial = trials[booster["trial"]]
+        assert (booster["rmse"], booster["objective"]) == (trial["rmse"], trial["objective"])
+        assert booster["max_leaves"] == trial["max_leaves"]
+        assert int(booster["rounds"]) == int(trial["best_round"]) + 1
+    assert ensemble.data.params["max_leaves"] == sighted[0]["max_leaves"]
+
+
+def test_trips_without_a_distance_get_a_booster_of_the_best_point_of_each_objective(
+    store: Store, whole: Run
+) -> None:
+    trials = [row for row in table(whole.info.run_id) if row["state"] == "finished"]
+    best: dict[str, str] = {}
+    for row in sorted(trials, key=lambda row: float(row["rmse"])):
+        best.setdefault(row["objective"], row["trial"])
+    blind = [row for row in boosters_of(whole) if row["distance"] == "none"]
+    assert {row["objective"]: row["trial"] for row in blind} == best
+    assert len(blind) == 2
+
+
+def test_the_recipe_tells_the_boosters_and_what_they_were_trained_with(
+    store: Store, whole: Run
+) -> None:
+    text = artifacts.read_text(ensemble_of(whole).info.run_id, "recipe.json")
+    recipe, rows = Recipe.restore(json.loads(text)), boosters_of(whole)
+    assert (recipe.features, recipe.seed, recipe.half_life) == ("compact", 7, 8.0)
+    assert recipe.max_bin == SEARCH_SPACES["lossguide"].max_bin
+    told = [*recipe.members, *recipe.blind]
+    assert [str(member.rounds) for member in told] == [row["rounds"] for row in rows]
+    assert [str(member.parameters["objective"]) for member in told] == [
+        row["objective"] for row in rows
+    ]
 
 
 # a search makes some 49 such calls, four for each trial
@@ -141,6 +196,9 @@ def test_a_search_killed_again_and_again_equals_the_one_that_was_not(
     assert again.info.status == "FINISHED"
     assert told(table(again.info.run_id)) == told(table(whole.info.run_id))
     assert again.data.metrics == whole.data.metrics | {"n_trials_recorded": ANY}
+    # its boosters are of trials that an earlier process finished, and trained once more
+    assert boosters_of(again) == boosters_of(whole)
+    assert digest_of(again) == digest_of(whole)
     mine = trials_of(again)
     finished = [int(t.data.tags["trial"]) for t in mine if t.info.status == "FINISHED"]
     assert sorted(finished) == list(range(N))  # none lost, none repeated
@@ -251,21 +309,43 @@ def test_no_trial_starts_after_the_time_given(
 
 
 def test_a_warm_start_tries_the_best_points_of_earlier_searches_first(
-    store: Store, preprocessed: str, whole: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("whole"))
-    step = [f"--preprocess_run_id={preprocessed}", "--features=compact", "--warm_start=true"]
-    hpo.main([*step, "--seed=9", "--max_evals=2"])
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("warm"))
+    # the best of few trials would be one of the points that every search begins with
+    space = replace(SEARCH_SPACES["lossguide"], first=())
+    monkeypatch.setitem(SEARCH_SPACES, "lossguide", space)
+    step = [f"--preprocess_run_id={preprocessed}", "--features=compact", "--parallelism=1"]
+    hpo.main([*step, "--seed=7", "--max_evals=3"])
+    earlier = last_hpo()
+    warm = [*step, "--warm_start=true"]
+    hpo.main([*warm, "--seed=9", "--max_evals=2"])
     assert "warm start from 1 earlier best point" in capsys.readouterr().out
-    warm = last_hpo()
-    best = json.loads(whole.data.tags["best_point"])
-    assert json.loads(warm.data.tags["warm_start"]) == [best]
-    second = table(warm.info.run_id)[1]
-    assert {name: float(second[name]) for name in best} == best
+    begun = last_hpo()
+    point = space.point(json.loads(earlier.data.tags["best_point"]))
+    assert json.loads(begun.data.tags["warm_start"]) == [point]
+    first = table(begun.info.run_id)[0]
+    tried = space.parameters(0, point)
+    assert first["objective"] == tried.pop("objective")
+    assert {name: float(first[name]) for name in tried} == tried
     # gone on with, it keeps to the points it began with, though a later search has found another
-    hpo.main([*step, "--seed=10", "--max_evals=1"])
-    hpo.main([*step, "--seed=9", "--max_evals=3"])
+    hpo.main([*warm, "--seed=10", "--max_evals=1"])
+    hpo.main([*warm, "--seed=9", "--max_evals=3"])
     assert "search: 3 trials (0 pruned, 0 failed, 2 from before)" in capsys.readouterr().out
+
+
+def test_older_trips_count_less_by_a_half_life_and_that_is_another_search(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("half life"))
+    step = ["--source=simulated:600", "--train_months=2020-12,2021-01", *SMALL, "--max_evals=2"]
+    searches = []
+    for months in (0, 1, 8):
+        hpo.main([*step, f"--half_life={months}"])
+        searches.append(last_hpo())
+    assert "from before" not in capsys.readouterr().out
+    assert len({search.data.tags["search_key"] for search in searches}) == 3
+    assert len({digest_of(search) for search in searches}) == 3
 
 
 # --- a server that goes away

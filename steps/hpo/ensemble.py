@@ -1,0 +1,109 @@
+"""From the trials of a search to the boosters of a model."""
+
+from typing import Any, NamedTuple
+
+import mlflow
+import numpy as np
+import xgboost as xgb
+
+from steps.common.search_key import SearchSettings
+from steps.hpo.executor import TrialExecutor
+from storage.tracking import artifacts, tags
+from taxi.boosting import Outcome, Rows, TrainingJob
+from taxi.ensemble import choose_members, pool_of
+from taxi.recipes import Member
+from taxi.search import Trial
+
+
+class Trained(NamedTuple):
+    """A booster of the model, and where it comes from."""
+
+    trial: int  # whose point it was trained at
+    rmse: float  # minutes, on the valid trips that it answers for
+    member: Member
+    booster: xgb.Booster
+
+
+def choose_boosters(
+    settings: SearchSettings, executor: TrialExecutor, trials: list[Trial], rows: Rows
+) -> list[Trained]:
+    """Choose on valid, among the boosters of the best trials, those whose average is best.
+
+    Args:
+        settings: of the search.
+        executor: trains once more what an earlier process had trained, to the same bits.
+        trials: of the search.
+        rows: that the trials were trained and scored on.
+    """
+    pool = train_missing(settings, executor, pool_of(trials))
+    predicted = np.array([one.booster.inplace_predict(rows.valid) for one in pool])
+    chosen = choose_members(predicted, rows.valid_y, settings.space.n_boosters)
+    return [pool[place] for place in chosen]
+
+
+def train_missing(
+    settings: SearchSettings, executor: TrialExecutor, pool: list[Trial]
+) -> list[Trained]:
+    """Return the boosters of trials, training those that this process has not."""
+    missing = [trial for trial in pool if trial.outcome and not trial.outcome.booster]
+    outcomes = train_points(settings, executor, [trial.point for trial in missing])
+    made = {trial.number: outcome for trial, outcome in zip(missing, outcomes, strict=True)}
+    found = ((trial, made.get(trial.number, trial.outcome)) for trial in pool)
+    return [as_trained(settings, trial, outcome) for trial, outcome in found if outcome]
+
+
+def train_blind(
+    settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]
+) -> list[Trained]:
+    """Train the boosters that answer where no distance is known: one of each objective.
+
+    Args:
+        settings: of the search.
+        executor: of the rows without distances.
+        trials: of the search, whose best points serve here too.
+    """
+    best: dict[str, Trial] = {}
+    for trial in pool_of(trials):
+        best.setdefault(trial.point["objective"], trial)
+    outcomes = train_points(settings, executor, [trial.point for trial in best.values()])
+    pairs = zip(best.values(), outcomes, strict=True)
+    return [as_trained(settings, trial, outcome) for trial, outcome in pairs]
+
+
+def train_points(
+    settings: SearchSettings, executor: TrialExecutor, points: list[dict[str, Any]]
+) -> list[Outcome]:
+    """Train a booster at each point, to its end; the outcomes in the order of the points."""
+    futures = [executor.submit(make_job(settings, point)) for point in points]
+    return [future.result() for future in futures]
+
+
+def make_job(settings: SearchSettings, point: dict[str, Any]) -> TrainingJob:
+    """Make the job of training a point once, on one thread and to its end."""
+    parameters, space = settings.common | point | {"nthread": 1}, settings.space
+    return TrainingJob(parameters, space.rounds, space.patience, keep=True)
+
+
+def as_trained(settings: SearchSettings, trial: Trial, outcome: Outcome) -> Trained:
+    """Join a booster and how it came about."""
+    if outcome.booster is None:
+        raise ValueError(f"trial {trial.number} was pruned: it has no booster")
+    member = Member(settings.common | trial.point, outcome.best_round + 1)
+    return Trained(trial.number, outcome.rmse, member, outcome.booster)
+
+
+def log_boosters(sighted: list[Trained], blind: list[Trained]) -> None:
+    """Log the parameters of the first booster, and the table of all."""
+    mlflow.log_params(dict(sighted[0].member.parameters))
+    rows = [
+        {
+            "trial": one.trial,
+            "distance": distance,
+            "rmse": one.rmse,
+            "rounds": one.member.rounds,
+            **one.member.parameters,
+        }
+        for distance, part in (("known", sighted), ("none", blind))
+        for one in part
+    ]
+    artifacts.log_table(rows, tags.BOOSTERS_TABLE)

@@ -1,0 +1,47 @@
+"""Whether the candidate's intervals hold on test what they promise, asked as a caller asks."""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from steps.register.testset import TestSet
+from storage.tracking import artifacts, models, tags
+from taxi import coverage
+from taxi.coverage import ALL, HIGH, LOW, GroupCoverage
+from taxi.distances import KINDS, METERED, MISSING, as_known
+from taxi.model import write_frame
+
+
+def measure_coverage(model: Any, test: TestSet) -> list[GroupCoverage]:
+    """Count by group how many test trips are within p10 to p90, and log it.
+
+    Args:
+        model: as it is served.
+        test: n trips, their distances as metered.
+    Returns:
+        All trips first; last those whose distances were all taken away. Empty where the model
+        answers no quantiles.
+    """
+    if models.unwrapped(model).spread is None:
+        return []
+    groups = _count(model, test, METERED)
+    without = _count(model, test, MISSING)[0]
+    found = [*groups, without._replace(kind="distance", group=KINDS[MISSING])]
+    mlflow.log_metric(tags.TEST_COVERAGE, overall(found))
+    artifacts.log_table([one._asdict() for one in found], tags.COVERAGE_TABLE)
+    return found
+
+
+def overall(groups: list[GroupCoverage]) -> float:
+    """Return the share of all trips that are within their intervals."""
+    return next(one.coverage for one in groups if one.kind == ALL)
+
+
+def _count(model: Any, test: TestSet, kind: str) -> list[GroupCoverage]:
+    trips = as_known(test.known_by(kind), kind)
+    asked = {"quantiles": [LOW, HIGH]}
+    answer: pd.DataFrame = model.predict(write_frame(trips, test.taxi), params=asked)
+    low, high = (np.asarray(answer[name]) for name in ("p10", "p90"))
+    return coverage.coverage_by_group(trips, low, high)

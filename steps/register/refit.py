@@ -1,0 +1,94 @@
+"""The chosen candidate once more, the latest months included: what is tested, registered, served.
+
+It was chosen by its errors on valid, so those trips have done their work, and nothing of test is
+seen: its rounds are those found on valid.
+"""
+
+import json
+
+import mlflow
+
+from steps.common.candidates import N_EXAMPLE_ROWS
+from steps.common.inputs import load_city, load_trips, log_inputs
+from steps.common.results import Candidate, PreprocessResult
+from steps.common.served import load_served
+from storage import StorageError, UserError
+from storage.tracking import artifacts, models, runs, tags
+from storage.tracking.processes import n_cores
+from storage.tracking.served_model import PROFILE
+from taxi import baselines, features, schema
+from taxi.features import Encoder
+from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.question import PARAMS
+from taxi.recipes import Recipe
+from taxi.schema import Trips
+from taxi.sight import fit_boosters
+from taxi.spread import restore_spread
+
+TRAIN_VALID = "train_valid"  # of the parameter refit
+
+
+def refit_candidate(candidate: Candidate, preprocess: PreprocessResult) -> Candidate:
+    """Fit a candidate to train and valid in a child run; returns it with the new model's URI.
+
+    The spread of its errors and the picture of its months stay those of the candidate: they were
+    measured on trips that it had not seen.
+
+    Raises:
+        UserError: it was logged without its recipe.
+    """
+    recipe = read_recipe(candidate)
+    parts = [load_trips(preprocess, split) for split in ("train", "valid")]
+    trips, taxi = schema.join_trips(parts), preprocess.dataset.taxi
+    encoder = features.fit_encoder(recipe.features, trips, load_city(preprocess))
+    about: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
+    with runs.child_run("refit", about):
+        log_inputs(preprocess, {"train": "training", "valid": "training"})
+        mlflow.log_dict(recipe.state(), tags.RECIPE)
+        model = fit(recipe, trips, taxi, encoder)
+        uri = log_refitted(model, candidate, parts[1])
+        mlflow.set_tag(tags.MODEL_URI, uri)
+    print(f"refit: {candidate.model} on {len(trips):,} trips of train and valid", flush=True)
+    return candidate._replace(model_uri=uri)
+
+
+def read_recipe(candidate: Candidate) -> Recipe:
+    """Read how a candidate was fitted, for a fit on more trips.
+
+    Raises:
+        UserError: nothing tells.
+    """
+    try:
+        state = json.loads(artifacts.read_text(candidate.run_id, tags.RECIPE))
+    except StorageError as error:
+        raise UserError(
+            f"Run {candidate.run_id} has no {tags.RECIPE}, so its model cannot be fitted to valid "
+            f"too: an older version of this project made it. Run its step again, or pass "
+            f"-P refit=train."
+        ) from error
+    return Recipe.restore(state).for_more_trips()
+
+
+def fit(recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder) -> TripModel:
+    """Fit a recipe to n trips that the encoder was fitted on."""
+    if not recipe.baseline:
+        return fit_boosters(recipe, trips, taxi, encoder, n_threads=n_cores())
+    estimator = baselines.BASELINES[recipe.baseline].make(recipe.seed)
+    fitted = estimator.fit(encoder.transform_train(trips), trips.trip_minutes)
+    return TripModel(taxi, encoder, [fitted])
+
+
+def log_refitted(model: TripModel, candidate: Candidate, valid: Trips) -> str:
+    """Log the refitted model on the active run; returns its URI."""
+    chosen = load_served(candidate.model_uri, model.taxi)
+    spread = models.unwrapped(chosen).spread
+    kept = model.with_spread(restore_spread(spread.state()) if spread else None)
+    return models.log(
+        kept.to_files() | {PROFILE: models.profile(chosen)},
+        name="model",
+        package="taxi",
+        modules=MODULES,
+        columns=input_columns(model.taxi),
+        params=PARAMS,
+        example=write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi),
+    )

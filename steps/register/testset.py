@@ -1,0 +1,49 @@
+"""The test trips, opened once, by register alone."""
+
+from typing import NamedTuple
+
+from steps.common.inputs import load_trips, log_inputs
+from steps.common.results import PreprocessResult
+from storage import UserError
+from taxi import distances
+from taxi.distances import METERED
+from taxi.schema import Trips
+
+SEEN = ("train", "valid")  # splits whose months a model has seen: to learn from, or to be chosen
+# test trips that a kind of distance is measured on which does not decide: more say it no better
+MAX_TEST_ROWS = 100_000
+
+
+class TestSet(NamedTuple):
+    """The test trips, opened once."""
+
+    taxi: str
+    months: frozenset[str]
+    trips: Trips  # n, distances as metered
+    distance: str  # kind of it that models are judged by
+
+    def known_by(self, kind: str) -> Trips:
+        """Return the trips that a kind of distance is measured on, m <= n, as metered."""
+        decides = kind in (METERED, self.distance)
+        return self.trips if decides else distances.sample(self.trips, MAX_TEST_ROWS)
+
+
+def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
+    """Read the test trips, and record that this run has.
+
+    Args:
+        preprocess: run that made them.
+        distance: kind that models are judged by.
+    Raises:
+        UserError: a month is among the train months too.
+    """
+    dataset = preprocess.dataset
+    both = set(dataset.months["test"]) & set(dataset.months["train"])
+    if both:
+        raise UserError(
+            f"Month {min(both)} is among the train and the test months of run "
+            f"{preprocess.run_id}. Run preprocess again with other test_months."
+        )
+    trips = load_trips(preprocess, "test")
+    log_inputs(preprocess, {"test": "test"})
+    return TestSet(dataset.taxi, frozenset(dataset.months["test"]), trips, distance)

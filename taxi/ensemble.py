@@ -1,0 +1,49 @@
+"""Which of the boosters that a search has trained make the model: chosen greedily on valid.
+
+Source: Caruana et al., Ensemble selection from libraries of models, 2004.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .scores import rmse
+from .search import Trial
+
+N_POOL = 6  # best trials of each objective that may join
+MIN_GAIN = 0.002  # minutes of valid RMSE that each booster after the first must bring
+
+
+def pool_of(trials: Sequence[Trial]) -> list[Trial]:
+    """List the finished trials whose boosters may join: the best of each objective, best first."""
+    finished = [trial for trial in trials if trial.outcome and not trial.outcome.pruned]
+    best = sorted(finished, key=lambda t: (t.outcome.rmse if t.outcome else np.inf, t.number))
+    pool: list[Trial] = []
+    for trial in best:
+        same = [one for one in pool if one.point["objective"] == trial.point["objective"]]
+        if len(same) < N_POOL:
+            pool.append(trial)
+    return pool
+
+
+def choose_members(predictions: np.ndarray, minutes: np.ndarray, n_most: int) -> list[int]:
+    """Choose predictions whose average is best, one after the other.
+
+    Args:
+        predictions: [t, m] minutes, of t boosters for m valid trips.
+        minutes: [m] measured.
+        n_most: so many at most; fewer where the next one brings less than MIN_GAIN.
+    Returns:
+        Rows of `predictions`, in the order in which they were chosen.
+    """
+    chosen: list[int] = []
+    total, best = np.zeros(len(minutes)), np.inf
+    while len(chosen) < min(n_most, len(predictions)):
+        left = [row for row in range(len(predictions)) if row not in chosen]
+        errors = [rmse((total + predictions[row]) / (len(chosen) + 1) - minutes) for row in left]
+        found = int(np.argmin(errors))
+        if chosen and errors[found] > best - MIN_GAIN:
+            break
+        chosen.append(left[found])
+        total, best = total + predictions[left[found]], errors[found]
+    return chosen

@@ -1,0 +1,52 @@
+"""How a chosen model was fitted, so that the same can be fitted to other trips, or to more of them.
+
+A model is chosen by its errors on valid. Once it is chosen, the valid trips are the latest there
+are, and the model that is used learns from them too: with rounds that are fixed by then.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any, NamedTuple
+
+# with more trips to learn from the best number of rounds grows; nothing is left to find it by
+MORE_ROUNDS = 1.3
+
+
+class Member(NamedTuple):
+    """A booster of a model: how it is trained, and how long."""
+
+    parameters: Mapping[str, Any]  # xgboost's
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a model beside the trips it is fitted to."""
+
+    features: str  # key of features.FEATURE_SETS
+    seed: int
+    baseline: str = ""  # key of baselines.BASELINES; empty where it is made of boosters
+    members: tuple[Member, ...] = ()  # of the trips with a distance, or of all
+    blind: tuple[Member, ...] = ()  # of the trips without one; empty where `members` take all
+    half_life: float = 0.0  # months, of a trip's weight
+    max_bin: int = 256
+
+    def state(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> "Recipe":
+        """Rebuild it from its `state`, or from the JSON of that."""
+        told = dict(state)
+        for part in ("members", "blind"):
+            told[part] = tuple(Member(*member) for member in state[part])
+        return cls(**told)
+
+    def for_more_trips(self) -> "Recipe":
+        """Return the recipe for a fit on train and valid."""
+        told = self.state()
+        for part in ("members", "blind"):
+            told[part] = [(known, ceil(rounds * MORE_ROUNDS)) for known, rounds in told[part]]
+        return Recipe.restore(told)

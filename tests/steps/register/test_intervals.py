@@ -1,0 +1,32 @@
+"""Whether the intervals of a candidate hold on test what they promise, and what follows from it."""
+
+import pytest
+
+from tests.steps.lab import GOOD, Lab, Pipelines
+
+
+def test_the_coverage_of_the_interval_is_measured_by_group_and_asked_by_the_gate(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    run, said = lab.register("covered", *pipelines.of(lab, GOOD))
+    assert "alias champion" in said
+    rows = lab.table(run, "coverage.csv")
+    first, last = rows[0], rows[-1]
+    assert (first["kind"], first["group"]) == ("all", "all")
+    assert (last["kind"], last["group"]) == ("distance", "no distance")
+    assert {row["kind"] for row in rows} == {"all", "hour", "distance"}
+    covered = run.data.metrics["test_coverage"]
+    assert float(first["coverage"]) == covered == pytest.approx(0.8, abs=0.05)
+    assert last["n_trips"] == first["n_trips"]
+    checks = {row["check"]: row for row in lab.table(run, "gate.csv")}
+    asked = checks["coverage of the 80% interval"]
+    assert (asked["found"], asked["passed"]) == (f"{covered:.1%}", "True")
+
+
+def test_intervals_that_are_off_by_more_than_allowed_refuse_the_candidate(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    _, said = lab.register("off", *pipelines.of(lab, GOOD), "--max_coverage_gap=0")
+    assert "alias challenger" in said
+    assert "champion is none: coverage of the 80% interval is " in said
+    assert "wanted 80% to 80%" in said

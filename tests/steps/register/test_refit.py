@@ -1,0 +1,120 @@
+"""What the chosen model is fitted to before it is tested, and what of it stays as it was."""
+
+import json
+from math import ceil
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import Run
+
+from steps.common.inputs import load_trips
+from steps.common.results import read_preprocess
+from storage.tracking import artifacts, models, runs
+from taxi.model import TripModel, write_frame
+from taxi.recipes import MORE_ROUNDS, Recipe
+from tests.steps.lab import GOOD, Lab, Pipelines
+
+ANY_SCORE = ("--max_rmse=100", "--min_r2=-1", "--max_coverage_gap=1")
+
+
+@pytest.fixture
+def searched(lab: Lab, pipelines: Pipelines) -> list[str]:
+    """Give the parameters that name a pipeline whose candidate a small search has made."""
+    pipelines.of(lab, None)
+    given = pipelines.preprocess
+    if "searched" not in pipelines.made:
+        small = (f"--preprocess_run_id={given.info.run_id}", "--features=compact", "--max_evals=2")
+        pipelines.made["searched"] = lab.run("hpo", *small)[0].info.run_id
+    baseline = pipelines.made[("baseline", None)]
+    hpo = pipelines.made["searched"]
+    return [f"--baseline_run_id={baseline}", f"--hpo_run_id={hpo}", *ANY_SCORE]
+
+
+def candidate_of(given: list[str]) -> Run:
+    """Return the candidate's run of a search that parameters name."""
+    hpo = next(word.partition("=")[2] for word in given if word.startswith("--hpo_run_id="))
+    (candidate,) = (run for run in runs.children(hpo) if "model_uri" in run.data.tags)
+    return candidate
+
+
+def model_at(uri: str) -> tuple[TripModel, bytes]:
+    """Load a model and the profile that it stores."""
+    loaded = mlflow.pyfunc.load_model(uri)
+    return models.unwrapped(loaded), models.profile(loaded)
+
+
+def recipe_of(run: Run) -> Recipe:
+    return Recipe.restore(json.loads(artifacts.read_text(run.info.run_id, "recipe.json")))
+
+
+def rounds_of(model: TripModel) -> list[int]:
+    return [booster.num_boosted_rounds() for booster in [*model.estimators, *model.blind]]
+
+
+def test_refit_train_registers_the_candidates_own_model(lab: Lab, searched: list[str]) -> None:
+    run, _ = lab.register("as chosen", *searched, "--refit=train")
+    assert runs.children(run.info.run_id) == []
+    chosen = candidate_of(searched).data.tags["model_uri"]
+    assert lab.version("as chosen", "1").tags["model_uri"] == chosen
+
+
+def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_candidates_spread(
+    lab: Lab, searched: list[str]
+) -> None:
+    run, _ = lab.register("refitted", *searched)
+    (refit,), candidate = runs.children(run.info.run_id), candidate_of(searched)
+    assert refit.info.run_name == "refit"
+    before, after = recipe_of(candidate), recipe_of(refit)
+    parts = zip([*before.members, *before.blind], [*after.members, *after.blind], strict=True)
+    for known, again in parts:
+        assert again.rounds == ceil(known.rounds * MORE_ROUNDS) > known.rounds
+        assert again.parameters == known.parameters
+    uri = lab.version("refitted", "1").tags["model_uri"]
+    assert uri != candidate.data.tags["model_uri"]
+    (chosen, chosen_profile), (model, profile) = map(
+        model_at, (candidate.data.tags["model_uri"], uri)
+    )
+    assert rounds_of(model) == [member.rounds for member in [*after.members, *after.blind]]
+    assert rounds_of(chosen) == [member.rounds for member in [*before.members, *before.blind]]
+    assert model.spread.state() == chosen.spread.state()
+    assert profile == chosen_profile
+    assert lab.version("refitted", "1").tags["rmse_valid"] == (
+        f"{candidate.data.metrics['rmse']:.6f}"
+    )
+
+
+def test_the_same_candidate_refitted_again_is_the_same_version(
+    lab: Lab, searched: list[str]
+) -> None:
+    lab.register("twice", *searched)
+    _, said = lab.register("twice", *searched)
+    assert said.startswith("xgboost was already twice version 1, alias champion")
+
+
+def test_a_baseline_is_refitted_to_valid_too(lab: Lab, pipelines: Pipelines) -> None:
+    hpo = next(word for word in pipelines.of(lab, None) if word.startswith("--hpo_run_id="))
+    preprocess: Any = pipelines.preprocess
+    baseline, _ = lab.run(
+        "baseline", f"--preprocess_run_id={preprocess.info.run_id}", "--models=mean"
+    )
+    given = [f"--baseline_run_id={baseline.info.run_id}", hpo, *ANY_SCORE]
+    lab.register("mean", *given)
+    trips = [load_trips(read_preprocess(preprocess), split) for split in ("train", "valid")]
+    minutes = np.concatenate([part.trip_minutes for part in trips])
+    served = mlflow.pyfunc.load_model("models:/mean/1")
+    answer = served.predict(write_frame(trips[0].take(slice(1)), "green"))
+    assert float(np.ravel(answer)[0]) == pytest.approx(minutes.mean())
+    assert minutes.mean() != pytest.approx(trips[0].trip_minutes.mean())
+
+
+def test_a_candidate_without_a_recipe_is_refused_in_one_line(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    _, said = lab.register(
+        "without recipe", *pipelines.of(lab, GOOD), "--refit=train_valid", code=2
+    )
+    assert "has no recipe.json, so its model cannot be fitted to valid too" in said
+    assert "Run its step again, or pass -P refit=train." in said
+    assert "without recipe" not in lab.store.registered()

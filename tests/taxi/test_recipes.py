@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+
+from taxi import features, sight
+from taxi.boosting import TrainingJob, build_matrices, train_booster, weights_by_age
+from taxi.model import TripModel
+from taxi.recipes import Member, Recipe
+from taxi.schema import join_trips
+from tests.conftest import make_trips, simulated_trips
+
+TRAIN, VALID = simulated_trips("2021-01"), simulated_trips("2021-02")
+POINT = {"objective": "reg:squarederror", "max_depth": 4, "subsample": 0.5, "seed": 3}
+RECIPE = Recipe(
+    "full", seed=3, members=(Member(POINT, 7),), blind=(Member(POINT, 5),), half_life=8.0
+)
+
+
+def fitted(recipe: Recipe, n_threads: int = 1) -> TripModel:
+    trips = join_trips([TRAIN, VALID])
+    encoder = features.fit_encoder(recipe.features, trips)
+    return sight.fit_boosters(recipe, trips, "green", encoder, n_threads=n_threads)
+
+
+def test_a_recipe_is_rebuilt_from_its_json() -> None:
+    assert Recipe.restore(json.loads(json.dumps(RECIPE.state()))) == RECIPE
+
+
+def test_more_trips_get_more_rounds_and_nothing_else() -> None:
+    more = RECIPE.for_more_trips()
+    assert [member.rounds for member in (*more.members, *more.blind)] == [10, 7]
+    assert more.members[0].parameters == POINT
+    assert (more.features, more.seed, more.half_life) == ("full", 3, 8.0)
+
+
+def test_a_fitted_recipe_has_its_boosters_with_its_rounds_whatever_the_threads() -> None:
+    model = fitted(RECIPE)
+    assert [booster.num_boosted_rounds() for booster in model.estimators] == [7]
+    assert [booster.num_boosted_rounds() for booster in model.blind] == [5]
+    assert fitted(RECIPE, n_threads=2).to_files() == model.to_files()
+
+
+def test_a_recipe_on_the_trips_of_the_search_answers_as_the_trial_did_to_the_bit() -> None:
+    encoder = features.fit_encoder("full", TRAIN)
+    rows = sight.sighted_rows(encoder, TRAIN, VALID)
+    job = TrainingJob(POINT | {"nthread": 1}, rounds=40, patience=5, keep=True)
+    outcome = train_booster(build_matrices(rows), job)
+    members, blind = (Member(POINT, outcome.best_round + 1),), (Member(POINT, 1),)
+    recipe = Recipe("full", seed=3, members=members, blind=blind)
+    model = sight.fit_boosters(recipe, TRAIN, "green", encoder, n_threads=1)
+    assert outcome.booster is not None
+    expected = TripModel("green", encoder, [outcome.booster], model.blind)
+    assert np.array_equal(expected.predict(VALID), model.predict(VALID))
+
+
+def test_blind_rows_hold_no_distance_and_nothing_missing() -> None:
+    encoder = features.fit_encoder("full", TRAIN)
+    rows = sight.blind_rows(encoder, TRAIN, VALID)
+    for matrix in (rows.train, rows.valid):
+        assert np.isfinite(matrix).all()
+        for name in ("distance_miles", "crookedness"):
+            assert not matrix[:, encoder.names.index(name)].any()
+    assert len(rows.train) == len(TRAIN)
+
+
+def test_sighted_rows_are_those_with_a_distance() -> None:
+    rows = sight.sighted_rows(features.fit_encoder("full", TRAIN), TRAIN, VALID)
+    assert len(rows.train) == sight.has_distance(TRAIN).sum() < len(TRAIN)
+    assert np.isfinite(rows.train).all()
+    assert np.array_equal(rows.valid_y, VALID.trip_minutes[sight.has_distance(VALID)])
+
+
+@pytest.mark.parametrize(
+    ("name", "miles", "wanted"),
+    [("full", 2.5, True), ("full", np.nan, False), ("course", 2.5, False)],
+)
+def test_trips_are_split_by_distance_where_most_have_one_and_columns_are_dense(
+    name: str, miles: float, wanted: bool
+) -> None:
+    trips = make_trips(9, distance_miles=miles)
+    assert sight.is_split(features.fit_encoder(name, trips), trips, trips) is wanted
+
+
+# --- the weight of old trips
+
+
+def test_a_trip_counts_half_after_its_half_life_and_one_of_the_latest_month_whole() -> None:
+    months = np.array(["2022-01-31T23:59", "2022-05-01", "2022-09-30"], "M8[m]")
+    assert weights_by_age(months, 4.0) == pytest.approx([0.25, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("months", "half_life"), [(["2022-01", "2022-05"], 0), (["2022-01"] * 2, 8)]
+)
+def test_trips_of_one_month_or_without_a_half_life_have_no_weights(
+    months: list[str], half_life: float
+) -> None:
+    assert weights_by_age(np.array(months, "M8[m]"), half_life) is None
+
+
+def test_no_half_life_is_so_short_that_a_weight_is_zero() -> None:
+    weights = weights_by_age(np.array(["1970-01", "2022-05"], "M8[m]"), 1e-300)
+    assert weights is not None
+    assert (weights.astype(np.float32) > 0).all()
