@@ -1,6 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory steps reuse serving score accuracy ablation search]
+python -m bench [cleaning memory steps reuse serving score live accuracy ablation coverage
+                 zones_only search]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -13,6 +14,8 @@ from bench import (
     ablation,
     accuracy,
     cleaning,
+    coverage,
+    live,
     memory,
     reuse,
     score,
@@ -22,6 +25,7 @@ from bench import (
     search_workers,
     serving,
     steps,
+    zones_only,
 )
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
@@ -31,8 +35,11 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "reuse": reuse.measure,
     "serving": serving.measure,
     "score": score.measure,
+    "live": live.measure,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
+    "coverage": coverage.measure,
+    "zones_only": zones_only.measure,
     "search_cost": search.measure_cost,
     "search_pruning": search.measure_pruning,
     "search_tracking": search.measure_tracking,

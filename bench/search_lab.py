@@ -18,14 +18,14 @@ import xgboost as xgb
 from mlflow import MlflowClient
 
 from bench.serving import load
-from steps.common.search_key import SearchSettings
-from steps.hpo import __main__ as hpo
+from steps.common.search_key import SearchSettings, fit_and_encode
+from steps.hpo.ensemble import choose_boosters, log_boosters
 from steps.hpo.executor import open_executor
 from steps.hpo.search import Budget, run_search
 from storage.tracking import runs
 from storage.tracking.trials import TrialRuns
-from taxi import features
-from taxi.boosting import Rows, make_rows
+from taxi import spaces
+from taxi.boosting import Rows
 from taxi.scores import score_predictions
 from taxi.search import Trial
 from taxi.spaces import LAG, SearchSpace
@@ -42,13 +42,13 @@ class Spent(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a search and its refit cost, and what came out."""
+    """What a search and the choice of its boosters cost, and what came out."""
 
     n_rounds: int  # of all trials
     spans: list[tuple[int, int]]  # of the trials' runs: start and end, ms
     search: Spent  # with its table and pictures
-    refit: Spent
-    rmse: float  # of the refit on valid, minutes
+    choice: Spent
+    rmse: float  # of the chosen boosters on valid, minutes
 
 
 @contextmanager
@@ -94,19 +94,20 @@ def run_id(uri: str, step: str) -> str:
 @cache
 def real_rows(year: str) -> Rows:
     """Encode the real months of a year with the full features."""
+    settings = settings_of(spaces.select_space("lossguide"))
     train, valid = map(load, MONTHS[year])
-    return make_rows(features.fit_encoder("full", train), train, valid)
+    return fit_and_encode(settings, train, valid, None)[1]
 
 
 def settings_of(space: SearchSpace) -> SearchSettings:
     """Search this space as the step does by default."""
     return SearchSettings(
-        space, features="full", seed=SEED, device="cpu", lag=LAG, warm_start=False
+        space, features="full", seed=SEED, device="cpu", lag=LAG, warm_start=False, half_life=0
     )
 
 
 def searched(space: SearchSpace, rows: Rows, *, max_evals: int = 50, scheduler: str = "") -> Found:
-    """Search in this process as the step does, tracking included, and refit."""
+    """Search in this process as the step does, tracking included, and choose boosters."""
     settings, budget = settings_of(space), Budget(max_evals, max_minutes=0, parallelism=0)
     with (
         store(),
@@ -118,8 +119,10 @@ def searched(space: SearchSpace, rows: Rows, *, max_evals: int = 50, scheduler: 
         log = TrialRuns(settings.search_key(rows.key), {"model": "xgboost"})
         trials = run_search(settings, budget, executor, log, reuse=True, resume=str)
         search = clock.lap()
-        with runs.child_run("refit", {"model": "xgboost"}):
-            boosters = hpo.refit(settings, executor, trials)
+        with runs.child_run("ensemble", {"model": "xgboost"}):
+            chosen = choose_boosters(settings, executor, trials, rows)
+            log_boosters(chosen, [])
+        boosters = [one.booster for one in chosen]
         return Found(
             n_rounds(trials), spans_of_trials(), search, clock.lap(), rmse_of(boosters, rows)
         )

@@ -76,7 +76,6 @@ def trials_per_second_on(n_workers: int) -> float:
         rounds=N_ROUNDS,
         patience=N_ROUNDS,
         pruning=None,
-        refit_rounds=1,
         n_boosters=1,
     )
     rows = real_rows("2021")

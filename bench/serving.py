@@ -16,10 +16,12 @@ from mlflow.pyfunc import PyFuncModel
 from bench import DATA, Result
 from storage.tracking import models
 from taxi import features, schema, spaces
-from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.cleaning import clean
 from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.question import PARAMS
 from taxi.schema import Trips
+from taxi.sight import sighted_rows
 
 N_BULK, N_SINGLE = 7, 200
 N_ROUNDS = 300  # of each of the boosters, about what early stopping leaves
@@ -51,16 +53,16 @@ def measure() -> Iterator[Result]:
 
 
 def train_model(train: Trips, valid: Trips) -> TripModel:
-    """Fit as many boosters as the search refits, at its first point."""
+    """Fit as many boosters as a model has at most, at the search's first points."""
     encoder = features.fit_encoder("full", train)
-    matrices = build_matrices(make_rows(encoder, train, valid))
     space = spaces.select_space("lossguide")
-    point = dict(space.first[0])
-    parameters = {**space.fixed, **point, **space.refit}
-    jobs = [
-        TrainingJob({**parameters, "seed": seed}, N_ROUNDS, patience=N_ROUNDS, keep=True)
-        for seed in range(space.n_boosters)
+    rows = sighted_rows(encoder, train, valid)._replace(max_bin=space.max_bin)
+    matrices = build_matrices(rows)
+    points = [
+        dict(space.fixed) | space.parameters(number, space.first[number])
+        for number in range(space.n_boosters)
     ]
+    jobs = [TrainingJob(point, N_ROUNDS, patience=N_ROUNDS, keep=True) for point in points]
     boosters = [train_booster(matrices, job).booster for job in jobs]
     return TripModel("green", encoder, boosters)
 
@@ -86,6 +88,7 @@ def as_served(model: TripModel, trips: Trips) -> PyFuncModel:
                 package="taxi",
                 modules=MODULES,
                 columns=input_columns("green"),
+                params=PARAMS,
                 example=write_frame(trips.take(np.arange(5)), "green"),
             )
         return models.load(uri)

@@ -85,7 +85,8 @@ def block(name: str, declared: type[Parameters]) -> str:
 
 def must_be_quoted(text: str) -> bool:
     """Whether YAML would read a text as something else."""
-    return not re.fullmatch(r"[a-z][a-z0-9_-]*", text) or text in ("true", "false")
+    words = ("true", "false", "yes", "no", "on", "off", "null")
+    return not re.fullmatch(r"[a-z][a-z0-9_-]*", text) or text in words
 
 
 def wrapped(words: list[str], *, indent: int) -> list[str]:

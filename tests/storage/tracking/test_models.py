@@ -21,6 +21,7 @@ from storage.tracking.served_model import CODE, MANIFEST
 from taxi import features
 from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
 from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.question import PARAMS
 from tests.conftest import simulated_trips
 
 START, MILES = "PULocationID", "trip_distance"
@@ -66,6 +67,7 @@ class Logged:
                     package="taxi",
                     modules=MODULES,
                     columns=input_columns("green"),
+                    params=PARAMS,
                     example=frame(5),
                 )
             location = mlflow.get_logged_model(self.uris[name].split("/")[-1]).artifact_location
