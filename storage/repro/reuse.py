@@ -20,6 +20,8 @@ from storage.tracking.registry import CHAMPION
 N_NEWEST = 5  # runs with the right key that are looked at; one is enough if it is whole
 N_CHILDREN = 50_000  # the most that MLflow gives at once
 FIRST = "for the first time in this experiment"
+# MLflow leaves it in a model that was loaded by its registered name, and takes it away again
+LOADED_NOTE = "registered_model_meta"
 N_SAID = 2  # differences that fit into a line
 
 
@@ -158,7 +160,8 @@ def _outputs(run: Run) -> dict[str, int | None]:
         for output in one.outputs.model_outputs if one.outputs else ():
             model = client.get_logged_model(output.model_id)
             files = artifacts.list_files(model.artifact_location)
-            outputs |= {f"models:/{model.model_id}/{path}": size for path, size in files.items()}
+            own = {path: size for path, size in files.items() if path != LOADED_NOTE}
+            outputs |= {f"models:/{model.model_id}/{path}": size for path, size in own.items()}
     return outputs
 
 
