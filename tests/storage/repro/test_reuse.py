@@ -207,10 +207,14 @@ def test_a_run_whose_model_lost_a_file_is_not_taken(key: StepKey, tmp_path: Path
             logged = mlflow.pyfunc.log_model(
                 name="model", python_model=str(code), pip_requirements=["mlflow"]
             )
+        location = MlflowClient().get_logged_model(logged.model_id).artifact_location
+        folder = Path(location.removeprefix("file://"))
+        # which loading by a registered name leaves there for a while
+        (folder / reuse.LOADED_NOTE).write_text("name: taxi")
         reuse.record_outputs()
+    (folder / reuse.LOADED_NOTE).unlink()
     assert decide(key).run
-    location = MlflowClient().get_logged_model(logged.model_id).artifact_location
-    Path(location.removeprefix("file://"), "MLmodel").unlink()
+    (folder / "MLmodel").unlink()
     assert f"models:/{logged.model_id}/MLmodel of " in refusal(key)
 
 
