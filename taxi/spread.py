@@ -23,9 +23,7 @@ LEAF_ROWS = 400  # errors in a leaf: the tenth part of so many is known within 1
 MAX_LEAVES = 256  # of one tree, however many trips there are
 FAR = 30.0  # minutes; an error beyond is no more reason to split than this one
 LEAST = 0.5  # minutes; no trip is answered to be shorter
-# Trips whose meter shows no distance are odd ones, those whose planner gave none are not; nobody
-# can tell which of the two is asked about, so both have the same weight.
-N_ODD_ROWS = 200  # fewer trips that lack their distance say nothing of the others like them
+N_IMPLAUSIBLE_ROWS = 200  # fewer trips of an implausible distance say nothing of others like them
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,15 @@ class ErrorTable:
 
 @dataclass(frozen=True)
 class Spread:
-    """The errors of a model on the valid trips, with their distances and without any."""
+    """The errors of a model on the valid trips, by what is known of their distance.
+
+    A trip without a plausible distance is one that nobody planned (it has none), or one whose meter
+    was off (it has 0 miles, or 1,000): the model answers both alike, and errs more on the latter.
+    """
 
     planned: ErrorTable
     unplanned: ErrorTable
+    implausible: ErrorTable
 
     def quantiles(self, trips: Trips, predicted: np.ndarray, levels: Sequence[float]) -> np.ndarray:
         """Compute k quantiles of the minutes of each trip, float64 [n, k], LEAST or more.
@@ -91,8 +94,9 @@ class Spread:
 
     def _parts(self, trips: Trips) -> Iterator[tuple[np.ndarray, ErrorTable]]:
         """Give the rows of each table that has any."""
-        unplanned = _unplanned(trips)
-        for mask, table in ((~unplanned, self.planned), (unplanned, self.unplanned)):
+        unknown, missing = np.isnan(clean_miles(trips)), np.isnan(trips.distance_miles)
+        masks = (~unknown, self.planned), (missing, self.unplanned)
+        for mask, table in (*masks, (unknown & ~missing, self.implausible)):
             if len(rows := np.flatnonzero(mask)):
                 yield rows, table
 
@@ -132,14 +136,14 @@ def fit_spread(calibration: Calibration) -> Spread | None:
     trips, predicted, unplanned = calibration
     if len(trips) < MIN_ROWS:
         return None
-    odd = _unplanned(trips)
     without = _fit_table(trips, unplanned)
-    if odd.sum() >= N_ODD_ROWS:
-        without = _allow_for(without, trips.take(odd), unplanned[odd])
-    planned = np.flatnonzero(~odd)
-    if len(planned) < MIN_ROWS:
-        return Spread(without, without)
-    return Spread(_fit_table(trips.take(planned), predicted[planned]), without)
+    unknown = np.isnan(clean_miles(trips))
+    implausible = unknown & ~np.isnan(trips.distance_miles)
+
+    def fit_part(mask: np.ndarray, least: int) -> ErrorTable:
+        return _fit_table(trips.take(mask), predicted[mask]) if mask.sum() >= least else without
+
+    return Spread(fit_part(~unknown, MIN_ROWS), without, fit_part(implausible, N_IMPLAUSIBLE_ROWS))
 
 
 def _fit_table(trips: Trips, predicted: np.ndarray) -> ErrorTable:
@@ -152,16 +156,6 @@ def _fit_table(trips: Trips, predicted: np.ndarray) -> ErrorTable:
     return ErrorTable(
         leaves, np.array([_quantiles(error[leaf == n]) for n in range(leaf.max() + 1)])
     )
-
-
-def _allow_for(table: ErrorTable, odd: Trips, predicted: np.ndarray) -> ErrorTable:
-    """Move a table's levels to where they are when every second trip is like these odd ones."""
-    share = table.share_above(describe(odd, predicted), odd.trip_minutes - predicted)
-    at_most = np.searchsorted(np.sort(1 - share), LEVELS, side="right") / len(odd)
-    mixed = np.concatenate([[0], ((LEVELS + at_most) / 2)[1:-1], [1]])
-    levels = np.interp(LEVELS, mixed, LEVELS)
-    moved = np.array([np.interp(levels, LEVELS, errors) for errors in table.errors])
-    return ErrorTable(table.leaves, np.round(moved, 3))
 
 
 def _quantiles(error: np.ndarray) -> np.ndarray:
@@ -180,7 +174,3 @@ def describe(trips: Trips, predicted: np.ndarray) -> np.ndarray:
     is_within = trips.pickup_zone == trips.dropoff_zone
     miles_a_minute = miles / np.maximum(predicted, LEAST)
     return np.column_stack([predicted, miles, miles_a_minute, at % 1440, weekday, is_within])
-
-
-def _unplanned(trips: Trips) -> np.ndarray:
-    return np.isnan(clean_miles(trips))

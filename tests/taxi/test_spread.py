@@ -184,15 +184,26 @@ def test_where_no_valid_trip_has_a_distance_one_that_has_is_answered_as_the_othe
     assert np.isfinite(spread.quantiles(trips, predicted, ASKED)).all()
 
 
-def test_odd_trips_without_distance_are_allowed_for_half() -> None:
+@pytest.mark.parametrize("seen", [0.0, -1.0, 1000.0])
+def test_trips_of_a_broken_meter_and_trips_without_a_plan_have_errors_of_their_own(
+    seen: float,
+) -> None:
     trips, predicted = skewed(N, seed=1)
-    odd = np.arange(N) < 500
-    trips.distance_miles[odd] = np.nan
-    trips.trip_minutes[odd] = predicted[odd] * 3  # the meter was off
+    odd = np.arange(N) % 40 == 0
+    trips.distance_miles[odd] = seen
+    trips.trip_minutes[odd] = predicted[odd] * 3
     spread = fit_spread(Calibration(trips, predicted, predicted))
     assert spread is not None
-    p40, p90 = spread.quantiles(without_distance(trips), predicted, [0.4, 0.9]).T
-    # one of two trips is odd, so the p90 of all is the p80 of these
-    assert np.median(p90 / predicted) == pytest.approx(3, rel=0.1)
-    ordinary = trips.trip_minutes[~odd] <= p40[~odd]
-    assert ordinary.mean() == pytest.approx(0.8, abs=0.05)
+    p50 = spread.quantiles(trips, predicted, [0.5])[odd, 0]
+    assert np.median(p50 / predicted[odd]) == pytest.approx(3, rel=0.1)
+    # of all trips, where nobody planned any, those are one in forty
+    p90 = spread.quantiles(without_distance(trips), predicted, [0.9])[:, 0]
+    assert (trips.trip_minutes <= p90).mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_few_trips_of_a_broken_meter_count_as_trips_without_a_plan() -> None:
+    trips, predicted = skewed(N, seed=1)
+    trips.distance_miles[:199] = 0.0
+    spread = fit_spread(Calibration(trips, predicted, predicted))
+    assert spread is not None
+    assert spread.implausible is spread.unplanned
