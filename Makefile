@@ -15,8 +15,7 @@ RUN ?=
 ## EXTRAS      of lock, optional drivers: EXTRAS="s3 gs"
 EXTRAS ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# imports take three times as long without bytecode, and uv compiles none unless told
-export UV_COMPILE_BYTECODE := 1
+# imports take three times as long without bytecode; Python writes that of what is imported
 unexport PYTHONDONTWRITEBYTECODE
 
 PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import skops.io
 import xgboost as xgb
 
 from . import TripError
@@ -192,7 +192,7 @@ class TripModel:
             if isinstance(estimator, xgb.Booster):
                 files[f"booster-{place:03}.ubj"] = bytes(estimator.save_raw("ubj"))
             else:
-                files["estimator.skops"] = skops.io.dumps(estimator)
+                files["estimator.skops"] = _skops().dumps(estimator)
         for place, booster in enumerate(self.blind):
             files[f"blind-{place:03}.ubj"] = bytes(booster.save_raw("ubj"))
         return files
@@ -202,13 +202,20 @@ class TripModel:
         """Rebuild a model from the files of `to_files`; no pickle is read."""
         about = json.loads(files["model.json"])
         if "estimator.skops" in files:
-            estimators = [skops.io.loads(files["estimator.skops"], trusted=list(TRUSTED_TYPES))]
+            content = files["estimator.skops"]
+            estimators = [_skops().loads(content, trusted=list(TRUSTED_TYPES))]
         else:
             estimators = _boosters(files, "booster-")
         blind = _boosters(files, "blind-")
         spread = restore_spread(json.loads(files[SPREAD_FILE])) if SPREAD_FILE in files else None
         encoder = restore_encoder(about["encoder"])
         return cls(about["taxi"], encoder, estimators, blind, spread=spread)
+
+
+def _skops() -> ModuleType:
+    import skops.io  # takes as long as all other imports together, and boosters do without
+
+    return skops.io
 
 
 def _boosters(files: Mapping[str, bytes], prefix: str) -> list[xgb.Booster]:

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # threads that wait for each other on a busy machine cost tenfold what they bring to small inputs;
 # read when xgboost and sklearn are first imported, which nothing above does
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# eight processes of a server, five seconds of a core each, for jobs of language models
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 
 
 # files that take minutes come first, so that no core waits for one of them at the end

@@ -27,8 +27,8 @@ EXPERIMENT = "nyc-taxi-experiment"
 
 def clean_environment(home: Path) -> dict[str, str]:
     """The environment of somebody who has just logged in, with the tools of this one."""
-    kept = ("PATH", "LANG", "UV_", "PIP_", "SSL_", "REQUESTS_", "PYENV_ROOT", "http", "HTTP")
-    found = {key: value for key, value in os.environ.items() if key.startswith(kept)}
+    kept = ("PATH", "LANG", "OMP_", "UV_", "PIP_", "SSL_", "REQUESTS_", "PYENV_ROOT", "HTTP")
+    found = {key: value for key, value in os.environ.items() if key.upper().startswith(kept)}
     path = os.pathsep.join((str(Path(sys.executable).parent), found["PATH"]))
     # the packages that uv and pip have downloaded before may be used again
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
@@ -36,7 +36,6 @@ def clean_environment(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "PATH": path,
         "XDG_CACHE_HOME": cache,
-        "UV_COMPILE_BYTECODE": "1",
         "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
     }
 
