@@ -20,6 +20,7 @@ class Surroundings:
 
     place: np.ndarray  # float64 [N_ZONES, 2], miles across and along the avenues, never NaN
     holidays: np.ndarray  # int64 [d], ascending
+    recess: np.ndarray  # int64 [r], ascending: days in weeks without school
 
     def state(self) -> dict[str, Any]:
         """Return all of it as plain JSON values; `restore_surroundings` rebuilds it."""
@@ -27,7 +28,7 @@ class Surroundings:
 
 
 # without a city all zones are alike, without a calendar all weeks
-NOTHING_KNOWN = Surroundings(np.zeros((N_ZONES, 2)), np.zeros(0, np.int64))
+NOTHING_KNOWN = Surroundings(np.zeros((N_ZONES, 2)), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def find_surroundings(city: "City | None") -> Surroundings:
@@ -37,18 +38,18 @@ def find_surroundings(city: "City | None") -> Surroundings:
         city: its zones' centroids are what features are made of.
     """
     # a served model is restored from what was gathered, and takes no calendar with it
-    from .days import public_holidays
+    from .days import public_holidays, school_recess
 
     place = NOTHING_KNOWN.place if city is None else turn_to_grid(city.centroid)
-    return Surroundings(place, public_holidays())
+    return Surroundings(place, public_holidays(), school_recess())
 
 
 def restore_surroundings(state: Mapping[str, Any] | None) -> Surroundings:
     """Rebuild surroundings from their `state`; None is that of an encoder that has none."""
     if state is None:
         return NOTHING_KNOWN
-    place, holidays = np.array(state["place"], float), np.array(state["holidays"], np.int64)
-    return Surroundings(place, holidays)
+    holidays, recess = (np.array(state[name], np.int64) for name in ("holidays", "recess"))
+    return Surroundings(np.array(state["place"], float), holidays, recess)
 
 
 def turn_to_grid(centroid: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from taxi import days
-from taxi.days import public_holidays
+from taxi.days import public_holidays, school_recess
 
 
 def numbers(*dates: str) -> np.ndarray:
@@ -24,3 +24,17 @@ def test_every_year_of_the_calendar_has_its_holidays() -> None:
     years = public_holidays().astype("M8[D]").astype("M8[Y]").astype(int) + 1970
     assert sorted(set(years)) == list(days.YEARS) == list(range(2009, 2041))
     assert np.bincount(years)[2009:].min() >= 10
+
+
+def test_a_recess_begins_and_ends_as_the_schools_say_and_none_overlaps_another() -> None:
+    without = school_recess()
+    assert np.isin(numbers("2023-02-20", "2023-02-24", "2024-07-15", "2020-12-24"), without).all()
+    in_school = ("2023-02-17", "2023-02-27", "2021-01-04", "2024-10-14", "2025-09-04")
+    assert not np.isin(numbers(*in_school), without).any()
+    assert (np.diff(without) > 0).all()
+
+
+def test_a_recess_lasts_a_week_or_so_or_a_summer() -> None:
+    for first, last in np.array(days.SCHOOL_RECESSES, "M8[D]"):
+        length = int((last - first).astype(int)) + 1
+        assert 5 <= length <= 14 or 68 <= length <= 90

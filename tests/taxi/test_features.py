@@ -16,6 +16,7 @@ from taxi.model import read_frame, write_frame
 from taxi.schema import Trips
 from tests.conftest import make_trips, random_trips, simulated_trips
 
+# of January 2021, which has a recess of no day beside its holiday
 TRAIN, VALID = random_trips(1_500, seed=10), random_trips(400, seed=11, n_zones=60)
 CITY = simulation.simulated_zones(42)
 # columns that the planned distance of the trip itself is in
@@ -67,13 +68,14 @@ def test_every_feature_is_a_number_or_missing_for_every_trip(name: str, is_train
         assert values.shape == (len(trips),)
         assert not np.isinf(values).any()
     values = FEATURES[name](columns_of(TRAIN, is_train=is_train))
-    assert len(np.unique(values[~np.isnan(values)])) > 3  # it tells something
+    assert len(np.unique(values[~np.isnan(values)])) > (1 if name == "school_day" else 3)
 
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_feature_says_what_it_is(name: str) -> None:
     assert FEATURES[name].__doc__
-    assert any(name in names for names in SETS.values())  # a set uses it
+    # a set uses it, or the fit adds it where the train months hold what it tells
+    assert name == "school_day" or any(name in names for names in SETS.values())
 
 
 @pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
@@ -149,6 +151,16 @@ def test_a_holiday_counts_as_a_sunday() -> None:
     assert row["traffic_weekday"].tolist() == [6, 6, 1, 6]
 
 
+def test_a_column_of_school_days_comes_with_three_days_of_a_recess() -> None:
+    # 2023-02: Presidents' Day is on Monday the 20th, the other days until Friday are a recess
+    times = [f"2023-02-{day}T08:30" for day in (17, 18, 20, 21, 22, 23)]
+    encoder = features.fit_encoder("full", make_trips(6, pickup_at=times))
+    school = encoder.transform(make_trips(6, pickup_at=times))[:, encoder.names.index("school_day")]
+    assert school.tolist() == [1, 0, 0, 0, 0, 0]
+    two_days = features.fit_encoder("full", make_trips(5, pickup_at=times[:5]))
+    assert two_days.names == [name for name in encoder.names if name != "school_day"]
+
+
 def test_the_tlcs_map_is_turned_so_that_avenues_run_along_an_axis() -> None:
     # two miles up an avenue, then one mile down a street
     angle = np.radians(29)
@@ -159,6 +171,11 @@ def test_the_tlcs_map_is_turned_so_that_avenues_run_along_an_axis() -> None:
     row = dict(zip(encoder.names, encoder.transform(trips).T, strict=True))
     assert row["way_uptown"][:2] == pytest.approx([2, 0], abs=1e-3)
     assert row["way_crosstown"][:2] == pytest.approx([0, 1], abs=1e-3)
+    diagonal = [row[f"dropoff_grid_{angle}"] - row[f"pickup_grid_{angle}"] for angle in (45, 135)]
+    assert [steps[:2].tolist() for steps in diagonal] == [
+        pytest.approx([2 * 0.5**0.5, 0.5**0.5], abs=1e-3),
+        pytest.approx([2 * 0.5**0.5, -(0.5**0.5)], abs=1e-3),
+    ]
     assert row["air_miles"][:2] == pytest.approx([2, 1], abs=1e-3)
     assert np.isfinite(row["dropoff_uptown"]).all()  # an unknown zone is put in the middle
 
