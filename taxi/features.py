@@ -8,7 +8,7 @@ import numpy as np
 
 from . import TripError, columns, geometry, zones
 from .columns import Columns, Feature
-from .geometry import DIAGONALS, DIRECTIONS, along, along_grid
+from .geometry import DIAGONALS, DIRECTIONS, along
 from .one_hot import PairOneHot
 from .schema import Trips
 from .surroundings import NOTHING_KNOWN, Surroundings, find_surroundings, restore_surroundings
@@ -38,7 +38,7 @@ OF_CITY = [  # what the TLC's map says
     geometry.way_uptown,
     geometry.middle_crosstown,
     geometry.middle_uptown,
-    *[along_grid(end, degrees) for end in ("pickup", "dropoff") for degrees in DIAGONALS],
+    *[along(end, turn, is_grid=True) for end in ("pickup", "dropoff") for turn in DIAGONALS],
 ]
 
 

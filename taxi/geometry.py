@@ -62,25 +62,27 @@ def middle_y(c: Columns) -> np.ndarray:
     return pickup_y(c) + c.way[:, 1] / 2
 
 
-def along(end: str, degrees: int) -> Feature:
-    """Make the feature «how far a zone lies in a direction of the map», miles.
+def along(end: str, degrees: int, *, is_grid: bool = False) -> Feature:
+    """Make the feature «how far a zone lies in a direction of a map», miles.
 
     A tree cuts along its columns only, and the city's avenues and rivers run as they like.
+
+    Args:
+        end: pickup or dropoff.
+        degrees: from the learned map's first axis, or from Manhattan's crosstown streets.
+        is_grid: whether the map is the TLC's, turned to that grid.
     """
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
 
     def feature(c: Columns) -> np.ndarray:
-        return _turn(c.position[getattr(c, end)], degrees)
+        place = (c.around.place if is_grid else c.position)[getattr(c, end)]
+        # no matrix product: its last digit depends on how many rows it is given
+        return place[:, 0] * cosine + place[:, 1] * sine
 
-    feature.__name__ = f"{end}_{degrees}"
-    feature.__doc__ = f"Where the {end} zone lies on the map in the direction of {degrees} degrees."
+    where = "grid" if is_grid else "map"
+    feature.__name__ = f"{end}_grid_{degrees}" if is_grid else f"{end}_{degrees}"
+    feature.__doc__ = f"Where the {end} zone lies on the {where} {degrees} degrees from its axis."
     return feature
-
-
-def _turn(place: np.ndarray, degrees: int) -> np.ndarray:
-    """Compute how far places [n, 2] lie in a direction, [n]."""
-    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    # no matrix product: its last digit depends on how many rows it is given
-    return place[:, 0] * cosine + place[:, 1] * sine
 
 
 DIRECTIONS = (30, 45, 60, 120, 135, 150)  # degrees; 0 and 90 are x and y
@@ -139,18 +141,5 @@ def middle_uptown(c: Columns) -> np.ndarray:
     return pickup_uptown(c) + c.grid_way[:, 1] / 2
 
 
-def along_grid(end: str, degrees: int) -> Feature:
-    """Make the feature «how far a zone lies in a direction of Manhattan's grid», miles.
-
-    The other boroughs' streets run as their own grids do.
-    """
-
-    def feature(c: Columns) -> np.ndarray:
-        return _turn(c.around.place[getattr(c, end)], degrees)
-
-    feature.__name__ = f"{end}_grid_{degrees}"
-    feature.__doc__ = f"Where the {end} zone lies {degrees} degrees from the crosstown streets."
-    return feature
-
-
+# along the streets of the other boroughs
 DIAGONALS = (45, 135)  # degrees; 0 is crosstown and 90 uptown

@@ -88,14 +88,24 @@ def log_candidate(
     reference = make_reference(
         profiles["train"], profiles["valid"], report.predicted, report.scores["rmse"]
     )
-    uri = models.log(
-        model.with_spread(report.spread).to_files()
-        | {PROFILE: json.dumps(reference.state()).encode()},
+    profile = json.dumps(reference.state()).encode()
+    write_candidate(log_model(model.with_spread(report.spread), profile, report.example))
+
+
+def log_model(model: TripModel, profile: bytes, example: pd.DataFrame) -> str:
+    """Log a model as it is served on the active run; returns its URI.
+
+    Args:
+        model: with the spread of its errors.
+        profile: file of the months that it knows, for whoever watches it.
+        example: a few trips, as a caller sends them.
+    """
+    return models.log(
+        model.to_files() | {PROFILE: profile},
         name="model",
         package="taxi",
         modules=MODULES,
         columns=input_columns(model.taxi),
         params=PARAMS,
-        example=report.example,
+        example=example,
     )
-    write_candidate(uri)

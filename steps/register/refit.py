@@ -8,18 +8,16 @@ import json
 
 import mlflow
 
-from steps.common.candidates import N_EXAMPLE_ROWS
+from steps.common.candidates import N_EXAMPLE_ROWS, log_model
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import Candidate, PreprocessResult
 from steps.common.served import load_served
 from storage import StorageError, UserError
 from storage.tracking import artifacts, models, runs, tags
 from storage.tracking.processes import n_cores
-from storage.tracking.served_model import PROFILE
 from taxi import baselines, features, schema
 from taxi.features import Encoder
-from taxi.model import MODULES, TripModel, input_columns, write_frame
-from taxi.question import PARAMS
+from taxi.model import TripModel, write_frame
 from taxi.recipes import Recipe
 from taxi.schema import Trips
 from taxi.sight import fit_boosters
@@ -83,12 +81,5 @@ def log_refitted(model: TripModel, candidate: Candidate, valid: Trips) -> str:
     chosen = load_served(candidate.model_uri, model.taxi)
     spread = models.unwrapped(chosen).spread
     kept = model.with_spread(restore_spread(spread.state()) if spread else None)
-    return models.log(
-        kept.to_files() | {PROFILE: models.profile(chosen)},
-        name="model",
-        package="taxi",
-        modules=MODULES,
-        columns=input_columns(model.taxi),
-        params=PARAMS,
-        example=write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi),
-    )
+    example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
+    return log_model(kept, models.profile(chosen), example)

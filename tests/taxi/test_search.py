@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from threading import Event, Lock
 from types import SimpleNamespace
@@ -8,30 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taxi import TripError, features, search, spaces
+from taxi import TripError, search
 from taxi.boosting import (
     Outcome,
     PruningThreshold,
-    TrainingJob,
-    build_matrices,
-    make_rows,
-    train_booster,
 )
 from taxi.search import LAG, Failure, FinishedTrial, Trial
-from taxi.spaces import SEARCH_SPACES, Pruning, SearchSpace
-from tests.conftest import simulated_trips
-
-Objective = Callable[[Mapping[str, Any]], Outcome]
-
-
-def outcome(rmse: float) -> Outcome:
-    return Outcome(rmse=rmse, best_round=0, curve=[rmse], seconds=0.0, pruned=False, booster=None)
-
-
-def valley(point: Mapping[str, Any]) -> Outcome:
-    """A landscape as cheap as it gets, with one lowest place."""
-    values = [value for value in point.values() if not isinstance(value, str)]
-    return outcome(sum((np.log(value) - i) ** 2 for i, value in enumerate(values)))
+from taxi.spaces import SEARCH_SPACES, Pruning
+from tests.taxi.searches import SEARCHED, Objective, outcome, points, run, valley
 
 
 class OutOfOrder:
@@ -55,37 +39,6 @@ class OutOfOrder:
             self.order.append(number)
             self.finished[number].set()
         return valley(point)
-
-
-def run(
-    space: SearchSpace,
-    objective: Objective = valley,
-    *,
-    max_evals: int = 36,
-    seed: int = 42,
-    n_parallel: int = 1,
-    finished: Mapping[int, FinishedTrial] | None = None,
-    is_over: Callable[[], bool] = lambda: False,
-) -> list[Trial]:
-    """Search; every trial that ended, by number."""
-    with ThreadPoolExecutor(n_parallel) as executor:
-        found = search.search(
-            space,
-            lambda point, threshold: executor.submit(objective, point),
-            max_evals=max_evals,
-            seed=seed,
-            n_parallel=n_parallel,
-            finished=finished,
-            is_over=is_over,
-        )
-        return sorted((t for t in found if t.result), key=lambda trial: trial.number)
-
-
-def points(trials: list[Trial]) -> list[dict[str, Any]]:
-    return [trial.point for trial in trials]
-
-
-SEARCHED = [name for name, space in SEARCH_SPACES.items() if space.ranges]
 
 
 # --- the loop
@@ -402,69 +355,3 @@ def test_a_pruned_trial_counts_by_its_extrapolated_rmse() -> None:
 def test_a_pruned_trial_is_never_the_best() -> None:
     trials = [Trial(0, {}, outcome(5.0)._replace(pruned=True)), Trial(1, {}, outcome(6.0))]
     assert search.best_trial(trials).number == 1
-
-
-# --- the spaces
-
-# source: the course's notebook; exponents of e but for the depth
-COURSE_BOUNDS = {
-    "max_depth": (4, 100),
-    "learning_rate": (np.exp(-3), 1),
-    "reg_alpha": (np.exp(-5), np.exp(-1)),
-    "reg_lambda": (np.exp(-6), np.exp(-1)),
-    "min_child_weight": (np.exp(-1), np.exp(3)),
-}
-LOSSGUIDE_BOUNDS = {
-    "max_leaves": (32, 192),
-    "min_child_weight": (5, 150),
-    "subsample": (0.6, 1),
-    "colsample_bytree": (0.4, 1),
-    "reg_alpha": (1e-2, 10),
-    "reg_lambda": (5, 100),
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "bounds"), [("seed", COURSE_BOUNDS), ("lossguide", LOSSGUIDE_BOUNDS)]
-)
-def test_a_space_draws_within_its_bounds_and_whole_numbers_as_such(
-    name: str, bounds: dict[str, tuple[float, float]]
-) -> None:
-    # hyperopt draws at random until it knows 20 outcomes
-    drawn = [p for s in range(8) for p in points(run(SEARCH_SPACES[name], max_evals=18, seed=s))]
-    whole = {"max_depth", "max_leaves"}
-    for parameter, (low, high) in bounds.items():
-        space = SEARCH_SPACES[name]
-        values = [space.point(point)[parameter] for point in drawn[1:]]
-        slack = 1e-9 * high
-        low, high = low - slack, high + slack
-        assert low <= min(values)
-        assert max(values) <= high
-        assert max(values) - min(values) > 0.5 * (high - low)
-    for point in drawn:
-        assert set(point) == {"objective", *bounds}
-        for parameter, value in point.items():
-            if parameter == "objective":
-                continue
-            assert type(value) in ((int,) if parameter in whole else (int, float))
-
-
-@pytest.mark.parametrize("name", SEARCH_SPACES)
-def test_every_space_makes_points_that_xgboost_takes(
-    name: str, recwarn: pytest.WarningsRecorder
-) -> None:
-    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
-    matrices = build_matrices(make_rows(features.fit_encoder("compact", train), train, valid))
-    space = SEARCH_SPACES[name]
-    assert spaces.select_space(name) is space
-    for trial in run(space, max_evals=3):
-        parameters = dict(space.fixed) | trial.point | {"nthread": 1, "validate_parameters": True}
-        parameters |= {key: min(v, 6) for key, v in parameters.items() if key == "max_depth"}
-        assert train_booster(matrices, TrainingJob(parameters, rounds=2, patience=2)).rmse > 0
-    # of a parameter it does not know xgboost merely warns
-    assert [str(warning.message) for warning in recwarn if "not used" in str(warning.message)] == []
-
-
-def test_an_unknown_space_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(TripError, match=r"Unknown search_space 'sed'.*'course_best', 'lossguide'"):
-        spaces.select_space("sed")
