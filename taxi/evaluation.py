@@ -92,7 +92,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     minutes = trips.trip_minutes
     figure = Figure(figsize=(11, 8), layout="constrained")
     (residual, calibration), (hour, distance) = figure.subplots(2, 2)
-    residual.hist(np.clip(predicted - minutes, -30, 30), bins=120, histtype="stepfilled")
+    residual.hist(np.clip(predicted - minutes, -30, 30), bins=120)
     residual.set(xlabel="predicted - measured, min", ylabel="trips", title="residuals")
     _draw_calibration(calibration, minutes, predicted)
     for axis, kind in ((hour, "hour"), (distance, "distance")):
