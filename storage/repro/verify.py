@@ -130,7 +130,6 @@ def repeat(run: Run, clone: Path, folder: Path, store: str) -> None:
     env |= {
         "MLFLOW_TRACKING_URI": store,
         "MLFLOW_ENV_ROOT": str(folder / "envs"),
-        "UV_COMPILE_BYTECODE": "1",
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     }
     again = [sys.executable, "-m", "mlflow", "run", str(clone), "--env-manager", "uv"]
