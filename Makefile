@@ -1,9 +1,12 @@
-# Needs Python 3.11, git and make. `make demo` runs the pipeline offline, `make test` passes the tests.
+# Needs a Python from 3.11 to 3.14, git and make. `make demo` runs the pipeline offline, `make test`
+# passes the tests.
 # `make` alone lists the rest: each target's own ## comment, and below them the variables'.
 .DEFAULT_GOAL := help
 SHELL := bash
-## PYTHON      Python 3.11, which makes .venv
-PYTHON ?= python3.11
+## PYTHON      a Python from 3.11 to 3.14, which makes .venv
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+    $$name -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
+    >/dev/null 2>&1 && echo $$name && break; done)
 ## EXPERIMENT  experiment that demo runs in
 EXPERIMENT ?= nyc-taxi-experiment
 ## PORT        port of ui
@@ -21,8 +24,11 @@ unexport PYTHONDONTWRITEBYTECODE
 PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)
 # a uv environment wants the very Python of python_env.yaml; where it is neither here nor to be
 # downloaded, the demo runs in .venv, which holds the same locked packages
-ENV_MANAGER = $(shell { .venv/bin/uv python find $(PINNED) || .venv/bin/uv python install $(PINNED); } >/dev/null 2>&1 \
+ENV_MANAGER = $$({ uv python find $(PINNED) || uv python install $(PINNED); } >/dev/null 2>&1 \
                 && echo uv || echo local)
+NO_PYTHON = make: no Python from 3.11 to 3.14 that can make a venv is on the PATH. \
+            Install one (Debian: apt install python3-venv), or name it: PYTHON=<path>.
+NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in .venv
 
 .PHONY: help demo ui plan verify doctor store test check contract lock bench
 
@@ -30,6 +36,7 @@ LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generat
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
 
 .venv/.ready: requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	    "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)"
@@ -44,7 +51,8 @@ help:  ## this list
 	@sed -nE 's/^## /  /p' Makefile
 
 demo: .venv/.ready  ## the whole pipeline on simulated months, in a locked environment of its own
-	mlflow run . --env-manager $(ENV_MANAGER) --experiment-name $(EXPERIMENT) \
+	@manager=$(ENV_MANAGER); test $$manager = uv || echo "demo: $(NO_PINNED) ($$(python -V))"; \
+	set -x; mlflow run . --env-manager $$manager --experiment-name $(EXPERIMENT) \
 	    -P source=simulated -P max_evals=10
 
 ui: .venv/.ready  ## the MLflow UI on the store of this folder
@@ -54,10 +62,12 @@ plan: .venv/.ready  ## what main would run, and why; runs nothing
 	python -m steps.main --plan=true $(ARGS)
 
 verify: .venv/.ready  ## run a pipeline again in a fresh clone and environment, and compare
-	python -m storage.repro.verify $(RUN)
+	@manager=$(ENV_MANAGER); test $$manager = uv || echo "verify: $(NO_PINNED) ($$(python -V))"; \
+	python -m storage.repro.verify --env-manager $$manager "$(RUN)"
 
 doctor:  ## what a run needs and lacks, each with the command that mends it
-	@$$(test -x .venv/bin/python && echo .venv/bin/python || echo $(PYTHON)) -m tools.doctor
+	@python=$$(test -x .venv/bin/python && echo .venv/bin/python || echo $(PYTHON)); \
+	test -n "$$python" || { echo "$(NO_PYTHON)" >&2; exit 2; }; $$python -m tools.doctor
 
 store: .venv/.ready  ## make the store, before several pipelines use it at once for the first time
 	python -m storage.tracking.store

@@ -43,16 +43,20 @@ def user_name(root: Path = ROOT) -> str:
     return _git(root, "config", "user.name").strip()
 
 
-def run_command(entry_point: str, values: Mapping[str, str], code: Checkout | None = None) -> str:
+def run_command(
+    entry_point: str, values: Mapping[str, str], *, experiment: str, code: Checkout | None = None
+) -> str:
     """Write the command that runs an entry point again, quoted for a shell.
 
     Args:
         entry_point: of MLproject.
         values: the texts of its parameters, those that are to be in the command.
+        experiment: its name: what it holds is reused, what another one holds is not.
         code: what ran; without it what is here now.
     """
     code = code or read()
     words = ["mlflow", "run", code.repository or ".", "--env-manager", "uv"]
+    words += ["--experiment-name", experiment]
     if entry_point != "main":
         words += ["-e", entry_point]
     if code.repository and code.commit:

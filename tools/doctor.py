@@ -2,7 +2,8 @@
 
 python -m tools.doctor
 
-It runs on any Python 3.11, and what it imports needs nothing that an environment may lack.
+It runs on any Python that the lock is resolved for, and what it imports needs nothing that an
+environment may lack.
 """
 
 import os
@@ -25,6 +26,7 @@ from storage.uris import without_credentials
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK, LOCK_OF_TOOLS = "requirements.txt", "requirements-dev.txt"
+OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons that the lock is resolved for
 NEED_GB = 5.0  # an environment takes 2 GB, months and models some more
 SERVER_TIMEOUT_S = 5
 MAKE_AGAIN = "rm -f .venv/.ready && make .venv/.ready"
@@ -39,13 +41,16 @@ class Finding(NamedTuple):
 
 
 def python() -> Iterator[Finding]:
-    """Compare the Python that runs with the pinned one."""
+    """Compare the Python that runs with those of the lock."""
     pinned, running = pinned_python(), ".".join(map(str, sys.version_info[:3]))
-    minor = pinned.rpartition(".")[0]
-    if not running.startswith(f"{minor}."):
-        yield Finding("Python", f"{running}, not {minor}", f"make doctor PYTHON=python{minor}")
-    else:
+    if OLDEST <= sys.version_info[:2] <= NEWEST:
         yield Finding("Python", f"{running} (runs are pinned to {pinned})")
+    else:
+        minor = pinned.rpartition(".")[0]
+        span = " to ".join(".".join(map(str, end)) for end in (OLDEST, NEWEST))
+        yield Finding(
+            "Python", f"{running}, not {span}", f"rm -rf .venv && make doctor PYTHON=python{minor}"
+        )
 
 
 def tools() -> Iterator[Finding]:
@@ -57,7 +62,10 @@ def tools() -> Iterator[Finding]:
     if not ways:
         yield Finding("uv, pyenv, conda", "none of them", "make .venv/.ready  # brings uv")
     cures = {name: MENDERS[name](pinned) for name in ways}
-    one_works = "" in cures.values()
+    is_ready = (ROOT / ".venv" / ".ready").exists()
+    if is_ready:
+        yield Finding(".venv", "--env-manager local, where .venv/bin is first on the PATH")
+    one_works = is_ready or "" in cures.values()
     for name, cure in cures.items():
         how = f"--env-manager {ENV_MANAGERS[name]}"
         if cure and one_works:

@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         settings = read_settings(params)
         budget = Budget(params.max_evals, params.max_minutes, params.parallelism)
-        resume = partial(run_command, "hpo", params.rerun_texts())
+        resume = partial(
+            run_command, "hpo", params.rerun_texts(), experiment=runs.experiment_name()
+        )
         pipeline = Pipeline(params)
         preprocess = pipeline.preprocess()
         pipeline.tag("hpo")

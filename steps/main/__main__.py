@@ -55,14 +55,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         # so a table of runs sorted by rmse or test_rmse keeps its pipelines
         write_best(candidates[0].model, headline_scores(candidates[0], registered))
         run, used = runs.active(), MainParameters.of(pipeline.params)
+        command = rerun.command(run, used, runs.experiment_name())
         note = "\n".join(
             [
                 *summary(preprocess.dataset, candidates, registered),
                 *links(pipeline.decisions),
-                *rerun.lines(run, used),
+                *rerun.lines(run, used, command),
             ]
         )
-        log_summary(pipeline, note, rerun.command(run, used))
+        log_summary(pipeline, note, command)
         print(note)
 
 

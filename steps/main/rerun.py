@@ -8,9 +8,10 @@ from storage.checkout import Checkout
 from storage.tracking import tags
 
 
-def command(run: Run, params: MainParameters) -> str:
+def command(run: Run, params: MainParameters, experiment: str) -> str:
     """Write the command that repeats the pipeline of this run: the code it began with."""
-    return checkout.run_command("main", params.rerun_texts(), code_of(run))
+    values = params.rerun_texts()
+    return checkout.run_command("main", values, experiment=experiment, code=code_of(run))
 
 
 def code_of(run: Run) -> Checkout:
@@ -20,10 +21,10 @@ def code_of(run: Run) -> Checkout:
     return Checkout(about.get(tags.COMMIT, ""), about.get(tags.REPOSITORY, ""), diff)
 
 
-def lines(run: Run, params: MainParameters) -> list[str]:
+def lines(run: Run, params: MainParameters, command: str) -> list[str]:
     """Write the command as a part of the run's page, and what somebody needs besides it."""
     more = [line for text in missing(run, params) for line in ("", text)]
-    return ["Run it again:", "", f"    {command(run, params)}", *more]
+    return ["Run it again:", "", f"    {command}", *more]
 
 
 def missing(run: Run, params: MainParameters) -> list[str]:

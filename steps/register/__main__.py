@@ -81,8 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             params.max_rmse, params.min_r2, params.min_improvement, params.max_coverage_gap
         )
         overrides = Overrides(simulated=params.allow_simulated, dirty=params.allow_dirty)
-        command = run_command("register", pipeline.repeatable().rerun_texts())
-        with judge_again(pipeline), registry.lock():
+        experiment = runs.experiment_name()
+        command = run_command(
+            "register", pipeline.repeatable().rerun_texts(), experiment=experiment
+        )
+        with judge_again(pipeline, experiment), registry.lock():
             judged = judge_candidate(
                 registry, tested, test, provenance, thresholds, overrides, seed=params.seed
             )
@@ -104,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 @contextmanager
-def judge_again(pipeline: Pipeline) -> Iterator[None]:
+def judge_again(pipeline: Pipeline, experiment: str) -> Iterator[None]:
     """Where the registry goes away, add the command that judges the very same candidates again.
 
     Raises:
@@ -117,7 +120,7 @@ def judge_again(pipeline: Pipeline) -> Iterator[None]:
             tags.RUN_IDS[step]: run.info.run_id for step, run in pipeline.done.items()
         }
         again = RegisterParameters.of(pipeline.params.model_copy(update=ids))
-        line = run_command("register", again.rerun_texts())
+        line = run_command("register", again.rerun_texts(), experiment=experiment)
         raise StorageError(f"{error} That is: {line}") from error
 
 

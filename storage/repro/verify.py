@@ -3,6 +3,7 @@
 python -m storage.repro.verify <run id of main>
 """
 
+import argparse
 import csv
 import hashlib
 import os
@@ -45,11 +46,14 @@ class Row(NamedTuple):
 def main(argv: list[str] | None = None) -> None:
     """Repeat the run named, print a table, leave with 1 where anything differs."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    words = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="verify", description=__doc__)
+    parser.add_argument("run_id", nargs="?", default="", help="of a finished run of main")
+    parser.add_argument("--env-manager", choices=["uv", "local"], default="uv")
+    given = parser.parse_args(argv)
     try:
-        if len(words) != 1 or not words[0].strip():
+        if not given.run_id.strip():
             raise UserError("Name the pipeline's run: make verify RUN=<id>.")
-        rows = verify(words[0].strip())
+        rows = verify(given.run_id.strip(), given.env_manager)
     except UserError as error:
         print(f"verify: {error}", file=sys.stderr)
         sys.exit(2)
@@ -58,8 +62,12 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def verify(run_id: str) -> list[Row]:
+def verify(run_id: str, env_manager: str = "uv") -> list[Row]:
     """Run a pipeline again and compare it; leaves nothing behind.
+
+    Args:
+        run_id: of a finished run of main.
+        env_manager: what MLflow makes the environment with; local: it is this process's.
 
     Raises:
         UserError: there is no such run, or it cannot be repeated from nothing.
@@ -70,7 +78,7 @@ def verify(run_id: str) -> list[Row]:
         folder = Path(name)
         store = f"sqlite:///{folder}/mlflow.db"
         clone = fetch_code(first, folder / "clone")
-        repeat(first, clone, folder, store)
+        repeat(first, clone, folder, store, env_manager)
         again = MlflowClient(store)
         experiment = again.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -116,8 +124,8 @@ def fetch_code(run: Run, folder: Path) -> Path:
     return folder
 
 
-def repeat(run: Run, clone: Path, folder: Path, store: str) -> None:
-    """Run a pipeline's parameters on a clone, in an environment and a store of their own.
+def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) -> None:
+    """Run a pipeline's parameters on a clone, in a store of their own.
 
     Raises:
         UserError: it failed.
@@ -132,7 +140,7 @@ def repeat(run: Run, clone: Path, folder: Path, store: str) -> None:
         "MLFLOW_ENV_ROOT": str(folder / "envs"),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     }
-    again = [sys.executable, "-m", "mlflow", "run", str(clone), "--env-manager", "uv"]
+    again = [sys.executable, "-m", "mlflow", "run", str(clone), "--env-manager", env_manager]
     done = subprocess.run(
         [*again, "--experiment-name", EXPERIMENT, *words], cwd=folder, env=env, check=False
     )

@@ -173,6 +173,11 @@ def active() -> Run:
     return mlflow.get_run(active_info().run_id)
 
 
+def experiment_name() -> str:
+    """Return the name of the experiment that the active run is in."""
+    return str(mlflow.get_experiment(active_info().experiment_id).name)
+
+
 def active_info() -> RunInfo:
     """Return what is known of the active run without asking the store.
 

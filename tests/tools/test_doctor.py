@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -57,8 +58,27 @@ def test_a_sound_environment_is_all_ok(store: Store, root: Path) -> None:
 
 def test_a_python_that_is_not_the_pinned_one(root: Path) -> None:
     (root / "python_env.yaml").write_text('python: "3.10.1"\n')
+    assert "(runs are pinned to 3.10.1)" in next(doctor.python()).seen
+    assert problems(doctor.python) == []
+
+
+def test_a_python_that_the_lock_is_not_resolved_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 4))
     (problem,) = problems(doctor.python)
-    assert problem.cure == "make doctor PYTHON=python3.10"
+    assert problem.seen == "3.10.4, not 3.11 to 3.14"
+    assert problem.cure == "rm -rf .venv && make doctor PYTHON=python3.11"
+
+
+def test_makefile_and_pyproject_name_the_same_pythons() -> None:
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    (_, oldest), (_, newest) = doctor.OLDEST, doctor.NEWEST
+    assert needed == f">=3.{oldest},<3.{newest + 1}"
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"(3, {oldest}) <= sys.version_info[:2] <= (3, {newest})" in makefile
+    names = " ".join(f"python3.{minor}" for minor in range(oldest, newest + 1))
+    assert f"for name in {names} python3 python;" in makefile
 
 
 def test_a_package_that_is_not_the_locked_one(root: Path) -> None:
@@ -85,6 +105,19 @@ def test_no_way_to_make_an_environment(root: Path, monkeypatch: pytest.MonkeyPat
     found = {problem.what: problem.cure for problem in problems(doctor.tools)}
     assert found["uv, pyenv, conda"].startswith("make .venv/.ready")
     assert "git" in found
+
+
+def test_a_venv_is_a_way_to_run_where_the_pinned_python_is_not_to_be_had(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / ".venv").mkdir()
+    (root / ".venv" / ".ready").touch()
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name)
+    monkeypatch.setattr(doctor, "_answers", lambda *_: "")
+    assert problems(doctor.tools) == []
+    seen = {found.what: found.seen for found in doctor.tools()}
+    assert seen["uv"] == f"--env-manager uv, after: uv python install {doctor.pinned_python()}"
+    assert seen[".venv"].startswith("--env-manager local")
 
 
 def test_one_way_to_make_an_environment_is_enough(

@@ -12,7 +12,7 @@ from steps.main import rerun
 from storage.checkout import Checkout
 from storage.tracking import runs
 from tests import entry
-from tests.stores import Store
+from tests.stores import EXPERIMENT, Store
 
 COMMIT, URL = "c0ffee" * 6 + "abcd", "https://host/taxi.git"
 
@@ -44,8 +44,10 @@ def values(command: str) -> dict[str, str]:
 def test_a_ticket_has_repository_full_commit_and_every_parameter(
     store: Store, code: Checkout
 ) -> None:
-    command = rerun.command(ran(store), parsed("--max_minutes=0.50", "--developer=ana"))
-    assert command.startswith(f"mlflow run {URL} --env-manager uv -v {COMMIT} -P ")
+    command = rerun.command(ran(store), parsed("--max_minutes=0.50", "--developer=ana"), "week 1")
+    assert command.startswith(
+        f"mlflow run {URL} --env-manager uv --experiment-name 'week 1' -v {COMMIT} -P "
+    )
     given = values(command)
     left_out = {"developer", "plan", "preprocess_run_id", "baseline_run_id", "hpo_run_id"}
     assert set(given) == set(MainParameters.model_fields) - left_out
@@ -58,13 +60,13 @@ def test_a_ticket_has_repository_full_commit_and_every_parameter(
 def test_a_ticket_means_the_same_to_a_shell_whatever_it_holds(
     store: Store, code: Checkout, name: str
 ) -> None:
-    command = rerun.command(ran(store), parsed(f"--model_name={name}"))
+    command = rerun.command(ran(store), parsed(f"--model_name={name}"), EXPERIMENT)
     assert values(command)["model_name"] == name
 
 
 def test_credentials_are_not_shown_and_the_page_says_so(store: Store, code: Checkout) -> None:
     args = parsed("--source=https://ana:hush@host/trips?token=hush")
-    text = "\n".join(rerun.lines(ran(store), args))
+    text = "\n".join(rerun.lines(ran(store), args, rerun.command(ran(store), args, EXPERIMENT)))
     assert "source=https://host/trips" in text
     assert "The source wants credentials" in text
     assert "hush" not in text
@@ -75,7 +77,7 @@ def test_a_relative_folder_is_named_so_that_it_is_found_from_anywhere(
 ) -> None:
     (tmp_path / "months").mkdir()
     monkeypatch.chdir(tmp_path)
-    command = rerun.command(ran(store), parsed("--source=months"))
+    command = rerun.command(ran(store), parsed("--source=months"), EXPERIMENT)
     assert values(command)["source"] == str(tmp_path / "months")
 
 
@@ -100,7 +102,8 @@ def test_without_a_remote_the_page_says_which_commit_to_check_out(
 ) -> None:
     monkeypatch.setattr("storage.checkout.read", lambda: Checkout(COMMIT, "", ""))
     run = ran(store)
-    assert rerun.command(run, parsed()).startswith("mlflow run . --env-manager uv -P ")
+    start = f"mlflow run . --env-manager uv --experiment-name {EXPERIMENT} -P "
+    assert rerun.command(run, parsed(), EXPERIMENT).startswith(start)
     (line,) = rerun.missing(run, parsed())
     assert COMMIT in line
 
@@ -109,5 +112,5 @@ def test_runs_that_were_given_stay_in_the_command_and_are_said_to_be_of_this_sto
     store: Store, code: Checkout
 ) -> None:
     run, args = ran(store), parsed("--hpo_run_id=1a2b")
-    assert values(rerun.command(run, args))["hpo_run_id"] == "1a2b"
+    assert values(rerun.command(run, args, EXPERIMENT))["hpo_run_id"] == "1a2b"
     assert rerun.missing(run, args) == ["It builds on runs of this store (hpo_run_id)."]

@@ -69,7 +69,7 @@ def test_the_table_ends_with_what_it_came_to() -> None:
 
 def test_a_difference_leaves_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [verify.Row("main", 1, [])]
-    monkeypatch.setattr(verify, "verify", lambda run_id: rows)
+    monkeypatch.setattr(verify, "verify", lambda run_id, env_manager: rows)
     verify.main(["run"])
     rows[0].differences.append("rmse: 1 became 2")
     with pytest.raises(SystemExit) as left:
