@@ -52,8 +52,11 @@ help:  ## this list
 
 demo: .venv/.ready  ## the whole pipeline on simulated months, in a locked environment of its own
 	@manager=$(ENV_MANAGER); test $$manager = uv || echo "demo: $(NO_PINNED) ($$(python -V))"; \
-	set -x; mlflow run . --env-manager $$manager --experiment-name $(EXPERIMENT) \
+	set -ex; mlflow run . --env-manager $$manager --experiment-name $(EXPERIMENT) \
 	    -P source=simulated -P max_evals=10
+	@printf '%s\n' '' 'Next, the runs in a browser:' '    make ui' 'or a longer search, which goes on from this one:' \
+	    '    source .venv/bin/activate' '    export MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT)' \
+	    '    mlflow run . --env-manager local -e hpo -P source=simulated -P max_evals=50'
 
 ui: .venv/.ready  ## the MLflow UI on the store of this folder
 	mlflow ui --port $(PORT)

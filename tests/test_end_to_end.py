@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import requests
@@ -24,6 +25,13 @@ DATA = Path(os.environ.get("TAXI_DATA", ROOT / "../shared/data")).resolve()
 HAS_DATA = (DATA / "green_tripdata_2023-03.parquet").is_file()
 needs_data = pytest.mark.skipif(not HAS_DATA, reason="no real months: set TAXI_DATA")
 EXPERIMENT = "nyc-taxi-experiment"
+ACTIVATE = [readme_command("source .venv"), readme_command("export MLFLOW_EXPERIMENT_NAME")]
+# as it is without the environment that runs the tests
+BARE_PATH = os.pathsep.join(
+    folder
+    for folder in os.environ["PATH"].split(os.pathsep)
+    if not (Path(folder) / "mlflow").exists()
+)
 
 
 def clean_environment(home: Path) -> dict[str, str]:
@@ -233,80 +241,42 @@ def test_the_champion_is_served_as_readme_says(pipeline: Pipeline) -> None:
         server.wait()
 
 
-def test_a_step_started_alone_makes_what_it_needs(
-    git_url: str, home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """README's search command in a fresh clone, where the tools are those that run this test."""
-    folder = tmp_path_factory.mktemp("alone")
-    run(f"git clone -q {git_url} clone", folder, dict(os.environ))
-    env = clean_environment(home)
-    command = readme_command("mlflow run . -e hpo -P max_evals")
-    run(f"{command} --env-manager local -P source=simulated:3000", folder / "clone", env)
-    pipeline = Pipeline(folder / "clone", env)
-    hpo = pipeline.step("hpo")
-    assert pipeline.step("preprocess") in pipeline.children(hpo)
-    assert sum("trial" in run.data.tags for run in pipeline.children(hpo)) == 50
+class Demo(NamedTuple):
+    """What make demo left behind in a fresh clone, and what it printed."""
+
+    folder: Path
+    env: dict[str, str]
+    output: str
 
 
-def test_make_demo_runs_from_a_fresh_clone(
-    git_url: str, home: Path, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    run(f"git clone -q {git_url} clone", tmp_path, dict(os.environ))
+@pytest.fixture(scope="module")
+def demo(
+    git_url: str, home: Path, pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory
+) -> Demo:
+    """README's first command; the environment of its runs is there since the pipeline's."""
+    folder = tmp_path_factory.mktemp("demo") / "clone"
+    run(f"git clone -q {git_url} {folder}", folder.parent, dict(os.environ))
     env = clean_environment(home)
     del env["MLFLOW_EXPERIMENT_NAME"]
-    output = run(readme_command("make demo"), tmp_path / "clone", env)
-    assert "xgboost registered as nyc-taxi-duration version 1, alias champion" in output
-    assert Pipeline(tmp_path / "clone", env).step("main").info.status == "FINISHED"
+    return Demo(folder, env, run(readme_command("make demo"), folder, env))
+
+
+def test_make_demo_prints_what_readme_shows(demo: Demo) -> None:
+    assert "xgboost registered as nyc-taxi-duration version 1, alias champion" in demo.output
+    assert Pipeline(demo.folder, demo.env).step("main").info.status == "FINISHED"
     # README shows what is really printed; on another machine the digits may differ
-    printed = {re.sub("[0-9.,-]+", "#", line) for line in output.splitlines()}
+    printed = {re.sub("[0-9.,-]+", "#", line) for line in demo.output.splitlines()}
     shown = README.split("```text\n")[1].split("```")[0].strip().splitlines()
     assert {re.sub("[0-9.,-]+", "#", line) for line in shown} <= printed
-    look_at_the_ui(tmp_path / "clone", env)
-    run_nothing_twice(tmp_path / "clone", env)
-    prove(pipeline, tmp_path / "clone", env)
+    # and its last words are README's next ones
+    assert all(line in demo.output for line in (*ACTIVATE, readme_command("make ui")))
 
 
-def prove(pipeline: Pipeline, folder: Path, env: dict[str, str]) -> None:
-    """README's command that runs a teammate's pipeline again, in an environment of its own."""
-    main = pipeline.step("main")
-    # what verify repeats is the line that people read on the page and paste
-    assert main.data.tags["rerun"] in main.data.tags["mlflow.note.content"]
-    verify = readme_command("make verify").replace("<id>", main.info.run_id)
-    said = run(verify, folder, env | {"MLFLOW_TRACKING_URI": pipeline.uri})
-    assert said.endswith(": all identical\n")
-    assert len(re.findall(r"^hpo/trial \d+ .* identical$", said, re.MULTILINE)) == 3
-
-
-def run_nothing_twice(folder: Path, env: dict[str, str]) -> None:
-    """README's commands that look at a pipeline: plan it, have it once more, ask the doctor."""
-    main = Pipeline(folder, env).step("main")
-    planned = run(
-        f"{readme_command('make plan')} ARGS='--source=simulated --max_evals=10'", folder, env
-    )
-    assert planned.count(" reused ") == 4
-    said = run(readme_command("make demo"), folder, env).partition("Trained on")[0]
-    assert said.count(": reused ") == 4
-    assert "rmse" not in said
-    newest = Pipeline(folder, env).runs[0]
-    assert newest.data.metrics == main.data.metrics
-    # this machine may lack something, such as a disk with room on it
-    doctor = subprocess.run(
-        readme_command("make doctor").split(), cwd=folder, env=env, capture_output=True, text=True
-    )
-    problems = [line.split()[1] for line in doctor.stdout.splitlines() if line[:7] == "PROBLEM"]
-    assert set(problems) <= {"disk"}, doctor.stdout
-    assert (doctor.returncode != 0) == bool(problems)
-    assert "Traceback" not in doctor.stderr
-    assert "can be read and is migrated" in doctor.stdout
-    run(readme_command("make store"), folder, env)
-
-
-def look_at_the_ui(folder: Path, env: dict[str, str]) -> None:
-    """README's second command, on the store that the first one filled."""
+def test_the_ui_opens_on_the_store_of_the_demo(demo: Demo) -> None:
     port = free_port()
     command = [*readme_command("make ui").split(), f"PORT={port}"]
     server = subprocess.Popen(
-        command, cwd=folder, env=env, stderr=subprocess.DEVNULL, start_new_session=True
+        command, cwd=demo.folder, env=demo.env, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         wait_for(f"http://127.0.0.1:{port}/health", server)
@@ -317,3 +287,55 @@ def look_at_the_ui(folder: Path, env: dict[str, str]) -> None:
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait()
+
+
+def test_a_second_demo_runs_nothing_twice(demo: Demo) -> None:
+    main = Pipeline(demo.folder, demo.env).step("main")
+    plan = f"{readme_command('make plan')} ARGS='--source=simulated --max_evals=10'"
+    assert run(plan, demo.folder, demo.env).count(" reused ") == 4
+    said = run(readme_command("make demo"), demo.folder, demo.env).partition("Trained on")[0]
+    assert said.count(": reused ") == 4
+    assert "rmse" not in said
+    newest = Pipeline(demo.folder, demo.env).runs[0]
+    assert newest.data.metrics == main.data.metrics
+
+
+def test_the_doctor_finds_nothing_wrong_after_the_demo(demo: Demo) -> None:
+    doctor = subprocess.run(
+        readme_command("make doctor").split(),
+        cwd=demo.folder,
+        env=demo.env,
+        capture_output=True,
+        text=True,
+    )
+    # this machine may lack something, such as a disk with room on it
+    problems = [line.split()[1] for line in doctor.stdout.splitlines() if line[:7] == "PROBLEM"]
+    assert set(problems) <= {"disk"}, doctor.stdout
+    assert (doctor.returncode != 0) == bool(problems)
+    assert "Traceback" not in doctor.stderr
+    assert "can be read and is migrated" in doctor.stdout
+    run(readme_command("make store"), demo.folder, demo.env)
+
+
+def test_a_step_started_alone_makes_what_it_needs(demo: Demo) -> None:
+    """README's lines for what comes after the demo, as they stand, on fewer trips."""
+    alone = readme_command("mlflow run . --env-manager local -e hpo -P source=simulated")
+    lines = [*ACTIVATE, alone.replace("source=simulated", "source=simulated:3000")]
+    store = f"sqlite:///{demo.folder.parent}/mlflow.db"
+    run("\n".join(lines), demo.folder, demo.env | {"MLFLOW_TRACKING_URI": store, "PATH": BARE_PATH})
+    pipeline = Pipeline(demo.folder.parent, demo.env)
+    hpo = pipeline.step("hpo")
+    assert pipeline.step("preprocess") in pipeline.children(hpo)
+    assert sum("trial" in run.data.tags for run in pipeline.children(hpo)) == 50
+
+
+def test_a_teammates_pipeline_comes_out_the_same_in_an_environment_of_its_own(
+    demo: Demo, pipeline: Pipeline
+) -> None:
+    main = pipeline.step("main")
+    # what verify repeats is the line that people read on the page and paste
+    assert main.data.tags["rerun"] in main.data.tags["mlflow.note.content"]
+    verify = readme_command("make verify").replace("<id>", main.info.run_id)
+    said = run(verify, demo.folder, demo.env | {"MLFLOW_TRACKING_URI": pipeline.uri})
+    assert said.endswith(": all identical\n")
+    assert len(re.findall(r"^hpo/trial \d+ .* identical$", said, re.MULTILINE)) == 3

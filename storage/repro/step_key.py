@@ -9,8 +9,10 @@ import ast
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,11 @@ from storage.checkout import ROOT
 from storage.repro.imports import imported_names
 
 ENVIRONMENT = ("requirements.txt", "python_env.yaml")  # every package and Python, exact
+# the packages that numbers come from: --env-manager local runs whatever is installed
+COMPUTING = (
+    *("holidays", "hyperopt", "numpy", "pandas", "pyarrow"),
+    *("pyshp", "scikit-learn", "scipy", "shapely", "xgboost"),
+)
 # Files, and folders, that decide whether and where a step runs, from where its input comes and
 # what its run is called: a step imports them, and its result does not depend on them.
 FRAME = (
@@ -53,7 +60,7 @@ class StepKey(NamedTuple):
     parameters: dict[str, Any]  # typed, so that 0.10 and 0.1 are one
     inputs: dict[str, str]  # what goes in -> its sha256, or the key of the step that made it
     code: dict[str, str]  # file of this repository -> sha256 of its meaning
-    environment: dict[str, str]  # lock -> its sha256
+    environment: dict[str, str]  # lock -> its sha256, and what runs otherwise than it says
 
     @property
     def sha256(self) -> str:
@@ -81,8 +88,19 @@ def make(
         dict(parameters),
         dict(inputs),
         code(step, root),
-        {name: digest.hexdigest() for name, digest in environment.items()},
+        {name: digest.hexdigest() for name, digest in environment.items()} | departures(root),
     )
+
+
+@cache
+def departures(root: Path = ROOT) -> dict[str, str]:
+    """Compare what runs with the lock: Python or package -> the version that the lock has not."""
+    pinned = re.findall(r'^python: "(\d+\.\d+)', (root / "python_env.yaml").read_text(), re.M)
+    lock = re.findall(r"^([\w.-]+)==([^\s;\\]+)", (root / "requirements.txt").read_text(), re.M)
+    running = {"Python": "{}.{}".format(*sys.version_info)}
+    running |= {name: version(name) for name in COMPUTING}
+    known = {*lock, *(("Python", minor) for minor in pinned)}
+    return {name: seen for name, seen in running.items() if (name, seen) not in known}
 
 
 @cache

@@ -1,6 +1,8 @@
 """What a step's key depends on, and what it does not."""
 
 import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ CODE = {
     "README.md": "",
 }
 PARAMETERS = {"seed": 42, "rate": 0.1}
+INSTALLED = {name: version(name) for name in step_key.COMPUTING}
 
 
 def checkout(folder: Path, **edits: str) -> Path:
@@ -73,6 +76,20 @@ def test_an_edit_counts_where_the_step_can_reach_it_and_only_there(
     assert (before.sha256 == after.sha256) == (name in unreachable)
     changes = [] if name in unreachable else [f"{name} changed"]
     assert step_key.difference(before._asdict(), after) == changes
+
+
+def test_what_is_installed_counts_where_the_lock_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the environment of the tests is that of the lock, whichever Python made it
+    assert set(step_key.departures()) <= {"Python"}
+    before = step_key.make("hpo", {}, {})
+    step_key.departures.cache_clear()
+    monkeypatch.setattr(sys, "version_info", (3, 99, 1))
+    monkeypatch.setattr(step_key, "version", {**INSTALLED, "numpy": "2.0.1"}.__getitem__)
+    after = step_key.make("hpo", {}, {})
+    step_key.departures.cache_clear()
+    assert step_key.difference(before._asdict(), after) == ["Python changed", "numpy changed"]
 
 
 def test_another_commit_with_the_same_content_has_the_same_key(tmp_path: Path) -> None:
