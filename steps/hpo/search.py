@@ -217,7 +217,8 @@ class SearchLogger:
         if trial.outcome and not trial.outcome.pruned:
             self.rmse = min(self.rmse, trial.outcome.rmse)
         if np.isfinite(self.rmse):
-            mlflow.log_metric(tags.BEST_RMSE, self.rmse, step=trial.number)
+            # by how many have ended, not by number: trials end in any order, and this never rises
+            mlflow.log_metric(tags.BEST_RMSE, self.rmse, step=len(self.ended) - 1)
         states = self.states()
         self.bar.set_postfix(
             best=f"{self.rmse:.4f}", pruned=states["pruned"], failed=states["failed"]
