@@ -24,7 +24,7 @@ import sys, time
 import mlflow, steps.preprocess as module
 from contextlib import contextmanager
 from steps.common.parameters import PreprocessParameters
-from storage.tracking import runs
+from storage.tracking import launching, runs
 params = PreprocessParameters(source="simulated:3000")
 opened = module.step_run
 @contextmanager
@@ -40,7 +40,7 @@ module.main(argv)
 with runs.StepRun("main", ""):
     for _ in range(int(sys.argv[1])):
         start = time.perf_counter()
-        runs.launch("preprocess", params.texts())
+        launching.launch("preprocess", params.texts())
         print("launched", time.perf_counter() - start)
 """
 DECIDE = """
@@ -48,7 +48,7 @@ import sys, time
 import mlflow
 from steps.common.parameters import MainParameters, make_parser, parse
 from steps.common.pipeline import UPSTREAM, Pipeline
-from storage.tracking import runs
+from storage.tracking import launching, runs
 params = parse(MainParameters, make_parser(MainParameters, None), sys.argv[1:])
 assert runs.experiment_id()
 start = time.perf_counter()

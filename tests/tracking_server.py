@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -39,6 +39,7 @@ class Line:
         self.uri = ""
         self.writes_left: int | None = None  # None: as many as come
         self.is_cut = False
+        self.loses: Callable[[str, str], bool] = lambda *_: False  # answers: method, path
 
     def lets_through(self, is_write: bool) -> bool:
         """Say whether this request reaches the server."""
@@ -66,8 +67,12 @@ def line_to(server: str) -> Iterator[Line]:
             headers = {"Content-Type": self.headers.get("Content-Type", "application/json")}
             url = line.server + self.path
             answer = requests.request(self.command, url, data=body, headers=headers, timeout=60)
+            if line.loses(self.command, self.path):
+                self.close_connection = True
+                return
             self.send_response(answer.status_code)
-            self.send_header("Content-Type", answer.headers["Content-Type"])
+            kind = answer.headers.get("Content-Type", "application/json")  # files come without
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(answer.content)))
             self.end_headers()
             self.wfile.write(answer.content)

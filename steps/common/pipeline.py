@@ -15,7 +15,7 @@ from storage.data.splits import Content
 from storage.repro import reuse, step_key
 from storage.repro.reuse import ReuseDecision
 from storage.repro.step_key import StepKey
-from storage.tracking import runs, tags
+from storage.tracking import launching, runs, tags
 from taxi import schema
 from taxi.city import ZONE_FILES
 
@@ -153,7 +153,7 @@ class Pipeline:
     def _launch(self, step: str) -> str:
         texts = ENTRY_POINTS[step].of(self.params).texts()
         ids = {tags.RUN_IDS[name]: run.info.run_id for name, run in self.done.items()}
-        return runs.launch(step, texts | {name: ids[name] for name in ids if name in texts})
+        return launching.launch(step, texts | {name: ids[name] for name in ids if name in texts})
 
 
 def is_readable(step: str, run: Run) -> bool:

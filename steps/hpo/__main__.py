@@ -37,7 +37,7 @@ from steps.hpo.ensemble import (
 from steps.hpo.executor import TrialExecutor, open_executor
 from steps.hpo.search import Budget, run_search
 from storage.checkout import run_command
-from storage.tracking import artifacts, models, runs, tags
+from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
 from taxi import evaluation, maps
 from taxi.features import Encoder
@@ -137,14 +137,15 @@ def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) ->
     rows = train[:N_EXAMPLE_ROWS]
     example = pd.DataFrame(rows, columns=encoder.names) if is_dense else rows
     mlflow.log_dict(encoder.state(), tags.PREPROCESSOR)
-    mlflow.xgboost.log_model(
-        booster,
-        name=tags.NATIVE_MODEL,
-        model_format="ubj",
-        signature=infer_signature(example, booster.inplace_predict(example)),
-        input_example=example,
-        pip_requirements=models.pins(),
-    )
+    with doubles.one_model():
+        mlflow.xgboost.log_model(
+            booster,
+            name=tags.NATIVE_MODEL,
+            model_format="ubj",
+            signature=infer_signature(example, booster.inplace_predict(example)),
+            input_example=example,
+            pip_requirements=models.pins(),
+        )
     if is_dense:
         importance = evaluation.feature_importance(booster, valid, encoder.names)
         table = [{"feature": name, **values} for name, values in importance.items()]

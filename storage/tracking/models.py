@@ -27,6 +27,7 @@ from mlflow.utils.validation import path_not_unique
 
 from storage import StorageError, UserError, one_line
 from storage.checkout import ROOT
+from storage.tracking import doubles
 from storage.tracking.artifacts import is_local
 from storage.tracking.query import equals, why_unsearchable
 from storage.tracking.served_model import CODE, MANIFEST
@@ -64,14 +65,15 @@ def log(
     """
     with TemporaryDirectory() as folder:
         write_files(Path(folder), files, package=package, modules=modules)
-        logged = mlflow.pyfunc.log_model(
-            name=name,
-            python_model=str(SERVED),
-            artifacts={"model": folder},
-            signature=signature(columns, params),
-            input_example=example,
-            pip_requirements=pins(),
-        )
+        with doubles.one_model():
+            logged = mlflow.pyfunc.log_model(
+                name=name,
+                python_model=str(SERVED),
+                artifacts={"model": folder},
+                signature=signature(columns, params),
+                input_example=example,
+                pip_requirements=pins(),
+            )
     return str(logged.model_uri)
 
 

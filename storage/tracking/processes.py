@@ -8,10 +8,12 @@ from pathlib import Path
 
 import psutil
 
-from storage.tracking.tags import HOST, PID, STARTED
+from storage.tracking.tags import HEARTBEAT, HOST, PID, STARTED
 
 # the kernel's clock and ours drift apart by seconds; a process id comes round far more slowly
 CLOCK_DRIFT_S = 60.0
+# a store that is away for minutes, a laptop that naps and clocks that differ kill nobody
+SILENCE_S = 1200.0
 
 
 def n_cores() -> int:
@@ -43,6 +45,25 @@ def is_dead(tags: Mapping[str, str]) -> bool:
         return True
     except psutil.AccessDenied:
         return False
+
+
+def is_silent(tags: Mapping[str, str], now: float) -> bool:
+    """Whether a run of another host has shown no sign of life for so long that it is dead.
+
+    False for one of this host, whose process can be looked for, and for one that never shows any.
+
+    Args:
+        tags: of the run.
+        now: seconds since 1970.
+    """
+    is_elsewhere = process_of(tags)[:1] not in ((), (_host(),))
+    return is_elsewhere and HEARTBEAT in tags and now - float(tags[HEARTBEAT]) > SILENCE_S
+
+
+def process_of(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Name the process that works on a run, among those of all hosts; empty where none is named."""
+    names = (HOST, PID, STARTED)
+    return tuple(tags[name] for name in names) if set(names) <= set(tags) else ()
 
 
 def _host() -> str:

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from storage import one_line
-from storage.tracking import tags
+from storage.tracking import doubles, tags
 from storage.tracking.query import both, equals
 from storage.tracking.registry_lock import RegistryError, RegistryLock, utc_now
 from storage.uris import without_user
@@ -63,10 +63,12 @@ class Registry:
 
     def known(self, digest: str) -> ModelVersion | None:
         """Find the version that holds a model of the same bytes, the newest if several do."""
+        return max(self._same(digest), key=lambda version: int(version.version), default=None)
+
+    def _same(self, digest: str) -> list[ModelVersion]:
         wanted = both(equals("name", self.name), equals(f"tags.{tags.MODEL_SHA256}", digest))
         with self._answers():
-            same = self.client.search_model_versions(wanted)
-        return max(same, key=lambda version: int(version.version), default=None)
+            return list(self.client.search_model_versions(wanted))
 
     # --- writing
 
@@ -86,13 +88,19 @@ class Registry:
             yield
 
     def add_version(self, model_uri: str, digest: str) -> str:
-        """Make a logged model a version, without any alias; returns the version's number."""
+        """Make a logged model a version, without any alias; returns the version's number.
+
+        Holding the lock, so that whatever else has come to hold its bytes was made with it.
+        """
+        before = {version.version for version in self._same(digest)}
         # the tags come with the version, so that a crash between two calls cannot lose them
         about = {str(tags.MODEL_URI): model_uri, str(tags.MODEL_SHA256): digest}
         # it says of every model that it exists already, which lock has seen to
         with self._answers(), redirect_stderr(io.StringIO()):
             made = mlflow.register_model(model_uri, self.name, tags=about)
-        return str(made.version)
+        since = {version.version for version in [made, *self._same(digest)]} - before
+        with self._answers():
+            return doubles.keep_first(self.client, self.name, [*map(str, since)])
 
     def describe(self, version: str, about: Mapping[str, str], description: str) -> None:
         """Write what is known of a version, as tags and as a page."""

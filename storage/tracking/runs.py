@@ -1,12 +1,10 @@
-"""Runs in MLflow: starting them, launching other steps, looking them up, lineage tags."""
+"""Runs in MLflow: opening them, looking them up, lineage tags."""
 
 import getpass
 import os
 import re
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -18,15 +16,26 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run, RunInfo
-from mlflow.exceptions import ExecutionException, MlflowException
+from mlflow.exceptions import MlflowException
 from mlflow.utils import name_utils
 
-from storage import StoreGoneError, UserError, checkout, one_line
-from storage.tracking import processes, stale_runs, store, tags
+from storage import UserError, checkout
+from storage.tracking import (
+    closing,
+    doubles,
+    heartbeat,
+    interrupted,
+    processes,
+    stale_runs,
+    store,
+    tags,
+)
+from storage.tracking.heartbeat import Heartbeat
 from storage.tracking.query import equals
-from storage.uris import without_credentials, without_user
+from storage.uris import without_credentials
 
 DEFAULT_EXPERIMENT = "nyc-taxi-experiment"
+N_NAMED = 3  # runs that fit a line
 DIGEST_CHARS = 36  # what MLflow's store has room for
 
 
@@ -40,22 +49,17 @@ class StepRun:
     def __init__(self, step: str, developer: str) -> None:
         self.step = step
         self.developer = developer
+        self.is_adopted = "MLFLOW_RUN_ID" in os.environ
+        self.heartbeat: Heartbeat | None = None
 
     def __enter__(self) -> None:
         """Start or adopt the run and tag it with where it comes from."""
         store.prepare_store()
-        if "MLFLOW_RUN_ID" not in os.environ:
-            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT))
-        run = mlflow.start_run()
-        code = checkout.read()
-        mlflow.set_tags(self._tags(run, code))
-        if tags.PARENT in run.data.tags:
-            return
-        if code.diff:
-            mlflow.log_text(code.diff, tags.UNCOMMITTED)
-        if closed := stale_runs.close_stale_runs():
-            number = f"{len(closed)} run{'s' if closed[1:] else ''}"
-            print(f"{self.step}: closed {number} that a dead process had left RUNNING")
+        try:
+            self._open()
+        except BaseException as error:
+            self._close(error)
+            raise
 
     def __exit__(
         self,
@@ -64,25 +68,55 @@ class StepRun:
         trace: TracebackType | None,
     ) -> None:
         """Close the run with the status and the reason that fit."""
-        if kind is None:
-            mlflow.end_run("FINISHED")
-        elif issubclass(kind, StoreGoneError):
-            # MLflow would try for minutes, here and once more when Python ends
-            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-        elif issubclass(kind, KeyboardInterrupt):
-            mlflow.end_run("KILLED")
-        else:
-            reason = str(error) if isinstance(error, (ValueError, UserError)) else repr(error)
-            mlflow.set_tag(tags.FAILURE, without_user(reason))
-            mlflow.end_run("FAILED")
+        self._close(error)
+
+    def _open(self) -> None:
+        experiment_id = None
+        if not self.is_adopted:
+            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+            # where two make it at once, MLflow does not go on to use it by itself
+            experiment_id = mlflow.set_experiment(name).experiment_id
+        # with its creation, so that a run that was hardly begun can be closed by others
+        begun = {str(tags.STEP): self.step, **processes.process_tags(), **heartbeat.first_beat()}
+        run = mlflow.start_run(experiment_id=experiment_id, tags=begun)
+        doubles.close_runs(run)
+        above = run.data.tags.get(tags.PARENT, "")
+        self.heartbeat = Heartbeat(run.info.run_id, _tags_of(above))
+        code = checkout.read()
+        mlflow.set_tags(self._tags(run, code))
+        if above:
+            return
+        if code.diff:
+            mlflow.log_text(code.diff, tags.UNCOMMITTED)
+        is_project = tags.ENTRY_POINT in run.data.tags
+        self._close_stale_runs(run.data.tags[tags.PROJECT_URI] if is_project else "")
+
+    def _close(self, error: BaseException | None) -> None:
+        if self.heartbeat:
+            self.heartbeat.stop()
+        run = mlflow.active_run()
+        closing.close_active(error)
+        if not isinstance(error, KeyboardInterrupt):
+            return
+        stale_runs.close_own(interrupted.REASON)  # what was being opened
+        if run and self.is_adopted and tags.PARENT not in run.data.tags:
+            interrupted.restore_later(run.info.run_id)
+
+    def _close_stale_runs(self, project: str) -> None:
+        closed, refused = stale_runs.close_stale_runs(project)
+        if closed:
+            print(f"{self.step}: closed {_n_runs(closed)} that a dead process had left RUNNING")
+        if refused:
+            print(
+                f"{self.step}: left {_n_runs(refused)} of dead processes RUNNING, which the store "
+                f"lets only others close: {', '.join(refused[:N_NAMED])}"
+            )
 
     def _tags(self, run: Run, code: checkout.Checkout) -> dict[str, str]:
         values: dict[str, str] = {
-            tags.STEP: self.step,
             tags.RUN_NAME: _run_name(run, self.step),
             tags.DEVELOPER: self.developer or checkout.user_name() or _login_name(),
             tags.DIRTY: str(bool(code.diff)).lower(),
-            **processes.process_tags(),
         }
         if code.commit:
             values[tags.COMMIT] = code.commit
@@ -97,6 +131,14 @@ class StepRun:
         return values
 
 
+def _tags_of(run_id: str) -> dict[str, str]:
+    return dict(mlflow.get_run(run_id).data.tags) if run_id else {}
+
+
+def _n_runs(ids: Sequence[str]) -> str:
+    return f"{len(ids)} run{'s' if ids[1:] else ''}"
+
+
 @contextmanager
 def plan_run() -> Iterator[None]:
     """Open the run that `mlflow run` made for a plan; where it made none, there is none."""
@@ -104,8 +146,9 @@ def plan_run() -> Iterator[None]:
         yield
         return
     store.prepare_store()
-    with mlflow.start_run():
-        mlflow.set_tags({tags.STEP: "plan", tags.RUN_NAME: "plan"})
+    about: dict[str, str] = {tags.STEP: "plan", tags.RUN_NAME: "plan"}
+    mlflow.start_run(tags=about | processes.process_tags())
+    with closing.closing_run():
         yield
 
 
@@ -118,35 +161,6 @@ def experiment_id() -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
     experiment = MlflowClient().get_experiment_by_name(name)
     return str(experiment.experiment_id) if experiment else ""
-
-
-def launch(step: str, parameters: Mapping[str, str]) -> str:
-    """Run an entry point of this project under the active run and wait for it.
-
-    Args:
-        step: entry point.
-        parameters: their texts, as they are typed.
-    Returns:
-        The id of the step's run.
-    Raises:
-        UserError: it failed; the message carries that step's own reason.
-    """
-    parent = active_info()
-    # `python` in MLproject's commands must be the one that runs now
-    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    began_ms = int(time.time() * 1000)
-    try:
-        submitted = mlflow.projects.run(
-            str(checkout.ROOT),
-            entry_point=step,
-            parameters=dict(parameters),
-            experiment_id=parent.experiment_id,
-            env_manager="local",
-            run_name=step,
-        )
-    except ExecutionException as error:
-        raise UserError(_failure(step, parent.run_id, began_ms, error)) from error
-    return str(submitted.run_id)
 
 
 def finished(run_id: str, step: str) -> Run:
@@ -226,7 +240,9 @@ def child_run(name: str, marks: Mapping[str, str]) -> Iterator[mlflow.ActiveRun]
         marks: its own tags.
     """
     inherited = inherited_tags(active()) | processes.process_tags()
-    with mlflow.start_run(run_name=name, nested=True, tags={**inherited, **marks}) as run:
+    run = mlflow.start_run(run_name=name, nested=True, tags={**inherited, **marks})
+    with closing.closing_run():
+        doubles.close_runs(run)
         yield run
 
 
@@ -273,20 +289,3 @@ def _is_given(name: str) -> bool:
     return any(
         f"--run-name={name}" in words or options & set(pairwise(words)) for words in commands
     )
-
-
-def _failure(step: str, parent_run_id: str, began_ms: int, error: ExecutionException) -> str:
-    """Describe why a launched step failed, in its own words where it had a run."""
-    launched = [
-        run
-        for run in children(parent_run_id)
-        if run.data.tags.get(tags.ENTRY_POINT) == step and run.info.start_time >= began_ms
-    ]
-    if not launched:
-        return (
-            f"{step} failed before it had a run: {one_line(error)}. See the output above, and "
-            f"check that MLproject declares {step}."
-        )
-    run = launched[-1]
-    reason = run.data.tags.get(tags.FAILURE, f"see the output above and run {run.info.run_id}")
-    return f"{step} failed: {reason}"

@@ -68,9 +68,9 @@ def artifact(name: str, meaning: str, writers: str = "", readers: str = "") -> N
 PARENT = tag(
     "mlflow.parentRunId", "the run above", "trials", "register reuse runs stale_runs verify"
 )
-RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs")
+RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs", "doubles")
 NOTE = tag("mlflow.note.content", "the run's page", "main")
-PROJECT_URI = tag("mlflow.source.name", "where the project was run from", "runs", "runs")
+PROJECT_URI = tag("mlflow.source.name", "where the project was run from", "runs", "runs stale_runs")
 CODE = tags("mlflow.source.", "which code ran", "", "runs")
 COMMIT = tag(
     "mlflow.source.git.commit", "commit of the code that ran", "runs", "rerun results verify"
@@ -79,7 +79,10 @@ REPOSITORY = tag(
     "mlflow.source.git.repoURL", "its remote, without credentials", "runs", "rerun verify"
 )
 ENTRY_POINT = tag(
-    "mlflow.project.entryPoint", "entry point that `mlflow run` was asked for", "", "runs"
+    "mlflow.project.entryPoint",
+    "entry point that `mlflow run` was asked for",
+    "",
+    "launching runs stale_runs",
 )
 
 # --- every run of a step
@@ -92,16 +95,27 @@ DIRTY = tag(
     "register runs",
     "evaluate rerun results runs verify",
 )
-FAILURE = tag("failure", "why the run came to nothing", "runs stale_runs trials", "runs")
+FAILURE = tag(
+    "failure",
+    "why the run came to nothing",
+    "closing launching stale_runs trials",
+    "interrupted launching",
+)
 HOST = tag(
     "process.host",
     "space in which its process id means one process: machine, or container",
     "processes",
     "processes",
 )
-PID = tag("process.id", "its process id", "processes", "processes stale_runs")
+PID = tag("process.id", "its process id", "processes", "launching processes stale_runs")
 STARTED = tag(
     "process.started", "when that process started, seconds since 1970", "processes", "processes"
+)
+HEARTBEAT = tag(
+    "process.heartbeat",
+    "last sign of life of that process, seconds since 1970",
+    "heartbeat",
+    "processes",
 )
 KEY = tag("step_key", "sha256 of what the step's result depends on", "reuse", "pipeline reuse")
 

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from storage import StoreGoneError
-from storage.tracking import processes
+from storage.tracking import doubles, processes, stale_runs
 from storage.tracking.query import both, differs, equals
 from storage.tracking.runs import active, active_info, inherited_tags
 from storage.tracking.tags import (
@@ -85,7 +85,7 @@ class TrialRuns:
             if run.info.status == "FINISHED" and number not in trials:
                 trials[number] = self._read(run)
             elif run.info.status == "RUNNING" and processes.is_dead(run.data.tags):
-                self.client.set_terminated(run.info.run_id, "KILLED")
+                stale_runs.close_run(self.client, run.info.run_id, stale_runs.REASON)
         return trials
 
     def start(self, number: int) -> None:
@@ -96,6 +96,7 @@ class TrialRuns:
             tags=self.tags | {TRIAL: str(number)},
         )
         self.run_ids[number] = run.info.run_id
+        doubles.close_runs(run)
 
     def finish(
         self,

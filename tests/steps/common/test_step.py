@@ -5,17 +5,40 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import psutil
 import pytest
 
 from steps.common.parameters import PreprocessParameters
 from steps.common.step import step_run
 from storage.checkout import ROOT
-from tests.stores import Store
+from tests.stores import EXPERIMENT, Store
+
+BY_ITSELF = [sys.executable, "-m", "steps.preprocess", "--source={source}"]
+BY_MLFLOW_RUN = [
+    *(sys.executable, "-m", "mlflow", "run", ".", "-e", "preprocess", "--env-manager", "local"),
+    *("--experiment-name", EXPERIMENT, "-P", "source={source}"),
+]
 
 
-def test_an_interrupted_step_leaves_its_run_killed(store: Store) -> None:
+def wait_for_last_word(run_id: str) -> None:
+    """Wait until the process has ended that speaks of a run after `mlflow run` has spoken."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cmdline()[-2:] == ["storage.tracking.interrupted", run_id]:
+                process.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("command", "sign"),
+    [(BY_ITSELF, signal.SIGTERM), (BY_MLFLOW_RUN, signal.SIGINT)],
+    ids=["by itself", "by mlflow run"],
+)
+def test_an_interrupted_step_leaves_its_run_killed(
+    store: Store, command: list[str], sign: int
+) -> None:
     asked, over = threading.Event(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -31,23 +54,27 @@ def test_an_interrupted_step_leaves_its_run_killed(store: Store) -> None:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         source = f"http://127.0.0.1:{server.server_port}"
         step = subprocess.Popen(
-            [sys.executable, "-m", "steps.preprocess", f"--source={source}"],
+            [word.format(source=source) for word in command],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         try:
             assert asked.wait(60)
-            step.send_signal(signal.SIGTERM)
+            os.killpg(step.pid, sign)
             stderr = step.communicate(timeout=60)[1]
         finally:
             step.kill()
             over.set()
             server.shutdown()
-    assert step.returncode == 130
-    assert "Traceback" not in stderr
-    assert stderr.splitlines()[-1] == "preprocess: interrupted"
-    (run,) = (run for run_id, run in store.runs().items() if run_id not in before)
+    (run_id,) = set(store.runs()) - before.keys()
+    wait_for_last_word(run_id)
+    if command == BY_ITSELF:
+        assert step.returncode == 130
+        assert "Traceback" not in stderr
+    assert "preprocess: interrupted" in stderr.splitlines()
+    run = store.runs()[run_id]
     assert run["info"]["status"] == "KILLED"
     assert run["info"]["end_time"]
 

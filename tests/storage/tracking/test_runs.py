@@ -4,7 +4,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +12,14 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.exceptions import ExecutionException
 from mlflow.utils import name_utils
 
-from storage import StorageError, UserError
+from storage import StorageError, StoreGoneError
 from storage.checkout import ROOT, Checkout
 from storage.data.digest import sha256_of
-from storage.tracking import artifacts, runs
-from storage.tracking.tags import ENTRY_POINT, FAILURE, PARENT
+from storage.tracking import artifacts, processes, runs
+from storage.tracking.tags import HEARTBEAT
+from storage.tracking.trials import TrialRuns
 from tests.stores import EXPERIMENT, Store
 
 
@@ -44,7 +43,7 @@ def closed(run_id: str) -> Run:
         (StorageError("No trips there. Check."), "FAILED", "No trips there. Check."),
         (ValueError("Unknown taxi."), "FAILED", "Unknown taxi."),
         (KeyError("zone"), "FAILED", "KeyError('zone')"),
-        (KeyboardInterrupt(), "KILLED", None),
+        (KeyboardInterrupt(), "KILLED", "interrupted"),
     ],
     ids=repr,
 )
@@ -62,6 +61,104 @@ def test_a_run_closes_as_its_step_ended(
     assert run.info.status == status
     assert run.data.tags.get("failure") == failure
     assert (run.data.tags["step"], run.data.tags["developer"]) == ("hpo", "Ada")
+
+
+# what a step calls while its run is being opened, before the body
+OPENING = ["storage.checkout.read", "mlflow.set_tags", "storage.tracking.doubles.close_runs"]
+
+
+@pytest.mark.parametrize("call", OPENING)
+@pytest.mark.parametrize(
+    ("error", "status", "failure"),
+    [
+        (OSError("no git"), "FAILED", "OSError('no git')"),
+        (KeyboardInterrupt(), "KILLED", "interrupted"),
+    ],
+    ids=["raises", "is interrupted"],
+)
+def test_a_step_that_comes_to_nothing_while_its_run_is_opened_has_not_finished(
+    store: Store,
+    call: str,
+    error: BaseException,
+    status: str,
+    failure: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        made.append(mlflow.active_run().info.run_id)
+        raise error
+
+    made: list[str] = []
+    monkeypatch.setattr(call, fail)
+    with pytest.raises(type(error)), runs.StepRun("hpo", "Ada"):
+        pytest.fail("it went on")
+    run = closed(made[0])
+    assert (run.info.status, run.data.tags["failure"]) == (status, failure)
+
+
+def test_a_run_of_which_the_store_no_longer_hears_is_not_finished_when_python_ends(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "1")  # so that what closing sets is undone
+    with pytest.raises(StoreGoneError), runs.StepRun("hpo", ""):
+        run_id = runs.active().info.run_id
+        raise StoreGoneError("gone")  # and there again
+    run = closed(run_id)
+    assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "gone")
+
+
+def test_a_run_whose_failure_cannot_be_told_is_not_finished(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise mlflow.MlflowException("no more tags")
+
+    with pytest.raises(mlflow.MlflowException), runs.StepRun("hpo", ""):
+        run_id = runs.active().info.run_id
+        monkeypatch.setattr("mlflow.set_tag", refuse)
+        raise ValueError("wrong")
+    assert closed(run_id).info.status == "FAILED"
+
+
+def test_a_run_names_its_process_from_its_creation_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, str]] = []
+    create = MlflowClient.create_run
+
+    def record(*args: object, **kwargs: object) -> Run:
+        run = create(*args, **kwargs)
+        made.append(run.data.tags)
+        return run
+
+    monkeypatch.setattr(MlflowClient, "create_run", record)
+    with runs.StepRun("hpo", ""):
+        with runs.child_run("refit", {}):
+            pass
+        with TrialRuns("key", {}) as log:
+            log.start(0)
+    assert len(made) == 3
+    for tags in made:
+        assert processes.process_tags().items() <= tags.items()
+    assert HEARTBEAT in made[0]
+
+
+def test_a_run_made_by_mlflow_run_names_its_process_before_anything_else_happens(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(store.uri)
+    made = client.create_run(client.get_experiment_by_name(EXPERIMENT).experiment_id).info
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.run_id)
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(
+        "storage.checkout.read",
+        lambda: seen.update(runs.active().data.tags) or Checkout("c0ffee", "", ""),
+    )
+    with runs.StepRun("hpo", ""):
+        pass
+    assert processes.process_tags().items() <= seen.items()
+    assert HEARTBEAT in seen
 
 
 def test_a_step_takes_the_run_that_mlflow_run_has_made(
@@ -111,6 +208,39 @@ def test_a_child_run_inherits_who_and_which_code_and_lies_below(store: Store) ->
     assert first.data.tags["developer"] == "Ada"
     assert first.data.tags["git_dirty"] == closed(parent).data.tags["git_dirty"]
     assert "step" not in first.data.tags
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), "KILLED"), (ValueError("wrong"), "FAILED")]
+)
+def test_a_child_run_closes_as_its_body_ended(
+    store: Store, error: BaseException, status: str
+) -> None:
+    with pytest.raises(type(error)), runs.StepRun("register", ""):
+        parent = runs.active().info.run_id
+        with runs.child_run("refit", {}):
+            raise error
+    (child,) = runs.children(parent)
+    assert child.info.status == status
+    assert child.data.tags["failure"] == mlflow.get_run(parent).data.tags["failure"]
+
+
+def test_a_run_that_an_interruption_cut_off_in_the_making_is_closed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MlflowClient.create_run
+
+    def create_and_stop(*args: object, **kwargs: object) -> None:
+        create(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), runs.StepRun("hpo", ""):
+        parent = runs.active().info.run_id
+        with TrialRuns("key", {}) as log:
+            monkeypatch.setattr(MlflowClient, "create_run", create_and_stop)
+            log.start(0)
+    (trial,) = runs.children(parent)
+    assert trial.info.status == "KILLED"
 
 
 # --- names
@@ -201,51 +331,6 @@ def test_a_user_without_a_name_is_known_by_its_number(
     with runs.StepRun("hpo", ""):
         run_id = runs.active().info.run_id
     assert closed(run_id).data.tags["developer"] == "4711"
-
-
-# --- launching other steps
-
-
-def fail_with(*made: tuple[str, str]) -> Callable[..., None]:
-    """Stand in for mlflow.projects.run: make runs of these steps with these reasons, then fail."""
-
-    def run(*_: object, **__: object) -> None:
-        client, parent = MlflowClient(), mlflow.active_run().info
-        for step, reason in made:
-            tags = {PARENT: parent.run_id, ENTRY_POINT: step, FAILURE: reason}
-            client.create_run(parent.experiment_id, tags=tags)
-        raise ExecutionException("Entry point\nbroken. ")
-
-    return run
-
-
-def launch_error(monkeypatch: pytest.MonkeyPatch, *made: tuple[str, str]) -> str:
-    monkeypatch.setattr("mlflow.projects.run", fail_with(*made))
-    with pytest.raises(UserError) as failure:
-        runs.launch("hpo", {"seed": "42"})
-    return str(failure.value)
-
-
-def test_a_step_that_fails_says_its_own_reason(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with runs.StepRun("main", ""):
-        assert launch_error(monkeypatch, ("hpo", "No trips.")) == "hpo failed: No trips."
-
-
-@pytest.mark.parametrize("earlier", [[], ["baseline", "hpo"]])
-def test_a_step_that_fails_before_it_has_a_run_blames_no_other(
-    store: Store, monkeypatch: pytest.MonkeyPatch, earlier: list[str]
-) -> None:
-    with runs.StepRun("main", ""):
-        parent = runs.active().info
-        for step in earlier:
-            tags = {PARENT: parent.run_id, ENTRY_POINT: step, FAILURE: "of an earlier launch"}
-            MlflowClient().create_run(
-                parent.experiment_id, tags=tags, start_time=parent.start_time - 60_000
-            )
-        line = launch_error(monkeypatch, ("baseline", "of another step"))
-        assert line.startswith("hpo failed before it had a run: Entry point broken. See")
 
 
 # --- data sets

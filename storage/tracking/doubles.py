@@ -1,0 +1,105 @@
+"""What a request made twice, because the answer to the first one was lost on its way.
+
+MLflow's client asks again where no answer comes, and a server that had done its work does it once
+more. So whoever makes something on a server looks afterwards whether it is there once.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from unittest import mock
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
+
+from storage.tracking import stale_runs, tags
+from storage.tracking.query import both, equals
+
+REASON = "made twice: the server's answer was lost"
+SERVERS = ("http://", "https://")  # a database answers the process itself
+
+
+def close_runs(run: Run) -> None:
+    """Close as KILLED the empty runs that were made together with a new one.
+
+    A request that is repeated says the same of the run, the millisecond of its start included.
+
+    Args:
+        run: that is used, with all its tags.
+    """
+    if not mlflow.get_tracking_uri().startswith(SERVERS):
+        return
+    client = MlflowClient()
+    alike = both(
+        f"attributes.start_time = {run.info.start_time}", equals("attributes.status", "RUNNING")
+    )
+    for other in client.search_runs([run.info.experiment_id], alike):
+        if _is_double(other, run):
+            stale_runs.close_run(client, other.info.run_id, REASON)
+
+
+def _is_double(other: Run, run: Run) -> bool:
+    # the store makes up a name for a run that was given none
+    same = {key: value for key, value in other.data.tags.items() if key != tags.RUN_NAME}
+    is_empty = not other.data.params and not other.data.metrics
+    return (
+        other.info.run_id != run.info.run_id and is_empty and same.items() <= run.data.tags.items()
+    )
+
+
+@contextmanager
+def one_model() -> Iterator[None]:
+    """Have the body log a model of the active run once: it is linked once, and no other is left.
+
+    A store refuses the second of two links that are the same, which MLflow takes for a failure.
+    """
+    active = mlflow.active_run()
+    if active is None or not mlflow.get_tracking_uri().startswith(SERVERS):
+        yield
+        return
+    link = MlflowClient.log_outputs
+
+    def link_once(client: MlflowClient, run_id: str, models: list[LoggedModelOutput]) -> None:
+        try:
+            link(client, run_id, models)
+        except MlflowException:
+            if not {model.model_id for model in models} <= _linked(client, run_id):
+                raise
+
+    with mock.patch.object(MlflowClient, "log_outputs", link_once):
+        yield
+    _remove_models(active)
+
+
+def _linked(client: MlflowClient, run_id: str) -> set[str]:
+    outputs = client.get_run(run_id).outputs
+    return {model.model_id for model in outputs.model_outputs} if outputs else set()
+
+
+def _remove_models(run: Run) -> None:
+    """Remove the models of a run that no file was ever written to; all that it logs are whole."""
+    client = MlflowClient()
+    of_run = equals("source_run_id", run.info.run_id)
+    for model in client.search_logged_models([run.info.experiment_id], of_run):
+        if model.status == LoggedModelStatus.PENDING:
+            with suppress(MlflowException):  # it does no harm where it stays
+                client.delete_logged_model(model.model_id)
+
+
+def keep_first(client: MlflowClient, name: str, versions: Sequence[str]) -> str:
+    """Delete all of these versions of a registered model but the first; returns what is kept.
+
+    Who may make versions may not always delete them: then the last is kept, which is the one that
+    whoever looks for these bytes finds.
+    """
+    first, *others = sorted(versions, key=int)
+    for version in reversed(others):
+        try:
+            client.delete_model_version(name, version)
+        except MlflowException as error:
+            if error.error_code == "PERMISSION_DENIED":
+                return max(versions, key=int)
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # this answer was lost, too
+                raise
+    return first

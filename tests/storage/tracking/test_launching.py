@@ -1,0 +1,163 @@
+"""How a step that launches another hears how that one ended."""
+
+from collections.abc import Callable
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import ExecutionException
+
+from storage import UserError
+from storage.tracking import interrupted, launching, processes, runs
+from storage.tracking.tags import ENTRY_POINT, FAILURE, PARENT
+from tests.stores import Store
+
+
+def fail_with(*made: tuple[str, str]) -> Callable[..., None]:
+    """Stand in for mlflow.projects.run: make runs of these steps with these reasons, then fail."""
+
+    def run(*_: object, **__: object) -> None:
+        client, parent = MlflowClient(), mlflow.active_run().info
+        for step, reason in made:
+            tags = {PARENT: parent.run_id, ENTRY_POINT: step, FAILURE: reason}
+            client.create_run(parent.experiment_id, tags=tags)
+        raise ExecutionException("Entry point\nbroken. ")
+
+    return run
+
+
+def launch_error(monkeypatch: pytest.MonkeyPatch, *made: tuple[str, str]) -> str:
+    monkeypatch.setattr("mlflow.projects.run", fail_with(*made))
+    with pytest.raises(UserError) as failure:
+        launching.launch("hpo", {"seed": "42"})
+    return str(failure.value)
+
+
+def test_a_step_that_fails_says_its_own_reason(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with runs.StepRun("main", ""):
+        assert launch_error(monkeypatch, ("hpo", "No trips.")) == "hpo failed: No trips."
+
+
+@pytest.mark.parametrize("earlier", [[], ["baseline", "hpo"]])
+def test_a_step_that_fails_before_it_has_a_run_blames_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch, earlier: list[str]
+) -> None:
+    with runs.StepRun("main", ""):
+        parent = runs.active().info
+        for step in earlier:
+            tags = {PARENT: parent.run_id, ENTRY_POINT: step, FAILURE: "of an earlier launch"}
+            MlflowClient().create_run(
+                parent.experiment_id, tags=tags, start_time=parent.start_time - 60_000
+            )
+        line = launch_error(monkeypatch, ("baseline", "of another step"))
+        assert line.startswith("hpo failed before it had a run: Entry point broken. See")
+
+
+# --- interruptions
+
+
+def stop_with(
+    status: str, tags: dict[str, str], error: BaseException, made: list[str]
+) -> Callable[..., None]:
+    """Stand in for mlflow.projects.run: a step has begun and is stopped with its runner."""
+
+    def run(*_: object, **__: object) -> None:
+        client, parent = MlflowClient(), mlflow.active_run().info
+        marks = {PARENT: parent.run_id, ENTRY_POINT: "hpo", **tags}
+        run_id = client.create_run(parent.experiment_id, tags=marks).info.run_id
+        client.set_terminated(run_id, status) if status != "RUNNING" else None
+        made.append(run_id)
+        raise error
+
+    return run
+
+
+CLOSED_ITSELF = {FAILURE: interrupted.REASON, **processes.process_tags()}
+REFUSED = {FAILURE: "No trips.", **processes.process_tags()}
+
+
+@pytest.mark.parametrize(
+    ("status", "tags", "becomes"),
+    [
+        ("FAILED", CLOSED_ITSELF, "KILLED"),  # KILLED by itself, then FAILED by MLflow's runner
+        ("FAILED", {}, "KILLED"),  # stopped while Python was starting
+        ("RUNNING", {}, "KILLED"),  # stopped before there was a process
+        ("FAILED", REFUSED, "FAILED"),
+        ("FINISHED", processes.process_tags(), "FINISHED"),
+        ("RUNNING", processes.process_tags(), "RUNNING"),  # it is about to see that nobody waits
+    ],
+)
+def test_a_step_that_is_interrupted_with_its_pipeline_is_killed(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    tags: dict[str, str],
+    becomes: str,
+) -> None:
+    made: list[str] = []
+    with runs.StepRun("main", ""):
+        monkeypatch.setattr(
+            "mlflow.projects.run", stop_with(status, tags, KeyboardInterrupt(), made)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            launching.launch("hpo", {})
+    assert mlflow.get_run(made[0]).info.status == becomes
+    MlflowClient().set_terminated(made[0])
+
+
+def test_a_step_that_is_interrupted_alone_is_killed_and_its_pipeline_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    with runs.StepRun("main", ""):
+        stopped = stop_with("FAILED", CLOSED_ITSELF, ExecutionException("Run failed"), made)
+        monkeypatch.setattr("mlflow.projects.run", stopped)
+        with pytest.raises(UserError, match="hpo failed: interrupted"):
+            launching.launch("hpo", {})
+    assert mlflow.get_run(made[0]).info.status == "KILLED"
+
+
+def test_what_mlflow_run_calls_failed_after_an_interruption_becomes_killed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(store.uri)
+    with pytest.raises(KeyboardInterrupt), runs.StepRun("main", ""):
+        run_id = runs.active().info.run_id
+        raise KeyboardInterrupt
+    asked: list[float] = []
+
+    def call_it_failed(seconds: float) -> None:
+        asked.append(seconds)
+        client.set_terminated(run_id, "FAILED")  # as `mlflow run` does, speaking last
+
+    monkeypatch.setattr("time.sleep", call_it_failed)
+    monkeypatch.setattr("sys.argv", ["interrupted", run_id])
+    interrupted.main()
+    assert len(asked) == 1
+    assert client.get_run(run_id).info.status == "KILLED"
+
+
+@pytest.mark.parametrize(
+    ("is_made", "tags", "is_left"),
+    [(False, {}, 0), (True, {}, 1), (True, {PARENT: "of main"}, 0)],
+    ids=["by itself", "by mlflow run", "by main"],
+)
+def test_only_where_mlflow_run_waits_for_a_step_somebody_is_left_to_speak_after_it(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    is_made: bool,
+    tags: dict[str, str],
+    is_left: int,
+) -> None:
+    client, left = MlflowClient(store.uri), []
+    monkeypatch.setattr(interrupted, "restore_later", left.append)
+    monkeypatch.setattr(runs, "_tags_of", lambda _: {})
+    if is_made:
+        experiment = client.get_experiment_by_name("tests").experiment_id
+        run_id = client.create_run(experiment, tags=tags).info.run_id
+        monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    with pytest.raises(KeyboardInterrupt), runs.StepRun("main", ""):
+        raise KeyboardInterrupt
+    assert len(left) == is_left
