@@ -6,11 +6,9 @@ Nothing here looks at the target, so no row's duration can reach its own feature
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from .schema import N_ZONES, Trips, clean_miles, known_zone
 
-UNKNOWN_ZONES = (264, 265)  # «unknown» and «outside New York»: no place on a map
 N_FOLDS = 5  # a train row's pair is described by the rows of the other folds
 
 
@@ -35,6 +33,9 @@ def pair_code(trips: Trips) -> np.ndarray:
 
 def fit_zone_tables(trips: Trips) -> ZoneTables:
     """Count and measure the zones and pairs of the train months, n rows."""
+    # a served model is restored from its tables, and takes no fit with it
+    from .learned_map import learn_map
+
     miles = clean_miles(trips)
     pairs, pair_of_row, pair_trips = np.unique(
         pair_code(trips), return_inverse=True, return_counts=True
@@ -91,65 +92,3 @@ def pair_miles_out_of_fold(trips: Trips) -> np.ndarray:
         others = medians(pair_of_row[~inside], miles[~inside], len(pairs))
         result[inside] = others[pair_of_row[inside]]
     return result
-
-
-def learn_map(pairs: np.ndarray, pair_trips: np.ndarray, pair_miles: np.ndarray) -> np.ndarray:
-    """Place the zones so that straight lines between them fit the pairs' median distances.
-
-    Weighted least-squares multidimensional scaling; a pair weighs sqrt(trips) / distance, so that
-    well-travelled and short ways count most.
-
-    Args:
-        pairs: [p] codes of pair_code. pair_trips: [p]. pair_miles: [p], NaN pairs are left out.
-    Returns:
-        [N_ZONES, 2] positions in miles, NaN for zones that no clean trip reaches.
-    Source: Kruskal, Nonmetric multidimensional scaling, 1964 (stress); weights: de Leeuw, 1977.
-    """
-    start, end = np.divmod(pairs, 1000)
-    use = ~np.isnan(pair_miles) & (start != end) & (start > 0) & (end > 0)
-    use &= ~np.isin(start, UNKNOWN_ZONES) & ~np.isin(end, UNKNOWN_ZONES)
-    start, end, miles = start[use], end[use], pair_miles[use]
-    position = np.full((N_ZONES, 2), np.nan)
-    zones = np.unique(np.concatenate([start, end]))
-    if len(zones) < 3:
-        return position
-    start, end = np.searchsorted(zones, start), np.searchsorted(zones, end)
-    weight = np.sqrt(pair_trips[use]) / miles
-    position[zones] = _minimise_stress(start, end, miles, weight / weight.sum(), len(zones))
-    return position
-
-
-def _minimise_stress(
-    start: np.ndarray, end: np.ndarray, miles: np.ndarray, weight: np.ndarray, n_zones: int
-) -> np.ndarray:
-    def stress(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        points = flat.reshape(-1, 2)
-        gap = points[start] - points[end]
-        length = np.sqrt((gap**2).sum(axis=1) + 1e-9)
-        error = length - miles
-        pull = (2 * weight * error / length)[:, None] * gap
-        slope = np.empty_like(points)
-        for axis in (0, 1):
-            slope[:, axis] = np.bincount(start, pull[:, axis], n_zones)
-            slope[:, axis] -= np.bincount(end, pull[:, axis], n_zones)
-        return float(weight @ error**2), slope.ravel()
-
-    first = _spectral_start(start, end, miles, n_zones)
-    optimum = minimize(stress, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500})
-    points: np.ndarray = optimum.x.reshape(-1, 2)
-    return points - points.mean(axis=0)
-
-
-def _spectral_start(
-    start: np.ndarray, end: np.ndarray, miles: np.ndarray, n_zones: int
-) -> np.ndarray:
-    """Place the zones by classical scaling of the shortest ways through the pairs, [z, 2]."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import shortest_path
-
-    ways = shortest_path(csr_array((miles, (start, end)), (n_zones, n_zones)), directed=False)
-    ways[~np.isfinite(ways)] = np.nanmax(ways[np.isfinite(ways)])
-    centring = np.eye(n_zones) - 1 / n_zones
-    values, vectors = np.linalg.eigh(-0.5 * centring @ ways**2 @ centring)
-    axes = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
-    return axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])

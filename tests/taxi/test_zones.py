@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from taxi import zones
+from taxi import learned_map, zones
 from taxi.schema import Trips, clean_miles
 from taxi.zones import N_FOLDS, N_ZONES
 from tests.conftest import make_trips, random_trips
@@ -104,7 +104,7 @@ def test_the_map_is_the_same_to_the_bit_each_time_and_in_any_order_of_trips() ->
     assert np.isfinite(first).any()
 
 
-@pytest.mark.parametrize("zone", zones.UNKNOWN_ZONES)
+@pytest.mark.parametrize("zone", learned_map.UNKNOWN_ZONES)
 def test_the_unknown_zones_are_counted_but_have_no_place(zone: int) -> None:
     _, trips = city(5, 0)
     far = make_trips(3, pickup_zone=[1, 2, 3], dropoff_zone=zone, distance_miles=30)
