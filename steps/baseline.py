@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, baseline in chosen.items():
             encoder, matrix = encode(baseline.features)
             with runs.child_run(name, {tags.MODEL: name, tags.FEATURES: baseline.features}):
-                estimator = baseline.make(params.seed).fit(matrix, train.trip_minutes)
+                estimator = baseline.fit(matrix, train.trip_minutes, seed=params.seed)
+                if baseline.fit_otherwise:  # which autolog does not see
+                    mlflow.log_params(estimator.get_params())
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
                 report = report_on(model, valid)
                 log_candidate(model, report, profiles)

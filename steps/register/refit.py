@@ -71,8 +71,9 @@ def fit(recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder) -> TripModel:
     """Fit a recipe to n trips that the encoder was fitted on."""
     if not recipe.baseline:
         return fit_boosters(recipe, trips, taxi, encoder, n_threads=n_cores())
-    estimator = baselines.BASELINES[recipe.baseline].make(recipe.seed)
-    fitted = estimator.fit(encoder.transform_train(trips), trips.trip_minutes)
+    baseline = baselines.BASELINES[recipe.baseline]
+    matrix = encoder.transform_train(trips)
+    fitted = baseline.fit(matrix, trips.trip_minutes, seed=recipe.seed)
     return TripModel(taxi, encoder, [fitted])
 
 

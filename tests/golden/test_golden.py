@@ -85,7 +85,7 @@ def test_so_many_trips_of_a_real_month_are_kept(month: str, counts: dict[str, in
 )
 def test_the_courses_linear_models_come_out_as_published(name: str, rmse: float) -> None:
     train, train_minutes, valid, valid_minutes = pairs()
-    model = BASELINES[name].make(42).fit(train, train_minutes)
+    model = BASELINES[name].fit(train, train_minutes, seed=42)
     error = model.predict(valid) - valid_minutes
     assert scores.rmse(error) == pytest.approx(rmse, abs=0.005)
 

@@ -32,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
 def fitted(name: str, seed: int = 42) -> TripModel:
     train = simulated_trips(MONTHS[0])
     encoder = features.fit_encoder(BASELINES[name].features, train)
-    estimator = BASELINES[name].make(seed)
-    estimator.fit(encoder.transform_train(train), train.trip_minutes)
+    matrix = encoder.transform_train(train)
+    estimator = BASELINES[name].fit(matrix, train.trip_minutes, seed=seed)
     return TripModel("green", encoder, [estimator])
 
 
