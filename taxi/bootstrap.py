@@ -1,20 +1,21 @@
 """How sure a score is: bootstrap intervals over the trips it was measured on."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from math import exp, factorial
 from typing import NamedTuple
 
 import numpy as np
 
 from .scores import rmse_of_mean
+from .threads import thread_pool
 
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
-BLOCK = 16  # resamples at once: their counts stay near a core
+BLOCK, BLOCK_ROWS = 16, 8_192  # resamples and rows at once: their counts stay near a core
 # a 16-bit random number is the count k of a row where it lies between the bounds k and k + 1:
 # the Poisson distribution with mean 1, which ends at 8 for all that 16 bits can tell
-BOUNDS = [round(65_536 * sum(exp(-1) / factorial(j) for j in range(k + 1))) for k in range(8)]
+MOST = 8  # times that a row can occur
+BOUNDS = [round(65_536 * sum(exp(-1) / factorial(j) for j in range(k + 1))) for k in range(MOST)]
 
 
 class Interval(NamedTuple):
@@ -86,27 +87,51 @@ def resampled_means(
     Source: Hanley & MacGibbon, Creating non-parametric bootstrap samples using Poisson
         frequencies, 2006.
     """
-    # the largest value decides what float32 can hold of the others
-    scale = np.maximum(np.abs(columns).max(axis=0), np.finfo(np.float32).tiny)
-    weighed = np.concatenate([columns / scale, np.ones((len(columns), 1))], axis=1)
-    weighed = weighed.astype(np.float32)
+    whole, worth = _whole_numbers(columns)
     sizes = [min(BLOCK, n_resamples - start) for start in range(0, n_resamples, BLOCK)]
     seeds = np.random.SeedSequence(seed).spawn(len(sizes))
-    with ThreadPoolExecutor() as executor:
+    with thread_pool() as threads:
         sums = np.concatenate(
-            list(executor.map(lambda size, of: _sums(weighed, size, of), sizes, seeds))
+            list(threads.map(lambda size, of: _sums(whole, size, of), sizes, seeds))
         )
-    return np.asarray(sums[:, :-1] / sums[:, -1:] * scale)
+    coarse, fine = np.split(sums[:, 1:] * worth, 2, axis=1)
+    return np.asarray((coarse + fine) / sums[:, :1])
 
 
-def _sums(columns: np.ndarray, n_resamples: int, seed: np.random.SeedSequence) -> np.ndarray:
-    n = len(columns)
+def _whole_numbers(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Write columns [n, k] in whole numbers, whose sums are exact in whatever order they are made.
+
+    Returns:
+        A column of ones, k of whole numbers and k for what those leave, [n, 2 k + 1], none so large
+        that a sum of MOST times all of them would exceed what float64 counts to; and what 1 in each
+        but the first is worth, [2 k].
+    """
+    largest = 2.0**53 // (MOST * len(columns))
+    coarse_worth = np.maximum(np.abs(columns).max(axis=0), np.finfo(np.float32).tiny) / largest
+    fine_worth = coarse_worth / largest
+    coarse = np.rint(columns / coarse_worth)
+    fine = np.rint((columns - coarse * coarse_worth) / fine_worth)
+    ones = np.ones((len(columns), 1))
+    return np.concatenate([ones, coarse, fine], axis=1), np.append(coarse_worth, fine_worth)
+
+
+def _sums(whole: np.ndarray, n_resamples: int, seed: np.random.SeedSequence) -> np.ndarray:
+    n = len(whole)
     raw = np.random.SFC64(seed).random_raw(-(-n_resamples * n // 4))  # 64 bits are four rows
     random = raw.view(np.uint16)[: n_resamples * n].reshape(n_resamples, n)
+    sums = np.zeros((n_resamples, whole.shape[1]))
+    for start in range(0, n, BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        sums += _counts(random[:, rows]).astype(np.float64) @ whole[rows]
+    return sums
+
+
+def _counts(random: np.ndarray) -> np.ndarray:
+    """Turn 16-bit random numbers into how often each row occurs, int8 of the same shape."""
     counts = np.zeros(random.shape, np.int8)
     for bound in BOUNDS:
         counts += (random >= bound).view(np.int8)
-    return (counts.astype(np.float32) @ columns).astype(np.float64)
+    return counts
 
 
 def _interval(value: float, resampled: np.ndarray) -> Interval:

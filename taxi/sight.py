@@ -1,7 +1,6 @@
 """Boosters for trips with a distance and for trips without, and their fit for fixed rounds."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from .features import Encoder
 from .model import TripModel
 from .recipes import Member, Recipe
 from .schema import Trips, clean_miles
+from .threads import thread_pool
 
 # below this share of trips with a distance, those without one get no boosters of their own
 MIN_KNOWN = 0.5
@@ -94,5 +94,5 @@ def _train(
         parameters = {**member.parameters, "nthread": 1, "max_bin": recipe.max_bin}
         return xgb.train(parameters, rows, member.rounds)
 
-    with ThreadPoolExecutor(n_threads) as threads:
+    with thread_pool(n_threads) as threads:
         return list(threads.map(train, members))

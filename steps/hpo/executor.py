@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from functools import partial
 from threading import Event
@@ -14,6 +14,7 @@ from storage import StorageError
 from storage.cluster import connected, once_per_worker
 from storage.tracking.processes import n_cores
 from taxi.boosting import Outcome, Rows, TrainingJob, build_matrices, train_booster
+from taxi.threads import thread_pool
 
 SAME_COMMAND = "finished trials are kept: the same command goes on from there."
 
@@ -69,7 +70,7 @@ def open_executor(
 @contextmanager
 def _here(rows: Rows, n_workers: int) -> Iterator[TrialExecutor]:
     matrices, stop = build_matrices(rows), Event()
-    with ThreadPoolExecutor(n_workers) as threads:
+    with thread_pool(n_workers) as threads:
 
         def submit(job: TrainingJob) -> "Future[Outcome]":
             return threads.submit(train_booster, matrices, job, stop)
