@@ -19,6 +19,7 @@ from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
 # a bin that few train trips fall in moves by chance: they are counted together
 RARE = 0.01
+PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
 FEATURES = ("distance_miles", "hour", "weekday", *ENDS)
 
 
@@ -134,7 +135,8 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
     for counts in (expected, observed):
         pooled = np.append(counts[~rare], counts[rare].sum()) + 0.5  # no bin is empty
         shares.append(pooled / pooled.sum())
-    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
+    index = np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0]))
+    return round(float(index), PSI_DECIMALS)
 
 
 def unseen(train: Profile, month: Profile) -> tuple[float, float]:

@@ -240,12 +240,18 @@ def _history(state: LiveState, ended: Ended, n_bins: int) -> list[np.ndarray]:
 
 def _fade(sums: np.ndarray, new: np.ndarray, level: Level) -> np.ndarray:
     """Add what each bin brings, [b, 2, groups], to sums that fade from bin to bin."""
-    kept = np.exp(-5 / level.minutes)
+    kept = _kept(5, level)
     history = np.empty((len(new) + 1, *sums.shape))
     history[0] = sums
     for place, values in enumerate(new):
         history[place + 1] = (history[place] + values) * kept
     return history
+
+
+def _kept(minutes: np.ndarray | float, level: Level) -> np.ndarray:
+    """Which share of what a level knows is left after so many minutes, 0..1."""
+    # the last digit of an exponential is the machine's
+    return np.round(np.exp(-minutes / level.minutes), 12)
 
 
 def _factors(state: LiveState, history: Sequence[np.ndarray], asked: Asked) -> np.ndarray:
@@ -254,7 +260,7 @@ def _factors(state: LiveState, history: Sequence[np.ndarray], asked: Asked) -> n
     age = (floor_to_bin(asked.pickup_at) - asked.known_until) / np.timedelta64(1, "m")
     factor = np.ones(len(bins))
     for level, sums in zip(LEVELS, history, strict=True):
-        kept = np.exp(-np.maximum(age, 0) / level.minutes)
+        kept = _kept(np.maximum(age, 0), level)
         factor *= _multiplier(level, sums[bins, :, _groups(level, state, asked)], kept)
     return np.clip(factor, *FACTORS)
 

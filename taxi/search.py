@@ -230,7 +230,8 @@ class Sampler:
             trials.insert_trial_doc(self._document(trials, earlier, loss))
         trials.refresh()
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-        return dict(tpe.suggest([number], self.domain, trials, seed)[0]["misc"]["vals"])
+        suggested = tpe.suggest([number], self.domain, trials, seed)[0]["misc"]["vals"]
+        return {name: [_rounded(value) for value in values] for name, values in suggested.items()}
 
     def _losses(self, outcomes: Mapping[int, Outcome]) -> dict[int, float]:
         """Return by how much each trial is behind the best one of its objective.
@@ -262,6 +263,11 @@ class Sampler:
         result = {"status": STATUS_OK, "loss": rmse}
         (document,) = trials.new_trial_docs([number], [None], [result], [misc])
         return dict(document) | {"state": JOB_STATE_DONE}
+
+
+def _rounded(value: float) -> float:
+    # the last digits of the exponentials and logarithms behind it are the machine's
+    return float(f"{value:.6g}")
 
 
 def _expressions(space: SearchSpace) -> dict[str, Any]:

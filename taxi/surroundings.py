@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .city import City
 
 GRID_DEGREES = 29.0  # Manhattan's avenues run so far east of north
+DECIMALS = 4  # of a place in miles: half a foot
 
 
 @dataclass(frozen=True)
@@ -66,4 +67,4 @@ def turn_to_grid(centroid: np.ndarray) -> np.ndarray:
     east, north = (centroid - np.nanmean(centroid, axis=0)).T
     cosine, sine = np.cos(np.radians(GRID_DEGREES)), np.sin(np.radians(GRID_DEGREES))
     turned = np.stack([east * cosine - north * sine, east * sine + north * cosine], axis=1)
-    return np.nan_to_num(turned)
+    return np.round(np.nan_to_num(turned), DECIMALS)

@@ -166,15 +166,17 @@ def files(*names: str) -> set[str]:
 
 
 FEATURES = files("features", "columns", "geometry", "one_hot", "surroundings", "days", "zones")
-MODEL = FEATURES | files("__init__", "schema", "city", "model", "leaves", "spread", "question")
+MODEL = FEATURES | files("__init__", "schema", "city", "learned_map")
+MODEL |= files("model", "leaves", "spread", "question")
 SERVED = MODEL | files("live", "live_file", "recipes", "coverage", "distances", "drift", "profile")
 SCORED = SERVED | files("evaluation", "scores")
-BOOSTERS = files("boosting", "spaces", "sight", "maps")
+BOOSTERS = files("boosting", "spaces", "sight", "maps", "threads")
+LINEAR = files("baselines", "least_squares")
 FACTS = {
     "preprocess": files("__init__", "schema", "cleaning", "profile", "simulation", "city", "maps"),
-    "baseline": SCORED | files("baselines"),
+    "baseline": SCORED | LINEAR,
     "hpo": SCORED | BOOSTERS | files("search", "search_report", "ensemble"),
-    "register": SCORED | BOOSTERS | files("baselines", "bootstrap", "card", "gate"),
+    "register": SCORED | BOOSTERS | LINEAR | files("bootstrap", "card", "gate"),
 }
 
 

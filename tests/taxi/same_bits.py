@@ -1,0 +1,64 @@
+"""Print the sha256 of what is fitted to small months, and the kernels that linear algebra has here.
+
+python -m tests.taxi.same_bits
+"""
+
+import hashlib
+import json
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from taxi import baselines, bootstrap, distances, features, simulation
+from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.features import Encoder
+from taxi.schema import Trips
+from taxi.spaces import select_space
+from tests.conftest import simulated_trips
+
+CITY = simulation.simulated_zones(42)
+
+
+def main() -> None:
+    """Print two lines of JSON: the kernels, and part -> sha256."""
+    train, valid = (simulated_trips(month) for month in ("2021-01", "2021-02"))
+    encoder = features.fit_encoder("full", train, CITY)
+    parts = {
+        "map": encoder.tables.position.tobytes(),
+        "features": encoder.transform(valid).tobytes(),
+        "planned distances": distances.as_known(valid, "planned_10").distance_miles.tobytes(),
+        "booster": booster(encoder, train, valid),
+        "bootstrap": resampled(valid).tobytes(),
+        "linear_regression": linear_regression(train, valid).tobytes(),
+    }
+    libraries = threadpool_info()
+    kernels = {one["architecture"] for one in libraries if one["internal_api"] == "openblas"}
+    print(json.dumps(sorted(kernels)))
+    print(json.dumps({name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}))
+
+
+def booster(encoder: Encoder, train: Trips, valid: Trips) -> bytes:
+    """Train a few trees by counts, whose loss has an exponential."""
+    space = select_space("lossguide")
+    parameters = {**space.fixed, **space.parameters(0, space.first[0]), "seed": 42, "nthread": 1}
+    job = TrainingJob(parameters, rounds=10, patience=10, keep=True)
+    trained = train_booster(build_matrices(make_rows(encoder, train, valid)), job)
+    return bytes(trained.booster.save_raw("ubj"))
+
+
+def resampled(valid: Trips) -> np.ndarray:
+    """Resample the squared errors of two guesses."""
+    squares = (valid.trip_minutes[:, None] - [12.0, 15.5]) ** 2
+    return bootstrap.resampled_means(squares, seed=1, n_resamples=64)
+
+
+def linear_regression(train: Trips, valid: Trips) -> np.ndarray:
+    """Predict by the baseline whose solver stops by a tolerance."""
+    baseline = baselines.BASELINES["linear_regression"]
+    encoder = features.fit_encoder(baseline.features, train)
+    model = baseline.fit(encoder.transform_train(train), train.trip_minutes, seed=42)
+    return np.asarray(model.predict(encoder.transform(valid)))
+
+
+if __name__ == "__main__":
+    main()
