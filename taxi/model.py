@@ -14,8 +14,9 @@ import xgboost as xgb
 from . import TripError
 from .features import Encoder, restore_encoder
 from .live import LiveState
-from .live_file import CITY_CLOCK, apply_live, new_york_now, read_state, why_unusable
+from .live_file import apply_live, new_york_now, read_state, why_unusable
 from .question import Question, quantile_column, read_question
+from .request import read_frame
 from .schema import INPUTS, Trips, clean_miles, input_names
 from .spread import Spread, restore_spread
 
@@ -26,7 +27,6 @@ TRUSTED_TYPES = (
 )
 # a thread of its own costs less than so many rows: fewer are predicted by the calling one
 ROWS_PER_TASK = 500
-CLOCK_WORDS = ("now", "today")  # pandas would answer them with its clock
 
 # what a served model needs of this package, which travels with it
 MODULES = (
@@ -40,6 +40,7 @@ MODULES = (
     "features",
     "leaves",
     "spread",
+    "request",
     "question",
     "live",
     "live_file",
@@ -229,72 +230,6 @@ def average(estimators: Sequence[Any], matrix: Any) -> np.ndarray:
         return np.empty(0)
     parts = [predict_rows(estimator, matrix) for estimator in estimators]
     return np.asarray(np.mean(parts, axis=0, dtype=np.float64))
-
-
-def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
-    """Read raw trips, as a caller sends them, into arrays.
-
-    Args:
-        frame: n rows with the TLC's columns: pickup time (text or timestamp), zone ids (number or
-            text), and optionally the planned distance in miles. Other columns are ignored.
-        taxi: green or yellow.
-    Raises:
-        TripError: names the column, the row counted from 0, and the value.
-    """
-    names = input_names(taxi)
-    for role, must in INPUTS.items():
-        if must and names[role] not in frame.columns:
-            raise TripError(f"Column {names[role]!r} is missing. Columns seen: {list(frame)}.")
-    distance = np.full(len(frame), np.nan)
-    if names["distance_miles"] in frame.columns:
-        distance = _finite_numbers(frame[names["distance_miles"]], may_miss=True)
-    return Trips(
-        pickup_at=_times(frame[names["pickup_at"]]),
-        pickup_zone=_zones(frame[names["pickup_zone"]]),
-        dropoff_zone=_zones(frame[names["dropoff_zone"]]),
-        distance_miles=distance,
-        trip_minutes=np.full(len(frame), np.nan),
-    )
-
-
-def _times(values: pd.Series) -> np.ndarray:
-    advice = "send a date and time of New York like 2021-01-31 17:45:00"
-    # a number is a time of a unit nobody knows, and pandas reads 20210131 as that day
-    if not pd.api.types.is_datetime64_any_dtype(values.dtype):
-        _refuse(values, pd.to_numeric(values, errors="coerce").notna().to_numpy(), advice)
-    try:
-        times = pd.to_datetime(values, errors="coerce", format="ISO8601")
-    except ValueError as error:  # rows with and without a time zone side by side
-        raise TripError(f"Column {values.name!r} mixes time zones; {advice}.") from error
-    _refuse(values, (times.isna() | values.isin(CLOCK_WORDS)).to_numpy(), advice)
-    if times.dt.tz is not None:
-        times = times.dt.tz_convert(CITY_CLOCK).dt.tz_localize(None)
-    return times.to_numpy("datetime64[us]")
-
-
-def _zones(values: pd.Series) -> np.ndarray:
-    numbers = _finite_numbers(values, may_miss=False)
-    _refuse(values, numbers != np.floor(numbers), "send a TLC zone id like 74")
-    # an id too large for the type is a zone nobody knows, as 0 is
-    return np.where(np.abs(numbers) < 1e6, numbers, 0).astype(np.int32)
-
-
-def _finite_numbers(values: pd.Series, *, may_miss: bool) -> np.ndarray:
-    if values.dtype.kind in "bcmM":  # pandas would count them: true as 1, times in nanoseconds
-        _refuse(values, np.ones(len(values), bool), "send a number")
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    wrong = ~np.isfinite(numbers)
-    if may_miss:
-        wrong &= values.notna().to_numpy()
-    _refuse(values, wrong, "send a number")
-    return numbers
-
-
-def _refuse(values: pd.Series, wrong: np.ndarray, advice: str) -> None:
-    rows = np.flatnonzero(wrong)
-    if len(rows):
-        seen = values.iloc[rows[:1]].tolist()[0]  # Python's own type: 1.5, not np.float64(1.5)
-        raise TripError(f"Row {rows[0]}, column {values.name!r}: got {seen!r}; {advice}.")
 
 
 def booster_for_threads(content: bytearray) -> xgb.Booster:

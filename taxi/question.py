@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import TripError
+from .request import shown
 
 # name -> what it is where a request does not say; by then nothing is asked
 PARAMS: Mapping[str, Any] = {"quantiles": [], "longer_than": 0.0, "live": False}
@@ -32,9 +33,11 @@ def read_question(params: Mapping[str, Any] | None) -> Question:
     Raises:
         TripError: names the param and the value.
     """
+    if not isinstance(params or {}, Mapping):
+        raise TripError(f'Params are {shown(params)}; send an object, such as {{"live": true}}.')
     given = dict(params or {})
     if unknown := sorted(set(given) - set(PARAMS)):
-        raise TripError(f"Unknown param {unknown[0]!r}. Choose from {sorted(PARAMS)}.")
+        raise TripError(f"Unknown param {shown(unknown[0])}. Choose from {sorted(PARAMS)}.")
     asked = {
         name: default if given.get(name) is None else given[name]
         for name, default in PARAMS.items()
@@ -47,28 +50,28 @@ def read_question(params: Mapping[str, Any] | None) -> Question:
 def _levels(values: Any) -> tuple[float, ...]:
     advice = "send a list of numbers above 0 and below 1, such as [0.1, 0.5, 0.9]"
     if not isinstance(values, list | tuple | np.ndarray):
-        raise TripError(f"Param 'quantiles': got {values!r}; {advice}.")
+        raise TripError(f"Param 'quantiles': got {shown(values)}; {advice}.")
     if len(values) > MAX_QUANTILES:
         raise TripError(
             f"Param 'quantiles': got {len(values)} of them; send at most {MAX_QUANTILES}."
         )
     for value in values:
         if not _is_number(value) or not 0 < value < 1:
-            raise TripError(f"Param 'quantiles': got {value!r}; {advice}.")
+            raise TripError(f"Param 'quantiles': got {shown(value)}; {advice}.")
     return tuple(float(value) for value in values)
 
 
 def _minutes(value: Any) -> float:
-    if not _is_number(value) or not 0 <= value < np.inf:
+    if not _is_number(value) or not 0 <= value <= np.finfo(float).max:
         raise TripError(
-            f"Param 'longer_than': got {value!r}; send minutes above 0, or 0 to ask nothing."
+            f"Param 'longer_than': got {shown(value)}; send minutes above 0, or 0 to ask nothing."
         )
     return float(value)
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
-        raise TripError(f"Param 'live': got {value!r}; send true or false.")
+        raise TripError(f"Param 'live': got {shown(value)}; send true or false.")
     return bool(value)
 
 

@@ -12,7 +12,8 @@ from taxi import TripError, columns, features, simulation
 from taxi.city import make_city
 from taxi.columns import Columns
 from taxi.features import FEATURE_SETS, FEATURES, FULL_WITH_CITY, Encoder
-from taxi.model import read_frame, write_frame
+from taxi.model import write_frame
+from taxi.request import read_frame
 from taxi.schema import Trips
 from tests.conftest import make_trips, random_trips, simulated_trips
 

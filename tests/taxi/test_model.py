@@ -13,7 +13,8 @@ from sklearn.linear_model import LinearRegression
 from taxi import TripError, features
 from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
 from taxi.features import FEATURE_SETS
-from taxi.model import ROWS_PER_TASK, TripModel, input_columns, read_frame, write_frame
+from taxi.model import ROWS_PER_TASK, TripModel, input_columns, write_frame
+from taxi.request import read_frame
 from taxi.schema import PREFIXES, Trips, clean_miles
 from taxi.spread import Calibration, fit_spread
 from tests.conftest import make_trips, simulated_trips

@@ -1,0 +1,141 @@
+"""Raw trips as a caller sends them: read into arrays, or refused by column, row and value.
+
+What a refusal quotes is short and printable, whatever was sent.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from reprlib import Repr
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import TripError
+from .live_file import CITY_CLOCK
+from .schema import INPUTS, Trips, input_names
+
+CLOCK_WORDS = ("now", "today")  # pandas would answer them with its clock
+N_SHOWN = 10  # columns that a refusal lists
+MAX_BITS = 1000  # of a whole number that a float still holds
+# pandas names the second of two columns of one name so when it reads a csv
+SECOND_OF_A_NAME = re.compile(r"\.[0-9]+$")
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
+
+
+def shown(value: Any) -> str:
+    """Quote a value that somebody sent: in one line, without control characters, cut if long."""
+    try:
+        return " ".join(_SHORT.repr(value).split())
+    except ValueError:  # Python writes out no whole number of thousands of digits
+        return f"a number of {value.bit_length()} bits"
+
+
+def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
+    """Read raw trips, as a caller sends them, into arrays.
+
+    Args:
+        frame: n rows with the TLC's columns: pickup time (text or timestamp), zone ids (number or
+            text), and optionally the planned distance in miles. Other columns are ignored.
+        taxi: green or yellow.
+    Raises:
+        TripError: names the column, the row counted from 0, and the value.
+    """
+    names = input_names(taxi)
+    check_columns(frame.columns, {names[role]: must for role, must in INPUTS.items()})
+    distance = np.full(len(frame), np.nan)
+    if names["distance_miles"] in frame.columns:
+        distance = _finite_numbers(frame[names["distance_miles"]], may_miss=True)
+    return Trips(
+        pickup_at=_times(frame[names["pickup_at"]]),
+        pickup_zone=_zones(frame[names["pickup_zone"]]),
+        dropoff_zone=_zones(frame[names["dropoff_zone"]]),
+        distance_miles=distance,
+        trip_minutes=np.full(len(frame), np.nan),
+    )
+
+
+def check_columns(columns: Iterable[Any], wanted: Mapping[str, bool]) -> None:
+    """Refuse a column that is missing, stands there twice, or would be overlooked for its name.
+
+    Args:
+        columns: that were sent.
+        wanted: name -> whether it must be there.
+    Raises:
+        TripError: names it.
+    """
+    sent = list(columns)
+    plain = [SECOND_OF_A_NAME.sub("", str(column).strip().lower()) for column in sent]
+    for name, must in wanted.items():
+        alike = [column for column, text in zip(sent, plain, strict=True) if text == name.lower()]
+        if len(alike) > 1:
+            raise TripError(f"Column {name!r} is there {len(alike)} times. Send it once.")
+        if alike and alike[0] != name:
+            raise TripError(f"Column {shown(alike[0])} is not read. Call it {name!r}.")
+        if must and not alike:
+            more = f" and {len(sent) - N_SHOWN} more" if len(sent) > N_SHOWN else ""
+            seen = ", ".join(map(shown, sent[:N_SHOWN]))
+            raise TripError(f"Column {name!r} is missing. Columns seen: [{seen}]{more}.")
+
+
+def _times(values: pd.Series) -> np.ndarray:
+    advice = "send a date and time of New York like 2021-01-31 17:45:00"
+    # a number is a time of a unit nobody knows, and pandas reads 20210131 as that day
+    if not pd.api.types.is_datetime64_any_dtype(values.dtype):
+        _refuse(values, _is_odd_number(values) | ~np.isnan(_to_numbers(values)), advice)
+    try:
+        times = pd.to_datetime(values, errors="coerce", format="ISO8601")
+    except ValueError as error:  # rows with and without a time zone side by side
+        raise TripError(f"Column {values.name!r} mixes time zones; {advice}.") from error
+    _refuse(values, (times.isna() | values.isin(CLOCK_WORDS)).to_numpy(), advice)
+    if times.dt.tz is not None:
+        times = times.dt.tz_convert(CITY_CLOCK).dt.tz_localize(None)
+    return times.to_numpy("datetime64[us]")
+
+
+def _zones(values: pd.Series) -> np.ndarray:
+    numbers = _finite_numbers(values, may_miss=False)
+    _refuse(values, numbers != np.floor(numbers), "send a TLC zone id like 74")
+    # an id too large for the type is a zone nobody knows, as 0 is
+    return np.where(np.abs(numbers) < 1e6, numbers, 0).astype(np.int32)
+
+
+def _finite_numbers(values: pd.Series, *, may_miss: bool) -> np.ndarray:
+    if values.dtype.kind in "mM":  # pandas would count the nanoseconds
+        _refuse(values, np.ones(len(values), bool), "send a number")
+    numbers = _to_numbers(values)
+    wrong = ~np.isfinite(numbers)
+    if may_miss:
+        wrong &= values.notna().to_numpy()
+    _refuse(values, wrong, "send a number")
+    return numbers
+
+
+def _to_numbers(values: pd.Series) -> np.ndarray:
+    """Convert n values, numbers or text, to float64 [n]; NaN where one is no number."""
+    if (odd := _is_odd_number(values)).any():
+        values = values.astype(object).mask(odd)
+    return pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+
+
+def _is_odd_number(values: pd.Series) -> np.ndarray:
+    """Tell of n values which pandas would take for others, or stumble over: true, 1j, 10**400."""
+    if values.dtype != object:
+        return np.full(len(values), values.dtype.kind in "bc")
+    kinds = bool, np.bool_, complex, np.complexfloating
+    return np.array(
+        [
+            isinstance(value, kinds) or (isinstance(value, int) and value.bit_length() > MAX_BITS)
+            for value in values
+        ],
+        bool,
+    )
+
+
+def _refuse(values: pd.Series, wrong: np.ndarray, advice: str) -> None:
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        seen = values.iloc[rows[:1]].tolist()[0]  # Python's own type: 1.5, not np.float64(1.5)
+        raise TripError(f"Row {rows[0]}, column {values.name!r}: got {shown(seen)}; {advice}.")
