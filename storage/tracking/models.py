@@ -30,7 +30,7 @@ from storage.checkout import ROOT
 from storage.tracking import doubles
 from storage.tracking.artifacts import is_local
 from storage.tracking.query import equals, why_unsearchable
-from storage.tracking.served_model import CODE, MANIFEST
+from storage.tracking.served_model import CODE, DOOR, MANIFEST
 from storage.tracking.tags import MODEL_SHA256, MODEL_URI, RMSE_TEST
 from storage.uris import without_credentials, without_user
 
@@ -82,6 +82,7 @@ def write_files(
 ) -> None:
     """Write a model's files, its code and a manifest of their hashes into a folder."""
     code = {f"{CODE}/{name}.py": (ROOT / package / f"{name}.py").read_bytes() for name in modules}
+    code[f"{CODE}/{DOOR}.py"] = SERVED.with_name(f"{DOOR}.py").read_bytes()
     contents = {**files, **code}
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)

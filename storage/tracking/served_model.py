@@ -29,6 +29,8 @@ from mlflow.pyfunc.model import PythonModel
 
 MANIFEST = "manifest.json"  # file -> sha256 of every other file in the folder
 CODE = "code"
+DOOR = "served_door"  # a module among the code
+SERVER = "mlflow.pyfunc.scoring_server"
 PROFILE = "profile.json"  # what the months it was trained on look like
 LIVE_STATE = "NYC_TAXI_LIVE_STATE"  # variable: the path of the file that `score` keeps
 LOOK_SECONDS = 30.0
@@ -45,11 +47,14 @@ class ServedModel(PythonModel):
         self.sha256 = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
         self.profile = files.get(PROFILE, b"")
         package = import_package(files)
-        self.request_error = package.TripError  # of this very copy of the package
-        self.model = package.TripModel.from_files(files)
+        model = importlib.import_module(f"{package}.model")
+        self.request_error = model.TripError  # of this very copy of the package
+        self.model = model.TripModel.from_files(files)
         # nothing that refers to this model itself, or its files would outlive it
         read = partial(read_live, self.model, self.sha256, self.request_error)
         self.live_file = WatchedFile(read)
+        if f"{SERVER}.app" in sys.modules:  # it loads its model while it is imported
+            importlib.import_module(f"{package}.{DOOR}").guard(sys.modules[SERVER])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -61,7 +66,8 @@ class ServedModel(PythonModel):
                 caller's mistake; says which. Whatever else goes wrong is the server's and keeps
                 its type.
         """
-        state = self.live_file.value() if params and params.get("live") else None
+        asks_live = isinstance(params, dict) and params.get("live")
+        state = self.live_file.value() if asks_live else None
         try:
             return self.model.answer(model_input, params, state=state)
         except self.request_error as error:
@@ -170,15 +176,15 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return compile(self.sources[fullname], f"{fullname}.py", "exec", dont_inherit=True)
 
 
-def import_package(files: dict[str, bytes]) -> Any:
-    """Import the module `model` of the package that lies among a model's files."""
+def import_package(files: dict[str, bytes]) -> str:
+    """Make the package that lies among a model's files importable; returns its name."""
     code = {name: files[name] for name in sorted(files) if name.startswith(f"{CODE}/")}
     package = f"served_{hashlib.sha256(b''.join(code.values())).hexdigest()[:16]}"
     if package not in sys.modules:
         names = {name: f"{package}.{Path(name).stem}" for name in code}
         sources = {names[name].removesuffix(".__init__"): code[name] for name in code}
         sys.meta_path.append(_Finder(sources))
-    return importlib.import_module(f"{package}.model")
+    return package
 
 
 mlflow.models.set_model(ServedModel())

@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestRegressor
 
 from storage import StorageError
 from storage.tracking import models
-from storage.tracking.served_model import CODE, MANIFEST
+from storage.tracking.served_model import CODE, DOOR, MANIFEST
 from taxi import features
 from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
 from taxi.model import MODULES, TripModel, input_columns, write_frame
@@ -25,7 +25,7 @@ from taxi.question import PARAMS
 from tests.conftest import simulated_trips
 
 START, MILES = "PULocationID", "trip_distance"
-CODE_FILES = [f"{CODE}/{name}.py" for name in MODULES]
+CODE_FILES = [f"{CODE}/{name}.py" for name in (*MODULES, DOOR)]
 BOOSTER_FILES = [*CODE_FILES, "model.json", "booster-000.ubj"]
 
 

@@ -1,0 +1,132 @@
+"""What MLflow's model server says to a request that it cannot answer; travels with a saved model.
+
+By itself that server answers a body without content type, or nested too deep, with status 500,
+a csv with 400, and what it refuses with a stack or all of the caller's rows. A model that it loads
+can reach the one function that its handler calls for a request, `invocations`, and guards that.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+
+MAX_REASON = 200  # characters
+KINDS = {  # content type -> what its body holds
+    "application/json": 'JSON. Send {"dataframe_records": [{<column>: <value>}]}',
+    "text/csv": "csv. Send a header and a line for each row",
+    "application/vnd.apache.parquet": "parquet",
+}
+CSV = "text/csv"
+
+
+class RequestError(MlflowException):
+    """A request without an answer.
+
+    MLflow's server would put all rows of the request before the message: it stays what it was.
+    """
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message, INTERNAL_ERROR if status >= 500 else INVALID_PARAMETER_VALUE)
+        self.status = status
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in one line."""
+        return str(self)
+
+    @message.setter
+    def message(self, text: str) -> None:
+        """Keep what was said first."""
+
+    def get_http_status_code(self) -> int:
+        """Return the status that goes with it."""
+        return self.status
+
+
+class Asked:
+    """A loaded model as the server's function asks it."""
+
+    def __init__(self, model: Any, *, is_csv: bool) -> None:
+        self.metadata = model.metadata
+        self.served = model.unwrap_python_model()
+        self.is_csv = is_csv
+
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
+        """Answer, or say whose fault it is that there is no answer.
+
+        The model looks at every column and param itself. So the look that MLflow takes at them
+        before, and what that says of all rows, is left out.
+
+        Raises:
+            RequestError: the caller's, with status 400, or the server's, with 500.
+        """
+        try:
+            return self.served.predict(None, self._as_frame(data), params)
+        except MlflowException as error:
+            raise RequestError(error.message) from error
+        except Exception as error:  # what the log holds is not for the caller
+            logging.getLogger(__name__).exception("A request could not be answered.")
+            raise RequestError(
+                f"The server failed with {type(error).__name__}; its log says why.", status=500
+            ) from error
+
+    def _as_frame(self, data: Any) -> pd.DataFrame:
+        if isinstance(data, pd.DataFrame):
+            # pandas takes the first column for an index where rows are longer than the header
+            if self.is_csv and not isinstance(data.index, pd.RangeIndex):
+                raise MlflowException("The csv's rows have more fields than its header.")
+            return data
+        try:
+            if isinstance(data, Mapping):
+                is_row = not any(isinstance(v, list | np.ndarray) for v in data.values())
+                return pd.DataFrame([data] if is_row else dict(data))
+            return pd.DataFrame(data)
+        except (TypeError, ValueError) as error:
+            raise MlflowException(f"The rows are no table: {in_short(error)}.") from error
+
+
+def guard(server: ModuleType) -> None:
+    """Guard the function that MLflow's server module answers requests with; once is enough."""
+    if not hasattr(server.invocations, "__wrapped__"):
+        server.invocations = guarded(server.invocations)  # type: ignore[attr-defined]
+
+
+def guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the server's function so that it says of every bad request what is wrong with it."""
+
+    @wraps(answer)
+    def answer_or_refuse(data: Any, content_type: str | None, model: Any, schema: Any) -> Any:
+        kind = (content_type or "").split(";")[0].strip()
+        if kind not in KINDS:
+            seen = f"Content type {kind[:40]!r} is not read" if kind else "No content type"
+            raise RequestError(f"{seen}. Send one of {', '.join(KINDS)}.", status=415)
+        # MLflow reads no csv whose columns may hold text or numbers unless it knows no types
+        schema = None if kind == CSV else schema
+        try:
+            return answer(data, content_type, Asked(model, is_csv=kind == CSV), schema)
+        except RequestError:
+            raise
+        except (MlflowException, RecursionError, ValueError) as error:
+            # only reading the body is left: all else is in Asked
+            reason = in_short(error)
+            raise RequestError(
+                f"Cannot read the body: {reason}. It must be {KINDS[kind]}."
+            ) from error
+
+    return answer_or_refuse
+
+
+def in_short(error: Exception) -> str:
+    """Put the reason of an error into one short line without control characters."""
+    cause = error.__cause__ or error.__context__ or error
+    if isinstance(cause, RecursionError):
+        return "it is nested too deep"
+    text = " ".join(str(cause).split("\nInput:")[0].split())
+    text = text.removeprefix("Invalid input. ").partition(" IMPORTANT:")[0]
+    return "".join(c if c.isprintable() else "?" for c in text[:MAX_REASON]).rstrip(". ")

@@ -1,0 +1,242 @@
+"""What MLflow's own server answers, asked over its FastAPI application: good requests and bad."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import mlflow
+import pytest
+from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.pyfunc import scoring_server
+
+from storage.tracking import models, served_door
+from storage.tracking.served_door import KINDS, RequestError
+from storage.tracking.served_model import SERVER
+from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.question import PARAMS
+from tests.conftest import simulated_trips
+from tests.taxi.test_model import END, MILES, START, TIME, make_model
+
+JSON, CSV, PARQUET = KINDS
+ROWS = write_frame(simulated_trips("2021-02"), "green").iloc[:3].astype({TIME: str})
+ROW: dict[str, Any] = ROWS.iloc[0].to_dict()
+SECRET = "1999-12-31 23:59:59"  # of a row that no answer may repeat
+
+
+class Answer(NamedTuple):
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def message(self) -> str:
+        return str(self.body["message"])
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def model() -> TripModel:
+    return make_model(n_boosters=2)
+
+
+@pytest.fixture(scope="module")
+def uri(model: TripModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("door")
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    experiment = mlflow.create_experiment("door", (folder / "artifacts").as_uri())
+    with mlflow.start_run(experiment_id=experiment):
+        yield models.log(
+            model.to_files(),
+            name="model",
+            package="taxi",
+            modules=MODULES,
+            columns=input_columns("green"),
+            params=PARAMS,
+            example=ROWS,
+        )
+    mlflow.set_tracking_uri(None)  # the environment decides again
+
+
+@pytest.fixture(scope="module")
+def ask(uri: str) -> Iterator[Ask]:
+    """Serve a model as `mlflow models serve` does: it loads while the application is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring_server, "invocations", scoring_server.invocations)
+        patch.setenv(_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name, "true")  # which the server sets
+        patch.setitem(sys.modules, f"{SERVER}.app", ModuleType("app"))
+        app = scoring_server.init(models.load(uri))
+        yield lambda body, kind=JSON: asyncio.run(post(app, body, kind))
+
+
+async def post(app: Any, body: str | bytes, kind: str | None) -> Answer:
+    """Send a request to the application as a web server would."""
+    content = body.encode() if isinstance(body, str) else body
+    headers = [(b"content-type", kind.encode())] if kind else []
+    scope = {"type": "http", "method": "POST", "path": "/invocations", "query_string": b""}
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": content}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope | {"headers": headers}, receive, send)
+    text = b"".join(message.get("body", b"") for message in sent)
+    return Answer(sent[0]["status"], json.loads(text))
+
+
+def records(*rows: dict[str, Any], **more: Any) -> str:
+    return json.dumps({"dataframe_records": rows, **more})
+
+
+def in_parquet() -> bytes:
+    return ROWS.to_parquet(index=False)
+
+
+# --- what is answered
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (records(*ROWS.to_dict("records")), JSON),
+        (json.dumps({"dataframe_split": ROWS.to_dict("split", index=False)}), JSON),
+        (json.dumps({"inputs": ROWS.to_dict("list")}), JSON),
+        (json.dumps({"inputs": ROWS.to_dict("records")}), JSON),
+        (json.dumps({"instances": ROWS.to_dict("records")}), JSON),
+        (ROWS.to_csv(index=False), CSV),
+        ("\ufeff" + ROWS.to_csv(index=False), f"{CSV}; charset=utf-8"),
+        (ROWS.astype({START: str, END: str}).to_csv(index=False, quoting=1), CSV),
+        (in_parquet(), PARQUET),
+    ],
+    ids=["records", "split", "columns", "rows", "instances", "csv", "bom", "quoted", "parquet"],
+)
+def test_rows_are_answered_alike_however_they_are_written(
+    body: str | bytes, kind: str, ask: Ask, model: TripModel
+) -> None:
+    wanted = model.predict_frame(ROWS).tolist()
+    assert ask(body, kind) == (200, {"predictions": wanted})
+
+
+def test_a_csv_may_leave_out_a_distance_or_the_whole_column(ask: Ask, model: TripModel) -> None:
+    unknown = ROWS.assign(**{MILES: None})
+    wanted = {"predictions": model.predict_frame(unknown).tolist()}
+    assert ask(unknown.to_csv(index=False), CSV).body == wanted
+    assert ask(unknown.drop(columns=MILES).to_csv(index=False), CSV).body == wanted
+
+
+def test_one_row_may_be_sent_without_a_list(ask: Ask, model: TripModel) -> None:
+    wanted = model.predict_frame(ROWS.iloc[:1]).tolist()
+    assert ask(json.dumps({"inputs": ROW})).body == {"predictions": wanted}
+
+
+# --- what is refused
+
+
+def csv_of(line: str, header: str = f"{TIME},{START},{END}") -> str:
+    return f"{header}\n{line}\n"
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+TWICE = {"columns": [TIME, START, START, END], "data": [[SECRET, 74, 75, 76]]}
+REFUSED: dict[str, tuple[str | bytes, str, str]] = {
+    "empty": ("", JSON, "Cannot read the body: Expecting value"),
+    "cut": ('{"dataframe_records": [{"' + SECRET, JSON, "Cannot read the body: Unterminated"),
+    "list": ("[1]", JSON, "Cannot read the body: "),
+    "other object": ('{"rows": []}', JSON, "Cannot read the body: "),
+    "no text": (b"\x80{}", JSON, "Cannot read the body: 'utf-8' codec"),
+    "surrogate": (records(ROW | {TIME: "\ud800"}), JSON, "Cannot read the body: 'utf-8' codec"),
+    "too deep": (f'{{"dataframe_records": {DEEP}}}', JSON, "Cannot read the body: it is nested"),
+    "deep rows": (f'{{"inputs": {DEEP[99_400:100_600]}}}', JSON, "Cannot read the body: it is"),
+    "deep value": (f'{{"dataframe_records": [{{"{START}": {DEEP[99_600:100_400]}}}]}}', JSON, "C"),
+    "no table": ('{"inputs": {"a": [1], "b": [1, 2]}}', JSON, "The rows are no table: "),
+    "chat": ('{"messages": [{"role": "user"}]}', JSON, f"Column '{TIME}' is missing. Columns"),
+    "5,000 digits": (records(ROW | {START: 1}).replace("1,", "1" * 5000 + ",", 1), JSON, "Cannot "),
+    "10**400": (records(ROW | {START: 10**400}), JSON, f"Row 0, column '{START}': got 1000"),
+    "true": (records(ROW, ROW | {START: True}), JSON, f"Row 1, column '{START}': got True"),
+    "long value": (records(ROW | {START: "x" * 10**6}), JSON, f"Row 0, column '{START}': got 'xx"),
+    "control": (records(ROW | {START: "\x1b[31m"}), JSON, f"Row 0, column '{START}': got '\\x1b"),
+    "missing": (records({TIME: SECRET, START: 74}), JSON, f"Column '{END}' is missing. Columns"),
+    "long names": (records({"x" * 10**6: SECRET, "\x1b": 1}), JSON, f"Column '{TIME}' is missing"),
+    "many names": (records(dict.fromkeys(map(str, range(10**4)), 1)), JSON, f"Column '{TIME}' is"),
+    "twice": (json.dumps({"dataframe_split": TWICE}), JSON, f"Column '{START}' is there 2 times"),
+    "twice by case": (records(ROW | {"pulocationid": 1}), JSON, f"Column '{START}' is there 2"),
+    "misspelt": (records({TIME: SECRET, START: 1, END: 2, "Trip_Distance ": 3}), JSON, "Column 'T"),
+    "params": (records(ROW, params={"quantile": 0.5}), JSON, "Unknown param 'quantile'. Choose"),
+    "no params": (records(ROW, params=[1]), JSON, "Params are [1]; send an object"),
+    "long params": (records(ROW, params={"quantiles": ["x" * 10**6]}), JSON, "Param 'quantiles'"),
+    "empty csv": ("", CSV, "Cannot read the body: No columns to parse"),
+    "csv of bytes": (b"\xff\xfe\x01", CSV, "Cannot read the body: 'utf-8' codec"),
+    "csv bad row": (csv_of(f"{SECRET},Harlem,75"), CSV, f"Row 0, column '{START}': got 'Harlem'"),
+    "csv twice": (csv_of(f"{SECRET},1,2,3", f"{TIME},{START},{START},{END}"), CSV, "Column 'PU"),
+    "csv long rows": (csv_of(f"{SECRET},74,75,"), CSV, "The csv's rows have more fields than its"),
+    "csv long row": (csv_of(f"{SECRET},74,75\n{SECRET},74,75,1"), CSV, "Cannot read the body: "),
+    "no parquet": (b"PAR1" + SECRET.encode(), PARQUET, "Cannot read the body: "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_request_is_refused_in_one_short_line_without_the_callers_rows(
+    name: str, ask: Ask
+) -> None:
+    body, kind, words = REFUSED[name]
+    status, answer = ask(body, kind)
+    assert status == 400
+    message = answer["message"]
+    assert message.startswith(words)
+    assert len(message) < 500
+    assert message.isprintable()
+    assert SECRET not in message
+    assert answer.keys() == {"error_code", "message", "sqlstate", "error_class"}  # no stack
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(None, "No content type. "), ("a/b", "Content type 'a/b'")]
+)
+def test_a_body_of_no_known_type_is_refused_with_the_types_there_are(
+    kind: str | None, words: str, ask: Ask
+) -> None:
+    answer = ask(records(ROW), kind)
+    assert answer.status == 415
+    assert answer.message.startswith(words)
+    assert JSON in answer.message
+
+
+def test_a_fault_of_the_server_is_no_400_and_is_told_in_its_log_alone(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("src/learner.cc:42: Check failed")
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("served_") and name.endswith(".model"):
+            monkeypatch.setattr(module.TripModel, "answer", fail)
+    answer = ask(records(ROW))
+    assert answer.status == 500
+    assert answer.message == "The server failed with RuntimeError; its log says why."
+    assert "learner.cc:42" in caplog.text
+
+
+def test_a_request_error_keeps_its_message_though_the_server_puts_the_rows_before_it() -> None:
+    error = RequestError("Row 0 is bad.")
+    error.message = "Failed to predict data '...'. Error: Row 0 is bad."
+    assert (error.message, error.get_http_status_code()) == ("Row 0 is bad.", 400)
+
+
+def test_nothing_of_mlflow_is_changed_where_no_server_loads_the_model(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, f"{SERVER}.app", raising=False)
+    before = scoring_server.invocations
+    models.load(uri)
+    assert scoring_server.invocations is before
+
+
+def test_a_server_is_guarded_once(ask: Ask) -> None:
+    served_door.guard(scoring_server)
+    assert not hasattr(scoring_server.invocations.__wrapped__, "__wrapped__")
