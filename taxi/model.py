@@ -185,8 +185,7 @@ class TripModel:
 
     def to_files(self) -> dict[str, bytes]:
         """Return the files of the model, name -> bytes, from which `from_files` rebuilds it."""
-        about = {"taxi": self.taxi, "encoder": self.encoder.state()}
-        files = {"model.json": json.dumps(about).encode()}
+        files: dict[str, bytes] = {}
         if self.spread:
             files[SPREAD_FILE] = json.dumps(self.spread.state()).encode()
         for place, estimator in enumerate(self.estimators):
@@ -196,12 +195,20 @@ class TripModel:
                 files["estimator.skops"] = _skops().dumps(estimator)
         for place, booster in enumerate(self.blind):
             files[f"blind-{place:03}.ubj"] = bytes(booster.save_raw("ubj"))
-        return files
+        about = {"taxi": self.taxi, "encoder": self.encoder.state(), "files": sorted(files)}
+        return {"model.json": json.dumps(about).encode(), **files}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "TripModel":
-        """Rebuild a model from the files of `to_files`; no pickle is read."""
+        """Rebuild a model from the files of `to_files`; no pickle is read.
+
+        Raises:
+            TripError: one of them is missing.
+        """
         about = json.loads(files["model.json"])
+        # a model without one of its boosters would answer, and wrongly
+        if missing := sorted(set(about.get("files", ())) - set(files)):
+            raise TripError(f"The model's file {missing[0]} is missing.")
         if "estimator.skops" in files:
             content = files["estimator.skops"]
             estimators = [_skops().loads(content, trusted=list(TRUSTED_TYPES))]

@@ -15,8 +15,9 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
@@ -30,12 +31,20 @@ from storage.checkout import ROOT
 from storage.tracking import doubles
 from storage.tracking.artifacts import is_local
 from storage.tracking.query import equals, why_unsearchable
-from storage.tracking.served_model import CODE, DOOR, MANIFEST
+from storage.tracking.served_model import (
+    CODE,
+    DOOR,
+    LOADER,
+    MANIFEST,
+    damaged,
+    read_verified,
+)
 from storage.tracking.tags import MODEL_SHA256, MODEL_URI, RMSE_TEST
 from storage.uris import without_credentials, without_user
 
 MAX_NAME = 256  # characters, in the columns of MLflow's tables
-SERVED = Path(__file__).with_name("served_model.py")
+SERVED = Path(__file__).with_name(LOADER)
+LOADER_MODULE = "mlflow.pyfunc.loaders.code_model"  # MLflow's, which runs the loader
 # what loading and predicting imports, pinned to the versions that trained
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "skops", "xgboost")
 
@@ -87,7 +96,8 @@ def write_files(
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    vouched = contents | {LOADER: SERVED.read_bytes()}  # which log_model puts beside the folder
+    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in vouched.items()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
@@ -124,18 +134,23 @@ def pins() -> list[str]:
 def load(uri: str) -> PyFuncModel:
     """Load a model as it will be served.
 
-    Files that are not on this machine are fetched into a folder that goes with the model.
+    Files that are not on this machine are fetched into a folder that goes with the model. Those of
+    a registered version are compared with its tag before a line of them is imported.
 
     Raises:
         StorageError: there is none at this URI, or its files are gone or are not what was saved.
     """
     folder = None
+    reference = resolve(uri)
     is_registered = ModelsArtifactRepository.is_models_uri(uri)
     try:
         root = ModelsArtifactRepository.split_models_uri(uri)[0] if is_registered else uri
         if not is_local(get_artifact_repository(root)):
             folder = TemporaryDirectory(prefix="model-")
-        model = mlflow.pyfunc.load_model(uri, dst_path=folder.name if folder else None)
+        here = download_artifacts(reference.uri, dst_path=folder.name if folder else None)
+        if sha256 := reference.tags.get(MODEL_SHA256):
+            check_files(Path(here), sha256)
+        model = mlflow.pyfunc.load_model(here)
     except (MlflowException, OSError, ImportError) as error:
         if folder:
             folder.cleanup()
@@ -143,6 +158,33 @@ def load(uri: str) -> PyFuncModel:
     if folder:
         weakref.finalize(model, folder.cleanup)  # at the latest when the process ends
     return model
+
+
+def check_files(folder: Path, sha256: str) -> None:
+    """Compare the files of a model with the digest that it was registered with; imports nothing.
+
+    Args:
+        folder: of its MLmodel.
+        sha256: of its manifest.
+    Raises:
+        MlflowException: they are others, or MLmodel has MLflow import what the manifest does not
+            vouch for.
+    """
+    about = Model.load(str(folder)).flavors.get("python_function", {})
+    path = about.get("artifacts", {}).get("model", {}).get("path", "")
+    loader = Path(about.get("model_code_path") or "").name
+    imported = [about.get(key) for key in ("loader_module", "code", "data", "python_model")]
+    # the manifest vouches for the loader two floors above its folder
+    if (loader, imported) != (LOADER, [LOADER_MODULE, None, None, None]) or not is_two_below(path):
+        raise damaged("MLmodel is not the one that was saved")
+    if read_verified(folder / path).sha256 != sha256:
+        raise damaged("they are not those that the version was registered with")
+
+
+def is_two_below(path: str) -> bool:
+    """Whether a path names a folder in a folder of where it starts."""
+    parts = Path(path).parts
+    return len(parts) == 2 and not {"..", "/"} & set(parts)
 
 
 def digest(model: Any, uri: str) -> str:

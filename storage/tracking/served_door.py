@@ -49,7 +49,7 @@ class RequestError(MlflowException):
         return self.status
 
 
-class Asked:
+class GuardedModel:
     """A loaded model as the server's function asks it."""
 
     def __init__(self, model: Any, *, is_csv: bool) -> None:
@@ -109,11 +109,11 @@ def guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
         # MLflow reads no csv whose columns may hold text or numbers unless it knows no types
         schema = None if kind == CSV else schema
         try:
-            return answer(data, content_type, Asked(model, is_csv=kind == CSV), schema)
+            return answer(data, content_type, GuardedModel(model, is_csv=kind == CSV), schema)
         except RequestError:
             raise
         except (MlflowException, RecursionError, ValueError) as error:
-            # only reading the body is left: all else is in Asked
+            # only reading the body is left: all else is in GuardedModel
             reason = in_short(error)
             raise RequestError(
                 f"Cannot read the body: {reason}. It must be {KINDS[kind]}."

@@ -24,13 +24,19 @@ from typing import Any, NamedTuple
 import mlflow
 import numpy as np
 import pandas as pd
+import yaml
+from mlflow import is_tracking_uri_set
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from mlflow.pyfunc.model import PythonModel
 
-MANIFEST = "manifest.json"  # file -> sha256 of every other file in the folder
+LOADER = "served_model.py"  # this file, which MLflow puts beside MLmodel
+MANIFEST = "manifest.json"  # file -> sha256 of every other file in the folder, and of the loader
 CODE = "code"
 DOOR = "served_door"  # a module among the code
-SERVER = "mlflow.pyfunc.scoring_server"
+SERVER = "mlflow.pyfunc.scoring_server"  # its .app loads the model while it is imported
+REGISTERED, DATABASE = "registered_model_meta", "mlflow.db"  # MLflow's names
+MODEL_SHA256 = "model_sha256"  # tag of a registered version
 PROFILE = "profile.json"  # what the months it was trained on look like
 LIVE_STATE = "NYC_TAXI_LIVE_STATE"  # variable: the path of the file that `score` keeps
 LOOK_SECONDS = 30.0
@@ -41,19 +47,22 @@ class ServedModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Check every byte of the artifact, then load the model from it."""
-        folder = Path(context.artifacts["model"])
-        files = read_verified(folder)
-        # every other file's hash is in it
-        self.sha256 = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        folder, is_server = Path(context.artifacts["model"]), f"{SERVER}.app" in sys.modules
+        files, self.sha256 = read_verified(folder)
+        if is_server:
+            check_registered(folder.parents[1], self.sha256)
         self.profile = files.get(PROFILE, b"")
         package = import_package(files)
-        model = importlib.import_module(f"{package}.model")
-        self.request_error = model.TripError  # of this very copy of the package
-        self.model = model.TripModel.from_files(files)
+        try:
+            model = importlib.import_module(f"{package}.model")
+            self.request_error = model.TripError  # of this very copy of the package
+            self.model = model.TripModel.from_files(files)
+        except (ImportError, LookupError, ValueError) as error:
+            raise damaged(f"the manifest lists too few of them: {error!r}") from error
         # nothing that refers to this model itself, or its files would outlive it
         read = partial(read_live, self.model, self.sha256, self.request_error)
         self.live_file = WatchedFile(read)
-        if f"{SERVER}.app" in sys.modules:  # it loads its model while it is imported
+        if is_server:
             importlib.import_module(f"{package}.{DOOR}").guard(sys.modules[SERVER])
 
     def predict(
@@ -134,25 +143,84 @@ class Look(NamedTuple):
     reason: str = ""  # why there is none
 
 
-def read_verified(folder: Path) -> dict[str, bytes]:
-    """Read the files of a model: name -> bytes.
+class ModelFiles(NamedTuple):
+    """The files of a model, each of which is what was saved."""
+
+    files: dict[str, bytes]  # name -> content
+    sha256: str  # of the manifest, and so of all of them
+
+
+def read_verified(folder: Path) -> ModelFiles:
+    """Read the files of a model, importing nothing.
 
     Raises:
-        MlflowException: a file is missing or is not what was saved.
+        MlflowException: the manifest is none or lists too little, or a file is missing or is not
+            what was saved.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        files = {name: (folder / name).read_bytes() for name in manifest}
-    except (OSError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(
-            f"The model's files cannot be read: {error}. Fetch the model again."
-        ) from error
-    for name, content in files.items():
-        if hashlib.sha256(content).hexdigest() != manifest[name]:
-            raise MlflowException.invalid_parameter_value(
-                f"The model's file {name} is not the one that was saved. Fetch the model again."
-            )
-    return files
+        content = (folder / MANIFEST).read_bytes()
+        manifest = json.loads(content)
+        check_manifest(manifest, folder)
+        files = {name: place_of(name, folder).read_bytes() for name in manifest}
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(f"they cannot be read: {error}") from error
+    for name, text in files.items():
+        if hashlib.sha256(text).hexdigest() != manifest[name]:
+            raise damaged(f"{name} is not the one that was saved")
+    return ModelFiles(files, hashlib.sha256(content).hexdigest())
+
+
+def check_manifest(manifest: Any, folder: Path) -> None:
+    """Refuse a manifest that does not vouch for every file of its folder, and for those alone.
+
+    Raises:
+        ValueError: says why.
+    """
+    if not isinstance(manifest, dict) or not manifest:
+        raise ValueError("the manifest lists none")
+    if astray := [name for name in manifest if {"..", "/"} & set(Path(name).parts)]:
+        raise ValueError(f"the manifest lists {astray[0]!r}, which is outside")
+    there = (path for path in folder.rglob("[!.]*") if path.is_file())
+    names = {path.relative_to(folder).as_posix() for path in there} - {MANIFEST}
+    if unlisted := sorted(name for name in names - set(manifest) if "__pycache__" not in name):
+        raise ValueError(f"the manifest does not list {unlisted[0]}")
+
+
+def place_of(name: str, folder: Path) -> Path:
+    """Find a file that the manifest of a folder lists."""
+    return folder.parents[1] / name if name == LOADER else folder / name
+
+
+def damaged(why: str) -> MlflowException:
+    """Make the error of a model whose files are not those that were saved."""
+    reason = " ".join(why.split())
+    return MlflowException.invalid_parameter_value(
+        f"The model's files are not whole: {reason}. Fetch the model again."
+    )
+
+
+def check_registered(root: Path, sha256: str) -> None:
+    """Compare a model that a server loads with the tag of the version that it was asked for.
+
+    Args:
+        root: folder of MLmodel, in which MLflow notes the version.
+        sha256: of the manifest.
+    Raises:
+        MlflowException: the version was registered with other files.
+    """
+    if not ((root / REGISTERED).is_file() and (is_tracking_uri_set() or Path(DATABASE).is_file())):
+        return  # no version, or no registry to ask: a container, for one
+    version = yaml.safe_load((root / REGISTERED).read_text())
+    name, number = version["model_name"], str(version["model_version"])
+    try:
+        found = mlflow.MlflowClient().get_model_version(name, number)
+    except MlflowException as error:
+        logging.getLogger(__name__).warning("Not compared with the registry: %s", error)
+        return
+    tag = found.tags.get(MODEL_SHA256, sha256)
+    # the note may be an older one, of another model that had this version's name and number
+    if found.source == f"models:/{Model.load(str(root)).model_id}" and tag != sha256:
+        raise damaged(f"version {number} of {name!r} was registered with other ones")
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

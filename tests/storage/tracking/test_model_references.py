@@ -86,7 +86,7 @@ def test_a_registered_model_is_pinned_to_the_version_of_now(
     assert (reference.name, reference.version) == (registered.name, version)
     assert reference.tags[RMSE_TEST] == {"1": "5.5", "2": "4.5"}[version]
     assert not [warning for warning in recwarn if "stage" in str(warning.message)]
-    assert models.load(reference.uri).predict(["a"]) == ["a"]
+    assert mlflow.pyfunc.load_model(reference.uri).predict(["a"]) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_name_that_is_let_through_is_registered_found_again_and_loaded(
     ):
         reference = models.resolve(uri)
         assert reference.uri == f"models:/{name}/{version}"
-        assert models.load(uri).predict(["a"]) == ["a"]
+        assert mlflow.pyfunc.load_model(uri).predict(["a"]) == ["a"]
 
 
 @pytest.mark.parametrize(
