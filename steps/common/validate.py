@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from steps.common.parameters import HpoParameters, PipelineParameters
 from steps.common.results import read_training, rmse_name
 from storage import UserError
-from storage.tracking import models
+from storage.tracking import names
 from taxi import TripError, baselines, distances, schema, spaces
 
 DEVICES = ("cpu", "cuda")
@@ -38,7 +38,7 @@ def check_pipeline(params: PipelineParameters) -> None:
         scheduler=params.scheduler,
     )
     check_refit(params.refit)
-    models.check_name(params.model_name)
+    names.check_name(params.model_name)
 
 
 def check_refit(refit: str) -> None:

@@ -35,7 +35,7 @@ from steps.register.rollback import roll_back
 from steps.register.testset import SEEN, open_test_set
 from storage import StorageError, UserError
 from storage.checkout import run_command
-from storage.tracking import artifacts, models, runs, tags
+from storage.tracking import artifacts, names, runs, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 from storage.tracking.registry_lock import RegistryError
 from taxi import distances
@@ -51,7 +51,7 @@ NO_TEST = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Gather this pipeline's candidates, choose on valid, judge on test, register."""
     with step_run(RegisterParameters, __doc__, argv) as params:
-        models.check_name(params.model_name)
+        names.check_name(params.model_name)
         run = runs.active()
         developer, parent = run.data.tags[tags.DEVELOPER], run.data.tags.get(tags.PARENT, "")
         registry = Registry(params.model_name, run_id=run.info.run_id, developer=developer)

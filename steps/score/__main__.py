@@ -27,7 +27,7 @@ from steps.score.month import ScoredMonth, ScoringJob, output_path, score_month
 from storage import StorageError, UserError
 from storage.cluster import connected, once_per_worker
 from storage.data.months import parse_months
-from storage.tracking import artifacts, models, runs, tags
+from storage.tracking import artifacts, model_references, models, names, runs, tags
 from storage.uris import without_credentials
 from taxi import drift, live, schema
 from taxi.drift import DriftMeasure, DriftThresholds, Reference
@@ -46,13 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(ScoreParameters, __doc__, argv) as params:
         taxi, fail_on_drift = params.taxi, params.fail_on_drift
         schema.raw_columns(taxi)
+        names.check_model_uri(params.model_uri)
         settings = FeedSettings(params.live, params.feed_delay)
         check_feed(settings, state_uri=params.live_state, scheduler=params.scheduler)
         levels = read_levels(params.quantiles, live=params.live)
         months = months_to_score(params.months)
         if params.output:
             make_room(params.output, taxi, months, overwrite=params.overwrite)
-        model = models.resolve(params.model_uri)
+        model = model_references.resolve(params.model_uri)
         served = load_served(model.uri, taxi)
         if levels:
             check_quantiles(served, model.uri, taxi, levels)
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_months(scored)
         if reference:
             limits = DriftThresholds(params.max_psi, params.max_unseen, params.max_rmse_rise)
-            about = models.reference_tags(model, sha256)
+            about = model_references.reference_tags(model, sha256)
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
             has_drifted = watch(scored, reference, rmse_before, limits)
     if has_drifted and fail_on_drift:

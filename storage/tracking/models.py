@@ -2,35 +2,29 @@
 
 import hashlib
 import json
-import warnings
 import weakref
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
-from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.types.schema import AnyType, ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
-from mlflow.utils.uri import get_databricks_profile_uri_from_artifact_uri
-from mlflow.utils.validation import path_not_unique
 
-from storage import StorageError, UserError, one_line
+from storage import StorageError, one_line
 from storage.checkout import ROOT
 from storage.tracking import doubles
 from storage.tracking.artifacts import is_local
-from storage.tracking.query import equals, why_unsearchable
+from storage.tracking.model_references import cannot_load, resolve
 from storage.tracking.served_model import (
     CODE,
     DOOR,
@@ -39,10 +33,9 @@ from storage.tracking.served_model import (
     damaged,
     read_verified,
 )
-from storage.tracking.tags import MODEL_SHA256, MODEL_URI, RMSE_TEST
-from storage.uris import without_credentials, without_user
+from storage.tracking.tags import MODEL_SHA256
+from storage.uris import without_credentials
 
-MAX_NAME = 256  # characters, in the columns of MLflow's tables
 SERVED = Path(__file__).with_name(LOADER)
 LOADER_MODULE = "mlflow.pyfunc.loaders.code_model"  # MLflow's, which runs the loader
 # what loading and predicting imports, pinned to the versions that trained
@@ -154,7 +147,7 @@ def load(uri: str) -> PyFuncModel:
     except (MlflowException, OSError, ImportError) as error:
         if folder:
             folder.cleanup()
-        raise _cannot_load(uri, error) from error
+        raise cannot_load(uri, error) from error
     if folder:
         weakref.finalize(model, folder.cleanup)  # at the latest when the process ends
     return model
@@ -272,102 +265,6 @@ def predict_columns(
         raise _refused(uri, one_line(error)) from error
 
 
-class ModelReference(NamedTuple):
-    """A model that a long run can hold on to, whatever happens to aliases meanwhile."""
-
-    uri: str  # what to load; of a registered model always a version
-    name: str  # of the registered model; empty where the URI names none
-    version: str  # of the registered model; empty as name is
-    tags: Mapping[str, str]  # of that version
-
-
-def resolve(uri: str) -> ModelReference:
-    """Replace what a URI of a registered model points to by the version that this is now.
-
-    An alias, `latest` and a stage move on; a version, a logged model (models:/m-...), a run's model
-    (runs:/...) and files anywhere (a path, file:, s3:, mlflow-artifacts:) stay as they are.
-
-    Raises:
-        StorageError: no URI of a model, or there is no such version, alias or stage.
-    """
-    try:
-        scheme = urlsplit(uri).scheme
-    except ValueError as error:
-        raise UserError(f"{without_credentials(uri)!r} is no URI: {error}.") from error
-    if scheme != "models":
-        if not uri.strip():
-            raise UserError("The model's URI is empty. Pass models:/<name>@champion, for one.")
-        return ModelReference(uri, "", "", {})
-    root, path = ModelsArtifactRepository.split_models_uri(uri)
-    try:
-        with warnings.catch_warnings():  # stages are deprecated, and still there
-            warnings.simplefilter("ignore", FutureWarning)
-            registry = _registry_of(uri)
-            name, *numbers = get_model_name_and_version(registry.client, root)
-            if not numbers:  # models:/m-...
-                return ModelReference(uri, "", "", {})
-            number = str(numbers[0])
-            tags = registry.client.get_model_version(name, number).tags
-    except MlflowException as error:
-        raise _cannot_load(uri, error) from error
-    pinned = f"{registry.prefix}{name}/{number}"
-    if path:  # something inside the version's folder, which is another model
-        return ModelReference(f"{pinned}/{path}", "", "", {})
-    return ModelReference(pinned, name, number, dict(tags))
-
-
-def reference_tags(reference: ModelReference, digest: str) -> dict[str, str]:
-    """Read what is known of a model: the tags of a registered version that holds this very model.
-
-    That is the version that the reference names, if it has been measured. Else it is the newest
-    measured one with the same bytes, or registered from the same URI: a model that is named by its
-    id, its run or its folder was measured all the same.
-
-    Args:
-        reference: of the model.
-        digest: of the loaded model.
-    """
-    if RMSE_TEST in reference.tags:
-        return dict(reference.tags)
-    client = MlflowClient()
-    by_uri = () if why_unsearchable(reference.uri) else (f"tags.{MODEL_URI}", "source_path")
-    for wanted in (
-        equals(f"tags.{MODEL_SHA256}", digest),
-        *(equals(field, reference.uri) for field in by_uri),
-    ):
-        measured = [
-            version for version in client.search_model_versions(wanted) if RMSE_TEST in version.tags
-        ]
-        if measured:
-            newest = max(measured, key=lambda version: int(version.creation_timestamp))
-            return dict(newest.tags)
-    return dict(reference.tags)
-
-
-class _Registry(NamedTuple):
-    client: MlflowClient
-    prefix: str  # of a URI that names a model of this registry
-
-
-def _registry_of(uri: str) -> _Registry:
-    """Open the registry that a URI of a registered model names: this one, or one of Databricks."""
-    host = urlsplit(uri).netloc
-    if not host:
-        return _Registry(MlflowClient(), "models:/")
-    profile = get_databricks_profile_uri_from_artifact_uri(uri)
-    if not profile:  # MLflow would look the name up in this registry all the same
-        raise StorageError(
-            f"Cannot load model {without_credentials(uri)}: MLflow reaches no registry this way. "
-            "Set MLFLOW_REGISTRY_URI, and pass models:/<name>/<version>."
-        )
-    return _Registry(MlflowClient(registry_uri=profile), f"models://{host}/")
-
-
-def _cannot_load(uri: str, error: Exception) -> StorageError:
-    reason = without_user(one_line(error))
-    return StorageError(f"Cannot load model {without_credentials(uri)}: {reason}.")
-
-
 def _refused(uri: str, reason: str) -> StorageError:
     return StorageError(f"Model {without_credentials(uri)} refuses these rows: {reason}.")
 
@@ -377,38 +274,3 @@ def _served(model: Any) -> Any:
         return model.unwrap_python_model()
     except MlflowException:  # a model of another flavour
         return None
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that cannot be registered, searched for and served, before any training.
-
-    MLflow itself refuses some of these only when the model is registered, and lets others become
-    champion of a name that no URI can load.
-
-    Raises:
-        UserError: what is wrong with the name.
-    """
-    if wrong := _wrong_in(name):
-        raise UserError(
-            f"model_name {name!r} cannot be registered and served: it {wrong}. "
-            "Pass a name without / and :, such as -P model_name=nyc-taxi-duration."
-        )
-
-
-def _wrong_in(name: str) -> str:
-    if not name.strip():
-        return "is empty"
-    if name != name.strip():
-        return "begins or ends with a blank"
-    if unprintable := [mark for mark in name if not mark.isprintable()]:
-        return f"holds {unprintable[0]!r}, which cannot be seen"
-    # / and : MLflow refuses; models:/<name>/1 is cut at a ?, and at an @ it takes an alias
-    if cut := [mark for mark in name if mark in "/:?@"]:
-        return f"holds {cut[0]}"
-    if wrong := why_unsearchable(name):
-        return wrong
-    if path_not_unique(name):  # such as ..
-        return "is no name of a file"
-    if len(name) > MAX_NAME:
-        return f"has {len(name)} characters, and a store holds {MAX_NAME}"
-    return ""

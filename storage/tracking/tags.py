@@ -153,7 +153,9 @@ MODEL = tag(
     "results",
 )
 FEATURES = tag("features", "feature set of a candidate", "baseline hpo refit", "results")
-MODEL_URI = tag("model_uri", "URI of the logged model", "refit registry results", "models results")
+MODEL_URI = tag(
+    "model_uri", "URI of the logged model", "refit registry results", "model_references results"
+)
 N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "results")
 RMSE_WITH = metrics(
     "rmse_",
@@ -217,9 +219,14 @@ RMSE_TEST = tag(
     "rmse_test",
     "a version's RMSE on its test months with metered distance, minutes",
     "register",
-    "models score",
+    "model_references score",
 )
-MODEL_SHA256 = tag("model_sha256", "digest of a version's files", "registry", "models registry")
+MODEL_SHA256 = tag(
+    "model_sha256",
+    "digest of a version's files",
+    "registry",
+    "model_references models registry",
+)
 ROLLED_BACK = tag("rolled_back", "when a version was taken out of use", "registry", "evaluate")
 PROMOTION = tags(
     "promotion.",

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from storage import StorageError, UserError
-from storage.tracking import models
+from storage.tracking import model_references, names
 from storage.tracking.registry import CHAMPION, Registry
 from storage.tracking.tags import MODEL_SHA256, RMSE_TEST
 from tests.stores import EXPERIMENT, Store
@@ -81,7 +81,7 @@ def in_store(store: Store, registered: Registered) -> None:
 def test_a_registered_model_is_pinned_to_the_version_of_now(
     registered: Registered, form: str, version: str, recwarn: pytest.WarningsRecorder
 ) -> None:
-    reference = models.resolve(form.format(name=registered.name))
+    reference = model_references.resolve(form.format(name=registered.name))
     assert reference.uri == f"models:/{registered.name}/{version}"
     assert (reference.name, reference.version) == (registered.name, version)
     assert reference.tags[RMSE_TEST] == {"1": "5.5", "2": "4.5"}[version]
@@ -102,11 +102,11 @@ def test_a_registered_model_is_pinned_to_the_version_of_now(
 )
 def test_what_cannot_move_stays_as_it_is(registered: Registered, form: str) -> None:
     uri = form.format(**registered._asdict())
-    assert models.resolve(uri) == (uri, "", "", {})
+    assert model_references.resolve(uri) == (uri, "", "", {})
 
 
 def test_a_path_inside_a_version_is_pinned_and_is_another_model(registered: Registered) -> None:
-    inside = models.resolve(f"models:/{registered.name}@champion/a/b")
+    inside = model_references.resolve(f"models:/{registered.name}@champion/a/b")
     assert inside == (f"models:/{registered.name}/1/a/b", "", "", {})
 
 
@@ -118,10 +118,6 @@ def test_a_path_inside_a_version_is_pinned_and_is_another_model(registered: Regi
         "models:/driver's model/Staging",
         "models:/nobody/latest",
         "models:/nobody@champion",
-        "models:",
-        "models:/",
-        "models:/ /1",
-        "models:/a@",
         "models:/a/b/c/d",
         "models://elsewhere/a/1",
         "models://ada:hush@elsewhere/a/1",
@@ -129,19 +125,57 @@ def test_a_path_inside_a_version_is_pinned_and_is_another_model(registered: Regi
 )
 def test_a_uri_that_leads_to_no_version_is_one_line(uri: str) -> None:
     with pytest.raises(StorageError, match=r"^Cannot load model models:") as refusal:
-        models.resolve(uri)
+        model_references.resolve(uri)
     assert "\n" not in str(refusal.value)
     assert "hush" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("uri", ["", "  "])
-def test_no_uri_at_all_is_one_line(uri: str) -> None:
-    with pytest.raises(UserError, match=r"URI is empty. Pass models:/<name>@champion"):
-        models.resolve(uri)
+@pytest.mark.parametrize(
+    ("uri", "wrong"),
+    [
+        ("", "is empty"),
+        ("  ", "is empty"),
+        ("models:/a/1 ", "begins or ends with a blank"),
+        ("models:/a\n/1", r"holds '\\n'"),
+        ("models:/a/1\x1b[31m", r"holds '\\x1b'"),
+        ("/" + "x" * 5000, "has 5001 characters"),
+        ("http://[::1", "is no URI"),
+        ("model:/a@champion", "begins with model:, which is none of"),
+        ("x://ada:hush@b/c", "begins with x:, which is none of"),
+        ("models:", "has no name"),
+        ("models:/", "has no name"),
+        ("models:a/1", "has no name"),
+        ("models:/ /1", "has no name"),
+        ("models:/@champion", "has no name before the @"),
+        ("models:/a@", "has no name before the @, or no alias"),
+        ("models:/a@b@c", "has no name before the @, or no alias"),
+        ("models:/a", "has neither a version nor an alias"),
+        ("models:/a/", "has neither a version nor an alias"),
+        ("models:/m-0123", "has neither a version nor an alias"),
+        ("models:/a/0", "asks for version '0'"),
+        ("models:/a/2147483648", "asks for version '2147483648'"),
+        ("models:/a/" + "9" * 1000, "asks for version '999"),
+        ("runs:", "says nothing after runs:"),
+        ("runs:/", "says nothing after runs:"),
+        ("s3://", "says nothing after s3:"),
+    ],
+)
+def test_a_uri_that_is_none_is_refused_before_any_store_is_asked(
+    uri: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_references, "MlflowClient", None)
+    with pytest.raises(UserError, match=f"^model_uri .* names no model: it {wrong}") as refusal:
+        model_references.resolve(uri)
+    line = str(refusal.value)
+    assert line.isprintable()
+    assert len(line) < 400
+    assert "hush" not in line
 
 
 def rmse(uri: str, digest: str) -> str:
-    return models.reference_tags(models.resolve(uri), digest).get(RMSE_TEST, "none")
+    return model_references.reference_tags(model_references.resolve(uri), digest).get(
+        RMSE_TEST, "none"
+    )
 
 
 def test_a_version_that_is_named_counts_by_its_own_error(registered: Registered) -> None:
@@ -177,7 +211,7 @@ def test_a_version_that_was_never_measured_counts_by_its_twin(registered: Regist
 
 SERVABLE = [
     *("nyc-taxi-duration", "<b>bold<b>", "driver's", 'a "b" c', "a b", "a..b", "a#b", "a%20b"),
-    *("50%", "é日本", "a\\b", "m-abc", "latest", "-a", "a&b=c+d;e,f", "x" * 256),
+    *("50%", "é日本", "a\\b", "m-abc", "latest", "-a", "a&b=c+d;e,f", "o'brien", "x" * 255),
 ]
 
 
@@ -185,7 +219,7 @@ SERVABLE = [
 def test_a_name_that_is_let_through_is_registered_found_again_and_loaded(
     registered: Registered, name: str
 ) -> None:
-    models.check_name(name)
+    names.check_name(name)
     with mlflow.start_run() as run:
         registry = Registry(name, run_id=run.info.run_id, developer="Ada")
         with registry.lock():
@@ -199,7 +233,7 @@ def test_a_name_that_is_let_through_is_registered_found_again_and_loaded(
         f"models:/{name}/{version}",
         f"models:/{name}/latest",
     ):
-        reference = models.resolve(uri)
+        reference = model_references.resolve(uri)
         assert reference.uri == f"models:/{name}/{version}"
         assert mlflow.pyfunc.load_model(uri).predict(["a"]) == ["a"]
 
@@ -226,11 +260,15 @@ def test_a_name_that_is_let_through_is_registered_found_again_and_loaded(
         ("...", "is no name of a file"),
         ('driver\'s "best"', "holds both ' and"),
         ("a\\", "ends with a backslash"),
-        ("x" * 257, "has 257 characters"),
+        ("x" * 256, "has 256 bytes"),
+        ("é" * 128, "has 256 bytes"),
+        ("x" * 10**6, "has 1000000 bytes"),
+        ("\udc80", r"holds '\\udc80'"),
     ],
 )
 def test_a_name_that_could_not_be_served_is_refused_beforehand(name: str, wrong: str) -> None:
     with pytest.raises(UserError, match=f"cannot be registered and served: it {wrong}") as no:
-        models.check_name(name)
+        names.check_name(name)
     assert "\n" not in str(no.value)
     assert "-P model_name=" in str(no.value)
+    assert len(str(no.value)) < 250

@@ -369,7 +369,13 @@ def test_nothing_in_an_artifact_is_pickled(name: str, logged: Logged) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["models:/nobody@champion", "models:/nobody/1", "models:/m-0123", "runs:/0/model", "x:/y"],
+    [
+        "models:/nobody@champion",
+        "models:/nobody/1",
+        f"models:/m-{0:032}",
+        "runs:/0/model",
+        "/nowhere",
+    ],
 )
 def test_a_model_that_is_not_there_is_refused_in_one_line(uri: str) -> None:
     with pytest.raises(StorageError, match=f"Cannot load model {uri}: ") as refusal:
