@@ -1,17 +1,19 @@
 """The checkout that runs come from: its MLproject, its commit, what is not committed."""
 
-import os
 import shlex
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from storage import git
+from storage.git import GitError
 from storage.uris import existing_folder, without_credentials
 
 ROOT = Path(__file__).resolve().parents[1]
+UNKNOWN = "unknown"
+PROJECT_FILE = "MLproject"
 # untracked files that can change a result; anything else untracked might be a secret
-CODE = ("MLproject", "*.py", "python_env.yaml", "requirements.txt")
+CODE = (PROJECT_FILE, "*.py", "python_env.yaml", "requirements.txt")
 
 
 def as_text(value: object) -> str:
@@ -22,25 +24,36 @@ def as_text(value: object) -> str:
 
 
 class Checkout(NamedTuple):
-    """Where the code stands; empty texts where the folder is no git checkout."""
+    """Where the code stands; empty texts where git does not tell."""
 
     commit: str
     repository: str  # URL of the remote, without credentials
     diff: str  # what the work tree holds beyond the commit; empty where it is clean
+    unknown: str = ""  # why git does not answer for the code that runs; empty where it does
+
+    @property
+    def dirty(self) -> str:
+        """Return whether code runs that is in no commit: true, false, or unknown."""
+        return UNKNOWN if self.unknown else as_text(bool(self.diff))
 
 
 def read(root: Path = ROOT) -> Checkout:
     """Ask git what code is about to run."""
-    return Checkout(
-        commit=_git(root, "rev-parse", "HEAD").strip(),
-        repository=without_credentials(_git(root, "remote", "get-url", "origin").strip()),
-        diff=_git(root, "diff", "HEAD", "--binary") + _untracked(root),
-    )
+    commit = repository = ""
+    try:
+        commit = _head(root)
+        repository = without_credentials(_remote(root))
+        return Checkout(commit, repository, _difference(root, commit))
+    except GitError as error:
+        return Checkout(commit, repository, "", str(error))
 
 
 def user_name(root: Path = ROOT) -> str:
     """Return the name of the git user, empty where there is none."""
-    return _git(root, "config", "user.name").strip()
+    try:
+        return git.ask(root, "config", "user.name").strip()
+    except GitError:
+        return ""
 
 
 def run_command(
@@ -74,21 +87,37 @@ def portable(source: str, root: Path = ROOT) -> str:
     return str(folder) if folder and not folder.is_relative_to(root) else source
 
 
-def _untracked(root: Path) -> str:
-    # -z: otherwise names that are not ASCII come quoted
-    names = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE).split("\0")
-    return "".join(
-        _git(root, "diff", "--no-index", "--", os.devnull, name) for name in names if name
-    )
-
-
-def _git(root: Path, *arguments: str) -> str:
-    # a checkout may be broken, absent, or git may be: each is «not known», never a failed run
+def _head(root: Path) -> str:
+    """Return the commit that this code is of."""
+    git.ask(root, "rev-parse", "--git-dir")
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, errors="replace"
-        )
-    except OSError:
-        return ""
-    # `diff --no-index` answers 1 where it found a difference
-    return done.stdout if done.returncode in (0, 1) else ""
+        head = git.ask(root, "rev-parse", "--verify", "HEAD").strip()
+    except GitError as error:
+        raise GitError("there is no commit yet") from error
+    # the repository may be that of a folder further up, which does not hold this code
+    git.ask(root, "rev-parse", f"{head}:./{PROJECT_FILE}")
+    return head
+
+
+def _remote(root: Path) -> str:
+    """Return the URL of origin, or of the only remote; empty where there is none."""
+    # `git remote get-url` puts the user's own abbreviations in
+    settings = git.ask(root, "config", "--local", "--null", "--list").split("\0")
+    pairs = [setting.partition("\n") for setting in settings]
+    urls = {
+        name: url for name, _, url in pairs if name.startswith("remote.") and name.endswith(".url")
+    }
+    only = next(iter(urls.values())) if len(urls) == 1 else ""
+    return urls.get("remote.origin.url", only)
+
+
+def _difference(root: Path, commit: str) -> str:
+    with git.fresh_copy(root, commit) as env:
+        excluded = "--exclude-per-directory=.gitignore"
+        new = git.ask(root, "ls-files", "-z", "--others", excluded, "--", *CODE, env=env)
+        if new:
+            named = ("--pathspec-from-file=-", "--pathspec-file-nul")
+            added = ("--literal-pathspecs", "add", "--force", "--intent-to-add")
+            git.ask(root, *added, *named, stdin=new, env=env)
+        diff = git.ask(root, "diff", "--binary", "--no-renames", commit, "--", ".", env=env)
+    return diff.encode(errors=git.ANY_BYTE).decode(errors="replace")

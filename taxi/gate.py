@@ -26,7 +26,7 @@ class Provenance(NamedTuple):
     """What a model was made from."""
 
     is_simulated: bool  # any of its months
-    is_dirty: bool  # fitted by code that no commit holds
+    is_dirty: bool  # fitted by code that no commit holds, as far as anybody knows
     seen_months: frozenset[str]  # it was fitted to, or chosen by
 
 

@@ -8,6 +8,7 @@ environment may lack.
 
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from storage import checkout
 from storage.data.cache import cache_dir
 from storage.uris import without_credentials
 
@@ -96,6 +98,18 @@ MENDERS: dict[str, Callable[[str], str]] = {
     "pyenv": pyenv_cure,
     "conda": conda_cure,
 }
+
+
+def code() -> Iterator[Finding]:
+    """Ask whether git answers for the code: what it does not answer for counts as uncommitted."""
+    unknown = checkout.read(ROOT).unknown
+    if "dubious ownership" in unknown:
+        trust = f"git config --global --add safe.directory {shlex.quote(str(ROOT))}"
+        yield Finding("code", unknown, f"{trust}  # if you trust its owner")
+    elif unknown:
+        yield Finding("code", f"git does not answer for it: {unknown}", "git clone <url>")
+    else:
+        yield Finding("code", "git answers for it")
 
 
 def environment() -> Iterator[Finding]:
@@ -184,6 +198,7 @@ def months() -> Iterator[Finding]:
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     python,
     tools,
+    code,
     environment,
     store,
     run_environments,

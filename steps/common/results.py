@@ -72,7 +72,7 @@ class Code(NamedTuple):
     """The code that a run ran."""
 
     commit: str  # empty where there is none
-    is_dirty: bool  # some of it is in no commit
+    is_dirty: bool  # some of it is in no commit, or nobody knows
 
 
 class PreprocessResult(NamedTuple):
@@ -189,8 +189,9 @@ def read_registration(run: Run) -> RegisterResult:
 
 
 def read_code(run: Run) -> Code:
-    """Read which code a run ran."""
-    return Code(run.data.tags.get(tags.COMMIT, ""), run.data.tags.get(tags.DIRTY) == "true")
+    """Read which code a run ran; only what says so is committed."""
+    commit = run.data.tags.get(tags.COMMIT, "")
+    return Code(commit, not commit or run.data.tags.get(tags.DIRTY) != "false")
 
 
 def _candidate(run: Run) -> Candidate:

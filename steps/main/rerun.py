@@ -41,6 +41,10 @@ def missing(run: Run, params: MainParameters) -> list[str]:
             f"    mlflow artifacts download -r {run.info.run_id} -a {code.diff} -d . "
             f"&& git apply {code.diff}",
         ]
+    if run.data.tags[tags.DIRTY] == checkout.UNKNOWN:
+        texts.append(
+            "**git did not answer for the code that ran**, so no commit is known to hold it."
+        )
     if "://" in params.source and checkout.portable(params.source) != params.source:
         texts.append("The source wants credentials, which are not kept: put in your own.")
     if given := params.run_ids():

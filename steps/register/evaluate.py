@@ -172,7 +172,7 @@ def version_provenance(version: ModelVersion) -> Provenance:
     months = ",".join(version.tags.get(tags.MONTHS.of(split), "") for split in SEEN)
     return Provenance(
         is_simulated=version.tags.get(tags.DATA) == SIMULATED,
-        is_dirty=version.tags.get(tags.DIRTY) == "true",
+        is_dirty=version.tags.get(tags.DIRTY, "false") != "false",
         seen_months=frozenset(months.split(",")) - {""},
     )
 

@@ -36,6 +36,7 @@ FRAME = (
     "steps/register/rollback.py",
     "storage/checkout.py",
     "storage/cluster.py",
+    "storage/git.py",
     "storage/repro/",
     "storage/data/cache.py",
     "storage/data/downloads.py",  # months enter the key by the sha256 of their bytes

@@ -21,7 +21,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from storage import UserError, checkout
+from storage import UserError, checkout, git
+from storage.git import GitError
 from storage.tracking import artifacts, tags
 from storage.tracking.query import both, equals
 
@@ -112,15 +113,23 @@ def fetch_code(run: Run, folder: Path) -> Path:
     """Clone the code that a run ran, with the changes that were in no commit.
 
     Raises:
-        UserError: git cannot get it.
+        UserError: no commit is known to hold it, or git cannot get it.
     """
     marks = run.data.tags
+    if not marks.get(tags.COMMIT) or marks[tags.DIRTY] == checkout.UNKNOWN:
+        raise UserError(f"git did not answer for the code of run {run.info.run_id}: it is lost.")
     repository = marks.get(tags.REPOSITORY) or str(checkout.ROOT)
-    _git("clone", "--quiet", "--no-checkout", repository, str(folder))
-    _git("-C", str(folder), "checkout", "--quiet", marks.get(tags.COMMIT, "HEAD"))
-    if marks[tags.DIRTY] == "true":
-        with artifacts.open_file(run.info.run_id, tags.UNCOMMITTED) as diff:
-            _git("-C", str(folder), "apply", str(diff.resolve()))
+    try:
+        # no hooks, and the user's settings only where they say how to reach the repository
+        hookless = ("--no-checkout", "--template=")
+        git.ask(folder.parent, "clone", "--quiet", *hookless, repository, str(folder))
+        with git.without_settings() as env:
+            git.ask(folder, "checkout", "--quiet", marks[tags.COMMIT], env=env)
+            if marks[tags.DIRTY] == "true":
+                with artifacts.open_file(run.info.run_id, tags.UNCOMMITTED) as diff:
+                    git.ask(folder, "apply", str(diff.resolve()), env=env)
+    except GitError as error:
+        raise UserError(f"The code cannot be fetched: {error}. Is the commit pushed?") from error
     return folder
 
 
@@ -231,13 +240,6 @@ def comparison_table(rows: list[Row]) -> Iterator[str]:
     yield f"{n_facts} metrics and hashes of {len(rows)} runs: " + (
         f"{n_bad} runs differ" if n_bad else "all identical"
     )
-
-
-def _git(*arguments: str) -> None:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = " ".join(done.stderr.split())[-300:]
-        raise UserError(f"git {arguments[0]} failed: {reason}. Is the commit pushed?")
 
 
 if __name__ == "__main__":

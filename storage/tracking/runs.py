@@ -86,6 +86,11 @@ class StepRun:
         mlflow.set_tags(self._tags(run, code))
         if above:
             return
+        if code.unknown:
+            print(
+                f"{self.step}: git does not answer for this code ({code.unknown}), so it counts as "
+                f"uncommitted: {tags.DIRTY}={code.dirty}. `make doctor` has the cure."
+            )
         if code.diff:
             mlflow.log_text(code.diff, tags.UNCOMMITTED)
         is_project = tags.ENTRY_POINT in run.data.tags
@@ -116,9 +121,9 @@ class StepRun:
         values: dict[str, str] = {
             tags.RUN_NAME: _run_name(run, self.step),
             tags.DEVELOPER: self.developer or checkout.user_name() or _login_name(),
-            tags.DIRTY: str(bool(code.diff)).lower(),
+            tags.DIRTY: code.dirty,
         }
-        if code.commit:
+        if code.commit or tags.COMMIT in run.data.tags:  # MLflow also takes another folder's
             values[tags.COMMIT] = code.commit
         source = run.data.tags.get(tags.PROJECT_URI, "")
         if code.repository:

@@ -91,7 +91,7 @@ STEP = tag("step", "entry point that the run is of", "runs", "results reuse runs
 DEVELOPER = tag("developer", "who started it", "runs", "register reuse runs")
 DIRTY = tag(
     "git_dirty",
-    "true where code ran that is in no commit",
+    "true where code ran that is in no commit, unknown where git does not answer for it",
     "register runs",
     "evaluate rerun results runs verify",
 )

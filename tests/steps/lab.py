@@ -42,7 +42,8 @@ class Lab:
 
     def step(self, step: str, preprocess: Run, depth: int | None, **tags: str) -> str:
         """Leave a finished run of a step with a tree of so many levels, or with no candidate."""
-        tags = {"step": step, "developer": "Ada", "git_dirty": "false"} | tags
+        committed = {"git_dirty": "false", "mlflow.source.git.commit": "c0ffee"}
+        tags = {"step": step, "developer": "Ada"} | committed | tags
         with mlflow.start_run(experiment_id=self.experiment, tags=tags) as run:
             result = read_preprocess(preprocess)
             log_inputs(result, {"train": "training"})

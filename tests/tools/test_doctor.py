@@ -15,7 +15,7 @@ import platformdirs.macos
 import platformdirs.unix
 import pytest
 
-from storage.checkout import ROOT
+from storage.checkout import ROOT, Checkout
 from storage.data.cache import cache_dir
 from tests.stores import Store
 from tools import doctor
@@ -118,6 +118,24 @@ def test_a_venv_is_a_way_to_run_where_the_pinned_python_is_not_to_be_had(
     seen = {found.what: found.seen for found in doctor.tools()}
     assert seen["uv"] == f"--env-manager uv, after: uv python install {doctor.pinned_python()}"
     assert seen[".venv"].startswith("--env-manager local")
+
+
+@pytest.mark.parametrize(
+    ("unknown", "cure"),
+    [
+        ("", ""),
+        ("not a git repository", "git clone <url>"),
+        ("detected dubious ownership in repository", "git config --global --add safe.directory "),
+    ],
+)
+def test_code_that_git_does_not_answer_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, unknown: str, cure: str
+) -> None:
+    monkeypatch.setattr(doctor.checkout, "read", lambda _: Checkout("", "", "", unknown))
+    (found,) = doctor.code()
+    assert found.cure.startswith(cure)
+    assert bool(found.cure) == bool(unknown)
+    assert unknown in found.seen
 
 
 def test_one_way_to_make_an_environment_is_enough(

@@ -9,7 +9,9 @@ from mlflow.entities import Run
 
 from steps.common.parameters import MainParameters
 from steps.main import rerun
+from storage import UserError
 from storage.checkout import Checkout
+from storage.repro import verify
 from storage.tracking import runs
 from tests import entry
 from tests.stores import EXPERIMENT, Store
@@ -91,6 +93,16 @@ def test_a_dirty_tree_is_said_to_miss_from_the_command_and_where_the_diff_is(
     assert "git apply uncommitted.diff" in text
     uri = f"{run.info.artifact_uri}/uncommitted.diff"
     assert mlflow.artifacts.load_text(uri) == "+n = 2\n"
+
+
+def test_code_that_git_did_not_answer_for_is_said_to_be_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.checkout.read", lambda: Checkout("", "", "", "no git"))
+    run = ran(store)
+    assert "no commit is known to hold it" in "\n".join(rerun.missing(run, parsed()))
+    with pytest.raises(UserError, match="git did not answer for the code of run"):
+        verify.fetch_code(run, Path("nowhere"))
 
 
 def test_a_clean_checkout_with_a_remote_misses_nothing(store: Store, code: Checkout) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run, RunData, RunInfo, RunTag
 
+from steps.common.results import read_code
 from storage.tracking import artifacts, runs
 from tests.entry import entry
 from tests.steps.lab import BAD, BETTER, GOOD, REACHABLE, SIMULATED, Lab, Pipelines
@@ -157,18 +159,34 @@ def test_a_model_of_simulated_months_replaces_a_real_one_only_where_that_is_said
     assert "allow_simulated" in run.data.tags["reasons"]
 
 
-def test_a_model_of_uncommitted_code_replaces_a_committed_one_only_where_that_is_said(
+def test_a_model_of_code_not_known_to_be_committed_replaces_a_committed_one_only_where_that_is_said(
     lab: Lab, pipelines: Pipelines
 ) -> None:
     lab.register("clean", *pipelines.of(lab, GOOD))
     origin(lab, "clean", "1", git_dirty="false")
-    dirty = pipelines.of(lab, BETTER, git_dirty="true")
+    dirty = pipelines.of(lab, BETTER, git_dirty="unknown")
     _, said = lab.register("clean", *dirty)
     assert "code is uncommitted, wanted committed as the champion's, or allow_dirty=true" in said
     lab.register("clean", *dirty, "--allow_dirty=true")
     assert lab.aliases("clean") == {"champion": "2"}
     assert lab.version("clean", "2").tags["git_dirty"] == "true"
     assert lab.version("clean", "2").tags["allowed"] == "allow_dirty"
+
+
+@pytest.mark.parametrize(
+    ("tags", "is_dirty"),
+    [
+        ({"git_dirty": "false", "mlflow.source.git.commit": "c0ffee"}, False),
+        ({"git_dirty": "true", "mlflow.source.git.commit": "c0ffee"}, True),
+        ({"git_dirty": "unknown", "mlflow.source.git.commit": "c0ffee"}, True),
+        ({"git_dirty": "false"}, True),  # as runs once were where git was missing
+        ({}, True),
+    ],
+)
+def test_only_a_run_that_says_so_is_of_committed_code(tags: dict[str, str], is_dirty: bool) -> None:
+    info = RunInfo("id", "0", "ana", "FINISHED", 0, 1, "active")
+    data = RunData(tags=[RunTag(name, value) for name, value in tags.items()])
+    assert read_code(Run(info, data)).is_dirty == is_dirty
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])

@@ -195,6 +195,24 @@ def test_a_run_of_clean_code_has_no_diff(store: Store) -> None:
         artifacts.read_bytes(run_id, "uncommitted.diff")
 
 
+def test_code_that_git_does_not_answer_for_is_not_clean_and_a_line_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow knows a commit all the same, where the folder lies in the repository of another."""
+    monkeypatch.setattr("storage.checkout.read", lambda: Checkout("", "", "", "not in 'HEAD'"))
+    commit, client = {"mlflow.source.git.commit": "c0ffee"}, MlflowClient(store.uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    adopted = str(client.create_run(experiment, tags=commit).info.run_id)
+    monkeypatch.setenv("MLFLOW_RUN_ID", adopted)
+    with runs.StepRun("hpo", ""):
+        pass
+    tags = closed(adopted).data.tags
+    assert (tags["git_dirty"], tags["mlflow.source.git.commit"]) == ("unknown", "")
+    said = capsys.readouterr().out
+    assert "hpo: git does not answer for this code (not in 'HEAD')" in said
+    assert "git_dirty=unknown" in said
+
+
 def test_a_child_run_inherits_who_and_which_code_and_lies_below(store: Store) -> None:
     with runs.StepRun("hpo", "Ada"):
         parent = runs.active().info.run_id

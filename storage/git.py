@@ -1,0 +1,95 @@
+"""git, asked so that nothing of the user's own settings changes an answer."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from storage import UserError
+
+# which folders are safe, and where git itself lies; the others name another repository, or
+# change what git prints
+KEPT = ("GIT_CONFIG_", "GIT_EXEC_PATH")
+# Line ends and permissions do not change what Python runs, and depend on who has made the checkout.
+ANY_BYTE = "surrogateescape"
+SETTINGS = "[core]\nautocrlf = input\nfileMode = false\n"
+
+
+class GitError(UserError):
+    """What git said where it did not answer."""
+
+
+def ask(
+    folder: Path, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None
+) -> str:
+    """Run git in a folder; returns what it prints.
+
+    Args:
+        folder: where.
+        arguments: its command line.
+        stdin: what it reads.
+        env: its environment; without it the user's, and with that the folders they call safe.
+    Raises:
+        GitError: it failed, with its reason in one line, or it is missing.
+    """
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=_environment() if env is None else env,
+            input=stdin.encode(errors=ANY_BYTE),
+            capture_output=True,
+        )
+    except OSError as error:
+        raise GitError(f"git cannot be run: {error.strerror}") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+        raise GitError(said.splitlines()[0].removeprefix("fatal: "))
+    # not read as text, which would take the CR out of the ends of lines
+    return done.stdout.decode(errors=ANY_BYTE)
+
+
+@contextmanager
+def without_settings() -> Iterator[dict[str, str]]:
+    """Yield an environment in which git has no settings but its own."""
+    with TemporaryDirectory() as home:
+        Path(home, ".gitconfig").write_text(SETTINGS)
+        settings = {"HOME": home, "XDG_CONFIG_HOME": home, "GIT_CONFIG_NOSYSTEM": "1"}
+        yield _environment(kept=KEPT[1:]) | settings | {"GIT_ATTR_NOSYSTEM": "1"}
+
+
+@contextmanager
+def fresh_copy(root: Path, commit: str) -> Iterator[dict[str, str]]:
+    """Yield an environment in which git compares a work tree with a commit, and knows no more.
+
+    The repository that it sees has the objects of the user's, and nothing else: no settings,
+    attributes, exclusions, hooks or replaced commits, and an index that hides no file.
+    """
+    top = ask(root, "rev-parse", "--show-toplevel").removesuffix("\n")
+    objects = ask(root, "rev-parse", "--git-path", "objects").removesuffix("\n")
+    with without_settings() as env:
+        folder = Path(env["HOME"], "repository")
+        env["GIT_DEFAULT_HASH"] = "sha1" if len(commit) == 40 else "sha256"
+        ask(root, "init", "--quiet", "--bare", "--template=", str(folder), env=env)
+        with (folder / "config").open("a") as config:
+            config.write(SETTINGS)  # init has written what it finds of the file system
+        env |= {"GIT_DIR": str(folder), "GIT_WORK_TREE": top}
+        # quoted, as git reads a path that may hold a colon
+        env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = json.dumps(
+            str(root / objects), ensure_ascii=False
+        )
+        ask(root, "read-tree", commit, env=env)
+        yield env
+
+
+def _environment(kept: tuple[str, ...] = KEPT) -> dict[str, str]:
+    """Return this process' environment without what would lead git somewhere else."""
+    env = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith(kept)
+    }
+    return env | {"LC_ALL": "C", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0"}
