@@ -41,6 +41,8 @@ FRAME = (
     "storage/data/cache.py",
     "storage/data/downloads.py",  # months enter the key by the sha256 of their bytes
     "storage/data/splits.py",  # and so does which of them go where
+    "storage/tracking/doubles.py",
+    "storage/tracking/names.py",
     "storage/tracking/processes.py",
     "storage/tracking/query.py",
     "storage/tracking/registry_lock.py",
