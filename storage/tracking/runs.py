@@ -50,11 +50,13 @@ class StepRun:
         self.step = step
         self.developer = developer
         self.is_adopted = "MLFLOW_RUN_ID" in os.environ
+        self.outer: mlflow.ActiveRun | None = None  # which is not this one's to close
         self.heartbeat: Heartbeat | None = None
 
     def __enter__(self) -> None:
         """Start or adopt the run and tag it with where it comes from."""
         store.prepare_store()
+        self.outer = mlflow.active_run()
         try:
             self._open()
         except BaseException as error:
@@ -99,8 +101,10 @@ class StepRun:
     def _close(self, error: BaseException | None) -> None:
         if self.heartbeat:
             self.heartbeat.stop()
-        run = mlflow.active_run()
-        closing.close_active(error)
+        run = None
+        while (active := mlflow.active_run()) and active is not self.outer:
+            run = active  # the last one is the step's: those below it come first
+            closing.close_active(error)
         if not isinstance(error, KeyboardInterrupt):
             return
         stale_runs.close_own(interrupted.REASON)  # what was being opened

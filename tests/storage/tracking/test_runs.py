@@ -228,6 +228,22 @@ def test_a_child_run_inherits_who_and_which_code_and_lies_below(store: Store) ->
     assert "step" not in first.data.tags
 
 
+def test_a_run_below_that_was_cut_off_is_closed_and_the_step_with_it(store: Store) -> None:
+    with pytest.raises(ValueError, match="wrong"), runs.StepRun("hpo", ""):
+        parent = runs.active().info.run_id
+        below = mlflow.start_run(nested=True).info.run_id
+        raise ValueError("wrong")
+    assert {closed(run_id).info.status for run_id in (parent, below)} == {"FAILED"}
+
+
+def test_a_step_that_cannot_open_its_run_closes_no_other(store: Store) -> None:
+    with mlflow.start_run() as other:
+        with pytest.raises(Exception, match="already active"), runs.StepRun("hpo", ""):
+            pytest.fail("it went on")
+        assert mlflow.active_run().info.run_id == other.info.run_id
+        assert mlflow.get_run(other.info.run_id).info.status == "RUNNING"
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt(), "KILLED"), (ValueError("wrong"), "FAILED")]
 )
