@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory steps reuse serving score live accuracy ablation coverage
-                 zones_only search]
+python -m bench [cleaning memory steps reuse same_bits serving score live accuracy ablation
+                 coverage zones_only search]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -18,6 +18,7 @@ from bench import (
     live,
     memory,
     reuse,
+    same_bits,
     score,
     search,
     search_kills,
@@ -33,6 +34,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "memory": memory.measure,
     "steps": steps.measure,
     "reuse": reuse.measure,
+    "same_bits": same_bits.measure,
     "serving": serving.measure,
     "score": score.measure,
     "live": live.measure,

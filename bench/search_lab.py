@@ -4,7 +4,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -66,12 +66,12 @@ def store() -> Iterator[str]:
             mlflow.set_tracking_uri(before)
 
 
-def run(uri: str, *command: str) -> tuple[str, Spent]:
+def run(uri: str, *command: str, env: Mapping[str, str] = os.environ) -> tuple[str, Spent]:
     """Run a module in a process of its own on a store; gives what it printed and what it cost."""
     start, before = perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", *command],
-        env=os.environ | {"MLFLOW_TRACKING_URI": uri},
+        env={**os.environ, **env, "MLFLOW_TRACKING_URI": uri},
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,

@@ -1,0 +1,73 @@
+"""The whole demo on this machine's arithmetic and on that of others: the same to the last bit.
+
+A kernel of another machine is as good as the machine: which one OpenBLAS, numpy and libm take is
+asked of the processor, and can be told.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from bench import Result
+from bench.search_lab import run, run_id, store
+from storage.repro import verify
+from storage.tracking import artifacts
+
+DEMO = ("steps.main", "--source=simulated:3000", "--max_evals=4")
+HERE = {"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+PLAIN = {
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4",
+}
+MACHINES: Mapping[str, Mapping[str, str]] = {
+    "one thread": ONE_THREAD,
+    "two threads, OpenBLAS for Prescott (2004)": HERE | {"OPENBLAS_CORETYPE": "Prescott"},
+    "two threads, OpenBLAS for Sandybridge (2011)": HERE | {"OPENBLAS_CORETYPE": "Sandybridge"},
+    "numpy and libm without AVX2 and FMA": HERE | PLAIN,
+    "all of Prescott's, one thread": ONE_THREAD | PLAIN | {"OPENBLAS_CORETYPE": "Prescott"},
+}
+# files that hold ids of runs, times, or what was free to differ before
+FREE = {"manifest.json", "outputs.json", "trials.csv", "boosters.csv"}
+ENDINGS = (".csv", ".json", ".parquet", ".ubj")
+
+
+def measure() -> Iterator[Result]:
+    """Run the demo on each, and count what is not as it is here."""
+    here = facts(HERE)
+    for machine, env in MACHINES.items():
+        there = facts(env)
+        other = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+        what = f"`main` on simulated months with {machine}: of {len(here)} metrics and hashes other"
+        yield Result(what, ", ".join([str(len(other)), *other[:3]]), "0")
+
+
+def facts(env: Mapping[str, str]) -> dict[str, str]:
+    """Run the demo in such an environment on a fresh store; run and metric or file -> its value."""
+    with store() as uri:
+        run(uri, *DEMO, env=env)
+        client = MlflowClient(uri)
+        whole = client.get_run(run_id(uri, "main"))
+        return {
+            f"{name}: {what}": value
+            for name, part in verify.parts(client, whole)
+            for what, value in {**verify.comparable_facts(client, part), **files(part)}.items()
+        }
+
+
+def files(part: Run) -> dict[str, str]:
+    """Hash the tables and models that a run has logged: file -> sha256."""
+    client, hashes = MlflowClient(), {}
+    models = [output.model_id for output in part.outputs.model_outputs] if part.outputs else []
+    folders = [client.get_logged_model(model).artifact_location for model in models]
+    for place, uri in enumerate([str(part.info.artifact_uri), *folders]):
+        for name in artifacts.list_files(uri):
+            if name.endswith(ENDINGS) and Path(name).name not in FREE:
+                with artifacts.open_at(uri, name) as path:
+                    content = path.read_bytes()
+                # a model's files lie in a folder whose name is drawn
+                hashes[f"{place}/{Path(name).name}"] = hashlib.sha256(content).hexdigest()
+    return hashes
