@@ -3,30 +3,32 @@
 python -m steps.preprocess --source=simulated
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import mlflow
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steps.common.months import find_city, find_month, find_zone_files
+from steps.common.months import find_city, find_month, find_zone_files, read_month
 from steps.common.parameters import PreprocessParameters
 from steps.common.pipeline import preprocess_key, zone_inputs
 from steps.common.results import Dataset, write_dataset
 from steps.common.step import step_run
 from storage.checkout import portable
 from storage.data.digest import sha256_of
-from storage.data.files import read_batches, read_schema
 from storage.data.months import MonthFile, SideFile
 from storage.data.splits import Content, split_months
 from storage.repro import reuse
 from storage.tracking import artifacts, runs, tags
 from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
-from taxi.cleaning import Cleaned, clean
+from taxi.cleaning import OUTSIDE, UNREADABLE, Cleaned, clean, count_months, first_unreadable
 from taxi.maps import draw_zone_map
 from taxi.profile import Profile, draw_profile
 
@@ -93,36 +95,55 @@ def write_split(
     with pq.ParquetWriter(path, schema.TRIPS, compression=COMPRESSION) as writer:
         for file in files:
             dropped: dict[str, int] = {}
-            n_raw = n_kept = 0
-            for cleaned in clean_file(file, taxi=taxi):
+            n_raw, n_kept, unreadable = 0, 0, ""
+            for cleaned, example in clean_file(file, taxi=taxi):
                 writer.write_batch(cleaned.trips)
                 profile.add(cleaned.trips)
                 dropped = {why: dropped.get(why, 0) + n for why, n in cleaned.dropped.items()}
                 n_kept += cleaned.trips.num_rows
                 n_raw += cleaned.trips.num_rows + sum(cleaned.dropped.values())
-            require_kept_trips(file, n_raw, n_kept, dropped)
+                unreadable = unreadable or example
+            if not n_kept:
+                raise no_trips(file, n_raw, dropped, unreadable, taxi=taxi)
             print(f"{split} {file.month}: kept {n_kept:,} of {n_raw:,} trips")
+            if unreadable:
+                print(f"{split} {file.month}: dropped {dropped[UNREADABLE]:,} rows: {unreadable}")
             reports.append(MonthReport(split, file, n_raw, dropped))
     return reports
 
 
-def clean_file(file: MonthFile, *, taxi: str) -> Iterator[Cleaned]:
-    """Stream a month's cleaned batches; an error names the file."""
+def clean_file(file: MonthFile, *, taxi: str) -> Iterator[tuple[Cleaned, str]]:
+    """Stream a month's cleaned batches, each with a value that nobody can read, if there is one.
+
+    Raises:
+        TripError: its columns or values cannot be used.
+    """
+
+    def understand(batch: pa.RecordBatch) -> tuple[Cleaned, str]:
+        cleaned = clean(batch, taxi=taxi, month=file.month)
+        return cleaned, first_unreadable(batch, taxi) if cleaned.dropped[UNREADABLE] else ""
+
     try:
-        columns = list(schema.match_columns(read_schema(file.path), taxi))
-        for batch in read_batches(file.path, columns):
-            yield clean(batch, taxi=taxi, month=file.month)
+        yield from read_month(file.path, taxi, understand)
     except TripError as error:
         raise TripError(f"{file.uri}: {error}") from error
 
 
-def require_kept_trips(file: MonthFile, n_raw: int, n_kept: int, dropped: dict[str, int]) -> None:
-    """Stop at a month that leaves nothing to learn from."""
-    if n_kept:
-        return
+def no_trips(
+    file: MonthFile, n_raw: int, dropped: dict[str, int], unreadable: str, *, taxi: str
+) -> TripError:
+    """Describe a month that leaves nothing to learn from, and what its file holds instead."""
     reasons = ", ".join(f"{n:,} {why}" for why, n in dropped.items() if n) or "it has no rows"
-    raise TripError(
-        f"{file.uri}: none of {n_raw:,} trips is left after cleaning ({reasons}). "
+    held = ""
+    if dropped.get(OUTSIDE):
+        counts: Counter[str] = Counter()
+        for part in read_month(file.path, taxi, partial(count_months, taxi=taxi)):
+            counts.update(part)
+        held = ", ".join(f"{month} ({n:,})" for month, n in counts.most_common(3))
+        held = f" Its trips are of {held}."
+    found = f" {unreadable[0].upper()}{unreadable[1:]}." if unreadable else ""
+    return TripError(
+        f"{file.uri}: none of {n_raw:,} trips is left after cleaning ({reasons}).{held}{found} "
         f"Check that the file holds trips of {file.month}."
     )
 

@@ -3,22 +3,44 @@
 from datetime import datetime
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import TripError
-from .schema import MAX_MINUTES, MIN_MINUTES, TRIPS, match_columns
+from .schema import MAX_MINUTES, MIN_MINUTES, TRIPS, RawColumn, match_columns, shorten
+from .values import (
+    ReadValues,
+    plain,
+    read_numbers,
+    read_times,
+    read_zones,
+    stated_unit,
+    two_readings,
+)
 
 MINUTE_US = 60_000_000
+TIMES, ZONES = ("pickup_at", "dropoff_at"), ("pickup_zone", "dropoff_zone")
 
+UNREADABLE, OUTSIDE = "unreadable value", "pickup outside the month"
 # a dropped row counts under the first of these that holds for it
 REASONS = (
     "time missing",
     "zone missing",
-    "pickup outside the month",
+    UNREADABLE,
+    "impossible zone",
+    OUTSIDE,
     f"shorter than {MIN_MINUTES} min",
     f"longer than {MAX_MINUTES} min",
 )
+
+
+class AmbiguousError(TripError):
+    """A value that may mean two things; holds its row, counted from 0."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class Cleaned(NamedTuple):
@@ -26,6 +48,14 @@ class Cleaned(NamedTuple):
 
     trips: pa.RecordBatch  # columns of schema.TRIPS, m <= n rows, original order
     dropped: dict[str, int]  # reason -> rows, every reason of REASONS present
+
+
+class RawRows(NamedTuple):
+    """A batch of n raw rows as they were understood."""
+
+    columns: dict[str, pa.Array]  # role -> [n] values of the type they must have, null for none
+    readable: pa.Array  # bool [n]: no value stands there that nobody can read
+    unreadable: str  # the first such value, in words; empty where there is none
 
 
 def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
@@ -38,27 +68,43 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
     Returns:
         The kept rows and how many were dropped for which reason.
     Raises:
-        TripError: a column is missing or of another type, or a value cannot be read as its type.
+        TripError: a column is missing or of another type, or a value may mean two things.
     Source: TLC trip-record data dictionary; the 1..60 min bound, both ends in: course notebook.
     """
-    columns = cast_columns(batch, taxi)
+    rows = read_columns(batch, taxi)
+    columns = rows.columns
     start, end = (microseconds(bound) for bound in month_bounds(month))
-    pickup, dropoff = (columns[name].cast(pa.int64()) for name in ("pickup_at", "dropoff_at"))
+    pickup, dropoff = (columns[name].cast(pa.int64()) for name in TIMES)
     duration = pc.subtract(dropoff, pickup)
     # each test is false for a row to drop under the reason at the same place in REASONS
     tests = (
-        pc.is_valid(duration),
-        pc.and_(pc.is_valid(columns["pickup_zone"]), pc.is_valid(columns["dropoff_zone"])),
+        _there(rows, TIMES),
+        _there(rows, ZONES),
+        rows.readable,
+        pc.and_(*(pc.greater_equal(columns[name], 1) for name in ZONES)),
         _between(pickup, start, end - 1),
         pc.greater_equal(duration, MIN_MINUTES * MINUTE_US),
         pc.less_equal(duration, MAX_MINUTES * MINUTE_US),
     )
     kept, dropped = _apply(tests, batch.num_rows)
-    columns["trip_minutes"] = pc.divide(duration.cast(pa.float64()), float(MINUTE_US))
+    # of a year such as 9999 a few microseconds are lost
+    columns["trip_minutes"] = pc.divide(duration.cast(pa.float64(), safe=False), float(MINUTE_US))
     trips = pa.RecordBatch.from_arrays([columns[name] for name in TRIPS.names], TRIPS.names)
     if any(dropped.values()):
         trips = trips.filter(kept)
     return Cleaned(trips.cast(TRIPS), dropped)
+
+
+def first_unreadable(batch: pa.RecordBatch, taxi: str) -> str:
+    """Name the first value of raw rows that nobody can read; empty where there is none."""
+    return read_columns(batch, taxi).unreadable
+
+
+def count_months(batch: pa.RecordBatch, taxi: str) -> dict[str, int]:
+    """Count raw rows by the month of their pickup."""
+    pickup = read_columns(batch, taxi).columns["pickup_at"].drop_null().to_numpy()
+    months, counts = np.unique(pickup.astype("datetime64[M]"), return_counts=True)
+    return dict(zip(months.astype(str).tolist(), counts.tolist(), strict=True))
 
 
 def month_bounds(month: str) -> tuple[datetime, datetime]:
@@ -68,23 +114,58 @@ def month_bounds(month: str) -> tuple[datetime, datetime]:
     return start, datetime(start.year + years, months + 1, 1)
 
 
-def cast_columns(
+def read_columns(
     batch: pa.RecordBatch, taxi: str, *, may_miss: frozenset[str] = frozenset()
-) -> dict[str, pa.Array]:
-    """Read raw columns as the types they must have: role -> values, null where there are none.
+) -> RawRows:
+    """Read raw columns as the types they must have.
 
     Raises:
-        TripError: a column is missing or of another type, or a value cannot be read as its type.
+        TripError: a column is missing or of another type, or a value may mean two things.
     """
-    columns = {}
+    columns, wrong, unreadable = {}, np.zeros(batch.num_rows, bool), ""
     for name, wanted in match_columns(batch.schema, taxi, may_miss=may_miss).items():
-        # nanoseconds may be cut off a time; a zone or a distance must not lose anything
-        safe = not pa.types.is_timestamp(wanted.type)
-        try:
-            columns[wanted.role] = pc.cast(batch.column(name), wanted.type, safe=safe)
-        except pa.ArrowInvalid as error:
-            raise TripError(f"Column {name!r}: {error}. Mend the file.") from error
-    return columns
+        values, field = batch.column(name), batch.schema.field(name)
+        columns[wanted.role], mask = _read(values, field, wanted)
+        if mask is not None:
+            wrong |= mask
+            unreadable = unreadable or _describe(name, values.filter(pa.array(mask)), wanted)
+            _refuse_ambiguous(name, values, mask)
+    return RawRows(columns, pa.array(~wrong), unreadable)
+
+
+def _read(values: pa.Array, field: pa.Field, wanted: RawColumn) -> ReadValues:
+    if wanted.role in TIMES:
+        return read_times(values, stated_unit(field))
+    return read_zones(values) if wanted.role in ZONES else read_numbers(values)
+
+
+def _describe(name: str, values: pa.Array, wanted: RawColumn) -> str:
+    (value,) = plain(values[:1]).to_pylist()
+    return f"column {name!r} has {shorten(repr(value))}, which is no {wanted.type}"
+
+
+def _refuse_ambiguous(name: str, values: pa.Array, unreadable: np.ndarray) -> None:
+    """Refuse a column with a text of which there are two readings.
+
+    Raises:
+        AmbiguousError: names the column, the text and both.
+    """
+    rows = np.flatnonzero(unreadable)
+    texts = plain(values.filter(pa.array(unreadable))).to_pylist()
+    for row, text in zip(rows.tolist(), texts, strict=True):
+        if isinstance(text, str) and (readings := two_readings(text)):
+            seen, either = shorten(repr(text.strip())), " or ".join(readings)
+            raise AmbiguousError(
+                f"column {name!r} has {seen}, which may be {either}. "
+                "Write times as 2021-01-31 17:45:00 and numbers as 1234.5.",
+                row,
+            )
+
+
+def _there(rows: RawRows, roles: tuple[str, ...]) -> pa.Array:
+    """Say which of n rows have a value in each of some columns, be it one that nobody can read."""
+    there = pc.and_(*(rows.columns[role].is_valid() for role in roles))
+    return there if not rows.unreadable else pc.or_(there, pc.invert(rows.readable))
 
 
 def _apply(tests: tuple[pa.Array, ...], n_rows: int) -> tuple[pa.Array, dict[str, int]]:

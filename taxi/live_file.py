@@ -4,20 +4,19 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from . import TripError
 from .live import BIN, LEVELS, N_CLUSTERS, N_GROUPS, Asked, LiveState, factor_now, floor_to_bin
 from .schema import N_ZONES, Trips
+from .values import CITY_CLOCK
 
 VERSION = 1  # whatever changes LEVELS or BIN changes it too
 # a state fades by itself, and one of three days still gains; an older one is of a job that broke
 MAX_AGE = np.timedelta64(3, "D")
 CLOCK_SKEW = 2 * BIN  # that machines may differ by
 REPLAYED = np.timedelta64(60, "m")  # a pickup longer before the state's clock is of the past
-CITY_CLOCK = ZoneInfo("America/New_York")
 
 
 class OtherModelError(TripError):

@@ -31,6 +31,7 @@ ROWS_PER_TASK = 500
 # what a served model needs of this package, which travels with it
 MODULES = (
     "__init__",
+    "values",
     "schema",
     "surroundings",
     "columns",

@@ -5,17 +5,18 @@ What a refusal quotes is short and printable, whatever was sent.
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from reprlib import Repr
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from . import TripError
-from .live_file import CITY_CLOCK
 from .schema import INPUTS, Trips, input_names
+from .values import read_times
 
-CLOCK_WORDS = ("now", "today")  # pandas would answer them with its clock
 N_SHOWN = 10  # columns that a refusal lists
 MAX_BITS = 1000  # of a whole number that a float still holds
 # pandas names the second of two columns of one name so when it reads a csv
@@ -81,18 +82,19 @@ def check_columns(columns: Iterable[Any], wanted: Mapping[str, bool]) -> None:
 
 
 def _times(values: pd.Series) -> np.ndarray:
+    is_typed = pd.api.types.is_datetime64_any_dtype(values.dtype)
+    raw = values if is_typed else [_time_text(value) for value in values.tolist()]
+    times = read_times(pa.array(raw, None if is_typed else pa.string(), from_pandas=True)).values
     advice = "send a date and time of New York like 2021-01-31 17:45:00"
-    # a number is a time of a unit nobody knows, and pandas reads 20210131 as that day
-    if not pd.api.types.is_datetime64_any_dtype(values.dtype):
-        _refuse(values, _is_odd_number(values) | ~np.isnan(_to_numbers(values)), advice)
-    try:
-        times = pd.to_datetime(values, errors="coerce", format="ISO8601")
-    except ValueError as error:  # rows with and without a time zone side by side
-        raise TripError(f"Column {values.name!r} mixes time zones; {advice}.") from error
-    _refuse(values, (times.isna() | values.isin(CLOCK_WORDS)).to_numpy(), advice)
-    if times.dt.tz is not None:
-        times = times.dt.tz_convert(CITY_CLOCK).dt.tz_localize(None)
-    return times.to_numpy("datetime64[us]")
+    _refuse(values, times.is_null().to_numpy(zero_copy_only=False), advice)
+    return times.to_numpy(zero_copy_only=False)
+
+
+def _time_text(value: Any) -> str | None:
+    """Write a time as text; None for what is none, such as a number of a unit nobody knows."""
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ")
+    return str(value) if isinstance(value, str | np.datetime64) else None
 
 
 def _zones(values: pd.Series) -> np.ndarray:

@@ -8,11 +8,15 @@ import numpy as np
 import pyarrow as pa
 
 from . import TripError
+from .values import is_text, stated_unit
 
 # the prefix of the two time columns is all that differs between the taxis' files
 PREFIXES: Mapping[str, str] = {"green": "lpep", "yellow": "tpep"}
 
 N_ZONES = 266  # TLC ids are 1..265; 0 stands for an id that the TLC does not have
+# what files before 2016-07 held first, instead of zones
+COORDINATES = frozenset({"pickup_longitude", "start_lon", "dropoff_longitude", "end_lon"})
+MAX_LISTED, MAX_SHOWN = 60, 60  # names in a message, characters of each
 MAX_MILES = 60.0  # a longer metered distance is a fault of the meter
 # a shorter ride is a cancelled one, a longer one a meter left running (the course's bounds)
 MIN_MINUTES, MAX_MINUTES = 1, 60
@@ -101,24 +105,75 @@ def match_columns(
     Raises:
         TripError: a column is missing, or its type can never hold such values.
     """
-    spelled = {name.strip().lower(): name for name in file.names}
+    spelled: dict[str, list[str]] = {}
+    for name in file.names:
+        spelled.setdefault(name.strip().lower(), []).append(name)
     matched = {}
     for column in raw_columns(taxi):
-        name = spelled.get(column.name.lower())
-        if name is None and column.role in may_miss:
-            continue
-        if name is None:
+        names = spelled.get(column.name.lower(), [])
+        if len(names) > 1:
             raise TripError(
-                f"Column {column.name!r} is missing. Columns seen: {', '.join(file.names)}. "
-                f"Check that these are {taxi} trips, or pass -P taxi={_other(taxi)}."
+                f"Column {column.name!r} is there {len(names)} times: {quoted(names)}. "
+                "Leave one of them in the file."
             )
-        if not _castable(file.field(name).type, column.type):
-            raise TripError(
-                f"Column {column.name!r} has type {file.field(name).type}; "
-                f"it must hold values of {column.type}. Mend the file."
-            )
-        matched[name] = column
+        if names:
+            _check_type(file.field(names[0]), column)
+            matched[names[0]] = column
+        elif column.role not in may_miss:
+            raise TripError(_missing(column.name, file.names, taxi))
     return {name: matched[name] for name in file.names if name in matched}
+
+
+def quoted(names: Collection[str]) -> str:
+    """List names for a message, the first of many, each so that it can be seen."""
+    shown = [shorten(repr(name)) for name in names]
+    return ", ".join(shown[:MAX_LISTED]) + (", ..." if shown[MAX_LISTED:] else "")
+
+
+def shorten(text: str) -> str:
+    """Cut a text that is too long for a message."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _missing(name: str, names: Collection[str], taxi: str) -> str:
+    """Say that a column is missing, and what may be the reason."""
+    if any(other.strip().lower() in COORDINATES for other in names):
+        return (
+            f"Column {name!r} is missing, and there are coordinates: a file as first published "
+            "for months before 2016-07. The TLC has since published the same month as "
+            "parquet with zones: pass -P source=tlc, or fetch it from there."
+        )
+    # names as they are, where nothing in them would harm a terminal
+    is_plain = len(names) <= MAX_LISTED and all(
+        len(n) <= MAX_SHOWN and n.isprintable() for n in names
+    )
+    seen = ", ".join(names) if is_plain else quoted(names)
+    return (
+        f"Column {name!r} is missing. Columns seen: {seen}. "
+        f"Check that these are {taxi} trips, or pass -P taxi={_other(taxi)}."
+    )
+
+
+def _check_type(field: pa.Field, column: RawColumn) -> None:
+    """Refuse a column whose type can never hold what it should."""
+    given = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_timestamp(column.type) and pa.types.is_date(given):
+        raise TripError(
+            f"Column {column.name!r} has type {given}: days without a time, which give no minutes. "
+            "Use a file with times."
+        )
+    if pa.types.is_timestamp(column.type) and pa.types.is_integer(given):
+        if not stated_unit(field):
+            raise TripError(
+                f"Column {column.name!r} has type {given}: seconds, or milli-, micro- or "
+                "nanoseconds? Nobody says. Write it as timestamps, or state the unit in the "
+                "column's metadata: unit=us."
+            )
+    elif not _castable(given, column.type):
+        raise TripError(
+            f"Column {column.name!r} has type {field.type}; "
+            f"it must hold values of {column.type}. Mend the file."
+        )
 
 
 @dataclass(frozen=True)
@@ -164,10 +219,10 @@ def to_trips(table: pa.Table) -> Trips:
 
 def _castable(given: pa.DataType, wanted: pa.DataType) -> bool:
     types = pa.types
-    if types.is_string(given) or types.is_large_string(given) or types.is_null(given):
-        return True  # text may hold anything; its values are checked when they are cast
+    if is_text(given) or types.is_null(given):
+        return True  # text may hold anything; its values are looked at when they are read
     if types.is_timestamp(wanted):
-        return bool(types.is_timestamp(given) or types.is_date(given))
+        return bool(types.is_timestamp(given))
     return bool(types.is_integer(given) or types.is_floating(given) or types.is_decimal(given))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .cleaning import MINUTE_US, cast_columns, microseconds, month_bounds
+from .cleaning import MINUTE_US, TIMES, ZONES, microseconds, month_bounds, read_columns
 from .drift import count_predictions
 from .profile import Profile
 from .schema import (
@@ -35,6 +35,7 @@ class Prepared(NamedTuple):
     judgeable: np.ndarray  # bool [n]: a model can answer
     eligible: np.ndarray  # bool [n]: such a trip would be trained on, as far as it is known
     minutes: np.ndarray  # [n], NaN where the drop-off is not known
+    unreadable: str = ""  # the first value that nobody can read, in words
 
 
 def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
@@ -46,24 +47,27 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
         month: YYYY-MM, the month whose file this is.
 
     Raises:
-        TripError: a needed column is missing, or a value cannot be read as its type.
+        TripError: a needed column is missing or of another type, or a value may mean two things.
     """
-    columns = cast_columns(batch, taxi, may_miss=MAY_MISS)
+    rows = read_columns(batch, taxi, may_miss=MAY_MISS)
+    columns = rows.columns
     for column in raw_columns(taxi):
         if column.role not in columns:
             columns[column.role] = pa.nulls(batch.num_rows, column.type)
     judgeable = np.ones(batch.num_rows, bool)
     for role in REQUIRED:
         judgeable &= columns[role].is_valid().to_numpy(zero_copy_only=False)
-    pickup, dropoff = (columns[role].cast(pa.int64()) for role in ("pickup_at", "dropoff_at"))
-    duration = pc.subtract(dropoff, pickup).cast(pa.float64())
+    pickup, dropoff = (columns[role].cast(pa.int64()) for role in TIMES)
+    duration = pc.subtract(dropoff, pickup).cast(pa.float64(), safe=False)
     minutes = duration.to_numpy(zero_copy_only=False) / MINUTE_US
     start, end = (microseconds(bound) for bound in month_bounds(month))
     at = pickup.fill_null(start - 1).to_numpy()
-    eligible = judgeable & (at >= start) & (at < end)
+    eligible = judgeable & (at >= start) & (at < end) & rows.readable.to_numpy(False)
+    for role in ZONES:
+        eligible &= columns[role].fill_null(0).to_numpy() >= 1
     with np.errstate(invalid="ignore"):
         eligible &= ~((minutes < MIN_MINUTES) | (minutes > MAX_MINUTES))
-    return Prepared(columns, judgeable, eligible, minutes)
+    return Prepared(columns, judgeable, eligible, minutes, rows.unreadable)
 
 
 def request_frame(prepared: Prepared, taxi: str) -> pd.DataFrame:
@@ -144,6 +148,7 @@ class Tally:
     n_rows: int = 0
     n_predicted: int = 0
     n_live: int = 0  # rows whose prediction has a live level
+    unreadable: str = ""  # the first value that nobody can read, in words
     profile: Profile = field(default_factory=Profile)
     # of the model alone, which is what drifts
     predictions: np.ndarray = field(default_factory=lambda: count_predictions(np.empty(0)))
@@ -163,6 +168,7 @@ class Tally:
             live: [n] the same with a live level; None where there is none.
         """
         self.n_rows += len(predicted)
+        self.unreadable = self.unreadable or prepared.unreadable
         self.n_predicted += int(prepared.judgeable.sum())
         eligible = prepared.eligible
         self.profile.add(_trips(prepared))

@@ -1,18 +1,58 @@
-"""How a month, or the city, is brought here or made up."""
+"""How a month, or the city, is brought here or made up, and how a month is read."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from storage.data import months
+import pyarrow as pa
+
+from storage.data import files, months
 from storage.data.months import MonthFile, SideFile
-from taxi import city, simulation
+from storage.data.parts import part_files
+from taxi import TripError, city, schema, simulation
 from taxi.city import ZONE_FILES, City
+from taxi.cleaning import AmbiguousError
+
+T = TypeVar("T")
 
 
 def find_month(source: str, taxi: str, month: str, work_dir: Path) -> MonthFile:
     """Bring one month's file to this machine, or make it up."""
     simulate = partial(simulation.month_batches, taxi=taxi)
     return months.find(source, taxi=taxi, month=month, work_dir=work_dir, simulate=simulate)
+
+
+def read_month(
+    path: Path,
+    taxi: str,
+    understand: Callable[[pa.RecordBatch], T],
+    *,
+    may_miss: frozenset[str] = frozenset(),
+) -> Iterator[T]:
+    """Read a month's raw rows batch by batch, in the order of its file or of its parts.
+
+    Args:
+        path: of the file, or of the folder of parts.
+        taxi: green or yellow.
+        understand: makes of a batch what is yielded.
+        may_miss: roles of columns that the file may be without.
+    Raises:
+        TripError: columns or values cannot be used; names the part and the line.
+        StorageError: a file cannot be read.
+    """
+    for part in (every := part_files(path)):
+        where, n_before = f"{part.name}: " if every[1:] else "", 0
+        try:
+            columns = schema.match_columns(files.read_schema(part), taxi, may_miss=may_miss)
+            for batch in files.read_batches(part, list(columns)):
+                yield understand(batch)
+                n_before += len(batch)
+        except AmbiguousError as error:
+            line = files.place(part, n_before + error.row)
+            raise TripError(f"{where}{line}: {error}") from error
+        except TripError as error:
+            raise TripError(f"{where}{error}") from error
 
 
 def find_zone_files(source: str) -> dict[str, SideFile]:

@@ -205,6 +205,8 @@ def month_line(scored: ScoredMonth) -> str:
     )
     if scores and scored.with_feed:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
+    if tally.unreadable:
+        errors += f"; rows with what nobody can read are not counted: {tally.unreadable}"
     return f"{scored.month}: predicted {tally.n_predicted:,} of {tally.n_rows:,} trips, {errors}"
 
 

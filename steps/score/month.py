@@ -1,6 +1,7 @@
 """One month, scored from its file to a file: what runs here, or on a worker of a cluster."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -12,12 +13,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
-from steps.common.months import find_month
+from steps.common.months import find_month, read_month
 from steps.score.feed import LiveFeed, row_times
-from storage.data.files import read_batches, read_schema, whole_file
+from storage.data.files import whole_file
 from storage.tracking import models, tags
 from storage.uris import without_credentials
-from taxi import TripError, schema, scoring
+from taxi import TripError, scoring
 from taxi.scoring import MAY_MISS, Prepared, Tally
 
 COMPRESSION = "zstd"
@@ -147,9 +148,8 @@ def predict_month(
 
 def prepare_month(job: ScoringJob, month: str, source: Path) -> Iterator[Prepared]:
     """Read a month's rows batch by batch."""
-    columns = schema.match_columns(read_schema(source), job.taxi, may_miss=MAY_MISS)
-    for batch in read_batches(source, list(columns)):
-        yield scoring.prepare_batch(batch, taxi=job.taxi, month=month)
+    prepare = partial(scoring.prepare_batch, taxi=job.taxi, month=month)
+    return read_month(source, job.taxi, prepare, may_miss=MAY_MISS)
 
 
 def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from storage import StorageError, one_line
 from storage.data import files
 from storage.data.cache import cache_folder
 from storage.data.files import BrokenFileError
+from storage.data.streams import CHUNK_BYTES
 from storage.uris import without_credentials
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _get(url: str, name: str, _public_url: str, target: str, cache: object) -> N
     with tqdm(total=1, disable=None, unit="B", unit_scale=True, desc=name, leave=False) as bar:
         http = pooch.HTTPDownloader(
             progressbar=bar,
-            chunk_size=files.CHUNK_BYTES,
+            chunk_size=CHUNK_BYTES,
             timeout=TIMEOUT_S,
             headers={"Accept-Encoding": "identity"},  # keep a .gz as it is
         )

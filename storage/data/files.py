@@ -1,23 +1,22 @@
 """Reads files of trips: parquet, csv, csv.gz; and tells whether those, or a zip, are whole."""
 
 import csv
-import io
-import re
 import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from storage import StorageError, one_line
+from storage.data import csv_files
+from storage.data.streams import CHUNK_BYTES, is_packed, mistaken_for, open_bytes
 
-CHUNK_BYTES = 1 << 20
-CSV_BLOCK_BYTES = 8 << 20
+CSV_BLOCK_BYTES = csv_files.BLOCK_BYTES
+# what a footer may make this machine set aside: a month has some twenty columns
+FOOTER_LIMITS = {"thrift_string_size_limit": 16 << 20, "thrift_container_size_limit": 200_000}
 
 
 class BrokenFileError(StorageError):
@@ -67,7 +66,7 @@ def read_batches(
             for start in range(0, len(batch), batch_rows):
                 yield batch.slice(start, batch_rows)
     except (pa.ArrowException, OSError) as error:
-        reason = _csv_reason(path, error) if is_csv else one_line(error)
+        reason = csv_files.explain(path, error) if is_csv else one_line(error)
         raise StorageError(f"Cannot read {path}: {reason}. Mend or replace the file.") from error
 
 
@@ -102,19 +101,24 @@ def check_whole(path: Path, name: str) -> None:
     try:
         if _is_zip(name) and (spoilt := zipfile.ZipFile(path).testzip()):
             raise zipfile.BadZipFile(f"{spoilt} in it is damaged")
-        with _open(path, name) as stream:
+        with open_bytes(path, packed=_is_csv(name) and is_packed(path, name)) as stream:
             while stream.read(CHUNK_BYTES):  # a gzip proves itself whole at its end
                 pass
-    except (OSError, zipfile.BadZipFile) as error:
+    except (pa.ArrowException, OSError, zipfile.BadZipFile) as error:
         raise _unusable(error, name) from error
 
 
+def place(path: Path, row: int) -> str:
+    """Say where a row, counted from 0, is in its file."""
+    return f"line {csv_files.line_of(path, row)}" if _is_csv(path.name) else f"row {row + 1:,}"
+
+
 def _is_csv(name: str) -> bool:
-    return name.endswith((".csv", ".csv.gz"))
+    return name.lower().endswith((".csv", ".csv.gz"))
 
 
 def _is_zip(name: str) -> bool:
-    return name.endswith(".zip")
+    return name.lower().endswith(".zip")
 
 
 def _check_ends(path: Path, name: str) -> None:
@@ -127,21 +131,21 @@ def _check_ends(path: Path, name: str) -> None:
         raise _unusable(error, name) from error
 
 
-def _open(path: Path, name: str) -> pa.NativeFile:
-    return pa.input_stream(str(path), compression="gzip" if name.endswith(".gz") else None)
-
-
 def _schema(path: Path, name: str) -> pa.Schema:
     """Read the schema of a file that may not have its final name yet."""
     try:
-        with _open(path, name) as stream:
-            if _is_csv(name):
-                return _csv_schema(io.TextIOWrapper(stream, "utf-8-sig", "replace", newline=""))
-            if stream.read(4) != b"PAR1":
-                raise pa.ArrowInvalid("it does not begin as parquet does")
-        with pq.ParquetFile(path) as parquet:
+        if _is_csv(name):
+            names = csv_files.read_layout(path, name).names
+            return pa.schema([(column, pa.string()) for column in names])
+        with pa.input_stream(str(path), compression=None) as stream:
+            head = stream.read(CHUNK_BYTES)
+        if not head.startswith(b"PAR1"):
+            raise pa.ArrowInvalid(
+                f"it is {mistaken_for(head) or 'something else: it does not begin as parquet does'}"
+            )
+        with pq.ParquetFile(path, **FOOTER_LIMITS) as parquet:
             return parquet.schema_arrow
-    except (pa.ArrowException, OSError, csv.Error) as error:
+    except (pa.ArrowException, OSError, csv.Error, UnicodeDecodeError) as error:
         raise _unusable(error, name) from error
 
 
@@ -156,42 +160,13 @@ def _unusable(error: Exception, name: str) -> StorageError:
     return BrokenFileError(f"{name} is not a whole {kind}: {one_line(error)}. Replace the file.")
 
 
-def _csv_schema(lines: io.TextIOWrapper) -> pa.Schema:
-    header = next(csv.reader(line for line in lines if line.strip()), [])
-    # a line of trips has numbers in it, a page of HTML no second column
-    if len(header) < 2 or not all(re.match(r"\s*[^\W\d]", name) for name in header):
-        raise csv.Error(f"its first line is no header: {','.join(header)[:80]!r}")
-    return pa.schema([(name, pa.string()) for name in header])
-
-
 def _parquet_batches(path: Path, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
     # pre_buffer, on by default, would hold these columns of every row group at once
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK_BYTES) as parquet:
+    options = {"pre_buffer": False, "buffer_size": CHUNK_BYTES, **FOOTER_LIMITS}
+    with pq.ParquetFile(path, **options) as parquet:
         yield from parquet.iter_batches(batch_rows, columns=columns, use_threads=True)
 
 
 def _csv_batches(path: Path, columns: list[str], _batch_rows: int) -> Iterator[pa.RecordBatch]:
-    # one thread: only then does an error tell its row
-    reading = pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
-    converting = pa_csv.ConvertOptions(
-        include_columns=columns,
-        column_types=dict.fromkeys(columns, pa.string()),
-        strings_can_be_null=True,
-    )
-    with (
-        _open(path, path.name) as stream,
-        pa_csv.open_csv(stream, read_options=reading, convert_options=converting) as reader,
-    ):
-        yield from reader
-
-
-def _csv_reason(path: Path, error: Exception) -> str:
-    reason = one_line(error)
-    row = re.search(r"Row #([0-9]+): ", reason)
-    if not row:
-        return reason
-    # pyarrow does not count blank lines, such as the second one of old TLC files
-    with io.TextIOWrapper(_open(path, path.name), "utf-8", "replace") as lines:
-        filled = (number for number, line in enumerate(lines, start=1) if line.strip("\n"))
-        number = next(islice(filled, int(row[1]) - 1, None))
-    return f"line {number}: {reason[row.end() :]}"
+    layout = csv_files.read_layout(path, path.name)
+    return csv_files.read_rows(path, columns, layout, CSV_BLOCK_BYTES)

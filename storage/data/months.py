@@ -11,6 +11,7 @@ from storage import StorageError, UserError
 from storage.data.cache import cache_dir
 from storage.data.digest import sha256_of
 from storage.data.downloads import reason
+from storage.data.parts import digest_of, n_bytes
 from storage.data.sources import TLC_URL as TLC_URL
 from storage.data.sources import (
     Folder,
@@ -24,6 +25,8 @@ from storage.data.sources import (
 )
 from storage.data.sources import MonthLocation as MonthLocation
 from storage.uris import without_credentials
+
+FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # taxis drove before, and the calendar goes on
 
 # a new source is one line: how it begins, or its whole name -> its class
 SOURCES: dict[str, type[Source]] = {
@@ -43,8 +46,8 @@ class MonthFile(NamedTuple):
 
     month: str  # "2021-01"
     uri: str  # where it came from, without credentials
-    path: Path  # the bytes on this machine
-    sha256: str  # of those bytes
+    path: Path  # the bytes on this machine: a file, or a folder of its parts
+    sha256: str  # of those bytes; of a folder's as of digest_of
     n_bytes: int
 
     @property
@@ -101,7 +104,7 @@ def find(source: str, *, taxi: str, month: str, work_dir: Path, simulate: Simula
     )
     with _accessible(f"Cannot read or keep {month} from", source, advice):
         uri, path = _source(source, taxi, work_dir, simulate).fetch(month)
-        return MonthFile(month, uri, path, sha256_of(path), path.stat().st_size)
+        return MonthFile(month, uri, path, digest_of(path), n_bytes(path))
 
 
 def identify(source: str, *, taxi: str, month: str) -> str:
@@ -184,6 +187,11 @@ def _expand(part: str, text: str) -> Iterator[str]:
             raise UserError(
                 f"{month!r} in {text!r} is not a month. "
                 "Type YYYY-MM, a list 2021-01,2021-03 or a range 2021-01..2021-06."
+            )
+        if not FIRST_MONTH <= month <= LAST_MONTH:
+            raise UserError(
+                f"{month!r} in {text!r} is no month of taxi trips. "
+                f"Type one from {FIRST_MONTH} to {LAST_MONTH}."
             )
     if last < first:
         raise UserError(f"Range {part!r} runs backwards. Type {last}..{first}.")

@@ -19,6 +19,8 @@ from storage import StorageError
 from storage.data import downloads, files
 from storage.data.cache import cache_folder
 from storage.data.downloads import RefusedError
+from storage.data.parts import SUFFIXES as SUFFIXES
+from storage.data.parts import n_bytes
 from storage.uris import existing_folder, without_credentials
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
 TLC_SIDE = "misc"  # beside the folder of the months
-SUFFIXES = (".parquet", ".csv", ".csv.gz")  # in the order they are tried
 DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
 
 Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
@@ -90,23 +91,27 @@ class Source(ABC):
 
 
 class Folder(Source):
-    """A folder of this machine; its files are used where they lie."""
+    """A folder of this machine; its files, and its folders of parts, are used where they lie."""
 
     def locate(self, month: str) -> MonthLocation:
         """Find the file in the folder."""
         uri, path = self.fetch(month)
-        return MonthLocation(month, uri, False, path.stat().st_size)
+        return MonthLocation(month, uri, False, n_bytes(path))
 
     def fetch(self, month: str) -> tuple[str, Path]:
-        """Find the file in the folder."""
+        """Find the file in the folder, whatever the case of its name, or the folder of parts."""
         folder = self._folder()
-        for name in self.names(month):
-            if (folder / name).is_file():
-                return (folder / name).as_uri(), folder / name
-        there = sorted(path.name for path in folder.glob("*_tripdata_*"))
-        shown = ", ".join(there[:5]) + (", ..." if there[5:] else "")
+        there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+        stem = self.names(month)[0].removesuffix(SUFFIXES[0])
+        exact = [folder / name for name in self.names(month)]
+        spelled = [there[name] for name in (*self.names(month), stem) if name in there]
+        for path in (*exact, *spelled, *hive_folders(folder, month)):
+            if path.exists():
+                return path.as_uri(), path
+        shown = sorted(path.name for path in folder.glob("*_tripdata_*"))
+        listed = ", ".join(shown[:5]) + (", ..." if shown[5:] else "")
         here = replace(self, text=str(folder))
-        raise here.none(month, self.names(month), f"Months there: {shown or 'none'}. ")
+        raise here.none(month, self.names(month), f"Months there: {listed or 'none'}. ")
 
     def locate_beside(self, name: str) -> MonthLocation | None:
         """Look for the file in the folder."""
@@ -130,6 +135,13 @@ class Folder(Source):
                 "project checkout: pass an absolute path when running from a git URL."
             )
         return folder
+
+
+def hive_folders(folder: Path, month: str) -> list[Path]:
+    """List the folders that Hive and Spark would write a month into."""
+    year, number = month.split("-")
+    names = dict.fromkeys((number, str(int(number))))
+    return [folder / f"year={year}" / f"month={name}" for name in names]
 
 
 class Simulation(Source):

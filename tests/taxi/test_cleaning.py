@@ -4,8 +4,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from taxi import TripError
-from taxi.cleaning import REASONS, Cleaned, clean, month_bounds
+from taxi.cleaning import (
+    REASONS,
+    AmbiguousError,
+    Cleaned,
+    clean,
+    count_months,
+    first_unreadable,
+    month_bounds,
+)
 from taxi.schema import PREFIXES, TRIPS, raw_columns
 from tests.conftest import make_raw, real_month
 
@@ -163,22 +170,93 @@ def test_nanoseconds_are_cut_off_times() -> None:
     [
         ("pickup_at", "lpep_pickup_datetime", "last night"),
         ("dropoff_at", "lpep_dropoff_datetime", "2021-02-31 00:00:00"),
+        ("pickup_at", "lpep_pickup_datetime", "2021-01-15"),
+        ("pickup_at", "lpep_pickup_datetime", "1610732700"),
         ("pickup_zone", "PULocationID", "Harlem"),
         ("dropoff_zone", "DOLocationID", "74.5"),
+        ("dropoff_zone", "DOLocationID", "1" * 400),
         ("distance_miles", "trip_distance", "far"),
     ],
 )
-def test_text_that_cannot_be_read_is_named_with_its_column(role: str, name: str, bad: str) -> None:
-    with pytest.raises(TripError) as refusal:
-        cleaned(make_raw(1, **{role: pa.array([bad])}))
-    assert name in str(refusal.value)
-    assert bad in str(refusal.value)
+def test_text_that_cannot_be_read_is_a_row_with_a_reason_and_named(
+    role: str, name: str, bad: str
+) -> None:
+    good = make_raw(2)
+    texts = pa.array([str(good.column(name)[0]), bad])
+    batch = make_raw(2, **{role: texts})
+    trips, dropped = cleaned(batch)
+    assert dropped == counted(unreadable=1)
+    assert trips.num_rows == 1
+    named = first_unreadable(batch, "green")
+    assert named.startswith(f"column {name!r} has {bad[:50]!r}"[:60])
+    assert len(named) < 150
+    assert first_unreadable(good, "green") == ""
 
 
-@pytest.mark.parametrize("zone", [74.5, 3e9])
+@pytest.mark.parametrize("zone", [74.5, 3e9, -3e9])
 def test_a_zone_is_never_rounded_or_cut(zone: float) -> None:
-    with pytest.raises(TripError, match="'PULocationID'"):
-        cleaned(make_raw(1, pickup_zone=pa.array([zone])))
+    trips, dropped = cleaned(make_raw(2, pickup_zone=pa.array([74.0, zone])))
+    assert dropped == counted(unreadable=1)
+    assert trips.column("pickup_zone").to_pylist() == [74]
+
+
+@pytest.mark.parametrize("role", ["pickup_zone", "dropoff_zone"])
+def test_a_zone_below_1_is_a_row_with_a_reason(role: str) -> None:
+    trips, dropped = cleaned(make_raw(5, **{role: [0, -1, -(2**31), 1, 300]}))
+    assert dropped == counted(impossible=3)
+    assert trips.column(role).to_pylist() == [1, 300]
+
+
+@pytest.mark.parametrize("miles", [float("inf"), float("-inf"), "inf", "Infinity", "1e400"])
+def test_an_infinite_distance_is_none(miles: float | str) -> None:
+    trips, dropped = cleaned(make_raw(1, distance_miles=pa.array([miles])))
+    assert trips["distance_miles"].to_pylist() == [None]
+    assert dropped == counted()
+
+
+YEARS = ["0001-01-01", "1677-09-21", "1900-01-01", "2262-04-12", "9999-12-31T23:59:59.999999"]
+
+
+@pytest.mark.parametrize("year", YEARS)
+def test_a_time_of_an_absurd_year_is_a_row_with_a_reason(year: str) -> None:
+    then = datetime.fromisoformat(year)
+    late = counted(longer=1) if then > START else counted(shorter=1)
+    assert cleaned(make_raw(1, dropoff_at=pa.array([then], pa.timestamp("us")))).dropped == late
+    outside = counted(pickup=1)
+    assert cleaned(make_raw(1, pickup_at=pa.array([then], pa.timestamp("us")))).dropped == outside
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "+05:30", "Mars/Olympus"])
+def test_no_count_of_any_unit_stops_a_month(unit: str, zone: str | None) -> None:
+    ends = pa.array([2**63 - 1, -(2**63), 0, None], pa.int64()).view(pa.timestamp(unit, zone))
+    for role in ("pickup_at", "dropoff_at"):
+        trips, dropped = cleaned(make_raw(4, **{role: ends}))
+        assert (trips.num_rows, sum(dropped.values())) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("role", "text", "readings"),
+    [
+        ("pickup_at", "03/04/2021 17:45", "2021-03-04 (month first) or 2021-04-03 (day first)"),
+        ("dropoff_at", "3.4.2021 17:45:00", "2021-03-04 (month first) or 2021-04-03 (day first)"),
+        ("pickup_at", "27/01/2021 10:17:31 PM", "written month first or day first"),
+        ("distance_miles", "1,234", "1.234 (a decimal comma) or 1234"),
+        ("pickup_zone", "74,0", "74.0 (a decimal comma) or 740"),
+    ],
+)
+def test_a_text_with_two_readings_is_refused_with_its_row_and_both(
+    role: str, text: str, readings: str
+) -> None:
+    with pytest.raises(AmbiguousError) as refusal:
+        cleaned(make_raw(3, **{role: pa.array([None, "?", text])}))
+    assert refusal.value.row == 2
+    assert f"has {text!r}, which may be {readings}. " in str(refusal.value)
+
+
+def test_the_months_of_pickups_are_counted() -> None:
+    pickups = ["2019-01-05 10:00", "2019-01-06 10:00", "2021-01-01 10:00", None]
+    assert count_months(make_raw(4, pickup_at=pickups), "green") == {"2019-01": 2, "2021-01": 1}
 
 
 @pytest.mark.parametrize("taxi", PREFIXES)

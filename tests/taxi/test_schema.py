@@ -70,11 +70,10 @@ def test_yellow_trips_read_as_green_ones_name_the_parameter_to_change() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("lpep_pickup_datetime", pa.int64()),
+        ("lpep_pickup_datetime", pa.duration("s")),
         ("lpep_dropoff_datetime", pa.float64()),
         ("PULocationID", pa.timestamp("us")),
         ("DOLocationID", pa.bool_()),
-        ("trip_distance", pa.binary()),
         ("trip_distance", pa.list_(pa.float64())),
     ],
 )
@@ -88,17 +87,67 @@ def test_a_type_that_cannot_hold_the_values_is_named(name: str, kind: pa.DataTyp
     ("name", "kind"),
     [
         ("lpep_pickup_datetime", pa.timestamp("ns")),
-        ("lpep_pickup_datetime", pa.date32()),
         ("lpep_pickup_datetime", pa.large_string()),
         ("PULocationID", pa.int64()),
         ("PULocationID", pa.float64()),
         ("trip_distance", pa.float32()),
         ("trip_distance", pa.decimal128(9, 2)),
         ("trip_distance", pa.null()),
+        ("trip_distance", pa.float16()),
+        ("trip_distance", pa.binary()),
+        ("PULocationID", pa.string_view()),
+        ("PULocationID", pa.uint64()),
+        ("PULocationID", pa.dictionary(pa.int32(), pa.string())),
     ],
 )
 def test_a_type_that_may_hold_the_values_is_taken(name: str, kind: pa.DataType) -> None:
     assert name in match_columns(with_type(name, kind), "green")
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
+def test_days_without_a_time_are_refused(kind: pa.DataType) -> None:
+    with pytest.raises(TripError, match=r"'lpep_dropoff_datetime' has type date.*give no minutes"):
+        match_columns(with_type("lpep_dropoff_datetime", kind), "green")
+
+
+def test_times_as_whole_numbers_are_taken_where_their_unit_is_stated() -> None:
+    name = "lpep_pickup_datetime"
+    stated = pa.field(name, pa.int64(), metadata={"unit": "ms"})
+    place = NUMBERS.get_field_index(name)
+    assert name in match_columns(NUMBERS.set(place, stated), "green")
+    with pytest.raises(TripError, match=r"seconds, or milli-, micro- or nanoseconds\?"):
+        match_columns(NUMBERS.set(place, stated.with_metadata({"unit": "days"})), "green")
+    with pytest.raises(TripError, match=r"has type int64: seconds, or"):
+        match_columns(with_type(name, pa.int64()), "green")
+
+
+@pytest.mark.parametrize("other", ["PULocationID", "pulocationid", " PULocationID "])
+@pytest.mark.parametrize("may_miss", [frozenset(), frozenset({"pickup_zone"})])
+def test_a_column_that_is_there_twice_is_refused_by_both_names(
+    other: str, may_miss: frozenset[str]
+) -> None:
+    twice = NUMBERS.append(pa.field(other, pa.int32()))
+    with pytest.raises(TripError, match=f"'PULocationID' is there 2 times: .*, {other!r}"):
+        match_columns(twice, "green", may_miss=may_miss)
+
+
+def test_a_column_nobody_reads_may_be_there_twice() -> None:
+    twice = pa.schema([*NUMBERS, *[pa.field("extra", pa.string())] * 2])
+    assert list(match_columns(twice, "green")) == NUMBERS.names
+
+
+def test_coordinates_instead_of_zones_are_called_that() -> None:
+    names = ["lpep_pickup_datetime", "Lpep_dropoff_datetime", "Pickup_longitude", "Trip_distance"]
+    with pytest.raises(TripError, match=r"there are coordinates.* before 2016-07.*source=tlc"):
+        match_columns(pa.schema([(name, pa.string()) for name in names]), "green")
+
+
+def test_names_that_would_harm_a_terminal_or_fill_it_are_shown_short_and_quoted() -> None:
+    names = ["\x1b[2J", "x" * 10**6, *map(str, range(1000))]
+    with pytest.raises(TripError) as refusal:
+        match_columns(pa.schema([(name, pa.string()) for name in names]), "green")
+    assert len(str(refusal.value)) < 1500
+    assert str(refusal.value).isprintable()
 
 
 def test_an_unknown_taxi_is_answered_with_the_known_ones() -> None:

@@ -269,9 +269,9 @@ def test_what_cannot_be_meant_is_refused(
     [
         ({"PULocationID": None}, "Column 'PULocationID' is missing"),
         ({"PULocationID": pa.nulls(2_000, pa.int32())}, "none of its 2,000 rows has a pickup"),
-        ({"trip_distance": pa.array(["far"] * 2_000)}, "Column 'trip_distance'"),
+        ({"trip_distance": pa.array(["2,5"] * 2_000)}, "row 1: column 'trip_distance' has '2,5'"),
     ],
-    ids=["a column is missing", "no zones", "no numbers"],
+    ids=["a column is missing", "no zones", "two readings"],
 )
 def test_a_month_that_cannot_be_scored_leaves_nothing_behind(
     lab: Lab, champion: str, tmp_path: Path, columns: dict[str, pa.Array | None], said: str
@@ -291,9 +291,28 @@ def test_a_month_of_zero_rows(lab: Lab, champion: str, tmp_path: Path) -> None:
 def test_a_month_that_breaks_off_half_way(lab: Lab, champion: str, tmp_path: Path) -> None:
     table = pa.Table.from_batches(month_batches("2021-04", 140_000, 42))
     zones = table["PULocationID"].cast(pa.string()).to_pylist()
-    zones[135_000] = "Queens"  # in the second batch
+    zones[135_000] = "7,4"  # in the second batch
     table = table.drop_columns("PULocationID").append_column("PULocationID", pa.array(zones))
-    refused(lab, champion, tmp_path, table, "'Queens'")
+    refused(lab, champion, tmp_path, table, "row 135,001: column 'PULocationID' has '7,4'")
+
+
+def test_values_that_nobody_can_read_cost_their_rows_and_no_month(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    table = pa.Table.from_batches(month_batches("2021-04", 300, 42))
+    odd = {"PULocationID": "Queens", "trip_distance": "far", "lpep_pickup_datetime": "soon"}
+    for place, (name, text) in enumerate(odd.items()):
+        values = table[name].cast(pa.string()).to_pylist()
+        values[place] = text
+        table = table.drop_columns(name).append_column(name, pa.array(values))
+    pq.write_table(table, tmp_path / APRIL)
+    run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-04", champion, *WIDE)
+    scored = read_scored(run, "2021-04")
+    n_null = table["PULocationID"].null_count
+    assert n_null == 0
+    assert scored["prediction"].is_null().to_pylist() == [True, False, True] + [False] * 297
+    assert scored["eligible"].to_pylist()[:3] == [False] * 3
+    assert any("'Queens'" in line and "2021-04" in line for line in lines)
 
 
 def refused(lab: Lab, champion: str, folder: Path, table: pa.Table, said: str) -> None:

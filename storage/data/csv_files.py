@@ -1,0 +1,184 @@
+"""Reads csv as people write it: its head tells how fields are separated and text is encoded."""
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from storage import one_line
+from storage.data.streams import is_packed, mistaken_for, open_bytes
+
+BLOCK_BYTES = 8 << 20  # of rows at once; no line may be longer
+HEAD_BYTES = 256 << 10  # the header must end within
+MAX_COLUMNS = 2_000
+SEPARATORS = ",;\t|"
+# pyarrow takes the usual words for missing values; this is that of MySQL and Hive
+NULLS = [*pa_csv.ConvertOptions().null_values, "\\N"]
+LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+class Layout(NamedTuple):
+    """How a csv is written."""
+
+    names: list[str]  # of the columns, as its header has them
+    separator: str
+    encoding: str
+    header_line: int  # counted from 0
+    n_fields: int  # of a row, which may have empty ones more than the header
+
+
+def read_layout(path: Path, name: str) -> Layout:
+    """Read how a csv is written; name is the one it will have.
+
+    Raises:
+        csv.Error: it does not begin with a header line.
+        pa.ArrowException, OSError: it cannot be read.
+    """
+    with open_bytes(path, packed=is_packed(path, name)) as stream:
+        head = stream.read(HEAD_BYTES)
+    if what := mistaken_for(head):
+        raise csv.Error(f"it is {what}")
+    encoding = "utf-16" if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
+    lines = LINE_END.split(head.decode(encoding, "replace").lstrip("\ufeff"))
+    if len(head) == HEAD_BYTES:
+        lines.pop()  # is cut
+        if not lines:
+            raise csv.Error(f"its first line is longer than {HEAD_BYTES:,} bytes")
+    filled = [number for number, line in enumerate(lines) if line.strip()]
+    header = lines[filled[0]] if filled else ""
+    separator = max(SEPARATORS, key=lambda mark: len(_fields(header, mark)))
+    names = [name.strip(' "') if '"' in name else name for name in _fields(header, separator)]
+    _check_header(names, header)
+    n_fields = len(names)
+    if filled[1:]:
+        n_fields += _n_beyond(_fields(lines[filled[1]], separator), names, filled[1])
+    return Layout(names, separator, encoding, filled[0], n_fields)
+
+
+def read_rows(
+    path: Path, columns: list[str], layout: Layout, block_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """Read some columns of a csv as text, by blocks.
+
+    Raises:
+        pa.ArrowException, OSError: it cannot be read, or a line is broken.
+    """
+    # the header's own names may be there twice
+    places = [f"c{place}" for place in range(layout.n_fields)]
+    wanted = [places[layout.names.index(name)] for name in columns]
+    beyond = places[len(layout.names) :]
+    # one thread: only then does an error tell its row
+    reading = pa_csv.ReadOptions(
+        use_threads=False,
+        block_size=block_bytes,
+        column_names=places,
+        skip_rows=layout.header_line + 1,
+        encoding=layout.encoding,
+    )
+    converting = pa_csv.ConvertOptions(
+        include_columns=wanted + beyond,
+        column_types=dict.fromkeys(places, pa.binary()),  # a letter that is no UTF-8 ends nothing
+        null_values=NULLS,
+        strings_can_be_null=True,
+    )
+    with (
+        open_bytes(path, packed=is_packed(path, path.name)) as stream,
+        pa_csv.open_csv(
+            stream,
+            read_options=reading,
+            parse_options=pa_csv.ParseOptions(delimiter=layout.separator),
+            convert_options=converting,
+        ) as reader,
+    ):
+        for block in reader:
+            _check_beyond(block, beyond)
+            texts = [_text(block.column(place)) for place in wanted]
+            yield _without_headers(pa.RecordBatch.from_arrays(texts, columns))
+
+
+def explain(path: Path, error: Exception) -> str:
+    """Write in one line why a csv cannot be read; a broken line is named."""
+    reason = one_line(error)
+    if "straddling object" in reason:
+        return f"a line is longer than {BLOCK_BYTES:,} bytes"
+    row = re.search(r"Row #([0-9]+): ", reason)
+    if not row:
+        return reason
+    numbers = (number for number, line in _lines(path) if line.strip())
+    # pyarrow counts the header, and no blank line such as the second one of old TLC files
+    return f"line {next(islice(numbers, int(row[1]) - 1, None), '?')}: {reason[row.end() :]}"
+
+
+def line_of(path: Path, row: int) -> int:
+    """Return the line that a row is in, both counted as people do for lines: from 1."""
+    filled = ((number, line) for number, line in _lines(path) if line.strip())
+    _, header = next(filled)
+    rows = (number for number, line in filled if line != header)
+    return next(islice(rows, row, None))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """List a csv's lines with their numbers."""
+    layout = read_layout(path, path.name)
+    with open_bytes(path, packed=is_packed(path, path.name)) as stream:
+        decoder = codecs.getincrementaldecoder(layout.encoding)("replace")
+        number, rest, chunk = 1, "", b"."
+        while chunk:
+            chunk = stream.read(HEAD_BYTES)
+            *lines, rest = (rest + decoder.decode(chunk, not chunk)).split("\n")
+            for line in lines if chunk else [*lines, rest]:
+                yield number, line.strip("\r")
+                number += 1
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+def _check_header(names: list[str], line: str) -> None:
+    """Refuse what is no header: a line of trips has numbers in it, a text no second column."""
+    named = [name for name in names if name.strip()]
+    if len(named) < 2 or not all(re.match(r"\s*[^\W\d]", name) for name in named):
+        raise csv.Error(f"its first line is no header: {line[:80]!r}")
+    if len(names) > MAX_COLUMNS:
+        raise csv.Error(f"it has {len(names):,} columns, and no file of trips {MAX_COLUMNS:,}")
+
+
+def _n_beyond(row: list[str], names: list[str], line: int) -> int:
+    """Count the empty fields that the first row has beyond the header's."""
+    beyond = row[len(names) :]
+    if any(field.strip() for field in beyond):
+        raise csv.Error(f"line {line + 1} has {len(row)} fields, and its header {len(names)}")
+    return len(beyond)
+
+
+def _check_beyond(block: pa.RecordBatch, places: list[str]) -> None:
+    for place in places:
+        if block.column(place).null_count < len(block):
+            raise pa.ArrowInvalid("a row has a value beyond the columns that its header names")
+
+
+def _text(values: pa.Array) -> pa.Array:
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:  # not UTF-8, such as a name in Latin-1
+        texts = [None if v is None else v.decode("utf-8", "replace") for v in values.to_pylist()]
+        return pa.array(texts, pa.string())
+
+
+def _without_headers(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Leave out rows that are the header again, as in files put one after the other."""
+    is_header = None
+    for name, values in zip(rows.schema.names, rows.columns, strict=True):
+        is_name = pc.equal(values, name).fill_null(False)
+        if not pc.any(is_name).as_py():
+            return rows
+        is_header = is_name if is_header is None else pc.and_(is_header, is_name)
+    return rows if is_header is None else rows.filter(pc.invert(is_header))

@@ -1,0 +1,75 @@
+"""Opens a file's bytes, unpacked and within bounds; says what a file is by how it begins."""
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+
+CHUNK_BYTES = 1 << 20
+GZIP = b"\x1f\x8b"
+# a month of csv is packed to a tenth; what grows beyond this is no month
+MAX_GROWTH, MAX_UNPACKED = 100, 256 << 20
+KINDS = (
+    (
+        b"version https://git-lfs.github.com/",
+        "a Git LFS pointer, for which `git lfs pull` fetches the file",
+    ),
+    (b"<!doctype html", "an HTML page, as servers send for an error or a login"),
+    (b"<html", "an HTML page, as servers send for an error or a login"),
+    (b"<?xml", "an XML page, as stores send for an error"),
+    (b"PK\x03\x04", "a zip: unpack it"),
+    (GZIP, "packed by gzip: unpack it"),
+    (b"PAR1", "parquet: name it .parquet"),
+    (b"PARE", "encrypted parquet: write it without encryption"),
+)
+
+
+class Bounded(io.RawIOBase):
+    """A stream that ends with an error where it is longer than it may be."""
+
+    def __init__(self, stream: pa.NativeFile, most: int) -> None:
+        self._stream, self._left, self._most = stream, most, most
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Read some bytes, at most as many as are allowed in all and one.
+
+        Raises:
+            pa.ArrowInvalid: there are more.
+        """
+        content = bytes(self._stream.read(self._left + 1 if size < 0 else size))
+        self._left -= len(content)
+        if self._left < 0:
+            raise pa.ArrowInvalid(f"it unpacks to more than {self._most:,} bytes")
+        return content
+
+    def close(self) -> None:
+        """Close the file too."""
+        self._stream.close()
+        super().close()
+
+
+def open_bytes(path: Path, *, packed: bool) -> pa.NativeFile | Bounded:
+    """Open a file, unpacked where it is packed by gzip."""
+    if not packed:
+        return pa.input_stream(str(path), compression=None)
+    most = MAX_UNPACKED + MAX_GROWTH * path.stat().st_size
+    return Bounded(pa.input_stream(str(path), compression="gzip"), most)
+
+
+def is_packed(path: Path, name: str) -> bool:
+    """Whether a csv is packed by gzip: its name says so, or its first bytes do."""
+    if name.lower().endswith(".gz"):
+        return True
+    with pa.input_stream(str(path), compression=None) as stream:
+        return bool(stream.read(len(GZIP)) == GZIP)
+
+
+def mistaken_for(head: bytes) -> str:
+    """Say what a file is by its first bytes; empty where that is not known."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
+    known = (what for begin, what in KINDS if start.startswith(begin.lower()))
+    return next(known, "")

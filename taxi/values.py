@@ -1,0 +1,282 @@
+"""What raw values mean, whatever a file or a caller wrote them as: times, zones, distances.
+
+Training, scoring and serving read times with the same function, so that one file means the
+same instants to all of them: New York's clock, which a time with a zone is converted to.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+CITY_CLOCK = ZoneInfo("America/New_York")
+HOUR_US = 3_600_000_000
+# years 1 and 9999: what lies beyond cannot be told from them, and differences stay in 64 bits
+EARLIEST_US, LATEST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
+# years whose summer times are looked up; no taxi drove in others
+FIRST_HOUR, LAST_HOUR = -604_800, 1_139_000  # 1901 and 2099, hours since 1970
+STANDARD_US = -5 * HOUR_US
+UNITS: Mapping[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds in one; ns below
+BLANKS = " \t\r\n\v\f\u00a0\"'"
+NOTHING = pa.array(
+    ["", "\\n", "na", "n/a", "nan", "nat", "null", "none", "nil", "<na>", "#n/a", "-", "(null)"]
+)
+MIN_TIME, MAX_NUMBER = len("2021-01-27 22:17"), 64  # characters
+
+_CLOCK = (
+    r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,12}))?)?"
+)
+_ZONE = r"(?: ?(?P<zone>Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?"
+# 2021-01-27 22:17:31, the same with T, slashes, fractions, and Z, UTC or an offset
+_YEAR_FIRST = (
+    rf"^(?P<year>\d{{4}})[-/](?P<month>\d{{1,2}})[-/](?P<day>\d{{1,2}})[Tt ] ?{_CLOCK}{_ZONE}$"
+)
+# 01/27/2021 10:17:31 PM, as the city's open-data portal writes it
+_PORTAL = (
+    r"^(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})[, ] ?"
+    rf"{_CLOCK} ?(?P<half>[AaPp])\.?[Mm]\.?(?P<zone>)$"
+)
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
+# 27/01/2021 22:17 and 01/27/2021 22:17; 1,5 and 1,234
+_DAY_OR_MONTH = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})\b")
+_COMMA = re.compile(r"([+-]?\d+),(\d+)")
+
+
+class ReadValues(NamedTuple):
+    """A column of n values as they were understood."""
+
+    values: pa.Array  # [n], null where there is none
+    unreadable: np.ndarray | None  # bool [n]: there is one, and nobody knows what it means
+
+
+def read_times(values: pa.Array, unit: str | None = None) -> ReadValues:
+    """Read times as timestamps of New York's clock, microseconds; finer ones are cut.
+
+    Args:
+        values: timestamps of any unit and zone, whole numbers of a stated unit, or text.
+        unit: of whole numbers counted from 1970 on: s, ms, us or ns.
+    """
+    values = plain(values)
+    if is_text(values.type):
+        return _text_times(values)
+    zone = None
+    if pa.types.is_timestamp(values.type):
+        unit, zone = values.type.unit, values.type.tz
+    elif pa.types.is_null(values.type):
+        return ReadValues(values.cast(pa.timestamp("us")), None)
+    is_null = _is_null(values)
+    us = _to_us(values.cast(pa.int64()).fill_null(0).to_numpy(), unit or "us")
+    return ReadValues(_timestamps(to_city_clock(us) if zone else us, is_null), None)
+
+
+def read_zones(values: pa.Array) -> ReadValues:
+    """Read ids of zones as int32: whole numbers of any type, or text such as 74 or 74.0."""
+    numbers, unreadable = read_numbers(values)
+    found = numbers.fill_null(np.nan).to_numpy()
+    with np.errstate(invalid="ignore"):
+        is_id = (found == np.floor(found)) & (found >= -(2**31)) & (found < 2**31)
+    wrong = ~is_id & ~np.isnan(found)
+    if unreadable is not None:
+        wrong |= unreadable
+    ids = pa.array(np.where(is_id, found, 0).astype(np.int32), mask=~is_id)
+    return ReadValues(ids, wrong if wrong.any() else None)
+
+
+def read_numbers(values: pa.Array) -> ReadValues:
+    """Read numbers as float64; an infinite one counts as none."""
+    values = plain(values)
+    unreadable = None
+    if is_text(values.type):
+        texts = _trimmed(values)
+        # "inf" is what a program wrote of a float, so it is a number like that float
+        is_number = pc.and_(_short(texts), pc.match_substring_regex(texts, _NUMBER))
+        is_infinite = pc.match_substring_regex(texts, r"^[+-]?[iI]nf(inity)?$")
+        unreadable = _mask(pc.invert(pc.or_(is_number, is_infinite)))
+        texts = pc.if_else(is_number, texts, pa.scalar(None, pa.string()))
+        numbers = texts.cast(pa.float64())
+    else:
+        numbers = values.cast(pa.float64(), safe=False)
+    is_infinite = pc.is_inf(numbers)
+    if pc.any(is_infinite).as_py():
+        numbers = pc.if_else(is_infinite, pa.scalar(None, pa.float64()), numbers)
+    return ReadValues(numbers, unreadable)
+
+
+def stated_unit(field: pa.Field) -> str | None:
+    """Return the unit that a column of whole numbers says its times are counted in, if it does."""
+    stated = (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace").strip().lower()
+    return stated if stated in {*UNITS, "ns"} else None
+
+
+def two_readings(text: str) -> tuple[str, str] | None:
+    """Give two things that an unreadable text may mean, None where it is not of that kind.
+
+    Day first or month first: 03/04/2021 12:30. Decimals or thousands: 1,234.
+    """
+    if date := _DAY_OR_MONTH.match(text.strip(BLANKS)):
+        first, _, second, year = date.groups()
+        if max(int(first), int(second)) > 12:  # others of its column are not so clear
+            return "written month first", "day first"
+        pairs = (first, second), (second, first)
+        month_first, day_first = (f"{year}-{month:0>2}-{day:0>2}" for month, day in pairs)
+        return f"{month_first} (month first)", f"{day_first} (day first)"
+    if number := _COMMA.fullmatch(text.strip(BLANKS)):
+        return f"{number[1]}.{number[2]} (a decimal comma)", f"{number[1]}{number[2]}"
+    return None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of a type are text, or bytes that may be text."""
+    types = pa.types
+    checks: tuple[Callable[[pa.DataType], bool], ...] = (
+        types.is_string,
+        types.is_large_string,
+        types.is_string_view,
+        types.is_binary,
+        types.is_large_binary,
+        types.is_binary_view,
+        types.is_fixed_size_binary,
+    )
+    return any(check(kind) for check in checks)
+
+
+def plain(values: pa.Array) -> pa.Array:
+    """Undo how values are stored: a dictionary, bytes, or text that is not UTF-8."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if not is_text(values.type):
+        return values
+    try:
+        texts = values.cast(pa.string())
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = values.cast(pa.binary()).to_pylist()
+        return pa.array([None if v is None else v.decode("utf-8", "replace") for v in raw])
+    return texts
+
+
+def to_city_clock(us: np.ndarray) -> np.ndarray:
+    """Convert instants, microseconds since 1970 in UTC [n], to what New York's clock shows."""
+    hours, places = np.unique(us // HOUR_US, return_inverse=True)
+    return us + np.array([_offset(hour) for hour in hours.tolist()], np.int64)[places]
+
+
+def _offset(hour: int) -> int:
+    """Return what New York's clock is ahead of UTC in an hour since 1970, microseconds."""
+    if not FIRST_HOUR <= hour <= LAST_HOUR:
+        return STANDARD_US
+    ahead = datetime.fromtimestamp(hour * 3600, CITY_CLOCK).utcoffset()
+    return STANDARD_US if ahead is None else int(ahead.total_seconds()) * 1_000_000
+
+
+def _to_us(counts: np.ndarray, unit: str) -> np.ndarray:
+    """Convert counts since 1970 to microseconds, within the years 1 to 9999."""
+    if unit == "ns":
+        return counts // 1_000
+    us = UNITS[unit]
+    return np.clip(counts, EARLIEST_US // us, LATEST_US // us) * us  # within 64 bits
+
+
+def _timestamps(us: np.ndarray, is_null: np.ndarray) -> pa.Array:
+    within = np.clip(us, EARLIEST_US, LATEST_US)
+    return pa.array(within, pa.int64(), mask=is_null).cast(pa.timestamp("us"))
+
+
+def _text_times(values: pa.Array) -> ReadValues:
+    texts = _trimmed(values)
+    if (at_once := _plain_times(texts)) is not None:
+        return ReadValues(at_once, None)
+    us, is_read = np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
+    for pattern in (_YEAR_FIRST, _PORTAL):
+        matches = _mask(pc.match_substring_regex(texts, pattern))
+        if matches is not None:
+            parts = pc.extract_regex(texts.filter(pa.array(matches)), pattern)
+            us[matches], is_read[matches] = _instants(parts)
+    unreadable = ~is_read & texts.is_valid().to_numpy(False)
+    return ReadValues(_timestamps(us, ~is_read), unreadable if unreadable.any() else None)
+
+
+def _plain_times(texts: pa.Array) -> pa.Array | None:
+    """Read n texts at once, None where one is not of the form 2021-01-27 22:17:31."""
+    # a shorter one is a day or an hour, which the cast would take
+    if (shortest := pc.min(pc.utf8_length(texts)).as_py()) is None or shortest < MIN_TIME:
+        return None
+    try:
+        texts[:1].cast(pa.timestamp("us"))  # a column that cannot be read so shows it at once
+        return texts.cast(pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        return None
+
+
+def _instants(parts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Put the parts of n times together: microseconds of New York's clock, and which can be."""
+    year, month, day, hour, minute, second = (
+        _whole(parts, name) for name in ("year", "month", "day", "hour", "minute", "second")
+    )
+    ok = (year >= 1) & (month >= 1) & (month <= 12) & (minute < 60) & (second < 60)
+    if _has(parts, "half"):
+        ok &= (hour >= 1) & (hour <= 12)
+        is_late = pc.equal(pc.utf8_lower(parts.field("half")), "p").to_numpy(False)
+        hour = hour % 12 + 12 * is_late
+    months = ((year - 1970) * 12 + month - 1).astype("M8[M]")
+    days = months.astype("M8[D]").astype(np.int64) + day - 1
+    ok &= (hour < 24) & (day >= 1) & (days < (months + 1).astype("M8[D]").astype(np.int64))
+    fraction = pc.utf8_slice_codeunits(pc.utf8_rpad(parts.field("fraction"), 6, "0"), 0, 6)
+    us = (days * 24 + hour) * HOUR_US + (minute * 60 + second) * 1_000_000
+    us += fraction.cast(pa.int64()).to_numpy(False)
+    zone = parts.field("zone")
+    has_zone = pc.not_equal(zone, "").to_numpy(False)
+    if has_zone.any():
+        minutes, is_zone = _zone_minutes(zone)
+        ok &= is_zone
+        us = np.where(has_zone, to_city_clock(us - minutes * 60_000_000), us)
+    return us, ok
+
+
+def _zone_minutes(zones: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Read n offsets such as Z, -05 or -05:00: minutes ahead of UTC, and which can be."""
+    known = pc.dictionary_encode(zones)
+    minutes = []
+    for text in known.dictionary.to_pylist():
+        digits = re.sub(r"\D", "", text).ljust(4, "0")
+        sign = -1 if text.startswith("-") else 1
+        minutes.append(sign * (60 * int(digits[:2]) + int(digits[2:])))
+    found = np.array(minutes, np.int64)[known.indices.to_numpy(False)]
+    return found, (np.abs(found) <= 15 * 60) & (np.abs(found) % 60 < 60)
+
+
+def _whole(parts: pa.Array, name: str) -> np.ndarray:
+    """Read a part of n times as a whole number, 0 where it is not written."""
+    texts = parts.field(name)
+    zero = pa.scalar("0", pa.string())
+    return pc.if_else(pc.equal(texts, ""), zero, texts).cast(pa.int64()).to_numpy(False)
+
+
+def _has(parts: pa.Array, name: str) -> bool:
+    return parts.type.get_field_index(name) >= 0
+
+
+def _trimmed(texts: pa.Array) -> pa.Array:
+    """Cut blanks and quotes off, and take out words that stand for nothing."""
+    texts = pc.utf8_trim(texts, BLANKS)
+    is_nothing = pc.is_in(pc.utf8_lower(texts), NOTHING)
+    return pc.if_else(is_nothing, pa.scalar(None, pa.string()), texts)
+
+
+def _short(texts: pa.Array) -> pa.Array:
+    return pc.less_equal(pc.utf8_length(texts), MAX_NUMBER)
+
+
+def _is_null(values: pa.Array) -> np.ndarray:
+    return values.is_null().to_numpy(zero_copy_only=False)
+
+
+def _mask(flags: pa.Array) -> np.ndarray | None:
+    """Turn flags into bool [n], false where null; None where none is set."""
+    mask = flags.fill_null(False).to_numpy(zero_copy_only=False)
+    return mask if mask.any() else None

@@ -1,0 +1,365 @@
+"""Months as people really have them: read alike, each with the trips of the plain file."""
+
+import gzip
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from steps.common.months import find_month, read_month
+from taxi import TripError, scoring
+from taxi.cleaning import clean
+from taxi.model import read_frame
+from taxi.schema import TRIPS
+
+MONTH = "2021-01"
+NAME = f"green_tripdata_{MONTH}"
+TIMES, ZONES, MILES = (
+    ["lpep_pickup_datetime", "lpep_dropoff_datetime"],
+    ["PULocationID", "DOLocationID"],
+    "trip_distance",
+)
+
+
+def make_month(n: int = 40) -> pa.Table:
+    """Make n trips of January, all of them possible, at whole seconds."""
+    rng = np.random.default_rng(7)
+    pickup = np.datetime64("2021-01-01T00:00:00", "us") + np.sort(
+        rng.integers(0, 30 * 86_400, n)
+    ).astype("m8[s]")
+    arrays = [
+        pa.array(pickup),
+        pa.array(pickup + rng.integers(60, 3_600, n).astype("m8[s]")),
+        pa.array(rng.integers(1, 266, n).astype(np.int32)),
+        pa.array(rng.integers(1, 266, n).astype(np.int32)),
+        pa.array(rng.integers(0, 80, n) / 4),
+    ]
+    return pa.table(arrays, [*TIMES, *ZONES, MILES])
+
+
+def trips_of(source: Path, month: str = MONTH) -> pa.Table:
+    """Find and clean a month."""
+    path = find_month(str(source), "green", month, Path("nowhere")).path
+    parts = read_month(path, "green", partial(clean, taxi="green", month=month))
+    return pa.Table.from_batches([part.trips for part in parts], TRIPS)
+
+
+# --- parquet
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+def changed(names: list[str], change: Callable[[pa.ChunkedArray], object]) -> Change:
+    """Make a change of some columns."""
+
+    def of(table: pa.Table) -> pa.Table:
+        for name in names:
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, change(table.column(name)))
+        return table
+
+    return of
+
+
+def with_unit(unit: str) -> Change:
+    """Write times as whole numbers whose unit the column states."""
+
+    def of(table: pa.Table) -> pa.Table:
+        for name in TIMES:
+            values = table.column(name).cast(pa.timestamp(unit)).cast(pa.int64())
+            field = pa.field(name, pa.int64(), metadata={"unit": unit})
+            table = table.set_column(table.schema.get_field_index(name), field, values)
+        return table
+
+    return of
+
+
+def local(zone: str) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
+    """Say of which zone's clock the same instants are."""
+    return lambda c: pc.assume_timezone(c, "America/New_York").cast(pa.timestamp("us", zone))
+
+
+PARQUET: dict[str, Change] = {
+    "times in s": changed(TIMES, lambda c: c.cast(pa.timestamp("s"))),
+    "times in ns": changed(TIMES, lambda c: c.cast(pa.timestamp("ns"))),
+    "times of New York": changed(TIMES, local("America/New_York")),
+    "times in UTC": changed(TIMES, local("UTC")),
+    "times of an offset": changed(TIMES, local("+05:30")),
+    "times as text": changed(TIMES, lambda c: c.cast(pa.string())),
+    "times as bytes": changed(TIMES, lambda c: c.cast(pa.string()).cast(pa.binary())),
+    "times counted in s": with_unit("s"),
+    "times counted in ns": with_unit("ns"),
+    "ids as dictionary": changed(ZONES, lambda c: c.cast(pa.string()).dictionary_encode()),
+    "ids as string_view": changed(ZONES, lambda c: c.cast(pa.string()).cast(pa.string_view())),
+    "ids as bytes": changed(ZONES, lambda c: c.cast(pa.string()).cast(pa.large_binary())),
+    "ids as 121.0": changed(ZONES, lambda c: c.cast(pa.decimal128(12, 1)).cast(pa.string())),
+    "ids as float": changed(ZONES, lambda c: c.cast(pa.float32())),
+    "ids as decimal": changed(ZONES, lambda c: c.cast(pa.decimal128(12, 2))),
+    "ids as int8 and more": changed(ZONES, lambda c: c.cast(pa.uint64())),
+    "miles as decimal": changed([MILES], lambda c: c.cast(pa.decimal128(9, 2))),
+    "miles as float32": changed([MILES], lambda c: c.cast(pa.float32())),
+    "miles as text": changed([MILES], lambda c: c.cast(pa.large_string())),
+    "other names and order": lambda table: turned(table),
+}
+
+
+def turned(table: pa.Table) -> pa.Table:
+    """Name the columns otherwise, in another order."""
+    return table.rename_columns([f" {name.upper()}" for name in table.column_names]).select(
+        [4, 2, 0, 3, 1]
+    )
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> pa.Table:
+    (tmp_path / "plain").mkdir()
+    pq.write_table(make_month(), tmp_path / "plain" / f"{NAME}.parquet")
+    trips = trips_of(tmp_path / "plain")
+    assert len(trips) == 40
+    return trips
+
+
+@pytest.mark.parametrize("way", PARQUET)
+def test_parquet_of_any_types_that_say_the_same_gives_the_same_trips(
+    way: str, tmp_path: Path, wanted: pa.Table
+) -> None:
+    pq.write_table(PARQUET[way](make_month()), tmp_path / f"{NAME}.parquet")
+    assert trips_of(tmp_path).equals(wanted)
+
+
+def test_times_of_96_bits_give_the_same_trips(tmp_path: Path, wanted: pa.Table) -> None:
+    path = tmp_path / f"{NAME}.parquet"
+    pq.write_table(make_month(), path, use_deprecated_int96_timestamps=True)
+    assert trips_of(tmp_path).equals(wanted)
+
+
+# --- csv
+
+
+def to_csv(table: pa.Table | None = None, **options: object) -> str:
+    """Write a month as pandas does."""
+    return (make_month() if table is None else table).to_pandas().to_csv(**options)
+
+
+def times_as(text: Callable[[pd.Series], pd.Series]) -> str:
+    """Write a month whose times are written so."""
+    frame = make_month().to_pandas()
+    for name in TIMES:
+        frame[name] = text(frame[name])
+    return frame.to_csv(index=False)
+
+
+def in_new_york(times: pd.Series) -> pd.Series:
+    return times.dt.tz_localize("America/New_York")
+
+
+def in_utc(times: pd.Series) -> pd.Series:
+    return in_new_york(times).dt.tz_convert("UTC")
+
+
+def rows_of(separator: str = ",") -> list[str]:
+    return to_csv(index=False, sep=separator).splitlines()
+
+
+CSV: dict[str, Callable[[], str | bytes]] = {
+    "plain": lambda: to_csv(index=False),
+    "an index without a name": to_csv,
+    "ids as 121.0": lambda: to_csv(
+        changed(ZONES, lambda c: c.cast(pa.float64()))(make_month()), index=False
+    ),
+    "everything quoted": lambda: to_csv(index=False, quoting=1),
+    "spaces after commas": lambda: "\n".join(row.replace(",", ", ") for row in rows_of()),
+    "semicolons": lambda: to_csv(index=False, sep=";"),
+    "tabs": lambda: to_csv(index=False, sep="\t"),
+    "UTF-16 as of Excel": lambda: to_csv(index=False, sep="\t").encode("utf-16"),
+    "UTF-16 of the other order": lambda: b"\xfe\xff" + to_csv(index=False).encode("utf-16-be"),
+    "byte order mark": lambda: to_csv(index=False).encode("utf-8-sig"),
+    "a gzip that does not say so": lambda: gzip.compress(to_csv(index=False).encode()),
+    "empty fields beyond the header": lambda: "\r\n".join(
+        [*rows_of()[:1], "", *[row + ",," for row in rows_of()[1:]], ""]
+    ),
+    "empty columns at the end": lambda: "\n".join(row + ",," for row in rows_of()),
+    "the header again": lambda: "\n".join([*rows_of()[:9], rows_of()[0], *rows_of()[9:]]),
+    "the header in the second line": lambda: "\n".join([rows_of()[0], *rows_of()]),
+    "a letter that is no UTF-8": lambda: "\n".join(
+        ["who," + rows_of()[0], *["Zo\u00eb," + row for row in rows_of()[1:]]]
+    ).encode("latin-1"),
+    "BigQuery": lambda: times_as(lambda s: in_utc(s).dt.strftime("%Y-%m-%d %H:%M:%S UTC")),
+    "Z": lambda: times_as(lambda s: in_utc(s).dt.strftime("%Y-%m-%dT%H:%M:%SZ")),
+    "offsets": lambda: times_as(lambda s: in_new_york(s).astype(str)),
+    "offsets of hours": lambda: times_as(
+        lambda s: in_new_york(s).dt.strftime("%Y-%m-%d %H:%M:%S-05")
+    ),
+    "nine decimals": lambda: times_as(lambda s: s.dt.strftime("%Y-%m-%d %H:%M:%S.000000000")),
+    "the city's portal": lambda: times_as(lambda s: s.dt.strftime("%m/%d/%Y %I:%M:%S %p")),
+    "slashes, year first": lambda: times_as(lambda s: s.dt.strftime("%Y/%m/%d %H:%M:%S")),
+}
+
+
+@pytest.mark.parametrize("way", CSV)
+def test_csv_that_says_the_same_gives_the_same_trips(
+    way: str, tmp_path: Path, wanted: pa.Table
+) -> None:
+    content = CSV[way]()
+    body = content.encode() if isinstance(content, str) else content
+    (tmp_path / f"{NAME}.csv").write_bytes(body)
+    assert trips_of(tmp_path).equals(wanted)
+
+
+@pytest.mark.parametrize("nothing", ["", "\\N", "NULL", "nan", "NaT", "<NA>", '""', "None"])
+def test_words_for_nothing_are_nothing(nothing: str, tmp_path: Path) -> None:
+    header, first, *rows = rows_of()
+    cut = first.split(",")
+    other = rows[0].split(",")
+    lines = [header, ",".join([*cut[:2], nothing, *cut[3:]]), ",".join([*other[:4], nothing])]
+    (tmp_path / f"{NAME}.csv").write_text("\n".join([*lines, *rows[1:]]))
+    (cleaned,) = read_month(
+        tmp_path / f"{NAME}.csv", "green", partial(clean, taxi="green", month=MONTH)
+    )
+    assert {why: n for why, n in cleaned.dropped.items() if n} == {"zone missing": 1}
+    assert cleaned.trips["distance_miles"][0].as_py() is None
+
+
+@pytest.mark.parametrize("blank", ["", "\n"])
+def test_a_value_of_two_readings_is_refused_by_its_line(blank: str, tmp_path: Path) -> None:
+    lines = times_as(lambda s: s.dt.strftime("%m/%d/%Y %H:%M:%S")).splitlines()
+    clear = [line for line in lines[1:] if int(line[3:5]) > 12]
+    unclear = lines[1].replace(lines[1][:5], "01/02")
+    (tmp_path / f"{NAME}.csv").write_text(f"{lines[0]}\n{blank}{unclear}\n{clear[0]}\n")
+    with pytest.raises(TripError, match=r"^line (2|3): .*2021-01-02 \(month first\) or 2021-02-01"):
+        trips_of(tmp_path)
+
+
+def test_a_value_of_two_readings_in_parquet_is_refused_by_its_row(tmp_path: Path) -> None:
+    texts = [str(n) for n in range(39)] + ["1,5"]
+    table = changed([MILES], lambda _: pa.array(texts))(make_month())
+    pq.write_table(table, tmp_path / f"{NAME}.parquet")
+    with pytest.raises(TripError, match=r"^row 40: column 'trip_distance' has '1,5', which may"):
+        trips_of(tmp_path)
+
+
+# --- folders
+
+
+def write_parts(folder: Path, names: list[str]) -> None:
+    """Write a month in parts of equal size, in this order."""
+    folder.mkdir(parents=True)
+    table, n = make_month(), 40 // len(names)
+    for place, name in enumerate(names):
+        part = table.slice(place * n, n)
+        (folder / name).parent.mkdir(exist_ok=True)
+        if name.endswith(".csv"):
+            pa_csv.write_csv(part, folder / name)
+        else:
+            pq.write_table(part, folder / name)
+    for mark in ("_SUCCESS", ".part-0.parquet.crc", "_metadata", "README.md"):
+        (folder / mark).write_text("no part")
+
+
+FOLDERS = {
+    "Spark": (f"{NAME}.parquet", ["part-00000-a.snappy.parquet", "part-00001-a.snappy.parquet"]),
+    "Spark, csv": (f"{NAME}.csv", ["part-00000.csv", "part-00001.csv"]),
+    "Dask": (f"{NAME}.parquet", [f"part.{n}.parquet" for n in range(20)]),
+    "DuckDB": (NAME, ["data_0.parquet", "data_1.parquet"]),
+    "hive": ("year=2021/month=01", ["a.parquet", "b.parquet"]),
+    "hive without a zero": ("year=2021/month=1", ["part-0.parquet"]),
+    "hive by day": (
+        "year=2021/month=1",
+        ["day=1/x.parquet", "day=2/x.parquet", "day=10/x.parquet", "day=20/x.parquet"],
+    ),
+}
+
+
+@pytest.mark.parametrize("writer", FOLDERS)
+def test_a_folder_of_parts_is_read_as_one_month(
+    writer: str, tmp_path: Path, wanted: pa.Table
+) -> None:
+    name, parts = FOLDERS[writer]
+    write_parts(tmp_path / "data" / name, parts)
+    assert trips_of(tmp_path / "data").equals(wanted)
+    found = find_month(str(tmp_path / "data"), "green", MONTH, tmp_path)
+    assert found.path == tmp_path / "data" / name
+    assert found.n_bytes == sum((found.path / part).stat().st_size for part in parts)
+    (found.path / parts[-1]).write_bytes((found.path / parts[0]).read_bytes())
+    again = find_month(str(tmp_path / "data"), "green", MONTH, tmp_path)
+    assert (again.sha256 == found.sha256) == (len(parts) == 1)
+
+
+def test_an_error_in_a_part_names_it(tmp_path: Path) -> None:
+    write_parts(tmp_path / NAME, ["a.csv", "b.csv"])
+    (tmp_path / NAME / "b.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(TripError, match=r"^b\.csv: Column 'lpep_pickup_datetime' is missing"):
+        trips_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", [f"{NAME.upper()}.PARQUET", f"{NAME}.Parquet"])
+def test_the_case_of_a_name_does_not_matter(name: str, tmp_path: Path, wanted: pa.Table) -> None:
+    (tmp_path / "data").mkdir()
+    pq.write_table(make_month(), tmp_path / "data" / name)
+    assert trips_of(tmp_path / "data").equals(wanted)
+
+
+# --- training, scoring and serving
+
+ZONED = pa.timestamp("us", "UTC")
+FORMS: dict[str, Callable[[pa.Array], pa.Array]] = {  # of instants in UTC
+    "UTC": lambda at: at,
+    "New York": lambda at: at.cast(pa.timestamp("ns", "America/New_York")),
+    "Kolkata": lambda at: at.cast(pa.timestamp("ms", "Asia/Kolkata")),
+    "clock": lambda at: pc.local_timestamp(at.cast(pa.timestamp("us", "America/New_York"))),
+    "clock, text": lambda at: FORMS["clock"](at).cast(pa.string()),
+    "Z": lambda at: pc.strftime(at, "%Y-%m-%dT%H:%M:%SZ"),
+    "BigQuery": lambda at: pc.strftime(at, "%Y-%m-%d %H:%M:%S UTC"),
+    "offsets side by side": lambda at: pc.strftime(
+        at.cast(pa.timestamp("s", "America/New_York")), "%Y-%m-%d %H:%M:%S%z"
+    ),
+    "portal": lambda at: pc.strftime(
+        FORMS["clock"](at).cast(pa.timestamp("s")), "%m/%d/%Y %I:%M:%S %p"
+    ),
+}
+
+
+def random_instants(seed: int, month: str, n: int = 60) -> pa.Array:
+    """Draw whole milliseconds around a month whose clock may be changed in it."""
+    start = np.datetime64(f"{month}-01", "ms") - np.timedelta64(2, "D")
+    at = start + np.random.default_rng(seed).integers(0, 36 * 86_400, n).astype("m8[s]")
+    change = np.datetime64(f"{month}-14T06:30", "ms")  # around the hour that March skips
+    at[:8] = change + np.arange(8) * np.timedelta64(15, "m")
+    return pa.array(at.astype("M8[us]")).cast(ZONED)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("seed", "month"), enumerate(["2021-03", "2021-07", "2021-11", "2024-02"]))
+def test_one_file_means_the_same_instants_to_training_scoring_and_serving(
+    form: str, suffix: str, seed: int, month: str, tmp_path: Path
+) -> None:
+    instants = random_instants(seed, month)
+    n = len(instants)
+    later = pa.array(instants.to_numpy(False) + np.timedelta64(600, "s")).cast(ZONED)
+    columns = [FORMS[form](instants), FORMS[form](later), pa.array([7] * n), pa.array([9] * n)]
+    table = pa.table([*columns, pa.array([1.5] * n)], [*TIMES, *ZONES, MILES])
+    path = tmp_path / f"trips.{suffix}"
+    (pq.write_table if suffix == "parquet" else pa_csv.write_csv)(table, path)
+    frame = pd.read_parquet(path) if suffix == "parquet" else pd.read_csv(path)
+
+    (cleaned,) = read_month(path, "green", partial(clean, taxi="green", month=month))
+    (scored,) = read_month(path, "green", partial(scoring.prepare_batch, taxi="green", month=month))
+    served = read_frame(frame, "green").pickup_at
+
+    clock = FORMS["clock"](instants).to_numpy()
+    assert np.array_equal(served, clock)
+    assert np.array_equal(scored.columns["pickup_at"].to_numpy(), clock)
+    in_month = clock.astype("M8[M]") == np.datetime64(month)
+    assert 0 < in_month.sum() < n
+    kept = cleaned.trips["pickup_at"].to_numpy()
+    assert np.array_equal(kept, clock[scored.eligible])
+    assert set(kept) <= set(clock[in_month])
+    assert len(kept) >= in_month.sum() - 2  # a trip that meets the change of the clock
