@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory steps reuse same_bits serving score live accuracy ablation
-                 coverage zones_only search]
+python -m bench [cleaning memory fuzz_months steps reuse same_bits serving score live accuracy
+                 ablation coverage zones_only search]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -15,6 +15,7 @@ from bench import (
     accuracy,
     cleaning,
     coverage,
+    fuzz_months,
     live,
     memory,
     reuse,
@@ -32,6 +33,7 @@ from bench import (
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
     "memory": memory.measure,
+    "fuzz_months": fuzz_months.measure,
     "steps": steps.measure,
     "reuse": reuse.measure,
     "same_bits": same_bits.measure,

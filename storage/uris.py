@@ -29,6 +29,14 @@ def without_user(text: str) -> str:
     return _USER.sub("", text)
 
 
+def expand_home(text: str) -> Path:
+    """Return the path that a text names, its ~ replaced unless nobody has that name."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # of a user nobody knows: a file of that name may be meant
+        return Path(text)
+
+
 def existing_folder(text: str) -> Path | None:
     """Return the folder of this machine that a text names; None where there is none."""
     try:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from storage.uris import without_user
+from storage.uris import expand_home, without_user
 
 
 def cache_dir() -> Path:
@@ -18,7 +18,7 @@ def cache_dir() -> Path:
         import platformdirs  # tools.doctor asks before there is an environment
 
         given = platformdirs.user_cache_dir("nyc-taxi")
-    return Path(given).expanduser()
+    return expand_home(given)
 
 
 def cache_folder(source: str) -> Path:

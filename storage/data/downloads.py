@@ -1,6 +1,7 @@
 """Brings files from servers and stores into a cache on this machine, whole or not at all."""
 
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 30.0  # a server silent for longer has failed
 LOOK_TIMEOUT_S = 5.0  # a plan would rather not know a size than wait
+BACK_OFF_S = (2.0, 8.0, 0.0)  # between questions to a server that may want to be left alone
 RETRIES = 3  # after the first attempt; pooch waits 1, 2, 3 s between them
 STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 
@@ -75,6 +77,25 @@ def ask_size(source: str, name: str) -> int | None:
         raise RefusedError(answer.status_code)
     length = answer.headers.get("Content-Length", "")
     return int(length) if answer.ok and length.isdecimal() else None
+
+
+def still_refused(source: str, name: str) -> int | None:
+    """Ask for a file that is there for sure, waiting longer each time.
+
+    Returns:
+        The HTTP status where it is refused to the last, None where it is answered or nobody is.
+    """
+    status = None
+    for wait in BACK_OFF_S:
+        try:
+            ask_size(source, name)
+            return None
+        except RefusedError as refused:
+            status = int(str(refused))
+        except requests.RequestException:
+            return None  # another thing than a refusal, and said where it is met
+        time.sleep(wait)
+    return status
 
 
 def download(source: str, name: str) -> Path:

@@ -26,6 +26,7 @@ from storage.data.sources import (
 from storage.data.sources import MonthLocation as MonthLocation
 from storage.uris import without_credentials
 
+MAX_SOURCE = 2_000  # characters
 FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # taxis drove before, and the calendar goes on
 
 # a new source is one line: how it begins, or its whole name -> its class
@@ -164,6 +165,12 @@ def locate(source: str, *, taxi: str, month: str) -> MonthLocation:
 def _source(
     source: str, taxi: str, work_dir: Path = Path(), simulate: Simulate = no_simulation
 ) -> Source:
+    if len(source) > MAX_SOURCE or re.search(r"[\x00-\x1f\x7f]", source):
+        shown = repr(source if len(source) < 80 else f"{source[:80]}...")
+        raise StorageError(
+            f"{shown} is no folder and no address: it is too long, or holds what cannot be seen. "
+            "Pass another source."
+        )
     begins = re.match(r"[a-z][a-z0-9+.-]*:(//)?", source, re.IGNORECASE)
     kind = SOURCES.get(begins[0].lower() if begins else source, Folder)
     return kind(source, taxi, tuple(SOURCES), work_dir, simulate)

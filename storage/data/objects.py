@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from storage import StorageError, one_line
 from storage.data.downloads import open_object_store
 from storage.data.files import whole_file
-from storage.uris import without_credentials
+from storage.uris import expand_home, without_credentials
 
 
 def read_object(uri: str) -> bytes | None:
@@ -48,7 +48,7 @@ def local_path(uri: str) -> Path | None:
     """Return the path that a URI means on this machine; None where it is of a store elsewhere."""
     if uri.lower().startswith("file://"):
         return Path(unquote(uri[len("file://") :].removeprefix("localhost")))
-    return None if "://" in uri else Path(uri).expanduser()
+    return None if "://" in uri else expand_home(uri)
 
 
 def _refused(verb: str, uri: str, error: Exception) -> StorageError:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
+PUBLISHED = "2021-01"  # a month that the TLC has for sure
 TLC_SIDE = "misc"  # beside the folder of the months
 DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
 
@@ -210,6 +211,7 @@ class Server(Source):
             except (requests.RequestException, ValueError):  # as of a name too long for a host
                 return MonthLocation(month, f"{self.base}/{self.names(month)[0]}", True, None)
             return MonthLocation(month, f"{self.base}/{name}", True, n_bytes)
+        self.check_answers_others()
         raise self.none(month, self.names(month), self.late)
 
     def fetch(self, month: str) -> tuple[str, Path]:
@@ -224,7 +226,11 @@ class Server(Source):
                 return f"{self.base}/{name}", downloads.download(self.text, name)
             except RefusedError as refused:
                 answers.append(f"{name} (HTTP {refused})")
+        self.check_answers_others()
         raise self.none(month, answers, self.late)
+
+    def check_answers_others(self) -> None:
+        """Make sure that a server that refuses a month does not refuse all of them."""
 
     @property
     def side(self) -> str:
@@ -260,6 +266,20 @@ class Tlc(Server):
 
     def __init__(self, _name: str, *options: Any) -> None:
         super().__init__(TLC_URL, *options)
+
+    def check_answers_others(self) -> None:
+        """Ask for a month that is there for sure: a caller who asks too much gets 403 for it too.
+
+        Raises:
+            StorageError: the server refuses it as well, however long one waits.
+        """
+        status = downloads.still_refused(self.text, f"{self.taxi}_tripdata_{PUBLISHED}.parquet")
+        if status:
+            raise StorageError(
+                f"The TLC's server refuses everything for now (HTTP {status}, even for "
+                f"{PUBLISHED}): it limits how much one address may ask for, or blocks it. Try "
+                "again in an hour or from another network, or pass -P source=<folder>."
+            )
 
     @property
     def side(self) -> str:

@@ -128,6 +128,25 @@ def test_a_month_not_published_is_asked_for_once(
     assert find(server.url).uri == f"{server.url}/{NAME}"
 
 
+def test_a_throttled_caller_of_the_tlc_is_not_told_that_a_month_is_not_published(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(downloads.time, "sleep", waits.append)
+    monkeypatch.setattr(sources, "TLC_URL", server.url)
+    for month in ("2021-01", "2031-05"):
+        for suffix in sources.SUFFIXES:
+            server.will(status(403), name=f"green_tripdata_{month}{suffix}")
+    for act in (find, months.locate):
+        with pytest.raises(StorageError, match=r"refuses everything for now \(HTTP 403.*an hour"):
+            act("tlc", month="2031-05") if act is find else act(
+                "tlc", taxi="green", month="2031-05"
+            )
+    assert waits == [*downloads.BACK_OFF_S] * 2
+    server.will(status(403), ok(make_parquet()))  # and answers after a while
+    assert "two months late" in find_error("tlc", "2031-05")
+
+
 def test_an_unreachable_server_is_one_line_and_its_traceback_tells_no_secret() -> None:
     with pytest.raises(StorageError) as caught:
         find("http://me:hush@127.0.0.1:1/trips?sig=token")

@@ -13,7 +13,8 @@ import pytest
 
 from storage import UserError
 from storage.checkout import ROOT
-from storage.data import files, months
+from storage.data import downloads, files, months
+from storage.data.cache import cache_dir
 from tests.storage.samples import NAME, make_parquet, one_line, read
 from tests.storage.sources import (
     find,
@@ -62,6 +63,32 @@ def test_text_that_is_no_month_is_refused_by_name(text: str, seen: str) -> None:
     with pytest.raises(UserError) as caught:
         months.parse_months(text)
     assert one_line(caught).startswith(f"{seen} in {text!r} is not a month. Type YYYY-MM")
+
+
+@pytest.mark.parametrize("text", ["0000-01", "9999-12", "2021-01..9999-12", "1899-12"])
+def test_months_of_no_taxi_are_refused_at_once(text: str) -> None:
+    with pytest.raises(UserError, match=r"is no month of taxi trips\. Type one from 1900-01 to"):
+        months.parse_months(text)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["~nosuchuser", "~nosuchuser/x", "a\0b", "x" * 5_000, "http://[::1", "http://h:port/x", "s3://",
+     "file://", "file://%00", "http://\nx", "http://127.0.0.1:99999", "://", "simulated:1:"],
+)  # fmt: skip
+def test_a_malformed_source_is_one_short_line(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "RETRIES", 0)
+    message = find_error(source)
+    assert message.isprintable()
+    assert len(message) < 600
+
+
+def test_a_cache_of_a_user_nobody_knows_is_a_folder_of_that_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TAXI_CACHE", "~nosuchuser/c")
+    assert cache_dir() == Path("~nosuchuser/c")
 
 
 def test_a_backwards_range_is_refused_with_the_range_to_type() -> None:
