@@ -35,12 +35,14 @@ NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
 
+# without .ready it is half built, and what lies in it is not built upon
 .venv/.ready: requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv
+	rm -f $@
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	    "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)"
-	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip sync --quiet requirements-dev.txt
+	VIRTUAL_ENV="$$PWD/.venv" .venv/bin/uv pip sync --quiet requirements-dev.txt
 	touch $@
 
 help:  ## this list

@@ -15,16 +15,16 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from storage import checkout
+from storage import checkout, environment
 from storage.data.cache import cache_dir
 from storage.uris import without_credentials
+from tools import packages
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK, LOCK_OF_TOOLS = "requirements.txt", "requirements-dev.txt"
@@ -100,7 +100,7 @@ MENDERS: dict[str, Callable[[str], str]] = {
 }
 
 
-def code() -> Iterator[Finding]:
+def commit() -> Iterator[Finding]:
     """Ask whether git answers for the code: what it does not answer for counts as uncommitted."""
     unknown = checkout.read(ROOT).unknown
     if "dubious ownership" in unknown:
@@ -112,7 +112,15 @@ def code() -> Iterator[Finding]:
         yield Finding("code", "git answers for it")
 
 
-def environment() -> Iterator[Finding]:
+def user() -> Iterator[Finding]:
+    """Ask whether the user has a name: where it has none, `mlflow run` itself fails."""
+    name = environment.login_name()
+    nameless = name == str(os.getuid())
+    cure = "export LOGNAME=$(id -u)" if nameless else ""
+    yield Finding("user", f"{name}{' has no name' if nameless else ''}", cure)
+
+
+def installed_packages() -> Iterator[Finding]:
     """Compare the packages that are installed here with the lock."""
     is_tools = (ROOT / ".venv").resolve() == Path(sys.prefix).resolve()
     lock = LOCK_OF_TOOLS if is_tools else LOCK
@@ -121,7 +129,7 @@ def environment() -> Iterator[Finding]:
         yield Finding(".venv", "half built", "rm -rf .venv && make .venv/.ready")
     elif ready.exists() and ready.stat().st_mtime < (ROOT / LOCK_OF_TOOLS).stat().st_mtime:
         yield Finding(".venv", f"older than {LOCK_OF_TOOLS}", MAKE_AGAIN)
-    wrong = [told for name, wanted in locked_versions(lock) if (told := _off(name, wanted))]
+    wrong = _differences(lock, map(Path, sys.path))
     what = f"packages of {lock}"
     if wrong:
         more = f" and {len(wrong) - 3} more" if wrong[3:] else ""
@@ -148,17 +156,21 @@ def store() -> Iterator[Finding]:
 def run_environments() -> Iterator[Finding]:
     """Look at the environments that `mlflow run` has made: half built ones are used as they are."""
     folder = Path(os.environ.get("MLFLOW_ENV_ROOT") or Path.home() / ".mlflow" / "envs")
-    wanted, n_good = dict(locked_versions(LOCK)).get("mlflow", ""), 0
+    n_good, ours = 0, {name for name, _ in locked_versions(LOCK)}
     for place in sorted(folder.glob("mlflow-*")):
-        packages = {path.name for path in place.glob("lib/python*/site-packages/*.dist-info")}
-        if not (place / "bin" / "python").exists() or not packages:
-            yield Finding("environment", f"{place.name} is half built", f"rm -r {place}")
-        elif not any(name.startswith("hyperopt-") for name in packages):
-            continue  # another project's, or a served model's
-        elif f"mlflow-{wanted}.dist-info" not in packages:
-            yield Finding("environment", f"{place.name} is of another lock", f"rm -r {place}")
-        else:
-            n_good += 1
+        libraries = list(place.glob("lib/python*/site-packages"))
+        there, cure = set(packages.installed(libraries)), environment.cure(place)
+        # a served model's has MLflow and what the model needs, another project's what we have not
+        is_begun = "mlflow" not in there and there <= ours
+        if not (place / "bin" / "python").exists() or is_begun:
+            yield Finding("environment", f"{place.name} is half built", cure)
+        elif "hyperopt" in there:
+            wrong = _differences(LOCK, libraries)
+            n_good += not wrong
+            old = any(" instead of " in one for one in wrong)
+            seen = "is of another lock" if old else f"is half built: {', '.join(wrong[:3])}"
+            if wrong:
+                yield Finding("environment", f"{place.name} {seen}", cure)
     yield Finding("environments of runs", f"{n_good} usable in {folder}")
 
 
@@ -198,8 +210,9 @@ def months() -> Iterator[Finding]:
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     python,
     tools,
-    code,
-    environment,
+    commit,
+    user,
+    installed_packages,
     store,
     run_environments,
     disk,
@@ -209,6 +222,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 def main() -> None:
     """Print what was found as a table; leave with 1 where something needs a cure."""
+    environment.show_what_can_be_shown()
     findings = [finding for check in CHECKS for finding in check()]
     width = max(len(finding.what) for finding in findings)
     for what, seen, cure in findings:
@@ -237,12 +251,11 @@ def _cache() -> Path | None:
         return None
 
 
-def _off(name: str, wanted: str) -> str:
-    try:
-        installed = version(name)
-    except PackageNotFoundError:
-        return f"{name} is missing"
-    return "" if installed == wanted else f"{name} {installed} instead of {wanted}"
+def _differences(lock: str, folders: Iterable[Path]) -> list[str]:
+    """Say of each package of a lock how what lies in these folders differs from it."""
+    there = packages.installed(folders)
+    told = (packages.deviation(name, wanted, there) for name, wanted in locked_versions(lock))
+    return [one for one in told if one]
 
 
 def _answers(*command: str) -> str:

@@ -40,6 +40,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         signal.signal(number, _interrupt)
     _quieten()
     step = declared.entry_point
+    store.name_plainly()
     try:
         params = _read(declared, description, argv)
         step_key.code(step)  # the code that runs, whatever is edited meanwhile

@@ -36,6 +36,7 @@ FRAME = (
     "steps/register/rollback.py",
     "storage/checkout.py",
     "storage/cluster.py",
+    "storage/environment.py",
     "storage/git.py",
     "storage/repro/",
     "storage/data/cache.py",

@@ -33,7 +33,7 @@ def launch(step: str, parameters: Mapping[str, str]) -> str:
     began_ms = int(time.time() * 1000)
     try:
         submitted = mlflow.projects.run(
-            str(checkout.ROOT),
+            os.path.relpath(checkout.ROOT),  # "." as a rule: what follows a # would be cut off
             entry_point=step,
             parameters=dict(parameters),
             experiment_id=parent.experiment_id,

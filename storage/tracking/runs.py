@@ -1,6 +1,5 @@
 """Runs in MLflow: opening them, looking them up, lineage tags."""
 
-import getpass
 import os
 import re
 import tempfile
@@ -19,7 +18,7 @@ from mlflow.entities import Run, RunInfo
 from mlflow.exceptions import MlflowException
 from mlflow.utils import name_utils
 
-from storage import UserError, checkout
+from storage import UserError, checkout, environment
 from storage.tracking import (
     closing,
     doubles,
@@ -124,7 +123,7 @@ class StepRun:
     def _tags(self, run: Run, code: checkout.Checkout) -> dict[str, str]:
         values: dict[str, str] = {
             tags.RUN_NAME: _run_name(run, self.step),
-            tags.DEVELOPER: self.developer or checkout.user_name() or _login_name(),
+            tags.DEVELOPER: self.developer or checkout.user_name() or environment.login_name(),
             tags.DIRTY: code.dirty,
         }
         if code.commit or tags.COMMIT in run.data.tags:  # MLflow also takes another folder's
@@ -262,14 +261,6 @@ def inherited_tags(parent: Run) -> dict[str, str]:
         for key, value in parent.data.tags.items()
         if key in (tags.DEVELOPER, tags.DIRTY) or key.startswith(tags.CODE)
     }
-
-
-def _login_name() -> str:
-    """Return the name of the user who is logged in, or the number where it has none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _run_name(run: Run, step: str) -> str:

@@ -5,10 +5,12 @@
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 import requests
@@ -37,7 +39,24 @@ def prepare_store() -> None:
 
 def sqlite_path(uri: str) -> Path | None:
     """Return the file of an sqlite store, None for any other store."""
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
+    if not uri.startswith(SQLITE):
+        return None
+    # MLflow writes %20 for a space, and SQLAlchemy reads it so
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0]))
+
+
+def name_plainly() -> None:
+    """Name an sqlite store by the path that it has, where MLflow writes my%20work for my work.
+
+    MLflow finds the file by either name, but makes an empty folder of the name that it is given.
+    """
+    uri = mlflow.get_tracking_uri()
+    path, given = sqlite_path(uri), Path(uri.removeprefix(SQLITE))
+    if path in (None, given) or sqlite_path(f"{SQLITE}{path}") != path or "?" in uri:
+        return
+    with suppress(OSError):  # it holds something, or is not there
+        given.parent.rmdir()
+    mlflow.set_tracking_uri(f"{SQLITE}{path}")
 
 
 def exists() -> bool:
@@ -85,6 +104,12 @@ def _ask_server(uri: str) -> None:
 
 def _make_once(path: Path, uri: str) -> None:
     """Let one process make the tables of a new store while the others wait: two would crash."""
+    here, mistaken = str(Path.cwd()), "%[0-9a-fA-F]{2}"  # decoded where artifacts are written
+    if re.search(mistaken if path.exists() else f"{mistaken}|'", here):  # quoted in new tables
+        raise StorageError(
+            f"MLflow mistakes the folder {here} for another, because of an apostrophe or a percent "
+            f"sign in its path. Move the checkout to a folder without."
+        )
     if "MLFLOW_RUN_ID" in os.environ and not path.exists():
         # `mlflow run` has written its run to the file of this name in its own folder
         raise StorageError(

@@ -21,6 +21,8 @@ from tests.stores import Store
 from tools import doctor
 from tools.doctor import Finding
 
+LIBRARIES = ("hyperopt", "mlflow")
+
 
 def problems(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     return [finding for finding in check() if finding.cure]
@@ -51,7 +53,7 @@ def test_it_runs_where_nothing_is_installed_and_leaves_with_1(tmp_path: Path) ->
 
 def test_a_sound_environment_is_all_ok(store: Store, root: Path) -> None:
     assert problems(doctor.python) == []
-    assert problems(doctor.environment) == []
+    assert problems(doctor.installed_packages) == []
     assert problems(doctor.store) == []
     assert problems(doctor.run_environments) == []
 
@@ -85,7 +87,7 @@ def test_a_package_that_is_not_the_locked_one(root: Path) -> None:
     (root / "requirements.txt").write_text(
         "mlflow==0.1 \\\n    --hash=sha256:0\nno-such-package==1\nother==2 ; sys_platform == 'x'\n"
     )
-    (problem,) = problems(doctor.environment)
+    (problem,) = problems(doctor.installed_packages)
     assert "mlflow " in problem.seen
     assert " instead of 0.1, no-such-package is missing" in problem.seen
     assert "other" not in problem.seen
@@ -94,10 +96,10 @@ def test_a_package_that_is_not_the_locked_one(root: Path) -> None:
 
 def test_a_venv_that_is_half_built_or_older_than_the_lock(root: Path) -> None:
     (root / ".venv").mkdir()
-    assert problems(doctor.environment)[0].cure == "rm -rf .venv && make .venv/.ready"
+    assert problems(doctor.installed_packages)[0].cure == "rm -rf .venv && make .venv/.ready"
     (root / ".venv" / ".ready").touch()
     os.utime(root / ".venv" / ".ready", (0, 0))
-    assert problems(doctor.environment)[0].cure == doctor.MAKE_AGAIN
+    assert problems(doctor.installed_packages)[0].cure == doctor.MAKE_AGAIN
 
 
 def test_no_way_to_make_an_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +134,7 @@ def test_code_that_git_does_not_answer_for(
     root: Path, monkeypatch: pytest.MonkeyPatch, unknown: str, cure: str
 ) -> None:
     monkeypatch.setattr(doctor.checkout, "read", lambda _: Checkout("", "", "", unknown))
-    (found,) = doctor.code()
+    (found,) = doctor.commit()
     assert found.cure.startswith(cure)
     assert bool(found.cure) == bool(unknown)
     assert unknown in found.seen
@@ -211,23 +213,45 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(
 
 
 def test_environments_that_are_half_built_or_of_another_lock(root: Path, tmp_path: Path) -> None:
-    def make(name: str, *packages: str) -> Path:
-        place = tmp_path / "envs" / f"mlflow-{name}"
+    def make(number: int, *packages: str) -> Path:
+        place = tmp_path / "envs" / f"mlflow-{number:040}"
+        library = place / "lib" / "python3.11" / "site-packages"
         for package in packages:
-            folder = place / "lib" / "python3.11" / "site-packages" / f"{package}.dist-info"
-            folder.mkdir(parents=True)
+            noted = library / f"{package}.dist-info" / "RECORD"
+            noted.parent.mkdir(parents=True)
+            noted.write_text(f"{package}.py,,\n")
+            (library / f"{package}.py").touch()
         (place / "bin").mkdir(parents=True)
         (place / "bin" / "python").touch()
         return place
 
-    mlflow = f"mlflow-{dict(doctor.locked_versions('requirements.txt'))['mlflow']}"
-    make("good", mlflow, "hyperopt-1")
-    make("served", "mlflow-0.1")
-    bad = [make("empty"), make("old", "mlflow-0.1", "hyperopt-1")]
-    assert [problem.cure for problem in problems(doctor.run_environments)] == [
-        f"rm -r {place}" for place in bad
-    ]
+    locked = doctor.locked_versions("requirements.txt")
+    names = [f"{name.replace('-', '_')}-{version}" for name, version in locked]
+    hyperopt, mlflow = (next(n for n in names if n.startswith(f"{w}-")) for w in LIBRARIES)
+    make(1, *names)
+    make(2, mlflow)  # a served model's
+    make(3, "dvc-1")  # another project's
+    torn, noteless = make(4, *names), make(5, *names)
+    (torn / "lib/python3.11/site-packages" / f"{hyperopt}.py").unlink()
+    (noteless / "lib/python3.11/site-packages" / f"{mlflow}.dist-info/RECORD").unlink()
+    bad = {
+        torn: "is half built: hyperopt is not whole",
+        noteless: "is half built: mlflow is not whole",
+        make(6): "is half built",
+        make(7, hyperopt): "is half built",
+        make(8, *names[1:]): f"is half built: {locked[0][0]} is missing",
+        make(9, hyperopt, "mlflow-0.1"): "is of another lock",
+    }
+    assert {problem.cure: problem.seen for problem in problems(doctor.run_environments)} == {
+        f"rm -r {place}": f"{place.name} {seen}" for place, seen in bad.items()
+    }
     assert "1 usable" in list(doctor.run_environments())[-1].seen
+
+
+def test_a_user_id_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(doctor.user) == []
+    monkeypatch.setattr("storage.environment.login_name", lambda: str(os.getuid()))
+    assert problems(doctor.user)[0].cure == "export LOGNAME=$(id -u)"
 
 
 def test_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """How a step that launches another hears how that one ended."""
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -31,6 +33,25 @@ def launch_error(monkeypatch: pytest.MonkeyPatch, *made: tuple[str, str]) -> str
     with pytest.raises(UserError) as failure:
         launching.launch("hpo", {"seed": "42"})
     return str(failure.value)
+
+
+def test_a_step_is_launched_from_a_checkout_whatever_its_folder_is_called(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow takes what follows a # for a folder of the project."""
+    launched: list[str] = []
+
+    def launch(uri: str, **_: object) -> SimpleNamespace:
+        launched.append(uri)
+        return SimpleNamespace(run_id="1a2b")
+
+    monkeypatch.setattr("storage.checkout.ROOT", tmp_path / "trips #1")
+    (tmp_path / "trips #1").mkdir()
+    monkeypatch.chdir(tmp_path / "trips #1")
+    monkeypatch.setattr("mlflow.projects.run", launch)
+    with runs.StepRun("main", ""):
+        assert launching.launch("hpo", {}) == "1a2b"
+    assert launched == ["."]
 
 
 def test_a_step_that_fails_says_its_own_reason(

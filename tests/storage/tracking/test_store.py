@@ -5,10 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import path_to_local_sqlite_uri
 
 from storage import StorageError, StoreGoneError
 from storage.checkout import ROOT
@@ -124,6 +127,38 @@ def test_a_store_in_a_folder_that_cannot_be_made_is_one_line(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
     with pytest.raises(StorageError, match=r"file/mlflow\.db cannot be made: "):
         tracking_store.prepare_store()
+
+
+@pytest.mark.parametrize("name", ["my wörk", 'a #1 "b" $x', "50 %"])
+def test_a_store_is_named_as_its_folder_is_and_no_other_folder_stays(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """MLflow's default store: `mlflow run` has made an empty folder of the name that is encoded."""
+    folder, encoded = tmp_path / name, tmp_path / quote(name)
+    folder.mkdir()
+    encoded.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", path_to_local_sqlite_uri(folder / "mlflow.db"))
+    assert tracking_store.sqlite_path(mlflow.get_tracking_uri()) == folder / "mlflow.db"
+    tracking_store.name_plainly()
+    assert mlflow.get_tracking_uri() == f"sqlite:///{folder}/mlflow.db"
+    assert list(tmp_path.iterdir()) == [folder]
+    encoded.mkdir()
+    (encoded / "notes").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", path_to_local_sqlite_uri(folder / "mlflow.db"))
+    tracking_store.name_plainly()
+    assert (encoded / "notes").exists()
+
+
+@pytest.mark.parametrize("name", ["it's", "my%20work"])
+def test_a_folder_that_mlflow_mistakes_for_another_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    with pytest.raises(StorageError, match=f"{name} for another, because of"):
+        tracking_store.prepare_store()
+    assert list((tmp_path / name).iterdir()) == []
 
 
 def test_a_relative_store_that_is_not_in_this_folder_is_not_made_a_second_time(

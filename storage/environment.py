@@ -1,0 +1,68 @@
+"""What a process was started with and would trip over: made harmless, or told in one line.
+
+It needs the standard library alone: it comes first, also in an environment that is half built.
+"""
+
+import getpass
+import io
+import os
+import re
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parents[1]
+OWN = ("steps", "storage", "taxi")  # an import that fails in there is a mistake, not a lack
+USER_ERROR = 2  # exit code
+
+
+def prepare() -> None:
+    """Make this process, and those that it starts, run where they were started."""
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's own lies in another environment
+    os.environ["LOGNAME"] = login_name()
+    if str(Path("~")) == os.path.expanduser("~"):  # noqa: PTH111  where pathlib would raise
+        os.environ["HOME"] = tempfile.gettempdir()
+    show_what_can_be_shown()
+    sys.excepthook = explain
+
+
+def login_name() -> str:
+    """Return the name of the user who is logged in, or the number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, say
+        return str(os.getuid())
+
+
+def show_what_can_be_shown() -> None:
+    """Print ? for what the terminal has no letter for, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def cure(prefix: Path) -> str:
+    """Return the command that makes an environment whole again."""
+    if re.fullmatch(r"mlflow-[0-9a-f]{40}", prefix.name):  # MLflow makes it where it is missing
+        return f"rm -r {shlex.quote(str(prefix))}"
+    if prefix == ROOT / ".venv":
+        return "rm -rf .venv && make .venv/.ready"
+    return f"{shlex.quote(str(prefix / 'bin' / 'python'))} -m pip install -r requirements.txt"
+
+
+def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tell in one line of a library that cannot be imported; leave the rest to Python."""
+    if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] in OWN:
+        sys.__excepthook__(kind, error, trace)
+        return
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    step = spec.name.split(".")[1] if spec and "." in spec.name else "python"
+    said = " ".join(str(error).split())
+    print(
+        f"{step}: the environment {sys.prefix} is not whole: {said}. Run this, then start again: "
+        f"{cure(Path(sys.prefix))}",
+        file=sys.stderr,
+    )
+    raise SystemExit(USER_ERROR)

@@ -1,0 +1,120 @@
+"""What a process was started with: a notebook's settings, a poor terminal, half an environment."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+from mlflow import MlflowClient
+
+from steps.common.parameters import ENTRY_POINTS
+from storage import environment
+from storage.checkout import ROOT
+from tests.stores import Store
+
+PREPROCESS = ["-m", "steps.preprocess", "--source=simulated:200", "--test_months="]
+
+
+@pytest.mark.parametrize("step", ENTRY_POINTS)
+def test_an_environment_that_is_half_built_is_one_line_with_the_cure(step: str) -> None:
+    nothing_installed = [sys.executable, "-S", "-m", f"steps.{step}"]  # nor the .venv known
+    done = subprocess.run(nothing_installed, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{step}: the environment {sys.base_prefix} is not whole: ")
+    assert "No module named '" in line
+    assert line.endswith(f"start again: {environment.cure(Path(sys.base_prefix))}")
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("taxi.zones", ""), ("skops", "python: the environment ")]
+)
+def test_a_library_that_is_missed_late_is_told_so_and_a_mistake_here_keeps_its_traceback(
+    capsys: pytest.CaptureFixture[str], name: str, begins: str
+) -> None:
+    error = ModuleNotFoundError(f"No module named {name!r}", name=name)
+    if begins:
+        with pytest.raises(SystemExit) as left:
+            environment.explain(type(error), error, None)
+        assert left.value.code == 2
+    else:
+        environment.explain(type(error), error, None)
+    assert ("is not whole" in capsys.readouterr().err) == bool(begins)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "cure"),
+    [
+        (Path("/home of ana") / f"mlflow-{'0a' * 20}", f"rm -r '/home of ana/mlflow-{'0a' * 20}'"),
+        (ROOT / ".venv", "rm -rf .venv && make .venv/.ready"),
+        (Path("/conda"), "/conda/bin/python -m pip install -r requirements.txt"),
+    ],
+)
+def test_each_environment_is_mended_by_who_made_it(prefix: Path, cure: str) -> None:
+    assert environment.cure(prefix) == cure
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_a_terminal_shows_what_it_can(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    environment.show_what_can_be_shown()
+    print("├── preprocess reused 1a2b… 🏃 \udcf6", flush=True)
+    shown = written.getvalue().decode(encoding)
+    assert ("🏃" in shown) == (encoding == "utf-8")
+    assert "preprocess reused 1a2b" in shown
+    assert "?" in shown
+
+
+def test_a_user_without_name_or_home_gets_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: object = None) -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "MPLBACKEND"):
+        monkeypatch.setenv(name, "")  # so that what is set below is undone
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    environment.prepare()
+    assert os.environ["LOGNAME"] == "4711"
+    assert Path.home().is_dir()
+
+
+def test_a_step_runs_in_a_strange_folder_of_a_strange_user(store: Store, tmp_path: Path) -> None:
+    """All at once: its name, the default store, no git, no home, a terminal, a notebook."""
+    checkout, temporary = tmp_path / 'my wörk #1 "x" $HOME & so', tmp_path / "tmp of ana"
+    temporary.mkdir()
+    for tree in ("steps", "storage", "taxi"):
+        shutil.copytree(ROOT / tree, checkout / tree)
+    for name in ("MLproject", "requirements.txt", "python_env.yaml"):
+        shutil.copy(ROOT / name, checkout)
+    shutil.copy(store.folder / "mlflow.db", checkout)  # making its tables takes seconds
+    env = {
+        "PATH": "",
+        "LC_ALL": "C",
+        "PYTHONIOENCODING": "latin-1",
+        "TMPDIR": str(temporary),
+        "TAXI_CACHE": str(temporary / "cache"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MPLCONFIGDIR": matplotlib.get_configdir(),  # a list of fonts takes seconds
+    }
+    command = [sys.executable, *PREPROCESS]
+    done = subprocess.run(
+        command, cwd=checkout, env=env, umask=0o077, capture_output=True, encoding="latin-1"
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert "preprocess: git does not answer for this code (git cannot be run" in done.stdout
+    client = MlflowClient(f"sqlite:///{checkout}/mlflow.db")
+    experiment = client.get_experiment_by_name("nyc-taxi-experiment")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["git_dirty"] == "unknown"
+    assert (checkout / "mlruns").is_dir()
+    assert set(tmp_path.iterdir()) == {checkout, temporary}
