@@ -175,7 +175,8 @@ def test_one_python_version_everywhere() -> None:
     assert f"python={exact}" in conda["dependencies"]
     assert Requirement(f"x{PYPROJECT['project']['requires-python']}").specifier.contains(exact)
     makefile = (ROOT / "Makefile").read_text()
-    assert set(re.findall(r"python(?:-version )?(3[.\d]+)", makefile)) == {minor}
+    assert re.findall(r"--python-version (3[.\d]+)", makefile) == [minor]
+    assert re.findall(r"for name in python(3[.\d]+)", makefile) == [minor]  # the first looked for
     assert PYPROJECT["tool"]["mypy"]["python_version"] == minor
     assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{minor.replace('.', '')}"
     assert ".".join(map(str, sys.version_info[:2])) == minor
