@@ -103,7 +103,7 @@ def read_rows(
             yield _without_headers(pa.RecordBatch.from_arrays(texts, columns))
 
 
-def explain(path: Path, error: Exception) -> str:
+def explain_csv(path: Path, error: Exception) -> str:
     """Write in one line why a csv cannot be read; a broken line is named."""
     reason = one_line(error)
     if "straddling object" in reason:

@@ -66,7 +66,7 @@ def read_batches(
             for start in range(0, len(batch), batch_rows):
                 yield batch.slice(start, batch_rows)
     except (pa.ArrowException, OSError, UnicodeError) as error:  # the last of broken UTF-16
-        reason = csv_files.explain(path, error) if is_csv else one_line(error)
+        reason = csv_files.explain_csv(path, error) if is_csv else one_line(error)
         raise StorageError(f"Cannot read {path}: {reason}. Mend or replace the file.") from error
 
 
