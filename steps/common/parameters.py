@@ -158,7 +158,8 @@ class MonthsParameters(Parameters):
         "tlc",
         "`tlc` (the public files, downloaded once to a cache that all checkouts share), "
         "`simulated`, `simulated:<trips>:<seed>`, or a folder or URI (file, http, s3, gs) with "
-        "files named as the TLC names them: parquet, csv, csv.gz; its two files of the zones "
+        "files named as the TLC names them: parquet, csv, csv.gz, or in a folder a folder of "
+        "such parts, or `year=2021/month=01`; its two files of the zones "
         "may lie beside them",
         in_key=False,
     )
