@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving score live accuracy
-                 ablation coverage zones_only search]
+                 ablation coverage zones_only search kills]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -16,13 +16,13 @@ from bench import (
     cleaning,
     coverage,
     fuzz_months,
+    kills,
     live,
     memory,
     reuse,
     same_bits,
     score,
     search,
-    search_kills,
     search_rivals,
     search_workers,
     serving,
@@ -50,7 +50,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "search_threads": search_workers.measure_threads,
     "search_dask": search_workers.measure_dask,
     "search_rivals": search_rivals.measure,
-    "search_kills": search_kills.measure,
+    "kills": kills.measure,
 }
 
 
