@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory fuzz_months steps reuse same_bits serving score live accuracy
-                 ablation coverage zones_only search kills]
+python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
+                 accuracy ablation coverage zones_only search kills]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -18,6 +18,7 @@ from bench import (
     fuzz_months,
     kills,
     live,
+    load,
     memory,
     reuse,
     same_bits,
@@ -38,6 +39,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "reuse": reuse.measure,
     "same_bits": same_bits.measure,
     "serving": serving.measure,
+    "load": load.measure,
     "score": score.measure,
     "live": live.measure,
     "accuracy": accuracy.measure,

@@ -52,7 +52,7 @@ def measure() -> Iterator[Result]:
     )
 
 
-def train_model(train: Trips, valid: Trips) -> TripModel:
+def train_model(train: Trips, valid: Trips, *, n_rounds: int = N_ROUNDS) -> TripModel:
     """Fit as many boosters as a model has at most, at the search's first points."""
     encoder = features.fit_encoder("full", train)
     space = spaces.select_space("lossguide")
@@ -62,7 +62,7 @@ def train_model(train: Trips, valid: Trips) -> TripModel:
         dict(space.fixed) | space.parameters(number, space.first[number])
         for number in range(space.n_boosters)
     ]
-    jobs = [TrainingJob(point, N_ROUNDS, patience=N_ROUNDS, keep=True) for point in points]
+    jobs = [TrainingJob(point, n_rounds, patience=n_rounds, keep=True) for point in points]
     boosters = [train_booster(matrices, job).booster for job in jobs]
     return TripModel("green", encoder, boosters)
 
@@ -77,21 +77,23 @@ def load(month: str) -> Trips:
 def as_served(model: TripModel, trips: Trips) -> PyFuncModel:
     """Log a model into a store of its own and load it back."""
     with TemporaryDirectory() as folder:
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        mlflow.set_experiment(
-            experiment_id=mlflow.create_experiment("bench", Path(folder).as_uri())
+        return models.load(log_in(Path(folder), model, trips))
+
+
+def log_in(folder: Path, model: TripModel, trips: Trips) -> str:
+    """Log a model into a store of its own in a folder; gives its URI."""
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("bench", folder.as_uri()))
+    with mlflow.start_run():
+        return models.log(
+            model.to_files(),
+            name="model",
+            package="taxi",
+            modules=MODULES,
+            columns=input_columns("green"),
+            params=PARAMS,
+            example=write_frame(trips.take(np.arange(5)), "green"),
         )
-        with mlflow.start_run():
-            uri = models.log(
-                model.to_files(),
-                name="model",
-                package="taxi",
-                modules=MODULES,
-                columns=input_columns("green"),
-                params=PARAMS,
-                example=write_frame(trips.take(np.arange(5)), "green"),
-            )
-        return models.load(uri)
 
 
 def timed(call: Callable[[], object], n_times: int) -> float:

@@ -1,0 +1,190 @@
+"""A real model server under load: many clients at once, valid and bad requests mixed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, sleep
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench import Result
+from bench.serving import load, log_in, train_model
+from storage.tracking.served_door import KINDS
+from taxi.model import TripModel, write_frame
+from taxi.schema import Trips
+
+N_CLIENTS, N_REQUESTS = 16, 20_000
+BAD_EVERY = 8  # requests
+N_ROUNDS = 50  # of each booster: a load is of requests, not of trees
+WARM = 0.2  # share of the requests after which memory is first looked at
+JSON, CSV, _ = KINDS
+ZONE = "PULocationID"
+
+
+class Request(NamedTuple):
+    """What a client sends, and the minutes it must be answered; None where it must be refused."""
+
+    body: str
+    kind: str
+    minutes: list[float] | None
+
+
+class Tally(NamedTuple):
+    """What became of the requests."""
+
+    n_refused: int  # valid ones without an answer
+    n_different: int  # valid ones with another answer
+    n_let_through: int  # bad ones that were not refused in one line
+    n_seconds: float
+    mib: tuple[float, float]  # of the server's memory once warm, and at the end
+
+
+def measure() -> Iterator[Result]:
+    """Serve a model, and ask from all clients at once."""
+    trips = load("2023-02").take(np.arange(5_000))
+    model = train_model(load("2023-01").take(np.arange(20_000)), trips, n_rounds=N_ROUNDS)
+    with TemporaryDirectory() as folder, served(model, trips, Path(folder)) as (port, pid):
+        tally = ask_all(make_requests(model, trips), port, pid)
+    what = f"{N_REQUESTS:,} requests of {N_CLIENTS} clients to a model server, 1 in {BAD_EVERY} bad"
+    yield Result(f"{what}: valid ones refused", str(tally.n_refused), "0")
+    yield Result(f"{what}: valid ones answered differently", str(tally.n_different), "0")
+    yield Result(f"{what}: bad ones not refused in a line", str(tally.n_let_through), "0")
+    yield Result(f"{what}: requests a second", f"{N_REQUESTS / tally.n_seconds:.0f}", "")
+    warm, end = tally.mib
+    shown = f"{warm:.0f} to {end:.0f} MiB"
+    yield Result(f"{what}: memory once warm, and at the end", shown, "within 5 %")
+
+
+@contextmanager
+def served(model: TripModel, trips: Trips, folder: Path) -> Iterator[tuple[int, int]]:
+    """Start MLflow's model server on a model; gives its port and process id."""
+    log_in(folder, model, trips)
+    (about,) = folder.rglob("MLmodel")
+    port = 5_571
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["--port", str(port), "-m", str(about.parent)]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        try:
+            wait_for(port, server)
+            yield port, child_of(server.pid)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Wait until the server answers."""
+    while server.poll() is None:
+        try:
+            connection = HTTPConnection("127.0.0.1", port)
+            connection.request("GET", "/ping")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            sleep(0.5)
+    raise RuntimeError("The server ended.")
+
+
+def child_of(pid: int) -> int:
+    """Find the process that MLflow's command has started."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True)
+    return int(found.stdout.split()[0])
+
+
+def mib_of(pid: int) -> float:
+    """Look up the resident memory of a process."""
+    command = ["ps", "-o", "rss=", "-p", str(pid)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
+
+
+def make_requests(model: TripModel, trips: Trips) -> list[Request]:
+    """Make requests of 1 to 5 rows each, every BAD_EVERY-th one a bad one."""
+    frame = write_frame(trips, "green")
+    minutes = model.predict_frame(frame).tolist()
+    sent = frame.astype({"lpep_pickup_datetime": str})
+    requests = []
+    for number in range(N_REQUESTS):
+        start = number * 7 % (len(frame) - 5)
+        rows = slice(start, start + 1 + number % 5)
+        if number % BAD_EVERY == BAD_EVERY - 1:
+            requests.append(bad_request(number // BAD_EVERY, sent.iloc[rows]))
+        elif number % 3:
+            requests.append(Request(as_json(sent.iloc[rows]), JSON, minutes[rows]))
+        else:
+            requests.append(Request(sent.iloc[rows].to_csv(index=False), CSV, minutes[rows]))
+    return requests
+
+
+def as_json(rows: pd.DataFrame) -> str:
+    """Write rows as a request; a distance that is missing is null."""
+    return (
+        f'{{"dataframe_split": {rows.to_json(orient="split", index=False, double_precision=15)}}}'
+    )
+
+
+def bad_request(number: int, rows: pd.DataFrame) -> Request:
+    """Make one of several bad requests."""
+    good = as_json(rows)
+    bodies = [
+        as_json(rows.assign(**{ZONE: "Harlem"})),
+        as_json(rows.assign(**{ZONE: "9" * 400})),
+        as_json(rows.drop(columns=ZONE)),
+        good[: len(good) // 2],
+        f'{{"dataframe_records": {"[" * 5000}{"]" * 5000}}}',
+        good[:-1] + ', "params": {"quantiles": [2]}}',
+    ]
+    return Request(bodies[number % len(bodies)], JSON, None)
+
+
+def ask_all(requests: list[Request], port: int, pid: int) -> Tally:
+    """Send all requests, from N_CLIENTS clients at once."""
+    n_warm = int(WARM * len(requests))
+    begin = perf_counter()
+    found = ask_from_clients(requests[:n_warm], port)
+    warm = mib_of(pid)
+    found += ask_from_clients(requests[n_warm:], port)
+    return Tally(
+        n_refused=found.count("refused"),
+        n_different=found.count("different"),
+        n_let_through=found.count("let through"),
+        n_seconds=perf_counter() - begin,
+        mib=(warm, mib_of(pid)),
+    )
+
+
+def ask_from_clients(requests: list[Request], port: int) -> list[str]:
+    """Send requests, each client its share over a connection of its own; gives what was wrong."""
+
+    def ask(first: int) -> list[str]:
+        connection = HTTPConnection("127.0.0.1", port, timeout=120)
+        return [judge(one, *post(connection, one)) for one in requests[first::N_CLIENTS]]
+
+    with ThreadPoolExecutor(N_CLIENTS) as executor:
+        return [found for share in executor.map(ask, range(N_CLIENTS)) for found in share]
+
+
+def post(connection: HTTPConnection, request: Request) -> tuple[int, Any]:
+    """Send a request; gives status and answer."""
+    connection.request("POST", "/invocations", request.body, {"Content-Type": request.kind})
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def judge(request: Request, status: int, answer: Any) -> str:
+    """Say what was wrong with an answer; empty where nothing was."""
+    if request.minutes is None:
+        message = str(answer.get("message", ""))
+        is_short = 0 < len(message) < 500 and message.isprintable()
+        return "" if status == 400 and is_short else "let through"
+    if status != 200:
+        return "refused"
+    return "" if answer["predictions"] == request.minutes else "different"
