@@ -61,9 +61,10 @@ def facts(env: Mapping[str, str]) -> dict[str, str]:
 def files(part: Run) -> dict[str, str]:
     """Hash the tables and models that a run has logged: file -> sha256."""
     client, hashes = MlflowClient(), {}
-    models = [output.model_id for output in part.outputs.model_outputs] if part.outputs else []
-    folders = [client.get_logged_model(model).artifact_location for model in models]
-    for place, uri in enumerate([str(part.info.artifact_uri), *folders]):
+    outputs = part.outputs.model_outputs if part.outputs else []
+    models = [client.get_logged_model(output.model_id) for output in outputs]
+    folders = {"run": str(part.info.artifact_uri)} | {m.name: m.artifact_location for m in models}
+    for place, uri in folders.items():
         for name in artifacts.list_files(uri):
             if name.endswith(ENDINGS) and Path(name).name not in FREE:
                 with artifacts.open_at(uri, name) as path:
