@@ -159,18 +159,19 @@ def run_environments() -> Iterator[Finding]:
     n_good, ours = 0, {name for name, _ in locked_versions(LOCK)}
     for place in sorted(folder.glob("mlflow-*")):
         libraries = list(place.glob("lib/python*/site-packages"))
-        there, cure = set(packages.installed(libraries)), environment.cure(place)
+        there, cure = packages.installed(libraries), environment.cure(place)
         # a served model's has MLflow and what the model needs, another project's what we have not
-        is_begun = "mlflow" not in there and there <= ours
+        is_begun = "mlflow" not in there and set(there) <= ours
+        wrong = _differences(LOCK, libraries) if "hyperopt" in there else packages.holes(there)
         if not (place / "bin" / "python").exists() or is_begun:
             yield Finding("environment", f"{place.name} is half built", cure)
-        elif "hyperopt" in there:
-            wrong = _differences(LOCK, libraries)
-            n_good += not wrong
-            old = any(" instead of " in one for one in wrong)
-            seen = "is of another lock" if old else f"is half built: {', '.join(wrong[:3])}"
-            if wrong:
-                yield Finding("environment", f"{place.name} {seen}", cure)
+        elif any(" instead of " in one for one in wrong):
+            yield Finding("environment", f"{place.name} is of another lock", cure)
+        elif wrong:
+            seen = f"{place.name} is half built: {', '.join(wrong[:3])}"
+            yield Finding("environment", seen, cure)
+        else:
+            n_good += "hyperopt" in there
     yield Finding("environments of runs", f"{n_good} usable in {folder}")
 
 

@@ -23,8 +23,27 @@ def deviation(name: str, wanted: str, packages: Mapping[str, Path]) -> str:
     return "" if _is_whole(packages[name]) else f"{name} is not whole"
 
 
+def holes(packages: Mapping[str, Path]) -> list[str]:
+    """List what a killed install has left: packages that another needs, or that are not whole."""
+    needed = {name for note in packages.values() for name in _needs(note)}
+    missing = [f"{name} is missing" for name in sorted(needed - set(packages))]
+    return missing + [f"{name} is not whole" for name in packages if not _is_whole(packages[name])]
+
+
+def _needs(note: Path) -> list[str]:
+    """List the packages that a package cannot do without, on any machine."""
+    about = note / "METADATA"
+    text = about.read_text(encoding="utf-8") if about.is_file() else ""
+    # a line with a ; holds for some machines or extras only
+    return [_normal(name) for name in re.findall(r"^Requires-Dist: ([\w.-]+)[^;\n]*$", text, re.M)]
+
+
 def _name(note: Path) -> str:
-    return re.sub(r"[-_.]+", "-", note.name.partition("-")[0]).lower()
+    return _normal(note.name.partition("-")[0])
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _is_whole(note: Path) -> bool:

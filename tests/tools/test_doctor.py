@@ -231,12 +231,17 @@ def test_environments_that_are_half_built_or_of_another_lock(root: Path, tmp_pat
     make(1, *names)
     make(2, mlflow)  # a served model's
     make(3, "dvc-1")  # another project's
+    library = "lib/python3.11/site-packages"
+    cut = make(10, mlflow)
+    needs = "Requires-Dist: flask<4\nRequires-Dist: boto3; extra == 's3'\n"
+    (cut / library / f"{mlflow}.dist-info/METADATA").write_text(needs)
     torn, noteless = make(4, *names), make(5, *names)
-    (torn / "lib/python3.11/site-packages" / f"{hyperopt}.py").unlink()
-    (noteless / "lib/python3.11/site-packages" / f"{mlflow}.dist-info/RECORD").unlink()
+    (torn / library / f"{hyperopt}.py").unlink()
+    (noteless / library / f"{mlflow}.dist-info/RECORD").unlink()
     bad = {
         torn: "is half built: hyperopt is not whole",
         noteless: "is half built: mlflow is not whole",
+        cut: "is half built: flask is missing",
         make(6): "is half built",
         make(7, hyperopt): "is half built",
         make(8, *names[1:]): f"is half built: {locked[0][0]} is missing",
