@@ -20,6 +20,7 @@ from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from storage import checkout, environment
 from storage.data.cache import cache_dir
@@ -144,7 +145,7 @@ def store() -> Iterator[Finding]:
     if uri.startswith(("http://", "https://")):
         yield _server(uri)
     elif not uri or uri.startswith("sqlite:///"):
-        relative = uri.removeprefix("sqlite:///") if uri else ""
+        relative = unquote(uri.removeprefix("sqlite:///")) if uri else ""  # as SQLAlchemy does
         if relative and not relative.startswith("/"):
             cure = f"export MLFLOW_TRACKING_URI=sqlite:///{Path(relative).resolve()}"
             yield Finding("store", f"{uri} is another file in each folder", cure)

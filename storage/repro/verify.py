@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from storage import UserError, checkout, git
+from storage import UserError, checkout, environment, git
 from storage.git import GitError
 from storage.tracking import artifacts, tags
 from storage.tracking.query import both, equals
@@ -46,6 +46,7 @@ class Row(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Repeat the run named, print a table, leave with 1 where anything differs."""
+    environment.show_what_can_be_shown()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     parser = argparse.ArgumentParser(prog="verify", description=__doc__)
     parser.add_argument("run_id", nargs="?", default="", help="of a finished run of main")

@@ -193,6 +193,17 @@ def test_a_store_that_mlflow_cannot_use(
     assert problem.cure == cures[cure]
 
 
+def test_a_store_in_a_folder_with_a_space_is_found_by_the_name_that_mlflow_writes(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "my wörk").mkdir()
+    shutil.copy(store.folder / "mlflow.db", root / "my wörk")
+    uri = f"sqlite:///{root}/my%20w%C3%B6rk/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    (found,) = doctor.store()
+    assert found.seen == "can be read and is migrated"
+
+
 def test_a_relative_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
     (problem,) = problems(doctor.store)
