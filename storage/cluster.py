@@ -2,21 +2,32 @@
 
 import logging
 import platform
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from threading import Lock
+from threading import Event, Lock, Thread
 from types import ModuleType
 from typing import Any
 
 import cloudpickle
-from distributed import Client, get_worker
+from distributed import Client, KilledWorker, Security, get_worker
+from distributed.comm.addressing import parse_address, parse_host_port
+from distributed.utils import get_ip
 
-from storage import StorageError
+from storage import StorageError, held_data
+from storage.uris import without_user
 
 TIMEOUT_S = 5  # a scheduler that is there answers at once
+PATIENCE_S = 300.0  # within which workers that died have others in their place
+RETRIES = 3  # of fetching data, where the network fails for a moment
+SCHEMES = {"tcp": False, "tls": True, "ws": False, "wss": True}  # -> whether it is encrypted
+MORE_MEMORY = "Too little memory? Give each worker more of it with --memory-limit."
+VIA_SCHEDULER = "the scheduler keeps the data for them"
 GPU = "GPU"  # the resource by which workers offer theirs: dask worker --resources GPU=1
 
 
@@ -39,6 +50,8 @@ class Cluster:
     def __init__(self, client: Client, address: str, *, on_gpus: bool) -> None:
         self.client = client
         self.address = address
+        self.lost = ""  # why no task is done any more, once that is so
+        self.open: set[Future[Any]] = set()
         workers = client.scheduler_info()["workers"].values()
         if on_gpus:
             self.n_workers = int(sum(worker["resources"].get(GPU, 0) for worker in workers))
@@ -48,14 +61,99 @@ class Cluster:
         needs = {"resources": {GPU: 1}} if on_gpus else {}
         self.executor = client.get_executor(pure=False, **needs)
 
-    def scatter(self, data: Any) -> Any:
-        """Send plain data to every worker, once; tasks are given it through this handle."""
-        (handle,) = self.client.scatter([data], broadcast=True)
-        return handle
+    @contextmanager
+    def hold(self, data: Any) -> Iterator[Any]:
+        """Keep plain data for the workers; tasks are given it through the handle that is yielded.
 
-    def submit(self, function: Callable[..., Any], handle: Any, *arguments: Any) -> Future[Any]:
-        """Run a function on some worker, with the data scattered there and these arguments."""
-        return self.executor.submit(_ByValue(lambda data: function(data, *arguments)), handle)
+        A task fetches it from this process, so what dies with a worker is fetched again. It goes
+        from worker to worker, too, and none of it through the scheduler, unless some worker cannot
+        reach this machine: then it is part of the task, which the scheduler keeps.
+        """
+        place, _ = _read_address(self.address)
+        with socket.create_connection(place, timeout=TIMEOUT_S) as line:
+            hosts = (line.getsockname()[0], get_ip())  # of this end of the line
+        with held_data.serve(data, hosts) as held:
+            ask = _ByValue(partial(held_data.is_reached, held))
+            reached = self.client.run(ask, on_error="return").values()
+            if all(answer is True for answer in reached):
+                task = _ByValue(partial(held_data.fetch, held))
+            else:
+                print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
+                task = _ByValue(lambda: data)
+            yield self.client.submit(task, pure=False, retries=RETRIES)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Run a function on some worker with these arguments, the first of which may be a handle.
+
+        The future is cancelled when the cluster is lost, whatever the reason.
+        """
+        done, (first, *others) = Future[Any](), arguments
+        self.open.add(done)
+        task = _ByValue(lambda given: function(given, *others))
+        self.executor.submit(task, first).add_done_callback(partial(self._hand_over, done))
+        return done
+
+    def _hand_over(self, done: Future[Any], ended: Future[Any]) -> None:
+        error = CancelledError() if ended.cancelled() else ended.exception()
+        if isinstance(error, KilledWorker):
+            self.lose(
+                f"{error.allowed_failures + 1} workers of the Dask cluster at {self.address} died, "
+                f"one after the other, at one task. {MORE_MEMORY}"
+            )
+        elif isinstance(error, CancelledError):
+            self.lose(f"The Dask cluster at {self.address} went away")
+        elif done in self.open:
+            self.open.discard(done)
+            done.set_exception(error) if error else done.set_result(ended.result())
+
+    def lose(self, reason: str) -> None:
+        """Give the cluster up: what still waits for it is cancelled."""
+        self.lost = self.lost or reason
+        while self.open:
+            done = self.open.pop()
+            done.cancel()
+            done.set_running_or_notify_cancel()  # wakes who waits for it
+
+    @contextmanager
+    def gone_as(self, hint: Callable[[], str]) -> Iterator[None]:
+        """Turn the loss of the cluster into one line, which ends with a hint.
+
+        Raises:
+            StorageError: no task is done any more.
+        """
+        try:
+            yield
+        except CancelledError as error:
+            raise StorageError(f"{self.lost.rstrip('.')}; {hint()}") from error
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Give the cluster up when for PATIENCE_S no worker could have done anything."""
+        stop = Event()
+        watch = Thread(target=self._watch, args=[stop], daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watch.join()
+
+    def _watch(self, stop: Event) -> None:
+        able = time.monotonic()
+        while not stop.wait(PATIENCE_S / 20):
+            workers = self.client.scheduler_info().get("workers", {}).values()
+            if any(is_able(worker) for worker in workers) or not self.open:
+                able = time.monotonic()
+            elif time.monotonic() - able > PATIENCE_S:
+                why = f"are all paused. {MORE_MEMORY}" if workers else "are all gone"
+                minutes = f"for {PATIENCE_S / 60:.0f} minutes"
+                self.lose(f"The workers of the Dask cluster at {self.address} {why} {minutes}")
+                return
+
+
+def is_able(worker: Mapping[str, Any]) -> bool:
+    """Whether a worker takes tasks or has one: what is paused for lack of memory takes none."""
+    return bool(worker["status"] == "running" or worker.get("metrics", {}).get("executing"))
 
 
 @contextmanager
@@ -75,7 +173,7 @@ def connected(
     """
     logging.getLogger("distributed").setLevel(logging.ERROR)
     client = _client(address)
-    travels = [sys.modules[__name__], *code]
+    travels = [sys.modules[__name__], held_data, *code]
     for module in travels:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -86,7 +184,8 @@ def connected(
                 f"No worker at {address} offers a GPU. Start them with "
                 f"dask worker {address} --nthreads 1 --resources {GPU}=1, one per GPU."
             )
-        yield cluster
+        with cluster.watched():
+            yield cluster
     finally:
         for module in travels:
             cloudpickle.unregister_pickle_by_value(module)
@@ -108,18 +207,41 @@ def once_per_worker(key: str, make: Callable[[], Any]) -> Any:
 
 
 def _client(address: str) -> Client:
-    try:
-        return Client(address, timeout=TIMEOUT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    shown, place, is_encrypted = without_user(address), *_read_address(address)
+    if is_encrypted and not Security().get_connection_args("client")["ssl_context"]:
         raise StorageError(
-            f"No Dask scheduler answers at {address!r} ({type(error).__name__}). Start one with "
+            f"Scheduler {shown!r} speaks TLS, and Dask knows no certificate here. Name it in "
+            f"Dask's configuration, distributed.comm.tls."
+        )
+    try:
+        socket.create_connection(place, timeout=TIMEOUT_S).close()  # Dask asks for 5 s in vain
+        return Client(address, timeout=TIMEOUT_S, set_as_default=False)
+    except OSError as error:
+        raise StorageError(
+            f"No Dask scheduler answers at {shown!r} ({type(error).__name__}). Start one with "
             f"dask scheduler, or leave scheduler empty to run the trials here."
         ) from error
 
 
+def _read_address(address: str) -> tuple[tuple[str, int], bool]:
+    """Read host and port, and whether the line is encrypted; Dask would raise much later."""
+    try:
+        scheme, where = parse_address(address)
+        host, port = parse_host_port(where)
+        host.encode("idna")
+        if scheme in SCHEMES and not set(host) & set(" /@?#") and 0 < port < 65536 and host:
+            return (host, port), SCHEMES[scheme]
+    except ValueError:  # UnicodeError too
+        pass
+    raise StorageError(
+        f"Scheduler {without_user(address)!r} is no address of a Dask scheduler. Pass the one that "
+        f"it prints, such as tcp://127.0.0.1:8786, or leave scheduler empty."
+    )
+
+
 def _check(client: Client, address: str, packages: Sequence[str]) -> None:
     ask, names = _ByValue(_versions), list(packages)
-    workers: Mapping[str, dict[str, str]] = client.run(ask, names)
+    workers: Mapping[str, dict[str, str]] = client.run(ask, names, on_error="ignore")
     if not workers:
         raise StorageError(
             f"The scheduler at {address} has no workers. Start some: dask worker {address}"

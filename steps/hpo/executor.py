@@ -2,16 +2,15 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import Event
 from typing import Any, NamedTuple
 
 import taxi
 from steps.common.validate import TRAINING_PACKAGES
-from storage import StorageError
-from storage.cluster import connected, once_per_worker
+from storage.cluster import Cluster, connected, once_per_worker
 from storage.tracking.processes import n_cores
 from taxi.boosting import Outcome, Rows, TrainingJob, build_matrices, train_booster
 from taxi.threads import thread_pool
@@ -24,16 +23,11 @@ class TrialExecutor(NamedTuple):
 
     submit: Callable[[TrainingJob], "Future[Outcome]"]
     n_workers: int
-    scheduler: str = ""  # of the cluster; empty = this process
+    cluster: Cluster | None = None  # None = this process
 
-    @contextmanager
-    def gone_as(self, hint: Callable[[], str]) -> Iterator[None]:
+    def gone_as(self, hint: Callable[[], str]) -> AbstractContextManager[None]:
         """Turn the end of the cluster into one line, which ends with a hint."""
-        try:
-            yield
-        except CancelledError as error:
-            line = f"The Dask cluster at {self.scheduler} went away; {hint()}"
-            raise StorageError(line) from error
+        return self.cluster.gone_as(hint) if self.cluster else nullcontext()
 
     def n_waiting(self, n_parallel: int) -> int:
         """Return how many jobs wait beside n_parallel ones: one per worker, where those are busy.
@@ -85,12 +79,10 @@ def _here(rows: Rows, n_workers: int) -> Iterator[TrialExecutor]:
 @contextmanager
 def _on_cluster(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[TrialExecutor]:
     code = [taxi, sys.modules[__name__]]
-    with connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu) as cluster:
-        handle = cluster.scatter(tuple(rows))
+    on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
+    with on as cluster, cluster.gone_as(lambda: SAME_COMMAND), cluster.hold(tuple(rows)) as handle:
         submit = partial(cluster.submit, train_on_worker, handle, rows.key)
-        executor = TrialExecutor(submit, cluster.n_workers, scheduler)
-        with executor.gone_as(lambda: SAME_COMMAND):
-            yield executor
+        yield TrialExecutor(submit, cluster.n_workers, cluster)
 
 
 def train_on_worker(rows: tuple[Any, ...], key: str, job: TrainingJob) -> Outcome:

@@ -35,6 +35,7 @@ from taxi.live import LiveState
 from taxi.question import read_question
 
 DRIFTED = 3  # exit code
+SCORE_AGAIN = "score again, with overwrite=true where output has some of the months already."
 SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE)
 # a worker with another version of these might answer otherwise, or not read the same rows
 SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
@@ -180,10 +181,11 @@ def score(
         return
     code = (steps, storage, taxi_package)
     with connected(scheduler, code=code, packages=SCORING_PACKAGES, on_gpus=False) as cluster:
-        handle = cluster.scatter(tuple(job))
-        futures = [cluster.submit(score_on_worker, handle, month) for month in months]
+        futures = [cluster.submit(score_on_worker, tuple(job), month) for month in months]
         for future in futures:
-            yield future.result()
+            with cluster.gone_as(lambda: SCORE_AGAIN):
+                scored = future.result()
+            yield scored
 
 
 def score_on_worker(fields: tuple[Any, ...], month: str) -> ScoredMonth:

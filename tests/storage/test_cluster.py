@@ -1,12 +1,15 @@
 """Errors of a Dask cluster; a search on one is tested in tests/steps/test_workplace.py."""
 
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import cloudpickle
 import numpy
 import pytest
+from distributed import KilledWorker
 
 from storage import StorageError, cluster
+from storage.cluster import Cluster
 from tests.servers import free_port
 
 
@@ -16,7 +19,7 @@ class FakeClient:
     def __init__(self, workers: dict[str, dict[str, str]], scheduler: dict[str, str]) -> None:
         self.workers, self.scheduler = workers, scheduler
 
-    def run(self, ask: Any, names: list[str]) -> dict[str, dict[str, str]]:
+    def run(self, ask: Any, names: list[str], on_error: str) -> dict[str, dict[str, str]]:
         return self.workers
 
     def run_on_scheduler(self, ask: Any, names: list[str]) -> dict[str, str]:
@@ -31,11 +34,37 @@ def test_versions_are_those_installed_and_say_what_is_missing() -> None:
     assert HERE["no-such-package"] == "missing"
 
 
-@pytest.mark.parametrize("address", ["nowhere:1", "tcpp://127.0.0.1:1", "tcp://127.0.0.1:"])
-def test_an_address_at_which_no_scheduler_answers(address: str) -> None:
-    refused = pytest.raises(StorageError, match=f"No Dask scheduler answers at '{address}'")
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("tcpp://127.0.0.1:1", "tcp://127.0.0.1:", "tcp://", "foo", "tcp://127.0.0.1:99999", " "),
+        *(
+            "inproc://127.0.0.1/1/1",
+            "tcp://127.0.0.1:abc",
+            "http://127.0.0.1:1",
+            "ucx://127.0.0.1:1",
+        ),
+        *("tcp://a b:1", "tcp://:1", "tcp://127.0.0.1:0", f"tcp://{'é' * 80}:1", "tcp://a/b:1"),
+    ],
+)
+def test_what_is_no_address_is_refused_and_leaves_nothing_that_ends_later(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "Client", None)  # its clean-up raised, 10 s later
+    refused = pytest.raises(StorageError, match="is no address of a Dask scheduler")
     with refused, cluster.connected(address, code=[], packages=[], on_gpus=False):
         pytest.fail("connected")
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    with pytest.raises(StorageError) as refused:
+        cluster._client("tcp://ana:secret@127.0.0.1:1")
+    assert "secret" not in str(refused.value)
+
+
+def test_tls_without_a_certificate_is_told() -> None:
+    with pytest.raises(StorageError, match="speaks TLS, and Dask knows no certificate"):
+        cluster._client("tls://127.0.0.1:1")
 
 
 def test_a_port_at_which_nobody_listens() -> None:
@@ -65,3 +94,49 @@ def test_a_function_travels_with_its_code() -> None:
     by_value = cluster._ByValue(lambda data: data + 1)
     again = cloudpickle.loads(cloudpickle.dumps(by_value))
     assert again(1) == by_value(1) == 2
+
+
+class Executor:
+    """Of a client: the one task ends as told."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.ended: Future[Any] = Future()
+        self.ended.set_exception(error)
+
+    def submit(self, task: Any, first: Any) -> "Future[Any]":
+        return self.ended
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KilledWorker("task", None, 3), "4 workers .* died, one after the other, .* memory"),
+        (CancelledError(), "went away; go on"),
+    ],
+)
+def test_a_lost_cluster_says_why(error: BaseException, said: str) -> None:
+    lost = Cluster.__new__(Cluster)
+    lost.address, lost.lost, lost.open = "tcp://a", "", set()
+    lost.executor = Executor(error)
+    with pytest.raises(StorageError, match=said), lost.gone_as(lambda: "go on"):
+        lost.submit(len, []).result(timeout=1)
+
+
+def test_a_trials_own_error_is_no_loss_of_the_cluster() -> None:
+    lost = Cluster.__new__(Cluster)
+    lost.address, lost.lost, lost.open = "tcp://a", "", set()
+    lost.executor = Executor(ValueError("own"))
+    with pytest.raises(ValueError, match="own"):
+        lost.submit(len, []).result(timeout=1)
+    assert not lost.lost
+
+
+@pytest.mark.parametrize(
+    ("status", "n_executing", "expected"),
+    [("running", 0, True), ("paused", 1, True), ("paused", 0, False)],
+)
+def test_a_paused_worker_is_able_while_it_has_a_task(
+    status: str, n_executing: int, expected: bool
+) -> None:
+    worker = {"status": status, "metrics": {"executing": n_executing}}
+    assert cluster.is_able(worker) is expected

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from distributed import Client
 
 from steps.hpo import __main__ as hpo
 from steps.hpo.executor import TrialExecutor, open_executor
-from storage import StorageError
+from storage import StorageError, cluster, held_data
 from storage.tracking.trials import TrialRuns
-from taxi import features
+from taxi import features, spaces
 from taxi.boosting import (
     Outcome,
     PruningThreshold,
@@ -114,6 +115,8 @@ def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(
 def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
     dask: Dask, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    short = replace(spaces.select_space("lossguide"), rounds=12, patience=12)
+    monkeypatch.setitem(spaces.SEARCH_SPACES, "lossguide", short)
     said = []
     command = readme_command(f"mlflow run . -e hpo -P scheduler={SCHEDULER}")
     given = f"--{command.partition(' -P ')[2]}".replace(SCHEDULER, dask.address)
@@ -128,21 +131,72 @@ def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
     assert said[0] == said[1]
 
 
-def test_a_trial_whose_worker_dies_is_done_by_another(dask: Dask, rows: Any) -> None:
-    job = TrainingJob(SLOW, rounds=300, patience=300)
+def test_trials_whose_workers_die_are_done_by_those_that_come_after(dask: Dask, rows: Any) -> None:
+    job = TrainingJob(SLOW, rounds=100, patience=100)
     with opened(rows, dask.address) as executor:
-        futures = [executor.submit(job) for _ in range(12)]
-        end = time.monotonic() + 60
-        while not all(dask.client.processing().values()):
-            assert time.monotonic() < end, "the workers never were busy at once"
-            time.sleep(0.01)
-        dask.workers[0].send_signal(signal.SIGKILL)
+        futures = [executor.submit(job) for _ in range(6)]
+        wait_for_busy(dask)
+        for worker in dask.workers:  # with all that they were given
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
+        dask.workers = [dask.start_worker() for _ in range(2)]
         outcomes = [future.result(timeout=120) for future in futures]
-    assert [len(outcome.curve) for outcome in outcomes] == [300] * 12
+    assert [len(outcome.curve) for outcome in outcomes] == [100] * 6
     assert len({outcome.rmse for outcome in outcomes}) == 1
-    dask.workers[0].wait()
-    dask.workers[0] = dask.start_worker()
     dask.client.wait_for_workers(2, timeout=60)
+
+
+def wait_for_busy(dask: Dask) -> None:
+    end = time.monotonic() + 60
+    while not all(dask.client.processing().values()):
+        assert time.monotonic() < end, "the workers never were busy at once"
+        time.sleep(0.01)
+
+
+def test_no_rows_stay_with_the_scheduler_where_workers_reach_this_machine(
+    dask: Dask, rows: Any
+) -> None:
+    job = TrainingJob(SLOW, rounds=1, patience=1)
+    with opened(rows, dask.address) as executor:
+        executor.submit(job).result(timeout=60)
+        assert 0 < bytes_of_tasks(dask) < rows.train.nbytes / 2
+
+
+def bytes_of_tasks(dask: Dask) -> int:
+    def count(dask_scheduler: Any) -> int:  # inside, so that it travels with its code
+        from cloudpickle import dumps
+
+        return sum(len(dumps(task.run_spec)) for task in dask_scheduler.tasks.values())
+
+    return int(dask.client.run_on_scheduler(count))
+
+
+def test_rows_go_through_the_scheduler_where_workers_reach_this_machine_not(
+    dask: Dask, rows: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(held_data, "_reached", lambda held: None)  # travels by value
+    job = TrainingJob(SLOW, rounds=1, patience=1)
+    with opened(rows, dask.address) as executor:
+        found = executor.submit(job).result(timeout=60)
+        assert bytes_of_tasks(dask) > rows.train.nbytes
+    assert found.curve == train_booster(build_matrices(rows), job).curve
+    assert "cannot reach this machine" in capsys.readouterr().out
+
+
+def test_a_cluster_whose_workers_do_not_come_back_is_given_up(
+    dask: Dask, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.5)
+    lost = pytest.raises(StorageError, match=r"are all gone for .*; finished trials are kept")
+    try:
+        with lost, opened(rows, dask.address) as executor:
+            future = executor.submit(TrainingJob(SLOW, rounds=1_000_000, patience=1_000_000))
+            for worker in dask.workers:
+                worker.kill()
+            future.result(timeout=60)
+    finally:
+        dask.workers = [dask.start_worker() for _ in range(2)]
+        dask.client.wait_for_workers(2, timeout=60)
 
 
 def test_no_worker_offers_a_gpu(dask: Dask, rows: Any) -> None:

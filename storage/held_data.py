@@ -1,0 +1,129 @@
+"""Data that this process keeps for the workers of a cluster, who fetch it as often as they need.
+
+A plain server of one file: who does not know its random name gets nothing, and nothing that is sent
+to it is ever read. The sha256 travels with the task, so other bytes are never unpacked.
+"""
+
+import hashlib
+import pickle
+import secrets
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingTCPServer
+from tempfile import TemporaryDirectory, TemporaryFile
+from threading import Thread
+from typing import Any, NamedTuple
+from urllib.request import ProxyHandler, Request, build_opener
+
+CHUNK_BYTES = 1 << 20
+REACH_S, FETCH_S = 3, 60  # of silence
+
+
+class HeldData(NamedTuple):
+    """Where data is, and what it must be."""
+
+    addresses: tuple[str, ...]  # of the same bytes, the likeliest first
+    sha256: str
+
+
+@contextmanager
+def serve(data: Any, hosts: Iterable[str]) -> Iterator[HeldData]:
+    """Serve plain data to whoever asks for it by name.
+
+    Args:
+        data: arrays and what pickle knows besides.
+        hosts: names of this machine by which it may be reached, the likeliest first.
+    """
+    name = secrets.token_urlsafe(32)
+    with TemporaryDirectory(prefix="held-") as folder:
+        path = Path(folder, "data")
+        with path.open("wb") as file:
+            pickle.dump(data, file, protocol=pickle.HIGHEST_PROTOCOL)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        with _server(path, name) as port:
+            addresses = dict.fromkeys(f"http://{host}:{port}/{name}" for host in hosts)
+            yield HeldData(tuple(addresses), sha256)
+
+
+class _Server(ThreadingTCPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Leave out a worker that died while it fetched: another one asks again."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+@contextmanager
+def _server(path: Path, name: str) -> Iterator[int]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.begin()
+
+        def do_GET(self) -> None:
+            if self.begin():
+                with path.open("rb") as file:
+                    shutil.copyfileobj(file, self.wfile, CHUNK_BYTES)
+
+        def begin(self) -> bool:
+            is_known = secrets.compare_digest(self.path.encode(), f"/{name}".encode())
+            self.send_response(HTTPStatus.OK if is_known else HTTPStatus.NOT_FOUND)
+            self.send_header("Content-Length", str(path.stat().st_size if is_known else 0))
+            self.end_headers()
+            return is_known
+
+        def log_message(self, *_: object) -> None:
+            """Leave the terminal to the step."""
+
+    with _Server(("", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+
+
+def is_reached(held: HeldData) -> bool:
+    """Whether the data can be reached from here; asked on a worker."""
+    return _reached(held) is not None
+
+
+def fetch(held: HeldData) -> Any:
+    """Fetch the data; called by a task on a worker.
+
+    Raises:
+        OSError: nobody answers, or with other bytes.
+    """
+    address = _reached(held)
+    if address is None:
+        raise OSError(f"nobody answers at {held.addresses[0].rpartition('/')[0]}")
+    digest = hashlib.sha256()
+    with _opener().open(address, timeout=FETCH_S) as answer, TemporaryFile() as file:
+        while chunk := answer.read(CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
+        if digest.hexdigest() != held.sha256:
+            raise OSError("the data came cut or changed")
+        file.seek(0)
+        return pickle.load(file)
+
+
+def _reached(held: HeldData) -> str | None:
+    for address in held.addresses:
+        try:
+            with _opener().open(Request(address, method="HEAD"), timeout=REACH_S):
+                return address
+        except OSError:
+            continue
+    return None
+
+
+def _opener() -> Any:
+    return build_opener(ProxyHandler({}))  # a proxy of the worker's knows no machine of ours
