@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from bench import ROOT, Result
-from storage.tracking.runs import DEFAULT_EXPERIMENT
+from storage.tracking import experiments
 
 N_KILLS = 40
 N_IN_A_ROW = 8  # kills of one pipeline, which then is let end
@@ -81,7 +81,7 @@ def copy_of(template: Path, folder: Path) -> Iterator[str]:
     shutil.copytree(template, folder)
     uri = f"sqlite:///{folder}/mlflow.db"
     where = (folder / "artifacts").as_uri()
-    MlflowClient(uri).create_experiment(DEFAULT_EXPERIMENT, artifact_location=where)
+    MlflowClient(uri).create_experiment(experiments.DEFAULT, artifact_location=where)
     try:
         yield uri
     finally:

@@ -22,7 +22,7 @@ from steps.common.search_key import SearchSettings, fit_and_encode
 from steps.hpo.ensemble import choose_boosters, log_boosters
 from steps.hpo.executor import open_executor
 from steps.hpo.search import Budget, run_search
-from storage.tracking import runs
+from storage.tracking import experiments, runs
 from storage.tracking.trials import TrialRuns
 from taxi import spaces
 from taxi.boosting import Rows
@@ -59,7 +59,7 @@ def store() -> Iterator[str]:
         uri = f"sqlite:///{folder}/mlflow.db"
         mlflow.set_tracking_uri(uri)
         where = Path(folder, "artifacts").as_uri()
-        mlflow.create_experiment(runs.DEFAULT_EXPERIMENT, artifact_location=where)
+        mlflow.create_experiment(experiments.DEFAULT, artifact_location=where)
         try:
             yield uri
         finally:

@@ -16,14 +16,13 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from storage import checkout, environment
 from storage.data.cache import cache_dir
+from storage.tracking import sqlite_file
 from storage.uris import without_credentials
 from tools import packages
 
@@ -284,29 +283,17 @@ def _server(uri: str) -> Finding:
 def _sqlite(path: Path) -> Finding:
     if not path.exists():
         return Finding("store", f"{path}: not there yet; `make store` makes it")
-    what, cure = f"store {path}", f"mlflow db upgrade sqlite:///{path}"
+    what, newest = f"store {path}", sqlite_file.newest_revision()
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            (revision,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
-    except (sqlite3.Error, TypeError) as error:
-        return Finding(what, f"is not MLflow's, or half made: {error}", f"mv {path} {path}.old")
-    newest = _newest_revision()
+        revision = sqlite_file.read_revision(path)
+    except sqlite3.Error as error:
+        return Finding(what, f"cannot be opened: {error}", sqlite_file.cure(path, error))
+    if not revision:
+        return Finding(what, "is not MLflow's, or half made", sqlite_file.set_aside(path))
     if newest and revision != newest:
-        return Finding(what, f"is of another MLflow (schema {revision}, not {newest})", cure)
+        seen = f"is of another MLflow (schema {revision}, not {newest})"
+        return Finding(what, seen, sqlite_file.upgrade(path))
     return Finding(what, "can be read" + (" and is migrated" if newest else ""))
-
-
-def _newest_revision() -> str:
-    """Find the schema that the installed MLflow wants; empty where there is no MLflow."""
-    spec = find_spec("mlflow")
-    if spec is None or not spec.submodule_search_locations:
-        return ""
-    folder = Path(spec.submodule_search_locations[0], "store", "db_migrations", "versions")
-    texts = [path.read_text() for path in folder.glob("*.py")]
-    made = {name for text in texts for name in re.findall(r'^revision = "(\w+)"', text, re.M)}
-    left = {name for text in texts for name in re.findall(r'^down_revision = "(\w+)"', text, re.M)}
-    newest = made - left
-    return newest.pop() if len(newest) == 1 else ""
 
 
 def _is_parquet(path: Path) -> bool:

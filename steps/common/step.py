@@ -39,20 +39,21 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
     for number in INTERRUPTS:
         signal.signal(number, _interrupt)
     _quieten()
-    step = declared.entry_point
+    step, is_open = declared.entry_point, False
     store.name_plainly()
     try:
         params = _read(declared, description, argv)
         step_key.code(step)  # the code that runs, whatever is edited meanwhile
         plans = isinstance(params, MainParameters) and params.plan
         run = runs.plan_run() if plans else runs.StepRun(step, params.developer)
-        with run, store.gone_as(AGAIN):
+        with store.gone_as(AGAIN), run, store.gone_as(AGAIN):
+            is_open = mlflow.active_run() is not None
             yield params
             reuse.record_outputs()
     except (TripError, UserError) as error:
-        _leave(f"{step}: {error}", USER_ERROR)
+        _leave(f"{step}: {error}", USER_ERROR, is_open=is_open)
     except KeyboardInterrupt:
-        _leave(f"{step}: interrupted", INTERRUPTED)
+        _leave(f"{step}: interrupted", INTERRUPTED, is_open=is_open)
 
 
 def _read(declared: type[P], description: str | None, argv: Sequence[str] | None) -> P:
@@ -71,6 +72,9 @@ def _quieten() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("mlflow.pyfunc", "mlflow.projects.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # what a store says is raised too, and becomes one line
+    for name in ("mlflow.store.db.utils", "mlflow.exceptions"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
 
@@ -81,7 +85,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _leave(line: str, code: int) -> NoReturn:
+def _leave(line: str, code: int, *, is_open: bool) -> NoReturn:
     print(" ".join(line.split()), file=sys.stderr)
-    mlflow.flush_async_logging()
+    if is_open:  # this opens the store, and migrates one of an older MLflow
+        mlflow.flush_async_logging()
     sys.exit(code)

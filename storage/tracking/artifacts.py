@@ -15,7 +15,9 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
-from storage import StorageError
+from storage import StorageError, one_line
+from storage.tracking import refusals
+from storage.uris import without_user
 
 
 @contextmanager
@@ -25,17 +27,50 @@ def open_file(run_id: str, name: str) -> Iterator[Path]:
     It is used where it lies, or else fetched into a folder that is removed on leaving.
 
     Raises:
-        StorageError: the run has no such artifact.
+        StorageError: the run has no such artifact, or it does not come whole.
     """
+    try:
+        uri = str(mlflow.get_run(run_id).info.artifact_uri)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise _deleted(run_id, name) from error
     with ExitStack() as stack:
         try:
-            uri = str(mlflow.get_run(run_id).info.artifact_uri)
             path = stack.enter_context(open_at(uri, name))
         except (MlflowException, OSError) as error:
-            raise StorageError(
-                f"Run {run_id} has no artifact {name}. Was it deleted? Run that step again."
-            ) from error
+            raise _why_not(run_id, uri, name, error) from error
         yield path
+
+
+def _why_not(run_id: str, uri: str, name: str, error: Exception) -> StorageError:
+    """Say what became of an artifact: only who asks for the list knows that it is gone."""
+    try:
+        is_there = name in _sizes(get_artifact_repository(uri), name)
+    except (MlflowException, OSError) as unlisted:
+        reason = refusals.explain(unlisted) or f"{without_user(one_line(unlisted))}."
+        return StorageError(f"{name} of run {run_id} cannot be read. {reason}")
+    if not is_there:
+        return _deleted(run_id, name)
+    reason = refusals.explain(error) or f"{without_user(_last_line(error))}."
+    return StorageError(f"{name} of run {run_id} is there and does not come whole. {reason}")
+
+
+def _deleted(run_id: str, name: str) -> StorageError:
+    return StorageError(
+        f"Run {run_id} has no artifact {name}. Was it deleted? Run that step again."
+    )
+
+
+def _sizes(repository: ArtifactRepository, name: str) -> dict[str, int | None]:
+    above = name.rpartition("/")[0]
+    return {entry.path: entry.file_size for entry in repository.list_artifacts(above or None)}
+
+
+def _last_line(error: Exception) -> str:
+    """Shorten what MLflow says of a download: it lists files, and ends with the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return one_line(Exception(lines[-1] if lines else type(error).__name__))
 
 
 @contextmanager
@@ -50,7 +85,20 @@ def open_at(uri: str, name: str) -> Iterator[Path]:
         yield Path(repository.download_artifacts(name))
         return
     with TemporaryDirectory(prefix="artifact-") as folder:
-        yield Path(repository.download_artifacts(name, folder))
+        path = Path(repository.download_artifacts(name, folder))
+        _check_size(path, _sizes(repository, name).get(name))
+        yield path
+
+
+def _check_size(path: Path, n_bytes: int | None) -> None:
+    """Refuse a file that a proxy has cut, or has put a page of its own in the place of.
+
+    Raises:
+        OSError: so it is.
+    """
+    if path.is_file() and n_bytes is not None and path.stat().st_size != n_bytes:
+        came = path.stat().st_size
+        raise OSError(f"{came} bytes came of {n_bytes}. Look at the proxy before the server")
 
 
 def is_local(repository: ArtifactRepository) -> bool:

@@ -11,7 +11,6 @@ from types import TracebackType
 
 import mlflow
 import psutil
-from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run, RunInfo
@@ -22,6 +21,7 @@ from storage import UserError, checkout, environment
 from storage.tracking import (
     closing,
     doubles,
+    experiments,
     heartbeat,
     interrupted,
     processes,
@@ -33,7 +33,6 @@ from storage.tracking.heartbeat import Heartbeat
 from storage.tracking.query import equals
 from storage.uris import without_credentials
 
-DEFAULT_EXPERIMENT = "nyc-taxi-experiment"
 N_NAMED = 3  # runs that fit a line
 DIGEST_CHARS = 36  # what MLflow's store has room for
 
@@ -72,15 +71,13 @@ class StepRun:
         self._close(error)
 
     def _open(self) -> None:
-        experiment_id = None
-        if not self.is_adopted:
-            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-            # where two make it at once, MLflow does not go on to use it by itself
-            experiment_id = mlflow.set_experiment(name).experiment_id
+        experiment_id = None if self.is_adopted else experiments.use()
         # with its creation, so that a run that was hardly begun can be closed by others
         begun = {str(tags.STEP): self.step, **processes.process_tags(), **heartbeat.first_beat()}
         run = mlflow.start_run(experiment_id=experiment_id, tags=begun)
         doubles.close_runs(run)
+        if self.is_adopted:
+            experiments.check_writable(str(run.info.artifact_uri))
         above = run.data.tags.get(tags.PARENT, "")
         self.heartbeat = Heartbeat(run.info.run_id, _tags_of(above))
         code = checkout.read()
@@ -166,8 +163,7 @@ def experiment_id() -> str:
         return str(active.info.experiment_id)
     if not store.exists():
         return ""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-    experiment = MlflowClient().get_experiment_by_name(name)
+    experiment = experiments.find()
     return str(experiment.experiment_id) if experiment else ""
 
 
@@ -177,9 +173,13 @@ def finished(run_id: str, step: str) -> Run:
     Raises:
         UserError: there is no such run, it is of another step, or it has not finished.
     """
+    if not store.exists():
+        raise UserError(f"No run {run_id!r}: there is no store yet. Check {step}_run_id.")
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise UserError(f"No run {run_id!r} in this store. Check {step}_run_id.") from error
     actual = run.data.tags.get(tags.STEP)
     if actual != step:

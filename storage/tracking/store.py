@@ -7,34 +7,63 @@ import fcntl
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
 import mlflow
 import requests
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE, MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
-from storage import StorageError, StoreGoneError
-from storage.uris import without_credentials
+from storage import StorageError, StoreGoneError, UserError, one_line
+from storage.tracking import refusals, sqlite_file
+from storage.uris import without_credentials, without_user
 
-SERVER_TIMEOUT_S = 5
-SQLITE = "sqlite:///"
+SERVER_TIMEOUT_S, SERVER_RETRIES = 5, 3
+BUSY = (429, 502, 503, 504)  # may pass within seconds
+SQLITE, HTTP = "sqlite:///", ("http://", "https://")
+DATABRICKS = ("databricks", "databricks-uc", "uc")
+KINDS = ("http", "https", "databricks", *DATABASE_ENGINES)
+UPGRADE_DATABASE = 'mlflow db upgrade "$MLFLOW_TRACKING_URI"'
 
 
 def prepare_store() -> None:
     """Make sure that the store can be used, before anything is written to it.
 
     Raises:
-        StorageError: no server answers, or a relative store is not the one `mlflow run` wrote to.
+        StorageError: it says no, or a relative store is not the one `mlflow run` wrote to.
     """
+    hide_credentials()
+    _check_kind(mlflow.get_tracking_uri())
     uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
+    if uri.startswith(HTTP):
         _ask_server(uri)
     elif path := sqlite_path(uri):
         _make_once(path, uri)
+    elif _scheme(uri) not in ("", "file"):
+        _ask_other(uri)
+
+
+def hide_credentials() -> None:
+    """Hand user and password of a server's URI to MLflow where nothing quotes them.
+
+    MLflow prints the URI after each run, and messages and artifacts' addresses hold it.
+    """
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(HTTP) or without_user(uri) == uri:
+        return
+    user, password = requests.utils.get_auth_from_url(uri)
+    if user and password:
+        os.environ.update(MLFLOW_TRACKING_USERNAME=user, MLFLOW_TRACKING_PASSWORD=password)
+    mlflow.set_tracking_uri(without_user(uri))
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -60,46 +89,143 @@ def name_plainly() -> None:
 
 
 def exists() -> bool:
-    """Whether there is a store; makes none."""
-    path = sqlite_path(mlflow.get_tracking_uri())
-    return path is None or _has_tables(path)
+    """Whether there is a store; makes none, and migrates none.
+
+    Raises:
+        StorageError: it is of another MLflow, or says no.
+    """
+    hide_credentials()
+    _check_kind(mlflow.get_tracking_uri())
+    uri = mlflow.get_tracking_uri()
+    path = sqlite_path(uri)
+    if path is None:
+        prepare_store()
+        return True
+    return _has_tables(path)
 
 
 @contextmanager
 def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
-    """Turn "no server answers", after all of MLflow's retries, into one line.
+    """Turn what a store says, after all of MLflow's retries, into one line.
 
     Args:
         hint: how to go on; a function is only asked when the server is gone.
     Raises:
         StoreGoneError: nobody answers any more.
+        StorageError: the store, or a disk, says no.
     """
     try:
         yield
-    except MlflowException as error:
-        if not is_gone(error):
-            raise
-        uri = without_credentials(mlflow.get_tracking_uri())
-        raise StoreGoneError(
-            f"The MLflow server at {uri} went away and did not come back. "
-            f"{hint if isinstance(hint, str) else hint()}"
-        ) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if refusals.is_gone(error):
+            uri = without_credentials(mlflow.get_tracking_uri())
+            raise StoreGoneError(
+                f"The MLflow server at {uri} went away and did not come back. "
+                f"{hint if isinstance(hint, str) else hint()}"
+            ) from error
+        if line := refusals.explain(error):
+            # where the store also refuses to close the run, what came first is what matters
+            raise refusals.said_before(error) or StorageError(line) from error
+        raise
 
 
-def is_gone(error: MlflowException) -> bool:
-    """Whether a call failed because no server answered, after all of MLflow's retries."""
-    return isinstance(error.__context__, requests.RequestException)
+def _scheme(uri: str) -> str:
+    is_named = uri in DATABRICKS or re.match(r"[a-z][a-z0-9+.-]*:", uri)
+    return uri.partition(":")[0] if is_named else ""
+
+
+def _check_kind(uri: str) -> None:
+    """Refuse a URI that no store can be behind."""
+    kind = _scheme(uri)
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        said = f"has no scheme. Set it to http://{uri}"
+    elif kind in ("", "file") and not MLFLOW_ALLOW_FILE_STORE.get():
+        said = "is a folder, and MLflow keeps runs in none. Set it to sqlite:////<folder>/mlflow.db"
+    elif kind not in ("", "file", "http", "https", *DATABRICKS) and not _is_database(kind):
+        said = f"has a scheme that MLflow has no store for. Use one of {', '.join(KINDS)}"
+    else:
+        return
+    raise StorageError(f"MLFLOW_TRACKING_URI {without_credentials(uri)!r} {said}.")
+
+
+def _is_database(kind: str) -> bool:
+    return kind.partition("+")[0] in DATABASE_ENGINES
 
 
 def _ask_server(uri: str) -> None:
-    """Ask for a sign of life, once, before MLflow's minutes of retries."""
+    """Ask what any MLflow server answers, before MLflow's minutes of retries."""
+    retries = min(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), SERVER_RETRIES)
     try:
-        requests.get(f"{uri}/health", timeout=SERVER_TIMEOUT_S)
-    except requests.RequestException as error:
+        answer = _ask(uri, 0)
+        if answer.status_code in BUSY and retries:
+            answer = _ask(uri, retries)
+    except MlflowException as error:
+        reason = type(error.__cause__ or error.__context__ or error).__name__
         raise StorageError(
-            f"No MLflow server answers at {without_credentials(uri)} "
-            f"({type(error).__name__}). Start it, or set MLFLOW_TRACKING_URI."
+            f"No MLflow server answers at {without_credentials(uri)} ({reason}). Start it, or set "
+            f"MLFLOW_TRACKING_URI."
         ) from error
+    if refusal := refusals.explain_answer(answer):
+        raise StorageError(f"The MLflow server at {without_credentials(uri)} {refusal}")
+
+
+def _ask(uri: str, retries: int) -> requests.Response:
+    return http_request(
+        get_default_host_creds(uri),
+        "/api/2.0/mlflow/experiments/search",
+        "POST",
+        json={"max_results": 1},
+        max_retries=retries,
+        backoff_factor=1,
+        timeout=SERVER_TIMEOUT_S,
+        raise_on_status=False,
+    )
+
+
+def _ask_other(uri: str) -> None:
+    """Ask a database, or a store that MLflow has by a plugin, before MLflow's minutes of retries.
+
+    One that an older MLflow has made is left as it is: MLflow would migrate it unasked.
+    """
+    import sqlalchemy  # takes long, and a server needs none of it
+
+    try:
+        if _is_database(_scheme(uri)):
+            _check_revision(_database_revision(uri), UPGRADE_DATABASE)
+        MlflowClient().search_experiments(max_results=1)
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        reason = without_user(one_line(Exception(str(error).partition("\n")[0])))
+        raise StorageError(
+            f"The store {without_credentials(uri)} cannot be used: {reason}. Mend that, or set "
+            f"MLFLOW_TRACKING_URI to another store."
+        ) from error
+
+
+def _database_revision(uri: str) -> str:
+    """Read which schema a database is of; empty where it is new."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        with engine.connect() as connection:
+            if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+                return ""
+            found = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version"))
+            return str(found.scalar() or "")
+    finally:
+        engine.dispose()
+
+
+def _check_revision(revision: str, upgrade: str) -> None:
+    """Refuse a store of another MLflow, which could not open it any more once it is migrated."""
+    newest = sqlite_file.newest_revision()
+    if revision and newest and revision != newest:
+        raise StorageError(
+            f"The store is of another MLflow (schema {revision}, not {newest}), which could not "
+            f"open it any more once it is upgraded. To upgrade it, after a backup: {upgrade}"
+        )
 
 
 def _make_once(path: Path, uri: str) -> None:
@@ -122,12 +248,27 @@ def _make_once(path: Path, uri: str) -> None:
             if _has_tables(path):
                 return
         with _locked(path, fcntl.LOCK_EX):
-            MlflowClient().search_experiments(max_results=1)
+            if not _has_tables(path):
+                _make(path)
     except OSError as error:
         raise StorageError(
             f"The store {uri} cannot be made: {error.strerror}. Set MLFLOW_TRACKING_URI to a place "
             f"that you can write to."
         ) from error
+
+
+def _make(path: Path) -> None:
+    """Make a store beside its place and put it there whole, so that a kill leaves none half made.
+
+    A half made one could not be told from one of an older MLflow.
+    """
+    half = path.with_name(f".{path.name}.half")
+    half.unlink(missing_ok=True)  # of a process that was killed
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # seconds, once a store
+
+    made = SqlAlchemyStore(f"{SQLITE}{half.absolute()}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    made.engine.dispose()
+    half.replace(path)
 
 
 @contextmanager
@@ -138,13 +279,33 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
 
 
 def _has_tables(path: Path) -> bool:
+    """Whether this is a store of the MLflow here; False where there is nothing yet.
+
+    Raises:
+        StorageError: it is of another MLflow, no store at all, or cannot be opened.
+    """
     if not path.is_file():
         return False
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
-        table = store.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
-        return table.fetchone() is not None
+    try:
+        revision = sqlite_file.read_revision(path)
+        if not revision and not sqlite_file.is_empty(path):
+            raise StorageError(
+                f"{path} is no store of MLflow, or half made. Set MLFLOW_TRACKING_URI to another "
+                f"file, or put this one away: {sqlite_file.set_aside(path)}"
+            )
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"The store {path} cannot be opened: {error}. Look into it: "
+            f"{sqlite_file.cure(path, error)}"
+        ) from error
+    _check_revision(revision, sqlite_file.upgrade(path))
+    return bool(revision)
 
 
 if __name__ == "__main__":
-    prepare_store()
+    try:
+        prepare_store()
+    except StorageError as refused:
+        print(f"store: {refused}", file=sys.stderr)
+        sys.exit(2)
     print(f"The store is {without_credentials(mlflow.get_tracking_uri())}")

@@ -17,6 +17,7 @@ import pytest
 
 from storage.checkout import ROOT, Checkout
 from storage.data.cache import cache_dir
+from storage.tracking import sqlite_file
 from tests.stores import Store
 from tools import doctor
 from tools.doctor import Finding
@@ -189,7 +190,7 @@ def test_a_store_that_mlflow_cannot_use(
         made.executescript(tables)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
     (problem,) = problems(doctor.store)
-    cures = {"db": f"mlflow db upgrade sqlite:///{path}", "mv": f"mv {path} {path}.old"}
+    cures = {"db": sqlite_file.upgrade(path), "mv": sqlite_file.set_aside(path)}
     assert problem.cure == cures[cure]
 
 

@@ -1,0 +1,100 @@
+"""The experiment that runs go to, as the environment names it: one that is there and in use."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, LifecycleStage
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+
+from storage import StorageError, UserError
+
+DEFAULT = "nyc-taxi-experiment"
+
+
+def find() -> Experiment | None:
+    """Find the experiment, without making it; None where there is none of its name yet.
+
+    Raises:
+        UserError: it has no name, is deleted, or MLFLOW_EXPERIMENT_ID is not one, or another's.
+    """
+    by_id, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if by_id is None and name is None:
+        name = DEFAULT
+    found = _of_id(by_id) if by_id is not None else _of_name(name or "")
+    if found and name is not None and found.name != name:
+        raise UserError(
+            f"MLFLOW_EXPERIMENT_ID {by_id} is of {found.name!r}, and MLFLOW_EXPERIMENT_NAME is "
+            f"{name!r}. Unset one of them."
+        )
+    if found and found.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(
+            f"The experiment {found.name!r} is deleted. Run `mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}`, or set MLFLOW_EXPERIMENT_NAME to another."
+        )
+    return found
+
+
+def use() -> str:
+    """Let runs go to the experiment, made where it is not there; returns its id.
+
+    Raises:
+        UserError: as find.
+        StorageError: its artifacts cannot be written.
+    """
+    found = find()
+    if found is None:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT)
+        # where two make it at once, MLflow does not go on to use it by itself
+        found = mlflow.set_experiment(name)
+    chosen = mlflow.set_experiment(experiment_id=found.experiment_id)
+    check_writable(str(chosen.artifact_location))
+    return str(chosen.experiment_id)
+
+
+def check_writable(uri: str) -> None:
+    """Refuse a folder of artifacts on this machine that nothing can be written to.
+
+    Raises:
+        StorageError: so it is.
+    """
+    if not is_local_uri(uri):
+        return
+    folder = Path(local_file_uri_to_path(uri))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"The artifacts of this experiment cannot be written to {folder}: {error.strerror}. "
+            f"Let this user write there, or set MLFLOW_EXPERIMENT_NAME to another experiment."
+        ) from error
+
+
+def _of_id(number: str) -> Experiment:
+    try:
+        found = MlflowClient().get_experiment(number) if number else None
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        found = None
+    if found is None:
+        raise UserError(
+            f"There is no experiment {number!r} in this store. Unset MLFLOW_EXPERIMENT_ID, or set "
+            f"it to one that `mlflow experiments search` lists."
+        )
+    return found
+
+
+def _of_name(name: str) -> Experiment | None:
+    if not name.strip():
+        raise UserError(
+            f"MLFLOW_EXPERIMENT_NAME is {name!r}. Unset it for {DEFAULT}, or set it to a name."
+        )
+    found: Experiment | None = MlflowClient().get_experiment_by_name(name)
+    return found

@@ -1,0 +1,148 @@
+"""Why a store, or what stands before it, says no: one line that says what to do."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import requests
+from mlflow.exceptions import MlflowException, RestException
+
+from storage import UserError, one_line
+from storage.uris import without_user
+
+LATER = "Run this again later: steps that have finished are not run twice."
+LOGIN = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+CURES: dict[int, str] = {  # by HTTP status
+    301: "Set MLFLOW_TRACKING_URI to the address that it has now.",
+    400: "Check MLFLOW_TRACKING_URI, and that the server is as new as the MLflow here.",
+    401: LOGIN,
+    403: "Ask for the permission to read and edit this experiment and model, or log in as another.",
+    404: "Check MLFLOW_TRACKING_URI, and that what is asked for was not deleted.",
+    407: "Set HTTPS_PROXY with the user of the proxy, or NO_PROXY.",
+    413: "Let the proxy before the server take larger bodies (nginx: client_max_body_size).",
+    429: f"It has been asked too much. {LATER}",
+    507: "Make room on the server.",
+}
+FULL = "Make room there, or point TMPDIR, TAXI_CACHE or MLFLOW_TRACKING_URI to another disk."
+DENIED = "Let this user write there, or set another place."
+ERRNOS: dict[int, str] = {  # of what no code can mend
+    errno.ENOSPC: FULL,  # no inodes left is the same number
+    errno.EDQUOT: FULL,
+    errno.EROFS: DENIED,
+    errno.EACCES: DENIED,
+    errno.EPERM: DENIED,
+    errno.EIO: "Look at the disk.",
+    errno.EMFILE: "Raise the limit: ulimit -n 4096.",
+}
+CLIENTS = ("botocore", "boto3", "google", "azure", "urllib3")  # of stores of artifacts
+HTML = re.compile(r"\s*<(!doctype|html|head|body)", re.I)
+DATABASE = "Look whether the database answers, has room and may be written."
+
+
+def explain(error: BaseException) -> str:
+    """Say in one line why a store said no; empty where this is a surprise of another kind.
+
+    What the server quotes may be an address with a password in it: that is cut out.
+    """
+    for cause in _causes(error):
+        if line := _explain(cause):
+            return without_user(line)
+    return ""
+
+
+def said_before(error: BaseException) -> UserError | None:
+    """Return what was told in one line already, and met this error while a run was closed."""
+    return next((cause for cause in _causes(error) if isinstance(cause, UserError)), None)
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether nobody answered, after all of MLflow's retries."""
+    silent = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, MlflowException) and any(
+        isinstance(cause, silent) for cause in _causes(error)
+    )
+
+
+def explain_answer(answer: requests.Response) -> str:
+    """Say why an answer to a question that any MLflow server answers is none; empty if it is."""
+    if HTML.match(answer.text):
+        page = "with a web page, such as a login's"
+        said = page if answer.ok else f"{_status(answer.status_code)}, {page}"
+        return f"answers {said}. {LOGIN if answer.ok else _cure(answer.status_code)}"
+    if not answer.ok:
+        return f"answers {_status(answer.status_code)}. {_cure(answer.status_code)}"
+    try:
+        answer.json()
+    except requests.JSONDecodeError:
+        return "answers with something that is not MLflow's. Check MLFLOW_TRACKING_URI."
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, requests.RequestException):
+        return _explain_request(error)
+    if isinstance(error, OSError) and error.errno in ERRNOS:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{os.strerror(error.errno)}{where}. {ERRNOS[error.errno]}"
+    if isinstance(error, MlflowException):
+        return _explain_mlflow(error)
+    package = type(error).__module__.partition(".")[0]  # importing them takes long
+    if package == "sqlalchemy" and type(error).__name__ in ("OperationalError", "InterfaceError"):
+        said = str(error).partition("\n")[0]
+        return f"The database of the store says: {one_line(Exception(said))}. {DATABASE}"
+    if package in CLIENTS:
+        said = one_line(Exception(str(error)))
+        return f"The store of artifacts says: {said}. Check its address and credentials."
+    return ""
+
+
+def _explain_request(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"The server {explain_answer(error.response)}"
+    if code := re.search(r"too many (\d{3}) error responses", str(error)):
+        return f"The server answers {_status(int(code[1]))} again and again. {_cure(int(code[1]))}"
+    if isinstance(error, requests.JSONDecodeError):
+        return f"The server answers with something that is not MLflow's. {LOGIN}"
+    return f"The server has not answered whole ({type(error).__name__}). {LATER}"
+
+
+def _explain_mlflow(error: MlflowException) -> str:
+    if isinstance(error, RestException):
+        if error.error_code == "INVALID_PARAMETER_VALUE":
+            return ""  # what this project has asked, which is a mistake in it
+        code = error.get_http_status_code()
+        return f"The server refuses ({one_line(error)}). {_cure(code)}"
+    text = str(error)
+    body = text.partition("Response body: '")[2]
+    if "not in a valid JSON format" in text:
+        what = "a web page, such as a login's" if HTML.match(body) else "what is not MLflow's"
+        return f"The server answers with {what}. {LOGIN}"
+    if code := re.search(r"^API request to endpoint .* failed with error code (\d{3})", text):
+        status = int(code[1])
+        page = ", with a web page, such as a login's" if HTML.match(body) else ""
+        return f"The server answers {_status(status)}{page}. {_cure(status)}"
+    return ""
+
+
+def _status(code: int) -> str:
+    try:
+        return f"{code} {HTTPStatus(code).phrase}"
+    except ValueError:
+        return str(code)
+
+
+def _cure(code: int) -> str:
+    if code in CURES:
+        return CURES[code]
+    return f"See the server's log. {LATER}" if code >= 500 else CURES[400]
