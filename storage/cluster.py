@@ -72,11 +72,11 @@ class Cluster:
         place, _ = _read_address(self.address)
         with socket.create_connection(place, timeout=TIMEOUT_S) as line:
             hosts = (line.getsockname()[0], get_ip())  # of this end of the line
-        with held_data.serve(data, hosts) as held:
+        with held_data.serve(cloudpickle.dumps(data), hosts) as held:
             ask = _ByValue(partial(held_data.is_reached, held))
             reached = self.client.run(ask, on_error="return").values()
             if all(answer is True for answer in reached):
-                task = _ByValue(partial(held_data.fetch, held))
+                task = _ByValue(lambda: cloudpickle.loads(held_data.fetch(held)))
             else:
                 print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
                 task = _ByValue(lambda: data)

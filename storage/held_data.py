@@ -1,11 +1,10 @@
 """Data that this process keeps for the workers of a cluster, who fetch it as often as they need.
 
 A plain server of one file: who does not know its random name gets nothing, and nothing that is sent
-to it is ever read. The sha256 travels with the task, so other bytes are never unpacked.
+to it is ever read. The sha256 travels with the task, so other bytes are never taken.
 """
 
 import hashlib
-import pickle
 import secrets
 import shutil
 import sys
@@ -15,7 +14,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any, NamedTuple
 from urllib.request import ProxyHandler, Request, build_opener
@@ -32,20 +31,19 @@ class HeldData(NamedTuple):
 
 
 @contextmanager
-def serve(data: Any, hosts: Iterable[str]) -> Iterator[HeldData]:
-    """Serve plain data to whoever asks for it by name.
+def serve(data: bytes, hosts: Iterable[str]) -> Iterator[HeldData]:
+    """Serve bytes to whoever asks for it by name.
 
     Args:
-        data: arrays and what pickle knows besides.
+        data: what is served; a file holds it.
         hosts: names of this machine by which it may be reached, the likeliest first.
     """
     name = secrets.token_urlsafe(32)
     with TemporaryDirectory(prefix="held-") as folder:
         path = Path(folder, "data")
-        with path.open("wb") as file:
-            pickle.dump(data, file, protocol=pickle.HIGHEST_PROTOCOL)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        path.write_bytes(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        del data
         with _server(path, name) as port:
             addresses = dict.fromkeys(f"http://{host}:{port}/{name}" for host in hosts)
             yield HeldData(tuple(addresses), sha256)
@@ -95,24 +93,20 @@ def is_reached(held: HeldData) -> bool:
     return _reached(held) is not None
 
 
-def fetch(held: HeldData) -> Any:
+def fetch(held: HeldData) -> bytes:
     """Fetch the data; called by a task on a worker.
 
     Raises:
-        OSError: nobody answers, or with other bytes.
+        OSError: nobody answers, or with other bytes; HTTPException: they are cut.
     """
     address = _reached(held)
     if address is None:
         raise OSError(f"nobody answers at {held.addresses[0].rpartition('/')[0]}")
-    digest = hashlib.sha256()
-    with _opener().open(address, timeout=FETCH_S) as answer, TemporaryFile() as file:
-        while chunk := answer.read(CHUNK_BYTES):
-            digest.update(chunk)
-            file.write(chunk)
-        if digest.hexdigest() != held.sha256:
-            raise OSError("the data came cut or changed")
-        file.seek(0)
-        return pickle.load(file)
+    with _opener().open(address, timeout=FETCH_S) as answer:
+        data = bytes(answer.read())
+    if hashlib.sha256(data).hexdigest() != held.sha256:
+        raise OSError("the data came cut or changed")
+    return data
 
 
 def _reached(held: HeldData) -> str | None:
