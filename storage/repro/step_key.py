@@ -46,6 +46,7 @@ FRAME = (
     "storage/tracking/names.py",
     "storage/tracking/processes.py",
     "storage/tracking/query.py",
+    "storage/tracking/refusals.py",
     "storage/tracking/registry_lock.py",
     "storage/tracking/runs.py",
     "storage/tracking/stale_runs.py",

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from storage.tracking import processes, store, tags
+from storage.tracking import processes, refusals, tags
 from storage.tracking.query import both, equals
 
 N_MOST = 1000  # a shared server may have more that run; the next time sees them
@@ -63,7 +63,7 @@ def close_run(client: MlflowClient, run_id: str, reason: str) -> bool:
         client.set_tag(run_id, tags.FAILURE, reason)
         client.set_terminated(run_id, "KILLED")
     except MlflowException as error:
-        if store.is_gone(error):
+        if refusals.is_gone(error):
             raise
         return False
     return True

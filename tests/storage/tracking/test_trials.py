@@ -5,8 +5,7 @@ import pytest
 from mlflow import MlflowClient
 
 from storage import StoreGoneError
-from storage.tracking import processes, runs, trials
-from storage.tracking import store as tracking_store
+from storage.tracking import processes, refusals, runs, trials
 from storage.tracking.tags import CURVE, STARTED
 from storage.tracking.trials import TrialRuns
 from tests.stores import Store
@@ -139,5 +138,5 @@ def test_a_call_that_no_server_answered_is_told_from_one_that_was_refused(
         MlflowClient("http://127.0.0.1:1").get_run("a")
     with pytest.raises(mlflow.MlflowException) as refused:
         MlflowClient().get_run("a")
-    assert tracking_store.is_gone(gone.value)
-    assert not tracking_store.is_gone(refused.value)
+    assert refusals.is_gone(gone.value)
+    assert not refusals.is_gone(refused.value)
