@@ -87,7 +87,7 @@ def downloads(locations: Sequence[MonthLocation]) -> Iterator[str]:
     """List the months that are not here, with their sizes where the server tells."""
     missing = [month for month in locations if month.must_come]
     for month in missing:
-        size = "size unknown: the server does not say"
+        size = "size unknown: " + ("the server does not say" if month.answers else "no connection")
         if month.n_bytes is not None:
             size = f"{month.n_bytes / 1e6:,.1f} MB"
         yield f"to download: {month.uri} ({size})"

@@ -1,5 +1,6 @@
 """Brings files from servers and stores into a cache on this machine, whole or not at all."""
 
+import errno
 import tempfile
 import time
 from functools import partial
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import requests
+from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from storage import StorageError, one_line
 from storage.data import files
@@ -33,6 +35,20 @@ class IncompleteError(ValueError):
 
 class RefusedError(Exception):
     """The server will not give this file, however often it is asked; holds the HTTP status."""
+
+
+class OfflineError(Exception):
+    """This machine reaches no network, which asking again does not change."""
+
+
+def is_offline(error: requests.RequestException) -> bool:
+    """Whether it was this machine that knew no way to a server."""
+    cause = getattr(error.args[0] if error.args else None, "reason", None)
+    if isinstance(cause, NameResolutionError):
+        return True
+    failed = cause.__cause__ if isinstance(cause, NewConnectionError) else None
+    number = failed.errno if isinstance(failed, OSError) else None
+    return number in (errno.ENETUNREACH, errno.ENETDOWN)
 
 
 def reason(error: Exception) -> str:
@@ -114,6 +130,11 @@ def download(source: str, name: str) -> Path:
     )
     try:
         return Path(cache.fetch(name, downloader=get))
+    except OfflineError:
+        raise StorageError(
+            f"No connection to {base}. Connect this machine, pass -P source=<folder>, or "
+            f"-P source=simulated for trips that are made up here."
+        ) from None
     except (requests.RequestException, ValueError) as error:
         # "from None": requests quotes the address, password and all
         raise StorageError(
@@ -146,6 +167,10 @@ def _get(url: str, name: str, _public_url: str, target: str, cache: object) -> N
             status = error.response.status_code
             if 400 <= status < 500 and status not in (408, 429):
                 raise RefusedError(status) from None
+            raise
+        except requests.ConnectionError as error:
+            if is_offline(error):
+                raise OfflineError from None
             raise
     try:
         files.check_whole(Path(target), name)

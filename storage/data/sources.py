@@ -41,6 +41,7 @@ class MonthLocation(NamedTuple):
     uri: str  # without credentials
     must_come: bool  # it is not on this machine yet
     n_bytes: int | None  # None where it is not a file yet, or nobody says
+    answers: bool = True  # False where nobody could be asked
 
 
 def no_simulation(month: str, n_trips: int, seed: int) -> Iterator[pa.RecordBatch]:
@@ -209,7 +210,8 @@ class Server(Source):
             except RefusedError:
                 continue
             except (requests.RequestException, ValueError):  # as of a name too long for a host
-                return MonthLocation(month, f"{self.base}/{self.names(month)[0]}", True, None)
+                uri = f"{self.base}/{self.names(month)[0]}"
+                return MonthLocation(month, uri, True, None, answers=False)
             return MonthLocation(month, f"{self.base}/{name}", True, n_bytes)
         self.check_answers_others()
         raise self.none(month, self.names(month), self.late)

@@ -4,6 +4,7 @@ import errno
 import gzip
 import hashlib
 import re
+import socket
 import sys
 import threading
 import traceback
@@ -155,6 +156,28 @@ def test_an_unreachable_server_is_one_line_and_its_traceback_tells_no_secret() -
     errors = [line for line in traceback.format_exception(caught.value) if "Error: " in line]
     assert errors
     assert not re.search("hush|token", " ".join(errors))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [socket.gaierror(-2, "Name or service not known"), OSError(errno.ENETUNREACH, "unreachable")],
+    ids=["no name", "no network"],
+)
+def test_without_a_connection_a_line_says_at_once_how_to_go_on(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fail(*address: object, **_: object) -> None:
+        asked.append(address)
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    said = find_error("tlc")
+    assert said.startswith(f"No connection to {months.TLC_URL}. Connect this machine, ")
+    assert "-P source=simulated" in said
+    assert len(asked) == 1
+    assert not months.locate("tlc", taxi="green", month="2021-01").answers
 
 
 def test_a_gzip_is_kept_as_the_server_keeps_it(server: Server) -> None:
