@@ -287,7 +287,7 @@ def _sqlite(path: Path) -> Finding:
     try:
         revision = sqlite_file.read_revision(path)
     except sqlite3.Error as error:
-        return Finding(what, f"cannot be opened: {error}", sqlite_file.cure(path, error))
+        return Finding(what, f"cannot be opened: {error}", sqlite_file.cure_file(path, error))
     if not revision:
         return Finding(what, "is not MLflow's, or half made", sqlite_file.set_aside(path))
     if newest and revision != newest:

@@ -48,11 +48,11 @@ def _why_not(run_id: str, uri: str, name: str, error: Exception) -> StorageError
     try:
         is_there = name in _sizes(get_artifact_repository(uri), name)
     except (MlflowException, OSError) as unlisted:
-        reason = refusals.explain(unlisted) or f"{without_user(one_line(unlisted))}."
+        reason = refusals.explain_refusal(unlisted) or f"{without_user(one_line(unlisted))}."
         return StorageError(f"{name} of run {run_id} cannot be read. {reason}")
     if not is_there:
         return _deleted(run_id, name)
-    reason = refusals.explain(error) or f"{without_user(_last_line(error))}."
+    reason = refusals.explain_refusal(error) or f"{without_user(_last_line(error))}."
     return StorageError(f"{name} of run {run_id} is there and does not come whole. {reason}")
 
 

@@ -16,7 +16,7 @@ from storage import StorageError, UserError
 DEFAULT = "nyc-taxi-experiment"
 
 
-def find() -> Experiment | None:
+def find_experiment() -> Experiment | None:
     """Find the experiment, without making it; None where there is none of its name yet.
 
     Raises:
@@ -43,10 +43,10 @@ def use() -> str:
     """Let runs go to the experiment, made where it is not there; returns its id.
 
     Raises:
-        UserError: as find.
+        UserError: as find_experiment.
         StorageError: its artifacts cannot be written.
     """
-    found = find()
+    found = find_experiment()
     if found is None:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT)
         # where two make it at once, MLflow does not go on to use it by itself

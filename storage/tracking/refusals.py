@@ -41,7 +41,7 @@ HTML = re.compile(r"\s*<(!doctype|html|head|body)", re.I)
 DATABASE = "Look whether the database answers, has room and may be written."
 
 
-def explain(error: BaseException) -> str:
+def explain_refusal(error: BaseException) -> str:
     """Say in one line why a store said no; empty where this is a surprise of another kind.
 
     What the server quotes may be an address with a password in it: that is cut out.

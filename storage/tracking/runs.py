@@ -163,7 +163,7 @@ def experiment_id() -> str:
         return str(active.info.experiment_id)
     if not store.exists():
         return ""
-    experiment = experiments.find()
+    experiment = experiments.find_experiment()
     return str(experiment.experiment_id) if experiment else ""
 
 

@@ -44,7 +44,7 @@ def is_empty(path: Path) -> bool:
         return store.execute("SELECT 1 FROM sqlite_master").fetchone() is None
 
 
-def cure(path: Path, error: sqlite3.Error) -> str:
+def cure_file(path: Path, error: sqlite3.Error) -> str:
     """Return the command that helps where a file cannot be read; none of them loses anything."""
     reason = str(error)
     if "locked" in reason:

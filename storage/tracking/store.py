@@ -125,7 +125,7 @@ def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
                 f"The MLflow server at {uri} went away and did not come back. "
                 f"{hint if isinstance(hint, str) else hint()}"
             ) from error
-        if line := refusals.explain(error):
+        if line := refusals.explain_refusal(error):
             # where the store also refuses to close the run, what came first is what matters
             raise refusals.said_before(error) or StorageError(line) from error
         raise
@@ -296,7 +296,7 @@ def _has_tables(path: Path) -> bool:
     except sqlite3.Error as error:
         raise StorageError(
             f"The store {path} cannot be opened: {error}. Look into it: "
-            f"{sqlite_file.cure(path, error)}"
+            f"{sqlite_file.cure_file(path, error)}"
         ) from error
     _check_revision(revision, sqlite_file.upgrade(path))
     return bool(revision)

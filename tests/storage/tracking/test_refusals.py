@@ -110,8 +110,8 @@ def test_a_disk_that_takes_nothing_is_one_line(number: int, said: str) -> None:
 
 
 def test_a_mistake_of_the_project_stays_a_surprise() -> None:
-    assert refusals.explain(MlflowException.invalid_parameter_value("bad filter")) == ""
-    assert refusals.explain(ValueError("Response body: '<html>'")) == ""
+    assert refusals.explain_refusal(MlflowException.invalid_parameter_value("bad filter")) == ""
+    assert refusals.explain_refusal(ValueError("Response body: '<html>'")) == ""
 
 
 @pytest.mark.parametrize(
@@ -241,20 +241,20 @@ def test_the_experiment_that_the_environment_names(
     made = client.create_experiment("by id", (store.folder / "by id").as_uri())
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", made)
     with pytest.raises(UserError, match="Unset one of them"):
-        experiments.find()
+        experiments.find_experiment()
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     assert experiments.use() == made
     client.delete_experiment(made)
     with pytest.raises(UserError, match=f"mlflow experiments restore --experiment-id {made}"):
-        experiments.find()
+        experiments.find_experiment()
     for unknown in ("987654", "", "one"):
         monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", unknown)
         with pytest.raises(UserError, match=f"no experiment '{unknown}'"):
-            experiments.find()
+            experiments.find_experiment()
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", " ")
     with pytest.raises(UserError, match="MLFLOW_EXPERIMENT_NAME is ' '"):
-        experiments.find()
+        experiments.find_experiment()
 
 
 def test_artifacts_that_cannot_be_written(tmp_path: Path) -> None:
