@@ -17,7 +17,7 @@ from typing import NoReturn
 import mlflow
 
 from steps.common.parameters import MainParameters, P, make_parser, parse
-from storage import UserError
+from storage import UserError, drivers
 from storage.repro import reuse, step_key
 from storage.tracking import runs, store
 from taxi import TripError
@@ -46,7 +46,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         step_key.code(step)  # the code that runs, whatever is edited meanwhile
         plans = isinstance(params, MainParameters) and params.plan
         run = runs.plan_run() if plans else runs.StepRun(step, params.developer)
-        with store.gone_as(AGAIN), run, store.gone_as(AGAIN):
+        with drivers.told(), store.gone_as(AGAIN), run, store.gone_as(AGAIN), drivers.told():
             is_open = mlflow.active_run() is not None
             yield params
             reuse.record_outputs()

@@ -23,7 +23,7 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from storage import StorageError, StoreGoneError, UserError, one_line
+from storage import StorageError, StoreGoneError, UserError, drivers, one_line
 from storage.tracking import refusals, sqlite_file
 from storage.uris import without_credentials, without_user
 
@@ -192,9 +192,10 @@ def _ask_other(uri: str) -> None:
     import sqlalchemy  # takes long, and a server needs none of it
 
     try:
-        if _is_database(_scheme(uri)):
-            _check_revision(_database_revision(uri), UPGRADE_DATABASE)
-        MlflowClient().search_experiments(max_results=1)
+        with drivers.told():
+            if _is_database(_scheme(uri)):
+                _check_revision(_database_revision(uri), UPGRADE_DATABASE)
+            MlflowClient().search_experiments(max_results=1)
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         reason = without_user(one_line(Exception(str(error).partition("\n")[0])))
         raise StorageError(

@@ -104,3 +104,18 @@ def test_parameters_that_cannot_be_parsed_fail_the_run_that_mlflow_run_has_made(
     run = client.get_run(run_id)
     assert run.info.status == "FAILED"
     assert capsys.readouterr().err == f"preprocess: {run.data.tags['failure']}\n"
+
+
+def test_a_store_without_its_driver_is_one_line(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+
+    monkeypatch.setattr("storage.tracking.runs.StepRun.__enter__", missing)
+    monkeypatch.setattr("mlflow.flush_async_logging", missing)  # opens the store, too
+    with pytest.raises(SystemExit) as left, step_run(PreprocessParameters, None, []):
+        pytest.fail("it went on")
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("make lock EXTRAS=postgres")
