@@ -23,8 +23,20 @@ FIRST_HOUR, LAST_HOUR = -604_800, 1_139_000  # 1901 and 2099, hours since 1970
 STANDARD_US = -5 * HOUR_US
 UNITS: Mapping[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds in one; ns below
 BLANKS = " \t\r\n\v\f\u00a0\"'"
-NOTHING = pa.array(
-    ["", "\\n", "na", "n/a", "nan", "nat", "null", "none", "nil", "<na>", "#n/a", "-", "(null)"]
+NOTHING = (
+    "",
+    "\\n",
+    "na",
+    "n/a",
+    "nan",
+    "nat",
+    "null",
+    "none",
+    "nil",
+    "<na>",
+    "#n/a",
+    "-",
+    "(null)",
 )
 MIN_TIME, MAX_NUMBER = len("2021-01-27 22:17"), 64  # characters
 
@@ -264,7 +276,7 @@ def _has(parts: pa.Array, name: str) -> bool:
 def _trimmed(texts: pa.Array) -> pa.Array:
     """Cut blanks and quotes off, and take out words that stand for nothing."""
     texts = pc.utf8_trim(texts, BLANKS)
-    is_nothing = pc.is_in(pc.utf8_lower(texts), NOTHING)
+    is_nothing = pc.is_in(pc.utf8_lower(texts), pa.array(NOTHING))
     return pc.if_else(is_nothing, pa.scalar(None, pa.string()), texts)
 
 

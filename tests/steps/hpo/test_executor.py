@@ -122,6 +122,7 @@ def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
     given = f"--{command.partition(' -P ')[2]}".replace(SCHEDULER, dask.address)
     for experiment, scheduler in (("here", []), ("cluster", [given])):
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment(experiment))
+        monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)  # left by the step before
         step = ["--source=simulated:600", "--features=compact", "--max_evals=16"]
         hpo.main([*step, *scheduler])
         lines = capsys.readouterr().out.splitlines()

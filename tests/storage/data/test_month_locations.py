@@ -19,11 +19,11 @@ def locate(source: object) -> months.MonthLocation:
 
 def test_a_month_in_a_folder_is_here(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "months", **{NAME: b"12345"})
-    assert locate(folder) == ("2021-01", (folder / NAME).as_uri(), False, 5)
+    assert locate(folder) == ("2021-01", (folder / NAME).as_uri(), False, 5, True)
 
 
 def test_a_simulated_month_needs_no_file() -> None:
-    assert locate("simulated:7") == ("2021-01", "simulated:7:42", False, None)
+    assert locate("simulated:7") == ("2021-01", "simulated:7:42", False, None, True)
     assert months.identify("simulated:7", taxi="green", month="2021-01") == "simulated:7:42"
 
 
@@ -32,7 +32,7 @@ def test_a_month_on_a_server_is_asked_for_its_size_and_not_fetched(
 ) -> None:
     content = make_parquet()
     server.will(ok(content))
-    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", True, len(content))
+    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", True, len(content), True)
     assert [request.command for request in server.requests] == ["HEAD"]
     assert cached_files(cache) == []
 
@@ -42,7 +42,7 @@ def test_a_month_in_the_cache_is_here_and_nobody_is_asked(server: Server) -> Non
     server.will(ok(content))
     find(server.url)
     n_asked = len(server.requests)
-    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", False, len(content))
+    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", False, len(content), True)
     assert len(server.requests) == n_asked
 
 
@@ -53,12 +53,13 @@ def test_a_month_that_no_server_has_is_refused_as_a_run_would(server: Server) ->
 
 def test_a_size_that_nobody_tells_is_unknown(server: Server) -> None:
     server.will(status(503))
-    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", True, None)
+    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", True, None, True)
     assert locate("http://127.0.0.1:1/trips") == (
         "2021-01",
         f"http://127.0.0.1:1/trips/{NAME}",
         True,
         None,
+        False,
     )
 
 
@@ -88,7 +89,7 @@ def test_a_broken_month_in_the_cache_must_come_and_stays_where_it_is(
     server.will(ok(whole))
     find(server.url).path.write_bytes(content)
     before = snapshot(cache)
-    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", True, len(whole))
+    assert locate(server.url) == ("2021-01", f"{server.url}/{NAME}", True, len(whole), True)
     assert snapshot(cache) == before
     assert find(server.url).path.read_bytes() == whole
 
@@ -127,5 +128,5 @@ def test_a_broken_object_in_the_cache_must_come_and_stays_where_it_is(
     before = snapshot(cache)
     where = locate("memory://trips")
     memory.store.clear()
-    assert where == ("2021-01", f"memory://trips/{NAME}", True, len(make_parquet()))
+    assert where == ("2021-01", f"memory://trips/{NAME}", True, len(make_parquet()), True)
     assert snapshot(cache) == before
