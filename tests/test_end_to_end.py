@@ -37,6 +37,7 @@ BARE_PATH = os.pathsep.join(
 def clean_environment(home: Path) -> dict[str, str]:
     """The environment of somebody who has just logged in, with the tools of this one."""
     kept = ("PATH", "LANG", "OMP_", "UV_", "PIP_", "SSL_", "REQUESTS_", "PYENV_ROOT", "HTTP")
+    kept += ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION",)  # eight processes that no test asks anything
     found = {key: value for key, value in os.environ.items() if key.upper().startswith(kept)}
     path = os.pathsep.join((str(Path(sys.executable).parent), found["PATH"]))
     # the packages that uv and pip have downloaded before may be used again

@@ -133,7 +133,7 @@ def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
 
 
 def test_trials_whose_workers_die_are_done_by_those_that_come_after(dask: Dask, rows: Any) -> None:
-    job = TrainingJob(SLOW, rounds=100, patience=100)
+    job = TrainingJob(SLOW, rounds=300, patience=300)
     with opened(rows, dask.address) as executor:
         futures = [executor.submit(job) for _ in range(6)]
         wait_for_busy(dask)
@@ -142,15 +142,15 @@ def test_trials_whose_workers_die_are_done_by_those_that_come_after(dask: Dask, 
             worker.wait()
         dask.workers = [dask.start_worker() for _ in range(2)]
         outcomes = [future.result(timeout=120) for future in futures]
-    assert [len(outcome.curve) for outcome in outcomes] == [100] * 6
+    assert [len(outcome.curve) for outcome in outcomes] == [300] * 6
     assert len({outcome.rmse for outcome in outcomes}) == 1
     dask.client.wait_for_workers(2, timeout=60)
 
 
 def wait_for_busy(dask: Dask) -> None:
     end = time.monotonic() + 60
-    while not all(dask.client.processing().values()):
-        assert time.monotonic() < end, "the workers never were busy at once"
+    while not any(dask.client.processing().values()):
+        assert time.monotonic() < end, "no worker ever was busy"
         time.sleep(0.01)
 
 

@@ -186,7 +186,7 @@ def test_the_recipe_tells_the_boosters_and_what_they_were_trained_with(
 
 
 # a search makes some 49 such calls, four for each trial
-@pytest.mark.parametrize("moments", [(3, 17, 33), (5, 6, 40)], ids=str)
+@pytest.mark.parametrize("moments", [(5, 6, 40)], ids=str)  # bench kills has random ones
 def test_a_search_killed_again_and_again_equals_the_one_that_was_not(
     store: Store, preprocessed: str, whole: Run, monkeypatch: pytest.MonkeyPatch, moments: Any
 ) -> None:
