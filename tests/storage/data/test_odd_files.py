@@ -12,6 +12,14 @@ from tests.storage.samples import CSV, NAME, make_parquet, one_line, read
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1254291\n"
 
 
+def refusal(path: Path, content: bytes) -> str:
+    """Write a file that is to be refused; gives the line that says why."""
+    path.write_bytes(content)
+    with pytest.raises(StorageError) as caught:
+        files.read_schema(path)
+    return one_line(caught)
+
+
 @pytest.mark.parametrize("name", [NAME, "trips.csv"])
 @pytest.mark.parametrize(
     ("content", "said"),
@@ -26,10 +34,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1254
 def test_what_a_file_is_instead_is_said(
     name: str, content: bytes, said: str, tmp_path: Path
 ) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(StorageError) as caught:
-        files.read_schema(tmp_path / name)
-    assert said in one_line(caught)
+    assert said in refusal(tmp_path / name, content)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +50,9 @@ def test_what_a_file_is_instead_is_said(
 def test_a_file_that_cannot_be_meant_is_refused_by_what_it_is(
     name: str, content: bytes, said: str, tmp_path: Path
 ) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(StorageError) as caught:
-        files.read_schema(tmp_path / name)
-    assert said in one_line(caught)
-    assert len(one_line(caught)) < 600
+    line = refusal(tmp_path / name, content)
+    assert said in line
+    assert len(line) < 600
 
 
 def test_a_value_beyond_the_header_is_refused_wherever_it_stands(tmp_path: Path) -> None:
