@@ -22,7 +22,10 @@ os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 
 
 # files that take minutes come first, so that no core waits for one of them at the end
-LONGEST = ("test_end_to_end.py", "test_readme_commands.py", "test_hpo.py", "test_register.py")
+LONGEST = (
+    *("test_end_to_end.py", "test_readme_commands.py", "test_hpo.py", "test_register.py"),
+    "test_checks.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

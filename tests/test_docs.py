@@ -48,7 +48,7 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
 }
 NOT_RUN = {  # command -> why no test runs it as it stands
     "make test": "it is what runs the tests",
-    "make check": "make test runs it first",
+    "make check": "tests/test_checks.py runs it",
     "make contract": "it writes files that are committed; make check compares them",
     f"CUDA_VISIBLE_DEVICES=0 dask worker {SCHEDULER} --nthreads 1 --resources GPU=1": (
         "it wants a GPU"
@@ -216,10 +216,6 @@ def test_make_help_lists_every_target_and_variable_with_its_comment(asked: str) 
 def test_every_target_is_phony() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     assert sorted(phony.split()) == sorted(targets())
-
-
-def test_make_test_checks_first() -> None:
-    assert re.search(r"^test: \.venv/\.ready check ", MAKEFILE, re.MULTILINE)
 
 
 def test_a_commit_is_checked_by_what_make_check_runs() -> None:

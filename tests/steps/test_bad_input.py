@@ -364,18 +364,9 @@ def mlflow_run(*parameters: str) -> subprocess.CompletedProcess[str]:
     return run("-m", "mlflow", "run", ".", "--env-manager", "local", "-e", "preprocess", *words)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "said"),
-    [
-        (["foo=1"], "unrecognized arguments: --foo 1"),
-        (["source=simulated:300", "train_months=2021-13"], "'2021-13' in '2021-13' is not a month"),
-    ],
-    ids=["unknown parameter", "unknown month"],
-)
-def test_mlflow_run_fails_with_the_steps_one_line(
-    refused: Refused, parameters: list[str], said: str
-) -> None:
-    done = mlflow_run(*parameters)
+def test_mlflow_run_fails_with_the_steps_one_line(refused: Refused) -> None:
+    said = "unrecognized arguments: --foo 1"
+    done = mlflow_run("foo=1")
     assert done.returncode == 1
     (line,) = said_by("preprocess", done.stderr)
     assert said in line

@@ -83,9 +83,9 @@ with runs.StepRun("preprocess", "ana"):
 """
 
 
-def test_eight_processes_may_use_a_new_store_at_once(tmp_path: Path) -> None:
+def test_four_processes_may_use_a_new_store_at_once(tmp_path: Path) -> None:
     """Half of them name it by a relative URI, which is the same file from the same folder."""
-    uris = [f"sqlite:///{tmp_path}/mlflow.db", "sqlite:///mlflow.db"] * 4
+    uris = [f"sqlite:///{tmp_path}/mlflow.db", "sqlite:///mlflow.db"] * 2
     env = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
     first = [
         subprocess.Popen(
@@ -105,9 +105,9 @@ def test_eight_processes_may_use_a_new_store_at_once(tmp_path: Path) -> None:
         process.stdin.write("\n")
         process.stdin.flush()
     said = [process.communicate()[1] for process in first]
-    assert [process.returncode for process in first] == [0] * 8, said
+    assert [process.returncode for process in first] == [0] * 4, said
     found = Store(uris[0], tmp_path).runs().values()
-    assert [run["info"]["status"] for run in found] == ["FINISHED"] * 8
+    assert [run["info"]["status"] for run in found] == ["FINISHED"] * 4
 
 
 def test_looking_for_a_store_does_not_make_one(
