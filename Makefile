@@ -9,7 +9,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
     >/dev/null 2>&1 && echo $$name && break; done)
 ## EXPERIMENT  experiment that demo runs in
 EXPERIMENT ?= nyc-taxi-experiment
-## PORT        port of ui
+## PORT        port of ui and serve
 PORT ?= 5000
 ## ARGS        of plan, main's parameters: ARGS="--taxi=yellow"
 ARGS ?=
@@ -30,7 +30,7 @@ NO_PYTHON = make: no Python from 3.11 to 3.14 that can make a venv is on the PAT
             Install one (Debian: apt install python3-venv), or name it: PYTHON=<path>.
 NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in .venv
 
-.PHONY: help demo ui plan verify doctor store test check contract lock bench
+.PHONY: help demo ui serve plan verify doctor store test check contract lock bench
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
@@ -62,6 +62,10 @@ demo: .venv/.ready  ## the whole pipeline on simulated months, in a locked envir
 
 ui: .venv/.ready  ## the MLflow UI on the store of this folder
 	mlflow ui --port $(PORT) --workers 1
+
+serve: .venv/.ready  ## the champion, by MLflow's model server, from the store of this folder
+	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow models serve \
+	    -m models:/nyc-taxi-duration@champion --env-manager local --port $(PORT) --workers 2
 
 plan: .venv/.ready  ## what main would run, and why; runs nothing
 	python -m steps.main --plan=true $(ARGS)

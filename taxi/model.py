@@ -16,7 +16,7 @@ from .features import Encoder, restore_encoder
 from .live import LiveState
 from .live_file import apply_live, new_york_now, read_state, why_unusable
 from .question import Question, quantile_column, read_question
-from .request import read_frame
+from .request import distance_remarks, read_frame
 from .schema import INPUTS, Trips, clean_miles, input_names
 from .spread import Spread, restore_spread
 
@@ -45,6 +45,7 @@ MODULES = (
     "question",
     "live",
     "live_file",
+    "openapi",
     "model",
 )
 SPREAD_FILE = "spread.json"
@@ -142,6 +143,10 @@ class TripModel:
         if asked.asks_spread:
             more |= self._answer_spread(trips, predicted, asked)
         return pd.DataFrame({"prediction": predicted, **more}) if more else predicted
+
+    def remarks(self, frame: pd.DataFrame) -> list[str]:
+        """Say of n raw trips that were answered what was not used of them, a line each."""
+        return distance_remarks(frame, self.taxi)
 
     def read_live(self, content: bytes, sha256: str) -> LiveState:
         """Read a live state's file for this model, whose digest is given.

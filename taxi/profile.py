@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .schema import MAX_MILES, N_ZONES, known_zone
+from .schema import N_ZONES, is_mileage, known_zone
 
 # what is counted: name -> bin edges; values beyond the ends count in the end bins
 EDGES: Mapping[str, np.ndarray] = {
@@ -47,7 +47,7 @@ class Profile:
         for name, values in columns.items():
             self.counts[name] += np.histogram(np.asarray(values), EDGES[name])[0]
         miles = np.asarray(trips.column("distance_miles"), float)  # NaN where missing
-        self.counts[HAS_DISTANCE] += np.bincount((miles > 0) & (miles <= MAX_MILES), minlength=2)
+        self.counts[HAS_DISTANCE] += np.bincount(is_mileage(miles), minlength=2)
         pickup, dropoff = (
             known_zone(np.asarray(trips.column(name))).astype(np.int64) for name in ENDS
         )

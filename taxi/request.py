@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from . import TripError
-from .schema import INPUTS, Trips, input_names
+from .schema import INPUTS, MAX_MILES, Trips, input_names, is_mileage
 from .values import read_times
 
 N_SHOWN = 10  # columns that a refusal lists
@@ -56,6 +56,30 @@ def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
         distance_miles=distance,
         trip_minutes=np.full(len(frame), np.nan),
     )
+
+
+def distance_remarks(frame: pd.DataFrame, taxi: str) -> list[str]:
+    """Say which distances of n raw trips were answered as unknown though there was one.
+
+    Args:
+        frame: n rows that `read_frame` has read.
+        taxi: green or yellow.
+    Returns:
+        A line for each, N_SHOWN at most and one that counts the rest.
+    """
+    name = input_names(taxi)["distance_miles"]
+    if name not in frame.columns:
+        return []
+    miles = _finite_numbers(frame[name], may_miss=True)
+    unused = np.flatnonzero(~np.isnan(miles) & ~is_mileage(miles))
+    remarks = [
+        f"Row {row}, column {name!r}: {_shown_at(frame[name], row)} is no distance above 0 "
+        f"and up to {MAX_MILES:g} miles; answered without one."
+        for row in unused[:N_SHOWN]
+    ]
+    if len(unused) > N_SHOWN:
+        remarks.append(f"{len(unused) - N_SHOWN} more rows were answered without their distance.")
+    return remarks
 
 
 def check_columns(columns: Iterable[Any], wanted: Mapping[str, bool]) -> None:
@@ -139,5 +163,9 @@ def _is_odd_number(values: pd.Series) -> np.ndarray:
 def _refuse(values: pd.Series, wrong: np.ndarray, advice: str) -> None:
     rows = np.flatnonzero(wrong)
     if len(rows):
-        seen = values.iloc[rows[:1]].tolist()[0]  # Python's own type: 1.5, not np.float64(1.5)
-        raise TripError(f"Row {rows[0]}, column {values.name!r}: got {shown(seen)}; {advice}.")
+        seen = _shown_at(values, rows[0])
+        raise TripError(f"Row {rows[0]}, column {values.name!r}: got {seen}; {advice}.")
+
+
+def _shown_at(values: pd.Series, row: int) -> str:
+    return shown(values.iloc[[row]].tolist()[0])  # Python's own type: 1.5, not np.float64(1.5)

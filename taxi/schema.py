@@ -207,9 +207,13 @@ def join_trips(parts: Sequence[Trips]) -> Trips:
 
 def clean_miles(trips: Trips) -> np.ndarray:
     """Return the distances in miles, float64 [n], NaN where they are not in (0, MAX_MILES]."""
-    miles = trips.distance_miles
+    return np.where(is_mileage(trips.distance_miles), trips.distance_miles, np.nan)
+
+
+def is_mileage(miles: np.ndarray) -> np.ndarray:
+    """Tell of n numbers which a trip's distance may be, bool [n]; NaN is none."""
     with np.errstate(invalid="ignore"):
-        return np.where((miles > 0) & (miles <= MAX_MILES), miles, np.nan)
+        return (miles > 0) & (miles <= MAX_MILES)
 
 
 def to_trips(table: pa.Table) -> Trips:

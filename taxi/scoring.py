@@ -14,11 +14,11 @@ from .drift import count_predictions
 from .profile import Profile
 from .schema import (
     INPUTS,
-    MAX_MILES,
     MAX_MINUTES,
     MIN_MINUTES,
     TRIPS,
     input_names,
+    is_mileage,
     raw_columns,
 )
 from .scores import rmse_of_mean
@@ -112,9 +112,7 @@ def prediction_batch(
 
 def is_distance_known(prepared: Prepared) -> np.ndarray:
     """Which of n rows have a distance that can be, bool [n]."""
-    miles = prepared.columns["distance_miles"].to_numpy(zero_copy_only=False)
-    with np.errstate(invalid="ignore"):
-        return (miles > 0) & (miles <= MAX_MILES)
+    return is_mileage(prepared.columns["distance_miles"].to_numpy(zero_copy_only=False))
 
 
 @dataclass

@@ -21,6 +21,7 @@ SCHEDULER = "tcp://<host>:8786"
 END_TO_END = "tests/test_end_to_end.py"
 SCORING = "tests/steps/test_readme_commands.py"
 CLUSTER = "tests/steps/hpo/test_executor.py"
+DOOR = "tests/taxi/test_serving_door.py"
 RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     "make demo": END_TO_END,
     "make ui": END_TO_END,
@@ -39,6 +40,9 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     "curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d "
     """'{"dataframe_records": [{"lpep_pickup_datetime": "2021-03-05 17:45:00", """
     """"PULocationID": 74, "DOLocationID": 75, "trip_distance": 1.3}]}'""": END_TO_END,
+    "make serve PORT=5001": END_TO_END,
+    "python docs/client.py http://127.0.0.1:5001 2021-03-05T17:45 74 75 1.3": END_TO_END,
+    "mlflow models generate-dockerfile -m models:/nyc-taxi-duration@champion -d image": DOOR,
     "mlflow run . -e score -P months=2023-03": SCORING,
     "python -m steps.score --months=2023-03 --fail_on_drift=true": SCORING,
     "mlflow run . -e register -P rollback=true": SCORING,
@@ -47,6 +51,8 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     f"mlflow run . -e hpo -P scheduler={SCHEDULER}": CLUSTER,
 }
 NOT_RUN = {  # command -> why no test runs it as it stands
+    "docker build -t nyc-taxi-duration image": "it wants a Docker engine",
+    "docker run -p 5001:8080 nyc-taxi-duration": "it wants a Docker engine",
     "make test": "it is what runs the tests",
     "make check": "tests/test_checks.py runs it",
     "make contract": "it writes files that are committed; make check compares them",

@@ -292,6 +292,22 @@ def test_the_ui_opens_on_the_store_of_the_demo(demo: Demo) -> None:
         server.wait()
 
 
+def test_the_demos_champion_answers_the_client_of_the_docs(demo: Demo) -> None:
+    port = str(free_port())
+    serve = readme_command("make serve").replace("5001", port)
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen(
+        serve.split(), cwd=demo.folder, env=demo.env, stderr=quiet, start_new_session=True
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", server)
+        client = readme_command("python docs/client.py").replace("5001", port)
+        assert 1 < float(run(client, demo.folder, demo.env)) < 60
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
 def test_a_second_demo_runs_nothing_twice(demo: Demo) -> None:
     main = Pipeline(demo.folder, demo.env).step("main")
     plan = f"{readme_command('make plan')} ARGS='--source=simulated --max_evals=10'"

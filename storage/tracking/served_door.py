@@ -5,9 +5,11 @@ a csv with 400, and what it refuses with a stack or all of the caller's rows. A 
 can reach the one function that its handler calls for a request, `invocations`, and guards that.
 """
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from functools import wraps
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +58,7 @@ class GuardedModel:
         self.metadata = model.metadata
         self.served = model.unwrap_python_model()
         self.is_csv = is_csv
+        self.remarks: list[str] = []  # on what was answered
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Answer, or say whose fault it is that there is no answer.
@@ -67,7 +70,10 @@ class GuardedModel:
             RequestError: the caller's, with status 400, or the server's, with 500.
         """
         try:
-            return self.served.predict(None, self._as_frame(data), params)
+            frame = self._as_frame(data)
+            answer = self.served.predict(None, frame, params)
+            self.remarks = self.served.model.remarks(frame)
+            return answer
         except MlflowException as error:
             raise RequestError(error.message) from error
         except Exception as error:  # what the log holds is not for the caller
@@ -108,8 +114,9 @@ def guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
             raise RequestError(f"{seen}. Send one of {', '.join(KINDS)}.", status=415)
         # MLflow reads no csv whose columns may hold text or numbers unless it knows no types
         schema = None if kind == CSV else schema
+        guarded_model = GuardedModel(model, is_csv=kind == CSV)
         try:
-            return answer(data, content_type, GuardedModel(model, is_csv=kind == CSV), schema)
+            answered = answer(data, content_type, guarded_model, schema)
         except RequestError:
             raise
         except (MlflowException, RecursionError, ValueError) as error:
@@ -118,8 +125,43 @@ def guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
             raise RequestError(
                 f"Cannot read the body: {reason}. It must be {KINDS[kind]}."
             ) from error
+        return with_warnings(answered, guarded_model.remarks)
 
     return answer_or_refuse
+
+
+def with_warnings(answered: Any, remarks: list[str]) -> Any:
+    """Put what there is to say of the rows beside their predictions, an object's JSON."""
+    if not remarks:
+        return answered
+    warned = f'{answered.response.rstrip()[:-1]}, "warnings": {json.dumps(remarks)}}}'
+    return answered._replace(response=warned)
+
+
+def introduce(operation: Mapping[str, Any], page: str) -> None:
+    """Have the server's /docs and /openapi.json say what its requests hold.
+
+    FastAPI's own page fetches its scripts from elsewhere, and knows nothing of MLflow's requests.
+
+    Args:
+        operation: of OpenAPI, for POST /invocations.
+        page: HTML.
+    """
+    from fastapi.responses import HTMLResponse  # which only a server has at hand
+
+    applications: Any = import_module("fastapi.applications")
+    make = applications.get_openapi
+
+    @wraps(make)
+    def get_openapi(**given: Any) -> dict[str, Any]:
+        schema = make(**given)
+        schema["info"]["title"] = operation["summary"]
+        schema["paths"].get("/invocations", {}).get("post", {}).update(operation)
+        return schema
+
+    applications.get_openapi = get_openapi
+    for name in ("get_swagger_ui_html", "get_redoc_html"):
+        setattr(applications, name, lambda **_: HTMLResponse(page))
 
 
 def in_short(error: Exception) -> str:

@@ -63,7 +63,11 @@ class ServedModel(PythonModel):
         read = partial(read_live, self.model, self.sha256, self.request_error)
         self.live_file = WatchedFile(read)
         if is_server:
-            importlib.import_module(f"{package}.{DOOR}").guard(sys.modules[SERVER])
+            openapi = importlib.import_module(f"{package}.openapi")
+            door = importlib.import_module(f"{package}.{DOOR}")
+            door.guard(sys.modules[SERVER])
+            taxi = self.model.taxi
+            door.introduce(openapi.describe_request(taxi), openapi.describe_on_page(taxi))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -2,14 +2,21 @@
 
 import asyncio
 import json
+import platform
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import mlflow
 import pytest
+from click.testing import CliRunner
+from fastapi import applications
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.models import cli
 from mlflow.pyfunc import scoring_server
 
 from storage.tracking import models, served_door
@@ -18,6 +25,7 @@ from storage.tracking.served_model import SERVER
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.question import PARAMS
 from tests.conftest import simulated_trips
+from tests.docs import readme_command
 from tests.taxi.test_model import END, MILES, START, TIME, make_model
 
 JSON, CSV, PARQUET = KINDS
@@ -62,21 +70,35 @@ def uri(model: TripModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def ask(uri: str) -> Iterator[Ask]:
+def app(uri: str) -> Iterator[Any]:
     """Serve a model as `mlflow models serve` does: it loads while the application is imported."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring_server, "invocations", scoring_server.invocations)
+        for name in ("get_openapi", "get_swagger_ui_html", "get_redoc_html"):
+            patch.setattr(applications, name, getattr(applications, name))
         patch.setenv(_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name, "true")  # which the server sets
         patch.setitem(sys.modules, f"{SERVER}.app", ModuleType("app"))
-        app = scoring_server.init(models.load(uri))
-        yield lambda body, kind=JSON: asyncio.run(post(app, body, kind))
+        yield scoring_server.init(models.load(uri))
 
 
-async def post(app: Any, body: str | bytes, kind: str | None) -> Answer:
-    """Send a request to the application as a web server would."""
-    content = body.encode() if isinstance(body, str) else body
-    headers = [(b"content-type", kind.encode())] if kind else []
-    scope = {"type": "http", "method": "POST", "path": "/invocations", "query_string": b""}
+@pytest.fixture(scope="module")
+def ask(app: Any) -> Ask:
+    """Post a body; gives the answer."""
+
+    def post(body: str | bytes, kind: str | None = JSON) -> Answer:
+        content = body.encode() if isinstance(body, str) else body
+        headers = [(b"content-type", kind.encode())] if kind else []
+        status, text = asyncio.run(send_to(app, "POST", "/invocations", headers, content))
+        return Answer(status, json.loads(text))
+
+    return post
+
+
+async def send_to(
+    app: Any, method: str, path: str, headers: Any = (), content: bytes = b""
+) -> tuple[int, str]:
+    """Send a request to the application as a web server would; gives status and body."""
+    scope = {"type": "http", "method": method, "path": path, "query_string": b""}
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -85,9 +107,9 @@ async def post(app: Any, body: str | bytes, kind: str | None) -> Answer:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await app(scope | {"headers": headers}, receive, send)
+    await app(scope | {"headers": list(headers)}, receive, send)
     text = b"".join(message.get("body", b"") for message in sent)
-    return Answer(sent[0]["status"], json.loads(text))
+    return sent[0]["status"], text.decode()
 
 
 def records(*rows: dict[str, Any], **more: Any) -> str:
@@ -133,6 +155,66 @@ def test_a_csv_may_leave_out_a_distance_or_the_whole_column(ask: Ask, model: Tri
 def test_one_row_may_be_sent_without_a_list(ask: Ask, model: TripModel) -> None:
     wanted = model.predict_frame(ROWS.iloc[:1]).tolist()
     assert ask(json.dumps({"inputs": ROW})).body == {"predictions": wanted}
+
+
+def test_a_distance_that_was_not_used_is_told_beside_the_predictions(
+    ask: Ask, model: TripModel
+) -> None:
+    miles = [2.5, 9000, -1.0, None, "0"]
+    rows = [ROW | {MILES: value} for value in miles]
+    answer = ask(records(*rows))
+    unknown = model.predict_frame(ROWS.iloc[:1].assign(**{MILES: None}))[0]
+    assert answer.body["predictions"][1:] == [unknown] * 4
+    why = "is no distance above 0 and up to 60 miles; answered without one."
+    assert answer.body["warnings"] == [
+        f"Row {row}, column '{MILES}': {shown} {why}"
+        for row, shown in ((1, "9000"), (2, "-1.0"), (4, "'0'"))
+    ]
+    many = ask(records(*[ROW | {MILES: 0}] * 15, params={"quantiles": []}))
+    assert len(many.body["warnings"]) == 11
+    assert many.body["warnings"][-1] == "5 more rows were answered without their distance."
+
+
+# --- what the server says of itself
+
+
+def test_the_example_of_the_servers_description_is_answered(app: Any, ask: Ask) -> None:
+    status, text = asyncio.run(send_to(app, "GET", "/openapi.json"))
+    assert status == 200
+    operation = json.loads(text)["paths"]["/invocations"]["post"]
+    content = operation["requestBody"]["content"][JSON]
+    answer = ask(json.dumps(content["example"]))
+    assert answer.status == 200
+    assert (
+        answer.body.keys()
+        <= operation["responses"]["200"]["content"][JSON]["schema"]["properties"].keys()
+    )
+    row = content["schema"]["properties"]["dataframe_records"]["items"]
+    assert list(row["properties"]) == [TIME, START, END, MILES]
+    assert row["required"] == [TIME, START, END]
+    assert list(content["schema"]["properties"]["params"]["properties"]) == list(PARAMS)
+
+
+def test_the_docs_of_the_server_need_nothing_but_themselves(app: Any) -> None:
+    status, page = asyncio.run(send_to(app, "GET", "/docs"))
+    assert status == 200
+    assert not re.findall(r"(?:src|href)=\"(?!openapi\.json)", page)
+    assert all(name in page for name in (TIME, START, END, MILES, *PARAMS, "curl -s "))
+
+
+def test_the_dockerfile_has_what_trained_the_model_and_the_model_beside_it(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, *words = shlex.split(readme_command("mlflow models generate-dockerfile"))
+    words[words.index("-m") + 1] = uri
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.commands, words)
+    assert done.exit_code == 0, done.output
+    dockerfile = (tmp_path / "image" / "Dockerfile").read_text()
+    assert f"FROM python:{platform.python_version()}-" in dockerfile
+    assert f"mlflow=={mlflow.__version__}" in dockerfile
+    copied = str(tmp_path / "image" / "model_dir")
+    assert models.digest(models.load(copied), copied) == models.digest(models.load(uri), uri)
 
 
 # --- what is refused

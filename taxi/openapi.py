@@ -1,0 +1,164 @@
+"""What a model server takes and answers, in OpenAPI's words, and the same as a page to read."""
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from .question import MAX_QUANTILES
+from .schema import INPUTS, MAX_MILES, N_ZONES, input_names
+
+URL = "http://127.0.0.1:5001/invocations"
+JSON = "application/json"
+
+# role -> what a caller sends, as JSON Schema has it
+FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "pickup_at": {
+        "type": "string",
+        "format": "date-time",
+        "description": "pickup, New York local time; one with a zone is converted to it",
+        "example": "2021-03-05 17:45:00",
+    },
+    "pickup_zone": {
+        "type": ["integer", "string"],
+        "description": f"TLC zone of the pickup, 1 to {N_ZONES - 1}; others are unknown ones",
+        "example": 74,
+    },
+    "dropoff_zone": {
+        "type": ["integer", "string"],
+        "description": f"TLC zone of the drop-off, 1 to {N_ZONES - 1}; others are unknown ones",
+        "example": 75,
+    },
+    "distance_miles": {
+        "type": ["number", "string", "null"],
+        "description": f"planned miles, above 0 and up to {MAX_MILES:g}; null where nobody planned",
+        "example": 1.3,
+    },
+}
+PARAMS_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "description": "what is asked beside the minutes; each row is then an object",
+    "properties": {
+        "quantiles": {
+            "type": "array",
+            "items": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            "maxItems": MAX_QUANTILES,
+            "description": "of the minutes: 0.1 is answered as p10",
+        },
+        "longer_than": {
+            "type": "number",
+            "minimum": 0,
+            "description": "minutes; answered is the probability that the trip takes longer",
+        },
+        "live": {"type": "boolean", "description": "at the level of the trips that have ended"},
+    },
+    "additionalProperties": False,
+}
+ANSWER: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["predictions"],
+    "properties": {
+        "predictions": {
+            "type": "array",
+            "items": {"type": ["number", "object"]},
+            "description": "minutes of each row, or an object where params ask for more",
+        },
+        "warnings": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "rows whose distance was not used; not there where each was",
+        },
+    },
+}
+REFUSAL: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "error_code": {"type": "string"},
+        "message": {"type": "string", "description": "what is wrong, in one line"},
+    },
+}
+
+
+def describe_request(taxi: str) -> dict[str, Any]:
+    """Describe a request and its answers: an operation object of OpenAPI 3.1, with an example."""
+    row = {name: dict(FIELDS[role]) for role, name in input_names(taxi).items()}
+    must = [name for role, name in input_names(taxi).items() if INPUTS[role]]
+    rows = {"type": "object", "properties": row, "required": must}
+    body = {
+        "type": "object",
+        "required": ["dataframe_records"],
+        "properties": {
+            "dataframe_records": {"type": "array", "items": rows},
+            "params": PARAMS_SCHEMA,
+        },
+    }
+    answers = {"200": ("the minutes", ANSWER), "400": ("a row, a column or a param", REFUSAL)}
+    return {
+        "summary": f"Minutes that {taxi} taxi trips take",
+        "description": "Also takes text/csv with a header, and application/vnd.apache.parquet.",
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": body, "example": example(taxi)}},
+        },
+        "responses": {
+            status: {"description": what, "content": {JSON: {"schema": schema}}}
+            for status, (what, schema) in answers.items()
+        },
+    }
+
+
+def example(taxi: str) -> dict[str, Any]:
+    """Return a request of one trip."""
+    row = {name: FIELDS[role]["example"] for role, name in input_names(taxi).items()}
+    return {"dataframe_records": [row]}
+
+
+def describe_on_page(taxi: str) -> str:
+    """Write the same as a page of HTML that needs nothing but itself."""
+    fields = "".join(
+        f"<tr><td><code>{escape(name)}</code></td><td>{_types(FIELDS[role])}</td>"
+        f"<td>{'yes' if INPUTS[role] else 'no'}</td>"
+        f"<td>{escape(FIELDS[role]['description'])}</td></tr>"
+        for role, name in input_names(taxi).items()
+    )
+    params = "".join(
+        f"<tr><td><code>{name}</code></td><td>{_types(about)}</td>"
+        f"<td>{escape(about['description'])}</td></tr>"
+        for name, about in PARAMS_SCHEMA["properties"].items()
+    )
+    asked = example(taxi) | {"params": {"quantiles": [0.1, 0.9]}}
+    curls = "\n\n".join(_curl(body) for body in (example(taxi), asked))
+    return PAGE.format(taxi=taxi, fields=fields, params=params, curls=escape(curls))
+
+
+def _types(about: Mapping[str, Any]) -> str:
+    kinds = about["type"]
+    return " or ".join([kinds] if isinstance(kinds, str) else kinds)
+
+
+def _curl(body: Mapping[str, Any]) -> str:
+    return f"curl -s {URL} -H 'Content-Type: {JSON}' -d '{json.dumps(body)}'"
+
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Minutes of {taxi} taxi trips</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 16px/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+table {{ border-collapse: collapse }} th, td {{ text-align: left; padding: .2rem 1rem .2rem 0 }}
+pre {{ overflow-x: auto; padding: 1rem; border: 1px solid }}
+</style>
+<h1>Minutes of {taxi} taxi trips</h1>
+<p><code>POST /invocations</code> answers the minutes of each trip; <code>GET /ping</code> says
+whether the model is loaded. Machines read <a href="openapi.json">openapi.json</a>.</p>
+<h2>A trip</h2>
+<table><tr><th>column</th><th>type</th><th>needed</th><th>what it is</th></tr>{fields}</table>
+<h2>Params</h2>
+<table><tr><th>param</th><th>type</th><th>what it is</th></tr>{params}</table>
+<h2>Examples</h2>
+<pre>{curls}</pre>
+<p>What cannot be answered is refused with status 400 and one line, <code>message</code>. A distance
+that was not used is told in <code>warnings</code>, beside <code>predictions</code>.</p>
+</html>
+"""
