@@ -401,7 +401,7 @@ def server(initialised_store: Store, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_server_that_goes_away_for_a_while_is_waited_for(
-    server: Server, preprocessed: str, whole: Run
+    server: Server, preprocessed: str, store: Store, whole: Run
 ) -> None:
     env = server.env() | {
         "MLFLOW_EXPERIMENT_NAME": "waiting",
