@@ -79,6 +79,7 @@ def originals() -> list[tuple[str, bytes]]:
         {"store_schema": False, "use_deprecated_int96_timestamps": True},
     ]
     files = [(".parquet", _written(table, **way)) for way in ways]
+    files.append((".parquet", _written(expanding(table), store_schema=False)))
     text = io.BytesIO()
     pa_csv.write_csv(table, text)
     csv = text.getvalue()
@@ -88,6 +89,12 @@ def originals() -> list[tuple[str, bytes]]:
         (".csv", csv.decode().encode("utf-16")),
         (".csv.gz", gzip.compress(csv)),
     ]
+
+
+def expanding(table: pa.Table) -> pa.Table:
+    """Give every trip the same long text for a zone, which a file holds once."""
+    texts = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), ["7" * (10 << 20)])
+    return table.set_column(table.schema.get_field_index("PULocationID"), "PULocationID", texts)
 
 
 def _written(table: pa.Table, **way: Any) -> bytes:

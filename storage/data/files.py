@@ -8,15 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage import StorageError, one_line
 from storage.data import csv_files
+from storage.data.parquet_files import open_parquet, read_parquet
 from storage.data.streams import CHUNK_BYTES, is_packed, mistaken_for, open_bytes
 
 CSV_BLOCK_BYTES = csv_files.BLOCK_BYTES
-# what a footer may make this machine set aside: a month has some twenty columns
-FOOTER_LIMITS = {"thrift_string_size_limit": 16 << 20, "thrift_container_size_limit": 200_000}
 
 
 class BrokenFileError(StorageError):
@@ -60,7 +58,7 @@ def read_batches(
     if missing := [name for name in columns if name not in there]:
         raise StorageError(f"{path} lacks {missing}; it has {there}. Check the file.")
     is_csv = _is_csv(path.name)
-    read = _csv_batches if is_csv else _parquet_batches
+    read = _csv_batches if is_csv else read_parquet
     try:
         for batch in read(path, list(columns), batch_rows):
             for start in range(0, len(batch), batch_rows):
@@ -143,7 +141,7 @@ def _schema(path: Path, name: str) -> pa.Schema:
             raise pa.ArrowInvalid(
                 f"it is {mistaken_for(head) or 'something else: it does not begin as parquet does'}"
             )
-        with pq.ParquetFile(path, **FOOTER_LIMITS) as parquet:
+        with open_parquet(path) as parquet:
             return parquet.schema_arrow
     except (pa.ArrowException, OSError, csv.Error, UnicodeDecodeError) as error:
         raise _unusable(error, name) from error
@@ -158,13 +156,6 @@ def _unusable(error: Exception, name: str) -> StorageError:
         )
     kind = "csv file" if _is_csv(name) else "zip" if _is_zip(name) else "parquet file"
     return BrokenFileError(f"{name} is not a whole {kind}: {one_line(error)}. Replace the file.")
-
-
-def _parquet_batches(path: Path, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-    # pre_buffer, on by default, would hold these columns of every row group at once
-    options = {"pre_buffer": False, "buffer_size": CHUNK_BYTES, **FOOTER_LIMITS}
-    with pq.ParquetFile(path, **options) as parquet:
-        yield from parquet.iter_batches(batch_rows, columns=columns, use_threads=True)
 
 
 def _csv_batches(path: Path, columns: list[str], _batch_rows: int) -> Iterator[pa.RecordBatch]:

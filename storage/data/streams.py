@@ -52,11 +52,16 @@ class Bounded(io.RawIOBase):
         super().close()
 
 
+def most_unpacked(n_bytes: int) -> int:
+    """Return how many bytes so many may unpack to."""
+    return MAX_UNPACKED + MAX_GROWTH * n_bytes
+
+
 def open_bytes(path: Path, *, packed: bool) -> pa.NativeFile | Bounded:
     """Open a file, unpacked where it is packed by gzip."""
     if not packed:
         return pa.input_stream(str(path), compression=None)
-    most = MAX_UNPACKED + MAX_GROWTH * path.stat().st_size
+    most = most_unpacked(path.stat().st_size)
     return Bounded(pa.input_stream(str(path), compression="gzip"), most)
 
 

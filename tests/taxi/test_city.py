@@ -114,6 +114,14 @@ def test_wrong_shapes_are_refused_in_one_line(shapes: bytes, words: str) -> None
     assert "\n" not in str(caught.value)
 
 
+def test_shapes_that_unpack_to_too_much_are_refused_before_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(city, "MAX_SHAPES", 500)
+    with pytest.raises(TripError, match=r"unpacks to more than 500 bytes"):
+        parse_city(make_zone_table(), make_zone_shapes())
+
+
 def test_a_damaged_shapefile_in_a_whole_zip_is_refused() -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as files:

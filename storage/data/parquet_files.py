@@ -1,0 +1,207 @@
+"""Reads parquet within bounds: few bytes can claim any number of rows, of zeros or of long texts.
+
+How much a page unpacks to stands in its own header, which is what a reader goes by, whatever the
+footer says. pyarrow shows no such header.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage.data.streams import CHUNK_BYTES, most_unpacked
+from storage.data.thrift import Fields, read_struct
+
+# what a footer may make this machine set aside: a month has some twenty columns
+FOOTER_LIMITS = {"thrift_string_size_limit": 16 << 20, "thrift_container_size_limit": 200_000}
+MAX_PAGE = 64 << 20  # bytes unpacked; writers make them of a few at most
+MAX_TEXT = 64 << 20  # bytes in a batch, which is read and understood in some times as many
+TEXTS = {
+    *(pa.string(), pa.large_string(), pa.string_view()),
+    *(pa.binary(), pa.large_binary(), pa.binary_view()),
+}
+VALUE_BYTES = 8  # of a number or a time, in memory
+END_BYTES = 8  # the length of the footer, and PAR1
+MAX_FOOTER = 4 << 20
+# of the format: https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+GROUPS, CHUNKS, ABOUT = 4, 1, 3  # fields on the way from the footer to a chunk
+N_IN_CHUNK, DATA_AT, DICTIONARY_AT = 5, 9, 11  # and of that
+N_BYTES, N_PACKED, DATA, DATA_2 = 2, 3, 5, 8  # fields of a page's header
+N_VALUES, ENCODINGS = 1, {DATA: 2, DATA_2: 4}  # fields of those two
+DICTIONARY = None  # in place of a page's encoding
+DELTA_BYTE_ARRAY = 7  # each text as what it has more than the beginning of the one before
+AS_DICTIONARY = {DICTIONARY, 0, 2, 8}  # what pyarrow can read as a dictionary: plain, and those
+
+
+class Page(NamedTuple):
+    """What a page says of itself."""
+
+    n_bytes: int  # unpacked
+    n_values: int
+    encoding: int | None  # DICTIONARY where it is one
+
+
+class Weight(NamedTuple):
+    """What the pages of a column come to."""
+
+    n_bytes: int  # in memory
+    longest: int  # bytes of the largest page that may hold a text which stands in many rows
+    encodings: set[int | None]
+
+
+class Bounds(NamedTuple):
+    """How columns are read so that no batch of them is large."""
+
+    batch_rows: int
+    dictionaries: list[str]  # texts that are there once, however many rows have them
+
+
+def open_parquet(path: Path, **options: Any) -> pq.ParquetFile:
+    """Open a file, whose footer is bounded.
+
+    Raises:
+        pa.ArrowException, OSError: it is not whole, or cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - END_BYTES, 0))
+        n_bytes = int.from_bytes(file.read(4), "little")
+    if n_bytes > MAX_FOOTER:
+        raise pa.ArrowInvalid(f"its footer would have {n_bytes:,} bytes")
+    return pq.ParquetFile(path, **FOOTER_LIMITS, **options)
+
+
+def read_parquet(path: Path, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Read some columns, batch_rows rows at a time or fewer.
+
+    Raises:
+        pa.ArrowException, OSError: it cannot be read, unpacks to too much, or holds other rows than
+            its footer says.
+    """
+    with open_parquet(path) as parquet:
+        metadata = parquet.metadata
+        schema = pa.schema([parquet.schema_arrow.field(name) for name in columns])
+        batch_rows, dictionaries = bound(path, metadata, columns, batch_rows)
+    # pre_buffer, on by default, would hold these columns of every row group at once
+    options = {"pre_buffer": False, "buffer_size": CHUNK_BYTES, "read_dictionary": dictionaries}
+    with open_parquet(path, **options) as parquet:
+        n_rows, left = 0, most_unpacked(path.stat().st_size)
+        for batch in parquet.iter_batches(batch_rows, columns=columns, use_threads=True):
+            n_rows, left = n_rows + len(batch), left - _n_bytes(batch, min(left, MAX_TEXT))
+            values = [
+                _plain(values, field.type) for values, field in zip(batch, schema, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(values, schema=schema)
+    if n_rows != metadata.num_rows:
+        raise pa.ArrowInvalid(f"its footer says {metadata.num_rows:,} rows, and it has {n_rows:,}")
+
+
+def bound(path: Path, metadata: pq.FileMetaData, columns: list[str], batch_rows: int) -> Bounds:
+    """Decide how columns may be read, batch_rows rows at a time or fewer.
+
+    Raises:
+        pa.ArrowInvalid: its pages unpack to too much, or one has no header.
+    """
+    left, dictionaries = most_unpacked(path.stat().st_size), []
+    fields = [metadata.schema.column(place) for place in range(metadata.num_columns)]
+    places = {field.path: place for place, field in enumerate(fields)}
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        groups = _row_groups(data)
+        for name in columns:
+            if name not in places:
+                raise pa.ArrowInvalid(f"column {name!r} holds more than a value in each row")
+            field = fields[places[name]]
+            weight = _weigh(_pages(data, groups, places[name]), name, left)
+            left -= weight.n_bytes
+            if field.physical_type == "BYTE_ARRAY" and weight.encodings <= AS_DICTIONARY:
+                dictionaries.append(name)
+            elif field.physical_type.endswith("BYTE_ARRAY"):
+                longest = field.length if field.length > 0 else weight.longest
+                batch_rows = min(batch_rows, max(MAX_TEXT // max(longest, 1), 1))
+    return Bounds(batch_rows, dictionaries)
+
+
+def _weigh(pages: Iterator[Page], name: str, most: int) -> Weight:
+    """Add the pages of a column up.
+
+    Raises:
+        pa.ArrowInvalid: one, or all of them, are more than they may be, or damaged.
+    """
+    n_bytes, longest, encodings = 0, 0, set()
+    for page in _undamaged(pages, name):
+        encodings.add(page.encoding)
+        n_bytes += max(page.n_bytes, page.n_values * VALUE_BYTES)
+        if page.n_bytes > MAX_PAGE or n_bytes > most:
+            said = f"{n_bytes:,} bytes in memory and more, which is beyond all months"
+            raise pa.ArrowInvalid(f"column {name!r} unpacks to {said}")
+        if page.encoding in (DICTIONARY, DELTA_BYTE_ARRAY):
+            longest = max(longest, page.n_bytes)
+    return Weight(n_bytes, longest, encodings)
+
+
+def _undamaged(pages: Iterator[Page], name: str) -> Iterator[Page]:
+    try:
+        yield from pages
+    except (LookupError, TypeError, ValueError) as error:
+        raise pa.ArrowInvalid(f"column {name!r} is cut or damaged") from error
+
+
+def _row_groups(data: mmap.mmap) -> list[Fields]:
+    """Read the row groups from the footer.
+
+    Raises:
+        pa.ArrowInvalid: it is damaged.
+    """
+    at = len(data) - END_BYTES - int.from_bytes(data[-END_BYTES:-4], "little")
+    try:
+        groups: list[Fields] = read_struct(data, at)[0].get(GROUPS, [])
+    except IndexError as error:
+        raise pa.ArrowInvalid("its footer is damaged") from error
+    return groups
+
+
+def _pages(data: mmap.mmap, groups: list[Fields], place: int) -> Iterator[Page]:
+    """Read the headers of a column's pages, in each row group up to its last value.
+
+    Raises:
+        LookupError, TypeError, ValueError: one has none.
+    """
+    for group in groups:
+        chunk = group[CHUNKS][place][ABOUT]
+        at = min(chunk[name] for name in (DATA_AT, DICTIONARY_AT) if chunk.get(name))
+        n_left = chunk[N_IN_CHUNK]
+        while n_left > 0:
+            header, at = read_struct(data, at)
+            kind = DATA if DATA in header else DATA_2
+            about = header.get(kind, {N_VALUES: 0, ENCODINGS[kind]: DICTIONARY})
+            page = Page(header[N_BYTES], about[N_VALUES], about[ENCODINGS[kind]])
+            if min(header[N_PACKED], *page[:2]) < 0:
+                raise ValueError("less than nothing")
+            yield page
+            at, n_left = at + header[N_PACKED], n_left - page.n_values
+
+
+def _n_bytes(batch: pa.RecordBatch, most: int) -> int:
+    """Count what a batch will have where every row has its own text.
+
+    Raises:
+        pa.ArrowInvalid: it is more than it may be.
+    """
+    n_bytes = batch.nbytes
+    for values in batch:
+        if pa.types.is_dictionary(values.type) and values.dictionary.type in TEXTS:
+            lengths = pc.binary_length(values.dictionary.cast(pa.large_binary()))
+            n_bytes += pc.sum(lengths.take(values.indices)).as_py() or 0
+    if n_bytes > most:
+        said = f"{len(batch):,} rows of {', '.join(batch.schema.names)} have {n_bytes:,} bytes"
+        raise pa.ArrowInvalid(f"{said}, which is beyond all months")
+    return n_bytes
+
+
+def _plain(values: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Give a column that was read as a dictionary its own type again."""
+    is_other = pa.types.is_dictionary(values.type) and not pa.types.is_dictionary(wanted)
+    return values.dictionary_decode().cast(wanted) if is_other else values
