@@ -30,10 +30,12 @@ from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
 from taxi.cleaning import OUTSIDE, UNREADABLE, Cleaned, clean, count_months, first_unreadable
 from taxi.maps import draw_zone_map
-from taxi.profile import Profile, draw_profile
+from taxi.plausibility import Month, odd_months
+from taxi.profile import Profile, draw_profile, join_profiles
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 COMPRESSION = "zstd"
+MAX_TAG = 4_000  # characters, of the 5,000 that every store takes
 SIMULATED_URI = "simulated:"  # how the URI of a simulated month begins
 
 
@@ -44,6 +46,7 @@ class MonthReport(NamedTuple):
     file: MonthFile
     n_raw: int
     dropped: dict[str, int]  # reason -> rows
+    profile: Profile  # of the trips that were kept
 
     def row(self) -> dict[str, str | int]:
         """Lay the report out as one row of the table months.csv."""
@@ -62,13 +65,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         zone_files = find_zone_files(source)
         city = find_city(source, zone_files)
         print(describe_city(city, zone_files))
-        profiles, reports = {}, []
+        reports: list[MonthReport] = []
         for split, months in splits.items():
-            profiles[split] = Profile()
             files = (find_month(source, taxi, month, work_dir) for month in months)
             path = work_dir / f"{split}.parquet"
-            reports += write_split(split, files, path, taxi=taxi, profile=profiles[split])
+            reports += write_split(split, files, path, taxi=taxi)
         log_reports(reports)
+        log_odd_months(reports)
+        profiles = {
+            split: join_profiles(report.profile for report in reports if report.split == split)
+            for split in splits
+        }
         log_profiles(profiles, {report.file.month: report.dropped for report in reports})
         city_sha256 = log_city(city, zone_files, profiles["train"], work_dir)
         dataset = log_splits(splits, work_dir, taxi, portable(source), is_simulated(reports))
@@ -78,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write_split(
-    split: str, files: Iterable[MonthFile], path: Path, *, taxi: str, profile: Profile
+    split: str, files: Iterable[MonthFile], path: Path, *, taxi: str
 ) -> list[MonthReport]:
     """Clean the months of a split one after the other into one parquet file.
 
@@ -87,7 +94,6 @@ def write_split(
         files: of its months.
         path: of the parquet file, columns of schema.TRIPS.
         taxi: green or yellow.
-        profile: counts the kept trips.
     Raises:
         TripError: a month's columns or values cannot be used, or none of its trips is kept.
     """
@@ -95,7 +101,7 @@ def write_split(
     with pq.ParquetWriter(path, schema.TRIPS, compression=COMPRESSION) as writer:
         for file in files:
             dropped: dict[str, int] = {}
-            n_raw, n_kept, unreadable = 0, 0, ""
+            profile, n_raw, n_kept, unreadable = Profile(), 0, 0, ""
             for cleaned, example in clean_file(file, taxi=taxi):
                 writer.write_batch(cleaned.trips)
                 profile.add(cleaned.trips)
@@ -108,7 +114,7 @@ def write_split(
             print(f"{split} {file.month}: kept {n_kept:,} of {n_raw:,} trips")
             if unreadable:
                 print(f"{split} {file.month}: dropped {dropped[UNREADABLE]:,} rows: {unreadable}")
-            reports.append(MonthReport(split, file, n_raw, dropped))
+            reports.append(MonthReport(split, file, n_raw, dropped, profile))
     return reports
 
 
@@ -163,6 +169,14 @@ def log_reports(reports: Sequence[MonthReport]) -> None:
             context=CONTEXTS[report.split],
         )
     artifacts.log_table([report.row() for report in reports], tags.MONTHS_TABLE)
+
+
+def log_odd_months(reports: Sequence[MonthReport]) -> None:
+    """Say, and tag, what about a month is not plausible after the one before."""
+    months = [Month(report.file.month, report.dropped, report.profile) for report in reports]
+    if odd := odd_months(months):
+        print("\n".join(f"odd: {line}" for line in odd))
+        mlflow.set_tag(tags.ODD_MONTHS, "\n".join(odd)[:MAX_TAG])
 
 
 def log_profiles(profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[str, int]]) -> None:

@@ -1,6 +1,6 @@
 """Histograms of a set of trips, counted batch by batch in memory that does not grow."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,16 @@ class Profile:
         profile.counts = {name: np.array(counts) for name, counts in state["counts"].items()}
         profile.pairs[state["pairs"]] = state["pair_trips"]
         return profile
+
+
+def join_profiles(parts: Iterable[Profile]) -> Profile:
+    """Add profiles up."""
+    joined = Profile()
+    for part in parts:
+        joined.n_trips += part.n_trips
+        joined.counts = {name: joined.counts[name] + part.counts[name] for name in joined.counts}
+        joined.pairs += part.pairs
+    return joined
 
 
 def draw_profile(

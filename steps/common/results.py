@@ -82,6 +82,7 @@ class PreprocessResult(NamedTuple):
     dataset: Dataset
     code: Code
     metrics: dict[str, float]  # n_trips_<split>, which the pipeline shows too
+    odd_months: list[str]  # what is not plausible about them, in words
 
 
 class Candidate(NamedTuple):
@@ -159,7 +160,13 @@ def read_preprocess(run: Run) -> PreprocessResult:
     """Read what a finished run of preprocess hands over."""
     dataset = read_dataset(run)
     counts = [tags.N_TRIPS.of(split) for split in dataset.sha256]
-    return PreprocessResult(run.info.run_id, dataset, read_code(run), _metrics(run, *counts))
+    return PreprocessResult(
+        run_id=run.info.run_id,
+        dataset=dataset,
+        code=read_code(run),
+        metrics=_metrics(run, *counts),
+        odd_months=run.data.tags.get(tags.ODD_MONTHS, "").splitlines(),
+    )
 
 
 def read_training(run: Run) -> TrainingResult:

@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         note = "\n".join(
             [
                 *summary(preprocess.dataset, candidates, registered),
+                *odd(preprocess.odd_months),
                 *links(pipeline.decisions),
                 *rerun.lines(run, used, command),
             ]
@@ -110,6 +111,11 @@ def summary(
         *(verdict(registered, months["test"]) if registered else [NOT_REGISTERED]),
         "",
     ]
+
+
+def odd(lines: Sequence[str]) -> list[str]:
+    """List what about the months is not plausible; nothing where all is."""
+    return ["Have a look at the months:", "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
 NOT_REGISTERED = "Nothing was registered: register needs test months (-P test_months=YYYY-MM)."

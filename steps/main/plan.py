@@ -22,6 +22,7 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
         "main",
         *(f"├── {line}" for line in others),
         f"└── {last}",
+        *known_odd(pipeline),
         *downloads(locations),
         "Nothing was started.",
     ]
@@ -58,6 +59,12 @@ def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation])
     if decision.run:
         pipeline.done[step] = decision.run
     return decision.why
+
+
+def known_odd(pipeline: Pipeline) -> list[str]:
+    """List what was not plausible about the months, where a run has read them before."""
+    known = pipeline.preprocess().odd_months if "preprocess" in pipeline.done else []
+    return [f"odd: {line}" for line in known]
 
 
 def count_trials(pipeline: Pipeline, params: MainParameters) -> str:

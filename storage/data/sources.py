@@ -19,6 +19,7 @@ from storage import StorageError
 from storage.data import downloads, files
 from storage.data.cache import cache_folder
 from storage.data.downloads import RefusedError
+from storage.data.manifest import check_listed
 from storage.data.parts import SUFFIXES as SUFFIXES
 from storage.data.parts import n_bytes
 from storage.uris import existing_folder, without_credentials
@@ -109,6 +110,7 @@ class Folder(Source):
         spelled = [there[name] for name in (*self.names(month), stem) if name in there]
         for path in (*exact, *spelled, *hive_folders(folder, month)):
             if path.exists():
+                check_listed(path)
                 return path.as_uri(), path
         shown = sorted(path.name for path in folder.glob("*_tripdata_*"))
         listed = ", ".join(shown[:5]) + (", ..." if shown[5:] else "")
@@ -123,7 +125,10 @@ class Folder(Source):
     def fetch_beside(self, name: str) -> tuple[str, Path] | None:
         """Look for the file in the folder."""
         path = self._folder() / name
-        return (path.as_uri(), path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        check_listed(path)
+        return path.as_uri(), path
 
     def _folder(self) -> Path:
         text = self.text

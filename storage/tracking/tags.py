@@ -131,6 +131,12 @@ CITY = tag(
     "results",
     "pipeline results",
 )
+ODD_MONTHS = tag(
+    "odd_months",
+    "what about a month is not plausible after the one before it, a sentence a line",
+    "preprocess",
+    "results",
+)
 MONTHS_SOURCE = tag(
     "source", "where the months came from, without credentials", "results", "results"
 )

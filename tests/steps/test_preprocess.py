@@ -11,6 +11,8 @@ from steps.common.inputs import load_city
 from steps.common.months import find_month
 from steps.common.results import PreprocessResult, read_preprocess
 from storage import StorageError
+from storage.data.digest import sha256_of
+from storage.data.manifest import SUMS
 from storage.tracking import artifacts, runs, tags
 from taxi import simulation
 from taxi.city import ZONE_FILES, ZONE_SHAPES, ZONE_TABLE
@@ -24,9 +26,9 @@ N_TRIPS = 300
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with two small months, and no file of the zones."""
-    for month in ("2021-01", "2021-02"):
-        find_month(f"simulated:{N_TRIPS}", "green", month, tmp_path)
+    """Give a folder with two small months, of which the second is odd, and no file of the zones."""
+    for month, n_trips in (("2021-01", N_TRIPS), ("2021-02", 3 * N_TRIPS)):
+        find_month(f"simulated:{n_trips}", "green", month, tmp_path)
     return tmp_path
 
 
@@ -47,7 +49,11 @@ def test_the_city_is_read_once_and_handed_on(
 ) -> None:
     write_zone_files(folder)
     result = preprocess(folder)
-    assert "city: 4 zones with their place and borough\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "city: 4 zones with their place and borough\n" in said
+    (odd,) = result.odd_months
+    assert f"\nodd: {odd}\n" in said
+    assert odd.startswith("2021-02 has 8")
     city = load_city(result)
     assert city is not None
     assert city.name[4] == "Alphabet City"
@@ -93,6 +99,19 @@ def test_a_wrong_file_is_refused_before_any_month_is_read(
     assert said.err.startswith("preprocess: taxi_zone")
     assert said.err.count("\n") == 1
     assert "kept" not in said.out
+
+
+def test_a_month_that_is_not_what_the_manifest_says_is_refused(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    month = folder / "green_tripdata_2021-02.parquet"
+    (folder / SUMS).write_text(f"{sha256_of(month)}  {month.name}\n")
+    month.write_bytes(month.read_bytes()[:-5000])
+    with pytest.raises(SystemExit) as left:
+        preprocess(folder)
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{month} is not the file that SHA256SUMS beside it lists" in line
 
 
 def test_simulated_months_have_the_city_that_they_were_made_in(store: Store) -> None:

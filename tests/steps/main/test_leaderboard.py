@@ -37,6 +37,12 @@ def test_the_best_by_the_distance_asked_for_comes_first_and_is_the_headline() ->
     assert main.headline_scores(best, registered) == blind.scores | tested
 
 
+def test_what_is_odd_about_months_stands_on_the_page() -> None:
+    odd = entry("main").odd
+    assert odd(["2021-02 is short"]) == ["Have a look at the months:", "", "- 2021-02 is short", ""]
+    assert odd([]) == []
+
+
 def test_the_verdict_tells_the_test_rmse_with_each_kind_of_distance() -> None:
     tested = {tags.TEST.of(name): value for name, value in SCORES.items()}
     registered = RegisterResult("run", "taxi", "1", "1", "best", "tree", tested)

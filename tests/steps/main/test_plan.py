@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from storage.data import downloads, months
 from storage.repro import reuse, step_key
-from storage.tracking import runs
+from storage.tracking import runs, tags
 from tests.entry import entry
 from tests.stores import EXPERIMENT, Store
 
@@ -70,7 +70,9 @@ def test_a_run_that_is_given_is_taken(store: Store, capsys: pytest.CaptureFixtur
     entry("preprocess").main([SMALL])
     experiment = MlflowClient().get_experiment_by_name(EXPERIMENT).experiment_id
     run_id = reuse.newest("preprocess", experiment).info.run_id
+    MlflowClient().set_tag(run_id, tags.ODD_MONTHS, "2021-02 is short\n2021-03 is long")
     said = plan(capsys, f"--preprocess_run_id={run_id}", SMALL)
+    assert {"odd: 2021-02 is short", "odd: 2021-03 is long"} <= set(said)
     assert f"├── preprocess  taken as given, {run_id[:8]}…" in said
 
 

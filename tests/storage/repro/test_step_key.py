@@ -174,7 +174,7 @@ BOOSTERS = files("boosting", "spaces", "sight", "maps", "threads")
 LINEAR = files("baselines", "least_squares")
 FACTS = {
     "preprocess": files("__init__", "schema", "values", "cleaning", "profile", "simulation")
-    | files("city", "maps"),
+    | files("city", "maps", "plausibility"),
     "baseline": SCORED | LINEAR,
     "hpo": SCORED | BOOSTERS | files("search", "search_report", "ensemble"),
     "register": SCORED | BOOSTERS | LINEAR | files("bootstrap", "card", "gate"),

@@ -1,0 +1,101 @@
+"""Whether a month is plausible after the one before it: half a file, or other units, give away.
+
+The bounds lie well outside what ten real months of green trips did, each held against the one
+before: 2020-10 to 2021-02, in the pandemic and the snow, 2022-01 and -02, 2023-01 to -03, two of
+them over a gap of eleven months. What lies beyond is worth a look, and no error.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
+
+MAX_TRIPS = 2.0  # times as many, or as few: really 0.84 to 1.11
+MAX_LOST = 0.1  # share of rows more, dropped for a reason or without a distance: really 0.03
+MIN_ZONES = 0.75  # of the zones: really 0.93
+MAX_MIDDLE, MAX_LONG = 1.5, 2.0  # times the miles: really 0.75 and 0.61; kilometres make it 1.61
+MIN_TRIPS = 1_000  # zones and distances of fewer vary by chance
+
+
+class Month(NamedTuple):
+    """What is known of a month that was read."""
+
+    name: str  # YYYY-MM
+    dropped: Mapping[str, int]  # reason -> rows
+    profile: Profile  # of the trips that were kept
+
+
+def odd_months(months: Sequence[Month]) -> list[str]:
+    """Hold each month against the latest one before it: a sentence for each thing that is odd."""
+    ordered = sorted(months, key=lambda month: month.name)
+    return [line for before, now in pairwise(ordered) for line in compare(before, now)]
+
+
+def compare(before: Month, now: Month) -> Iterator[str]:
+    """List what about a month is not plausible after the one before."""
+    counts = before.profile.n_trips, now.profile.n_trips
+    if is_beyond(counts[0], counts[1], MAX_TRIPS):
+        asked = "is the file whole?" if counts[1] < counts[0] else "is it of one month?"
+        yield f"{now.name} has {counts[1]:,} trips, {before.name} had {counts[0]:,}: {asked}"
+    for reason, share in lost(now).items():
+        then = lost(before).get(reason, 0.0)
+        if share - then > MAX_LOST:
+            yield (
+                f"{share:.0%} of the rows of {now.name} are dropped, {reason}, and {then:.0%} of "
+                f"{before.name}: is that column as it was?"
+            )
+    if min(counts) >= MIN_TRIPS:
+        yield from compare_zones(before, now)
+        yield from compare_miles(before, now)
+
+
+def compare_zones(before: Month, now: Month) -> Iterator[str]:
+    """List the ends of trips that are in fewer zones than they were."""
+    for end in ENDS:
+        n_before, n_now = (np.count_nonzero(m.profile.counts[end][1:]) for m in (before, now))
+        if n_now < MIN_ZONES * n_before:
+            yield (
+                f"{now.name} has {n_now} zones as {end}, {before.name} had {n_before}: "
+                "is a part of the city missing?"
+            )
+
+
+def compare_miles(before: Month, now: Month) -> Iterator[str]:
+    """List what became of the distances."""
+    for share, bound, which in ((0.5, MAX_MIDDLE, "middle"), (0.9, MAX_LONG, "longest tenth's")):
+        miles = [quantile(month.profile, share) for month in (before, now)]
+        if is_beyond(miles[0], miles[1], bound):
+            yield (
+                f"The {which} distance of {now.name} is {miles[1]:.1f} miles, of {before.name} "
+                f"{miles[0]:.1f}: are they miles?"
+            )
+    without = [float(month.profile.shares(HAS_DISTANCE)[0]) for month in (before, now)]
+    if without[1] - without[0] > MAX_LOST:
+        yield (
+            f"{without[1]:.0%} of the trips of {now.name} have no distance, and {without[0]:.0%} "
+            f"of {before.name}: is that column as it was?"
+        )
+
+
+def is_beyond(before: float, now: float, bound: float) -> bool:
+    """Whether a value is more than so many times another, or less than that part of it."""
+    return now > before * bound or before > now * bound
+
+
+def lost(month: Month) -> dict[str, float]:
+    """Return the share of a month's rows that each reason has dropped."""
+    n_rows = month.profile.n_trips + sum(month.dropped.values())
+    return {reason: n / n_rows for reason, n in month.dropped.items() if n}
+
+
+def quantile(profile: Profile, share: float) -> float:
+    """Read a quantile of the distances off their histogram, miles; NaN where there are none."""
+    inner = EDGES["distance_miles"][1:-1]  # what lies beyond is as far as they go
+    counts = profile.counts["distance_miles"][1:]
+    below = np.concatenate(([0], np.cumsum(counts)))
+    if not below[-1]:
+        return float("nan")
+    return float(np.interp(share * below[-1], below, np.append(inner, inner[-1])))

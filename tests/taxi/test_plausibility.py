@@ -1,0 +1,108 @@
+"""What about a month is not plausible after the one before it."""
+
+import numpy as np
+import pytest
+
+from taxi.cleaning import clean
+from taxi.plausibility import Month, odd_months, quantile
+from taxi.profile import Profile, join_profiles
+from tests.conftest import make_raw, real_month
+
+MONTHS = [
+    "2020-10",
+    "2020-11",
+    "2020-12",
+    "2021-01",
+    "2021-02",
+    "2022-01",
+    "2022-02",
+    "2023-01",
+    "2023-02",
+    "2023-03",
+]
+MILES = np.linspace(0.1, 12, 1_200)
+
+
+def profile_of(n: int = 1_200, zones: int = 250, miles: float = 1.0) -> Profile:
+    """Count n January trips between so many zones, their distances so many times MILES."""
+    places = np.arange(n) % zones + 1
+    given = make_raw(
+        n=n,
+        pickup_zone=places.tolist(),
+        dropoff_zone=places.tolist(),
+        distance_miles=(np.resize(MILES, n) * miles).tolist(),
+    )
+    profile = Profile()
+    profile.add(clean(given, taxi="green", month="2021-01").trips)
+    return profile
+
+
+BEFORE = Month("2021-01", {"zone missing": 10}, profile_of())
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"profile": profile_of(n=500)}, "2021-02 has 500 trips, 2021-01 had 1,200: is the file"),
+        ({"profile": profile_of(n=2_500)}, "2,500 trips, 2021-01 had 1,200: is it of one month?"),
+        (
+            {"dropped": {"zone missing": 400}},
+            "25% of the rows of 2021-02 are dropped, zone missing, and 1% ",
+        ),
+        (
+            {"profile": profile_of(zones=180)},
+            "2021-02 has 180 zones as pickup_zone, 2021-01 had 250",
+        ),
+        (
+            {"profile": profile_of(miles=1.609)},
+            "The middle distance of 2021-02 is 9.7 miles, of 2021-01 6.0",
+        ),
+        (
+            {"profile": profile_of(miles=float("nan"))},
+            "100% of the trips of 2021-02 have no distance",
+        ),
+    ],
+)
+def test_what_is_odd_is_said_with_both_months_numbers(now: dict[str, object], said: str) -> None:
+    month = BEFORE._replace(**{"name": "2021-02", **now})
+    assert said in "\n".join(odd_months([month, BEFORE]))
+
+
+def test_a_month_like_the_one_before_is_not_odd_nor_is_a_first_one() -> None:
+    alike = Month("2021-02", {"zone missing": 100}, profile_of(n=900, zones=200, miles=1.4))
+    assert odd_months([BEFORE, alike]) == []
+    assert odd_months([BEFORE]) == odd_months([]) == []
+
+
+def test_zones_and_distances_of_few_trips_are_not_compared() -> None:
+    few = [Month(name, {}, profile_of(n=90, miles=n)) for n, name in enumerate(MONTHS, start=1)]
+    assert odd_months(few) == []
+
+
+def test_the_latest_month_before_is_compared_whatever_the_order() -> None:
+    small, large = profile_of(n=100), profile_of(n=1_000)
+    named = [("2023-01", large), ("2021-01", small), ("2022-12", large), ("2021-02", small)]
+    (line,) = odd_months([Month(name, {}, profile) for name, profile in named])
+    assert line == "2022-12 has 1,000 trips, 2021-02 had 100: is it of one month?"
+
+
+def test_a_quantile_is_that_of_the_distances_to_a_tenth_of_a_mile() -> None:
+    found = [quantile(profile_of(), share) for share in (0.5, 0.9)]
+    assert found == pytest.approx(np.quantile(MILES, [0.5, 0.9]), abs=0.1)
+
+
+def test_profiles_add_up_to_that_of_all_trips() -> None:
+    parts = [profile_of(n=10), profile_of(n=700)]
+    assert join_profiles(parts).state() == join_profiles(reversed(parts)).state()
+    assert join_profiles(parts[:1]).state() == parts[0].state()
+    assert join_profiles(parts).n_trips == 710
+
+
+def test_no_real_month_is_odd() -> None:
+    months = []
+    for name in MONTHS:
+        (batch,) = real_month(name).combine_chunks().to_batches()
+        profile, cleaned = Profile(), clean(batch, taxi="green", month=name)
+        profile.add(cleaned.trips)
+        months.append(Month(name, cleaned.dropped, profile))
+    assert odd_months(months) == []
