@@ -17,6 +17,9 @@ ARGS ?=
 RUN ?=
 ## EXTRAS      of lock, optional drivers: EXTRAS="s3 gs"
 EXTRAS ?=
+## MLFLOW_LOGGING_LEVEL  of demo and verify: INFO shows MLflow's own log lines too
+MLFLOW_LOGGING_LEVEL ?= WARNING
+demo verify: export MLFLOW_LOGGING_LEVEL := $(MLFLOW_LOGGING_LEVEL)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # imports take three times as long without bytecode; Python writes that of what is imported
 unexport PYTHONDONTWRITEBYTECODE

@@ -46,7 +46,8 @@ with runs.StepRun("main", ""):
 DECIDE = """
 import sys, time
 import mlflow
-from steps.common.parameters import MainParameters, make_parser, parse
+from steps.common.command_line import make_parser, parse
+from steps.common.parameters import MainParameters
 from steps.common.pipeline import UPSTREAM, Pipeline
 from storage.tracking import launching, runs
 params = parse(MainParameters, make_parser(MainParameters, None), sys.argv[1:])

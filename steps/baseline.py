@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 recipe = Recipe(baseline.features, params.seed, baseline=name)
                 mlflow.log_dict(recipe.state(), tags.RECIPE)
                 scores[name] = report.scores
-            print(f"{name}: rmse {scores[name]['rmse']:.4f} min", flush=True)
+            more = "" if baselines.has_converged(estimator) else ", stopped before it had converged"
+            print(f"{name}: rmse {scores[name]['rmse']:.4f} min{more}", flush=True)
         log_leaderboard(scores)
 
 

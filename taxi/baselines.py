@@ -1,5 +1,6 @@
 """The table of baseline estimators: the course's models, and two for scale."""
 
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
@@ -44,7 +45,18 @@ class Baseline(NamedTuple):
         estimator = self.make(seed)
         if self.fit_otherwise:
             return self.fit_otherwise(estimator, matrix, minutes)
-        return estimator.fit(matrix, minutes)
+        from sklearn.exceptions import ConvergenceWarning
+
+        with warnings.catch_warnings():
+            # sklearn's lines among the run's own, of models kept as they are; `has_converged` tells
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return estimator.fit(matrix, minutes)
+
+
+def has_converged(estimator: Any) -> bool:
+    """Whether a fitted linear model met its tolerance in its rounds; trees have none to meet."""
+    n_rounds = getattr(estimator, "n_iter_", 0) if hasattr(estimator, "coef_") else 0
+    return bool(np.max(n_rounds) < getattr(estimator, "max_iter", np.inf))
 
 
 BASELINES: dict[str, Baseline] = {

@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from steps.common.parameters import ENTRY_POINTS, make_parser, parse
+from steps.common.command_line import make_parser, parse
+from steps.common.parameters import ENTRY_POINTS
 
 
 def entry(step: str) -> ModuleType:

@@ -11,9 +11,11 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from storage import terminal
+
 EXPERIMENT = "tests"
 # what a step or MLflow may set in the environment
-LEFT_BEHIND = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+LEFT_BEHIND = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", terminal.LEVEL, *terminal.SHOWS)
 
 
 class Store(NamedTuple):

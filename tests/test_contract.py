@@ -15,7 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from steps.common.parameters import ENTRY_POINTS, Parameters, make_parser
+from steps.common.command_line import make_parser
+from steps.common.parameters import ENTRY_POINTS, Parameters
 from steps.common.pipeline import UPSTREAM
 from storage.repro.imports import imported_names
 from storage.repro.step_key import code

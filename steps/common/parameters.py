@@ -5,28 +5,26 @@ their help, MLproject's blocks (`make contract`), the table in docs/parameters.m
 known by and the command that runs it again all follow from here.
 """
 
-import argparse
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     computed_field,
     field_validator,
 )
 from pydantic.fields import FieldInfo
 
-from storage import UserError
 from storage.checkout import as_text, portable
 from taxi.spaces import lag_of
 
 Value = bool | int | float | str
 MAX_SEED = 2**31 - 1_000  # numpy and xgboost take no larger one, and boosters count up from it
+RUNS = "finished runs to build on"  # group of --help
 
 
 def param(
@@ -73,6 +71,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     entry_point: ClassVar[str] = ""
+    group: ClassVar[str] = "how it runs"  # of --help, for the parameters that a class declares
     # what the step itself uses of the parameters that the steps above have too
     shared_in_key: ClassVar[frozenset[str]] = frozenset()
     developer: str = param(
@@ -139,6 +138,16 @@ def fields_of(declared: type[Parameters]) -> dict[str, FieldInfo]:
     return dict(sorted(declared.model_fields.items(), key=lambda item: item[0] == "developer"))
 
 
+def groups_of(declared: type[Parameters]) -> dict[str, list[str]]:
+    """Sort the parameters of an entry point by what they are about: group -> names."""
+    found: dict[str, list[str]] = {}
+    for name in fields_of(declared):
+        (home,) = (cls for cls in declared.__mro__ if name in vars(cls).get("__annotations__", {}))
+        group = RUNS if is_run_id(name) else home.group  # type: ignore[attr-defined]
+        found.setdefault(group, []).append(name)
+    return dict(sorted(found.items(), key=lambda item: item[0] == Parameters.group))
+
+
 def key_names(declared: type[Parameters]) -> set[str]:
     """Name what a step's result depends on."""
     computed: Mapping[str, Any] = declared.model_computed_fields
@@ -153,6 +162,7 @@ def _marked(fields: Mapping[str, Any], mark: str) -> set[str]:
 class MonthsParameters(Parameters):
     """Whose trips, and where their months are."""
 
+    group = "months"
     taxi: str = param("green", "green or yellow")
     source: str = param(
         "tlc",
@@ -185,6 +195,7 @@ class PreprocessParameters(MonthsParameters):
 class ClusterParameters(Parameters):
     """Where work is done that can be spread."""
 
+    group = Parameters.group
     scheduler: str = param(
         "",
         "address of a Dask scheduler whose workers run the trials or score the months; "
@@ -196,6 +207,7 @@ class ClusterParameters(Parameters):
 class TrainingParameters(PreprocessParameters):
     """What the steps have in common that train on clean trips."""
 
+    group = Parameters.group
     preprocess_run_id: str = run_id("preprocess", "to build on")
     seed: int = param(42, "every random choice", minimum=0, maximum=MAX_SEED)
     reuse: bool = param(
@@ -208,14 +220,14 @@ class TrainingParameters(PreprocessParameters):
 class BaselineParameters(TrainingParameters):
     """Parameters of baseline."""
 
-    entry_point = "baseline"
+    entry_point, group = "baseline", "baselines"
     models: str = param("all", "baselines to fit: `all`, or a list of names of taxi/baselines.py")
 
 
 class HpoParameters(ClusterParameters, TrainingParameters):
     """Parameters of hpo."""
 
-    entry_point = "hpo"
+    entry_point, group = "hpo", "search"
     features: str = param("full", "feature set of the search: `course`, `compact` or `full`")
     search_space: str = param(
         "lossguide",
@@ -255,6 +267,7 @@ class HpoParameters(ClusterParameters, TrainingParameters):
 class PipelineParameters(HpoParameters, BaselineParameters):
     """What the steps have in common that come to a registered model."""
 
+    group = "registration"
     baseline_run_id: str = run_id("baseline", "whose models are candidates")
     hpo_run_id: str = run_id("hpo", "whose model is a candidate")
     refit: str = param(
@@ -300,7 +313,7 @@ class RegisterParameters(PipelineParameters):
 class MainParameters(PipelineParameters):
     """Parameters of main."""
 
-    entry_point = "main"
+    entry_point, group = "main", Parameters.group
     plan: bool = param(
         False, "true says what would run, and why, and runs nothing", in_key=False, in_rerun=False
     )
@@ -309,7 +322,7 @@ class MainParameters(PipelineParameters):
 class ScoreParameters(ClusterParameters, MonthsParameters):
     """Parameters of score."""
 
-    entry_point = "score"
+    entry_point, group = "score", "scoring"
     months: str = param("", "months to score, written as `train_months`")
     model_uri: str = param(
         "models:/nyc-taxi-duration@champion",
@@ -358,60 +371,3 @@ ENTRY_POINTS: dict[str, type[Parameters]] = {
         ScoreParameters,
     )
 }
-
-
-# --- reading a command line
-
-
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. See python -m steps.{self.prog} --help.")
-
-
-def make_parser(declared: type[Parameters], description: str | None) -> argparse.ArgumentParser:
-    """Build the command line of an entry point; its values are texts, which `parse` reads."""
-    parser = _Parser(
-        prog=declared.entry_point,
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    for name, field in fields_of(declared).items():
-        # argparse formats the text, to which a percent sign of ours means nothing
-        meaning = (field.description or "").replace("`", "").replace("%", "%%")
-        parser.add_argument(f"--{name}", default=as_text(field.default), help=meaning)
-    return parser
-
-
-P = TypeVar("P", bound=Parameters)
-
-
-def parse(declared: type[P], parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> P:
-    """Read a command line.
-
-    Raises:
-        UserError: a parameter is unknown, or its value is none; names both.
-    """
-    texts = vars(parser.parse_args(argv))
-    try:
-        return declared(**texts)
-    except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        parser.error(f"argument --{name}: {refusal(declared.model_fields[name], texts[name])}")
-
-
-def refusal(field: FieldInfo, text: str) -> str:
-    """Write what a value must be and what was seen."""
-    low, high = (
-        next((getattr(rule, key) for rule in field.metadata if hasattr(rule, key)), None)
-        for key in ("ge", "le")
-    )
-    kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
-    wanted = kinds[field.annotation]
-    if low is not None:
-        wanted += f" of at least {low:g}"
-    if high is not None:
-        wanted += f" and at most {high:d}"
-    return f"must be {wanted}, got {text!r}"

@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from steps.common import results
 from steps.common.parameters import ENTRY_POINTS, TrainingParameters
 from steps.common.results import PreprocessResult, RegisterResult, TrainingResult
-from storage import UserError
+from storage import UserError, terminal
 from storage.data import months, splits
 from storage.data.months import SideFile
 from storage.data.splits import Content
@@ -86,7 +86,7 @@ class Pipeline:
             self.done[step] = self.given[step]
         else:
             self.decisions[step] = decision = self.decide_reuse(step)
-            print(decision.line)
+            terminal.say(decision.line, style="bold")
             self.done[step] = decision.run or runs.finished(self._launch(step), step)
         return self.done[step]
 

@@ -5,7 +5,6 @@ traceback. Whichever it is, the run is closed and tells why.
 """
 
 import io
-import logging
 import os
 import signal
 import sys
@@ -16,8 +15,9 @@ from typing import NoReturn
 
 import mlflow
 
-from steps.common.parameters import MainParameters, P, make_parser, parse
-from storage import UserError, drivers
+from steps.common.command_line import P, make_parser, parse
+from steps.common.parameters import MainParameters
+from storage import UserError, drivers, terminal
 from storage.repro import reuse, step_key
 from storage.tracking import runs, store
 from taxi import TripError
@@ -69,12 +69,7 @@ def _read(declared: type[P], description: str | None, argv: Sequence[str] | None
 
 def _quieten() -> None:
     """Leave the terminal to what the steps print, line by line as they print it."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("mlflow.pyfunc", "mlflow.projects.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # what a store says is raised too, and becomes one line
-    for name in ("mlflow.store.db.utils", "mlflow.exceptions"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    terminal.quieten()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
 
@@ -86,7 +81,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _leave(line: str, code: int, *, is_open: bool) -> NoReturn:
-    print(" ".join(line.split()), file=sys.stderr)
+    terminal.say(" ".join(line.split()), style="red", to=sys.stderr)
     if is_open:  # this opens the store, and migrates one of an older MLflow
         mlflow.flush_async_logging()
     sys.exit(code)

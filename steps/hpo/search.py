@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
-from tqdm import tqdm
 
 from steps.common.search_key import SearchSettings
 from steps.hpo.executor import TrialExecutor
+from storage.terminal import Progress
 from storage.tracking import artifacts, store, tags
 from storage.tracking.trials import TrialRun, TrialRuns, earlier_points
 from taxi import search, search_report
@@ -74,7 +74,8 @@ def run_search(
 
     n_parallel = budget.parallelism or executor.n_workers
     logger = SearchLogger(log, common, budget.max_evals if space.ranges else 1)
-    with log, logger, resume_hint(logger, executor, resume):
+    # the hint is printed when the bar is gone, which would break its line
+    with log, resume_hint(logger, executor, resume), logger:
         for trial in search.search(
             space,
             submit,
@@ -164,12 +165,11 @@ class SearchLogger:
         self.rmse = np.inf
 
     def __enter__(self) -> "SearchLogger":
-        # disable=None: no bar unless stderr is a terminal
-        self.bar = tqdm(total=self.n_trials, unit="trial", disable=None)
+        self.progress = Progress("search", self.n_trials, "trials")
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.close()
+        self.progress.close()
 
     @property
     def n_kept(self) -> int:
@@ -193,7 +193,7 @@ class SearchLogger:
             self.run_ids[trial.number] = finished[trial.number].run_id
         elif isinstance(trial.result, Failure):
             self.run_ids[trial.number] = self.log.fail(trial.number, trial.result.reason)
-            tqdm.write(f"trial {trial.number} failed: {trial.result.reason}", file=sys.stderr)
+            print(f"trial {trial.number} failed: {trial.result.reason}", file=sys.stderr)
         else:
             self.run_ids[trial.number] = self._finish(trial, trial.result)
         self.ended[trial.number] = trial
@@ -220,10 +220,9 @@ class SearchLogger:
             # by how many have ended, not by number: trials end in any order, and this never rises
             mlflow.log_metric(tags.BEST_RMSE, self.rmse, step=len(self.ended) - 1)
         states = self.states()
-        self.bar.set_postfix(
-            best=f"{self.rmse:.4f}", pruned=states["pruned"], failed=states["failed"]
-        )
-        self.bar.update()
+        ended = [f"{states[state]} {state}" for state in ("pruned", "failed") if states[state]]
+        best = [f"best rmse {self.rmse:.4f} min"] if np.isfinite(self.rmse) else []
+        self.progress.update(note=", ".join([*best, *ended]))
 
     def log_page(self) -> None:
         """Log what the search came to: counts, best point, table, pictures."""

@@ -22,6 +22,7 @@ from steps.common.results import (
 from steps.common.step import step_run
 from steps.common.validate import check_given, check_pipeline
 from steps.main import rerun
+from steps.main.ending import print_ending
 from steps.main.plan import plan
 from storage.data import splits
 from storage.repro import reuse
@@ -56,16 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_best(candidates[0].model, headline_scores(candidates[0], registered))
         run, used = runs.active(), MainParameters.of(pipeline.params)
         command = rerun.command(run, used, runs.experiment_name())
+        outcome = conclusion(preprocess.dataset, registered)
+        again = rerun.lines(run, used, command)
         note = "\n".join(
             [
-                *summary(preprocess.dataset, candidates, registered),
+                *summary(preprocess.dataset, candidates),
+                *outcome,
                 *odd(preprocess.odd_months),
                 *links(pipeline.decisions),
-                *rerun.lines(run, used, command),
+                *again,
             ]
         )
         log_summary(pipeline, note, command)
-        print(note)
+        print_ending(preprocess.dataset.months, candidates, [*outcome, *again])
 
 
 def ranked(candidates: Sequence[Candidate], distance: str) -> list[Candidate]:
@@ -97,18 +101,13 @@ def log_summary(pipeline: Pipeline, note: str, command: str) -> None:
     )
 
 
-def summary(
-    dataset: Dataset, candidates: Iterable[Candidate], registered: RegisterResult | None
-) -> list[str]:
-    """Write what won, the leaderboard, and what to do next."""
+def summary(dataset: Dataset, candidates: Iterable[Candidate]) -> list[str]:
+    """Write the leaderboard."""
     months = {split: ",".join(names) for split, names in dataset.months.items()}
     return [
         f"Trained on {months['train']}, chosen on {months['valid']}. Errors there, minutes:",
         "",
         *leaderboard(candidates),
-        "",
-        *suggestion(dataset),
-        *(verdict(registered, months["test"]) if registered else [NOT_REGISTERED]),
         "",
     ]
 
@@ -116,6 +115,13 @@ def summary(
 def odd(lines: Sequence[str]) -> list[str]:
     """List what about the months is not plausible; nothing where all is."""
     return ["Have a look at the months:", "", *(f"- {line}" for line in lines), ""] if lines else []
+
+
+def conclusion(dataset: Dataset, registered: RegisterResult | None) -> list[str]:
+    """Write what won, and what to do next."""
+    test = ",".join(dataset.months.get("test", ()))
+    outcome = verdict(registered, test) if registered else [NOT_REGISTERED]
+    return [*suggestion(dataset), *outcome, ""]
 
 
 NOT_REGISTERED = "Nothing was registered: register needs test months (-P test_months=YYYY-MM)."

@@ -15,12 +15,13 @@ from storage.data import files
 from storage.data.cache import cache_folder
 from storage.data.files import BrokenFileError
 from storage.data.streams import CHUNK_BYTES
+from storage.terminal import Progress
 from storage.uris import without_credentials
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# pooch, tqdm and fsspec are imported where they are used: a local folder needs none of them
+# pooch and fsspec are imported where they are used: a local folder needs none of them
 
 TIMEOUT_S = 30.0  # a server silent for longer has failed
 LOOK_TIMEOUT_S = 5.0  # a plan would rather not know a size than wait
@@ -151,10 +152,8 @@ def _address(source: str, name: str) -> str:
 def _get(url: str, name: str, _public_url: str, target: str, cache: object) -> None:
     """Download one file for pooch, which retries after a RequestException or a ValueError."""
     import pooch
-    from tqdm.auto import tqdm
 
-    # disable=None: no bar unless stderr is a terminal; pooch ignores a bar without a total
-    with tqdm(total=1, disable=None, unit="B", unit_scale=True, desc=name, leave=False) as bar:
+    with Progress(name, 0, "B") as bar:
         http = pooch.HTTPDownloader(
             progressbar=bar,
             chunk_size=CHUNK_BYTES,

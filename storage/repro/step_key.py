@@ -28,6 +28,7 @@ COMPUTING = (
 # Files, and folders, that decide whether and where a step runs, from where its input comes and
 # what its run is called: a step imports them, and its result does not depend on them.
 FRAME = (
+    "steps/common/command_line.py",
     "steps/common/parameters.py",  # values enter the key one by one
     "steps/common/step.py",
     "steps/common/pipeline.py",
@@ -43,6 +44,7 @@ FRAME = (
     "storage/data/downloads.py",  # months enter the key by the sha256 of their bytes
     "storage/data/manifest.py",
     "storage/data/splits.py",  # and so does which of them go where
+    "storage/terminal.py",
     "storage/tracking/doubles.py",
     "storage/tracking/names.py",
     "storage/tracking/processes.py",

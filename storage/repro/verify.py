@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from storage import UserError, checkout, environment, git
+from storage import UserError, checkout, environment, git, terminal
 from storage.git import GitError
 from storage.tracking import artifacts, tags
 from storage.tracking.query import both, equals
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 def main(argv: list[str] | None = None) -> None:
     """Repeat the run named, print a table, leave with 1 where anything differs."""
     environment.show_what_can_be_shown()
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    terminal.quieten()
     parser = argparse.ArgumentParser(prog="verify", description=__doc__)
     parser.add_argument("run_id", nargs="?", default="", help="of a finished run of main")
     parser.add_argument("--env-manager", choices=["uv", "local"], default="uv")
@@ -148,6 +148,7 @@ def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) ->
     env |= {
         "MLFLOW_TRACKING_URI": store,
         "MLFLOW_ENV_ROOT": str(folder / "envs"),
+        terminal.LEVEL: os.environ.get(terminal.LEVEL, terminal.QUIET),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     }
     again = [sys.executable, "-m", "mlflow", "run", str(clone), "--env-manager", env_manager]

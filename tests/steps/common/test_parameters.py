@@ -73,14 +73,16 @@ def test_of_the_trials_at_once_only_the_lag_counts(at_once: int) -> None:
         ("--reuse=yes", "--reuse: must be true or false, got 'yes'"),
         ("--reuse=1", "--reuse: must be true or false, got '1'"),
         ("--reuse=", "--reuse: must be true or false, got ''"),
-        ("--seeed=1", "unrecognized arguments: --seeed=1"),
+        ("--seeed=1", "unrecognized arguments: --seeed=1. Did you mean seed?"),
+        ("--max-eval=3", "unrecognized arguments: --max-eval=3. Did you mean max_evals?"),
+        ("--colour=red", "unrecognized arguments: --colour=red. See"),
     ],
 )
 def test_a_value_that_means_nothing_is_named_with_what_is_wanted(argument: str, said: str) -> None:
     with pytest.raises(UserError) as refused:
         parsed("main", argument)
     assert said in str(refused.value)
-    assert str(refused.value).endswith(". See python -m steps.main --help.")
+    assert str(refused.value).endswith(" See python -m steps.main --help.")
 
 
 def test_a_repeated_run_has_every_parameter_but_who_asks_and_runs_only_where_given() -> None:

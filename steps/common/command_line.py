@@ -1,0 +1,132 @@
+"""Reads the command line of a step, and says what may stand there."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from steps.common.parameters import Parameters, fields_of, groups_of
+from storage import UserError
+from storage.checkout import as_text
+
+P = TypeVar("P", bound=Parameters)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, without the usage, and lists choices to who asks for help alone."""
+
+    def __init__(self, declared: type[Parameters], description: str | None) -> None:
+        step = declared.entry_point
+        super().__init__(
+            prog=step,
+            usage=f"python -m steps.{step} [--<parameter>=<value> ...]",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.fields = fields_of(declared)
+        self.parameters: dict[str, argparse.Action] = {}
+        for title, names in groups_of(declared).items():
+            group = self.add_argument_group(title)
+            for name in names:
+                default = as_text(self.fields[name].default)
+                self.parameters[name] = group.add_argument(f"--{name}", default=default)
+
+    def error(self, message: str) -> NoReturn:
+        advice = meant(message, list(self.fields))
+        raise UserError(f"{message}.{advice} See python -m steps.{self.prog} --help.")
+
+    def format_help(self) -> str:
+        named = choices()
+        for name, action in self.parameters.items():
+            field, names = self.fields[name], named.get(name, [])
+            action.metavar, action.help = placeholder(field, names), meaning(field, names)
+        return super().format_help()
+
+
+def make_parser(declared: type[Parameters], description: str | None) -> argparse.ArgumentParser:
+    """Build the command line of an entry point; its values are texts, which `parse` reads."""
+    return _Parser(declared, description)
+
+
+def meant(message: str, names: Sequence[str]) -> str:
+    """Guess which parameter was meant by one that is unknown; empty where none is like it."""
+    unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
+    close = difflib.get_close_matches(unknown[1].replace("-", "_"), names, 1) if unknown else []
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+# --- help
+
+
+def choices() -> dict[str, list[str]]:
+    """List what those parameters may be that name something; importing the tables takes a while."""
+    from steps.common.validate import DEVICES, REFITS
+    from taxi.baselines import BASELINES
+    from taxi.distances import JUDGE_BY
+    from taxi.features import FEATURE_SETS
+    from taxi.live import MODES
+    from taxi.schema import PREFIXES
+    from taxi.spaces import SEARCH_SPACES
+
+    tables: dict[str, Iterable[str]] = {
+        **{"taxi": PREFIXES, "features": FEATURE_SETS, "search_space": SEARCH_SPACES},
+        **{"device": DEVICES, "refit": REFITS, "judge_by": JUDGE_BY, "live": MODES},
+        "models": BASELINES,
+    }
+    return {name: list(table) for name, table in tables.items()}
+
+
+def placeholder(field: FieldInfo, names: Sequence[str]) -> str:
+    """Write in a few letters what a parameter may be."""
+    if field.annotation is bool:
+        return "{true,false}"
+    if names and field.default in names:
+        return "{" + ",".join(names) + "}"
+    return "LIST" if names else "TEXT" if field.annotation is str else "N"
+
+
+def meaning(field: FieldInfo, names: Sequence[str]) -> str:
+    """Write what a parameter means, with the names of a list, and its default."""
+    text = (field.description or "").replace("`", "")
+    if names and field.default not in names:
+        text += f": {', '.join(names)}"
+    if default := as_text(field.default):
+        text += f" (default: {default})"
+    return text.replace("%", "%%")  # argparse formats it
+
+
+# --- reading
+
+
+def parse(declared: type[P], parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> P:
+    """Read a command line.
+
+    Raises:
+        UserError: a parameter is unknown, or its value is none; names both.
+    """
+    texts = vars(parser.parse_args(argv))
+    try:
+        return declared(**texts)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        parser.error(f"argument --{name}: {refusal(declared.model_fields[name], texts[name])}")
+
+
+def refusal(field: FieldInfo, text: str) -> str:
+    """Write what a value must be and what was seen."""
+    low, high = (
+        next((getattr(rule, key) for rule in field.metadata if hasattr(rule, key)), None)
+        for key in ("ge", "le")
+    )
+    kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+    wanted = kinds[field.annotation]
+    if low is not None:
+        wanted += f" of at least {low:g}"
+    if high is not None:
+        wanted += f" and at most {high:d}"
+    return f"must be {wanted}, got {text!r}"
