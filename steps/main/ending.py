@@ -42,10 +42,10 @@ def cells(scores: Mapping[str, float]) -> list[str]:
 
     Where a single trip has thrown a model out, its errors need no decimals and its R2 no number.
     """
-    return [short(name, scores[name]) if name in scores else "" for name in HEADS]
+    return [score_cell(name, scores[name]) if name in scores else "" for name in HEADS]
 
 
-def short(name: str, value: float) -> str:
+def score_cell(name: str, value: float) -> str:
     """Write a score of one model."""
     if name == "r2" and value < -99:
         return "< -99"
