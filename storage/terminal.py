@@ -36,12 +36,12 @@ def quieten() -> None:
 
     The steps that this process starts find its choice in their environment.
     """
+    for name, value in SHOWS.items():
+        os.environ.setdefault(name, value)
     level = os.environ.setdefault(LEVEL, QUIET).upper()
     logging.getLogger("mlflow").setLevel(level)
     if logging.getLogger("mlflow").isEnabledFor(logging.INFO):
         return
-    for name, value in SHOWS.items():
-        os.environ.setdefault(name, value)
     for name in RAISED_TOO:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

@@ -214,9 +214,7 @@ def test_mlflow_is_quiet_unless_it_is_asked_to_speak(
     levels = {logging.getLevelName(logging.getLogger(name).level) for name in terminal.RAISED_TOO}
     assert levels == {of_store}
     # the steps that it starts are told the same
-    assert env == (
-        {terminal.LEVEL: asked} if asked else {terminal.LEVEL: "WARNING", **terminal.SHOWS}
-    )
+    assert env == {terminal.LEVEL: asked or "WARNING", **terminal.SHOWS}
 
 
 def test_who_prints_lines_alone_does_not_wait_for_rich() -> None:
