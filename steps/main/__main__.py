@@ -57,13 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_best(candidates[0].model, headline_scores(candidates[0], registered))
         run, used = runs.active(), MainParameters.of(pipeline.params)
         command = rerun.command(run, used, runs.experiment_name())
-        outcome = conclusion(preprocess.dataset, registered)
+        outcome = [*conclusion(preprocess.dataset, registered), *odd(preprocess.odd_months)]
         again = rerun.lines(run, used, command)
         note = "\n".join(
             [
                 *summary(preprocess.dataset, candidates),
                 *outcome,
-                *odd(preprocess.odd_months),
                 *links(pipeline.decisions),
                 *again,
             ]
