@@ -185,7 +185,7 @@ def log_profiles(profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[
         mlflow.log_metric(tags.N_TRIPS.of(split), profile.n_trips)
     shown = {split: profile for split, profile in profiles.items() if split != "test"}
     mlflow.log_dict({split: profile.state() for split, profile in shown.items()}, tags.PROFILES)
-    mlflow.log_figure(draw_profile(shown, dropped), tags.PROFILE_PICTURE)
+    artifacts.log_figure(draw_profile(shown, dropped), tags.PROFILE_PICTURE)
 
 
 def describe_city(city: City | None, zone_files: Mapping[str, SideFile]) -> str:
@@ -218,7 +218,7 @@ def log_city(
         label="trips by pickup zone",
         is_log=True,
     )
-    mlflow.log_figure(figure, tags.CITY_PICTURE)
+    artifacts.log_figure(figure, tags.CITY_PICTURE)
     return sha256_of(path)
 
 

@@ -82,9 +82,11 @@ def log_candidate(
     """
     mlflow.log_metrics(report.scores)
     artifacts.log_table([group._asdict() for group in report.groups], tags.GROUPS_TABLE)
-    mlflow.log_figure(report.figure, tags.EVALUATION_PICTURE)
+    artifacts.log_figure(report.figure, tags.EVALUATION_PICTURE)
     if report.reliability is not None:
-        mlflow.log_figure(coverage.draw_reliability(report.reliability), tags.RELIABILITY_PICTURE)
+        artifacts.log_figure(
+            coverage.draw_reliability(report.reliability), tags.RELIABILITY_PICTURE
+        )
     reference = make_reference(
         profiles["train"], profiles["valid"], report.predicted, report.scores["rmse"]
     )

@@ -90,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             log_candidate(model, report, read_profiles(preprocess.run_id))
             mlflow.log_dict(make_recipe(settings, sighted, blind).state(), tags.RECIPE)
             if city:
-                mlflow.log_figure(maps.draw_errors(city, valid, report.predicted), tags.ERRORS_MAP)
+                artifacts.log_figure(
+                    maps.draw_errors(city, valid, report.predicted), tags.ERRORS_MAP
+                )
             log_parts(sighted[0].booster, encoder, rows.train, rows.valid)
         scores = report.scores
         write_best(MODEL, scores)
@@ -150,7 +152,9 @@ def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) ->
         importance = evaluation.feature_importance(booster, valid, encoder.names)
         table = [{"feature": name, **values} for name, values in importance.items()]
         artifacts.log_table(table, tags.IMPORTANCE_TABLE)
-        mlflow.log_figure(evaluation.draw_feature_importance(importance), tags.IMPORTANCE_PICTURE)
+        artifacts.log_figure(
+            evaluation.draw_feature_importance(importance), tags.IMPORTANCE_PICTURE
+        )
 
 
 if __name__ == "__main__":

@@ -246,9 +246,9 @@ class SearchLogger:
 
 def log_pictures(trials: list[Trial], seed: int) -> None:
     """Draw the history, the points, and which parameters mattered."""
-    mlflow.log_figure(search_report.draw_history(trials), tags.SEARCH_PICTURE)
+    artifacts.log_figure(search_report.draw_history(trials), tags.SEARCH_PICTURE)
     if len(trials) > 1:
-        mlflow.log_figure(search_report.draw_parallel(trials), tags.PARALLEL_PICTURE)
+        artifacts.log_figure(search_report.draw_parallel(trials), tags.PARALLEL_PICTURE)
     if importance := search_report.parameter_importance(trials, seed):
         picture = search_report.draw_parameter_importance(importance)
-        mlflow.log_figure(picture, tags.PARAMETER_PICTURE)
+        artifacts.log_figure(picture, tags.PARAMETER_PICTURE)

@@ -8,7 +8,6 @@ from html import escape
 
 import mlflow
 from markdown_it import MarkdownIt
-from matplotlib.figure import Figure
 
 from steps.common.inputs import load_city
 from steps.common.results import PreprocessResult
@@ -21,6 +20,7 @@ from taxi.card import Facts
 from taxi.distances import METERED
 from taxi.gate import Provenance
 
+PICTURE_DPI = 80
 MAX_DESCRIPTION = 5000  # characters, what a registry in a database server keeps
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -102,10 +102,10 @@ def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess: Prepro
     # without raw HTML: a developer or a folder may be called <script>
     body = MarkdownIt("js-default").render(card.write_card(facts, short=False))
     figure = evaluation.draw_evaluation(test.trips, tested.predicted[METERED], tested.groups)
-    pictures = {"errors on test": png(figure)}
+    pictures = {"errors on test": artifacts.to_png(figure, PICTURE_DPI)}
     if city := load_city(preprocess):
         figure = maps.draw_errors(city, test.trips, tested.predicted[METERED])
-        pictures["errors on test by zone"] = png(figure)
+        pictures["errors on test by zone"] = artifacts.to_png(figure, PICTURE_DPI)
     wanted = (
         ("what the model looks at", tested.candidate.run_id, tags.IMPORTANCE_PICTURE),
         ("train and valid trips", preprocess.run_id, tags.PROFILE_PICTURE),
@@ -122,10 +122,3 @@ def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess: Prepro
     )
     page = PAGE.format(title=escape(facts.name), body=body, pictures="\n".join(shown))
     mlflow.log_text(page, tags.CARD)
-
-
-def png(figure: Figure) -> bytes:
-    """Draw a figure into bytes."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=80)
-    return content.getvalue()

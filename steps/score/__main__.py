@@ -268,7 +268,7 @@ def watch(
     rows = [{"month": m, **one._asdict()} for m, measured in measures.items() for one in measured]
     artifacts.log_table(rows, tags.DRIFT_TABLE)
     months = {month: (tally.profile, tally.predictions) for month, *_, tally, _ in scored}
-    mlflow.log_figure(drift.draw_drift(reference, months, measures), tags.DRIFT_PICTURE)
+    artifacts.log_figure(drift.draw_drift(reference, months, measures), tags.DRIFT_PICTURE)
     mlflow.set_tag(tags.DRIFT, str(any(moved)).lower())
     return any(moved)
 

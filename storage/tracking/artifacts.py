@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -18,6 +18,9 @@ from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from storage import StorageError, one_line
 from storage.tracking import refusals
 from storage.uris import without_user
+
+if TYPE_CHECKING:  # which takes long to import, and most of what reads artifacts draws nothing
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -152,3 +155,27 @@ def log_table(rows: Sequence[Mapping[str, Any]], name: str) -> None:
     writer.writeheader()
     writer.writerows(rows)
     mlflow.log_text(text.getvalue(), name)
+
+
+def log_figure(figure: "Figure", name: str) -> None:
+    """Write a picture as an artifact of the active run."""
+    folder, _, file = name.rpartition("/")
+    with TemporaryDirectory() as work_dir:
+        path = Path(work_dir) / file
+        path.write_bytes(to_png(figure))
+        mlflow.log_artifact(str(path), folder or None)
+
+
+def to_png(figure: "Figure", dpi: float | None = None) -> bytes:
+    """Draw a picture once; `savefig` draws it twice, to the same pixels.
+
+    Args:
+        figure: whatever is in it.
+        dpi: None for the figure's own.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dpi or figure.dpi)
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    return content.getvalue()

@@ -1,6 +1,7 @@
 """Files of runs, on this machine and on a server; nothing that is fetched stays behind."""
 
 import gc
+import io
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from matplotlib.figure import Figure
 
 from storage import StorageError
 from storage.checkout import ROOT
@@ -40,6 +42,24 @@ def test_an_artifact_on_this_machine_is_read_where_it_lies(store: Store, run_id:
         assert path.read_text() == "1,2"
     assert path.exists()
     assert artifacts.read_text(run_id, "deep/er/still.txt") == "é"
+
+
+@pytest.mark.parametrize("dpi", [None, 40])
+def test_a_picture_drawn_once_is_the_one_that_savefig_draws_twice(dpi: int | None) -> None:
+    def draw() -> Figure:
+        figure = Figure(figsize=(3, 2), layout="constrained")
+        figure.subplots().set(xlabel="zone", title="a title")
+        return figure
+
+    twice = io.BytesIO()
+    draw().savefig(twice, format="png", dpi=dpi or "figure")
+    assert artifacts.to_png(draw(), dpi) == twice.getvalue()
+
+
+def test_a_picture_lies_where_it_was_asked_to(run_id: str) -> None:
+    with mlflow.start_run(run_id):
+        artifacts.log_figure(Figure(figsize=(1, 1)), "pictures/empty.png")
+    assert artifacts.read_bytes(run_id, "pictures/empty.png").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("read", [artifacts.read_text, artifacts.read_bytes])
