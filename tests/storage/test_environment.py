@@ -1,5 +1,6 @@
 """What a process was started with: a notebook's settings, a poor terminal, half an environment."""
 
+import gc
 import io
 import os
 import shutil
@@ -47,6 +48,19 @@ def test_a_library_that_is_missed_late_is_told_so_and_a_mistake_here_keeps_its_t
     assert ("is not whole" in capsys.readouterr().err) == bool(begins)
 
 
+def test_a_step_spends_little_on_threads_that_wait_and_on_looking_for_waste(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    before = gc.get_threshold()
+    try:
+        environment.spend_less()
+        assert gc.get_threshold()[0] == environment.GC_THRESHOLD
+    finally:
+        gc.set_threshold(*before)
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
 @pytest.mark.parametrize(
     ("prefix", "cure"),
     [
@@ -82,6 +96,7 @@ def test_a_user_without_name_or_home_gets_both(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("pwd.getpwuid", unknown)
     monkeypatch.setattr("os.getuid", lambda: 4711)
     monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    monkeypatch.setattr(environment, "spend_less", lambda: None)
     environment.prepare()
     assert os.environ["LOGNAME"] == "4711"
     assert Path.home().is_dir()
