@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from .evaluation import distance_bands, pickup_hours
+from .evaluation import HOURS, distance_bands, pickup_hours
 from .schema import Trips
 from .spread import Calibration, fit_spread
 
@@ -39,18 +39,18 @@ def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[G
         a clean distance are the distance `unknown`.
     """
     labels = {
-        ALL: [ALL] * len(trips),
-        "hour": [f"{hour:02d}" for hour in pickup_hours(trips)],
+        ALL: np.full(len(trips), ALL),
+        "hour": HOURS[pickup_hours(trips)],
         "distance": distance_bands(trips),
     }
     below, above, width = trips.trip_minutes < low, trips.trip_minutes > high, high - low
     found = []
     for kind, names in labels.items():
-        for name in sorted(set(names)):
-            rows = np.asarray(names) == name
+        for name in np.unique(names):
+            rows = names == name
             parts = [float(values[rows].mean()) for values in (below, above, width)]
             within = float((~below & ~above)[rows].mean())
-            found.append(GroupCoverage(kind, name, int(rows.sum()), within, *parts))
+            found.append(GroupCoverage(kind, str(name), int(rows.sum()), within, *parts))
     return found
 
 
