@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
+from sklearn.metrics import r2_score
 
 from .search import Failure, Trial
 
@@ -145,9 +146,28 @@ def parameter_importance(trials: Sequence[Trial], seed: int) -> dict[str, float]
     rmse = np.argsort(np.argsort([trial.outcome.rmse for trial in shown if trial.outcome]))
     forest = RandomForestRegressor(N_TREES, min_samples_leaf=2, random_state=seed, n_jobs=1)
     forest.fit(points, rmse)
-    lost = permutation_importance(forest, points, rmse, n_repeats=N_SHUFFLES, random_state=seed)
+    lost = permutation_importance(
+        forest, points, rmse, scoring=explained, n_repeats=N_SHUFFLES, random_state=seed
+    )
     pairs = zip(columns, lost.importances_mean, strict=True)
     return {name: float(share) for name, share in sorted(pairs, key=lambda pair: -pair[1])}
+
+
+def explained(forest: RandomForestRegressor, points: np.ndarray, rmse: np.ndarray) -> float:
+    """Compute the share of variance that a forest explains, as its own `score` does.
+
+    That checks the few points anew for each tree, which takes ten times as long as the answer.
+
+    Args:
+        forest: fitted.
+        points: [t, k].
+        rmse: [t], what it should say.
+    """
+    values = np.asarray(points, np.float32)
+    total = np.zeros(len(values))
+    for tree in forest.estimators_:
+        total += tree.tree_.predict(values)[:, 0]
+    return float(r2_score(rmse, total / len(forest.estimators_)))
 
 
 def draw_parameter_importance(importance: Mapping[str, float]) -> Figure:

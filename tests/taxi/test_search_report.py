@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestRegressor
 
 from taxi import search_report
 from taxi.boosting import Outcome
@@ -60,6 +61,12 @@ def test_the_parameter_that_rmse_depends_on_is_the_important_one() -> None:
     assert list(found) == ["rate", "leaves"]
     assert found["rate"] > 10 * abs(found["leaves"])
     assert search_report.draw_parameter_importance(found).axes
+
+
+def test_a_forest_explains_as_much_as_it_says_itself() -> None:
+    points, rmse = RNG.random((12, 3)), np.arange(12)
+    forest = RandomForestRegressor(20, random_state=1).fit(points, rmse)
+    assert search_report.explained(forest, points, rmse) == forest.score(points, rmse)
 
 
 @pytest.mark.parametrize("trials", [MIXED, [Trial(n, {}, MIXED[0].result) for n in range(12)]])
