@@ -4,7 +4,6 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 
 from steps.register.testset import TestSet
 from storage.tracking import artifacts, models, tags
@@ -14,11 +13,12 @@ from taxi.distances import KINDS, METERED, MISSING, as_known
 from taxi.model import write_frame
 
 
-def measure_coverage(model: Any, test: TestSet) -> list[GroupCoverage]:
+def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]:
     """Count by group how many test trips are within p10 to p90, and log it.
 
     Args:
         model: as it is served.
+        uri: of the model, for messages.
         test: n trips, their distances as metered.
     Returns:
         All trips first; last those whose distances were all taken away. Empty where the model
@@ -26,8 +26,8 @@ def measure_coverage(model: Any, test: TestSet) -> list[GroupCoverage]:
     """
     if models.unwrapped(model).spread is None:
         return []
-    groups = _count(model, test, METERED)
-    without = _count(model, test, MISSING)[0]
+    groups = _count(model, uri, test, METERED)
+    without = _count(model, uri, test, MISSING)[0]
     found = [*groups, without._replace(kind="distance", group=KINDS[MISSING])]
     mlflow.log_metric(tags.TEST_COVERAGE, overall(found))
     artifacts.log_table([one._asdict() for one in found], tags.COVERAGE_TABLE)
@@ -39,9 +39,9 @@ def overall(groups: list[GroupCoverage]) -> float:
     return next(one.coverage for one in groups if one.kind == ALL)
 
 
-def _count(model: Any, test: TestSet, kind: str) -> list[GroupCoverage]:
+def _count(model: Any, uri: str, test: TestSet, kind: str) -> list[GroupCoverage]:
     trips = as_known(test.known_by(kind), kind)
     asked = {"quantiles": [LOW, HIGH]}
-    answer: pd.DataFrame = model.predict(write_frame(trips, test.taxi), params=asked)
+    answer = models.predict_columns(model, write_frame(trips, test.taxi), uri, asked)
     low, high = (np.asarray(answer[name]) for name in ("p10", "p90"))
     return coverage.coverage_by_group(trips, low, high)

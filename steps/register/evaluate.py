@@ -70,7 +70,7 @@ def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> Tes
     mlflow.set_tag(tags.MODEL, candidate.model)
     digest = models.digest(model, candidate.model_uri)
     features = models.unwrapped(model).encoder.names
-    covered = measure_coverage(model, test)
+    covered = measure_coverage(model, candidate.model_uri, test)
     return TestResult(candidate, predicted, digest, features, scores, intervals, groups, covered)
 
 
@@ -82,7 +82,7 @@ def predict_served(model: Any, uri: str, test: TestSet) -> dict[str, np.ndarray]
     """
     known = {kind: as_known(test.known_by(kind), kind) for kind in RMSES}
     return {
-        kind: models.predict(model, write_frame(trips, test.taxi), uri)
+        kind: models.predict_typed(model, write_frame(trips, test.taxi), uri)
         for kind, trips in known.items()
     }
 
