@@ -26,7 +26,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)
 # a uv environment wants the very Python of python_env.yaml; where it is neither here nor to be
-# downloaded, the demo runs in .venv, which holds the same locked packages
+# downloaded, a run takes .venv, which holds the same locked packages. So does the demo where .venv
+# has that Python: a second environment would be the same, and its bytecode written once more
 ENV_MANAGER = $$({ uv python find $(PINNED) || uv python install $(PINNED); } >/dev/null 2>&1 \
                 && echo uv || echo local)
 NO_PYTHON = make: no Python from 3.11 to 3.14 that can make a venv is on the PATH. \
@@ -41,6 +42,7 @@ LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generat
 # without .ready it is half built, and what lies in it is not built upon
 .venv/.ready: requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
+	@echo "make: installing $$(grep -c '^[a-z].*==' $<) locked packages into .venv, once"
 	$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv
 	rm -f $@
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
@@ -55,8 +57,11 @@ help:  ## this list
 	@echo
 	@sed -nE 's/^## /  /p' Makefile
 
-demo: .venv/.ready  ## the whole pipeline on simulated months, in a locked environment of its own
-	@manager=$(ENV_MANAGER); test $$manager = uv || echo "demo: $(NO_PINNED) ($$(python -V))"; \
+demo: .venv/.ready  ## the whole pipeline on simulated months, in the locked environment
+	@manager=$(ENV_MANAGER); python=$$(python -V); \
+	if test "$$python" = "Python $(PINNED)"; then manager=local; \
+	elif test $$manager = uv; then echo "demo: once, MLflow makes an environment of Python $(PINNED)"; \
+	else echo "demo: $(NO_PINNED) ($$python)"; fi; \
 	set -ex; mlflow run . --env-manager $$manager --experiment-name $(EXPERIMENT) \
 	    -P source=simulated -P max_evals=10
 	@printf '%s\n' '' 'Next, the runs in a browser:' '    make ui' 'or a longer search, which goes on from this one:' \

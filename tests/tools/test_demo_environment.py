@@ -1,0 +1,45 @@
+"""Which environment make demo runs in."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from storage.checkout import ROOT
+
+PYTHON = "#!/bin/sh\necho Python {version}\n"
+UV = "#!/bin/sh\nexit {code}\n"
+MLFLOW = "#!/bin/sh\necho mlflow $*\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "found", "manager", "said"),
+    [
+        ("3.11.7", True, "local", ""),
+        ("3.12.1", True, "uv", "demo: once, MLflow makes an environment of Python 3.11.7"),
+        ("3.12.1", False, "local", "demo: no Python 3.11.7 here and none to be downloaded"),
+    ],
+)
+def test_the_demo_makes_a_second_environment_only_where_it_is_another_one(
+    tmp_path: Path, version: str, found: bool, manager: str, said: str
+) -> None:
+    for name in ("Makefile", "python_env.yaml", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    scripts = tmp_path / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    texts = {
+        "python": PYTHON.format(version=version),
+        "uv": UV.format(code=0 if found else 1),
+        "mlflow": MLFLOW,
+    }
+    for name, text in texts.items():
+        (scripts / name).write_text(text)
+        (scripts / name).chmod(0o755)
+    command = ["make", "--assume-old=.venv/.ready", "demo"]
+    (tmp_path / ".venv" / ".ready").touch()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"mlflow run . --env-manager {manager} --experiment-name" in done.stdout
+    assert said in done.stdout
+    assert ("demo: " in done.stdout) == bool(said)
