@@ -139,15 +139,15 @@ def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) ->
     rows = train[:N_EXAMPLE_ROWS]
     example = pd.DataFrame(rows, columns=encoder.names) if is_dense else rows
     mlflow.log_dict(encoder.state(), tags.PREPROCESSOR)
-    with doubles.one_model():
-        mlflow.xgboost.log_model(
-            booster,
-            name=tags.NATIVE_MODEL,
-            model_format="ubj",
-            signature=infer_signature(example, booster.inplace_predict(example)),
-            input_example=example,
-            pip_requirements=models.pins(),
-        )
+    save = partial(
+        mlflow.xgboost.save_model,
+        booster,
+        model_format="ubj",
+        signature=infer_signature(example, booster.inplace_predict(example)),
+        input_example=example,
+        pip_requirements=models.pins(),
+    )
+    doubles.log_model(runs.active_info().run_id, tags.NATIVE_MODEL, save)
     if is_dense:
         importance = evaluation.feature_importance(booster, valid, encoder.names)
         table = [{"feature": name, **values} for name, values in importance.items()]

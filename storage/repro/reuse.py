@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import mlflow
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
@@ -13,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from storage import StorageError
 from storage.repro import step_key
 from storage.repro.step_key import StepKey
-from storage.tracking import artifacts, tags
+from storage.tracking import artifacts, refusals, tags
 from storage.tracking.query import both, equals
 from storage.tracking.registry import CHAMPION
 
@@ -77,6 +78,9 @@ def what_is_lost(run: Run) -> str:
     """Describe what a finished run no longer has, empty where it is whole.
 
     A run counts as deleted with the pipeline it belonged to; a file as lost if its size differs.
+
+    Raises:
+        MlflowException, OSError, StorageError: nobody answers, or the store says no.
     """
     try:
         if deleted := next(_deleted_above(run), None):
@@ -85,9 +89,19 @@ def what_is_lost(run: Run) -> str:
         for name in sorted(wanted):
             if name not in there or there[name] != wanted[name]:
                 return f"{name} of {short(run)} is gone"
-    except (MlflowException, OSError, StorageError, ValueError):
+    except (MlflowException, OSError, StorageError, ValueError) as error:
+        if not _tells_loss(error):
+            raise
         return f"what {short(run)} wrote cannot be found any more"
     return _moved_champion(run)
+
+
+def _tells_loss(error: Exception) -> bool:
+    """Whether an error means that something is lost, and not that somebody could not answer."""
+    if isinstance(error, requests.RequestException):  # which are OSErrors, and some ValueErrors
+        return False
+    lost = (artifacts.LostError, FileNotFoundError, NotADirectoryError, ValueError)
+    return isinstance(error, lost) or refusals.is_missing(error)
 
 
 def newest(step: str, experiment_id: str) -> Run | None:
@@ -179,7 +193,9 @@ def _moved_champion(run: Run) -> str:
     try:
         client.get_model_version(name, version)
         aliases = client.get_registered_model(name).aliases
-    except MlflowException:
+    except MlflowException as error:
+        if not refusals.is_missing(error):
+            raise
         return f"version {version} of {name} is gone from the registry"
     now = str(aliases.get(CHAMPION, ""))
     if now == champion:

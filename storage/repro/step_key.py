@@ -45,6 +45,7 @@ FRAME = (
     "storage/data/manifest.py",
     "storage/data/splits.py",  # and so does which of them go where
     "storage/terminal.py",
+    "storage/tracking/closing.py",
     "storage/tracking/doubles.py",
     "storage/tracking/names.py",
     "storage/tracking/processes.py",

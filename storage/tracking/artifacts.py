@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # which takes long to import, and most of what reads artifact
     from matplotlib.figure import Figure
 
 
+class LostError(StorageError):
+    """A run no longer has a file that it has logged."""
+
+
 @contextmanager
 def open_file(run_id: str, name: str) -> Iterator[Path]:
     """Yield an artifact of a run as a file, or folder, of this machine.
@@ -30,12 +34,13 @@ def open_file(run_id: str, name: str) -> Iterator[Path]:
     It is used where it lies, or else fetched into a folder that is removed on leaving.
 
     Raises:
-        StorageError: the run has no such artifact, or it does not come whole.
+        LostError: the run has no such artifact.
+        StorageError: it does not come whole.
     """
     try:
         uri = str(mlflow.get_run(run_id).info.artifact_uri)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if not refusals.is_missing(error):
             raise
         raise _deleted(run_id, name) from error
     with ExitStack() as stack:
@@ -59,10 +64,8 @@ def _why_not(run_id: str, uri: str, name: str, error: Exception) -> StorageError
     return StorageError(f"{name} of run {run_id} is there and does not come whole. {reason}")
 
 
-def _deleted(run_id: str, name: str) -> StorageError:
-    return StorageError(
-        f"Run {run_id} has no artifact {name}. Was it deleted? Run that step again."
-    )
+def _deleted(run_id: str, name: str) -> LostError:
+    return LostError(f"Run {run_id} has no artifact {name}. Was it deleted? Run that step again.")
 
 
 def _sizes(repository: ArtifactRepository, name: str) -> dict[str, int | None]:

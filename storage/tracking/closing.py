@@ -5,11 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import mlflow
+from mlflow import MlflowClient
+from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+    MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER,
+)
 from mlflow.exceptions import MlflowException
 
-from storage import StoreGoneError, UserError
-from storage.tracking import interrupted, tags
+from storage import UserError
+from storage.tracking import interrupted, refusals, tags
 from storage.uris import without_user
+
+N_RETRIES, TIMEOUT_S = 2, 5  # of a request once something has gone wrong
 
 
 @contextmanager
@@ -27,26 +35,65 @@ def close_active(error: BaseException | None) -> None:
     """Close the active run: FINISHED, unless there is an error.
 
     Whatever happens meanwhile, it is not active afterwards: MLflow makes FINISHED what still is
-    when Python ends.
+    when Python ends. A store that says no as well is not what went wrong first, so that is not
+    raised; one that says no to FINISHED is asked for FAILED, and that is.
     """
-    if mlflow.active_run() is None:
+    run = mlflow.active_run()
+    if run is None:
         return
-    if isinstance(error, StoreGoneError):
-        # MLflow would try for minutes
-        os.environ.update(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT="5")
-        with suppress(MlflowException):  # it may be back by now
-            _end("FAILED", str(error))
-    elif isinstance(error, KeyboardInterrupt):
-        _end("KILLED", interrupted.REASON)
-    elif error is None:
-        mlflow.end_run("FINISHED")
-    else:
-        is_said = isinstance(error, (ValueError, UserError))
-        _end("FAILED", str(error) if is_said else repr(error))
+    if error is None:
+        try:
+            mlflow.end_run("FINISHED")
+        except MlflowException as refused:
+            _end(run.info.run_id, "FAILED", refused)
+            raise
+        return
+    _end(run.info.run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
 
 
-def _end(status: str, reason: str) -> None:
+@contextmanager
+def in_seconds(error: BaseException | None) -> Iterator[None]:
+    """Have MLflow ask for seconds where something went wrong: it repeats a request for minutes."""
+    n_retries = 0 if error and refusals.is_gone(error) else N_RETRIES
+    bounds: dict[str, str] = {
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: str(
+            min(n_retries, MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())
+        ),
+        MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(min(TIMEOUT_S, MLFLOW_HTTP_REQUEST_TIMEOUT.get())),
+        MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER.name: "false",
+    }
+    before = dict(os.environ)
+    os.environ.update(bounds if error else {})
     try:
-        mlflow.set_tag(tags.FAILURE, without_user(reason))
+        yield
     finally:
-        mlflow.end_run(status)
+        for name in bounds:
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in bounds if name in before})
+
+
+def _end(run_id: str, status: str, error: BaseException) -> None:
+    """Close a run that came to nothing, with the reason, as far as the store lets."""
+    client = MlflowClient()
+    with in_seconds(error):
+        with suppress(MlflowException):
+            client.set_tag(run_id, tags.FAILURE, without_user(_reason(error)))
+        for _ in range(2):  # a refusal may be a moment's
+            with suppress(MlflowException):
+                _terminate(client, run_id, status)
+                return
+
+
+def _terminate(client: MlflowClient, run_id: str, status: str) -> None:
+    active = mlflow.active_run()
+    if active and active.info.run_id == run_id:
+        mlflow.end_run(status)  # whatever comes of it, the run is not active any more
+    else:
+        client.set_terminated(run_id, status)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return interrupted.REASON
+    is_said = isinstance(error, (ValueError, UserError))
+    return str(error) if is_said else refusals.explain_refusal(error) or repr(error)

@@ -4,14 +4,15 @@ MLflow's client asks again where no answer comes, and a server that had done its
 more. So whoever makes something on a server looks afterwards whether it is there once.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from unittest import mock
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from tempfile import TemporaryDirectory
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from storage.tracking import stale_runs, tags
 from storage.tracking.query import both, equals
@@ -48,28 +49,53 @@ def _is_double(other: Run, run: Run) -> bool:
     )
 
 
-@contextmanager
-def one_model() -> Iterator[None]:
-    """Have the body log a model of the active run once: it is linked once, and no other is left.
+def log_model(run_id: str, name: str, save: Callable[..., None]) -> str:
+    """Log a model of a run once: it is linked once, and no other is left.
 
-    A store refuses the second of two links that are the same, which MLflow takes for a failure.
+    MLflow's log_model of a flavour does the same, but takes it for a failure that a store refuses
+    the second of two links that are the same.
+
+    Args:
+        run_id: of the run that learned it.
+        name: of the model.
+        save: writes it, given path and mlflow_model: save_model of a flavour with the rest bound.
+    Returns:
+        The model's URI, models:/m-...
     """
-    active = mlflow.active_run()
-    if active is None or not mlflow.get_tracking_uri().startswith(SERVERS):
-        yield
-        return
-    link = MlflowClient.log_outputs
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    model = mlflow.initialize_logged_model(
+        name, run_id, params=run.data.params, experiment_id=run.info.experiment_id
+    )
+    number = model.model_id
+    _link(client, run, number)
+    about = Model(model.artifact_location, run_id, model_uuid=number, model_id=number)
+    with TemporaryDirectory() as folder:
+        save(path=f"{folder}/model", mlflow_model=about)
+        client.log_model_artifacts(number, f"{folder}/model")
+    client.finalize_logged_model(number, LoggedModelStatus.READY)
+    if mlflow.get_tracking_uri().startswith(SERVERS):
+        _remove_models(run)
+    return str(model.model_uri)
 
-    def link_once(client: MlflowClient, run_id: str, models: list[LoggedModelOutput]) -> None:
-        try:
-            link(client, run_id, models)
-        except MlflowException:
-            if not {model.model_id for model in models} <= _linked(client, run_id):
-                raise
 
-    with mock.patch.object(MlflowClient, "log_outputs", link_once):
-        yield
-    _remove_models(active)
+def _link(client: MlflowClient, run: Run, model_id: str) -> None:
+    """Make a model, and the metrics that its run has by now, known as each other's."""
+    run_id = run.info.run_id
+    try:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    except MlflowException:
+        if model_id not in _linked(client, run_id):
+            raise
+    points = [
+        point for name in run.data.metrics for point in client.get_metric_history(run_id, name)
+    ]
+    of_model = [
+        Metric(point.key, point.value, point.timestamp, point.step, model_id, run_id=run_id)
+        for point in points
+        if point.step == 0
+    ]
+    client.log_batch(run_id, of_model)
 
 
 def _linked(client: MlflowClient, run_id: str) -> set[str]:

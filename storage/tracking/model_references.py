@@ -12,6 +12,7 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.utils.uri import get_databricks_profile_uri_from_artifact_uri
 
 from storage import StorageError, one_line
+from storage.tracking import refusals
 from storage.tracking.names import check_model_uri
 from storage.tracking.query import equals, why_unsearchable
 from storage.tracking.tags import MODEL_SHA256, MODEL_URI, RMSE_TEST
@@ -106,5 +107,5 @@ def _registry_of(uri: str) -> _Registry:
 
 def cannot_load(uri: str, error: Exception) -> StorageError:
     """Say in one line why a model cannot be loaded."""
-    reason = without_user(one_line(error))
-    return StorageError(f"Cannot load model {without_credentials(uri)}: {reason}.")
+    reason = refusals.explain_refusal(error) or f"{without_user(one_line(error))}."
+    return StorageError(f"Cannot load model {without_credentials(uri)}: {reason}")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from storage.checkout import ROOT
 from storage.tracking import doubles
 from storage.tracking.artifacts import is_local
 from storage.tracking.model_references import cannot_load, resolve
+from storage.tracking.runs import active_info
 from storage.tracking.served_model import (
     CODE,
     DOOR,
@@ -67,16 +69,15 @@ def log(
     """
     with TemporaryDirectory() as folder:
         write_files(Path(folder), files, package=package, modules=modules)
-        with doubles.one_model():
-            logged = mlflow.pyfunc.log_model(
-                name=name,
-                python_model=str(SERVED),
-                artifacts={"model": folder},
-                signature=signature(columns, params),
-                input_example=example,
-                pip_requirements=pins(),
-            )
-    return str(logged.model_uri)
+        save = partial(
+            mlflow.pyfunc.save_model,
+            python_model=str(SERVED),
+            artifacts={"model": folder},
+            signature=signature(columns, params),
+            input_example=example,
+            pip_requirements=pins(),
+        )
+        return doubles.log_model(active_info().run_id, name, save)
 
 
 def write_files(

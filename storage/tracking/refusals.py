@@ -60,9 +60,15 @@ def said_before(error: BaseException) -> UserError | None:
 def is_gone(error: BaseException) -> bool:
     """Whether nobody answered, after all of MLflow's retries."""
     silent = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-    return isinstance(error, MlflowException) and any(
-        isinstance(cause, silent) for cause in _causes(error)
-    )
+    causes = [*_causes(error)]
+    is_asked = any(isinstance(cause, MlflowException) for cause in causes)
+    return is_asked and any(isinstance(cause, silent) for cause in causes)
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether a store says that it has no such thing, which no refusal and no cut answer means."""
+    missing = "RESOURCE_DOES_NOT_EXIST"
+    return isinstance(error, MlflowException) and error.error_code == missing
 
 
 def explain_answer(answer: requests.Response) -> str:

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from storage import one_line
-from storage.tracking import doubles, tags
+from storage.tracking import doubles, refusals, tags
 from storage.tracking.query import both, equals
 from storage.tracking.registry_lock import RegistryError, RegistryLock, utc_now
 from storage.uris import without_user
@@ -192,7 +192,7 @@ class Registry:
         try:
             return self.client.get_registered_model(self.name)
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if refusals.is_missing(error):
                 return None
             raise self._error(error) from error
 
@@ -205,8 +205,8 @@ class Registry:
 
     def _error(self, error: MlflowException) -> RegistryError:
         # the message may quote the server's address, password and all
-        reason = without_user(one_line(error))
-        return RegistryError(f"Cannot use registered model {self.name!r}: {reason}.")
+        reason = refusals.explain_refusal(error) or f"{without_user(one_line(error))}."
+        return RegistryError(f"Cannot use registered model {self.name!r}: {reason}")
 
 
 def previous(history: Sequence[Promotion], champion: str) -> str | None:

@@ -17,7 +17,7 @@ from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
 from storage import StorageError
-from storage.tracking import processes
+from storage.tracking import closing, processes
 from storage.tracking.tags import PROMOTING
 
 POLL_S, PATIENCE_S = 0.2, 600.0  # scoring two models on a month takes seconds, on a year minutes
@@ -56,9 +56,9 @@ class RegistryLock:
         try:
             self._wait_for_turn()
             yield
-        except BaseException:
+        except BaseException as error:
             # a registry that is gone keeps the tag, and who comes next sees that this run has ended
-            with suppress(MlflowException):
+            with closing.in_seconds(error), suppress(MlflowException):
                 self.client.delete_registered_model_tag(self.name, self.tag)
             raise
         with self.answers():

@@ -103,7 +103,8 @@ class StepRun:
             closing.close_active(error)
         if not isinstance(error, KeyboardInterrupt):
             return
-        stale_runs.close_own(interrupted.REASON)  # what was being opened
+        with closing.in_seconds(error), suppress(MlflowException):
+            stale_runs.close_own(interrupted.REASON)  # what was being opened
         if run and self.is_adopted and tags.PARENT not in run.data.tags:
             interrupted.restore_later(run.info.run_id)
 

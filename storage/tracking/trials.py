@@ -3,15 +3,17 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from storage import StoreGoneError
-from storage.tracking import doubles, processes, stale_runs
+from storage.tracking import closing, doubles, processes, stale_runs
 from storage.tracking.query import both, differs, equals
 from storage.tracking.runs import active, active_info, inherited_tags
 from storage.tracking.tags import (
@@ -71,8 +73,10 @@ class TrialRuns:
         """Close what still runs."""
         if kind is not None and issubclass(kind, StoreGoneError):
             return  # the next search of this key closes them
+        refused = (MlflowException,) if error else ()  # what came first is raised
         for run_id in self.run_ids.values():
-            self.client.set_terminated(run_id, "KILLED")
+            with closing.in_seconds(error), suppress(*refused):
+                self.client.set_terminated(run_id, "KILLED")
 
     def recorded(self) -> dict[int, TrialRun]:
         """Read the finished trials of this search, whoever ran them; the first of each number.

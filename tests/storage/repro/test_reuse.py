@@ -6,9 +6,17 @@ from unittest.mock import patch
 
 import mlflow
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    ENDPOINT_NOT_FOUND,
+    PERMISSION_DENIED,
+    RESOURCE_DOES_NOT_EXIST,
+)
 
+from storage import StorageError
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
 from storage.repro.step_key import StepKey
@@ -166,6 +174,35 @@ def test_a_run_that_lost_an_artifact_is_not_taken(key: StepKey, damage: str) -> 
 def test_a_run_whose_list_of_outputs_is_gone_is_not_taken(key: StepKey) -> None:
     artifact(finish(key), tags.OUTPUTS).unlink()
     assert "cannot be found any more" in refusal(key)
+
+
+NO_ANSWERS = [
+    requests.ConnectionError("reset"),
+    requests.JSONDecodeError("a login page", "<html>", 0),
+    MlflowException("403", error_code=PERMISSION_DENIED),
+    MlflowException("404 of a proxy", error_code=ENDPOINT_NOT_FOUND),
+    StorageError("it is there and does not come whole"),
+]
+
+
+@pytest.mark.parametrize("error", NO_ANSWERS, ids=str)
+@pytest.mark.parametrize(
+    "asked",
+    ["mlflow.MlflowClient.get_model_version", "storage.tracking.artifacts.list_files"],
+)
+def test_a_question_that_is_not_answered_is_no_loss(
+    key: StepKey, error: Exception, asked: str
+) -> None:
+    finish(key, version="1", model_name="trips", champion_version="1")
+    with patch(asked, side_effect=error), pytest.raises(type(error)):
+        decide(key)
+
+
+def test_a_model_that_the_store_no_longer_has_is_a_loss(key: StepKey) -> None:
+    finish(key)
+    gone = MlflowException("no such model", error_code=RESOURCE_DOES_NOT_EXIST)
+    with patch("storage.tracking.artifacts.list_files", side_effect=gone):
+        assert "cannot be found any more" in refusal(key)
 
 
 def test_a_run_that_lost_a_run_below_it_is_not_taken(key: StepKey) -> None:

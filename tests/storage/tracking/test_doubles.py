@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.models.model import ModelInfo
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from storage.tracking import doubles, runs
@@ -107,27 +105,28 @@ class Nothing(mlflow.pyfunc.PythonModel):
         return []
 
 
-def log_nothing() -> ModelInfo:
-    return mlflow.pyfunc.log_model(name="model", python_model=Nothing(), pip_requirements=[])
+def log_nothing(run: Run) -> str:
+    save = partial(mlflow.pyfunc.save_model, python_model=Nothing(), pip_requirements=[])
+    return doubles.log_model(run.info.run_id, "model", save)
 
 
 @pytest.mark.parametrize("end", ["logged-models", "outputs", "logged-models/search"])
-def test_a_model_is_logged_once_whichever_answer_is_lost(
-    line: Line, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_is_logged_once_whichever_answer_is_lost(line: Line, end: str) -> None:
     with runs.StepRun("hpo", ""):
+        mlflow.log_metric("rmse", 6.5)
         lost, run = lose_first(line, end), runs.active()
-        with doubles.one_model():
-            logged = mlflow.pyfunc.log_model(
-                name="model", python_model=Nothing(), pip_requirements=[]
-            )
+        uri = log_nothing(run)
         assert lost == [f"POST {end}"]
         models = MlflowClient().search_logged_models(
             [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
         )
-    assert [(model.model_id, str(model.status)) for model in models] == [(logged.model_id, "READY")]
+    assert [(model.model_id, str(model.status)) for model in models] == [
+        (uri.removeprefix("models:/"), "READY")
+    ]
     outputs = mlflow.get_run(run.info.run_id).outputs.model_outputs
-    assert [output.model_id for output in outputs] == [logged.model_id]
+    assert [f"models:/{output.model_id}" for output in outputs] == [uri]
+    assert [(metric.key, metric.value) for metric in models[0].metrics] == [("rmse", 6.5)]
+    assert mlflow.pyfunc.load_model(uri).metadata.run_id == run.info.run_id
 
 
 def test_a_link_to_a_model_that_the_store_refuses_is_no_link(
@@ -137,8 +136,8 @@ def test_a_link_to_a_model_that_the_store_refuses_is_no_link(
         raise MlflowException("no")
 
     monkeypatch.setattr(MlflowClient, "log_outputs", refuse)
-    with runs.StepRun("hpo", ""), pytest.raises(MlflowException, match="no"), doubles.one_model():
-        log_nothing()
+    with runs.StepRun("hpo", ""), pytest.raises(MlflowException, match="no"):
+        log_nothing(runs.active())
 
 
 @pytest.fixture

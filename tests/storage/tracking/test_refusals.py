@@ -19,6 +19,8 @@ from mlflow.exceptions import MlflowException
 from storage import StorageError, StoreGoneError, UserError
 from storage.tracking import artifacts, experiments, refusals, sqlite_file
 from storage.tracking import store as tracking_store
+from storage.tracking.model_references import resolve
+from storage.tracking.registry import Registry
 from tests.stores import Store
 from tools import doctor
 
@@ -90,6 +92,22 @@ def test_what_a_server_answers_is_one_line_at_the_door_and_later(
         assert "\n" not in line
         assert "<html>" not in line
     assert not isinstance(later.value, StoreGoneError)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda: Registry("trips", run_id="", developer="").champion(), lambda: resolve("models:/t/1")],
+    ids=["registry", "model"],
+)
+def test_what_the_registry_is_asked_for_says_what_to_do_too(
+    server: Answers, ask: Callable[[], object]
+) -> None:
+    server.status, server.body = 403, b"Permission denied"
+    with pytest.raises(StorageError, match=r"403 Forbidden\. Ask for the permission"):
+        ask()
+    server.status, server.body = 404, PAGE  # of a proxy, which knows of no version
+    with pytest.raises(StorageError, match="404 Not Found, with a web page"):
+        ask()
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,16 @@ from types import SimpleNamespace
 
 import mlflow
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils import name_utils
 
 from storage import StorageError, StoreGoneError
 from storage.checkout import ROOT, Checkout
 from storage.data.digest import sha256_of
-from storage.tracking import artifacts, processes, runs
+from storage.tracking import artifacts, closing, processes, runs
 from storage.tracking.tags import HEARTBEAT
 from storage.tracking.trials import TrialRuns
 from tests.stores import EXPERIMENT, Store
@@ -63,6 +65,14 @@ def test_a_run_closes_as_its_step_ended(
     assert (run.data.tags["step"], run.data.tags["developer"]) == ("hpo", "Ada")
 
 
+def silence() -> Exception:
+    """Give what is raised where nobody answers."""
+    error = StoreGoneError("gone")
+    error.__cause__ = MlflowException("no answer")
+    error.__cause__.__context__ = requests.ConnectionError("refused")
+    return error
+
+
 # what a step calls while its run is being opened, before the body
 OPENING = ["storage.checkout.read", "mlflow.set_tags", "storage.tracking.doubles.close_runs"]
 
@@ -97,10 +107,8 @@ def test_a_step_that_comes_to_nothing_while_its_run_is_opened_has_not_finished(
 
 
 def test_a_run_of_which_the_store_no_longer_hears_is_not_finished_when_python_ends(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store,
 ) -> None:
-    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
-        monkeypatch.setenv(name, "1")  # so that what closing sets is undone
     with pytest.raises(StoreGoneError), runs.StepRun("hpo", ""):
         run_id = runs.active().info.run_id
         raise StoreGoneError("gone")  # and there again
@@ -112,13 +120,60 @@ def test_a_run_whose_failure_cannot_be_told_is_not_finished(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise mlflow.MlflowException("no more tags")
+        raise MlflowException("no more tags")
 
-    with pytest.raises(mlflow.MlflowException), runs.StepRun("hpo", ""):
+    with pytest.raises(ValueError, match="wrong"), runs.StepRun("hpo", ""):
         run_id = runs.active().info.run_id
-        monkeypatch.setattr("mlflow.set_tag", refuse)
+        monkeypatch.setattr(MlflowClient, "set_tag", refuse)
         raise ValueError("wrong")
     assert closed(run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize("error", [None, ValueError("wrong")], ids=["ends well", "fails"])
+def test_a_run_whose_end_is_refused_once_is_failed_and_what_came_first_is_raised(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    refused, set_terminated = MlflowException(LOGIN_PAGE), MlflowClient.set_terminated
+    answers = [refused]
+
+    def refuse_once(client: MlflowClient, run_id: str, status: str) -> None:
+        if answers:
+            raise answers.pop()
+        set_terminated(client, run_id, status)
+
+    with pytest.raises(Exception) as raised, runs.StepRun("hpo", ""):
+        run_id = runs.active().info.run_id
+        monkeypatch.setattr(MlflowClient, "set_terminated", refuse_once)
+        if error:
+            raise error
+    assert raised.value is (error or refused)
+    run = closed(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["failure"].startswith(
+        "wrong" if error else "The server answers with a web"
+    )
+
+
+LOGIN_PAGE = (
+    "API request to endpoint was successful but the response body was not in a valid JSON format. "
+    "Response body: '<html>Log in</html>'"
+)
+
+
+@pytest.mark.parametrize(("error", "n_retries"), [(OSError("full"), "2"), (silence(), "0")])
+def test_closing_asks_for_seconds_and_leaves_the_settings_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, n_retries: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    before = dict(os.environ)
+    with closing.in_seconds(None):
+        assert dict(os.environ) == before
+    with closing.in_seconds(error):
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == n_retries
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "5"
+        assert os.environ["MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER"] == "false"
+    assert dict(os.environ) == before
 
 
 def test_a_run_names_its_process_from_its_creation_on(

@@ -3,6 +3,7 @@
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from storage import StoreGoneError
 from storage.tracking import processes, refusals, runs, trials
@@ -140,3 +141,19 @@ def test_a_call_that_no_server_answered_is_told_from_one_that_was_refused(
         MlflowClient().get_run("a")
     assert refusals.is_gone(gone.value)
     assert not refusals.is_gone(refused.value)
+
+
+def test_a_search_that_fails_says_why_where_its_trials_cannot_be_closed_either(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        asked.append(1)
+        raise MlflowException("no")
+
+    asked: list[int] = []
+    with pytest.raises(ValueError, match="wrong"), TrialRuns("key f", {}) as log:
+        log.start(0)
+        log.start(1)
+        monkeypatch.setattr(log.client, "set_terminated", refuse)
+        raise ValueError("wrong")
+    assert len(asked) == 2
