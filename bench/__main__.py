@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 accuracy ablation coverage zones_only search kills]
+                 accuracy ablation coverage zones_only search kills server_faults]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -26,6 +26,7 @@ from bench import (
     search,
     search_rivals,
     search_workers,
+    server_faults,
     serving,
     steps,
     zones_only,
@@ -53,6 +54,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "search_dask": search_workers.measure_dask,
     "search_rivals": search_rivals.measure,
     "kills": kills.measure,
+    "server_faults": server_faults.measure,
 }
 
 

@@ -147,7 +147,7 @@ def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) ->
         input_example=example,
         pip_requirements=models.pins(),
     )
-    doubles.log_model(runs.active_info().run_id, tags.NATIVE_MODEL, save)
+    doubles.log_model_once(runs.active_info().run_id, tags.NATIVE_MODEL, save)
     if is_dense:
         importance = evaluation.feature_importance(booster, valid, encoder.names)
         table = [{"feature": name, **values} for name, values in importance.items()]

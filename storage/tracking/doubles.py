@@ -49,7 +49,7 @@ def _is_double(other: Run, run: Run) -> bool:
     )
 
 
-def log_model(run_id: str, name: str, save: Callable[..., None]) -> str:
+def log_model_once(run_id: str, name: str, save: Callable[..., None]) -> str:
     """Log a model of a run once: it is linked once, and no other is left.
 
     MLflow's log_model of a flavour does the same, but takes it for a failure that a store refuses

@@ -77,7 +77,7 @@ def log(
             input_example=example,
             pip_requirements=pins(),
         )
-        return doubles.log_model(active_info().run_id, name, save)
+        return doubles.log_model_once(active_info().run_id, name, save)
 
 
 def write_files(
