@@ -77,7 +77,7 @@ def _end(run_id: str, status: str, error: BaseException) -> None:
     client = MlflowClient()
     with in_seconds(error):
         with suppress(MlflowException):
-            client.set_tag(run_id, tags.FAILURE, without_user(_reason(error)))
+            client.set_tag(run_id, tags.FAILURE, reason_of(error))
         for _ in range(2):  # a refusal may be a moment's
             with suppress(MlflowException):
                 _terminate(client, run_id, status)
@@ -92,8 +92,10 @@ def _terminate(client: MlflowClient, run_id: str, status: str) -> None:
         client.set_terminated(run_id, status)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Say why a run came to nothing, as its tag does."""
     if isinstance(error, KeyboardInterrupt):
         return interrupted.REASON
     is_said = isinstance(error, (ValueError, UserError))
-    return str(error) if is_said else refusals.explain_refusal(error) or repr(error)
+    said = str(error) if is_said else refusals.explain_refusal(error) or repr(error)
+    return without_user(said)

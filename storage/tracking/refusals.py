@@ -38,6 +38,11 @@ ERRNOS: dict[int, str] = {  # of what no code can mend
 }
 CLIENTS = ("botocore", "boto3", "google", "azure", "urllib3")  # of stores of artifacts
 HTML = re.compile(r"\s*<(!doctype|html|head|body)", re.I)
+# what is asked for with the id that an answer before did not hold
+NO_ID = re.compile(
+    r"Missing value for required parameter '(experiment|run|model)_(id|uuid)'|experiment ID ''"
+)
+PROXY = "Look at the proxy before it, which changes its answers."
 DATABASE = "Look whether the database answers, has room and may be written."
 
 
@@ -125,6 +130,8 @@ def _explain_request(error: requests.RequestException) -> str:
 
 def _explain_mlflow(error: MlflowException) -> str:
     if isinstance(error, RestException):
+        if NO_ID.search(str(error)):
+            return f"The server has made something and told no id of it. {PROXY}"
         if error.error_code == "INVALID_PARAMETER_VALUE":
             return ""  # what this project has asked, which is a mistake in it
         code = error.get_http_status_code()

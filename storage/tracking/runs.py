@@ -25,6 +25,7 @@ from storage.tracking import (
     heartbeat,
     interrupted,
     processes,
+    refusals,
     stale_runs,
     store,
     tags,
@@ -101,11 +102,12 @@ class StepRun:
         while (active := mlflow.active_run()) and active is not self.outer:
             run = active  # the last one is the step's: those below it come first
             closing.close_active(error)
-        if not isinstance(error, KeyboardInterrupt):
-            return
-        with closing.in_seconds(error), suppress(MlflowException):
-            stale_runs.close_own(interrupted.REASON)  # what was being opened
-        if run and self.is_adopted and tags.PARENT not in run.data.tags:
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        if error and (is_interrupted or refusals.explain_refusal(error)):
+            # what was being opened, or was made without anybody being told
+            with closing.in_seconds(error), suppress(MlflowException):
+                stale_runs.close_own(closing.reason_of(error))
+        if is_interrupted and run and self.is_adopted and tags.PARENT not in run.data.tags:
             interrupted.restore_later(run.info.run_id)
 
     def _close_stale_runs(self, project: str) -> None:

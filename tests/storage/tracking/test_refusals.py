@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 
 from storage import StorageError, StoreGoneError, UserError
 from storage.tracking import artifacts, experiments, refusals, sqlite_file
@@ -127,7 +127,21 @@ def test_a_disk_that_takes_nothing_is_one_line(number: int, said: str) -> None:
         raise FileNotFoundError(errno.ENOENT, "none", "/data/x")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Missing value for required parameter 'experiment_id'. See the API docs.",
+        "Invalid experiment ID ''. Experiment ID must be a valid integer.",
+    ],
+)
+def test_an_id_that_an_answer_did_not_hold_is_the_proxys_doing(said: str) -> None:
+    error = RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": said})
+    assert "told no id of it. Look at the proxy" in refusals.explain_refusal(error)
+
+
 def test_a_mistake_of_the_project_stays_a_surprise() -> None:
+    bad = RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "Invalid filter 'x'"})
+    assert refusals.explain_refusal(bad) == ""
     assert refusals.explain_refusal(MlflowException.invalid_parameter_value("bad filter")) == ""
     assert refusals.explain_refusal(ValueError("Response body: '<html>'")) == ""
 

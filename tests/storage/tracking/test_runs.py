@@ -154,6 +154,19 @@ def test_a_run_whose_end_is_refused_once_is_failed_and_what_came_first_is_raised
     )
 
 
+def test_what_a_step_has_made_without_being_told_is_closed_where_the_store_says_no(
+    store: Store,
+) -> None:
+    with pytest.raises(MlflowException), runs.StepRun("hpo", ""):
+        made = MlflowClient().create_run(
+            runs.active_info().experiment_id, tags=processes.process_tags()
+        )
+        raise MlflowException(LOGIN_PAGE)
+    run = closed(made.info.run_id)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["failure"].startswith("The server answers with a web page")
+
+
 LOGIN_PAGE = (
     "API request to endpoint was successful but the response body was not in a valid JSON format. "
     "Response body: '<html>Log in</html>'"
