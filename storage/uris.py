@@ -29,6 +29,12 @@ def without_user(text: str) -> str:
     return _USER.sub("", text)
 
 
+def holds_password(uri: str) -> bool:
+    """Whether a password stands before the host of a URI; a user alone is no secret."""
+    before = _USER.search(uri)
+    return before is not None and ":" in before[0]
+
+
 def expand_home(text: str) -> Path:
     """Return the path that a text names, its ~ replaced unless nobody has that name."""
     try:

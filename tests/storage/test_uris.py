@@ -85,3 +85,18 @@ def test_it_needs_no_package() -> None:
     )
     loaded = eval(done.stdout) - set(sys.stdlib_module_names)
     assert loaded <= {"storage", "__main__"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "holds"),
+    [
+        *((uri, False) for uri in OPEN),
+        *(
+            (uri, False)
+            for uri in ("sftp://ada@host/m", "abfss://box@host/m", "https://host/a:b@c")
+        ),
+        *((uri, True) for uri in ("sftp://ada:hush@host/m", "s3://:hu/sh@b/m", "s3://a:b@c@d/m")),
+    ],
+)
+def test_a_password_before_the_host_is_told_from_a_user(uri: str, holds: bool) -> None:
+    assert uris.holds_password(uri) == holds

@@ -120,14 +120,33 @@ def test_a_path_inside_a_version_is_pinned_and_is_another_model(registered: Regi
         "models:/nobody@champion",
         "models:/a/b/c/d",
         "models://elsewhere/a/1",
-        "models://ada:hush@elsewhere/a/1",
     ],
 )
 def test_a_uri_that_leads_to_no_version_is_one_line(uri: str) -> None:
     with pytest.raises(StorageError, match=r"^Cannot load model models:") as refusal:
         model_references.resolve(uri)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("models://ada:hush@elsewhere/a/1", "https://ada:hush@host/m", "ftp://ada:hu/hush@host/m"),
+        *("s3://key:hush@bucket/m", "mlflow-artifacts://ada:hush@host/1/m"),
+    ],
+)
+def test_a_uri_with_a_password_is_refused_and_named_without(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_references, "MlflowClient", None)
+    with pytest.raises(UserError, match=r"^model_uri .* was passed with a password") as refusal:
+        model_references.resolve(uri)
     assert "hush" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_profile_of_databricks_is_no_password() -> None:
+    names.check_model_uri("models://scope:prefix@databricks/a/1")
 
 
 @pytest.mark.parametrize(
