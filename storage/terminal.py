@@ -25,7 +25,9 @@ SHOWS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines a run, of a server's runs alone
 }
-RAISED_TOO = ("mlflow.store.db.utils", "mlflow.exceptions")  # and then told in one line of ours
+# what is raised too, and then told in one line of ours, or (psycopg's) taken as done: MLflow writes
+# the metrics of a run once more with each model
+RAISED_TOO = ("mlflow.store.db.utils", "mlflow.exceptions", "psycopg")
 EVERY_S = 30.0  # between two lines of progress, where there is no bar
 ENDLESS = 10_000  # columns of what is no terminal
 COMMAND = " " * 4  # how a line begins that is to be pasted
