@@ -1,5 +1,6 @@
 """A real MLflow server, and what stands between it and a client and may fall silent."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -21,8 +22,11 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "2"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
+    # so that it tells a receiver on this machine of a promotion, and of one that has just come
+    hooks = {"ALLOW_PRIVATE_IPS": "true", "ALLOWED_SCHEMES": "http", "CACHE_TTL": "0"}
+    env = os.environ | {f"MLFLOW_WEBHOOK_{name}": value for name, value in hooks.items()}
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=env)
         try:
             wait_for(f"http://127.0.0.1:{port}/health", server)
             yield f"http://127.0.0.1:{port}"

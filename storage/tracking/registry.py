@@ -23,6 +23,7 @@ from storage.uris import without_user
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 BEGUN, DONE, BROKEN_OFF = "begun", "done", "broken off"
+N_SHOWN = 20  # changes of the champion, on the page of the registered model
 PROMOTE, ROLL_BACK = "promoted", "rolled back"
 
 
@@ -108,6 +109,17 @@ class Registry:
             for key, value in about.items():
                 self.client.set_model_version_tag(self.name, version, key, value)
             self.client.update_model_version(self.name, version, description)
+
+    def describe_model(self, about: str) -> None:
+        """Write the page of the registered model: what it is, and how its champions came to be.
+
+        Args:
+            about: what it is, markdown.
+        """
+        model, text = self._model(), f"{about}\n\n{history_table(self.history())}"
+        if model and model.description != text:
+            with self._answers():
+                self.client.update_registered_model(self.name, text)
 
     def challenge(self, version: str) -> None:
         """Return a version that is not to be champion the alias challenger."""
@@ -207,6 +219,19 @@ class Registry:
         # the message may quote the server's address, password and all
         reason = refusals.explain_refusal(error) or f"{without_user(one_line(error))}."
         return RegistryError(f"Cannot use registered model {self.name!r}: {reason}")
+
+
+def history_table(history: Sequence[Promotion]) -> str:
+    """Lay the changes of the champion out as a markdown table, the newest first."""
+    lines = ["| when (UTC) | champion | in place of | how | who | why |", "|---" * 6 + "|"]
+    for entry in list(reversed(history))[:N_SHOWN]:
+        how = entry.action if entry.state == DONE else f"{entry.action}, {entry.state}"
+        at = entry.at[:16].replace("T", " ")
+        cells = (at, entry.version, entry.over or "none", how, entry.by, entry.why)
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    if len(history) > N_SHOWN:
+        lines += ["", f"{len(history) - N_SHOWN} before that are in the tags {tags.PROMOTION}*"]
+    return "\n".join(lines)
 
 
 def previous(history: Sequence[Promotion], champion: str) -> str | None:

@@ -1,9 +1,13 @@
 """Who is champion, and what the registered model's tags tell of how it came to be."""
 
 import json
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import mlflow
 import pytest
@@ -11,7 +15,7 @@ from mlflow import MlflowClient
 
 from storage import StorageError
 from storage.checkout import ROOT
-from storage.tracking import registry_lock
+from storage.tracking import registry, registry_lock
 from storage.tracking.registry import (
     BEGUN,
     BROKEN_OFF,
@@ -271,6 +275,59 @@ def test_whatever_goes_wrong_inside_the_lock_is_released(model: Model, mine: Reg
     with pytest.raises(ZeroDivisionError), mine.lock():
         1 / 0  # noqa: B018
     assert model.locks() == []
+
+
+# --- telling others
+
+
+def test_a_promotion_is_on_the_page_of_the_registered_model(model: Model, mine: Registry) -> None:
+    first, second = model.add(2)
+    promote(mine, first, second)
+    with mine.lock():
+        mine.roll_back(first, why="it was | late")
+    mine.describe_model("Minutes of a trip.")
+    text = model.client.get_registered_model(model.name).description
+    about, _, _, _, *rows = text.splitlines()
+    assert about == "Minutes of a trip."
+    told = [[cell.strip() for cell in row.split("|")[2:-1]] for row in rows]
+    assert told == [
+        [first, second, ROLL_BACK, "Ada", "it was / late"],
+        [second, first, PROMOTE, "Ada", "better"],
+        [first, "none", PROMOTE, "Ada", "better"],
+    ]
+    many = [entry for entry in mine.history() for _ in range(registry.N_SHOWN)]
+    assert "40 before that are in the tags promotion." in registry.history_table(many)
+
+
+def test_a_webhook_is_told_of_a_promotion(
+    mlflow_server: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    model = Model("announced", mlflow_server)
+    (version,) = model.add()
+    monkeypatch.setattr(mlflow.tracking._model_registry.utils, "_registry_uri", mlflow_server)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        hook = model.client.create_webhook("promotions", url, ["model_version_alias.created"])
+        try:
+            promote(Registry(model.name, run_id=run_id, developer="Ada"), version)
+            event = told.get(timeout=60)
+        finally:
+            model.client.delete_webhook(hook.webhook_id)
+            server.shutdown()
+    assert (event["entity"], event["action"]) == ("model_version_alias", "created")
+    assert event["data"] == {"name": model.name, "alias": CHAMPION, "version": version}
 
 
 # --- the registry goes away
