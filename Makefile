@@ -69,6 +69,7 @@ demo: .venv/.ready  ## the whole pipeline on simulated months, in the locked env
 	    '    mlflow run . --env-manager local -e hpo -P source=simulated -P max_evals=50'
 
 ui: .venv/.ready  ## the MLflow UI on the store of this folder
+	@MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT) python -m storage.tracking.pages $(PORT)
 	mlflow ui --port $(PORT) --workers 1
 
 serve: .venv/.ready  ## the champion, by MLflow's model server, from the store of this folder

@@ -18,13 +18,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from bench import ROOT, Result
-from storage.tracking import experiments
+from storage.tracking import experiments, tags
 
 N_KILLS = 40
 N_IN_A_ROW = 8  # kills of one pipeline, which then is let end
-MAIN = ("--source=simulated:1000", "--models=mean", "--max_evals=3")
 # what a search that goes on says of how it came about
 HOW = {"train_seconds", "n_trials_recorded"}
+MAIN = ("--source=simulated:1000", "--models=mean", "--max_evals=3")
+
+
+def is_how(metric: str) -> bool:
+    """Whether a metric tells what a run cost, or how a search that goes on came about."""
+    return metric in HOW or metric.startswith(tags.SYSTEM)
 
 
 class Harm(NamedTuple):
@@ -167,7 +172,7 @@ def results(uri: str) -> dict[str, set[str]]:
     values: dict[str, set[str]] = defaultdict(set)
     for run in all_runs(uri):
         if run.info.status == "FINISHED":
-            metrics = {name: value for name, value in run.data.metrics.items() if name not in HOW}
+            metrics = {name: value for name, value in run.data.metrics.items() if not is_how(name)}
             values[run.info.run_name].add(str(sorted(metrics.items())))
     for version in MlflowClient(uri, uri).search_model_versions():
         about = {name: version.tags.get(name) for name in ("model_sha256", "outcome", "rmse_test")}

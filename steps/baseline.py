@@ -11,11 +11,12 @@ import mlflow
 import numpy as np
 from scipy.sparse import csr_matrix, issparse
 
-from steps.common.candidates import log_candidate, read_profiles, report_on
+from steps.common import page
+from steps.common.candidates import Lineage, log_candidate, read_profiles, report_on
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.parameters import BaselineParameters
 from steps.common.pipeline import Pipeline
-from steps.common.results import write_best
+from steps.common.results import Dataset, write_best
 from steps.common.step import step_run
 from storage.tracking import artifacts, runs, tags
 from taxi import baselines, features
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
         city = load_city(preprocess)
         profiles = read_profiles(preprocess.run_id)
-        log_inputs(preprocess, {"train": "training", "valid": "validation"})
+        described = log_inputs(preprocess, {"train": "training", "valid": "validation"})
         # autolog writes each estimator's own parameters; models and scores are logged here
         mlflow.sklearn.autolog(
             log_models=False, log_datasets=False, log_post_training_metrics=False, silent=True
@@ -53,13 +54,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                     log_fit(estimator, matrix, train.trip_minutes)
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
                 report = report_on(model, valid)
-                log_candidate(model, report, profiles)
+                lineage = Lineage(
+                    "baseline", name, baseline.features, preprocess, estimator.get_params()
+                )
+                log_candidate(model, report, profiles, lineage, described["valid"])
                 recipe = Recipe(baseline.features, params.seed, baseline=name)
                 mlflow.log_dict(recipe.state(), tags.RECIPE)
                 scores[name] = report.scores
             more = "" if baselines.has_converged(estimator) else ", stopped before it had converged"
             print(f"{name}: rmse {scores[name]['rmse']:.4f} min{more}", flush=True)
-        log_leaderboard(scores)
+        log_leaderboard(scores, preprocess.dataset)
 
 
 class NeverDense(csr_matrix):  # type: ignore[misc]
@@ -96,11 +100,16 @@ def log_fit(estimator: Any, matrix: Any, minutes: np.ndarray) -> None:
     )
 
 
-def log_leaderboard(scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Log the table of models, best first, and the best one's scores."""
+def log_leaderboard(scores: Mapping[str, Mapping[str, float]], dataset: Dataset) -> None:
+    """Log the table of models, best first, the best one's scores, and the page."""
     ranked = sorted(scores.items(), key=lambda item: item[1]["rmse"])
     artifacts.log_table([{"model": name, **values} for name, values in ranked], tags.LEADERBOARD)
-    write_best(*ranked[0])
+    best, found = ranked[0]
+    write_best(best, found)
+    rows = [(name, f"{s['rmse']:.3f}", f"{s['mae']:.3f}") for name, s in ranked]
+    verdict = f"{page.write_scores(best, found, dataset.months['valid'])}; best of {len(ranked)}"
+    table = page.to_table(["model", "RMSE, min", "MAE, min"], rows)
+    page.write_verdict(verdict, table, dataset=dataset, rmse=found["rmse"])
 
 
 if __name__ == "__main__":

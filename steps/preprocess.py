@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steps.common import page
 from steps.common.months import find_city, find_month, find_zone_files, read_month
 from steps.common.parameters import PreprocessParameters
 from steps.common.pipeline import preprocess_key, zone_inputs
@@ -25,7 +26,8 @@ from storage.data.digest import sha256_of
 from storage.data.months import MonthFile, SideFile
 from storage.data.splits import Content, split_months
 from storage.repro import reuse
-from storage.tracking import artifacts, runs, tags
+from storage.tracking import artifacts, datasets, tags
+from storage.tracking.datasets import HashedDataset
 from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
 from taxi.cleaning import OUTSIDE, UNREADABLE, Cleaned, clean, count_months, first_unreadable
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             files = (find_month(source, taxi, month, work_dir) for month in months)
             path = work_dir / f"{split}.parquet"
             reports += write_split(split, files, path, taxi=taxi)
-        log_reports(reports)
+        log_reports(reports, taxi)
         log_odd_months(reports)
         profiles = {
             split: join_profiles(report.profile for report in reports if report.split == split)
@@ -80,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         city_sha256 = log_city(city, zone_files, profiles["train"], work_dir)
         dataset = log_splits(splits, work_dir, taxi, portable(source), is_simulated(reports))
         write_dataset(dataset._replace(city=city_sha256))
+        write_kept(dataset, reports)
         contents = [Content(split, file.month, file.identity) for split, file, *_ in reports]
         reuse.tag_key(preprocess_key(taxi, contents, zone_inputs(zone_files)))
 
@@ -159,15 +162,19 @@ def is_simulated(reports: Iterable[MonthReport]) -> bool:
     return any(report.file.uri.startswith(SIMULATED_URI) for report in reports)
 
 
-def log_reports(reports: Sequence[MonthReport]) -> None:
+def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
     """Log which bytes went in, and what was kept and dropped of each month."""
+    inputs: list[tuple[HashedDataset, str]] = []
     for report in reports:
-        runs.log_dataset(
+        month = HashedDataset(
             name=f"{report.split} {report.file.month}",
             uri=report.file.uri,
             sha256=report.file.sha256,
-            context=CONTEXTS[report.split],
+            columns=pa.schema([(column.name, column.type) for column in schema.raw_columns(taxi)]),
+            n_rows=report.n_raw,
         )
+        inputs.append((month, CONTEXTS[report.split]))
+    datasets.log_datasets(inputs)
     artifacts.log_table([report.row() for report in reports], tags.MONTHS_TABLE)
 
 
@@ -206,8 +213,11 @@ def log_city(
     """
     if city is None:
         return ""
-    for file in zone_files.values():
-        runs.log_dataset(name=file.name, uri=file.uri, sha256=file.sha256, context="zones")
+    described = [
+        HashedDataset(name=file.name, uri=file.uri, sha256=file.sha256, columns=None, n_rows=None)
+        for file in zone_files.values()
+    ]
+    datasets.log_datasets([(file, "zones") for file in described])
     path = folder / tags.CITY_FILE
     path.write_text(city.to_json(), encoding="utf-8")
     mlflow.log_artifact(str(path))
@@ -231,6 +241,22 @@ def log_splits(
         mlflow.log_artifact(str(path), tags.SPLITS)
     sha256 = {split: sha256_of(path) for split, path in paths.items()}
     return Dataset(taxi, is_simulated, source, months, sha256)
+
+
+def write_kept(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
+    """Write the run's page: how many trips count, and why the others do not."""
+    dropped: Counter[str] = Counter()
+    for report in reports:
+        dropped.update(report.dropped)
+    n_raw, n_dropped = sum(report.n_raw for report in reports), dropped.total()
+    kept = {split: 0 for split in dataset.months}
+    for report in reports:
+        kept[report.split] += report.n_raw - sum(report.dropped.values())
+    shares = (f"{n:,} {split} ({page.span(dataset.months[split])})" for split, n in kept.items())
+    verdict = f"**Kept {1 - n_dropped / n_raw:.1%} of {n_raw:,} trips**: {', '.join(shares)}"
+    rows = [(why, f"{n:,}") for why, n in dropped.most_common() if n]
+    table = page.to_table(["dropped for", "trips"], rows)
+    page.write_verdict(verdict, table if rows else "", dataset=dataset)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,8 @@ class Outcome(NamedTuple):
     seconds: float
     pruned: bool  # it missed its pruning threshold
     booster: xgb.Booster | None  # cut to its best round; None where pruned, or not asked for
+    cpu_seconds: float = 0.0  # of the thread that trained it, where somebody has measured
+    peak_megabytes: float = 0.0  # that its process has held until then, likewise
 
 
 def build_matrices(rows: Rows) -> Matrices:

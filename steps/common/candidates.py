@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import mlflow
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from steps.common.results import RMSES, write_candidate
-from storage.tracking import artifacts, models, tags
+from steps.common import page
+from steps.common.results import RMSES, PreprocessResult, write_candidate
+from storage.tracking import artifacts, datasets, models, tags
+from storage.tracking.datasets import HashedDataset
 from storage.tracking.served_model import PROFILE
 from taxi import coverage, distances, evaluation
 from taxi.distances import METERED, MISSING
@@ -70,8 +71,36 @@ def rmse_by_distance(answers: Mapping[str, np.ndarray], trips: Trips) -> dict[st
     return {name: rmse(answers[kind] - trips.trip_minutes) for kind, name in RMSES.items()}
 
 
+class Lineage(NamedTuple):
+    """Where a model comes from, as its page in MLflow tells it."""
+
+    step: str  # entry point that made it
+    model: str  # its kind
+    features: str
+    preprocess: PreprocessResult  # whose trips it was fitted on
+    fitted_with: Mapping[str, Any]  # parameter -> value
+    parent: str = ""  # URI of the logged model that it was fitted again from
+
+    def marks(self) -> dict[str, str]:
+        """Write it as tags of the model."""
+        dataset = self.preprocess.dataset
+        about: dict[str, str] = {
+            tags.STEP: self.step,
+            tags.MODEL: self.model,
+            tags.FEATURES: self.features,
+            tags.TAXI: dataset.taxi,
+            **{tags.MONTHS.of(split): ",".join(names) for split, names in dataset.months.items()},
+            tags.RUN_IDS["preprocess"]: self.preprocess.run_id,
+        }
+        return about | ({tags.PARENT_MODEL: self.parent} if self.parent else {})
+
+
 def log_candidate(
-    model: TripModel, report: CandidateReport, profiles: Mapping[str, Profile]
+    model: TripModel,
+    report: CandidateReport,
+    profiles: Mapping[str, Profile],
+    lineage: Lineage,
+    valid: HashedDataset,
 ) -> None:
     """Log a model and how it does on the active run.
 
@@ -79,8 +108,9 @@ def log_candidate(
         model: fitted on train.
         report: on the valid trips; the model that is logged keeps the spread of its errors.
         profiles: of the train and valid trips, which the model keeps for whoever watches it.
+        lineage: where it comes from.
+        valid: the valid trips as a data set, which the scores belong to.
     """
-    mlflow.log_metrics(report.scores)
     artifacts.log_table([group._asdict() for group in report.groups], tags.GROUPS_TABLE)
     artifacts.log_figure(report.figure, tags.EVALUATION_PICTURE)
     if report.reliability is not None:
@@ -91,23 +121,33 @@ def log_candidate(
         profiles["train"], profiles["valid"], report.predicted, report.scores["rmse"]
     )
     profile = json.dumps(reference.state()).encode()
-    write_candidate(log_model(model.with_spread(report.spread), profile, report.example))
+    fitted = model.with_spread(report.spread)
+    uri = log_model(fitted, profile, report.example, lineage, name=lineage.model)
+    datasets.log_scores(report.scores, model_uri=uri, dataset=valid)
+    months = lineage.preprocess.dataset.months["valid"]
+    write_candidate(uri, page.write_scores(lineage.model, report.scores, months))
 
 
-def log_model(model: TripModel, profile: bytes, example: pd.DataFrame) -> str:
+def log_model(
+    model: TripModel, profile: bytes, example: pd.DataFrame, lineage: Lineage, *, name: str
+) -> str:
     """Log a model as it is served on the active run; returns its URI.
 
     Args:
         model: with the spread of its errors.
         profile: file of the months that it knows, for whoever watches it.
         example: a few trips, as a caller sends them.
+        lineage: where it comes from.
+        name: of the logged model.
     """
     return models.log(
         model.to_files() | {PROFILE: profile},
-        name="model",
+        name=name,
         package="taxi",
         modules=MODULES,
         columns=input_columns(model.taxi),
         params=PARAMS,
         example=example,
+        fitted_with=lineage.fitted_with,
+        marks=lineage.marks(),
     )

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import mlflow
 import pyarrow.parquet as pq
 
 from steps.common.results import PreprocessResult, write_dataset
 from storage import StorageError
 from storage.data.digest import sha256_of
-from storage.tracking import artifacts, runs, tags
+from storage.tracking import artifacts, datasets, tags
+from storage.tracking.datasets import HashedDataset
 from taxi import schema
 from taxi.city import City
 from taxi.schema import Trips
@@ -57,14 +57,29 @@ def check_sha256(path: Path, sha256: str, run_id: str, name: str) -> None:
         )
 
 
-def log_inputs(preprocess: PreprocessResult, contexts: Mapping[str, str]) -> None:
-    """Record on the active run which trips it reads: split -> context."""
-    write_dataset(preprocess.dataset)
-    mlflow.set_tag(tags.RUN_IDS["preprocess"], preprocess.run_id)
-    for split, context in contexts.items():
-        runs.log_dataset(
-            name=split,
-            uri=f"runs:/{preprocess.run_id}/{split_file(split)}",
-            sha256=preprocess.dataset.sha256[split],
-            context=context,
-        )
+def log_inputs(
+    preprocess: PreprocessResult, contexts: Mapping[str, str]
+) -> dict[str, HashedDataset]:
+    """Record on the active run which trips it reads: split -> context.
+
+    Returns:
+        Split -> the data set, such as `green 2021-02 valid`.
+    """
+    write_dataset(preprocess.dataset, {tags.RUN_IDS["preprocess"]: preprocess.run_id})
+    folder = datasets.artifact_source(preprocess.run_id, tags.SPLITS)
+    found = {split: describe_trips(preprocess, split, folder) for split in contexts}
+    datasets.log_datasets([(found[split], context) for split, context in contexts.items()])
+    return found
+
+
+def describe_trips(preprocess: PreprocessResult, split: str, folder: str) -> HashedDataset:
+    """Describe a split's trips as a data set; folder is where those of all splits open."""
+    dataset = preprocess.dataset
+    n_rows = preprocess.metrics.get(tags.N_TRIPS.of(split))
+    return HashedDataset(
+        name=f"{dataset.taxi} {','.join(dataset.months[split])} {split}",
+        uri=f"{folder}/{split}.parquet",
+        sha256=dataset.sha256[split],
+        columns=schema.TRIPS,
+        n_rows=None if n_rows is None else int(n_rows),
+    )

@@ -122,14 +122,14 @@ class RegisterResult(NamedTuple):
 # --- writing, each to the active run
 
 
-def write_dataset(dataset: Dataset) -> None:
-    """Record the trips that this run makes or reads."""
-    mlflow.set_tags(dataset.tags())
+def write_dataset(dataset: Dataset, about: Mapping[str, str] | None = None) -> None:
+    """Record the trips that this run makes or reads, and more tags about them."""
+    mlflow.set_tags({**dataset.tags(), **(about or {})})
 
 
-def write_candidate(model_uri: str) -> None:
-    """Record the model that register may choose."""
-    mlflow.set_tags({tags.CANDIDATE: "true", tags.MODEL_URI: model_uri})
+def write_candidate(model_uri: str, note: str) -> None:
+    """Record the model that register may choose, and the run's page."""
+    mlflow.set_tags({tags.CANDIDATE: "true", tags.MODEL_URI: model_uri, tags.NOTE: note})
 
 
 def write_best(model: str, scores: Mapping[str, float]) -> None:

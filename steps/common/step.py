@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -18,8 +19,9 @@ import mlflow
 from steps.common.command_line import P, make_parser, parse
 from steps.common.parameters import MainParameters
 from storage import UserError, drivers, terminal
+from storage.checkout import run_command
 from storage.repro import reuse, step_key
-from storage.tracking import runs, store
+from storage.tracking import pages, runs, store, tags
 from taxi import TripError
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
@@ -45,15 +47,32 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         params = _read(declared, description, argv)
         step_key.code(step)  # the code that runs, whatever is edited meanwhile
         plans = isinstance(params, MainParameters) and params.plan
-        run = runs.plan_run() if plans else runs.StepRun(step, params.developer)
+        next_command = partial(_next_command, params)
+        run = runs.plan_run() if plans else runs.StepRun(step, params.developer, next_command)
         with drivers.told(), store.gone_as(AGAIN), run, store.gone_as(AGAIN), drivers.told():
             is_open = mlflow.active_run() is not None
             yield params
             reuse.record_outputs()
+            if not plans:
+                _say_where(step)
     except (TripError, UserError) as error:
         _leave(f"{step}: {error}", USER_ERROR, is_open=is_open)
     except KeyboardInterrupt:
         _leave(f"{step}: interrupted", INTERRUPTED, is_open=is_open)
+
+
+def _next_command(params: P) -> str:
+    """Write the command that runs this step again."""
+    experiment = runs.experiment_name()
+    return run_command(params.entry_point, params.rerun_texts(), experiment=experiment)
+
+
+def _say_where(step: str) -> None:
+    """Print where the page of the active run is; a step of a pipeline is found from there."""
+    active = mlflow.active_run()
+    if active and tags.PARENT not in active.data.tags:
+        link = pages.run_link(active.info.experiment_id, active.info.run_id)
+        print(f"{step}: View this run at {pages.address(link)}")
 
 
 def _read(declared: type[P], description: str | None, argv: Sequence[str] | None) -> P:
@@ -62,7 +81,8 @@ def _read(declared: type[P], description: str | None, argv: Sequence[str] | None
     except UserError:
         # `mlflow run` made the run before anybody looked at the parameters
         if "MLFLOW_RUN_ID" in os.environ:
-            with runs.StepRun(declared.entry_point, ""):
+            step = declared.entry_point
+            with runs.StepRun(step, "", lambda: f"python -m steps.{step} --help"):
                 raise
         raise
 

@@ -3,6 +3,7 @@
 python -m steps.hpo --source=simulated --max_evals=10
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,14 @@ import pandas as pd
 import xgboost as xgb
 from mlflow.models import infer_signature
 
-from steps.common.candidates import N_EXAMPLE_ROWS, log_candidate, read_profiles, report_on
+from steps.common import page
+from steps.common.candidates import (
+    N_EXAMPLE_ROWS,
+    Lineage,
+    log_candidate,
+    read_profiles,
+    report_on,
+)
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.parameters import HpoParameters
 from steps.common.pipeline import Pipeline
@@ -39,11 +47,11 @@ from steps.hpo.search import Budget, run_search
 from storage.checkout import run_command
 from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
-from taxi import evaluation, maps
+from taxi import evaluation, maps, search_report
 from taxi.features import Encoder
 from taxi.model import TripModel
 from taxi.recipes import Recipe
-from taxi.search import Trial
+from taxi.search import Trial, best_trial
 from taxi.sight import blind_rows
 
 MODEL = "xgboost"
@@ -66,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         preprocess = pipeline.preprocess()
         pipeline.tag("hpo")
         train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
-        log_inputs(preprocess, {"train": "training", "valid": "validation"})
+        described = log_inputs(preprocess, {"train": "training", "valid": "validation"})
 
         city = load_city(preprocess)
         encoder, rows = fit_and_encode(settings, train, valid, city)
@@ -84,21 +92,33 @@ def main(argv: Sequence[str] | None = None) -> None:
                 blind = train_blind(settings, executor, trials)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
             log_boosters(sighted, blind)
+            # before there are scores: MLflow hands those of a run to each model that it then logs
+            log_parts(sighted[0].booster, encoder, rows.train, rows.valid)
             parts = ([one.booster for one in part] for part in (sighted, blind))
             model = TripModel(preprocess.dataset.taxi, encoder, *parts)
             report = report_on(model, valid)
-            log_candidate(model, report, read_profiles(preprocess.run_id))
+            fitted_with = dict(sighted[0].member.parameters)
+            lineage = Lineage("hpo", MODEL, settings.features, preprocess, fitted_with)
+            profiles = read_profiles(preprocess.run_id)
+            log_candidate(model, report, profiles, lineage, described["valid"])
             mlflow.log_dict(make_recipe(settings, sighted, blind).state(), tags.RECIPE)
             if city:
                 artifacts.log_figure(
                     maps.draw_errors(city, valid, report.predicted), tags.ERRORS_MAP
                 )
-            log_parts(sighted[0].booster, encoder, rows.train, rows.valid)
         scores = report.scores
         write_best(MODEL, scores)
         n_trees = sum(one.member.rounds for one in [*sighted, *blind])
         n_boosters = len(sighted) + len(blind)
         print(f"ensemble: rmse {scores['rmse']:.4f} min, {n_trees} trees in {n_boosters} boosters")
+        longer = params.rerun_texts() | {"max_evals": str(2 * len(trials))}
+        page.write_verdict(
+            page.write_scores(MODEL, scores, preprocess.dataset.months["valid"]),
+            f"{n_boosters} boosters of {describe_trials(trials)}. Go on from these with:",
+            page.as_code(run_command("hpo", longer, experiment=runs.experiment_name())),
+            dataset=preprocess.dataset,
+            rmse=scores["rmse"],
+        )
 
 
 def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Trained]) -> Recipe:
@@ -112,6 +132,15 @@ def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Tr
         half_life=settings.half_life,
         max_bin=settings.space.max_bin,
     )
+
+
+def describe_trials(trials: Sequence[Trial]) -> str:
+    """Count the trials by how they ended, and name the best."""
+    states = Counter(map(search_report.state_of, trials))
+    best = best_trial(trials)
+    ended = ", ".join(f"{states[state]} {state}" for state in ("pruned", "failed"))
+    rmse = f", with {best.outcome.rmse:.3f} min alone" if best.outcome else ""
+    return f"{len(trials)} trials ({ended}), the best one trial {best.number}{rmse}"
 
 
 def log_noise(settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]) -> None:

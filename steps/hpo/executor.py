@@ -1,20 +1,24 @@
 """Where boosters are trained: in threads of this process, or on a Dask cluster."""
 
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import Event
+from time import thread_time
 from typing import Any, NamedTuple
 
 import taxi
 from steps.common.validate import TRAINING_PACKAGES
 from storage.cluster import Cluster, connected, once_per_worker
 from storage.tracking.processes import n_cores
-from taxi.boosting import Outcome, Rows, TrainingJob, build_matrices, train_booster
+from taxi.boosting import Matrices, Outcome, Rows, TrainingJob, build_matrices, train_booster
 from taxi.threads import thread_pool
 
+# ru_maxrss counts kilobytes, on macOS bytes
+PER_MEGABYTE = 1024 * 1024 if sys.platform == "darwin" else 1024
 SAME_COMMAND = "finished trials are kept: the same command goes on from there."
 
 
@@ -67,7 +71,7 @@ def _here(rows: Rows, n_workers: int) -> Iterator[TrialExecutor]:
     with thread_pool(n_workers) as threads:
 
         def submit(job: TrainingJob) -> "Future[Outcome]":
-            return threads.submit(train_booster, matrices, job, stop)
+            return threads.submit(train_measured, matrices, job, stop)
 
         try:
             yield TrialExecutor(submit, n_workers)
@@ -85,7 +89,15 @@ def _on_cluster(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[TrialExecu
         yield TrialExecutor(submit, cluster.n_workers, cluster)
 
 
+def train_measured(matrices: Matrices, job: TrainingJob, stop: Event | None = None) -> Outcome:
+    """Do a job in this thread, and count what it costs: nothing of it runs in another one."""
+    before = thread_time()
+    outcome = train_booster(matrices, job, stop)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PER_MEGABYTE
+    return outcome._replace(cpu_seconds=thread_time() - before, peak_megabytes=peak)
+
+
 def train_on_worker(rows: tuple[Any, ...], key: str, job: TrainingJob) -> Outcome:
     """Do a job on a worker, whose trials share one matrix."""
     matrices = once_per_worker(key, lambda: build_matrices(Rows(*rows)))
-    return train_booster(matrices, job)
+    return train_measured(matrices, job)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import mlflow
 import numpy as np
 
+from steps.common import page
 from steps.common.search_key import SearchSettings
 from steps.hpo.executor import TrialExecutor
 from storage.terminal import Progress
@@ -208,9 +209,21 @@ class SearchLogger:
                 tags.BEST_ROUND: outcome.best_round,
                 tags.N_ROUNDS: len(outcome.curve),
                 tags.TRAIN_SECONDS: outcome.seconds,
+                tags.WALL_SECONDS: outcome.seconds,
+                tags.CPU_SECONDS: outcome.cpu_seconds,
+                tags.PEAK_MEMORY: outcome.peak_megabytes,
             },
             curve=outcome.curve,
-            tags={tags.PRUNED: str(outcome.pruned).lower()},
+            tags={
+                tags.PRUNED: str(outcome.pruned).lower(),
+                tags.NOTE: page.write_trial(
+                    trial.number,
+                    rmse=outcome.rmse,
+                    best_round=outcome.best_round,
+                    n_rounds=len(outcome.curve),
+                    pruned=outcome.pruned,
+                ),
+            },
         )
 
     def _show(self, trial: Trial) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import mlflow
 
+from steps.common import page
 from steps.common.parameters import MainParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
@@ -23,11 +24,12 @@ from steps.common.step import step_run
 from steps.common.validate import check_given, check_pipeline
 from steps.main import rerun
 from steps.main.ending import print_ending
+from steps.main.headline import headline
 from steps.main.plan import plan
 from storage.data import splits
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
-from storage.tracking import runs, tags
+from storage.tracking import pages, runs, tags
 from taxi import distances
 from taxi.distances import KINDS, METERED, MISSING, PLANNED_10, PLANNED_20
 
@@ -39,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline = Pipeline(params)
         check_given(pipeline.given, params.judge_by)
         if params.plan:
-            print("\n".join(plan(pipeline, params)))
+            lines = "\n".join(plan(pipeline, params))
+            print(lines)
+            if mlflow.active_run():  # which `mlflow run` has made
+                runs.write_page(f"**A plan**: what would run, and why\n\n```\n{lines}\n```")
             return
         preprocess = pipeline.preprocess()
         log_headline("preprocess", preprocess.metrics)
@@ -67,7 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 *again,
             ]
         )
-        log_summary(pipeline, note, command)
+        first = headline(preprocess.dataset, candidates, registered, distance, command)
+        log_summary(pipeline, command)
+        rmse = candidates[0].scores[rmse_name(distance)]
+        runs.write_page("\n".join([*first, note]), page.title(preprocess.dataset, rmse))
         print_ending(preprocess.dataset.months, candidates, [*outcome, *again])
 
 
@@ -87,15 +95,15 @@ def log_headline(step: str, metrics: Mapping[str, float]) -> None:
     mlflow.log_metrics({f"{step}.{name}": value for name, value in metrics.items()})
 
 
-def log_summary(pipeline: Pipeline, note: str, command: str) -> None:
-    """Tag the pipeline's run with its page, the runs of its steps, and how to repeat it."""
+def log_summary(pipeline: Pipeline, command: str) -> None:
+    """Tag the pipeline's run with its trips, the runs of its steps, and how to repeat it."""
     reused = [step for step, decision in pipeline.decisions.items() if decision.run]
     mlflow.set_tags(
         {
             **{tags.RUN_IDS[step]: run.info.run_id for step, run in pipeline.done.items()},
             tags.REUSED: ",".join(reused),
             tags.RERUN: command,
-            tags.NOTE: note,
+            **pipeline.preprocess().dataset.tags(),
         }
     )
 
@@ -193,7 +201,7 @@ def links(decisions: Mapping[str, ReuseDecision]) -> list[str]:
     """Link the runs that this pipeline did not make itself."""
     found = [
         f"- {step}: reused "
-        f"[{reuse.short(run)}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}) "
+        f"[{reuse.short(run)}]({pages.run_link(run.info.experiment_id, run.info.run_id)}) "
         f"({decision.reason})"
         for step, decision in decisions.items()
         if (run := decision.run)

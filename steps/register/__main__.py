@@ -33,6 +33,7 @@ from steps.register.evaluate import (
 from steps.register.refit import TRAIN_VALID, refit_candidate
 from steps.register.rollback import roll_back
 from steps.register.testset import SEEN, open_test_set
+from steps.register.verdict import ABOUT, write_registered, write_rolled_back
 from storage import StorageError, UserError
 from storage.checkout import run_command
 from storage.tracking import artifacts, names, runs, tags
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         developer, parent = run.data.tags[tags.DEVELOPER], run.data.tags.get(tags.PARENT, "")
         registry = Registry(params.model_name, run_id=run.info.run_id, developer=developer)
         if params.rollback:
-            print(roll_back(registry))
+            line = roll_back(registry)
+            write_rolled_back(registry, line)
+            print(line)
             return
         check_pipeline(params)
         distance = distances.select_kind(params.judge_by)
@@ -96,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 log_card(facts, test, tested, preprocess)
                 about = version_tags(facts, preprocess.dataset, judged, overrides, parent)
                 judged = settle(registry, tested, judged, about, description(facts))
+            registry.describe_model(ABOUT)
         write_registration(
             model_name=registry.name,
             version=judged.known,
@@ -103,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             outcome=judged.outcome,
             reasons=judged.reasons,
         )
+        write_registered(registry, tested, judged, preprocess.dataset)
         print(registration_line(registry.name, tested, judged))
 
 

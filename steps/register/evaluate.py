@@ -11,7 +11,7 @@ from steps.common.results import RMSES, SIMULATED, Candidate
 from steps.common.served import load_served
 from steps.register.coverage import measure_coverage, overall
 from steps.register.testset import SEEN, TestSet
-from storage.tracking import models, tags
+from storage.tracking import datasets, models, tags
 from storage.tracking.registry import Registry
 from storage.tracking.tags import Family
 from taxi import bootstrap, evaluation, gate
@@ -63,9 +63,10 @@ def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> Tes
     groups = evaluation.errors_by_group(test.trips, predicted[METERED])
     scores = score_each(predicted, test)
     intervals = bootstrap.intervals(test.trips.trip_minutes, predicted[METERED], seed=seed)
-    log_scores(tags.TEST, scores)
     _, low, high = intervals["rmse"]
-    mlflow.log_metrics({tags.TEST.of("rmse_low"): low, tags.TEST.of("rmse_high"): high})
+    ends = {tags.TEST.of("rmse_low"): low, tags.TEST.of("rmse_high"): high}
+    found = to_metrics(tags.TEST, scores) | ends
+    datasets.log_scores(found, model_uri=candidate.model_uri, dataset=test.dataset)
     mlflow.log_metric("rmse", candidate.scores["rmse"])
     mlflow.set_tag(tags.MODEL, candidate.model)
     digest = models.digest(model, candidate.model_uri)
@@ -95,12 +96,10 @@ def score_each(predicted: Mapping[str, np.ndarray], test: TestSet) -> dict[str, 
     }
 
 
-def log_scores(family: Family, scores: Mapping[str, dict[str, float]]) -> None:
-    """Log all scores with metered distance, and the RMSE with every kind."""
+def to_metrics(family: Family, scores: Mapping[str, dict[str, float]]) -> dict[str, float]:
+    """Name all scores with metered distance, and the RMSE with every kind, as metrics."""
     rmses = {name: scores[kind]["rmse"] for kind, name in RMSES.items()}
-    mlflow.log_metrics(
-        {family.of(name): value for name, value in (scores[METERED] | rmses).items()}
-    )
+    return {family.of(name): value for name, value in (scores[METERED] | rmses).items()}
 
 
 def evaluate_champion(
@@ -122,12 +121,12 @@ def evaluate_champion(
     """
     uri = f"models:/{version.name}/{version.version}"
     predicted = predict_served(load_served(uri, test.taxi), uri, test)
-    log_scores(tags.CHAMPION_TEST, score_each(predicted, test))
     gained = bootstrap.improvement(
         test.trips.trip_minutes, challenger, predicted[test.distance], seed=seed
     )
     ends = {tags.GAINED.of("_low"): gained.low, tags.GAINED.of("_high"): gained.high}
-    mlflow.log_metrics({tags.GAINED.of(""): gained.value, **ends})
+    found = to_metrics(tags.CHAMPION_TEST, score_each(predicted, test))
+    mlflow.log_metrics(found | {tags.GAINED.of(""): gained.value, **ends})
     return Champion(gained, version_provenance(version))
 
 

@@ -8,7 +8,7 @@ import json
 
 import mlflow
 
-from steps.common.candidates import N_EXAMPLE_ROWS, log_model
+from steps.common.candidates import N_EXAMPLE_ROWS, Lineage, log_model
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import Candidate, PreprocessResult
 from steps.common.served import load_served
@@ -44,8 +44,10 @@ def refit_candidate(candidate: Candidate, preprocess: PreprocessResult) -> Candi
         log_inputs(preprocess, {"train": "training", "valid": "training"})
         mlflow.log_dict(recipe.state(), tags.RECIPE)
         model = fit(recipe, trips, taxi, encoder)
-        uri = log_refitted(model, candidate, parts[1])
-        mlflow.set_tag(tags.MODEL_URI, uri)
+        uri = log_refitted(model, candidate, parts[1], trace(candidate, recipe, preprocess))
+        n_trips = f"{len(trips):,} trips of train and valid"
+        note = f"**{candidate.model}** fitted again to {n_trips}: what is tested and registered"
+        mlflow.set_tags({tags.MODEL_URI: uri, tags.NOTE: note})
     print(f"refit: {candidate.model} on {len(trips):,} trips of train and valid", flush=True)
     return candidate._replace(model_uri=uri)
 
@@ -77,10 +79,18 @@ def fit(recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder) -> TripModel:
     return TripModel(taxi, encoder, [fitted])
 
 
-def log_refitted(model: TripModel, candidate: Candidate, valid: Trips) -> str:
+def trace(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) -> Lineage:
+    """Say where the refitted model comes from."""
+    first = dict(recipe.members[0].parameters) if recipe.members else {"seed": recipe.seed}
+    parent = candidate.model_uri
+    return Lineage("register", candidate.model, candidate.features, preprocess, first, parent)
+
+
+def log_refitted(model: TripModel, candidate: Candidate, valid: Trips, lineage: Lineage) -> str:
     """Log the refitted model on the active run; returns its URI."""
     chosen = load_served(candidate.model_uri, model.taxi)
     spread = models.unwrapped(chosen).spread
     kept = model.with_spread(restore_spread(spread.state()) if spread else None)
     example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
-    return log_model(kept, models.profile(chosen), example)
+    name = f"{candidate.model}_refit"
+    return log_model(kept, models.profile(chosen), example, lineage, name=name)

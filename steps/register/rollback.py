@@ -1,6 +1,7 @@
 """Put the champion before this one back."""
 
 from steps.common.results import write_registration
+from steps.register.verdict import ABOUT
 from storage import UserError
 from storage.tracking import models
 from storage.tracking.registry import ROLL_BACK, Registry, previous
@@ -30,6 +31,7 @@ def roll_back(registry: Registry) -> str:
         models.load(f"models:/{registry.name}/{version}")
         why = f"rollback=true: version {replaced} taken out of use"
         registry.roll_back(version, why=why)
+        registry.describe_model(ABOUT)
     write_registration(
         model_name=registry.name,
         version=version,

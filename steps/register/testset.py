@@ -5,6 +5,7 @@ from typing import NamedTuple
 from steps.common.inputs import load_trips, log_inputs
 from steps.common.results import PreprocessResult
 from storage import UserError
+from storage.tracking.datasets import HashedDataset
 from taxi import distances
 from taxi.distances import METERED
 from taxi.schema import Trips
@@ -21,6 +22,7 @@ class TestSet(NamedTuple):
     months: frozenset[str]
     trips: Trips  # n, distances as metered
     distance: str  # kind of it that models are judged by
+    dataset: HashedDataset  # the same, as scores name it
 
     def known_by(self, kind: str) -> Trips:
         """Return the trips that a kind of distance is measured on, m <= n, as metered."""
@@ -45,5 +47,6 @@ def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
             f"{preprocess.run_id}. Run preprocess again with other test_months."
         )
     trips = load_trips(preprocess, "test")
-    log_inputs(preprocess, {"test": "test"})
-    return TestSet(dataset.taxi, frozenset(dataset.months["test"]), trips, distance)
+    described = log_inputs(preprocess, {"test": "test"})["test"]
+    months = frozenset(dataset.months["test"])
+    return TestSet(dataset.taxi, months, trips, distance, described)

@@ -24,6 +24,7 @@ from steps.common.served import load_served
 from steps.common.step import step_run
 from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed, save_feed
 from steps.score.month import ScoredMonth, ScoringJob, output_path, score_month
+from steps.score.record import log_read, time_of, write_scored
 from storage import StorageError, UserError
 from storage.cluster import connected, once_per_worker
 from storage.data.months import parse_months
@@ -75,12 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             save_feed(feed, months[-1], params.live_state)
         mlflow.set_tags({tags.TAXI: taxi, tags.SCORED_BY: without_credentials(model.uri)})
         mlflow.set_tag(tags.LIVE, str(settings))
-        log_months(scored)
+        log_months(scored, taxi)
         if reference:
             limits = DriftThresholds(params.max_psi, params.max_unseen, params.max_rmse_rise)
             about = model_references.reference_tags(model, sha256)
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
             has_drifted = watch(scored, reference, rmse_before, limits)
+        write_scored(scored, model.uri, taxi, has_drifted if reference else None)
     if has_drifted and fail_on_drift:
         sys.exit(DRIFTED)
 
@@ -212,12 +214,12 @@ def month_line(scored: ScoredMonth) -> str:
     return f"{scored.month}: predicted {tally.n_predicted:,} of {tally.n_rows:,} trips, {errors}"
 
 
-def log_months(scored: Sequence[ScoredMonth]) -> None:
+def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
     """Log the months' numbers, the days' errors and which bytes went in."""
     mlflow.set_tag(tags.SCORED_MONTHS, ",".join(month.month for month in scored))
     rows: list[dict[str, Any]] = []
-    for name, uri, sha256, tally, with_feed in scored:
-        runs.log_dataset(name=f"score {name}", uri=uri, sha256=sha256, context="score")
+    log_read(scored, taxi)
+    for name, _, _, tally, with_feed in scored:
         numbers: dict[str, int] = {tags.N_ROWS: tally.n_rows, tags.N_PREDICTED: tally.n_predicted}
         numbers[tags.N_ELIGIBLE] = tally.total.n
         scores = tally.total.scores()
@@ -225,7 +227,7 @@ def log_months(scored: Sequence[ScoredMonth]) -> None:
             numbers[tags.N_LIVE] = tally.n_live
         if tally.base.n:
             scores[tags.RMSE_BASE] = tally.base.scores()["rmse"]
-        mlflow.log_metrics(numbers | scores, step=step_of(name))
+        mlflow.log_metrics(numbers | scores, step=step_of(name), timestamp=time_of(name))
         shown = {score: scores.get(score, "") for score in SHOWN_SCORES}
         rows.append({"month": name, **numbers, **shown})
     artifacts.log_table(rows, tags.MONTHS_TABLE)
@@ -276,7 +278,7 @@ def watch(
 def report_drift(month: str, measures: Sequence[DriftMeasure]) -> bool:
     """Print what has moved in a month and log how far; whether anything has."""
     largest = max(m.value for m in measures if m.measure == "PSI")
-    mlflow.log_metric(tags.PSI, largest, step=step_of(month))
+    mlflow.log_metric(tags.PSI, largest, step=step_of(month), timestamp=time_of(month))
     moved = [m for m in measures if m.drifted]
     texts = "; ".join(f"{m.measure} of {m.of} {m.value:.3f} > {m.threshold:g}" for m in moved)
     print(f"{month}: {f'drift: {texts}' if moved else 'no drift'}")

@@ -32,9 +32,11 @@ FRAME = (
     "steps/common/parameters.py",  # values enter the key one by one
     "steps/common/step.py",
     "steps/common/pipeline.py",
+    "steps/common/page.py",
     "steps/common/results.py",  # a run whose hand-over cannot be read any more is not reused
     "steps/common/validate.py",
     "steps/register/rollback.py",
+    "steps/register/verdict.py",
     "storage/checkout.py",
     "storage/cluster.py",
     "storage/environment.py",
@@ -46,8 +48,10 @@ FRAME = (
     "storage/data/splits.py",  # and so does which of them go where
     "storage/terminal.py",
     "storage/tracking/closing.py",
+    "storage/tracking/datasets.py",
     "storage/tracking/doubles.py",
     "storage/tracking/names.py",
+    "storage/tracking/pages.py",
     "storage/tracking/processes.py",
     "storage/tracking/query.py",
     "storage/tracking/refusals.py",

@@ -28,9 +28,9 @@ from storage.tracking.query import both, equals
 
 N_CHILDREN = 50_000  # the most that MLflow gives at once
 EXPERIMENT = "verify"
-# what another run of the same pipeline may have otherwise: how long things took, how often a search
-# was interrupted, and how the champion of that store compares
-FREE = re.compile(r".*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*")
+# what another run of the same pipeline may have otherwise: what things cost, how often a search was
+# interrupted, and how the champion of that store compares
+FREE = re.compile(rf"{tags.SYSTEM}.*|.*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*")
 BOOSTER = ".ubj"
 
 Facts = dict[str, str]  # what is compared: metric, hash -> value

@@ -1,11 +1,13 @@
 """Closing the active run: no path leads to FINISHED but a body that ended well."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
 from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
     MLFLOW_HTTP_REQUEST_TIMEOUT,
@@ -15,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from storage import UserError
 from storage.tracking import interrupted, refusals, tags
+from storage.tracking.cost import Meter
 from storage.uris import without_user
 
 N_RETRIES, TIMEOUT_S = 2, 5  # of a request once something has gone wrong
@@ -22,33 +25,46 @@ N_RETRIES, TIMEOUT_S = 2, 5  # of a request once something has gone wrong
 
 @contextmanager
 def closing_run() -> Iterator[None]:
-    """Close the active run as the body has ended."""
+    """Close the active run as the body has ended, with what it has cost."""
+    meter = Meter()
     try:
         yield
     except BaseException as error:
-        close_active(error)
+        close_active(error, meter)
         raise
-    close_active(None)
+    close_active(None, meter)
 
 
-def close_active(error: BaseException | None) -> None:
+def close_active(
+    error: BaseException | None,
+    meter: Meter | None = None,
+    next_command: Callable[[], str] | None = None,
+) -> None:
     """Close the active run: FINISHED, unless there is an error.
 
     Whatever happens meanwhile, it is not active afterwards: MLflow makes FINISHED what still is
     when Python ends. A store that says no as well is not what went wrong first, so that is not
     raised; one that says no to FINISHED is asked for FAILED, and that is.
+
+    Args:
+        error: that ends it.
+        meter: of what it has cost.
+        next_command: names what to run once that is mended.
     """
     run = mlflow.active_run()
     if run is None:
         return
+    cost = meter.read() if meter else {}
     if error is None:
         try:
+            write_last(run.info.run_id, cost, {})
             mlflow.end_run("FINISHED")
         except MlflowException as refused:
-            _end(run.info.run_id, "FAILED", refused)
+            _end(run.info.run_id, "FAILED", refused, cost)
             raise
         return
-    _end(run.info.run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
+    status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+    _end(run.info.run_id, status, error, cost, next_command)
 
 
 @contextmanager
@@ -72,12 +88,20 @@ def in_seconds(error: BaseException | None) -> Iterator[None]:
         os.environ.update({name: before[name] for name in bounds if name in before})
 
 
-def _end(run_id: str, status: str, error: BaseException) -> None:
+def _end(
+    run_id: str,
+    status: str,
+    error: BaseException,
+    cost: Mapping[str, float],
+    next_command: Callable[[], str] | None = None,
+) -> None:
     """Close a run that came to nothing, with the reason, as far as the store lets."""
-    client = MlflowClient()
+    client, command = MlflowClient(), ""
     with in_seconds(error):
         with suppress(MlflowException):
-            client.set_tag(run_id, tags.FAILURE, reason_of(error))
+            command = next_command() if next_command and not refusals.is_gone(error) else ""
+        with suppress(MlflowException):
+            write_last(run_id, cost, failure_tags(status, reason_of(error), command))
         for _ in range(2):  # a refusal may be a moment's
             with suppress(MlflowException):
                 _terminate(client, run_id, status)
@@ -99,3 +123,24 @@ def reason_of(error: BaseException) -> str:
     is_said = isinstance(error, (ValueError, UserError))
     said = str(error) if is_said else refusals.explain_refusal(error) or repr(error)
     return without_user(said)
+
+
+def failure_tags(status: str, reason: str, command: str = "") -> dict[str, str]:
+    """Say why a run came to nothing: as a tag, and on its page with the command that goes on."""
+    said = without_user(reason)
+    lines = [f"**{status}**: {said}"]
+    if command:
+        lines += ["", "Once that is mended:", "", f"    {command}"]
+    return {tags.FAILURE: said, tags.NOTE: "\n".join(lines)}
+
+
+def write_last(run_id: str, cost: Mapping[str, float], marks: Mapping[str, str]) -> None:
+    """Write metrics, which belong to no model, and tags of a run in one request."""
+    if not (cost or marks):
+        return
+    now = int(time.time() * 1000)
+    MlflowClient().log_batch(
+        run_id,
+        metrics=[Metric(name, value, now, 0) for name, value in cost.items()],
+        tags=[RunTag(name, value) for name, value in marks.items()],
+    )

@@ -4,7 +4,7 @@ MLflow's client asks again where no answer comes, and a server that had done its
 more. So whoever makes something on a server looks afterwards whether it is there once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from tempfile import TemporaryDirectory
 
@@ -49,7 +49,14 @@ def _is_double(other: Run, run: Run) -> bool:
     )
 
 
-def log_model_once(run_id: str, name: str, save: Callable[..., None]) -> str:
+def log_model_once(
+    run_id: str,
+    name: str,
+    save: Callable[..., None],
+    *,
+    params: Mapping[str, str] | None = None,
+    marks: Mapping[str, str] | None = None,
+) -> str:
     """Log a model of a run once: it is linked once, and no other is left.
 
     MLflow's log_model of a flavour does the same, but takes it for a failure that a store refuses
@@ -59,13 +66,19 @@ def log_model_once(run_id: str, name: str, save: Callable[..., None]) -> str:
         run_id: of the run that learned it.
         name: of the model.
         save: writes it, given path and mlflow_model: save_model of a flavour with the rest bound.
+        params: what it was fitted with, beside the run's own.
+        marks: its tags.
     Returns:
         The model's URI, models:/m-...
     """
     client = MlflowClient()
     run = client.get_run(run_id)
     model = mlflow.initialize_logged_model(
-        name, run_id, params=run.data.params, experiment_id=run.info.experiment_id
+        name,
+        run_id,
+        params={**run.data.params, **(params or {})},
+        tags=dict(marks or {}),
+        experiment_id=run.info.experiment_id,
     )
     number = model.model_id
     _link(client, run, number)

@@ -1,5 +1,6 @@
 """The experiment that runs go to, as the environment names it: one that is there and in use."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -12,8 +13,26 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from storage import StorageError, UserError
+from storage.tracking import refusals, tags
 
 DEFAULT = "nyc-taxi-experiment"
+PIPELINES = "pipelines"  # view of the runs with the columns that matter
+VIEW = json.dumps(
+    {
+        "selectedColumns": [
+            *("metrics.`rmse`", "metrics.`test_rmse`", "tags.`model`", "tags.`outcome`"),
+            *("tags.`months.train`", "tags.`months.valid`", "tags.`developer`"),
+        ]
+    }
+)
+PAGE = """\
+Minutes that a taxi trip will take, learned from the TLC's months. A row is a pipeline, and + shows
+its steps; its page says what won, by how much, and what to run next.
+
+- `rmse`: error of the best model on the valid months, minutes
+- `test_rmse`: error of the registered one on the test months, which nothing was chosen by
+- Models compares the models on the same data sets; System metrics of a run are what it cost
+"""
 
 
 def find_experiment() -> Experiment | None:
@@ -52,8 +71,21 @@ def use() -> str:
         # where two make it at once, MLflow does not go on to use it by itself
         found = mlflow.set_experiment(name)
     chosen = mlflow.set_experiment(experiment_id=found.experiment_id)
+    dress(chosen)
     check_writable(str(chosen.artifact_location))
     return str(chosen.experiment_id)
+
+
+def dress(experiment: Experiment) -> None:
+    """Give an experiment a page and a view of its runs, where it has none of its own."""
+    wanted = {tags.NOTE: PAGE, tags.VIEW.of(PIPELINES): VIEW}
+    for name in wanted:
+        if name not in experiment.tags:
+            try:
+                MlflowClient().set_experiment_tag(experiment.experiment_id, name, wanted[name])
+            except MlflowException as error:  # who may write runs may not always write this
+                if refusals.is_gone(error):
+                    raise
 
 
 def check_writable(uri: str) -> None:

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
 from storage import UserError, checkout, one_line
-from storage.tracking import doubles, interrupted, tags
+from storage.tracking import doubles, interrupted, stale_runs, tags
 from storage.tracking.runs import active_info, children
 
 
@@ -58,8 +58,7 @@ def _kill(run: Run | None) -> None:
     client = MlflowClient()
     is_begun = tags.PID in run.data.tags  # else its process was stopped before it took the run
     if not is_begun:
-        client.set_tag(run.info.run_id, tags.FAILURE, interrupted.REASON)
-        client.set_terminated(run.info.run_id, "KILLED")
+        stale_runs.close_run(client, run.info.run_id, interrupted.REASON)
     interrupted.restore(client, run.info.run_id)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import weakref
 from collections.abc import Mapping
 from functools import partial
@@ -38,6 +39,8 @@ from storage.tracking.served_model import (
 from storage.tracking.tags import MODEL_SHA256
 from storage.uris import without_credentials
 
+NO_NAME = re.compile("[/:.%\"']")  # what MLflow refuses in the name of a logged model
+MAX_SHOWN = 500  # characters of a parameter
 SERVED = Path(__file__).with_name(LOADER)
 LOADER_MODULE = "mlflow.pyfunc.loaders.code_model"  # MLflow's, which runs the loader
 # what loading and predicting imports, pinned to the versions that trained
@@ -53,17 +56,21 @@ def log(
     columns: Mapping[str, bool],
     params: Mapping[str, Any],
     example: pd.DataFrame,
+    fitted_with: Mapping[str, Any] | None = None,
+    marks: Mapping[str, str] | None = None,
 ) -> str:
     """Log a model of plain files on the active run.
 
     Args:
         files: name -> bytes, what the package's `model` module rebuilds the model from.
-        name: of the logged model.
+        name: of the logged model; what MLflow takes in no name becomes _.
         package: folder of this checkout that holds the code, e.g. taxi.
         modules: the modules of it that travel with the model.
         columns: input columns -> whether each is required.
         params: what a request may ask beside its rows -> its default.
         example: a few rows of input.
+        fitted_with: parameter -> value, which MLflow's page of the model shows.
+        marks: its tags.
     Returns:
         The model's URI, models:/m-...
     """
@@ -77,7 +84,9 @@ def log(
             input_example=example,
             pip_requirements=pins(),
         )
-        return doubles.log_model_once(active_info().run_id, name, save)
+        shown = {key: str(value)[:MAX_SHOWN] for key, value in (fitted_with or {}).items()}
+        run_id, safe = active_info().run_id, NO_NAME.sub("_", name)
+        return doubles.log_model_once(run_id, safe, save, params=shown, marks=marks or {})
 
 
 def write_files(

@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +11,6 @@ from types import TracebackType
 
 import mlflow
 import psutil
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run, RunInfo
 from mlflow.exceptions import MlflowException
 from mlflow.utils import name_utils
@@ -30,12 +28,12 @@ from storage.tracking import (
     store,
     tags,
 )
+from storage.tracking.cost import Meter
 from storage.tracking.heartbeat import Heartbeat
 from storage.tracking.query import equals
 from storage.uris import without_credentials
 
 N_NAMED = 3  # runs that fit a line
-DIGEST_CHARS = 36  # what MLflow's store has room for
 
 
 class StepRun:
@@ -45,15 +43,27 @@ class StepRun:
     the step was interrupted.
     """
 
-    def __init__(self, step: str, developer: str) -> None:
+    def __init__(
+        self, step: str, developer: str, next_command: Callable[[], str] | None = None
+    ) -> None:
+        """Describe the run.
+
+        Args:
+            step: entry point.
+            developer: who starts it; empty = as git or the machine knows them.
+            next_command: names what to run where this fails, once that is mended.
+        """
         self.step = step
         self.developer = developer
+        self.next_command = next_command
+        self.meter: Meter | None = None
         self.is_adopted = "MLFLOW_RUN_ID" in os.environ
         self.outer: mlflow.ActiveRun | None = None  # which is not this one's to close
         self.heartbeat: Heartbeat | None = None
 
     def __enter__(self) -> None:
         """Start or adopt the run and tag it with where it comes from."""
+        self.meter = Meter(whole_process=self.is_adopted)
         store.prepare_store()
         self.outer = mlflow.active_run()
         try:
@@ -85,6 +95,8 @@ class StepRun:
         mlflow.set_tags(self._tags(run, code))
         if above:
             return
+        if self.is_adopted:
+            experiments.dress(mlflow.get_experiment(run.info.experiment_id))
         if code.unknown:
             print(
                 f"{self.step}: git does not answer for this code ({code.unknown}), so it counts as "
@@ -101,7 +113,7 @@ class StepRun:
         run = None
         while (active := mlflow.active_run()) and active is not self.outer:
             run = active  # the last one is the step's: those below it come first
-            closing.close_active(error)
+            closing.close_active(error, self.meter, self.next_command)
         is_interrupted = isinstance(error, KeyboardInterrupt)
         if error and (is_interrupted or refusals.explain_refusal(error)):
             # what was being opened, or was made without anybody being told
@@ -215,6 +227,24 @@ def active_info() -> RunInfo:
     return run.info
 
 
+def write_page(note: str, about: str = "") -> None:
+    """Write the page of the active run, and name it by what it is about and who started it.
+
+    It keeps a name that somebody gave it, and a step of a pipeline keeps the step's.
+
+    Args:
+        note: its page, markdown; MLflow shows the first lines and folds the rest.
+        about: such as `green 2021-01 > 02 · 5.39 min`; empty = it keeps its name.
+    """
+    run = active()
+    values: dict[str, str] = {tags.NOTE: note}
+    step = run.data.tags.get(tags.STEP, "")
+    if about and run.info.run_name == step and tags.PARENT not in run.data.tags:
+        parts = [about, run.data.tags.get(tags.DEVELOPER, "")]
+        values[tags.RUN_NAME] = " · ".join(parts if step == "main" else [step, *parts])
+    mlflow.set_tags(values)
+
+
 def children(run_id: str) -> list[Run]:
     """List the runs directly under a run, oldest first."""
     run = mlflow.get_run(run_id)
@@ -225,21 +255,6 @@ def children(run_id: str) -> list[Run]:
         output_format="list",
     )
     return below
-
-
-def log_dataset(*, name: str, uri: str, sha256: str, context: str) -> None:
-    """Record on the active run which bytes went in, as an MLflow data set."""
-    source = CodeDatasetSource(tags={"uri": uri, "sha256": sha256})
-    dataset = _HashedDataset(source, name=name, digest=sha256[:DIGEST_CHARS])
-    mlflow.log_input(dataset, context=context)
-
-
-class _HashedDataset(MetaDataset):
-    """A data set of which MLflow knows the hash and no more."""
-
-    @property
-    def profile(self) -> None:
-        """No profile."""
 
 
 @contextmanager

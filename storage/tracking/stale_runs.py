@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from storage.tracking import processes, refusals, tags
+from storage.tracking.closing import failure_tags
 from storage.tracking.query import both, equals
 
 N_MOST = 1000  # a shared server may have more that run; the next time sees them
@@ -60,7 +61,8 @@ def close_run(client: MlflowClient, run_id: str, reason: str) -> bool:
     It may be somebody else's, or deleted by now: nobody has to stop for that.
     """
     try:
-        client.set_tag(run_id, tags.FAILURE, reason)
+        marks = failure_tags("KILLED", reason)
+        client.log_batch(run_id, tags=[RunTag(*mark) for mark in marks.items()])
         client.set_terminated(run_id, "KILLED")
     except MlflowException as error:
         if refusals.is_gone(error):

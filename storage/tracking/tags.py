@@ -66,10 +66,17 @@ def artifact(name: str, meaning: str, writers: str = "", readers: str = "") -> N
 # --- MLflow's own
 
 PARENT = tag(
-    "mlflow.parentRunId", "the run above", "trials", "register reuse runs stale_runs verify"
+    "mlflow.parentRunId", "the run above", "trials", "register reuse runs stale_runs step verify"
 )
 RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs", "doubles")
-NOTE = tag("mlflow.note.content", "the run's page", "main")
+NOTE = tag(
+    "mlflow.note.content",
+    "the page of a run, or of the experiment: the first line is the verdict",
+    "closing experiments refit results runs search",
+)
+VIEW = tags(
+    "mlflow.sharedViewState.", "a view of the experiment's runs, JSON; by its name", "experiments"
+)
 PROJECT_URI = tag("mlflow.source.name", "where the project was run from", "runs", "runs stale_runs")
 CODE = tags("mlflow.source.", "which code ran", "", "runs")
 COMMIT = tag(
@@ -87,7 +94,7 @@ ENTRY_POINT = tag(
 
 # --- every run of a step
 
-STEP = tag("step", "entry point that the run is of", "runs", "results reuse runs verify")
+STEP = tag("step", "entry point that the run is of", "candidates runs", "results reuse runs verify")
 DEVELOPER = tag("developer", "who started it", "runs", "register reuse runs")
 DIRTY = tag(
     "git_dirty",
@@ -98,7 +105,7 @@ DIRTY = tag(
 FAILURE = tag(
     "failure",
     "why the run came to nothing",
-    "closing launching stale_runs trials",
+    "closing",
     "interrupted launching",
 )
 HOST = tag(
@@ -121,9 +128,9 @@ KEY = tag("step_key", "sha256 of what the step's result depends on", "reuse", "p
 
 # --- what a step hands over
 
-TAXI = tag("taxi", "green or yellow", "results score", "pipeline results")
+TAXI = tag("taxi", "green or yellow", "candidates results score", "pipeline results")
 DATA = tag("data", "real, or simulated where any month is", "results", "evaluate results")
-MONTHS = tags("months.", "months of a split", "results", "evaluate results")
+MONTHS = tags("months.", "months of a split", "candidates results", "evaluate results")
 SHA256 = tags("sha256.", "sha256 of a split's trips", "results", "pipeline results verify")
 CITY = tag(
     "city",
@@ -144,7 +151,7 @@ RUN_IDS = {
     step: tag(
         f"{step}_run_id",
         f"run of {step} that this one builds on or has made",
-        "inputs main pipeline register",
+        "candidates inputs main pipeline register",
         "pipeline results verify",
     )
     for step in ("preprocess", "baseline", "hpo", "register")
@@ -155,14 +162,17 @@ CANDIDATE = tag(
 MODEL = tag(
     "model",
     "kind of model: xgboost, or a baseline's name",
-    "baseline evaluate hpo refit register results",
+    "baseline candidates evaluate hpo refit register results",
     "results",
 )
-FEATURES = tag("features", "feature set of a candidate", "baseline hpo refit", "results")
+FEATURES = tag("features", "feature set of a candidate", "baseline candidates hpo refit", "results")
+PARENT_MODEL = tag(
+    "parent_model", "logged model that a model was fitted again from; of the model", "candidates"
+)
 MODEL_URI = tag(
     "model_uri", "URI of the logged model", "refit registry results", "model_references results"
 )
-N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "results")
+N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs results")
 RMSE_WITH = metrics(
     "rmse_",
     "RMSE, minutes, where no distance is known (missing) or one planned to 10 or 20 % (planned_10, "
@@ -246,7 +256,7 @@ PROMOTING = tags(
     "registry_lock",
     "registry_lock",
 )
-TEST = metrics("test_", "a score on the test months", "evaluate", "main results")
+TEST = metrics("test_", "a score on the test months", "evaluate", "headline main results")
 CHAMPION_TEST = metrics(
     "champion_test_", "the champion's score on the very same trips", "evaluate", "results"
 )
@@ -287,6 +297,19 @@ N_PREDICTED = metric("n_predicted", "rows of it that have a prediction", "score"
 N_ELIGIBLE = metric("n_eligible", "rows of it that its errors are counted on", "score")
 N_LIVE = metric("n_live", "rows of it whose prediction has a live level", "score")
 RMSE_BASE = metric("rmse_base", "RMSE of a scored month without the live level, minutes", "score")
+
+# --- what it cost, where MLflow shows system metrics
+
+SYSTEM = metrics("system/", "what a run cost: no two cost the same", "", "verify")
+WALL_SECONDS = metric("system/wall_seconds", "seconds that a step or trial took", "cost search")
+CPU_SECONDS = metric(
+    "system/cpu_seconds", "CPU seconds of it, and of what it started on this machine", "cost search"
+)
+PEAK_MEMORY = metric(
+    "system/peak_memory_megabytes",
+    "most memory that its process, or one that it started, has held until then",
+    "cost search",
+)
 
 # --- files
 

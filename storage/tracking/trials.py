@@ -19,7 +19,6 @@ from storage.tracking.runs import active, active_info, inherited_tags
 from storage.tracking.tags import (
     BEST_POINT,
     CURVE,
-    FAILURE,
     PARENT,
     SEARCH_KEY,
     SPACE_KEY,
@@ -127,7 +126,8 @@ class TrialRuns:
 
     def fail(self, number: int, reason: str) -> str:
         """Close the run of a trial that came to nothing, with the reason; returns the run's id."""
-        self.client.set_tag(self.run_ids[number], FAILURE, reason)
+        marks = [RunTag(*mark) for mark in closing.failure_tags("FAILED", reason).items()]
+        self.client.log_batch(self.run_ids[number], tags=marks)
         self.client.set_terminated(self.run_ids[number], "FAILED")
         return self.run_ids.pop(number)
 

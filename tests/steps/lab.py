@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn.tree import DecisionTreeRegressor
 
-from steps.common.candidates import log_candidate, read_profiles, report_on
+from steps.common.candidates import Lineage, log_candidate, read_profiles, report_on
 from steps.common.inputs import load_trips, log_inputs
 from steps.common.results import read_preprocess
 from storage.checkout import ROOT
@@ -46,7 +46,7 @@ class Lab:
         tags = {"step": step, "developer": "Ada"} | committed | tags
         with mlflow.start_run(experiment_id=self.experiment, tags=tags) as run:
             result = read_preprocess(preprocess)
-            log_inputs(result, {"train": "training"})
+            described = log_inputs(result, {"train": "training", "valid": "validation"})
             if depth is not None:
                 train, valid = (load_trips(result, split) for split in ("train", "valid"))
                 encoder = features.fit_encoder("compact", train)
@@ -55,7 +55,9 @@ class Lab:
                 with runs.child_run("ensemble", {"model": "tree", "features": "compact"}):
                     profiles = read_profiles(result.run_id)
                     model = TripModel(result.dataset.taxi, encoder, [tree])
-                    log_candidate(model, report_on(model, valid), profiles)
+                    lineage = Lineage(step, "tree", "compact", result, tree.get_params())
+                    report = report_on(model, valid)
+                    log_candidate(model, report, profiles, lineage, described["valid"])
         return str(run.info.run_id)
 
     def register(self, name: str, *arguments: str, code: int = 0) -> tuple[Run, str]:

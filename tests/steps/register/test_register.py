@@ -1,5 +1,6 @@
 """Who becomes champion, who does not, and what is left to read of it."""
 
+import json
 import re
 import shlex
 import shutil
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunData, RunInfo, RunTag
@@ -32,6 +34,32 @@ def test_the_first_candidate_that_reaches_the_thresholds_is_champion(
     assert tags["outcome"] == "promoted"
     assert "test RMSE with metered distance is " in tags["reasons"]
     assert run.data.metrics["test_rmse_low"] < run.data.metrics["test_rmse"]
+    page = tags["mlflow.note.content"].splitlines()
+    assert page[0].startswith("**Promoted**: tree is the champion, first version 1: test RMSE **")
+    assert "    mlflow models serve -m models:/first@champion --env-manager uv" in page
+    assert run.info.run_name.startswith("register · green 2021-01 > 02 · ")
+
+
+def test_the_champion_is_found_by_its_error_on_the_test_months(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    run, _ = lab.register("found", *pipelines.of(lab, GOOD))
+    (test,) = run.inputs.dataset_inputs
+    assert test.dataset.name == "green 2021-03 test"
+    about = json.loads(test.dataset.profile), mlflow.data.get_source(test).load()
+    assert about[0]["num_rows"] == pq.read_metadata(about[1]).num_rows
+    wanted = f"metrics.test_rmse <= {run.data.metrics['test_rmse']}"
+    seen = [{"dataset_name": test.dataset.name, "dataset_digest": test.dataset.digest}]
+    found = lab.client.search_logged_models([lab.experiment], wanted, datasets=seen)
+    champion = lab.version("found", "1").tags["model_uri"]
+    (model,) = (one for one in found if one.model_uri == champion)
+    assert model.name == "tree"
+    assert {"step": "hpo", "features": "compact", "months.train": "2021-01"}.items() <= (
+        model.tags.items()
+    )
+    assert model.params["max_depth"] == str(GOOD)
+    scored = {(one.key, one.dataset_name) for one in model.metrics}
+    assert {("rmse", "green 2021-02 valid"), ("test_rmse", "green 2021-03 test")} <= scored
 
 
 def test_a_first_candidate_below_the_thresholds_is_a_challenger_of_nobody(

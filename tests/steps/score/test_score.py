@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
@@ -97,6 +98,11 @@ def test_a_month_comes_to_numbers_per_month_and_per_day(lab: Lab, champion: str)
     assert float(month["rmse"]) == run.data.metrics["rmse"]
     (entry,) = run.inputs.dataset_inputs
     assert entry.dataset.name == "score 2021-04"
+    (point,) = lab.client.get_metric_history(run.info.run_id, "rmse")
+    assert point.timestamp == datetime(2021, 4, 1, tzinfo=UTC).timestamp() * 1000
+    page = run.data.tags["mlflow.note.content"]
+    assert page.startswith(f"**RMSE {float(month['rmse']):.3f} min** on 2021-04, ")
+    assert run.info.run_name.startswith(f"score · green 2021-04 · {float(month['rmse']):.2f} min")
 
 
 def test_a_month_without_dropoffs_is_scored_without_errors(

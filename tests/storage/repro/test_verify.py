@@ -26,6 +26,8 @@ def test_an_equal_run_is_identical_and_every_difference_is_named() -> None:
     ("metric", "free"),
     [
         ("train_seconds", True),
+        ("system/cpu_seconds", True),
+        ("system/peak_memory_megabytes", True),
         ("n_trials_recorded", True),
         ("champion_test_rmse", True),
         ("register.improvement_low", True),

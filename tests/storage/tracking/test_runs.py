@@ -1,6 +1,5 @@
 """Runs: how they open, what they hold, how they close."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from mlflow.utils import name_utils
 
 from storage import StorageError, StoreGoneError
 from storage.checkout import ROOT, Checkout
-from storage.data.digest import sha256_of
 from storage.tracking import artifacts, closing, processes, runs
 from storage.tracking.tags import HEARTBEAT
 from storage.tracking.trials import TrialRuns
@@ -119,12 +117,12 @@ def test_a_run_of_which_the_store_no_longer_hears_is_not_finished_when_python_en
 def test_a_run_whose_failure_cannot_be_told_is_not_finished(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise MlflowException("no more tags")
 
     with pytest.raises(ValueError, match="wrong"), runs.StepRun("hpo", ""):
         run_id = runs.active().info.run_id
-        monkeypatch.setattr(MlflowClient, "set_tag", refuse)
+        monkeypatch.setattr(MlflowClient, "log_batch", refuse)
         raise ValueError("wrong")
     assert closed(run_id).info.status == "FAILED"
 
@@ -425,21 +423,3 @@ def test_a_user_without_a_name_is_known_by_its_number(
     with runs.StepRun("hpo", ""):
         run_id = runs.active().info.run_id
     assert closed(run_id).data.tags["developer"] == "4711"
-
-
-# --- data sets
-
-
-def test_data_sets_carry_the_hash_of_the_bytes(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "month").write_bytes(b"trips")
-    sha256 = sha256_of(tmp_path / "month")
-    assert sha256 == hashlib.sha256(b"trips").hexdigest()
-    with runs.StepRun("preprocess", ""):
-        run_id = runs.active().info.run_id
-        runs.log_dataset(name="train", uri="tlc/month", sha256=sha256, context="training")
-    (given,) = mlflow.get_run(run_id).inputs.dataset_inputs
-    assert given.dataset.name == "train"
-    assert given.dataset.digest == sha256[: len(given.dataset.digest)]
-    assert len(given.dataset.digest) == runs.DIGEST_CHARS
-    assert sha256 in given.dataset.source
-    assert {tag.value for tag in given.tags} == {"training"}

@@ -1,6 +1,7 @@
 """Which runs the next pipeline closes, and which it must not touch."""
 
 import time
+from typing import Any
 
 import mlflow
 import pytest
@@ -160,16 +161,16 @@ def test_a_run_that_this_user_may_not_close_stops_nobody_and_is_named(
         leave(**processes.process_tags() | GONE),
         leave(**processes.process_tags() | GONE),
     )
-    set_tag = MlflowClient.set_tag
+    log_batch = MlflowClient.log_batch
 
-    def refuse(client: MlflowClient, run_id: str, *rest: str) -> None:
+    def refuse(client: MlflowClient, run_id: str, **rest: Any) -> None:
         if run_id == others:  # as a server with basic auth says it
             raise MlflowException(
                 "API request failed with error code 403", error_code=PERMISSION_DENIED
             )
-        set_tag(client, run_id, *rest)
+        log_batch(client, run_id, **rest)
 
-    monkeypatch.setattr(MlflowClient, "set_tag", refuse)
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
     with runs.StepRun("hpo", ""):
         pass
     assert (status(mine), status(others)) == ("KILLED", "RUNNING")

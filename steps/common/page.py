@@ -1,0 +1,77 @@
+"""The page of a run in MLflow: its first line is the verdict, for the UI folds what follows.
+
+What a run is called, and what its page says, changes no result.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from steps.common.results import Dataset
+from storage.data.months import next_month
+from storage.tracking import runs
+
+
+def write_verdict(
+    verdict: str, *rest: str, dataset: Dataset | None = None, rmse: float | None = None
+) -> None:
+    """Write the page of the active run, and name it by its trips and its error.
+
+    Args:
+        verdict: in a line.
+        rest: paragraphs, markdown.
+        dataset: trips that it read or made; without them the run keeps its name.
+        rmse: its best one, minutes.
+    """
+    runs.write_page("\n\n".join([verdict, *filter(None, rest)]), title(dataset, rmse))
+
+
+def title(dataset: Dataset | None, rmse: float | None) -> str:
+    """Name trips and an error: green 2021-01 > 02 · 5.39 min."""
+    if dataset is None:
+        return ""
+    train, valid = (span(dataset.months[split]) for split in ("train", "valid"))
+    if valid[:5] == train[-7:-2]:  # of the same year
+        valid = valid[5:]
+    trips = f"{dataset.taxi} {train} > {valid}"
+    return trips if rmse is None else f"{trips} · {rmse:.2f} min"
+
+
+def span(months: Sequence[str]) -> str:
+    """Write months one after the other as their first and last: 2021-01..2021-03."""
+    follow = all(next_month(month) == after for month, after in pairwise(months))
+    return ",".join(months) if len(months) == 1 or not follow else f"{months[0]}..{months[-1]}"
+
+
+def as_code(text: str) -> str:
+    """Write a command on a line of its own."""
+    return f"    {text}"
+
+
+def serve_command(name: str) -> str:
+    """Write how the champion of a registered model is served."""
+    uri = shlex.quote(f"models:/{name}@champion")
+    return f"Serve the champion:\n\n{as_code(f'mlflow models serve -m {uri} --env-manager uv')}"
+
+
+def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay rows out as a markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pruned: bool) -> str:
+    """Write the page of a trial; its best round is counted from 0."""
+    ended = ", where it was pruned: better ones had come further by then" if pruned else ""
+    return (
+        f"**RMSE {rmse:.3f} min** on valid: trial {number} at round {best_round + 1} of "
+        f"{n_rounds}{ended}"
+    )
+
+
+def write_scores(model: str, scores: Mapping[str, float], months: Sequence[str]) -> str:
+    """Write how a model does on its valid months, in a line."""
+    return (
+        f"**RMSE {scores['rmse']:.3f} min** on {span(months)} (valid) with metered distance: "
+        f"{model}, MAE {scores['mae']:.3f} min, R2 {scores['r2']:.3f}"
+    )

@@ -1,0 +1,67 @@
+"""The first lines of a pipeline's page: what won, by how much, and the next command."""
+
+import shlex
+from collections.abc import Sequence
+
+from steps.common import page
+from steps.common.results import Candidate, Dataset, RegisterResult, rmse_name
+from storage.tracking import tags
+
+TESTED = "-P test_months=next"
+
+
+def headline(
+    dataset: Dataset,
+    candidates: Sequence[Candidate],
+    registered: RegisterResult | None,
+    distance: str,
+    rerun: str,
+) -> list[str]:
+    """Write what somebody sees without unfolding the page.
+
+    Args:
+        dataset: trips of the pipeline.
+        candidates: best first.
+        registered: what became of the best; None where there were no test months.
+        distance: kind of it that they were chosen by.
+        rerun: command that repeats the pipeline.
+    """
+    verdict = f"{winner(candidates, distance)} on {page.span(dataset.months['valid'])} (valid)"
+    if registered is None:
+        lines = ["Not tested, so not registered.", f"Next: the same with `{TESTED}`"]
+    else:
+        test = registered.metrics[tags.TEST.of(rmse_name(distance))]
+        months = page.span(dataset.months["test"])
+        stands = f"Test RMSE **{test:.3f} min** on {months}: {standing(registered)}"
+        lines = [stands, f"Next: `{next_command(registered, rerun)}`"]
+    return ["  \n".join([verdict, *lines]), ""]  # two blanks: a line of its own
+
+
+def winner(candidates: Sequence[Candidate], distance: str) -> str:
+    """Name the best candidate, its error, and how far the next model is behind."""
+    name = rmse_name(distance)
+    best, rmse = candidates[0], candidates[0].scores[name]
+    others = [one for one in candidates[1:] if one.model != best.model]
+    won = f"**{best.model} won: RMSE {rmse:.3f} min"
+    if not others:
+        return f"{won}**"
+    behind = others[0].scores[name] - rmse
+    share = behind / others[0].scores[name]
+    return f"{won}, {behind:.3f} ({share:.1%}) below {others[0].model}**"
+
+
+def standing(registered: RegisterResult) -> str:
+    """Say whether the winner is champion."""
+    version = f"`{registered.model_name}` version {registered.version}"
+    if registered.champion_version == registered.version:
+        return f"champion, {version}"
+    champion = registered.champion_version
+    return f"{version}; {f'version {champion} stays champion' if champion else 'no champion'}"
+
+
+def next_command(registered: RegisterResult, rerun: str) -> str:
+    """Write what is to be run next: the champion's server, where there is a champion."""
+    if not registered.champion_version:
+        return rerun
+    uri = shlex.quote(f"models:/{registered.model_name}@champion")
+    return f"mlflow models serve -m {uri} --env-manager uv"

@@ -1,0 +1,46 @@
+"""The page of a run of register, and what the registered model is, for its own page."""
+
+from steps.common import page
+from steps.common.results import Dataset
+from steps.register.evaluate import PROMOTED, UNCHANGED, GateResult, TestResult
+from storage.tracking.registry import Registry
+from taxi.distances import KINDS
+
+ABOUT = (
+    "Minutes from pickup to drop-off of a taxi trip, asked at pickup: raw trips in, named as the "
+    "TLC names the columns, minutes out. Alias `champion` is the version to serve; what a version "
+    "was made from, tested on and refused for stands on its own page."
+)
+
+
+def write_registered(
+    registry: Registry, tested: TestResult, judged: GateResult, dataset: Dataset
+) -> None:
+    """Write the page of the run, its verdict first."""
+    model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
+    rmse = (
+        f"test RMSE **{score:.3f} min** on {page.span(dataset.months['test'])} with "
+        f"{KINDS[judged.distance]}"
+    )
+    version = f"{registry.name} version {judged.known}"
+    if judged.outcome == UNCHANGED:
+        verdict = f"**Unchanged**: {model} was the champion already, {version}: {rmse}"
+    elif judged.outcome == PROMOTED:
+        over = f", in place of version {judged.before}" if judged.before else ""
+        verdict = f"**Promoted**: {model} is the champion, {version}{over}: {rmse}"
+    else:
+        stays = f"version {judged.before} stays champion" if judged.before else "there is none"
+        verdict = f"**Refused**: {model} is {version} and no champion, {stays}: {rmse}"
+    rows = [
+        (check.check, check.found, check.wanted, "yes" if check.passed else "**no**")
+        for check in judged.decision.checks
+    ]
+    table = page.to_table(["asked", "found", "wanted", "passed"], rows)
+    champion = judged.known if judged.outcome in (PROMOTED, UNCHANGED) else judged.before
+    serve = page.serve_command(registry.name) if champion else ""
+    page.write_verdict(verdict, serve, table, dataset=dataset, rmse=score)
+
+
+def write_rolled_back(registry: Registry, line: str) -> None:
+    """Write the page of a run that put an earlier champion back."""
+    page.write_verdict(f"**Rolled back**: {line}", page.serve_command(registry.name))

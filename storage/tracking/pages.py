@@ -1,0 +1,50 @@
+"""Where the MLflow UI shows a run, and the runs of an experiment: python -m storage.tracking.pages.
+
+Without the type of workflow MLflow opens an empty page for language models.
+"""
+
+import sys
+
+import mlflow
+
+from storage import UserError
+from storage.tracking import experiments, store
+from storage.uris import without_user
+
+LOCAL_UI = "http://127.0.0.1:{port}"  # of `make ui`
+PORT = 5000
+WORKFLOW = "workflowType=machine_learning"
+
+
+def run_link(experiment_id: str, run_id: str) -> str:
+    """Name the page of a run within the UI, wherever that is."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{WORKFLOW}"
+
+
+def runs_link(experiment_id: str) -> str:
+    """Name the page of an experiment's runs, with the columns that matter."""
+    view = f"viewStateShareKey={experiments.PIPELINES}"
+    return f"#/experiments/{experiment_id}/runs?{WORKFLOW}&{view}"
+
+
+def address(link: str, port: int = PORT) -> str:
+    """Write a link for a browser: at the tracking server, else where `make ui` shows the store."""
+    uri = mlflow.get_tracking_uri()
+    root = without_user(uri).rstrip("/") if uri.startswith(store.HTTP) else ""
+    return f"{root or LOCAL_UI.format(port=port)}/{link}"
+
+
+def main() -> None:
+    """Print where `make ui` shows the runs of the experiment; the port is the only argument."""
+    port = int(sys.argv[1])
+    try:
+        found = experiments.find_experiment() if store.exists() else None
+    except UserError as error:
+        print(f"ui: {error}", file=sys.stderr)
+        sys.exit(2)
+    link = runs_link(found.experiment_id) if found else f"#/experiments?{WORKFLOW}"
+    print(f"The runs are at {address(link, port)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
