@@ -224,7 +224,7 @@ def log_city(
     figure = draw_zone_map(
         city,
         np.where(city.has_place, train.counts["pickup_zone"], np.nan),
-        title="Where the train trips start",
+        title=f"Where the {train.n_trips:,} train trips start",
         label="trips by pickup zone",
         is_log=True,
     )

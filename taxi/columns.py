@@ -92,57 +92,57 @@ Feature = Callable[[Columns], np.ndarray]
 
 
 def distance_miles(c: Columns) -> np.ndarray:
-    """Planned distance; missing where it is not in (0, 60] miles."""
+    """Planned distance, miles; missing where it is not in (0, 60]."""
     return c.miles
 
 
 def pickup_zone(c: Columns) -> np.ndarray:
-    """TLC zone of the pickup."""
+    """Zone of the pickup; its id at the TLC."""
     return c.pickup
 
 
 def dropoff_zone(c: Columns) -> np.ndarray:
-    """TLC zone of the dropoff."""
+    """Zone of the dropoff; its id at the TLC."""
     return c.dropoff
 
 
 def hour(c: Columns) -> np.ndarray:
-    """Hour of the pickup, 0..23."""
+    """Hour of the pickup; 0..23."""
     return c.minutes // 60 % 24
 
 
 def weekday(c: Columns) -> np.ndarray:
-    """Day of the pickup, 0 = Monday."""
+    """Weekday of the pickup; 0 = Monday."""
     return (c.day + 3) % 7  # 1970-01-01 was a Thursday
 
 
 def minute_of_day(c: Columns) -> np.ndarray:
-    """Minute of the pickup, 0..1439."""
+    """Time of the pickup to the minute; 0..1439."""
     return c.minutes % 1440
 
 
 def pair_trips(c: Columns) -> np.ndarray:
-    """log(1 + trips) of the pair in the train months."""
+    """How common the pair of zones is; log(1 + trips) in the train months."""
     return np.log1p(c.of_pair(c.tables.pair_trips, 0))
 
 
 def pickup_trips(c: Columns) -> np.ndarray:
-    """Train trips that start in the pickup zone."""
+    """How busy the pickup zone is; train trips that start there."""
     return c.tables.pickup_trips[c.pickup]
 
 
 def dropoff_trips(c: Columns) -> np.ndarray:
-    """Train trips that end in the dropoff zone."""
+    """How busy the dropoff zone is; train trips that end there."""
     return c.tables.dropoff_trips[c.dropoff]
 
 
 def filled_miles(c: Columns) -> np.ndarray:
-    """Planned distance, else the pair's typical one, else the two zones' mean."""
+    """Planned distance, miles; else the pair's typical one, else the two zones' mean."""
     return np.where(np.isnan(c.miles), c.typical_miles, c.miles)
 
 
 def traffic_weekday(c: Columns) -> np.ndarray:
-    """Day of the pickup, 0 = Monday; a holiday counts as a Sunday.
+    """Weekday of the pickup, holidays as Sundays; 0 = Monday.
 
     Holidays or the minute of the week as columns of their own are worth nothing beside it.
     """
@@ -150,7 +150,7 @@ def traffic_weekday(c: Columns) -> np.ndarray:
 
 
 def school_day(c: Columns) -> np.ndarray:
-    """1 from Monday to Friday, but for holidays and weeks without school, else 0."""
+    """Whether there is school; 1 from Monday to Friday but for holidays and recesses, else 0."""
     return (weekday(c) < 5) & ~c.is_holiday & ~np.isin(c.day, c.around.recess)
 
 

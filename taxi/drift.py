@@ -8,18 +8,22 @@ ids have no order.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
+from .style import GREY, styled
+from .words import HISTOGRAMS, WEEKDAYS
 
 # minutes; an end bin takes whatever lies beyond it
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
 # a bin that few train trips fall in moves by chance: they are counted together
 RARE = 0.01
 PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
+MARKS = "osD^v"  # of months beside each other, for eyes that do not tell their colours apart
 FEATURES = ("distance_miles", "hour", "weekday", *ENDS)
 
 
@@ -154,6 +158,7 @@ def without_distance(profile: Profile) -> float:
     return float(profile.shares(HAS_DISTANCE)[0])
 
 
+@styled
 def draw_drift(
     reference: Reference,
     months: Mapping[str, tuple[Profile, np.ndarray]],
@@ -172,10 +177,11 @@ def draw_drift(
     for axis, (name, bins) in zip(axes, edges.items(), strict=False):
         counts = {"train": reference.train.counts[name]}
         counts |= {month: profile.counts[name] for month, (profile, _) in months.items()}
-        _draw_counts(axis, name, bins, counts)
+        _draw_counts(axis, HISTOGRAMS[name], bins, counts)
+    figure.axes[2].set_xticks(range(len(WEEKDAYS)), [day[:3] for day in WEEKDAYS])
     counts = {"valid": reference.predictions}
     counts |= {month: predictions for month, (_, predictions) in months.items()}
-    _draw_counts(figure.axes[3], "prediction, min", PREDICTION_EDGES, counts)
+    _draw_counts(figure.axes[3], "predicted duration, min", PREDICTION_EDGES, counts)
     for axis, wanted in ((figure.axes[4], "PSI"), (figure.axes[5], "")):
         _draw_measures(axis, wanted, measures)
     return figure
@@ -185,21 +191,26 @@ def _draw_counts(axis: Any, name: str, edges: np.ndarray, counts: Mapping[str, n
     inner = edges[np.isfinite(edges)]
     width = inner[1] - inner[0]
     finite = np.clip(edges, inner[0] - width, inner[-1] + width)  # end bins as wide as the others
-    for label, values in counts.items():
-        axis.stairs(values / max(values.sum(), 1), finite, label=label)
-    axis.set(xlabel=name, ylabel="share of trips")
+    for (label, values), dashes in zip(counts.items(), cycle(("-", "--", ":")), strict=False):
+        shares = 100 * values / max(values.sum(), 1)
+        axis.stairs(shares, finite, label=f"{label} ({values.sum():,})", linestyle=dashes)
+    axis.set(xlabel=name, ylabel="share of trips, %")
     axis.legend(fontsize="small")
 
 
 def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> None:
+    moved: list[str] = []
     for place, (month, of_month) in enumerate(measures.items(), start=1):
         shown = [m for m in of_month if (m.measure == "PSI") == bool(wanted)]
+        moved += [month] if any(m.drifted for m in shown) else []
         # a threshold of 0 asks for no rise at all; the picture needs a scale all the same
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]
-        names = [f"{m.measure}, {m.of}" for m in shown]
-        axis.plot(sizes, names, f"C{place}o", label=month)  # the month's colour above, C0 is train
-    axis.axvline(1.0, color="grey", linewidth=0.8)
-    axis.set(xlabel="value / threshold", title="beyond the line: drift")
+        names = [f"{m.measure}, {HISTOGRAMS.get(m.of, m.of.replace('_', ' '))}" for m in shown]
+        mark = MARKS[place % len(MARKS)]
+        axis.plot(sizes, names, f"C{place}{mark}", label=month)  # the month's colour above
+    axis.axvline(1.0, color=GREY, linestyle="--", linewidth=0.8)
+    said = f"Drifted by this: {', '.join(moved)}" if moved else "No month has drifted by this"
+    axis.set(xlabel="value / threshold (beyond the line: drift)", title=said)
 
 
 def _measure(measure: str, of: str, value: float, threshold: float) -> DriftMeasure:

@@ -9,13 +9,17 @@ import xgboost as xgb
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .features import FEATURES
 from .schema import Trips, clean_miles, known_zone
 from .scores import rmse
+from .style import BLUE, GREY, bar_chart, styled
+from .words import band_words
 
 DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
 HOURS = np.array([f"{hour:02d}" for hour in range(24)])
 N_ZONE_GROUPS = 5
 N_CALIBRATION_BINS = 20
+NEAR = 5  # minutes that a prediction may be off and still be of use
 N_SHAP_ROWS = 300  # exact values of trees without a bound on depth take 16 ms a row
 
 
@@ -81,6 +85,7 @@ def _zone_groups(trips: Trips) -> np.ndarray:
     return np.array([f"busyness {g + 1} ({n} zones)" for g, n in enumerate(n_zones)])[rank[zone]]
 
 
+@styled
 def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]) -> Figure:
     """Draw residuals, calibration and the errors by hour and distance.
 
@@ -90,26 +95,66 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
         groups: of `errors_by_group` for these predictions.
     """
     minutes = trips.trip_minutes
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    error = predicted - minutes
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure.suptitle(f"Off by {rmse(error):.2f} min (RMSE) on {len(error):,} trips")
     (residual, calibration), (hour, distance) = figure.subplots(2, 2)
     # one outline: 120 bars take as long to draw as half the rest
-    residual.stairs(*np.histogram(np.clip(predicted - minutes, -30, 30), bins=120), fill=True)
-    residual.set(xlabel="predicted - measured, min", ylabel="trips", title="residuals")
+    residual.stairs(*np.histogram(np.clip(error, -30, 30), bins=120), fill=True)
+    near = float((np.abs(error) < NEAR).mean())
+    residual.set(
+        xlabel="predicted - measured, min",
+        ylabel="trips",
+        title=f"{near:.0%} of the trips are told within {NEAR} minutes",
+    )
     _draw_calibration(calibration, minutes, predicted)
     for axis, kind in ((hour, "hour"), (distance, "distance")):
-        bars = [group for group in groups if group.kind == kind]
-        axis.bar([group.group for group in bars], [group.rmse for group in bars])
-        axis.set(ylabel="RMSE, min", title=f"by {kind}")
-        axis.tick_params(axis="x", rotation=60, labelsize="small")
+        _draw_groups(axis, kind, [group for group in groups if group.kind == kind])
     return figure
 
 
-def _draw_calibration(axis: Axes, minutes: np.ndarray, predicted: np.ndarray) -> None:
+def _draw_groups(axis: Axes, kind: str, groups: Sequence[Group]) -> None:
+    names = [band_words(group.group) for group in groups]
+    rmses = [group.rmse for group in groups]
+    bar_chart(axis, names, rmses, [group.n_trips for group in groups])
+    worst = max(range(len(groups)), key=rmses.__getitem__)
+    axis.set(
+        xlabel=f"{kind} · trips",
+        ylabel="RMSE, min",
+        title=f"By {kind}: most off at {names[worst]}, {rmses[worst]:.1f} min",
+    )
+
+
+def calibration_bins(predicted: np.ndarray) -> list[np.ndarray]:
+    """Sort the rows of predictions [n] into bins of about equally many, short ones first."""
     order = np.argsort(predicted, kind="stable")
-    bins = [rows for rows in np.array_split(order, N_CALIBRATION_BINS) if len(rows)]
-    axis.plot([predicted[b].mean() for b in bins], [minutes[b].mean() for b in bins], "o-")
-    axis.plot([0, 60], [0, 60], color="grey", linewidth=0.8)
-    axis.set(xlabel="mean predicted, min", ylabel="mean measured, min", title="calibration")
+    return [rows for rows in np.array_split(order, N_CALIBRATION_BINS) if len(rows)]
+
+
+def _draw_calibration(axis: Axes, minutes: np.ndarray, predicted: np.ndarray) -> None:
+    bins = calibration_bins(predicted)
+    told, took = ([float(values[b].mean()) for b in bins] for values in (predicted, minutes))
+    axis.plot([0, 60], [0, 60], color=GREY, linestyle="--", linewidth=0.8)
+    axis.plot(told, took, "o-", color=BLUE)
+    off = max(abs(a - b) for a, b in zip(told, took, strict=True))
+    axis.set(
+        xlabel="mean predicted, min",
+        ylabel="mean measured, min",
+        title=f"Trips told alike take as long on average, within {off:.1f} min",
+    )
+
+
+def feature_words(name: str) -> str:
+    """Say what a feature tells: its docstring up to the semicolon, which is written to be read so.
+
+    Args:
+        name: of FEATURES; another, such as a pair of zones, stays as it is.
+    """
+    said = FEATURES[name].__doc__ if name in FEATURES else None
+    if not said:
+        return name
+    first = said.splitlines()[0].partition(";")[0].rstrip(".")
+    return first[0].lower() + first[1:]
 
 
 def feature_importance(
@@ -136,15 +181,20 @@ def feature_importance(
     return dict(sorted(importance.items(), key=lambda item: -item[1]["shap"]))
 
 
+@styled
 def draw_feature_importance(importance: Mapping[str, Mapping[str, float]]) -> Figure:
     """Draw the mean absolute SHAP value of each feature, most important on top.
 
     Args:
         importance: of `feature_importance`.
     """
-    figure = Figure(figsize=(8, 0.3 * len(importance) + 1), layout="constrained")
+    figure = Figure(figsize=(10, 0.3 * len(importance) + 1.2), layout="constrained")
     axis = figure.subplots()
     names = list(importance)[::-1]
-    axis.barh(names, [importance[name]["shap"] for name in names])
-    axis.set(xlabel="mean |SHAP value|, min", title="what the model looks at")
+    bars = axis.barh(names, [importance[name]["shap"] for name in names], color=BLUE)
+    axis.bar_label(bars, fmt="%.2f", padding=3, fontsize="small")
+    axis.set_yticks(range(len(names)), [feature_words(name) for name in names], fontsize="small")
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("mean move of a prediction, min (absolute SHAP value)")
+    figure.suptitle(f"The model looks most at: {feature_words(names[-1])}")
     return figure

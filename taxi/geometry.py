@@ -8,57 +8,57 @@ from .columns import Columns, Feature
 
 
 def pickup_x(c: Columns) -> np.ndarray:
-    """First map coordinate of the pickup zone, miles."""
+    """Where the pickup zone lies along the learned map's first axis, miles."""
     return c.position[c.pickup, 0]
 
 
 def pickup_y(c: Columns) -> np.ndarray:
-    """Second map coordinate of the pickup zone, miles."""
+    """Where the pickup zone lies along the learned map's second axis, miles."""
     return c.position[c.pickup, 1]
 
 
 def dropoff_x(c: Columns) -> np.ndarray:
-    """First map coordinate of the dropoff zone, miles."""
+    """Where the dropoff zone lies along the learned map's first axis, miles."""
     return c.position[c.dropoff, 0]
 
 
 def dropoff_y(c: Columns) -> np.ndarray:
-    """Second map coordinate of the dropoff zone, miles."""
+    """Where the dropoff zone lies along the learned map's second axis, miles."""
     return c.position[c.dropoff, 1]
 
 
 def straight_miles(c: Columns) -> np.ndarray:
-    """Straight-line distance between the zones on the map."""
+    """Straight line between the zones on the learned map, miles."""
     return np.hypot(c.way[:, 0], c.way[:, 1])
 
 
 def crookedness(c: Columns) -> np.ndarray:
-    """Planned distance over the straight line, with half a mile for ways inside a zone."""
+    """How crooked the way is, planned distance over straight line; half a mile is added to that."""
     return c.miles / (straight_miles(c) + 0.5)
 
 
 def bearing(c: Columns) -> np.ndarray:
-    """Direction of travel on the map, radians."""
+    """Direction of travel on the learned map, radians."""
     return np.arctan2(c.way[:, 1], c.way[:, 0])
 
 
 def way_x(c: Columns) -> np.ndarray:
-    """First component of the way between the zones, miles."""
+    """How far the way goes along the learned map's first axis, miles."""
     return c.way[:, 0]
 
 
 def way_y(c: Columns) -> np.ndarray:
-    """Second component of the way between the zones, miles."""
+    """How far the way goes along the learned map's second axis, miles."""
     return c.way[:, 1]
 
 
 def middle_x(c: Columns) -> np.ndarray:
-    """First coordinate of the middle between the zones, miles."""
+    """Where the middle of the way lies along the learned map's first axis, miles."""
     return pickup_x(c) + c.way[:, 0] / 2
 
 
 def middle_y(c: Columns) -> np.ndarray:
-    """Second coordinate of the middle between the zones, miles."""
+    """Where the middle of the way lies along the learned map's second axis, miles."""
     return pickup_y(c) + c.way[:, 1] / 2
 
 
@@ -79,9 +79,10 @@ def along(end: str, degrees: int, *, is_grid: bool = False) -> Feature:
         # no matrix product: its last digit depends on how many rows it is given
         return place[:, 0] * cosine + place[:, 1] * sine
 
-    where = "grid" if is_grid else "map"
+    where = "street grid" if is_grid else "learned map"
     feature.__name__ = f"{end}_grid_{degrees}" if is_grid else f"{end}_{degrees}"
-    feature.__doc__ = f"Where the {end} zone lies on the {where} {degrees} degrees from its axis."
+    axis = f"{degrees} degrees from the {where}'s first axis"
+    feature.__doc__ = f"Where the {end} zone lies {axis}, miles."
     return feature
 
 
@@ -112,7 +113,7 @@ def dropoff_uptown(c: Columns) -> np.ndarray:
 
 
 def air_miles(c: Columns) -> np.ndarray:
-    """Straight-line distance between the zones' centroids."""
+    """Straight line between the zones, miles; from centroid to centroid."""
     return np.hypot(c.grid_way[:, 0], c.grid_way[:, 1])
 
 

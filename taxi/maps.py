@@ -11,10 +11,12 @@ from matplotlib.patheffects import withStroke
 
 from .city import City
 from .schema import N_ZONES, Trips, known_zone
+from .style import styled
 
 # told apart by everybody, and on paper: dark is much, red against blue is above against below
 COLOURS, TWO_SIDED_COLOURS = "viridis_r", "RdBu_r"
 NO_VALUE, BORDER = "#d9d9d9", "#ffffff"
+MIN_TRIPS = 30  # of a zone that a title names
 END_PERCENTILES = (1, 99)  # of the values; a single odd zone is not to leave the rest one colour
 
 
@@ -32,6 +34,7 @@ def by_zone(zone: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(N_ZONES, np.nan), where=count > 0)
 
 
+@styled
 def draw_zone_map(
     city: City,
     values: np.ndarray,
@@ -70,8 +73,9 @@ def draw_zone_map(
     if is_log:
         scale.ax.yaxis.set_major_formatter("{x:,.0f}")
     if np.isnan(values[drawn]).any():
-        axis.legend(handles=[Patch(color=NO_VALUE, label="none")], loc="upper left", frameon=False)
-    axis.set_title(title, fontsize="x-large")
+        handles = [Patch(color=NO_VALUE, label="no trips")]
+        axis.legend(handles=handles, loc="upper left")
+    axis.set_title(title, fontsize="large")
     _name_boroughs(axis, city)
     _frame(axis)
     return figure
@@ -85,11 +89,17 @@ def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
         trips: n trips with their minutes.
         predicted: [n] minutes.
     """
-    square = by_zone(trips.pickup_zone, (predicted - trips.trip_minutes) ** 2)
+    rmse = np.sqrt(by_zone(trips.pickup_zone, (predicted - trips.trip_minutes) ** 2))
+    count = np.bincount(known_zone(trips.pickup_zone), minlength=N_ZONES)
+    judged = np.where((count >= MIN_TRIPS) & city.has_place, rmse, np.nan)
+    found = "How far off it is, by where the trip begins"
+    if not np.isnan(judged).all():
+        worst = int(np.nanargmax(judged))
+        found += f": most in {city.name[worst] or f'zone {worst}'}, {judged[worst]:.1f} min"
     return draw_zone_map(
         city,
-        np.sqrt(square),
-        title="How far off it is, by where the trip begins",
+        rmse,
+        title=found,
         label="RMSE, min",
     )
 

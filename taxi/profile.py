@@ -1,6 +1,7 @@
 """Histograms of a set of trips, counted batch by batch in memory that does not grow."""
 
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .schema import N_ZONES, is_mileage, known_zone
+from .style import styled
+from .words import HISTOGRAMS, WEEKDAYS
 
 # what is counted: name -> bin edges; values beyond the ends count in the end bins
 EDGES: Mapping[str, np.ndarray] = {
@@ -90,6 +93,7 @@ def join_profiles(parts: Iterable[Profile]) -> Profile:
     return joined
 
 
+@styled
 def draw_profile(
     profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[str, int]]
 ) -> Figure:
@@ -104,21 +108,44 @@ def draw_profile(
     for axis, (name, edges) in zip(axes, EDGES.items(), strict=False):
         inner = edges[np.isfinite(edges)]
         finite = np.clip(edges, inner[0] - 0.5, inner[-1] + 0.5)  # an end bin as wide as the others
-        for split, profile in profiles.items():
-            axis.stairs(profile.shares(name), finite, label=split)
-        axis.set(xlabel=name, ylabel="share of trips")
+        for (split, profile), dashes in zip(profiles.items(), cycle(("-", "--")), strict=False):
+            label = f"{split}, {profile.n_trips:,} trips"
+            axis.stairs(100 * profile.shares(name), finite, label=label, linestyle=dashes)
+        axis.set(xlabel=HISTOGRAMS[name], ylabel="share of trips, %", title=_peak(name, profiles))
         axis.legend()
+        if name == "weekday":
+            axis.set_xticks(range(len(WEEKDAYS)), [day[:3] for day in WEEKDAYS])
     _draw_dropped(figure.axes[4], dropped)
     figure.axes[5].legend(*figure.axes[4].get_legend_handles_labels(), loc="center left")
     figure.axes[5].set_axis_off()
     return figure
 
 
+def _peak(name: str, profiles: Mapping[str, Profile]) -> str:
+    """Say where the most trips of the first split are."""
+    split, profile = next(iter(profiles.items()))
+    place = int(profile.counts[name].argmax())
+    low, high = EDGES[name][place : place + 2]
+    if name == "weekday":
+        where = WEEKDAYS[place]
+    elif name == "hour":
+        where = f"{place:02d}:00"
+    else:
+        where = f"{max(low, 0):g} to {high:g} {'min' if name == 'trip_minutes' else 'miles'}"
+    return f"Most {split} trips: {where}"
+
+
 def _draw_dropped(axis: Axes, dropped: Mapping[str, Mapping[str, int]]) -> None:
     reasons = next(iter(dropped.values()))
     left = np.zeros(len(dropped))
-    for reason in reasons:
+    sums = {reason: sum(counts[reason] for counts in dropped.values()) for reason in reasons}
+    for reason, hatch in zip(reasons, cycle(("", "//", "..")), strict=False):
         rows = np.array([counts[reason] for counts in dropped.values()])
-        axis.barh(list(dropped), rows, left=left, label=reason)
+        bars = axis.barh(list(dropped), rows, left=left, label=f"{reason}: {sums[reason]:,}")
+        for bar in bars:
+            bar.set(hatch=hatch, edgecolor="white", linewidth=0)
         left += rows
-    axis.set(xlabel="rows dropped")
+    most = max(sums, key=sums.__getitem__)
+    title = f"Dropped most often: {most}" if sums[most] else "No row was dropped"
+    axis.set(xlabel="rows dropped", title=title)
+    axis.grid(visible=False, axis="y")

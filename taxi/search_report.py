@@ -1,5 +1,6 @@
 """The report of a search: its table, its history, the importance of its parameters."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,14 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import r2_score
 
-from .search import Failure, Trial
+from .search import Failure, Trial, best_trial
+from .style import BLACK, BLUE, GREY, ORANGE, PURPLE, styled
 
+MAX_POINTS = 60  # of a learning curve in the table
 N_TREES, N_SHUFFLES = 200, 20
 MIN_TRIALS = 10  # fewer say nothing about which parameter matters
 LOG_RATIO = 20.0  # a parameter that spans more than this is laid out by its logarithm
+MARGIN = 0.02  # minutes, of a picture above and below
 WORST_QUANTILE = 0.9  # trials beyond share one colour: a few bad ones would hide all the others
 
 
@@ -53,26 +57,74 @@ def _outcome_columns(trial: Trial) -> dict[str, Any]:
     }
 
 
+def curves_table(trials: Sequence[Trial]) -> list[dict[str, float]]:
+    """Return the learning curves as rows: trial, round from 0, valid RMSE in minutes.
+
+    A long curve is thinned to MAX_POINTS, first and best round included.
+    """
+    return [
+        {"trial": trial.number, "round": number, "rmse": round(trial.outcome.curve[number], 6)}
+        for trial in trials
+        if trial.outcome
+        for number in _shown_rounds(trial.outcome.curve)
+    ]
+
+
+def _shown_rounds(curve: Sequence[float]) -> list[int]:
+    rounds = np.linspace(0, len(curve) - 1, min(len(curve), MAX_POINTS - 1)).astype(int)
+    return sorted({*rounds.tolist(), int(np.argmin(curve))})
+
+
+@styled
 def draw_history(trials: Sequence[Trial]) -> Figure:
-    """Draw each trial's RMSE, and the best so far as steps."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    """Draw each trial's RMSE, and the best so far as steps.
+
+    Trials far worse than most are drawn at the upper edge, so that the others are told apart.
+    """
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
     axis = figure.subplots()
-    for state, marker, colour in (("finished", "o", "tab:blue"), ("pruned", "x", "tab:gray")):
-        shown = [(t.number, t.outcome.rmse) for t in trials if t.outcome and state_of(t) == state]
-        numbers, rmse = zip(*shown, strict=True) if shown else ((), ())
-        axis.plot(numbers, rmse, marker, c=colour, label=f"{state} ({len(shown)})")
     scored = [(trial.number, trial.outcome.rmse) for trial in trials if trial.outcome]
-    best = np.minimum.accumulate([rmse for _, rmse in scored])
-    axis.step(
-        [number for number, _ in scored], best, where="post", c="tab:red", label="best so far"
-    )
-    axis.set_ylim(best[-1] - 0.02, np.quantile([rmse for _, rmse in scored], WORST_QUANTILE) + 0.02)
+    numbers, best = [n for n, _ in scored], np.minimum.accumulate([rmse for _, rmse in scored])
+    edge = float(np.quantile([rmse for _, rmse in scored], WORST_QUANTILE)) + MARGIN
+    axis.step(numbers, np.minimum(best, edge), where="post", c=GREY, label="best so far", zorder=1)
+    for state, marker, colour in (("finished", "o", BLUE), ("pruned", "x", PURPLE)):
+        shown = [t for t in trials if t.outcome and state_of(t) == state]
+        rmse = [min(t.outcome.rmse, edge) for t in shown if t.outcome]
+        label = f"{state} ({len(shown)})"
+        axis.plot([t.number for t in shown], rmse, marker, c=colour, label=label)
+    _draw_edge(axis, trials, edge)
+    _mark_best(axis, trials)
+    axis.set_ylim(best[-1] - MARGIN, edge + MARGIN / 2)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(xlabel="trial", ylabel="valid RMSE, min", title="the search")
-    axis.legend()
+    axis.set(xlabel="trial", ylabel="RMSE on valid, min")
+    axis.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return figure
 
 
+def _draw_edge(axis: Axes, trials: Sequence[Trial], edge: float) -> None:
+    """Mark the trials that are beyond the edge, and those that failed and have no RMSE."""
+    beyond = [t.number for t in trials if t.outcome and t.outcome.rmse > edge]
+    failed = [t.number for t in trials if not t.outcome]
+    for numbers, marker, colour, what in (
+        (beyond, "^", BLACK, f"above {edge:.2f} min"),
+        (failed, "v", ORANGE, "failed"),
+    ):
+        if numbers:
+            heights = [edge + MARGIN / 4] * len(numbers)
+            axis.plot(numbers, heights, marker, c=colour, label=f"{what} ({len(numbers)})")
+
+
+def _mark_best(axis: Axes, trials: Sequence[Trial]) -> None:
+    best = best_trial(trials)
+    rmse = best.outcome.rmse if best.outcome else 0.0
+    label = f"best: trial {best.number}"
+    axis.plot(best.number, rmse, "*", c=ORANGE, markersize=18, label=label, zorder=3)
+    states = Counter(map(state_of, trials))
+    counts = ", ".join(f"{n} {state}" for state, n in states.items())
+    axis.set_title(f"Trial {best.number} is best with {rmse:.3f} min, of {len(trials)} ({counts})")
+
+
+@styled
 def draw_parallel(trials: Sequence[Trial]) -> Figure:
     """Draw each finished trial as a line across its parameters, coloured by its RMSE, min."""
     shown = [trial for trial in trials if trial.outcome]
@@ -81,15 +133,22 @@ def draw_parallel(trials: Sequence[Trial]) -> Figure:
     names = list(columns)
     figure = Figure(figsize=(2 * len(names) + 2, 5), layout="constrained")
     axis = figure.subplots()
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
     heights = np.column_stack([_axis(axis, x, columns[name]) for x, name in enumerate(names)])
     worst = np.quantile(rmse, WORST_QUANTILE)
     colours = figure.colorbar(
-        _shades(axis, rmse.min(), worst), ax=axis, label="valid RMSE, min", extend="max"
+        _shades(axis, rmse.min(), worst), ax=axis, label="RMSE on valid, min", extend="max"
     )
     for place in np.argsort(-rmse):  # the best on top
         colour = colours.cmap(colours.norm(min(rmse[place], worst)))
         axis.plot(range(len(names)), heights[place], color=colour, alpha=0.7)
-    axis.set_xticks(range(len(names)), names)
+    best = int(rmse.argmin())
+    label = f"best: trial {shown[best].number}"
+    axis.plot(range(len(names)), heights[best], "*-", c=ORANGE, lw=2.5, ms=12, label=label)
+    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.12))
+    axis.set_title(f"Where the best of {len(shown)} trials lie; a line is a trial", pad=20)
+    axis.set_xticks(range(len(names)), [name.replace(" / ", "\nor ") for name in names])
     axis.set_yticks([])
     return figure
 
@@ -170,6 +229,7 @@ def explained(forest: RandomForestRegressor, points: np.ndarray, rmse: np.ndarra
     return float(r2_score(rmse, total / len(forest.estimators_)))
 
 
+@styled
 def draw_parameter_importance(importance: Mapping[str, float]) -> Figure:
     """Draw the share that each parameter explains, most important on top.
 
@@ -179,6 +239,10 @@ def draw_parameter_importance(importance: Mapping[str, float]) -> Figure:
     figure = Figure(figsize=(8, 0.4 * len(importance) + 1), layout="constrained")
     axis = figure.subplots()
     names = list(importance)[::-1]
-    axis.barh(names, [importance[name] for name in names])
-    axis.set(xlabel="explained variance lost by shuffling", title="which parameters mattered")
+    bars = axis.barh(names, [100 * importance[name] for name in names], color=BLUE)
+    axis.bar_label(bars, fmt="%.0f %%", padding=3)
+    axis.margins(x=0.1)
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("explained variance of RMSE that is lost by shuffling the parameter, %")
+    figure.suptitle(f"{names[-1]} mattered most")
     return figure

@@ -64,5 +64,5 @@ def test_the_picture_shows_what_came_out_against_what_was_promised() -> None:
     observed = RELIABILITY_LEVELS**2
     (axis,) = draw_reliability(observed).axes
     _diagonal, curve = axis.lines
-    assert np.array_equal(curve.get_xdata(), RELIABILITY_LEVELS)
-    assert np.array_equal(curve.get_ydata(), observed)
+    assert np.array_equal(curve.get_xdata(), 100 * RELIABILITY_LEVELS)
+    assert np.array_equal(curve.get_ydata(), 100 * observed)

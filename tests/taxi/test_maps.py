@@ -42,5 +42,5 @@ def test_every_zone_is_drawn_and_one_without_a_value_is_grey(options: dict[str, 
 def test_a_map_of_nothing_or_of_one_value_is_drawn(value: float, options: dict) -> None:
     figure = draw_zone_map(CITY, np.full(N_ZONES, value), title="x", label="y", **options)
     figure.draw_without_rendering()
-    assert figure.axes[0].get_title() == "x"
+    assert figure.axes[0].get_title("left") == "x"
     assert figure.axes[0].get_aspect() == 1

@@ -75,6 +75,8 @@ def test_the_picture_shows_every_split_and_every_reason() -> None:
         for axis in figure.axes
         if axis.get_legend()
     ]
-    assert shown == [["train", "valid"]] * len(EDGES) + [list(REASONS)]
+    n_each = [f"train, {profiles['train'].n_trips:,} trips", "valid, 1 trips"]
+    assert shown == [n_each] * len(EDGES) + [[f"{reason}: 4" for reason in REASONS]]
+    assert "Mon" in [text.get_text() for text in figure.axes[3].get_xticklabels()]
     widths = [bar.get_width() for bar in figure.axes[len(EDGES)].patches]
     assert sum(widths) == 2 * 2 * len(REASONS)

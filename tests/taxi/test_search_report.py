@@ -35,6 +35,28 @@ def test_the_history_shows_finished_and_pruned_trials_and_the_best_so_far() -> N
     assert list(lines["finished (2)"].get_ydata()) == [5.0, 4.5]
     assert list(lines["pruned (1)"].get_xdata()) == [1]
     assert list(lines["best so far"].get_ydata()) == [5.0, 5.0, 4.5]
+    assert (lines["best: trial 3"].get_xdata(), lines["best: trial 3"].get_ydata()) == ([3], [4.5])
+    assert list(lines["failed (1)"].get_xdata()) == [2]
+
+
+def test_a_trial_far_worse_than_most_is_drawn_at_the_edge_and_not_left_out() -> None:
+    trials = [make_trial(n, rmse=5 + n / 1000) for n in range(20)] + [make_trial(20, rmse=90.0)]
+    (axis,) = search_report.draw_history(trials).axes
+    low, high = axis.get_ylim()
+    assert high < 6
+    (beyond,) = (line for line in axis.get_lines() if str(line.get_label()).startswith("above"))
+    assert 20 in beyond.get_xdata()
+    assert all(low < y < high for line in axis.get_lines() for y in line.get_ydata())
+
+
+def test_a_long_learning_curve_is_thinned_and_keeps_its_ends_and_its_best_round() -> None:
+    curve = [9.0 - n / 100 for n in range(300)] + [9.0] * 300
+    trial = Trial(4, {}, Outcome(curve[299], 299, curve, seconds=1.0, pruned=False, booster=None))
+    rows = search_report.curves_table([*MIXED, trial])
+    shown = [row["round"] for row in rows if row["trial"] == 4]
+    assert len(shown) <= search_report.MAX_POINTS
+    assert {0, 299, 599} <= set(shown)
+    assert [row["rmse"] for row in rows if row["trial"] == 3] == [5.5, 4.5]
 
 
 def test_parallel_coordinates_have_an_axis_for_each_parameter_and_a_line_for_each_trial() -> None:
@@ -42,14 +64,15 @@ def test_parallel_coordinates_have_an_axis_for_each_parameter_and_a_line_for_eac
     assert [label.get_text() for label in axis.get_xticklabels()] == ["leaves", "rate"]
     drawn = [line for line in axis.get_lines() if len(line.get_xdata()) == 2]
     crossing = [line for line in drawn if list(line.get_xdata()) == [0, 1]]
-    assert len(crossing) == 3  # all but the failed one
+    assert len(crossing) == 3 + 1  # all but the failed one, and the best once more, to stand out
+    assert [t.get_text() for t in axis.get_legend().texts] == ["best: trial 3"]
 
 
 def test_a_parameter_of_a_wide_range_is_laid_out_by_its_logarithm() -> None:
     trials = [make_trial(n, rate=rate) for n, rate in enumerate([0.001, 0.1, 10.0])]
     axis = search_report.draw_parallel(trials).axes[0]
     crossing = [line for line in axis.get_lines() if list(line.get_xdata()) == [0, 1]]
-    assert sorted(line.get_ydata()[1] for line in crossing) == pytest.approx([0, 0.5, 1])
+    assert sorted(line.get_ydata()[1] for line in crossing) == pytest.approx([0, 0, 0.5, 1])
 
 
 def test_the_parameter_that_rmse_depends_on_is_the_important_one() -> None:

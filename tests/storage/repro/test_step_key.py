@@ -169,12 +169,15 @@ FEATURES = files("features", "columns", "geometry", "one_hot", "surroundings", "
 MODEL = FEATURES | files("__init__", "schema", "city", "learned_map")
 MODEL |= files("model", "leaves", "spread", "question", "request", "values")
 SERVED = MODEL | files("live", "live_file", "recipes", "coverage", "distances", "drift", "profile")
+PICTURES = files("style", "words")
+SERVED |= PICTURES
 SCORED = SERVED | files("evaluation", "scores")
 BOOSTERS = files("boosting", "spaces", "sight", "maps", "threads")
 LINEAR = files("baselines", "least_squares")
 FACTS = {
     "preprocess": files("__init__", "schema", "values", "cleaning", "profile", "simulation")
-    | files("city", "maps", "plausibility"),
+    | files("city", "maps", "plausibility")
+    | PICTURES,
     "baseline": SCORED | LINEAR,
     "hpo": SCORED | BOOSTERS | files("search", "search_report", "ensemble"),
     "register": SCORED | BOOSTERS | LINEAR | files("bootstrap", "card", "gate"),
