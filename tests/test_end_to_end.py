@@ -1,5 +1,6 @@
 """The README's own commands, from a fresh clone, a real git URL and a model server."""
 
+import html
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TAXI_DATA", ROOT / "../shared/data")).resolve()
 HAS_DATA = (DATA / "green_tripdata_2023-03.parquet").is_file()
 needs_data = pytest.mark.skipif(not HAS_DATA, reason="no real months: set TAXI_DATA")
+NOTE = "mlflow.note.content"
 EXPERIMENT = "nyc-taxi-experiment"
 FEW = ("linear_regression", "hist_gradient_boosting")
 ACTIVATE = [readme_command("source .venv"), readme_command("export MLFLOW_EXPERIMENT_NAME")]
@@ -171,15 +174,30 @@ def test_headline_numbers_are_hoisted_and_summed_up(pipeline: Pipeline) -> None:
     # the search won, so the table of runs shows the pipeline with its scores
     assert main.data.metrics["rmse"] == hpo.data.metrics["rmse"]
     assert main.data.metrics["test_rmse"] == pipeline.step("register").data.metrics["test_rmse"]
-    note = main.data.tags["mlflow.note.content"]
+    note = main.data.tags[NOTE]
     assert "| xgboost | full |" in note
     assert "Run it again:" in note
     assert note.startswith("**xgboost won: RMSE ")
     assert "Next: `mlflow models serve -m models:/nyc-taxi-duration@champion" in note
     assert re.match(r"green 2023-01 > 02 · \d\.\d\d min · ", main.info.run_name)
     assert {run.info.run_name for run in pipeline.children(main)} == set(UPSTREAM)
-    assert [run for run in pipeline.runs if not run.data.tags["mlflow.note.content"]] == []
+    assert [run for run in pipeline.runs if not run.data.tags[NOTE]] == []
     assert [run for run in pipeline.runs if run.data.metrics["system/cpu_seconds"] <= 0] == []
+
+
+def test_the_report_is_whole_and_linked_first_on_the_page(pipeline: Pipeline) -> None:
+    main, hpo = pipeline.step("main"), pipeline.step("hpo")
+    folder = Path(urlsplit(main.info.artifact_uri).path)
+    text = (folder / "report.html").read_text()
+    assert len(text) < 3_000_000
+    assert f"/runs/{main.info.run_id}/artifacts/report.html" in main.data.tags[NOTE].split("\n")[3]
+    sections = re.findall('<h2 id="(.*?)"', text)
+    assert sections[:4] == ["steps", "data", "models", "search"]
+    assert {"where-it-fails", "what-the-model-looks-at", "run-it-again"} <= set(sections)
+    assert "not-on-this-page" not in sections
+    assert f"RMSE {hpo.data.metrics['rmse']:.3f} min" in text
+    assert html.escape(main.data.tags["rerun"]) in text
+    assert text.count('class="chart"') >= 11
 
 
 def test_the_best_candidate_is_champion_and_tested_once(pipeline: Pipeline) -> None:
@@ -330,6 +348,8 @@ def test_a_second_demo_runs_nothing_twice(demo: Demo) -> None:
         for run in (main, newest)
     )
     assert again == results
+    report = Path(urlsplit(newest.info.artifact_uri).path, "report.html").read_text()
+    assert report.count("<strong>reused</strong>") == 4
 
 
 def test_the_doctor_finds_nothing_wrong_after_the_demo(demo: Demo) -> None:

@@ -1,9 +1,10 @@
 """How a model becomes a candidate: it is scored on valid, and logged with what it knows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import mlflow
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from storage.tracking import artifacts, datasets, models, tags
 from storage.tracking.datasets import HashedDataset
 from storage.tracking.served_model import PROFILE
 from taxi import coverage, distances, evaluation
+from taxi.breakdown import Breakdown, break_down
 from taxi.distances import METERED, MISSING
 from taxi.drift import make_reference
 from taxi.evaluation import Group
@@ -43,6 +45,7 @@ class CandidateReport(NamedTuple):
     predicted: np.ndarray  # [n] minutes
     scores: dict[str, float]  # with metered distance, and the RMSE with each other kind
     groups: list[Group]
+    breakdown: Breakdown
     figure: Figure
     spread: Spread | None  # of its errors there; None where they are too few
     reliability: np.ndarray | None  # of the quantiles, as `measure_reliability` gives it
@@ -63,7 +66,16 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     if spread is None:
         print(f"no quantiles: {len(valid)} valid trips, and it takes {MIN_ROWS} to know the errors")
     reliability = coverage.measure_reliability(calibration)
-    return CandidateReport(predicted, scores, groups, figure, spread, reliability, example)
+    return CandidateReport(
+        predicted,
+        scores,
+        groups,
+        break_down(valid, predicted),
+        figure,
+        spread,
+        reliability,
+        example,
+    )
 
 
 def rmse_by_distance(answers: Mapping[str, np.ndarray], trips: Trips) -> dict[str, float]:
@@ -111,7 +123,7 @@ def log_candidate(
         lineage: where it comes from.
         valid: the valid trips as a data set, which the scores belong to.
     """
-    artifacts.log_table([group._asdict() for group in report.groups], tags.GROUPS_TABLE)
+    log_errors(report.groups, report.breakdown)
     artifacts.log_figure(report.figure, tags.EVALUATION_PICTURE)
     if report.reliability is not None:
         artifacts.log_figure(
@@ -126,6 +138,12 @@ def log_candidate(
     datasets.log_scores(report.scores, model_uri=uri, dataset=valid)
     months = lineage.preprocess.dataset.months["valid"]
     write_candidate(uri, page.write_scores(lineage.model, report.scores, months))
+
+
+def log_errors(groups: Sequence[Group], breakdown: Breakdown) -> None:
+    """Log the errors on the active run, by group and in the detail that a page draws."""
+    artifacts.log_table([group._asdict() for group in groups], tags.GROUPS_TABLE)
+    mlflow.log_dict(breakdown.state(), tags.BREAKDOWN)
 
 
 def log_model(

@@ -249,6 +249,7 @@ class SearchLogger:
         rows = search_report.trials_table(trials)
         with_runs = [{**row, "run_id": self.run_ids[row["trial"]]} for row in rows]
         artifacts.log_table(with_runs, tags.TRIALS_TABLE)
+        artifacts.log_table(search_report.curves_table(trials), tags.CURVES_TABLE)
         log_pictures(trials, self.common["seed"])
         before = f", {n_recorded} from before" if n_recorded else ""
         print(

@@ -22,7 +22,7 @@ from steps.common.results import (
 )
 from steps.common.step import step_run
 from steps.common.validate import check_given, check_pipeline
-from steps.main import rerun
+from steps.main import report, rerun
 from steps.main.ending import print_ending
 from steps.main.headline import headline
 from steps.main.plan import plan
@@ -72,11 +72,23 @@ def main(argv: Sequence[str] | None = None) -> None:
                 *again,
             ]
         )
-        first = headline(preprocess.dataset, candidates, registered, distance, command)
+        place = report.log_report(
+            pipeline,
+            candidates,
+            registered,
+            distance=distance,
+            outcome=outcome,
+            leaderboard=leaderboard(candidates),
+            rerun=again,
+        )
         log_summary(pipeline, command)
+        first = headline(preprocess.dataset, candidates, registered, distance, command)
         rmse = candidates[0].scores[rmse_name(distance)]
-        runs.write_page("\n".join([*first, note]), page.title(preprocess.dataset, rmse))
+        # the four lines that MLflow shows unfolded
+        unfolded = "  \n".join([*first, report.link(run)])
+        runs.write_page(f"{unfolded}\n\n{note}", page.title(preprocess.dataset, rmse))
         print_ending(preprocess.dataset.months, candidates, [*outcome, *again])
+        print(f"report: {place}")
 
 
 def ranked(candidates: Sequence[Candidate], distance: str) -> list[Candidate]:

@@ -34,7 +34,7 @@ def headline(
         months = page.span(dataset.months["test"])
         stands = f"Test RMSE **{test:.3f} min** on {months}: {standing(registered)}"
         lines = [stands, f"Next: `{next_command(registered, rerun)}`"]
-    return ["  \n".join([verdict, *lines]), ""]  # two blanks: a line of its own
+    return [verdict, *lines]
 
 
 def winner(candidates: Sequence[Candidate], distance: str) -> str:

@@ -7,6 +7,7 @@ import mlflow
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
+from steps.common.candidates import log_errors
 from steps.common.results import RMSES, SIMULATED, Candidate
 from steps.common.served import load_served
 from steps.register.coverage import measure_coverage, overall
@@ -16,6 +17,7 @@ from storage.tracking.registry import Registry
 from storage.tracking.tags import Family
 from taxi import bootstrap, evaluation, gate
 from taxi.bootstrap import Interval
+from taxi.breakdown import break_down
 from taxi.coverage import GroupCoverage
 from taxi.distances import METERED, as_known
 from taxi.evaluation import Group
@@ -61,6 +63,7 @@ def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> Tes
     model = load_served(candidate.model_uri, test.taxi)
     predicted = predict_served(model, candidate.model_uri, test)
     groups = evaluation.errors_by_group(test.trips, predicted[METERED])
+    log_errors(groups, break_down(test.trips, predicted[METERED]))
     scores = score_each(predicted, test)
     intervals = bootstrap.intervals(test.trips.trip_minutes, predicted[METERED], seed=seed)
     _, low, high = intervals["rmse"]

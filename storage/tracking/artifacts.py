@@ -133,6 +133,31 @@ def read_bytes(run_id: str, name: str) -> bytes:
         return path.read_bytes()
 
 
+def has_file(run_id: str, name: str) -> bool:
+    """Whether a run has logged a file of this name.
+
+    Raises:
+        StorageError: nobody answers.
+    """
+    uri = str(mlflow.get_run(run_id).info.artifact_uri)
+    try:
+        return name in _sizes(get_artifact_repository(uri), name)
+    except (MlflowException, OSError) as error:
+        raise _why_not(run_id, uri, name, error) from error
+
+
+def where_it_lies(run_id: str, name: str) -> str:
+    """Say where a person opens a file of a run: its path, the page of a server, or its URI."""
+    info = mlflow.get_run(run_id).info
+    repository = get_artifact_repository(str(info.artifact_uri))
+    if is_local(repository):
+        return str(repository.download_artifacts(name))  # used where it lies
+    server = without_user(mlflow.get_tracking_uri())
+    if server.startswith("http"):
+        return f"{server}/#/experiments/{info.experiment_id}/runs/{run_id}/artifacts/{name}"
+    return without_user(f"{info.artifact_uri}/{name}")
+
+
 def list_files(uri: str) -> dict[str, int | None]:
     """List the files below a URI with their bytes, in however many folders.
 

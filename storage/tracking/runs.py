@@ -30,7 +30,7 @@ from storage.tracking import (
 )
 from storage.tracking.cost import Meter
 from storage.tracking.heartbeat import Heartbeat
-from storage.tracking.query import equals
+from storage.tracking.query import both, equals
 from storage.uris import without_credentials
 
 N_NAMED = 3  # runs that fit a line
@@ -255,6 +255,20 @@ def children(run_id: str) -> list[Run]:
         output_format="list",
     )
     return below
+
+
+def latest_finished(step: str, n_most: int) -> list[Run]:
+    """List the latest finished runs of a step in the active run's experiment, newest first."""
+    found: list[Run] = mlflow.search_runs(
+        [active_info().experiment_id],
+        filter_string=both(
+            equals(f"tags.{tags.STEP}", step), equals("attributes.status", "FINISHED")
+        ),
+        order_by=["attributes.start_time DESC"],
+        max_results=n_most,
+        output_format="list",
+    )
+    return found
 
 
 @contextmanager

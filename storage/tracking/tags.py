@@ -129,8 +129,8 @@ KEY = tag("step_key", "sha256 of what the step's result depends on", "reuse", "p
 # --- what a step hands over
 
 TAXI = tag("taxi", "green or yellow", "candidates results score", "pipeline results")
-DATA = tag("data", "real, or simulated where any month is", "results", "evaluate results")
-MONTHS = tags("months.", "months of a split", "candidates results", "evaluate results")
+DATA = tag("data", "real, or simulated where any month is", "results", "evaluate report results")
+MONTHS = tags("months.", "months of a split", "candidates results", "evaluate report results")
 SHA256 = tags("sha256.", "sha256 of a split's trips", "results", "pipeline results verify")
 CITY = tag(
     "city",
@@ -163,7 +163,7 @@ MODEL = tag(
     "model",
     "kind of model: xgboost, or a baseline's name",
     "baseline candidates evaluate hpo refit register results",
-    "results",
+    "report results",
 )
 FEATURES = tag("features", "feature set of a candidate", "baseline candidates hpo refit", "results")
 PARENT_MODEL = tag(
@@ -216,17 +216,22 @@ CHAMPION_VERSION = tag(
 OUTCOME = tag("outcome", "promoted, refused, unchanged or rolled back", "register results")
 REASONS = tag("reasons", "why, in one line", "register results", "results")
 MEASURED_AGAINST = tag(
-    "measured_against", "champion that a version was measured against", "register"
+    "measured_against", "champion that a version was measured against", "register", "report"
 )
 ALLOWED = tag("allowed", "exceptions of the gate that somebody asked for", "register")
 JUDGED_BY = tag(
     "judged_by",
     "distance that the gate judged a version with: metered, planned_10, missing",
     "register",
+    "report",
 )
-IMPROVEMENT = tag("improvement", "minutes of test RMSE below the champion's, so judged", "register")
-IMPROVEMENT_INTERVAL = tag("improvement_interval", "its 95 % interval", "register")
-VERSION_COMMIT = tag("git_commit", "commit that a version's months were cleaned by", "register")
+IMPROVEMENT = tag(
+    "improvement", "minutes of test RMSE below the champion's, so judged", "register", "report"
+)
+IMPROVEMENT_INTERVAL = tag("improvement_interval", "its 95 % interval", "register", "report")
+VERSION_COMMIT = tag(
+    "git_commit", "commit that a version's months were cleaned by", "register", "report"
+)
 PIPELINE = tag("pipeline_run_id", "pipeline that made a version", "register")
 RMSE_VALID = tag(
     "rmse_valid", "a version's RMSE on its valid months with metered distance, minutes", "register"
@@ -235,7 +240,7 @@ RMSE_TEST = tag(
     "rmse_test",
     "a version's RMSE on its test months with metered distance, minutes",
     "register",
-    "model_references score",
+    "model_references report score",
 )
 MODEL_SHA256 = tag(
     "model_sha256",
@@ -256,16 +261,17 @@ PROMOTING = tags(
     "registry_lock",
     "registry_lock",
 )
-TEST = metrics("test_", "a score on the test months", "evaluate", "headline main results")
+TEST = metrics("test_", "a score on the test months", "evaluate", "headline main report results")
 CHAMPION_TEST = metrics(
-    "champion_test_", "the champion's score on the very same trips", "evaluate", "results"
+    "champion_test_", "the champion's score on the very same trips", "evaluate", "report results"
 )
 
 # --- main and score
 
 REUSED = tag("reused", "steps whose result was there already", "main")
+REPORT = artifact("report.html", "the whole pipeline on one page, offline", "report")
 RERUN = tag("rerun", "the command that repeats the pipeline", "main", "verify")
-SCORED_BY = tag("scored_by", "model that scored", "score")
+SCORED_BY = tag("scored_by", "model that scored", "score", "report")
 SCORED_MONTHS = tag("months", "months that were scored", "score")
 LIVE = tag(
     "live", "off, or the feed of ended trips that was followed: `feed, 15 min late`", "score"
@@ -280,8 +286,10 @@ TEST_COVERAGE = metric(
     "test_coverage", "share of the test trips that the 80 % interval holds", "coverage"
 )
 BEST_RMSE = metric("best_rmse", "valid RMSE of the best trial so far, minutes", "search", "results")
-SEARCH_GAIN = metric("search_gain", "what the search gained over its first point, minutes", "hpo")
-SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo")
+SEARCH_GAIN = metric(
+    "search_gain", "what the search gained over its first point, minutes", "hpo", "report"
+)
+SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo", "report")
 PSI = metric("psi", "largest population stability index of a scored month", "score")
 GAINED = metrics(
     "improvement",
@@ -324,13 +332,16 @@ MONTHS_TABLE = artifact(
     "months.csv",
     "months with source, sha256, rows kept and dropped",
     "preprocess score",
-    "card pipeline",
+    "card pipeline report",
 )
 CITY_FILE = artifact(
     "city.json", "the zones: names, boroughs, centroids, outlines", "preprocess", "inputs pipeline"
 )
 CITY_PICTURE = artifact("trips_by_zone.png", "trips by pickup zone, as a map", "preprocess")
-TRIALS_TABLE = artifact("trials.csv", "the search's trials", "search", "verify")
+TRIALS_TABLE = artifact("trials.csv", "the search's trials", "search", "report verify")
+CURVES_TABLE = artifact(
+    "learning_curves.csv", "valid RMSE of the trials by round", "search", "report"
+)
 IMPORTANCE_PICTURE = artifact("importance.png", "what the model looks at", "hpo", "card")
 KEY_FILE = artifact("step_key.json", "what the step key was made of", "reuse", "reuse")
 OUTPUTS = artifact(
@@ -338,7 +349,18 @@ OUTPUTS = artifact(
 )
 UNCOMMITTED = artifact("uncommitted.diff", "the code that is in no commit", "runs", "rerun verify")
 PREDICTIONS = artifact("predictions", "folder of scored months", "month")
-GROUPS_TABLE = artifact("errors_by_group.csv", "errors by hour, distance and zone", "candidates")
+GROUPS_TABLE = artifact(
+    "errors_by_group.csv",
+    "errors by hour, distance and zone; of register, on the test months",
+    "candidates",
+    "report",
+)
+BREAKDOWN = artifact(
+    "errors.json",
+    "errors by day and by zone, residuals and calibration",
+    "candidates",
+    "report",
+)
 ERRORS_MAP = artifact("errors_by_zone.png", "errors on valid, on the map of the city", "hpo")
 EVALUATION_PICTURE = artifact(
     "evaluation.png", "residuals, calibration, errors by group", "candidates"
@@ -356,16 +378,16 @@ PARALLEL_PICTURE = artifact(
 PARAMETER_PICTURE = artifact("parameter_importance.png", "which parameters mattered", "search")
 BOOSTERS_TABLE = artifact("boosters.csv", "the boosters of the model", "ensemble")
 RECIPE = artifact("recipe.json", "how a candidate was fitted", "baseline hpo refit", "refit")
-IMPORTANCE_TABLE = artifact("importance.csv", "what the model looks at", "hpo")
+IMPORTANCE_TABLE = artifact("importance.csv", "what the model looks at", "hpo", "report")
 PREPROCESSOR = artifact(
     "preprocessor/preprocessor.json", "the encoder by itself, as the course keeps it", "hpo"
 )
 NATIVE_MODEL = artifact("models_mlflow", "the first booster by itself, an MLflow model", "hpo")
 COVERAGE_TABLE = artifact(
-    "coverage.csv", "how many test trips the 80 % interval holds, by group", "coverage"
+    "coverage.csv", "how many test trips the 80 % interval holds, by group", "coverage", "report"
 )
-GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register")
+GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register", "report")
 CARD = artifact("model_card.html", "the model card as a page", "card")
 DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score")
-DRIFT_TABLE = artifact("drift.csv", "how far the scored months have drifted", "score")
+DRIFT_TABLE = artifact("drift.csv", "how far the scored months have drifted", "score", "report")
 DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score")

@@ -1,0 +1,255 @@
+"""The report of a pipeline: its facts, gathered from the runs of its steps, as one page offline."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Run
+
+from steps.common.inputs import load_city
+from steps.common.pipeline import Pipeline
+from steps.common.results import (
+    RMSES,
+    Candidate,
+    Dataset,
+    PreprocessResult,
+    RegisterResult,
+    rmse_name,
+)
+from storage import StorageError
+from storage.tracking import artifacts, model_references, runs, tags
+from taxi import report
+from taxi.breakdown import Breakdown
+from taxi.city import City
+from taxi.distances import METERED
+from taxi.evaluation import Group
+from taxi.report import ErrorFacts, ReportFacts, StepFacts
+
+STAGES = (("preprocess",), ("baseline", "hpo"), ("register",))  # which steps wait for which
+FOLDER = Path(__file__).parent
+# the parts of BokehJS that charts need, and its file for all the rest stays out
+LIBRARY = ("bokeh.min.js", "bokeh-api.min.js")
+N_SCORED = 5  # latest runs of score whose drift is shown
+NO_LIBRARY = (
+    "Charts: the package bokeh is not installed where this page was made, so it has their tables "
+    "only. Run it in the locked environment: uv pip sync requirements.txt."
+)
+COMPARED = {  # of two champions -> tag of a version
+    "model": tags.MODEL,
+    "trained on": tags.MONTHS.of("train"),
+    "chosen on": tags.MONTHS.of("valid"),
+    "tested on": tags.MONTHS.of("test"),
+    "data": tags.DATA,
+    "commit": tags.VERSION_COMMIT,
+    "RMSE when it was tested, metered distance, min": tags.RMSE_TEST,
+}
+
+
+def log_report(
+    pipeline: Pipeline,
+    candidates: Sequence[Candidate],
+    registered: RegisterResult | None,
+    *,
+    distance: str,
+    outcome: Sequence[str],
+    leaderboard: Sequence[str],
+    rerun: Sequence[str],
+) -> str:
+    """Make the report of a pipeline and log it on the active run; returns where it lies.
+
+    Args:
+        pipeline: all its steps are done.
+        candidates: of its steps, best first.
+        registered: what register made of the best one, where it ran.
+        distance: kind that the candidates are sorted by.
+        outcome, leaderboard, rerun: parts of the run's page, as markdown.
+    """
+    preprocess, read = pipeline.preprocess(), Reader()
+    facts = ReportFacts(
+        title=title_of(preprocess.dataset),
+        headline=headline(candidates, preprocess.dataset, distance),
+        outcome=outcome,
+        steps=step_facts(pipeline),
+        files=read.rows(preprocess.run_id, tags.MONTHS_TABLE, must=True),
+        leaderboard=leaderboard,
+        trials=read.rows(pipeline.hpo().run_id, tags.TRIALS_TABLE, must=True),
+        curves=read.rows(pipeline.hpo().run_id, tags.CURVES_TABLE),
+        luck=luck_of(pipeline.done["hpo"]),
+        errors=error_facts(read, candidates[0], registered, preprocess.dataset),
+        city=read.city(preprocess),
+        coverage=read.rows(registered.run_id, tags.COVERAGE_TABLE) if registered else [],
+        importance=[
+            row
+            for one in pipeline.hpo().candidates
+            for row in read.rows(one.run_id, tags.IMPORTANCE_TABLE)
+        ],
+        champion=compare_champions(registered, read) if registered else {},
+        gate=read.rows(registered.run_id, tags.GATE_TABLE) if registered else [],
+        drift=drift_rows(registered.model_name, read) if registered else [],
+        rerun=rerun,
+        missing=read.missing,
+    )
+    style, drawing = ((FOLDER / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    scripts = [*library, drawing] if (library := read_library()) else []
+    if not library:
+        read.missing.append(NO_LIBRARY)
+    run = runs.active()
+    mlflow.log_text(report.write_report(facts, style=style, scripts=scripts), tags.REPORT)
+    return artifacts.where_it_lies(run.info.run_id, tags.REPORT)
+
+
+def link(run: Run) -> str:
+    """Link the report on the page of the run that has it."""
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"[The report]({page}/artifacts/{tags.REPORT})"
+
+
+class Reader:
+    """Reads what runs have logged; what the store does not have is noted, and left out."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+
+    def text(self, run_id: str, name: str, *, must: bool = False) -> str:
+        """Read a text; empty where it does not come, or is none that a run `must` have."""
+        try:
+            is_there = must or artifacts.has_file(run_id, name)
+            return artifacts.read_text(run_id, name) if is_there else ""
+        except StorageError as error:
+            self.missing.append(str(error))
+            return ""
+
+    def rows(self, run_id: str, name: str, *, must: bool = False) -> list[dict[str, str]]:
+        """Read the rows of a table, as `text` does."""
+        return list(csv.DictReader(io.StringIO(self.text(run_id, name, must=must))))
+
+    def version(self, name: str, number: str) -> dict[str, str]:
+        """Read the tags of a registered version; none where it is gone."""
+        try:
+            return dict(model_references.resolve(f"models:/{name}/{number}").tags)
+        except StorageError as error:
+            self.missing.append(str(error))
+            return {}
+
+    def city(self, preprocess: PreprocessResult) -> City | None:
+        """Read what is known of the city; None where nothing is, or it is gone."""
+        try:
+            return load_city(preprocess)
+        except StorageError as error:
+            self.missing.append(str(error))
+            return None
+
+
+def read_library() -> list[str]:
+    """Read BokehJS, which lies in the package bokeh; importing that would take two seconds."""
+    found = find_spec("bokeh")
+    if not found or not found.submodule_search_locations:
+        return []
+    folder = Path(found.submodule_search_locations[0], "server", "static", "js")
+    texts = ((folder / name).read_text("utf-8") for name in LIBRARY)
+    return [text.partition("\n//# sourceMappingURL")[0] for text in texts]
+
+
+def title_of(dataset: Dataset) -> str:
+    """Name a pipeline by its data."""
+    kind = "simulated" if dataset.is_simulated else "TLC"
+    months = ", ".join(f"{split} {','.join(names)}" for split, names in dataset.months.items())
+    return f"Minutes of a {dataset.taxi} taxi trip: {kind} months, {months}"
+
+
+def headline(candidates: Sequence[Candidate], dataset: Dataset, distance: str) -> str:
+    """Say what won and by how much."""
+    name = rmse_name(distance)
+    best, *others = candidates
+    score, months = best.scores[name], ",".join(dataset.months["valid"])
+    said = f"{best.model} is off least on {months}: RMSE {score:.3f} min"
+    if not others:
+        return f"{said}."
+    return (
+        f"{said}, {others[0].scores[name] - score:.3f} min better than {others[0].model}, the next "
+        f"of {len(candidates)} models."
+    )
+
+
+def step_facts(pipeline: Pipeline) -> list[list[StepFacts]]:
+    """Tell how the pipeline came by the result of each step."""
+    return [
+        [step_fact(pipeline, step) for step in stage if step in pipeline.done] for stage in STAGES
+    ]
+
+
+def step_fact(pipeline: Pipeline, step: str) -> StepFacts:
+    """Tell how the pipeline came by the result of a step that is done."""
+    info = pipeline.done[step].info
+    took = (info.end_time - info.start_time) / 1000 if info.end_time else None
+    decision = pipeline.decisions.get(step)
+    if not decision:
+        return StepFacts(step, "given", "its run was named", took, info.run_id)
+    how = "reused" if decision.run else "run"
+    return StepFacts(step, how, decision.reason, took, info.run_id)
+
+
+def luck_of(hpo: Run) -> dict[str, float]:
+    """Read what a search gained over its first point, and what a seed makes there."""
+    names = {"gain": tags.SEARCH_GAIN, "noise": tags.SEED_NOISE}
+    found = {key: hpo.data.metrics[name] for key, name in names.items() if name in hpo.data.metrics}
+    return found if len(found) == len(names) else {}
+
+
+def error_facts(
+    read: Reader, best: Candidate, registered: RegisterResult | None, dataset: Dataset
+) -> ErrorFacts:
+    """Read the errors on the test months; on the valid ones where none were opened."""
+    run_id, split = (registered.run_id, "test") if registered else (best.run_id, "valid")
+    months = ",".join(dataset.months[split])
+    groups = [
+        Group(row["kind"], row["group"], int(row["n_trips"]), *map(float, scores))
+        for row in read.rows(run_id, tags.GROUPS_TABLE)
+        if (scores := (row["rmse"], row["mae"], row["bias"]))
+    ]
+    text = read.text(run_id, tags.BREAKDOWN)
+    breakdown = Breakdown.restore(json.loads(text)) if text else None
+    return ErrorFacts(f"the {split} months {months}", groups, breakdown)
+
+
+def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, list[str]]:
+    """Put what is known of a version beside the champion it was measured against, if any."""
+    now = read.version(registered.model_name, registered.version)
+    number = now.get(tags.MEASURED_AGAINST, "")
+    if not number:
+        return {}
+    before = read.version(registered.model_name, number)
+    rows = [("version", number, registered.version)]
+    rows += [(what, before.get(tag, ""), now.get(tag, "")) for what, tag in COMPARED.items()]
+    rmse = RMSES[METERED]
+    names = (tags.CHAMPION_TEST.of(rmse), tags.TEST.of(rmse))
+    both = [registered.metrics.get(name) for name in names]
+    if both[0] is not None and both[1] is not None:
+        rows.append(("RMSE on the very same test trips, min", f"{both[0]:.3f}", f"{both[1]:.3f}"))
+    gained = f"{now.get(tags.IMPROVEMENT, '')} ({now.get(tags.IMPROVEMENT_INTERVAL, '')})"
+    rows.append(
+        (f"better, {now.get(tags.JUDGED_BY, '')} distance, min (95 % interval)", "", gained)
+    )
+    return {
+        "": [row[0] for row in rows],
+        "champion before": [row[1] for row in rows],
+        "this model": [row[2] for row in rows],
+    }
+
+
+def drift_rows(model_name: str, read: Reader) -> list[dict[str, str]]:
+    """Read how far the months have drifted that versions of a model have scored of late."""
+    scored = [
+        run
+        for run in runs.latest_finished("score", N_SCORED)
+        if run.data.tags.get(tags.SCORED_BY, "").startswith(f"models:/{model_name}/")
+    ]
+    return [
+        row | {report.VERSION: run.data.tags[tags.SCORED_BY]}
+        for run in scored
+        for row in read.rows(run.info.run_id, tags.DRIFT_TABLE)
+    ]

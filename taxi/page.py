@@ -1,0 +1,160 @@
+"""A page of text, tables and charts as one HTML file: whatever goes in is text, never markup."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from markdown_it import MarkdownIt
+
+# no raw HTML, and nothing that would be fetched or followed: a developer may be called so
+MARKDOWN = MarkdownIt("js-default").disable(["image", "link", "autolink", "reference"])
+# the same once more, held by the browser: the page loads nothing at all
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:"
+)
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+<a class="skip" href="#main">To the content</a>
+<header>
+<h1>{title}</h1>
+{head}
+</header>
+<nav aria-label="Sections"><ul>
+{links}
+</ul></nav>
+<main id="main">
+{sections}
+</main>
+<script type="application/json" id="charts">{charts}</script>
+{scripts}
+</body>
+</html>
+"""
+
+
+class Chart(NamedTuple):
+    """A chart and the table behind it, which have the same numbers."""
+
+    kind: str  # bars, rows, lines, points or map, as report.js draws them
+    title: str  # what is to be seen, as a sentence
+    columns: Mapping[str, Sequence[Any]]  # heading -> values; x first, then y, then what else
+    series: str = ""  # the column that tells lines or points apart
+    best: str = ""  # one of its values, which is drawn to stand out
+    wanted: Sequence[Sequence[float]] = ()  # two ends of a grey line, where all would be well
+    shapes: Sequence[Any] = ()  # of a map: row of the columns or -1, and a ring's xs and ys
+    marks: Sequence[Any] = ()  # of a map: x, y and a name
+
+
+class Section(NamedTuple):
+    """A part of the page under a heading of its own."""
+
+    name: str
+    parts: Sequence[str | Chart]  # HTML, or a chart
+
+
+def markdown(lines: Sequence[str]) -> str:
+    """Write markdown as HTML; markup in it, links and pictures come out as the text they are."""
+    return framed("Table", str(MARKDOWN.render("\n".join(lines))))
+
+
+def framed(label: str, html: str) -> str:
+    """Let the tables in some HTML be scrolled sideways, with a finger as with the keyboard."""
+    scroll = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}"><table>'
+    return html.replace("<table>", scroll).replace("</table>", "</table></div>")
+
+
+def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
+    """Write columns as a table, heading -> values."""
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(written_cell(cell))}</td>" for cell in row) + "</tr>"
+        for row in zip(*columns.values(), strict=True)
+    )
+    return framed(
+        label, f"<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
+    )
+
+
+def written_cell(value: Any) -> str:
+    """Write a value as people read it."""
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def paragraph(text: str) -> str:
+    """Write a text as a paragraph."""
+    return f"<p>{escape(text)}</p>"
+
+
+def write_page(
+    title: str, head: str, sections: Sequence[Section], *, style: str, scripts: Sequence[str]
+) -> str:
+    """Write the page.
+
+    Args:
+        title: of the page, text.
+        head: HTML that follows it, before all sections.
+        sections: in their order; one without parts is left out.
+        style: CSS.
+        scripts: JavaScript; the last one draws the charts that the page holds as JSON.
+    """
+    sections = [section for section in sections if section.parts]
+    charts = [part for section in sections for part in section.parts if isinstance(part, Chart)]
+    ids = {id(chart): f"chart-{number}" for number, chart in enumerate(charts)}
+    drawn = {ids[id(chart)]: chart._asdict() for chart in charts}
+    parts = [
+        _section(section.name, [_part(part, ids.get(id(part), "")) for part in section.parts])
+        for section in sections
+    ]
+    links = [f'<li><a href="#{_anchor(one.name)}">{escape(one.name)}</a></li>' for one in sections]
+    return PAGE.format(
+        policy=POLICY,
+        title=escape(title),
+        style=style,
+        head=head,
+        links="\n".join(links),
+        sections="\n".join(parts),
+        # text in a script ends where it says </script>
+        charts=json.dumps(drawn, separators=(",", ":")).replace("<", "\\u003c"),
+        scripts="\n".join(f"<script>\n{script}\n</script>" for script in scripts),
+    )
+
+
+def _anchor(name: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _section(name: str, parts: Sequence[str]) -> str:
+    anchor = _anchor(name)
+    heading = f'<h2 id="{anchor}">{escape(name)}</h2>'
+    body = "\n".join(parts)
+    return f'<section aria-labelledby="{anchor}">\n{heading}\n{body}\n</section>'
+
+
+def _part(part: str | Chart, name: str) -> str:
+    if isinstance(part, str):
+        return part
+    numbers = table(f"Numbers: {part.title}", part.columns)
+    return (
+        f'<figure aria-labelledby="{name}-title">\n'
+        f'<figcaption id="{name}-title">{escape(part.title)}</figcaption>\n'
+        f'<div class="chart" id="{name}" role="img" '
+        f'aria-label="{escape(part.title)} The numbers are in the table below it."></div>\n'
+        f'<img class="printed" id="{name}-printed" alt="">\n'
+        f"<details><summary>Numbers</summary>\n{numbers}\n</details>\n</figure>"
+    )

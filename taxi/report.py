@@ -1,0 +1,168 @@
+"""The report of a pipeline: what won, why and where it fails, on a page that needs nothing else."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+from .breakdown import Breakdown
+from .city import City
+from .evaluation import Group
+from .page import Section, markdown, paragraph, table, write_page
+from .report_errors import calibration_chart, interval_parts, where_it_fails
+from .report_search import Rows, looked_at_parts, search_parts
+
+
+class StepFacts(NamedTuple):
+    """A step, and how the pipeline came by its result."""
+
+    step: str
+    how: str  # run, reused or given
+    why: str
+    seconds: float | None  # that it took when it ran; None where nobody knows
+    run_id: str
+
+
+class ErrorFacts(NamedTuple):
+    """The errors of the model that won."""
+
+    of: str  # which trips: the test months 2021-03
+    groups: Sequence[Group]
+    breakdown: Breakdown | None
+
+
+class ReportFacts(NamedTuple):
+    """The contents of a report; what the store does not have is empty."""
+
+    title: str
+    headline: str  # what won, and by how much, in a sentence
+    outcome: Sequence[str]  # markdown: what was registered, and how it is used
+    steps: Sequence[Sequence[StepFacts]]  # by stage: those of a stage do not need each other
+    files: Rows  # months.csv of preprocess
+    leaderboard: Sequence[str]  # markdown
+    trials: Rows
+    curves: Rows
+    luck: Mapping[str, float]  # what the search gained and what a seed makes, minutes
+    errors: ErrorFacts
+    city: City | None
+    coverage: Rows
+    importance: Rows
+    champion: Mapping[str, Sequence[str]]  # table: what is compared, before, now
+    gate: Rows
+    drift: Rows  # of scored months
+    rerun: Sequence[str]  # markdown
+    missing: Sequence[str]  # what could not be read, each with the reason
+
+
+def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> str:
+    """Write the report as one HTML file.
+
+    Args:
+        facts: its contents.
+        style: CSS.
+        scripts: JavaScript: the library and what draws the charts with it.
+    """
+    errors = facts.errors
+    head = f'<p class="verdict">{escape(facts.headline)}</p>\n{markdown(facts.outcome)}'
+    calibration = [calibration_chart(errors.breakdown)] if errors.breakdown else []
+    sections = [
+        Section("Steps", [draw_steps(facts.steps)] if facts.steps else []),
+        Section("Data", data_parts(facts.files)),
+        Section("Models", [markdown(facts.leaderboard)] if facts.leaderboard else []),
+        Section("Search", search_parts(facts.trials, facts.curves, facts.luck)),
+        Section(
+            "Where it fails",
+            where_it_fails(errors.of, errors.groups, errors.breakdown, facts.city),
+        ),
+        Section("Calibration and intervals", [*calibration, *interval_parts(facts.coverage)]),
+        Section("What the model looks at", looked_at_parts(facts.importance)),
+        Section("The champion", champion_parts(facts.champion, facts.gate)),
+        Section("Drift of scored months", drift_parts(facts.drift)),
+        Section("Run it again", [markdown(facts.rerun)] if facts.rerun else []),
+        Section("Not on this page", [paragraph(reason) for reason in facts.missing]),
+    ]
+    return write_page(facts.title, head, sections, style=style, scripts=scripts)
+
+
+def draw_steps(stages: Sequence[Sequence[StepFacts]]) -> str:
+    """Draw the steps from top to bottom, those that do not need each other side by side."""
+    lines = ["<li>" + "".join(map(_step, stage)) + "</li>" for stage in stages]
+    return '<ol class="steps">' + "\n".join(lines) + "</ol>"
+
+
+def _step(step: StepFacts) -> str:
+    took = "" if step.seconds is None else f" · {duration(step.seconds)}"
+    return (
+        f'<div class="step {"run" if step.how == "run" else "reused"}">'
+        f"<h3>{escape(step.step)}</h3><p><strong>{escape(step.how)}</strong>{took}</p>"
+        f"<p>{escape(step.why)}</p><p>run <code>{escape(step.run_id)}</code></p></div>"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write how long something took: 8 s, 3 min 5 s, 1 h 2 min."""
+    hours, minutes, rest = int(seconds // 3600), int(seconds // 60) % 60, int(seconds) % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s"
+
+
+VERSION = "version"  # column added to the rows of drift.csv: which model scored
+ABOUT_A_FILE = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
+
+
+def data_parts(files: Rows) -> list[str]:
+    """Show which files went in, and what was dropped of them for which reason."""
+    if not files:
+        return []
+    reasons = [name for name in files[0] if name not in ABOUT_A_FILE]
+    n_raw, n_kept = (sum(int(file[name]) for file in files) for name in ("n_raw", "n_kept"))
+    lead = paragraph(f"{n_kept:,} of {n_raw:,} rows are trips that count; the others were dropped.")
+    columns: dict[str, list[str]] = {
+        "split": [file["split"] for file in files],
+        "month": [file["month"] for file in files],
+        "rows": [f"{int(file['n_raw']):,}" for file in files],
+        "kept": [f"{int(file['n_kept']):,}" for file in files],
+        **{f"dropped: {why}": [f"{int(file[why]):,}" for file in files] for why in reasons},
+        "file": [file["uri"] for file in files],
+        "sha256": [file["sha256"][:16] for file in files],
+    }
+    return [lead, table("Months, rows kept and dropped", columns)]
+
+
+def champion_parts(compared: Mapping[str, Sequence[str]], gate: Rows) -> list[str]:
+    """Show the champion before it beside this model, and what the gate asked."""
+    parts = []
+    if compared:
+        parts.append(table("The champion before and this model", compared))
+    elif gate:
+        parts.append(paragraph("There was no champion before it."))
+    if gate:
+        shown = {
+            "asked": [row["check"] for row in gate],
+            "found": [row["found"] for row in gate],
+            "wanted": [row["wanted"] for row in gate],
+            "passed": ["yes" if row["passed"] == "True" else "NO" for row in gate],
+        }
+        parts += ["<h3>The gate</h3>", table("The gate", shown)]
+    return parts
+
+
+def drift_parts(rows: Rows) -> list[str]:
+    """Show how far each scored month lies from the months that its model was trained on."""
+    if not rows:
+        return []
+    moved = sorted({row["month"] for row in rows if row["drifted"] == "True"})
+    shown = {
+        "month": [row["month"] for row in rows],
+        "scored by": [row[VERSION] for row in rows],
+        "measure": [f"{row['measure']} of {row['of']}" for row in rows],
+        "value": [f"{float(row['value']):.3f}" for row in rows],
+        "drift from": [f"{float(row['threshold']):g}" for row in rows],
+        "drifted": ["yes" if row["drifted"] == "True" else "no" for row in rows],
+    }
+    said = f"Drifted: {', '.join(moved)}." if moved else "No scored month has drifted."
+    about = (
+        "PSI is the population stability index, a distance between two histograms: below 0.1 there "
+        "is nothing to see, above 0.25 the months are another world."
+    )
+    return [paragraph(f"{said} {about}"), table("Drift of scored months", shown)]

@@ -1,0 +1,192 @@
+"""The charts of a report that tell where a model fails, and how far its intervals hold."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
+
+import numpy as np
+
+from .breakdown import RESIDUAL_EDGES, Breakdown
+from .city import City
+from .coverage import ALL, NOMINAL
+from .evaluation import Group
+from .page import Chart, paragraph
+from .report_search import Rows
+from .words import WEEKDAYS, band_words, weekday_of
+
+RMSE, N_TRIPS = "RMSE, min", "trips"
+FEW = 30  # trips of a group that no finding is built on
+
+
+def where_it_fails(
+    of: str, groups: Sequence[Group], breakdown: Breakdown | None, city: City | None
+) -> list[str | Chart]:
+    """Show the errors by hour, distance, weekday, day and on the map.
+
+    Args:
+        of: which trips.
+        groups: by hour, distance and how busy the pickup zone is.
+        breakdown: by day and zone; None where the run is of an older version.
+        city: whose zones are drawn.
+    """
+    kinds: list[tuple[str, Callable[[str], str]]] = [("hour", hour_words), ("distance", band_words)]
+    charts: list[str | Chart] = [
+        group_chart(f"By {kind}", kind, [one for one in groups if one.kind == kind], words)
+        for kind, words in kinds
+        if any(one.kind == kind for one in groups)
+    ]
+    if breakdown:
+        charts.append(group_chart("By weekday", "weekday", by_weekday(breakdown.days), str))
+        charts.append(group_chart("By day", "day", breakdown.days, day_words))
+        charts.append(residual_chart(breakdown))
+    shown = ['<div class="charts">', *charts, "</div>"] if charts else []
+    if breakdown and city:
+        shown.append(zone_chart(city, breakdown.zones))
+    return [paragraph(f"Errors on {of}, with metered distance."), *shown] if shown else []
+
+
+def hour_words(name: str) -> str:
+    """Write an hour, 07, as people do."""
+    return f"{name}:00"
+
+
+def day_words(name: str) -> str:
+    """Write a day with its weekday."""
+    return f"{weekday_of(name)[:3]} {name}"
+
+
+def by_weekday(days: Sequence[Group]) -> list[Group]:
+    """Join the groups of days to those of weekdays, Monday first."""
+    found = []
+    for weekday in WEEKDAYS:
+        those = [day for day in days if weekday_of(day.group) == weekday]
+        if not those:
+            continue
+        counts = [day.n_trips for day in those]
+        parts = [(day.rmse**2, day.mae, day.bias) for day in those]
+        square, mae, bias = map(float, np.average(parts, axis=0, weights=counts))
+        found.append(Group("weekday", weekday, sum(counts), sqrt(square), mae, bias))
+    return found
+
+
+def group_chart(
+    lead: str, kind: str, groups: Sequence[Group], words: Callable[[str], str]
+) -> Chart:
+    """Draw the RMSE of groups, with their counts."""
+    judged = [group for group in groups if group.n_trips >= FEW] or groups
+    worst, best = (pick(judged, key=lambda group: group.rmse) for pick in (max, min))
+    return Chart(
+        "bars",
+        f"{lead}: most off {words(worst.group)} ({worst.rmse:.2f} min), least "
+        f"{words(best.group)} ({best.rmse:.2f} min).",
+        {
+            kind: [words(group.group) for group in groups],
+            RMSE: [round(group.rmse, 3) for group in groups],
+            "bias, min": [round(group.bias, 3) for group in groups],
+            N_TRIPS: [group.n_trips for group in groups],
+        },
+        best=words(worst.group),
+    )
+
+
+def residual_chart(breakdown: Breakdown) -> Chart:
+    """Draw how far the predictions are off, and to which side."""
+    counts = np.array(breakdown.residuals)
+    middle = (RESIDUAL_EDGES[:-1] + RESIDUAL_EDGES[1:]) / 2
+    near = float(counts[np.abs(middle) < 5].sum() / max(counts.sum(), 1))
+    return Chart(
+        "bars",
+        f"{near:.0%} of the trips are told within 5 minutes.",
+        {
+            "predicted - measured, min": [f"{low:+.0f}" for low in RESIDUAL_EDGES[:-1:2]],
+            N_TRIPS: counts.reshape(-1, 2).sum(axis=1).tolist(),
+        },
+    )
+
+
+def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
+    """Draw the RMSE of the trips that begin in each zone on the map."""
+    numbers = [int(group.group) for group in zones]
+    rows = {zone: row for row, zone in enumerate(numbers)}
+    named = [str(city.name[zone]) or f"zone {zone}" for zone in numbers]
+    judged = [place for place, group in enumerate(zones) if group.n_trips >= FEW]
+    worst = max(judged, key=lambda place: zones[place].rmse, default=None)
+    found = "" if worst is None else f": most off from {named[worst]} ({zones[worst].rmse:.2f} min)"
+    return Chart(
+        "map",
+        f"By the zone where a trip begins{found}.",
+        {
+            "zone": named,
+            RMSE: [round(group.rmse, 3) for group in zones],
+            "borough": [str(city.borough[zone]) for zone in numbers],
+            N_TRIPS: [group.n_trips for group in zones],
+        },
+        shapes=[
+            [rows.get(zone, -1), ring[:, 0].round(2).tolist(), ring[:, 1].round(2).tolist()]
+            for zone, rings in enumerate(city.outline)
+            for ring in rings
+        ],
+        marks=[
+            [*city.centroid[city.has_place & (city.borough == name)].mean(axis=0).tolist(), name]
+            for name in np.unique(city.borough[city.has_place & (city.borough != "")]).tolist()
+        ],
+    )
+
+
+def calibration_chart(breakdown: Breakdown) -> Chart:
+    """Draw the mean measured minutes over the mean predicted ones."""
+    bins = breakdown.calibration
+    worst = max(bins, key=lambda one: abs(one.measured - one.predicted))
+    longest = max(max(one.predicted, one.measured) for one in bins)
+    return Chart(
+        "lines",
+        f"Trips told about equally long take as long on average, within "
+        f"{abs(worst.measured - worst.predicted):.2f} min (at {worst.predicted:.0f} min).",
+        {
+            "mean predicted, min": [round(one.predicted, 3) for one in bins],
+            "mean measured, min": [round(one.measured, 3) for one in bins],
+            N_TRIPS: [one.n_trips for one in bins],
+        },
+        wanted=[[0.0, 0.0], [longest, longest]],
+    )
+
+
+def interval_parts(coverage: Rows) -> list[str | Chart]:
+    """Show how many test trips the interval from p10 to p90 holds, by group.
+
+    Args:
+        coverage: rows of coverage.csv; none where the model answers no quantiles.
+    """
+    if not coverage:
+        return [paragraph("The model answers no quantiles, or there are no test months.")]
+    whole = next(row for row in coverage if row["kind"] == ALL)
+    share, width = float(whole["coverage"]), float(whole["width"])
+    said = (
+        f"p10 to p90 should hold {NOMINAL:.0%} of the trips. On test it holds {share:.1%}, and is "
+        f"{width:.1f} min wide on average."
+    )
+    parts = [
+        interval_chart(kind, [row for row in coverage if row["kind"] == kind], words)
+        for kind, words in (("distance", band_words), ("hour", hour_words))
+    ]
+    return [paragraph(said), '<div class="charts">', *parts, "</div>"]
+
+
+def interval_chart(
+    kind: str, rows: Sequence[Mapping[str, str]], words: Callable[[str], str]
+) -> Chart:
+    """Draw the share of trips within their intervals by group."""
+    share = [round(100 * float(row["coverage"]), 1) for row in rows]
+    least = min(range(len(rows)), key=share.__getitem__)
+    name = words(rows[least]["group"])
+    return Chart(
+        "bars",
+        f"By {kind}, intervals hold least at {name}: {share[least]:.0f} %.",
+        {
+            kind: [words(row["group"]) for row in rows],
+            "trips within p10 to p90, %": share,
+            "mean width, min": [round(float(row["width"]), 2) for row in rows],
+            N_TRIPS: [int(row["n_trips"]) for row in rows],
+        },
+        best=name,
+        wanted=[[0.0, 100 * NOMINAL], [1.0, 100 * NOMINAL]],
+    )

@@ -1,0 +1,113 @@
+"""The charts of a report that tell how the search went, and what its model looks at."""
+
+from collections.abc import Mapping, Sequence
+
+from .evaluation import feature_words
+from .page import Chart, paragraph
+
+Rows = Sequence[Mapping[str, str]]  # of a CSV artifact: column -> text
+
+N_CURVES = 12  # learning curves that can be told apart
+N_FEATURES = 15
+TRIAL, RMSE_VALID = "trial", "RMSE on valid, min"
+
+
+def search_parts(trials: Rows, curves: Rows, luck: Mapping[str, float]) -> list[str | Chart]:
+    """Show the trials, and how the best of them learned.
+
+    Args:
+        trials: rows of trials.csv.
+        curves: rows of learning_curves.csv; none where the run is of an older version.
+        luck: `gain` over the first point and `noise` of a seed, minutes; empty where unknown.
+    """
+    scored = sorted((row for row in trials if row["rmse"]), key=lambda row: float(row["rmse"]))
+    finished = [row for row in scored if row["state"] == "finished"] or scored
+    if not finished:
+        return []
+    best = finished[0]
+    count = {state: sum(row["state"] == state for row in trials) for state in STATES}
+    n_each = ", ".join(f"{n} {state}" for state, n in count.items() if n)
+    said = f"{len(trials)} trials: {n_each}."
+    if luck:
+        said += (
+            f" The best one is {luck['gain']:.3f} min better than the first point tried, where "
+            f"another seed makes {luck['noise']:.3f} min."
+        )
+    charts = [trials_chart(scored, best), *curve_chart(finished, curves)]
+    return [paragraph(said), '<div class="charts">', *charts, "</div>"]
+
+
+STATES = ("finished", "pruned", "failed")
+
+
+def trials_chart(scored: Rows, best: Mapping[str, str]) -> Chart:
+    """Draw the RMSE of the trials in their order, told apart by how they ended."""
+    shown = sorted(scored, key=lambda row: int(row["trial"]))
+    top = f"best, trial {best['trial']}"
+    points = [name for name in shown[0] if name not in NOT_SEARCHED]
+    return Chart(
+        "points",
+        f"Trial {best['trial']} came out best, with {float(best['rmse']):.3f} min.",
+        {
+            TRIAL: [int(row["trial"]) for row in shown],
+            RMSE_VALID: [round(float(row["rmse"]), 4) for row in shown],
+            "it": [top if row is best else row["state"] for row in shown],
+            **{name: [row[name] for row in shown] for name in points},
+        },
+        series="it",
+        best=top,
+    )
+
+
+NOT_SEARCHED = (
+    *("trial", "state", "rmse", "best_round", "n_rounds", "train_seconds", "failure", "run_id"),
+)
+
+
+def curve_chart(finished: Rows, curves: Rows) -> list[Chart]:
+    """Draw the learning curves of the best trials, best first; none where there are no curves."""
+    wanted = [row["trial"] for row in finished[:N_CURVES]]
+    shown = [row for trial in wanted for row in curves if row["trial"] == trial]
+    if not shown:
+        return []
+    return [
+        Chart(
+            "lines",
+            f"Trial {wanted[0]} has learned most after {finished[0]['best_round']} rounds.",
+            {
+                "round": [int(row["round"]) for row in shown],
+                RMSE_VALID: [round(float(row["rmse"]), 4) for row in shown],
+                TRIAL: [row["trial"] for row in shown],
+            },
+            series=TRIAL,
+            best=wanted[0],
+        )
+    ]
+
+
+def looked_at_parts(importance: Rows) -> list[str | Chart]:
+    """Say what the model looks at, and by how many minutes.
+
+    Args:
+        importance: rows of importance.csv, most important first.
+    """
+    if not importance:
+        return []
+    shown = importance[:N_FEATURES]
+    minutes = [float(row["shap"]) for row in shown]
+    first = [f"{feature_words(row['feature'])} ({float(row['shap']):.1f} min)" for row in shown[:3]]
+    said = (
+        "How far each thing moves a prediction up or down, on average over trips (mean absolute "
+        "SHAP value). Most: " + "; ".join(first) + "."
+    )
+    chart = Chart(
+        "rows",
+        f"What is known of a trip, by how much it moves the answer; {len(importance)} things in "
+        f"all.",
+        {
+            "what it is": [feature_words(row["feature"]) for row in shown],
+            "mean move, min": [round(m, 3) for m in minutes],
+            "column": [row["feature"] for row in shown],
+        },
+    )
+    return [paragraph(said), chart]

@@ -1,0 +1,210 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taxi import report, report_errors, simulation
+from taxi.breakdown import Breakdown, break_down
+from taxi.evaluation import Group, errors_by_group, feature_words
+from taxi.features import FEATURES
+from taxi.page import Chart, Section, write_page, written_cell
+from taxi.report import ErrorFacts, ReportFacts, StepFacts
+from taxi.style import short_count
+from taxi.words import band_words, weekday_of
+from tests.conftest import random_trips
+
+HOSTILE = "</script><script>alert('it')</script><img src=https://evil.example/x.png>"
+DRAWING = (Path(report.__file__).parent.parent / "steps/main/report.js").read_text()
+TRIPS = random_trips(2_000, seed=1)
+PREDICTED = TRIPS.trip_minutes + np.random.default_rng(2).normal(1.0, 4.0, len(TRIPS))
+COUNTED = {"split": "train", "month": "2021-01", "uri": HOSTILE, "sha256": "ab" * 32}
+
+
+def trial(number: int, rmse: str, state: str) -> dict[str, str]:
+    about = {"trial": str(number), "state": state, "rmse": rmse, "best_round": "7"}
+    return about | {"n_rounds": "9", "max_leaves": "64", "failure": HOSTILE, "run_id": "r"}
+
+
+def make_report(**changed: object) -> ReportFacts:
+    """A report's facts; state only what matters."""
+    ordinary: dict[str, object] = {
+        "title": f"Minutes of a taxi trip {HOSTILE}",
+        "headline": f"{HOSTILE} is off least",
+        "outcome": [
+            f"**{HOSTILE}** is ![it](https://evil.example/a.png) [here](https://evil.example)"
+        ],
+        "steps": [
+            [StepFacts("preprocess", "reused", f"3 min ago, {HOSTILE}", 65.0, "r1")],
+            [StepFacts("hpo", "run", "for the first time", None, "r2")],
+        ],
+        "files": [
+            COUNTED | {"n_bytes": "9", "n_raw": "1000", "n_kept": "990", "zone missing": "10"}
+        ],
+        "leaderboard": ["| model | RMSE |", "|---|---|", f"| {HOSTILE} | 5.1 |"],
+        "trials": [
+            trial(0, "5.2", "finished"),
+            trial(1, "5.1", "finished"),
+            trial(2, "", "failed"),
+        ],
+        "curves": [{"trial": n, "round": "0", "rmse": "6.0"} for n in "01"],
+        "luck": {"gain": 0.1, "noise": 0.02},
+        "errors": ErrorFacts(
+            "the test months 2021-03",
+            errors_by_group(TRIPS, PREDICTED),
+            break_down(TRIPS, PREDICTED),
+        ),
+        "city": simulation.simulated_zones(42),
+        "coverage": [
+            {"kind": kind, "group": name, "n_trips": "9", "coverage": "0.7", "width": "11.5"}
+            for kind, name in (("all", "all"), ("hour", "07"), ("distance", "01.0..02.0 miles"))
+        ],
+        "importance": [{"feature": "way_y", "gain": "2", "shap": "1.5"}],
+        "champion": {"": ["model"], "champion before": [HOSTILE], "this model": ["xgboost"]},
+        "gate": [{"check": "test R2", "found": "0.1", "wanted": HOSTILE, "passed": "False"}],
+        "drift": [
+            {"month": "2021-04", report.VERSION: HOSTILE, "measure": "PSI", "of": "hour"}
+            | {"value": "0.3", "threshold": "0.25", "drifted": "True"}
+        ],
+        "rerun": ["Run it again:", "", "    mlflow run . -P taxi=green"],
+        "missing": [f"{HOSTILE} is gone"],
+    }
+    return ReportFacts(**ordinary | changed)
+
+
+class Parsed(HTMLParser):
+    """What a browser makes of a page: its elements, and the text that is no script."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.data = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        last, attributes = self.elements[-1] if self.elements else ("", {})
+        if last == "script" and "type" in attributes:
+            self.data = self.data or data
+        else:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page() -> Parsed:
+    return Parsed(report.write_report(make_report(), style="b {}", scripts=["draw()"]))
+
+
+def test_a_hostile_name_stays_text_and_nothing_is_fetched(page: Parsed) -> None:
+    assert len(page.all("script")) == 2  # the data and the drawing
+    assert not page.all("link") + page.all("iframe")
+    assert {a["class"] for a in page.all("img")} == {"printed"}  # what a browser prints of a chart
+    urls = [a[name] for _, a in page.elements for name in ("src", "href", "action") if name in a]
+    assert urls
+    assert all(url and url.startswith("#") for url in urls)
+    (policy,) = (a["content"] for a in page.all("meta") if "http-equiv" in a)
+    assert policy.startswith("default-src 'none';")
+    assert page.text.count("alert('it')") >= 8  # it is all there, to be read
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "1 min 5 s",
+        "990 of 1,000 rows",
+        "3 trials: 2 finished, 1 failed. The best one is 0.100 min better",
+        "Trial 1 came out best, with 5.100 min.",
+        "Errors on the test months 2021-03",
+        "On test it holds 70.0%, and is 11.5 min wide",
+        "how far the way goes along the learned map's second axis, miles (1.5 min)",
+        "Drifted: 2021-04.",
+        "mlflow run . -P taxi=green",
+    ],
+)
+def test_a_report_tells(told: str, page: Parsed) -> None:
+    assert told in " ".join(page.text.split())
+
+
+def test_each_chart_has_a_name_and_its_numbers_and_each_section_a_link(page: Parsed) -> None:
+    charts = json.loads(page.data)
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    drawn = [a for a in page.all("div") if a.get("class") == "chart"]
+    assert [a["id"] for a in drawn] == list(charts)
+    assert all(a["role"] == "img" and a["aria-label"] for a in drawn)
+    assert len(page.all("figcaption")) == len(page.all("details")) == len(charts) == 12
+    linked = {a["href"][1:] for a in page.all("a")}
+    assert {a["aria-labelledby"] for a in page.all("section")} <= linked <= set(ids)
+    assert next(a["tabindex"] for a in page.all("div") if a.get("class") == "scroll") == "0"
+
+
+def test_each_kind_of_chart_is_one_that_is_drawn(page: Parsed) -> None:
+    (kinds,) = re.findall(r"const KINDS = { (.*) }", DRAWING)
+    assert {chart["kind"] for chart in json.loads(page.data).values()} == set(kinds.split(", "))
+    # and a chart is drawn of what it says
+    assert set(re.findall(r"chart\.(\w+)", DRAWING)) <= set(Chart._fields)
+
+
+def test_what_is_not_there_leaves_no_empty_heading() -> None:
+    fields = set(ReportFacts._fields) - {"title", "headline", "errors", "city", "luck", "champion"}
+    facts = make_report(
+        **{name: [] for name in fields},
+        errors=ErrorFacts("the valid months", [], None),
+        champion={},
+        city=None,
+    )
+    text = report.write_report(facts, style="", scripts=[])
+    assert re.findall('<h2 id="(.*?)"', text) == ["calibration-and-intervals"]
+    assert "The model answers no quantiles" in text
+    assert json.loads(Parsed(text).data) == {}
+
+
+def test_a_section_without_parts_is_left_out() -> None:
+    text = write_page("it", "", [Section("empty", [])], style="", scripts=[])
+    assert "<h2" not in text
+
+
+def test_each_trip_is_on_one_day_and_in_one_zone() -> None:
+    found = break_down(TRIPS, PREDICTED)
+    error = PREDICTED - TRIPS.trip_minutes
+    for groups in (found.days, found.zones, report_errors.by_weekday(found.days)):
+        n = np.array([group.n_trips for group in groups])
+        assert n.sum() == len(TRIPS)
+        square = n @ np.array([group.rmse**2 for group in groups]) / len(TRIPS)
+        assert square == pytest.approx(np.mean(error**2), rel=1e-12)
+        bias = n @ np.array([group.bias for group in groups]) / len(TRIPS)
+        assert bias == pytest.approx(error.mean(), rel=1e-12)
+    assert sum(found.residuals) == sum(one.n_trips for one in found.calibration) == len(TRIPS)
+    days = TRIPS.pickup_at.astype("M8[D]").astype(str)
+    assert [group.group for group in found.days] == sorted(set(days))
+    assert Breakdown.restore(json.loads(json.dumps(found.state()))) == found
+
+
+def test_a_zone_of_few_trips_is_no_finding() -> None:
+    groups = [Group("hour", "01", 3, 90.0, 1.0, 0.0), Group("hour", "02", 300, 5.0, 1.0, 0.0)]
+    chart = report_errors.group_chart("By hour", "hour", groups, report_errors.hour_words)
+    assert chart.title == "By hour: most off 02:00 (5.00 min), least 02:00 (5.00 min)."
+
+
+def test_every_feature_has_words_of_its_own() -> None:
+    words = {name: feature_words(name) for name in FEATURES if name != "filled_miles"}
+    assert len(set(words.values())) == len(words)
+    assert [said for said in words.values() if "_" in said or not said or len(said) > 90] == []
+    assert feature_words("PU_DO=74_75") == "PU_DO=74_75"
+
+
+def test_names_and_numbers_are_written_as_people_read_them() -> None:
+    assert band_words("02.0..04.0 miles") == "2 to 4 miles"
+    assert band_words("unknown") == "unknown"
+    assert weekday_of("2021-02-01") == "Monday"
+    assert [short_count(n) for n in (950, 12_345, 3_400_000)] == ["950", "12.3k", "3.4M"]
+    assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
+    assert [report.duration(s) for s in (8.04, 185, 3720)] == ["8 s", "3 min 5 s", "1 h 2 min"]
