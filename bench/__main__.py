@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 accuracy ablation coverage zones_only search kills server_faults]
+                 accuracy ablation coverage zones_only search kills dask_kills server_faults]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -15,6 +15,7 @@ from bench import (
     accuracy,
     cleaning,
     coverage,
+    dask_kills,
     fuzz_months,
     kills,
     live,
@@ -54,6 +55,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "search_dask": search_workers.measure_dask,
     "search_rivals": search_rivals.measure,
     "kills": kills.measure,
+    "dask_kills": dask_kills.measure,
     "server_faults": server_faults.measure,
 }
 

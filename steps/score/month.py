@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from steps.common.months import find_month, read_month
 from steps.score.feed import LiveFeed, row_times
-from storage.data.files import whole_file
+from storage.data.files import discard_unfinished, whole_file
 from storage.tracking import models, tags
 from storage.uris import without_credentials
 from taxi import TripError, scoring
@@ -63,6 +63,7 @@ def score_month(
             tally = write(job, month, file.path, path, load(), feed)
         except TripError as error:
             raise TripError(f"{file.uri}: {error}") from error
+        discard_unfinished(path)  # of a worker that was killed at this month
         if not job.output:
             MlflowClient().log_artifact(job.run_id, str(path), tags.PREDICTIONS)
     return ScoredMonth(month, file.uri, file.sha256, tally, feed is not None)

@@ -1,6 +1,7 @@
 """Reads files of trips: parquet, csv, csv.gz; and tells whether those, or a zip, are whole."""
 
 import csv
+import glob
 import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def discard_unfinished(path: Path) -> None:
+    """Remove what those left who were killed while they wrote a file as of whole_file."""
+    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            unfinished.unlink()
 
 
 def check_whole(path: Path, name: str) -> None:
