@@ -19,7 +19,7 @@ from storage import one_line
 from storage.tracking import doubles, refusals, tags
 from storage.tracking.query import both, equals
 from storage.tracking.registry_lock import RegistryError, RegistryLock, utc_now
-from storage.uris import without_user
+from storage.uris import without_credentials, without_user
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 BEGUN, DONE, BROKEN_OFF = "begun", "done", "broken off"
@@ -218,7 +218,8 @@ class Registry:
     def _error(self, error: MlflowException) -> RegistryError:
         # the message may quote the server's address, password and all
         reason = refusals.explain_refusal(error) or f"{without_user(one_line(error))}."
-        return RegistryError(f"Cannot use registered model {self.name!r}: {reason}")
+        where = without_credentials(mlflow.get_registry_uri())
+        return RegistryError(f"Cannot use registered model {self.name!r} at {where}: {reason}")
 
 
 def history_table(history: Sequence[Promotion]) -> str:
