@@ -101,7 +101,7 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def write_page(
+def render_page(
     title: str, head: str, sections: Sequence[Section], *, style: str, scripts: Sequence[str]
 ) -> str:
     """Write the page.

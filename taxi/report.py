@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .breakdown import Breakdown
 from .city import City
 from .evaluation import Group
-from .page import Section, markdown, paragraph, table, write_page
+from .page import Section, markdown, paragraph, render_page, table
 from .report_errors import calibration_chart, interval_parts, where_it_fails
 from .report_search import Rows, looked_at_parts, search_parts
 
@@ -80,7 +80,7 @@ def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> s
         Section("Run it again", [markdown(facts.rerun)] if facts.rerun else []),
         Section("Not on this page", [paragraph(reason) for reason in facts.missing]),
     ]
-    return write_page(facts.title, head, sections, style=style, scripts=scripts)
+    return render_page(facts.title, head, sections, style=style, scripts=scripts)
 
 
 def draw_steps(stages: Sequence[Sequence[StepFacts]]) -> str:

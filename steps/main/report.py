@@ -71,7 +71,7 @@ def log_report(
     preprocess, read = pipeline.preprocess(), Reader()
     facts = ReportFacts(
         title=title_of(preprocess.dataset),
-        headline=headline(candidates, preprocess.dataset, distance),
+        headline=opening(candidates, preprocess.dataset, distance),
         outcome=outcome,
         steps=step_facts(pipeline),
         files=read.rows(preprocess.run_id, tags.MONTHS_TABLE, must=True),
@@ -161,7 +161,7 @@ def title_of(dataset: Dataset) -> str:
     return f"Minutes of a {dataset.taxi} taxi trip: {kind} months, {months}"
 
 
-def headline(candidates: Sequence[Candidate], dataset: Dataset, distance: str) -> str:
+def opening(candidates: Sequence[Candidate], dataset: Dataset, distance: str) -> str:
     """Say what won and by how much."""
     name = rmse_name(distance)
     best, *others = candidates

@@ -10,7 +10,7 @@ from taxi import report, report_errors, simulation
 from taxi.breakdown import Breakdown, break_down
 from taxi.evaluation import Group, errors_by_group, feature_words
 from taxi.features import FEATURES
-from taxi.page import Chart, Section, write_page, written_cell
+from taxi.page import Chart, Section, render_page, written_cell
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 from taxi.style import short_count
 from taxi.words import band_words, weekday_of
@@ -168,7 +168,7 @@ def test_what_is_not_there_leaves_no_empty_heading() -> None:
 
 
 def test_a_section_without_parts_is_left_out() -> None:
-    text = write_page("it", "", [Section("empty", [])], style="", scripts=[])
+    text = render_page("it", "", [Section("empty", [])], style="", scripts=[])
     assert "<h2" not in text
 
 
