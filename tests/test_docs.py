@@ -55,6 +55,7 @@ NOT_RUN = {  # command -> why no test runs it as it stands
     "docker run -p 5001:8080 nyc-taxi-duration": "it wants a Docker engine",
     "make test": "it is what runs the tests",
     "make check": "tests/test_checks.py runs it",
+    "make pictures": "it wants Chromium, and writes files that are committed",
     "make contract": "it writes files that are committed; make check compares them",
     f"CUDA_VISIBLE_DEVICES=0 dask worker {SCHEDULER} --nthreads 1 --resources GPU=1": (
         "it wants a GPU"

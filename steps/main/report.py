@@ -245,7 +245,7 @@ def drift_rows(model_name: str, read: Reader) -> list[dict[str, str]]:
     """Read how far the months have drifted that versions of a model have scored of late."""
     scored = [
         run
-        for run in runs.latest_finished("score", N_SCORED)
+        for run in runs.latest_finished(runs.active_info().experiment_id, "score", N_SCORED)
         if run.data.tags.get(tags.SCORED_BY, "").startswith(f"models:/{model_name}/")
     ]
     return [

@@ -257,10 +257,10 @@ def children(run_id: str) -> list[Run]:
     return below
 
 
-def latest_finished(step: str, n_most: int) -> list[Run]:
-    """List the latest finished runs of a step in the active run's experiment, newest first."""
+def latest_finished(experiment_id: str, step: str, n_most: int) -> list[Run]:
+    """List the latest finished runs of a step in an experiment, newest first."""
     found: list[Run] = mlflow.search_runs(
-        [active_info().experiment_id],
+        [experiment_id],
         filter_string=both(
             equals(f"tags.{tags.STEP}", step), equals("attributes.status", "FINISHED")
         ),

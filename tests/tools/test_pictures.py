@@ -1,0 +1,40 @@
+"""What drawing the pictures takes; that they look well is for people to see."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.stores import Store
+from tools import pictures
+
+
+@pytest.fixture
+def said(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> list[str]:
+    """Draw on a store without a pipeline, and with no browser but the one in tmp_path, if any."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit) as left:
+        pictures.main()
+    assert left.value.code == 2
+    return list(capsys.readouterr().err.splitlines())
+
+
+def test_without_a_browser_it_says_which(said: list[str]) -> None:
+    (line,) = said
+    assert line.startswith("pictures: No chromium on the PATH. Install it")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Path:
+    browser = tmp_path / "chromium"
+    browser.write_text("#!/bin/sh\nexit 1\n")
+    browser.chmod(0o755)
+    return browser
+
+
+def test_without_a_pipeline_it_says_how_to_have_one(browser: Path, said: list[str]) -> None:
+    assert said == ["pictures: No finished pipeline in this store. Run make demo first."]

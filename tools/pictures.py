@@ -1,0 +1,124 @@
+"""Draw the pictures that README shows, of the pipeline that ran last here: make pictures.
+
+It needs a store with a pipeline, which `make demo` makes, and Chromium.
+"""
+
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import requests
+from mlflow.entities import Run
+from requests.adapters import HTTPAdapter, Retry
+
+from storage import UserError
+from storage.checkout import ROOT
+from storage.tracking import artifacts, experiments, pages, runs, store, tags
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+RUNS_SIZE, REPORT_SIZE = (1600, 900), (1280, 1000)  # pixels
+PATIENCE_MS = 20_000  # of a page's own clock, which stands still while it waits for the server
+
+
+def main() -> None:
+    """Draw every picture, or say in one line what it takes."""
+    try:
+        draw(ROOT / "docs")
+    except UserError as error:
+        print(f"pictures: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def draw(folder: Path) -> None:
+    """Draw the runs of the experiment in the UI, and the report of its last pipeline.
+
+    Raises:
+        UserError: there is no browser, no store, or no pipeline in it.
+    """
+    browser = find_browser()
+    run = last_pipeline()
+    shoot(browser, report_of(run).as_uri(), folder / "report.png", REPORT_SIZE)
+    with serving() as address:
+        link = pages.runs_link(run.info.experiment_id)
+        shoot(browser, f"{address}/{link}", folder / "runs.png", RUNS_SIZE)
+
+
+def find_browser() -> str:
+    """Find Chromium, or one of its kind.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        raise UserError(f"No {BROWSERS[0]} on the PATH. Install it (Debian: apt install chromium).")
+    return found
+
+
+def last_pipeline() -> Run:
+    """Find the run of main that finished last in the experiment.
+
+    Raises:
+        UserError: there is none.
+    """
+    experiment = experiments.find_experiment() if store.exists() else None
+    found = runs.latest_finished(experiment.experiment_id, "main", 1) if experiment else []
+    if not found:
+        raise UserError("No finished pipeline in this store. Run make demo first.")
+    return found[0]
+
+
+def report_of(run: Run) -> Path:
+    """Name the file of a pipeline's report, which lies on this machine."""
+    return Path(artifacts.where_it_lies(run.info.run_id, tags.REPORT)).resolve()
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Serve the UI on this store for a while; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    with subprocess.Popen(
+        [*command, "--backend-store-uri", mlflow.get_tracking_uri()],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        address = f"http://127.0.0.1:{port}"
+        session = requests.Session()
+        session.mount("http://", HTTPAdapter(max_retries=Retry(total=60, backoff_max=1)))
+        try:
+            session.get(f"{address}/health", timeout=10).raise_for_status()
+            yield address
+        finally:
+            server.terminate()
+
+
+def shoot(browser: str, url: str, path: Path, size: tuple[int, int]) -> None:
+    """Draw a page as it is once it has settled."""
+    width, height = size
+    with TemporaryDirectory() as profile:
+        subprocess.run(
+            [
+                *(browser, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"),
+                *(f"--virtual-time-budget={PATIENCE_MS}", f"--screenshot={path}", url),
+            ],
+            check=True,
+            capture_output=True,
+        )
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
