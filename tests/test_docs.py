@@ -169,7 +169,7 @@ def anchors_of(target: Path) -> set[str]:
 def test_readme_leads_to_every_page_the_licence_and_how_to_contribute() -> None:
     linked = {(ROOT / link.partition("#")[0]).resolve() for link in docs.links(README)}
     named = [ROOT / name for name in ("LICENSE", "CONTRIBUTING.md", "CHANGELOG.md")]
-    assert {*PAGES[1:], *named, ROOT / "docs" / "runs.png"} <= linked
+    assert {*PAGES[1:], *named, ROOT / "docs" / "run.png"} <= linked
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=page_id)

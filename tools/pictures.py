@@ -26,7 +26,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-RUNS_SIZE, REPORT_SIZE = (1600, 900), (1280, 1000)  # pixels
+UI_SIZE, REPORT_SIZE = (1600, 900), (1280, 1000)  # pixels
 PATIENCE_MS = 20_000  # of a page's own clock, which stands still while it waits for the server
 
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def draw(folder: Path) -> None:
-    """Draw the runs of the experiment in the UI, and the report of its last pipeline.
+    """Draw the last pipeline of the experiment: its report, and in the UI its page and its row.
 
     Raises:
         UserError: there is no browser, no store, or no pipeline in it.
@@ -49,8 +49,11 @@ def draw(folder: Path) -> None:
     run = last_pipeline()
     shoot(browser, report_of(run).as_uri(), folder / "report.png", REPORT_SIZE)
     with serving() as address:
-        link = pages.runs_link(run.info.experiment_id)
-        shoot(browser, f"{address}/{link}", folder / "runs.png", RUNS_SIZE)
+        experiment_id = run.info.experiment_id
+        links = {"runs.png": pages.runs_link(experiment_id)}
+        links["run.png"] = pages.run_link(experiment_id, run.info.run_id)
+        for name, link in links.items():
+            shoot(browser, f"{address}/{link}", folder / name, UI_SIZE)
 
 
 def find_browser() -> str:
@@ -97,7 +100,9 @@ def serving() -> Iterator[str]:
     ) as server:
         address = f"http://127.0.0.1:{port}"
         session = requests.Session()
-        session.mount("http://", HTTPAdapter(max_retries=Retry(total=60, backoff_max=1)))
+        session.mount(
+            "http://", HTTPAdapter(max_retries=Retry(total=120, backoff_factor=0.1, backoff_max=1))
+        )
         try:
             session.get(f"{address}/health", timeout=10).raise_for_status()
             yield address
