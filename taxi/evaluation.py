@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import xgboost as xgb
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,6 +13,9 @@ from .schema import Trips, clean_miles, known_zone
 from .scores import rmse
 from .style import BLUE, GREY, bar_chart, styled
 from .words import band_words
+
+if TYPE_CHECKING:
+    from xgboost import Booster
 
 DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
 HOURS = np.array([f"{hour:02d}" for hour in range(24)])
@@ -158,7 +160,7 @@ def feature_words(name: str) -> str:
 
 
 def feature_importance(
-    booster: xgb.Booster, matrix: np.ndarray, names: Sequence[str]
+    booster: "Booster", matrix: np.ndarray, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Measure how much each feature matters to a booster.
 
@@ -171,7 +173,9 @@ def feature_importance(
         minutes), most important first.
     Source: Lundberg et al., Consistent individualized feature attribution, 2018 (TreeSHAP).
     """
-    rows = xgb.DMatrix(matrix[:N_SHAP_ROWS])
+    from xgboost import DMatrix  # seconds, with sklearn and scipy; main reads errors without it
+
+    rows = DMatrix(matrix[:N_SHAP_ROWS])
     shap = np.abs(booster.predict(rows, pred_contribs=True)[:, :-1]).mean(axis=0)
     gain = booster.get_score(importance_type="gain")  # unnamed columns are f0, f1, ...
     importance = {

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from taxi.words import band_words, weekday_of
 from tests.conftest import random_trips
 
 HOSTILE = "</script><script>alert('it')</script><img src=https://evil.example/x.png>"
-DRAWING = (Path(report.__file__).parent.parent / "steps/main/report.js").read_text()
+ROOT = Path(report.__file__).parent.parent
+DRAWING = (ROOT / "steps/main/report.js").read_text()
 TRIPS = random_trips(2_000, seed=1)
 PREDICTED = TRIPS.trip_minutes + np.random.default_rng(2).normal(1.0, 4.0, len(TRIPS))
 COUNTED = {"split": "train", "month": "2021-01", "uri": HOSTILE, "sha256": "ab" * 32}
@@ -208,3 +211,9 @@ def test_names_and_numbers_are_written_as_people_read_them() -> None:
     assert [short_count(n) for n in (950, 12_345, 3_400_000)] == ["950", "12.3k", "3.4M"]
     assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
     assert [report.duration(s) for s in (8.04, 185, 3720)] == ["8 s", "3 min 5 s", "1 h 2 min"]
+
+
+def test_a_report_is_written_without_what_trains_models() -> None:
+    script = "import sys, taxi.report; print({'xgboost', 'sklearn', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
