@@ -1,7 +1,12 @@
 """Servers that tests start on loopback."""
 
+import os
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -11,6 +16,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving_mlflow(folder: Path, env: Mapping[str, str], *options: str) -> Iterator[str]:
+    """Start `mlflow server` in a folder, with more variables; gives its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), *options]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **env}, stdout=log, stderr=log
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def wait_for(url: str, server: subprocess.Popen[Any]) -> None:

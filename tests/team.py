@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from tests.servers import free_port, wait_for
+from tests.servers import free_port, serving_mlflow
 
 BUCKET = "team"
 PASSWORDS = {name: f"hush-{name}-12345" for name in ("admin", "ana", "ben", "eve", "postgres")}
@@ -158,7 +157,7 @@ def s3_client(env: Mapping[str, str]) -> Any:
 @contextmanager
 def started_server(folder: Path, database: str, env: Mapping[str, str]) -> Iterator[str]:
     """Start `mlflow server` with users, who may read; it passes artifacts on to the S3."""
-    port, auth = free_port(), folder / "auth.ini"
+    auth = folder / "auth.ini"
     auth.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database}\nadmin_username = admin\n"
         # else a password is hashed at each request, which takes an eighth of a second
@@ -169,16 +168,9 @@ def started_server(folder: Path, database: str, env: Mapping[str, str]) -> Itera
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS["admin"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "hush",
     }
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--app-name", "basic-auth", "--backend-store-uri", database]
-    command += ["--artifacts-destination", f"s3://{BUCKET}/proxied"]
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **env, **secrets}, stdout=log, stderr=log
-        )
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health", server)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait()
+    store = ("--app-name", "basic-auth", "--backend-store-uri", database)
+    artifacts = ("--artifacts-destination", f"s3://{BUCKET}/proxied")
+    with serving_mlflow(
+        folder, {**env, **secrets}, "--workers", "1", *store, *artifacts
+    ) as address:
+        yield address

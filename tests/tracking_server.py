@@ -1,8 +1,5 @@
 """A real MLflow server, and what stands between it and a client and may fall silent."""
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,28 +8,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from tests.servers import free_port, wait_for
+from tests.servers import serving_mlflow
 
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start `mlflow server` on a database of its own; gives its address."""
     folder = tmp_path_factory.mktemp("server")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "2"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
     # so that it tells a receiver on this machine of a promotion, and of one that has just come
     hooks = {"ALLOW_PRIVATE_IPS": "true", "ALLOWED_SCHEMES": "http", "CACHE_TTL": "0"}
-    env = os.environ | {f"MLFLOW_WEBHOOK_{name}": value for name, value in hooks.items()}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=env)
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health", server)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait()
+    env = {f"MLFLOW_WEBHOOK_{name}": value for name, value in hooks.items()}
+    store = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db")
+    artifacts = ("--artifacts-destination", str(folder / "artifacts"))
+    with serving_mlflow(folder, env, "--workers", "2", *store, *artifacts) as address:
+        yield address
 
 
 class Line:

@@ -49,9 +49,14 @@ def as_code(text: str) -> str:
 
 
 def serve_command(name: str) -> str:
-    """Write how the champion of a registered model is served."""
+    """Write the command that serves the champion of a registered model."""
     uri = shlex.quote(f"models:/{name}@champion")
-    return f"Serve the champion:\n\n{as_code(f'mlflow models serve -m {uri} --env-manager uv')}"
+    return f"mlflow models serve -m {uri} --env-manager uv"
+
+
+def write_serving(name: str) -> str:
+    """Say how the champion of a registered model is served."""
+    return f"Serve the champion:\n\n{as_code(serve_command(name))}"
 
 
 def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -3,7 +3,6 @@
 python -m steps.main --source=simulated --max_evals=10
 """
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 import mlflow
@@ -203,9 +202,7 @@ def verdict(registered: RegisterResult, months: str) -> list[str]:
         there = f"version {champion} stays" if champion else "there is none"
         lines += ["", f"It is not the champion, {there}: {registered.reasons}."]
     if champion:
-        uri = shlex.quote(f"models:/{name}@champion")
-        lines += ["", "Serve the champion:", ""]
-        lines += [f"    mlflow models serve -m {uri} --env-manager uv"]
+        lines += ["", *page.write_serving(registered.model_name).split("\n")]
     return lines
 
 

@@ -1,6 +1,5 @@
 """The first lines of a pipeline's page: what won, by how much, and the next command."""
 
-import shlex
 from collections.abc import Sequence
 
 from steps.common import page
@@ -63,5 +62,4 @@ def next_command(registered: RegisterResult, rerun: str) -> str:
     """Write what is to be run next: the champion's server, where there is a champion."""
     if not registered.champion_version:
         return rerun
-    uri = shlex.quote(f"models:/{registered.model_name}@champion")
-    return f"mlflow models serve -m {uri} --env-manager uv"
+    return page.serve_command(registered.model_name)

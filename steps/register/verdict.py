@@ -37,10 +37,10 @@ def write_registered(
     ]
     table = page.to_table(["asked", "found", "wanted", "passed"], rows)
     champion = judged.known if judged.outcome in (PROMOTED, UNCHANGED) else judged.before
-    serve = page.serve_command(registry.name) if champion else ""
+    serve = page.write_serving(registry.name) if champion else ""
     page.write_verdict(verdict, serve, table, dataset=dataset, rmse=score)
 
 
 def write_rolled_back(registry: Registry, line: str) -> None:
     """Write the page of a run that put an earlier champion back."""
-    page.write_verdict(f"**Rolled back**: {line}", page.serve_command(registry.name))
+    page.write_verdict(f"**Rolled back**: {line}", page.write_serving(registry.name))
