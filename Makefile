@@ -34,7 +34,7 @@ NO_PYTHON = make: no Python from 3.11 to 3.14 that can make a venv is on the PAT
             Install one (Debian: apt install python3-venv), or name it: PYTHON=<path>.
 NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in .venv
 
-.PHONY: help demo ui serve plan verify doctor store test check pictures contract lock bench
+.PHONY: help demo ui serve plan verify doctor store test check pictures notebook contract lock bench
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
@@ -101,6 +101,11 @@ check: .venv/.ready  ## lint, types, and whether what make contract writes is up
 
 pictures: .venv/.ready  ## draw the pictures of README again, after make demo; needs Chromium
 	MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT) python -m tools.pictures
+
+notebook: .venv/.ready  ## run docs/explore.ipynb again, after make demo; Jupyter is fetched for it
+	VIRTUAL_ENV="$$PWD/.venv" MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT) uv run --no-project \
+	    --with nbconvert --with ipykernel --with ipywidgets jupyter nbconvert --execute \
+	    --ExecutePreprocessor.record_timing=False --to notebook --inplace docs/explore.ipynb
 
 contract: .venv/.ready  ## write MLproject, the tables and the picture in docs from what is declared
 	python -m tools.contract

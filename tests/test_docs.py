@@ -56,6 +56,7 @@ NOT_RUN = {  # command -> why no test runs it as it stands
     "make test": "it is what runs the tests",
     "make check": "tests/test_checks.py runs it",
     "make pictures": "it wants Chromium, and writes files that are committed",
+    "uv run --no-project --with jupyterlab jupyter lab docs/explore.ipynb": "it is for a browser",
     "make contract": "it writes files that are committed; make check compares them",
     f"CUDA_VISIBLE_DEVICES=0 dask worker {SCHEDULER} --nthreads 1 --resources GPU=1": (
         "it wants a GPU"

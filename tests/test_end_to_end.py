@@ -335,6 +335,23 @@ def test_the_demos_champion_answers_the_client_of_the_docs(demo: Demo) -> None:
         server.wait()
 
 
+def test_the_notebook_says_of_the_demo_what_it_shows(demo: Demo) -> None:
+    cells = json.loads((demo.folder / "docs/explore.ipynb").read_text())["cells"]
+    cells = [cell for cell in cells if cell["cell_type"] == "code"]
+    script = demo.folder / "explore.py"
+    script.write_text("\n".join("".join(cell["source"]) for cell in cells))
+    command = " && ".join([*ACTIVATE, "python explore.py"])
+    printed = run(command, demo.folder, demo.env | {"MPLBACKEND": "agg"})
+    script.unlink()
+    shown = "".join(
+        line for cell in cells for out in cell["outputs"] for line in out.get("text", [])
+    )
+    # the digits may differ on another machine, as in README
+    words = [re.sub("[0-9.]+", "#", text).split() for text in (shown, printed)]
+    assert len(words[0]) > 100
+    assert words[0] == words[1]
+
+
 def test_a_second_demo_runs_nothing_twice(demo: Demo) -> None:
     main = Pipeline(demo.folder, demo.env).step("main")
     plan = f"{readme_command('make plan')} ARGS='--source=simulated --max_evals=10'"
