@@ -10,8 +10,8 @@ from bench.serving import load
 from taxi import city, features, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.city import City
+from taxi.rows import sighted_rows
 from taxi.schema import Trips
-from taxi.sight import sighted_rows
 from taxi.spaces import POISSON, SQUARED
 
 YEARS = {

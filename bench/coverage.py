@@ -11,9 +11,10 @@ import xgboost as xgb
 from bench import Result
 from bench.serving import load
 from taxi import features, spaces
-from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.coverage import HIGH, LOW, GroupCoverage, coverage_by_group
 from taxi.features import Encoder
+from taxi.rows import make_rows
 from taxi.schema import Trips, clean_miles
 from taxi.spread import Calibration, fit_spread
 

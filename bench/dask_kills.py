@@ -29,8 +29,9 @@ from steps.score.month import ScoredMonth, ScoringJob
 from storage import StorageError
 from storage.tracking.trials import TrialRuns
 from taxi import features, schema, simulation, spaces
-from taxi.boosting import Rows, TrainingJob, make_rows
+from taxi.boosting import TrainingJob
 from taxi.cleaning import clean
+from taxi.rows import Rows, make_rows
 from taxi.schema import Trips
 
 N_WORKERS, STARTS_S = 2, 120  # seconds within which a worker answers

@@ -10,9 +10,10 @@ from bench import DATA, Result
 from bench.serving import load
 from steps.score.feed import FeedSettings, LiveFeed, RowTimes, row_times
 from taxi import features, live, scoring, spaces
-from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.model import TripModel
 from taxi.request import read_frame
+from taxi.rows import make_rows
 from taxi.scores import rmse
 
 # train month -> months it is asked about; early stopping looks at the first of them

@@ -98,7 +98,7 @@ def measure_tracking() -> Iterator[Result]:
     space, rows = spaces.select_space("lossguide"), real_rows("2021")
     settings, seconds = settings_of(space), 0.0
     with store(), runs.StepRun("hpo", "bench"):
-        log = TrialRuns(settings.search_key(rows.key), {"model": "xgboost"})
+        log = TrialRuns(rows.key, {"model": "xgboost"})
         logger = SearchLogger(log, settings.common, N_TRACKED)
         with log, logger:
             for trial in search.search(

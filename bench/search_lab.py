@@ -18,14 +18,14 @@ import xgboost as xgb
 from mlflow import MlflowClient
 
 from bench.serving import load
-from steps.common.search_key import SearchSettings, fit_and_encode
+from steps.common.search_key import SearchSettings
 from steps.hpo.ensemble import choose_boosters, log_boosters
 from steps.hpo.executor import open_executor
 from steps.hpo.search import Budget, run_search
 from storage.tracking import experiments, runs
 from storage.tracking.trials import TrialRuns
-from taxi import spaces
-from taxi.boosting import Rows
+from taxi import features, spaces
+from taxi.rows import Rows, sighted_rows
 from taxi.scores import score_predictions
 from taxi.search import Trial
 from taxi.spaces import LAG, SearchSpace
@@ -94,9 +94,10 @@ def run_id(uri: str, step: str) -> str:
 @cache
 def real_rows(year: str) -> Rows:
     """Encode the real months of a year with the full features."""
-    settings = settings_of(spaces.select_space("lossguide"))
     train, valid = map(load, MONTHS[year])
-    return fit_and_encode(settings, train, valid, None)[1]
+    encoder = features.fit_encoder("full", train)
+    max_bin = spaces.select_space("lossguide").max_bin
+    return sighted_rows(encoder, train, valid, max_bin=max_bin)
 
 
 def settings_of(space: SearchSpace) -> SearchSettings:
@@ -116,7 +117,7 @@ def searched(space: SearchSpace, rows: Rows, *, max_evals: int = 50, scheduler: 
         open_executor(rows, scheduler=scheduler, device="cpu", parallelism=0) as executor,
     ):
         clock = Clock()
-        log = TrialRuns(settings.search_key(rows.key), {"model": "xgboost"})
+        log = TrialRuns(rows.key, {"model": "xgboost"})
         trials = run_search(settings, budget, executor, log, reuse=True, resume=str)
         search = clock.lap()
         with runs.child_run("ensemble", {"model": "xgboost"}):

@@ -11,7 +11,7 @@ from bench import Result
 from bench.search_lab import MONTHS, SEED, real_rows, searched
 from storage.tracking.processes import n_cores
 from taxi import spaces
-from taxi.boosting import Rows
+from taxi.rows import Rows
 from taxi.scores import score_predictions
 
 HOW = "uv pip install -r pyproject.toml --extra bench -c requirements-dev.txt"

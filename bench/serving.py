@@ -20,8 +20,8 @@ from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.cleaning import clean
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.question import PARAMS
+from taxi.rows import sighted_rows
 from taxi.schema import Trips
-from taxi.sight import sighted_rows
 
 N_BULK, N_SINGLE = 7, 200
 N_ROUNDS = 300  # of each of the boosters, about what early stopping leaves

@@ -15,8 +15,8 @@ from bench import Result
 from bench.serving import load
 from taxi import features, spaces, zones
 from taxi.boosting import Matrices, TrainingJob, build_matrices, train_booster
+from taxi.rows import blind_rows
 from taxi.schema import Trips
-from taxi.sight import blind_rows
 
 TRAIN, TEST = "2023-01", "2023-02"
 OWN_DISTANCE = ("distance_miles", "crookedness")  # what follows from the trip's own distance

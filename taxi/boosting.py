@@ -1,6 +1,5 @@
 """One trial: train a booster until it stops improving, is pruned or is stopped from outside."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from threading import Event
 from time import perf_counter
@@ -8,63 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xgboost as xgb
-from scipy.sparse import issparse
 from xgboost.callback import TrainingCallback
 
-from .features import Encoder
-from .schema import Trips
+from .rows import Rows
 from .spaces import Pruning
-
-
-class Rows(NamedTuple):
-    """What trials are trained and scored on, as plain arrays that travel to any worker."""
-
-    train: Any  # [n, k] float32, or CSR
-    train_y: np.ndarray  # minutes [n]
-    valid: Any  # [m, k] of the same kind
-    valid_y: np.ndarray  # minutes [m]
-    weight: np.ndarray | None = None  # [n] of the train rows; None where all weigh the same
-    max_bin: int = 256  # of each dense column
-
-    @property
-    def key(self) -> str:
-        """Hash of all values: equal for equal rows, whatever features and months made them."""
-        digest = hashlib.sha256(f"{self.max_bin} ".encode())
-        parts = [self.train, self.train_y, self.valid, self.valid_y]
-        for part in parts if self.weight is None else [*parts, self.weight]:
-            for values in _arrays(part):
-                digest.update(f"{values.dtype} {part.shape} ".encode())
-                digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()
-
-
-def _arrays(part: Any) -> tuple[np.ndarray, ...]:
-    return (part.indptr, part.indices, part.data) if issparse(part) else (part,)
-
-
-def make_rows(encoder: Encoder, train: Trips, valid: Trips) -> Rows:
-    """Encode the n trips an encoder was fitted on, and m trips that trials are scored on."""
-    matrix = encoder.transform_train(train)
-    return Rows(matrix, train.trip_minutes, encoder.transform(valid), valid.trip_minutes)
-
-
-def weights_by_age(pickup_at: np.ndarray, half_life: float) -> np.ndarray | None:
-    """Weigh trips by how many months before the latest one they were made.
-
-    Streets, traffic and habits move on: trips of a year ago help, and harm where they count as much
-    as those of last month.
-
-    Args:
-        pickup_at: datetime64 [n].
-        half_life: months after which a trip counts half; 0 = all count the same.
-    Returns:
-        [n] in (0, 1], those of the latest month 1; None where all are.
-    """
-    month = pickup_at.astype("datetime64[M]").astype(np.int64)
-    age = month.max() - month
-    if not half_life or not age.any():
-        return None
-    return np.asarray(np.maximum(0.5 ** (age / half_life), np.finfo(np.float32).tiny))
 
 
 class Matrices(NamedTuple):

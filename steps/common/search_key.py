@@ -1,4 +1,4 @@
-"""What a search is: the same settings and rows make the same trials, however many of them."""
+"""What a search is: the same settings and trips make the same trials, however many of them."""
 
 import hashlib
 import json
@@ -6,17 +6,18 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from steps.common.parameters import HpoParameters
+from steps.common.results import Dataset
+from storage.repro import step_key
 from storage.tracking.trials import n_finished
-from taxi import features, sight, spaces
-from taxi.boosting import Rows, make_rows, weights_by_age
-from taxi.city import City
-from taxi.features import Encoder
-from taxi.schema import Trips
+from taxi import spaces
 from taxi.spaces import SearchSpace
+
+# what makes rows of trips: these files, and what they import
+ROWS = ("taxi/rows.py",)
 
 
 class SearchSettings(NamedTuple):
-    """What decides the course of a search, beside the rows.
+    """What decides the course of a search, beside the trips.
 
     A parameter that changes what a trial is belongs here and in `search_key`, or a search would go
     on from trials of another kind.
@@ -40,21 +41,22 @@ class SearchSettings(NamedTuple):
         """Key of the searches that would try the same points on other rows."""
         return hash_json(space=self.space.describe(), features=self.features)
 
-    def search_key(self, rows_key: str) -> str:
-        """Key of the search.
+    def search_key(self, dataset: Dataset) -> str:
+        """Key of the search: of its trips, of the code that makes rows of them, and of settings.
 
-        Args:
-            rows_key: hash of the rows, which stand for months, cleaning and features, whose code
-                may change.
+        Nothing of it has to be read or encoded, so a plan asks for it at once.
         """
+        many = len(dataset.months["train"]) > 1  # or all trips weigh the same
         return hash_json(
-            rows=rows_key,
+            trips=dataset.learned_from,
+            features=self.features,
+            code=step_key.code_reached(*ROWS),
             space=self.space.describe(),
             common=self.common,
-            seed=self.seed,
+            half_life=self.half_life if many else 0,
             lag=self.lag,
             warm_start=self.warm_start,
-            versions={name: version(name) for name in ("xgboost", "hyperopt", "numpy")},
+            versions={name: version(name) for name in step_key.COMPUTING},
         )
 
 
@@ -75,38 +77,9 @@ def read_settings(params: HpoParameters) -> SearchSettings:
     )
 
 
-def fit_and_encode(
-    settings: SearchSettings, train: Trips, valid: Trips, city: City | None
-) -> tuple[Encoder, Rows]:
-    """Fit the features on train, and lay out what the trials are trained and scored on."""
-    encoder = features.fit_encoder(settings.features, train, city)
-    if is_split_by_distance(settings, encoder, train, valid):
-        rows = sight.sighted_rows(encoder, train, valid)
-        train = train.take(sight.has_distance(train))
-    else:
-        rows = make_rows(encoder, train, valid)
-    return encoder, weighted(settings, rows, train)
-
-
-def weighted(settings: SearchSettings, rows: Rows, train: Trips) -> Rows:
-    """Add to rows what the space and the ages of the train trips say of them."""
-    weight = weights_by_age(train.pickup_at, settings.half_life)
-    return rows._replace(weight=weight, max_bin=settings.space.max_bin)
-
-
-def is_split_by_distance(
-    settings: SearchSettings, encoder: Encoder, train: Trips, valid: Trips
-) -> bool:
-    """Whether trips without a distance get boosters of their own."""
-    return settings.space.is_split_by_distance and sight.is_split(encoder, train, valid)
-
-
-def count_finished(
-    settings: SearchSettings, train: Trips, valid: Trips, city: City | None, experiment_id: str
-) -> int:
+def count_finished(settings: SearchSettings, dataset: Dataset, experiment_id: str) -> int:
     """Count the trials that a search on these trips would find finished; nothing is changed."""
-    _, rows = fit_and_encode(settings, train, valid, city)
-    return n_finished(experiment_id, settings.search_key(rows.key))
+    return n_finished(experiment_id, settings.search_key(dataset))
 
 
 def hash_json(**ingredients: Any) -> str:

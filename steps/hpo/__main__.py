@@ -26,13 +26,7 @@ from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.parameters import HpoParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import write_best
-from steps.common.search_key import (
-    SearchSettings,
-    fit_and_encode,
-    is_split_by_distance,
-    read_settings,
-    weighted,
-)
+from steps.common.search_key import SearchSettings, read_settings
 from steps.common.step import step_run
 from steps.common.validate import check_search
 from steps.hpo.ensemble import (
@@ -47,12 +41,11 @@ from steps.hpo.search import Budget, run_search
 from storage.checkout import run_command
 from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
-from taxi import evaluation, maps, search_report
+from taxi import evaluation, features, maps, rows, search_report
 from taxi.features import Encoder
 from taxi.model import TripModel
 from taxi.recipes import Recipe
 from taxi.search import Trial, best_trial
-from taxi.sight import blind_rows
 
 MODEL = "xgboost"
 N_SEEDS = 3  # of the search's first point, to tell what a seed makes
@@ -77,23 +70,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         described = log_inputs(preprocess, {"train": "training", "valid": "validation"})
 
         city = load_city(preprocess)
-        encoder, rows = fit_and_encode(settings, train, valid, city)
-        log = TrialRuns(settings.search_key(rows.key), {tags.MODEL: MODEL})
+        encoder = features.fit_encoder(settings.features, train, city)
+        is_split = settings.space.is_split_by_distance and rows.is_split(encoder, train, valid)
+        lay_out = rows.sighted_rows if is_split else rows.make_rows
+        weighed = settings.half_life, settings.space.max_bin
+        laid_out = lay_out(encoder, train, valid, *weighed)
+        log = TrialRuns(settings.search_key(preprocess.dataset), {tags.MODEL: MODEL})
         opened = partial(
             open_executor, scheduler=scheduler, device=device, parallelism=budget.parallelism
         )
-        with opened(rows) as executor:
+        with opened(laid_out) as executor:
             trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
             log_noise(settings, executor, trials)
-            sighted, blind = choose_boosters(settings, executor, trials, rows), []
-        if is_split_by_distance(settings, encoder, train, valid):
-            without = weighted(settings, blind_rows(encoder, train, valid), train)
-            with opened(without) as executor:
+            sighted, blind = choose_boosters(settings, executor, trials, laid_out), []
+        if is_split:
+            with opened(rows.blind_rows(encoder, train, valid, *weighed)) as executor:
                 blind = train_blind(settings, executor, trials)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
             log_boosters(sighted, blind)
             # before there are scores: MLflow hands those of a run to each model that it then logs
-            log_parts(sighted[0].booster, encoder, rows.train, rows.valid)
+            log_parts(sighted[0].booster, encoder, laid_out.train, laid_out.valid)
             parts = ([one.booster for one in part] for part in (sighted, blind))
             model = TripModel(preprocess.dataset.taxi, encoder, *parts)
             report = report_on(model, valid)

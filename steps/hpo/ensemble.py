@@ -9,9 +9,10 @@ import xgboost as xgb
 from steps.common.search_key import SearchSettings
 from steps.hpo.executor import TrialExecutor
 from storage.tracking import artifacts, tags
-from taxi.boosting import Outcome, Rows, TrainingJob
+from taxi.boosting import Outcome, TrainingJob
 from taxi.ensemble import choose_members, pool_of
 from taxi.recipes import Member
+from taxi.rows import Rows
 from taxi.search import Trial
 
 

@@ -14,7 +14,8 @@ import taxi
 from steps.common.validate import TRAINING_PACKAGES
 from storage.cluster import Cluster, connected, once_per_worker
 from storage.tracking.processes import n_cores
-from taxi.boosting import Matrices, Outcome, Rows, TrainingJob, build_matrices, train_booster
+from taxi.boosting import Matrices, Outcome, TrainingJob, build_matrices, train_booster
+from taxi.rows import Rows
 from taxi.threads import thread_pool
 
 # ru_maxrss counts kilobytes, on macOS bytes

@@ -71,14 +71,11 @@ def count_trials(pipeline: Pipeline, params: MainParameters) -> str:
     """Return how many trials of the search are done, whichever run they belong to."""
     n_done, experiment_id = 0, runs.experiment_id()
     if params.reuse and experiment_id:
-        # seconds of imports and encoding, which only this question is worth
-        from steps.common.inputs import load_city, load_trips
+        # of the search alone, so imported where a search is asked about
         from steps.common.search_key import count_finished, read_settings
 
-        preprocess = pipeline.preprocess()
-        train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
-        city = load_city(preprocess)
-        n_done = count_finished(read_settings(params), train, valid, city, experiment_id)
+        dataset = pipeline.preprocess().dataset
+        n_done = count_finished(read_settings(params), dataset, experiment_id)
     return f"{min(n_done, params.max_evals)} of {params.max_evals} trials are done"
 
 

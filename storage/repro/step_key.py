@@ -116,14 +116,19 @@ def departures(root: Path = ROOT) -> dict[str, str]:
     return {name: seen for name, seen in running.items() if (name, seen) not in known}
 
 
-@cache
 def code(step: str, root: Path = ROOT) -> dict[str, str]:
-    """Hash the files that a step's result depends on: path in the repository -> sha256.
+    """Hash the files that a step's result depends on: path in the repository -> sha256."""
+    return code_reached(_entry(step, root).relative_to(root).as_posix(), root=root)
+
+
+@cache
+def code_reached(*files: str, root: Path = ROOT) -> dict[str, str]:
+    """Hash files of the repository and what they import, FRAME left out: path -> sha256.
 
     The first answer stays: a process runs the code it has read, not what an editor wrote since.
     """
     reached: set[Path] = set()
-    waiting = [_entry(step, root)]
+    waiting = [root / file for file in files]
     while waiting:
         path = waiting.pop()
         if path not in reached and not path.relative_to(root).as_posix().startswith(FRAME):

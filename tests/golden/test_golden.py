@@ -10,8 +10,9 @@ from scipy.sparse import csr_matrix
 
 from taxi import features, schema, scores, spaces
 from taxi.baselines import BASELINES
-from taxi.boosting import Rows, TrainingJob, build_matrices, make_rows, train_booster
+from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.cleaning import clean
+from taxi.rows import Rows, make_rows
 from taxi.schema import Trips
 from taxi.spaces import LOSSGUIDE
 from tests.conftest import real_month

@@ -10,8 +10,9 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from taxi import baselines, bootstrap, distances, features, simulation
-from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import Encoder
+from taxi.rows import make_rows
 from taxi.schema import Trips
 from taxi.spaces import select_space
 from tests.conftest import simulated_trips

@@ -9,13 +9,12 @@ from taxi import features
 from taxi.boosting import (
     Matrices,
     PruningThreshold,
-    Rows,
     TrainingJob,
     build_matrices,
     extrapolated_rmse,
-    make_rows,
     train_booster,
 )
+from taxi.rows import Rows, make_rows
 from taxi.spaces import SEARCH_SPACES, Pruning
 from tests.conftest import simulated_trips
 

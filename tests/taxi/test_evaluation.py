@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from taxi import bootstrap, evaluation, features
-from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.evaluation import N_ZONE_GROUPS
+from taxi.rows import make_rows
 from taxi.schema import Trips
 from taxi.scores import rmse, score_predictions
 from taxi.scoring import Errors

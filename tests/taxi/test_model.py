@@ -11,10 +11,11 @@ import xgboost as xgb
 from sklearn.linear_model import LinearRegression
 
 from taxi import TripError, features
-from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import FEATURE_SETS
 from taxi.model import ROWS_PER_TASK, TripModel, input_columns, write_frame
 from taxi.request import read_frame
+from taxi.rows import make_rows
 from taxi.schema import PREFIXES, Trips, clean_miles
 from taxi.spread import Calibration, fit_spread
 from tests.conftest import make_trips, simulated_trips

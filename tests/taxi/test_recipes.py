@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from taxi import features, sight
-from taxi.boosting import TrainingJob, build_matrices, train_booster, weights_by_age
+from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.model import TripModel
 from taxi.recipes import Member, Recipe
+from taxi.rows import blind_rows, has_distance, is_split, sighted_rows, weights_by_age
 from taxi.schema import join_trips
 from tests.conftest import make_trips, simulated_trips
 
@@ -43,7 +44,7 @@ def test_a_fitted_recipe_has_its_boosters_with_its_rounds_whatever_the_threads()
 
 def test_a_recipe_on_the_trips_of_the_search_answers_as_the_trial_did_to_the_bit() -> None:
     encoder = features.fit_encoder("full", TRAIN)
-    rows = sight.sighted_rows(encoder, TRAIN, VALID)
+    rows = sighted_rows(encoder, TRAIN, VALID)
     job = TrainingJob(POINT | {"nthread": 1}, rounds=40, patience=5, keep=True)
     outcome = train_booster(build_matrices(rows), job)
     members, blind = (Member(POINT, outcome.best_round + 1),), (Member(POINT, 1),)
@@ -56,7 +57,7 @@ def test_a_recipe_on_the_trips_of_the_search_answers_as_the_trial_did_to_the_bit
 
 def test_blind_rows_hold_no_distance_and_nothing_missing() -> None:
     encoder = features.fit_encoder("full", TRAIN)
-    rows = sight.blind_rows(encoder, TRAIN, VALID)
+    rows = blind_rows(encoder, TRAIN, VALID)
     for matrix in (rows.train, rows.valid):
         assert np.isfinite(matrix).all()
         for name in ("distance_miles", "crookedness"):
@@ -65,10 +66,10 @@ def test_blind_rows_hold_no_distance_and_nothing_missing() -> None:
 
 
 def test_sighted_rows_are_those_with_a_distance() -> None:
-    rows = sight.sighted_rows(features.fit_encoder("full", TRAIN), TRAIN, VALID)
-    assert len(rows.train) == sight.has_distance(TRAIN).sum() < len(TRAIN)
+    rows = sighted_rows(features.fit_encoder("full", TRAIN), TRAIN, VALID)
+    assert len(rows.train) == has_distance(TRAIN).sum() < len(TRAIN)
     assert np.isfinite(rows.train).all()
-    assert np.array_equal(rows.valid_y, VALID.trip_minutes[sight.has_distance(VALID)])
+    assert np.array_equal(rows.valid_y, VALID.trip_minutes[has_distance(VALID)])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_trips_are_split_by_distance_where_most_have_one_and_columns_are_dense(
     name: str, miles: float, wanted: bool
 ) -> None:
     trips = make_trips(9, distance_miles=miles)
-    assert sight.is_split(features.fit_encoder(name, trips), trips, trips) is wanted
+    assert is_split(features.fit_encoder(name, trips), trips, trips) is wanted
 
 
 # --- the weight of old trips

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from taxi import TripError, features, search, spaces
-from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.boosting import TrainingJob, build_matrices, train_booster
+from taxi.rows import make_rows
 from taxi.spaces import LAG, SEARCH_SPACES, lag_of
 from tests.conftest import simulated_trips
 from tests.taxi.searches import points, run

@@ -20,14 +20,8 @@ from steps.hpo.executor import TrialExecutor, open_executor
 from storage import StorageError, cluster, held_data
 from storage.tracking.trials import TrialRuns
 from taxi import features, spaces
-from taxi.boosting import (
-    Outcome,
-    PruningThreshold,
-    TrainingJob,
-    build_matrices,
-    make_rows,
-    train_booster,
-)
+from taxi.boosting import Outcome, PruningThreshold, TrainingJob, build_matrices, train_booster
+from taxi.rows import make_rows
 from taxi.spaces import LOSSGUIDE, Pruning
 from tests.conftest import simulated_trips
 from tests.docs import readme_command

@@ -172,7 +172,7 @@ SERVED = MODEL | files("live", "live_file", "recipes", "coverage", "distances", 
 PICTURES = files("style", "words")
 SERVED |= PICTURES
 SCORED = SERVED | files("evaluation", "breakdown", "scores")
-BOOSTERS = files("boosting", "spaces", "sight", "maps", "threads")
+BOOSTERS = files("boosting", "spaces", "rows", "maps", "threads")
 LINEAR = files("baselines", "least_squares")
 FACTS = {
     "preprocess": files("__init__", "schema", "values", "cleaning", "profile", "simulation")
@@ -180,7 +180,7 @@ FACTS = {
     | PICTURES,
     "baseline": SCORED | LINEAR,
     "hpo": SCORED | BOOSTERS | files("search", "search_report", "ensemble"),
-    "register": SCORED | BOOSTERS | LINEAR | files("bootstrap", "card", "gate"),
+    "register": SCORED | BOOSTERS | LINEAR | files("sight", "bootstrap", "card", "gate"),
 }
 
 

@@ -24,9 +24,10 @@ from storage.tracking import models
 from storage.tracking.served_model import CODE, DOOR, LOADER, MANIFEST, SERVER, place_of
 from storage.tracking.tags import MODEL_SHA256
 from taxi import features
-from taxi.boosting import TrainingJob, build_matrices, make_rows, train_booster
+from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.question import PARAMS
+from taxi.rows import make_rows
 from tests.conftest import simulated_trips
 
 START, MILES = "PULocationID", "trip_distance"

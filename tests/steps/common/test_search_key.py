@@ -1,0 +1,74 @@
+"""What makes two searches the same one."""
+
+from dataclasses import replace
+
+import pytest
+
+from steps.common.parameters import HpoParameters
+from steps.common.results import Dataset
+from steps.common.search_key import ROWS, read_settings
+from storage.repro import step_key
+from taxi import spaces
+
+DATASET = Dataset(
+    taxi="green",
+    is_simulated=False,
+    source="tlc",
+    months={"train": ["2021-01"], "valid": ["2021-02"], "test": ["2021-03"]},
+    sha256={"train": "a" * 64, "valid": "b" * 64, "test": "c" * 64},
+)
+
+
+def key(dataset: Dataset = DATASET, **parameters: object) -> str:
+    return read_settings(HpoParameters(**parameters)).search_key(dataset)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        DATASET._replace(sha256=DATASET.sha256 | {"train": "d" * 64}),
+        DATASET._replace(sha256=DATASET.sha256 | {"valid": "d" * 64}),
+        DATASET._replace(city="d" * 64),
+    ],
+    ids=("train", "valid", "city"),
+)
+def test_a_search_on_other_trips_or_another_city_is_another_one(dataset: Dataset) -> None:
+    assert key(dataset) != key()
+
+
+def test_a_search_is_known_by_its_bytes_not_by_months_or_source_nor_by_the_test_trips() -> None:
+    months = {"train": ["2022-01"], "valid": ["2022-02"]}
+    without_test = {split: DATASET.sha256[split] for split in ("train", "valid")}
+    assert key(DATASET._replace(months=months, sha256=without_test, source="here")) == key()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"seed": 1}, {"features": "compact"}, {"search_space": "seed"}, {"warm_start": True}],
+    ids=lambda parameters: next(iter(parameters)),
+)
+def test_a_search_with_other_settings_is_another_one(parameters: dict[str, object]) -> None:
+    assert key(**parameters) != key()
+
+
+def test_the_age_of_trips_counts_where_there_are_several_months() -> None:
+    assert key(half_life=3) == key()
+    several = DATASET._replace(months=DATASET.months | {"train": ["2020-12", "2021-01"]})
+    assert key(several, half_life=3) != key(several)
+
+
+def test_a_search_of_more_trials_is_the_same_one() -> None:
+    assert key(max_evals=7) == key(max_evals=50)
+
+
+def test_the_key_covers_the_code_that_makes_rows_and_none_that_serves_them() -> None:
+    code = step_key.code_reached(*ROWS)
+    assert {"taxi/rows.py", "taxi/features.py", "taxi/columns.py", "taxi/schema.py"} <= set(code)
+    assert not {"taxi/model.py", "taxi/search.py", "taxi/request.py", "steps/__init__.py"} & {*code}
+
+
+def test_a_space_that_ends_trials_otherwise_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key()
+    space = spaces.select_space("lossguide")
+    monkeypatch.setitem(spaces.SEARCH_SPACES, "lossguide", replace(space, rounds=12))
+    assert key() != before
