@@ -6,9 +6,12 @@ It needs the standard library alone: tools.doctor runs before there is an enviro
 import re
 from pathlib import Path
 
+from storage import UserError
+
 # What stands before the host: all up to its last @; or, where a password holds a slash that nobody
 # has encoded, from a colon that no port follows up to the @. A host of IPv6 begins with a bracket.
 _USER = re.compile(r"(?<=://)(?:[^/\s]*@|[^/\s:@?#\[]*:(?![0-9]*(?:[/?#\s]|$))(?:(?!://)[^\s@])*@)")
+N_SHOWN = 60  # characters of what was passed
 _QUERY, _QUERY_OR_FRAGMENT = re.compile(r"\?.*", re.DOTALL), re.compile(r"[?#].*", re.DOTALL)
 
 
@@ -33,6 +36,24 @@ def holds_password(uri: str) -> bool:
     """Whether a password stands before the host of a URI; a user alone is no secret."""
     before = _USER.search(uri)
     return before is not None and ":" in before[0]
+
+
+def refuse_password(parameter: str, uri: str, instead: str) -> None:
+    """Refuse a parameter that holds a password, which `mlflow run` notes before a step begins.
+
+    Args:
+        parameter: its name.
+        uri: its value.
+        instead: where the password belongs.
+    Raises:
+        UserError: a password stands before the host.
+    """
+    if holds_password(uri):
+        public = without_credentials(uri)[:N_SHOWN]
+        raise UserError(
+            f"{parameter} {public!r} was passed with a password, which `mlflow run` notes with the "
+            f"run as it stands: change it. Pass the address without, and the password {instead}."
+        )
 
 
 def expand_home(text: str) -> Path:

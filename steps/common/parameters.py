@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from storage.checkout import as_text, portable
+from storage.uris import refuse_password
 from taxi.spaces import lag_of
 
 Value = bool | int | float | str
@@ -173,6 +174,12 @@ class MonthsParameters(Parameters):
         "may lie beside them",
         in_key=False,
     )
+
+    @field_validator("source")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        refuse_password("source", value, "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY")
+        return value
 
 
 class PreprocessParameters(MonthsParameters):

@@ -10,14 +10,13 @@ from mlflow.utils.validation import path_not_unique
 
 from storage import UserError
 from storage.tracking.query import why_unsearchable
-from storage.uris import holds_password, without_credentials
+from storage.uris import N_SHOWN, refuse_password, without_credentials
 
 MAX_NAME = 255  # bytes, of a file; MLflow's tables hold a character more
 MAX_URI = 4000  # characters
 MAX_VERSION = 2**31 - 1  # the largest whole number in a column of PostgreSQL
 PROFILE = re.compile(r"//[^/]*@databricks(-uc)?(/|$)")  # where a colon parts a scope from a key
 MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
-N_SHOWN = 60  # characters of what was passed
 
 
 def check_name(name: str) -> None:
@@ -49,12 +48,8 @@ def check_model_uri(uri: str) -> None:
             f"model_uri {_cut(without_credentials(uri))} names no model: it {wrong}. "
             "Pass models:/<name>@champion, models:/<name>/<version>, or where its files are."
         )
-    if holds_password(uri) and not PROFILE.search(uri):
-        raise UserError(
-            f"model_uri {_cut(without_credentials(uri))} was passed with a password, which "
-            "`mlflow run` notes with the run as it stands: change it. Pass the address without, "
-            "and the password as MLFLOW_TRACKING_PASSWORD or in ~/.netrc."
-        )
+    if not PROFILE.search(uri):
+        refuse_password("model_uri", uri, "as MLFLOW_TRACKING_PASSWORD or in ~/.netrc")
 
 
 def _wrong_in_name(name: str) -> str:

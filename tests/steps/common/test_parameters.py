@@ -85,6 +85,16 @@ def test_a_value_that_means_nothing_is_named_with_what_is_wanted(argument: str, 
     assert str(refused.value).endswith(" See python -m steps.main --help.")
 
 
+@pytest.mark.parametrize("step", ["preprocess", "main", "score"])
+@pytest.mark.parametrize("uri", ["https://ada:hush@host/trips", "s3://key:hu/sh@bucket/trips"])
+def test_a_source_with_a_password_is_refused_before_any_work_and_named_without(
+    step: str, uri: str
+) -> None:
+    with pytest.raises(UserError, match=r"^source '.*' was passed with a password") as refused:
+        parsed(step, f"--source={uri}")
+    assert "sh@" not in str(refused.value)
+
+
 def test_a_repeated_run_has_every_parameter_but_who_asks_and_runs_only_where_given() -> None:
     params = parsed("main", "--developer=ana", "--plan=true", "--hpo_run_id=1a2b")
     runs = {"preprocess_run_id", "baseline_run_id"}
