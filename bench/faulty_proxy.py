@@ -199,6 +199,7 @@ def drips(handler: Handler) -> None:
 
 
 LATER, LOGIN = ("Retry-After", "1"), ("Location", "/login")
+TOMORROW = ("Retry-After", "86400")
 FAULTS = (
     *(Fault(f"{code}", says(code)) for code in (400, 401, 403, 404, 409, 413, 429)),
     *(Fault(f"{code}", says(code)) for code in (500, 502, 503, 504)),
@@ -224,4 +225,5 @@ FAULTS = (
     Fault("artifact read: cut", cuts, only="GET"),
     Fault("artifact read: cut, with a length to match", cuts_unseen, only="GET"),
     *(Fault(f"artifact written: {code}", says(code), only="PUT") for code in (403, 413, 500, 507)),
+    Fault("429, Retry-After of a day", says(429, b"", TOMORROW)),
 )

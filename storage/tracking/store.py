@@ -16,7 +16,11 @@ from urllib.parse import unquote
 import mlflow
 import requests
 from mlflow import MlflowClient
-from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE, MLFLOW_HTTP_REQUEST_MAX_RETRIES
+from mlflow.environment_variables import (
+    MLFLOW_ALLOW_FILE_STORE,
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
@@ -155,7 +159,12 @@ def _is_database(kind: str) -> bool:
 
 
 def _ask_server(uri: str) -> None:
-    """Ask what any MLflow server answers, before MLflow's minutes of retries."""
+    """Ask what any MLflow server answers, before MLflow's minutes of retries.
+
+    A server may ask to be left alone for hours, for which MLflow would wait before each of its
+    retries: here and in the steps below it goes by its own pauses, which come to minutes.
+    """
+    os.environ.setdefault(MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER.name, "false")
     retries = min(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), SERVER_RETRIES)
     try:
         answer = _ask(uri, 0)

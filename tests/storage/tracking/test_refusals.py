@@ -28,7 +28,7 @@ from tools import doctor
 class Answers:
     """What a server answers to everything."""
 
-    status, body, uri = 200, b"{}", ""
+    status, body, uri, later = 200, b"{}", "", ""  # later: Retry-After
 
 
 @pytest.fixture
@@ -39,6 +39,8 @@ def server(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(answers.status)
+            if answers.later:
+                self.send_header("Retry-After", answers.later)
             self.send_header("Content-Length", str(len(answers.body)))
             self.end_headers()
             self.wfile.write(answers.body)
@@ -92,6 +94,25 @@ def test_what_a_server_answers_is_one_line_at_the_door_and_later(
         assert "\n" not in line
         assert "<html>" not in line
     assert not isinstance(later.value, StoreGoneError)
+
+
+def test_a_server_that_asks_to_be_left_alone_for_hours_is_asked_for_minutes(
+    server: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setenv("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "")  # is put back as it was
+    monkeypatch.delenv("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
+    tracking_store.prepare_store()
+    server.status, server.later = 429, "86400"
+    with pytest.raises(StorageError, match="again and again"), tracking_store.gone_as("Start it."):
+        MlflowClient().log_param("a" * 32, "name", "value")
+    n_waits = len(waits)
+    with pytest.raises(StorageError, match="429"):
+        tracking_store.prepare_store()
+    assert n_waits > 3
+    assert sum(waits) < 600
 
 
 @pytest.mark.parametrize(
