@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from storage.tracking import stale_runs, tags
+from storage.tracking import closing, stale_runs, tags
 from storage.tracking.query import both, equals
 
 REASON = "made twice: the server's answer was lost"
@@ -73,23 +73,33 @@ def log_model_once(
     """
     client = MlflowClient()
     run = client.get_run(run_id)
-    model = mlflow.initialize_logged_model(
-        name,
-        run_id,
-        params={**run.data.params, **(params or {})},
-        tags=dict(marks or {}),
-        experiment_id=run.info.experiment_id,
-    )
+    try:
+        model = mlflow.initialize_logged_model(
+            name,
+            run_id,
+            params={**run.data.params, **(params or {})},
+            tags=dict(marks or {}),
+            experiment_id=run.info.experiment_id,
+        )
+        _fill(client, run, model, save)
+    except BaseException as error:
+        with closing.in_seconds(error), suppress(MlflowException):
+            _fail_models(client, run)
+        raise
+    if mlflow.get_tracking_uri().startswith(SERVERS):
+        _remove_models(client, run)
+    return str(model.model_uri)
+
+
+def _fill(client: MlflowClient, run: Run, model: LoggedModel, save: Callable[..., None]) -> None:
+    """Write the files of a model that a run has just made."""
     number = model.model_id
     _link(client, run, number)
-    about = Model(model.artifact_location, run_id, model_uuid=number, model_id=number)
+    about = Model(model.artifact_location, run.info.run_id, model_uuid=number, model_id=number)
     with TemporaryDirectory() as folder:
         save(path=f"{folder}/model", mlflow_model=about)
         client.log_model_artifacts(number, f"{folder}/model")
     client.finalize_logged_model(number, LoggedModelStatus.READY)
-    if mlflow.get_tracking_uri().startswith(SERVERS):
-        _remove_models(run)
-    return str(model.model_uri)
 
 
 def _link(client: MlflowClient, run: Run, model_id: str) -> None:
@@ -116,14 +126,24 @@ def _linked(client: MlflowClient, run_id: str) -> set[str]:
     return {model.model_id for model in outputs.model_outputs} if outputs else set()
 
 
-def _remove_models(run: Run) -> None:
-    """Remove the models of a run that no file was ever written to; all that it logs are whole."""
-    client = MlflowClient()
+def _unfinished(client: MlflowClient, run: Run) -> list[str]:
+    """List the models of a run that no file was ever written to, or not all: their ids."""
     of_run = equals("source_run_id", run.info.run_id)
-    for model in client.search_logged_models([run.info.experiment_id], of_run):
-        if model.status == LoggedModelStatus.PENDING:
-            with suppress(MlflowException):  # it does no harm where it stays
-                client.delete_logged_model(model.model_id)
+    models = client.search_logged_models([run.info.experiment_id], of_run)
+    return [model.model_id for model in models if model.status == LoggedModelStatus.PENDING]
+
+
+def _remove_models(client: MlflowClient, run: Run) -> None:
+    """Remove the models that a run has made twice; all that it logs are whole."""
+    for model_id in _unfinished(client, run):
+        with suppress(MlflowException):  # it does no harm where it stays
+            client.delete_logged_model(model_id)
+
+
+def _fail_models(client: MlflowClient, run: Run) -> None:
+    """Call those models of a run failed that did not come whole, and that MLflow waits for."""
+    for model_id in _unfinished(client, run):
+        client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
 
 
 def keep_first(client: MlflowClient, name: str, versions: Sequence[str]) -> str:

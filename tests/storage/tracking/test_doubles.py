@@ -6,7 +6,7 @@ from functools import partial
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
@@ -129,15 +129,25 @@ def test_a_model_is_logged_once_whichever_answer_is_lost(line: Line, end: str) -
     assert mlflow.pyfunc.load_model(uri).metadata.run_id == run.info.run_id
 
 
-def test_a_link_to_a_model_that_the_store_refuses_is_no_link(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["log_outputs", "log_model_artifacts", "finalize_logged_model"])
+def test_a_model_that_the_store_does_not_take_whole_is_called_failed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise MlflowException("no")
+    given = getattr(MlflowClient, what)
+    broken = [MlflowException("no")]
 
-    monkeypatch.setattr(MlflowClient, "log_outputs", refuse)
+    def refuse(*args: object) -> object:
+        if broken:
+            raise broken.pop()
+        return given(*args)
+
+    monkeypatch.setattr(MlflowClient, what, refuse)
     with runs.StepRun("hpo", ""), pytest.raises(MlflowException, match="no"):
-        log_nothing(runs.active())
+        log_nothing(run := runs.active())
+    (model,) = MlflowClient().search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+    )
+    assert model.status == LoggedModelStatus.FAILED
 
 
 @pytest.fixture
