@@ -9,14 +9,17 @@ import io
 import os
 import re
 import shlex
+import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ("steps", "storage", "taxi")  # an import that fails in there is a mistake, not a lack
-USER_ERROR = 2  # exit code
+USER_ERROR, INTERRUPTED = 2, 130  # exit codes
+INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
 # objects made between two searches for those that only hold one another. Imports make hundreds of
 # thousands, all of which stay: by Python's own 700, looking for waste is a tenth of their time
 GC_THRESHOLD = 50_000
@@ -30,6 +33,8 @@ def prepare() -> None:
         os.environ["HOME"] = tempfile.gettempdir()
     show_what_can_be_shown()
     sys.excepthook = explain
+    for number in INTERRUPTS:  # until the step has its run, and does so itself
+        signal.signal(number, leave)
     spend_less()
 
 
@@ -69,12 +74,38 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] in OWN:
         sys.__excepthook__(kind, error, trace)
         return
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    step = spec.name.split(".")[1] if spec and "." in spec.name else "python"
     said = " ".join(str(error).split())
     print(
-        f"{step}: the environment {sys.prefix} is not whole: {said}. Run this, then start again: "
-        f"{cure(Path(sys.prefix))}",
+        f"{step_name()}: the environment {sys.prefix} is not whole: {said}. Run this, then start "
+        f"again: {cure(Path(sys.prefix))}",
         file=sys.stderr,
     )
     raise SystemExit(USER_ERROR)
+
+
+def step_name() -> str:
+    """Return the name of the step that this process is, as far as Python knows it by now."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name.split(".")[1] if spec and "." in spec.name else "python"
+
+
+def leave(signum: int, frame: FrameType | None) -> None:
+    """End a step that is interrupted while it imports, where nothing but this could be told."""
+    os.write(2, f"{step_name()}: interrupted\n".encode())  # print may be in the middle of a line
+    restore_later()
+    os._exit(INTERRUPTED)  # no import is to take it for its own failure
+
+
+def restore_later() -> None:
+    """Have a process call the run of `mlflow run` KILLED that outlives it, for it speaks last."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return
+    subprocess.Popen(
+        [sys.executable, "-m", "storage.tracking.interrupted", run_id],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

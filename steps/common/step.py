@@ -18,14 +18,13 @@ import mlflow
 
 from steps.common.command_line import P, make_parser, parse
 from steps.common.parameters import MainParameters
-from storage import UserError, drivers, terminal
+from storage import UserError, drivers, environment, terminal
 from storage.checkout import run_command
+from storage.environment import INTERRUPTED, INTERRUPTS, USER_ERROR
 from storage.repro import reuse, step_key
 from storage.tracking import pages, runs, store, tags
 from taxi import TripError
 
-USER_ERROR, INTERRUPTED = 2, 130  # exit codes
-INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
 AGAIN = "Start it and run this again: steps that have finished are not run twice."
 
 
@@ -58,6 +57,8 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
     except (TripError, UserError) as error:
         _leave(f"{step}: {error}", USER_ERROR, is_open=is_open)
     except KeyboardInterrupt:
+        if not is_open:  # nor has anybody closed what `mlflow run` has made
+            environment.restore_later()
         _leave(f"{step}: interrupted", INTERRUPTED, is_open=is_open)
 
 

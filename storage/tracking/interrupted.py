@@ -5,14 +5,12 @@ closed it as KILLED. Where nobody of this project waits for the step, a process 
 that: python -m storage.tracking.interrupted <run id>
 """
 
-import subprocess
 import sys
 import time
 
 from mlflow import MlflowClient
 
-from storage import checkout
-from storage.tracking.tags import FAILURE
+from storage.tracking.tags import FAILURE, PID
 
 REASON = "interrupted"
 POLL_S, PATIENCE_S = 0.5, 60.0
@@ -27,21 +25,11 @@ def restore(client: MlflowClient, run_id: str) -> bool:
     return was_failed
 
 
-def restore_later(run_id: str) -> None:
-    """Have a process do so that outlives this one, for `mlflow run` speaks last."""
-    subprocess.Popen(
-        [sys.executable, "-m", "storage.tracking.interrupted", run_id],
-        cwd=checkout.ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
 def main() -> None:
     """Wait until the run is called FAILED, and restore it."""
     client, end = MlflowClient(), time.monotonic() + PATIENCE_S
+    if PID not in client.get_run(sys.argv[1]).data.tags:  # no step had taken it yet
+        client.set_tag(sys.argv[1], FAILURE, REASON)
     while not restore(client, sys.argv[1]) and time.monotonic() < end:
         time.sleep(POLL_S)
 

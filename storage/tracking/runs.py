@@ -21,7 +21,6 @@ from storage.tracking import (
     doubles,
     experiments,
     heartbeat,
-    interrupted,
     processes,
     refusals,
     stale_runs,
@@ -120,7 +119,7 @@ class StepRun:
             with closing.in_seconds(error), suppress(MlflowException):
                 stale_runs.close_own(closing.reason_of(error))
         if is_interrupted and run and self.is_adopted and tags.PARENT not in run.data.tags:
-            interrupted.restore_later(run.info.run_id)
+            environment.restore_later()
 
     def _close_stale_runs(self, project: str) -> None:
         closed, refused = stale_runs.close_stale_runs(project)

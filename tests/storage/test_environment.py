@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,29 @@ def test_a_library_that_is_missed_late_is_told_so_and_a_mistake_here_keeps_its_t
     else:
         environment.explain(type(error), error, None)
     assert ("is not whole" in capsys.readouterr().err) == bool(begins)
+
+
+@pytest.mark.parametrize("sign", environment.INTERRUPTS)
+def test_an_interruption_while_a_step_still_imports_is_one_line(sign: signal.Signals) -> None:
+    code = "from os import *; from storage import environment as e; e.prepare(); kill(getpid(), {})"
+    words = [sys.executable, "-S", "-c", f"{code.format(int(sign))}; print('went on')"]
+    env = {name: value for name, value in os.environ.items() if name != "MLFLOW_RUN_ID"}
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "python: interrupted\n")
+
+
+def test_an_interrupted_step_leaves_somebody_to_call_its_run_killed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left: list[list[str]] = []
+    codes: list[int] = []
+    monkeypatch.setattr(environment.subprocess, "Popen", lambda words, **_: left.append(words))
+    monkeypatch.setattr(environment.os, "_exit", codes.append)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0a1b")
+    environment.leave(signal.SIGINT, None)
+    assert codes == [130]
+    assert left == [[sys.executable, "-m", "storage.tracking.interrupted", "0a1b"]]
+    assert capfd.readouterr().err.endswith(": interrupted\n")
 
 
 def test_a_step_spends_little_on_threads_that_wait_and_on_looking_for_waste(

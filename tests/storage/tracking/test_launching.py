@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import ExecutionException
 
-from storage import UserError
+from storage import UserError, environment
 from storage.tracking import interrupted, launching, processes, runs
 from storage.tracking.tags import ENTRY_POINT, FAILURE, PARENT
 from tests.stores import Store
@@ -160,6 +160,19 @@ def test_what_mlflow_run_calls_failed_after_an_interruption_becomes_killed(
     assert client.get_run(run_id).info.status == "KILLED"
 
 
+def test_what_no_step_had_taken_when_it_was_interrupted_becomes_killed_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(store.uri)
+    experiment = client.get_experiment_by_name("tests").experiment_id
+    run_id = client.create_run(experiment).info.run_id
+    client.set_terminated(run_id, "FAILED")
+    monkeypatch.setattr("sys.argv", ["interrupted", run_id])
+    interrupted.main()
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.tags["failure"]) == ("KILLED", "interrupted")
+
+
 @pytest.mark.parametrize(
     ("is_made", "tags", "is_left"),
     [(False, {}, 0), (True, {}, 1), (True, {PARENT: "of main"}, 0)],
@@ -173,7 +186,7 @@ def test_only_where_mlflow_run_waits_for_a_step_somebody_is_left_to_speak_after_
     is_left: int,
 ) -> None:
     client, left = MlflowClient(store.uri), []
-    monkeypatch.setattr(interrupted, "restore_later", left.append)
+    monkeypatch.setattr(environment, "restore_later", lambda: left.append(1))
     monkeypatch.setattr(runs, "_tags_of", lambda _: {})
     if is_made:
         experiment = client.get_experiment_by_name("tests").experiment_id
