@@ -20,6 +20,7 @@ from steps.common.results import Dataset, write_best
 from steps.common.step import step_run
 from storage.tracking import artifacts, runs, tags
 from taxi import baselines, features
+from taxi.baselines import Baseline
 from taxi.city import City
 from taxi.features import Encoder
 from taxi.model import TripModel
@@ -49,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             encoder, matrix = encode(baseline.features)
             with runs.child_run(name, {tags.MODEL: name, tags.FEATURES: baseline.features}):
                 estimator = baseline.fit(matrix, train.trip_minutes, seed=params.seed)
-                # nor does autolog say where the store has refused what it logs
-                if baseline.fit_otherwise or "training_score" not in runs.active().data.metrics:
+                if not is_logged(baseline):
                     log_fit(estimator, matrix, train.trip_minutes)
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
                 report = report_on(model, valid)
@@ -83,6 +83,11 @@ def encode_train(name: str, train: Trips, city: City | None) -> tuple[Encoder, A
     encoder = features.fit_encoder(name, train, city)
     matrix = encoder.transform_train(train)
     return encoder, NeverDense(matrix) if issparse(matrix) else matrix
+
+
+def is_logged(baseline: Baseline) -> bool:
+    """Whether autolog has seen a fit and the store has taken it, which autolog does not say."""
+    return not baseline.fit_otherwise and "training_score" in runs.active().data.metrics
 
 
 def log_fit(estimator: Any, matrix: Any, minutes: np.ndarray) -> None:
