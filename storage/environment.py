@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from storage import UserError
+
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ("steps", "storage", "taxi")  # an import that fails in there is a mistake, not a lack
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
@@ -27,6 +29,8 @@ GC_THRESHOLD = 50_000
 
 def prepare() -> None:
     """Make this process, and those that it starts, run where they were started."""
+    # a uv.lock of the working directory would go into every model, and be installed where it serves
+    os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own lies in another environment
     os.environ["LOGNAME"] = login_name()
     if str(Path("~")) == os.path.expanduser("~"):  # noqa: PTH111  where pathlib would raise
@@ -60,9 +64,31 @@ def show_what_can_be_shown() -> None:
             stream.reconfigure(errors="replace")
 
 
+def check_lock() -> None:
+    """Refuse an environment that MLflow may have made of a uv.lock instead of requirements.txt.
+
+    It does so with `--env-manager uv`, and gives that environment the name of the other one. With
+    `local` a uv.lock does nothing, and a pylock.toml never does.
+
+    Raises:
+        UserError: so it is.
+    """
+    here, lock = Path(sys.prefix), ROOT / "uv.lock"
+    if lock.exists() and _is_made_by_mlflow(here):
+        raise UserError(
+            f"{lock} is there, and --env-manager uv installs what it says instead of "
+            f"requirements.txt, which is the lock here. Remove both it and what was made of it: "
+            f"rm -r {shlex.quote(str(lock))} {shlex.quote(str(here))}"
+        )
+
+
+def _is_made_by_mlflow(prefix: Path) -> bool:
+    return re.fullmatch(r"mlflow-[0-9a-f]{40}", prefix.name) is not None
+
+
 def cure(prefix: Path) -> str:
     """Return the command that makes an environment whole again."""
-    if re.fullmatch(r"mlflow-[0-9a-f]{40}", prefix.name):  # MLflow makes it where it is missing
+    if _is_made_by_mlflow(prefix):  # MLflow makes it where it is missing
         return f"rm -r {shlex.quote(str(prefix))}"
     if prefix == ROOT / ".venv":
         return "rm -rf .venv && make .venv/.ready"

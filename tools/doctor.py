@@ -112,6 +112,13 @@ def commit() -> Iterator[Finding]:
         yield Finding("code", "git answers for it")
 
 
+def other_lock() -> Iterator[Finding]:
+    """Look for a lock that MLflow would take instead of requirements.txt."""
+    if (ROOT / "uv.lock").exists():
+        seen = "there: --env-manager uv would install it instead of requirements.txt"
+        yield Finding("uv.lock", seen, "rm uv.lock")
+
+
 def user() -> Iterator[Finding]:
     """Ask whether the user has a name: where it has none, `mlflow run` itself fails."""
     name = environment.login_name()
@@ -212,6 +219,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     python,
     tools,
     commit,
+    other_lock,
     user,
     installed_packages,
     store,

@@ -50,6 +50,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         run = runs.plan_run() if plans else runs.StepRun(step, params.developer, next_command)
         with drivers.told(), store.gone_as(AGAIN), run, store.gone_as(AGAIN), drivers.told():
             is_open = mlflow.active_run() is not None
+            environment.check_lock()
             yield params
             reuse.record_outputs()
             if not plans:

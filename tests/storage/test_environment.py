@@ -18,6 +18,7 @@ from storage import environment
 from storage.checkout import ROOT
 from tests.stores import Store
 
+UV_DETECT = "MLFLOW_UV_AUTO_DETECT"
 PREPROCESS = ["-m", "steps.preprocess", "--source=simulated:200", "--test_months="]
 
 
@@ -114,7 +115,7 @@ def test_a_user_without_name_or_home_gets_both(monkeypatch: pytest.MonkeyPatch) 
     def unknown(_: object = None) -> str:
         raise KeyError("getpwuid(): uid not found: 4711")
 
-    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "MPLBACKEND"):
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "MPLBACKEND", UV_DETECT):
         monkeypatch.setenv(name, "")  # so that what is set below is undone
         monkeypatch.delenv(name)
     monkeypatch.setattr("pwd.getpwuid", unknown)
@@ -122,6 +123,7 @@ def test_a_user_without_name_or_home_gets_both(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sys.excepthook", sys.excepthook)
     monkeypatch.setattr(environment, "spend_less", lambda: None)
     environment.prepare()
+    assert os.environ[UV_DETECT] == "false"  # so that no model takes a uv.lock along
     assert os.environ["LOGNAME"] == "4711"
     assert Path.home().is_dir()
 

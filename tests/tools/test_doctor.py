@@ -271,6 +271,15 @@ def test_a_user_id_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems(doctor.user)[0].cure == "export LOGNAME=$(id -u)"
 
 
+def test_a_lock_that_mlflow_would_install_instead(root: Path) -> None:
+    assert list(doctor.other_lock()) == []
+    (root / "pylock.toml").touch()
+    assert list(doctor.other_lock()) == []
+    (root / "uv.lock").touch()
+    (problem,) = problems(doctor.other_lock)
+    assert problem.cure == "rm uv.lock"
+
+
 def test_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e9))
     assert {problem.cure for problem in problems(doctor.disk)} == {"uv cache prune"}

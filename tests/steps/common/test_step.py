@@ -7,12 +7,14 @@ import sys
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import psutil
 import pytest
 
 from steps.common.parameters import PreprocessParameters
 from steps.common.step import step_run
+from storage import environment
 from storage.checkout import ROOT
 from tests.stores import EXPERIMENT, Store
 
@@ -119,3 +121,27 @@ def test_a_store_without_its_driver_is_one_line(
     assert left.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("make lock EXTRAS=postgres")
+
+
+def test_an_environment_that_may_be_made_of_another_lock_is_refused(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prefix = tmp_path / f"mlflow-{'0a' * 20}"
+    monkeypatch.setattr("storage.environment.ROOT", tmp_path)
+    environment.check_lock()
+    (tmp_path / "uv.lock").touch()
+    environment.check_lock()  # which does nothing to an environment that somebody else has made
+    monkeypatch.setattr("sys.prefix", str(prefix))
+    before = store.runs()
+    ours = step_run(PreprocessParameters, None, ["--source=simulated:10"])
+    with pytest.raises(SystemExit) as left, ours:
+        pytest.fail("it ran")
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"preprocess: {tmp_path}/uv.lock is there, and --env-manager uv installs what it" in line
+    assert line.endswith(f"rm -r {tmp_path}/uv.lock {prefix}")
+    (run,) = (run for run_id, run in store.runs().items() if run_id not in before)
+    assert run["info"]["status"] == "FAILED"
