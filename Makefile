@@ -13,8 +13,10 @@ EXPERIMENT ?= nyc-taxi-experiment
 PORT ?= 5000
 ## ARGS        of plan, main's parameters: ARGS="--taxi=yellow"
 ARGS ?=
-## RUN         of verify, the id of a run of main
+## RUN         of verify and export, the id of a run of main
 RUN ?=
+## FILE        of export and import, the file: FILE=pipeline.zip
+FILE ?=
 ## EXTRAS      of lock, optional drivers: EXTRAS="s3 gs"
 EXTRAS ?=
 ## MLFLOW_LOGGING_LEVEL  of demo and verify: INFO shows MLflow's own log lines too
@@ -34,7 +36,7 @@ NO_PYTHON = make: no Python from 3.11 to 3.14 that can make a venv is on the PAT
             Install one (Debian: apt install python3-venv), or name it: PYTHON=<path>.
 NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in .venv
 
-.PHONY: help demo ui serve plan verify doctor store test check pictures notebook contract lock bench
+.PHONY: help demo ui serve plan verify export import doctor store test check pictures notebook contract lock bench
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
@@ -82,6 +84,12 @@ plan: .venv/.ready  ## what main would run, and why; runs nothing
 verify: .venv/.ready  ## run a pipeline again in a fresh clone and environment, and compare
 	@manager=$(ENV_MANAGER); test $$manager = uv || echo "verify: $(NO_PINNED) ($$(python -V))"; \
 	python -m storage.repro.verify --env-manager $$manager "$(RUN)"
+
+export: .venv/.ready  ## a pipeline with all that belongs to it, from the store here into a file
+	@python -m storage.repro.transfer export "$(RUN)" "$(FILE)"
+
+import: .venv/.ready  ## a file that export has written, into the store here; twice is once
+	@python -m storage.repro.transfer import "$(FILE)"
 
 doctor:  ## what a run needs and lacks, each with the command that mends it
 	@python=$$(test -x .venv/bin/python && echo .venv/bin/python || echo $(PYTHON)); \

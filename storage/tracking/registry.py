@@ -24,6 +24,7 @@ from storage.uris import without_credentials, without_user
 CHAMPION, CHALLENGER = "champion", "challenger"
 BEGUN, DONE, BROKEN_OFF = "begun", "done", "broken off"
 N_SHOWN = 20  # changes of the champion, on the page of the registered model
+HEADS = "| when (UTC) | champion | in place of | how | who | why |"
 PROMOTE, ROLL_BACK = "promoted", "rolled back"
 
 
@@ -53,9 +54,19 @@ class Registry:
 
     def champion(self) -> ModelVersion | None:
         """Look up the version that alias champion points to, if there is one."""
-        version = self._aliases().get(CHAMPION)
+        version = self.aliases().get(CHAMPION)
         with self._answers():
             return self.client.get_model_version(self.name, version) if version else None
+
+    def aliases(self) -> dict[str, str]:
+        """Read alias -> version."""
+        model = self._model()
+        return {alias: str(version) for alias, version in model.aliases.items()} if model else {}
+
+    def page(self) -> str:
+        """Read the page of the registered model; empty where there is none."""
+        model = self._model()
+        return str(model.description or "") if model else ""
 
     def history(self) -> list[Promotion]:
         """List every change of the champion, oldest first."""
@@ -132,7 +143,7 @@ class Registry:
         Raises:
             RegistryError: it went away half way; the champion is the old one or this one.
         """
-        aliases, history = self._aliases(), self.history()
+        aliases, history = self.aliases(), self.history()
         entry = Promotion(
             action=action,
             version=version,
@@ -162,7 +173,7 @@ class Registry:
 
     def roll_back(self, version: str, *, why: str) -> None:
         """Put an earlier version back, and mark the one it replaces, holding the lock."""
-        replaced = self._aliases().get(CHAMPION)
+        replaced = self.aliases().get(CHAMPION)
         self.promote(version, action=ROLL_BACK, why=why)
         if replaced:
             with self._answers():
@@ -179,7 +190,7 @@ class Registry:
 
     def _mend(self) -> None:
         """Write how a promotion ended that broke off: holding the lock, nobody is in the middle."""
-        champion = self._aliases().get(CHAMPION)
+        champion = self.aliases().get(CHAMPION)
         for number, entry in enumerate(self.history(), start=1):
             if entry.state == BEGUN:
                 state = DONE if entry.version == champion else BROKEN_OFF
@@ -191,10 +202,6 @@ class Registry:
             self.client.set_registered_model_tag(self.name, key, json.dumps(entry._asdict()))
 
     # --- asking the server
-
-    def _aliases(self) -> dict[str, str]:
-        model = self._model()
-        return {alias: str(version) for alias, version in model.aliases.items()} if model else {}
 
     def _tags(self) -> dict[str, str]:
         model = self._model()
@@ -224,7 +231,7 @@ class Registry:
 
 def history_table(history: Sequence[Promotion]) -> str:
     """Lay the changes of the champion out as a markdown table, the newest first."""
-    lines = ["| when (UTC) | champion | in place of | how | who | why |", "|---" * 6 + "|"]
+    lines = [HEADS, "|---" * 6 + "|"]
     for entry in list(reversed(history))[:N_SHOWN]:
         how = entry.action if entry.state == DONE else f"{entry.action}, {entry.state}"
         at = entry.at[:16].replace("T", " ")
@@ -233,6 +240,11 @@ def history_table(history: Sequence[Promotion]) -> str:
     if len(history) > N_SHOWN:
         lines += ["", f"{len(history) - N_SHOWN} before that are in the tags {tags.PROMOTION}*"]
     return "\n".join(lines)
+
+
+def about(page: str) -> str:
+    """Return what the page of a registered model says before its history."""
+    return page.partition(HEADS)[0].rstrip()
 
 
 def previous(history: Sequence[Promotion], champion: str) -> str | None:

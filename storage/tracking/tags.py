@@ -66,13 +66,16 @@ def artifact(name: str, meaning: str, writers: str = "", readers: str = "") -> N
 # --- MLflow's own
 
 PARENT = tag(
-    "mlflow.parentRunId", "the run above", "trials", "register reuse runs stale_runs step verify"
+    "mlflow.parentRunId",
+    "the run above",
+    "trials",
+    "exporting register reuse runs stale_runs step verify",
 )
-RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs", "doubles")
+RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs", "doubles importing")
 NOTE = tag(
     "mlflow.note.content",
     "the page of a run, or of the experiment: the first line is the verdict",
-    "closing experiments refit results runs search",
+    "closing experiments importing refit results runs search",
 )
 VIEW = tags(
     "mlflow.sharedViewState.", "a view of the experiment's runs, JSON; by its name", "experiments"
@@ -94,7 +97,12 @@ ENTRY_POINT = tag(
 
 # --- every run of a step
 
-STEP = tag("step", "entry point that the run is of", "candidates runs", "results reuse runs verify")
+STEP = tag(
+    "step",
+    "entry point that the run is of",
+    "candidates runs",
+    "exporting results reuse runs verify",
+)
 DEVELOPER = tag("developer", "who started it", "runs", "register reuse runs")
 DIRTY = tag(
     "git_dirty",
@@ -106,7 +114,7 @@ FAILURE = tag(
     "failure",
     "why the run came to nothing",
     "closing",
-    "interrupted launching",
+    "importing interrupted launching",
 )
 HOST = tag(
     "process.host",
@@ -124,7 +132,38 @@ HEARTBEAT = tag(
     "heartbeat",
     "processes",
 )
-KEY = tag("step_key", "sha256 of what the step's result depends on", "reuse", "pipeline reuse")
+KEY = tag(
+    "step_key", "sha256 of what the step's result depends on", "reuse", "importing pipeline reuse"
+)
+
+# --- what came from another store
+
+ORIGIN_RUN = tag("origin.run_id", "what an imported run was where it ran", "importing", "exporting")
+ORIGIN_STORE = tag(
+    "origin.store", "the store that it ran in, without credentials", "importing", "exporting"
+)
+IMPORTED = tag(
+    "origin.imported",
+    "whole, or part where not all runs below it have come; not there yet = the import goes on",
+    "importing",
+    "exporting",
+)
+WHOLE, PART = "whole", "part"
+ORIGIN_MODEL = tag(
+    "origin.model_id", "what an imported model was; of the model", "importing", "exporting"
+)
+ORIGIN_VERSION = tag(
+    "origin.version",
+    "which version of which store an imported version was",
+    "versions",
+    "exporting",
+)
+ORIGIN_PROMOTIONS = tag(
+    "origin.promotions",
+    "how it became champion there, JSON; of the version",
+    "versions",
+    "exporting",
+)
 
 # --- what a step hands over
 
@@ -152,12 +191,15 @@ RUN_IDS = {
         f"{step}_run_id",
         f"run of {step} that this one builds on or has made",
         "candidates inputs main pipeline register",
-        "pipeline results verify",
+        "exporting pipeline results verify versions",
     )
     for step in ("preprocess", "baseline", "hpo", "register")
 }
 CANDIDATE = tag(
-    "candidate", "true where the run logged a model that register may choose", "results", "results"
+    "candidate",
+    "true where the run logged a model that register may choose",
+    "results",
+    "exporting results",
 )
 MODEL = tag(
     "model",
@@ -170,7 +212,10 @@ PARENT_MODEL = tag(
     "parent_model", "logged model that a model was fitted again from; of the model", "candidates"
 )
 MODEL_URI = tag(
-    "model_uri", "URI of the logged model", "refit registry results", "model_references results"
+    "model_uri",
+    "URI of the logged model",
+    "refit registry results",
+    "exporting model_references results",
 )
 N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs results")
 RMSE_WITH = metrics(
@@ -184,7 +229,10 @@ RMSE_WITH = metrics(
 # --- the search
 
 SEARCH_KEY = tag(
-    "search_key", "sha256 of what the trials of a search depend on", "search trials", "trials"
+    "search_key",
+    "sha256 of what the trials of a search depend on",
+    "search trials",
+    "exporting trials",
 )
 SPACE_KEY = tag(
     "space_key", "sha256 of search space and features, for warm starts", "search", "trials"
@@ -205,18 +253,23 @@ N_TRIALS = metrics(
 
 # --- register, and the versions of a registered model
 
-MODEL_NAME = tag("model_name", "registered model", "results", "results reuse")
-VERSION = tag("version", "version that holds the candidate", "results", "results reuse")
+MODEL_NAME = tag("model_name", "registered model", "results", "exporting importing results reuse")
+VERSION = tag(
+    "version", "version that holds the candidate", "results", "exporting importing results reuse"
+)
 CHAMPION_VERSION = tag(
     "champion_version",
     "version that is champion after the run; empty = none",
     "results",
-    "results reuse",
+    "exporting importing results reuse",
 )
 OUTCOME = tag("outcome", "promoted, refused, unchanged or rolled back", "register results")
 REASONS = tag("reasons", "why, in one line", "register results", "results")
 MEASURED_AGAINST = tag(
-    "measured_against", "champion that a version was measured against", "register", "report"
+    "measured_against",
+    "champion that a version was measured against",
+    "register",
+    "exporting report versions",
 )
 ALLOWED = tag("allowed", "exceptions of the gate that somebody asked for", "register")
 JUDGED_BY = tag(
@@ -246,7 +299,7 @@ MODEL_SHA256 = tag(
     "model_sha256",
     "digest of a version's files",
     "registry",
-    "model_references models registry",
+    "exporting importing model_references models registry",
 )
 ROLLED_BACK = tag("rolled_back", "when a version was taken out of use", "registry", "evaluate")
 PROMOTION = tags(
@@ -338,14 +391,17 @@ CITY_FILE = artifact(
     "city.json", "the zones: names, boroughs, centroids, outlines", "preprocess", "inputs pipeline"
 )
 CITY_PICTURE = artifact("trips_by_zone.png", "trips by pickup zone, as a map", "preprocess")
-TRIALS_TABLE = artifact("trials.csv", "the search's trials", "search", "report verify")
+TRIALS_TABLE = artifact("trials.csv", "the search's trials", "search", "exporting report verify")
 CURVES_TABLE = artifact(
     "learning_curves.csv", "valid RMSE of the trials by round", "search", "report"
 )
 IMPORTANCE_PICTURE = artifact("importance.png", "what the model looks at", "hpo", "card")
-KEY_FILE = artifact("step_key.json", "what the step key was made of", "reuse", "reuse")
+KEY_FILE = artifact("step_key.json", "what the step key was made of", "reuse", "importing reuse")
 OUTPUTS = artifact(
-    "outputs.json", "what the step has written, so that a loss is noticed", "reuse", "reuse"
+    "outputs.json",
+    "what the step has written, so that a loss is noticed",
+    "reuse",
+    "importing reuse",
 )
 UNCOMMITTED = artifact("uncommitted.diff", "the code that is in no commit", "runs", "rerun verify")
 PREDICTIONS = artifact("predictions", "folder of scored months", "month")

@@ -1,0 +1,301 @@
+"""Writing an export into the store here: what is there already stays, the rest is added.
+
+Killed half way and begun again it goes on: what it has made is found by the tag of its origin.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    LoggedModel,
+    LoggedModelInput,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
+from mlflow.exceptions import MlflowException
+
+from storage import UserError
+from storage.repro.transfer.export_file import (
+    ExportFile,
+    InputDataset,
+    ModelRecord,
+    RunRecord,
+)
+from storage.repro.transfer.id_map import IdMap
+from storage.repro.transfer.versions import add_version
+from storage.tracking import datasets, doubles, experiments, processes, refusals, tags
+from storage.tracking.query import equals
+
+MLMODEL = "MLmodel"
+TEXTS = (".csv", ".html", ".json")  # artifacts of runs that may name others
+N_METRICS, N_MARKS = 1000, 100  # of one call to the store
+
+
+class Import:
+    """An export on its way into the store here."""
+
+    def __init__(self, file: ExportFile) -> None:
+        self.file = file
+        self.manifest = file.manifest
+        self.client = MlflowClient()
+        self.experiment_id = experiments.use()
+        self.map = IdMap(self.client.get_experiment(self.experiment_id))
+        self.done: set[str] = set()  # runs that were there, with all that belongs to them
+        self.grown: dict[str, int] = {}  # file -> bytes that it is longer here
+        self.lines: list[str] = []  # what became of aliases
+
+    def run(self) -> str:
+        """Write all that is not there; returns the id here of the run that was asked for."""
+        for record in self.manifest.runs:
+            self.map.ids[record.run_id] = self._take_run(record).info.run_id
+        for model in self.manifest.models:
+            self.map.ids[model.model_id] = self._take_model(model).model_id
+        self._map_keys()
+        self._map_champions()
+        for model in self.manifest.models:
+            self._fill_model(model)
+        for version in self.manifest.versions:
+            number, lines = add_version(self.manifest, version, self.map)
+            self.map.versions[version.name, version.version] = number
+            self.lines += lines
+        # those above last: a run that is whole has all that is below it
+        for record in reversed(self.manifest.runs):
+            if record.run_id not in self.done:
+                self._fill_run(record)
+        return self.map.ids[self.manifest.run_id]
+
+    # --- runs and models, found or made, so that every id is known
+
+    def _take_run(self, record: RunRecord) -> Run:
+        found = self._find_run(record)
+        if found is None:
+            found = self._make_run(record)
+        is_at_home = tags.ORIGIN_RUN not in found.data.tags
+        state = found.data.tags.get(tags.IMPORTED)
+        enough = (tags.WHOLE,) if record.is_whole else (tags.WHOLE, tags.PART)
+        if is_at_home or (state in enough and found.info.status == record.status):
+            self.done.add(record.run_id)
+        return found
+
+    def _find_run(self, record: RunRecord) -> Run | None:
+        """Find the run that was imported before, or that has run here and comes home."""
+        for run_id in {record.origin, record.run_id}:
+            try:
+                run = self.client.get_run(run_id)
+            except MlflowException as error:
+                if not refusals.is_missing(error):
+                    raise
+                continue
+            if run.info.lifecycle_stage == LifecycleStage.ACTIVE:
+                return run
+        everywhere = [one.experiment_id for one in self.client.search_experiments()]
+        found = self.client.search_runs(
+            everywhere, equals(f"tags.{tags.ORIGIN_RUN}", record.origin), ViewType.ACTIVE_ONLY
+        )
+        ours = (run for run in found if run.data.tags.get(tags.FAILURE) != doubles.REASON)
+        return next(ours, None)
+
+    def _make_run(self, record: RunRecord) -> Run:
+        # the process that works on it is this one: where it dies, the next pipeline closes the run
+        marks = {str(tags.ORIGIN_RUN): record.origin, str(tags.ORIGIN_STORE): record.store}
+        marks |= processes.process_tags()
+        name = record.tags.get(tags.RUN_NAME)
+        run = self.client.create_run(
+            self.experiment_id, start_time=record.start_time, tags=marks, run_name=name
+        )
+        doubles.close_runs(run)
+        return run
+
+    def _take_model(self, record: ModelRecord) -> LoggedModel:
+        run = self.client.get_run(self.map.ids[record.run_id])
+        of_run, names = equals("source_run_id", run.info.run_id), {record.origin, record.model_id}
+        for model in self.client.search_logged_models([run.info.experiment_id], of_run):
+            if names & {model.model_id, model.tags.get(tags.ORIGIN_MODEL)}:
+                return model
+        if record.run_id in self.done:
+            raise UserError(
+                f"Run {run.info.run_id} is here already, and its model {record.name} was deleted. "
+                f"Delete that run too, and import again."
+            )
+        return self.client.create_logged_model(
+            run.info.experiment_id,
+            name=record.name,
+            source_run_id=run.info.run_id,
+            tags=record.tags | {str(tags.ORIGIN_MODEL): record.origin},
+            params=record.params,
+            model_type=record.kind,
+        )
+
+    def _map_keys(self) -> None:
+        """Find the keys of steps that depend on a run's id, or on such a key: they are others."""
+        before: dict[str, str] = {}
+        while before != self.map.ids:
+            before = dict(self.map.ids)
+            for record in self.manifest.runs:
+                if tags.KEY not in record.tags or tags.KEY_FILE not in record.files:
+                    continue
+                text = self.file.read(record.files[tags.KEY_FILE]).decode()
+                if (here := self.map.text(text)) != text:
+                    sha256 = hashlib.sha256(here.encode()).hexdigest()
+                    self.map.ids[record.tags[tags.KEY]] = sha256
+
+    def _map_champions(self) -> None:
+        """Find the champions of the other store here, by the bytes of their models."""
+        for place, sha256 in self.manifest.digests.items():
+            name, _, number = place.rpartition("/")
+            wanted = equals(f"tags.{tags.MODEL_SHA256}", sha256)
+            for version in self.client.search_model_versions(wanted):
+                if version.name == name:
+                    self.map.versions.setdefault((name, number), str(version.version))
+
+    # --- what is in them
+
+    def _fill_model(self, record: ModelRecord) -> None:
+        model = self.client.get_logged_model(self.map.ids[record.model_id])
+        text = self.file.read(record.files[MLMODEL]).decode() if MLMODEL in record.files else ""
+        here = self.map.mlmodel(text, model.artifact_location)
+        self.grown[f"{model.model_uri}/{MLMODEL}"] = len(here.encode()) - len(text.encode())
+        if model.status == LoggedModelStatus.READY:
+            return
+        with TemporaryDirectory(prefix="import-") as name:
+            folder = Path(name)
+            self._extract(record.files, folder)
+            if text:
+                (folder / MLMODEL).write_text(here)
+            self.client.log_model_artifacts(model.model_id, name)
+        # tags may name models that came after this one
+        self.client.set_logged_model_tags(model.model_id, self.map.tags(record.tags))
+        self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+    def _fill_run(self, record: RunRecord) -> None:
+        """Write what a run holds, and close it as it was closed; whatever is there stays once."""
+        run = self.client.get_run(self.map.ids[record.run_id])
+        self._log_files(record, run)
+        self._log_lineage(record, run)
+        self._log_values(record, run)
+        self.client.set_terminated(run.info.run_id, record.status, record.end_time)
+
+    def _log_files(self, record: RunRecord, run: Run) -> None:
+        if not record.files:
+            return
+        with TemporaryDirectory(prefix="import-") as name:
+            folder = Path(name)
+            self._extract(record.files, folder)
+            grown = dict(self.grown)
+            for path in record.files:
+                if path.endswith(TEXTS) and path != tags.OUTPUTS:
+                    grown[path] = self._rewrite(folder / path)
+            if tags.OUTPUTS in record.files:
+                outputs = folder / tags.OUTPUTS
+                outputs.write_text(self.map.outputs(outputs.read_text(), grown))
+            self.client.log_artifacts(run.info.run_id, name)
+
+    def _rewrite(self, path: Path) -> int:
+        """Give a text the ids of this store; returns by how many bytes it is longer."""
+        before = path.read_bytes()
+        try:
+            after = self.map.text(before.decode()).encode()
+        except UnicodeDecodeError:
+            return 0
+        if after != before:
+            path.write_bytes(after)
+        return len(after) - len(before)
+
+    def _extract(self, files: dict[str, str], folder: Path) -> None:
+        for path, sha256 in files.items():
+            self.file.extract(sha256, folder / path)
+
+    def _log_lineage(self, record: RunRecord, run: Run) -> None:
+        inputs = [self._dataset(one) for one in record.inputs]
+        models = [LoggedModelInput(self.map.ids[number]) for number in record.input_models]
+        if inputs or models:
+            self.client.log_inputs(run.info.run_id, datasets=inputs, models=models or None)
+        known = {one.model_id for one in run.outputs.model_outputs} if run.outputs else set()
+        outputs = [
+            LoggedModelOutput(self.map.ids[number], step=step)
+            for number, step in record.outputs.items()
+            if self.map.ids[number] not in known
+        ]
+        if outputs:
+            self.client.log_outputs(run.info.run_id, outputs)
+
+    def _dataset(self, record: InputDataset) -> DatasetInput:
+        kind, source = record.source_type, self.map.text(record.source)
+        if record.run_id and record.path:
+            uri = datasets.artifact_source(self.map.ids[record.run_id], record.path)
+            opens = datasets.source_of(uri)
+            kind, source = opens._get_source_type(), opens.to_json()
+        dataset = Dataset(record.name, record.digest, kind, source, record.columns, record.profile)
+        return DatasetInput(dataset, [InputTag(*tag) for tag in record.tags.items()])
+
+    def _log_values(self, record: RunRecord, run: Run) -> None:
+        run_id = run.info.run_id
+        points = [*self._points(record, run)]
+        for part in chunks(points, N_METRICS):
+            self.client.log_batch(run_id, metrics=part)
+        for part in chunks([Param(*param) for param in record.params.items()], N_MARKS):
+            self.client.log_batch(run_id, params=part)
+        for name in (tags.FAILURE, tags.NOTE):  # of the import that died
+            if name in run.data.tags and name not in record.tags:
+                self.client.delete_tag(run_id, name)
+        marks = self.map.tags(record.tags) | self._versions(record)
+        marks[tags.IMPORTED] = tags.WHOLE if record.is_whole else tags.PART
+        for part in chunks([RunTag(*mark) for mark in marks.items()], N_MARKS):
+            self.client.log_batch(run_id, tags=part)
+
+    def _points(self, record: RunRecord, run: Run) -> Iterable[Metric]:
+        known = self._known_points(record, run)
+        for point in record.metrics:
+            model_id = self.map.ids[point.model_id] if point.model_id else None
+            if (model_id, point.key, point.timestamp, point.step) not in known:
+                yield Metric(
+                    point.key,
+                    point.value,
+                    point.timestamp,
+                    point.step,
+                    model_id,
+                    point.dataset_name,
+                    point.dataset_digest,
+                )
+
+    def _known_points(self, record: RunRecord, run: Run) -> set[tuple[str | None, str, int, int]]:
+        """Find the metrics of models that an import has written before it died."""
+        models = {self.map.ids[point.model_id] for point in record.metrics if point.model_id}
+        return {
+            (model_id, point.key, point.timestamp, point.step)
+            for model_id in models
+            for point in self.client.get_logged_model(model_id).metrics or ()
+            if point.run_id == run.info.run_id
+        }
+
+    def _versions(self, record: RunRecord) -> dict[str, str]:
+        """Name the versions that a run of register tells of by their numbers here.
+
+        One that is not here gets no number that another might have: 0 of a version, and of a
+        champion where it was.
+        """
+        name = record.tags.get(tags.MODEL_NAME, "")
+        here: dict[str, str] = {}
+        for tag, unknown in ((tags.VERSION, "0"), (tags.CHAMPION_VERSION, "")):
+            if number := record.tags.get(tag, ""):
+                missing = unknown or f"{number} of {record.store}"
+                here[tag] = self.map.versions.get((name, number), missing)
+        return here
+
+
+def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """Part a list."""
+    return (items[start : start + size] for start in range(0, len(items), size))

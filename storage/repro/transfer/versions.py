@@ -1,0 +1,90 @@
+"""Versions of registered models on their way, with what is told of them, but no champion's place.
+
+A store's champion is the one that passed the gate there: an import takes its alias from nobody.
+"""
+
+import json
+
+from mlflow.entities.model_registry import ModelVersion
+
+from storage import checkout, environment
+from storage.repro.transfer.export_file import Manifest, VersionRecord
+from storage.repro.transfer.id_map import IdMap
+from storage.tracking import registry, tags
+from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
+
+
+def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple[str, list[str]]:
+    """Make a version where none holds its bytes; returns its number here, and what to tell.
+
+    Raises:
+        RegistryError: the registry does not answer, or refuses.
+    """
+    if here.ids[record.model_id] == record.model_id:  # it comes home
+        return record.version, []
+    developer = checkout.user_name() or environment.login_name()
+    # no run of this store, so that nobody takes it for one that has ended
+    held = Registry(record.name, run_id=manifest.run_id, developer=developer)
+    known = held.known(record.sha256)
+    if known and tags.ORIGIN_VERSION in known.tags:
+        return str(known.version), []
+    with held.lock():
+        known = held.known(record.sha256)
+        uri = f"models:/{here.ids[record.model_id]}"
+        number = str(known.version) if known else held.add_version(uri, record.sha256)
+        version = held.client.get_model_version(record.name, number)
+        about = {
+            key: value
+            for key, value in imported_tags(record, manifest.store, here).items()
+            if key not in version.tags
+        }
+        held.describe(number, about, version.description or here.text(record.description))
+        lines = settle_aliases(held, version, record, manifest, here)
+        held.describe_model(registry.about(held.page()) or record.about)
+        # last: where this is cut short, it is done again
+        whence = f"{record.name} version {record.version} of {manifest.store}"
+        held.client.set_model_version_tag(record.name, number, tags.ORIGIN_VERSION, whence)
+    return number, lines
+
+
+def imported_tags(record: VersionRecord, store: str, here: IdMap) -> dict[str, str]:
+    """Write the tags of a version as they read here, with how it came to be champion there."""
+    marks = here.tags(record.tags)
+    if number := record.tags.get(tags.MEASURED_AGAINST, ""):
+        known = here.versions.get((record.name, number))
+        marks[tags.MEASURED_AGAINST] = known or f"{number} of {store}"
+    if record.promotions:
+        marks[tags.ORIGIN_PROMOTIONS] = json.dumps([json.loads(one) for one in record.promotions])
+    return marks
+
+
+def settle_aliases(
+    held: Registry, version: ModelVersion, record: VersionRecord, manifest: Manifest, here: IdMap
+) -> list[str]:
+    """Give a version the aliases that it had, as far as nothing else has them; what to tell."""
+    number = str(version.version)
+    taken = held.aliases()
+    wanted = set(record.aliases)
+    lines = []
+    if CHAMPION in wanted and CHAMPION not in taken:
+        why = f"imported from {manifest.store}, where it was champion, and there was none here"
+        held.promote(number, action=PROMOTE, why=why)
+        lines.append(f"{record.name} version {number} is champion here too: there was none")
+    elif CHAMPION in wanted and taken[CHAMPION] != number:
+        wanted.add(CHALLENGER)
+        lines.append(
+            f"{record.name} version {number} was champion there; here version {taken[CHAMPION]} "
+            f"is, and stays. To have both measured: {judging_command(manifest, here)}"
+        )
+    for alias in sorted(wanted - {CHAMPION} - set(taken)):
+        if alias != CHALLENGER or number != held.aliases().get(CHAMPION):
+            held.client.set_registered_model_alias(record.name, alias, number)
+    return lines
+
+
+def judging_command(manifest: Manifest, here: IdMap) -> str:
+    """Write the command that puts an imported candidate to the gate."""
+    marks = next(run.tags for run in manifest.runs if run.run_id == manifest.run_id)
+    names = (tags.RUN_IDS["baseline"], tags.RUN_IDS["hpo"])
+    ids = {str(name): here.text(marks[name]) for name in names if name in marks}
+    return checkout.run_command("register", ids, experiment=here.experiment)
