@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 accuracy ablation coverage zones_only search kills dask_kills server_faults]
+                 accuracy ablation coverage zones_only search kills dask_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -17,6 +17,7 @@ from bench import (
     coverage,
     dask_kills,
     fuzz_months,
+    image,
     kills,
     live,
     load,
@@ -57,6 +58,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "kills": kills.measure,
     "dask_kills": dask_kills.measure,
     "server_faults": server_faults.measure,
+    "image": image.measure,
 }
 
 

@@ -29,6 +29,8 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     "make verify RUN=<id>": END_TO_END,
     "make doctor": END_TO_END,
     "make store": END_TO_END,
+    "make export RUN=<id> FILE=pipeline.zip": END_TO_END,
+    "make import FILE=pipeline.zip": END_TO_END,
     "source .venv/bin/activate": END_TO_END,
     "export MLFLOW_EXPERIMENT_NAME=nyc-taxi-experiment": END_TO_END,
     "mlflow run . --env-manager local -e hpo -P source=simulated -P max_evals=50": END_TO_END,
@@ -53,6 +55,12 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
 NOT_RUN = {  # command -> why no test runs it as it stands
     "docker build -t nyc-taxi-duration image": "it wants a Docker engine",
     "docker run -p 5001:8080 nyc-taxi-duration": "it wants a Docker engine",
+    "docker build -f docs/Dockerfile -t nyc-taxi-env .": "bench/image.py runs its commands",
+    "kubectl create -f docs/job.yaml": "it wants Kubernetes; bench/image.py runs it",
+    "apptainer build nyc-taxi-env.sif docker-daemon://nyc-taxi-env:latest": "it wants Apptainer",
+    "sbatch --export=ALL,COMMIT=<commit>,URL=<git url> docs/run.sbatch -P max_evals=100": (
+        "it wants Slurm; tests/test_other_machines.py runs the script"
+    ),
     "make test": "it is what runs the tests",
     "make check": "tests/test_checks.py runs it",
     "make pictures": "it wants Chromium, and writes files that are committed",
@@ -175,7 +183,7 @@ def test_readme_leads_to_every_page_the_licence_and_how_to_contribute() -> None:
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=page_id)
 def test_every_file_named_exists(page: Path) -> None:
-    rooms = r"(?<![\w./])(?:bench|docs|steps|storage|taxi|tests|tools)/[\w/]*(?:\.\w+)?"
+    rooms = r"(?<![\w./])(?:bench|docs|steps|storage|taxi|tests|tools)/[\w/-]*(?:\.\w+)?"
     named = {name.rstrip("/") for name in re.findall(rooms, docs.prose(page).replace("\\", ""))}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LoggedModel, Run
 
 from steps.common.pipeline import UPSTREAM
 from tests.docs import README, readme_command
@@ -109,6 +109,9 @@ class Pipeline:
     def step(self, name: str) -> Run:
         (found,) = (run for run in self.runs if run.data.tags.get("step") == name)
         return found
+
+    def models(self) -> list[LoggedModel]:
+        return list(self.client.search_logged_models([self.runs[0].info.experiment_id]))
 
     def children(self, of: Run) -> list[Run]:
         return [r for r in self.runs if r.data.tags.get("mlflow.parentRunId") == of.info.run_id]
@@ -404,7 +407,17 @@ def test_a_teammates_pipeline_comes_out_the_same_in_an_environment_of_its_own(
     main = pipeline.step("main")
     # what verify repeats is the line that people read on the page and paste
     assert main.data.tags["rerun"] in main.data.tags["mlflow.note.content"]
-    verify = readme_command("make verify").replace("<id>", main.info.run_id)
-    said = run(verify, demo.folder, demo.env | {"MLFLOW_TRACKING_URI": pipeline.uri})
+    # it has come to the store of another as a file, imported twice
+    team = f"sqlite:///{demo.folder.parent}/team/mlflow.db"
+    here, there = ({**demo.env, "MLFLOW_TRACKING_URI": uri} for uri in (pipeline.uri, team))
+    run(readme_command("make export").replace("<id>", main.info.run_id), demo.folder, here)
+    for _ in range(2):
+        said = run(readme_command("make import"), demo.folder, there)
+    assert " 0 of the runs were not there yet" in said
+    imported = Pipeline(demo.folder.parent / "team", demo.env)
+    assert len(imported.runs) == len(pipeline.runs)
+    assert len(imported.models()) == len(pipeline.models())
+    verify = readme_command("make verify").replace("<id>", imported.step("main").info.run_id)
+    said = run(verify, demo.folder, there)
     assert said.endswith(": all identical\n")
     assert len(re.findall(r"^hpo/trial \d+ .* identical$", said, re.MULTILINE)) == 3
