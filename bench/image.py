@@ -79,10 +79,10 @@ def run_job(root: Path, env: dict[str, str], url: str) -> int:
     """Run the job's own command, on this commit and on small months."""
     spec = yaml.safe_load(JOB.read_text())["spec"]["template"]["spec"]
     (container,) = spec["containers"]
-    git = ["git", "rev-parse", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True)
+    git = ["git", "ls-remote", url, "HEAD"]
+    head = subprocess.run(git, capture_output=True, text=True, check=True).stdout.split()[0]
     words = [re.sub(r"^https://\S+", url, word) for word in container["args"]]
-    words = [re.sub("^(--version=).*", rf"\g<1>{commit.stdout.strip()}", word) for word in words]
+    words = [re.sub("^(--version=).*", rf"\g<1>{head}", word) for word in words]
     words = [word for word in words if not word.endswith("max_evals=50")]
     words += [f"--param-list={value}" for value in SMALL]
     return subprocess.run(words, cwd=root / "tmp", env=env, check=False).returncode
