@@ -313,6 +313,36 @@ def test_an_imported_step_is_reused_as_if_it_had_run_here(
     assert lost.startswith(f"{model.model_uri}/model.json of ")
 
 
+def test_a_step_that_ran_in_another_pipeline_comes_with_it_and_the_rest_of_that_when_it_comes(
+    exported: Exported,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reused = mlflow.get_run(exported.run_id).data.tags["preprocess_run_id"]
+    with step("main") as later:
+        mlflow.set_tag("preprocess_run_id", reused)
+    path = tmp_path / "later.zip"
+    transfer.main(["export", later, str(path)])
+    point_at(make_other(store, tmp_path), monkeypatch)
+    import_here(path, capsys)
+    part = everything().runs
+    assert set(part) == {later, reused, exported.run_id}
+    first = part[exported.run_id]
+    assert part[reused].data.tags["mlflow.parentRunId"] == first.info.run_id
+    assert part[later].data.tags["preprocess_run_id"] == part[reused].info.run_id
+    assert first.data.tags[tags.IMPORTED] == tags.PART
+    assert import_here(exported.path, capsys)[0].endswith(" 5 of the runs were not there yet")
+    whole = everything()
+    assert whole.counts() == (7, 1, 1, 1)
+    first = whole.runs[exported.run_id]
+    assert first.data.tags[tags.IMPORTED] == tags.WHOLE
+    ids = {run.info.run_id for run in whole.runs.values()}
+    assert {first.data.tags[name] for name in tags.RUN_IDS.values()} <= ids
+    assert import_here(path, capsys)[0].endswith(" 0 of the runs were not there yet")
+
+
 def test_the_way_home_changes_nothing(
     exported: Exported,
     store: Store,
