@@ -42,6 +42,11 @@ HTML = re.compile(r"\s*<(!doctype|html|head|body)", re.I)
 NO_ID = re.compile(
     r"Missing value for required parameter '(experiment|run|model)_(id|uuid)'|experiment ID ''"
 )
+CODE = re.compile(  # of a request, and of each file that MLflow could not download
+    r"^API request to endpoint .* failed with error code (\d{3})"
+    r"|^(\d{3}) (?:Client|Server) Error: ",
+    re.M,
+)
 PROXY = "Look at the proxy before it, which changes its answers."
 DATABASE = "Look whether the database answers, has room and may be written."
 
@@ -141,8 +146,8 @@ def _explain_mlflow(error: MlflowException) -> str:
     if "not in a valid JSON format" in text:
         what = "a web page, such as a login's" if HTML.match(body) else "what is not MLflow's"
         return f"The server answers with {what}. {LOGIN}"
-    if code := re.search(r"^API request to endpoint .* failed with error code (\d{3})", text):
-        status = int(code[1])
+    if code := CODE.search(text):
+        status = int(code[1] or code[2])
         page = ", with a web page, such as a login's" if HTML.match(body) else ""
         return f"The server answers {_status(status)}{page}. {_cure(status)}"
     return ""

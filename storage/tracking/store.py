@@ -81,14 +81,17 @@ def sqlite_path(uri: str) -> Path | None:
 def name_plainly() -> None:
     """Name an sqlite store by the path that it has, where MLflow writes my%20work for my work.
 
-    MLflow finds the file by either name, but makes an empty folder of the name that it is given.
+    MLflow finds the file by either name, but makes empty folders of the name that it is given.
     """
     uri = mlflow.get_tracking_uri()
     path, given = sqlite_path(uri), Path(uri.removeprefix(SQLITE))
-    if path in (None, given) or sqlite_path(f"{SQLITE}{path}") != path or "?" in uri:
+    if path is None or path == given or sqlite_path(f"{SQLITE}{path}") != path or "?" in uri:
         return
-    with suppress(OSError):  # it holds something, or is not there
-        given.parent.rmdir()
+    with suppress(OSError):  # one holds something, or is not there
+        for folder in given.parents:
+            if folder in path.parents:
+                break
+            folder.rmdir()
     mlflow.set_tracking_uri(f"{SQLITE}{path}")
 
 

@@ -331,5 +331,9 @@ def test_only_an_artifact_that_is_not_listed_is_called_deleted(
     there = str(artifacts._why_not(run_id, uri, "a/text.txt", cut))
     assert "a/text.txt" in there
     assert there.endswith("does not come whole. Connection broken.")
+    said = "409 Client Error: Conflict for url: http://host/a/text.txt. Response text: injected"
+    cut = MlflowException(f"The following failures:\n##### File a/text.txt #####\n{said}")
+    there = str(artifacts._why_not(run_id, uri, "a/text.txt", cut))
+    assert "does not come whole. The server answers 409 Conflict. Check MLFLOW" in there
     with artifacts.open_file(run_id, "a/text.txt") as path, pytest.raises(OSError, match="5 bytes"):
         artifacts._check_size(path, 9)

@@ -129,20 +129,20 @@ def test_a_store_in_a_folder_that_cannot_be_made_is_one_line(
         tracking_store.prepare_store()
 
 
-@pytest.mark.parametrize("name", ["my wörk", 'a #1 "b" $x', "50 %"])
+@pytest.mark.parametrize("name", ["my wörk", 'a #1 "b" $x', "50 %", "it's/two floors/below"])
 def test_a_store_is_named_as_its_folder_is_and_no_other_folder_stays(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """MLflow's default store: `mlflow run` has made an empty folder of the name that is encoded."""
+    """MLflow's default store: `mlflow run` has made empty folders of the name that is encoded."""
     folder, encoded = tmp_path / name, tmp_path / quote(name)
-    folder.mkdir()
-    encoded.mkdir()
+    folder.mkdir(parents=True)
+    encoded.mkdir(parents=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", path_to_local_sqlite_uri(folder / "mlflow.db"))
     assert tracking_store.sqlite_path(mlflow.get_tracking_uri()) == folder / "mlflow.db"
     tracking_store.name_plainly()
     assert mlflow.get_tracking_uri() == f"sqlite:///{folder}/mlflow.db"
-    assert list(tmp_path.iterdir()) == [folder]
-    encoded.mkdir()
+    assert list(tmp_path.iterdir()) == [tmp_path / Path(name).parts[0]]
+    encoded.mkdir(parents=True)
     (encoded / "notes").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", path_to_local_sqlite_uri(folder / "mlflow.db"))
     tracking_store.name_plainly()
