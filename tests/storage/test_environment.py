@@ -122,6 +122,7 @@ def test_a_user_without_name_or_home_gets_both(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("os.getuid", lambda: 4711)
     monkeypatch.setattr("sys.excepthook", sys.excepthook)
     monkeypatch.setattr(environment, "spend_less", lambda: None)
+    monkeypatch.setattr(environment, "INTERRUPTS", ())
     environment.prepare()
     assert os.environ[UV_DETECT] == "false"  # so that no model takes a uv.lock along
     assert os.environ["LOGNAME"] == "4711"
