@@ -38,12 +38,12 @@ def holds_password(uri: str) -> bool:
     return before is not None and ":" in before[0]
 
 
-def refuse_password(parameter: str, uri: str, instead: str) -> None:
+def refuse_password(uri: str, what: str, instead: str) -> None:
     """Refuse a parameter that holds a password, which `mlflow run` notes before a step begins.
 
     Args:
-        parameter: its name.
         uri: its value.
+        what: the parameter, such as "The source".
         instead: where the password belongs.
     Raises:
         UserError: a password stands before the host.
@@ -51,7 +51,7 @@ def refuse_password(parameter: str, uri: str, instead: str) -> None:
     if holds_password(uri):
         public = without_credentials(uri)[:N_SHOWN]
         raise UserError(
-            f"{parameter} {public!r} was passed with a password, which `mlflow run` notes with the "
+            f"{what} {public!r} was passed with a password, which `mlflow run` notes with the "
             f"run as it stands: change it. Pass the address without, and the password {instead}."
         )
 

@@ -178,7 +178,7 @@ class MonthsParameters(Parameters):
     @field_validator("source")
     @classmethod
     def _without_password(cls, value: str) -> str:
-        refuse_password("source", value, "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY")
+        refuse_password(value, "The source", "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY")
         return value
 
 

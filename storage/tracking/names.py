@@ -49,7 +49,7 @@ def check_model_uri(uri: str) -> None:
             "Pass models:/<name>@champion, models:/<name>/<version>, or where its files are."
         )
     if not PROFILE.search(uri):
-        refuse_password("model_uri", uri, "as MLFLOW_TRACKING_PASSWORD or in ~/.netrc")
+        refuse_password(uri, "The model_uri", "as MLFLOW_TRACKING_PASSWORD or in ~/.netrc")
 
 
 def _wrong_in_name(name: str) -> str:

@@ -113,7 +113,7 @@ DIRTY = tag(
 FAILURE = tag(
     "failure",
     "why the run came to nothing",
-    "closing",
+    "closing interrupted",
     "importing interrupted launching",
 )
 HOST = tag(
@@ -122,7 +122,7 @@ HOST = tag(
     "processes",
     "processes",
 )
-PID = tag("process.id", "its process id", "processes", "launching processes stale_runs")
+PID = tag("process.id", "its process id", "processes", "interrupted launching processes stale_runs")
 STARTED = tag(
     "process.started", "when that process started, seconds since 1970", "processes", "processes"
 )

@@ -90,7 +90,7 @@ def test_a_value_that_means_nothing_is_named_with_what_is_wanted(argument: str, 
 def test_a_source_with_a_password_is_refused_before_any_work_and_named_without(
     step: str, uri: str
 ) -> None:
-    with pytest.raises(UserError, match=r"^source '.*' was passed with a password") as refused:
+    with pytest.raises(UserError, match=r"^The source '.*' was passed with a password") as refused:
         parsed(step, f"--source={uri}")
     assert "sh@" not in str(refused.value)
 

@@ -139,7 +139,7 @@ def test_a_uri_with_a_password_is_refused_and_named_without(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_references, "MlflowClient", None)
-    with pytest.raises(UserError, match=r"^model_uri .* was passed with a password") as refusal:
+    with pytest.raises(UserError, match=r"^The model_uri .* was passed with a password") as refusal:
         model_references.resolve(uri)
     assert "hush" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
