@@ -4,12 +4,9 @@ import csv
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
 
-import matplotlib.pyplot as plt
 import mlflow
 import pytest
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -17,6 +14,7 @@ from storage.repro import verify
 from storage.tracking import artifacts, processes
 from storage.tracking.registry import PROMOTE, Registry
 from tests.entry import entry
+from tests.pictures import blank_pictures  # noqa: F401 - autouse
 from tests.stores import LEFT_BEHIND
 from tests.team import BUCKET, PASSWORDS, Team, started_team
 
@@ -46,8 +44,6 @@ def env(
         monkeypatch.delenv(name)
     for name, value in team.env.items():
         monkeypatch.setenv(name, value)
-    # drawing takes a third of the time, and what is drawn is shown elsewhere
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_small)
     monkeypatch.setenv("PATH", os.environ["PATH"])  # which launching a step changes
     monkeypatch.setenv("TAXI_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -55,11 +51,6 @@ def env(
     for number, handler in handlers.items():
         signal.signal(number, handler)
     mlflow.set_tracking_uri(None)
-
-
-def save_small(figure: Figure, file: str | BinaryIO, **_: Any) -> None:
-    """Save a picture of a few pixels in place of a figure."""
-    plt.imsave(file, [[0.0, 1.0]], format="png")
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def artifact_names(result: PreprocessResult) -> set[str]:
     return set(artifacts.list_files(uri))
 
 
+@pytest.mark.pictures
 def test_the_city_is_read_once_and_handed_on(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,7 @@ def test_too_small_an_improvement_is_refused(lab: Lab, pipelines: Pipelines) -> 
     assert lab.aliases("small") == {"champion": "1", "challenger": "2"}
 
 
+@pytest.mark.pictures
 def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
     lab: Lab, pipelines: Pipelines
 ) -> None:

@@ -194,6 +194,7 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     assert run.data.tags["drift"] == "true"
 
 
+@pytest.mark.pictures
 def test_a_month_that_has_not_drifted_ends_well(lab: Lab, champion: str) -> None:
     given = (SIMULATED, "--months=2021-04", champion, *WIDE, "--fail_on_drift=true")
     run, lines = lab.run("score", *given)
