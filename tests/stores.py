@@ -1,6 +1,8 @@
 """A store of runs that is nobody's own; the conftest.py of a folder that needs it imports it."""
 
+import fcntl
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -43,11 +45,28 @@ class Store(NamedTuple):
         return [model.name for model in MlflowClient(self.uri).search_registered_models()]
 
 
+def copy_empty_store(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> str:
+    """Put a database without runs into a folder; gives its URI.
+
+    Its tables are made once for all workers of a session: that takes longer than most tests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty.db"
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            begun = made.with_suffix(".begun")
+            MlflowClient(f"sqlite:///{begun}").search_experiments()
+            begun.rename(made)
+    shutil.copy(made, folder / "mlflow.db")
+    return f"sqlite:///{folder}/mlflow.db"
+
+
 @pytest.fixture(scope="session")
 def initialised_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    # one store for all tests: making its tables takes longer than most of them
+    """One store for all tests of a worker."""
     folder = tmp_path_factory.mktemp("store")
-    store = Store(f"sqlite:///{folder}/mlflow.db", folder)
+    store = Store(copy_empty_store(tmp_path_factory, folder), folder)
     store.experiment(EXPERIMENT)
     return store
 

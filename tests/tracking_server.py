@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from tests.servers import serving_mlflow
+from tests.stores import copy_empty_store
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # so that it tells a receiver on this machine of a promotion, and of one that has just come
     hooks = {"ALLOW_PRIVATE_IPS": "true", "ALLOWED_SCHEMES": "http", "CACHE_TTL": "0"}
     env = {f"MLFLOW_WEBHOOK_{name}": value for name, value in hooks.items()}
-    store = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db")
+    store = ("--backend-store-uri", copy_empty_store(tmp_path_factory, folder))
     artifacts = ("--artifacts-destination", str(folder / "artifacts"))
     with serving_mlflow(folder, env, "--workers", "2", *store, *artifacts) as address:
         yield address

@@ -23,6 +23,7 @@ from taxi.question import PARAMS
 from taxi.spread import fit_spread
 from tests import docs
 from tests.conftest import ROOT, simulated_trips
+from tests.stores import copy_empty_store
 from tests.taxi.test_model import START, TIME, calibrate, make_model
 
 N_THREADS, N_REQUESTS = 8, 2_000
@@ -37,7 +38,7 @@ def model() -> TripModel:
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_tracking_uri(copy_empty_store(tmp_path_factory, folder))
     yield mlflow.create_experiment("served", (folder / "artifacts").as_uri())
     mlflow.set_tracking_uri(None)  # the environment decides again
 

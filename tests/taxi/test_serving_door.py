@@ -26,6 +26,7 @@ from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.question import PARAMS
 from tests.conftest import simulated_trips
 from tests.docs import readme_command
+from tests.stores import copy_empty_store
 from tests.taxi.test_model import END, MILES, START, TIME, make_model
 
 JSON, CSV, PARQUET = KINDS
@@ -54,7 +55,7 @@ def model() -> TripModel:
 @pytest.fixture(scope="module")
 def uri(model: TripModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("door")
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_tracking_uri(copy_empty_store(tmp_path_factory, folder))
     experiment = mlflow.create_experiment("door", (folder / "artifacts").as_uri())
     with mlflow.start_run(experiment_id=experiment):
         yield models.log(

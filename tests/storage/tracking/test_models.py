@@ -29,6 +29,7 @@ from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.question import PARAMS
 from taxi.rows import make_rows
 from tests.conftest import simulated_trips
+from tests.stores import copy_empty_store
 
 START, MILES = "PULocationID", "trip_distance"
 CODE_FILES = [f"{CODE}/{name}.py" for name in (*MODULES, DOOR)]
@@ -58,8 +59,8 @@ def frame(n: int = 50) -> pd.DataFrame:
 class Logged:
     """Two tiny models logged in a store of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.tracking_uri = f"sqlite:///{folder}/mlflow.db"
+    def __init__(self, folder: Path, tracking_uri: str) -> None:
+        self.tracking_uri = tracking_uri
         mlflow.set_tracking_uri(self.tracking_uri)
         experiment = mlflow.create_experiment("models", artifact_location=str(folder / "store"))
         self.models = make_models()
@@ -86,7 +87,8 @@ class Logged:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
-    yield Logged(tmp_path_factory.mktemp("models"))
+    folder = tmp_path_factory.mktemp("models")
+    yield Logged(folder, copy_empty_store(tmp_path_factory, folder))
     mlflow.set_tracking_uri(None)  # the environment decides again
 
 
