@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,18 +21,43 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # eight processes of a server, five seconds of a core each, for jobs of language models
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 
+# one for all folders: a session's fixture that two conftest.py import is made once for each of them
+pytest_plugins = ["tests.tracking_server"]
+
 
 # files that take minutes come first, so that no core waits for one of them at the end
 LONGEST = (
     *("test_end_to_end.py", "test_readme_commands.py", "test_hpo.py", "test_register.py"),
-    "test_checks.py",
+    *("test_checks.py", "test_team.py"),
+)
+# files that share an MLflow server go to the same worker: to start one takes 18 seconds of a core
+ON_A_SERVER = (
+    *("test_registry_away.py", "test_pipeline.py"),
+    *("test_artifacts.py", "test_doubles.py", "test_registry.py"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, the rest in their order."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    places = {name: place for place, name in enumerate((*LONGEST, *ON_A_SERVER))}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    named = ((item.path.name, getattr(item, "fixturenames", ())) for item in items)
+    asking = {file for file, fixtures in named if "mlflow_server" in fixtures}
+    if alone := sorted(asking.difference(ON_A_SERVER)):
+        raise pytest.UsageError(f"{alone} would start a server: add it to ON_A_SERVER")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file to one worker, and the files that share a server to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "server" if Path(file).name in ON_A_SERVER else file
+
+    return ByServer(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def make_trips(n: int = 3, **columns: object) -> Trips:

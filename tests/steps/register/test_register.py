@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +9,13 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
-from mlflow import MlflowClient
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from steps.common.results import read_code
 from storage.tracking import artifacts, runs
 from tests.entry import entry
 from tests.steps.lab import BAD, BETTER, GOOD, REACHABLE, SIMULATED, Lab, Pipelines
-from tests.stores import EXPERIMENT, Store
-from tests.tracking_server import line_to
+from tests.stores import Store
 
 # --- the gate
 
@@ -353,44 +350,3 @@ def test_a_threshold_that_means_nothing(
         entry("register").main([argument])
     assert left.value.code == 2
     assert said in capsys.readouterr().err
-
-
-# --- the registry goes away
-
-
-@pytest.fixture
-def shared(lab: Lab, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """A lab on a server."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    client = MlflowClient(mlflow_server)
-    if not client.get_experiment_by_name(EXPERIMENT):
-        client.create_experiment(EXPERIMENT)
-    return Lab(Store(mlflow_server, lab.store.folder), lab.capfd)
-
-
-def test_a_registry_that_goes_away_fails_the_run_which_can_be_run_again(
-    shared: Lab, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name, given = "away", Pipelines().of(shared, GOOD)
-    with line_to(mlflow_server) as line:
-        monkeypatch.setattr(mlflow.tracking._model_registry.utils, "_registry_uri", line.uri)
-        for n_writes in (
-            3,
-            20,
-        ):  # with a ticket but no version; with all but the end of a promotion
-            line.writes_left = n_writes
-            _, said = shared.register(name, *given, code=2)
-            assert said.startswith("register: Cannot use registered model")
-            assert shared.aliases(name) in ({}, {"champion": "1"})
-            line.mend()
-        again = shlex.split(said.rpartition("That is: ")[2])
-        assert again[:2] == ["mlflow", "run"]
-        assert again[again.index("-e") + 1] == "register"
-        _, said = shared.register(name, *(f"--{word}" for word in again if "=" in word))
-        assert f"{name} version 1, alias champion" in said
-    assert shared.aliases(name) == {"champion": "1"}
-    tags = shared.client.get_registered_model(name).tags
-    assert '"begun"' not in "".join(tags.values())
-    assert sum('"done"' in value for value in tags.values()) == 1
-    assert [key for key in tags if key.startswith("promoting.")] == []
