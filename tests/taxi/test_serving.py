@@ -26,7 +26,7 @@ from tests.conftest import ROOT, simulated_trips
 from tests.stores import copy_empty_store
 from tests.taxi.test_model import START, TIME, calibrate, make_model
 
-N_THREADS, N_REQUESTS = 8, 2_000
+N_THREADS, N_REQUESTS = 8, 400
 
 
 @pytest.fixture(scope="module")
