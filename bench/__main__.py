@@ -1,7 +1,8 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 accuracy ablation coverage zones_only search kills dask_kills server_faults image]
+                 estimate accuracy ablation coverage zones_only search kills
+                 dask_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -16,6 +17,7 @@ from bench import (
     cleaning,
     coverage,
     dask_kills,
+    estimate,
     fuzz_months,
     image,
     kills,
@@ -45,6 +47,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "load": load.measure,
     "score": score.measure,
     "live": live.measure,
+    "estimate": estimate.measure,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
     "coverage": coverage.measure,

@@ -40,6 +40,7 @@ MODULES = (
     "zones",
     "features",
     "leaves",
+    "expected_loss",
     "spread",
     "request",
     "question",
@@ -182,6 +183,16 @@ class TripModel:
             risk = self.spread.longer_than(trips, predicted, asked.longer_than)
             columns["longer_than"] = risk
         return columns
+
+    def losses(self) -> np.ndarray | None:
+        """Return its squared errors by leaf, as `expected_loss` reads them; None where unknown."""
+        return self.spread.losses() if self.spread else None
+
+    def find_leaves(self, frame: pd.DataFrame, predicted: np.ndarray) -> np.ndarray:
+        """Find the row of `losses` of n raw trips and their predicted minutes, int [n]."""
+        if self.spread is None:
+            raise TripError("This model knows no spread of its errors. Train it anew.")
+        return self.spread.find_leaves(read_frame(frame, self.taxi), predicted)
 
     def with_spread(self, spread: Spread | None) -> "TripModel":
         """Return the same model with the spread of its errors, or without any."""

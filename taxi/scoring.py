@@ -11,17 +11,20 @@ import pyarrow.compute as pc
 
 from .cleaning import MINUTE_US, TIMES, ZONES, microseconds, month_bounds, read_columns
 from .drift import count_predictions
+from .expected_loss import EstimatedRmse
 from .profile import Profile
 from .schema import (
     INPUTS,
     MAX_MINUTES,
     MIN_MINUTES,
     TRIPS,
+    Trips,
     input_names,
     is_mileage,
     raw_columns,
 )
 from .scores import rmse_of_mean
+from .worst import WorstTrip, find_worst, join_worst
 
 REQUIRED = tuple(role for role, must in INPUTS.items() if must)
 # roles that a file to score may be without: a trip still to be made has no drop-off
@@ -35,6 +38,7 @@ class Prepared(NamedTuple):
     judgeable: np.ndarray  # bool [n]: a model can answer
     eligible: np.ndarray  # bool [n]: such a trip would be trained on, as far as it is known
     minutes: np.ndarray  # [n], NaN where the drop-off is not known
+    foreseen: np.ndarray  # bool [n]: as eligible, as far as it is known at pickup
     unreadable: str = ""  # the first value that nobody can read, in words
 
 
@@ -65,9 +69,10 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     eligible = judgeable & (at >= start) & (at < end) & rows.readable.to_numpy(False)
     for role in ZONES:
         eligible &= columns[role].fill_null(0).to_numpy() >= 1
+    foreseen = eligible.copy()
     with np.errstate(invalid="ignore"):
         eligible &= ~((minutes < MIN_MINUTES) | (minutes > MAX_MINUTES))
-    return Prepared(columns, judgeable, eligible, minutes, rows.unreadable)
+    return Prepared(columns, judgeable, eligible, minutes, foreseen, rows.unreadable)
 
 
 def request_frame(prepared: Prepared, taxi: str) -> pd.DataFrame:
@@ -154,6 +159,8 @@ class Tally:
     base: Errors = field(default_factory=Errors)  # of the model alone
     days: dict[str, Errors] = field(default_factory=dict)
     base_days: dict[str, Errors] = field(default_factory=dict)
+    estimated: EstimatedRmse | None = None  # RMSE of the model alone, told without any drop-off
+    worst: list[WorstTrip] = field(default_factory=list)
 
     def add(
         self, prepared: Prepared, predicted: np.ndarray, live: np.ndarray | None = None
@@ -178,6 +185,15 @@ class Tally:
         _add_errors(self.base, self.base_days, base, day)
         error = base if live is None else (live - prepared.minutes)[counted]
         _add_errors(self.total, self.days, error, day)
+        told = predicted if live is None else live
+        found = find_worst(_counted_trips(prepared, counted), told[counted])
+        self.worst = join_worst([self.worst, found])
+
+    @property
+    def estimate_error(self) -> float | None:
+        """Share by which the RMSE was estimated too high; None where either is not known."""
+        scores = self.base.scores()
+        return self.estimated.value / scores["rmse"] - 1 if self.estimated and scores else None
 
     def daily(self) -> list[Mapping[str, str | int | float]]:
         """List the days in order: day, n_trips, rmse, mae, bias and the model's own rmse_base."""
@@ -197,6 +213,15 @@ def _add_errors(total: Errors, days: dict[str, Errors], error: np.ndarray, day: 
     total.add(error)
     for value in np.unique(day):
         days.setdefault(str(value), Errors()).add(error[day == value])
+
+
+def _counted_trips(prepared: Prepared, counted: np.ndarray) -> Trips:
+    """Select the trips that errors are counted on, m of them."""
+    rows = pa.array(counted)
+    inputs = {
+        role: prepared.columns[role].filter(rows).to_numpy(zero_copy_only=False) for role in INPUTS
+    }
+    return Trips(**inputs, trip_minutes=prepared.minutes[counted])
 
 
 def _trips(prepared: Prepared) -> pa.RecordBatch:

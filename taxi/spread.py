@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .expected_loss import measure_losses
 from .leaves import Leaves, grow_leaves, restore_leaves
 from .schema import Trips, clean_miles
 
@@ -32,6 +33,7 @@ class ErrorTable:
 
     leaves: Leaves
     errors: np.ndarray  # float64 [number of leaves, len(LEVELS)], ascending from left to right
+    losses: np.ndarray | None = None  # of `measure_losses`; None of a model that was saved without
 
     def quantiles(self, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Look up k quantiles of the errors of rows like these [n, c], float64 [n, k]."""
@@ -39,6 +41,11 @@ class ErrorTable:
         right = np.searchsorted(LEVELS[1:-1], levels, side="right") + 1
         weight = (levels - LEVELS[right - 1]) / (LEVELS[right] - LEVELS[right - 1])
         return self.errors[leaf, right - 1] * (1 - weight) + self.errors[leaf, right] * weight
+
+    def state(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        state = {"leaves": self.leaves.state(), "errors": self.errors.tolist()}
+        return state | ({} if self.losses is None else {"losses": self.losses.tolist()})
 
     def share_above(self, values: np.ndarray, error: np.ndarray) -> np.ndarray:
         """Look up how many of the errors are larger than these [n], 0..1 each, float64 [n]."""
@@ -92,6 +99,28 @@ class Spread:
             share[rows] = table.share_above(values, minutes - predicted[rows])
         return share
 
+    def losses(self) -> np.ndarray | None:
+        """Return the losses of all tables' leaves; None where they were not measured."""
+        parts = [table.losses for table in self._tables()]
+        known = [part for part in parts if part is not None]
+        return np.concatenate(known) if len(known) == len(parts) else None
+
+    def find_leaves(self, trips: Trips, predicted: np.ndarray) -> np.ndarray:
+        """Find the row of `losses` that each of n trips belongs to, int [n]."""
+        tables = self._tables()
+        ends = np.cumsum([len(table.errors) for table in tables])
+        first = {
+            id(table): end - len(table.errors) for table, end in zip(tables, ends, strict=True)
+        }
+        leaf = np.empty(len(trips), np.int64)
+        for rows, table in self._parts(trips):
+            values = describe(trips.take(rows), predicted[rows])
+            leaf[rows] = first[id(table)] + table.leaves.find(values)
+        return leaf
+
+    def _tables(self) -> list[ErrorTable]:
+        return [self.planned, self.unplanned, self.implausible]
+
     def _parts(self, trips: Trips) -> Iterator[tuple[np.ndarray, ErrorTable]]:
         """Give the rows of each table that has any."""
         unknown, missing = np.isnan(clean_miles(trips)), np.isnan(trips.distance_miles)
@@ -102,16 +131,17 @@ class Spread:
 
     def state(self) -> dict[str, Any]:
         """Return all that was measured as plain JSON values; `restore_spread` rebuilds it."""
-        return {
-            name: {"leaves": table.leaves.state(), "errors": table.errors.tolist()}
-            for name, table in vars(self).items()
-        }
+        return {name: table.state() for name, table in vars(self).items()}
 
 
 def restore_spread(state: Mapping[str, Any]) -> Spread:
     """Rebuild a spread from its `state`."""
     tables = {
-        name: ErrorTable(restore_leaves(table["leaves"]), np.array(table["errors"], np.float64))
+        name: ErrorTable(
+            restore_leaves(table["leaves"]),
+            np.array(table["errors"], np.float64),
+            np.array(table["losses"], np.float64) if "losses" in table else None,
+        )
         for name, table in state.items()
     }
     return Spread(**tables)
@@ -153,9 +183,9 @@ def _fit_table(trips: Trips, predicted: np.ndarray) -> ErrorTable:
     # rows that are wrong by as much belong together, and so do those that are too low or too high
     leaves = grow_leaves(values, np.column_stack([near, np.abs(near)]), min_rows=min_rows)
     leaf = leaves.find(values)
-    return ErrorTable(
-        leaves, np.array([_quantiles(error[leaf == n]) for n in range(leaf.max() + 1)])
-    )
+    quantiles = np.array([_quantiles(error[leaf == n]) for n in range(leaf.max() + 1)])
+    order = np.argsort(trips.pickup_at, kind="stable")
+    return ErrorTable(leaves, quantiles, measure_losses(leaves, values[order], error[order]))
 
 
 def _quantiles(error: np.ndarray) -> np.ndarray:

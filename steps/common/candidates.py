@@ -25,6 +25,7 @@ from taxi.question import PARAMS
 from taxi.schema import Trips
 from taxi.scores import rmse, score_predictions
 from taxi.spread import MIN_ROWS, Calibration, Spread, fit_spread
+from taxi.worst import WorstTrip, find_worst
 
 N_EXAMPLE_ROWS = 5
 # trips that the errors with other kinds of distance are measured on. A month of green ones whole:
@@ -50,6 +51,7 @@ class CandidateReport(NamedTuple):
     spread: Spread | None  # of its errors there; None where they are too few
     reliability: np.ndarray | None  # of the quantiles, as `measure_reliability` gives it
     example: pd.DataFrame  # a few of the trips, as a caller sends them
+    worst: list[WorstTrip]
 
 
 def report_on(model: TripModel, valid: Trips) -> CandidateReport:
@@ -75,6 +77,7 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
         spread,
         reliability,
         example,
+        find_worst(valid, predicted),
     )
 
 
@@ -124,6 +127,7 @@ def log_candidate(
         valid: the valid trips as a data set, which the scores belong to.
     """
     log_errors(report.groups, report.breakdown)
+    log_worst(report.worst)
     artifacts.log_figure(report.figure, tags.EVALUATION_PICTURE)
     if report.reliability is not None:
         artifacts.log_figure(
@@ -137,13 +141,19 @@ def log_candidate(
     uri = log_model(fitted, profile, report.example, lineage, name=lineage.model)
     datasets.log_scores(report.scores, model_uri=uri, dataset=valid)
     months = lineage.preprocess.dataset.months["valid"]
-    write_candidate(uri, page.write_scores(lineage.model, report.scores, months))
+    note = page.write_scores(lineage.model, report.scores, months)
+    write_candidate(uri, f"{note}\n\n{page.link_worst()}")
 
 
 def log_errors(groups: Sequence[Group], breakdown: Breakdown) -> None:
     """Log the errors on the active run, by group and in the detail that a page draws."""
     artifacts.log_table([group._asdict() for group in groups], tags.GROUPS_TABLE)
     mlflow.log_dict(breakdown.state(), tags.BREAKDOWN)
+
+
+def log_worst(worst: Sequence[WorstTrip]) -> None:
+    """Log on the active run which trips its predictions are furthest off on."""
+    artifacts.log_table([trip._asdict() for trip in worst], tags.WORST_TABLE)
 
 
 def log_model(

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from steps.common.results import Dataset
 from storage.data.months import next_month
-from storage.tracking import runs
+from storage.tracking import runs, tags
 
 
 def write_verdict(
@@ -41,6 +41,13 @@ def span(months: Sequence[str]) -> str:
     """Write months one after the other as their first and last: 2021-01..2021-03."""
     follow = all(next_month(month) == after for month, after in pairwise(months))
     return ",".join(months) if len(months) == 1 or not follow else f"{months[0]}..{months[-1]}"
+
+
+def link_worst() -> str:
+    """Link the trips that the active run's predictions are furthest off on."""
+    run = runs.active_info()
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{tags.WORST_TABLE}"
+    return f"[The worst predicted trips]({page})"
 
 
 def as_code(text: str) -> str:

@@ -7,7 +7,7 @@ import mlflow
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
-from steps.common.candidates import log_errors
+from steps.common.candidates import log_errors, log_worst
 from steps.common.results import RMSES, SIMULATED, Candidate
 from steps.common.served import load_served
 from steps.register.coverage import measure_coverage, overall
@@ -24,6 +24,7 @@ from taxi.evaluation import Group
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.model import write_frame
 from taxi.scores import score_predictions
+from taxi.worst import find_worst
 
 # what may become of a candidate
 PROMOTED, REFUSED, UNCHANGED = "promoted", "refused", "unchanged"
@@ -64,6 +65,7 @@ def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> Tes
     predicted = predict_served(model, candidate.model_uri, test)
     groups = evaluation.errors_by_group(test.trips, predicted[METERED])
     log_errors(groups, break_down(test.trips, predicted[METERED]))
+    log_worst(find_worst(test.trips, predicted[METERED]))
     scores = score_each(predicted, test)
     intervals = bootstrap.intervals(test.trips.trip_minutes, predicted[METERED], seed=seed)
     _, low, high = intervals["rmse"]

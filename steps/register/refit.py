@@ -8,7 +8,8 @@ import json
 
 import mlflow
 
-from steps.common.candidates import N_EXAMPLE_ROWS, Lineage, log_model
+from steps.common import page
+from steps.common.candidates import N_EXAMPLE_ROWS, Lineage, log_model, log_worst
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import Candidate, PreprocessResult
 from steps.common.served import load_served
@@ -22,6 +23,7 @@ from taxi.recipes import Recipe
 from taxi.schema import Trips
 from taxi.sight import fit_boosters
 from taxi.spread import restore_spread
+from taxi.worst import find_worst
 
 TRAIN_VALID = "train_valid"  # of the parameter refit
 
@@ -45,8 +47,10 @@ def refit_candidate(candidate: Candidate, preprocess: PreprocessResult) -> Candi
         mlflow.log_dict(recipe.state(), tags.RECIPE)
         model = fit(recipe, trips, taxi, encoder)
         uri = log_refitted(model, candidate, parts[1], trace(candidate, recipe, preprocess))
+        log_worst(find_worst(parts[1], model.predict(parts[1])))
         n_trips = f"{len(trips):,} trips of train and valid"
         note = f"**{candidate.model}** fitted again to {n_trips}: what is tested and registered"
+        note += f"\n\n{page.link_worst()} of valid, which it was fitted to"
         mlflow.set_tags({tags.MODEL_URI: uri, tags.NOTE: note})
     print(f"refit: {candidate.model} on {len(trips):,} trips of train and valid", flush=True)
     return candidate._replace(model_uri=uri)

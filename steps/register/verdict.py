@@ -38,7 +38,7 @@ def write_registered(
     table = page.to_table(["asked", "found", "wanted", "passed"], rows)
     champion = judged.known if judged.outcome in (PROMOTED, UNCHANGED) else judged.before
     serve = page.write_serving(registry.name) if champion else ""
-    page.write_verdict(verdict, serve, table, dataset=dataset, rmse=score)
+    page.write_verdict(verdict, serve, table, page.link_worst(), dataset=dataset, rmse=score)
 
 
 def write_rolled_back(registry: Registry, line: str) -> None:

@@ -22,9 +22,17 @@ import taxi as taxi_package
 from steps.common.parameters import ScoreParameters
 from steps.common.served import load_served
 from steps.common.step import step_run
+from steps.score.estimate import tell_unknown
 from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed, save_feed
 from steps.score.month import ScoredMonth, ScoringJob, output_path, score_month
-from steps.score.record import log_read, time_of, write_scored
+from steps.score.record import (
+    estimate_scores,
+    log_read,
+    log_worst_of,
+    say_estimate,
+    time_of,
+    write_scored,
+)
 from storage import StorageError, UserError
 from storage.cluster import connected, once_per_worker
 from storage.data.months import parse_months
@@ -37,7 +45,8 @@ from taxi.question import read_question
 
 DRIFTED = 3  # exit code
 SCORE_AGAIN = "score again, with overwrite=true where output has some of the months already."
-SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE)
+ESTIMATES = (*map(tags.RMSE_ESTIMATED.of, ("", "_low", "_high")), tags.ESTIMATE_ERROR)
+SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE, *ESTIMATES)
 # a worker with another version of these might answer otherwise, or not read the same rows
 SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
 
@@ -62,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         reference = read_reference(served, model.uri, must=fail_on_drift)
         run_id, store = runs.active().info.run_id, mlflow.get_tracking_uri()
         job = ScoringJob(taxi, params.source, model.uri, params.output, run_id, store, levels)
+        tell_unknown(served, model.uri)
         sha256 = models.digest(served, model.uri)
         feed = None
         if settings.mode != "off":
@@ -204,11 +214,12 @@ def month_line(scored: ScoredMonth) -> str:
     """Write in one line what a month came to."""
     tally = scored.tally
     scores = tally.total.scores()
-    errors = (
-        f"rmse {scores['rmse']:.4f} min on {tally.total.n:,}" if scores else "no drop-off known"
-    )
+    unknown = f"no drop-off known, rmse {say_estimate(tally)}"
+    errors = f"rmse {scores['rmse']:.4f} min on {tally.total.n:,}" if scores else unknown
     if scores and scored.with_feed:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
+    if scores:
+        errors += f"; without drop-offs {say_estimate(tally)}"
     if tally.unreadable:
         errors += f"; rows with what nobody can read are not counted: {tally.unreadable}"
     return f"{scored.month}: predicted {tally.n_predicted:,} of {tally.n_rows:,} trips, {errors}"
@@ -227,6 +238,7 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
             numbers[tags.N_LIVE] = tally.n_live
         if tally.base.n:
             scores[tags.RMSE_BASE] = tally.base.scores()["rmse"]
+        scores |= estimate_scores(tally)
         mlflow.log_metrics(numbers | scores, step=step_of(name), timestamp=time_of(name))
         shown = {score: scores.get(score, "") for score in SHOWN_SCORES}
         rows.append({"month": name, **numbers, **shown})
@@ -234,6 +246,7 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
     days = [day for month in scored for day in month.tally.daily()]
     if days:
         artifacts.log_table(days, tags.DAYS_TABLE)
+    log_worst_of(scored)
 
 
 def step_of(month: str) -> int:

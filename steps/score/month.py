@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
 from steps.common.months import find_month, read_month
+from steps.score.estimate import LossCounter
 from steps.score.feed import LiveFeed, row_times
 from storage.data.files import discard_unfinished, whole_file
 from storage.tracking import models, tags
@@ -83,12 +84,13 @@ def write(
     feed: LiveFeed | None = None,
 ) -> Tally:
     """Stream a month's rows through the model into a file, which is whole or not there."""
-    tally, writer = Tally(), None
+    tally, losses, writer = Tally(), LossCounter(model), None
     with whole_file(path) as unfinished:
         try:
             for rows in predict_month(job, month, source, model, feed):
                 tally.add(rows.prepared, rows.base, rows.live)
                 tally.n_live += rows.n_live
+                losses.add(rows.prepared, rows.base, job.taxi)
                 batch = scoring.prediction_batch(
                     rows.prepared,
                     rows.base if rows.live is None else rows.live,
@@ -105,6 +107,7 @@ def write(
             if writer:
                 writer.close()
         require_predictions(tally)
+    tally.estimated = losses.estimate()
     return tally
 
 

@@ -7,10 +7,12 @@ import pyarrow as pa
 
 from steps.common import page
 from steps.score.month import ScoredMonth
-from storage.tracking import datasets, runs
+from storage.tracking import artifacts, datasets, runs, tags
 from storage.tracking.datasets import HashedDataset
 from storage.uris import without_credentials
 from taxi import schema
+from taxi.scoring import Tally
+from taxi.worst import join_worst
 
 
 def log_read(scored: Sequence[ScoredMonth], taxi: str) -> None:
@@ -34,6 +36,32 @@ def time_of(month: str) -> int:
     return int(np.datetime64(month, "ms").astype(np.int64))
 
 
+def estimate_scores(tally: Tally) -> dict[str, float]:
+    """Return what was said of a month's RMSE without its drop-offs, and how good that was."""
+    if not tally.estimated:
+        return {}
+    ends = zip(("", "_low", "_high"), tally.estimated, strict=True)
+    scores: dict[str, float] = {tags.RMSE_ESTIMATED.of(end): value for end, value in ends}
+    error = tally.estimate_error
+    return scores | ({} if error is None else {tags.ESTIMATE_ERROR: error})
+
+
+def say_estimate(tally: Tally) -> str:
+    """Write the same for people."""
+    if not tally.estimated:
+        return "not estimated"
+    error = tally.estimate_error
+    how_good = "" if error is None else f", {abs(error):.1%} too {'high' if error > 0 else 'low'}"
+    return f"estimated {tally.estimated}{how_good}"
+
+
+def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
+    """Log which trips the predictions are furthest off on, where any drop-off is known."""
+    worst = join_worst(month.tally.worst for month in scored)
+    if worst:
+        artifacts.log_table([trip._asdict() for trip in worst], tags.WORST_TABLE)
+
+
 def write_scored(
     scored: Sequence[ScoredMonth], uri: str, taxi: str, has_drifted: bool | None
 ) -> None:
@@ -50,11 +78,15 @@ def write_scored(
     for month in scored:
         found = month.tally.total.scores()
         rmse = f"{found['rmse']:.3f}" if found else ""
-        rows.append((month.month, rmse, f"{month.tally.n_predicted:,}", f"{month.tally.n_rows:,}"))
+        counts = f"{month.tally.n_predicted:,}", f"{month.tally.n_rows:,}"
+        rows.append((month.month, rmse, say_estimate(month.tally), *counts))
     months = page.span([month.month for month in scored])
     errors = [row[1] for row in rows if row[1]]
-    known = f"RMSE {', '.join(errors)} min" if errors else "no drop-off known, so no errors"
+    estimates = ", ".join(row[2] for row in rows)
+    known = f"RMSE {', '.join(errors)} min" if errors else f"no drop-off known, RMSE {estimates}"
     verdict = f"**{known}** on {months}, {n_trips:,} trips predicted; {drifted}"
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
-    table = page.to_table(["month", "RMSE, min", "predicted", "rows"], rows)
-    runs.write_page(f"{verdict}\n\nBy {without_credentials(uri)}.\n\n{table}", about)
+    heads = ["month", "RMSE, min", "without drop-offs", "predicted", "rows"]
+    parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]
+    parts += [page.link_worst()] if errors else []
+    runs.write_page("\n\n".join(parts), about)

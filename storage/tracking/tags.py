@@ -358,6 +358,16 @@ N_PREDICTED = metric("n_predicted", "rows of it that have a prediction", "score"
 N_ELIGIBLE = metric("n_eligible", "rows of it that its errors are counted on", "score")
 N_LIVE = metric("n_live", "rows of it whose prediction has a live level", "score")
 RMSE_BASE = metric("rmse_base", "RMSE of a scored month without the live level, minutes", "score")
+RMSE_ESTIMATED = metrics(
+    "rmse_estimated",
+    "RMSE of a scored month as told without its drop-offs, minutes; its 95 % interval",
+    "record score",
+)
+ESTIMATE_ERROR = metric(
+    "rmse_estimate_error",
+    "share by which that was too high, once the drop-offs are known",
+    "record score",
+)
 
 # --- what it cost, where MLflow shows system metrics
 
@@ -445,5 +455,11 @@ COVERAGE_TABLE = artifact(
 GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register", "report")
 CARD = artifact("model_card.html", "the model card as a page", "card")
 DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score")
+WORST_TABLE = artifact(
+    "worst_trips.csv",
+    "the trips whose predictions are furthest off: of a candidate on valid, of register on test",
+    "candidates record",
+    "page",
+)
 DRIFT_TABLE = artifact("drift.csv", "how far the scored months have drifted", "score", "report")
 DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score")

@@ -66,6 +66,14 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
     run, _ = lab.register("refitted", *searched)
     (refit,), candidate = runs.children(run.info.run_id), candidate_of(searched)
     assert refit.info.run_name == "refit"
+    for one in (run, refit, candidate):
+        worst = lab.table(one, "worst_trips.csv")
+        assert len(worst) == 100
+        errors = [abs(float(trip["error"])) for trip in worst]
+        assert errors == sorted(errors, reverse=True)
+        assert (
+            f"{one.info.run_id}/artifacts/worst_trips.csv" in one.data.tags["mlflow.note.content"]
+        )
     before, after = recipe_of(candidate), recipe_of(refit)
     parts = zip([*before.members, *before.blind], [*after.members, *after.blind], strict=True)
     for known, again in parts:

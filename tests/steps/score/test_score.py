@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from steps.common.served import load_served
 from storage.checkout import ROOT
 from storage.tracking import models
 from taxi.model import MODULES, input_columns, write_frame
@@ -96,12 +97,16 @@ def test_a_month_comes_to_numbers_per_month_and_per_day(lab: Lab, champion: str)
     assert sum(int(day["n_trips"]) for day in days) == len(error)
     (month,) = lab.table(run, "months.csv")
     assert float(month["rmse"]) == run.data.metrics["rmse"]
+    worst = lab.table(run, "worst_trips.csv")
+    assert len(worst) == 100
+    assert float(worst[0]["error"]) == pytest.approx(max(error, key=abs), abs=1e-3)
     (entry,) = run.inputs.dataset_inputs
     assert entry.dataset.name == "score 2021-04"
     (point,) = lab.client.get_metric_history(run.info.run_id, "rmse")
     assert point.timestamp == datetime(2021, 4, 1, tzinfo=UTC).timestamp() * 1000
     page = run.data.tags["mlflow.note.content"]
     assert page.startswith(f"**RMSE {float(month['rmse']):.3f} min** on 2021-04, ")
+    assert f"[The worst predicted trips](#/experiments/{run.info.experiment_id}/runs/" in page
     assert run.info.run_name.startswith(f"score · green 2021-04 · {float(month['rmse']):.2f} min")
 
 
@@ -113,13 +118,46 @@ def test_a_month_without_dropoffs_is_scored_without_errors(
     spoilt[7]["PULocationID"] = None
     pq.write_table(pa.Table.from_pylist(spoilt), tmp_path / APRIL)
     run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-04", champion, *WIDE)
-    assert lines[0] == "2021-04: predicted 1,999 of 2,000 trips, no drop-off known"
+    said = "2021-04: predicted 1,999 of 2,000 trips, no drop-off known, rmse estimated "
+    assert lines[0].startswith(said)
     rows = read_scored(run, "2021-04")
     assert rows.num_rows == 2_000
     assert rows["prediction"].null_count == 1
     assert rows["prediction"][7].as_py() is None
     assert rows["error"].null_count == 2_000
     assert "rmse" not in run.data.metrics
+    assert "worst_trips.csv" not in {
+        item.path for item in lab.client.list_artifacts(run.info.run_id)
+    }
+    told = [run.data.metrics[f"rmse_estimated{end}"] for end in ("_low", "", "_high")]
+    assert told == sorted(told)
+    assert run.data.tags["mlflow.note.content"].startswith(
+        f"**no drop-off known, RMSE estimated {told[1]:.3f} ({told[0]:.3f} to {told[2]:.3f}) min**"
+    )
+    whole = pa.Table.from_batches([raw]).to_pylist()
+    whole[7]["PULocationID"] = None
+    pq.write_table(pa.Table.from_pylist(whole), tmp_path / APRIL)
+    run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-04", champion, *WIDE)
+    metrics = run.data.metrics
+    assert [metrics[f"rmse_estimated{end}"] for end in ("_low", "", "_high")] == told
+    assert metrics["rmse_estimate_error"] == pytest.approx(told[1] / metrics["rmse"] - 1)
+    assert told[0] < metrics["rmse"] < told[2]
+    assert "; without drop-offs estimated " in lines[0]
+    (month,) = lab.table(run, "months.csv")
+    assert float(month["rmse_estimated"]) == told[1]
+
+
+def test_a_model_of_an_older_version_scores_and_gives_no_estimate(
+    lab: Lab, champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(type(models.unwrapped(load_served("models:/scored/1", "green"))), "losses")
+    run, lines = lab.run("score", SIMULATED, "--months=2021-04", champion, *WIDE)
+    assert lines[0] == (
+        "no estimate without drop-offs: models:/scored/1 does not know its losses. Train it anew."
+    )
+    assert lines[1].endswith("; without drop-offs not estimated")
+    assert "rmse_estimated" not in run.data.metrics
+    assert run.data.metrics["rmse"] > 0
 
 
 def test_an_output_that_exists_is_replaced_only_where_that_is_said(

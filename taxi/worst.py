@@ -1,0 +1,51 @@
+"""The trips that a model was furthest off on, for people to look at."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from .schema import Trips
+
+N_WORST = 100
+
+
+class WorstTrip(NamedTuple):
+    """One of them: what the model was told, what it said and what came of it."""
+
+    pickup_at: str  # New York local time
+    pickup_zone: int
+    dropoff_zone: int
+    distance_miles: float | None
+    prediction: float  # minutes
+    trip_minutes: float
+    error: float  # prediction - trip_minutes
+
+
+def find_worst(trips: Trips, predicted: np.ndarray) -> list[WorstTrip]:
+    """List the N_WORST trips, or fewer, whose predictions are furthest off, the furthest first.
+
+    Args:
+        trips: n trips with their minutes.
+        predicted: [n] minutes.
+    """
+    error = predicted - trips.trip_minutes
+    rows = np.argsort(-np.abs(error), kind="stable")[:N_WORST]
+    some = trips.take(rows)
+    miles = [None if np.isnan(value) else value for value in some.distance_miles.tolist()]
+    columns = (
+        some.pickup_at.astype("M8[s]").astype(str).tolist(),
+        some.pickup_zone.tolist(),
+        some.dropoff_zone.tolist(),
+        miles,
+        predicted[rows].round(3).tolist(),
+        some.trip_minutes.round(3).tolist(),
+        error[rows].round(3).tolist(),
+    )
+    return [WorstTrip(*values) for values in zip(*columns, strict=True)]
+
+
+def join_worst(parts: Iterable[list[WorstTrip]]) -> list[WorstTrip]:
+    """Choose the N_WORST of several lists; of trips equally far off the first ones."""
+    every = [trip for part in parts for trip in part]
+    return sorted(every, key=lambda trip: -abs(trip.error))[:N_WORST]
