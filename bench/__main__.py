@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 estimate accuracy ablation coverage zones_only search kills
+                 estimate slices accuracy ablation coverage zones_only search kills
                  dask_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
@@ -32,6 +32,7 @@ from bench import (
     search_workers,
     server_faults,
     serving,
+    slices,
     steps,
     zones_only,
 )
@@ -48,6 +49,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "score": score.measure,
     "live": live.measure,
     "estimate": estimate.measure,
+    "slices": slices.measure,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
     "coverage": coverage.measure,

@@ -49,6 +49,7 @@ class Facts(NamedTuple):
     commit: str
     is_dirty: bool
     command: str
+    slices: Sequence[Check] = ()  # against the champion
 
 
 def write_card(facts: Facts, *, short: bool) -> str:
@@ -56,7 +57,7 @@ def write_card(facts: Facts, *, short: bool) -> str:
 
     Args:
         facts: its contents.
-        short: leave out what repeats: every file and every hour. A registry keeps 5000 characters.
+        short: leave out what repeats: every file, hour and slice. A registry keeps 5000 characters.
     """
     sections = (
         _head(facts),
@@ -65,7 +66,7 @@ def write_card(facts: Facts, *, short: bool) -> str:
         _coverage(facts, short=short),
         _data(facts, short=short),
         _features(facts),
-        _gate(facts),
+        _gate(facts, short=short),
         _groups(facts, short=short),
         _limits(facts),
         ["## Run it again", "", f"    {facts.command}"],
@@ -166,10 +167,10 @@ def _features(facts: Facts) -> list[str]:
     ]
 
 
-def _gate(facts: Facts) -> list[str]:
+def _gate(facts: Facts, *, short: bool) -> list[str]:
     rows = [
         [check.check, check.found, check.wanted, "yes" if check.passed else "**no**"]
-        for check in facts.checks
+        for check in [*facts.checks, *(() if short else facts.slices)]
     ]
     return ["## The gate", "", *_table(["asked", "found", "wanted", "passed"], rows)]
 

@@ -5,12 +5,15 @@ that fails. It knows no interval, so that luck on the test months passes it, and
 of what was asked and what was found, which is what a person wants of a refusal. Hence this.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .bootstrap import CONFIDENCE, Interval
 from .coverage import NOMINAL
 from .distances import KINDS
+from .slices import PairedErrors, SliceLoss, judge_slices
+
+OWN_MONTHS = "the champion's own test months"
 
 
 class GateThresholds(NamedTuple):
@@ -20,6 +23,7 @@ class GateThresholds(NamedTuple):
     min_r2: float
     min_improvement: float  # minutes of RMSE below the champion's
     max_coverage_gap: float = 0.08  # share by which the 80 % interval may hold more, or fewer
+    max_slice_loss: float = 0.05  # share of the champion's RMSE, on any slice of the trips
 
 
 class Provenance(NamedTuple):
@@ -35,13 +39,16 @@ class Champion(NamedTuple):
 
     improvement: Interval  # its RMSE on test less the candidate's, minutes
     provenance: Provenance
+    slices: Sequence[PairedErrors] = ()  # of test and, where they can be had, its own test months
+    not_compared: str = ""  # why its own test months are not among them, where that is a pity
 
 
 class Overrides(NamedTuple):
-    """What may happen although the champion is better founded, because somebody has said so."""
+    """What may happen all the same, because somebody has said so."""
 
     simulated: bool = False
     dirty: bool = False
+    slice_loss: bool = False
 
 
 class Check(NamedTuple):
@@ -62,6 +69,12 @@ class GateDecision(NamedTuple):
 
     promoted: bool
     checks: tuple[Check, ...]
+    slices: tuple[Check, ...] = ()  # one by one; what follows of them is one of the checks
+
+    @property
+    def rows(self) -> tuple[Check, ...]:
+        """All that was asked, slices last."""
+        return self.checks + self.slices
 
     @property
     def reasons(self) -> list[str]:
@@ -92,20 +105,28 @@ def judge(
         champion: the model in use; None where there is none yet.
         provenance: of the candidate.
         test_months: YYYY-MM of the trips that both were scored on.
-        overrides: what may happen although the champion is better founded.
+        overrides: what may happen all the same.
         rolled_back: whether this very model was taken out of use; None where it is a new one.
     """
     known = f"with {KINDS[distance]}"
-    checks = _check_scores(scores, thresholds, known)
+    checks, slices = _check_scores(scores, thresholds, known), list[Check]()
     if coverage is not None:
         gap = thresholds.max_coverage_gap
         checks.append(check_coverage(coverage, nominal=NOMINAL, tolerance=gap))
     if champion:
         checks += _check_improvement(champion.improvement, thresholds.min_improvement, known)
         checks += _check_provenance(provenance, champion.provenance, test_months, overrides)
+        limit = thresholds.max_slice_loss
+        losses = judge_slices(champion.slices, limit)
+        if losses:
+            checks.append(_check_losses(losses, limit, known, is_allowed=overrides.slice_loss))
+        slices = [_check_slice(loss, limit) for loss in losses]
+        if champion.not_compared:
+            slices.append(Check(OWN_MONTHS, champion.not_compared, "where they can be had", True))
     if rolled_back:
         checks.append(rolled_back)
-    return GateDecision(all(check.passed for check in checks), tuple(checks))
+    promoted = all(check.passed for check in checks)
+    return GateDecision(promoted, tuple(checks), tuple(slices))
 
 
 def _check_scores(
@@ -157,6 +178,32 @@ def _check_improvement(gained: Interval, min_improvement: float, known: str) -> 
         ),
         Check(f"its {CONFIDENCE:.0%} bootstrap interval", interval, "all above 0", gained.low > 0),
     ]
+
+
+def _check_losses(
+    losses: Sequence[SliceLoss], limit: float, known: str, *, is_allowed: bool
+) -> Check:
+    """Ask that no slice of the trips is surely worse by more than may be; names those that are."""
+    worse = [
+        f"{one.name} by {one.loss:.1%} (surely {one.at_least:.1%})"
+        for one in losses
+        if one.is_surely_worse
+    ]
+    return Check(
+        f"slices whose RMSE is surely above the champion's {known}",
+        ", ".join(worse) or f"none of {len(losses)}",
+        f"none by more than {limit:.1%}, or allow_slice_loss=true",
+        not worse or is_allowed,
+    )
+
+
+def _check_slice(loss: SliceLoss, limit: float) -> Check:
+    return Check(
+        f"RMSE above the champion's: {loss.name}",
+        f"{loss.loss:.1%} on {loss.n_trips:,} trips, surely {loss.at_least:.1%} or more",
+        f"not surely above {limit:.1%}",
+        not loss.is_surely_worse,
+    )
 
 
 def _check_provenance(

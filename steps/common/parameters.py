@@ -301,11 +301,20 @@ class PipelineParameters(HpoParameters, BaselineParameters):
         minimum=0,
         maximum=1,
     )
+    max_slice_loss: float = param(
+        0.05,
+        "share by which RMSE may surely be above the champion's on a slice of the test trips "
+        "(hours, distances, airports, parts of town), or on the champion's own test months",
+        minimum=0,
+    )
     allow_simulated: bool = param(
         False, "true lets a model of simulated months replace a champion of real ones"
     )
     allow_dirty: bool = param(
         False, "true lets a model of uncommitted code replace a champion of committed code"
+    )
+    allow_slice_loss: bool = param(
+        False, "true lets a model replace a champion that is surely better on some slice"
     )
 
 

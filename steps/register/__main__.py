@@ -81,9 +81,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         tested = evaluate_candidate(best, test, seed=params.seed)
         provenance = candidate_provenance(preprocess, best)
         thresholds = GateThresholds(
-            params.max_rmse, params.min_r2, params.min_improvement, params.max_coverage_gap
+            params.max_rmse,
+            params.min_r2,
+            params.min_improvement,
+            params.max_coverage_gap,
+            params.max_slice_loss,
         )
-        overrides = Overrides(simulated=params.allow_simulated, dirty=params.allow_dirty)
+        overrides = Overrides(params.allow_simulated, params.allow_dirty, params.allow_slice_loss)
         experiment = runs.experiment_name()
         command = run_command(
             "register", pipeline.repeatable().rerun_texts(), experiment=experiment
@@ -221,7 +225,7 @@ def settle(
     """
     version = judged.known or registry.add_version(tested.candidate.model_uri, tested.digest)
     registry.describe(version, about, text)
-    artifacts.log_table([check._asdict() for check in judged.decision.checks], tags.GATE_TABLE)
+    artifacts.log_table([check._asdict() for check in judged.decision.rows], tags.GATE_TABLE)
     if judged.outcome == PROMOTED:
         registry.promote(version, action=PROMOTE, why=judged.reasons)
     else:

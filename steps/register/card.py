@@ -9,7 +9,6 @@ from html import escape
 import mlflow
 from markdown_it import MarkdownIt
 
-from steps.common.inputs import load_city
 from steps.common.results import PreprocessResult
 from steps.register.evaluate import GateResult, TestResult
 from steps.register.testset import TestSet
@@ -85,6 +84,7 @@ def make_facts(
         commit=preprocess.code.commit,
         is_dirty=provenance.is_dirty,
         command=command,
+        slices=judged.decision.slices,
     )
 
 
@@ -103,8 +103,8 @@ def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess: Prepro
     body = MarkdownIt("js-default").render(card.write_card(facts, short=False))
     figure = evaluation.draw_evaluation(test.trips, tested.predicted[METERED], tested.groups)
     pictures = {"errors on test": artifacts.to_png(figure, PICTURE_DPI)}
-    if city := load_city(preprocess):
-        figure = maps.draw_errors(city, test.trips, tested.predicted[METERED])
+    if test.city:
+        figure = maps.draw_errors(test.city, test.trips, tested.predicted[METERED])
         pictures["errors on test by zone"] = artifacts.to_png(figure, PICTURE_DPI)
     wanted = (
         ("what the model looks at", tested.candidate.run_id, tags.IMPORTANCE_PICTURE),

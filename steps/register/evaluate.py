@@ -11,6 +11,7 @@ from steps.common.candidates import log_errors, log_worst
 from steps.common.results import RMSES, SIMULATED, Candidate
 from steps.common.served import load_served
 from steps.register.coverage import measure_coverage, overall
+from steps.register.old_months import compare_on_old_months
 from steps.register.testset import SEEN, TestSet
 from storage.tracking import datasets, models, tags
 from storage.tracking.registry import Registry
@@ -24,6 +25,7 @@ from taxi.evaluation import Group
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.model import write_frame
 from taxi.scores import score_predictions
+from taxi.slices import pair_slices
 from taxi.worst import find_worst
 
 # what may become of a candidate
@@ -110,7 +112,8 @@ def to_metrics(family: Family, scores: Mapping[str, dict[str, float]]) -> dict[s
 def evaluate_champion(
     version: ModelVersion,
     test: TestSet,
-    challenger: np.ndarray,
+    tested: TestResult,
+    seen_months: frozenset[str],
     *,
     seed: int,
 ) -> Champion:
@@ -119,20 +122,22 @@ def evaluate_champion(
     Args:
         version: the champion.
         test: n trips.
-        challenger: [n] minutes that the candidate predicted with the distance that decides.
+        tested: the candidate.
+        seen_months: that the candidate was fitted to or chosen by.
         seed: of the bootstrap.
     Raises:
         StorageError: its files are gone, or it does not take these trips.
     """
     uri = f"models:/{version.name}/{version.version}"
     predicted = predict_served(load_served(uri, test.taxi), uri, test)
-    gained = bootstrap.improvement(
-        test.trips.trip_minutes, challenger, predicted[test.distance], seed=seed
-    )
+    both = tested.predicted[test.distance], predicted[test.distance]
+    gained = bootstrap.improvement(test.trips.trip_minutes, *both, seed=seed)
     ends = {tags.GAINED.of("_low"): gained.low, tags.GAINED.of("_high"): gained.high}
     found = to_metrics(tags.CHAMPION_TEST, score_each(predicted, test))
     mlflow.log_metrics(found | {tags.GAINED.of(""): gained.value, **ends})
-    return Champion(gained, version_provenance(version))
+    old = compare_on_old_months(version, tested.candidate.model_uri, test, seen_months)
+    slices = [*pair_slices(test.trips, *both, test.city), *old.errors]
+    return Champion(gained, version_provenance(version), slices, old.not_compared)
 
 
 def judge_candidate(
@@ -154,7 +159,7 @@ def judge_candidate(
         return GateResult(UNCHANGED, version, before, GateDecision(True, (same,)), None, distance)
     champion = None
     if current:
-        champion = evaluate_champion(current, test, tested.predicted[distance], seed=seed)
+        champion = evaluate_champion(current, test, tested, provenance.seen_months, seed=seed)
     decision = gate.judge(
         tested.scores[distance],
         thresholds,

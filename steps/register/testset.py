@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
-from steps.common.inputs import load_trips, log_inputs
+from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import PreprocessResult
 from storage import UserError
 from storage.tracking.datasets import HashedDataset
 from taxi import distances
+from taxi.city import City
 from taxi.distances import METERED
 from taxi.schema import Trips
 
@@ -23,6 +24,9 @@ class TestSet(NamedTuple):
     trips: Trips  # n, distances as metered
     distance: str  # kind of it that models are judged by
     dataset: HashedDataset  # the same, as scores name it
+    sha256: str  # of the trips
+    is_simulated: bool
+    city: City | None  # None where its map is learned from trips
 
     def known_by(self, kind: str) -> Trips:
         """Return the trips that a kind of distance is measured on, m <= n, as metered."""
@@ -49,4 +53,13 @@ def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
     trips = load_trips(preprocess, "test")
     described = log_inputs(preprocess, {"test": "test"})["test"]
     months = frozenset(dataset.months["test"])
-    return TestSet(dataset.taxi, months, trips, distance, described)
+    return TestSet(
+        dataset.taxi,
+        months,
+        trips,
+        distance,
+        described,
+        dataset.sha256["test"],
+        dataset.is_simulated,
+        load_city(preprocess),
+    )

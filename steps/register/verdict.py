@@ -33,7 +33,7 @@ def write_registered(
         verdict = f"**Refused**: {model} is {version} and no champion, {stays}: {rmse}"
     rows = [
         (check.check, check.found, check.wanted, "yes" if check.passed else "**no**")
-        for check in judged.decision.checks
+        for check in judged.decision.rows
     ]
     table = page.to_table(["asked", "found", "wanted", "passed"], rows)
     champion = judged.known if judged.outcome in (PROMOTED, UNCHANGED) else judged.before

@@ -86,6 +86,16 @@ def reference_tags(reference: ModelReference, digest: str) -> dict[str, str]:
     return dict(reference.tags)
 
 
+def logged_tags(uri: str) -> dict[str, str]:
+    """Read the tags of a logged model, models:/m-...; none where it is none, or is gone."""
+    try:
+        return dict(MlflowClient().get_logged_model(uri.rpartition("/")[2]).tags)
+    except MlflowException as error:
+        if not refusals.is_missing(error):
+            raise
+        return {}
+
+
 class _Registry(NamedTuple):
     client: MlflowClient
     prefix: str  # of a URI that names a model of this registry

@@ -168,9 +168,21 @@ ORIGIN_PROMOTIONS = tag(
 # --- what a step hands over
 
 TAXI = tag("taxi", "green or yellow", "candidates results score", "pipeline results")
-DATA = tag("data", "real, or simulated where any month is", "results", "evaluate report results")
-MONTHS = tags("months.", "months of a split", "candidates results", "evaluate report results")
-SHA256 = tags("sha256.", "sha256 of a split's trips", "results", "pipeline results verify")
+DATA = tag(
+    "data",
+    "real, or simulated where any month is",
+    "results",
+    "evaluate old_months report results",
+)
+MONTHS = tags(
+    "months.",
+    "months of a split",
+    "candidates results",
+    "evaluate old_months report results",
+)
+SHA256 = tags(
+    "sha256.", "sha256 of a split's trips", "results", "old_months pipeline results verify"
+)
 CITY = tag(
     "city",
     "sha256 of what is known of the city's zones; none where their map is learned alone",
@@ -191,7 +203,7 @@ RUN_IDS = {
         f"{step}_run_id",
         f"run of {step} that this one builds on or has made",
         "candidates inputs main pipeline register",
-        "exporting pipeline results verify versions",
+        "exporting old_months pipeline results verify versions",
     )
     for step in ("preprocess", "baseline", "hpo", "register")
 }
@@ -215,7 +227,7 @@ MODEL_URI = tag(
     "model_uri",
     "URI of the logged model",
     "refit registry results",
-    "exporting model_references results",
+    "exporting model_references old_months results",
 )
 N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs results")
 RMSE_WITH = metrics(

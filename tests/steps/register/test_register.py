@@ -341,6 +341,8 @@ def test_a_champion_of_another_taxi(lab: Lab, pipelines: Pipelines) -> None:
         ("--min_improvement=-1", "must be a number of at least 0, got '-1'"),
         ("--min_r2=inf", "must be a number of at least -1, got 'inf'"),
         ("--max_coverage_gap=2", "must be a number of at least 0 and at most 1, got '2'"),
+        ("--max_slice_loss=-0.1", "must be a number of at least 0, got '-0.1'"),
+        ("--allow_slice_loss=airports", "must be true or false, got 'airports'"),
     ],
 )
 def test_a_threshold_that_means_nothing(

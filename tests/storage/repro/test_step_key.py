@@ -180,7 +180,7 @@ FACTS = {
     | PICTURES,
     "baseline": SCORED | LINEAR,
     "hpo": SCORED | BOOSTERS | files("search", "search_report", "ensemble"),
-    "register": SCORED | BOOSTERS | LINEAR | files("sight", "bootstrap", "card", "gate"),
+    "register": SCORED | BOOSTERS | LINEAR | files("sight", "bootstrap", "card", "gate", "slices"),
 }
 
 

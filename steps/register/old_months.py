@@ -1,0 +1,83 @@
+"""The test months that the champion was once judged by, where they can still be had."""
+
+from typing import NamedTuple
+
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+
+from steps.common.inputs import load_trips
+from steps.common.results import SIMULATED, read_preprocess
+from steps.common.served import load_served
+from steps.register.testset import MAX_TEST_ROWS, TestSet
+from storage import UserError
+from storage.tracking import model_references, models, runs, tags
+from taxi import distances
+from taxi.distances import as_known
+from taxi.model import write_frame
+from taxi.schema import Trips
+from taxi.slices import PairedErrors, pair_errors
+
+
+class OldMonths(NamedTuple):
+    """How candidate and champion do on the champion's own test months."""
+
+    errors: list[PairedErrors]  # one, or none where there is nothing to compare
+    not_compared: str = ""  # why, where they are others than the candidate's and cannot be had
+
+
+def compare_on_old_months(
+    version: ModelVersion, candidate_uri: str, test: TestSet, seen_months: frozenset[str]
+) -> OldMonths:
+    """Ask both models about the champion's own test months, and say so where that cannot be done.
+
+    Args:
+        version: the champion.
+        candidate_uri: of the candidate's model.
+        test: what both are judged by now.
+        seen_months: that the candidate was fitted to or chosen by, which is said where it is so.
+    """
+    wanted, months = (
+        version.tags.get(family.of("test"), "") for family in (tags.SHA256, tags.MONTHS)
+    )
+    if wanted == test.sha256:
+        return OldMonths([])
+    try:
+        trips = find_trips(version, wanted, is_simulated=test.is_simulated)
+    except UserError as error:
+        reason = f"{months or 'nobody knows which'}, not compared: {error}"
+        print(f"the champion's own test months: {reason}", flush=True)
+        return OldMonths([], reason)
+    trips = distances.sample(trips, MAX_TEST_ROWS)
+    champion_uri = f"models:/{version.name}/{version.version}"
+    frame = write_frame(as_known(trips, test.distance), test.taxi)
+    candidate, champion = (
+        np.asarray(models.predict_typed(load_served(uri, test.taxi), frame, uri))
+        for uri in (candidate_uri, champion_uri)
+    )
+    seen = ", which the candidate has seen" if seen_months & {*months.split(",")} else ""
+    name = f"the champion's own test months {months}{seen}"
+    return OldMonths([pair_errors(name, trips.trip_minutes, candidate, champion)])
+
+
+def find_trips(version: ModelVersion, sha256: str, *, is_simulated: bool) -> Trips:
+    """Read a champion's own test trips from the run of preprocess that made them.
+
+    Args:
+        version: the champion.
+        sha256: of its test trips.
+        is_simulated: whether the candidate's are.
+    Raises:
+        UserError: they are of another kind than the candidate's, too few, or gone.
+    """
+    if (version.tags.get(tags.DATA) == SIMULATED) != is_simulated:
+        raise UserError("simulated months beside real ones.")
+    marks = model_references.logged_tags(version.tags.get(tags.MODEL_URI, ""))
+    preprocess = read_preprocess(
+        runs.finished(marks.get(tags.RUN_IDS["preprocess"], ""), "preprocess")
+    )
+    if preprocess.dataset.sha256.get("test") != sha256:
+        raise UserError(f"run {preprocess.run_id} holds others.")
+    trips = load_trips(preprocess, "test")
+    if len(trips) < 2:
+        raise UserError("there is one trip.")
+    return trips

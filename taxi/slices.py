@@ -1,0 +1,185 @@
+"""Where a candidate is surely worse than the champion, although it is better on the whole.
+
+The rule. On a slice of n trips let c and h be the mean squared errors of candidate and champion on
+the very same trips. With k = (1 + max_loss)², the mean of d = (error of candidate)² - k (error of
+champion)² is above 0 where the candidate's RMSE is larger by more than max_loss. Student's t of d
+with n - 1 degrees of freedom gives a one-sided p-value. Over all m slices, the champion's own test
+months one of them, Holm steps down: the smallest p-value must be at most ALPHA / m, the next at
+most ALPHA / (m - 1), and so on until one is not. Slices before that are surely worse; the chance
+that any of them is not is at most ALPHA, however the slices overlap. What a slice is surely worse
+by is Fieller's lower bound of c / h at the level where it stood.
+
+Why not the bootstrap that judges the whole: `python -m bench slices` has percentiles of resamples
+refuse up to nine times as many equal candidates as they should in slices of 30 trips, where
+t refuses no more than it should; and t needs two passes over the errors.
+
+Source: Holm, A simple sequentially rejective multiple test procedure, 1979; Fieller, Some problems
+in interval estimation, 1954.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from math import inf, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from .city import City
+from .evaluation import distance_bands, pickup_hours
+from .schema import Trips, known_zone
+from .words import band_words
+from .zones import fit_zone_tables
+
+ALPHA = 0.05  # chance that any slice is called worse which is not
+MIN_SHARE = 0.02  # of the test trips; a slice that holds no more is not looked at
+AIRPORTS = (1, 132, 138)  # TLC zones: Newark, JFK, LaGuardia
+HOUR_BANDS = (0, 6, 10, 16, 20, 24)
+UNKNOWN = "unknown"  # of evaluation.distance_bands
+
+
+class PairedErrors(NamedTuple):
+    """The squared errors of two models on the same n trips, n > 1, in what a test needs of them."""
+
+    name: str  # of the slice
+    n_trips: int
+    candidate: float  # means, minutes²
+    champion: float
+    variances: tuple[float, float]  # of the candidate's and of the champion's
+    covariance: float
+
+
+class SliceLoss(NamedTuple):
+    """How much larger the candidate's RMSE is than the champion's on a slice."""
+
+    name: str
+    n_trips: int
+    loss: float  # share of the champion's RMSE; below 0 it is smaller
+    at_least: float  # what it surely is
+    is_surely_worse: bool  # by more than may be
+
+
+def slice_rows(trips: Trips, city: City | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Give the slices of n trips, each a name and its rows, bool [n]; those without a trip too.
+
+    Args:
+        trips: as metered.
+        city: whose boroughs are slices by pickup; without one parts of a map that these trips'
+            distances make are.
+    """
+    band = np.searchsorted(HOUR_BANDS, pickup_hours(trips), side="right") - 1
+    for number, (start, end) in enumerate(pairwise(HOUR_BANDS)):
+        yield f"{start} to {end} h", band == number
+    miles = distance_bands(trips)
+    for name in np.unique(miles).tolist():
+        yield "no usable distance" if name == UNKNOWN else band_words(name), miles == name
+    ends = (trips.pickup_zone, trips.dropoff_zone)
+    yield "airports", np.any([np.isin(zone, AIRPORTS) for zone in ends], axis=0)
+    part = _parts_of_town(trips, city)
+    for name in np.unique(part).tolist():
+        yield f"from {name}", part == name
+
+
+def _parts_of_town(trips: Trips, city: City | None) -> np.ndarray:
+    """Name the part of town that each of n trips begins in, [n]."""
+    zone = known_zone(trips.pickup_zone)
+    if city:
+        return np.where(city.borough == "", "an unknown borough", city.borough)[zone]
+    east, north = fit_zone_tables(trips).position[zone].T
+    part = np.full(len(trips), "zones off the map", dtype="<U20")
+    there = np.flatnonzero(~np.isnan(east))
+    middle = np.median(east[there]) if len(there) else 0.0
+    for number, side in enumerate((there[east[there] <= middle], there[east[there] > middle])):
+        upper = north[side] > (np.median(north[side]) if len(side) else 0.0)
+        part[side] = np.where(
+            upper, f"map quarter {2 * number + 2}", f"map quarter {2 * number + 1}"
+        )
+    return part
+
+
+def pair_slices(
+    trips: Trips, candidate: np.ndarray, champion: np.ndarray, city: City | None
+) -> list[PairedErrors]:
+    """Sum up both models' errors on each slice of n test trips that holds more than MIN_SHARE.
+
+    Args:
+        trips: as metered, with their minutes.
+        candidate: [n] predicted minutes.
+        champion: [n] likewise.
+        city: as of slice_rows.
+    """
+    least = max(MIN_SHARE * len(trips), 1)
+    return [
+        pair_errors(name, trips.trip_minutes[rows], candidate[rows], champion[rows])
+        for name, rows in slice_rows(trips, city)
+        if rows.sum() > least
+    ]
+
+
+def pair_errors(
+    name: str, minutes: np.ndarray, candidate: np.ndarray, champion: np.ndarray
+) -> PairedErrors:
+    """Sum up the errors of two models on n trips, n > 1, minutes [n] each."""
+    n = len(minutes)
+    one, two = (candidate - minutes) ** 2, (champion - minutes) ** 2
+    means = float(one.mean()), float(two.mean())
+    off = one - means[0], two - means[1]
+    spread = [float((a * b).sum() / (n - 1)) for a, b in (off[:1] * 2, off[1:] * 2, off)]
+    return PairedErrors(name, n, *means, (spread[0], spread[1]), spread[2])
+
+
+def judge_slices(parts: Sequence[PairedErrors], max_loss: float) -> list[SliceLoss]:
+    """Find the slices where the candidate is surely worse by more than a share, as said above.
+
+    Args:
+        parts: m slices; of none of them nothing is said.
+        max_loss: share by which its RMSE may be larger.
+    Returns:
+        One for each slice, in their order.
+    """
+    p_values = [_p_value(part, max_loss) for part in parts]
+    order = sorted(range(len(parts)), key=p_values.__getitem__)
+    levels = [ALPHA / (len(parts) - rank) for rank in range(len(parts))]
+    pairs = enumerate(zip(order, levels, strict=True))
+    n_worse = next((rank for rank, (at, level) in pairs if p_values[at] > level), len(parts))
+    stood = {at: levels[min(rank, n_worse)] for rank, at in enumerate(order[:n_worse])}
+    rest = levels[n_worse] if n_worse < len(parts) else 0.0
+    return [
+        _loss(part, max_loss, stood.get(place, rest), is_worse=place in stood)
+        for place, part in enumerate(parts)
+    ]
+
+
+def _p_value(part: PairedErrors, max_loss: float) -> float:
+    k = (1 + max_loss) ** 2
+    (one, two), both = part.variances, part.covariance
+    mean, variance = part.candidate - k * part.champion, one - 2 * k * both + k * k * two
+    if variance <= 0:  # all trips say the same
+        return 0.0 if mean > 0 else 1.0
+    return float(stdtr(part.n_trips - 1, -mean / sqrt(variance / part.n_trips)))
+
+
+def _loss(part: PairedErrors, max_loss: float, level: float, *, is_worse: bool) -> SliceLoss:
+    at_least = sqrt(_least_ratio(part, level)) - 1
+    if is_worse:  # the last digits of the two ways to say so may differ
+        at_least = max(at_least, max_loss)
+    return SliceLoss(part.name, part.n_trips, _ratio(part) - 1, at_least, is_worse)
+
+
+def _ratio(part: PairedErrors) -> float:
+    """Divide the RMSE of the candidate by that of the champion."""
+    if not part.champion:
+        return inf if part.candidate else 1.0
+    return sqrt(part.candidate / part.champion)
+
+
+def _least_ratio(part: PairedErrors, level: float) -> float:
+    """Return Fieller's one-sided lower bound of candidate / champion, 0 where there is none."""
+    quantile = float(stdtrit(part.n_trips - 1, level))
+    share = quantile**2 / part.n_trips
+    (one, two), both = part.variances, part.covariance
+    a, b = part.champion**2 - share * two, part.candidate * part.champion - share * both
+    c = part.candidate**2 - share * one
+    if a <= 0:  # the champion's own error may be nothing, for all that is known
+        return 0.0
+    return max(0.0, (b - sqrt(max(b * b - a * c, 0.0))) / a)

@@ -1,0 +1,81 @@
+"""Where the champion is surely better than a candidate that is better on the whole."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from storage.tracking import models
+from taxi.slices import AIRPORTS
+from tests.steps.lab import BAD, BETTER, GOOD, SIMULATED, Lab, Pipelines
+
+
+@pytest.fixture
+def bad_at_airports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let candidates, which are asked by their own URI, be fifteen minutes off at airports."""
+    predict = models.predict_typed
+
+    def predict_worse(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
+        minutes = predict(model, frame, uri)
+        is_there = frame[["PULocationID", "DOLocationID"]].isin(AIRPORTS).any(axis=1)
+        off = 15 if uri.startswith("models:/m-") else 0
+        return minutes + off * is_there.to_numpy()
+
+    monkeypatch.setattr(models, "predict_typed", predict_worse)
+
+
+def test_a_candidate_that_is_worse_at_airports_is_refused_by_name_and_number(
+    lab: Lab, pipelines: Pipelines, bad_at_airports: None
+) -> None:
+    lab.register("slices", *pipelines.of(lab, BAD))
+    run, said = lab.register("slices", *pipelines.of(lab, BETTER))
+    assert run.data.metrics["improvement_low"] > 0
+    assert (
+        "slices whose RMSE is surely above the champion's with metered distance is airports by"
+        in (said)
+    )
+    assert "wanted none by more than 5.0%, or allow_slice_loss=true" in said
+    rows = {row["check"]: row for row in lab.table(run, "gate.csv")}
+    airports = rows["RMSE above the champion's: airports"]
+    assert airports["passed"] == "False"
+    assert " trips, surely " in airports["found"]
+    assert rows["RMSE above the champion's: 10 to 16 h"]["passed"] == "True"
+    page = run.data.tags["mlflow.note.content"]
+    assert f"| RMSE above the champion's: airports | {airports['found']} | " in page
+    run, said = lab.register("slices", *pipelines.of(lab, BETTER), "--allow_slice_loss=true")
+    assert "slices version 2, alias champion, in place of version 1" in said
+    assert lab.version("slices", "2").tags["allowed"] == "allow_slice_loss"
+
+
+def test_the_champions_own_test_months_are_looked_at_where_they_can_be_had(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    lab.register("old", *pipelines.of(lab, GOOD))
+    later, _ = lab.run("preprocess", SIMULATED, "--train_months=2021-01", "--valid_months=2021-03")
+    given = [f"--{step}_run_id={lab.step(step, later, depth)}" for step, depth in WANTED]
+    run, said = lab.register("old", *given, *EASY)
+    assert "alias champion, in place of version 1" in said
+    rows = {row["check"]: row for row in lab.table(run, "gate.csv")}
+    name = "the champion's own test months 2021-03, which the candidate has seen"
+    assert rows[f"RMSE above the champion's: {name}"]["passed"] == "True"
+
+    lab.client.set_registered_model_alias("old", "champion", "1")
+    lab.client.set_model_version_tag("old", "1", "sha256.test", "ab" * 32)
+    run, lines = lab.run("register", "--model_name=old", *given, *EASY)
+    (line,) = (one for one in lines if one.startswith("the champion's own test months: "))
+    assert line.startswith("the champion's own test months: 2021-03, not compared: run ")
+    assert line.endswith(" holds others.")
+    rows = {row["check"]: row for row in lab.table(run, "gate.csv")}
+    row = rows["the champion's own test months"]
+    assert (row["found"], row["passed"]) == (line.partition("months: ")[2], "True")
+
+
+WANTED = (("baseline", None), ("hpo", BETTER))
+EASY = (
+    "--max_rmse=12",
+    "--min_r2=0",
+    "--refit=train",
+    "--max_coverage_gap=1",
+    "--min_improvement=0",
+)
