@@ -112,7 +112,7 @@ def log_leaderboard(scores: Mapping[str, Mapping[str, float]], dataset: Dataset)
     best, found = ranked[0]
     write_best(best, found)
     rows = [(name, f"{s['rmse']:.3f}", f"{s['mae']:.3f}") for name, s in ranked]
-    verdict = f"{page.write_scores(best, found, dataset.months['valid'])}; best of {len(ranked)}"
+    verdict = f"{page.write_scores(best, found, dataset)}; best of {len(ranked)}"
     table = page.to_table(["model", "RMSE, min", "MAE, min"], rows)
     page.write_verdict(verdict, table, dataset=dataset, rmse=found["rmse"])
 

@@ -96,7 +96,7 @@ def write_split(
         split: train, valid or test.
         files: of its months.
         path: of the parquet file, columns of schema.TRIPS.
-        taxi: green or yellow.
+        taxi: key of schema.TAXIS.
     Raises:
         TripError: a month's columns or values cannot be used, or none of its trips is kept.
     """

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 from .bootstrap import CONFIDENCE, Interval
 from .coverage import NOMINAL, GroupCoverage
-from .distances import KINDS
+from .distances import KINDS, kind_of
 from .evaluation import Group
 from .gate import Check
+from .schema import input_names, taxi_named
 
 MAX_NAMED_FEATURES = 60  # a column per pair of zones is no reading matter
 LIMITS = (
-    "Trips of {taxi} taxis in New York between TLC zones; no other city, car or kind of trip.",
+    "{Trips} in New York between TLC zones; no other city, car or kind of trip.",
     "Trips of 1 to 60 minutes: what is shorter or longer was left out, so a longer trip is told "
     "too short, and nobody should be promised an answer above 60.",
     "Zones and pairs that the train months do not have are guessed from their neighbours or not at "
@@ -28,7 +29,7 @@ class Facts(NamedTuple):
     """The contents of a card."""
 
     name: str
-    taxi: str
+    taxi: str  # key of schema.TAXIS
     model: str
     outcome: str
     months: Mapping[str, Sequence[str]]  # split -> months
@@ -78,7 +79,7 @@ def _head(facts: Facts) -> list[str]:
     data = "simulated trips: it knows nothing of New York" if facts.is_simulated else "real trips"
     dirty = ", with uncommitted changes" if facts.is_dirty else ""
     return [
-        f"# {facts.name}: the minutes of a {facts.taxi} taxi trip",
+        f"# {facts.name}: the minutes of {taxi_named(facts.taxi).a_trip}",
         "",
         f"**{facts.model}**, {facts.outcome}. Trained on {data}, by commit "
         f"{facts.commit or 'none'}{dirty}.",
@@ -94,8 +95,9 @@ def _scores(facts: Facts) -> list[str]:
     return [
         "## How good it is",
         "",
-        f"On the test months {', '.join(facts.months['test'])}, opened once, with metered "
-        f"distance; so measured, RMSE on the valid months is {facts.rmse_valid:.3f} min.",
+        f"On the test months {', '.join(facts.months['test'])}, opened once, with "
+        f"{KINDS[kind_of(facts.taxi)]}; so measured, RMSE on the valid months is "
+        f"{facts.rmse_valid:.3f} min.",
         "",
         f"| on test | | {CONFIDENCE:.0%} interval |",
         "|---|---|---|",
@@ -104,9 +106,12 @@ def _scores(facts: Facts) -> list[str]:
 
 
 def _distances(facts: Facts) -> list[str]:
+    name = input_names(facts.taxi).get("distance_miles")
+    if name is None:
+        return ["These trips have no distance in any row, so it takes none."]
     rows = [[KINDS[kind], f"{rmse:.3f}"] for kind, rmse in facts.rmse_with.items()]
     return [
-        "`trip_distance` must be the planned distance, or missing: it was trained on the meter's, "
+        f"`{name}` must be the planned distance, or missing: it was trained on the meter's, "
         f"which is known only after the trip. {facts.n_unknown:,} of the {facts.n_test:,} test "
         "trips have no usable distance in any row.",
         "",
@@ -183,12 +188,16 @@ def _groups(facts: Facts, *, short: bool) -> list[str]:
         if not (short and group.kind == "hour")
     ]
     heads = ["by", "group", "trips", "RMSE, min", "MAE, min", "bias, min"]
-    return ["## Errors by group, on test, with metered distance", "", *_table(heads, rows)]
+    with_it = KINDS[kind_of(facts.taxi)]
+    return [f"## Errors by group, on test, with {with_it}", "", *_table(heads, rows)]
 
 
 def _limits(facts: Facts) -> list[str]:
     last = max(month for split in ("train", "valid") for month in facts.months[split])
-    lines = [f"- {limit.format(taxi=facts.taxi, last_month=last)}" for limit in LIMITS]
+    about = taxi_named(facts.taxi)
+    trips = f"{about.trips[0].upper()}{about.trips[1:]}"
+    lines = [f"- {limit.format(Trips=trips, last_month=last)}" for limit in LIMITS]
+    lines += [f"- {limit}" for limit in about.limits]
     return ["## What it must not be used for", "", *lines]
 
 

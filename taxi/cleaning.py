@@ -1,5 +1,6 @@
 """Which trips count, and why the others do not."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -8,10 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import TripError
-from .schema import MAX_MINUTES, MIN_MINUTES, TRIPS, RawColumn, match_columns, shorten
+from .matching import match_columns, shorten
+from .schema import MAX_MINUTES, MIN_MINUTES, TRIPS, ZONES, RawColumn, raw_columns, taxi_named
 from .values import (
     ReadValues,
     plain,
+    read_flags,
     read_numbers,
     read_times,
     read_zones,
@@ -19,10 +22,12 @@ from .values import (
     two_readings,
 )
 
-MINUTE_US = 60_000_000
-TIMES, ZONES = ("pickup_at", "dropoff_at"), ("pickup_zone", "dropoff_zone")
+SECOND_US, MINUTE_US = 1_000_000, 60_000_000
+TIMES = ("pickup_at", "dropoff_at")
+MAX_SECONDS = 1e9  # that a row may state: more is as absurd, and differences stay in 64 bits
 
 UNREADABLE, OUTSIDE = "unreadable value", "pickup outside the month"
+SHARED, AT_ODDS = "shared with other riders", "durations at odds"
 # a dropped row counts under the first of these that holds for it
 REASONS = (
     "time missing",
@@ -30,9 +35,13 @@ REASONS = (
     UNREADABLE,
     "impossible zone",
     OUTSIDE,
+    SHARED,
+    AT_ODDS,
     f"shorter than {MIN_MINUTES} min",
     f"longer than {MAX_MINUTES} min",
 )
+# reason -> the role of the column that it takes; taxis whose files never have it lack the reason
+TAKES = {SHARED: "is_shared", AT_ODDS: "trip_seconds"}
 
 
 class AmbiguousError(TripError):
@@ -47,7 +56,7 @@ class Cleaned(NamedTuple):
     """What became of a batch of raw rows."""
 
     trips: pa.RecordBatch  # columns of schema.TRIPS, m <= n rows, original order
-    dropped: dict[str, int]  # reason -> rows, every reason of REASONS present
+    dropped: dict[str, int]  # reason -> rows, every one of `reasons` present
 
 
 class RawRows(NamedTuple):
@@ -63,36 +72,102 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
 
     Args:
         batch: n raw rows with the TLC's columns for this taxi; others are ignored.
-        taxi: green or yellow.
+        taxi: key of schema.TAXIS.
         month: YYYY-MM, the month whose file this is.
     Returns:
         The kept rows and how many were dropped for which reason.
     Raises:
         TripError: a column is missing or of another type, or a value may mean two things.
-    Source: TLC trip-record data dictionary; the 1..60 min bound, both ends in: course notebook.
+    Source: TLC trip-record data dictionary; the 1..60 min bound, both ends in: course notebook;
+        docs/trips.md.
     """
     rows = read_columns(batch, taxi)
     columns = rows.columns
+    may_miss = taxi_named(taxi).zones_may_miss
+    if may_miss:
+        columns |= {role: unknown_as_0(columns[role]) for role in ZONES}
     start, end = (microseconds(bound) for bound in month_bounds(month))
-    pickup, dropoff = (columns[name].cast(pa.int64()) for name in TIMES)
-    duration = pc.subtract(dropoff, pickup)
+    duration = durations(columns)
     # each test is false for a row to drop under the reason at the same place in REASONS
     tests = (
         _there(rows, TIMES),
         _there(rows, ZONES),
         rows.readable,
-        pc.and_(*(pc.greater_equal(columns[name], 1) for name in ZONES)),
-        _between(pickup, start, end - 1),
+        pc.and_(*(pc.greater_equal(columns[name], 0 if may_miss else 1) for name in ZONES)),
+        _between(columns["pickup_at"].cast(pa.int64()), start, end - 1),
+        is_alone(columns),
+        is_consistent(columns),
         pc.greater_equal(duration, MIN_MINUTES * MINUTE_US),
         pc.less_equal(duration, MAX_MINUTES * MINUTE_US),
     )
-    kept, dropped = _apply(tests, batch.num_rows)
-    # of a year such as 9999 a few microseconds are lost
-    columns["trip_minutes"] = pc.divide(duration.cast(pa.float64(), safe=False), float(MINUTE_US))
+    named = dict(zip(REASONS, tests, strict=True))
+    kept, dropped = _apply({reason: named[reason] for reason in reasons(taxi)}, batch.num_rows)
+    columns["trip_minutes"] = to_minutes(duration)
+    for column in TRIPS:
+        columns.setdefault(column.name, pa.nulls(batch.num_rows, column.type))
     trips = pa.RecordBatch.from_arrays([columns[name] for name in TRIPS.names], TRIPS.names)
     if any(dropped.values()):
         trips = trips.filter(kept)
     return Cleaned(trips.cast(TRIPS), dropped)
+
+
+def reasons(taxi: str) -> tuple[str, ...]:
+    """List why rows of a taxi may be dropped, of REASONS."""
+    roles = {column.role for column in raw_columns(taxi)}
+    return tuple(why for why in REASONS if why not in TAKES or TAKES[why] in roles)
+
+
+def unknown_as_0(zone: pa.Array) -> pa.Array:
+    """Write an unknown zone [n], be it none or below 1, as 0."""
+    return pc.max_element_wise(zone, pa.scalar(0, zone.type))  # which looks past a null
+
+
+def durations(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """Return how long n trips took, microseconds, int64 [n]; null where nobody says.
+
+    Where a row states its seconds, they are what counts; `is_consistent` holds them to its times.
+    """
+    between = _between_ends(columns)
+    return pc.coalesce(_stated(columns), between) if "trip_seconds" in columns else between
+
+
+def to_minutes(duration: pa.Array) -> pa.Array:
+    """Convert microseconds, int64 [n], to minutes; a year such as 9999 loses a few of them."""
+    return pc.divide(duration.cast(pa.float64(), safe=False), float(MINUTE_US))
+
+
+def is_alone(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """Say which of n rides nobody shared who had booked by himself; all where no file tells."""
+    if "is_shared" not in columns:
+        return _all(columns)
+    return pc.invert(columns["is_shared"])
+
+
+def is_consistent(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """Say which of n trips state the seconds that lie between their ends, to a minute, or none."""
+    if "trip_seconds" not in columns:
+        return _all(columns)
+    off = pc.abs(pc.subtract(_stated(columns), _between_ends(columns)))
+    return pc.less_equal(off, MINUTE_US).fill_null(True)
+
+
+def _between_ends(columns: Mapping[str, pa.Array]) -> pa.Array:
+    pickup, dropoff = (columns[name].cast(pa.int64()) for name in TIMES)
+    return pc.subtract(dropoff, pickup)
+
+
+def _stated(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """Return the seconds that n rows state, in microseconds, int64 [n]; null where none."""
+    seconds = columns["trip_seconds"]
+    is_there = pc.is_finite(seconds)
+    seconds = pc.if_else(is_there, seconds, pa.scalar(None, pa.float64()))
+    within = pc.less_equal(pc.abs(seconds), MAX_SECONDS)
+    seconds = pc.if_else(within, seconds, MAX_SECONDS)
+    return pc.round(pc.multiply(seconds, float(SECOND_US))).cast(pa.int64())
+
+
+def _all(columns: Mapping[str, pa.Array]) -> pa.Array:
+    return pa.array(np.ones(len(columns["pickup_at"]), bool))
 
 
 def first_unreadable(batch: pa.RecordBatch, taxi: str) -> str:
@@ -136,6 +211,8 @@ def read_columns(
 def _read(values: pa.Array, field: pa.Field, wanted: RawColumn) -> ReadValues:
     if wanted.role in TIMES:
         return read_times(values, stated_unit(field))
+    if pa.types.is_boolean(wanted.type):
+        return read_flags(values)
     return read_zones(values) if wanted.role in ZONES else read_numbers(values)
 
 
@@ -168,10 +245,10 @@ def _there(rows: RawRows, roles: tuple[str, ...]) -> pa.Array:
     return there if not rows.unreadable else pc.or_(there, pc.invert(rows.readable))
 
 
-def _apply(tests: tuple[pa.Array, ...], n_rows: int) -> tuple[pa.Array, dict[str, int]]:
+def _apply(tests: Mapping[str, pa.Array], n_rows: int) -> tuple[pa.Array, dict[str, int]]:
     """Join the tests in order, counting how many rows each one is the first to refuse."""
     kept, n_kept, dropped = None, n_rows, {}
-    for reason, test in zip(REASONS, tests, strict=True):
+    for reason, test in tests.items():
         # a null here is a row that an earlier reason has refused
         kept = test if kept is None else pc.and_kleene(kept, test)
         n_left = pc.sum(kept).as_py() or 0

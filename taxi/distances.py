@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from . import TripError
-from .schema import Trips, clean_miles
+from .schema import Trips, clean_miles, knows_distance
 
 METERED, PLANNED_10, PLANNED_20 = "metered", "planned_10", "planned_20"
 MISSING = "missing"
@@ -83,3 +83,8 @@ def select_kind(judge_by: str) -> str:
     if judge_by not in JUDGE_BY:
         raise TripError(f"Unknown judge_by {judge_by!r}. Choose from {sorted(JUDGE_BY)}.")
     return JUDGE_BY[judge_by]
+
+
+def kind_of(taxi: str, kind: str = METERED) -> str:
+    """Return a kind of KINDS, or that of no distance where the trips of a taxi never have one."""
+    return kind if knows_distance(taxi) else MISSING

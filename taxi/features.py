@@ -10,7 +10,7 @@ from . import TripError, columns, geometry, zones
 from .columns import Columns, Feature
 from .geometry import DIAGONALS, DIRECTIONS, along
 from .one_hot import PairOneHot
-from .schema import Trips
+from .schema import Trips, clean_miles
 from .surroundings import NOTHING_KNOWN, Surroundings, find_surroundings, restore_surroundings
 from .zones import ZoneTables
 
@@ -86,6 +86,21 @@ FEATURE_SETS: dict[str, tuple[str, ...]] = {
     "full": _whole(*OF_CITY),
 }
 FULL_WITH_CITY = _whole(*OF_LEARNED_MAP)  # `full` where the city is known
+# columns that say nothing, or are one value, where no train trip has a distance: the learned map is
+# one of distances
+OF_ANY_DISTANCE = {
+    feature.__name__
+    for feature in (
+        columns.distance_miles,
+        geometry.crookedness,
+        geometry.straight_miles,
+        geometry.pickup_x,
+        geometry.pickup_y,
+        geometry.dropoff_x,
+        geometry.dropoff_y,
+        *OF_LEARNED_MAP,
+    )
+}
 
 
 class Encoder(Protocol):
@@ -156,6 +171,8 @@ def fit_encoder(name: str, trips: Trips, city: "City | None" = None) -> Encoder:
         pairs = {f"{pu}_{do}" for pu, do in zip(trips.pickup_zone, trips.dropoff_zone, strict=True)}
         return PairOneHot(sorted(pairs))
     names = list(FULL_WITH_CITY if name == "full" and city else FEATURE_SETS[name])
+    if name == "full" and np.isnan(clean_miles(trips)).all():
+        names = [column for column in names if column not in OF_ANY_DISTANCE]
     around = find_surroundings(city) if name == "full" else NOTHING_KNOWN
     if columns.n_recess_days(trips, around) >= MIN_RECESS_DAYS:
         names.append(columns.school_day.__name__)

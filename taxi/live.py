@@ -110,7 +110,7 @@ def new_state(
     """Begin with no trips counted.
 
     Args:
-        taxi: green or yellow.
+        taxi: key of schema.TAXIS.
         model_sha256: digest of the model.
         clock: from when on trips are to count.
         position: [N_ZONES, 2] of the zones on the model's map, NaN where unknown; None for none.

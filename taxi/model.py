@@ -17,7 +17,7 @@ from .live import LiveState
 from .live_file import apply_live, new_york_now, read_state, why_unusable
 from .question import Question, quantile_column, read_question
 from .request import distance_remarks, read_frame
-from .schema import INPUTS, Trips, clean_miles, input_names
+from .schema import Trips, clean_miles, input_names, inputs_of
 from .spread import Spread, restore_spread
 
 # what skops may rebuild beyond the types it trusts by itself: nothing but sklearn's own trees
@@ -70,7 +70,7 @@ class TripModel:
         """Join what was fitted.
 
         Args:
-            taxi: green or yellow, the names of the raw columns.
+            taxi: key of schema.TAXIS, which names the raw columns.
             encoder: fitted on train months.
             estimators: one sklearn regressor, or boosters whose predictions are averaged; of a
                 booster the model holds a copy.
@@ -290,4 +290,4 @@ def write_frame(trips: Trips, taxi: str) -> pd.DataFrame:
 
 def input_columns(taxi: str) -> dict[str, bool]:
     """List the columns a model reads: name -> whether a caller must send it."""
-    return {name: INPUTS[role] for role, name in input_names(taxi).items()}
+    return {name: inputs_of(taxi)[role] for role, name in input_names(taxi).items()}

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from .question import MAX_QUANTILES
-from .schema import INPUTS, MAX_MILES, N_ZONES, input_names
+from .schema import MAX_MILES, N_ZONES, ZONES, input_names, inputs_of, taxi_named
 
 URL = "http://127.0.0.1:5001/invocations"
 JSON = "application/json"
@@ -81,8 +81,8 @@ REFUSAL: Mapping[str, Any] = {
 
 def describe_request(taxi: str) -> dict[str, Any]:
     """Describe a request and its answers: an operation object of OpenAPI 3.1, with an example."""
-    row = {name: dict(FIELDS[role]) for role, name in input_names(taxi).items()}
-    must = [name for role, name in input_names(taxi).items() if INPUTS[role]]
+    row = {name: field_of(role, taxi) for role, name in input_names(taxi).items()}
+    must = [name for role, name in input_names(taxi).items() if inputs_of(taxi)[role]]
     rows = {"type": "object", "properties": row, "required": must}
     body = {
         "type": "object",
@@ -94,7 +94,7 @@ def describe_request(taxi: str) -> dict[str, Any]:
     }
     answers = {"200": ("the minutes", ANSWER), "400": ("a row, a column or a param", REFUSAL)}
     return {
-        "summary": f"Minutes that {taxi} taxi trips take",
+        "summary": f"Minutes that {taxi_named(taxi).trips} take",
         "description": "Also takes text/csv with a header, and application/vnd.apache.parquet.",
         "requestBody": {
             "required": True,
@@ -107,6 +107,15 @@ def describe_request(taxi: str) -> dict[str, Any]:
     }
 
 
+def field_of(role: str, taxi: str) -> dict[str, Any]:
+    """Describe what a caller sends as a role of trips of this taxi."""
+    about = dict(FIELDS[role])
+    if role in ZONES and not inputs_of(taxi)[role]:
+        about["type"] = [*about["type"], "null"]
+        about["description"] += "; null where nobody knows"
+    return about
+
+
 def example(taxi: str) -> dict[str, Any]:
     """Return a request of one trip."""
     row = {name: FIELDS[role]["example"] for role, name in input_names(taxi).items()}
@@ -116,9 +125,9 @@ def example(taxi: str) -> dict[str, Any]:
 def describe_on_page(taxi: str) -> str:
     """Write the same as a page of HTML that needs nothing but itself."""
     fields = "".join(
-        f"<tr><td><code>{escape(name)}</code></td><td>{_types(FIELDS[role])}</td>"
-        f"<td>{'yes' if INPUTS[role] else 'no'}</td>"
-        f"<td>{escape(FIELDS[role]['description'])}</td></tr>"
+        f"<tr><td><code>{escape(name)}</code></td><td>{_types(field_of(role, taxi))}</td>"
+        f"<td>{'yes' if inputs_of(taxi)[role] else 'no'}</td>"
+        f"<td>{escape(field_of(role, taxi)['description'])}</td></tr>"
         for role, name in input_names(taxi).items()
     )
     params = "".join(
@@ -128,7 +137,9 @@ def describe_on_page(taxi: str) -> str:
     )
     asked = example(taxi) | {"params": {"quantiles": [0.1, 0.9]}}
     curls = "\n\n".join(_curl(body) for body in (example(taxi), asked))
-    return PAGE.format(taxi=taxi, fields=fields, params=params, curls=escape(curls))
+    return PAGE.format(
+        trips=taxi_named(taxi).trips, fields=fields, params=params, curls=escape(curls)
+    )
 
 
 def _types(about: Mapping[str, Any]) -> str:
@@ -142,14 +153,14 @@ def _curl(body: Mapping[str, Any]) -> str:
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Minutes of {taxi} taxi trips</title>
+<title>Minutes of {trips}</title>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse }} th, td {{ text-align: left; padding: .2rem 1rem .2rem 0 }}
 pre {{ overflow-x: auto; padding: 1rem; border: 1px solid }}
 </style>
-<h1>Minutes of {taxi} taxi trips</h1>
+<h1>Minutes of {trips}</h1>
 <p><code>POST /invocations</code> answers the minutes of each trip; <code>GET /ping</code> says
 whether the model is loaded. Machines read <a href="openapi.json">openapi.json</a>.</p>
 <h2>A trip</h2>

@@ -124,6 +124,8 @@ def draw_profile(
 def _peak(name: str, profiles: Mapping[str, Profile]) -> str:
     """Say where the most trips of the first split are."""
     split, profile = next(iter(profiles.items()))
+    if not profile.counts[name].any():
+        return f"No {split} trip has any"
     place = int(profile.counts[name].argmax())
     low, high = EDGES[name][place : place + 2]
     if name == "weekday":

@@ -25,7 +25,7 @@ class StepFacts(NamedTuple):
 class ErrorFacts(NamedTuple):
     """The errors of the model that won."""
 
-    of: str  # which trips: the test months 2021-03
+    of: str  # which trips: the test months 2021-03, with metered distance
     groups: Sequence[Group]
     breakdown: Breakdown | None
 

@@ -23,7 +23,7 @@ def where_it_fails(
     """Show the errors by hour, distance, weekday, day and on the map.
 
     Args:
-        of: which trips.
+        of: which trips, and with which distance.
         groups: by hour, distance and how busy the pickup zone is.
         breakdown: by day and zone; None where the run is of an older version.
         city: whose zones are drawn.
@@ -41,7 +41,7 @@ def where_it_fails(
     shown = ['<div class="charts">', *charts, "</div>"] if charts else []
     if breakdown and city:
         shown.append(zone_chart(city, breakdown.zones))
-    return [paragraph(f"Errors on {of}, with metered distance."), *shown] if shown else []
+    return [paragraph(f"Errors on {of}."), *shown] if shown else []
 
 
 def hour_words(name: str) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from . import TripError
-from .schema import INPUTS, MAX_MILES, Trips, input_names, is_mileage
+from .schema import MAX_MILES, ZONES, Trips, input_names, inputs_of, is_mileage
 from .values import read_times
 
 N_SHOWN = 10  # columns that a refusal lists
@@ -39,20 +39,27 @@ def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
 
     Args:
         frame: n rows with the TLC's columns: pickup time (text or timestamp), zone ids (number or
-            text), and optionally the planned distance in miles. Other columns are ignored.
-        taxi: green or yellow.
+            text), and optionally the planned distance in miles, as far as trips of this taxi have
+            them. Other columns are ignored.
+        taxi: key of schema.TAXIS.
     Raises:
         TripError: names the column, the row counted from 0, and the value.
     """
-    names = input_names(taxi)
-    check_columns(frame.columns, {names[role]: must for role, must in INPUTS.items()})
+    names, needed = input_names(taxi), inputs_of(taxi)
+    check_columns(frame.columns, {names[role]: must for role, must in needed.items()})
     distance = np.full(len(frame), np.nan)
-    if names["distance_miles"] in frame.columns:
-        distance = _finite_numbers(frame[names["distance_miles"]], may_miss=True)
+    if (miles := names.get("distance_miles")) in frame.columns:
+        distance = _finite_numbers(frame[miles], may_miss=True)
+    pickup_zone, dropoff_zone = (
+        _zones(frame[names[role]], may_miss=not needed[role])
+        if names[role] in frame.columns
+        else np.zeros(len(frame), np.int32)
+        for role in ZONES
+    )
     return Trips(
         pickup_at=_times(frame[names["pickup_at"]]),
-        pickup_zone=_zones(frame[names["pickup_zone"]]),
-        dropoff_zone=_zones(frame[names["dropoff_zone"]]),
+        pickup_zone=pickup_zone,
+        dropoff_zone=dropoff_zone,
         distance_miles=distance,
         trip_minutes=np.full(len(frame), np.nan),
     )
@@ -63,11 +70,11 @@ def distance_remarks(frame: pd.DataFrame, taxi: str) -> list[str]:
 
     Args:
         frame: n rows that `read_frame` has read.
-        taxi: green or yellow.
+        taxi: key of schema.TAXIS.
     Returns:
         A line for each, N_SHOWN at most and one that counts the rest.
     """
-    name = input_names(taxi)["distance_miles"]
+    name = input_names(taxi).get("distance_miles")
     if name not in frame.columns:
         return []
     miles = _finite_numbers(frame[name], may_miss=True)
@@ -121,8 +128,9 @@ def _time_text(value: Any) -> str | None:
     return str(value) if isinstance(value, str | np.datetime64) else None
 
 
-def _zones(values: pd.Series) -> np.ndarray:
-    numbers = _finite_numbers(values, may_miss=False)
+def _zones(values: pd.Series, *, may_miss: bool) -> np.ndarray:
+    numbers = _finite_numbers(values, may_miss=may_miss)
+    numbers = np.where(np.isnan(numbers), 0, numbers)
     _refuse(values, numbers != np.floor(numbers), "send a TLC zone id like 74")
     # an id too large for the type is a zone nobody knows, as 0 is
     return np.where(np.abs(numbers) < 1e6, numbers, 0).astype(np.int32)

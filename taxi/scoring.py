@@ -7,9 +7,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from .cleaning import MINUTE_US, TIMES, ZONES, microseconds, month_bounds, read_columns
+from .cleaning import (
+    durations,
+    is_alone,
+    is_consistent,
+    microseconds,
+    month_bounds,
+    read_columns,
+    to_minutes,
+)
 from .drift import count_predictions
 from .expected_loss import EstimatedRmse
 from .profile import Profile
@@ -18,17 +25,19 @@ from .schema import (
     MAX_MINUTES,
     MIN_MINUTES,
     TRIPS,
+    ZONES,
     Trips,
     input_names,
+    inputs_of,
     is_mileage,
     raw_columns,
+    taxi_named,
 )
 from .scores import rmse_of_mean
 from .worst import WorstTrip, find_worst, join_worst
 
-REQUIRED = tuple(role for role, must in INPUTS.items() if must)
 # roles that a file to score may be without: a trip still to be made has no drop-off
-MAY_MISS = frozenset({"dropoff_at", *INPUTS}) - {*REQUIRED}
+MAY_MISS = frozenset({"dropoff_at", *INPUTS}) - {role for role, must in INPUTS.items() if must}
 
 
 class Prepared(NamedTuple):
@@ -47,7 +56,7 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
 
     Args:
         batch: n rows with the TLC's columns for this taxi; others are ignored.
-        taxi: green or yellow.
+        taxi: key of schema.TAXIS.
         month: YYYY-MM, the month whose file this is.
 
     Raises:
@@ -55,21 +64,21 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     """
     rows = read_columns(batch, taxi, may_miss=MAY_MISS)
     columns = rows.columns
-    for column in raw_columns(taxi):
-        if column.role not in columns:
-            columns[column.role] = pa.nulls(batch.num_rows, column.type)
+    wanted = [(column.role, column.type) for column in raw_columns(taxi)]
+    for role, kind in (*wanted, ("distance_miles", pa.float64())):
+        columns.setdefault(role, pa.nulls(batch.num_rows, kind))
     judgeable = np.ones(batch.num_rows, bool)
-    for role in REQUIRED:
+    for role in (role for role, must in inputs_of(taxi).items() if must):
         judgeable &= columns[role].is_valid().to_numpy(zero_copy_only=False)
-    pickup, dropoff = (columns[role].cast(pa.int64()) for role in TIMES)
-    duration = pc.subtract(dropoff, pickup).cast(pa.float64(), safe=False)
-    minutes = duration.to_numpy(zero_copy_only=False) / MINUTE_US
+    minutes = to_minutes(durations(columns)).to_numpy(zero_copy_only=False)
     start, end = (microseconds(bound) for bound in month_bounds(month))
-    at = pickup.fill_null(start - 1).to_numpy()
+    at = columns["pickup_at"].cast(pa.int64()).fill_null(start - 1).to_numpy()
     eligible = judgeable & (at >= start) & (at < end) & rows.readable.to_numpy(False)
-    for role in ZONES:
+    for role in () if taxi_named(taxi).zones_may_miss else ZONES:
         eligible &= columns[role].fill_null(0).to_numpy() >= 1
     foreseen = eligible.copy()
+    for test in (is_alone(columns), is_consistent(columns)):
+        eligible &= test.fill_null(True).to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
         eligible &= ~((minutes < MIN_MINUTES) | (minutes > MAX_MINUTES))
     return Prepared(columns, judgeable, eligible, minutes, foreseen, rows.unreadable)
@@ -97,7 +106,7 @@ def prediction_batch(
     Args:
         prepared: n rows.
         predicted: [n] minutes, NaN where a row cannot be judged.
-        taxi: green or yellow.
+        taxi: key of schema.TAXIS.
         model: URI of the model that predicted.
         base: [n] minutes of the model alone, where a live level is in `predicted`.
         quantiles: column -> [n] minutes, NaN where `predicted` is.

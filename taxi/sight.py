@@ -22,7 +22,7 @@ def fit_boosters(
     Args:
         recipe: of boosters.
         trips: n trips with their minutes.
-        taxi: green or yellow.
+        taxi: key of schema.TAXIS.
         encoder: fitted on these trips.
         n_threads: boosters trained at once, each on one; the result does not depend on it.
     """

@@ -1,7 +1,7 @@
 """Simulated months of taxi trips: a made-up city whose files look like the TLC's, dirt included."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from . import TripError
 from .city import City, make_city
-from .schema import raw_columns
+from .schema import taxi_named
+from .simulated_files import SHAPES, Rides, Shape
 
 N_ZONES = 263  # zones with a place; 264 and 265 mean "unknown"
 
@@ -24,7 +25,6 @@ BOROUGHS = np.array(
     ]
 )
 BOROUGH_NAMES = ("Manhattan", "Bronx", "Queens", "Brooklyn", "Staten Island")
-CENTRES = {"green": (1.0, 4.2), "yellow": (0.0, -1.0)}  # where each taxi is mostly hailed, miles
 HUB_MILES = 4.0  # so far from there, a zone is about one notch less busy
 PICKUP_RANKS = (3.5, -1.18)  # share of the zone of rank 0, 1, ...: (rank + first) ** second
 DROPOFF_RANKS = (6.0, -0.65)
@@ -50,27 +50,7 @@ PM_SHARE = [6.0, 6.4, 6.7, 7.1, 7.6, 7.2, 6.9, 5.5, 4.3, 3.2, 2.7, 2.1]
 DAY_SHARE = np.array([13.5, 14.5, 16.0, 16.5, 16.5, 12.5, 10.5])
 DISORDER_SECONDS = 600.0  # rows of a real file are in time order only to some minutes
 
-# kinds of spoilt rows and their share of all rows; a row is spoilt in one way at most
-DIRT = {
-    "short": 0.024,  # cancelled within a minute, mostly with no distance
-    "no distance": 0.030,  # a real trip whose meter said nothing
-    "running": 0.0025,  # meter left running, up to 23 h and more
-    "absurd": 0.0006,  # up to 180,000 miles
-    "other month": 0.0004,  # the clock was wrong
-    "unknown zone": 0.008,
-}
-# what the driver's terminal reports: the values of a column and their shares
-DETAILS = {
-    "RatecodeID": ((1.0, 2.0, 3.0, 4.0, 5.0), (0.964, 0.003, 0.001, 0.001, 0.031)),
-    "passenger_count": ((0.0, 1.0, 2.0, 3.0, 5.0, 6.0), (0.006, 0.852, 0.08, 0.02, 0.026, 0.016)),
-    "payment_type": ((1.0, 2.0, 3.0, 4.0), (0.64, 0.35, 0.008, 0.002)),
-    "trip_type": ((1.0, 2.0), (0.971, 0.029)),
-    "congestion_surcharge": ((0.0, 2.75), (0.735, 0.265)),
-}
 ABSURD_MILES = (300.0, 180_000.0)  # least and most, evenly spread in their logarithm
-NO_DETAILS = 0.06  # share of rows without passenger_count, RatecodeID, trip_type, ...
-FORWARDED = 0.0035  # share of rows kept on board before they were sent
-REFUNDED = 0.0028  # share of rows with negative money
 
 
 class SimulatedCity(NamedTuple):
@@ -81,16 +61,6 @@ class SimulatedCity(NamedTuple):
     pair_cdf: np.ndarray  # float64 (N_ZONES**2,), cumulated share of pickup * N_ZONES + dropoff
     road_factor: np.ndarray  # float64 (N_ZONES**2,), metered over straight miles
     slowness: np.ndarray  # float64 (N_ZONES**2,), minutes over those of an ordinary area
-
-
-class Rides(NamedTuple):
-    """Trips being made, n rows each."""
-
-    pickup_at: np.ndarray  # int64, seconds since 1970 in New York time
-    seconds: np.ndarray  # int64
-    pickup_zone: np.ndarray  # int32, 1..265
-    dropoff_zone: np.ndarray  # int32
-    miles: np.ndarray  # float64, as metered
 
 
 def month_batches(
@@ -105,50 +75,35 @@ def month_batches(
         month: YYYY-MM.
         n_trips: rows in all; memory does not grow with it.
         seed: 0 or more.
-        taxi: green or yellow; names the time columns and says where most trips start.
+        taxi: key of schema.TAXIS; decides the columns, what spoils them and where most trips start.
         batch_rows: rows per batch, the last one may be shorter.
     Returns:
-        Batches of the 20 columns of raw_schema(taxi), pickups roughly in time order.
+        Batches of the columns of SHAPES[taxi], pickups roughly in time order.
     Raises:
         TripError: an argument is out of range; raised at the call, not at the first batch.
     Source: rounded statistics of the TLC green months 2021-01..02 and 2023-01..03.
     """
-    schema = raw_schema(taxi)
+    taxi_named(taxi)
     if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
         raise TripError(f"Month {month!r} is not a month. Write it as YYYY-MM, e.g. 2021-01.")
     counts = {"n_trips": (n_trips, 1), "batch_rows": (batch_rows, 1), "seed": (seed, 0)}
     for name, (value, least) in counts.items():
         if value < least:
             raise TripError(f"{name} is {value}. Choose {least} or more.")
-    return _batches(month, n_trips, seed, taxi, batch_rows, schema)
-
-
-def raw_schema(taxi: str) -> pa.Schema:
-    """List the columns of a simulated file: the TLC's green ones of 2023, times named for taxi.
-
-    Source: the TLC's file of 2023-02; yellow files differ a little in the columns nobody reads.
-    """
-    pickup_at, dropoff_at = (column.name for column in raw_columns(taxi)[:2])
-    types = {"VendorID": pa.int32()} | dict.fromkeys([pickup_at, dropoff_at], pa.timestamp("us"))
-    types |= {"store_and_fwd_flag": pa.string(), "RatecodeID": pa.float64()}
-    types |= dict.fromkeys(["PULocationID", "DOLocationID"], pa.int32())
-    rest = "passenger_count trip_distance fare_amount extra mta_tax tip_amount tolls_amount"
-    rest += " ehail_fee improvement_surcharge total_amount payment_type trip_type"
-    types |= dict.fromkeys([*rest.split(), "congestion_surcharge"], pa.float64())
-    return pa.schema(list(types.items()))
+    return _batches(month, n_trips, seed, SHAPES[taxi], batch_rows)
 
 
 def _batches(
-    month: str, n_trips: int, seed: int, taxi: str, batch_rows: int, schema: pa.Schema
+    month: str, n_trips: int, seed: int, shape: Shape, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    city = _build_city(seed, taxi)
+    city, schema = _build_city(seed, shape), shape.schema
     year, number = (int(part) for part in month.split("-"))
     for k, start in enumerate(range(0, n_trips, batch_rows)):
         rng = np.random.default_rng([seed, year * 12 + number, k])
         n_rows = min(batch_rows, n_trips - start)
         ranks = (start + np.arange(n_rows) + 0.5) / n_trips
-        rides = _spoil(_drive(city, _pickups(month, ranks, rng), rng), rng)
-        columns = _movement(rides, *schema.names[1:3]) | _money(rides, rng) | _details(n_rows, rng)
+        rides = _spoil(_drive(city, _pickups(month, ranks, rng), rng), shape.dirt, rng)
+        columns = shape.columns(rides, rng)
         yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
@@ -183,7 +138,7 @@ def _place_zones(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.n
     return number, place, borough[:, 4] * rng.lognormal(0.0, 0.2, N_ZONES)
 
 
-def _build_city(seed: int, taxi: str) -> SimulatedCity:
+def _build_city(seed: int, shape: Shape) -> SimulatedCity:
     rng = np.random.default_rng([seed, 0])
     _, place, radius = _place_zones(rng)
     straight = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
@@ -192,7 +147,7 @@ def _build_city(seed: int, taxi: str) -> SimulatedCity:
     slowness = np.exp((slow[:, None] + slow[None, :]) / 2)
     slowness *= rng.lognormal(0.0, SLOW_SPREAD[1], straight.shape)
     road_factor = ROAD_FACTOR * rng.lognormal(0.0, ROAD_SPREAD[0], straight.shape)
-    share = _pair_share(straight, np.hypot(*(place - CENTRES[taxi]).T), rng)
+    share = _pair_share(straight, np.hypot(*(place - shape.centre).T), rng)
     return SimulatedCity(
         place, radius, np.cumsum(share.ravel()), road_factor.ravel(), slowness.ravel()
     )
@@ -248,11 +203,11 @@ def _hour_speed(pickup_at: np.ndarray) -> np.ndarray:
     return speed
 
 
-def _spoil(rides: Rides, rng: np.random.Generator) -> Rides:
+def _spoil(rides: Rides, dirt: Mapping[str, float], rng: np.random.Generator) -> Rides:
     """Spoil a few rows, each in one way of DIRT."""
     n = len(rides.miles)
-    kind = np.searchsorted(np.cumsum(list(DIRT.values())), rng.random(n), side="right")
-    rows = {name: np.flatnonzero(kind == i) for i, name in enumerate(DIRT)}
+    kind = np.searchsorted(np.cumsum(list(dirt.values())), rng.random(n), side="right")
+    rows = {name: np.flatnonzero(kind == i) for i, name in enumerate(dirt)}
     pickup_at, seconds, start, end, miles = (values.copy() for values in rides)
     cancelled, wrong, lost = rows["short"], rows["other month"], rows["unknown zone"]
     pickup_at[wrong] -= rng.choice([31, 365, 5_100], len(wrong)) * 86_400
@@ -268,59 +223,3 @@ def _spoil(rides: Rides, rng: np.random.Generator) -> Rides:
     least, most = np.log(ABSURD_MILES)
     miles[rows["absurd"]] = np.exp(rng.uniform(least, most, len(rows["absurd"])))
     return Rides(pickup_at, seconds, start, end, miles)
-
-
-def _movement(rides: Rides, pickup_name: str, dropoff_name: str) -> dict[str, pa.Array]:
-    dropoff_at = rides.pickup_at + rides.seconds
-    return {
-        pickup_name: _array(rides.pickup_at.astype("M8[s]").astype("M8[us]")),
-        dropoff_name: _array(dropoff_at.astype("M8[s]").astype("M8[us]")),
-        "PULocationID": _array(rides.pickup_zone),
-        "DOLocationID": _array(rides.dropoff_zone),
-        "trip_distance": _array(np.round(rides.miles, 2)),
-    }
-
-
-def _money(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
-    """Price the rides in dollars; a refund is the same ride with every amount negative."""
-    n = len(rides.miles)
-    minutes = np.minimum(rides.seconds / 60.0, 120.0)
-    sign = np.where(rng.random(n) < REFUNDED, -1.0, 1.0)
-    fare = 3.0 + 2.2 * np.minimum(rides.miles, 60.0) + 0.25 * minutes
-    amounts = {
-        "fare_amount": np.round(fare, 1),
-        "extra": rng.choice([0.0, 1.0, 2.5, 5.0], n, p=[0.6, 0.18, 0.2, 0.02]),
-        "mta_tax": np.where(rng.random(n) < 0.9, 0.5, 0.0),
-        "tip_amount": np.where((rng.random(n) < 0.58) & (sign > 0), np.round(0.2 * fare, 2), 0.0),
-        "tolls_amount": np.where(rng.random(n) < np.minimum(rides.miles, 20) / 120, 6.55, 0.0),
-        "improvement_surcharge": np.full(n, 1.0),
-    }
-    amounts = {name: sign * values + 0.0 for name, values in amounts.items()}
-    amounts["total_amount"] = np.round(sum(amounts.values(), np.zeros(n)), 2)
-    return {name: _array(values) for name, values in amounts.items()}
-
-
-def _details(n: int, rng: np.random.Generator) -> dict[str, pa.Array]:
-    """Draw what the driver's terminal reports, all of it missing together in some rows."""
-    missing = rng.random(n) < NO_DETAILS
-    columns = {
-        name: _array(rng.choice(values, n, p=shares), missing)
-        for name, (values, shares) in DETAILS.items()
-    }
-    letters = np.where(rng.random(n) < FORWARDED, ord("Y"), ord("N")).astype(np.uint8)
-    ends = np.arange(n + 1, dtype=np.int32)
-    flags = pa.StringArray.from_buffers(n, *map(pa.py_buffer, (ends, letters)), _valid(missing))
-    vendor = _array(np.where(rng.random(n) < 0.87, 2, 1).astype(np.int32))
-    fee = pa.nulls(n, pa.float64())
-    return columns | {"store_and_fwd_flag": flags, "VendorID": vendor, "ehail_fee": fee}
-
-
-def _array(values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
-    # pa.array would import pandas, which takes longer than simulating a month
-    valid = None if missing is None else _valid(missing)
-    data = pa.py_buffer(values.view(np.uint8))
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [valid, data])
-
-
-def _valid(missing: np.ndarray) -> pa.Buffer:
-    return pa.py_buffer(np.packbits(~missing, bitorder="little"))

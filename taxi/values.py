@@ -38,6 +38,7 @@ NOTHING = (
     "-",
     "(null)",
 )
+SAYS_NO = ("n", "no", "f", "false", "0", "0.0")
 MIN_TIME, MAX_NUMBER = len("2021-01-27 22:17"), 64  # characters
 
 _CLOCK = (
@@ -117,6 +118,20 @@ def read_numbers(values: pa.Array) -> ReadValues:
     if pc.any(is_infinite).as_py():
         numbers = pc.if_else(is_infinite, pa.scalar(None, pa.float64()), numbers)
     return ReadValues(numbers, unreadable)
+
+
+def read_flags(values: pa.Array) -> ReadValues:
+    """Read flags, such as Y and N, or 1 and nothing: whatever does not say no says yes."""
+    values = plain(values)
+    if not is_text(values.type):
+        numbers = read_numbers(values).values
+        return ReadValues(pc.greater(pc.abs(numbers), 0).fill_null(False), None)
+    # a month has two or three of them, millions of times
+    codes = pc.dictionary_encode(values)
+    texts = _trimmed(codes.dictionary)
+    says_no = pc.is_in(pc.utf8_lower(texts), pa.array(SAYS_NO))
+    flags = pc.and_(texts.is_valid(), pc.invert(says_no))
+    return ReadValues(flags.take(codes.indices).fill_null(False), None)
 
 
 def stated_unit(field: pa.Field) -> str | None:

@@ -100,11 +100,14 @@ def make_raw(n: int = 3, taxi: str = "green", **columns: object) -> pa.RecordBat
         "pickup_zone": 74,
         "dropoff_zone": 75,
         "distance_miles": 2.5,
+        "trip_seconds": 720.0,
+        "is_shared": "N",
     }
     given = ordinary | columns
     arrays, names = [], []
     for column in schema.raw_columns(taxi):
-        arrays.append(_raw_array(given[column.role], column.type, n))
+        kind = pa.string() if pa.types.is_boolean(column.type) else column.type
+        arrays.append(_raw_array(given[column.role], kind, n))
         names.append(column.name)
     return pa.RecordBatch.from_arrays(arrays, names)
 

@@ -14,7 +14,7 @@ from steps.common.results import RMSES, PreprocessResult, write_candidate
 from storage.tracking import artifacts, datasets, models, tags
 from storage.tracking.datasets import HashedDataset
 from storage.tracking.served_model import PROFILE
-from taxi import coverage, distances, evaluation
+from taxi import coverage, distances, evaluation, schema
 from taxi.breakdown import Breakdown, break_down
 from taxi.distances import METERED, MISSING
 from taxi.drift import make_reference
@@ -58,11 +58,13 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     """Score a model, fitted on train, on the n valid trips."""
     example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
     trips = distances.sample(valid, MAX_VALID_ROWS)
-    answers = {kind: model.predict(distances.as_known(trips, kind)) for kind in RMSES}
+    answers = answer_each(model, trips)
     predicted = answers[METERED] if trips is valid else model.predict(valid)
     groups = evaluation.errors_by_group(valid, predicted)
     figure = evaluation.draw_evaluation(valid, predicted, groups)
     scores = rmse_by_distance(answers, trips) | score_predictions(valid.trip_minutes, predicted)
+    if not schema.knows_distance(model.taxi):  # all kinds are one, measured on all trips
+        scores |= dict.fromkeys(RMSES.values(), scores["rmse"])
     calibration = Calibration(trips, answers[METERED], answers[MISSING])
     spread = fit_spread(calibration)
     if spread is None:
@@ -79,6 +81,13 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
         example,
         find_worst(valid, predicted),
     )
+
+
+def answer_each(model: TripModel, trips: Trips) -> dict[str, np.ndarray]:
+    """Predict n trips with each kind of distance: kind -> minutes [n]."""
+    if not schema.knows_distance(model.taxi):
+        return dict.fromkeys(RMSES, model.predict(trips))
+    return {kind: model.predict(distances.as_known(trips, kind)) for kind in RMSES}
 
 
 def rmse_by_distance(answers: Mapping[str, np.ndarray], trips: Trips) -> dict[str, float]:
@@ -140,8 +149,7 @@ def log_candidate(
     fitted = model.with_spread(report.spread)
     uri = log_model(fitted, profile, report.example, lineage, name=lineage.model)
     datasets.log_scores(report.scores, model_uri=uri, dataset=valid)
-    months = lineage.preprocess.dataset.months["valid"]
-    note = page.write_scores(lineage.model, report.scores, months)
+    note = page.write_scores(lineage.model, report.scores, lineage.preprocess.dataset)
     write_candidate(uri, f"{note}\n\n{page.link_worst()}")
 
 

@@ -70,11 +70,11 @@ def choices() -> dict[str, list[str]]:
     from taxi.distances import JUDGE_BY
     from taxi.features import FEATURE_SETS
     from taxi.live import MODES
-    from taxi.schema import PREFIXES
+    from taxi.schema import TAXIS
     from taxi.spaces import SEARCH_SPACES
 
     tables: dict[str, Iterable[str]] = {
-        **{"taxi": PREFIXES, "features": FEATURE_SETS, "search_space": SEARCH_SPACES},
+        **{"taxi": TAXIS, "features": FEATURE_SETS, "search_space": SEARCH_SPACES},
         **{"device": DEVICES, "refit": REFITS, "judge_by": JUDGE_BY, "live": MODES},
         "models": BASELINES,
     }

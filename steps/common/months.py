@@ -10,9 +10,10 @@ import pyarrow as pa
 from storage.data import files, months
 from storage.data.months import MonthFile, SideFile
 from storage.data.parts import part_files
-from taxi import TripError, city, schema, simulation
+from taxi import TripError, city, simulation
 from taxi.city import ZONE_FILES, City
 from taxi.cleaning import AmbiguousError
+from taxi.matching import match_columns
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def read_month(
 
     Args:
         path: of the file, or of the folder of parts.
-        taxi: green or yellow.
+        taxi: key of schema.TAXIS.
         understand: makes of a batch what is yielded.
         may_miss: roles of columns that the file may be without.
     Raises:
@@ -44,7 +45,7 @@ def read_month(
     for part in (every := part_files(path)):
         where, n_before = f"{part.name}: " if every[1:] else "", 0
         try:
-            columns = schema.match_columns(files.read_schema(part), taxi, may_miss=may_miss)
+            columns = match_columns(files.read_schema(part), taxi, may_miss=may_miss)
             for batch in files.read_batches(part, list(columns)):
                 yield understand(batch)
                 n_before += len(batch)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from steps.common.results import Dataset
 from storage.data.months import next_month
 from storage.tracking import runs, tags
+from taxi.distances import KINDS, kind_of
 
 
 def write_verdict(
@@ -81,9 +82,10 @@ def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pru
     )
 
 
-def write_scores(model: str, scores: Mapping[str, float], months: Sequence[str]) -> str:
-    """Write how a model does on its valid months, in a line."""
+def write_scores(model: str, scores: Mapping[str, float], dataset: Dataset) -> str:
+    """Write how a model does on the valid months of a data set, in a line."""
     return (
-        f"**RMSE {scores['rmse']:.3f} min** on {span(months)} (valid) with metered distance: "
+        f"**RMSE {scores['rmse']:.3f} min** on {span(dataset.months['valid'])} (valid) with "
+        f"{KINDS[kind_of(dataset.taxi)]}: "
         f"{model}, MAE {scores['mae']:.3f} min, R2 {scores['r2']:.3f}"
     )

@@ -164,7 +164,11 @@ class MonthsParameters(Parameters):
     """Whose trips, and where their months are."""
 
     group = "months"
-    taxi: str = param("green", "green or yellow")
+    taxi: str = param(
+        "green",
+        "trips of which kind: `green` or `yellow` taxis, `fhvhv` (app rides: Uber, Lyft) or `fhv` "
+        "(other cars for hire, without distances)",
+    )
     source: str = param(
         "tlc",
         "`tlc` (the public files, downloaded once to a cache that all checkouts share), "

@@ -17,13 +17,21 @@ def load_served(uri: str, taxi: str) -> Any:
     """Load a model and make sure that it takes trips of this taxi.
 
     Raises:
-        StorageError: it cannot be loaded, or needs columns that such trips do not have.
+        StorageError: it cannot be loaded, is of another taxi, or needs columns that such trips do
+            not have.
     """
     model = models.load(uri)
     there = {column.name for column in schema.raw_columns(taxi)}
     if missing := sorted(models.required_columns(model) - there):
         raise StorageError(
             f"Model {without_credentials(uri)} needs {missing}, which {taxi} trips do not have. "
+            f"Pass the taxi that it was trained for, or another model."
+        )
+    # trips of two taxis may have the same columns
+    trained_for = getattr(models.unwrapped(model), "taxi", taxi)
+    if trained_for != taxi:
+        raise StorageError(
+            f"Model {without_credentials(uri)} is of {trained_for} trips, not of {taxi} ones. "
             f"Pass the taxi that it was trained for, or another model."
         )
     return model

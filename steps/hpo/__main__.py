@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"ensemble: rmse {scores['rmse']:.4f} min, {n_trees} trees in {n_boosters} boosters")
         longer = params.rerun_texts() | {"max_evals": str(2 * len(trials))}
         page.write_verdict(
-            page.write_scores(MODEL, scores, preprocess.dataset.months["valid"]),
+            page.write_scores(MODEL, scores, preprocess.dataset),
             f"{n_boosters} boosters of {describe_trials(trials)}. Go on from these with:",
             page.as_code(run_command("hpo", longer, experiment=runs.experiment_name())),
             dataset=preprocess.dataset,

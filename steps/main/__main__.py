@@ -22,7 +22,7 @@ from steps.common.results import (
 from steps.common.step import step_run
 from steps.common.validate import check_given, check_pipeline
 from steps.main import report, rerun
-from steps.main.ending import print_ending
+from steps.main.ending import HEADS, print_ending, told_apart
 from steps.main.headline import headline
 from steps.main.plan import plan
 from storage.data import splits
@@ -30,7 +30,7 @@ from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
 from storage.tracking import pages, runs, tags
 from taxi import distances
-from taxi.distances import KINDS, METERED, MISSING, PLANNED_10, PLANNED_20
+from taxi.distances import KINDS, METERED, MISSING, PLANNED_10, PLANNED_20, kind_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if preprocess.dataset.has_test:  # else there is nothing to judge a champion by
             registered = pipeline.register()
             log_headline("register", registered.metrics)
-        distance = distances.select_kind(params.judge_by)
+        taxi = preprocess.dataset.taxi
+        distance = distances.kind_of(taxi, distances.select_kind(params.judge_by))
         candidates = ranked([*baseline.candidates, *hpo.candidates], distance)
         # so a table of runs sorted by rmse or test_rmse keeps its pipelines
         write_best(candidates[0].model, headline_scores(candidates[0], registered))
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             registered,
             distance=distance,
             outcome=outcome,
-            leaderboard=leaderboard(candidates),
+            leaderboard=leaderboard(candidates, taxi),
             rerun=again,
         )
         log_summary(pipeline, command)
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # the four lines that MLflow shows unfolded
         unfolded = "  \n".join([*first, report.link(run)])
         runs.write_page(f"{unfolded}\n\n{note}", page.title(preprocess.dataset, rmse))
-        print_ending(preprocess.dataset.months, candidates, [*outcome, *again])
+        print_ending(preprocess.dataset, candidates, [*outcome, *again])
         print(f"report: {place}")
 
 
@@ -125,7 +126,7 @@ def summary(dataset: Dataset, candidates: Iterable[Candidate]) -> list[str]:
     return [
         f"Trained on {months['train']}, chosen on {months['valid']}. Errors there, minutes:",
         "",
-        *leaderboard(candidates),
+        *leaderboard(candidates, dataset.taxi),
         "",
     ]
 
@@ -138,7 +139,7 @@ def odd(lines: Sequence[str]) -> list[str]:
 def conclusion(dataset: Dataset, registered: RegisterResult | None) -> list[str]:
     """Write what won, and what to do next."""
     test = ",".join(dataset.months.get("test", ()))
-    outcome = verdict(registered, test) if registered else [NOT_REGISTERED]
+    outcome = verdict(registered, test, dataset.taxi) if registered else [NOT_REGISTERED]
     return [*suggestion(dataset), *outcome, ""]
 
 
@@ -158,13 +159,14 @@ def suggestion(dataset: Dataset) -> list[str]:
     return [line, ""]
 
 
-def leaderboard(candidates: Iterable[Candidate]) -> list[str]:
+def leaderboard(candidates: Iterable[Candidate], taxi: str) -> list[str]:
     """Lay every candidate out as a markdown table, in their order."""
+    columns = told_apart(COLUMNS if kind_of(taxi) == METERED else HEADS, taxi)
     rows = [
-        f"| {one.model} | {one.features} | {' | '.join(written(one, name) for name in COLUMNS)} |"
+        f"| {one.model} | {one.features} | {' | '.join(written(one, name) for name in columns)} |"
         for one in candidates
     ]
-    heads = ["model", "features", *COLUMNS.values()]
+    heads = ["model", "features", *columns.values()]
     return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows]
 
 
@@ -184,7 +186,7 @@ def written(candidate: Candidate, name: str) -> str:
     return f"{candidate.scores[name]:.3f}" if name in candidate.scores else ""
 
 
-def verdict(registered: RegisterResult, months: str) -> list[str]:
+def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
     """Write what was registered and how to use it."""
     name, version, champion = (
         registered.model_name,
@@ -194,6 +196,7 @@ def verdict(registered: RegisterResult, months: str) -> list[str]:
     rmses = ", ".join(
         f"{registered.metrics[tags.TEST.of(RMSES[kind])]:.3f} min with {words}"
         for kind, words in KINDS.items()
+        if kind == kind_of(taxi, kind)
     )
     lines = [f"**{registered.model}** is `{name}` version {version}. RMSE on {months}: {rmses}."]
     if champion == version:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from steps.common.results import RMSES, Candidate
+from steps.common.results import RMSES, Candidate, Dataset
 from storage import terminal
-from taxi.distances import METERED, MISSING, PLANNED_10, PLANNED_20
+from taxi.distances import METERED, MISSING, PLANNED_10, PLANNED_20, kind_of
 
 # score on valid -> its column, the most telling first: a narrow terminal shows no more than fit
 HEADS: Mapping[str, str] = {
@@ -18,31 +18,40 @@ HEADS: Mapping[str, str] = {
 DIGITS = 3
 
 
-def print_ending(
-    months: Mapping[str, Sequence[str]], candidates: Sequence[Candidate], page: Iterable[str]
-) -> None:
+def told_apart(columns: Mapping[str, str], taxi: str) -> dict[str, str]:
+    """Leave one column of RMSE, score -> its head, where trips of a taxi never have a distance."""
+    one = kind_of(taxi) == MISSING
+    others = {name for name in RMSES.values() if name != RMSES[METERED]} if one else set()
+    return {name: head for name, head in columns.items() if name not in others}
+
+
+def print_ending(dataset: Dataset, candidates: Sequence[Candidate], page: Iterable[str]) -> None:
     """Print the models of a pipeline, and lines of its page.
 
     Args:
-        months: split -> the months of its trips.
+        dataset: its trips.
         candidates: the models, best first.
         page: what follows the table.
     """
-    train, valid = (",".join(months[split]) for split in ("train", "valid"))
-    print(f"\nTrained on {train}, chosen on {valid}. Errors there in minutes, with the metered")
-    print("distance, with one planned to ±10 % or ±20 %, and with none:\n")
-    rows = [[one.model, one.features, *cells(one.scores)] for one in candidates]
-    terminal.print_table(["model", "features", *HEADS.values()], rows, n_texts=2, strong=0)
+    train, valid = (",".join(dataset.months[split]) for split in ("train", "valid"))
+    heads = told_apart(HEADS, dataset.taxi)
+    if len(heads) < len(HEADS):
+        print(f"\nTrained on {train}, chosen on {valid}. Errors there in minutes:\n")
+    else:
+        print(f"\nTrained on {train}, chosen on {valid}. Errors there in minutes, with the metered")
+        print("distance, with one planned to ±10 % or ±20 %, and with none:\n")
+    rows = [[one.model, one.features, *cells(one.scores, heads)] for one in candidates]
+    terminal.print_table(["model", "features", *heads.values()], rows, n_texts=2, strong=0)
     print()
     terminal.print_page(page)
 
 
-def cells(scores: Mapping[str, float]) -> list[str]:
+def cells(scores: Mapping[str, float], names: Iterable[str]) -> list[str]:
     """Write the scores of a model as short as they fit; an older run, which was given, lacks some.
 
     Where a single trip has thrown a model out, its errors need no decimals and its R2 no number.
     """
-    return [score_cell(name, scores[name]) if name in scores else "" for name in HEADS]
+    return [score_cell(name, scores[name]) if name in scores else "" for name in names]
 
 
 def score_cell(name: str, value: float) -> str:

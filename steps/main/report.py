@@ -22,10 +22,10 @@ from steps.common.results import (
 )
 from storage import StorageError
 from storage.tracking import artifacts, model_references, runs, tags
-from taxi import report
+from taxi import report, schema
 from taxi.breakdown import Breakdown
 from taxi.city import City
-from taxi.distances import METERED
+from taxi.distances import KINDS, METERED, kind_of
 from taxi.evaluation import Group
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 
@@ -45,7 +45,7 @@ COMPARED = {  # of two champions -> tag of a version
     "tested on": tags.MONTHS.of("test"),
     "data": tags.DATA,
     "commit": tags.VERSION_COMMIT,
-    "RMSE when it was tested, metered distance, min": tags.RMSE_TEST,
+    "RMSE when it was tested, {distance}, min": tags.RMSE_TEST,
 }
 
 
@@ -158,7 +158,7 @@ def title_of(dataset: Dataset) -> str:
     """Name a pipeline by its data."""
     kind = "simulated" if dataset.is_simulated else "TLC"
     months = ", ".join(f"{split} {','.join(names)}" for split, names in dataset.months.items())
-    return f"Minutes of a {dataset.taxi} taxi trip: {kind} months, {months}"
+    return f"Minutes of {schema.taxi_named(dataset.taxi).a_trip}: {kind} months, {months}"
 
 
 def opening(candidates: Sequence[Candidate], dataset: Dataset, distance: str) -> str:
@@ -213,7 +213,8 @@ def error_facts(
     ]
     text = read.text(run_id, tags.BREAKDOWN)
     breakdown = Breakdown.restore(json.loads(text)) if text else None
-    return ErrorFacts(f"the {split} months {months}", groups, breakdown)
+    of = f"the {split} months {months}, with {KINDS[kind_of(dataset.taxi)]}"
+    return ErrorFacts(of, groups, breakdown)
 
 
 def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, list[str]]:
@@ -224,7 +225,11 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
         return {}
     before = read.version(registered.model_name, number)
     rows = [("version", number, registered.version)]
-    rows += [(what, before.get(tag, ""), now.get(tag, "")) for what, tag in COMPARED.items()]
+    distance = KINDS[METERED if tags.TAXI not in now else kind_of(now[tags.TAXI])]
+    rows += [
+        (what.format(distance=distance), before.get(tag, ""), now.get(tag, ""))
+        for what, tag in COMPARED.items()
+    ]
     rmse = RMSES[METERED]
     names = (tags.CHAMPION_TEST.of(rmse), tags.TEST.of(rmse))
     both = [registered.metrics.get(name) for name in names]

@@ -62,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(line)
             return
         check_pipeline(params)
-        distance = distances.select_kind(params.judge_by)
         pipeline = Pipeline(params)
         check_given(pipeline.given, params.judge_by)
         check_before_training(registry, pipeline.dataset, params.taxi, params.test_months)
@@ -72,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         baseline, hpo = pipeline.baseline(), pipeline.hpo()
         pipeline.tag("register")
 
+        judge_by = distances.select_kind(params.judge_by)
+        distance = distances.kind_of(preprocess.dataset.taxi, judge_by)
         best = choose([*baseline.candidates, *hpo.candidates], distance)
         refits = params.refit == TRAIN_VALID
         fitted_to = SEEN if refits else SEEN[:1]

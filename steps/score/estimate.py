@@ -25,7 +25,7 @@ class LossCounter:
         Args:
             prepared: the rows.
             predicted: [n] minutes of the model alone.
-            taxi: green or yellow.
+            taxi: key of schema.TAXIS.
         """
         rows = prepared.judgeable
         if self.losses is None or not rows.any():

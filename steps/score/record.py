@@ -70,7 +70,7 @@ def write_scored(
     Args:
         scored: the months.
         uri: of the model.
-        taxi: green or yellow.
+        taxi: key of schema.TAXIS.
         has_drifted: whether any month has; None where the model does not tell what it knew.
     """
     drifted = {True: "**drift**", False: "no drift", None: "drift unknown"}[has_drifted]

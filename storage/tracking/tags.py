@@ -167,7 +167,12 @@ ORIGIN_PROMOTIONS = tag(
 
 # --- what a step hands over
 
-TAXI = tag("taxi", "green or yellow", "candidates results score", "pipeline results")
+TAXI = tag(
+    "taxi",
+    "whose trips: green, yellow, fhvhv or fhv",
+    "candidates results score",
+    "pipeline report results",
+)
 DATA = tag(
     "data",
     "real, or simulated where any month is",

@@ -53,6 +53,19 @@ def test_every_baseline_predicts_the_minutes_of_another_month(name: str) -> None
     assert (np.ptp(predicted) == 0) == (name == "mean")
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_does_without_distances_and_with_most_pickup_zones_unknown(
+    name: str,
+) -> None:
+    train, valid = (simulated_trips(month, 600, taxi="fhv") for month in MONTHS)
+    encoder = features.fit_encoder(BASELINES[name].features, train)
+    estimator = BASELINES[name].fit(encoder.transform_train(train), train.trip_minutes, seed=42)
+    predicted = TripModel("fhv", encoder, [estimator]).predict(valid)
+    assert np.isfinite(predicted).all()
+    # no worse than the mean by much: a distance that is none leads nobody astray
+    assert np.abs(predicted - valid.trip_minutes).mean() < 12
+
+
 @pytest.mark.parametrize(("n_rounds", "is_enough"), [(1, False), (10_000, True)])
 @pytest.mark.parametrize(
     ("estimator", "options"), [("linear_model.Lasso", {"alpha": 0.1}), ("svm.LinearSVR", {})]

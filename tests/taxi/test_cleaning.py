@@ -5,15 +5,15 @@ import pyarrow as pa
 import pytest
 
 from taxi.cleaning import (
-    REASONS,
     AmbiguousError,
     Cleaned,
     clean,
     count_months,
     first_unreadable,
     month_bounds,
+    reasons,
 )
-from taxi.schema import PREFIXES, TRIPS, raw_columns
+from taxi.schema import TAXIS, TRIPS, raw_columns
 from tests.conftest import make_raw, real_month
 
 START = datetime(2021, 1, 15, 17, 45)
@@ -24,9 +24,9 @@ def cleaned(batch: pa.RecordBatch, month: str = "2021-01", taxi: str = "green") 
     return clean(batch, taxi=taxi, month=month)
 
 
-def counted(**wanted: int) -> dict[str, int]:
-    """Spell a count of reasons by the first word of each."""
-    return {reason: wanted.get(reason.split()[0], 0) for reason in REASONS}
+def counted(taxi: str = "green", **wanted: int) -> dict[str, int]:
+    """Spell a count of a taxi's reasons by the first word of each."""
+    return {reason: wanted.get(reason.split()[0], 0) for reason in reasons(taxi)}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_cleaning_in_pieces_gives_the_same_trips_and_counts() -> None:
     whole, parts = cleaned(batch), [cleaned(batch.slice(at, 70)) for at in range(0, 500, 70)]
     joined = pa.Table.from_batches([part.trips for part in parts])
     assert joined.to_pylist() == whole.trips.to_pylist()
-    assert {r: sum(p.dropped[r] for p in parts) for r in REASONS} == whole.dropped
+    assert {r: sum(p.dropped[r] for p in parts) for r in reasons("green")} == whole.dropped
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.int64(), pa.int16(), pa.float64()])
@@ -259,12 +259,106 @@ def test_the_months_of_pickups_are_counted() -> None:
     assert count_months(make_raw(4, pickup_at=pickups), "green") == {"2019-01": 2, "2021-01": 1}
 
 
-@pytest.mark.parametrize("taxi", PREFIXES)
+@pytest.mark.parametrize("taxi", TAXIS)
 def test_kept_trips_have_the_columns_and_types_of_the_schema(taxi: str) -> None:
     trips = cleaned(make_raw(2, taxi=taxi), taxi=taxi).trips
     assert trips.schema.equals(TRIPS)
     trips.validate(full=True)
     assert trips.num_rows == 2
+
+
+# --- rides of apps and car services
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reason", "minutes"),
+    [
+        (720.0, None, 12.0),
+        (780.0, None, 13.0),
+        (660.0, None, 11.0),
+        (780.1, "durations", None),
+        (659.9, "durations", None),
+        (0.0, "durations", None),
+        (-720.0, "durations", None),
+        (1e300, "durations", None),
+        (float("nan"), None, 12.0),
+        (None, None, 12.0),
+    ],
+)
+def test_the_seconds_an_app_states_are_the_label_where_its_times_agree_to_a_minute(
+    seconds: float | None, reason: str | None, minutes: float | None
+) -> None:
+    trips, dropped = cleaned(make_raw(1, "fhvhv", trip_seconds=[seconds]), taxi="fhvhv")
+    assert dropped == counted("fhvhv", **({reason: 1} if reason else {}))
+    assert trips.column("trip_minutes").to_pylist() == ([] if reason else [minutes])
+
+
+def test_the_bounds_of_minutes_hold_for_stated_seconds() -> None:
+    ends = ["2021-01-15 17:46:00", "2021-01-15 18:45:00"]
+    raw = make_raw(2, "fhvhv", dropoff_at=ends, trip_seconds=[59.0, 3601.0])
+    assert cleaned(raw, taxi="fhvhv").dropped == counted("fhvhv", shorter=1, longer=1)
+
+
+@pytest.mark.parametrize("taxi", ["fhvhv", "fhv"])
+@pytest.mark.parametrize(
+    ("flags", "n_shared"),
+    [
+        (["Y", "N", "y", " n ", "", None, "1", "0"], 3),
+        (pa.array(["1", "2", "no", "False", "yes", "0.0", "null", "-"]), 3),
+        (pa.array([1.0, None, 0.0, float("nan"), 2.0, 0.0, 0.0, 0.0]), 2),
+        (pa.array([True, False, None, True, False, False, False, False]), 2),
+        (pa.array([1, 0, None, 0, 0, 0, 0, 0], pa.int16()), 1),
+        (pa.array(["Y", "N"] * 4).dictionary_encode(), 4),
+        (pa.nulls(8), 0),
+    ],
+)
+def test_a_ride_shared_with_others_is_dropped_however_its_flag_is_written(
+    taxi: str, flags: object, n_shared: int
+) -> None:
+    trips, dropped = cleaned(make_raw(8, taxi, is_shared=flags), taxi=taxi)
+    assert dropped == counted(taxi, shared=n_shared)
+    assert trips.num_rows == 8 - n_shared
+
+
+def test_a_ride_that_asked_to_be_shared_and_was_not_is_kept_and_so_is_an_accessible_one() -> None:
+    raw = make_raw(3, "fhvhv")
+    flags = dict.fromkeys(["shared_request_flag", "wav_request_flag", "wav_match_flag"], ["Y"] * 3)
+    whole = pa.RecordBatch.from_pydict(dict(zip(raw.schema.names, raw, strict=True)) | flags)
+    assert cleaned(whole, taxi="fhvhv").dropped == counted("fhvhv")
+
+
+def test_old_files_of_apps_are_read_without_what_they_lack() -> None:
+    raw = make_raw(2, "fhvhv", is_shared=["1", None])
+    old = raw.drop_columns(["trip_miles", "trip_time"]).rename_columns(
+        [*raw.schema.names[:4], "SR_Flag"]
+    )
+    trips, dropped = cleaned(old, taxi="fhvhv")
+    assert dropped == counted("fhvhv", shared=1)
+    assert trips.column("trip_minutes").to_pylist() == [12.0]
+    assert trips.column("distance_miles").to_pylist() == [None]
+
+
+def test_a_car_services_ride_without_zones_or_distance_is_kept_its_zones_unknown() -> None:
+    zones = {"pickup_zone": [None, -1, 0, 74], "dropoff_zone": [75, None, 0, 265]}
+    trips, dropped = cleaned(make_raw(4, "fhv", **zones), taxi="fhv")
+    assert dropped == counted("fhv")
+    assert trips.schema.equals(TRIPS)
+    assert trips.column("pickup_zone").to_pylist() == [0, 0, 0, 74]
+    assert trips.column("dropoff_zone").to_pylist() == [75, 0, 0, 265]
+    assert trips.column("distance_miles").null_count == 4
+    unreadable = make_raw(2, "fhv", pickup_zone=pa.array(["Harlem", "74"]))
+    assert cleaned(unreadable, taxi="fhv").dropped == counted("fhv", unreadable=1)
+
+
+def test_a_zone_missing_or_below_1_costs_an_app_ride_its_row() -> None:
+    raw = make_raw(3, "fhvhv", pickup_zone=[None, 0, 74])
+    assert cleaned(raw, taxi="fhvhv").dropped == counted("fhvhv", zone=1, impossible=1)
+
+
+def test_a_reason_stands_only_where_files_can_tell_it() -> None:
+    assert reasons("green") == reasons("yellow")
+    assert set(reasons("fhvhv")) - set(reasons("fhv")) == {"durations at odds"}
+    assert set(reasons("fhv")) - set(reasons("green")) == {"shared with other riders"}
 
 
 def test_no_rows_give_no_trips_and_every_reason_at_zero() -> None:

@@ -9,9 +9,9 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import Lasso
 
 from taxi import TripError, columns, features, simulation
-from taxi.city import make_city
+from taxi.city import City, make_city
 from taxi.columns import Columns
-from taxi.features import FEATURE_SETS, FEATURES, FULL_WITH_CITY, Encoder
+from taxi.features import FEATURE_SETS, FEATURES, FULL_WITH_CITY, OF_ANY_DISTANCE, Encoder
 from taxi.model import write_frame
 from taxi.request import read_frame
 from taxi.schema import Trips
@@ -213,6 +213,23 @@ def test_a_missing_distance_is_filled_by_the_pair_else_by_the_two_zones() -> Non
 
 
 # --- leaks
+
+
+@pytest.mark.parametrize("city", [None, CITY])
+def test_without_any_distance_no_column_is_made_of_distances_and_none_is_missing(
+    city: City | None,
+) -> None:
+    of_services = simulated_trips("2021-01", taxi="fhv")
+    encoder = features.fit_encoder("full", of_services, city)
+    matrix = encoder.transform_train(of_services)
+    assert {"pickup_zone", "minute_of_day", "pair_trips"} <= set(encoder.names)
+    assert not OF_ANY_DISTANCE & set(encoder.names)
+    assert np.isfinite(matrix).all()
+    varied = [name for name, column in zip(encoder.names, matrix.T, strict=True) if np.ptp(column)]
+    assert len(varied) > (20 if city else 7)
+    # a single distance is one to learn from
+    some = replace(of_services, distance_miles=np.where(np.arange(len(of_services)), np.nan, 2.5))
+    assert set(features.fit_encoder("full", some).names) >= OF_ANY_DISTANCE
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -10,13 +10,13 @@ import pytest
 import xgboost as xgb
 from sklearn.linear_model import LinearRegression
 
-from taxi import TripError, features
+from taxi import TripError, features, openapi
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import FEATURE_SETS
 from taxi.model import ROWS_PER_TASK, TripModel, input_columns, write_frame
-from taxi.request import read_frame
+from taxi.request import distance_remarks, read_frame
 from taxi.rows import make_rows
-from taxi.schema import PREFIXES, Trips, clean_miles
+from taxi.schema import TAXIS, Trips, clean_miles, knows_distance
 from taxi.spread import Calibration, fit_spread
 from tests.conftest import make_trips, simulated_trips
 
@@ -76,8 +76,9 @@ def frame(trips: Trips) -> pd.DataFrame:
 # --- what is accepted
 
 
-@pytest.mark.parametrize("taxi", PREFIXES)
+@pytest.mark.parametrize("taxi", TAXIS)
 def test_trips_written_as_a_frame_are_read_back(taxi: str, trips: Trips) -> None:
+    trips = trips if knows_distance(taxi) else trips.without_distance()
     found = read_frame(write_frame(trips, taxi), taxi)
     for column in ("pickup_at", "pickup_zone", "dropoff_zone", "distance_miles"):
         values = getattr(found, column)
@@ -361,16 +362,49 @@ def test_what_a_model_holds_is_plain_json(model: TripModel) -> None:
     assert about["encoder"]["names"] == list(FEATURE_SETS["full"])
 
 
-@pytest.mark.parametrize("taxi", PREFIXES)
-def test_a_model_asks_for_what_it_reads_and_only_the_distance_is_optional(taxi: str) -> None:
+ZONES = {START: True, END: True}
+INPUTS_OF = {
+    "green": {TIME: True, **ZONES, MILES: False},
+    "yellow": {"tpep_pickup_datetime": True, **ZONES, MILES: False},
+    "fhvhv": {"pickup_datetime": True, **ZONES, "trip_miles": False},
+    "fhv": {"pickup_datetime": True, "PUlocationID": False, "DOlocationID": False},
+}
+
+
+@pytest.mark.parametrize("taxi", TAXIS)
+def test_a_model_asks_for_what_it_reads_and_what_need_not_be_known_is_optional(taxi: str) -> None:
     columns = input_columns(taxi)
-    assert columns == {
-        f"{PREFIXES[taxi]}_pickup_datetime": True,
-        START: True,
-        END: True,
-        MILES: False,
-    }
+    assert columns == INPUTS_OF[taxi]
     assert list(columns) == list(write_frame(make_trips(1), taxi))
+
+
+def test_a_zone_that_nobody_knows_is_answered_where_most_trips_have_none() -> None:
+    sent = {"pickup_datetime": ["2021-03-05 17:45:00"] * 3, "PUlocationID": [None, 74, "75"]}
+    trips = read_frame(pd.DataFrame(sent), "fhv")
+    assert trips.pickup_zone.tolist() == [0, 74, 75]
+    assert trips.pickup_zone.dtype == trips.dropoff_zone.dtype == np.int32
+    assert trips.dropoff_zone.tolist() == [0, 0, 0]
+    assert np.isnan(trips.distance_miles).all()
+    assert distance_remarks(pd.DataFrame(sent), "fhv") == []
+    with pytest.raises(TripError, match="Row 0, column 'PUlocationID': got 'Harlem'"):
+        read_frame(pd.DataFrame({**sent, "PUlocationID": "Harlem"}), "fhv")
+    apps = {"pickup_datetime": ["2021-03-05 17:45:00"], "PULocationID": [None], "DOLocationID": [1]}
+    with pytest.raises(TripError, match="Row 0, column 'PULocationID': got None"):
+        read_frame(pd.DataFrame(apps), "fhvhv")
+
+
+@pytest.mark.parametrize("taxi", TAXIS)
+def test_what_a_server_says_of_its_requests_is_what_the_model_takes(taxi: str) -> None:
+    told, page = openapi.describe_request(taxi), openapi.describe_on_page(taxi)
+    body = told["requestBody"]["content"]["application/json"]
+    rows = body["schema"]["properties"]["dataframe_records"]["items"]
+    assert {name: name in rows["required"] for name in rows["properties"]} == INPUTS_OF[taxi]
+    may_be_null = {name for name, about in rows["properties"].items() if "null" in about["type"]}
+    assert may_be_null == {name for name, must in INPUTS_OF[taxi].items() if not must}
+    assert len(read_frame(pd.DataFrame(body["example"]["dataframe_records"]), taxi)) == 1
+    assert told["summary"] == f"Minutes that {TAXIS[taxi].trips} take"
+    assert f"<h1>Minutes of {TAXIS[taxi].trips}</h1>" in page
+    assert all(f"<code>{name}</code>" in page for name in INPUTS_OF[taxi])
 
 
 # --- how sure it is

@@ -3,15 +3,16 @@ import pyarrow as pa
 import pytest
 
 from taxi import TripError
+from taxi.matching import match_columns
 from taxi.schema import (
     INPUTS,
-    PREFIXES,
+    TAXIS,
     TRIPS,
     input_names,
+    inputs_of,
     known_zone,
-    match_columns,
     raw_columns,
-    taxi_of,
+    taxis_of,
     to_trips,
 )
 from tests.conftest import make_raw, make_trips, real_month
@@ -151,14 +152,22 @@ def test_names_that_would_harm_a_terminal_or_fill_it_are_shown_short_and_quoted(
 
 
 def test_an_unknown_taxi_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(TripError, match=r"Unknown taxi 'blue'. Choose from \['green', 'yellow'\]"):
+    with pytest.raises(
+        TripError, match=r"Unknown taxi 'blue'. Choose from \['fhv', 'fhvhv', 'green'"
+    ):
         raw_columns("blue")
 
 
-@pytest.mark.parametrize("taxi", PREFIXES)
-def test_the_columns_of_a_taxi_carry_its_prefix(taxi: str) -> None:
+@pytest.mark.parametrize(("taxi", "prefix"), [("green", "lpep"), ("yellow", "tpep")])
+def test_the_columns_of_a_cab_carry_its_prefix(taxi: str, prefix: str) -> None:
     names = [column.name for column in raw_columns(taxi)]
-    assert names[:2] == [f"{PREFIXES[taxi]}_{end}_datetime" for end in ("pickup", "dropoff")]
+    assert names[:2] == [f"{prefix}_{end}_datetime" for end in ("pickup", "dropoff")]
+
+
+@pytest.mark.parametrize("taxi", TAXIS)
+def test_what_people_call_a_trip_says_it_of_one_and_of_many(taxi: str) -> None:
+    about = TAXIS[taxi]
+    assert about.trips == f"{about.a_trip.split(' ', 1)[1]}s"
 
 
 def make_table() -> pa.Table:
@@ -202,25 +211,84 @@ def test_taking_rows_keeps_the_order_asked_for(rows: np.ndarray, zones: list[int
 # --- what a model reads
 
 
-@pytest.mark.parametrize("taxi", PREFIXES)
+@pytest.mark.parametrize("taxi", TAXIS)
 def test_a_model_reads_what_is_known_at_pickup_and_only_that(taxi: str) -> None:
     names = input_names(taxi)
-    assert list(names) == list(INPUTS)
-    assert "dropoff_at" not in names
+    assert list(names) == list(inputs_of(taxi))
+    assert not {"dropoff_at", "trip_seconds", "is_shared"} & set(names)
     roles = {column.name: column.role for column in raw_columns(taxi)}
-    assert [roles[name] for name in names.values()] == list(INPUTS)
+    there = [role for role in INPUTS if (taxi, role) != ("fhv", "distance_miles")]
+    assert [roles[name] for name in names.values()] == there
 
 
-@pytest.mark.parametrize("taxi", PREFIXES)
-def test_the_taxi_is_read_from_the_pickup_column(taxi: str) -> None:
-    assert taxi_of([column.name for column in raw_columns(taxi)]) == taxi
-    assert taxi_of({input_names(taxi)["pickup_at"]}) == taxi
+def test_only_where_zones_are_mostly_missing_a_caller_may_leave_them_out() -> None:
+    needed = {taxi: [role for role, must in inputs_of(taxi).items() if must] for taxi in TAXIS}
+    with_zones = ["pickup_at", "pickup_zone", "dropoff_zone"]
+    assert needed == dict.fromkeys(TAXIS, with_zones) | {"fhv": ["pickup_at"]}
 
 
-def test_columns_of_no_taxi_or_of_several_name_none() -> None:
-    assert taxi_of([]) is None
-    assert taxi_of(["PULocationID", "lpep_dropoff_datetime"]) is None
-    assert taxi_of([input_names(taxi)["pickup_at"] for taxi in PREFIXES]) is None
+@pytest.mark.parametrize("taxi", TAXIS)
+def test_the_taxis_that_columns_may_be_of_are_found_whatever_their_case(taxi: str) -> None:
+    # files of both have the same times and zones, and one of them need have no more
+    alike = {"fhv", "fhvhv"}
+    wanted = alike if taxi in alike else {taxi}
+    assert set(taxis_of([f" {column.name.upper()}" for column in raw_columns(taxi)])) == wanted
+
+
+def test_columns_of_no_taxi_or_of_two_cabs_name_none_or_both() -> None:
+    assert taxis_of([]) == []
+    assert taxis_of(["PULocationID", "lpep_dropoff_datetime"]) == []
+    both = [column.name for taxi in ("green", "yellow") for column in raw_columns(taxi)]
+    assert taxis_of(both) == ["green", "yellow"]
+
+
+# --- spellings of the years
+
+
+# names of real files; which others a file has does not matter
+APP_2019 = "hvfhs_license_num dispatching_base_num pickup_datetime dropoff_datetime PULocationID"
+APP_2019 += " DOLocationID SR_Flag"
+APP_2023 = "request_datetime on_scene_datetime pickup_datetime dropoff_datetime PULocationID"
+APP_2023 += (
+    " DOLocationID trip_miles trip_time shared_request_flag shared_match_flag wav_match_flag"
+)
+SERVICE_2017 = "Dispatching_base_num Pickup_DateTime DropOff_datetime PUlocationID DOlocationID"
+SERVICE_2018 = "Pickup_DateTime DropOff_datetime PUlocationID DOlocationID SR_Flag"
+SERVICE_2020 = (
+    "dispatching_base_num pickup_datetime dropoff_datetime PULocationID DOLocationID SR_Flag"
+)
+SERVICE_2021 = "pickup_datetime dropOff_datetime PUlocationID DOlocationID SR_Flag"
+ENDS = ["pickup_at", "dropoff_at", "pickup_zone", "dropoff_zone"]
+
+
+@pytest.mark.parametrize(
+    ("taxi", "names", "more"),
+    [
+        ("fhvhv", APP_2019, ["is_shared"]),
+        ("fhvhv", APP_2023, ["distance_miles", "trip_seconds", "is_shared"]),
+        ("fhv", SERVICE_2017, []),
+        ("fhv", SERVICE_2018, ["is_shared"]),
+        ("fhv", SERVICE_2020, ["is_shared"]),
+        ("fhv", SERVICE_2021, ["is_shared"]),
+    ],
+)
+def test_columns_are_found_as_the_years_spell_them(taxi: str, names: str, more: list[str]) -> None:
+    found = match_columns(pa.schema([(name, pa.string()) for name in names.split()]), taxi)
+    assert [column.role for column in found.values()] == ENDS + more
+
+
+def test_what_older_files_have_in_a_columns_place_is_read_only_without_it() -> None:
+    both = pa.schema([(name, pa.string()) for name in f"{APP_2023} SR_Flag".split()])
+    roles = {column.role: name for name, column in match_columns(both, "fhvhv").items()}
+    assert roles["is_shared"] == "shared_match_flag"
+
+
+def test_a_file_that_may_be_of_another_taxi_names_it() -> None:
+    of_apps = pa.schema([(name, pa.string()) for name in APP_2023.split()])
+    with pytest.raises(TripError, match=r"pass -P taxi=fhvhv or fhv\.$"):
+        match_columns(of_apps, "green")
+    with pytest.raises(TripError, match=r"pass -P taxi=green, yellow or fhv\.$"):
+        match_columns(pa.schema([("pickup_datetime", pa.string())]), "fhvhv")
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64])

@@ -5,6 +5,7 @@ import pytest
 from taxi import TripError, scoring
 from taxi.cleaning import clean
 from taxi.drift import count_predictions
+from taxi.schema import TAXIS
 from taxi.scoring import Errors, Tally
 from taxi.simulation import month_batches
 from tests.conftest import make_raw
@@ -12,8 +13,8 @@ from tests.conftest import make_raw
 MONTH = "2021-01"
 
 
-def prepare(batch: pa.RecordBatch) -> scoring.Prepared:
-    return scoring.prepare_batch(batch, taxi="green", month=MONTH)
+def prepare(batch: pa.RecordBatch, taxi: str = "green") -> scoring.Prepared:
+    return scoring.prepare_batch(batch, taxi=taxi, month=MONTH)
 
 
 def test_a_row_without_a_time_or_a_zone_cannot_be_judged_and_any_other_can() -> None:
@@ -28,10 +29,11 @@ def test_a_row_without_a_time_or_a_zone_cannot_be_judged_and_any_other_can() -> 
     assert len(scoring.request_frame(prepare(batch), "green")) == 2
 
 
-def test_the_usual_rows_are_those_that_cleaning_keeps() -> None:
-    (batch, *_) = month_batches(MONTH, 3_000, 42)
-    kept = clean(batch, taxi="green", month=MONTH).trips
-    prepared = prepare(batch)
+@pytest.mark.parametrize("taxi", TAXIS)
+def test_the_usual_rows_are_those_that_cleaning_keeps(taxi: str) -> None:
+    (batch, *_) = month_batches(MONTH, 3_000, 42, taxi=taxi)
+    kept = clean(batch, taxi=taxi, month=MONTH).trips
+    prepared = prepare(batch, taxi)
     assert prepared.eligible.sum() == kept.num_rows < batch.num_rows
     minutes = prepared.minutes[prepared.eligible]
     assert np.array_equal(minutes, kept.column("trip_minutes").to_numpy())
@@ -57,6 +59,32 @@ def test_a_month_may_lack_what_is_not_known_before_the_trip(column: str) -> None
     assert prepared.judgeable.all()
     rows = scoring.prediction_batch(prepared, np.array([1.0, 2.0]), taxi="green", model="m")
     assert rows.column(column).null_count == 2
+
+
+def test_a_car_services_ride_without_zones_is_judged_and_comes_out_as_it_was() -> None:
+    prepared = prepare(make_raw(3, "fhv", pickup_zone=[None, 74, None], is_shared="N"), "fhv")
+    assert prepared.judgeable.all()
+    assert prepared.eligible.all()
+    assert np.isnan(scoring.request_frame(prepared, "fhv")["PUlocationID"]).tolist() == [
+        *(True, False, True)
+    ]
+    rows = scoring.prediction_batch(prepared, np.ones(3), taxi="fhv", model="m")
+    assert rows.column("PUlocationID").to_pylist() == [None, 74, None]
+    assert not any(rows.column("distance_known").to_pylist())
+    tally = Tally()
+    tally.add(prepared, np.ones(3))
+    assert tally.profile.counts["pickup_zone"][[0, 74]].tolist() == [2, 1]
+
+
+def test_a_shared_ride_or_one_whose_durations_differ_is_predicted_and_counts_in_no_error() -> None:
+    batch = make_raw(3, "fhvhv", is_shared=["Y", "N", "N"], trip_seconds=[720, 720, 900])
+    prepared = prepare(batch, "fhvhv")
+    assert prepared.judgeable.all()
+    assert prepared.eligible.tolist() == [False, True, False]
+    to_be_made = batch.select(["pickup_datetime", "PULocationID", "DOLocationID"])
+    known = scoring.prepare_batch(to_be_made, taxi="fhvhv", month=MONTH)
+    assert known.eligible.all()
+    assert np.isnan(known.minutes).all()
 
 
 def test_a_month_that_lacks_a_zone_column_is_refused_by_name() -> None:

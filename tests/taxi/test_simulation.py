@@ -12,7 +12,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Lasso, LinearRegression
 
 from taxi import TripError
-from taxi.schema import PREFIXES, match_columns
+from taxi.matching import match_columns
+from taxi.schema import TAXIS, raw_columns
 from taxi.simulation import BOROUGH_NAMES, month_batches, simulated_zones
 
 N_TRIPS = 30_000
@@ -45,7 +46,7 @@ def february() -> pa.Table:
     return make_month("2021-02", N_TRIPS)
 
 
-@pytest.mark.parametrize("taxi", sorted(PREFIXES))
+@pytest.mark.parametrize("taxi", TAXIS)
 def test_the_same_arguments_give_the_same_bytes(taxi: str) -> None:
     def written() -> bytes:
         sink = pa.BufferOutputStream()
@@ -85,15 +86,15 @@ def test_batches_are_made_only_when_asked_for() -> None:
     assert next(batches).num_rows == 1_000
 
 
-@pytest.mark.parametrize("taxi", sorted(PREFIXES))
-def test_columns_and_types_are_those_of_the_tlc_files(taxi: str) -> None:
+@pytest.mark.parametrize(("taxi", "prefix"), [("green", "lpep"), ("yellow", "tpep")])
+def test_columns_and_types_are_those_of_the_tlc_files(taxi: str, prefix: str) -> None:
     # source: the parquet schema of green_tripdata_2023-02
     money = "fare_amount extra mta_tax tip_amount tolls_amount ehail_fee improvement_surcharge"
     wanted = pa.schema(
         [
             ("VendorID", pa.int32()),
-            (f"{PREFIXES[taxi]}_pickup_datetime", pa.timestamp("us")),
-            (f"{PREFIXES[taxi]}_dropoff_datetime", pa.timestamp("us")),
+            (f"{prefix}_pickup_datetime", pa.timestamp("us")),
+            (f"{prefix}_dropoff_datetime", pa.timestamp("us")),
             ("store_and_fwd_flag", pa.string()),
             ("RatecodeID", pa.float64()),
             ("PULocationID", pa.int32()),
@@ -108,6 +109,41 @@ def test_columns_and_types_are_those_of_the_tlc_files(taxi: str) -> None:
     assert made.schema.equals(wanted)
     assert len(match_columns(made.schema, taxi)) == 5
     made.validate(full=True)
+
+
+@pytest.mark.parametrize("taxi", TAXIS)
+def test_a_simulated_file_has_every_column_that_is_read_and_no_other_taxi_takes_its_place(
+    taxi: str,
+) -> None:
+    made = make_month(taxi=taxi)
+    made.validate(full=True)
+    found = match_columns(made.schema, taxi)
+    assert sorted(found) == sorted(column.name for column in raw_columns(taxi))
+
+
+def test_app_rides_are_shared_at_times_and_then_take_longer() -> None:
+    # source: the parquet schema of fhvhv_tripdata_2024-01, whose columns these are
+    made = make_month("2021-01", N_TRIPS, taxi="fhvhv")
+    assert (made.num_columns, made.schema.field("trip_time").type) == (24, pa.int64())
+    shared = column(made, "shared_match_flag") == "Y"
+    assert 0.005 < np.mean(shared) < 0.02
+    assert set(column(made, "shared_request_flag")[shared]) == {"Y"}
+    seconds, miles = column(made, "trip_time"), column(made, "trip_miles")
+    pace = seconds / np.maximum(miles, 0.1)
+    assert np.median(pace[shared]) > 1.3 * np.median(pace[~shared])
+    spent = column(made, "dropoff_datetime") - column(made, "pickup_datetime")
+    assert 0.0002 < np.mean(spent / np.timedelta64(1, "s") != seconds) < 0.002
+    assert np.all(column(made, "request_datetime") <= column(made, "pickup_datetime"))
+
+
+def test_most_car_service_rides_tell_no_pickup_zone() -> None:
+    # source: 83.5 % of the course's fhv_tripdata_2021-01
+    made = make_month(taxi="fhv")
+    missing = {
+        name: made.column(name).null_count / len(made) for name in ("PUlocationID", "SR_Flag")
+    }
+    assert missing["PUlocationID"] == pytest.approx(0.835, abs=0.03)
+    assert missing["SR_Flag"] > 0.99
 
 
 # bounds around the shares seen in the TLC green months of 2023, wide enough for 30,000 trips

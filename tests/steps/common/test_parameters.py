@@ -11,6 +11,8 @@ from steps.common.parameters import (
     RegisterParameters,
 )
 from storage import UserError
+from storage.tracking import tags
+from taxi.schema import TAXIS
 from taxi.spaces import LAG
 from tests.entry import parsed
 
@@ -45,6 +47,12 @@ def test_main_knows_a_step_by_the_very_values_that_the_step_itself_does(step: st
     declared = ENTRY_POINTS[step]
     own = [word for word in given if word[2:].partition("=")[0] in declared.model_fields]
     assert declared.of(parsed("main", *given)) == parsed(step, *own)
+
+
+def test_every_kind_of_trips_is_named_where_its_parameter_and_its_tag_are_said() -> None:
+    meaning = ENTRY_POINTS["main"].model_fields["taxi"].description or ""
+    assert [taxi for taxi in TAXIS if f"`{taxi}`" not in meaning] == []
+    assert [taxi for taxi in TAXIS if taxi not in tags.TAXI.meaning] == []
 
 
 @pytest.mark.parametrize("at_once", [0, 1, LAG, LAG + 1, 40])

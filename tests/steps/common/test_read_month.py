@@ -44,10 +44,10 @@ def make_month(n: int = 40) -> pa.Table:
     return pa.table(arrays, [*TIMES, *ZONES, MILES])
 
 
-def trips_of(source: Path, month: str = MONTH) -> pa.Table:
+def trips_of(source: Path, month: str = MONTH, taxi: str = "green") -> pa.Table:
     """Find and clean a month."""
-    path = find_month(str(source), "green", month, Path("nowhere")).path
-    parts = read_month(path, "green", partial(clean, taxi="green", month=month))
+    path = find_month(str(source), taxi, month, Path("nowhere")).path
+    parts = read_month(path, taxi, partial(clean, taxi=taxi, month=month))
     return pa.Table.from_batches([part.trips for part in parts], TRIPS)
 
 
@@ -363,3 +363,78 @@ def test_one_file_means_the_same_instants_to_training_scoring_and_serving(
     assert np.array_equal(kept, clock[scored.eligible])
     assert set(kept) <= set(clock[in_month])
     assert len(kept) >= in_month.sum() - 2  # a trip that meets the change of the clock
+
+
+# --- app rides and car services, as the files of several years have them
+
+BEGAN, ENDED = ["2021-01-15 17:45:00"] * 3, ["2021-01-15 17:57:00"] * 3
+APPS_OF_2024 = {
+    "hvfhs_license_num": pa.array(["HV0003", "HV0005", "HV0003"], pa.large_string()),
+    "request_datetime": pa.array(BEGAN).cast(pa.timestamp("us")),
+    "pickup_datetime": pa.array(BEGAN).cast(pa.timestamp("us")),
+    "dropoff_datetime": pa.array(ENDED).cast(pa.timestamp("us")),
+    "PULocationID": pa.array([74, 75, 76], pa.int32()),
+    "DOLocationID": pa.array([75, 76, 265], pa.int32()),
+    "trip_miles": pa.array([2.5, 0.0, 3.5]),
+    "trip_time": pa.array([725, 720, 720], pa.int64()),
+    "shared_request_flag": pa.array(["N", "Y", "Y"], pa.large_string()),
+    "shared_match_flag": pa.array(["N", "N", "Y"], pa.large_string()),
+    "wav_match_flag": pa.array(["Y", "N", "N"], pa.large_string()),
+}
+APPS_OF_2019 = {  # a csv, whose every value is text
+    "hvfhs_license_num": ["HV0003"] * 3,
+    "dispatching_base_num": ["B02764"] * 3,
+    "pickup_datetime": BEGAN,
+    "dropoff_datetime": ENDED,
+    "PULocationID": ["74", "75", "76"],
+    "DOLocationID": ["75", "76", "265"],
+    "SR_Flag": ["", "", "1"],
+}
+SERVICES_OF_2021 = {
+    "dispatching_base_num": ["B00009"] * 3,
+    "pickup_datetime": pa.array(BEGAN).cast(pa.timestamp("us")),
+    "dropOff_datetime": pa.array(ENDED).cast(pa.timestamp("us")),
+    "PUlocationID": pa.array([None, 75.0, 76.0]),
+    "DOlocationID": pa.array([75.0, None, 265.0]),
+    "SR_Flag": pa.nulls(3),
+    "Affiliated_base_number": ["B00009"] * 3,
+}
+SERVICES_OF_2018 = {
+    "Pickup_DateTime": BEGAN,
+    "DropOff_datetime": ENDED,
+    "PUlocationID": ["", "75", "76"],
+    "DOlocationID": ["75", "", "265"],
+    "SR_Flag": ["", "1", ""],
+    "Dispatching_base_number": ["B00009"] * 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("taxi", "columns", "suffix", "wanted"),
+    [
+        ("fhvhv", APPS_OF_2024, ".parquet", [(74, 75, 2.5, 725 / 60), (75, 76, 0.0, 12.0)]),
+        ("fhvhv", APPS_OF_2019, ".csv", [(74, 75, None, 12.0), (75, 76, None, 12.0)]),
+        (
+            *("fhv", SERVICES_OF_2021, ".parquet"),
+            [(0, 75, None, 12.0), (75, 0, None, 12.0), (76, 265, None, 12.0)],
+        ),
+        ("fhv", SERVICES_OF_2018, ".csv", [(0, 75, None, 12.0), (76, 265, None, 12.0)]),
+    ],
+)
+def test_app_rides_and_car_services_are_read_as_their_years_wrote_them(
+    tmp_path: Path, taxi: str, columns: dict[str, object], suffix: str, wanted: list[object]
+) -> None:
+    path, table = tmp_path / f"{taxi}_tripdata_{MONTH}{suffix}", pa.table(columns)
+    write = pq.write_table if suffix == ".parquet" else pa_csv.write_csv
+    write(table, path)
+    trips = trips_of(tmp_path, taxi=taxi).drop_columns(["pickup_at"])
+    assert list(zip(*trips.to_pydict().values(), strict=True)) == wanted
+
+
+def test_of_a_month_of_app_rides_only_what_is_needed_is_read(tmp_path: Path) -> None:
+    pq.write_table(pa.table(APPS_OF_2024), tmp_path / f"fhvhv_tripdata_{MONTH}.parquet")
+    seen: list[list[str]] = []
+    path = find_month(str(tmp_path), "fhvhv", MONTH, Path("nowhere")).path
+    list(read_month(path, "fhvhv", lambda batch: seen.append(batch.schema.names)))
+    unread = {"hvfhs_license_num", "request_datetime", "shared_request_flag", "wav_match_flag"}
+    assert seen == [[name for name in APPS_OF_2024 if name not in unread]]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from steps.common.results import RMSES, Candidate, Code
+from steps.common.results import RMSES, Candidate, Code, Dataset
 from steps.main.ending import print_ending
 
 MONTHS = {"train": ["2021-01"], "valid": ["2021-02"], "test": ["2021-03"]}
@@ -10,6 +10,10 @@ SCORES = {"mae": 3.734, "r2": 0.785} | dict(
     zip(RMSES.values(), (5.388, 5.484, 5.757, 6.133), strict=True)
 )
 THROWN_OUT = SCORES | {"rmse": 2209.995, "r2": -36254.789}
+
+
+def make_dataset(taxi: str) -> Dataset:
+    return Dataset(taxi, True, "simulated", MONTHS, {})
 
 
 def make_candidate(model: str, scores: dict[str, float]) -> Candidate:
@@ -26,7 +30,9 @@ def test_the_models_are_a_table_of_80_columns_and_no_markdown(
         make_candidate("of_an_older_run", {"rmse": 5.0, "mae": 4.0, "r2": 0.7}),
     ]
     command = f"    mlflow run . {'-P name=value ' * 20}"
-    print_ending(MONTHS, candidates, ["**xgboost** is `taxi` version 1.", "", command])
+    print_ending(
+        make_dataset("green"), candidates, ["**xgboost** is `taxi` version 1.", "", command]
+    )
     said = capsys.readouterr().out
     assert said == (
         "\nTrained on 2021-01, chosen on 2021-02. Errors there in minutes, with the metered\n"
@@ -41,4 +47,17 @@ def test_the_models_are_a_table_of_80_columns_and_no_markdown(
         "xgboost is taxi version 1.\n"
         "\n"
         f"{command}\n"
+    )
+
+
+def test_of_trips_that_never_have_a_distance_there_is_one_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_ending(make_dataset("fhv"), [make_candidate("xgboost", SCORES)], [])
+    assert capsys.readouterr().out == (
+        "\nTrained on 2021-01, chosen on 2021-02. Errors there in minutes:\n"
+        "\n"
+        "model    features   RMSE    MAE     R2\n"
+        "xgboost  compact   5.388  3.734  0.785\n"
+        "\n"
     )

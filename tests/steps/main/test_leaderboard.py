@@ -13,7 +13,7 @@ def make_candidate(model: str, **scores: float) -> Candidate:
 
 
 def test_the_leaderboard_has_a_column_for_each_kind_of_distance() -> None:
-    heads, _, row = entry("main").leaderboard([make_candidate("tree")])
+    heads, _, row = entry("main").leaderboard([make_candidate("tree")], "green")
     assert heads == (
         "| model | features | RMSE, metered distance | ±10 % | ±20 % | no distance "
         "| MAE, metered | R2, metered |"
@@ -23,7 +23,7 @@ def test_the_leaderboard_has_a_column_for_each_kind_of_distance() -> None:
 
 def test_a_score_that_an_older_run_lacks_is_an_empty_cell() -> None:
     old = Candidate("run", "tree", "full", "uri", {"rmse": 5, "mae": 4, "r2": 0.7}, Code("", False))
-    *_, row = entry("main").leaderboard([old])
+    *_, row = entry("main").leaderboard([old], "green")
     assert row == "| tree | full | 5.000 |  |  |  | 4.000 | 0.700 |"
 
 
@@ -46,9 +46,20 @@ def test_what_is_odd_about_months_stands_on_the_page() -> None:
 def test_the_verdict_tells_the_test_rmse_with_each_kind_of_distance() -> None:
     tested = {tags.TEST.of(name): value for name, value in SCORES.items()}
     registered = RegisterResult("run", "taxi", "1", "1", "best", "tree", tested)
-    said = entry("main").verdict(registered, "2021-03")[0]
+    said = entry("main").verdict(registered, "2021-03", "green")[0]
     assert "RMSE on 2021-03: 5.000 min with metered distance, 5.100 min with " in said
     assert [words for words in KINDS.values() if f" min with {words}" not in said] == []
+
+
+def test_trips_that_never_have_a_distance_have_one_error() -> None:
+    main = entry("main")
+    heads, _, row = main.leaderboard([make_candidate("tree")], "fhv")
+    assert heads == "| model | features | RMSE | MAE | R2 |"
+    assert row == "| tree | full | 5.000 | 3.700 | 0.800 |"
+    tested = {tags.TEST.of(name): value for name, value in SCORES.items()}
+    registered = RegisterResult("run", "taxi", "1", "1", "best", "tree", tested)
+    said = main.verdict(registered, "2021-03", "fhv")[0]
+    assert said.endswith("RMSE on 2021-03: 6.300 min with no distance.")
 
 
 # --- months worth adding

@@ -107,9 +107,10 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     assert "<td>model</td><td>mean</td><td>tree</td>" in text
     assert "<td>trained on</td><td>2020-01</td><td></td>" in text
     assert "<td>9.200</td><td>5.100</td>" in text
+    assert "<td>RMSE when it was tested, metered distance, min</td>" in text
     assert "<td>test R2</td><td>0.8</td><td>at least 0.5</td><td>yes</td>" in text
     assert "after all of this" in text
-    assert "Errors on the test months 2021-03" in text
+    assert "Errors on the test months 2021-03, with metered distance." in text
     assert f"models:/{NAME}/1" in text
     assert f"models:/{NAME}-other/1" not in text
     # it is whole by itself, charts included, and may be passed around

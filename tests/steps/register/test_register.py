@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from steps.common.results import read_code
 from storage.tracking import artifacts, runs
+from taxi.schema import TAXIS
 from tests.entry import entry
 from tests.steps.lab import BAD, BETTER, GOOD, REACHABLE, SIMULATED, Lab, Pipelines
+from tests.steps.score.conftest import read_scored
 from tests.stores import Store
 
 # --- the gate
@@ -231,8 +234,8 @@ def test_a_champion_that_has_seen_the_test_months_is_no_measure(
 # --- what a run says of itself wins over what was typed
 
 
-def test_yellow_runs_are_judged_as_yellow_without_being_told_so(lab: Lab) -> None:
-    preprocess, _ = lab.run("preprocess", SIMULATED, "--taxi=yellow")
+def test_runs_of_app_rides_are_judged_as_such_without_being_told_so(lab: Lab) -> None:
+    preprocess, _ = lab.run("preprocess", SIMULATED, "--taxi=fhvhv")
     baseline = lab.step("baseline", preprocess, None)
     for depth in (GOOD, BETTER):
         hpo = lab.step("hpo", preprocess, depth)
@@ -240,11 +243,18 @@ def test_yellow_runs_are_judged_as_yellow_without_being_told_so(lab: Lab) -> Non
         _, said = lab.register("cabs", *given)
     assert "cabs version 2, alias champion, in place of version 1: test rmse" in said
     version = lab.version("cabs", "2")
-    assert version.tags["taxi"] == "yellow"
+    assert version.tags["taxi"] == "fhvhv"
+    assert "# cabs: the minutes of an app ride" in version.description
+    assert "`trip_miles` must be the planned distance" in version.description
+    assert f"- {TAXIS['fhvhv'].limits[0]}" in version.description
     command = version.description.rpartition("mlflow run ")[2]
-    assert "-P taxi=yellow " in command
+    assert "-P taxi=fhvhv " in command
     assert f"-P {SIMULATED[2:]} " in command
     assert "-P test_months=2021-03 " in command
+    given = ("--taxi=fhvhv", "--months=2021-04", "--model_uri=models:/cabs/2", "--live=feed")
+    run, _ = lab.run("score", SIMULATED, *given)
+    shared = pc.sum(read_scored(run, "2021-04", "fhvhv")["shared_match_flag"]).as_py()
+    assert run.data.metrics["n_eligible"] < run.data.metrics["n_live"] - shared < 2_000
 
 
 # --- rollback

@@ -19,8 +19,8 @@ def champion(lab: Lab, pipelines: Pipelines) -> str:
     return "--model_uri=models:/scored@champion"
 
 
-def read_scored(run: Run, month: str) -> pa.Table:
+def read_scored(run: Run, month: str, taxi: str = "green") -> pa.Table:
     """Read the predictions of a month among a run's artifacts."""
-    name = f"predictions/green_predictions_{month}.parquet"
+    name = f"predictions/{taxi}_predictions_{month}.parquet"
     with artifacts.open_file(run.info.run_id, name) as path:
         return pq.read_table(Path(path))

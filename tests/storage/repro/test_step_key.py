@@ -175,8 +175,8 @@ SCORED = SERVED | files("evaluation", "breakdown", "scores", "worst")
 BOOSTERS = files("boosting", "spaces", "rows", "maps", "threads")
 LINEAR = files("baselines", "least_squares")
 FACTS = {
-    "preprocess": files("__init__", "schema", "values", "cleaning", "profile", "simulation")
-    | files("city", "maps", "plausibility")
+    "preprocess": files("__init__", "schema", "matching", "values", "cleaning", "profile")
+    | files("simulation", "simulated_files", "city", "maps", "plausibility")
     | PICTURES,
     "baseline": SCORED | LINEAR,
     "hpo": SCORED | BOOSTERS | files("search", "search_report", "ensemble"),

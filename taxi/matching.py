@@ -1,0 +1,117 @@
+"""Which columns of a file are those that are read, whatever year and program it is of."""
+
+from collections.abc import Collection
+
+import pyarrow as pa
+
+from . import TripError
+from .schema import TAXIS, RawColumn, raw_columns, taxis_of
+from .values import is_text, stated_unit
+
+# what files before 2016-07 held first, instead of zones
+COORDINATES = frozenset({"pickup_longitude", "start_lon", "dropoff_longitude", "end_lon"})
+MAX_LISTED, MAX_SHOWN = 60, 60  # names in a message, characters of each
+
+
+def match_columns(
+    file: pa.Schema, taxi: str, *, may_miss: frozenset[str] = frozenset()
+) -> dict[str, RawColumn]:
+    """Find each required column in a file, whatever its case or stray spaces.
+
+    Args:
+        file: its columns; what is not asked for is ignored.
+        taxi: key of schema.TAXIS.
+        may_miss: roles that a file may be without.
+
+    Returns:
+        The file's own column name -> the required column it is, in the file's order.
+    Raises:
+        TripError: a column is missing, or its type can never hold such values.
+    """
+    spelled: dict[str, list[str]] = {}
+    for name in file.names:
+        spelled.setdefault(name.strip().lower(), []).append(name)
+    matched = {}
+    for column in raw_columns(taxi):
+        names = next((spelled[name] for name in column.spellings() if name in spelled), [])
+        if len(names) > 1:
+            raise TripError(
+                f"Column {column.name!r} is there {len(names)} times: {quoted(names)}. "
+                "Leave one of them in the file."
+            )
+        if names:
+            _check_type(file.field(names[0]), column)
+            matched[names[0]] = column
+        elif column.must and column.role not in may_miss:
+            raise TripError(_missing(column.name, file.names, taxi))
+    return {name: matched[name] for name in file.names if name in matched}
+
+
+def quoted(names: Collection[str]) -> str:
+    """List names for a message, the first of many, each so that it can be seen."""
+    shown = [shorten(repr(name)) for name in names]
+    return ", ".join(shown[:MAX_LISTED]) + (", ..." if shown[MAX_LISTED:] else "")
+
+
+def shorten(text: str) -> str:
+    """Cut a text that is too long for a message."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _missing(name: str, names: Collection[str], taxi: str) -> str:
+    """Say that a column is missing, and what may be the reason."""
+    if any(other.strip().lower() in COORDINATES for other in names):
+        return (
+            f"Column {name!r} is missing, and there are coordinates: a file as first published "
+            "for months before 2016-07. The TLC has since published the same month as "
+            "parquet with zones: pass -P source=tlc, or fetch it from there."
+        )
+    # names as they are, where nothing in them would harm a terminal
+    is_plain = len(names) <= MAX_LISTED and all(
+        len(n) <= MAX_SHOWN and n.isprintable() for n in names
+    )
+    seen = ", ".join(names) if is_plain else quoted(names)
+    return (
+        f"Column {name!r} is missing. Columns seen: {seen}. "
+        f"Check that these are {taxi} trips, or pass -P taxi={_others(taxi, names)}."
+    )
+
+
+def _check_type(field: pa.Field, column: RawColumn) -> None:
+    """Refuse a column whose type can never hold what it should."""
+    given = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_timestamp(column.type) and pa.types.is_date(given):
+        raise TripError(
+            f"Column {column.name!r} has type {given}: days without a time, which give no minutes. "
+            "Use a file with times."
+        )
+    if pa.types.is_timestamp(column.type) and pa.types.is_integer(given):
+        if not stated_unit(field):
+            raise TripError(
+                f"Column {column.name!r} has type {given}: seconds, or milli-, micro- or "
+                "nanoseconds? Nobody says. Write it as timestamps, or state the unit in the "
+                "column's metadata: unit=us."
+            )
+    elif not _castable(given, column.type):
+        raise TripError(
+            f"Column {column.name!r} has type {field.type}; "
+            f"it must hold values of {column.type}. Mend the file."
+        )
+
+
+def _castable(given: pa.DataType, wanted: pa.DataType) -> bool:
+    types = pa.types
+    if is_text(given) or types.is_null(given):
+        return True  # text may hold anything; its values are looked at when they are read
+    if types.is_timestamp(wanted):
+        return bool(types.is_timestamp(given))
+    if types.is_boolean(given):
+        return bool(types.is_boolean(wanted))
+    return bool(types.is_integer(given) or types.is_floating(given) or types.is_decimal(given))
+
+
+def _others(taxi: str, names: Collection[str]) -> str:
+    """Name the taxis that a file with such columns may be of, or all the others."""
+    others = [other for other in taxis_of(names) if other != taxi]
+    *some, last = others or [other for other in TAXIS if other != taxi]
+    return f"{', '.join(some)} or {last}" if some else last
