@@ -11,10 +11,10 @@ from steps.common.parameters import ENTRY_POINTS
 
 def entry(step: str) -> ModuleType:
     """Import an entry point, be it a file or a package."""
-    package = f"steps.{step}.__main__"
-    found = find_spec(f"steps.{step}")
+    module = ENTRY_POINTS[step].module()
+    found = find_spec(module)
     is_package = found is not None and found.submodule_search_locations is not None
-    return importlib.import_module(package if is_package else f"steps.{step}")
+    return importlib.import_module(f"{module}.__main__" if is_package else module)
 
 
 def parsed(step: str, *arguments: str) -> Any:

@@ -122,7 +122,7 @@ def test_every_target_entry_point_step_and_measurement_named_exists(page: Path) 
     named = {
         "make": set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE)),
         "mlflow run -e": set(re.findall(r"^mlflow run .*-e (\w+)", text, re.MULTILINE)),
-        "python -m steps.": set(re.findall(r"python -m steps\.(\w+)", text)),
+        "python -m steps.": set(re.findall(r"python -m steps\.(?:pipelines\.)?(\w+)", text)),
         "python -m bench": set(re.findall(r"python -m bench (\w+)", text)),
     }
     there = {

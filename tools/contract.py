@@ -79,7 +79,7 @@ def block(name: str, declared: type[Parameters]) -> str:
         kind, default = TYPES[field.annotation], as_text(field.default)
         shown = f'"{default}"' if kind == "string" and must_be_quoted(default) else default
         lines.append(f"      {parameter}: {{type: {kind}, default: {shown}}}")
-    words = [f"python -m steps.{name}", *(f"--{p}={{{p}}}" for p in fields_of(declared))]
+    words = [f"python -m {declared.module()}", *(f"--{p}={{{p}}}" for p in fields_of(declared))]
     return "\n".join([*lines, "    command: >-", *wrapped(words, indent=6), ""])
 
 

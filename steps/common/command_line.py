@@ -20,10 +20,10 @@ class _Parser(argparse.ArgumentParser):
     """Refuses in one line, without the usage, and lists choices to who asks for help alone."""
 
     def __init__(self, declared: type[Parameters], description: str | None) -> None:
-        step = declared.entry_point
+        self.module = declared.module()
         super().__init__(
-            prog=step,
-            usage=f"python -m steps.{step} [--<parameter>=<value> ...]",
+            prog=declared.entry_point,
+            usage=f"python -m {self.module} [--<parameter>=<value> ...]",
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         advice = meant(message, list(self.fields))
-        raise UserError(f"{message}.{advice} See python -m steps.{self.prog} --help.")
+        raise UserError(f"{message}.{advice} See python -m {self.module} --help.")
 
     def format_help(self) -> str:
         named = choices()

@@ -72,12 +72,18 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     entry_point: ClassVar[str] = ""
+    room: ClassVar[str] = "steps"  # package that the entry point's module is in
     group: ClassVar[str] = "how it runs"  # of --help, for the parameters that a class declares
     # what the step itself uses of the parameters that the steps above have too
     shared_in_key: ClassVar[frozenset[str]] = frozenset()
     developer: str = param(
         "", "tag on every run; empty = the git or system user", in_key=False, in_rerun=False
     )
+
+    @classmethod
+    def module(cls) -> str:
+        """Name what `python -m` runs: steps.hpo."""
+        return f"{cls.room}.{cls.entry_point}"
 
     @field_validator("*", mode="before")
     @classmethod
@@ -186,7 +192,19 @@ class MonthsParameters(Parameters):
         return value
 
 
-class PreprocessParameters(MonthsParameters):
+class ReuseParameters(Parameters):
+    """Whether what is there already is taken."""
+
+    group = Parameters.group
+    reuse: bool = param(
+        True,
+        "take the results of steps that have run already, and months that are clean already; false "
+        "runs all, and the search afresh",
+        in_key=False,
+    )
+
+
+class PreprocessParameters(ReuseParameters, MonthsParameters):
     """Parameters of preprocess."""
 
     entry_point = "preprocess"
@@ -215,30 +233,37 @@ class ClusterParameters(Parameters):
     )
 
 
-class TrainingParameters(PreprocessParameters):
+class SeedParameters(Parameters):
+    """What chance begins with."""
+
+    group = Parameters.group
+    seed: int = param(42, "every random choice", minimum=0, maximum=MAX_SEED)
+
+
+class TrainingParameters(SeedParameters, PreprocessParameters):
     """What the steps have in common that train on clean trips."""
 
     group = Parameters.group
     preprocess_run_id: str = run_id("preprocess", "to build on")
-    seed: int = param(42, "every random choice", minimum=0, maximum=MAX_SEED)
-    reuse: bool = param(
-        True,
-        "take the results of steps that have run already; false runs all, and the search afresh",
-        in_key=False,
-    )
 
 
-class BaselineParameters(TrainingParameters):
-    """Parameters of baseline."""
+class ModelsParameters(Parameters):
+    """Which baselines there are."""
 
-    entry_point, group = "baseline", "baselines"
+    group = "baselines"
     models: str = param("all", "baselines to fit: `all`, or a list of names of taxi/baselines.py")
 
 
-class HpoParameters(ClusterParameters, TrainingParameters):
-    """Parameters of hpo."""
+class BaselineParameters(ModelsParameters, TrainingParameters):
+    """Parameters of baseline."""
 
-    entry_point, group = "hpo", "search"
+    entry_point = "baseline"
+
+
+class SearchParameters(ClusterParameters):
+    """How a search goes."""
+
+    group = "search"
     features: str = param("full", "feature set of the search: `course`, `compact` or `full`")
     search_space: str = param(
         "lossguide",
@@ -275,22 +300,37 @@ class HpoParameters(ClusterParameters, TrainingParameters):
         return lag_of(self.parallelism)
 
 
-class PipelineParameters(HpoParameters, BaselineParameters):
-    """What the steps have in common that come to a registered model."""
+class HpoParameters(SearchParameters, TrainingParameters):
+    """Parameters of hpo."""
+
+    entry_point = "hpo"
+
+
+class ChoiceParameters(Parameters):
+    """How a candidate is chosen, and what is made of it."""
 
     group = "registration"
-    baseline_run_id: str = run_id("baseline", "whose models are candidates")
-    hpo_run_id: str = run_id("hpo", "whose model is a candidate")
     refit: str = param(
         "train_valid",
         "what the chosen model is fitted to before it is tested: `train_valid`, the latest months "
         "included, or `train`, as it was chosen",
     )
-    model_name: str = param("nyc-taxi-duration", "registered model")
     judge_by: str = param(
         "metered",
         "distance that RMSE and R2 are measured with to choose a candidate and judge it: "
         "`metered`, `planned` (a tenth off) or `missing`",
+    )
+
+
+class PipelineParameters(ChoiceParameters, HpoParameters, BaselineParameters):
+    """What the steps have in common that come to a registered model."""
+
+    group = "registration"
+    baseline_run_id: str = run_id("baseline", "whose models are candidates")
+    hpo_run_id: str = run_id("hpo", "whose model is a candidate")
+    model_name: str = param("nyc-taxi-duration", "registered model")
+    test_only: bool = param(
+        False, "true refits and tests the best candidate, and leaves the registry as it is"
     )
     max_rmse: float = param(
         7.0, "largest RMSE on test, in minutes, that a champion may have", minimum=0
@@ -330,23 +370,37 @@ class RegisterParameters(PipelineParameters):
     rollback: bool = param(False, "true only puts the champion before this one back", in_key=False)
 
 
-class MainParameters(PipelineParameters):
-    """Parameters of main."""
+class PlanParameters(Parameters):
+    """Whether anything runs at all."""
 
-    entry_point, group = "main", Parameters.group
+    group = Parameters.group
     plan: bool = param(
         False, "true says what would run, and why, and runs nothing", in_key=False, in_rerun=False
     )
 
 
-class ScoreParameters(ClusterParameters, MonthsParameters):
+class MainParameters(PlanParameters, PipelineParameters):
+    """Parameters of main."""
+
+    entry_point = "main"
+
+
+class JudgedMonthsParameters(MonthsParameters):
+    """Which months are looked at, one by one."""
+
+    months: str = param(
+        "", "months to score, or to judge models on; written as `train_months`", in_key=False
+    )
+
+
+class ScoreParameters(ClusterParameters, JudgedMonthsParameters):
     """Parameters of score."""
 
     entry_point, group = "score", "scoring"
-    months: str = param("", "months to score, written as `train_months`")
     model_uri: str = param(
         "models:/nyc-taxi-duration@champion",
         "model to score with: an alias, `models:/name/version`, or any other model URI",
+        in_key=False,
     )
     live: str = param(
         "off",
@@ -363,9 +417,13 @@ class ScoreParameters(ClusterParameters, MonthsParameters):
     quantiles: str = param(
         "", "levels of quantiles of the minutes, each a column: 0.1,0.5,0.9 adds p10, p50 and p90"
     )
-    output: str = param("", "folder for the predictions; empty = the artifacts of the run")
-    overwrite: bool = param(False, "true replaces predictions that are there")
-    fail_on_drift: bool = param(False, "true ends with exit code 3 where a month has drifted")
+    output: str = param(
+        "", "folder for the predictions; empty = the artifacts of the run", in_key=False
+    )
+    overwrite: bool = param(False, "true replaces predictions that are there", in_key=False)
+    fail_on_drift: bool = param(
+        False, "true ends with exit code 3 where a month has drifted", in_key=False
+    )
     max_psi: float = param(
         0.25, "population stability index above which a feature has drifted", minimum=0
     )

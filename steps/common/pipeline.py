@@ -1,12 +1,16 @@
 """The steps of a pipeline and what each builds on: given by the user, reused, or launched."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mlflow.entities import Run
 
 from steps.common import results
-from steps.common.parameters import ENTRY_POINTS, TrainingParameters
+from steps.common.parameters import (
+    ENTRY_POINTS,
+    ScoreParameters,
+    TrainingParameters,
+)
 from steps.common.results import PreprocessResult, RegisterResult, TrainingResult
 from storage import UserError, terminal
 from storage.data import months, splits
@@ -107,6 +111,27 @@ class Pipeline:
         values = ENTRY_POINTS[step].of(self.params).key_values(above)
         return step_key.make(step, values, self._inputs(step))
 
+    def whole_key(self) -> StepKey:
+        """Make the key of the pipeline from those of its steps, all of which are done."""
+        made_of = {step: content_of(run) for step, run in self.done.items()}
+        return step_key.make("main", {}, made_of)
+
+    def find_whole(self) -> ReuseDecision:
+        """Look for a finished run of main that chained the very runs that would be reused.
+
+        Where a step must run, so must main; nothing is started.
+        """
+        for step in UPSTREAM:
+            if step == "register" and not self.wants_test():
+                continue
+            decision = ReuseDecision(step, self.given.get(step), "given")
+            if not decision.run:
+                decision = self.decide_reuse(step)
+            if not decision.run:
+                return ReuseDecision("main", None, f"{step} {decision.why}")
+            self.done[step] = decision.run
+        return reuse.find_reusable(self.whole_key(), runs.experiment_id())
+
     def tag(self, step: str) -> None:
         """Tag the active run, of this step, with its key."""
         reuse.tag_key(self.key(step))
@@ -116,9 +141,9 @@ class Pipeline:
         schema.raw_columns(self.params.taxi)
         source, taxi = self.params.source, self.params.taxi
         return [
-            Content(split, month, months.identify(source, taxi=taxi, month=month))
+            Content(split, *known)
             for split, names in self.splits.items()
-            for month in names
+            for known in identities(source, taxi, names).items()
         ]
 
     def zone_files(self) -> dict[str, str]:
@@ -171,6 +196,23 @@ def preprocess_key(taxi: str, contents: list[Content], zone_files: Mapping[str, 
     files = f"{tags.SPLITS}, {tags.PROFILES}, {tags.MONTHS_TABLE}, {tags.CITY_FILE}"
     inputs = splits.inputs(contents) | {"files": files, **zone_files}
     return step_key.make("preprocess", {"taxi": taxi}, inputs)
+
+
+def score_key(params: ScoreParameters, model_uri: str, contents: Mapping[str, str]) -> StepKey:
+    """Make the key of score.
+
+    Args:
+        params: of score.
+        model_uri: of the very model, which no alias moves.
+        contents: month -> what it is known by, in the order they are scored.
+    """
+    inputs = {"model": model_uri, "months": ",".join(contents), **contents}
+    return step_key.make("score", params.key_values(), inputs)
+
+
+def identities(source: str, taxi: str, names: Iterable[str]) -> dict[str, str]:
+    """Return month -> what it is known by; absent months are downloaded."""
+    return {month: months.identify(source, taxi=taxi, month=month) for month in names}
 
 
 def zone_inputs(files: Mapping[str, SideFile]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """What a step hands to the next: typed records, each written to a run and read back here alone."""
 
+import csv
+import io
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,7 +10,8 @@ from mlflow.entities import Run
 
 from storage import UserError
 from storage.data import splits
-from storage.tracking import runs, tags
+from storage.tracking import artifacts, runs, tags
+from taxi.backtest import DayErrors
 from taxi.distances import KINDS, METERED
 
 
@@ -111,12 +114,35 @@ class RegisterResult(NamedTuple):
     """What register hands over."""
 
     run_id: str
-    model_name: str
+    model_name: str  # it and the version are empty where the model was tested only
     version: str
     champion_version: str  # empty where there is none
     reasons: str
     model: str
     metrics: dict[str, float]  # on the test months
+    model_uri: str = ""  # of the model that was tested
+
+
+class PipelineResult(NamedTuple):
+    """What main hands over: the results of the steps that it chained."""
+
+    run_id: str
+    preprocess: PreprocessResult
+    baseline: TrainingResult
+    hpo: TrainingResult
+    registered: RegisterResult | None  # None where there were no test months
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The models that register chose from."""
+        return [*self.baseline.candidates, *self.hpo.candidates]
+
+
+class ScoringResult(NamedTuple):
+    """What score hands over of months whose drop-offs are known."""
+
+    run_id: str
+    days: list[DayErrors]
 
 
 # --- writing, each to the active run
@@ -139,9 +165,15 @@ def write_best(model: str, scores: Mapping[str, float]) -> None:
 
 
 def write_registration(
-    *, model_name: str, version: str, champion_version: str, outcome: str, reasons: str
+    *,
+    model_name: str,
+    version: str,
+    champion_version: str,
+    outcome: str,
+    reasons: str,
+    model_uri: str = "",
 ) -> None:
-    """Record what was registered, and which version is champion now."""
+    """Record what was tested and registered, and which version is champion now."""
     mlflow.set_tags(
         {
             tags.MODEL_NAME: model_name,
@@ -149,6 +181,7 @@ def write_registration(
             tags.CHAMPION_VERSION: champion_version,
             tags.OUTCOME: outcome,
             tags.REASONS: reasons,
+            tags.MODEL_URI: model_uri,
         }
     )
 
@@ -192,7 +225,39 @@ def read_registration(run: Run) -> RegisterResult:
         reasons=_tag(run, tags.REASONS),
         model=_tag(run, tags.MODEL),
         metrics=_metrics(run, *TEST_SCORES, *GAINED),
+        model_uri=_tag(run, tags.MODEL_URI),
     )
+
+
+def read_pipeline(run: Run) -> PipelineResult:
+    """Read what a finished run of main hands over."""
+    done = {
+        step: runs.finished(run.data.tags[name], step)
+        for step, name in tags.RUN_IDS.items()
+        if name in run.data.tags
+    }
+    return PipelineResult(
+        run.info.run_id,
+        read_preprocess(done["preprocess"]),
+        read_training(done["baseline"]),
+        read_training(done["hpo"]),
+        read_registration(done["register"]) if "register" in done else None,
+    )
+
+
+def read_scoring(run: Run) -> ScoringResult:
+    """Read what a finished run of score hands over.
+
+    Raises:
+        UserError: no drop-off was known, so there are no errors.
+    """
+    if not artifacts.has_file(run.info.run_id, tags.DAYS_TABLE):
+        raise UserError(
+            f"Run {run.info.run_id} scored months without drop-offs, so it has no "
+            f"{tags.DAYS_TABLE}. Score months whose trips have ended."
+        )
+    table = csv.DictReader(io.StringIO(artifacts.read_text(run.info.run_id, tags.DAYS_TABLE)))
+    return ScoringResult(run.info.run_id, [DayErrors.read(row) for row in table])
 
 
 def read_code(run: Run) -> Code:

@@ -17,7 +17,7 @@ from typing import NoReturn
 import mlflow
 
 from steps.common.command_line import P, make_parser, parse
-from steps.common.parameters import MainParameters
+from steps.common.parameters import PlanParameters
 from storage import UserError, drivers, environment, terminal
 from storage.checkout import run_command
 from storage.environment import INTERRUPTED, INTERRUPTS, USER_ERROR
@@ -45,7 +45,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
     try:
         params = _read(declared, description, argv)
         step_key.code(step)  # the code that runs, whatever is edited meanwhile
-        plans = isinstance(params, MainParameters) and params.plan
+        plans = isinstance(params, PlanParameters) and params.plan
         next_command = partial(_next_command, params)
         run = runs.plan_run() if plans else runs.StepRun(step, params.developer, next_command)
         with drivers.told(), store.gone_as(AGAIN), run, store.gone_as(AGAIN), drivers.told():
@@ -84,7 +84,7 @@ def _read(declared: type[P], description: str | None, argv: Sequence[str] | None
         # `mlflow run` made the run before anybody looked at the parameters
         if "MLFLOW_RUN_ID" in os.environ:
             step = declared.entry_point
-            with runs.StepRun(step, "", lambda: f"python -m steps.{step} --help"):
+            with runs.StepRun(step, "", lambda: f"python -m {declared.module()} --help"):
                 raise
         raise
 

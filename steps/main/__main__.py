@@ -87,8 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # the four lines that MLflow shows unfolded
         unfolded = "  \n".join([*first, report.link(run)])
         runs.write_page(f"{unfolded}\n\n{note}", page.title(preprocess.dataset, rmse))
-        print_ending(preprocess.dataset, candidates, [*outcome, *again])
-        print(f"report: {place}")
+        reuse.tag_key(pipeline.whole_key())
+        if tags.PARENT not in run.data.tags:  # a page of many pipelines would drown in theirs
+            print_ending(preprocess.dataset, candidates, [*outcome, *again])
+            print(f"report: {place}")
 
 
 def ranked(candidates: Sequence[Candidate], distance: str) -> list[Candidate]:
@@ -198,6 +200,9 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
         for kind, words in KINDS.items()
         if kind == kind_of(taxi, kind)
     )
+    if not version:
+        said = f"**{registered.model}** is not registered ({registered.reasons})."
+        return [f"{said} RMSE on {months}: {rmses}."]
     lines = [f"**{registered.model}** is `{name}` version {version}. RMSE on {months}: {rmses}."]
     if champion == version:
         lines += ["", f"It is the champion: {registered.reasons}."]

@@ -51,6 +51,8 @@ def winner(candidates: Sequence[Candidate], distance: str) -> str:
 
 def standing(registered: RegisterResult) -> str:
     """Say whether the winner is champion."""
+    if not registered.version:
+        return f"not registered ({registered.reasons})"
     version = f"`{registered.model_name}` version {registered.version}"
     if registered.champion_version == registered.version:
         return f"champion, {version}"

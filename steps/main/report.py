@@ -69,6 +69,7 @@ def log_report(
         outcome, leaderboard, rerun: parts of the run's page, as markdown.
     """
     preprocess, read = pipeline.preprocess(), Reader()
+    known = registered if registered and registered.version else None  # to the registry
     facts = ReportFacts(
         title=title_of(preprocess.dataset),
         headline=opening(candidates, preprocess.dataset, distance),
@@ -87,9 +88,9 @@ def log_report(
             for one in pipeline.hpo().candidates
             for row in read.rows(one.run_id, tags.IMPORTANCE_TABLE)
         ],
-        champion=compare_champions(registered, read) if registered else {},
+        champion=compare_champions(known, read) if known else {},
         gate=read.rows(registered.run_id, tags.GATE_TABLE) if registered else [],
-        drift=drift_rows(registered.model_name, read) if registered else [],
+        drift=drift_rows(known.model_name, read) if known else [],
         rerun=rerun,
         missing=read.missing,
     )

@@ -33,7 +33,7 @@ from steps.register.evaluate import (
 from steps.register.refit import TRAIN_VALID, refit_candidate
 from steps.register.rollback import roll_back
 from steps.register.testset import SEEN, open_test_set
-from steps.register.verdict import ABOUT, write_registered, write_rolled_back
+from steps.register.verdict import ABOUT, write_registered, write_rolled_back, write_tested
 from storage import StorageError, UserError
 from storage.checkout import run_command
 from storage.tracking import artifacts, names, runs, tags
@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_pipeline(params)
         pipeline = Pipeline(params)
         check_given(pipeline.given, params.judge_by)
-        check_before_training(registry, pipeline.dataset, params.taxi, params.test_months)
+        check_has_test(pipeline.dataset, params.test_months)
+        if not params.test_only:
+            check_champion(registry, pipeline.dataset.taxi if pipeline.dataset else params.taxi)
         preprocess = pipeline.preprocess()
         if not preprocess.dataset.has_test:
             raise UserError(NO_TEST)
@@ -80,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             best = refit_candidate(best, preprocess)
         test = open_test_set(preprocess, distance)
         tested = evaluate_candidate(best, test, seed=params.seed)
+        if params.test_only:
+            write_tested(tested, preprocess.dataset, distance)
+            return
         provenance = candidate_provenance(preprocess, best)
         thresholds = GateThresholds(
             params.max_rmse,
@@ -111,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             champion_version=judged.before if judged.outcome == REFUSED else judged.known,
             outcome=judged.outcome,
             reasons=judged.reasons,
+            model_uri=tested.candidate.model_uri,
         )
         write_registered(registry, tested, judged, preprocess.dataset)
         print(registration_line(registry.name, tested, judged))
@@ -134,24 +140,25 @@ def judge_again(pipeline: Pipeline, experiment: str) -> Iterator[None]:
         raise StorageError(f"{error} That is: {line}") from error
 
 
-def check_before_training(
-    registry: Registry, given: Dataset | None, taxi: str, test_months: str
-) -> None:
-    """Look for test months, and at the champion, before any upstream step starts.
+def check_has_test(given: Dataset | None, test_months: str) -> None:
+    """Look for test months, before any upstream step starts.
 
     Args:
-        registry: of the model's name.
         given: trips of the runs that were given; None where none was.
-        taxi, test_months: as typed, for where no run was given.
+        test_months: as typed, for where no run was given.
     """
     if not given and not test_months.strip():
         raise UserError(NO_TEST)
+
+
+def check_champion(registry: Registry, taxi: str) -> None:
+    """Look whether the champion takes trips of this taxi, before any upstream step starts."""
     champion = registry.champion()
     if not champion:
         return
     try:
         uri = f"models:/{champion.name}/{champion.version}"
-        load_served(uri, given.taxi if given else taxi)
+        load_served(uri, taxi)
     except StorageError as error:
         raise StorageError(
             f"The champion cannot be measured against: {error} Mend it, or put the champion before "

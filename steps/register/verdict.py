@@ -1,10 +1,13 @@
 """The page of a run of register, and what the registered model is, for its own page."""
 
 from steps.common import page
-from steps.common.results import Dataset
+from steps.common.results import Dataset, write_registration
 from steps.register.evaluate import PROMOTED, UNCHANGED, GateResult, TestResult
 from storage.tracking.registry import Registry
 from taxi.distances import KINDS
+
+TESTED = "tested"  # what comes of a candidate that nobody asked to register
+NOT_ASKED = "test_only=true"
 
 ABOUT = (
     "Minutes from pickup to drop-off of a taxi trip, asked at pickup: raw trips in, named as the "
@@ -39,6 +42,29 @@ def write_registered(
     champion = judged.known if judged.outcome in (PROMOTED, UNCHANGED) else judged.before
     serve = page.write_serving(registry.name) if champion else ""
     page.write_verdict(verdict, serve, table, page.link_worst(), dataset=dataset, rmse=score)
+
+
+def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
+    """Record, and say, how a model did that is not to be registered.
+
+    Args:
+        tested: the model.
+        dataset: trips of its pipeline.
+        distance: kind of it that candidates were chosen by.
+    """
+    model, score = tested.candidate.model, tested.scores[distance]["rmse"]
+    write_registration(
+        model_name="",
+        version="",
+        champion_version="",
+        outcome=TESTED,
+        reasons=NOT_ASKED,
+        model_uri=tested.candidate.model_uri,
+    )
+    rmse = f"test RMSE **{score:.3f} min** on {page.span(dataset.months['test'])}"
+    verdict = f"**Tested**: {model}, {rmse} with {KINDS[distance]}; not registered: {NOT_ASKED}"
+    page.write_verdict(verdict, dataset=dataset, rmse=score)
+    print(f"{model} tested: test rmse {score:.4f} min with {KINDS[distance]}; not registered")
 
 
 def write_rolled_back(registry: Registry, line: str) -> None:

@@ -20,6 +20,7 @@ import steps
 import storage
 import taxi as taxi_package
 from steps.common.parameters import ScoreParameters
+from steps.common.pipeline import score_key
 from steps.common.served import load_served
 from steps.common.step import step_run
 from steps.score.estimate import tell_unknown
@@ -36,6 +37,7 @@ from steps.score.record import (
 from storage import StorageError, UserError
 from storage.cluster import connected, once_per_worker
 from storage.data.months import parse_months
+from storage.repro import reuse
 from storage.tracking import artifacts, model_references, models, names, runs, tags
 from storage.uris import without_credentials
 from taxi import drift, live, schema
@@ -93,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
             has_drifted = watch(scored, reference, rmse_before, limits)
         write_scored(scored, model.uri, taxi, has_drifted if reference else None)
+        tag_result(params, model.uri, scored)
     if has_drifted and fail_on_drift:
         sys.exit(DRIFTED)
 
@@ -247,6 +250,13 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
     if days:
         artifacts.log_table(days, tags.DAYS_TABLE)
     log_worst_of(scored)
+
+
+def tag_result(params: ScoreParameters, model_uri: str, scored: Sequence[ScoredMonth]) -> None:
+    """Tag the run with its key, unless files elsewhere are a part of what it came to."""
+    if not params.output and params.live == "off":
+        contents = {month.month: month.identity for month in scored}
+        reuse.tag_key(score_key(params, model_uri, contents))
 
 
 def step_of(month: str) -> int:

@@ -17,6 +17,7 @@ from steps.common.months import find_month, read_month
 from steps.score.estimate import LossCounter
 from steps.score.feed import LiveFeed, row_times
 from storage.data.files import discard_unfinished, whole_file
+from storage.data.months import identity_of
 from storage.tracking import models, tags
 from storage.uris import without_credentials
 from taxi import TripError, scoring
@@ -45,6 +46,11 @@ class ScoredMonth(NamedTuple):
     sha256: str
     tally: Tally
     with_feed: bool  # its predictions have a live level
+
+    @property
+    def identity(self) -> str:
+        """What the month is known by."""
+        return identity_of(self.uri, self.sha256)
 
 
 def score_month(

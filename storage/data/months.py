@@ -54,7 +54,7 @@ class MonthFile(NamedTuple):
     @property
     def identity(self) -> str:
         """What the month is known by, as of identify."""
-        return self.uri if self.uri.startswith("simulated:") else self.sha256
+        return identity_of(self.uri, self.sha256)
 
 
 class SideFile(NamedTuple):
@@ -64,6 +64,11 @@ class SideFile(NamedTuple):
     uri: str  # where it came from, without credentials
     path: Path  # the bytes on this machine
     sha256: str  # of those bytes
+
+
+def identity_of(uri: str, sha256: str) -> str:
+    """Return what a month is known by: sha256 of its bytes, or what it is simulated from."""
+    return uri if uri.startswith("simulated:") else sha256
 
 
 def parse_months(text: str) -> list[str]:

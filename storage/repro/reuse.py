@@ -186,7 +186,7 @@ def _read_json(run: Run, artifact: str) -> dict[str, Any]:
 def _moved_champion(run: Run) -> str:
     """Describe what the registry has lost or moved since a run of register, empty if nothing."""
     marks = run.data.tags
-    if tags.VERSION not in marks:
+    if not marks.get(tags.VERSION):
         return ""
     client, name, version = MlflowClient(), marks[tags.MODEL_NAME], marks[tags.VERSION]
     champion = marks.get(tags.CHAMPION_VERSION, version)

@@ -172,8 +172,8 @@ class _File(NamedTuple):
 
 def _entry(step: str, root: Path) -> Path:
     """Find the file that `python -m steps.<step>` runs."""
-    package = root / "steps" / step / "__main__.py"
-    return package if package.is_file() else root / "steps" / f"{step}.py"
+    places = (f"{step}/__main__.py", f"{step}.py", f"pipelines/{step}.py")
+    return next(path for place in places if (path := root / "steps" / place).is_file())
 
 
 @cache

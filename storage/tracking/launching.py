@@ -16,12 +16,13 @@ from storage.tracking import doubles, interrupted, stale_runs, tags
 from storage.tracking.runs import active_info, children
 
 
-def launch(step: str, parameters: Mapping[str, str]) -> str:
+def launch(step: str, parameters: Mapping[str, str], *, name: str = "") -> str:
     """Run an entry point of this project under the active run and wait for it.
 
     Args:
         step: entry point.
         parameters: their texts, as they are typed.
+        name: of its run; empty = the step's.
     Returns:
         The id of the step's run.
     Raises:
@@ -38,7 +39,7 @@ def launch(step: str, parameters: Mapping[str, str]) -> str:
             parameters=dict(parameters),
             experiment_id=parent.experiment_id,
             env_manager="local",
-            run_name=step,
+            run_name=name or step,
         )
     except (ExecutionException, KeyboardInterrupt) as error:
         run = _launched(step, parent.run_id, began_ms)

@@ -69,7 +69,7 @@ PARENT = tag(
     "mlflow.parentRunId",
     "the run above",
     "trials",
-    "exporting register reuse runs stale_runs step verify",
+    "exporting main register reuse runs stale_runs step verify",
 )
 RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs", "doubles importing")
 NOTE = tag(
@@ -280,7 +280,7 @@ CHAMPION_VERSION = tag(
     "results",
     "exporting importing results reuse",
 )
-OUTCOME = tag("outcome", "promoted, refused, unchanged or rolled back", "register results")
+OUTCOME = tag("outcome", "promoted, refused, unchanged, tested or rolled back", "register results")
 REASONS = tag("reasons", "why, in one line", "register results", "results")
 MEASURED_AGAINST = tag(
     "measured_against",
@@ -471,7 +471,7 @@ COVERAGE_TABLE = artifact(
 )
 GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register", "report")
 CARD = artifact("model_card.html", "the model card as a page", "card")
-DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score")
+DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score", "results")
 WORST_TABLE = artifact(
     "worst_trips.csv",
     "the trips whose predictions are furthest off: of a candidate on valid, of register on test",

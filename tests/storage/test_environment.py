@@ -24,7 +24,8 @@ PREPROCESS = ["-m", "steps.preprocess", "--source=simulated:200", "--test_months
 
 @pytest.mark.parametrize("step", ENTRY_POINTS)
 def test_an_environment_that_is_half_built_is_one_line_with_the_cure(step: str) -> None:
-    nothing_installed = [sys.executable, "-S", "-m", f"steps.{step}"]  # nor the .venv known
+    module = ENTRY_POINTS[step].module()
+    nothing_installed = [sys.executable, "-S", "-m", module]  # nor the .venv known
     done = subprocess.run(nothing_installed, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""

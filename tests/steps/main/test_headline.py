@@ -9,6 +9,7 @@ from steps.common.results import RMSES, Candidate, Code, Dataset, RegisterResult
 from steps.main.headline import headline
 from storage.tracking import tags
 from taxi.distances import METERED, MISSING
+from tests.entry import entry
 
 MONTHS = {"train": ["2021-01"], "valid": ["2021-02"], "test": ["2021-03"]}
 TESTED = {tags.TEST.of(name): 5.5 for name in RMSES.values()}
@@ -52,6 +53,15 @@ def test_one_that_is_no_champion_says_who_is(champion: str, stands: str, then: s
     assert won == "**tree won: RMSE 5.000 min** on 2021-02 (valid)"
     assert stood.endswith(stands)
     assert then in following
+
+
+def test_one_that_was_only_tested_is_said_to_be_in_no_registry() -> None:
+    tested = register("")._replace(model_name="", version="", reasons="test_only=true")
+    _, stands, then = first_lines(tested, make_candidate("tree", 5.0))
+    assert stands.endswith("2021-03: not registered (test_only=true)")
+    assert then == "Next: `mlflow run .`"
+    (said,) = entry("main").verdict(tested, "2021-03")
+    assert said.startswith("**tree** is not registered (test_only=true). RMSE on 2021-03: 5.500")
 
 
 def test_without_test_months_it_says_how_to_have_some() -> None:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
-from steps.common.results import read_code
+from steps.common.results import read_code, read_registration
+from storage.repro import reuse
 from storage.tracking import artifacts, runs
 from taxi.schema import TAXIS
 from tests.entry import entry
@@ -38,6 +39,20 @@ def test_the_first_candidate_that_reaches_the_thresholds_is_champion(
     assert page[0].startswith("**Promoted**: tree is the champion, first version 1: test RMSE **")
     assert "    mlflow models serve -m models:/first@champion --env-manager uv" in page
     assert run.info.run_name.startswith("register · green 2021-01 > 02 · ")
+
+
+def test_a_model_that_is_only_tested_leaves_the_registry_as_it_is(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    run, said = lab.register("untouched", *pipelines.of(lab, GOOD), "--test_only=true")
+    assert said.startswith("tree tested: test rmse ")
+    assert "untouched" not in lab.store.registered()
+    found = read_registration(run)
+    assert (found.model_name, found.version, found.reasons) == ("", "", "test_only=true")
+    assert found.metrics["test_rmse"] == run.data.metrics["test_rmse"]
+    assert found.model_uri.startswith("models:/m-")
+    assert run.data.tags["mlflow.note.content"].startswith("**Tested**: tree, test RMSE **")
+    assert reuse.what_is_lost(run) == ""
 
 
 def test_the_champion_is_found_by_its_error_on_the_test_months(

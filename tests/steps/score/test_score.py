@@ -11,14 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from steps.common.results import read_scoring
 from steps.common.served import load_served
+from steps.pipelines import nested
 from storage.checkout import ROOT
 from storage.tracking import models
 from taxi.model import MODULES, input_columns, write_frame
 from taxi.question import PARAMS
 from taxi.simulation import month_batches
 from tests.conftest import simulated_trips
-from tests.entry import entry
+from tests.entry import entry, parsed
 from tests.steps.lab import Lab
 from tests.steps.score.conftest import read_scored
 from tests.stores import Store
@@ -46,6 +48,12 @@ def test_every_row_of_every_month_is_written_with_what_its_model_says(
     wanted = models.load("models:/scored/1").predict(frame)
     assert np.array_equal(rows["prediction"].to_numpy(), wanted)
     assert run.data.tags["scored_by"] == "models:/scored/1"
+    params = parsed("score", SIMULATED, "--months=2021-04..2021-05", champion, *WIDE)
+    assert nested.find_scoring(params).run.info.run_id == run.info.run_id
+    other = parsed("score", SIMULATED, "--months=2021-05,2021-04", champion, *WIDE)
+    assert nested.find_scoring(other).run is None
+    days = read_scoring(run).days
+    assert (days[0].day, days[-1].day) == ("2021-04-01", "2021-05-31")
 
 
 def test_quantiles_that_are_asked_for_are_columns_of_the_predictions(

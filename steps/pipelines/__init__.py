@@ -1,0 +1,1 @@
+"""Entry points that run whole pipelines, each as a run below their own."""

@@ -1,0 +1,72 @@
+"""A pipeline, or a scoring, below a run of many of them: found finished, or launched.
+
+It is known by what its result depends on, as a step is, so a run of many that was killed goes on
+with what it had, and two runs of many share what they have in common. What was found stays below
+the run that made it. An interruption closes the pipeline, its steps and the run above them all.
+"""
+
+from mlflow.entities import Run
+
+from steps.common import results
+from steps.common.parameters import MainParameters, Parameters, ScoreParameters
+from steps.common.pipeline import Pipeline, identities, score_key
+from steps.common.results import PipelineResult, ScoringResult
+from storage import UserError, terminal
+from storage.data import months
+from storage.repro import reuse
+from storage.repro.reuse import ReuseDecision
+from storage.tracking import launching, model_references, runs
+
+
+def run_pipeline(params: MainParameters, *, name: str) -> PipelineResult:
+    """Take or make a pipeline with these parameters below the active run.
+
+    Args:
+        params: of main.
+        name: of its run, and what every line about it begins with.
+    Raises:
+        UserError: it failed; the message carries the reason of the step that did.
+    """
+    return results.read_pipeline(_get_or_run(params, find_pipeline(params), name))
+
+
+def run_scoring(params: ScoreParameters, *, name: str) -> ScoringResult:
+    """Take or make a scoring with these parameters below the active run, as `run_pipeline` does."""
+    return results.read_scoring(_get_or_run(params, find_scoring(params), name))
+
+
+def find_pipeline(params: MainParameters) -> ReuseDecision:
+    """Decide whether a pipeline must run: it need not where each of its steps need not.
+
+    Months that are not here yet are downloaded; nothing is started.
+    """
+    return Pipeline(params).find_whole()
+
+
+def plan_pipeline(params: MainParameters) -> str:
+    """Say what becomes of a pipeline, as far as can be known without a download."""
+    pipeline = Pipeline(params)
+    for names in pipeline.splits.values():
+        for month in names:
+            if months.locate(params.source, taxi=params.taxi, month=month).must_come:
+                return f"runs, unless {month}, which is to be downloaded, has been read before"
+    return pipeline.find_whole().why
+
+
+def find_scoring(params: ScoreParameters) -> ReuseDecision:
+    """Decide whether months must be scored; those that are not here yet are downloaded."""
+    model = model_references.resolve(params.model_uri)
+    wanted = months.parse_months(params.months)
+    key = score_key(params, model.uri, identities(params.source, params.taxi, wanted))
+    return reuse.find_reusable(key, runs.experiment_id())
+
+
+def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
+    terminal.say(f"{name}: {decision.step} {decision.why}", style="bold")
+    if decision.run:
+        return decision.run
+    step = params.entry_point
+    try:
+        return runs.finished(launching.launch(step, params.texts(), name=name), step)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error

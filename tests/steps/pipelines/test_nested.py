@@ -1,0 +1,109 @@
+"""A pipeline below another run: found finished, launched, or failed in its own words."""
+
+from collections.abc import Callable
+
+import mlflow
+import pytest
+
+from steps.common.parameters import MainParameters
+from steps.common.pipeline import Pipeline
+from steps.common.results import read_preprocess, write_dataset, write_registration
+from steps.pipelines import nested
+from storage import UserError
+from storage.repro import reuse
+from storage.tracking import experiments, launching, runs, tags
+from tests.entry import entry
+from tests.steps.lab import SIMULATED
+from tests.stores import Store
+
+Launch = Callable[..., str]
+
+
+def make_params(name: str) -> MainParameters:
+    """Ask for a pipeline like no other test's."""
+    source = SIMULATED.partition("=")[2]
+    return MainParameters(source=source, models="mean", test_only=True, model_name=name)
+
+
+def finish(step: str, pipeline: Pipeline) -> str:
+    """Leave a finished run of a step below the active run, as if it had worked."""
+    marks = {tags.STEP: step, **{tags.RUN_IDS[s]: r.info.run_id for s, r in pipeline.done.items()}}
+    with mlflow.start_run(experiment_id=runs.experiment_id(), nested=True, tags=marks) as run:
+        write_dataset(read_preprocess(pipeline.done["preprocess"]).dataset)
+        if step == "register":
+            marks = {"model_name": "", "version": "", "champion_version": "", "outcome": "tested"}
+            write_registration(**marks, reasons="asked", model_uri="models:/m-1")
+            mlflow.set_tag(tags.MODEL, "mean")
+        key = pipeline.whole_key() if step == "main" else pipeline.key(step)
+        reuse.tag_key(key)
+        reuse.record_outputs()
+    return str(run.info.run_id)
+
+
+def finish_all(params: MainParameters, *, until: str = "main") -> Pipeline:
+    """Leave finished runs of the steps of a pipeline, the real preprocess first."""
+    pipeline = Pipeline(params)
+    pipeline.done["preprocess"] = pipeline.decide_reuse("preprocess").run
+    for step in ("baseline", "hpo", "register"):
+        pipeline.done[step] = runs.finished(finish(step, pipeline), step)
+        if step == until:
+            return pipeline
+    finish("main", pipeline)
+    return pipeline
+
+
+@pytest.fixture
+def preprocessed(store: Store) -> None:
+    """Have the months been preprocessed, once for all tests."""
+    experiments.use()
+    if not Pipeline(make_params("any")).decide_reuse("preprocess").run:
+        entry("preprocess").main([SIMULATED])
+
+
+def test_a_pipeline_runs_once_and_is_read_where_it_finished(
+    preprocessed: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params, launched = make_params("once"), []
+
+    def launch(step: str, texts: dict[str, str], *, name: str) -> str:
+        launched.append((step, name, texts["model_name"]))
+        return finish("main", finish_all(params, until="register"))
+
+    monkeypatch.setattr(launching, "launch", launch)
+    with runs.StepRun("backtest", ""):
+        first = nested.run_pipeline(params, name="2021-03")
+        second = nested.run_pipeline(params, name="again")
+    assert launched == [("main", "2021-03", "once")]
+    assert first == second
+    assert first.registered and first.registered.model_uri == "models:/m-1"
+    assert first.preprocess.dataset.months["train"] == ["2021-01"]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("2021-03: main runs, baseline runs, ")
+    assert said[1].startswith(f"again: main reused {first.run_id[:8]}… (")
+
+
+def test_a_pipeline_whose_step_is_missing_or_that_never_ended_runs(preprocessed: None) -> None:
+    params = make_params("broken")
+    with runs.StepRun("backtest", ""):
+        finish_all(params, until="hpo")
+        assert nested.find_pipeline(params).reason.startswith("register runs, ")
+        finish_all(params, until="register")
+        found = nested.find_pipeline(params)
+        assert (found.step, found.run) == ("main", None)
+        finish_all(params)
+        assert nested.find_pipeline(params).run is not None
+        again = params.model_copy(update={"reuse": False})
+        assert nested.find_pipeline(again).reason == "preprocess runs, reuse=false"
+        assert nested.plan_pipeline(params).startswith("reused ")
+
+
+def test_a_pipeline_that_fails_is_named_with_the_reason_of_its_step(
+    preprocessed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(*_: object, **__: object) -> str:
+        raise UserError("main failed: hpo failed: no trips.")
+
+    monkeypatch.setattr(launching, "launch", launch)
+    with runs.StepRun("backtest", ""), pytest.raises(UserError) as failure:
+        nested.run_pipeline(make_params("failing"), name="2021-03")
+    assert str(failure.value) == "2021-03: main failed: hpo failed: no trips."
