@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.common import page
+from steps.common.cleaned_months import CleanedMonth, find_cleaned, month_key
 from steps.common.months import find_city, find_month, find_zone_files, read_month
 from steps.common.parameters import PreprocessParameters
 from steps.common.pipeline import preprocess_key, zone_inputs
@@ -23,7 +24,7 @@ from steps.common.results import Dataset, write_dataset
 from steps.common.step import step_run
 from storage.checkout import portable
 from storage.data.digest import sha256_of
-from storage.data.months import MonthFile, SideFile
+from storage.data.months import MonthFile, SideFile, identify
 from storage.data.splits import Content, split_months
 from storage.repro import reuse
 from storage.tracking import artifacts, datasets, tags
@@ -69,9 +70,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(describe_city(city, zone_files))
         reports: list[MonthReport] = []
         for split, months in splits.items():
-            files = (find_month(source, taxi, month, work_dir) for month in months)
             path = work_dir / f"{split}.parquet"
-            reports += write_split(split, files, path, taxi=taxi)
+            with pq.ParquetWriter(path, schema.TRIPS, compression=COMPRESSION) as writer:
+                for month in months:
+                    known = find_clean(source, taxi, month) if params.reuse else None
+                    if known and known.file.uri.startswith(SIMULATED_URI):
+                        file = known.file  # which nobody has to make up again
+                    else:
+                        file = find_month(source, taxi, month, work_dir)
+                    reports.append(write_month(split, file, known, writer, taxi=taxi))
         log_reports(reports, taxi)
         log_odd_months(reports)
         profiles = {
@@ -84,41 +91,70 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_dataset(dataset._replace(city=city_sha256))
         write_kept(dataset, reports)
         contents = [Content(split, file.month, file.identity) for split, file, *_ in reports]
+        mlflow.set_tags(
+            {tags.CLEANED.of(m): month_key(taxi, m, identity) for _, m, identity in contents}
+        )
         reuse.tag_key(preprocess_key(taxi, contents, zone_inputs(zone_files)))
 
 
-def write_split(
-    split: str, files: Iterable[MonthFile], path: Path, *, taxi: str
-) -> list[MonthReport]:
-    """Clean the months of a split one after the other into one parquet file.
+def find_clean(source: str, taxi: str, month: str) -> CleanedMonth | None:
+    """Look whether an earlier run has cleaned the very bytes that a source has of a month."""
+    identity = identify(source, taxi=taxi, month=month)
+    return find_cleaned(taxi, month, identity)
+
+
+def write_month(
+    split: str, file: MonthFile, known: CleanedMonth | None, writer: pq.ParquetWriter, *, taxi: str
+) -> MonthReport:
+    """Write the trips of a month to the parquet file of its split, cleaned now or before.
 
     Args:
         split: train, valid or test.
-        files: of its months.
-        path: of the parquet file, columns of schema.TRIPS.
+        file: of the month.
+        known: the same bytes as an earlier run has cleaned them, if one has.
+        writer: of columns of schema.TRIPS.
         taxi: key of schema.TAXIS.
-    Raises:
-        TripError: a month's columns or values cannot be used, or none of its trips is kept.
     """
-    reports = []
-    with pq.ParquetWriter(path, schema.TRIPS, compression=COMPRESSION) as writer:
-        for file in files:
-            dropped: dict[str, int] = {}
-            profile, n_raw, n_kept, unreadable = Profile(), 0, 0, ""
-            for cleaned, example in clean_file(file, taxi=taxi):
-                writer.write_batch(cleaned.trips)
-                profile.add(cleaned.trips)
-                dropped = {why: dropped.get(why, 0) + n for why, n in cleaned.dropped.items()}
-                n_kept += cleaned.trips.num_rows
-                n_raw += cleaned.trips.num_rows + sum(cleaned.dropped.values())
-                unreadable = unreadable or example
-            if not n_kept:
-                raise no_trips(file, n_raw, dropped, unreadable, taxi=taxi)
-            print(f"{split} {file.month}: kept {n_kept:,} of {n_raw:,} trips")
-            if unreadable:
-                print(f"{split} {file.month}: dropped {dropped[UNREADABLE]:,} rows: {unreadable}")
-            reports.append(MonthReport(split, file, n_raw, dropped, profile))
-    return reports
+    if known:
+        return copy_month(split, file, known, writer)
+    return clean_month(split, file, writer, taxi=taxi)
+
+
+def copy_month(
+    split: str, file: MonthFile, cleaned: CleanedMonth, writer: pq.ParquetWriter
+) -> MonthReport:
+    """Write the trips of a month that is clean already."""
+    profile = Profile()
+    for table in cleaned.tables():
+        writer.write_table(table)
+        for batch in table.to_batches():
+            profile.add(batch)
+    kept = f"kept {profile.n_trips:,} of {cleaned.n_raw:,} trips"
+    print(f"{split} {file.month}: {kept}, clean already in run {cleaned.run_id[:8]}…")
+    return MonthReport(split, file, cleaned.n_raw, cleaned.dropped, profile)
+
+
+def clean_month(split: str, file: MonthFile, writer: pq.ParquetWriter, *, taxi: str) -> MonthReport:
+    """Clean a month.
+
+    Raises:
+        TripError: its columns or values cannot be used, or none of its trips is kept.
+    """
+    dropped: dict[str, int] = {}
+    profile, n_raw, n_kept, unreadable = Profile(), 0, 0, ""
+    for cleaned, example in clean_file(file, taxi=taxi):
+        writer.write_batch(cleaned.trips)
+        profile.add(cleaned.trips)
+        dropped = {why: dropped.get(why, 0) + n for why, n in cleaned.dropped.items()}
+        n_kept += cleaned.trips.num_rows
+        n_raw += cleaned.trips.num_rows + sum(cleaned.dropped.values())
+        unreadable = unreadable or example
+    if not n_kept:
+        raise no_trips(file, n_raw, dropped, unreadable, taxi=taxi)
+    print(f"{split} {file.month}: kept {n_kept:,} of {n_raw:,} trips")
+    if unreadable:
+        print(f"{split} {file.month}: dropped {dropped[UNREADABLE]:,} rows: {unreadable}")
+    return MonthReport(split, file, n_raw, dropped, profile)
 
 
 def clean_file(file: MonthFile, *, taxi: str) -> Iterator[tuple[Cleaned, str]]:

@@ -60,6 +60,13 @@ def find_reusable(key: StepKey, experiment_id: str) -> ReuseDecision:
     return ReuseDecision(key.step, None, losses[0] if losses else _news(key, experiment_id))
 
 
+def find_tagged(name: str, value: str, experiment_id: str) -> Iterable[Run]:
+    """List the newest finished runs with this value of a tag."""
+    if not experiment_id:
+        return []
+    return _search(experiment_id, equals(f"tags.`{name}`", value), "FINISHED", N_NEWEST)
+
+
 def tag_key(key: StepKey) -> None:
     """Write the key of the step that is running to its run, and what it is made of."""
     mlflow.log_text(key.to_json(), tags.KEY_FILE)

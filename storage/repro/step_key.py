@@ -28,6 +28,7 @@ COMPUTING = (
 # Files, and folders, that decide whether and where a step runs, from where its input comes and
 # what its run is called: a step imports them, and its result does not depend on them.
 FRAME = (
+    "steps/common/cleaned_months.py",  # the very trips that cleaning would give
     "steps/common/command_line.py",
     "steps/common/parameters.py",  # values enter the key one by one
     "steps/common/step.py",

@@ -194,6 +194,12 @@ CITY = tag(
     "results",
     "pipeline results",
 )
+CLEANED = tags(
+    "cleaned.",
+    "sha256 of what the cleaning of a month depends on; by the month",
+    "preprocess",
+    "cleaned_months",
+)
 ODD_MONTHS = tag(
     "odd_months",
     "what about a month is not plausible after the one before it, a sentence a line",
@@ -412,7 +418,7 @@ MONTHS_TABLE = artifact(
     "months.csv",
     "months with source, sha256, rows kept and dropped",
     "preprocess score",
-    "card pipeline report",
+    "card cleaned_months pipeline report",
 )
 CITY_FILE = artifact(
     "city.json", "the zones: names, boroughs, centroids, outlines", "preprocess", "inputs pipeline"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from steps.common.cleaned_months import places_of
 from steps.common.inputs import load_city
 from steps.common.months import find_month
 from steps.common.results import PreprocessResult, read_preprocess
@@ -135,3 +136,54 @@ def test_a_run_from_before_cities_were_read_has_none(store: Store) -> None:
     result = preprocess(f"simulated:{N_TRIPS}")
     MlflowClient().delete_tag(result.run_id, tags.CITY)
     assert load_city(read_preprocess(runs.finished(result.run_id, "preprocess"))) is None
+
+
+# --- months that are clean already
+
+
+def tables_of(result: PreprocessResult) -> dict[str, bytes]:
+    names = ("months.csv", "profile.json", *(f"data/{s}.parquet" for s in result.dataset.months))
+    return {name: artifacts.read_bytes(result.run_id, name) for name in names}
+
+
+def test_a_month_is_cleaned_once_and_comes_out_to_the_byte_as_if_cleaned_again(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = f"--source=simulated:{N_TRIPS}:77"
+    months = ("--train_months=2021-02..2021-04", "--valid_months=2021-05", "--test_months=2021-06")
+    step = entry("preprocess").main
+    step([source, "--train_months=2021-01..2021-03", "--valid_months=2021-04", "--test_months="])
+    capsys.readouterr()
+    found = []
+    for more in ([], ["--reuse=false"]):
+        step([source, *months, *more])
+        run = mlflow.last_active_run()
+        assert run is not None
+        found.append(tables_of(read_preprocess(MlflowClient().get_run(run.info.run_id))))
+    assert found[0] == found[1]
+    said = [line for line in capsys.readouterr().out.splitlines() if ": kept " in line]
+    taken = [line.split(":")[0] for line in said if ", clean already in run " in line]
+    assert taken == ["train 2021-02", "train 2021-03", "train 2021-04"]
+
+
+def test_other_bytes_of_a_month_and_lost_trips_are_cleaned(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for month in ("2021-01", "2021-02"):
+        find_month(f"simulated:{N_TRIPS}:78", "green", month, tmp_path)
+    first = preprocess(tmp_path)
+    with artifacts.open_file(first.run_id, "data/train.parquet") as path:
+        path.write_bytes(path.read_bytes()[:-9])
+    find_month(f"simulated:{N_TRIPS + 1}:78", "green", "2021-02", tmp_path)
+    preprocess(tmp_path)
+    said = capsys.readouterr().out
+    assert said.count(": kept ") == 4
+    assert "clean already" not in said
+
+
+def test_where_a_month_begins_is_not_guessed() -> None:
+    sizes = [5, 5, 3, 5, 2]
+    n_kept = {"2021-01": 13, "2021-02": 5, "2021-03": 2}
+    assert [places_of(month, n_kept, sizes) for month in n_kept] == [[0, 1, 2], [3], [4]]
+    assert places_of("2021-02", n_kept, [5, 5, 3, 0, 5, 2]) is None
+    assert places_of("2021-02", {"2021-02": 5}, [5, 0]) == [0, 1]

@@ -1,0 +1,103 @@
+"""Months that an earlier run of preprocess has cleaned: the very trips, without cleaning again.
+
+Folds of a backtest share most of their months, and so do pipelines whose windows move on.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow.entities import Run
+
+from steps.common.inputs import check_sha256, split_file
+from steps.common.results import Dataset, read_dataset
+from storage import StorageError
+from storage.data.months import MonthFile
+from storage.repro import reuse, step_key
+from storage.tracking import artifacts, runs, tags
+
+# columns of the table of months that are no reason for which rows were dropped
+ABOUT = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
+
+
+class CleanedMonth(NamedTuple):
+    """A month as an earlier run has cleaned it."""
+
+    run_id: str
+    split: str  # whose file it lies in
+    file: MonthFile  # it was read from, whose path is not known any more
+    n_raw: int
+    dropped: dict[str, int]  # reason -> rows
+    places: list[int]  # of its row groups
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Read its trips, cut as they were when they were cleaned."""
+        name = split_file(self.split)
+        with artifacts.open_file(self.run_id, name) as path, pq.ParquetFile(path) as file:
+            for place in self.places:
+                yield file.read_row_group(place).combine_chunks()
+
+
+def month_key(taxi: str, month: str, identity: str) -> str:
+    """Return what the cleaning of a month depends on, as one sha256."""
+    return step_key.make("preprocess", {"taxi": taxi}, {month: identity}).sha256
+
+
+def find_cleaned(taxi: str, month: str, identity: str) -> CleanedMonth | None:
+    """Look for a month in the finished runs of this experiment; None where it must be cleaned.
+
+    A run that has it alone in a split comes first: less has to be fetched.
+    """
+    key = month_key(taxi, month, identity)
+    found = reuse.find_tagged(tags.CLEANED.of(month), key, runs.experiment_id())
+    for run in sorted(found, key=lambda run: len(_months_beside(read_dataset(run), month))):
+        try:
+            if cleaned := _take(run, month):
+                return cleaned
+        except StorageError:  # lost, or not what was written: it is cleaned once more
+            continue
+    return None
+
+
+def _months_beside(dataset: Dataset, month: str) -> list[str]:
+    return next(names for names in dataset.months.values() if month in names)
+
+
+def _take(run: Run, month: str) -> CleanedMonth | None:
+    run_id, dataset = run.info.run_id, read_dataset(run)
+    text = artifacts.read_text(run_id, tags.MONTHS_TABLE)
+    rows = {row["month"]: row for row in csv.DictReader(io.StringIO(text))}
+    row, names = rows[month], _months_beside(dataset, month)
+    split, name = row["split"], split_file(row["split"])
+    with artifacts.open_file(run_id, name) as path:
+        check_sha256(path, dataset.sha256[split], run_id, name)
+        about = pq.read_metadata(path)
+    sizes = [about.row_group(place).num_rows for place in range(about.num_row_groups)]
+    places = places_of(month, {name: int(rows[name]["n_kept"]) for name in names}, sizes)
+    if places is None:
+        return None
+    dropped = {reason: int(n) for reason, n in row.items() if reason not in ABOUT}
+    file = MonthFile(month, row["uri"], Path(), row["sha256"], int(row["n_bytes"]))
+    return CleanedMonth(run_id, split, file, int(row["n_raw"]), dropped, places)
+
+
+def places_of(month: str, n_kept: Mapping[str, int], sizes: Sequence[int]) -> list[int] | None:
+    """Find the row groups of a month; None where its first and last one cannot be told.
+
+    Args:
+        month: one of the split's.
+        n_kept: month -> its trips, in the order of the split's file.
+        sizes: rows of each row group, one for each batch that was cleaned.
+    """
+    if list(n_kept) == [month]:
+        return list(range(len(sizes)))
+    if 0 in sizes:
+        return None  # it may belong to the month before
+    start = sum(n_kept[one] for one in takewhile(lambda one: one != month, n_kept))
+    ends = accumulate(sizes)
+    return [place for place, end in enumerate(ends) if start < end <= start + n_kept[month]]
