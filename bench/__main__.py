@@ -2,7 +2,7 @@
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
                  estimate slices accuracy ablation coverage zones_only search kills
-                 dask_kills server_faults image]
+                 dask_kills backtest_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -14,6 +14,7 @@ from bench import (
     Result,
     ablation,
     accuracy,
+    backtest_kills,
     cleaning,
     coverage,
     dask_kills,
@@ -62,6 +63,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "search_rivals": search_rivals.measure,
     "kills": kills.measure,
     "dask_kills": dask_kills.measure,
+    "backtest_kills": backtest_kills.measure,
     "server_faults": server_faults.measure,
     "image": image.measure,
 }

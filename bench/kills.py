@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +29,7 @@ N_KILLS = int(os.environ.get("KILLS", "40"))
 N_IN_A_ROW = 8  # kills of one pipeline, which then is let end
 # what a search that goes on says of how it came about
 HOW = {"train_seconds", "n_trials_recorded"}
-MAIN = ("--source=simulated:1000", "--models=mean", "--max_evals=3")
+MAIN = ("steps.main", "--source=simulated:1000", "--models=mean", "--max_evals=3")
 
 
 def is_how(metric: str) -> bool:
@@ -98,11 +98,11 @@ def copy_of(template: Path, folder: Path) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def begin(uri: str) -> "subprocess.Popen[bytes]":
-    """Start main in a process group of its own; what it says goes to a file beside the store."""
+def begin(uri: str, words: Sequence[str] = MAIN) -> "subprocess.Popen[bytes]":
+    """Start a step in a process group of its own; what it says goes to a file beside the store."""
     with log_of(uri).open("w") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "steps.main", *MAIN],
+            [sys.executable, "-m", *words],
             env=os.environ | {"MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1"},
             cwd=ROOT,
             stdout=log,
@@ -112,17 +112,22 @@ def begin(uri: str) -> "subprocess.Popen[bytes]":
 
 
 def log_of(uri: str) -> Path:
-    """Return the file that the last main has written to."""
+    """Return the file that the step that began last has written to."""
     return Path(uri.removeprefix("sqlite:///")).with_name("log")
 
 
 def harass(
-    uri: str, chance: random.Random, within_s: float, kind: int, n_most: int
+    uri: str,
+    chance: random.Random,
+    within_s: float,
+    kind: int,
+    n_most: int,
+    words: Sequence[str] = MAIN,
 ) -> tuple[int, int]:
     """Kill a pipeline n_most times, then let it end; returns the kills and the repairs it took."""
     n_kills = n_repairs = 0
     while True:
-        process = begin(uri)
+        process = begin(uri, words)
         is_killed = n_kills < n_most and kill(uri, process, chance, within_s, kind + n_kills)
         n_kills += is_killed
         if is_killed:

@@ -1,7 +1,17 @@
 """What a backtest says: errors by month and by the age of the model, and when to train again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
+
+from .bootstrap import CONFIDENCE, Interval
+from .scores import rmse_of_mean
+
+N_RESAMPLES = 2_000
+# models of the baselines that stand beside the one that was chosen -> what they are called
+BESIDE: Mapping[str, str] = {"mean": "naive (mean)", "linear_regression": "the course's recipe"}
+OWN = "chosen"  # the model that the recipe came to
 
 
 class DayErrors(NamedTuple):
@@ -15,5 +25,172 @@ class DayErrors(NamedTuple):
     @classmethod
     def read(cls, row: Mapping[str, str]) -> "DayErrors":
         """Read a row of score's table of days."""
-        numbers = float(row["rmse"]), float(row["bias"])
-        return cls(row["day"], int(row["n_trips"]), *numbers)
+        return cls(row["day"], int(row["n_trips"]), float(row["rmse"]), float(row["bias"]))
+
+
+class MonthErrors(NamedTuple):
+    """How a model did on a month: a row of the table of a backtest."""
+
+    fold: str  # month that its model was trained for
+    month: str  # that it was judged on
+    age: int  # months from one to the other
+    model: str  # OWN, or a key of BESIDE
+    n_trips: int
+    rmse: Interval  # minutes
+    bias: Interval  # minutes, predicted less what they took
+    run_id: str  # which scored it
+
+    def row(self) -> dict[str, str | int | float]:
+        """Lay it out as a row of a table."""
+        errors: dict[str, str | int | float] = {
+            f"{name}{end}": value
+            for name, interval in (("rmse", self.rmse), ("bias", self.bias))
+            for end, value in zip(("", "_low", "_high"), interval, strict=True)
+        }
+        about = {name: getattr(self, name) for name in ("fold", "month", "age", "model", "n_trips")}
+        return about | errors | {"run_id": self.run_id}
+
+    @classmethod
+    def read(cls, row: Mapping[str, str]) -> "MonthErrors":
+        """Read a row of the table."""
+        rmse, bias = (
+            Interval(*(float(row[f"{name}{end}"]) for end in ("", "_low", "_high")))
+            for name in ("rmse", "bias")
+        )
+        counts = int(row["age"]), row["model"], int(row["n_trips"])
+        return cls(row["fold"], row["month"], *counts, rmse, bias, row["run_id"])
+
+
+class Rise(NamedTuple):
+    """How much worse a model of some age is than a fresh one on the very same months."""
+
+    age: int  # months
+    n_months: int  # that models of this age and fresh ones were judged on
+    share: Interval  # of the fresh model's RMSE; open where there is one month
+
+
+class Difference(NamedTuple):
+    """One recipe's RMSE less another's on the same months, a pair a month."""
+
+    n_months: int
+    minutes: Interval
+
+
+def measure_month(
+    days: Sequence[DayErrors],
+    *,
+    fold: str,
+    month: str,
+    age: int,
+    model: str,
+    run_id: str,
+    seed: int,
+) -> MonthErrors:
+    """Sum the days of a month up, with intervals from drawing its days anew.
+
+    Trips of a day are late together, so days are what is drawn: by trips the intervals would
+    promise too much.
+    """
+    own = [one for one in days if one.day.startswith(month)]
+    n = np.array([one.n_trips for one in own], float)
+    squares = n * np.array([one.rmse for one in own]) ** 2
+    sums = n * np.array([one.bias for one in own])
+    shares = [1 / len(own)] * len(own)
+    drawn = np.random.default_rng(seed).multinomial(len(own), shares, N_RESAMPLES)
+    trips, squared, summed = ((drawn * part).sum(axis=1) for part in (n, squares, sums))
+    rmse = _interval(rmse_of_mean(squares.sum() / n.sum()), rmse_of_mean(squared / trips))
+    bias = _interval(sums.sum() / n.sum(), summed / trips)
+    return MonthErrors(fold, month, age, model, int(n.sum()), rmse, bias, run_id)
+
+
+def _interval(value: np.ndarray | float, resampled: np.ndarray) -> Interval:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Interval(float(value), float(low), float(high))
+
+
+def fresh(rows: Iterable[MonthErrors], model: str = OWN) -> dict[str, MonthErrors]:
+    """Select what models did on the month they were trained for: month -> errors."""
+    return {row.month: row for row in rows if row.age == 0 and row.model == model}
+
+
+def measure_ageing(rows: Sequence[MonthErrors]) -> list[Rise]:
+    """Compare models of each age with fresh ones, month by month: what a month has of hard trips
+    counts for both.
+    """
+    new = fresh(rows)
+    rises: dict[int, list[float]] = {}
+    for row in rows:
+        if row.model == OWN and row.age and row.month in new:
+            rises.setdefault(row.age, []).append(row.rmse.value / new[row.month].rmse.value - 1)
+    return [Rise(age, len(shares), mean_of(shares)) for age, shares in sorted(rises.items())]
+
+
+def mean_of(values: Sequence[float]) -> Interval:
+    """Compute the mean of independent values, n > 0, with Student's interval; open where n is 1."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Interval(mean, -np.inf, np.inf)
+    from scipy.special import stdtrit  # a second, which a step that only scores need not spend
+
+    spread = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    reach = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * spread
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def compare_recipes(
+    rows: Iterable[MonthErrors], others: Iterable[MonthErrors]
+) -> Difference | None:
+    """Compare two recipes on the months that both were judged on, each model fresh.
+
+    None where there is no such month, or a month has other trips.
+    """
+    own, other = fresh(rows), fresh(others)
+    both = sorted(own.keys() & other.keys())
+    if not both or any(own[month].n_trips != other[month].n_trips for month in both):
+        return None
+    return Difference(
+        len(both), mean_of([own[month].rmse.value - other[month].rmse.value for month in both])
+    )
+
+
+# --- in words
+
+
+def answer(rises: Sequence[Rise]) -> str:
+    """Say in a sentence how often to train again."""
+    if not rises:
+        return "No model was followed beyond its own month, so nothing is known of ageing."
+    worse = next((rise for rise in rises if rise.share.low > 0), None)
+    age = in_months((worse or rises[-1]).age)
+    error = f"after {age} the error is {_share((worse or rises[-1]).share)} above a fresh model's."
+    if worse:
+        return f"Retrain every {age}: {error}"
+    if rises[-1].share.value > 0:
+        return f"No age up to {age} is surely worse than a fresh model: {error}"
+    return f"Retraining within {age} gains nothing: {error}"
+
+
+def in_months(n: int) -> str:
+    """Write a number of months."""
+    return "1 month" if n == 1 else f"{n} months"
+
+
+def _share(share: Interval) -> str:
+    value, low, high = (100 * part for part in share)
+    if not np.isfinite(low):
+        return f"{value:.1f} % (one month alone tells)"
+    return f"{value:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+
+
+def describe_difference(found: Difference, other: str) -> str:
+    """Say in a sentence which of two recipes is better."""
+    value, low, high = found.minutes
+    over = f"over {in_months(found.n_months)}"
+    if not np.isfinite(low):
+        return f"RMSE is {value:+.3f} min against {other} {over}, which alone proves nothing."
+    sure = "better" if high < 0 else "worse" if low > 0 else "not surely better or worse"
+    return (
+        f"This recipe is {sure} than {other}: RMSE {value:+.3f} min, 95 % interval {low:+.3f} to "
+        f"{high:+.3f}, {over}."
+    )

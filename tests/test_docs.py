@@ -61,6 +61,11 @@ NOT_RUN = {  # command -> why no test runs it as it stands
     "sbatch --export=ALL,COMMIT=<commit>,URL=<git url> docs/run.sbatch -P max_evals=100": (
         "it wants Slurm; tests/test_other_machines.py runs the script"
     ),
+    "mlflow run . -e backtest -P months=2022-01..2023-12 -P window=3": (
+        "it takes hours; bench backtest_kills runs a small one"
+    ),
+    "mlflow run . -e backtest -P months=2022-01..2023-12 -P window=3 -P half_life=0 "
+    "-P against=<run id>": "it takes hours; tests/steps/pipelines compare two",
     "make test": "it is what runs the tests",
     "make check": "tests/test_checks.py runs it",
     "make pictures": "it wants Chromium, and writes files that are committed",

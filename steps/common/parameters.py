@@ -393,6 +393,32 @@ class JudgedMonthsParameters(MonthsParameters):
     )
 
 
+class BacktestParameters(
+    PlanParameters,
+    ChoiceParameters,
+    SearchParameters,
+    ModelsParameters,
+    SeedParameters,
+    ReuseParameters,
+    JudgedMonthsParameters,
+):
+    """Parameters of backtest."""
+
+    entry_point, room, group = "backtest", "steps.pipelines", "folds"
+    window: int = param(
+        3, "months that a fold's models are fitted on, before its valid month", minimum=1
+    )
+    horizon: int = param(
+        3, "months for which a fold's model is followed after its own, within `months`", minimum=0
+    )
+    growing: bool = param(
+        False, "true lets the window begin where that of the first fold does, and grow"
+    )
+    against: str = param(
+        "", "backtest run whose recipe this one is compared with, month by month", in_key=False
+    )
+
+
 class ScoreParameters(ClusterParameters, JudgedMonthsParameters):
     """Parameters of score."""
 
@@ -447,5 +473,6 @@ ENTRY_POINTS: dict[str, type[Parameters]] = {
         RegisterParameters,
         MainParameters,
         ScoreParameters,
+        BacktestParameters,
     )
 }

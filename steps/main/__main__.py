@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import mlflow
 
-from steps.common import page
+from steps.common import charts, page
 from steps.common.parameters import MainParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         first = headline(preprocess.dataset, candidates, registered, distance, command)
         rmse = candidates[0].scores[rmse_name(distance)]
         # the four lines that MLflow shows unfolded
-        unfolded = "  \n".join([*first, report.link(run)])
+        unfolded = "  \n".join([*first, charts.link_report(run)])
         runs.write_page(f"{unfolded}\n\n{note}", page.title(preprocess.dataset, rmse))
         reuse.tag_key(pipeline.whole_key())
         if tags.PARENT not in run.data.tags:  # a page of many pipelines would drown in theirs

@@ -4,12 +4,11 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run
 
+from steps.common import charts
 from steps.common.inputs import load_city
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
@@ -30,14 +29,7 @@ from taxi.evaluation import Group
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 
 STAGES = (("preprocess",), ("baseline", "hpo"), ("register",))  # which steps wait for which
-FOLDER = Path(__file__).parent
-# the parts of BokehJS that charts need, and its file for all the rest stays out
-LIBRARY = ("bokeh.min.js", "bokeh-api.min.js")
 N_SCORED = 5  # latest runs of score whose drift is shown
-NO_LIBRARY = (
-    "Charts: the package bokeh is not installed where this page was made, so it has their tables "
-    "only. Run it in the locked environment: uv pip sync requirements.txt."
-)
 COMPARED = {  # of two champions -> tag of a version
     "model": tags.MODEL,
     "trained on": tags.MONTHS.of("train"),
@@ -94,19 +86,12 @@ def log_report(
         rerun=rerun,
         missing=read.missing,
     )
-    style, drawing = ((FOLDER / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    scripts = [*library, drawing] if (library := read_library()) else []
-    if not library:
-        read.missing.append(NO_LIBRARY)
-    run = runs.active()
+    scripts = charts.read_scripts()
+    if not scripts:
+        read.missing.append(charts.NO_LIBRARY)
+    run, style = runs.active(), charts.read_style()
     mlflow.log_text(report.write_report(facts, style=style, scripts=scripts), tags.REPORT)
     return artifacts.where_it_lies(run.info.run_id, tags.REPORT)
-
-
-def link(run: Run) -> str:
-    """Link the report on the page of the run that has it."""
-    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    return f"[The report]({page}/artifacts/{tags.REPORT})"
 
 
 class Reader:
@@ -143,16 +128,6 @@ class Reader:
         except StorageError as error:
             self.missing.append(str(error))
             return None
-
-
-def read_library() -> list[str]:
-    """Read BokehJS, which lies in the package bokeh; importing that would take two seconds."""
-    found = find_spec("bokeh")
-    if not found or not found.submodule_search_locations:
-        return []
-    folder = Path(found.submodule_search_locations[0], "server", "static", "js")
-    texts = ((folder / name).read_text("utf-8") for name in LIBRARY)
-    return [text.partition("\n//# sourceMappingURL")[0] for text in texts]
 
 
 def title_of(dataset: Dataset) -> str:

@@ -16,6 +16,7 @@ from storage.data import months
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
 from storage.tracking import launching, model_references, runs
+from taxi.city import ZONE_FILES
 
 
 def run_pipeline(params: MainParameters, *, name: str) -> PipelineResult:
@@ -45,11 +46,12 @@ def find_pipeline(params: MainParameters) -> ReuseDecision:
 
 def plan_pipeline(params: MainParameters) -> str:
     """Say what becomes of a pipeline, as far as can be known without a download."""
-    pipeline = Pipeline(params)
-    for names in pipeline.splits.values():
-        for month in names:
-            if months.locate(params.source, taxi=params.taxi, month=month).must_come:
-                return f"runs, unless {month}, which is to be downloaded, has been read before"
+    pipeline, source = Pipeline(params), params.source
+    wanted = [month for names in pipeline.splits.values() for month in names]
+    places = [months.locate(source, taxi=params.taxi, month=month) for month in wanted]
+    places += months.locate_beside(source, ZONE_FILES) if wanted else []
+    if absent := next((place for place in places if place.must_come), None):
+        return f"runs, unless {absent.uri}, which is to be downloaded, has been read before"
     return pipeline.find_whole().why
 
 

@@ -31,12 +31,11 @@ from steps.score.record import (
     log_read,
     log_worst_of,
     say_estimate,
-    time_of,
     write_scored,
 )
 from storage import StorageError, UserError
 from storage.cluster import connected, once_per_worker
-from storage.data.months import parse_months
+from storage.data.months import parse_months, step_of, time_of
 from storage.repro import reuse
 from storage.tracking import artifacts, model_references, models, names, runs, tags
 from storage.uris import without_credentials
@@ -257,11 +256,6 @@ def tag_result(params: ScoreParameters, model_uri: str, scored: Sequence[ScoredM
     if not params.output and params.live == "off":
         contents = {month.month: month.identity for month in scored}
         reuse.tag_key(score_key(params, model_uri, contents))
-
-
-def step_of(month: str) -> int:
-    """Return a month's place among a metric's values: 202303."""
-    return int(month.replace("-", ""))
 
 
 def watch(

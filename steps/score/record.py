@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
 from steps.common import page
@@ -29,11 +28,6 @@ def log_read(scored: Sequence[ScoredMonth], taxi: str) -> None:
         for month in scored
     ]
     datasets.log_datasets([(month, "score") for month in months])
-
-
-def time_of(month: str) -> int:
-    """Return when a month begins, its place on an axis of time: milliseconds since 1970."""
-    return int(np.datetime64(month, "ms").astype(np.int64))
 
 
 def estimate_scores(tally: Tally) -> dict[str, float]:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,6 +92,25 @@ def next_month(month: str) -> str:
     """Return the month after this one."""
     year, number = int(month[:4]), int(month[5:])
     return f"{year + number // 12:04d}-{number % 12 + 1:02d}"
+
+
+def months_between(first: str, last: str) -> list[str]:
+    """List the months from one to another, both included; none where the last comes before."""
+    found = []
+    while first <= last:
+        found.append(first)
+        first = next_month(first)
+    return found
+
+
+def step_of(month: str) -> int:
+    """Return a month's place among a metric's values: 202303."""
+    return int(month.replace("-", ""))
+
+
+def time_of(month: str) -> int:
+    """Return when a month begins, its place on an axis of time: milliseconds since 1970."""
+    return int(datetime(int(month[:4]), int(month[5:]), 1, tzinfo=UTC).timestamp() * 1000)
 
 
 def find(source: str, *, taxi: str, month: str, work_dir: Path, simulate: Simulate) -> MonthFile:
@@ -207,6 +227,4 @@ def _expand(part: str, text: str) -> Iterator[str]:
             )
     if last < first:
         raise UserError(f"Range {part!r} runs backwards. Type {last}..{first}.")
-    while first <= last:
-        yield first
-        first = next_month(first)
+    yield from months_between(first, last)

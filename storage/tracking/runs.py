@@ -181,20 +181,25 @@ def experiment_id() -> str:
     return str(experiment.experiment_id) if experiment else ""
 
 
-def finished(run_id: str, step: str) -> Run:
+def finished(run_id: str, step: str, *, parameter: str = "") -> Run:
     """Look up a run that must be a finished one of this step.
 
+    Args:
+        run_id: as it was given.
+        step: entry point.
+        parameter: that it was given by; empty = the step's run id.
     Raises:
         UserError: there is no such run, it is of another step, or it has not finished.
     """
+    parameter = parameter or f"{step}_run_id"
     if not store.exists():
-        raise UserError(f"No run {run_id!r}: there is no store yet. Check {step}_run_id.")
+        raise UserError(f"No run {run_id!r}: there is no store yet. Check {parameter}.")
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise UserError(f"No run {run_id!r} in this store. Check {step}_run_id.") from error
+        raise UserError(f"No run {run_id!r} in this store. Check {parameter}.") from error
     actual = run.data.tags.get(tags.STEP)
     if actual != step:
         of = f"step {actual!r}" if actual else "no step of this project"

@@ -170,7 +170,7 @@ ORIGIN_PROMOTIONS = tag(
 TAXI = tag(
     "taxi",
     "whose trips: green, yellow, fhvhv or fhv",
-    "candidates results score",
+    "backtest candidates results score",
     "pipeline report results",
 )
 DATA = tag(
@@ -345,7 +345,12 @@ CHAMPION_TEST = metrics(
 # --- main and score
 
 REUSED = tag("reused", "steps whose result was there already", "main")
-REPORT = artifact("report.html", "the whole pipeline on one page, offline", "report")
+REPORT = artifact(
+    "report.html",
+    "the whole pipeline, or backtest, on one page, offline",
+    "report backtest",
+    "charts",
+)
 RERUN = tag("rerun", "the command that repeats the pipeline", "main", "verify")
 SCORED_BY = tag("scored_by", "model that scored", "score", "report")
 SCORED_MONTHS = tag("months", "months that were scored", "score")
@@ -477,6 +482,18 @@ COVERAGE_TABLE = artifact(
 )
 GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register", "report")
 CARD = artifact("model_card.html", "the model card as a page", "card")
+ANSWER = tag("answer", "how often to train again, in a sentence", "backtest")
+MEAN_RMSE = metric("mean_rmse", "mean over the months of fresh models' RMSE, minutes", "backtest")
+BESIDE_RMSE = metrics("beside_rmse.", "RMSE by month of a model beside the chosen one", "backtest")
+RISE = metric("rise_by_age", "share by which RMSE is above a fresh model's; by age", "backtest")
+AGAINST = metrics(
+    "against.", "minutes of RMSE above another recipe's, and the 95 % interval", "backtest"
+)
+BACKTEST_TABLE = artifact(
+    "backtest.csv", "errors of each fold's models by month, with intervals", "backtest", "backtest"
+)
+AGEING_TABLE = artifact("ageing.csv", "what ageing costs, by the model's age", "backtest")
+BACKTEST_PICTURE = artifact("backtest.png", "the same as a picture", "backtest")
 DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score", "results")
 WORST_TABLE = artifact(
     "worst_trips.csv",

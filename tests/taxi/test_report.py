@@ -20,7 +20,7 @@ from tests.conftest import random_trips
 
 HOSTILE = "</script><script>alert('it')</script><img src=https://evil.example/x.png>"
 ROOT = Path(report.__file__).parent.parent
-DRAWING = (ROOT / "steps/main/report.js").read_text()
+DRAWING = (ROOT / "steps/common/report.js").read_text()
 TRIPS = random_trips(2_000, seed=1)
 PREDICTED = TRIPS.trip_minutes + np.random.default_rng(2).normal(1.0, 4.0, len(TRIPS))
 COUNTED = {"split": "train", "month": "2021-01", "uri": HOSTILE, "sha256": "ab" * 32}

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from steps.common import charts
 from steps.common.results import (
     Candidate,
     Code,
@@ -115,13 +116,13 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     assert f"models:/{NAME}-other/1" not in text
     # it is whole by itself, charts included, and may be passed around
     assert 1_000_000 < len(text) < 3_000_000
-    assert text.count("<script>") == len(report.LIBRARY) + 1
+    assert text.count("<script>") == len(charts.LIBRARY) + 1
 
 
 def test_what_the_store_has_lost_is_told_and_costs_no_more_than_its_section(
     pipeline: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.setattr(charts, "find_spec", lambda name: None)
     folder = urlsplit(pipeline.done["preprocess"].info.artifact_uri).path
     Path(folder, tags.MONTHS_TABLE).unlink()
     text, _ = logged(pipeline, None)
@@ -135,5 +136,5 @@ def test_what_the_store_has_lost_is_told_and_costs_no_more_than_its_section(
 
 
 def test_the_library_asks_for_nothing_more() -> None:
-    library = report.read_library()
+    library = charts.read_library()
     assert not [text for text in library if "</script" in text or "sourceMappingURL" in text]

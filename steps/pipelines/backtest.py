@@ -1,0 +1,296 @@
+"""Judge a recipe as it would have done: trained anew for each month, and followed as it ages.
+
+python -m steps.pipelines.backtest --source=simulated --months=2021-06..2021-08 --horizon=1
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+import mlflow
+
+from steps.common import charts, page
+from steps.common.parameters import BacktestParameters, MainParameters, ScoreParameters
+from steps.common.results import PipelineResult
+from steps.common.step import step_run
+from steps.common.validate import check_pipeline
+from steps.pipelines import nested
+from steps.pipelines.folds import Fold, age_at, make_folds
+from storage import UserError
+from storage.checkout import run_command
+from storage.data import months
+from storage.tracking import artifacts, pages, runs, tags
+from taxi import backtest
+from taxi.backtest import BESIDE, OWN, MonthErrors, Rise
+from taxi.backtest_picture import draw_backtest
+from taxi.report_backtest import write_backtest
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a pipeline for each month, score its model then and later, and say what came of it."""
+    with step_run(BacktestParameters, __doc__, argv) as params:
+        folds = make_folds(
+            params.months, window=params.window, horizon=params.horizon, growing=params.growing
+        )
+        check_no_leak(params)
+        check_pipeline(pipeline_of(params, folds[0]))
+        check_months(params, folds)
+        others = read_errors(params.against) if params.against else []
+        check_shared(folds, others, params.against)
+        if params.plan:
+            lines = "\n".join(plan_folds(params, folds))
+            print(lines)
+            if mlflow.active_run():  # which `mlflow run` has made
+                runs.write_page(f"**A plan**: what would run, and why\n\n```\n{lines}\n```")
+            return
+        rows: list[MonthErrors] = []
+        for fold in folds:
+            rows += (judged := judge_fold(params, fold))
+            log_fold(fold, judged)
+        rises = backtest.measure_ageing(rows)
+        compared = compare_with(rows, others, params.against)
+        log_backtest(params, rows, rises, compared)
+        print("\n".join([backtest.answer(rises), *compared]))
+
+
+def pipeline_of(params: BacktestParameters, fold: Fold) -> MainParameters:
+    """Write a fold as parameters of main.
+
+    It registers nothing: the champion is not a backtest's to change, and with one registered model
+    between them folds would change each other's.
+    """
+    split = {
+        "train_months": ",".join(fold.train),
+        "valid_months": fold.valid,
+        "test_months": fold.month,
+    }
+    common = MainParameters.of(params)
+    return common.model_copy(update={**split, "test_only": True, "plan": False})
+
+
+def check_no_leak(params: BacktestParameters) -> None:
+    """Refuse what would let a fold know of later months.
+
+    Raises:
+        UserError: searches would begin with points that other months have chosen.
+    """
+    if params.warm_start:
+        raise UserError(
+            "warm_start=true lets a fold's search begin with the best points of any other, those "
+            "of later months too. Leave warm_start out."
+        )
+
+
+def check_months(params: BacktestParameters, folds: Sequence[Fold]) -> None:
+    """Look for every month before any work.
+
+    Raises:
+        StorageError: the source has it not.
+    """
+    wanted = {month for fold in folds for month in [*fold.train, fold.valid, fold.month]}
+    for month in sorted(wanted):
+        months.locate(params.source, taxi=params.taxi, month=month)
+
+
+def plan_folds(params: BacktestParameters, folds: Sequence[Fold]) -> Iterator[str]:
+    """Say what becomes of each fold; nothing is started."""
+    yield "backtest"
+    for fold in folds:
+        branch = "└──" if fold is folds[-1] else "├──"
+        why = nested.plan_pipeline(pipeline_of(params, fold))
+        yield f"{branch} {fold.month}  of {fold.learned}: {why}"
+    yield "Nothing was started."
+
+
+# --- a fold
+
+
+def judge_fold(params: BacktestParameters, fold: Fold) -> list[MonthErrors]:
+    """Run a fold's pipeline, and score what it came to, with the models beside it."""
+    pipeline = nested.run_pipeline(pipeline_of(params, fold), name=fold.month)
+    return [
+        row
+        for model, uri in models_of(pipeline).items()
+        for row in judge_model(params, fold, model, uri)
+    ]
+
+
+def models_of(pipeline: PipelineResult) -> dict[str, str]:
+    """Name the models that are judged: OWN, refitted as it would serve, and those beside it."""
+    if not pipeline.registered:
+        raise RuntimeError("a fold has its month to be tested on")
+    found = {one.model: one.model_uri for one in pipeline.baseline.candidates}
+    beside = {model: found[model] for model in BESIDE if model in found}
+    return {OWN: pipeline.registered.model_uri, **beside}
+
+
+def judge_model(params: BacktestParameters, fold: Fold, model: str, uri: str) -> list[MonthErrors]:
+    """Score a model on the fold's month, and the fold's own one on later months too."""
+    wanted = [fold.month, *(fold.later if model == OWN else ())]
+    asked = ScoreParameters.of(params).model_copy(
+        update={"months": ",".join(wanted), "model_uri": uri}
+    )
+    scored = nested.run_scoring(asked, name=f"{fold.month} {model}")
+    return [
+        backtest.measure_month(
+            scored.days,
+            fold=fold.month,
+            month=month,
+            age=age_at(fold, month),
+            model=model,
+            run_id=scored.run_id,
+            seed=params.seed,
+        )
+        for month in wanted
+    ]
+
+
+# --- what is told
+
+
+def log_fold(fold: Fold, rows: Sequence[MonthErrors]) -> None:
+    """Say, and log, how the models of a fold did on its month; the month is a metric's place."""
+    own, *beside = (row for row in rows if row.age == 0)
+    values = {"rmse": own.rmse.value, "bias": own.bias.value}
+    values |= {tags.BESIDE_RMSE.of(row.model): row.rmse.value for row in beside}
+    place, begins = months.step_of(fold.month), months.time_of(fold.month)
+    mlflow.log_metrics(values, step=place, timestamp=begins)
+    said = [f"rmse {own.rmse.value:.4f} min ({own.rmse.low:.4f} to {own.rmse.high:.4f})"]
+    said += [f"{BESIDE[row.model]} {row.rmse.value:.4f}" for row in beside]
+    said += [f"in {row.month} {row.rmse.value:.4f}" for row in rows if row.age]
+    print(f"{fold.month}: {', '.join(said)}")
+
+
+def log_backtest(
+    params: BacktestParameters,
+    rows: Sequence[MonthErrors],
+    rises: Sequence[Rise],
+    compared: Sequence[str],
+) -> None:
+    """Log the tables, the picture and the page."""
+    answer = backtest.answer(rises)
+    artifacts.log_table([row.row() for row in rows], tags.BACKTEST_TABLE)
+    ageing = [{"age": age, "n_months": n, **share._asdict()} for age, n, share in rises]
+    artifacts.log_table(ageing, tags.AGEING_TABLE)
+    artifacts.log_figure(draw_backtest(rows, rises, answer), tags.BACKTEST_PICTURE)
+    for rise in rises:
+        mlflow.log_metric(tags.RISE, rise.share.value, step=rise.age)
+    mlflow.set_tags({tags.TAXI: params.taxi, tags.ANSWER: answer})
+    judged = sorted(backtest.fresh(rows))
+    mean = backtest.mean_of([backtest.fresh(rows)[month].rmse.value for month in judged]).value
+    mlflow.log_metric(tags.MEAN_RMSE, mean)
+    again = run_command("backtest", params.rerun_texts(), experiment=runs.experiment_name())
+    rerun = ["Run it again:", page.as_code(again)]
+    log_backtest_report(params, rows, rises, [answer, *compared], ["Run it again:", "", rerun[1]])
+    parts = [f"**{answer}**", *compared, charts.link_report(runs.active())]
+    parts += [month_table(rows), ageing_table(rises), *rerun]
+    about = f"{params.taxi} {page.span(judged)} · {mean:.2f} min"
+    runs.write_page("\n\n".join(filter(None, parts)), about)
+
+
+def log_backtest_report(
+    params: BacktestParameters,
+    rows: Sequence[MonthErrors],
+    rises: Sequence[Rise],
+    said: Sequence[str],
+    rerun: Sequence[str],
+) -> None:
+    """Log all of it as one page that opens offline, and say where it lies."""
+    growing = "a growing window" if params.growing else f"a window of {params.window}"
+    months_judged = page.span(sorted(backtest.fresh(rows)))
+    scripts = charts.read_scripts()
+    text = write_backtest(
+        f"Minutes of a {params.taxi} taxi trip: backtest of {months_judged}, {growing} months",
+        said,
+        rows,
+        rises,
+        rerun=rerun,
+        missing=[] if scripts else [charts.NO_LIBRARY],
+        style=charts.read_style(),
+        scripts=scripts,
+    )
+    mlflow.log_text(text, tags.REPORT)
+    print(f"report: {artifacts.where_it_lies(runs.active_info().run_id, tags.REPORT)}")
+
+
+def month_table(rows: Sequence[MonthErrors]) -> str:
+    """Lay out how fresh models did by month, those beside them, and their own ones later."""
+    experiment_id = runs.active_info().experiment_id
+    beside = [backtest.fresh(rows, name) for name in BESIDE]
+    ages = sorted({row.age for row in rows if row.age})
+    old = {(row.fold, row.age): row for row in rows if row.age}
+    heads = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *BESIDE.values()]
+    heads += [f"the same model {age} later" for age in ages]
+    lines = []
+    for month, row in sorted(backtest.fresh(rows).items()):
+        link = pages.run_link(experiment_id, row.run_id)
+        cells = [f"[{month}]({link})", *error_cells(row)]
+        others = [there.get(month) for there in beside] + [old.get((month, age)) for age in ages]
+        cells += [f"{other.rmse.value:.3f}" if other else "" for other in others]
+        lines.append(cells)
+    return page.to_table(heads, lines)
+
+
+def error_cells(row: MonthErrors) -> list[str]:
+    """Write RMSE and bias, each with its interval."""
+    rmse, bias = row.rmse, row.bias
+    return [
+        *(f"{rmse.value:.3f}", f"{rmse.low:.3f} to {rmse.high:.3f}"),
+        *(f"{bias.value:+.3f}", f"{bias.low:+.3f} to {bias.high:+.3f}"),
+    ]
+
+
+def ageing_table(rises: Sequence[Rise]) -> str:
+    """Lay out what ageing costs; empty where no model was followed."""
+    heads = ["age, months", "judged on months", "RMSE above a fresh model's", "95 %"]
+    lines = [
+        (age, n, f"{share.value:+.2%}", f"{share.low:+.2%} to {share.high:+.2%}" if n > 1 else "")
+        for age, n, share in rises
+    ]
+    return page.to_table(heads, lines) if lines else ""
+
+
+# --- another recipe
+
+
+def read_errors(run_id: str) -> list[MonthErrors]:
+    """Read the table of another backtest.
+
+    Raises:
+        UserError: there is no such finished backtest.
+    """
+    run = runs.finished(run_id, "backtest", parameter="against")
+    text = artifacts.read_text(run.info.run_id, tags.BACKTEST_TABLE)
+    return [MonthErrors.read(row) for row in csv.DictReader(io.StringIO(text))]
+
+
+def check_shared(folds: Sequence[Fold], others: Sequence[MonthErrors], against: str) -> None:
+    """Refuse to compare with a backtest that shares no month.
+
+    Raises:
+        UserError: so it is.
+    """
+    there = backtest.fresh(others)
+    if against and not any(fold.month in there for fold in folds):
+        raise UserError(
+            f"against={against} judged {page.span(sorted(there))}, none of which is among months. "
+            f"Pass a backtest of the same months."
+        )
+
+
+def compare_with(
+    rows: Sequence[MonthErrors], others: Sequence[MonthErrors], against: str
+) -> list[str]:
+    """Say which of two recipes is better; nothing where none is to be compared."""
+    if not against:
+        return []
+    name = f"that of run {against[:8]}…"
+    found = backtest.compare_recipes(rows, others)
+    if not found:
+        return [f"Not compared with {name}: it was judged on other trips of the same months."]
+    mlflow.log_metrics({tags.AGAINST.of(end): v for end, v in found.minutes._asdict().items()})
+    return [backtest.describe_difference(found, name)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The report of a backtest: its answer, the months and the ages, on a page that opens offline."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from .backtest import BESIDE, MonthErrors, Rise, fresh, in_months
+from .page import Chart, Section, markdown, paragraph, render_page, table
+
+AGEING = (
+    "Each model is compared with a fresh one on the very same months, so a hard month is no "
+    "ageing. The 95 % intervals are Student's, over the months."
+)
+
+
+def write_backtest(
+    title: str,
+    said: Sequence[str],
+    rows: Sequence[MonthErrors],
+    rises: Sequence[Rise],
+    *,
+    rerun: Sequence[str],
+    missing: Sequence[str],
+    style: str,
+    scripts: Sequence[str],
+) -> str:
+    """Write the report as one HTML file.
+
+    Args:
+        title: what was judged.
+        said: the answer, and what two recipes came to, a sentence each.
+        rows: the table of the backtest.
+        rises: by age; may be empty.
+        rerun: markdown: how to run it again.
+        missing: what is not on the page, each with the reason.
+        style: CSS.
+        scripts: JavaScript: the library and what draws the charts with it.
+    """
+    answer, *others = said
+    head = f'<p class="verdict">{escape(answer)}</p>' + "".join(map(paragraph, others))
+    sections = [
+        Section("Month by month", month_parts(rows)),
+        Section("What ageing costs", ageing_parts(rises)),
+        Section("All models", [every_row(rows)]),
+        Section("Run it again", [markdown(rerun)]),
+        Section("Not on this page", [paragraph(reason) for reason in missing]),
+    ]
+    return render_page(title, head, sections, style=style, scripts=scripts)
+
+
+def month_parts(rows: Sequence[MonthErrors]) -> list[str | Chart]:
+    """Show how fresh models did, and those beside them."""
+    found = fresh(rows)
+    months = sorted(found)
+    worst = max(months, key=lambda month: found[month].rmse.value)
+    title = f"{worst} was the hardest month: RMSE {found[worst].rmse.value:.3f} min."
+    columns: dict[str, Sequence[str | float]] = {
+        "month": months,
+        "RMSE, min": [round(found[month].rmse.value, 4) for month in months],
+        "95 %": [f"{found[m].rmse.low:.3f} to {found[m].rmse.high:.3f}" for m in months],
+        "bias, min": [round(found[month].bias.value, 4) for month in months],
+    }
+    for model, name in BESIDE.items():
+        if there := fresh(rows, model):
+            columns[name] = [round(there[month].rmse.value, 4) for month in months]
+    return [Chart("bars", title, columns, best=worst)]
+
+
+def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
+    """Show how RMSE rises with the age of a model."""
+    if not rises:
+        return []
+    last = rises[-1]
+    age, judged = in_months(last.age), in_months(last.n_months)
+    title = f"{last.share.value:+.1%} at an age of {age}, over {judged} that were judged."
+    columns: dict[str, Sequence[str | float]] = {
+        "age of the model, months": [rise.age for rise in rises],
+        "RMSE above a fresh model's, %": [round(100 * rise.share.value, 3) for rise in rises],
+        "95 %": [
+            f"{100 * low:+.2f} to {100 * high:+.2f}" if np.isfinite(low) else "one month only"
+            for _, low, high in (rise.share for rise in rises)
+        ],
+        "months judged": [rise.n_months for rise in rises],
+    }
+    return [paragraph(AGEING), Chart("lines", title, columns)]
+
+
+def every_row(rows: Sequence[MonthErrors]) -> str:
+    """Lay the whole table out."""
+    columns: dict[str, Sequence[str | int | float]] = {
+        "trained for": [row.fold for row in rows],
+        "judged on": [row.month for row in rows],
+        "age, months": [row.age for row in rows],
+        "model": [BESIDE.get(row.model, row.model) for row in rows],
+        "trips": [row.n_trips for row in rows],
+        "RMSE, min": [row.rmse.value for row in rows],
+        "bias, min": [row.bias.value for row in rows],
+        "scored by run": [row.run_id for row in rows],
+    }
+    return table("All models, by the month they were trained for", columns)

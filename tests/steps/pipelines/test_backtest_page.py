@@ -1,0 +1,184 @@
+"""A backtest on pipelines and scorings that are made up: what it asks for, and what it tells."""
+
+import html
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from steps.common.parameters import MainParameters, ScoreParameters
+from steps.common.results import (
+    Candidate,
+    Code,
+    PipelineResult,
+    RegisterResult,
+    ScoringResult,
+    TrainingResult,
+)
+from steps.pipelines import nested
+from storage import UserError
+from storage.tracking import artifacts
+from taxi.backtest import DayErrors
+from tests.entry import entry
+from tests.steps.lab import Lab
+
+SMALL = ("--source=simulated:300", "--models=mean", "--window=2", "--horizon=1")
+MONTHS = "--months=2021-06..2021-08"
+
+
+class Pipelines:
+    """What stands in for pipelines and scorings, and what was asked of them."""
+
+    def __init__(self, rmse: Callable[[str, str], float]) -> None:
+        self.rmse = rmse  # of a model in a month
+        self.asked: list[MainParameters] = []
+        self.scored: list[ScoreParameters] = []
+
+    def run_pipeline(self, params: MainParameters, *, name: str) -> PipelineResult:
+        self.asked.append(params)
+        mean = Candidate("run", "mean", "compact", f"models:/mean-{name}", {}, Code("", False))
+        training: Any = TrainingResult("run", "", None, "mean", {}, [mean])
+        tested = RegisterResult("run", "", "", "", "", "tree", {}, f"models:/tree-{name}")
+        return PipelineResult("run", None, training, training, tested)
+
+    def run_scoring(self, params: ScoreParameters, *, name: str) -> ScoringResult:
+        self.scored.append(params)
+        days = [
+            DayErrors(f"{month}-{day:02d}", 100, self.rmse(params.model_uri, month), 0.5)
+            for month in params.months.split(",")
+            for day in (1, 2, 3)
+        ]
+        return ScoringResult(f"run-{name}", days)
+
+
+def older_is_worse(uri: str, month: str) -> float:
+    return 11.0 if "mean" in uri else 5.0 if uri.endswith(month) else 5.5
+
+
+def harder_in_august(uri: str, month: str) -> float:
+    return older_is_worse(uri, month) * (1.04 if month == "2021-08" else 1)
+
+
+@pytest.fixture
+def start(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Run, Pipelines]]:
+    """Give what runs a backtest on stand-ins; gives its run and what they were asked."""
+
+    def started(*arguments: str, rmse: Any = older_is_worse) -> tuple[Run, Pipelines]:
+        made = Pipelines(rmse)
+        monkeypatch.setattr(nested, "run_pipeline", made.run_pipeline)
+        monkeypatch.setattr(nested, "run_scoring", made.run_scoring)
+        run, _ = lab.run("backtest", *SMALL, *arguments)
+        return run, made
+
+    return started
+
+
+def test_each_fold_is_a_pipeline_that_registers_nothing_and_is_scored_on_its_months(
+    lab: Lab, start: Callable[..., tuple[Run, Pipelines]]
+) -> None:
+    run, made = start(MONTHS, "--max_evals=3", "--seed=7")
+    first = made.asked[0]
+    assert (first.train_months, first.valid_months) == ("2021-03,2021-04", "2021-05")
+    assert [one.test_months for one in made.asked] == ["2021-06", "2021-07", "2021-08"]
+    assert {(one.test_only, one.plan, one.max_evals, one.seed) for one in made.asked} == {
+        (True, False, 3, 7)
+    }
+    assert [(one.model_uri, one.months) for one in made.scored[:3]] == [
+        ("models:/tree-2021-06", "2021-06,2021-07"),
+        ("models:/mean-2021-06", "2021-06"),
+        ("models:/tree-2021-07", "2021-07,2021-08"),
+    ]
+    rows = lab.table(run, "backtest.csv")
+    assert [(row["month"], row["age"]) for row in rows if row["model"] == "chosen"] == [
+        *(("2021-06", "0"), ("2021-07", "1"), ("2021-07", "0"), ("2021-08", "1")),
+        ("2021-08", "0"),
+    ]
+    assert {row["rmse"] for row in rows if row["model"] == "mean"} == {"11.0"}
+
+
+def test_the_page_answers_first_and_the_metrics_stand_in_time(
+    lab: Lab, start: Callable[..., tuple[Run, Pipelines]]
+) -> None:
+    run, _ = start(MONTHS, rmse=harder_in_august)
+    answer, *page = run.data.tags["mlflow.note.content"].splitlines()
+    assert answer == (
+        "**Retrain every 1 month: after 1 month the error is 10.0 % (95 % interval 10.0 to 10.0) "
+        "above a fresh model's.**"
+    )
+    assert run.data.tags["answer"] == answer.strip("*")
+    assert f"/runs/{run.info.run_id}/artifacts/report.html" in page[1]
+    report = artifacts.read_text(run.info.run_id, "report.html")
+    assert f'<p class="verdict">{html.escape(answer.strip("*"))}</p>' in report
+    assert "2021-08 was the hardest month: RMSE 5.200 min." in report
+    assert "| the same model 1 later |" in next(line for line in page if line.startswith("| month"))
+    assert any("mlflow run " in line and "-e backtest" in line for line in page)
+    assert run.info.run_name.startswith("backtest · green 2021-06..2021-08 · 5.07 min")
+    history = lab.client.get_metric_history(run.info.run_id, "rmse")
+    assert [one.step for one in history] == [202106, 202107, 202108]
+    begins = [datetime.fromtimestamp(one.timestamp / 1000, UTC).date() for one in history]
+    assert [str(day) for day in begins] == ["2021-06-01", "2021-07-01", "2021-08-01"]
+    metrics = run.data.metrics
+    assert metrics["mean_rmse"] == pytest.approx(15.2 / 3)
+    assert metrics["beside_rmse.mean"] == pytest.approx(11.44)  # of the last month
+    assert metrics["rise_by_age"] == pytest.approx(0.1)
+    assert lab.table(run, "ageing.csv")[0]["n_months"] == "2"
+
+
+def test_two_recipes_are_compared_on_the_months_they_share(
+    lab: Lab, start: Callable[..., tuple[Run, Pipelines]]
+) -> None:
+    first, _ = start(MONTHS)
+    against = f"--against={first.info.run_id}"
+    second, _ = start(MONTHS, against, rmse=lambda uri, month: older_is_worse(uri, month) - 0.5)
+    said = second.data.tags["mlflow.note.content"].splitlines()[2]
+    assert said.startswith("This recipe is better than that of run ")
+    assert "RMSE -0.500 min, 95 % interval -0.500 to -0.500, over 3 months" in said
+    assert second.data.metrics["against.value"] == -0.5
+    _, (line,) = lab.run("backtest", *SMALL, "--months=2022-01..2022-02", against, code=2)
+    assert f"against={first.info.run_id} judged 2021-06..2021-08, none of which" in line
+    _, (line,) = lab.run("backtest", *SMALL, MONTHS, "--against=nobody", code=2)
+    assert line == "backtest: No run 'nobody' in this store. Check against."
+
+
+def test_a_fold_that_fails_ends_the_backtest_with_its_reason(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> PipelineResult:
+        raise UserError("2021-06: main failed: hpo failed: no trips.")
+
+    monkeypatch.setattr(nested, "run_pipeline", fail)
+    run, (line,) = lab.run("backtest", *SMALL, MONTHS, code=2)
+    assert line == "backtest: 2021-06: main failed: hpo failed: no trips."
+    assert run.data.tags["failure"].startswith("2021-06: main failed")
+
+
+def test_a_search_that_may_know_later_months_is_refused(lab: Lab) -> None:
+    _, (line,) = lab.run("backtest", *SMALL, MONTHS, "--warm_start=true", code=2)
+    assert line.startswith("backtest: warm_start=true lets a fold's search begin with ")
+
+
+def test_an_interrupted_backtest_is_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> PipelineResult:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nested, "run_pipeline", interrupt)
+    with pytest.raises(SystemExit) as left:
+        entry("backtest").main([*SMALL, MONTHS])
+    assert left.value.code == 130
+    (run, *_) = MlflowClient().search_runs([lab.experiment], "tags.step = 'backtest'")
+    assert run.info.status == "KILLED"
+    assert mlflow.active_run() is None
+
+
+def test_a_plan_says_what_becomes_of_each_fold_and_starts_nothing(lab: Lab) -> None:
+    before = lab.store.runs()
+    entry("backtest").main([*SMALL, MONTHS, "--plan=true"])
+    head, *folds, tail = lab.capfd.readouterr().out.splitlines()
+    assert (head, tail) == ("backtest", "Nothing was started.")
+    assert folds[0].startswith("├── 2021-06  of 2021-03..2021-05: runs, preprocess runs, ")
+    assert folds[-1].startswith("└── 2021-08  of 2021-05..2021-07: runs, ")
+    assert lab.store.runs() == before

@@ -1,0 +1,148 @@
+"""What a backtest says of its months: intervals, ageing, the sentence, two recipes compared."""
+
+import numpy as np
+import pytest
+
+from taxi import backtest
+from taxi.backtest import OWN, DayErrors, MonthErrors, Rise
+from taxi.backtest_picture import draw_backtest
+from taxi.bootstrap import Interval
+from taxi.report_backtest import write_backtest
+
+
+def make_errors(month: str, rmse: float, age: int = 0, **other: object) -> MonthErrors:
+    interval = Interval(rmse, rmse - 0.1, rmse + 0.1)
+    row = MonthErrors("2021-01", month, age, OWN, 900, interval, Interval(0.1, 0.0, 0.2), "run")
+    return row._replace(**other)
+
+
+def make_rise(age: int, value: float, low: float, high: float) -> Rise:
+    return Rise(age, 4, Interval(value, low, high))
+
+
+def measure(days: list[DayErrors], month: str = "2021-04") -> MonthErrors:
+    where = {"fold": "2021-03", "month": month, "age": 1, "model": OWN, "run_id": "run"}
+    return backtest.measure_month(days, **where, seed=42)
+
+
+def test_a_month_is_the_sum_of_its_own_days_as_of_its_trips() -> None:
+    rng = np.random.default_rng(1)
+    errors = [rng.normal(1, 5, n) for n in (40, 200, 10)]
+    days = [
+        DayErrors(f"2021-04-0{day}", len(e), float(np.sqrt(np.mean(e**2))), float(e.mean()))
+        for day, e in enumerate(errors, 1)
+    ]
+    found, all_of_them = (
+        measure([*days, DayErrors("2021-05-01", 9, 99, 99)]),
+        np.concatenate(errors),
+    )
+    assert found.n_trips == 250
+    assert found.rmse.value == pytest.approx(np.sqrt(np.mean(all_of_them**2)))
+    assert found.bias.value == pytest.approx(all_of_them.mean())
+    assert found.rmse.low < found.rmse.value < found.rmse.high
+    assert found.bias.low < found.bias.value < found.bias.high
+    assert measure(days) == found  # the same seed draws the same days
+
+
+def test_the_interval_holds_the_rmse_of_more_days_about_as_often_as_it_says() -> None:
+    """Days differ by more than their trips do: intervals by trips would hold far less often."""
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        squares = rng.gamma(8, 25 / 8, 30)  # mean square of each day, 25 in truth
+        days = [DayErrors(f"2021-04-{d:02d}", 500, v**0.5, 0.0) for d, v in enumerate(squares, 1)]
+        low, high = measure(days).rmse[1:]
+        held += low <= 5 <= high
+    assert 0.88 <= held / 200 <= 0.99
+
+
+def test_a_row_is_read_as_it_was_written() -> None:
+    row = make_errors("2021-03", 5.25, 2)
+    assert MonthErrors.read({name: str(value) for name, value in row.row().items()}) == row
+
+
+def test_ageing_is_measured_against_fresh_models_on_the_same_months() -> None:
+    """A hard month must not count as ageing, nor a model beside the chosen one as fresh."""
+    rows = [
+        *(make_errors("2021-01", 5), make_errors("2021-02", 10), make_errors("2021-03", 20)),
+        *(make_errors("2021-02", 11, 1), make_errors("2021-03", 26, 2)),
+        make_errors("2021-03", 22.2, 1),
+        *(make_errors(month, 1, model="mean") for month in ("2021-02", "2021-03")),
+        make_errors("2021-04", 50, 3),  # where no fresh model was judged
+    ]
+    first, second = backtest.measure_ageing(rows)
+    assert (first.age, first.n_months, first.share.value) == (1, 2, pytest.approx(0.105))
+    # Student's quantile with one degree of freedom is 12.706
+    assert first.share.high - first.share.value == pytest.approx(12.706 * 0.005, rel=1e-3)
+    assert (second.age, second.n_months, second.share.value) == (2, 1, pytest.approx(0.3))
+    assert second.share.low == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("rises", "said"),
+    [
+        (
+            [make_rise(1, 0.01, -0.01, 0.03), make_rise(2, 0.04, 0.02, 0.06)],
+            "Retrain every 2 months: after 2 months the error is 4.0 % (95 % interval 2.0 to 6.0) "
+            "above a fresh model's.",
+        ),
+        ([make_rise(1, 0.03, 0.01, 0.05)], "Retrain every 1 month: after 1 month the error is 3.0"),
+        (
+            [make_rise(1, 0.01, -0.01, 0.03), make_rise(2, 0.02, -0.01, 0.05)],
+            "No age up to 2 months is surely worse than a fresh model: after 2 months the error is "
+            "2.0 %",
+        ),
+        ([make_rise(3, -0.01, -0.03, 0.01)], "Retraining within 3 months gains nothing: after 3 "),
+        ([Rise(1, 1, Interval(0.1, -np.inf, np.inf))], "error is 10.0 % (one month alone tells)"),
+        ([], "No model was followed"),
+    ],
+)
+def test_the_sentence_names_the_first_age_that_is_surely_worse(
+    rises: list[Rise], said: str
+) -> None:
+    assert said in backtest.answer(rises)
+
+
+def test_two_recipes_are_compared_by_pairs_of_months() -> None:
+    """Months differ by minutes and the recipes by tenths, which pairs alone tell."""
+    levels = {"2021-01": 5.0, "2021-02": 9.0, "2021-03": 7.0}
+    rows = [make_errors(month, level) for month, level in levels.items()]
+    others = [
+        make_errors(m, level + d)
+        for (m, level), d in zip(levels.items(), (0.2, 0.3, 0.25), strict=True)
+    ]
+    found = backtest.compare_recipes([*rows, make_errors("2022-01", 1)], others)
+    assert found is not None
+    assert (found.n_months, found.minutes.value) == (3, pytest.approx(-0.25))
+    assert found.minutes.high < 0
+    assert "This recipe is better than that of run 1a2b: RMSE -0.250 min" in (
+        backtest.describe_difference(found, "that of run 1a2b")
+    )
+    other_trips = [make_errors("2021-01", 5, n_trips=901)]
+    assert backtest.compare_recipes(rows, other_trips) is None
+    assert backtest.compare_recipes(rows, [make_errors("2020-01", 5)]) is None
+
+
+@pytest.mark.parametrize("rises", [[], [make_rise(1, 0.02, 0.01, 0.03)]])
+def test_the_picture_shows_every_month_and_age(rises: list[Rise]) -> None:
+    rows = [make_errors(month, 5) for month in ("2021-01", "2021-02")]
+    months, bias, ageing = draw_backtest(rows, rises, "Retrain.").axes
+    assert [len(line.get_xdata()) for line in months.lines] == [2]
+    assert len(bias.containers) == 1
+    assert len(ageing.get_xticks()) == len(rises)
+
+
+def test_the_report_has_the_answer_first_and_every_row() -> None:
+    rows = [
+        *(make_errors(month, rmse) for month, rmse in (("2021-01", 5.0), ("2021-02", 6.0))),
+        *(make_errors(month, 11, model="mean") for month in ("2021-01", "2021-02")),
+        make_errors("2021-02", 6.6, 1),
+    ]
+    parts = {"rerun": ["again"], "missing": [], "style": "", "scripts": []}
+    rises = backtest.measure_ageing(rows)
+    text = write_backtest("Green", ["Retrain <now>.", "Better."], rows, rises, **parts)
+    assert '<p class="verdict">Retrain &lt;now&gt;.</p><p>Better.</p>' in text
+    assert "2021-02 was the hardest month: RMSE 6.000 min." in text
+    assert "+10.0% at an age of 1 month, over 1 month that were judged." in text
+    assert text.count("naive (mean)") >= 3  # its column, and a row for each month
+    assert "What ageing costs" not in write_backtest("Green", ["None."], rows, [], **parts)
