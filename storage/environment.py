@@ -112,7 +112,8 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 def step_name() -> str:
     """Return the name of the step that this process is, as far as Python knows it by now."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name.split(".")[1] if spec and "." in spec.name else "python"
+    name = spec.name.removesuffix(".__main__") if spec else ""
+    return name.rpartition(".")[2] if "." in name else "python"
 
 
 def leave(signum: int, frame: FrameType | None) -> None:
