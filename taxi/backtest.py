@@ -163,12 +163,10 @@ def answer(rises: Sequence[Rise]) -> str:
         return "No model was followed beyond its own month, so nothing is known of ageing."
     worse = next((rise for rise in rises if rise.share.low > 0), None)
     age = in_months((worse or rises[-1]).age)
-    error = f"after {age} the error is {_share((worse or rises[-1]).share)} above a fresh model's."
+    error = f"after {age} the error is {_beside_fresh((worse or rises[-1]).share)}."
     if worse:
         return f"Retrain every {age}: {error}"
-    if rises[-1].share.value > 0:
-        return f"No age up to {age} is surely worse than a fresh model: {error}"
-    return f"Retraining within {age} gains nothing: {error}"
+    return f"No age up to {age} is surely worse than a fresh model: {error}"
 
 
 def in_months(n: int) -> str:
@@ -176,11 +174,10 @@ def in_months(n: int) -> str:
     return "1 month" if n == 1 else f"{n} months"
 
 
-def _share(share: Interval) -> str:
+def _beside_fresh(share: Interval) -> str:
     value, low, high = (100 * part for part in share)
-    if not np.isfinite(low):
-        return f"{value:.1f} % (one month alone tells)"
-    return f"{value:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+    told = f"95 % interval {low:+.1f} to {high:+.1f}" if np.isfinite(low) else "one month tells"
+    return f"{abs(value):.1f} % {'below' if value < 0 else 'above'} a fresh model's ({told})"
 
 
 def describe_difference(found: Difference, other: str) -> str:

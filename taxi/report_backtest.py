@@ -75,7 +75,7 @@ def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
     age, judged = in_months(last.age), in_months(last.n_months)
     title = f"{last.share.value:+.1%} at an age of {age}, over {judged} that were judged."
     columns: dict[str, Sequence[str | float]] = {
-        "age of the model, months": [rise.age for rise in rises],
+        "age of the model": [in_months(rise.age) for rise in rises],
         "RMSE above a fresh model's, %": [round(100 * rise.share.value, 3) for rise in rises],
         "95 %": [
             f"{100 * low:+.2f} to {100 * high:+.2f}" if np.isfinite(low) else "one month only"
@@ -83,7 +83,7 @@ def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
         ],
         "months judged": [rise.n_months for rise in rises],
     }
-    return [paragraph(AGEING), Chart("lines", title, columns)]
+    return [paragraph(AGEING), Chart("bars", title, columns)]
 
 
 def every_row(rows: Sequence[MonthErrors]) -> str:

@@ -106,8 +106,8 @@ def test_the_page_answers_first_and_the_metrics_stand_in_time(
     run, _ = start(MONTHS, rmse=harder_in_august)
     answer, *page = run.data.tags["mlflow.note.content"].splitlines()
     assert answer == (
-        "**Retrain every 1 month: after 1 month the error is 10.0 % (95 % interval 10.0 to 10.0) "
-        "above a fresh model's.**"
+        "**Retrain every 1 month: after 1 month the error is 10.0 % above a fresh model's (95 % "
+        "interval +10.0 to +10.0).**"
     )
     assert run.data.tags["answer"] == answer.strip("*")
     assert f"/runs/{run.info.run_id}/artifacts/report.html" in page[1]
