@@ -48,6 +48,17 @@ def read(root: Path = ROOT) -> Checkout:
         return Checkout(commit, repository, "", str(error))
 
 
+def committed_path(path: Path, content: bytes, root: Path = ROOT) -> str:
+    """Return a file's path in this project if its commit holds this content; else nothing."""
+    try:
+        relative = path.resolve().relative_to(root).as_posix()
+        held = git.ask(root, "cat-file", "blob", f"{_head(root)}:./{relative}")
+    except (GitError, OSError, RuntimeError, ValueError):  # outside, or in no commit
+        return ""
+    is_held = held.encode(errors=git.ANY_BYTE).splitlines() == content.splitlines()
+    return relative if is_held else ""
+
+
 def user_name(root: Path = ROOT) -> str:
     """Return the name of the git user, empty where there is none."""
     try:

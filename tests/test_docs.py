@@ -34,8 +34,9 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     "source .venv/bin/activate": END_TO_END,
     "export MLFLOW_EXPERIMENT_NAME=nyc-taxi-experiment": END_TO_END,
     "mlflow run . --env-manager local -e hpo -P source=simulated -P max_evals=50": END_TO_END,
-    "mlflow run <git url> -v <commit> --env-manager uv -P train_months=2023-01 "
-    "-P valid_months=2023-02": END_TO_END,
+    "mlflow run <git url> -v <commit> --env-manager uv -P config=experiments/2023.yaml": (
+        END_TO_END
+    ),
     "mlflow models serve -m models:/nyc-taxi-duration@champion --env-manager uv --port 5001": (
         END_TO_END
     ),

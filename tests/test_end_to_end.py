@@ -160,6 +160,17 @@ def test_every_run_carries_repository_commit_and_developer(
         assert tags["developer"]
 
 
+def test_the_parameter_file_of_the_command_is_named_and_kept(pipeline: Pipeline) -> None:
+    main, example = pipeline.step("main"), "experiments/2023.yaml"
+    assert f" -P config={example} -P " in main.data.tags["rerun"]
+    assert " -P max_evals=3 " in main.data.tags["rerun"]  # which was typed, and wins
+    assert " -P train_months=" not in main.data.tags["rerun"]
+    assert main.data.params["config.train_months"] == "2023-01"
+    assert "config.max_evals" not in main.data.params
+    kept = Path(urlsplit(main.info.artifact_uri).path) / "config.yaml"
+    assert kept.read_text() == (ROOT / example).read_text()
+
+
 def test_a_trial_has_its_parameters_curve_and_score(pipeline: Pipeline) -> None:
     for trial in pipeline.children(pipeline.step("hpo")):
         if "trial" not in trial.data.tags:

@@ -9,7 +9,8 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from steps.common.parameters import Parameters, fields_of, groups_of
+from steps.common.parameter_file import POINTS, ParameterFile, read_parameter_file
+from steps.common.parameters import ENTRY_POINTS, Parameters, fields_of, file_names, groups_of
 from storage import UserError
 from storage.checkout import as_text
 
@@ -104,17 +105,59 @@ def meaning(field: FieldInfo, names: Sequence[str]) -> str:
 
 
 def parse(declared: type[P], parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> P:
-    """Read a command line.
+    """Read a command line, and the file of parameters that it names.
 
     Raises:
         UserError: a parameter is unknown, or its value is none; names both.
     """
     texts = vars(parser.parse_args(argv))
     try:
-        return declared(**texts)
+        params = declared(**texts)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         parser.error(f"argument --{name}: {refusal(declared.model_fields[name], texts[name])}")
+    if not params.config:
+        return params
+    file = read_parameter_file(params.config)
+    check_parameter_file(file, with_lists=declared.takes_lists)
+    return params.over(file)
+
+
+def check_parameter_file(file: ParameterFile, *, with_lists: bool) -> None:
+    """Look at what a file of parameters says; it may name those of any entry point.
+
+    Raises:
+        UserError: there is no such parameter, its value is none, or it is a list for one value.
+    """
+    known = file_names(ENTRY_POINTS.values())
+    for entries in (file.entries, *file.points):
+        for name, entry in entries.items():
+            if name not in known:
+                raise file.error(entry.line, _unknown(name, sorted(known)))
+            for text in entry.texts:
+                try:
+                    known[name](**{name: text})
+                except ValidationError as error:
+                    problem = refusal(known[name].model_fields[name], text)
+                    raise file.error(entry.line, f"{name} {problem}.") from error
+    lists = {name: entry.line for name, entry in file.entries.items() if entry.is_list}
+    if file.points:
+        lists[POINTS] = min(entry.line for entry in file.points[0].values())
+    if lists and not with_lists:
+        name, line = next(iter(lists.items()))
+        raise file.error(
+            line,
+            f"{name} is a list where a value must be. Lists are for -e sweep; several months, or "
+            f"models, are one text: 2021-01,2021-02.",
+        )
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    if name in Parameters.model_fields or name == "plan":
+        return f"{name} is of one run alone. Pass it as -P {name}=..."
+    close = difflib.get_close_matches(name.replace("-", "_"), names, 1)
+    guess = f" Did you mean {close[0]}?" if close else " docs/parameters.md lists them."
+    return f"no entry point has a parameter {name!r}.{guess}"
 
 
 def refusal(field: FieldInfo, text: str) -> str:

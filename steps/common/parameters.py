@@ -6,25 +6,28 @@ known by and the command that runs it again all follow from here.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationInfo,
     computed_field,
     field_validator,
 )
 from pydantic.fields import FieldInfo
 
+from steps.common.parameter_file import ParameterFile
 from storage.checkout import as_text, portable
 from storage.uris import refuse_password
 from taxi.spaces import lag_of
 
 Value = bool | int | float | str
 MAX_SEED = 2**31 - 1_000  # numpy and xgboost take no larger one, and boosters count up from it
+ALL_STEPS = "all"
 RUNS = "finished runs to build on"  # group of --help
 
 
@@ -74,11 +77,21 @@ class Parameters(BaseModel):
     entry_point: ClassVar[str] = ""
     room: ClassVar[str] = "steps"  # package that the entry point's module is in
     group: ClassVar[str] = "how it runs"  # of --help, for the parameters that a class declares
+    takes_lists: ClassVar[bool] = False  # in a file of parameters, each value of a list for a run
     # what the step itself uses of the parameters that the steps above have too
     shared_in_key: ClassVar[frozenset[str]] = frozenset()
+    config: str = param(
+        "",
+        "YAML file of parameters, such as `experiments/2023.yaml`, for what is not given here or "
+        "has its default; empty = none",
+        in_key=False,
+        in_rerun=False,
+    )
     developer: str = param(
         "", "tag on every run; empty = the git or system user", in_key=False, in_rerun=False
     )
+    _file: ParameterFile | None = PrivateAttr(None)  # of config
+    _stated: dict[str, Value] = PrivateAttr({})  # what it says of these parameters
 
     @classmethod
     def module(cls) -> str:
@@ -107,11 +120,57 @@ class Parameters(BaseModel):
     def of(cls, others: "Parameters") -> Self:
         """Take over what another entry point was given; the rest keeps its default."""
         shared = cls.model_fields.keys() & type(others).model_fields.keys()
-        return cls(**{name: getattr(others, name) for name in shared})
+        made = cls(**{name: getattr(others, name) for name in shared})
+        return made._knowing(others._file) if others._file else made
+
+    def over(self, file: ParameterFile) -> Self:
+        """Take from a file of parameters what has its default here."""
+        fields, stated = type(self).model_fields, self._knowing(file)._stated
+        taken = {
+            name: value
+            for name, value in stated.items()
+            if getattr(self, name) == fields[name].default
+        }
+        return self.model_copy(update=taken)._knowing(file)
+
+    def _knowing(self, file: ParameterFile) -> Self:
+        """Remember a file and what it says of these parameters; lists are for a sweep to read."""
+        mine = file.of(type(self).model_fields)
+        texts = {name: entry.texts[0] for name, entry in mine.items() if not entry.is_list}
+        made, read = self.model_copy(), type(self)(**texts)
+        made._file, made._stated = file, {name: getattr(read, name) for name in texts}
+        return made
+
+    @property
+    def file(self) -> ParameterFile | None:
+        """The file of parameters, where there is one."""
+        return self._file
+
+    def from_file(self) -> dict[str, str]:
+        """Write the values that follow from the file of parameters."""
+        return {name: as_text(v) for name, v in self._stated.items() if getattr(self, name) == v}
 
     def texts(self) -> dict[str, str]:
         """Write every value as MLproject and its users do."""
         return {name: as_text(getattr(self, name)) for name in type(self).model_fields}
+
+    def filed(self) -> list[str]:
+        """Name what comes from the file of parameters, lists included."""
+        lists = self._file.of(type(self).model_fields) if self._file else {}
+        return [*self.from_file(), *(name for name, entry in lists.items() if entry.is_list)]
+
+    def given(self) -> set[str]:
+        """Name what was typed on the command line: it is neither of the file nor the default."""
+        fields, filed = type(self).model_fields, self.from_file()
+        return {
+            name
+            for name, field in fields.items()
+            if getattr(self, name) != field.default and name not in filed
+        }
+
+    def handed_on(self) -> dict[str, str]:
+        """Write every value for a run that is launched: what a file says of them has been read."""
+        return self.texts() | {"config": ""}
 
     def key_values(self, above: Sequence[type["Parameters"]] = ()) -> dict[str, Value]:
         """Return what a step's result depends on.
@@ -123,13 +182,32 @@ class Parameters(BaseModel):
         return {name: getattr(self, name) for name in sorted(key_names(type(self)) - theirs)}
 
     def rerun_texts(self) -> dict[str, str]:
-        """Write what belongs to the command that runs this again, runs only where given."""
+        """Write what belongs to the command that runs this again, runs only where given.
+
+        A file of parameters that the commit holds is named instead of what follows from it, unless
+        it would win over a value: one that is the default, and was not given by who typed it.
+        """
         texts = self.texts()
         if "source" in texts:
             texts["source"] = portable(texts["source"])
         wanted = _marked(type(self).model_fields, "in_rerun")
         unsaid = {name for name in texts if is_run_id(name)} - self.run_ids().keys()
-        return {name: text for name, text in texts.items() if name in wanted - unsaid}
+        texts = {name: text for name, text in texts.items() if name in wanted - unsaid}
+        follows, fields = self.from_file(), type(self).model_fields
+        would_win = [
+            name
+            for name in self._stated.keys() - follows.keys()
+            if getattr(self, name) == fields[name].default
+        ]
+        if not self._file:
+            return texts
+        needs_file = self.takes_lists and self._file.has_lists
+        if not needs_file and (would_win or not self._file.committed):
+            return texts
+        named = {
+            name: text for name, text in texts.items() if name not in follows or is_run_id(name)
+        }
+        return {"config": self._file.committed or self.config} | named
 
     def run_ids(self) -> dict[str, str]:
         """Return the runs that were given to build on: parameter -> run id."""
@@ -140,9 +218,12 @@ class Parameters(BaseModel):
         return self.model_copy(update=dict.fromkeys(self.run_ids(), ""))
 
 
+LAST = Parameters.model_fields
+
+
 def fields_of(declared: type[Parameters]) -> dict[str, FieldInfo]:
-    """List the parameters of an entry point in the order of MLproject, `developer` last."""
-    return dict(sorted(declared.model_fields.items(), key=lambda item: item[0] == "developer"))
+    """List the parameters of an entry point in the order of MLproject, those of all last."""
+    return dict(sorted(declared.model_fields.items(), key=lambda item: item[0] in LAST))
 
 
 def groups_of(declared: type[Parameters]) -> dict[str, list[str]]:
@@ -153,6 +234,15 @@ def groups_of(declared: type[Parameters]) -> dict[str, list[str]]:
         group = RUNS if is_run_id(name) else home.group  # type: ignore[attr-defined]
         found.setdefault(group, []).append(name)
     return dict(sorted(found.items(), key=lambda item: item[0] == Parameters.group))
+
+
+def file_names(entry_points: Iterable[type[Parameters]]) -> dict[str, type[Parameters]]:
+    """Name what may stand in a file of parameters, with a class that has it: parameter -> class."""
+    return {
+        name: declared
+        for declared in entry_points
+        for name in _marked(declared.model_fields, "in_rerun")
+    }
 
 
 def key_names(declared: type[Parameters]) -> set[str]:
@@ -370,6 +460,17 @@ class RegisterParameters(PipelineParameters):
     rollback: bool = param(False, "true only puts the champion before this one back", in_key=False)
 
 
+class PartParameters(Parameters):
+    """How much of a pipeline is run."""
+
+    group = Parameters.group
+    steps: str = param(
+        ALL_STEPS,
+        "part of the pipeline to run: `all`, or a list such as `preprocess,hpo`",
+        in_key=False,
+    )
+
+
 class PlanParameters(Parameters):
     """Whether anything runs at all."""
 
@@ -379,7 +480,7 @@ class PlanParameters(Parameters):
     )
 
 
-class MainParameters(PlanParameters, PipelineParameters):
+class MainParameters(PartParameters, PlanParameters, PipelineParameters):
     """Parameters of main."""
 
     entry_point = "main"

@@ -7,7 +7,9 @@ from mlflow.entities import Run
 
 from steps.common import results
 from steps.common.parameters import (
+    ALL_STEPS,
     ENTRY_POINTS,
+    PartParameters,
     ScoreParameters,
     TrainingParameters,
 )
@@ -38,6 +40,33 @@ READ: dict[str, Callable[[Run], NamedTuple]] = {
 }
 
 
+def wanted_steps(text: str, given: Iterable[str] = ()) -> list[str]:
+    """Read which steps of a pipeline are to be run, in their order.
+
+    Args:
+        text: `all`, or a list of names.
+        given: steps whose runs were given, which belong to it too.
+    Raises:
+        UserError: one is no step, or builds on one that is left out.
+    """
+    if text.strip() == ALL_STEPS:
+        return list(UPSTREAM)
+    named = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in named if name not in UPSTREAM]:
+        raise UserError(f"Unknown steps {unknown}. Choose from {[ALL_STEPS, *UPSTREAM]}.")
+    if not named:
+        raise UserError(f"steps is empty. Choose from {[ALL_STEPS, *UPSTREAM]}.")
+    wanted = [step for step in UPSTREAM if step in {*named, *given}]
+    for step in wanted:
+        if lacking := [name for name in UPSTREAM[step] if name not in wanted]:
+            runs_of = ", ".join(f"{tags.RUN_IDS[name]}=<id>" for name in lacking)
+            raise UserError(
+                f"steps={text} leaves out {', '.join(lacking)}, which {step} builds on. Add "
+                f"{', '.join(lacking)}, or pass {runs_of}."
+            )
+    return wanted
+
+
 class Pipeline:
     """The runs that a step builds on, each taken or made in its turn."""
 
@@ -45,8 +74,8 @@ class Pipeline:
         """Look up the runs that were given.
 
         Raises:
-            UserError: one cannot be used, two did not read the same trips, or the months asked
-                for make no splits.
+            UserError: one cannot be used, two did not read the same trips, the months asked for
+                make no splits, or the steps make no part of a pipeline.
         """
         self.given = given_runs(params)
         # what a run says of itself wins over what was typed
@@ -54,6 +83,8 @@ class Pipeline:
         self.dataset = results.read_preprocess(base).dataset if base else None
         told = self.dataset.parameters() if self.dataset else {}
         self.params = params.model_copy(update=told)
+        wanted = params.steps if isinstance(params, PartParameters) else ALL_STEPS
+        self.steps = wanted_steps(wanted, self.given)
         self.splits = {} if self.given else wanted_months(params)  # split -> months to read
         self.done: dict[str, Run] = {}
         self.decisions: dict[str, ReuseDecision] = {}  # of the steps that no run was given of
@@ -121,7 +152,7 @@ class Pipeline:
 
         Where a step must run, so must main; nothing is started.
         """
-        for step in UPSTREAM:
+        for step in self.steps:
             if step == "register" and not self.wants_test():
                 continue
             decision = ReuseDecision(step, self.given.get(step), "given")
@@ -176,7 +207,7 @@ class Pipeline:
         return results.read_preprocess(self.done["preprocess"]).dataset.learned_from
 
     def _launch(self, step: str) -> str:
-        texts = ENTRY_POINTS[step].of(self.params).texts()
+        texts = ENTRY_POINTS[step].of(self.params).handed_on()
         ids = {tags.RUN_IDS[name]: run.info.run_id for name, run in self.done.items()}
         return launching.launch(step, texts | {name: ids[name] for name in ids if name in texts})
 

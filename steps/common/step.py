@@ -51,7 +51,9 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         with drivers.told(), store.gone_as(AGAIN), run, store.gone_as(AGAIN), drivers.told():
             is_open = mlflow.active_run() is not None
             environment.check_lock()
-            yield params
+            with _placing(params):
+                _log_file(params)
+                yield params
             reuse.record_outputs()
             if not plans:
                 _say_where(step)
@@ -67,6 +69,30 @@ def _next_command(params: P) -> str:
     """Write the command that runs this step again."""
     experiment = runs.experiment_name()
     return run_command(params.entry_point, params.rerun_texts(), experiment=experiment)
+
+
+@contextmanager
+def _placing(params: P) -> Iterator[None]:
+    """Say of what is refused where it stands in the file of parameters."""
+    try:
+        yield
+    except (TripError, UserError) as error:
+        if params.file and (places := params.file.places(str(error), params.filed())):
+            error.args = (f"{error} See {places}.",)
+        raise
+
+
+def _log_file(params: P) -> None:
+    """Log the file of parameters on the active run, with what it decides, and say so."""
+    if params.file is None:
+        return
+    values = params.from_file()
+    said = ", ".join(f"{name}={text}" for name, text in values.items())
+    print(f"config: {params.config} gives {said or 'nothing of this step'}")
+    if mlflow.active_run():
+        mlflow.log_text(params.file.text, tags.CONFIG)
+        # MLflow has logged what was typed under the names alone, and lets nobody change it
+        mlflow.log_params({tags.FROM_CONFIG.of(name): text for name, text in values.items()})
 
 
 def _say_where(step: str) -> None:

@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         n_trees = sum(one.member.rounds for one in [*sighted, *blind])
         n_boosters = len(sighted) + len(blind)
         print(f"ensemble: rmse {scores['rmse']:.4f} min, {n_trees} trees in {n_boosters} boosters")
-        longer = params.rerun_texts() | {"max_evals": str(2 * len(trials))}
+        longer = params.model_copy(update={"max_evals": 2 * len(trials)}).rerun_texts()
         page.write_verdict(
             page.write_scores(MODEL, scores, preprocess.dataset),
             f"{n_boosters} boosters of {describe_trials(trials)}. Go on from these with:",

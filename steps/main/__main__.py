@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import mlflow
 
 from steps.common import charts, page
-from steps.common.parameters import MainParameters
+from steps.common.parameters import ALL_STEPS, MainParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
     RMSES,
@@ -16,6 +16,7 @@ from steps.common.results import (
     Candidate,
     Dataset,
     RegisterResult,
+    TrainingResult,
     rmse_name,
     write_best,
 )
@@ -47,50 +48,91 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         preprocess = pipeline.preprocess()
         log_headline("preprocess", preprocess.metrics)
-        baseline = pipeline.baseline()
-        log_headline("baseline", baseline.metrics)
-        hpo = pipeline.hpo()
-        log_headline("hpo", hpo.metrics)
+        trained = [train(pipeline, step) for step in ("baseline", "hpo") if step in pipeline.steps]
         registered = None
-        if preprocess.dataset.has_test:  # else there is nothing to judge a champion by
+        # without test months there is nothing to judge a champion by
+        if "register" in pipeline.steps and preprocess.dataset.has_test:
             registered = pipeline.register()
             log_headline("register", registered.metrics)
         taxi = preprocess.dataset.taxi
         distance = distances.kind_of(taxi, distances.select_kind(params.judge_by))
-        candidates = ranked([*baseline.candidates, *hpo.candidates], distance)
-        # so a table of runs sorted by rmse or test_rmse keeps its pipelines
-        write_best(candidates[0].model, headline_scores(candidates[0], registered))
-        run, used = runs.active(), MainParameters.of(pipeline.params)
-        command = rerun.command(run, used, runs.experiment_name())
-        outcome = [*conclusion(preprocess.dataset, registered), *odd(preprocess.odd_months)]
-        again = rerun.lines(run, used, command)
-        note = "\n".join(
-            [
-                *summary(preprocess.dataset, candidates),
-                *outcome,
-                *links(pipeline.decisions),
-                *again,
-            ]
-        )
-        place = report.log_report(
-            pipeline,
-            candidates,
-            registered,
-            distance=distance,
-            outcome=outcome,
-            leaderboard=leaderboard(candidates, taxi),
-            rerun=again,
-        )
-        log_summary(pipeline, command)
-        first = headline(preprocess.dataset, candidates, registered, distance, command)
-        rmse = candidates[0].scores[rmse_name(distance)]
-        # the four lines that MLflow shows unfolded
-        unfolded = "  \n".join([*first, charts.link_report(run)])
-        runs.write_page(f"{unfolded}\n\n{note}", page.title(preprocess.dataset, rmse))
+        candidates = ranked([one for step in trained for one in step.candidates], distance)
+        command = log_summary(pipeline)
+        if candidates:
+            lacks = WITH_TEST if "register" in pipeline.steps else WITH_ALL
+            write_outcome(pipeline, candidates, registered, distance, command, lacks)
+        else:
+            write_trips(pipeline, command)
         reuse.tag_key(pipeline.whole_key())
-        if tags.PARENT not in run.data.tags:  # a page of many pipelines would drown in theirs
-            print_ending(preprocess.dataset, candidates, [*outcome, *again])
-            print(f"report: {place}")
+
+
+def write_outcome(
+    pipeline: Pipeline,
+    candidates: Sequence[Candidate],
+    registered: RegisterResult | None,
+    distance: str,
+    command: str,
+    lacks: str,
+) -> None:
+    """Write what won on the pipeline's run, in its report and on the terminal.
+
+    Args:
+        pipeline: all its steps are done that are wanted.
+        candidates: of its steps, best first.
+        registered: what register made of the best one, where it ran.
+        distance: kind that the candidates are sorted by.
+        command: that repeats the pipeline.
+        lacks: parameter with which register runs, where it did not.
+    """
+    dataset, odd_months = pipeline.preprocess().dataset, pipeline.preprocess().odd_months
+    # so a table of runs sorted by rmse or test_rmse keeps its pipelines
+    write_best(candidates[0].model, headline_scores(candidates[0], registered))
+    run = runs.active()
+    outcome = [*conclusion(dataset, registered, lacks), *odd(odd_months)]
+    again = rerun.lines(run, used(pipeline), command)
+    place = report.log_report(
+        pipeline,
+        candidates,
+        registered,
+        distance=distance,
+        outcome=outcome,
+        leaderboard=leaderboard(candidates, dataset.taxi),
+        rerun=again,
+    )
+    first = headline(dataset, candidates, registered, distance, command, lacks)
+    # the four lines that MLflow shows unfolded
+    unfolded = "  \n".join([*first, charts.link_report(run)])
+    parts = [summary(dataset, candidates), outcome, links(pipeline.decisions), again]
+    note = "\n".join(line for part in parts for line in part)
+    rmse = candidates[0].scores[rmse_name(distance)]
+    runs.write_page(f"{unfolded}\n\n{note}", page.title(dataset, rmse))
+    if tags.PARENT not in run.data.tags:  # a page of many pipelines would drown in theirs
+        print_ending(dataset, candidates, [*outcome, *again])
+        print(f"report: {place}")
+
+
+def write_trips(pipeline: Pipeline, command: str) -> None:
+    """Write what there is where no model was wanted."""
+    preprocess = pipeline.preprocess()
+    again = rerun.lines(runs.active(), used(pipeline), command)
+    lines = [*odd(preprocess.odd_months), *links(pipeline.decisions), *again]
+    counts = ((split, tags.N_TRIPS.of(split)) for split in preprocess.dataset.sha256)
+    trips = ", ".join(f"{split} {preprocess.metrics[name]:,.0f}" for split, name in counts)
+    verdict = f"**No model was made.** Trips kept: {trips}. Next: the same with `{WITH_ALL}`"
+    page.write_verdict(verdict, "\n".join(lines), dataset=preprocess.dataset)
+    print("\n".join(again))
+
+
+def used(pipeline: Pipeline) -> MainParameters:
+    """Return the parameters that the pipeline has come to use."""
+    return MainParameters.of(pipeline.params)
+
+
+def train(pipeline: Pipeline, step: str) -> TrainingResult:
+    """Take or make the models of a step, and repeat its headline."""
+    result = pipeline.baseline() if step == "baseline" else pipeline.hpo()
+    log_headline(step, result.metrics)
+    return result
 
 
 def ranked(candidates: Sequence[Candidate], distance: str) -> list[Candidate]:
@@ -109,9 +151,14 @@ def log_headline(step: str, metrics: Mapping[str, float]) -> None:
     mlflow.log_metrics({f"{step}.{name}": value for name, value in metrics.items()})
 
 
-def log_summary(pipeline: Pipeline, command: str) -> None:
-    """Tag the pipeline's run with its trips, the runs of its steps, and how to repeat it."""
+def log_summary(pipeline: Pipeline) -> str:
+    """Tag the pipeline's run with its trips and the runs of its steps.
+
+    Returns:
+        The command that repeats it, which is a tag too.
+    """
     reused = [step for step, decision in pipeline.decisions.items() if decision.run]
+    command = rerun.command(runs.active(), used(pipeline), runs.experiment_name())
     mlflow.set_tags(
         {
             **{tags.RUN_IDS[step]: run.info.run_id for step, run in pipeline.done.items()},
@@ -120,6 +167,7 @@ def log_summary(pipeline: Pipeline, command: str) -> None:
             **pipeline.preprocess().dataset.tags(),
         }
     )
+    return command
 
 
 def summary(dataset: Dataset, candidates: Iterable[Candidate]) -> list[str]:
@@ -138,14 +186,17 @@ def odd(lines: Sequence[str]) -> list[str]:
     return ["Have a look at the months:", "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
-def conclusion(dataset: Dataset, registered: RegisterResult | None) -> list[str]:
+# what lets register run
+WITH_TEST, WITH_ALL = "-P test_months=next", f"-P steps={ALL_STEPS}"
+WHY_NOT = {WITH_TEST: "register needs test months", WITH_ALL: "steps leaves register out"}
+
+
+def conclusion(dataset: Dataset, registered: RegisterResult | None, lacks: str) -> list[str]:
     """Write what won, and what to do next."""
     test = ",".join(dataset.months.get("test", ()))
-    outcome = verdict(registered, test, dataset.taxi) if registered else [NOT_REGISTERED]
+    nothing = f"Nothing was registered: {WHY_NOT[lacks]} ({lacks})."
+    outcome = verdict(registered, test, dataset.taxi) if registered else [nothing]
     return [*suggestion(dataset), *outcome, ""]
-
-
-NOT_REGISTERED = "Nothing was registered: register needs test months (-P test_months=YYYY-MM)."
 
 
 def suggestion(dataset: Dataset) -> list[str]:

@@ -6,8 +6,6 @@ from steps.common import page
 from steps.common.results import Candidate, Dataset, RegisterResult, rmse_name
 from storage.tracking import tags
 
-TESTED = "-P test_months=next"
-
 
 def headline(
     dataset: Dataset,
@@ -15,19 +13,21 @@ def headline(
     registered: RegisterResult | None,
     distance: str,
     rerun: str,
+    lacks: str,
 ) -> list[str]:
     """Write what somebody sees without unfolding the page.
 
     Args:
         dataset: trips of the pipeline.
         candidates: best first.
-        registered: what became of the best; None where there were no test months.
+        registered: what became of the best; None where register did not run.
         distance: kind of it that they were chosen by.
         rerun: command that repeats the pipeline.
+        lacks: parameter with which register runs.
     """
     verdict = f"{winner(candidates, distance)} on {page.span(dataset.months['valid'])} (valid)"
     if registered is None:
-        lines = ["Not tested, so not registered.", f"Next: the same with `{TESTED}`"]
+        lines = ["Not tested, so not registered.", f"Next: the same with `{lacks}`"]
     else:
         test = registered.metrics[tags.TEST.of(rmse_name(distance))]
         months = page.span(dataset.months["test"])

@@ -14,8 +14,8 @@ from taxi.city import ZONE_FILES
 def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
     """Draw the steps with what becomes of each, then the months that would be downloaded."""
     locations = locate_months(pipeline.splits, params.source, params.taxi)
-    whys = {step: plan_step(pipeline, step, locations) for step in UPSTREAM}
-    if whys["hpo"].startswith("runs") and "preprocess" in pipeline.done:
+    whys = {step: plan_step(pipeline, step, locations) for step in pipeline.steps}
+    if whys.get("hpo", "").startswith("runs") and "preprocess" in pipeline.done:
         whys["hpo"] += f"; {count_trials(pipeline, params)}"
     *others, last = (f"{step:<11} {why}" for step, why in whys.items())
     return [

@@ -54,7 +54,7 @@ def log_report(
     """Make the report of a pipeline and log it on the active run; returns where it lies.
 
     Args:
-        pipeline: all its steps are done.
+        pipeline: all its steps are done that are wanted.
         candidates: of its steps, best first.
         registered: what register made of the best one, where it ran.
         distance: kind that the candidates are sorted by.
@@ -62,6 +62,7 @@ def log_report(
     """
     preprocess, read = pipeline.preprocess(), Reader()
     known = registered if registered and registered.version else None  # to the registry
+    hpo = pipeline.hpo() if "hpo" in pipeline.done else None
     facts = ReportFacts(
         title=title_of(preprocess.dataset),
         headline=opening(candidates, preprocess.dataset, distance),
@@ -69,15 +70,15 @@ def log_report(
         steps=step_facts(pipeline),
         files=read.rows(preprocess.run_id, tags.MONTHS_TABLE, must=True),
         leaderboard=leaderboard,
-        trials=read.rows(pipeline.hpo().run_id, tags.TRIALS_TABLE, must=True),
-        curves=read.rows(pipeline.hpo().run_id, tags.CURVES_TABLE),
-        luck=luck_of(pipeline.done["hpo"]),
+        trials=read.rows(hpo.run_id, tags.TRIALS_TABLE, must=True) if hpo else [],
+        curves=read.rows(hpo.run_id, tags.CURVES_TABLE) if hpo else [],
+        luck=luck_of(pipeline.done["hpo"]) if hpo else {},
         errors=error_facts(read, candidates[0], registered, preprocess.dataset),
         city=read.city(preprocess),
         coverage=read.rows(registered.run_id, tags.COVERAGE_TABLE) if registered else [],
         importance=[
             row
-            for one in pipeline.hpo().candidates
+            for one in (hpo.candidates if hpo else [])
             for row in read.rows(one.run_id, tags.IMPORTANCE_TABLE)
         ],
         champion=compare_champions(known, read) if known else {},

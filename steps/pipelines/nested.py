@@ -69,6 +69,6 @@ def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
         return decision.run
     step = params.entry_point
     try:
-        return runs.finished(launching.launch(step, params.texts(), name=name), step)
+        return runs.finished(launching.launch(step, params.handed_on(), name=name), step)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error

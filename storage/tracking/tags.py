@@ -9,7 +9,7 @@ from collections.abc import Mapping
 class Name(str):
     """A name in a run, with what it stands for and the modules that write and read it."""
 
-    kind: str  # tag, metric, artifact
+    kind: str  # tag, parameter, metric, artifact
     meaning: str
     writers: tuple[str, ...]  # files of this repository: runs is storage/tracking/runs.py
     readers: tuple[str, ...]  # nothing where it is there for people
@@ -56,6 +56,11 @@ def metrics(name: str, meaning: str, writers: str = "", readers: str = "") -> Fa
 def metric(name: str, meaning: str, writers: str = "", readers: str = "") -> Name:
     """Declare a metric."""
     return Name("metric", name, meaning, writers, readers)
+
+
+def params(name: str, meaning: str, writers: str = "", readers: str = "") -> Family:
+    """Declare logged parameters that begin so."""
+    return Family("parameter", name, meaning, writers, readers)
 
 
 def artifact(name: str, meaning: str, writers: str = "", readers: str = "") -> Name:
@@ -132,6 +137,8 @@ HEARTBEAT = tag(
     "heartbeat",
     "processes",
 )
+CONFIG = artifact("config.yaml", "the parameter file that was given", "step")
+FROM_CONFIG = params("config.", "a parameter's value that follows from that file", "step")
 KEY = tag(
     "step_key", "sha256 of what the step's result depends on", "reuse", "importing pipeline reuse"
 )
@@ -240,7 +247,7 @@ MODEL_URI = tag(
     "refit registry results",
     "exporting model_references old_months results",
 )
-N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs results")
+N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs main results")
 RMSE_WITH = metrics(
     "rmse_",
     "RMSE, minutes, where no distance is known (missing) or one planned to 10 or 20 % (planned_10, "

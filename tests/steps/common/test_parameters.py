@@ -21,7 +21,18 @@ ABOVE = [PreprocessParameters, BaselineParameters, HpoParameters]
 
 @pytest.mark.parametrize(
     "name",
-    ["developer", "reuse", "plan", "rollback", "scheduler", "source", "train_months", "hpo_run_id"],
+    [
+        "config",
+        "developer",
+        "reuse",
+        "plan",
+        "steps",
+        "rollback",
+        "scheduler",
+        "source",
+        "train_months",
+        "hpo_run_id",
+    ],
 )
 def test_what_changes_no_number_is_in_no_key(name: str) -> None:
     takers = [declared() for declared in ENTRY_POINTS.values() if name in declared.model_fields]
@@ -109,7 +120,7 @@ def test_a_repeated_run_has_every_parameter_but_who_asks_and_runs_only_where_giv
     runs = {"preprocess_run_id", "baseline_run_id"}
     assert set(params.rerun_texts()) == set(MainParameters.model_fields) - {
         *runs,
-        *("developer", "plan"),
+        *("config", "developer", "plan"),
     }
     assert params.run_ids() == {"hpo_run_id": "1a2b"}
     assert "hpo_run_id" not in params.without_runs().rerun_texts()

@@ -73,6 +73,21 @@ def test_upstream_names_the_steps_that_a_step_takes_runs_of() -> None:
         assert taken == {f"{name}_run_id" for name in above}
 
 
+@pytest.mark.parametrize(
+    ("text", "given", "steps"),
+    [
+        ("all", [], ["preprocess", "baseline", "hpo", "register"]),
+        (" hpo, preprocess,", [], ["preprocess", "hpo"]),
+        ("hpo", ["preprocess"], ["preprocess", "hpo"]),
+        ("register", ["preprocess", "baseline", "hpo"], list(pipeline.UPSTREAM)),
+    ],
+)
+def test_a_part_of_the_pipeline_is_what_is_named_and_what_is_given(
+    text: str, given: list[str], steps: list[str]
+) -> None:
+    assert pipeline.wanted_steps(text, given) == steps
+
+
 def test_preprocess_is_known_by_its_months_however_they_are_written(store: Store) -> None:
     def key(*arguments: str) -> str:
         return chain("baseline", *arguments).key("preprocess").sha256

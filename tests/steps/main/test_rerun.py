@@ -51,7 +51,8 @@ def test_a_ticket_has_repository_full_commit_and_every_parameter(
         f"mlflow run {URL} --env-manager uv --experiment-name 'week 1' -v {COMMIT} -P "
     )
     given = values(command)
-    left_out = {"developer", "plan", "preprocess_run_id", "baseline_run_id", "hpo_run_id"}
+    left_out = {"config", "developer", "plan"}
+    left_out |= {"preprocess_run_id", "baseline_run_id", "hpo_run_id"}
     assert set(given) == set(MainParameters.model_fields) - left_out
     assert given["max_minutes"] == "0.5"
     assert given["reuse"] == "true"
