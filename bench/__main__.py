@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 estimate slices accuracy ablation coverage zones_only search kills
+                 estimate slices accuracy ablation coverage zones_only search kills sweep
                  dask_kills backtest_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
@@ -35,6 +35,7 @@ from bench import (
     serving,
     slices,
     steps,
+    sweep,
     zones_only,
 )
 
@@ -62,6 +63,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "search_dask": search_workers.measure_dask,
     "search_rivals": search_rivals.measure,
     "kills": kills.measure,
+    "sweep": sweep.measure,
     "dask_kills": dask_kills.measure,
     "backtest_kills": backtest_kills.measure,
     "server_faults": server_faults.measure,

@@ -67,6 +67,9 @@ NOT_RUN = {  # command -> why no test runs it as it stands
     ),
     "mlflow run . -e backtest -P months=2022-01..2023-12 -P window=3 -P half_life=0 "
     "-P against=<run id>": "it takes hours; tests/steps/pipelines compare two",
+    "mlflow run . -e sweep -P config=experiments/sweep.yaml": (
+        "python -m bench sweep runs one on simulated months, killed and undisturbed"
+    ),
     "make test": "it is what runs the tests",
     "make check": "tests/test_checks.py runs it",
     "make pictures": "it wants Chromium, and writes files that are committed",

@@ -486,6 +486,13 @@ class MainParameters(PartParameters, PlanParameters, PipelineParameters):
     entry_point = "main"
 
 
+class SweepParameters(PartParameters, PlanParameters, PipelineParameters):
+    """Parameters of sweep."""
+
+    entry_point, room = "sweep", "steps.pipelines"
+    takes_lists = True
+
+
 class JudgedMonthsParameters(MonthsParameters):
     """Which months are looked at, one by one."""
 
@@ -573,6 +580,7 @@ ENTRY_POINTS: dict[str, type[Parameters]] = {
         HpoParameters,
         RegisterParameters,
         MainParameters,
+        SweepParameters,
         ScoreParameters,
         BacktestParameters,
     )

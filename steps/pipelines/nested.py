@@ -28,7 +28,12 @@ def run_pipeline(params: MainParameters, *, name: str) -> PipelineResult:
     Raises:
         UserError: it failed; the message carries the reason of the step that did.
     """
-    return results.read_pipeline(_get_or_run(params, find_pipeline(params), name))
+    return results.read_pipeline(get_or_run_pipeline(params, name=name))
+
+
+def get_or_run_pipeline(params: MainParameters, *, name: str) -> Run:
+    """Take or make a pipeline, or the part of one that is wanted, as `run_pipeline` does."""
+    return _get_or_run(params, find_pipeline(params), name)
 
 
 def run_scoring(params: ScoreParameters, *, name: str) -> ScoringResult:

@@ -137,7 +137,7 @@ HEARTBEAT = tag(
     "heartbeat",
     "processes",
 )
-CONFIG = artifact("config.yaml", "the parameter file that was given", "step")
+CONFIG = artifact("config.yaml", "the parameter file that was given", "step", "sweep")
 FROM_CONFIG = params("config.", "a parameter's value that follows from that file", "step")
 KEY = tag(
     "step_key", "sha256 of what the step's result depends on", "reuse", "importing pipeline reuse"
@@ -221,7 +221,7 @@ RUN_IDS = {
         f"{step}_run_id",
         f"run of {step} that this one builds on or has made",
         "candidates inputs main pipeline register",
-        "exporting old_months pipeline results verify versions",
+        "exporting old_months pipeline results sweep verify versions",
     )
     for step in ("preprocess", "baseline", "hpo", "register")
 }
@@ -235,7 +235,7 @@ MODEL = tag(
     "model",
     "kind of model: xgboost, or a baseline's name",
     "baseline candidates evaluate hpo refit register results",
-    "report results",
+    "report results sweep",
 )
 FEATURES = tag("features", "feature set of a candidate", "baseline candidates hpo refit", "results")
 PARENT_MODEL = tag(
@@ -359,6 +359,9 @@ REPORT = artifact(
     "charts",
 )
 RERUN = tag("rerun", "the command that repeats the pipeline", "main", "verify")
+BEST_RUN = tag("best_run_id", "pipeline of the point that is best on valid", "sweep")
+SWEEP_TABLE = artifact("sweep.csv", "the points of a sweep, best first", "sweep")
+SWEEP_PICTURE = artifact("sweep.png", "the same as a picture", "sweep")
 SCORED_BY = tag("scored_by", "model that scored", "score", "report")
 SCORED_MONTHS = tag("months", "months that were scored", "score")
 LIVE = tag(
@@ -377,7 +380,7 @@ BEST_RMSE = metric("best_rmse", "valid RMSE of the best trial so far, minutes", 
 SEARCH_GAIN = metric(
     "search_gain", "what the search gained over its first point, minutes", "hpo", "report"
 )
-SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo", "report")
+SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo", "report sweep")
 PSI = metric("psi", "largest population stability index of a scored month", "score")
 GAINED = metrics(
     "improvement",

@@ -1,0 +1,238 @@
+"""Run the pipeline at every point of a grid, and name the point that is best on valid.
+
+python -m steps.pipelines.sweep --config=experiments/sweep.yaml
+
+No test month is opened: a sweep that tested each point would choose by them. The best point's own
+pipeline, which the last line starts, tests it once.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import mlflow
+from mlflow.entities import Run
+
+from steps.common import page
+from steps.common.parameter_file import POINTS
+from steps.common.parameters import (
+    ALL_STEPS,
+    ENTRY_POINTS,
+    ChoiceParameters,
+    HpoParameters,
+    MainParameters,
+    ModelsParameters,
+    SweepParameters,
+    is_run_id,
+)
+from steps.common.pipeline import wanted_steps
+from steps.common.results import read_dataset, rmse_name, write_best
+from steps.common.step import step_run
+from steps.common.validate import check_pipeline
+from steps.pipelines.nested import get_or_run_pipeline, plan_pipeline
+from storage import UserError, terminal
+from storage.checkout import run_command
+from storage.tracking import artifacts, runs, tags
+from taxi.distances import select_kind
+from taxi.sweep import SweptPoint, best_points, draw_sweep, name_point, rank_points, span_grid
+from taxi.sweep import sweep_table as table_of
+
+TESTS = "register"
+FEW = 20  # points that a page shows
+USELESS = ("reuse", "scheduler", "parallelism", "taxi", "source")  # change no model, or all of it
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Lay out the points, run or find the pipeline of each, log the table, name the best."""
+    with step_run(SweepParameters, __doc__, argv) as params:
+        points = {name_point(values): values for values in read_points(params)}
+        pipelines = {name: point_params(params, values) for name, values in points.items()}
+        check_distinct(pipelines)
+        if params.plan:
+            return tell_plan([f"{name}: {plan_pipeline(one)}" for name, one in pipelines.items()])
+        swept = []
+        for number, (name, one) in enumerate(pipelines.items(), 1):
+            print(f"point {number} of {len(pipelines)}: {name}")
+            run = get_or_run_pipeline(one, name=name)
+            swept.append(read_point(run, points[name], rmse_name(select_kind(params.judge_by))))
+            print(f"{name}: rmse {swept[-1].rmse:.4f} min, {swept[-1].model}")
+        best = best_points(swept)
+        artifacts.log_table(table_of(swept), tags.SWEEP_TABLE)
+        artifacts.log_figure(
+            draw_sweep(swept, sweep_verdict(swept).replace("**", "")), tags.SWEEP_PICTURE
+        )
+        if len(best) == 1:
+            write_best(best[0].model, {rmse_name(select_kind(params.judge_by)): best[0].rmse})
+            mlflow.set_tag(tags.BEST_RUN, best[0].run_id)
+        lines = [*best_and_next(swept, pipelines), "", *sweep_again(params)]
+        runs.write_page("\n\n".join([sweep_verdict(swept), points_table(swept), "\n".join(lines)]))
+        terminal.print_table(["point", "rmse", "model"], point_rows(swept), n_texts=1, strong=0)
+        terminal.print_page([sweep_verdict(swept), "", *lines])
+
+
+# --- the points
+
+
+def read_points(params: SweepParameters) -> list[dict[str, str]]:
+    """Lay out the points that the file of parameters spans.
+
+    Raises:
+        UserError: there is none, or a parameter is one that a sweep cannot vary.
+    """
+    file = params.file
+    if file is None:
+        raise UserError("sweep needs a file with lists: pass -P config=<file>.")
+    given = params.given()
+    # what is typed wins over a list too
+    lists = {n: entry for n, entry in file.entries.items() if entry.is_list and n not in given}
+    named = [*lists.items(), *(pair for point in file.points for pair in point.items())]
+    for name, entry in named:
+        if problem := why_not_varied(name, name in given):
+            raise file.error(entry.line, problem)
+    if both := [(n, entry) for point in file.points for n, entry in point.items() if n in lists]:
+        name, entry = both[0]
+        raise file.error(entry.line, f"{name} is a list and in {POINTS} too. Keep one.")
+    points = [{name: entry.texts[0] for name, entry in point.items()} for point in file.points]
+    found = span_grid({name: entry.texts for name, entry in lists.items()}, points)
+    if found == [{}]:
+        raise UserError(
+            f"{file.path} has no list, so there is nothing to sweep. Write one, such as "
+            f"half_life: [4, 8], or {POINTS}: with a list of mappings; or run main."
+        )
+    return found
+
+
+def why_not_varied(name: str, is_given: bool) -> str:
+    """Say why a sweep does not vary a parameter; empty where it does."""
+    varied = {*HpoParameters.model_fields, *ModelsParameters.model_fields}
+    if is_given:
+        return f"{name} is in {POINTS} and on the command line. Keep one."
+    if name not in MainParameters.model_fields:
+        takers = [step for step, one in ENTRY_POINTS.items() if name in one.model_fields]
+        return f"{name} is a parameter of {', '.join(takers)}, and a sweep runs main."
+    if is_run_id(name) or name in USELESS:
+        return f"{name} cannot be swept: its points would be the same model, or no two comparable."
+    if name not in varied:
+        kind = "chooses or judges" if name in ChoiceParameters.model_fields else "judges"
+        return (
+            f"{name} cannot be swept: it {kind} a model, and a sweep compares models on valid. "
+            f"{TESTS} opens the test months, once, for the best point alone."
+        )
+    return ""
+
+
+def point_params(params: SweepParameters, values: dict[str, str]) -> MainParameters:
+    """Return the parameters of the pipeline at a point, whose test months stay closed.
+
+    Raises:
+        UserError: register was asked for.
+    """
+    steps = wanted_steps(params.steps)
+    if params.steps != ALL_STEPS and TESTS in steps:
+        raise UserError(
+            f"steps={params.steps}: a sweep leaves {TESTS} out, which opens the test months. Pass "
+            f"-P steps=all, which is all but {TESTS} here, and start the best point's pipeline."
+        )
+    base = MainParameters.of(params).handed_on()
+    trains = ",".join(step for step in steps if step != TESTS)
+    return MainParameters.model_validate({**base, "steps": trains, **values})
+
+
+def check_distinct(pipelines: dict[str, MainParameters]) -> None:
+    """Look at every point before the first one runs.
+
+    Raises:
+        UserError, TripError: one cannot be run, or two are the same.
+    """
+    names: dict[str, str] = {}
+    for name, params in pipelines.items():
+        check_pipeline(params)
+        twin = names.setdefault(str(params.texts()), name)
+        if twin != name:
+            raise UserError(f"The points {twin} and {name} are the same. Keep one.")
+
+
+def read_point(run: Run, values: dict[str, str], score: str) -> SweptPoint:
+    """Read what a pipeline came to at a point."""
+    metrics = run.data.metrics
+    if score not in metrics:
+        raise UserError(f"Run {run.info.run_id} made no model. Add hpo or baseline to steps.")
+    hpo_id = run.data.tags.get(tags.RUN_IDS["hpo"])
+    searched = runs.finished(hpo_id, "hpo").data.metrics if hpo_id else {}
+    return SweptPoint(
+        values,
+        metrics[score],
+        run.data.tags.get(tags.MODEL, ""),
+        searched.get(score),
+        searched.get(tags.SEED_NOISE),
+        read_dataset(run).sha256["valid"],
+        str(run.info.run_id),
+    )
+
+
+# --- what it came to
+
+
+def sweep_verdict(swept: Sequence[SweptPoint]) -> str:
+    """Name the best point, or say why there is none."""
+    best, ranked = best_points(swept), rank_points(swept)
+    if len(best) > 1:
+        return f"**No best point**: errors on {len(best)} different sets of valid trips"
+    gap = f"{ranked[1].rmse - best[0].rmse:.3f}" if ranked[1:] else ""
+    behind = f", {gap} below the next" if gap else ""
+    said = f"{best[0].name} is best of {len(swept)}: RMSE {best[0].rmse:.3f} min on valid"
+    return f"**{said}{behind}**"
+
+
+def best_and_next(
+    swept: Sequence[SweptPoint], pipelines: dict[str, MainParameters]
+) -> Iterator[str]:
+    """Say how much the verdict means, and what to do next."""
+    for point in best_points(swept):
+        if point.noise is not None:
+            yield f"Another seed of its search makes {point.noise:.3f} min: less is no difference."
+        texts = pipelines[point.name].model_copy(update={"steps": ALL_STEPS}).rerun_texts()
+        yield (
+            "No test month was opened. The best of many looks better on valid than it is; this "
+            "tests and registers it, once:"
+        )
+        yield ""
+        yield page.as_code(run_command("main", texts, experiment=runs.experiment_name()))
+
+
+def sweep_again(params: SweepParameters) -> list[str]:
+    """Say how the sweep is run again, or goes on."""
+    command = run_command("sweep", params.rerun_texts(), experiment=runs.experiment_name())
+    lines = ["Run it again; what is finished is not run twice:", "", page.as_code(command)]
+    if params.file and not params.file.committed:
+        run_id = runs.active_info().run_id
+        lines += [
+            "",
+            f"The file is in no commit. It is the artifact {tags.CONFIG}, which a teammate fetches "
+            "and names by its whole path:",
+            "",
+            page.as_code(f"mlflow artifacts download -r {run_id} -a {tags.CONFIG} -d ."),
+        ]
+    return lines
+
+
+def point_rows(swept: Sequence[SweptPoint]) -> list[list[str]]:
+    """Lay the points out, best first."""
+    return [[point.name, f"{point.rmse:.4f}", point.model] for point in rank_points(swept)]
+
+
+def points_table(swept: Sequence[SweptPoint]) -> str:
+    """Lay the best points out for the page."""
+    shown = page.to_table(["point", "RMSE on valid", "model"], point_rows(swept)[:FEW])
+    more = f"\n\n{len(swept) - FEW} more are in {tags.SWEEP_TABLE}." if len(swept) > FEW else ""
+    return shown + more
+
+
+def tell_plan(lines: list[str]) -> None:
+    """Print a plan, and write it on the run that `mlflow run` has made."""
+    text = "\n".join([*lines, "Nothing was started."])
+    print(text)
+    if mlflow.active_run():
+        runs.write_page(f"**A plan**: what would run, and why\n\n```\n{text}\n```")
+
+
+if __name__ == "__main__":
+    main()

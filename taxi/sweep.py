@@ -1,0 +1,92 @@
+"""The points of a sweep side by side: a table, a picture, and which is best on valid."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from .style import BLUE, GREY, ORANGE, styled
+
+ROW_INCHES, MIN_INCHES = 0.28, 2.0  # height of the picture
+
+
+class SweptPoint(NamedTuple):
+    """A pipeline at one point of a sweep, and what it came to on valid."""
+
+    values: Mapping[str, str]  # of the parameters that differ between points
+    rmse: float  # of its best candidate, minutes, as the candidates were chosen
+    model: str
+    searched_rmse: float | None  # of the model that the search came to; None without a search
+    noise: float | None  # what another seed makes of it, minutes; None where nobody measured
+    trips: str  # what valid trips are known by: errors on others do not compare
+    run_id: str
+
+    @property
+    def name(self) -> str:
+        """Name it by its values: max_evals=20, half_life=4."""
+        return name_point(self.values)
+
+
+def name_point(values: Mapping[str, str]) -> str:
+    """Name a point by its values."""
+    return ", ".join(f"{name}={text or 'none'}" for name, text in values.items())
+
+
+def span_grid(
+    lists: Mapping[str, Sequence[str]], points: Sequence[Mapping[str, str]] = ()
+) -> list[dict[str, str]]:
+    """Combine each value of each list with all others, at each of the points."""
+    cells = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    return [{**point, **cell} for point in (points or [{}]) for cell in cells]
+
+
+def rank_points(points: Sequence[SweptPoint]) -> list[SweptPoint]:
+    """Sort points by their error on valid; where one baseline wins, by what was searched."""
+    return sorted(points, key=lambda one: (one.trips, one.rmse, one.searched_rmse or 0.0))
+
+
+def best_points(points: Sequence[SweptPoint]) -> list[SweptPoint]:
+    """Return the best point of each set of valid trips: one, where all were chosen on the same."""
+    best: dict[str, SweptPoint] = {}
+    for point in rank_points(points):
+        best.setdefault(point.trips, point)
+    return list(best.values())
+
+
+def sweep_table(points: Sequence[SweptPoint]) -> list[dict[str, Any]]:
+    """Return a row for each point, best first."""
+    best = best_points(points)
+    return [
+        {
+            **point.values,
+            "rmse": point.rmse,
+            "model": point.model,
+            "searched_rmse": "" if point.searched_rmse is None else point.searched_rmse,
+            "best": point in best,
+            "run_id": point.run_id,
+        }
+        for point in rank_points(points)
+    ]
+
+
+@styled
+def draw_sweep(points: Sequence[SweptPoint], title: str) -> Figure:
+    """Draw each point's RMSE on valid, best at the top; the search's own where a baseline won."""
+    ranked, best = rank_points(points), best_points(points)
+    places = range(len(ranked))
+    height = max(MIN_INCHES, 1.4 + ROW_INCHES * len(ranked))
+    figure = Figure(figsize=(8, height), layout="constrained")
+    axis = figure.add_subplot()
+    note = ""
+    for place, point in zip(places, ranked, strict=True):
+        if point.searched_rmse is not None and point.searched_rmse != point.rmse:
+            axis.plot(point.searched_rmse, place, "o", color=GREY, markerfacecolor="none")
+            note = "; open: of the search, where a baseline won"
+        axis.plot(point.rmse, place, "o", color=ORANGE if point in best else BLUE)
+    axis.set_yticks(places, [point.name for point in ranked], fontsize="small")
+    axis.set_ylim(len(ranked) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel(f"RMSE on valid, minutes{note}")
+    figure.suptitle(title.replace(": ", ":\n"), x=0.01, ha="left", fontsize="medium")
+    return figure

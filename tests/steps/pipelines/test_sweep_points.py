@@ -1,0 +1,188 @@
+"""Which points a file spans, which are refused, and what a sweep says of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps.common.parameters import MainParameters
+from steps.pipelines import nested, sweep
+from storage import UserError
+from storage.tracking import artifacts, launching, runs, tags
+from tests.entry import entry, parsed
+from tests.stores import Store
+
+GRID = "half_life: [4, 8]\nmax_evals: [2, 3]\nmodels: mean\n"
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    def write(text: str) -> str:
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text)
+        return f"--config={path}"
+
+    return write
+
+
+def points(*arguments: str) -> list[dict[str, str]]:
+    return sweep.read_points(parsed("sweep", *arguments))
+
+
+def test_lists_span_a_grid_and_the_rest_holds_for_every_point(written: Any) -> None:
+    params = parsed("sweep", written(GRID), "--seed=9")
+    found = [sweep.point_params(params, values) for values in sweep.read_points(params)]
+    assert [(one.half_life, one.max_evals) for one in found] == [(4, 2), (4, 3), (8, 2), (8, 3)]
+    assert {(one.models, one.seed, one.config) for one in found} == {("mean", 9, "")}
+
+
+def test_what_is_typed_wins_over_a_list(written: Any) -> None:
+    config = written(GRID)
+    assert points(config, "--max_evals=5") == [{"half_life": "4"}, {"half_life": "8"}]
+    assert len(points(config, "--max_evals=50")) == 4  # the default counts as not given
+
+
+def test_a_list_of_points_is_crossed_with_the_lists(written: Any) -> None:
+    text = "seed: [1, 2]\npoints:\n- {half_life: 4, max_evals: 2}\n- half_life: 8\n"
+    assert points(written(text)) == [
+        {"half_life": "4", "max_evals": "2", "seed": "1"},
+        {"half_life": "4", "max_evals": "2", "seed": "2"},
+        {"half_life": "8", "seed": "1"},
+        {"half_life": "8", "seed": "2"},
+    ]
+
+
+def test_no_point_opens_the_test_months(written: Any) -> None:
+    for steps in ("all", "preprocess,baseline,hpo"):
+        params = parsed("sweep", written(GRID), f"--steps={steps}")
+        assert sweep.point_params(params, {}).steps == "preprocess,baseline,hpo"
+    params = parsed("sweep", written(GRID), "--steps=preprocess,hpo")
+    assert sweep.point_params(params, {}).steps == "preprocess,hpo"
+    everything = parsed("sweep", written(GRID), "--steps=preprocess,baseline,hpo,register")
+    with pytest.raises(UserError, match="a sweep leaves register out, which opens the test months"):
+        sweep.point_params(everything, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("seed: 7\nhalf_lives: [4, 8]\n", 2, "no entry point has a parameter 'half_lives'. Did"),
+        ("months: [2021-01, 2021-02]\n", 1, "months is a parameter of score"),
+        ("half_life: [4]\nmax_rmse: [7, 8]\n", 2, "max_rmse cannot be swept: it judges a model"),
+        ("refit: [train, train_valid]\n", 1, "refit cannot be swept: it chooses or judges"),
+        ("steps: [all, preprocess]\n", 1, "steps cannot be swept: it judges a model"),
+        ("hpo_run_id: [1a, 2b]\n", 1, "hpo_run_id cannot be swept"),
+        ("parallelism: [1, 2]\n", 1, "parallelism cannot be swept"),
+        ("half_life: [4, old]\n", 1, "half_life must be a number of at least 0, got 'old'"),
+        ("seed: [1, 2]\npoints:\n- seed: 3\n", 3, "seed is a list and in points too. Keep one."),
+        ("points:\n- seed: 3\n  seed: 4\n", 3, "seed is there twice, in line 2 too"),
+        ("points:\n- seed: [3, 4]\n", 2, "seed is a list where a value must be"),
+        ("seed: [1, [2]]\n", 1, "seed is a list where a value must be"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_line_with_its_line(
+    written: Any, text: str, line: int, said: str
+) -> None:
+    config = written(text)
+    with pytest.raises(UserError) as refused:
+        points(config)
+    assert str(refused.value).startswith(f"{config.removeprefix('--config=')}:{line}: {said}")
+
+
+def test_without_lists_or_file_there_is_nothing_to_sweep(written: Any) -> None:
+    with pytest.raises(UserError, match="has no list, so there is nothing to sweep"):
+        points(written("seed: 7\n"))
+    with pytest.raises(UserError, match="sweep needs a file with lists: pass -P config=<file>"):
+        points()
+    with pytest.raises(UserError, match="seed is in points and on the command line"):
+        points(written("points:\n- seed: 3\n"), "--seed=4")
+
+
+def test_two_points_that_are_the_same_are_refused(written: Any) -> None:
+    params = parsed("sweep", written("half_life: [4, 4.0]\n"))
+    found = {
+        text["half_life"]: sweep.point_params(params, text) for text in sweep.read_points(params)
+    }
+    with pytest.raises(UserError, match="are the same"):
+        sweep.check_distinct(found)
+
+
+def test_a_value_that_only_a_step_refuses_is_refused_before_any_point_runs(
+    written: Any, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = written("half_life: [4, 8]\nfeatures: [full, fool]\n")
+    before = store.runs()
+    with pytest.raises(SystemExit) as left:
+        entry("sweep").main([config])
+    assert left.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "'fool'" in line
+    assert line.endswith(f"See {config.removeprefix('--config=')}:2.")
+    (run,) = (run for run_id, run in store.runs().items() if run_id not in before)
+    assert (run["data"]["tags"]["step"], run["info"]["status"]) == ("sweep", "FAILED")
+
+
+# --- what a sweep comes to, with pipelines that were not run
+
+
+RMSES = {(4.0, 2): 5.5, (4.0, 3): 5.25, (8.0, 2): 5.75, (8.0, 3): 6.0}
+
+
+@pytest.fixture
+def swept(store: Store, written: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sweep a grid whose pipelines come to known errors; gives the sweep's run and its launches."""
+    launched = []
+
+    def launch(step: str, texts: dict[str, str], *, name: str) -> str:
+        params = MainParameters.model_validate(texts)
+        launched.append((step, name))
+        with runs.child_run(
+            name, {"step": "main", "sha256.valid": "ab", "sha256.train": "cd"}
+        ) as run:
+            import mlflow
+
+            months = {f"months.{split}": "2021-01" for split in ("train", "valid")}
+            mlflow.set_tags({"taxi": "green", "data": "simulated", "model": "xgboost", **months})
+            mlflow.log_metric("rmse", RMSES[params.half_life, params.max_evals])
+        return str(run.info.run_id)
+
+    found = nested.ReuseDecision("main", None, "for the first time")
+    monkeypatch.setattr(nested, "find_pipeline", lambda params: found)
+    monkeypatch.setattr(launching, "launch", launch)
+    before = store.runs()
+    entry("sweep").main([written(GRID)])
+    (run,) = (
+        run
+        for run_id, run in store.runs().items()
+        if run_id not in before and run["data"]["tags"]["step"] == "sweep"
+    )
+    return run, launched
+
+
+def test_the_best_point_is_named_and_the_table_has_them_all(
+    swept: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, launched = swept
+    run_id, about = run["info"]["run_id"], run["data"]["tags"]
+    assert launched == [
+        ("main", f"half_life={months}, max_evals={n}") for months in (4, 8) for n in (2, 3)
+    ]
+    first, *rows = artifacts.read_text(run_id, tags.SWEEP_TABLE).splitlines()
+    assert first == "half_life,max_evals,rmse,model,searched_rmse,best,run_id"
+    assert [row.split(",")[:3] for row in rows] == [
+        ["4", "3", "5.25"], ["4", "2", "5.5"], ["8", "2", "5.75"], ["8", "3", "6.0"],
+    ]  # fmt: skip
+    assert about["best_run_id"] == rows[0].split(",")[-1]
+    note = about["mlflow.note.content"]
+    said = (
+        "**half_life=4, max_evals=3 is best of 4: RMSE 5.250 min on valid, 0.250 below the next**"
+    )
+    assert note.splitlines()[0] == said
+    assert "-P half_life=4 -P " in note and "-P max_evals=3 -P " in note
+    assert "-P steps=all" in note
+    assert "No test month was opened." in note
+    assert artifacts.has_file(run_id, tags.SWEEP_PICTURE)
+    assert run["data"]["metrics"]["rmse"] == 5.25
+    # the file is in no commit, so a teammate needs the artifact
+    assert f"mlflow artifacts download -r {run_id} -a config.yaml -d ." in note
+    assert "-e sweep" in note and "-P config=" in note

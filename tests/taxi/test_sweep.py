@@ -1,0 +1,67 @@
+"""The points of a sweep: their grid, their order, and which is best."""
+
+from typing import Any
+
+import pytest
+
+from taxi.sweep import SweptPoint, best_points, draw_sweep, rank_points, span_grid, sweep_table
+
+
+def make_point(name: str, rmse: float, **more: Any) -> SweptPoint:
+    usual = {"model": "xgboost", "searched_rmse": rmse, "noise": 0.01, "trips": "feb"}
+    return SweptPoint({"seed": name}, rmse, run_id=f"run-{name}", **(usual | more))
+
+
+def names(points: list[SweptPoint]) -> list[str]:
+    return [point.values["seed"] for point in points]
+
+
+def test_a_grid_has_each_value_of_each_list_with_all_others() -> None:
+    assert span_grid({"a": ["1", "2"], "b": ["x", "y"]}) == [
+        *({"a": "1", "b": "x"}, {"a": "1", "b": "y"}),
+        *({"a": "2", "b": "x"}, {"a": "2", "b": "y"}),
+    ]
+    assert span_grid({"a": ["1", "2"]}, [{"c": "7"}, {"c": "8"}]) == [
+        *({"c": "7", "a": "1"}, {"c": "7", "a": "2"}),
+        *({"c": "8", "a": "1"}, {"c": "8", "a": "2"}),
+    ]
+    assert span_grid({}) == [{}]
+
+
+def test_where_one_baseline_wins_everywhere_the_search_decides() -> None:
+    points = [
+        make_point("1", 5.0, model="forest", searched_rmse=5.5),
+        make_point("2", 5.0, model="forest", searched_rmse=5.2),
+        make_point("3", 5.1),
+    ]
+    assert names(rank_points(points)) == ["2", "1", "3"]
+    assert names(best_points(points)) == ["2"]
+
+
+def test_points_on_other_valid_trips_are_not_compared() -> None:
+    points = [make_point("1", 5.0), make_point("2", 4.0, trips="mar"), make_point("3", 3.0)]
+    assert names(best_points(points)) == ["3", "2"]
+
+
+def test_the_table_has_the_values_and_marks_the_best() -> None:
+    points = [make_point("1", 5.0), make_point("2", 4.0, searched_rmse=None)]
+    assert sweep_table(points) == [
+        {
+            **{"seed": "2", "rmse": 4.0, "model": "xgboost", "searched_rmse": "", "best": True},
+            "run_id": "run-2",
+        },
+        {
+            **{"seed": "1", "rmse": 5.0, "model": "xgboost", "searched_rmse": 5.0, "best": False},
+            "run_id": "run-1",
+        },
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 40])
+def test_the_picture_names_every_point_best_at_the_top(n: int) -> None:
+    points = [make_point(str(k), 5.0 + k / 100) for k in reversed(range(n))]
+    (axis,) = draw_sweep(points, "seed=0 is best").axes
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels == [f"seed={k}" for k in range(n)]
+    low, high = axis.get_ylim()
+    assert low > high
