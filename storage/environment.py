@@ -7,6 +7,7 @@ import gc
 import getpass
 import io
 import os
+import platform
 import re
 import shlex
 import signal
@@ -55,6 +56,15 @@ def login_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # in a container, say
         return str(os.getuid())
+
+
+def machine() -> str:
+    """Describe the processor and the system: the last digits of numbers may depend on them."""
+    processor = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        processor = found[1].strip() if found else processor
+    return ", ".join(filter(None, (platform.machine(), processor, platform.system())))
 
 
 def show_what_can_be_shown() -> None:

@@ -70,6 +70,8 @@ NOT_RUN = {  # command -> why no test runs it as it stands
     "mlflow run . -e sweep -P config=experiments/sweep.yaml": (
         "python -m bench sweep runs one on simulated months, killed and undisturbed"
     ),
+    "mlflow run . -e verify -P run_id=<id>": "make verify compares by the very same code",
+    "mlflow run . -e verify -P sample=3 -P month=2026-11": "it runs three pipelines again",
     "make test": "it is what runs the tests",
     "make check": "tests/test_checks.py runs it",
     "make pictures": "it wants Chromium, and writes files that are committed",

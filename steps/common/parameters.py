@@ -572,6 +572,25 @@ class ScoreParameters(ClusterParameters, JudgedMonthsParameters):
     )
 
 
+class VerifyParameters(SeedParameters):
+    """Parameters of verify."""
+
+    entry_point, room, group = "verify", "steps.pipelines", "verification"
+    run_id: str = param("", "finished run of main to run again")
+    sample: int = param(0, "runs of main to choose by chance, instead of run_id", minimum=0)
+    month: str = param(
+        "", "month, YYYY-MM, that those of the sample began in; empty = the last 30 days"
+    )
+    tracking_uri: str = param(
+        "",
+        "store that the runs are in, without a password; `env:<NAME>` reads it from the "
+        "environment; empty = the one that this runs in",
+    )
+    env_manager: str = param(
+        "uv", "what makes the fresh environment: `uv`, or `local`, which takes this one"
+    )
+
+
 ENTRY_POINTS: dict[str, type[Parameters]] = {
     declared.entry_point: declared
     for declared in (
@@ -583,5 +602,6 @@ ENTRY_POINTS: dict[str, type[Parameters]] = {
         SweepParameters,
         ScoreParameters,
         BacktestParameters,
+        VerifyParameters,
     )
 }

@@ -11,7 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,10 +21,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from storage import UserError, checkout, environment, git, terminal
+from storage import UserError, checkout, environment, git, one_line, terminal
 from storage.git import GitError
+from storage.repro.comparison import Facts, Row, compare_runs, comparison_table, verdict_line
 from storage.tracking import artifacts, tags
 from storage.tracking.query import both, equals
+from storage.uris import without_user
 
 N_CHILDREN = 50_000  # the most that MLflow gives at once
 EXPERIMENT = "verify"
@@ -32,16 +34,30 @@ EXPERIMENT = "verify"
 # interrupted, and how the champion of that store compares
 FREE = re.compile(rf"{tags.SYSTEM}.*|.*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*")
 BOOSTER = ".ubj"
+NOT_AGAIN = "The pipeline did not run again: see the output above."
 
-Facts = dict[str, str]  # what is compared: metric, hash -> value
 
+class Verdict(NamedTuple):
+    """A pipeline that was run again, and whether the same came out."""
 
-class Row(NamedTuple):
-    """A run of the pipeline, and what became of it the second time."""
+    run: Run
+    rows: list[Row]  # none where it could not be run again
+    problem: str = ""  # why not
+    machines: tuple[str, str] = ("", "")  # it ran on first, and again; empty: nobody knows
 
-    name: str
-    n_facts: int
-    differences: list[str]
+    @property
+    def is_same(self) -> bool:
+        """Whether all came out the same."""
+        return not (self.problem or any(row.differences for row in self.rows))
+
+    @property
+    def line(self) -> str:
+        """Say it in a line."""
+        if self.problem:
+            return f"not verified: {self.problem}"
+        before, after = (machine or "a machine nobody named" for machine in self.machines)
+        where = f"; it ran on {before} first, and on {after} again" if before != after else ""
+        return verdict_line(self.rows) + ("" if self.is_same else where)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -55,41 +71,43 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if not given.run_id.strip():
             raise UserError("Name the pipeline's run: make verify RUN=<id>.")
-        rows = verify(given.run_id.strip(), given.env_manager)
+        client = MlflowClient()
+        verdict = verify(client, pipeline(client, given.run_id.strip()), given.env_manager)
     except UserError as error:
         print(f"verify: {error}", file=sys.stderr)
         sys.exit(2)
-    print("\n".join(comparison_table(rows)))
-    if any(row.differences for row in rows):
+    print("\n".join(comparison_table(verdict.rows)))
+    if not verdict.is_same:
         sys.exit(1)
 
 
-def verify(run_id: str, env_manager: str = "uv") -> list[Row]:
+def verify(client: MlflowClient, first: Run, env_manager: str = "uv") -> Verdict:
     """Run a pipeline again and compare it; leaves nothing behind.
 
     Args:
-        run_id: of a finished run of main.
+        client: of the store that it is in.
+        first: the finished run of main.
         env_manager: what MLflow makes the environment with; local: it is this process's.
 
     Raises:
-        UserError: there is no such run, or it cannot be repeated from nothing.
+        UserError: it cannot be repeated from nothing.
     """
-    client = MlflowClient()
-    first = pipeline(client, run_id)
     with TemporaryDirectory(prefix="verify-") as name:
         folder = Path(name)
         store = f"sqlite:///{folder}/mlflow.db"
-        clone = fetch_code(first, folder / "clone")
+        clone = fetch_code(client, first, folder / "clone")
         repeat(first, clone, folder, store, env_manager)
         again = MlflowClient(store)
         experiment = again.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            raise UserError("The pipeline did not run again: see the output above.")
+            raise UserError(NOT_AGAIN)
         is_main = equals(f"tags.{tags.STEP}", "main")
         (second,) = again.search_runs([experiment.experiment_id], is_main)
         before = {name: comparable_facts(client, run) for name, run in parts(client, first)}
         after = {name: comparable_facts(again, run) for name, run in parts(again, second)}
-    return [compare_runs(name, before[name], after.get(name)) for name in before]
+    rows = [compare_runs(name, before[name], after.get(name)) for name in before]
+    then, now = (run.data.tags.get(tags.MACHINE, "") for run in (first, second))
+    return Verdict(first, rows, machines=(then, now))
 
 
 def pipeline(client: MlflowClient, run_id: str) -> Run:
@@ -101,37 +119,71 @@ def pipeline(client: MlflowClient, run_id: str) -> Run:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise UserError(f"No run {run_id!r} in this store. Check RUN.") from error
-    if tags.RERUN not in run.data.tags or run.info.status != "FINISHED":
-        step, status = run.data.tags.get(tags.STEP, "no step"), run.info.status
-        raise UserError(f"Run {run_id} is of {step} and {status}. Pass a FINISHED run of main.")
-    if given := re.findall(r"\w+_run_id=\w+", run.data.tags[tags.RERUN]):
-        raise UserError(f"Run {run_id} builds on runs of this store: {', '.join(given)}.")
+        if not is_no_run(error):
+            raise
+        raise UserError(f"No run {run_id!r} in this store. Check the id, and the store.") from error
+    if problem := why_not(run):
+        raise UserError(problem)
     return run
 
 
-def fetch_code(run: Run, folder: Path) -> Path:
+def is_no_run(error: MlflowException) -> bool:
+    """Whether a store says that it has no such run, or that this can be none."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def why_not(run: Run) -> str:
+    """Say why a run cannot be repeated from nothing; empty where it can."""
+    run_id, about = run.info.run_id, run.data.tags
+    if tags.STEP not in about:
+        return f"Run {run_id} is of another project: it is of no step. Pass a run of main."
+    if not about.get(tags.RERUN) or run.info.status != "FINISHED":
+        step, status = about[tags.STEP], run.info.status
+        return f"Run {run_id} is of {step} and {status}. Pass a FINISHED run of main."
+    if given := re.findall(r"\w+_run_id=\w+", about[tags.RERUN]):
+        return f"Run {run_id} builds on runs of this store: {', '.join(given)}."
+    if not about.get(tags.COMMIT) or about.get(tags.DIRTY) == checkout.UNKNOWN:
+        return f"git did not answer for the code of run {run_id}: it is lost."
+    return ""
+
+
+def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
     """Clone the code that a run ran, with the changes that were in no commit.
 
     Raises:
-        UserError: no commit is known to hold it, or git cannot get it.
+        UserError: git cannot get it, or it is of another project.
     """
-    marks = run.data.tags
-    if not marks.get(tags.COMMIT) or marks[tags.DIRTY] == checkout.UNKNOWN:
-        raise UserError(f"git did not answer for the code of run {run.info.run_id}: it is lost.")
-    repository = marks.get(tags.REPOSITORY) or str(checkout.ROOT)
+    about = run.data.tags
+    repository = about.get(tags.REPOSITORY) or str(checkout.ROOT)
     try:
         # no hooks, and the user's settings only where they say how to reach the repository
         hookless = ("--no-checkout", "--template=")
-        git.ask(folder.parent, "clone", "--quiet", *hookless, repository, str(folder))
+        git.ask(folder.parent, "clone", "--quiet", *hookless, "--", repository, str(folder))
         with git.without_settings() as env:
-            git.ask(folder, "checkout", "--quiet", marks[tags.COMMIT], env=env)
-            if marks[tags.DIRTY] == "true":
-                with artifacts.open_file(run.info.run_id, tags.UNCOMMITTED) as diff:
+            git.ask(folder, "checkout", "--quiet", about[tags.COMMIT], "--", env=env)
+            if about[tags.DIRTY] == "true":
+                uri = str(run.info.artifact_uri)
+                with artifacts.open_at(uri, tags.UNCOMMITTED, client.tracking_uri) as diff:
                     git.ask(folder, "apply", str(diff.resolve()), env=env)
     except GitError as error:
         raise UserError(f"The code cannot be fetched: {error}. Is the commit pushed?") from error
+    except (MlflowException, OSError) as error:
+        said = without_user(one_line(error))
+        raise UserError(f"{tags.UNCOMMITTED} of run {run.info.run_id} is lost: {said}.") from error
+    # before anything in there runs
+    theirs, ours = (project_name(root) for root in (folder, checkout.ROOT))
+    if theirs != ours:
+        raise UserError(
+            f"Run {run.info.run_id} is of the project {theirs!r}, and this is {ours!r}."
+        )
     return folder
+
+
+def project_name(root: Path) -> str:
+    """Read the name of a project; empty where it is none of MLflow's."""
+    path = root / checkout.PROJECT_FILE
+    found = re.findall(r"^name: (.*)$", path.read_text(), re.M) if path.is_file() else []
+    return str(found[0]).strip() if found else ""
 
 
 def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) -> None:
@@ -156,7 +208,7 @@ def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) ->
         [*again, "--experiment-name", EXPERIMENT, *words], cwd=folder, env=env, check=False
     )
     if done.returncode:
-        raise UserError("The pipeline did not run again: see the output above.")
+        raise UserError(NOT_AGAIN)
 
 
 def parts(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
@@ -186,7 +238,7 @@ def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
     """
     if run_id := run.data.tags.get(tags.RUN_IDS["hpo"]):
         uri = str(client.get_run(run_id).info.artifact_uri)
-        with artifacts.open_at(uri, tags.TRIALS_TABLE) as path:
+        with artifacts.open_at(uri, tags.TRIALS_TABLE, client.tracking_uri) as path:
             rows = list(csv.DictReader(path.read_text().splitlines()))
         for trial in (client.get_run(row["run_id"]) for row in rows):
             if trial.info.status == "FINISHED":
@@ -201,7 +253,7 @@ def comparable_facts(client: MlflowClient, run: Run) -> Facts:
     }
     for output in run.outputs.model_outputs if run.outputs else ():
         model = client.get_logged_model(output.model_id)
-        for path, sha256 in hash_boosters(model.artifact_location):
+        for path, sha256 in hash_boosters(model.artifact_location, client.tracking_uri):
             facts[f"{model.name}/{path}"] = sha256
     return facts
 
@@ -211,37 +263,12 @@ def is_free(metric: str) -> bool:
     return bool(FREE.fullmatch(metric))
 
 
-def hash_boosters(uri: str) -> Iterator[tuple[str, str]]:
+def hash_boosters(uri: str, store: str) -> Iterator[tuple[str, str]]:
     """Hash the boosters below a URI: file name -> sha256."""
-    for name in artifacts.list_files(uri):
+    for name in artifacts.list_files(uri, store):
         if name.endswith(BOOSTER):
-            with artifacts.open_at(uri, name) as path:
+            with artifacts.open_at(uri, name, store) as path:
                 yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def compare_runs(name: str, before: Facts, after: Mapping[str, str] | None) -> Row:
-    """Hold a run against its repetition."""
-    if after is None:
-        return Row(name, len(before), ["it did not run again"])
-    differences = [
-        f"{what}: {before.get(what, 'not there')} became {after.get(what, 'not there')}"
-        for what in sorted({*before, *after})
-        if before.get(what) != after.get(what)
-    ]
-    return Row(name, len(before), differences)
-
-
-def comparison_table(rows: list[Row]) -> Iterator[str]:
-    """Lay the comparison out, with a line for each difference and one that sums up."""
-    width = max(len(row.name) for row in rows)
-    for row in rows:
-        verdict = "differs" if row.differences else "identical"
-        yield f"{row.name:<{width}}  {row.n_facts:>3} compared, {verdict}"
-        yield from (f"    {difference}" for difference in row.differences)
-    n_facts, n_bad = sum(row.n_facts for row in rows), sum(bool(row.differences) for row in rows)
-    yield f"{n_facts} metrics and hashes of {len(rows)} runs: " + (
-        f"{n_bad} runs differ" if n_bad else "all identical"
-    )
 
 
 if __name__ == "__main__":

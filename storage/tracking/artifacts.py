@@ -80,13 +80,17 @@ def _last_line(error: Exception) -> str:
 
 
 @contextmanager
-def open_at(uri: str, name: str) -> Iterator[Path]:
+def open_at(uri: str, name: str, store: str | None = None) -> Iterator[Path]:
     """Yield a file below a URI as a file of this machine, as open_file does.
 
+    Args:
+        uri: of the folder.
+        name: of the file in it.
+        store: tracking URI of the store that speaks of it; None: the one that MLflow is pointed at.
     Raises:
         MlflowException, OSError: there is no such file, or nobody answers.
     """
-    repository = get_artifact_repository(uri)
+    repository = get_artifact_repository(uri, tracking_uri=store)
     if is_local(repository):
         yield Path(repository.download_artifacts(name))
         return
@@ -158,13 +162,13 @@ def where_it_lies(run_id: str, name: str) -> str:
     return without_user(f"{info.artifact_uri}/{name}")
 
 
-def list_files(uri: str) -> dict[str, int | None]:
+def list_files(uri: str, store: str | None = None) -> dict[str, int | None]:
     """List the files below a URI with their bytes, in however many folders.
 
     Raises:
         MlflowException, OSError: nobody answers.
     """
-    repository = get_artifact_repository(uri)
+    repository = get_artifact_repository(uri, tracking_uri=store)
     sizes: dict[str, int | None] = {}
     folders = [""]
     while folders:

@@ -136,6 +136,7 @@ class StepRun:
             tags.RUN_NAME: _run_name(run, self.step),
             tags.DEVELOPER: self.developer or checkout.user_name() or environment.login_name(),
             tags.DIRTY: code.dirty,
+            tags.MACHINE: environment.machine(),
         }
         if code.commit or tags.COMMIT in run.data.tags:  # MLflow also takes another folder's
             values[tags.COMMIT] = code.commit

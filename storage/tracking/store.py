@@ -111,6 +111,27 @@ def exists() -> bool:
     return _has_tables(path)
 
 
+def open_other(uri: str) -> MlflowClient:
+    """Open a store besides the one that MLflow is pointed at; makes none, and migrates none.
+
+    Raises:
+        StorageError: there is none, or it says no; the message speaks of tracking_uri.
+    """
+    try:
+        _check_kind(uri)
+        path = sqlite_path(uri)
+        if path and not _has_tables(path):
+            raise StorageError(f"There is no store at {uri}. Check MLFLOW_TRACKING_URI.")
+        if uri.startswith(HTTP):
+            _ask_server(uri)
+        elif not path and _scheme(uri) not in ("", "file"):
+            _ask_other(uri)
+    except StorageError as error:
+        name = "MLFLOW_TRACKING_URI"
+        raise StorageError(str(error).replace(name, "tracking_uri")) from error
+    return MlflowClient(uri, uri)
+
+
 @contextmanager
 def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
     """Turn what a store says, after all of MLflow's retries, into one line.
@@ -207,7 +228,7 @@ def _ask_other(uri: str) -> None:
         with drivers.told():
             if _is_database(_scheme(uri)):
                 _check_revision(_database_revision(uri), UPGRADE_DATABASE)
-            MlflowClient().search_experiments(max_results=1)
+            MlflowClient(uri).search_experiments(max_results=1)
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         reason = without_user(one_line(Exception(str(error).partition("\n")[0])))
         raise StorageError(

@@ -109,6 +109,7 @@ STEP = tag(
     "exporting results reuse runs verify",
 )
 DEVELOPER = tag("developer", "who started it", "runs", "register reuse runs")
+MACHINE = tag("machine", "processor and system that it ran on", "runs", "verify")
 DIRTY = tag(
     "git_dirty",
     "true where code ran that is in no commit, unknown where git does not answer for it",
@@ -362,6 +363,19 @@ RERUN = tag("rerun", "the command that repeats the pipeline", "main", "verify")
 BEST_RUN = tag("best_run_id", "pipeline of the point that is best on valid", "sweep")
 SWEEP_TABLE = artifact("sweep.csv", "the points of a sweep, best first", "sweep")
 SWEEP_PICTURE = artifact("sweep.png", "the same as a picture", "sweep")
+VERIFIED = tag(
+    "verified",
+    "whether the same came out again: identical, differs, or why it was not run; of the pipeline, "
+    "and of the run that verified it",
+    "verify",
+)
+VERIFIED_BY = tag("verified_by", "run that verified a pipeline, and when", "verify")
+VERIFIED_RUNS = tag("verified_runs", "pipelines that a run has verified", "verify")
+VERIFY_TABLE = artifact(
+    "verify.csv",
+    "what a pipeline came to twice, a row for each of its runs, with what moved furthest",
+    "verify",
+)
 SCORED_BY = tag("scored_by", "model that scored", "score", "report")
 SCORED_MONTHS = tag("months", "months that were scored", "score")
 LIVE = tag(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from steps.common.parameters import MainParameters
@@ -102,8 +103,9 @@ def test_code_that_git_did_not_answer_for_is_said_to_be_lost(
     monkeypatch.setattr("storage.checkout.read", lambda: Checkout("", "", "", "no git"))
     run = ran(store)
     assert "no commit is known to hold it" in "\n".join(rerun.missing(run, parsed()))
+    MlflowClient().set_tag(run.info.run_id, "rerun", "mlflow run .")
     with pytest.raises(UserError, match="git did not answer for the code of run"):
-        verify.fetch_code(run, Path("nowhere"))
+        verify.pipeline(MlflowClient(), run.info.run_id)
 
 
 def test_a_clean_checkout_with_a_remote_misses_nothing(store: Store, code: Checkout) -> None:

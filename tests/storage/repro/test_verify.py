@@ -1,25 +1,62 @@
 """What verify compares; tests/test_end_to_end.py has it run a pipeline again."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from storage import UserError, git
 from storage.repro import verify
+from storage.repro.comparison import Difference, Row, compare_runs, comparison_table, verdict_line
 from storage.tracking import runs
 from tests.stores import Store
 
 
+def lines(row: Row) -> list[str]:
+    return [str(difference) for difference in row.differences]
+
+
 def test_an_equal_run_is_identical_and_every_difference_is_named() -> None:
     before = {"rmse": "5.4", "model/booster-000.ubj": "a"}
-    assert verify.compare_runs("hpo", before, dict(before)) == ("hpo", 2, [])
-    assert verify.compare_runs("hpo", before, {"rmse": "5.5", "mae": "3"}).differences == [
-        "mae: not there became 3",
+    assert compare_runs("hpo", before, dict(before)) == ("hpo", 2, [])
+    assert lines(compare_runs("hpo", before, {"rmse": "5.5", "mae": "3.0"})) == [
+        "mae: not there became 3.0",
         "model/booster-000.ubj: a became not there",
-        "rmse: 5.4 became 5.5",
+        "rmse: 5.4 became 5.5 (+0.1, +1.9 %)",
     ]
-    assert verify.compare_runs("hpo", before, None).differences == ["it did not run again"]
+    assert lines(compare_runs("hpo", before, None)) == ["the run: there became not there"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moved", "share"),
+    [
+        ("5.0", "4.75", -0.25, -0.05),
+        ("1e-07", "2e-07", 1e-07, 1.0),
+        ("0.0", "0.5", 0.5, None),
+        ("nan", "1.0", None, None),
+        ("1234567890", "2e5", None, None),  # of a hash, whatever its digits are
+    ],
+)
+def test_how_far_a_number_moved(
+    before: str, after: str, moved: float | None, share: float | None
+) -> None:
+    difference = Difference("rmse", before, after)
+    assert difference.moved == (None if moved is None else pytest.approx(moved))
+    assert difference.share == (None if share is None else pytest.approx(share))
+
+
+def test_what_moved_furthest_stands_in_the_table() -> None:
+    row = compare_runs("hpo", {"mae": "2.0", "rmse": "4.0"}, {"mae": "2.1", "rmse": "5.0"})
+    assert row.cells() == {
+        **{"run": "hpo", "compared": 2, "differing": 2, "furthest": "rmse"},
+        **{"first_time": "4.0", "again": "5.0", "moved": 1.0, "moved_share": 0.25},
+    }
+    assert set(compare_runs("hpo", {"mae": "2.0"}, {"mae": "2.0"}).cells().values()) == {
+        *("hpo", 1, 0, ""),
+    }
 
 
 @pytest.mark.parametrize(
@@ -50,39 +87,83 @@ def test_the_last_digit_of_a_metric_counts(store: Store) -> None:
             run = mlflow.active_run().info.run_id
         found.append(verify.comparable_facts(MlflowClient(), mlflow.get_run(run)))
     assert found[0] == {"rmse": "0.30000000000000004", "sha256.train": "c0ffee"}
-    assert verify.compare_runs("hpo", *found).differences == [
-        "rmse: 0.30000000000000004 became 0.3"
+    assert lines(compare_runs("hpo", *found)) == [
+        "rmse: 0.30000000000000004 became 0.3 (-5.55e-17, -1.9e-14 %)"
     ]
+
+
+SAME = Row("main", 3, [])
+OTHER = Row("hpo/trial 1", 2, [Difference("rmse", "1.0", "2.0"), Difference("x", "a", "b")])
 
 
 def test_the_table_ends_with_what_it_came_to() -> None:
-    rows = [verify.Row("main", 3, []), verify.Row("hpo/trial 1", 2, ["rmse: 1 became 2"])]
-    assert list(verify.comparison_table(rows)) == [
+    assert list(comparison_table([SAME, OTHER])) == [
         "main           3 compared, identical",
         "hpo/trial 1    2 compared, differs",
-        "    rmse: 1 became 2",
-        "5 metrics and hashes of 2 runs: 1 runs differ",
+        "    rmse: 1.0 became 2.0 (+1, +1e+02 %)",
+        "    x: a became b",
+        "5 metrics and hashes of 2 runs: 1 runs differ, first hpo/trial 1, rmse: 1.0 became 2.0 "
+        "(+1, +1e+02 %)",
     ]
-    assert (
-        list(verify.comparison_table(rows[:1]))[-1]
-        == "3 metrics and hashes of 1 runs: all identical"
+    assert list(comparison_table([SAME]))[-1] == "3 metrics and hashes of 1 runs: all identical"
+
+
+def test_the_first_to_differ_is_named_as_they_were_run_and_not_who_repeats_its_numbers() -> None:
+    moved = {name: [Difference("rmse", "4.0", after)] for name, after in MOVED.items()}
+    said = verdict_line([Row(name, 1, differences) for name, differences in moved.items()])
+    assert said == (
+        "4 metrics and hashes of 4 runs: 4 runs differ, first hpo/trial 1, rmse: 4.0 became 4.01 "
+        "(+0.01, +0.25 %); the number that moved furthest is register, rmse: 4.0 became 5.0 "
+        "(+1, +25 %)"
     )
 
 
+MOVED = {"main": "5.0", "hpo": "4.01", "register": "5.0", "hpo/trial 1": "4.01"}
+
+
+def test_where_it_differs_the_machines_are_named() -> None:
+    run: Any = None
+    assert verify.Verdict(run, [SAME], machines=("A", "B")).line.endswith("all identical")
+    differs = verify.Verdict(run, [OTHER], machines=("", "B"))
+    assert not differs.is_same
+    assert differs.line.endswith("it ran on a machine nobody named first, and on B again")
+    assert "machine" not in verify.Verdict(run, [OTHER], machines=("B", "B")).line
+    assert verify.Verdict(run, [], problem="no clone").line == "not verified: no clone"
+
+
 def test_a_difference_leaves_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [verify.Row("main", 1, [])]
-    monkeypatch.setattr(verify, "verify", lambda run_id, env_manager: rows)
+    run: Any = None
+    monkeypatch.setattr(verify, "pipeline", lambda client, run_id: run)
+    monkeypatch.setattr(verify, "verify", lambda *_: verify.Verdict(run, [SAME]))
     verify.main(["run"])
-    rows[0].differences.append("rmse: 1 became 2")
+    monkeypatch.setattr(verify, "verify", lambda *_: verify.Verdict(run, [SAME, OTHER]))
     with pytest.raises(SystemExit) as left:
         verify.main(["run"])
     assert left.value.code == 1
+
+
+def test_code_of_another_project_is_not_run(store: Store, tmp_path: Path) -> None:
+    with runs.StepRun("main", ""):
+        run_id = mlflow.active_run().info.run_id
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "MLproject").write_text("name: weather\n")
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
+        subprocess.run(["git", *identity, *command], cwd=other, check=True)
+    commit = git.ask(other, "rev-parse", "HEAD").strip()
+    about = {"mlflow.source.git.commit": commit, "mlflow.source.git.repoURL": str(other)}
+    for name, value in {**about, "git_dirty": "false"}.items():
+        MlflowClient().set_tag(run_id, name, value)
+    with pytest.raises(UserError, match="is of the project 'weather', and this is 'nyc-taxi-dur"):
+        verify.fetch_code(MlflowClient(), mlflow.get_run(run_id), tmp_path / "clone")
 
 
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
         ({"step": "hpo"}, "is of hpo and FINISHED. Pass a FINISHED run of main."),
+        ({"rerun": "x", "mlflow.source.git.commit": ""}, "git did not answer for the code of run"),
         ({"rerun": "mlflow run . -P hpo_run_id=1a"}, "builds on runs of this store: hpo_run_id=1a"),
     ],
 )

@@ -1,0 +1,245 @@
+"""Run finished pipelines again, each in a fresh clone, environment and store, and compare.
+
+python -m steps.pipelines.verify --run_id=<id>
+
+Exit code 1 where anything differs: its run is FINISHED all the same.
+"""
+
+import csv
+import io
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from steps.common import page
+from steps.common.parameters import VerifyParameters
+from steps.common.step import step_run
+from storage import UserError
+from storage.data.months import next_month, parse_months
+from storage.repro import verify
+from storage.repro.comparison import comparison_table
+from storage.repro.verify import Verdict
+from storage.tracking import refusals, runs, store, tags
+from storage.tracking.query import both, equals
+from storage.uris import refuse_password, without_credentials
+
+DIFFERS = 1  # exit code
+MANAGERS = ("uv", "local")
+FROM_ENVIRONMENT = "env:"
+DAYS, DAY_MS = 30, 86_400_000
+N_MOST = 50_000  # the most that MLflow gives at once
+MAX_TAG = 1_000
+N_SHOWN = 40  # differences that a page shows
+IDENTICAL, DIFFERENT, NOT_RUN = "identical", "differs", "not verified"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Choose the pipelines, run each again, write the verdict on it and on this run."""
+    with step_run(VerifyParameters, __doc__, argv) as params:
+        check_manager(params.env_manager)
+        uri = read_store(params.tracking_uri)
+        client = store.open_other(uri) if uri else MlflowClient()
+        chosen = choose_runs(client, params)
+        verdicts = []
+        for number, run in enumerate(chosen, 1):
+            print(f"{number} of {len(chosen)}: run {run.info.run_id} again", flush=True)
+            verdicts.append(verify_one(client, run, params.env_manager, alone=len(chosen) == 1))
+            print("\n".join(verdict_lines(verdicts[-1])))
+            write_on_pipeline(client, verdicts[-1])
+        write_on_this(verdicts, without_credentials(uri or mlflow.get_tracking_uri()))
+    if not all(verdict.is_same for verdict in verdicts):
+        sys.exit(DIFFERS)
+
+
+# --- which runs
+
+
+def check_manager(name: str) -> None:
+    """Refuse what cannot make the environment.
+
+    Raises:
+        UserError: so it is.
+    """
+    if name not in MANAGERS:
+        raise UserError(f"Unknown env_manager {name!r}. Choose from {list(MANAGERS)}.")
+
+
+def read_store(text: str) -> str:
+    """Read where the runs are; empty: in the store that this runs in.
+
+    Raises:
+        UserError: a password was typed, which MLflow has written down by now, or is not there.
+    """
+    if text.startswith(FROM_ENVIRONMENT):
+        name = text.removeprefix(FROM_ENVIRONMENT)
+        if not os.environ.get(name):
+            raise UserError(f"tracking_uri={text}, and there is no {name} in the environment.")
+        return os.environ[name]
+    instead = "as MLFLOW_TRACKING_PASSWORD, or the whole URI in a variable: tracking_uri=env:<NAME>"
+    refuse_password("tracking_uri", text, instead)
+    return text
+
+
+def choose_runs(client: MlflowClient, params: VerifyParameters) -> list[Run]:
+    """Look up the run that was named, or choose some by chance.
+
+    Raises:
+        UserError: it cannot be repeated, there are none, or it is not said which.
+    """
+    run_id = params.run_id.strip()
+    if bool(run_id) == bool(params.sample):
+        raise UserError("Pass either -P run_id=<id> or -P sample=<how many>.")
+    if run_id:
+        return [verify.pipeline(client, run_id)]
+    begin, end = period(params.month, time.time_ns() // 1_000_000)
+    found = finished_pipelines(client, begin, end)
+    fit = [run for run in found if not verify.why_not(run)]
+    when = params.month or f"the last {DAYS} days"
+    if not fit:
+        raise UserError(
+            f"Of {when} there are {len(found)} finished pipelines in this store, and none can be "
+            "run again from nothing. Pass -P month=YYYY-MM, or -P tracking_uri=<another store>."
+        )
+    chosen = draw_sample(fit, params.sample, params.seed)
+    print(
+        f"verify: {len(chosen)} of {len(fit)} pipelines of {when} (seed {params.seed}); "
+        f"{len(found) - len(fit)} more cannot be run again from nothing"
+    )
+    return chosen
+
+
+def period(month: str, now_ms: int) -> tuple[int, int]:
+    """Return when a month begins and ends, in ms since 1970; without one the last 30 days.
+
+    Raises:
+        UserError: it is no month.
+    """
+    if not month:
+        return now_ms - DAYS * DAY_MS, now_ms + DAY_MS
+    months = parse_months(month)
+    if len(months) != 1:
+        raise UserError(f"month {month!r} must be one month, written YYYY-MM.")
+    begin, end = (datetime.strptime(name, "%Y-%m") for name in (month, next_month(month)))
+    ends = [int(moment.replace(tzinfo=UTC).timestamp() * 1000) for moment in (begin, end)]
+    return ends[0], ends[1]
+
+
+def finished_pipelines(client: MlflowClient, begin_ms: int, end_ms: int) -> list[Run]:
+    """List the finished runs of main that began in a period, in any experiment."""
+    experiments = client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+    condition = both(equals(f"tags.{tags.STEP}", "main"), equals("attributes.status", "FINISHED"))
+    when = f"attributes.start_time >= {begin_ms} and attributes.start_time < {end_ms}"
+    found: list[Run] = client.search_runs(
+        [one.experiment_id for one in experiments], f"{condition} and {when}", max_results=N_MOST
+    )
+    return found
+
+
+def draw_sample(found: Sequence[Run], n: int, seed: int) -> list[Run]:
+    """Choose runs by chance: the same ones for the same seed, however they are sorted."""
+    ordered = sorted(found, key=lambda run: str(run.info.run_id))
+    return random.Random(seed).sample(ordered, min(n, len(ordered)))
+
+
+# --- the verdict
+
+
+def verify_one(client: MlflowClient, run: Run, env_manager: str, *, alone: bool) -> Verdict:
+    """Run a pipeline again; of several, one that does not run leaves the others their turn.
+
+    Raises:
+        UserError: it is the only one, and does not run again.
+    """
+    try:
+        return verify.verify(client, run, env_manager)
+    except UserError as error:
+        if alone:
+            raise
+        return Verdict(run, [], str(error))
+
+
+def brief(verdict: Verdict) -> str:
+    """Say it in a word or two."""
+    if verdict.problem:
+        return NOT_RUN
+    return IDENTICAL if verdict.is_same else DIFFERENT
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """Lay the comparison out, its verdict last."""
+    table = list(comparison_table(verdict.rows))[:-1] if verdict.rows else []
+    return [*table, f"{verdict.run.info.run_id}: {verdict.line}"]
+
+
+def table_rows(verdict: Verdict) -> list[dict[str, object]]:
+    """Lay the comparison out as rows of verify.csv."""
+    run_id = verdict.run.info.run_id
+    if verdict.problem:
+        return [{"pipeline": run_id, "verdict": NOT_RUN, "problem": verdict.problem}]
+    return [
+        {"pipeline": run_id, "verdict": DIFFERENT if row.differences else IDENTICAL, **row.cells()}
+        for row in verdict.rows
+    ]
+
+
+def to_csv(rows: Sequence[dict[str, object]]) -> str:
+    """Write rows, of whichever columns."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
+    """Write the verdict on the run that was verified, where its store lets this user."""
+    run_id, today = verdict.run.info.run_id, f"{datetime.now(UTC):%Y-%m-%d}"
+    about = {
+        tags.VERIFIED: f"{brief(verdict)}: {verdict.problem or verdict.line}"[:MAX_TAG],
+        tags.VERIFIED_BY: f"{runs.active_info().run_id}, {today}",
+    }
+    try:
+        for name, text in about.items():
+            client.set_tag(run_id, name, text)
+        client.log_text(run_id, to_csv(table_rows(verdict)), tags.VERIFY_TABLE)
+    except (MlflowException, OSError) as error:
+        reason = refusals.explain_refusal(error)
+        if not reason:
+            raise
+        print(
+            f"verify: the verdict stands on this run alone, for run {run_id} refuses it. {reason}"
+        )
+
+
+def write_on_this(verdicts: Sequence[Verdict], place: str) -> None:
+    """Write the verdicts on this run, and its page."""
+    n_same = sum(verdict.is_same for verdict in verdicts)
+    is_same = n_same == len(verdicts)
+    mlflow.set_tags(
+        {
+            tags.VERIFIED: IDENTICAL if is_same else DIFFERENT,
+            tags.VERIFIED_RUNS: ",".join(one.run.info.run_id for one in verdicts),
+        }
+    )
+    table = [row for verdict in verdicts for row in table_rows(verdict)]
+    mlflow.log_text(to_csv(table), tags.VERIFY_TABLE)
+    lines = [line for verdict in verdicts for line in verdict_lines(verdict)]
+    more = f"\n{len(lines) - N_SHOWN} lines more" if len(lines) > N_SHOWN else ""
+    page.write_verdict(
+        f"**{n_same} of {len(verdicts)} pipelines came out identical** in a fresh clone, "
+        f"environment and store; they are in {place}",
+        "```\n" + "\n".join(lines[-N_SHOWN:]) + more + "\n```",
+    )
+
+
+if __name__ == "__main__":
+    main()

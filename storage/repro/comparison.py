@@ -1,0 +1,102 @@
+"""What a pipeline came to twice, held against each other: which numbers moved, and how far."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+Facts = dict[str, str]  # what is compared: metric, hash -> value
+NUMBER = re.compile(r"-?(\d+\.\d+|\d(\.\d+)?e[+-]?\d+)")  # as Python writes a float, no hash
+NOT_THERE = "not there"
+
+
+class Difference(NamedTuple):
+    """A fact that did not come out the same."""
+
+    what: str
+    before: str
+    after: str
+
+    @property
+    def moved(self) -> float | None:
+        """How far a number moved; None where it is none."""
+        is_number = NUMBER.fullmatch(self.before) and NUMBER.fullmatch(self.after)
+        return float(self.after) - float(self.before) if is_number else None
+
+    @property
+    def share(self) -> float | None:
+        """The same as a share of what it was."""
+        is_zero = self.moved is None or float(self.before) == 0
+        return None if is_zero or self.moved is None else self.moved / abs(float(self.before))
+
+    def __str__(self) -> str:
+        moved, share = self.moved, self.share
+        far = "" if moved is None else f" ({moved:+.3g}"
+        far += "" if share is None else f", {100 * share:+.2g} %"
+        return f"{self.what}: {self.before} became {self.after}{far}{')' if far else ''}"
+
+
+class Row(NamedTuple):
+    """A run of the pipeline, and what became of it the second time."""
+
+    name: str
+    n_facts: int
+    differences: list[Difference]
+
+    @property
+    def furthest(self) -> Difference | None:
+        """What moved furthest; what is no number counts as further than any."""
+        shares = [1e9 if one.share is None else abs(one.share) for one in self.differences]
+        return self.differences[shares.index(max(shares))] if shares else None
+
+    def cells(self) -> dict[str, object]:
+        """Lay it out as a row of verify.csv."""
+        far = self.furthest
+        about = {"run": self.name, "compared": self.n_facts, "differing": len(self.differences)}
+        values = (far.what, far.before, far.after, far.moved, far.share) if far else ("",) * 5
+        names = ("furthest", "first_time", "again", "moved", "moved_share")
+        return about | {k: "" if v is None else v for k, v in zip(names, values, strict=True)}
+
+
+def compare_runs(name: str, before: Facts, after: Mapping[str, str] | None) -> Row:
+    """Hold a run against its repetition; None: it did not run again."""
+    if after is None:
+        return Row(name, len(before), [Difference("the run", "there", NOT_THERE)])
+    differences = [
+        Difference(what, before.get(what, NOT_THERE), after.get(what, NOT_THERE))
+        for what in sorted({*before, *after})
+        if before.get(what) != after.get(what)
+    ]
+    return Row(name, len(before), differences)
+
+
+def comparison_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Lay the comparison out, with a line for each difference and one that sums up."""
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        verdict = "differs" if row.differences else "identical"
+        yield f"{row.name:<{width}}  {row.n_facts:>3} compared, {verdict}"
+        yield from (f"    {difference}" for difference in row.differences)
+    yield verdict_line(rows)
+
+
+def verdict_line(rows: Sequence[Row]) -> str:
+    """Sum a comparison up: where it begins to differ, and what moved furthest."""
+    n_facts, differing = sum(row.n_facts for row in rows), [row for row in rows if row.differences]
+    said = f"{n_facts} metrics and hashes of {len(rows)} runs: "
+    if not differing:
+        return f"{said}all identical"
+    found = [(row.name, one) for row in sorted(differing, key=_turn) for one in row.differences]
+    said += f"{len(differing)} runs differ, first {found[0][0]}, {found[0][1]}"
+    furthest = max(found, key=lambda pair: abs(pair[1].share or 0))
+    if furthest[1].share and furthest != found[0]:
+        said += f"; the number that moved furthest is {furthest[0]}, {furthest[1]}"
+    return said
+
+
+ORDER = ("preprocess", "baseline", "hpo", "register", "main")  # who repeats the numbers of whom
+
+
+def _turn(row: Row) -> tuple[int, bool]:
+    """Sort runs by when they were done: what is below a run before that run."""
+    step = row.name.partition("/")[0]
+    return ORDER.index(step), step == row.name
