@@ -127,8 +127,13 @@ def models_of(pipeline: PipelineResult) -> dict[str, str]:
 def judge_model(params: BacktestParameters, fold: Fold, model: str, uri: str) -> list[MonthErrors]:
     """Score a model on the fold's month, and the fold's own one on later months too."""
     wanted = [fold.month, *(fold.later if model == OWN else ())]
-    asked = ScoreParameters.of(params).model_copy(
-        update={"months": ",".join(wanted), "model_uri": uri}
+    asked = ScoreParameters(
+        taxi=params.taxi,
+        source=params.source,
+        scheduler=params.scheduler,
+        developer=params.developer,
+        months=",".join(wanted),
+        model_uri=uri,
     )
     scored = nested.run_scoring(asked, name=f"{fold.month} {model}")
     return [
