@@ -129,13 +129,12 @@ def step_name() -> str:
 def leave(signum: int, frame: FrameType | None) -> None:
     """End a step that is interrupted while it imports, where nothing but this could be told."""
     os.write(2, f"{step_name()}: interrupted\n".encode())  # print may be in the middle of a line
-    restore_later()
+    restore_later(os.environ.get("MLFLOW_RUN_ID"))
     os._exit(INTERRUPTED)  # no import is to take it for its own failure
 
 
-def restore_later() -> None:
-    """Have a process call the run of `mlflow run` KILLED that outlives it, for it speaks last."""
-    run_id = os.environ.get("MLFLOW_RUN_ID")
+def restore_later(run_id: str | None) -> None:
+    """Have a process call a run of `mlflow run` KILLED that outlives it, for it speaks last."""
     if not run_id:
         return
     subprocess.Popen(

@@ -69,7 +69,7 @@ class Rise(NamedTuple):
     share: Interval  # of the fresh model's RMSE; open where there is one month
 
 
-class Difference(NamedTuple):
+class PairedDifference(NamedTuple):
     """One recipe's RMSE less another's on the same months, a pair a month."""
 
     n_months: int
@@ -140,7 +140,7 @@ def mean_of(values: Sequence[float]) -> Interval:
 
 def compare_recipes(
     rows: Iterable[MonthErrors], others: Iterable[MonthErrors]
-) -> Difference | None:
+) -> PairedDifference | None:
     """Compare two recipes on the months that both were judged on, each model fresh.
 
     None where there is no such month, or a month has other trips.
@@ -149,7 +149,7 @@ def compare_recipes(
     both = sorted(own.keys() & other.keys())
     if not both or any(own[month].n_trips != other[month].n_trips for month in both):
         return None
-    return Difference(
+    return PairedDifference(
         len(both), mean_of([own[month].rmse.value - other[month].rmse.value for month in both])
     )
 
@@ -180,7 +180,7 @@ def _beside_fresh(share: Interval) -> str:
     return f"{abs(value):.1f} % {'below' if value < 0 else 'above'} a fresh model's ({told})"
 
 
-def describe_difference(found: Difference, other: str) -> str:
+def describe_difference(found: PairedDifference, other: str) -> str:
     """Say in a sentence which of two recipes is better."""
     value, low, high = found.minutes
     over = f"over {in_months(found.n_months)}"

@@ -61,7 +61,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         _leave(f"{step}: {error}", USER_ERROR, is_open=is_open)
     except KeyboardInterrupt:
         if not is_open:  # nor has anybody closed what `mlflow run` has made
-            environment.restore_later()
+            environment.restore_later(os.environ.get("MLFLOW_RUN_ID"))
         _leave(f"{step}: interrupted", INTERRUPTED, is_open=is_open)
 
 

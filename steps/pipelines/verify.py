@@ -84,7 +84,7 @@ def read_store(text: str) -> str:
             raise UserError(f"tracking_uri={text}, and there is no {name} in the environment.")
         return os.environ[name]
     instead = "as MLFLOW_TRACKING_PASSWORD, or the whole URI in a variable: tracking_uri=env:<NAME>"
-    refuse_password("tracking_uri", text, instead)
+    refuse_password(text, "The tracking_uri", instead)
     return text
 
 

@@ -119,7 +119,7 @@ class StepRun:
             with closing.in_seconds(error), suppress(MlflowException):
                 stale_runs.close_own(closing.reason_of(error))
         if is_interrupted and run and self.is_adopted and tags.PARENT not in run.data.tags:
-            environment.restore_later()
+            environment.restore_later(run.info.run_id)
 
     def _close_stale_runs(self, project: str) -> None:
         closed, refused = stale_runs.close_stale_runs(project)

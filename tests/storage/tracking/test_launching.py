@@ -175,7 +175,7 @@ def test_what_no_step_had_taken_when_it_was_interrupted_becomes_killed_too(
 
 @pytest.mark.parametrize(
     ("is_made", "tags", "is_left"),
-    [(False, {}, 0), (True, {}, 1), (True, {PARENT: "of main"}, 0)],
+    [(False, {}, False), (True, {}, True), (True, {PARENT: "of main"}, False)],
     ids=["by itself", "by mlflow run", "by main"],
 )
 def test_only_where_mlflow_run_waits_for_a_step_somebody_is_left_to_speak_after_it(
@@ -183,10 +183,10 @@ def test_only_where_mlflow_run_waits_for_a_step_somebody_is_left_to_speak_after_
     monkeypatch: pytest.MonkeyPatch,
     is_made: bool,
     tags: dict[str, str],
-    is_left: int,
+    is_left: bool,
 ) -> None:
-    client, left = MlflowClient(store.uri), []
-    monkeypatch.setattr(environment, "restore_later", lambda: left.append(1))
+    client, left, run_id = MlflowClient(store.uri), [], ""
+    monkeypatch.setattr(environment, "restore_later", left.append)
     monkeypatch.setattr(runs, "_tags_of", lambda _: {})
     if is_made:
         experiment = client.get_experiment_by_name("tests").experiment_id
@@ -194,4 +194,4 @@ def test_only_where_mlflow_run_waits_for_a_step_somebody_is_left_to_speak_after_
         monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     with pytest.raises(KeyboardInterrupt), runs.StepRun("main", ""):
         raise KeyboardInterrupt
-    assert len(left) == is_left
+    assert left == ([run_id] if is_left else [])
