@@ -17,7 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from steps.common.command_line import make_parser
-from steps.common.parameters import ENTRY_POINTS, Parameters
+from steps.common.declaration import Parameters
+from steps.common.parameters import ENTRY_POINTS
 from steps.common.pipeline import UPSTREAM
 from storage.repro.imports import imported_names
 from storage.repro.step_key import code

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from steps.common.parameters import ENTRY_POINTS, Parameters, fields_of
+from steps.common.declaration import Parameters, fields_of
+from steps.common.parameters import ENTRY_POINTS
 from storage.checkout import ROOT, as_text
 from storage.repro.imports import imported_names
 from storage.tracking import tags

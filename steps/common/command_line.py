@@ -9,8 +9,9 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from steps.common.declaration import Parameters, fields_of, file_names, groups_of
 from steps.common.parameter_file import POINTS, ParameterFile, read_parameter_file
-from steps.common.parameters import ENTRY_POINTS, Parameters, fields_of, file_names, groups_of
+from steps.common.parameters import ENTRY_POINTS
 from storage import UserError
 from storage.checkout import as_text
 

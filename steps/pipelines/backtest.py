@@ -3,8 +3,6 @@
 python -m steps.pipelines.backtest --source=simulated --months=2021-06..2021-08 --horizon=1
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 
 import mlflow
@@ -16,6 +14,7 @@ from steps.common.step import step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines import nested
 from steps.pipelines.folds import Fold, age_at, make_folds
+from steps.pipelines.rival import check_shared, compare, find_rival
 from storage import UserError
 from storage.checkout import run_command
 from storage.data import months
@@ -32,25 +31,53 @@ def main(argv: Sequence[str] | None = None) -> None:
         folds = make_folds(
             params.months, window=params.window, horizon=params.horizon, growing=params.growing
         )
-        check_no_leak(params)
-        check_pipeline(pipeline_of(params, folds[0]))
-        check_months(params, folds)
-        others = read_errors(params.against) if params.against else []
-        check_shared(folds, others, params.against)
+        check_backtest(params, folds)
+        rival = find_rival(params)
+        check_shared(folds, rival)
+        recipe = rival.recipe if rival else None
+        its_folds = folds_of(recipe) if recipe else []
+        if recipe:
+            check_backtest(recipe, its_folds)
         if params.plan:
-            lines = "\n".join(plan_folds(params, folds))
-            print(lines)
-            if mlflow.active_run():  # which `mlflow run` has made
-                runs.write_page(f"**A plan**: what would run, and why\n\n```\n{lines}\n```")
+            lines = [*plan_folds("backtest", params, folds)]
+            lines += plan_folds("against", recipe, its_folds) if recipe else []
+            write_plan([*lines, "Nothing was started."])
             return
         rows: list[MonthErrors] = []
         for fold in folds:
             rows += (judged := judge_fold(params, fold))
             log_fold(fold, judged)
+        others = rival.rows if rival else []
+        if recipe:
+            others = [row for fold in its_folds for row in judge_rival(recipe, fold)]
         rises = backtest.measure_ageing(rows)
-        compared = compare_with(rows, others, params.against)
+        compared = [compare(rows, rival, others)] if rival else []
         log_backtest(params, rows, rises, compared)
         print("\n".join([backtest.answer(rises), *compared]))
+
+
+def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
+    """Refuse before any work what a fold would refuse, and months that are not there.
+
+    Raises:
+        UserError: what is wrong.
+    """
+    check_no_leak(params)
+    check_pipeline(pipeline_of(params, folds[0]))
+    check_months(params, folds)
+
+
+def write_plan(lines: Sequence[str]) -> None:
+    """Say what would be done, on the run's page too."""
+    text = "\n".join(lines)
+    print(text)
+    if mlflow.active_run():  # which `mlflow run` has made
+        runs.write_page(f"**A plan**: what would run, and why\n\n```\n{text}\n```")
+
+
+def folds_of(recipe: BacktestParameters) -> list[Fold]:
+    """Make the folds of a recipe that is judged on its months, and followed no further."""
+    return make_folds(recipe.months, window=recipe.window, horizon=0, growing=recipe.growing)
 
 
 def pipeline_of(params: BacktestParameters, fold: Fold) -> MainParameters:
@@ -92,14 +119,13 @@ def check_months(params: BacktestParameters, folds: Sequence[Fold]) -> None:
         months.locate(params.source, taxi=params.taxi, month=month)
 
 
-def plan_folds(params: BacktestParameters, folds: Sequence[Fold]) -> Iterator[str]:
+def plan_folds(title: str, params: BacktestParameters, folds: Sequence[Fold]) -> Iterator[str]:
     """Say what becomes of each fold; nothing is started."""
-    yield "backtest"
+    yield title
     for fold in folds:
         branch = "└──" if fold is folds[-1] else "├──"
         why = nested.plan_pipeline(pipeline_of(params, fold))
         yield f"{branch} {fold.month}  of {fold.learned}: {why}"
-    yield "Nothing was started."
 
 
 # --- a fold
@@ -115,6 +141,14 @@ def judge_fold(params: BacktestParameters, fold: Fold) -> list[MonthErrors]:
     ]
 
 
+def judge_rival(recipe: BacktestParameters, fold: Fold) -> list[MonthErrors]:
+    """Run a fold's pipeline of another recipe, and score its own model on the month alone."""
+    name = f"{fold.month} against"
+    pipeline = nested.run_pipeline(pipeline_of(recipe, fold), name=name)
+    uri = models_of(pipeline)[OWN]
+    return judge_model(recipe, fold._replace(later=[]), OWN, uri, name=f"{name} {OWN}")
+
+
 def models_of(pipeline: PipelineResult) -> dict[str, str]:
     """Name the models that are judged: OWN, refitted as it would serve, and those beside it."""
     if not pipeline.registered:
@@ -124,7 +158,9 @@ def models_of(pipeline: PipelineResult) -> dict[str, str]:
     return {OWN: pipeline.registered.model_uri, **beside}
 
 
-def judge_model(params: BacktestParameters, fold: Fold, model: str, uri: str) -> list[MonthErrors]:
+def judge_model(
+    params: BacktestParameters, fold: Fold, model: str, uri: str, *, name: str = ""
+) -> list[MonthErrors]:
     """Score a model on the fold's month, and the fold's own one on later months too."""
     wanted = [fold.month, *(fold.later if model == OWN else ())]
     asked = ScoreParameters(
@@ -135,7 +171,7 @@ def judge_model(params: BacktestParameters, fold: Fold, model: str, uri: str) ->
         months=",".join(wanted),
         model_uri=uri,
     )
-    scored = nested.run_scoring(asked, name=f"{fold.month} {model}")
+    scored = nested.run_scoring(asked, name=name or f"{fold.month} {model}")
     return [
         backtest.measure_month(
             scored.days,
@@ -253,48 +289,6 @@ def ageing_table(rises: Sequence[Rise]) -> str:
         for age, n, share in rises
     ]
     return page.to_table(heads, lines) if lines else ""
-
-
-# --- another recipe
-
-
-def read_errors(run_id: str) -> list[MonthErrors]:
-    """Read the table of another backtest.
-
-    Raises:
-        UserError: there is no such finished backtest.
-    """
-    run = runs.finished(run_id, "backtest", parameter="against")
-    text = artifacts.read_text(run.info.run_id, tags.BACKTEST_TABLE)
-    return [MonthErrors.read(row) for row in csv.DictReader(io.StringIO(text))]
-
-
-def check_shared(folds: Sequence[Fold], others: Sequence[MonthErrors], against: str) -> None:
-    """Refuse to compare with a backtest that shares no month.
-
-    Raises:
-        UserError: so it is.
-    """
-    there = backtest.fresh(others)
-    if against and not any(fold.month in there for fold in folds):
-        raise UserError(
-            f"against={against} judged {page.span(sorted(there))}, none of which is among months. "
-            f"Pass a backtest of the same months."
-        )
-
-
-def compare_with(
-    rows: Sequence[MonthErrors], others: Sequence[MonthErrors], against: str
-) -> list[str]:
-    """Say which of two recipes is better; nothing where none is to be compared."""
-    if not against:
-        return []
-    name = f"that of run {against[:8]}…"
-    found = backtest.compare_recipes(rows, others)
-    if not found:
-        return [f"Not compared with {name}: it was judged on other trips of the same months."]
-    mlflow.log_metrics({tags.AGAINST.of(end): v for end, v in found.minutes._asdict().items()})
-    return [backtest.describe_difference(found, name)]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ the run that made it. An interruption closes the pipeline, its steps and the run
 from mlflow.entities import Run
 
 from steps.common import results
-from steps.common.parameters import MainParameters, Parameters, ScoreParameters
+from steps.common.declaration import Parameters
+from steps.common.parameters import MainParameters, ScoreParameters
 from steps.common.pipeline import Pipeline, identities, score_key
 from steps.common.results import PipelineResult, ScoringResult
 from storage import UserError, terminal

@@ -12,6 +12,7 @@ import mlflow
 from mlflow.entities import Run
 
 from steps.common import page
+from steps.common.declaration import is_run_id
 from steps.common.parameter_file import POINTS
 from steps.common.parameters import (
     ALL_STEPS,
@@ -21,7 +22,6 @@ from steps.common.parameters import (
     MainParameters,
     ModelsParameters,
     SweepParameters,
-    is_run_id,
 )
 from steps.common.pipeline import wanted_steps
 from steps.common.results import read_dataset, rmse_name, write_best

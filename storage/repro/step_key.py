@@ -31,6 +31,7 @@ FRAME = (
     "steps/common/cleaned_months.py",  # the very trips that cleaning would give
     "steps/common/command_line.py",
     "steps/common/parameter_file.py",
+    "steps/common/declaration.py",
     "steps/common/parameters.py",  # values enter the key one by one
     "steps/common/step.py",
     "steps/common/pipeline.py",

@@ -511,10 +511,11 @@ MEAN_RMSE = metric("mean_rmse", "mean over the months of fresh models' RMSE, min
 BESIDE_RMSE = metrics("beside_rmse.", "RMSE by month of a model beside the chosen one", "backtest")
 RISE = metric("rise_by_age", "share by which RMSE is above a fresh model's; by age", "backtest")
 AGAINST = metrics(
-    "against.", "minutes of RMSE above another recipe's, and the 95 % interval", "backtest"
+    "against.", "minutes of RMSE above another recipe's, and the 95 % interval", "rival"
 )
+AGAINST_FILE = artifact("against.yaml", "the parameter file of that recipe", "rival")
 BACKTEST_TABLE = artifact(
-    "backtest.csv", "errors of each fold's models by month, with intervals", "backtest", "backtest"
+    "backtest.csv", "errors of each fold's models by month, with intervals", "backtest", "rival"
 )
 AGEING_TABLE = artifact("ageing.csv", "what ageing costs, by the model's age", "backtest")
 BACKTEST_PICTURE = artifact("backtest.png", "the same as a picture", "backtest")

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -139,9 +140,42 @@ def test_two_recipes_are_compared_on_the_months_they_share(
     assert "RMSE -0.500 min, 95 % interval -0.500 to -0.500, over 3 months" in said
     assert second.data.metrics["against.value"] == -0.5
     _, (line,) = lab.run("backtest", *SMALL, "--months=2022-01..2022-02", against, code=2)
-    assert f"against={first.info.run_id} judged 2021-06..2021-08, none of which" in line
+    assert f"that of run {first.info.run_id[:8]}… judged 2021-06..2021-08, none of which" in line
     _, (line,) = lab.run("backtest", *SMALL, MONTHS, "--against=nobody", code=2)
     assert line == "backtest: No run 'nobody' in this store. Check against."
+
+
+def test_a_recipe_of_a_parameter_file_is_judged_on_the_same_months(
+    lab: Lab, start: Callable[..., tuple[Run, Pipelines]], tmp_path: Path
+) -> None:
+    file = tmp_path / "wider.yaml"
+    file.write_text("window: 3\nhalf_life: 4\nsource: tlc\n")
+
+    def rmse(uri: str, month: str) -> float:
+        return older_is_worse(uri.removesuffix(" against"), month) + ("against" in uri)
+
+    run, made = start(MONTHS, f"--against={file}", rmse=rmse)
+    own, its = made.asked[:3], made.asked[3:]
+    assert [one.test_months for one in its] == [one.test_months for one in own]
+    assert (own[0].train_months, its[0].train_months) == (
+        "2021-03,2021-04",
+        "2021-02,2021-03,2021-04",
+    )
+    assert {(one.half_life, one.source, one.test_only) for one in its} == {
+        (4.0, "simulated:300", True)
+    }
+    assert "better than that of" in run.data.tags["mlflow.note.content"].splitlines()[2]
+    assert run.data.metrics["against.value"] == -1
+    assert artifacts.read_text(run.info.run_id, "against.yaml") == file.read_text()
+    assert len(lab.table(run, "backtest.csv")) == 8  # of this recipe alone
+    for text, said in (
+        ("taxi: green\n", "names no parameter of a recipe, such as window"),
+        ("warm_start: true\n", "warm_start=true lets a fold's search begin with"),
+        ("windw: 3\n", "wider.yaml:1: no entry point has a parameter 'windw'"),
+    ):
+        file.write_text(text)
+        _, (line,) = lab.run("backtest", *SMALL, MONTHS, f"--against={file}", code=2)
+        assert said in line
 
 
 def test_a_fold_that_fails_ends_the_backtest_with_its_reason(

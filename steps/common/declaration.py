@@ -1,0 +1,242 @@
+"""What a parameter is: its declaration, how its value is read, and where it comes from.
+
+A value that was typed wins over one of a file of parameters, and that over the default.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+from steps.common.parameter_file import ParameterFile
+from storage.checkout import as_text, portable
+
+Value = bool | int | float | str
+RUNS = "finished runs to build on"  # group of --help
+
+
+def param(
+    default: Value,
+    meaning: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    in_key: bool = True,
+    in_rerun: bool = True,
+) -> Any:
+    """Declare a parameter.
+
+    Args:
+        default: also of MLproject.
+        meaning: one line for --help and the docs.
+        minimum, maximum: bounds of a number, both allowed themselves.
+        in_key: whether a step's result depends on the value, so that it enters the step's key.
+            Months and runs do not: they enter by their content. What changes a trial of the search
+            enters the search's own key too, in steps/common/search_key.py.
+        in_rerun: whether it belongs to the command that runs the step again.
+    """
+    bounds = {"ge": minimum, "le": maximum}
+    rules: dict[str, Any] = {rule: bound for rule, bound in bounds.items() if bound is not None}
+    if isinstance(default, float):
+        rules["allow_inf_nan"] = False
+    extra: dict[str, Any] = {"in_key": in_key, "in_rerun": in_rerun}
+    return Field(default, description=meaning, json_schema_extra=extra, **rules)
+
+
+def run_id(step: str, use: str) -> Any:
+    """Declare a parameter that names a finished run of a step."""
+    return param("", f"{step} run {use}; empty makes one", in_key=False)
+
+
+def is_run_id(name: str) -> bool:
+    """Whether a parameter names a run to build on."""
+    return name.endswith("_run_id")
+
+
+class Parameters(BaseModel):
+    """What every entry point takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    entry_point: ClassVar[str] = ""
+    room: ClassVar[str] = "steps"  # package that the entry point's module is in
+    group: ClassVar[str] = "how it runs"  # of --help, for the parameters that a class declares
+    takes_lists: ClassVar[bool] = False  # in a file of parameters, each value of a list for a run
+    # what the step itself uses of the parameters that the steps above have too
+    shared_in_key: ClassVar[frozenset[str]] = frozenset()
+    config: str = param(
+        "",
+        "YAML file of parameters, such as `experiments/2023.yaml`, for what is not given here or "
+        "has its default; empty = none",
+        in_key=False,
+        in_rerun=False,
+    )
+    developer: str = param(
+        "", "tag on every run; empty = the git or system user", in_key=False, in_rerun=False
+    )
+    _file: ParameterFile | None = PrivateAttr(None)  # of config
+    _stated: dict[str, Value] = PrivateAttr({})  # what it says of these parameters
+
+    @classmethod
+    def module(cls) -> str:
+        """Name what `python -m` runs: steps.hpo."""
+        return f"{cls.room}.{cls.entry_point}"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_plainly(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read true, 7 and 0.5; pydantic would take yes, on, 1_0 and blanks around as well."""
+        kind, text = cls.model_fields[str(info.field_name)].annotation, str(value)
+        if kind is bool:
+            return {"true": True, "false": False}.get(text.lower(), "neither")
+        plain = {int: r"-?[0-9]+", float: r"-?[0-9.]+(e[+-]?[0-9]+)?|-?(inf|nan)"}
+        if kind in plain and not re.fullmatch(plain[kind], text, re.IGNORECASE):
+            return "no number"
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _one_zero(cls, value: Any) -> Any:
+        """Take -0 for 0, so that both make one key."""
+        return value + 0.0 if isinstance(value, float) else value
+
+    @classmethod
+    def of(cls, others: "Parameters") -> Self:
+        """Take over what another entry point was given; the rest keeps its default."""
+        shared = cls.model_fields.keys() & type(others).model_fields.keys()
+        made = cls(**{name: getattr(others, name) for name in shared})
+        return made._knowing(others._file) if others._file else made
+
+    def over(self, file: ParameterFile) -> Self:
+        """Take from a file of parameters what has its default here."""
+        fields, stated = type(self).model_fields, self._knowing(file)._stated
+        taken = {
+            name: value
+            for name, value in stated.items()
+            if getattr(self, name) == fields[name].default
+        }
+        return self.model_copy(update=taken)._knowing(file)
+
+    def _knowing(self, file: ParameterFile) -> Self:
+        """Remember a file and what it says of these parameters; lists are for a sweep to read."""
+        mine = file.of(type(self).model_fields)
+        texts = {name: entry.texts[0] for name, entry in mine.items() if not entry.is_list}
+        made, read = self.model_copy(), type(self)(**texts)
+        made._file, made._stated = file, {name: getattr(read, name) for name in texts}
+        return made
+
+    @property
+    def file(self) -> ParameterFile | None:
+        """The file of parameters, where there is one."""
+        return self._file
+
+    def from_file(self) -> dict[str, str]:
+        """Write the values that follow from the file of parameters."""
+        return {name: as_text(v) for name, v in self._stated.items() if getattr(self, name) == v}
+
+    def texts(self) -> dict[str, str]:
+        """Write every value as MLproject and its users do."""
+        return {name: as_text(getattr(self, name)) for name in type(self).model_fields}
+
+    def filed(self) -> list[str]:
+        """Name what comes from the file of parameters, lists included."""
+        lists = self._file.of(type(self).model_fields) if self._file else {}
+        return [*self.from_file(), *(name for name, entry in lists.items() if entry.is_list)]
+
+    def given(self) -> set[str]:
+        """Name what was typed on the command line: it is neither of the file nor the default."""
+        fields, filed = type(self).model_fields, self.from_file()
+        return {
+            name
+            for name, field in fields.items()
+            if getattr(self, name) != field.default and name not in filed
+        }
+
+    def handed_on(self) -> dict[str, str]:
+        """Write every value for a run that is launched: what a file says of them has been read."""
+        return self.texts() | {"config": ""}
+
+    def key_values(self, above: Sequence[type["Parameters"]] = ()) -> dict[str, Value]:
+        """Return what a step's result depends on.
+
+        Args:
+            above: of the steps it builds on, whose parameters enter as what those came to.
+        """
+        theirs = {name for other in above for name in key_names(other)} - self.shared_in_key
+        return {name: getattr(self, name) for name in sorted(key_names(type(self)) - theirs)}
+
+    def rerun_texts(self) -> dict[str, str]:
+        """Write what belongs to the command that runs this again, runs only where given.
+
+        A file of parameters that the commit holds is named instead of what follows from it, unless
+        it would win over a value: one that is the default, and was not given by who typed it.
+        """
+        texts = self.texts()
+        if "source" in texts:
+            texts["source"] = portable(texts["source"])
+        wanted = _marked(type(self).model_fields, "in_rerun")
+        unsaid = {name for name in texts if is_run_id(name)} - self.run_ids().keys()
+        texts = {name: text for name, text in texts.items() if name in wanted - unsaid}
+        follows, fields = self.from_file(), type(self).model_fields
+        would_win = [
+            name
+            for name in self._stated.keys() - follows.keys()
+            if getattr(self, name) == fields[name].default
+        ]
+        if not self._file:
+            return texts
+        needs_file = self.takes_lists and self._file.has_lists
+        if not needs_file and (would_win or not self._file.committed):
+            return texts
+        named = {
+            name: text for name, text in texts.items() if name not in follows or is_run_id(name)
+        }
+        return {"config": self._file.committed or self.config} | named
+
+    def run_ids(self) -> dict[str, str]:
+        """Return the runs that were given to build on: parameter -> run id."""
+        return {name: value for name, value in self if is_run_id(name) and value}
+
+    def without_runs(self) -> Self:
+        """Return the same with no run given, for a store that does not have them."""
+        return self.model_copy(update=dict.fromkeys(self.run_ids(), ""))
+
+
+LAST = Parameters.model_fields
+
+
+def fields_of(declared: type[Parameters]) -> dict[str, FieldInfo]:
+    """List the parameters of an entry point in the order of MLproject, those of all last."""
+    return dict(sorted(declared.model_fields.items(), key=lambda item: item[0] in LAST))
+
+
+def groups_of(declared: type[Parameters]) -> dict[str, list[str]]:
+    """Sort the parameters of an entry point by what they are about: group -> names."""
+    found: dict[str, list[str]] = {}
+    for name in fields_of(declared):
+        (home,) = (cls for cls in declared.__mro__ if name in vars(cls).get("__annotations__", {}))
+        group = RUNS if is_run_id(name) else home.group  # type: ignore[attr-defined]
+        found.setdefault(group, []).append(name)
+    return dict(sorted(found.items(), key=lambda item: item[0] == Parameters.group))
+
+
+def file_names(entry_points: Iterable[type[Parameters]]) -> dict[str, type[Parameters]]:
+    """Name what may stand in a file of parameters, with a class that has it: parameter -> class."""
+    return {
+        name: declared
+        for declared in entry_points
+        for name in _marked(declared.model_fields, "in_rerun")
+    }
+
+
+def key_names(declared: type[Parameters]) -> set[str]:
+    """Name what a step's result depends on."""
+    computed: Mapping[str, Any] = declared.model_computed_fields
+    return _marked({**declared.model_fields, **computed}, "in_key")
+
+
+def _marked(fields: Mapping[str, Any], mark: str) -> set[str]:
+    extras = {name: field.json_schema_extra for name, field in fields.items()}
+    return {name for name, extra in extras.items() if isinstance(extra, dict) and extra[mark]}

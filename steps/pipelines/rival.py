@@ -1,0 +1,101 @@
+"""The recipe that a backtest is compared with: one that was judged, or one of a parameter file."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import mlflow
+
+from steps.common import page
+from steps.common.command_line import check_parameter_file
+from steps.common.parameter_file import ParameterFile, read_parameter_file
+from steps.common.parameters import BacktestParameters
+from steps.pipelines.folds import Fold
+from storage import UserError
+from storage.tracking import artifacts, runs, tags
+from taxi import backtest
+from taxi.backtest import MonthErrors
+
+FILES = (".yaml", ".yml")
+# not of a recipe: which trips are judged, and how a backtest runs
+NO_RECIPE = frozenset(
+    {"taxi", "source", "months", "horizon", "scheduler", "parallelism", "reuse", "judge_by"}
+)
+
+
+class Rival(NamedTuple):
+    """What a backtest is compared with."""
+
+    name: str  # in words
+    rows: list[MonthErrors]  # of a backtest that has judged it
+    recipe: BacktestParameters | None = None  # where this one is to judge it
+    file: ParameterFile | None = None  # where that stands
+
+
+def find_rival(params: BacktestParameters) -> Rival | None:
+    """Find what a backtest is compared with; None where that is nothing.
+
+    Raises:
+        UserError: there is no such finished backtest, or the file cannot be used.
+    """
+    if not params.against:
+        return None
+    if params.against.endswith(FILES):
+        file = read_parameter_file(params.against)
+        check_parameter_file(file, with_lists=False)
+        return Rival(f"that of {params.against}", [], read_recipe(params, file), file)
+    run = runs.finished(params.against, "backtest", parameter="against")
+    text = artifacts.read_text(run.info.run_id, tags.BACKTEST_TABLE)
+    rows = [MonthErrors.read(row) for row in csv.DictReader(io.StringIO(text))]
+    return Rival(f"that of run {params.against[:8]}…", rows)
+
+
+def read_recipe(params: BacktestParameters, file: ParameterFile) -> BacktestParameters:
+    """Put a file's recipe in place of this one; what it leaves out is as it is here.
+
+    Raises:
+        UserError: it says nothing of a recipe.
+    """
+    names = type(params).model_fields.keys() - NO_RECIPE
+    said = {name: entry.texts[0] for name, entry in file.of(dict.fromkeys(names)).items()}
+    if not said:
+        raise UserError(
+            f"{params.against} names no parameter of a recipe, such as window or half_life. "
+            "Put in what differs."
+        )
+    texts: dict[str, Any] = {**params.handed_on(), **said, "horizon": "0", "against": ""}
+    return BacktestParameters(**texts)
+
+
+def check_shared(folds: Sequence[Fold], rival: Rival | None) -> None:
+    """Refuse to compare with a backtest that shares no month.
+
+    Raises:
+        UserError: so it is.
+    """
+    if not rival or rival.recipe:
+        return
+    there = backtest.fresh(rival.rows)
+    if not any(fold.month in there for fold in folds):
+        raise UserError(
+            f"against: {rival.name} judged {page.span(sorted(there))}, none of which is among "
+            "months. Pass a backtest of the same months."
+        )
+
+
+def compare(rows: Sequence[MonthErrors], rival: Rival, others: Sequence[MonthErrors]) -> str:
+    """Say which of two recipes is better, and log by how much.
+
+    Args:
+        rows: of this backtest.
+        rival: what it is compared with.
+        others: its errors.
+    """
+    if rival.file:
+        mlflow.log_text(rival.file.text, tags.AGAINST_FILE)
+    found = backtest.compare_recipes(rows, others)
+    if not found:
+        return f"Not compared with {rival.name}: it was judged on other trips of the same months."
+    mlflow.log_metrics({tags.AGAINST.of(end): v for end, v in found.minutes._asdict().items()})
+    return backtest.describe_difference(found, rival.name)
