@@ -14,7 +14,7 @@ from steps.common.step import step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines import nested
 from steps.pipelines.folds import Fold, age_at, make_folds
-from steps.pipelines.rival import check_shared, compare, find_rival
+from steps.pipelines.rival import check_shared, compare_with, find_rival
 from storage import UserError
 from storage.checkout import run_command
 from storage.data import months
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if recipe:
             others = [row for fold in its_folds for row in judge_rival(recipe, fold)]
         rises = backtest.measure_ageing(rows)
-        compared = [compare(rows, rival, others)] if rival else []
+        compared = [compare_with(rows, rival, others)] if rival else []
         log_backtest(params, rows, rises, compared)
         print("\n".join([backtest.answer(rises), *compared]))
 

@@ -44,14 +44,14 @@ def find_rival(params: BacktestParameters) -> Rival | None:
     if params.against.endswith(FILES):
         file = read_parameter_file(params.against)
         check_parameter_file(file, with_lists=False)
-        return Rival(f"that of {params.against}", [], read_recipe(params, file), file)
+        return Rival(f"that of {params.against}", [], take_recipe(params, file), file)
     run = runs.finished(params.against, "backtest", parameter="against")
     text = artifacts.read_text(run.info.run_id, tags.BACKTEST_TABLE)
     rows = [MonthErrors.read(row) for row in csv.DictReader(io.StringIO(text))]
     return Rival(f"that of run {params.against[:8]}…", rows)
 
 
-def read_recipe(params: BacktestParameters, file: ParameterFile) -> BacktestParameters:
+def take_recipe(params: BacktestParameters, file: ParameterFile) -> BacktestParameters:
     """Put a file's recipe in place of this one; what it leaves out is as it is here.
 
     Raises:
@@ -84,7 +84,7 @@ def check_shared(folds: Sequence[Fold], rival: Rival | None) -> None:
         )
 
 
-def compare(rows: Sequence[MonthErrors], rival: Rival, others: Sequence[MonthErrors]) -> str:
+def compare_with(rows: Sequence[MonthErrors], rival: Rival, others: Sequence[MonthErrors]) -> str:
     """Say which of two recipes is better, and log by how much.
 
     Args:

@@ -61,7 +61,7 @@ def test_one_that_was_only_tested_is_said_to_be_in_no_registry() -> None:
     _, stands, then = first_lines(tested, make_candidate("tree", 5.0))
     assert stands.endswith("2021-03: not registered (test_only=true)")
     assert then == "Next: `mlflow run .`"
-    (said,) = entry("main").verdict(tested, "2021-03")
+    (said,) = entry("main").verdict(tested, "2021-03", "green")
     assert said.startswith("**tree** is not registered (test_only=true). RMSE on 2021-03: 5.500")
 
 

@@ -134,7 +134,7 @@ def test_what_is_fetched_is_gone_once_it_was_read(remote: str, temp: Path) -> No
 def test_hashing_boosters_leaves_nothing(remote: str) -> None:
     uri = mlflow.get_run(remote).info.artifact_uri
     assert artifacts.list_files(uri) == {"data/train.csv": 3, "boosters/a.ubj": 5}
-    ((name, sha256),) = verify.hash_boosters(uri)
+    ((name, sha256),) = verify.hash_boosters(uri, mlflow.get_tracking_uri())
     assert (name, len(sha256)) == ("a.ubj", 64)
 
 
