@@ -91,15 +91,17 @@ def test_the_courses_linear_models_come_out_as_published(name: str, rmse: float)
     assert scores.rmse(error) == pytest.approx(rmse, abs=0.005)
 
 
-# source: measured with xgboost 3.2; published with the version of its day: 6.304
-@pytest.mark.slow
-def test_the_courses_best_point_comes_out_as_before() -> None:
+# source: measured with xgboost 3.2. After all 1,000 rounds, which take minutes, it is 6.318
+# (published with the version of its day: 6.304): `python -m bench accuracy`
+def test_the_courses_best_point_goes_the_way_it_went_before() -> None:
     space = spaces.select_space("course_best")
     parameters: dict[str, Any] = {**space.fixed, "seed": 42, "nthread": 1}
     found = train_booster(
-        build_matrices(Rows(*pairs())), TrainingJob(parameters, space.rounds, space.patience)
+        build_matrices(Rows(*pairs())), TrainingJob(parameters, rounds=30, patience=space.patience)
     )
-    assert found.rmse == pytest.approx(6.318, abs=0.02)
+    assert [found.curve[rounds - 1] for rounds in (10, 30)] == pytest.approx(
+        [7.7874, 6.6082], abs=0.002
+    )
 
 
 # source: measured 5.096 and 3.943, for features that know nothing of a trip's end; the bound is
