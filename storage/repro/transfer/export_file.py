@@ -25,6 +25,8 @@ MANIFEST, FILES = "manifest.json", "files/"
 VOUCHED = "manifest sha256 "  # comment of the zip
 MAX_RATIO, ALLOWANCE = 100, 100_000_000  # bytes unpacked a byte of the file, and beside that
 CHUNK = 1 << 20
+# what reading a member may end in; RuntimeError is zipfile's for one that is encrypted
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 COMPILED = "__pycache__"  # of the machine that has loaded the model, and vouched for by nobody
 
 
@@ -230,9 +232,7 @@ def opened(path: Path) -> Iterator[ExportFile]:
         try:
             manifest = _read_manifest(path, archive)
             _verify_files(path, archive, manifest)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-            raise changed(path, one_line(error)) from error
-        except (OSError, ValueError, zlib.error) as error:
+        except DAMAGED as error:
             raise changed(path, one_line(error)) from error
         yield ExportFile(archive, manifest)
 
