@@ -3,6 +3,7 @@
 It needs the standard library alone: tools.doctor runs before there is an environment.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from storage import UserError
 # What stands before the host: all up to its last @; or, where a password holds a slash that nobody
 # has encoded, from a colon that no port follows up to the @. A host of IPv6 begins with a bracket.
 _USER = re.compile(r"(?<=://)(?:[^/\s]*@|[^/\s:@?#\[]*:(?![0-9]*(?:[/?#\s]|$))(?:(?!://)[^\s@])*@)")
+FROM_ENVIRONMENT = "env:"  # before the name of a variable that holds the address
 N_SHOWN = 60  # characters of what was passed
 _QUERY, _QUERY_OR_FRAGMENT = re.compile(r"\?.*", re.DOTALL), re.compile(r"[?#].*", re.DOTALL)
 
@@ -54,6 +56,38 @@ def refuse_password(uri: str, what: str, instead: str) -> None:
             f"{what} {public!r} was passed with a password, which `mlflow run` notes with the "
             f"run as it stands: change it. Pass the address without, and the password {instead}."
         )
+
+
+def refuse_query(uri: str, what: str, instead: str) -> None:
+    """Refuse a parameter whose query or fragment may be a signature or a token; as refuse_password.
+
+    Raises:
+        UserError: it has one.
+    """
+    public = without_credentials(uri)
+    if public != without_user(uri):
+        raise UserError(
+            f"{what} {public[:N_SHOWN]!r} was passed with a query, which may be a secret and which "
+            f"`mlflow run` notes with the run as it stands. Pass {instead}."
+        )
+
+
+def read_indirect(text: str, what: str) -> str:
+    """Return an address, read from the environment where env:<NAME> stands for it.
+
+    Args:
+        text: as it was passed.
+        what: the parameter, such as "source".
+    Raises:
+        UserError: the environment has no such variable, or nothing in it.
+    """
+    if not text.startswith(FROM_ENVIRONMENT):
+        return text
+    name = text.removeprefix(FROM_ENVIRONMENT)
+    if not os.environ.get(name):
+        shown = f"{what}={FROM_ENVIRONMENT}<NAME>"
+        raise UserError(f"{shown}, and there is no {name[:N_SHOWN]} in the environment.")
+    return os.environ[name]
 
 
 def expand_home(text: str) -> Path:

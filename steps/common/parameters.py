@@ -8,7 +8,7 @@ known by and the command that runs it again all follow from here.
 from pydantic import computed_field, field_validator
 
 from steps.common.declaration import Parameters, param, run_id
-from storage.uris import refuse_password
+from storage.uris import refuse_password, refuse_query
 from taxi.spaces import lag_of
 
 MAX_SEED = 2**31 - 1_000  # numpy and xgboost take no larger one, and boosters count up from it
@@ -30,14 +30,15 @@ class MonthsParameters(Parameters):
         "`simulated`, `simulated:<trips>:<seed>`, or a folder or URI (file, http, s3, gs) with "
         "files named as the TLC names them: parquet, csv, csv.gz, or in a folder a folder of "
         "such parts, or `year=2021/month=01`; its two files of the zones "
-        "may lie beside them",
+        "may lie beside them; `env:<NAME>` reads it from the environment",
         in_key=False,
     )
 
     @field_validator("source")
     @classmethod
-    def _without_password(cls, value: str) -> str:
+    def _without_secret(cls, value: str) -> str:
         refuse_password(value, "The source", "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY")
+        refuse_query(value, "The source", "the whole address in a variable: source=env:<NAME>")
         return value
 
 

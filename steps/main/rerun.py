@@ -6,6 +6,7 @@ from steps.common.parameters import MainParameters
 from storage import checkout
 from storage.checkout import Checkout
 from storage.tracking import tags
+from storage.uris import FROM_ENVIRONMENT
 
 
 def command(run: Run, params: MainParameters, experiment: str) -> str:
@@ -47,6 +48,9 @@ def missing(run: Run, params: MainParameters) -> list[str]:
         )
     if "://" in params.source and checkout.portable(params.source) != params.source:
         texts.append("The source wants credentials, which are not kept: put in your own.")
+    if params.source.startswith(FROM_ENVIRONMENT):
+        name = params.source.removeprefix(FROM_ENVIRONMENT)
+        texts.append(f"The source stood in the variable `{name}`, which is not kept: set it.")
     if given := params.run_ids():
         texts.append(f"It builds on runs of this store ({', '.join(given)}).")
     return texts

@@ -7,7 +7,6 @@ Exit code 1 where anything differs: its run is FINISHED all the same.
 
 import csv
 import io
-import os
 import random
 import sys
 import time
@@ -29,11 +28,10 @@ from storage.repro.comparison import comparison_table
 from storage.repro.verify import Verdict
 from storage.tracking import refusals, runs, store, tags
 from storage.tracking.query import both, equals
-from storage.uris import refuse_password, without_credentials
+from storage.uris import read_indirect, refuse_password, without_credentials
 
 DIFFERS = 1  # exit code
 MANAGERS = ("uv", "local")
-FROM_ENVIRONMENT = "env:"
 DAYS, DAY_MS = 30, 86_400_000
 N_MOST = 50_000  # the most that MLflow gives at once
 MAX_TAG = 1_000
@@ -78,14 +76,9 @@ def read_store(text: str) -> str:
     Raises:
         UserError: a password was typed, which MLflow has written down by now, or is not there.
     """
-    if text.startswith(FROM_ENVIRONMENT):
-        name = text.removeprefix(FROM_ENVIRONMENT)
-        if not os.environ.get(name):
-            raise UserError(f"tracking_uri={text}, and there is no {name} in the environment.")
-        return os.environ[name]
     instead = "as MLFLOW_TRACKING_PASSWORD, or the whole URI in a variable: tracking_uri=env:<NAME>"
     refuse_password(text, "The tracking_uri", instead)
-    return text
+    return read_indirect(text, "tracking_uri")
 
 
 def choose_runs(client: MlflowClient, params: VerifyParameters) -> list[Run]:

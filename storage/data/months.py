@@ -25,7 +25,7 @@ from storage.data.sources import (
     no_simulation,
 )
 from storage.data.sources import MonthLocation as MonthLocation
-from storage.uris import without_credentials
+from storage.uris import read_indirect, without_credentials
 
 MAX_SOURCE = 2_000  # characters
 FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # taxis drove before, and the calendar goes on
@@ -190,6 +190,7 @@ def locate(source: str, *, taxi: str, month: str) -> MonthLocation:
 def _source(
     source: str, taxi: str, work_dir: Path = Path(), simulate: Simulate = no_simulation
 ) -> Source:
+    source = read_indirect(source, "source")
     if len(source) > MAX_SOURCE or re.search(r"[\x00-\x1f\x7f]", source):
         shown = repr(source if len(source) < 80 else f"{source[:80]}...")
         raise StorageError(

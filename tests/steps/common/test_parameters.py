@@ -115,6 +115,14 @@ def test_a_source_with_a_password_is_refused_before_any_work_and_named_without(
     assert "sh@" not in str(refused.value)
 
 
+@pytest.mark.parametrize("uri", ["https://host/trips?sig=hush", "https://host/trips#hush"])
+def test_a_source_with_a_query_is_refused_without_quoting_it(uri: str) -> None:
+    with pytest.raises(UserError, match=r"^The source 'https://host/trips' .* with a query") as no:
+        parsed("preprocess", f"--source={uri}")
+    assert "hush" not in str(no.value)
+    assert "source=env:<NAME>" in str(no.value)
+
+
 def test_a_repeated_run_has_every_parameter_but_who_asks_and_runs_only_where_given() -> None:
     params = parsed("main", "--developer=ana", "--plan=true", "--hpo_run_id=1a2b")
     runs = {"preprocess_run_id", "baseline_run_id"}

@@ -69,10 +69,22 @@ def test_a_ticket_means_the_same_to_a_shell_whatever_it_holds(
 
 
 def test_credentials_are_not_shown_and_the_page_says_so(store: Store, code: Checkout) -> None:
-    args = parsed("--source=https://ana@host/trips?token=hush")
+    args = parsed("--source=https://ana@host/trips")
     text = "\n".join(rerun.lines(ran(store), args, rerun.command(ran(store), args, EXPERIMENT)))
     assert "source=https://host/trips" in text
     assert "The source wants credentials" in text
+    assert "ana@" not in text
+
+
+def test_a_source_in_the_environment_is_named_and_what_it_holds_is_not(
+    store: Store, code: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPS", "https://host/trips?sig=hush")
+    args = parsed("--source=env:TRIPS")
+    command = rerun.command(ran(store), args, EXPERIMENT)
+    assert values(command)["source"] == "env:TRIPS"
+    text = "\n".join(rerun.lines(ran(store), args, command))
+    assert "The source stood in the variable `TRIPS`" in text
     assert "hush" not in text
 
 

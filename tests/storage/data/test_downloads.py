@@ -253,8 +253,9 @@ def test_credentials_reach_the_server_but_no_message(
     monkeypatch.setattr(pooch.get_logger(), "handlers", [caplog.handler])
     source = f"http://me:hush%40hush@{server.host}/trips/?sig=token"
     server.will(status(500), status(500), status(500), status(500), status(404), ok(make_parquet()))
-    messages = [find_error(source), find_error(source)]
-    found = find(source)
+    monkeypatch.setenv("TRIPS", source)
+    messages = [find_error(source), find_error("env:TRIPS")]
+    found = find("env:TRIPS")
     assert found.uri == f"{server.url}/{NAME}"
     assert {handler.path.partition("?")[2] for handler in server.requests} == {"sig=token"}
     assert all(handler.headers["Authorization"] for handler in server.requests)
