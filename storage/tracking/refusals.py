@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from http import HTTPStatus
 
@@ -36,6 +37,8 @@ ERRNOS: dict[int, str] = {  # of what no code can mend
     errno.EIO: "Look at the disk.",
     errno.EMFILE: "Raise the limit: ulimit -n 4096.",
 }
+# MLflow's clients of a server, which take for granted what is in an answer
+READERS = ("mlflow.store.artifact.http_artifact_repo", "mlflow.store.tracking.rest_store")
 CLIENTS = ("botocore", "boto3", "google", "azure", "urllib3")  # of stores of artifacts
 HTML = re.compile(r"\s*<(!doctype|html|head|body)", re.I)
 # what is asked for with the id that an answer before did not hold
@@ -117,10 +120,18 @@ def _explain(error: BaseException) -> str:
     if package == "sqlalchemy" and type(error).__name__ in ("OperationalError", "InterfaceError"):
         said = str(error).partition("\n")[0]
         return f"The database of the store says: {one_line(Exception(said))}. {DATABASE}"
+    if isinstance(error, (AttributeError, LookupError, TypeError)) and _raised_in(error) in READERS:
+        return f"The server answers with what is not MLflow's. {LOGIN}"
     if package in CLIENTS:
         said = one_line(Exception(str(error)))
         return f"The store of artifacts says: {said}. Check its address and credentials."
     return ""
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the module of the function that raised."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def _explain_request(error: requests.RequestException) -> str:

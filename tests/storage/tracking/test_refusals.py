@@ -115,6 +115,14 @@ def test_a_server_that_asks_to_be_left_alone_for_hours_is_asked_for_minutes(
     assert sum(waits) < 600
 
 
+@pytest.mark.parametrize("body", [b"[]", b'"no"', b'{"files": [{}]}', b'{"files": 3}'])
+def test_a_list_of_files_that_is_none_is_one_line(server: Answers, body: bytes) -> None:
+    server.body = body
+    uri = f"http://{server.uri}/api/2.0/mlflow-artifacts/artifacts/1"
+    with pytest.raises(StorageError, match="what is not MLflow's"), tracking_store.gone_as("-"):
+        artifacts.list_files(uri)
+
+
 @pytest.mark.parametrize(
     "ask",
     [lambda: Registry("trips", run_id="", developer="").champion(), lambda: resolve("models:/t/1")],
