@@ -282,6 +282,12 @@ class BacktestParameters(
     growing: bool = param(
         False, "true lets the window begin where that of the first fold does, and grow"
     )
+    folds_at_once: int = param(
+        1,
+        "folds whose pipelines run at the same time, for a cluster that one search does not fill",
+        minimum=1,
+        in_key=False,
+    )
     against: str = param(
         "",
         "recipe that this one is compared with, month by month: a backtest run, or a parameter "

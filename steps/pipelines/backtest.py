@@ -24,6 +24,8 @@ from taxi.backtest import BESIDE, OWN, MonthErrors, Rise
 from taxi.backtest_picture import draw_backtest
 from taxi.report_backtest import write_backtest
 
+AGAINST = " against"  # ends the names of the other recipe's runs
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a pipeline for each month, score its model then and later, and say what came of it."""
@@ -44,12 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_plan([*lines, "Nothing was started."])
             return
         rows: list[MonthErrors] = []
-        for fold in folds:
-            rows += (judged := judge_fold(params, fold))
+        for fold, pipeline in zip(folds, run_folds(params, folds), strict=True):
+            rows += (judged := judge_fold(params, fold, pipeline))
             log_fold(fold, judged)
         others = rival.rows if rival else []
         if recipe:
-            others = [row for fold in its_folds for row in judge_rival(recipe, fold)]
+            made = zip(its_folds, run_folds(recipe, its_folds, AGAINST), strict=True)
+            others = [row for fold, one in made for row in judge_rival(recipe, fold, one)]
         rises = backtest.measure_ageing(rows)
         compared = [compare_with(rows, rival, others)] if rival else []
         log_backtest(params, rows, rises, compared)
@@ -131,9 +134,24 @@ def plan_folds(title: str, params: BacktestParameters, folds: Sequence[Fold]) ->
 # --- a fold
 
 
-def judge_fold(params: BacktestParameters, fold: Fold) -> list[MonthErrors]:
-    """Run a fold's pipeline, and score what it came to, with the models beside it."""
-    pipeline = nested.run_pipeline(pipeline_of(params, fold), name=fold.month)
+def run_folds(
+    params: BacktestParameters, folds: Sequence[Fold], of: str = ""
+) -> Iterator[PipelineResult]:
+    """Take or make the pipelines of folds, in their order.
+
+    Args:
+        params: of the recipe.
+        folds: of its months.
+        of: what the names of their runs end with.
+    """
+    asked = {f"{fold.month}{of}": pipeline_of(params, fold) for fold in folds}
+    return nested.run_pipelines(asked, at_once=params.folds_at_once)
+
+
+def judge_fold(
+    params: BacktestParameters, fold: Fold, pipeline: PipelineResult
+) -> list[MonthErrors]:
+    """Score what a fold's pipeline came to, with the models beside it."""
     return [
         row
         for model, uri in models_of(pipeline).items()
@@ -141,12 +159,12 @@ def judge_fold(params: BacktestParameters, fold: Fold) -> list[MonthErrors]:
     ]
 
 
-def judge_rival(recipe: BacktestParameters, fold: Fold) -> list[MonthErrors]:
-    """Run a fold's pipeline of another recipe, and score its own model on the month alone."""
-    name = f"{fold.month} against"
-    pipeline = nested.run_pipeline(pipeline_of(recipe, fold), name=name)
-    uri = models_of(pipeline)[OWN]
-    return judge_model(recipe, fold._replace(later=[]), OWN, uri, name=f"{name} {OWN}")
+def judge_rival(
+    recipe: BacktestParameters, fold: Fold, pipeline: PipelineResult
+) -> list[MonthErrors]:
+    """Score the model of a fold's pipeline of another recipe on the month alone."""
+    uri, name = models_of(pipeline)[OWN], f"{fold.month}{AGAINST} {OWN}"
+    return judge_model(recipe, fold._replace(later=[]), OWN, uri, name=name)
 
 
 def models_of(pipeline: PipelineResult) -> dict[str, str]:

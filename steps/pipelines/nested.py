@@ -5,6 +5,8 @@ with what it had, and two runs of many share what they have in common. What was 
 the run that made it. An interruption closes the pipeline, its steps and the run above them all.
 """
 
+from collections.abc import Iterator, Mapping
+
 from mlflow.entities import Run
 
 from steps.common import results
@@ -30,6 +32,31 @@ def run_pipeline(params: MainParameters, *, name: str) -> PipelineResult:
         UserError: it failed; the message carries the reason of the step that did.
     """
     return results.read_pipeline(get_or_run_pipeline(params, name=name))
+
+
+def run_pipelines(asked: Mapping[str, MainParameters], *, at_once: int) -> Iterator[PipelineResult]:
+    """Take or make pipelines below the active run, as `run_pipeline` does, in their order.
+
+    Args:
+        asked: name -> parameters of main.
+        at_once: pipelines that run at the same time; all of them are made before the first is
+            told where there is more than one.
+    Raises:
+        UserError: one failed; others that ran with it have ended.
+    """
+    if at_once == 1:
+        yield from (run_pipeline(params, name=name) for name, params in asked.items())
+        return
+    decisions = {name: say_decision(find_pipeline(params), name) for name, params in asked.items()}
+    missing = {name: asked[name] for name, decision in decisions.items() if not decision.run}
+    for params in missing.values():  # one after the other: months that they share are cleaned once
+        if params.reuse:
+            Pipeline(params).preprocess()
+    texts = {name: params.handed_on() for name, params in missing.items()}
+    run_ids = launching.launch_all(MainParameters.entry_point, texts, at_once=at_once)
+    for name, decision in decisions.items():
+        run = decision.run or runs.finished(run_ids[name], MainParameters.entry_point)
+        yield results.read_pipeline(run)
 
 
 def get_or_run_pipeline(params: MainParameters, *, name: str) -> Run:
@@ -70,7 +97,7 @@ def find_scoring(params: ScoreParameters) -> ReuseDecision:
 
 
 def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
-    terminal.say(f"{name}: {decision.step} {decision.why}", style="bold")
+    say_decision(decision, name)
     if decision.run:
         return decision.run
     step = params.entry_point
@@ -78,3 +105,9 @@ def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
         return runs.finished(launching.launch(step, params.handed_on(), name=name), step)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
+
+
+def say_decision(decision: ReuseDecision, name: str) -> ReuseDecision:
+    """Say what becomes of a run below this one; returns the decision."""
+    terminal.say(f"{name}: {decision.step} {decision.why}", style="bold")
+    return decision

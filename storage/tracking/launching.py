@@ -8,12 +8,15 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import ExecutionException
+from mlflow.projects.submitted_run import SubmittedRun
 
 from storage import UserError, checkout, one_line
 from storage.tracking import doubles, interrupted, stale_runs, tags
 from storage.tracking.runs import active_info, children
+
+POLL_S = 0.2  # between looks at runs that go on at the same time
 
 
 def launch(step: str, parameters: Mapping[str, str], *, name: str = "") -> str:
@@ -28,21 +31,11 @@ def launch(step: str, parameters: Mapping[str, str], *, name: str = "") -> str:
     Raises:
         UserError: it failed; the message carries that step's own reason.
     """
-    parent = active_info()
-    # `python` in MLproject's commands must be the one that runs now
-    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     began_ms = int(time.time() * 1000)
     try:
-        submitted = mlflow.projects.run(
-            os.path.relpath(checkout.ROOT),  # "." as a rule: what follows a # would be cut off
-            entry_point=step,
-            parameters=dict(parameters),
-            experiment_id=parent.experiment_id,
-            env_manager="local",
-            run_name=name or step,
-        )
+        submitted = _submit(step, parameters, name=name or step, synchronous=True)
     except (ExecutionException, KeyboardInterrupt) as error:
-        run = _launched(step, parent.run_id, began_ms)
+        run = _launched(step, active_info().run_id, began_ms)
         if isinstance(error, KeyboardInterrupt):
             _kill(run)
             raise
@@ -50,6 +43,83 @@ def launch(step: str, parameters: Mapping[str, str], *, name: str = "") -> str:
             interrupted.restore(MlflowClient(), run.info.run_id)
         raise UserError(_failure(step, run, error)) from error
     return str(submitted.run_id)
+
+
+def launch_all(
+    step: str, asked: Mapping[str, Mapping[str, str]], *, at_once: int
+) -> dict[str, str]:
+    """Run an entry point of this project with several sets of parameters, some at the same time.
+
+    Args:
+        step: entry point.
+        asked: name of a run -> its parameters, as of `launch`.
+        at_once: runs at the same time.
+    Returns:
+        Name -> the id of the step's run.
+    Raises:
+        UserError: one failed, after which none was begun, and those that ran have ended.
+    """
+    running: dict[str, SubmittedRun] = {}
+    try:
+        ended = _run_all(step, asked, running, at_once)
+    except KeyboardInterrupt:
+        for one in running.values():
+            one.cancel()
+        for run in children(active_info().run_id):
+            if tags.ENTRY_POINT in run.data.tags:  # some step's, which this run launched
+                _kill(run)
+        raise
+    for name, one in ended.items():
+        if not one.wait():
+            run = MlflowClient().get_run(one.run_id)
+            raise UserError(f"{name}: {_failure(step, run, ExecutionException(name))}")
+    return {name: str(one.run_id) for name, one in ended.items()}
+
+
+def _run_all(
+    step: str,
+    asked: Mapping[str, Mapping[str, str]],
+    running: dict[str, SubmittedRun],
+    at_once: int,
+) -> dict[str, SubmittedRun]:
+    """Launch runs until all have ended, or one has failed and those beside it have ended.
+
+    Args:
+        step, asked, at_once: as of `launch_all`.
+        running: filled with the runs that go on.
+    """
+    waiting, ended = list(asked), dict[str, SubmittedRun]()
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            name = waiting.pop(0)
+            running[name] = _submit(step, asked[name], name=name, synchronous=False)
+        for name in [name for name, one in running.items() if has_ended(one)]:
+            ended[name] = running.pop(name)
+            waiting = waiting if ended[name].wait() else []
+        time.sleep(POLL_S)
+    return ended
+
+
+def has_ended(submitted: SubmittedRun) -> bool:
+    """Whether the command of a run has ended, well or not."""
+    return bool(RunStatus.is_terminated(RunStatus.from_string(submitted.get_status())))
+
+
+def _submit(
+    step: str, parameters: Mapping[str, str], *, name: str, synchronous: bool
+) -> SubmittedRun:
+    """Start an entry point below the active run; returns once it has ended, where synchronous."""
+    # `python` in MLproject's commands must be the one that runs now
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return mlflow.projects.run(
+        os.path.relpath(checkout.ROOT),  # "." as a rule: what follows a # would be cut off
+        entry_point=step,
+        parameters=dict(parameters),
+        experiment_id=active_info().experiment_id,
+        env_manager="local",
+        run_name=name,
+        synchronous=synchronous,
+    )
 
 
 def _kill(run: Run | None) -> None:

@@ -107,3 +107,28 @@ def test_a_pipeline_that_fails_is_named_with_the_reason_of_its_step(
     with runs.StepRun("backtest", ""), pytest.raises(UserError) as failure:
         nested.run_pipeline(make_params("failing"), name="2021-03")
     assert str(failure.value) == "2021-03: main failed: hpo failed: no trips."
+
+
+def test_pipelines_at_the_same_time_are_told_in_their_order_and_found_ones_do_not_run(
+    preprocessed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, *missing = (make_params(f"beside {name}") for name in "abc")
+    launched: list[tuple[list[str], int]] = []
+
+    def launch_all(step: str, asked: dict[str, dict[str, str]], *, at_once: int) -> dict[str, str]:
+        launched.append((list(asked), at_once))
+        wanted = dict(zip(asked, missing, strict=True))
+        return {
+            name: finish(step, finish_all(wanted[name], until="register"))
+            for name in reversed(asked)
+        }
+
+    monkeypatch.setattr(launching, "launch_all", launch_all)
+    with runs.StepRun("backtest", ""):
+        finish_all(found)
+        asked = {"2021-03": missing[0], "2021-04": found, "2021-05": missing[1]}
+        made = list(nested.run_pipelines(asked, at_once=2))
+    assert launched == [(["2021-03", "2021-05"], 2)]
+    names = [runs.finished(one.run_id, "main").data.tags[tags.STEP] for one in made]
+    assert names == ["main"] * 3
+    assert len({one.run_id for one in made}) == 3

@@ -195,3 +195,88 @@ def test_only_where_mlflow_run_waits_for_a_step_somebody_is_left_to_speak_after_
     with pytest.raises(KeyboardInterrupt), runs.StepRun("main", ""):
         raise KeyboardInterrupt
     assert left == ([run_id] if is_left else [])
+
+
+class Submitted:
+    """A run that MLflow has started, which ends at the third look."""
+
+    def __init__(self, name: str, *, fails: bool) -> None:
+        client, parent = MlflowClient(), mlflow.active_run().info
+        made = {PARENT: parent.run_id, ENTRY_POINT: "main"}
+        if fails:
+            made[FAILURE] = "no trips."
+        run = client.create_run(parent.experiment_id, tags=made, run_name=name)
+        self.run_id, self.fails, self.n_looks, self.cancelled = run.info.run_id, fails, 0, False
+
+    def get_status(self) -> str:
+        """Be looked at."""
+        self.n_looks += 1
+        return "RUNNING" if self.n_looks < 3 else "FAILED" if self.fails else "FINISHED"
+
+    def wait(self) -> bool:
+        """Say whether it ended well."""
+        return not self.fails
+
+    def cancel(self) -> None:
+        """Be told to end."""
+        self.cancelled = True
+
+
+@pytest.fixture
+def submitted(store: Store, monkeypatch: pytest.MonkeyPatch) -> dict[str, Submitted]:
+    """Stand in for MLflow's runner: name -> the run; those named "bad" fail."""
+    begun: dict[str, Submitted] = {}
+
+    def submit(*_: object, run_name: str, synchronous: bool, **__: object) -> Submitted:
+        assert not synchronous
+        begun[run_name] = Submitted(run_name, fails="bad" in run_name)
+        return begun[run_name]
+
+    monkeypatch.setattr("mlflow.projects.run", submit)
+    monkeypatch.setattr(launching, "POLL_S", 0)
+    return begun
+
+
+def launch_all(*names: str) -> dict[str, str]:
+    with runs.StepRun("backtest", ""):
+        return launching.launch_all("main", {name: {} for name in names}, at_once=2)
+
+
+def test_so_many_runs_go_on_at_once_and_each_is_told_by_its_name(
+    submitted: dict[str, Submitted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_running: list[int] = []
+    look = launching.has_ended
+
+    def count(one: Submitted) -> bool:
+        n_running.append(sum(other.n_looks < 3 for other in submitted.values()))
+        return look(one)
+
+    monkeypatch.setattr(launching, "has_ended", count)
+    found = launch_all("a", "b", "c")
+    assert found == {name: one.run_id for name, one in submitted.items()}
+    assert list(found) == ["a", "b", "c"]
+    assert max(n_running) == 2
+
+
+def test_a_run_that_fails_lets_those_beside_it_end_and_none_begin(
+    submitted: dict[str, Submitted],
+) -> None:
+    with pytest.raises(UserError, match=r"^bad: main failed: no trips\.$"):
+        launch_all("bad", "beside", "never begun")
+    assert list(submitted) == ["bad", "beside"]
+    assert submitted["beside"].n_looks == 3
+
+
+def test_an_interruption_ends_every_run_that_goes_on(
+    submitted: dict[str, Submitted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("storage.tracking.launching.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch_all("a", "b", "c")
+    assert [one.cancelled for one in submitted.values()] == [True, True]
+    closed = [MlflowClient().get_run(one.run_id).info.status for one in submitted.values()]
+    assert closed == ["KILLED", "KILLED"]
