@@ -229,8 +229,8 @@ def log_backtest(
     """Log the tables, the picture and the page."""
     answer = backtest.answer(rises)
     artifacts.log_table([row.row() for row in rows], tags.BACKTEST_TABLE)
-    ageing = [{"age": age, "n_months": n, **share._asdict()} for age, n, share in rises]
-    artifacts.log_table(ageing, tags.AGEING_TABLE)
+    if ageing := [{"age": age, "n_months": n, **share._asdict()} for age, n, share in rises]:
+        artifacts.log_table(ageing, tags.AGEING_TABLE)
     artifacts.log_figure(draw_backtest(rows, rises, answer), tags.BACKTEST_PICTURE)
     for rise in rises:
         mlflow.log_metric(tags.RISE, rise.share.value, step=rise.age)

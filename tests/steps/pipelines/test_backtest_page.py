@@ -129,6 +129,16 @@ def test_the_page_answers_first_and_the_metrics_stand_in_time(
     assert lab.table(run, "ageing.csv")[0]["n_months"] == "2"
 
 
+def test_models_that_are_followed_no_further_leave_no_table_of_ageing(
+    lab: Lab, start: Callable[..., tuple[Run, Pipelines]]
+) -> None:
+    run, _ = start(MONTHS, "--horizon=0")
+    assert run.data.tags["answer"].startswith("No model was followed beyond its own month")
+    kept = {file.path for file in lab.client.list_artifacts(run.info.run_id)}
+    assert {"backtest.csv", "backtest.png", "report.html"} <= kept
+    assert "ageing.csv" not in kept
+
+
 def test_two_recipes_are_compared_on_the_months_they_share(
     lab: Lab, start: Callable[..., tuple[Run, Pipelines]]
 ) -> None:
