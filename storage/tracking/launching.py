@@ -14,6 +14,7 @@ from mlflow.projects.submitted_run import SubmittedRun
 
 from storage import UserError, checkout, one_line
 from storage.tracking import doubles, interrupted, stale_runs, tags
+from storage.tracking.processes import is_dead
 from storage.tracking.runs import active_info, children
 
 POLL_S = 0.2  # between looks at runs that go on at the same time
@@ -126,9 +127,10 @@ def _kill(run: Run | None) -> None:
     """Close the run of a step that was interrupted together with the one that launched it."""
     if run is None or run.info.status == "FINISHED":
         return
-    client = MlflowClient()
-    is_begun = tags.PID in run.data.tags  # else its process was stopped before it took the run
-    if not is_begun:
+    client, marks = MlflowClient(), run.data.tags
+    is_at_work = run.info.status == "RUNNING" and tags.PID in marks and not is_dead(marks)
+    # its process was stopped before it took the run, or when it had nothing more to say
+    if tags.FAILURE not in marks and not is_at_work:
         stale_runs.close_run(client, run.info.run_id, interrupted.REASON)
     interrupted.restore(client, run.info.run_id)
 

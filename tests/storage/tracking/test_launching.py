@@ -105,6 +105,7 @@ REFUSED = {FAILURE: "No trips.", **processes.process_tags()}
         ("FAILED", CLOSED_ITSELF, "KILLED"),  # KILLED by itself, then FAILED by MLflow's runner
         ("FAILED", {}, "KILLED"),  # stopped while Python was starting
         ("RUNNING", {}, "KILLED"),  # stopped before there was a process
+        ("FAILED", processes.process_tags(), "KILLED"),  # stopped at its very end
         ("FAILED", REFUSED, "FAILED"),
         ("FINISHED", processes.process_tags(), "FINISHED"),
         ("RUNNING", processes.process_tags(), "RUNNING"),  # it is about to see that nobody waits
