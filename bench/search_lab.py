@@ -103,7 +103,14 @@ def real_rows(year: str) -> Rows:
 def settings_of(space: SearchSpace) -> SearchSettings:
     """Search this space as the step does by default."""
     return SearchSettings(
-        space, features="full", seed=SEED, device="cpu", lag=LAG, warm_start=False, half_life=0
+        space,
+        features="full",
+        seed=SEED,
+        device="cpu",
+        lag=LAG,
+        warm_start=False,
+        half_life=0,
+        search_rows=0,
     )
 
 

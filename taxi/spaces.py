@@ -1,6 +1,6 @@
 """Search spaces: the ranges of the parameters, and what all trials of a search share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import exp
 from types import MappingProxyType
@@ -22,6 +22,21 @@ def lag_of(parallelism: int) -> int:
             the search depends on it.
     """
     return max(parallelism, LAG)
+
+
+# Trips of a split that trials see where there are more. TPE tells points apart by differences that
+# a million rows show; `python -m bench search_rows` has what fewer show.
+SEARCH_ROWS = 1_000_000
+
+
+def bound_for(n_trips: Iterable[int], max_rows: int) -> int:
+    """Return how many trips of a split the trials see at most; 0 where they see all of each.
+
+    Args:
+        n_trips: of each split.
+        max_rows: of a split; 0 = all.
+    """
+    return max_rows if max_rows and max(n_trips) > max_rows else 0
 
 
 class Range(NamedTuple):

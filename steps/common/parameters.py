@@ -9,7 +9,7 @@ from pydantic import computed_field, field_validator
 
 from steps.common.declaration import Parameters, param, run_id
 from storage.uris import refuse_password, refuse_query
-from taxi.spaces import lag_of
+from taxi.spaces import SEARCH_ROWS, lag_of
 
 MAX_SEED = 2**31 - 1_000  # numpy and xgboost take no larger one, and boosters count up from it
 ALL_STEPS = "all"
@@ -133,6 +133,13 @@ class SearchParameters(ClusterParameters):
         "months after which a train trip counts half, against one of the latest month; 0 = all "
         "count the same",
         minimum=0,
+    )
+    search_rows: int = param(
+        SEARCH_ROWS,
+        "trips of train, and of valid, that the trials of the search see where there are more, "
+        "drawn by the seed; the model is trained on all. 0 = the trials see all",
+        minimum=0,
+        in_key=False,
     )
     parallelism: int = param(
         0,

@@ -9,6 +9,7 @@ from steps.common import results
 from steps.common.parameters import (
     ALL_STEPS,
     ENTRY_POINTS,
+    HpoParameters,
     PartParameters,
     ScoreParameters,
     TrainingParameters,
@@ -22,7 +23,7 @@ from storage.repro import reuse, step_key
 from storage.repro.reuse import ReuseDecision
 from storage.repro.step_key import StepKey
 from storage.tracking import launching, runs, tags
-from taxi import schema
+from taxi import schema, spaces
 from taxi.city import ZONE_FILES
 
 # step -> the steps it builds on, in the order they run
@@ -204,7 +205,15 @@ class Pipeline:
         if step == "register":
             return {name: content_of(self.done[name]) for name in UPSTREAM[step]}
         # what was learned from, not the run it came from: other test months change no model
-        return results.read_preprocess(self.done["preprocess"]).dataset.learned_from
+        preprocess = results.read_preprocess(self.done["preprocess"])
+        return preprocess.dataset.learned_from | self._sample(step, preprocess)
+
+    def _sample(self, step: str, preprocess: PreprocessResult) -> dict[str, str]:
+        """How many trips of a split the trials see; nothing where they see all of these months."""
+        if not (step == "hpo" and isinstance(self.params, HpoParameters)):
+            return {}
+        bound = spaces.bound_for(preprocess.n_learned_from.values(), self.params.search_rows)
+        return {"search_rows": str(bound)} if bound else {}
 
     def _launch(self, step: str) -> str:
         texts = ENTRY_POINTS[step].of(self.params).handed_on()

@@ -87,6 +87,14 @@ class PreprocessResult(NamedTuple):
     metrics: dict[str, float]  # n_trips_<split>, which the pipeline shows too
     odd_months: list[str]  # what is not plausible about them, in words
 
+    @property
+    def n_learned_from(self) -> dict[str, int]:
+        """Count the trips that a model depends on: split -> trips, 0 where nobody has counted."""
+        counts = {
+            split: self.metrics.get(tags.N_TRIPS.of(split), 0) for split in ("train", "valid")
+        }
+        return {split: int(count) for split, count in counts.items()}
+
 
 class Candidate(NamedTuple):
     """A model that register may choose."""

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from steps.common.parameters import HpoParameters
-from steps.common.results import Dataset
+from steps.common.results import PreprocessResult
 from storage.repro import step_key
 from storage.tracking.trials import n_finished
 from taxi import spaces
@@ -14,6 +14,7 @@ from taxi.spaces import SearchSpace
 
 # what makes rows of trips: these files, and what they import
 ROWS = ("taxi/rows.py",)
+SAMPLE = "taxi/sampling.py"  # where trials see a sample, that too
 
 
 class SearchSettings(NamedTuple):
@@ -30,6 +31,7 @@ class SearchSettings(NamedTuple):
     lag: int  # trials back that a suggestion looks, so that so many can run at once
     warm_start: bool
     half_life: float  # months, of a train trip's weight
+    search_rows: int  # trips of a split that trials see where there are more; 0 = all
 
     @property
     def common(self) -> dict[str, Any]:
@@ -41,22 +43,29 @@ class SearchSettings(NamedTuple):
         """Key of the searches that would try the same points on other rows."""
         return hash_json(space=self.space.describe(), features=self.features)
 
-    def search_key(self, dataset: Dataset) -> str:
+    def bound(self, preprocess: PreprocessResult) -> int:
+        """Return how many trips of a split the trials see at most; 0 where they see all."""
+        return spaces.bound_for(preprocess.n_learned_from.values(), self.search_rows)
+
+    def search_key(self, preprocess: PreprocessResult) -> str:
         """Key of the search: of its trips, of the code that makes rows of them, and of settings.
 
         Nothing of it has to be read or encoded, so a plan asks for it at once.
         """
+        dataset, bound = preprocess.dataset, self.bound(preprocess)
+        sampled = {"search_rows": bound} if bound else {}
         many = len(dataset.months["train"]) > 1  # or all trips weigh the same
         return hash_json(
             trips=dataset.learned_from,
             features=self.features,
-            code=step_key.code_reached(*ROWS),
+            code=step_key.code_reached(*ROWS, *([SAMPLE] if bound else [])),
             space=self.space.describe(),
             common=self.common,
             half_life=self.half_life if many else 0,
             lag=self.lag,
             warm_start=self.warm_start,
             versions={name: version(name) for name in step_key.COMPUTING},
+            **sampled,
         )
 
 
@@ -74,12 +83,15 @@ def read_settings(params: HpoParameters) -> SearchSettings:
         lag=params.lag,
         warm_start=params.warm_start,
         half_life=params.half_life,
+        search_rows=params.search_rows,
     )
 
 
-def count_finished(settings: SearchSettings, dataset: Dataset, experiment_id: str) -> int:
+def count_finished(
+    settings: SearchSettings, preprocess: PreprocessResult, experiment_id: str
+) -> int:
     """Count the trials that a search on these trips would find finished; nothing is changed."""
-    return n_finished(experiment_id, settings.search_key(dataset))
+    return n_finished(experiment_id, settings.search_key(preprocess))
 
 
 def hash_json(**ingredients: Any) -> str:

@@ -29,6 +29,7 @@ from steps.common.results import write_best
 from steps.common.search_key import SearchSettings, read_settings
 from steps.common.step import step_run
 from steps.common.validate import check_search
+from steps.hpo import sample
 from steps.hpo.ensemble import (
     Trained,
     choose_boosters,
@@ -74,8 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         is_split = settings.space.is_split_by_distance and rows.is_split(encoder, train, valid)
         lay_out = rows.sighted_rows if is_split else rows.make_rows
         weighed = settings.half_life, settings.space.max_bin
-        laid_out = lay_out(encoder, train, valid, *weighed)
-        log = TrialRuns(settings.search_key(preprocess.dataset), {tags.MODEL: MODEL})
+        seen = sample.draw_seen(train, valid, settings.bound(preprocess), seed=settings.seed)
+        laid_out = lay_out(encoder, seen.train, seen.valid, *weighed)
+        log = TrialRuns(settings.search_key(preprocess), {tags.MODEL: MODEL})
         opened = partial(
             open_executor, scheduler=scheduler, device=device, parallelism=budget.parallelism
         )
@@ -83,8 +85,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
             log_noise(settings, executor, trials)
             sighted, blind = choose_boosters(settings, executor, trials, laid_out), []
+        cost = ""
+        if seen.leaves_out_train:
+            laid_out = lay_out(encoder, train, seen.valid, *weighed)
+            with opened(laid_out) as executor:
+                chosen, sighted = sighted, sample.train_on_all(settings, executor, sighted)
+            cost = sample.log_cost(chosen, sighted, laid_out)
         if is_split:
-            with opened(rows.blind_rows(encoder, train, valid, *weighed)) as executor:
+            with opened(rows.blind_rows(encoder, train, seen.valid, *weighed)) as executor:
                 blind = train_blind(settings, executor, trials)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
             log_boosters(sighted, blind)
@@ -110,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         longer = params.model_copy(update={"max_evals": 2 * len(trials)}).rerun_texts()
         page.write_verdict(
             page.write_scores(MODEL, scores, preprocess.dataset),
+            sample.tell_sample(seen, cost),
             f"{n_boosters} boosters of {describe_trials(trials)}. Go on from these with:",
             page.as_code(run_command("hpo", longer, experiment=runs.experiment_name())),
             dataset=preprocess.dataset,

@@ -74,8 +74,7 @@ def count_trials(pipeline: Pipeline, params: MainParameters) -> str:
         # of the search alone, so imported where a search is asked about
         from steps.common.search_key import count_finished, read_settings
 
-        dataset = pipeline.preprocess().dataset
-        n_done = count_finished(read_settings(params), dataset, experiment_id)
+        n_done = count_finished(read_settings(params), pipeline.preprocess(), experiment_id)
     return f"{min(n_done, params.max_evals)} of {params.max_evals} trials are done"
 
 

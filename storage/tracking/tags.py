@@ -395,6 +395,13 @@ SEARCH_GAIN = metric(
     "search_gain", "what the search gained over its first point, minutes", "hpo", "report"
 )
 SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo", "report sweep")
+N_SEEN = metrics("n_seen_", "trips of a split that trials saw, where they saw a sample", "sample")
+SAMPLE_COST = metric(
+    "sample_cost",
+    "valid RMSE of the chosen points trained on the sample that trials saw, less that of the same "
+    "trained on all train trips, minutes",
+    "sample",
+)
 PSI = metric("psi", "largest population stability index of a scored month", "score")
 GAINED = metrics(
     "improvement",

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from steps.common.parameters import HpoParameters
-from steps.common.results import Dataset
-from steps.common.search_key import ROWS, read_settings
+from steps.common.results import Code, Dataset, PreprocessResult
+from steps.common.search_key import ROWS, SAMPLE, read_settings
 from storage.repro import step_key
 from taxi import spaces
 
@@ -19,8 +19,13 @@ DATASET = Dataset(
 )
 
 
-def key(dataset: Dataset = DATASET, **parameters: object) -> str:
-    return read_settings(HpoParameters(**parameters)).search_key(dataset)  # type: ignore[arg-type]
+COUNTS = {"n_trips_train": 70_000.0, "n_trips_valid": 60_000.0}
+
+
+def key(dataset: Dataset = DATASET, counts: dict[str, float] = COUNTS, **parameters: object) -> str:
+    preprocess = PreprocessResult("1a2b", dataset, Code("", False), counts, [])
+    settings = read_settings(HpoParameters(**parameters))  # type: ignore[arg-type]
+    return settings.search_key(preprocess)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,28 @@ def test_the_age_of_trips_counts_where_there_are_several_months() -> None:
     assert key(half_life=3) == key()
     several = DATASET._replace(months=DATASET.months | {"train": ["2020-12", "2021-01"]})
     assert key(several, half_life=3) != key(several)
+
+
+def test_how_many_rows_trials_see_counts_where_they_see_a_sample() -> None:
+    whole = key(search_rows=0)
+    assert key() == key(search_rows=70_000) == key(counts={}) == whole
+    sampled = [key(search_rows=n) for n in (69_999, 65_000, 50_000)]
+    assert len({whole, *sampled}) == 4
+    assert key(counts=COUNTS | {"n_trips_valid": 2e6}) != whole
+    assert SAMPLE in step_key.code_reached(*ROWS, SAMPLE)
+
+
+def test_a_search_that_sees_all_rows_is_known_as_it_was_before_there_were_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hashed: dict[str, object] = {}
+    monkeypatch.setattr("steps.common.search_key.hash_json", lambda **told: hashed.update(told))
+    key()
+    assert set(hashed) == {
+        *("trips", "features", "code", "space", "common", "half_life", "lag", "warm_start"),
+        "versions",
+    }
+    assert SAMPLE not in hashed["code"]  # type: ignore[operator]
 
 
 def test_a_search_of_more_trials_is_the_same_one() -> None:

@@ -362,6 +362,42 @@ def test_older_trips_count_less_by_a_half_life_and_that_is_another_search(
     assert len({digest_of(search) for search in searches}) == 2
 
 
+def test_trials_of_a_sample_make_a_model_of_all_trips_and_say_what_it_would_cost(
+    store: Store, preprocessed: str, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("sample"))
+    trained: list[int] = []  # rows of each matrix that boosters were trained on
+
+    def build(rows: Any) -> Any:
+        trained.append(len(rows.train_y))
+        return boosting.build_matrices(rows)
+
+    monkeypatch.setattr("steps.hpo.executor.build_matrices", build)
+    there = mlflow.get_run(preprocessed).data.metrics
+    n_train, n_valid = (int(there[f"n_trips_{split}"]) for split in ("train", "valid"))
+    step = [f"--preprocess_run_id={preprocessed}", *SMALL, "--max_evals=2"]
+    hpo.main([*step, "--search_rows=400"])
+    sampled = last_hpo()
+    metrics, note = sampled.data.metrics, sampled.data.tags["mlflow.note.content"]
+    assert metrics["n_seen_train"] == metrics["n_seen_valid"] == 400
+    assert trained[0] <= 400 < trained[1] <= trained[2] == n_train  # trials, model, without miles
+    saw = f"Trials saw 400 of {n_train} train trips, 400 of {n_valid} valid trips"
+    assert f"{saw}; the model is of all." in note
+    assert f"on the sample alone: it would cost {metrics['sample_cost']:.4f} min" in note
+    trials = {row["trial"]: row for row in table(sampled.info.run_id)}
+    for row in boosters_of(sampled):
+        if row["distance"] == "known":  # at a trial's point, which was better or worse on all
+            assert row["max_leaves"] == trials[row["trial"]]["max_leaves"]
+            assert row["rmse"] != trials[row["trial"]]["rmse"]
+    # a bound that leaves nothing out is none: the search without one goes on from there
+    hpo.main([*step, f"--search_rows={max(n_train, n_valid)}"])
+    unbounded = last_hpo().data
+    assert unbounded.tags["search_key"] == whole.data.tags["search_key"]
+    assert unbounded.tags["search_key"] != sampled.data.tags["search_key"]
+    assert "Trials saw" not in unbounded.tags["mlflow.note.content"]
+    assert not {"n_seen_train", "sample_cost"} & set(unbounded.metrics)
+
+
 # --- a server that goes away
 
 

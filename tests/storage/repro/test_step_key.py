@@ -179,7 +179,7 @@ FACTS = {
     | files("simulation", "simulated_files", "city", "maps", "plausibility")
     | PICTURES,
     "baseline": SCORED | LINEAR,
-    "hpo": SCORED | BOOSTERS | files("search", "search_report", "ensemble"),
+    "hpo": SCORED | BOOSTERS | files("search", "search_report", "ensemble", "sampling"),
     "register": SCORED | BOOSTERS | LINEAR | files("sight", "bootstrap", "card", "gate", "slices"),
 }
 

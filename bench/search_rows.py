@@ -1,0 +1,87 @@
+"""What a search sees on a sample: do the same points win there as on all train trips?"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from bench import Result
+from bench.search_lab import SEED
+from bench.serving import load
+from storage.tracking.processes import n_cores
+from taxi import sampling, schema, spaces
+from taxi.boosting import TrainingJob, build_matrices, train_booster
+from taxi.features import Encoder, fit_encoder
+from taxi.rows import sighted_rows
+from taxi.schema import Trips
+from taxi.spaces import Range, SearchSpace
+from taxi.threads import thread_pool
+
+TRAIN = ("2022-01", "2022-02", "2023-01", "2023-02")
+VALID = "2023-03"
+SHARES = (2, 4, 8, 16)  # all train trips over those of a sample
+N_POINTS = 12
+
+
+def measure() -> Iterator[Result]:
+    """Train the same random points on all trips, with another seed, and on samples."""
+    train, valid = schema.join_trips([load(month) for month in TRAIN]), load(VALID)
+    space, encoder = spaces.select_space("lossguide"), fit_encoder("full", train)
+    points = random_points(space)
+    errors = partial(train_points, space, points, encoder, valid)
+    whole = errors(train)
+    agreed = f"{N_POINTS} random points on {len(train):,} real trips and on"
+    yield compare(f"{agreed} the same, another seed", whole, errors(train, seed=SEED + 1))
+    for share in SHARES:
+        seen = sampling.take_sample(train, len(train) // share, seed=SEED)
+        yield compare(f"{agreed} {len(seen):,} of them", whole, errors(seen))
+
+
+def compare(what: str, whole: np.ndarray, seen: np.ndarray) -> Result:
+    """Compare RMSEs of the same points, minutes [p]: their ranks, and what the best there costs."""
+    rank = spearmanr(whole, seen).statistic
+    lost = whole[np.argmin(seen)] - whole.min()
+    gap = float(np.mean(seen - whole))
+    return Result(
+        f"{what}: rank correlation; RMSE lost by its best point; all points' RMSE there, less here",
+        f"{rank:.2f}; {lost:.4f} min; {gap:+.3f} min",
+        "",
+    )
+
+
+def random_points(space: SearchSpace) -> list[dict[str, Any]]:
+    """Draw points as evenly as the ranges are tried, the losses in turn."""
+    rng = np.random.default_rng(SEED)
+    return [
+        space.parameters(n, {name: draw_value(rng, one) for name, one in space.ranges.items()})
+        for n in range(N_POINTS)
+    ]
+
+
+def draw_value(rng: np.random.Generator, allowed: Range) -> float:
+    """Draw a value of a range."""
+    low, high = (np.log([allowed.low, allowed.high])) if allowed.is_log else allowed[:2]
+    value = float(np.exp(rng.uniform(low, high)) if allowed.is_log else rng.uniform(low, high))
+    return round(value) if allowed.is_whole else value
+
+
+def train_points(
+    space: SearchSpace,
+    points: list[dict[str, Any]],
+    encoder: Encoder,
+    valid: Trips,
+    seen: Trips,
+    *,
+    seed: int = SEED,
+) -> np.ndarray:
+    """Train each point to its end as a trial does; RMSE on valid, minutes [p]."""
+    matrices = build_matrices(sighted_rows(encoder, seen, valid, max_bin=space.max_bin))
+
+    def train(point: dict[str, Any]) -> float:
+        parameters = {**space.fixed, **point, "seed": seed, "nthread": 1}
+        return train_booster(matrices, TrainingJob(parameters, space.rounds, space.patience)).rmse
+
+    with thread_pool(n_cores()) as threads:
+        return np.array(list(threads.map(train, points)))
