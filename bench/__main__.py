@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 estimate slices accuracy ablation coverage zones_only search kills sweep
+                 estimate slices baselines accuracy ablation coverage zones_only search kills sweep
                  dask_kills backtest_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
@@ -15,6 +15,7 @@ from bench import (
     ablation,
     accuracy,
     backtest_kills,
+    baselines,
     cleaning,
     coverage,
     dask_kills,
@@ -53,6 +54,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "live": live.measure,
     "estimate": estimate.measure,
     "slices": slices.measure,
+    "baselines": baselines.measure,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
     "coverage": coverage.measure,

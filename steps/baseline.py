@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             log_models=False, log_datasets=False, log_post_training_metrics=False, silent=True
         )
         encode = cache(lambda name: encode_train(name, train, city))
-        scores = {}
+        scores, bounds = {}, {}
         for name, baseline in chosen.items():
             encoder, matrix = encode(baseline.features)
             with runs.child_run(name, {tags.MODEL: name, tags.FEATURES: baseline.features}):
@@ -57,13 +57,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 lineage = Lineage(
                     "baseline", name, baseline.features, preprocess, estimator.get_params()
                 )
-                log_candidate(model, report, profiles, lineage, described["valid"])
+                bounded = bounds[name] = log_bound(baseline, len(train))
+                log_candidate(model, report, profiles, lineage, described["valid"], bounded)
                 recipe = Recipe(baseline.features, params.seed, baseline=name)
                 mlflow.log_dict(recipe.state(), tags.RECIPE)
                 scores[name] = report.scores
             more = "" if baselines.has_converged(estimator) else ", stopped before it had converged"
-            print(f"{name}: rmse {scores[name]['rmse']:.4f} min{more}", flush=True)
-        log_leaderboard(scores, preprocess.dataset)
+            fitted = f", {bounded}" if bounded else ""
+            print(f"{name}: rmse {scores[name]['rmse']:.4f} min{fitted}{more}", flush=True)
+        log_leaderboard(scores, preprocess.dataset, bounds)
 
 
 class NeverDense(csr_matrix):  # type: ignore[misc]
@@ -105,8 +107,25 @@ def log_fit(estimator: Any, matrix: Any, minutes: np.ndarray) -> None:
     )
 
 
-def log_leaderboard(scores: Mapping[str, Mapping[str, float]], dataset: Dataset) -> None:
-    """Log the table of models, best first, the best one's scores, and the page."""
+def log_bound(baseline: Baseline, n_trips: int) -> str:
+    """Log where a fit left train trips out, and return it in words; nothing where it took all."""
+    if not baseline.is_bounded(n_trips):
+        return ""
+    bounded = f"fitted on {baseline.n_fitted(n_trips)} train trips"
+    mlflow.set_tag(tags.BOUNDED, bounded)
+    return bounded
+
+
+def log_leaderboard(
+    scores: Mapping[str, Mapping[str, float]], dataset: Dataset, bounds: Mapping[str, str]
+) -> None:
+    """Log the table of models, best first, the best one's scores, and the page.
+
+    Args:
+        scores: model -> its scores.
+        dataset: that they were fitted on and are scored on.
+        bounds: model -> what its fit left out, in words; nothing where it took all.
+    """
     ranked = sorted(scores.items(), key=lambda item: item[1]["rmse"])
     artifacts.log_table([{"model": name, **values} for name, values in ranked], tags.LEADERBOARD)
     best, found = ranked[0]
@@ -114,7 +133,8 @@ def log_leaderboard(scores: Mapping[str, Mapping[str, float]], dataset: Dataset)
     rows = [(name, f"{s['rmse']:.3f}", f"{s['mae']:.3f}") for name, s in ranked]
     verdict = f"{page.write_scores(best, found, dataset)}; best of {len(ranked)}"
     table = page.to_table(["model", "RMSE, min", "MAE, min"], rows)
-    page.write_verdict(verdict, table, dataset=dataset, rmse=found["rmse"])
+    left_out = "  \n".join(f"{name}: {bounded}" for name, bounded in bounds.items() if bounded)
+    page.write_verdict(verdict, table, left_out, dataset=dataset, rmse=found["rmse"])
 
 
 if __name__ == "__main__":

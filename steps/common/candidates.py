@@ -125,6 +125,7 @@ def log_candidate(
     profiles: Mapping[str, Profile],
     lineage: Lineage,
     valid: HashedDataset,
+    bounded: str = "",
 ) -> None:
     """Log a model and how it does on the active run.
 
@@ -134,6 +135,7 @@ def log_candidate(
         profiles: of the train and valid trips, which the model keeps for whoever watches it.
         lineage: where it comes from.
         valid: the valid trips as a data set, which the scores belong to.
+        bounded: what of the train trips was left out, in words; nothing where the fit took all.
     """
     log_errors(report.groups, report.breakdown)
     log_worst(report.worst)
@@ -150,7 +152,8 @@ def log_candidate(
     uri = log_model(fitted, profile, report.example, lineage, name=lineage.model)
     datasets.log_scores(report.scores, model_uri=uri, dataset=valid)
     note = page.write_scores(lineage.model, report.scores, lineage.preprocess.dataset)
-    write_candidate(uri, f"{note}\n\n{page.link_worst()}")
+    paragraphs = [f"{note}; {bounded}" if bounded else note, page.link_worst()]
+    write_candidate(uri, "\n\n".join(paragraphs))
 
 
 def log_errors(groups: Sequence[Group], breakdown: Breakdown) -> None:

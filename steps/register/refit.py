@@ -48,11 +48,11 @@ def refit_candidate(candidate: Candidate, preprocess: PreprocessResult) -> Candi
         model = fit(recipe, trips, taxi, encoder)
         uri = log_refitted(model, candidate, parts[1], trace(candidate, recipe, preprocess))
         log_worst(find_worst(parts[1], model.predict(parts[1])))
-        n_trips = f"{len(trips):,} trips of train and valid"
+        n_trips = f"{count_fitted(recipe, len(trips))} trips of train and valid"
         note = f"**{candidate.model}** fitted again to {n_trips}: what is tested and registered"
         note += f"\n\n{page.link_worst()} of valid, which it was fitted to"
         mlflow.set_tags({tags.MODEL_URI: uri, tags.NOTE: note})
-    print(f"refit: {candidate.model} on {len(trips):,} trips of train and valid", flush=True)
+    print(f"refit: {candidate.model} on {n_trips}", flush=True)
     return candidate._replace(model_uri=uri)
 
 
@@ -81,6 +81,13 @@ def fit(recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder) -> TripModel:
     matrix = encoder.transform_train(trips)
     fitted = baseline.fit(matrix, trips.trip_minutes, seed=recipe.seed)
     return TripModel(taxi, encoder, [fitted])
+
+
+def count_fitted(recipe: Recipe, n_trips: int) -> str:
+    """Say how many of n trips a recipe is fitted on; only baselines leave some out."""
+    if not recipe.baseline:
+        return f"{n_trips:,}"
+    return baselines.BASELINES[recipe.baseline].n_fitted(n_trips)
 
 
 def trace(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) -> Lineage:

@@ -248,6 +248,7 @@ MODEL_URI = tag(
     "refit registry results",
     "exporting model_references old_months results",
 )
+BOUNDED = tag("bounded", "what of the train trips the fit of a baseline left out", "baseline")
 N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs main results")
 RMSE_WITH = metrics(
     "rmse_",

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import mlflow
@@ -7,9 +8,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from steps import baseline
+from steps.register import refit
 from storage.tracking import runs
-from taxi import features
+from taxi import baselines, features
 from taxi.baselines import BASELINES
+from taxi.recipes import Recipe
 from tests.conftest import simulated_trips
 from tests.stores import Store
 
@@ -52,3 +55,25 @@ def test_a_fit_whose_scores_the_store_has_refused_to_autolog_is_told_from_one_th
         mlflow.sklearn.autolog(disable=True)
         assert baseline.is_logged(model) != refuses
         assert bool(refused) == refuses
+
+
+def test_a_run_says_what_its_fit_left_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    bounded = {"mean": BASELINES["mean"], "lasso_0.1": BASELINES["lasso_0.1"]._replace(max_rows=99)}
+    monkeypatch.setattr(baselines, "BASELINES", bounded)
+    baseline.main(["--source=simulated:300", "--models=all"])
+    found = mlflow.search_runs(filter_string="tags.step = 'baseline'", output_format="list")
+    whole = found[0]  # the newest
+    below = {run.info.run_name: run.data.tags for run in runs.children(whole.info.run_id)}
+    mean, lasso = (below[name] for name in bounded)
+    said = lasso["bounded"]
+    assert re.fullmatch(r"fitted on 99 of 2\d\d train trips", said)
+    assert lasso["mlflow.note.content"].splitlines()[0].endswith(said)
+    assert f" min, {said}" in capsys.readouterr().out
+    assert f"\nlasso_0.1: {said}" in whole.data.tags["mlflow.note.content"]
+    assert "bounded" not in mean
+    assert "fitted on" not in mean["mlflow.note.content"]
+    # and so does the fit to train and valid
+    n_trips = refit.count_fitted(Recipe("course", 1, baseline="lasso_0.1"), 12_345)
+    assert (n_trips, refit.count_fitted(Recipe("full", 1), 12_345)) == ("99 of 12,345", "12,345")

@@ -1,12 +1,15 @@
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from taxi import TripError, baselines, features
 from taxi.baselines import BASELINES, Baseline
 from taxi.features import FEATURE_SETS
 from taxi.model import TripModel
+from taxi.sampling import draw_rows
 from tests.conftest import simulated_trips
 
 MONTHS = ("2021-01", "2021-02")
@@ -123,6 +126,25 @@ def test_every_baseline_answers_the_same_after_saving_and_loading(name: str) -> 
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_baseline_answers_no_trips_with_no_minutes(name: str) -> None:
     assert fitted(name).predict(simulated_trips(MONTHS[1]).take(np.arange(0))).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
+def test_a_bounded_baseline_is_fitted_on_the_rows_that_are_drawn(kind: Any) -> None:
+    rng = np.random.default_rng(1)
+    values, minutes = rng.normal(size=(500, 3)).astype(np.float32), rng.uniform(1, 60, 500)
+    bounded = Baseline("compact", "linear_model.Lasso", {"alpha": 0.1}, max_rows=100)
+    drawn = draw_rows(500, 100, seed=7)
+    found = bounded.fit(kind(values), minutes, seed=7)
+    wanted = bounded._replace(max_rows=0).fit(kind(values[drawn]), minutes[drawn], seed=7)
+    assert found.coef_.tolist() == wanted.coef_.tolist()
+    assert bounded.n_fitted(500) == "100 of 500"
+    assert bounded.n_fitted(100) == "100"
+
+
+def test_a_bound_is_none_for_a_month_of_green_trips_and_one_for_all_that_would_not_end() -> None:
+    assert not [name for name, one in BASELINES.items() if one.is_bounded(300_000)]
+    endless = {name for name, one in BASELINES.items() if one.is_bounded(38_000_000)}
+    assert {*BASELINES} - endless == {"mean", "hist_gradient_boosting"}
 
 
 def test_models_are_selected_by_name_in_the_order_asked_for() -> None:

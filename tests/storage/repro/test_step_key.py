@@ -173,7 +173,7 @@ PICTURES = files("style", "words")
 SERVED |= PICTURES
 SCORED = SERVED | files("evaluation", "breakdown", "scores", "worst")
 BOOSTERS = files("boosting", "spaces", "rows", "maps", "threads")
-LINEAR = files("baselines", "least_squares")
+LINEAR = files("baselines", "least_squares", "sampling")
 FACTS = {
     "preprocess": files("__init__", "schema", "matching", "values", "cleaning", "profile")
     | files("simulation", "simulated_files", "city", "maps", "plausibility")

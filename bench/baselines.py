@@ -1,0 +1,57 @@
+"""Each baseline by the trips there are: what its fit takes, and how large its files are.
+
+BASELINES=300000,3000000 names the sizes, and BASELINES_MODELS=linear_svr,random_forest the models.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from time import process_time
+
+import pyarrow as pa
+
+from bench import Result
+from bench.search_lab import SEED
+from storage.tracking.cost import peak_megabytes
+from taxi import cleaning, features, schema, simulation
+from taxi.baselines import select_baselines
+from taxi.model import TripModel
+from taxi.schema import Trips
+
+SIZES = os.environ.get("BASELINES", "300000,3000000")
+MODELS = os.environ.get("BASELINES_MODELS", "all")
+TRAIN = "2021-01"
+MUST = "300 s; 150 MiB"
+
+
+def measure() -> Iterator[Result]:
+    """Fit each model to a simulated month of each size."""
+    for size in map(int, SIZES.split(",")):
+        train = simulated(TRAIN, size)
+        for name in select_baselines(MODELS):
+            yield fit_one(name, train)
+
+
+def fit_one(name: str, train: Trips) -> Result:
+    """Encode the trips and fit a model to them, and write its files."""
+    (baseline,) = select_baselines(name).values()
+    encoder = features.fit_encoder(baseline.features, train)
+    matrix, began = encoder.transform_train(train), process_time()
+    fitted = baseline.fit(matrix, train.trip_minutes, seed=SEED)
+    seconds = process_time() - began
+    files = TripModel("green", encoder, [fitted]).to_files()
+    size = sum(map(len, files.values())) / (1 << 20)
+    return Result(
+        f"{name} on {baseline.n_fitted(len(train))} simulated trips: CPU of its fit; its files; "
+        f"memory so far",
+        f"{seconds:.1f} s; {size:.1f} MiB; {peak_megabytes():,.0f} MiB",
+        MUST,
+    )
+
+
+@cache
+def simulated(month: str, n_trips: int) -> Trips:
+    """Simulate and clean a month of so many raw trips."""
+    batches = simulation.month_batches(month, n_trips, SEED, taxi="green")
+    kept = [cleaning.clean(batch, taxi="green", month=month).trips for batch in batches]
+    return schema.to_trips(pa.Table.from_batches(kept))
