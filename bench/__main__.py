@@ -1,8 +1,8 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 estimate slices baselines accuracy ablation coverage zones_only search kills sweep
-                 dask_kills backtest_kills server_faults image]
+                 estimate slices baselines large accuracy ablation coverage zones_only search
+                 kills sweep dask_kills backtest_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -23,6 +23,7 @@ from bench import (
     fuzz_months,
     image,
     kills,
+    large,
     live,
     load,
     memory,
@@ -55,6 +56,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "estimate": estimate.measure,
     "slices": slices.measure,
     "baselines": baselines.measure,
+    "large": large.measure,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
     "coverage": coverage.measure,

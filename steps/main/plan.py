@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from steps.common.parameters import MainParameters
 from steps.common.pipeline import UPSTREAM, Pipeline
+from steps.main.needs import count_trips, tell_needs
 from storage.data import months
 from storage.data.months import MonthLocation
 from storage.repro import reuse
@@ -17,12 +18,16 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
     whys = {step: plan_step(pipeline, step, locations) for step in pipeline.steps}
     if whys.get("hpo", "").startswith("runs") and "preprocess" in pipeline.done:
         whys["hpo"] += f"; {count_trials(pipeline, params)}"
+    wanted = [step for step, why in whys.items() if why.startswith("runs")]
+    known = pipeline.preprocess().metrics if "preprocess" in pipeline.done else {}
+    n_trips = count_trips(known, pipeline.splits, locations)
     *others, last = (f"{step:<11} {why}" for step, why in whys.items())
     return [
         "main",
         *(f"├── {line}" for line in others),
         f"└── {last}",
         *known_odd(pipeline),
+        *(tell_needs(params, n_trips, wanted) if wanted else []),
         *downloads(locations),
         "Nothing was started.",
     ]

@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
@@ -10,6 +11,7 @@ from storage.tracking.tags import CPU_SECONDS, PEAK_MEMORY, WALL_SECONDS
 
 # ru_maxrss counts kilobytes, on macOS bytes
 PER_MEGABYTE = 1024 * 1024 if sys.platform == "darwin" else 1024
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # bytes, or «max»
 
 
 class Meter:
@@ -42,3 +44,10 @@ def peak_megabytes() -> float:
     """Return the most memory that this process, or one that it started and that ended, has held."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return max(one.ru_maxrss for one in used) / PER_MEGABYTE
+
+
+def machine_megabytes() -> float:
+    """Return the memory of this machine, or of the container that this runs in."""
+    total: int = psutil.virtual_memory().total
+    limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.is_file() else ""
+    return min(total, int(limit) if limit.isdecimal() else total) / (1 << 20)

@@ -222,7 +222,7 @@ RUN_IDS = {
         f"{step}_run_id",
         f"run of {step} that this one builds on or has made",
         "candidates inputs main pipeline register",
-        "exporting old_months pipeline results sweep verify versions",
+        "exporting needs old_months pipeline results sweep verify versions",
     )
     for step in ("preprocess", "baseline", "hpo", "register")
 }
@@ -249,7 +249,7 @@ MODEL_URI = tag(
     "exporting model_references old_months results",
 )
 BOUNDED = tag("bounded", "what of the train trips the fit of a baseline left out", "baseline")
-N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs main results")
+N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs main needs results")
 RMSE_WITH = metrics(
     "rmse_",
     "RMSE, minutes, where no distance is known (missing) or one planned to 10 or 20 % (planned_10, "
@@ -280,7 +280,10 @@ CURVE = metric(
     "rmse_by_round", "valid RMSE of a trial after each round, minutes", "trials", "trials"
 )
 N_TRIALS = metrics(
-    "n_trials_", "trials that finished, were pruned, failed, or were there already", "search"
+    "n_trials_",
+    "trials that finished, were pruned, failed, or were there already",
+    "search",
+    "needs",
 )
 
 # --- register, and the versions of a registered model
@@ -432,7 +435,9 @@ ESTIMATE_ERROR = metric(
 # --- what it cost, where MLflow shows system metrics
 
 SYSTEM = metrics("system/", "what a run cost: no two cost the same", "", "verify")
-WALL_SECONDS = metric("system/wall_seconds", "seconds that a step or trial took", "cost search")
+WALL_SECONDS = metric(
+    "system/wall_seconds", "seconds that a step or trial took", "cost search", "needs"
+)
 CPU_SECONDS = metric(
     "system/cpu_seconds", "CPU seconds of it, and of what it started on this machine", "cost search"
 )
@@ -440,6 +445,7 @@ PEAK_MEMORY = metric(
     "system/peak_memory_megabytes",
     "most memory that its process, or one that it started, has held until then",
     "cost search",
+    "needs",
 )
 
 # --- files

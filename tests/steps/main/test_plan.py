@@ -1,5 +1,6 @@
 """What a plan says, and that it changes nothing."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,9 @@ def test_a_plan_without_a_store_says_that_all_is_new_and_makes_no_store(
         f"├── baseline    runs, {first}",
         f"├── hpo         runs, {first}",
         f"└── register    runs, {first}",
+        "trips: train 300, valid 300, test 300",
+        "needs: nothing tells of preprocess, baseline, hpo, register: "
+        "none on 30 trips has ended here",
         "to download: nothing",
         "Nothing was started.",
     ]
@@ -50,6 +54,10 @@ def test_a_plan_makes_no_run_and_knows_what_is_done(
     assert said[1].startswith("├── preprocess  reused ")
     assert said[1].endswith(" (seconds ago, ana)")
     assert "; 0 of 50 trials are done" in said[3]
+    assert re.fullmatch(r"trips: train 2\d\d, valid 2\d\d, test 2\d\d", said[5])  # clean ones
+    assert said[6].startswith("needs: nothing tells of baseline, hpo, register: ")
+    (known,) = (line for line in plan(capsys, SMALL, "--reuse=false") if "needs: preproc" in line)
+    assert re.search(r"at most \d+\.\d min and 0\.\d GiB, told by runs on [78]\d\d trips$", known)
     assert plan(capsys, SMALL, "--test_months=")[4] == (
         "└── register    left out, there are no test months"
     )

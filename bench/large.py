@@ -1,0 +1,35 @@
+"""What the steps take by the trips there are: CPU and peak memory, as their own runs tell them.
+
+LARGE=30000,300000 names the sizes of a simulated month. Train, valid and test are one month each.
+"""
+
+import os
+from collections.abc import Iterator
+
+from mlflow import MlflowClient
+
+from bench import Result
+from bench.search_lab import run, run_id, store
+from storage.tracking.tags import CPU_SECONDS, PEAK_MEMORY
+
+SIZES = os.environ.get("LARGE", "30000,300000,3000000")
+N_TRIALS = 3
+WORDS = {
+    "preprocess": [],
+    "baseline": ["--models=linear_regression,hist_gradient_boosting"],
+    "hpo": [f"--max_evals={N_TRIALS}"],
+}
+
+
+def measure() -> Iterator[Result]:
+    """Run the steps one by one on months of each size, in a store of their own."""
+    for size in map(int, SIZES.split(",")):
+        with store() as uri:
+            for step, words in WORDS.items():
+                run(uri, f"steps.{step}", f"--source=simulated:{size}", *words)
+                metrics = MlflowClient(uri).get_run(run_id(uri, step)).data.metrics
+                yield Result(
+                    " ".join([step, f"--source=simulated:{size}", *words]) + ": CPU; peak memory",
+                    f"{metrics[CPU_SECONDS]:.0f} s; {metrics[PEAK_MEMORY]:.0f} MiB",
+                    "",
+                )

@@ -1,0 +1,184 @@
+"""What a pipeline will need, told from what the same steps have needed before in this store."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from mlflow.entities import Run
+
+from steps.common.parameters import MainParameters
+from storage.data import row_counts
+from storage.data.months import MonthLocation
+from storage.tracking import cost, runs, tags
+from taxi import spaces
+
+N_PAST = 20  # latest runs of a step that are looked at
+PER_GIB = 1024  # megabytes
+# what a step takes for hardly any trips, where runs of one size alone do not tell
+FIXED_MINUTES, FIXED_GIB = 0.1, 0.35
+MAX_FACTOR = 30  # trips wanted over those of the largest run that tells; of fewer it is all noise
+
+
+class Past(NamedTuple):
+    """What a finished run of a step has needed."""
+
+    n_trips: int  # of all splits that it read
+    work: float  # what its time grows with
+    minutes: float
+    gib: float
+
+
+class Need(NamedTuple):
+    """What a run of a step will need, and the trips of the runs that tell."""
+
+    minutes: float
+    gib: float
+    told_by: list[int]
+
+
+def tell_needs(
+    params: MainParameters, n_trips: Mapping[str, int], wanted: Sequence[str]
+) -> Iterator[str]:
+    """Say how many trips there are, what the steps will need, and whether this machine has it.
+
+    Args:
+        params: of the pipeline.
+        n_trips: split -> trips; empty where nobody knows.
+        wanted: steps that will run.
+    """
+    if not n_trips:
+        yield "trips: not known before the months are here, nor what they will need"
+        return
+    yield "trips: " + ", ".join(f"{split} {count:,}" for split, count in n_trips.items())
+    past = read_past(params) if wanted else {}
+    needs = {step: need for step in wanted if (need := estimate(step, params, n_trips, past))}
+    for step, need in needs.items():
+        yield f"needs: {step} {write_need(need)}"
+    if unknown := [step for step in wanted if step not in needs]:
+        enough = f"none on {sum(n_trips.values()) // MAX_FACTOR:,} trips has ended here"
+        yield f"needs: nothing tells of {', '.join(unknown)}: {enough}"
+    yield from warn(needs)
+
+
+def count_trips(
+    metrics: Mapping[str, float],
+    splits: Mapping[str, Sequence[str]],
+    locations: Sequence[MonthLocation],
+) -> dict[str, int]:
+    """Count the trips of each split; raw ones where they have not been cleaned; none if unknown.
+
+    Args:
+        metrics: of the run of preprocess that is there; empty where it has yet to run.
+        splits: split -> months.
+        locations: of these months.
+    """
+    if metrics:
+        return {name.removeprefix(tags.N_TRIPS): int(n) for name, n in metrics.items()}
+    of = {month.month: month for month in locations}
+    counts = {
+        split: row_counts.count_raw(of[name] for name in names) for split, names in splits.items()
+    }
+    known = {split: count for split, count in counts.items() if count is not None}
+    return known if len(known) == len(counts) else {}
+
+
+def read_past(params: MainParameters) -> dict[str, list[Past]]:
+    """Read what the steps have needed in this experiment: step -> its runs, newest first."""
+    experiment_id = runs.experiment_id()
+    if not experiment_id:
+        return {}
+    found = {step: runs.latest_finished(experiment_id, step, N_PAST) for step in tags.RUN_IDS}
+    trips = {run.info.run_id: run.data.metrics for run in found["preprocess"]}
+    return {
+        step: [
+            past
+            for run in of_step
+            if (past := as_past(step, run, read_trips(run, trips), params)) is not None
+        ]
+        for step, of_step in found.items()
+    }
+
+
+def read_trips(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+    """Count the trips of each split that a run read; none where its preprocess is too long ago."""
+    base = run.data.tags.get(tags.RUN_IDS["preprocess"], run.info.run_id)
+    counts = known.get(base, {})
+    return {
+        name.removeprefix(tags.N_TRIPS): int(count)
+        for name, count in counts.items()
+        if name.startswith(tags.N_TRIPS)
+    }
+
+
+def as_past(step: str, run: Run, n_trips: Mapping[str, int], params: MainParameters) -> Past | None:
+    """Read what a run has needed; None where it does not tell, or did other work."""
+    metrics = run.data.metrics
+    other_models = run.data.params.get("models", params.models) != params.models
+    if tags.WALL_SECONDS not in metrics or not n_trips or (step == "baseline" and other_models):
+        return None
+    n_trials = sum(metrics.get(tags.N_TRIALS.of(one), 0) for one in ("finished", "pruned"))
+    n_trials -= metrics.get(tags.N_TRIALS.of("recorded"), 0)
+    work = work_of(step, n_trips, params.search_rows, n_trials)
+    minutes, gib = metrics[tags.WALL_SECONDS] / 60, metrics.get(tags.PEAK_MEMORY, 0) / PER_GIB
+    return Past(sum(n_trips.values()), work, minutes, gib) if work > 0 else None
+
+
+def work_of(step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: float) -> float:
+    """Tell what the time of a step grows with: trips, for a search times its trials."""
+    if step != "hpo":
+        return float(sum(n_trips.values()))
+    bound = spaces.bound_for(n_trips.values(), search_rows)
+    return n_trials * min(n_trips.get("train", 0), bound or max(n_trips.values()))
+
+
+def estimate(
+    step: str,
+    params: MainParameters,
+    n_trips: Mapping[str, int],
+    past: Mapping[str, Sequence[Past]],
+) -> Need | None:
+    """Tell what a step will need; None where no run of it, on trips enough, tells."""
+    known, n_all = past.get(step, []), sum(n_trips.values())
+    if not any(one.n_trips * MAX_FACTOR >= n_all for one in known):
+        return None
+    work = work_of(step, n_trips, params.search_rows, params.max_evals)
+    return Need(
+        extrapolate(work, [(one.work, one.minutes) for one in known], FIXED_MINUTES),
+        extrapolate(n_all, [(one.n_trips, one.gib) for one in known], FIXED_GIB),
+        sorted({one.n_trips for one in known}),
+    )
+
+
+def extrapolate(wanted: float, known: Sequence[tuple[float, float]], fixed: float) -> float:
+    """Tell a value at a size from others: along the line from the least to the largest size.
+
+    Args:
+        wanted: the size.
+        known: sizes with their values, newest first.
+        fixed: part that no size changes, for where all are of one: the rest is in proportion.
+    """
+    newest = {size: value for size, value in reversed(known)}
+    (least, low), (most, high) = min(newest.items()), max(newest.items())
+    if least == most:
+        fixed = min(fixed, high)
+        return fixed + (high - fixed) * wanted / most
+    slope = max(high - low, 0) / (most - least)
+    return max(low + slope * (wanted - least), 0.0)
+
+
+def write_need(need: Need) -> str:
+    """Write what a step will need, and what tells it; runs of one size tell too much."""
+    span = dict.fromkeys((need.told_by[0], need.told_by[-1]))
+    words, told_by = "about" if len(span) > 1 else "at most", " to ".join(f"{n:,}" for n in span)
+    minutes = f"{need.minutes:,.0f}" if need.minutes >= 10 else f"{need.minutes:.1f}"
+    return f"{words} {minutes} min and {need.gib:.1f} GiB, told by runs on {told_by} trips"
+
+
+def warn(needs: Mapping[str, Need]) -> Iterator[str]:
+    """Warn in a line where a step needs more memory than this machine has."""
+    has = cost.machine_megabytes() / PER_GIB
+    step, need = max(needs.items(), key=lambda item: item[1].gib, default=("", None))
+    if need and need.gib > has:
+        yield (
+            f"warning: {step} may need {need.gib:.1f} GiB, and this machine has {has:.1f}. "
+            f"Take fewer months, a larger machine, or workers (scheduler)."
+        )

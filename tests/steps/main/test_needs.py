@@ -1,0 +1,134 @@
+"""What a plan says that steps will need, from what they needed before."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from steps.common.parameters import MainParameters
+from steps.main import needs
+from steps.main.needs import Need, Past, count_trips, estimate, extrapolate, warn, work_of
+from storage.data import months
+from storage.data.cache import cache_folder
+from storage.data.row_counts import count_month
+from storage.data.sources import MonthLocation
+from storage.tracking import cost
+
+TRIPS = {"train": 3_000_000, "valid": 2_000_000}
+
+
+@pytest.mark.parametrize(
+    ("known", "value"),
+    [
+        ([(10, 2.0)], 15.5),  # of one size: in proportion, but for the fixed part
+        ([(10, 2.0), (10, 9.0)], 15.5),  # the newest of it
+        ([(10, 0.3)], 0.3),
+        ([(10, 2.0), (60, 7.0)], 11.0),  # along a line, with its fixed part
+        ([(10, 2.0), (60, 1.0)], 2.0),  # never less for more
+        ([(200, 30.0), (300, 45.0)], 15.0),
+        ([(200, 1.0), (300, 45.0)], 0.0),
+    ],
+)
+def test_a_need_follows_the_line_through_what_was_needed_before(
+    known: list[tuple[float, float]], value: float
+) -> None:
+    assert extrapolate(100, known, fixed=0.5) == pytest.approx(value)
+
+
+def test_the_time_of_a_search_grows_with_its_trials_and_the_trips_that_they_see() -> None:
+    assert work_of("baseline", TRIPS, 1_000_000, 50) == 5_000_000
+    assert work_of("hpo", TRIPS, 0, 50) == 50 * 3_000_000
+    assert work_of("hpo", TRIPS, 1_000_000, 50) == 50 * 1_000_000
+    assert work_of("hpo", {"train": 70_000, "valid": 60_000}, 1_000_000, 50) == 50 * 70_000
+
+
+def test_what_no_run_tells_is_not_made_up() -> None:
+    params = MainParameters(max_evals=10)
+    past = {"hpo": [Past(130_000, 20 * 70_000, 2.0, 0.6)]}
+    assert estimate("baseline", params, {"train": 70_000}, past) is None
+    assert estimate("hpo", params, TRIPS, past) is None  # of so many trips so few tell nothing
+    found = estimate("hpo", params, {"train": 140_000, "valid": 120_000}, past)
+    assert found is not None
+    assert (found.minutes, found.gib) == (pytest.approx(2.0), pytest.approx(0.85))
+    assert found.told_by == [130_000]
+
+
+@pytest.mark.parametrize(("has", "n_lines"), [(4.0, 1), (8.0, 0)])
+def test_one_line_warns_where_this_machine_has_less_memory(
+    monkeypatch: pytest.MonkeyPatch, has: float, n_lines: int
+) -> None:
+    monkeypatch.setattr(cost, "machine_megabytes", lambda: has * 1024)
+    told = {"baseline": Need(1.0, 4.5, [1]), "hpo": Need(9.0, 5.2, [1])}
+    lines = list(warn(told))
+    assert len(lines) == n_lines
+    for line in lines:
+        assert line.startswith("warning: hpo may need 5.2 GiB, and this machine has 4.0. ")
+    assert list(warn({})) == []
+
+
+def test_a_container_has_no_more_memory_than_it_may_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(cost, "CONTAINER_LIMIT", limit)
+    whole = cost.machine_megabytes()
+    limit.write_text("max\n")
+    assert cost.machine_megabytes() == whole > 512
+    limit.write_text(f"{512 << 20}\n")
+    assert cost.machine_megabytes() == 512
+
+
+@pytest.mark.parametrize(
+    ("need", "said"),
+    [
+        (Need(9.94, 0.52, [7_000]), "at most 9.9 min and 0.5 GiB, told by runs on 7,000 trips"),
+        (
+            Need(1234.4, 12.0, [7_000, 8_000, 90_000]),
+            "about 1,234 min and 12.0 GiB, told by runs on 7,000 to 90,000 trips",
+        ),
+    ],
+)
+def test_a_need_is_written_with_what_tells_it(need: Need, said: str) -> None:
+    assert needs.write_need(need) == said
+
+
+# --- trips that have not been read yet
+
+
+def test_footers_tell_the_trips_of_a_month_in_a_file_or_in_parts_or_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_CACHE", str(tmp_path / "cache"))
+    name, trips = "green_tripdata_2021-0{}.parquet", pa.table({"fare": [1.0, 2.0, 3.0]})
+    pq.write_table(trips, tmp_path / name.format(1))
+    (tmp_path / "green_tripdata_2021-02").mkdir()
+    for part in range(2):
+        pq.write_table(trips, tmp_path / "green_tripdata_2021-02" / f"part-{part}.parquet")
+    here = [months.locate(str(tmp_path), taxi="green", month=f"2021-0{n}") for n in (1, 2)]
+    assert [count_month(month) for month in here] == [3, 6]
+    kept = cache_folder("https://example.org/trips") / name.format(3)
+    kept.parent.mkdir(parents=True)
+    pq.write_table(trips, kept)
+    there = MonthLocation("2021-03", f"https://example.org/trips/{kept.name}", False, 9)
+    assert count_month(there) == 3
+    splits = {"train": ["2021-01", "2021-02"], "valid": ["2021-03"]}
+    assert count_trips({}, splits, [*here, there]) == {"train": 9, "valid": 3}
+    kept.write_bytes(b"PAR1 no parquet PAR1")
+    assert count_month(there) is None
+    assert count_trips({}, splits, [*here, there]) == {}
+    assert count_trips({"n_trips_train": 5.0}, {}, []) == {"train": 5}
+
+
+@pytest.mark.parametrize(("name", "must_come"), [("month.csv", False), ("month.parquet", True)])
+def test_a_month_that_does_not_tell_or_is_not_here_is_not_counted(
+    tmp_path: Path, name: str, must_come: bool
+) -> None:
+    (tmp_path / name).write_text("fare\n1.0\n")
+    uri = (tmp_path / name).as_uri()
+    assert count_month(MonthLocation("2021-01", uri, must_come, 9)) is None
+
+
+def test_where_nobody_knows_the_trips_nothing_is_said_of_needs() -> None:
+    (line,) = needs.tell_needs(MainParameters(), {}, ["hpo"])
+    assert line == "trips: not known before the months are here, nor what they will need"
