@@ -26,17 +26,17 @@ N_POINTS = 12
 
 
 def measure() -> Iterator[Result]:
-    """Train the same random points on all trips, with another seed, and on samples."""
+    """Train the same random points on all trips, on samples, and on all with another seed."""
     train, valid = schema.join_trips([load(month) for month in TRAIN]), load(VALID)
     space, encoder = spaces.select_space("lossguide"), fit_encoder("full", train)
     points = random_points(space)
     errors = partial(train_points, space, points, encoder, valid)
     whole = errors(train)
     agreed = f"{N_POINTS} random points on {len(train):,} real trips and on"
-    yield compare(f"{agreed} the same, another seed", whole, errors(train, seed=SEED + 1))
     for share in SHARES:
         seen = sampling.take_sample(train, len(train) // share, seed=SEED)
         yield compare(f"{agreed} {len(seen):,} of them", whole, errors(seen))
+    yield compare(f"{agreed} the same, another seed", whole, errors(train, seed=SEED + 1))
 
 
 def compare(what: str, whole: np.ndarray, seen: np.ndarray) -> Result:
