@@ -58,10 +58,17 @@ def refusals(name: str, difference: np.ndarray, rng: np.random.Generator) -> Res
         t = sample.mean(axis=1) / (sample.std(axis=1, ddof=1) / sqrt(n))
         by_t = float((stdtr(n - 1, -t) <= LEVEL).mean())
         ends = [
-            np.quantile(resampled_means(one[:, None], seed=seed, n_resamples=N_RESAMPLES), LEVEL)
+            np.quantile(resample(one, seed), LEVEL)
             for seed, one in enumerate(sample[:N_BOOTSTRAPPED])
         ]
         by_resamples = float(np.mean(np.array(ends) > 0))
         told.append(f"{by_t / LEVEL:.1f} / {by_resamples / LEVEL:.1f}")
     what = f"{name}: refusals over those allowed by t / by resamples, {SIZES} trips"
     return Result(what, "; ".join(told), "1")
+
+
+def resample(values: np.ndarray, seed: int) -> np.ndarray:
+    """Compute the means of values [n] over resamples, [N_RESAMPLES]."""
+    column = values[:, None]
+    means = resampled_means(column.__getitem__, len(column), seed=seed, n_resamples=N_RESAMPLES)
+    return means[:, 0]

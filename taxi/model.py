@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from types import ModuleType
 from typing import Any
@@ -19,6 +18,7 @@ from .question import Question, quantile_column, read_question
 from .request import distance_remarks, read_frame
 from .schema import Trips, clean_miles, input_names, inputs_of
 from .spread import Spread, restore_spread
+from .threads import open_pool
 
 # what skops may rebuild beyond the types it trusts by itself: nothing but sklearn's own trees
 TRUSTED_TYPES = (
@@ -47,6 +47,7 @@ MODULES = (
     "live",
     "live_file",
     "openapi",
+    "threads",
     "model",
 )
 SPREAD_FILE = "spread.json"
@@ -278,9 +279,9 @@ def predict_rows(estimator: Any, matrix: Any) -> np.ndarray:
     starts = range(0, matrix.shape[0], ROWS_PER_TASK)
     if len(starts) == 1:
         return estimator.inplace_predict(matrix)
-    with ThreadPoolExecutor() as executor:
+    with open_pool() as threads:
         parts = (matrix[start : start + ROWS_PER_TASK] for start in starts)
-        return np.concatenate(list(executor.map(estimator.inplace_predict, parts)))
+        return np.concatenate(list(threads.map(estimator.inplace_predict, parts)))
 
 
 def write_frame(trips: Trips, taxi: str) -> pd.DataFrame:
