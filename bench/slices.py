@@ -16,8 +16,8 @@ from bench import Result
 from bench.estimate import fit_booster
 from bench.serving import load
 from taxi.bootstrap import resampled_means
-from taxi.evaluation import distance_bands
-from taxi.slices import AIRPORTS, ALPHA, UNKNOWN, judge_slices, pair_slices
+from taxi.rows import has_distance
+from taxi.slices import AIRPORTS, ALPHA, judge_slices, pair_slices
 
 TRAINED, TEST = (("2023-01", "2023-02"), ("2022-01", "2022-02")), "2023-03"
 MAX_LOSS, N_LOOKS = 0.05, 18
@@ -36,7 +36,7 @@ def measure() -> Iterator[Result]:
     for name, rows in {
         "all trips": np.ones(len(test), bool),
         "airports": np.isin(test.pickup_zone, AIRPORTS) | np.isin(test.dropoff_zone, AIRPORTS),
-        "no usable distance": distance_bands(test) == UNKNOWN,
+        "no usable distance": ~has_distance(test),
     }.items():
         for one, two in (squares, squares[::-1]):
             k = (1 + MAX_LOSS) ** 2
