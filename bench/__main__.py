@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 estimate slices accuracy ablation coverage zones_only search kills sweep
+                 judging estimate slices accuracy ablation coverage zones_only search kills sweep
                  dask_kills backtest_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
@@ -21,6 +21,7 @@ from bench import (
     estimate,
     fuzz_months,
     image,
+    judging,
     kills,
     live,
     load,
@@ -50,6 +51,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "load": load.measure,
     "score": score.measure,
     "live": live.measure,
+    "judging": judging.measure,
     "estimate": estimate.measure,
     "slices": slices.measure,
     "accuracy": accuracy.measure,
