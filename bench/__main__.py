@@ -43,6 +43,7 @@ from bench import (
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
     "memory": memory.measure,
+    "memory_main": memory.measure_main,
     "fuzz_months": fuzz_months.measure,
     "steps": steps.measure,
     "reuse": reuse.measure,
