@@ -1,8 +1,8 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 judging estimate slices accuracy ablation coverage zones_only search kills sweep
-                 dask_kills backtest_kills server_faults image]
+                 judging estimate slices accuracy ablation coverage zones_only dense search kills
+                 sweep dask_kills backtest_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -18,6 +18,7 @@ from bench import (
     cleaning,
     coverage,
     dask_kills,
+    dense,
     estimate,
     fuzz_months,
     image,
@@ -59,6 +60,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "ablation": ablation.measure,
     "coverage": coverage.measure,
     "zones_only": zones_only.measure,
+    "dense": dense.measure,
     "search_cost": search.measure_cost,
     "search_pruning": search.measure_pruning,
     "search_tracking": search.measure_tracking,
