@@ -1,8 +1,8 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 estimate slices baselines large accuracy ablation coverage zones_only search
-                 kills sweep dask_kills backtest_kills server_faults image]
+                 judging estimate slices baselines large accuracy ablation coverage zones_only
+                 dense search kills sweep dask_kills backtest_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost.
 """
@@ -19,9 +19,11 @@ from bench import (
     cleaning,
     coverage,
     dask_kills,
+    dense,
     estimate,
     fuzz_months,
     image,
+    judging,
     kills,
     large,
     live,
@@ -45,6 +47,7 @@ from bench import (
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
     "memory": memory.measure,
+    "memory_main": memory.measure_main,
     "fuzz_months": fuzz_months.measure,
     "steps": steps.measure,
     "reuse": reuse.measure,
@@ -53,6 +56,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "load": load.measure,
     "score": score.measure,
     "live": live.measure,
+    "judging": judging.measure,
     "estimate": estimate.measure,
     "slices": slices.measure,
     "baselines": baselines.measure,
@@ -61,6 +65,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "ablation": ablation.measure,
     "coverage": coverage.measure,
     "zones_only": zones_only.measure,
+    "dense": dense.measure,
     "search_cost": search.measure_cost,
     "search_pruning": search.measure_pruning,
     "search_tracking": search.measure_tracking,

@@ -1,11 +1,11 @@
-"""Peak memory of preprocess: twelve simulated months of a million trips, over one."""
+"""Peak memory: of preprocess, twelve simulated months over one; of main, months of yellow cabs."""
 
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 
 from bench import Result, peak_mib
 
-N_TRIPS = 1_000_000
+N_TRIPS, N_YELLOW = 1_000_000, 3_000_000
 
 
 def measure() -> Iterator[Result]:
@@ -21,3 +21,14 @@ def peak_of(train_months: str) -> float:
     with TemporaryDirectory() as folder:
         source = f"--source=simulated:{N_TRIPS}"
         return peak_mib(f"sqlite:///{folder}/mlflow.db", "steps.preprocess", source, *months)
+
+
+def measure_main() -> Iterator[Result]:
+    """Run the whole pipeline on months as large as those of yellow cabs, with one trial."""
+    months = ("--train_months=2023-01", "--valid_months=2023-02", "--test_months=2023-03")
+    asked = ("--taxi=yellow", f"--source=simulated:{N_YELLOW}", *months)
+    with TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        peak = peak_mib(uri, "steps.main", *asked, "--models=mean", "--max_evals=1")
+    what = f"main on simulated months of {N_YELLOW:,} yellow trips, peak memory of any process"
+    yield Result(what, f"{peak / 1024:.2f} GiB", "3 GiB")

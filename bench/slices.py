@@ -16,8 +16,8 @@ from bench import Result
 from bench.estimate import fit_booster
 from bench.serving import load
 from taxi.bootstrap import resampled_means
-from taxi.evaluation import distance_bands
-from taxi.slices import AIRPORTS, ALPHA, UNKNOWN, judge_slices, pair_slices
+from taxi.rows import has_distance
+from taxi.slices import AIRPORTS, ALPHA, judge_slices, pair_slices
 
 TRAINED, TEST = (("2023-01", "2023-02"), ("2022-01", "2022-02")), "2023-03"
 MAX_LOSS, N_LOOKS = 0.05, 18
@@ -36,7 +36,7 @@ def measure() -> Iterator[Result]:
     for name, rows in {
         "all trips": np.ones(len(test), bool),
         "airports": np.isin(test.pickup_zone, AIRPORTS) | np.isin(test.dropoff_zone, AIRPORTS),
-        "no usable distance": distance_bands(test) == UNKNOWN,
+        "no usable distance": ~has_distance(test),
     }.items():
         for one, two in (squares, squares[::-1]):
             k = (1 + MAX_LOSS) ** 2
@@ -58,10 +58,17 @@ def refusals(name: str, difference: np.ndarray, rng: np.random.Generator) -> Res
         t = sample.mean(axis=1) / (sample.std(axis=1, ddof=1) / sqrt(n))
         by_t = float((stdtr(n - 1, -t) <= LEVEL).mean())
         ends = [
-            np.quantile(resampled_means(one[:, None], seed=seed, n_resamples=N_RESAMPLES), LEVEL)
+            np.quantile(resample(one, seed), LEVEL)
             for seed, one in enumerate(sample[:N_BOOTSTRAPPED])
         ]
         by_resamples = float(np.mean(np.array(ends) > 0))
         told.append(f"{by_t / LEVEL:.1f} / {by_resamples / LEVEL:.1f}")
     what = f"{name}: refusals over those allowed by t / by resamples, {SIZES} trips"
     return Result(what, "; ".join(told), "1")
+
+
+def resample(values: np.ndarray, seed: int) -> np.ndarray:
+    """Compute the means of values [n] over resamples, [N_RESAMPLES]."""
+    column = values[:, None]
+    means = resampled_means(column.__getitem__, len(column), seed=seed, n_resamples=N_RESAMPLES)
+    return means[:, 0]

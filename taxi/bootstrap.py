@@ -1,6 +1,7 @@
 """How sure a score is: bootstrap intervals over the trips it was measured on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import exp, factorial
 from typing import NamedTuple
 
@@ -11,7 +12,10 @@ from .threads import thread_pool
 
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
-BLOCK, BLOCK_ROWS = 16, 8_192  # resamples and rows at once: their counts stay near a core
+BLOCK = 16  # resamples that draw from one stream, one after the other
+AT_ONCE = 16  # streams that a thread goes through side by side
+BLOCK_ROWS = 65_536  # rows that are looked at at once, however many there are
+NEAR_ROWS = 8_192  # of these, whose counts stay near a core
 # a 16-bit random number is the count k of a row where it lies between the bounds k and k + 1:
 # the Poisson distribution with mean 1, which ends at 8 for all that 16 bits can tell
 MOST = 8  # times that a row can occur
@@ -26,6 +30,11 @@ class Interval(NamedTuple):
     high: float
 
 
+# rows -> what is known of these b of n rows, [b, k]; asked for in each pass anew, for those of all
+# rows would be many times the predictions
+Columns = Callable[[slice], np.ndarray]
+
+
 def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[str, Interval]:
     """Estimate rmse and mae, in minutes, and r2 with their intervals.
 
@@ -34,11 +43,16 @@ def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[
         predicted: [n].
         seed: of the resamples.
     """
-    error, centred = predicted - minutes, minutes - minutes.mean()
-    columns = np.stack([error**2, np.abs(error), centred, centred**2], axis=1)
-    resampled = resampled_means(columns, seed=seed)
+    centre = minutes.mean()
+
+    def columns(rows: slice) -> np.ndarray:
+        error, centred = predicted[rows] - minutes[rows], minutes[rows] - centre
+        return np.stack([error**2, np.abs(error), centred, centred**2], axis=1)
+
+    means = _means(columns, len(minutes))[None]
+    resampled = resampled_means(columns, len(minutes), seed=seed)
     return {
-        name: _interval(statistic(columns.mean(axis=0, keepdims=True))[0], statistic(resampled))
+        name: _interval(statistic(means)[0], statistic(resampled))
         for name, statistic in STATISTICS.items()
     }
 
@@ -65,65 +79,110 @@ def improvement(
         champion: [n] likewise.
         seed: of the resamples.
     """
-    squares = np.stack([(champion - minutes) ** 2, (candidate - minutes) ** 2], axis=1)
-    resampled = rmse_of_mean(resampled_means(squares, seed=seed))
-    before, after = rmse_of_mean(squares.mean(axis=0))
+
+    def squares(rows: slice) -> np.ndarray:
+        errors = [predicted[rows] - minutes[rows] for predicted in (champion, candidate)]
+        return np.stack(errors, axis=1) ** 2
+
+    resampled = rmse_of_mean(resampled_means(squares, len(minutes), seed=seed))
+    before, after = rmse_of_mean(_means(squares, len(minutes)))
     return _interval(before - after, resampled[:, 0] - resampled[:, 1])
 
 
 def resampled_means(
-    columns: np.ndarray, *, seed: int, n_resamples: int = N_RESAMPLES
+    columns: Columns, n_rows: int, *, seed: int, n_resamples: int = N_RESAMPLES
 ) -> np.ndarray:
     """Compute the means of columns over resamples of their rows, float64 [n_resamples, k].
 
     A row occurs in a resample as often as a Poisson variable of mean 1 says, which is what drawing
     rows with replacement comes to, and needs no index per draw: 10,000 resamples are a matrix of
-    counts times the columns. The result depends on the seed only, not on the cores.
+    counts times the columns. The result depends on the seed only, not on the cores, and the memory
+    not on the rows.
 
     Args:
-        columns: [n, k].
+        columns: of the rows.
+        n_rows: that there are.
         seed: of the resamples.
         n_resamples: rows of the result.
     Source: Hanley & MacGibbon, Creating non-parametric bootstrap samples using Poisson
         frequencies, 2006.
     """
-    whole, worth = _whole_numbers(columns)
-    sizes = [min(BLOCK, n_resamples - start) for start in range(0, n_resamples, BLOCK)]
-    seeds = np.random.SeedSequence(seed).spawn(len(sizes))
+    worth = _worth(columns, n_rows)
+    seeds = np.random.SeedSequence(seed).spawn(-(-n_resamples // BLOCK))
+    streams = [_Stream(of) for of in seeds]
+    sums = np.zeros((BLOCK, len(streams), 1 + worth.size))
+    tasks = [slice(start, start + AT_ONCE) for start in range(0, len(streams), AT_ONCE)]
     with thread_pool() as threads:
-        sums = np.concatenate(
-            list(threads.map(lambda size, of: _sums(whole, size, of), sizes, seeds))
-        )
-    coarse, fine = np.split(sums[:, 1:] * worth, 2, axis=1)
+        for of_resample in sums:
+            for rows in _blocks(n_rows, BLOCK_ROWS):
+                add = partial(_add, _whole_numbers(columns(rows), *worth))
+                list(threads.map(add, (streams[t] for t in tasks), (of_resample[t] for t in tasks)))
+    sums = sums.swapaxes(0, 1).reshape(-1, sums.shape[2])[:n_resamples]
+    coarse, fine = np.split(sums[:, 1:] * worth.ravel(), 2, axis=1)
     return np.asarray((coarse + fine) / sums[:, :1])
 
 
-def _whole_numbers(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Write columns [n, k] in whole numbers, whose sums are exact in whatever order they are made.
+def _blocks(n_rows: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
+
+
+def _means(columns: Columns, n_rows: int) -> np.ndarray:
+    """Compute the means of columns, [k], added up row by row."""
+    parts = (columns(rows) for rows in _blocks(n_rows, BLOCK_ROWS))
+    total = next(parts).sum(axis=0)
+    for part in parts:
+        total = np.concatenate([total[None], part]).sum(axis=0)
+    return np.asarray(total / n_rows)
+
+
+def _worth(columns: Columns, n_rows: int) -> np.ndarray:
+    """Find what 1 is worth in the coarse and in the fine whole numbers of columns, [2, k].
+
+    None of these is so large that a sum of MOST times all of them would exceed what float64 counts
+    to.
+    """
+    most = [np.abs(columns(rows)).max(axis=0) for rows in _blocks(n_rows, BLOCK_ROWS)]
+    largest = 2.0**53 // (MOST * n_rows)
+    coarse = np.maximum(np.max(most, axis=0), np.finfo(np.float32).tiny) / largest
+    return np.stack([coarse, coarse / largest])
+
+
+def _whole_numbers(
+    columns: np.ndarray, coarse_worth: np.ndarray, fine_worth: np.ndarray
+) -> np.ndarray:
+    """Write columns [b, k] in whole numbers, whose sums are exact in whatever order they are made.
 
     Returns:
-        A column of ones, k of whole numbers and k for what those leave, [n, 2 k + 1], none so large
-        that a sum of MOST times all of them would exceed what float64 counts to; and what 1 in each
-        but the first is worth, [2 k].
+        A column of ones, k of whole numbers and k for what those leave, [b, 2 k + 1].
     """
-    largest = 2.0**53 // (MOST * len(columns))
-    coarse_worth = np.maximum(np.abs(columns).max(axis=0), np.finfo(np.float32).tiny) / largest
-    fine_worth = coarse_worth / largest
     coarse = np.rint(columns / coarse_worth)
     fine = np.rint((columns - coarse * coarse_worth) / fine_worth)
-    ones = np.ones((len(columns), 1))
-    return np.concatenate([ones, coarse, fine], axis=1), np.append(coarse_worth, fine_worth)
+    return np.concatenate([np.ones((len(columns), 1)), coarse, fine], axis=1)
 
 
-def _sums(whole: np.ndarray, n_resamples: int, seed: np.random.SeedSequence) -> np.ndarray:
-    n = len(whole)
-    raw = np.random.SFC64(seed).random_raw(-(-n_resamples * n // 4))  # 64 bits are four rows
-    random = raw.view(np.uint16)[: n_resamples * n].reshape(n_resamples, n)
-    sums = np.zeros((n_resamples, whole.shape[1]))
-    for start in range(0, n, BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
+class _Stream:
+    """The 16-bit random numbers of a seed, in their order."""
+
+    def __init__(self, seed: np.random.SeedSequence) -> None:
+        self.source = np.random.SFC64(seed)
+        self.left = np.empty(0, np.uint16)  # of the 64 bits drawn last, which are four
+
+    def fill(self, numbers: np.ndarray) -> None:
+        """Write the next ones into an array, uint16 [n]."""
+        n_left = min(len(self.left), len(numbers))
+        numbers[:n_left], self.left = self.left[:n_left], self.left[n_left:]
+        if n_more := len(numbers) - n_left:
+            drawn = self.source.random_raw(-(-n_more // 4)).view(np.uint16)
+            numbers[n_left:], self.left = drawn[:n_more], drawn[n_more:].copy()
+
+
+def _add(whole: np.ndarray, streams: list[_Stream], sums: np.ndarray) -> None:
+    """Add to the sums of a resample of each stream, [s, c], those of these rows [b, c]."""
+    random = np.empty((len(streams), len(whole)), np.uint16)
+    for stream, numbers in zip(streams, random, strict=True):
+        stream.fill(numbers)
+    for rows in _blocks(len(whole), NEAR_ROWS):
         sums += _counts(random[:, rows]).astype(np.float64) @ whole[rows]
-    return sums
 
 
 def _counts(random: np.ndarray) -> np.ndarray:

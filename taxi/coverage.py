@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from .evaluation import HOURS, distance_bands, pickup_hours
+from .groups import Grouping, by_distance, by_hour
 from .schema import Trips
 from .spread import Calibration, fit_spread
 from .style import BLUE, GREY, styled
@@ -39,19 +39,18 @@ def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[G
         All trips first, then the groups of each kind in the order of their names; the trips without
         a clean distance are the distance `unknown`.
     """
-    labels = {
-        ALL: np.full(len(trips), ALL),
-        "hour": HOURS[pickup_hours(trips)],
-        "distance": distance_bands(trips),
+    groupings = {
+        ALL: Grouping([ALL], np.zeros(len(trips), np.uint8)),
+        "hour": by_hour(trips),
+        "distance": by_distance(trips),
     }
     below, above, width = trips.trip_minutes < low, trips.trip_minutes > high, high - low
     found = []
-    for kind, names in labels.items():
-        for name in np.unique(names):
-            rows = names == name
+    for kind, grouping in groupings.items():
+        for name, rows in grouping.parts():
             parts = [float(values[rows].mean()) for values in (below, above, width)]
             within = float((~below & ~above)[rows].mean())
-            found.append(GroupCoverage(kind, str(name), int(rows.sum()), within, *parts))
+            found.append(GroupCoverage(kind, name, int(rows.sum()), within, *parts))
     return found
 
 

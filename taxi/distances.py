@@ -63,10 +63,14 @@ def as_known(trips: Trips, kind: str, *, seed: int = SEED) -> Trips:
 
 def sample(trips: Trips, max_rows: int) -> Trips:
     """Return all n trips, or so many of them in their order: the same for every model."""
-    if len(trips) <= max_rows:
-        return trips
-    rows = np.random.default_rng(SEED).choice(len(trips), max_rows, replace=False)
-    return trips.take(np.sort(rows))
+    return trips if len(trips) <= max_rows else trips.take(sample_rows(len(trips), max_rows))
+
+
+def sample_rows(n_rows: int, max_rows: int) -> np.ndarray:
+    """Choose all of n rows, or so many of them, ascending, int [m]."""
+    if n_rows <= max_rows:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng(SEED).choice(n_rows, max_rows, replace=False))
 
 
 def n_unknown(trips: Trips) -> int:

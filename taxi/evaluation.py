@@ -1,7 +1,6 @@
 """How good predictions are, in minutes: errors by group, pictures, what a model looks at."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .features import FEATURES
-from .schema import Trips, clean_miles, known_zone
+from .groups import by_busyness, by_distance, by_hour
+from .schema import Trips
 from .scores import rmse
 from .style import BLUE, GREY, bar_chart, styled
 from .words import band_words
@@ -17,9 +17,6 @@ from .words import band_words
 if TYPE_CHECKING:
     from xgboost import Booster
 
-DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
-HOURS = np.array([f"{hour:02d}" for hour in range(24)])
-N_ZONE_GROUPS = 5
 N_CALIBRATION_BINS = 20
 NEAR = 5  # minutes that a prediction may be off and still be of use
 N_SHAP_ROWS = 300  # exact values of trees without a bound on depth take 16 ms a row
@@ -45,46 +42,22 @@ def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
     Returns:
         The groups of each kind in the order of their names; each trip is in one of each kind.
     """
-    labels = {
-        "hour": HOURS[pickup_hours(trips)],
-        "distance": distance_bands(trips),
-        "pickup zone": _zone_groups(trips),
+    groupings = {
+        "hour": by_hour(trips),
+        "distance": by_distance(trips),
+        "pickup zone": by_busyness(trips),
     }
     error = predicted - trips.trip_minutes
     return [
-        _group(kind, str(name), error[names == name])
-        for kind, names in labels.items()
-        for name in np.unique(names)
+        _group(kind, name, error[rows])
+        for kind, grouping in groupings.items()
+        for name, rows in grouping.parts()
     ]
 
 
 def _group(kind: str, name: str, error: np.ndarray) -> Group:
     mae, bias = float(np.abs(error).mean()), float(error.mean())
     return Group(kind, name, len(error), rmse(error), mae, bias)
-
-
-def pickup_hours(trips: Trips) -> np.ndarray:
-    """Return the hour of each pickup, 0..23, int64 [n]."""
-    return trips.pickup_at.astype("datetime64[h]").astype(int) % 24
-
-
-def distance_bands(trips: Trips) -> np.ndarray:
-    """Name the band of DISTANCE_BANDS that each of n trips lies in; `unknown` where it is; [n]."""
-    names = ["", *(f"{a:04.1f}..{b:04.1f} miles" for a, b in pairwise(DISTANCE_BANDS)), "unknown"]
-    # NaN comes after all bounds
-    return np.array(names)[np.searchsorted(DISTANCE_BANDS, clean_miles(trips), side="left")]
-
-
-def _zone_groups(trips: Trips) -> np.ndarray:
-    """Name of each trip's group of zones, [n]: groups of about equally many pickups."""
-    zone = known_zone(trips.pickup_zone)
-    counts = np.bincount(zone)
-    order = np.argsort(-counts, kind="stable")
-    before = np.cumsum(counts[order]) - counts[order]
-    rank = np.empty(len(counts), int)
-    rank[order] = np.minimum(before * N_ZONE_GROUPS // len(zone), N_ZONE_GROUPS - 1)
-    n_zones = np.bincount(rank[counts > 0], minlength=N_ZONE_GROUPS)
-    return np.array([f"busyness {g + 1} ({n} zones)" for g, n in enumerate(n_zones)])[rank[zone]]
 
 
 @styled

@@ -1,6 +1,6 @@
 """A small regression tree: rows of one leaf have much in common, and are many."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -95,12 +95,21 @@ class _Growth:
     def _best_split(self, rows: np.ndarray) -> _Split | None:
         if len(rows) < 2 * self.min_rows:
             return None
-        splits = [self._split_by(column, rows) for column in range(len(self.edges))]
+        targets = [(target, float(target.sum())) for target in self.targets[rows].T]
+        splits = [self._split_by(column, rows, targets) for column in range(len(self.edges))]
         best = max((s for s in splits if s), key=lambda s: s.gain, default=None)
         return best if best and best.gain > 0 else None
 
-    def _split_by(self, column: int, rows: np.ndarray) -> _Split | None:
-        """Find the best split by a column, if one leaves enough rows on either side."""
+    def _split_by(
+        self, column: int, rows: np.ndarray, targets: Sequence[tuple[np.ndarray, float]]
+    ) -> _Split | None:
+        """Find the best split by a column, if one leaves enough rows on either side.
+
+        Args:
+            column: of the values.
+            rows: [m] to be split.
+            targets: those of these rows, [m] each with their sum.
+        """
         bins, n_bins = self.bins[column][rows], len(self.edges[column]) + 1
         n_below = np.bincount(bins, minlength=n_bins).cumsum()[:-1]
         n_above = len(rows) - n_below
@@ -108,8 +117,7 @@ class _Growth:
         if not len(allowed):
             return None
         gain = np.zeros(len(allowed))
-        for target in self.targets[rows].T:
-            total = target.sum()
+        for target, total in targets:
             below = np.bincount(bins, target, n_bins).cumsum()[allowed]
             parts = below**2 / n_below[allowed] + (total - below) ** 2 / n_above[allowed]
             gain += parts - total**2 / len(rows)

@@ -26,7 +26,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from .city import City
-from .evaluation import distance_bands, pickup_hours
+from .groups import UNKNOWN, Grouping, by_distance, pickup_hours
 from .schema import Trips, known_zone
 from .words import band_words
 from .zones import fit_zone_tables
@@ -35,7 +35,6 @@ ALPHA = 0.05  # chance that any slice is called worse which is not
 MIN_SHARE = 0.02  # of the test trips; a slice that holds no more is not looked at
 AIRPORTS = (1, 132, 138)  # TLC zones: Newark, JFK, LaGuardia
 HOUR_BANDS = (0, 6, 10, 16, 20, 24)
-UNKNOWN = "unknown"  # of evaluation.distance_bands
 
 
 class PairedErrors(NamedTuple):
@@ -70,31 +69,29 @@ def slice_rows(trips: Trips, city: City | None) -> Iterator[tuple[str, np.ndarra
     band = np.searchsorted(HOUR_BANDS, pickup_hours(trips), side="right") - 1
     for number, (start, end) in enumerate(pairwise(HOUR_BANDS)):
         yield f"{start} to {end} h", band == number
-    miles = distance_bands(trips)
-    for name in np.unique(miles).tolist():
-        yield "no usable distance" if name == UNKNOWN else band_words(name), miles == name
+    for name, rows in by_distance(trips).parts():
+        yield "no usable distance" if name == UNKNOWN else band_words(name), rows
     ends = (trips.pickup_zone, trips.dropoff_zone)
     yield "airports", np.any([np.isin(zone, AIRPORTS) for zone in ends], axis=0)
-    part = _parts_of_town(trips, city)
-    for name in np.unique(part).tolist():
-        yield f"from {name}", part == name
+    yield from ((f"from {name}", rows) for name, rows in _parts_of_town(trips, city).parts())
 
 
-def _parts_of_town(trips: Trips, city: City | None) -> np.ndarray:
-    """Name the part of town that each of n trips begins in, [n]."""
+def _parts_of_town(trips: Trips, city: City | None) -> Grouping:
+    """Group n trips by the part of town that each begins in."""
     zone = known_zone(trips.pickup_zone)
     if city:
-        return np.where(city.borough == "", "an unknown borough", city.borough)[zone]
+        borough = np.where(city.borough == "", "an unknown borough", city.borough)
+        boroughs, number_of = np.unique(borough, return_inverse=True)
+        return Grouping(boroughs.tolist(), number_of.astype(np.uint8)[zone])
     east, north = fit_zone_tables(trips).position[zone].T
-    part = np.full(len(trips), "zones off the map", dtype="<U20")
+    names = [*(f"map quarter {number}" for number in range(1, 5)), "zones off the map"]
+    part = np.full(len(trips), 4, np.uint8)
     there = np.flatnonzero(~np.isnan(east))
     middle = np.median(east[there]) if len(there) else 0.0
     for number, side in enumerate((there[east[there] <= middle], there[east[there] > middle])):
         upper = north[side] > (np.median(north[side]) if len(side) else 0.0)
-        part[side] = np.where(
-            upper, f"map quarter {2 * number + 2}", f"map quarter {2 * number + 1}"
-        )
-    return part
+        part[side] = 2 * number + upper
+    return Grouping(names, part)
 
 
 def pair_slices(

@@ -1,10 +1,20 @@
-"""Threads that share the cores: each does its linear algebra by itself."""
+"""Threads that share the cores, never more than there are, and do their linear algebra alone."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from joblib import cpu_count
 from threadpoolctl import threadpool_limits
+
+
+def open_pool(n_threads: int | None = None) -> ThreadPoolExecutor:
+    """Open a pool for work without linear algebra.
+
+    Args:
+        n_threads: at once; None for one a core.
+    """
+    return ThreadPoolExecutor(n_threads or cpu_count())
 
 
 @contextmanager
@@ -15,7 +25,7 @@ def thread_pool(n_threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
     CPU time.
 
     Args:
-        n_threads: at once; None for as many as Python thinks good.
+        n_threads: at once; None for one a core.
     """
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as threads:
+    with threadpool_limits(1, user_api="blas"), open_pool(n_threads) as threads:
         yield threads

@@ -57,9 +57,10 @@ class CandidateReport(NamedTuple):
 def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     """Score a model, fitted on train, on the n valid trips."""
     example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
-    trips = distances.sample(valid, MAX_VALID_ROWS)
-    answers = answer_each(model, trips)
-    predicted = answers[METERED] if trips is valid else model.predict(valid)
+    predicted = model.predict(valid)
+    rows = distances.sample_rows(len(valid), MAX_VALID_ROWS)
+    trips = valid.take(rows)
+    answers = answer_each(model, trips, metered=predicted[rows])
     groups = evaluation.errors_by_group(valid, predicted)
     figure = evaluation.draw_evaluation(valid, predicted, groups)
     scores = rmse_by_distance(answers, trips) | score_predictions(valid.trip_minutes, predicted)
@@ -83,11 +84,20 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     )
 
 
-def answer_each(model: TripModel, trips: Trips) -> dict[str, np.ndarray]:
-    """Predict n trips with each kind of distance: kind -> minutes [n]."""
+def answer_each(model: TripModel, trips: Trips, *, metered: np.ndarray) -> dict[str, np.ndarray]:
+    """Predict n trips with each kind of distance.
+
+    Args:
+        model: fitted on others.
+        trips: n trips, their distances as metered.
+        metered: [n] minutes that it says of them so.
+    Returns:
+        Kind of distance -> minutes [n].
+    """
     if not schema.knows_distance(model.taxi):
-        return dict.fromkeys(RMSES, model.predict(trips))
-    return {kind: model.predict(distances.as_known(trips, kind)) for kind in RMSES}
+        return dict.fromkeys(RMSES, metered)
+    others = {kind: distances.as_known(trips, kind) for kind in RMSES if kind != METERED}
+    return {METERED: metered} | {kind: model.predict(known) for kind, known in others.items()}
 
 
 def rmse_by_distance(answers: Mapping[str, np.ndarray], trips: Trips) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from steps.common.results import PreprocessResult, write_dataset
@@ -29,7 +30,19 @@ def load_trips(preprocess: PreprocessResult, split: str) -> Trips:
     with artifacts.open_file(preprocess.run_id, split_file(split)) as path:
         sha256 = preprocess.dataset.sha256[split]
         check_sha256(path, sha256, preprocess.run_id, split_file(split))
-        return schema.to_trips(pq.read_table(path))
+        return read_trips(path)
+
+
+def read_trips(path: Path) -> Trips:
+    """Read a file of clean trips batch by batch: no second copy is held beside the arrays."""
+    with pq.ParquetFile(path) as file:
+        n_rows, start = file.metadata.num_rows, 0
+        columns = {f.name: np.empty(n_rows, f.type.to_pandas_dtype()) for f in schema.TRIPS}
+        for batch in file.iter_batches(columns=list(columns)):
+            for name, values in columns.items():
+                values[start : start + len(batch)] = batch.column(name).to_numpy(False)
+            start += len(batch)
+    return Trips(**columns)
 
 
 def load_city(preprocess: PreprocessResult) -> City | None:

@@ -5,12 +5,11 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from steps.register.testset import TestSet
+from steps.register.testset import TestSet, request_frames
 from storage.tracking import artifacts, models, tags
 from taxi import coverage
 from taxi.coverage import ALL, HIGH, LOW, GroupCoverage
 from taxi.distances import KINDS, METERED, MISSING, as_known
-from taxi.model import write_frame
 
 
 def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]:
@@ -42,6 +41,9 @@ def overall(groups: list[GroupCoverage]) -> float:
 def _count(model: Any, uri: str, test: TestSet, kind: str) -> list[GroupCoverage]:
     trips = as_known(test.known_by(kind), kind)
     asked = {"quantiles": [LOW, HIGH]}
-    answer = models.predict_columns(model, write_frame(trips, test.taxi), uri, asked)
-    low, high = (np.asarray(answer[name]) for name in ("p10", "p90"))
+    answers = [
+        models.predict_columns(model, frame, uri, asked)
+        for frame in request_frames(trips, test.taxi)
+    ]
+    low, high = (np.concatenate([part[name] for part in answers]) for name in ("p10", "p90"))
     return coverage.coverage_by_group(trips, low, high)

@@ -12,7 +12,7 @@ from steps.common.results import RMSES, SIMULATED, Candidate
 from steps.common.served import load_served
 from steps.register.coverage import measure_coverage, overall
 from steps.register.old_months import compare_on_old_months
-from steps.register.testset import SEEN, TestSet
+from steps.register.testset import SEEN, TestSet, ask
 from storage.tracking import datasets, models, tags
 from storage.tracking.registry import Registry
 from storage.tracking.tags import Family
@@ -23,7 +23,6 @@ from taxi.coverage import GroupCoverage
 from taxi.distances import METERED, as_known
 from taxi.evaluation import Group
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
-from taxi.model import write_frame
 from taxi.scores import score_predictions
 from taxi.slices import pair_slices
 from taxi.worst import find_worst
@@ -88,11 +87,7 @@ def predict_served(model: Any, uri: str, test: TestSet) -> dict[str, np.ndarray]
     Raises:
         StorageError: it does not take these trips.
     """
-    known = {kind: as_known(test.known_by(kind), kind) for kind in RMSES}
-    return {
-        kind: models.predict_typed(model, write_frame(trips, test.taxi), uri)
-        for kind, trips in known.items()
-    }
+    return {kind: ask(model, uri, as_known(test.known_by(kind), kind), test.taxi) for kind in RMSES}
 
 
 def score_each(predicted: Mapping[str, np.ndarray], test: TestSet) -> dict[str, dict[str, float]]:

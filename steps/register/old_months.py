@@ -2,18 +2,16 @@
 
 from typing import NamedTuple
 
-import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
 from steps.common.inputs import load_trips
 from steps.common.results import SIMULATED, read_preprocess
 from steps.common.served import load_served
-from steps.register.testset import MAX_TEST_ROWS, TestSet
+from steps.register.testset import MAX_TEST_ROWS, TestSet, ask
 from storage import UserError
-from storage.tracking import model_references, models, runs, tags
+from storage.tracking import model_references, runs, tags
 from taxi import distances
 from taxi.distances import as_known
-from taxi.model import write_frame
 from taxi.schema import Trips
 from taxi.slices import PairedErrors, pair_errors
 
@@ -49,9 +47,9 @@ def compare_on_old_months(
         return OldMonths([], reason)
     trips = distances.sample(trips, MAX_TEST_ROWS)
     champion_uri = f"models:/{version.name}/{version.version}"
-    frame = write_frame(as_known(trips, test.distance), test.taxi)
+    asked = as_known(trips, test.distance)
     candidate, champion = (
-        np.asarray(models.predict_typed(load_served(uri, test.taxi), frame, uri))
+        ask(load_served(uri, test.taxi), uri, asked, test.taxi)
         for uri in (candidate_uri, champion_uri)
     )
     seen = ", which the candidate has seen" if seen_months & {*months.split(",")} else ""

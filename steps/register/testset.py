@@ -1,19 +1,27 @@
 """The test trips, opened once, by register alone."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import PreprocessResult
 from storage import UserError
+from storage.tracking import models
 from storage.tracking.datasets import HashedDataset
 from taxi import distances
 from taxi.city import City
 from taxi.distances import METERED
+from taxi.model import write_frame
 from taxi.schema import Trips
 
 SEEN = ("train", "valid")  # splits whose months a model has seen: to learn from, or to be chosen
 # test trips that a kind of distance is measured on which does not decide: more say it no better
 MAX_TEST_ROWS = 100_000
+# trips of a request: as a frame, and as a model reads it, they take several times their own memory
+REQUEST_ROWS = 100_000
 
 
 class TestSet(NamedTuple):
@@ -63,3 +71,19 @@ def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
         dataset.is_simulated,
         load_city(preprocess),
     )
+
+
+def ask(model: Any, uri: str, trips: Trips, taxi: str) -> np.ndarray:
+    """Ask a served model about n trips, minutes [n].
+
+    Raises:
+        StorageError: it does not take these trips.
+    """
+    frames = request_frames(trips, taxi)
+    return np.concatenate([models.predict_typed(model, frame, uri) for frame in frames])
+
+
+def request_frames(trips: Trips, taxi: str) -> Iterator[pd.DataFrame]:
+    """Lay n trips out as a caller sends them, so many at a time."""
+    for start in range(0, len(trips), REQUEST_ROWS):
+        yield write_frame(trips.take(slice(start, start + REQUEST_ROWS)), taxi)

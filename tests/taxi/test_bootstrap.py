@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -24,14 +26,16 @@ def drawn_with_replacement(columns: np.ndarray, n_resamples: int) -> np.ndarray:
 def test_resampled_means_spread_as_those_of_rows_drawn_with_replacement() -> None:
     minutes, candidate, champion = make_errors()
     columns = np.stack([(candidate - minutes) ** 2, (champion - minutes) ** 2], axis=1)
-    fast = bootstrap.resampled_means(columns, seed=3, n_resamples=4_000)
+    fast = bootstrap.resampled_means(columns.__getitem__, 2_000, seed=3, n_resamples=4_000)
     plain = drawn_with_replacement(columns, 4_000)
     assert fast.mean(axis=0) == pytest.approx(plain.mean(axis=0), rel=0.003)
     assert np.cov(fast.T) == pytest.approx(np.cov(plain.T), rel=0.1)
 
 
 def test_the_counts_are_poisson_with_mean_1() -> None:
-    row_counts = bootstrap._sums(np.eye(16, dtype=np.float32), 20_000, np.random.SeedSequence(4))
+    stream, numbers = bootstrap._Stream(np.random.SeedSequence(4)), np.empty(320_000, np.uint16)
+    stream.fill(numbers)
+    row_counts = bootstrap._counts(numbers.reshape(20_000, 16))
     assert row_counts.mean() == pytest.approx(1, abs=0.01)
     assert row_counts.var() == pytest.approx(1, abs=0.02)
     assert (row_counts == 0).mean() == pytest.approx(np.exp(-1), abs=0.005)
@@ -77,3 +81,44 @@ def test_one_absurd_prediction_does_not_drown_the_others() -> None:
     champion[0] = 1e6
     found = bootstrap.improvement(minutes, candidate, champion, seed=11)
     assert found.low > 0.1
+
+
+def test_blocks_of_rows_change_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes, candidate, champion = make_errors(n=1_003)  # which no block divides, nor four
+    whole = [
+        bootstrap.improvement(minutes, candidate, champion, seed=12),
+        bootstrap.intervals(minutes, candidate, seed=12),
+    ]
+    monkeypatch.setattr(bootstrap, "BLOCK_ROWS", 101)
+    monkeypatch.setattr(bootstrap, "NEAR_ROWS", 30)
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 200)
+    blocks = [
+        bootstrap.improvement(minutes, candidate, champion, seed=12),
+        bootstrap.intervals(minutes, candidate, seed=12),
+    ]
+    assert blocks == whole
+
+
+def test_intervals_are_those_that_all_rows_at_once_gave() -> None:
+    minutes, candidate, champion = make_errors(n=1_003)
+    gained = bootstrap.improvement(minutes, candidate, champion, seed=12)
+    rmse = bootstrap.intervals(minutes, candidate, seed=12)["rmse"]
+    assert gained == pytest.approx((-0.009292524176852, -0.050566626413579, 0.032238880280144))
+    assert rmse == pytest.approx((5.155854987080121, 4.938756965442303, 5.374125919756711))
+
+
+def test_the_memory_of_resamples_does_not_grow_with_the_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bootstrap, "BLOCK_ROWS", 4_096)
+
+    def peak(n: int) -> int:
+        tracemalloc.start()
+        bootstrap.resampled_means(
+            lambda rows: np.ones((rows.stop - rows.start, 1)), n, seed=1, n_resamples=16
+        )
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    assert peak(400_000) < 1.1 * peak(40_000)

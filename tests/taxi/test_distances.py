@@ -67,6 +67,8 @@ def test_a_sample_is_the_same_each_time_and_keeps_the_order() -> None:
     assert np.array_equal(first, second)
     assert len(set(first)) == 60
     assert (np.diff(first) > 0).all()
+    assert np.array_equal(distances.sample_rows(500, 60), first)
+    assert np.array_equal(distances.sample_rows(500, 500), np.arange(500))
 
 
 def test_a_kind_or_a_judge_by_that_does_not_exist() -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from taxi import bootstrap, evaluation, features
 from taxi.boosting import TrainingJob, build_matrices, train_booster
-from taxi.evaluation import N_ZONE_GROUPS
+from taxi.groups import N_ZONE_GROUPS
 from taxi.rows import make_rows
 from taxi.schema import Trips
 from taxi.scores import rmse, score_predictions

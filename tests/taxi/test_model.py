@@ -3,6 +3,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import xgboost as xgb
 from sklearn.linear_model import LinearRegression
 
 from taxi import TripError, features, openapi
+from taxi import model as model_module
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import FEATURE_SETS
 from taxi.model import ROWS_PER_TASK, TripModel, input_columns, write_frame
@@ -306,12 +308,24 @@ def test_several_boosters_answer_their_mean(trips: Trips) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_number_of_rows_in_a_call_changes_no_digit(name: str) -> None:
+def test_the_number_of_rows_in_a_call_changes_no_digit(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, many = MODELS[name](), simulated_trips("2021-02")
     whole = model.predict(many)
     assert len(many) > 4 * ROWS_PER_TASK
     for n in (1, 7, ROWS_PER_TASK - 1, ROWS_PER_TASK, ROWS_PER_TASK + 1, 2 * ROWS_PER_TASK + 7):
         assert model.predict(many.take(np.arange(n))).tobytes() == whole[:n].tobytes()
+    monkeypatch.setattr(model_module, "ROWS_AT_ONCE", 2 * ROWS_PER_TASK - 1)
+    encoded, transform = [], type(model.encoder).transform
+
+    def encode(encoder: Any, trips: Trips) -> Any:
+        encoded.append(len(trips))
+        return transform(encoder, trips)
+
+    monkeypatch.setattr(type(model.encoder), "transform", encode)
+    assert model.predict(many).tobytes() == whole.tobytes()
+    assert max(encoded) == 2 * ROWS_PER_TASK - 1
 
 
 @pytest.mark.parametrize("name", ["one booster", "eleven boosters", "booster of pairs"])

@@ -1,12 +1,12 @@
-"""Threads that share the cores have one each for their linear algebra."""
+"""Threads share the cores, and have one each for their linear algebra."""
 
 import numpy as np
+import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from taxi.threads import thread_pool
+from taxi import threads
+from taxi.threads import open_pool, thread_pool
 from tests.conftest import ROOT
-
-WITHOUT_ALGEBRA = "taxi/model.py"  # boosters predict there, with threads of their own
 
 
 def n_blas_threads(_: int = 0) -> set[int]:
@@ -16,8 +16,8 @@ def n_blas_threads(_: int = 0) -> set[int]:
 
 def test_in_a_pool_linear_algebra_has_one_thread_and_afterwards_those_it_had() -> None:
     with threadpool_limits(2, user_api="blas"):
-        with thread_pool(2) as threads:
-            assert [*threads.map(n_blas_threads, range(2))] == [{1}, {1}]
+        with thread_pool(2) as pool:
+            assert [*pool.map(n_blas_threads, range(2))] == [{1}, {1}]
         assert n_blas_threads() == {2}
 
 
@@ -28,4 +28,10 @@ def test_pools_of_threads_come_from_one_place() -> None:
         for path in (ROOT / tree).rglob("*.py")
         if "ThreadPoolExecutor(" in path.read_text()
     }
-    assert opens == {"taxi/threads.py", WITHOUT_ALGEBRA}
+    assert opens == {"taxi/threads.py"}
+
+
+def test_pools_have_a_thread_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cpu_count", lambda: 3)
+    with thread_pool() as pool, open_pool() as other:
+        assert pool._max_workers == other._max_workers == 3

@@ -27,4 +27,8 @@ def test_there_are_no_more_than_100_of_them_whatever_is_joined() -> None:
     parts = [find_worst(trips.take(rows), predicted[rows]) for rows in np.split(np.arange(500), 5)]
     assert join_worst(parts) == whole
     assert join_worst([[], []]) == []
+    by_size = np.argsort(-np.abs(predicted - trips.trip_minutes), kind="stable")[:N_WORST]
+    assert [trip.trip_minutes for trip in whole] == trips.trip_minutes[by_size].round(3).tolist()
+    alike = find_worst(make_trips(300, pickup_zone=np.arange(300) % 250 + 1), np.zeros(300))
+    assert [trip.pickup_zone for trip in alike] == [*range(1, 101)]
     assert find_worst(trips.take(slice(0)), predicted[:0]) == []

@@ -168,11 +168,12 @@ def files(*names: str) -> set[str]:
 FEATURES = files("features", "columns", "geometry", "one_hot", "surroundings", "days", "zones")
 MODEL = FEATURES | files("__init__", "schema", "city", "learned_map")
 MODEL |= files("model", "leaves", "expected_loss", "spread", "question", "request", "values")
+MODEL |= files("threads")
 SERVED = MODEL | files("live", "live_file", "recipes", "coverage", "distances", "drift", "profile")
 PICTURES = files("style", "words")
-SERVED |= PICTURES
+SERVED |= PICTURES | files("groups")
 SCORED = SERVED | files("evaluation", "breakdown", "scores", "worst")
-BOOSTERS = files("boosting", "spaces", "rows", "maps", "threads")
+BOOSTERS = files("boosting", "spaces", "rows", "maps")
 LINEAR = files("baselines", "least_squares", "sampling")
 FACTS = {
     "preprocess": files("__init__", "schema", "matching", "values", "cleaning", "profile")

@@ -1,0 +1,55 @@
+"""Whether the boosters' matrices are dense: a round beside one without missing values.
+
+A few missing values in a column keep xgboost from its compact bins. Trips without a distance have
+boosters of their own, and zones off a map lie in its middle: so there should be none.
+"""
+
+from collections.abc import Iterator
+from time import process_time
+
+import numpy as np
+import xgboost as xgb
+
+from bench import DATA, Result
+from bench.search_lab import MONTHS, SEED
+from bench.serving import load
+from steps.common.months import find_city, find_zone_files
+from taxi import features, spaces
+from taxi.boosting import build_matrices
+from taxi.rows import Rows, blind_rows, sighted_rows
+
+N_ROUNDS, N_TIMES = 30, 5
+
+
+def measure() -> Iterator[Result]:
+    """Lay out real months as the search does, and train on them as they are and filled."""
+    source = str(DATA)
+    city = find_city(source, find_zone_files(source))
+    for year, months in MONTHS.items():
+        train, valid = map(load, months)
+        encoder = features.fit_encoder("full", train, city)
+        for kind, lay_out in (("with", sighted_rows), ("without", blind_rows)):
+            rows = lay_out(encoder, train, valid)
+            share = np.isnan(rows.train).mean(axis=0).max()
+            what = f"{year}, trips {kind} a distance"
+            yield Result(f"{what}: most missing values of a column", f"{share:.1%}", "")
+            filled = rows._replace(train=np.nan_to_num(rows.train), valid=np.nan_to_num(rows.valid))
+            ours, dense = fastest_ms(rows, filled)
+            ratio = f"{ours / dense:.2f}x ({ours:.0f} / {dense:.0f} ms)"
+            yield Result(f"{what}: a round over one without missing values", ratio, "1.1x")
+
+
+def fastest_ms(*every: Rows) -> list[float]:
+    """Train on each in turn; CPU milliseconds of a round, the fastest of N_TIMES."""
+    space = spaces.select_space("lossguide")
+    point = space.parameters(0, space.first[0])
+    parameters = {**space.fixed, **point, "max_bin": space.max_bin, "nthread": 1, "seed": SEED}
+    matrices = [build_matrices(rows._replace(max_bin=space.max_bin)) for rows in every]
+    fastest = [np.inf] * len(every)
+    for _ in range(N_TIMES):
+        for place, (train, valid, _) in enumerate(matrices):
+            start = process_time()
+            xgb.train(parameters, train, N_ROUNDS, evals=[(valid, "valid")], verbose_eval=False)
+            spent = process_time() - start
+            fastest[place] = min(fastest[place], 1e3 * spent / N_ROUNDS)
+    return fastest

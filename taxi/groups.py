@@ -1,0 +1,60 @@
+"""Which trips have something in common: their hour, their distance, how busy their zone is.
+
+A group is a number for each trip and a name once: names for each of millions of trips, looked
+through for every group, take longer than to predict them.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from .schema import Trips, clean_miles, known_zone
+
+DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
+UNKNOWN = "unknown"  # band of a trip without a clean distance
+N_ZONE_GROUPS = 5
+
+
+class Grouping(NamedTuple):
+    """A group for each of n trips."""
+
+    names: Sequence[str]  # of the groups, in their order
+    number: np.ndarray  # uint8 [n], places in `names`
+
+    def parts(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Give the groups that have trips: the name of each, and whether a trip is in it, [n]."""
+        counts = np.bincount(self.number, minlength=len(self.names))
+        return ((self.names[at], self.number == at) for at in np.flatnonzero(counts).tolist())
+
+
+def pickup_hours(trips: Trips) -> np.ndarray:
+    """Return the hour of each pickup, 0..23, int64 [n]."""
+    return trips.pickup_at.astype("datetime64[h]").astype(int) % 24
+
+
+def by_hour(trips: Trips) -> Grouping:
+    """Group n trips by the hour of their pickup, 00 to 23."""
+    return Grouping([f"{hour:02d}" for hour in range(24)], pickup_hours(trips).astype(np.uint8))
+
+
+def by_distance(trips: Trips) -> Grouping:
+    """Group n trips by the band of DISTANCE_BANDS that each lies in; UNKNOWN is the last."""
+    names = [*(f"{a:04.1f}..{b:04.1f} miles" for a, b in pairwise(DISTANCE_BANDS)), UNKNOWN]
+    # NaN comes after all bounds
+    place = np.searchsorted(DISTANCE_BANDS[1:], clean_miles(trips), side="left")
+    return Grouping(names, place.astype(np.uint8))
+
+
+def by_busyness(trips: Trips) -> Grouping:
+    """Group n trips by their pickup zones: groups of about equally many pickups."""
+    zone = known_zone(trips.pickup_zone)
+    counts = np.bincount(zone)
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    rank = np.empty(len(counts), np.uint8)
+    rank[order] = np.minimum(before * N_ZONE_GROUPS // len(zone), N_ZONE_GROUPS - 1)
+    n_zones = np.bincount(rank[counts > 0], minlength=N_ZONE_GROUPS)
+    names = [f"busyness {place + 1} ({n} zones)" for place, n in enumerate(n_zones)]
+    return Grouping(names, rank[zone])
