@@ -1,10 +1,10 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
+python -m bench [cleaning memory flat fuzz_months steps reuse same_bits serving load score live
                  estimate slices accuracy ablation coverage zones_only search kills sweep
                  dask_kills backtest_kills server_faults image]
 
-`search` stands for all that begin with it, such as search_cost.
+`search` stands for all that begin with it, such as search_cost, and so does `flat`.
 """
 
 import sys
@@ -19,6 +19,7 @@ from bench import (
     coverage,
     dask_kills,
     estimate,
+    flat,
     fuzz_months,
     image,
     kills,
@@ -42,6 +43,8 @@ from bench import (
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
     "memory": memory.measure,
+    "flat_hpo": flat.measure_hpo,
+    "flat_refit": flat.measure_refit,
     "fuzz_months": fuzz_months.measure,
     "steps": steps.measure,
     "reuse": reuse.measure,

@@ -1,6 +1,8 @@
 """The clean trips of a preprocess run and its city, as the steps after it read them."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,16 +22,21 @@ def split_file(split: str) -> str:
     return f"{tags.SPLITS}/{split}.parquet"
 
 
-def load_trips(preprocess: PreprocessResult, split: str) -> Trips:
-    """Read train, valid or test trips.
+def load_trips(preprocess: PreprocessResult, *splits: str) -> Trips:
+    """Read train, valid or test trips, one split after the other.
 
     Raises:
         StorageError: they are gone, or not what the run wrote.
     """
-    with artifacts.open_file(preprocess.run_id, split_file(split)) as path:
-        sha256 = preprocess.dataset.sha256[split]
-        check_sha256(path, sha256, preprocess.run_id, split_file(split))
-        return schema.to_trips(pq.read_table(path))
+    with ExitStack() as stack:
+        files = []
+        for name in map(split_file, splits):
+            path = stack.enter_context(artifacts.open_file(preprocess.run_id, name))
+            check_sha256(path, preprocess.dataset.sha256[Path(name).stem], preprocess.run_id, name)
+            files.append(stack.enter_context(pq.ParquetFile(path)))
+        n_trips = sum(file.metadata.num_rows for file in files)
+        batches = (file.iter_batches(columns=schema.TRIPS.names) for file in files)
+        return schema.read_trips(chain.from_iterable(batches), n_trips)
 
 
 def load_city(preprocess: PreprocessResult) -> City | None:

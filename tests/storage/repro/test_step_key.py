@@ -172,7 +172,7 @@ SERVED = MODEL | files("live", "live_file", "recipes", "coverage", "distances", 
 PICTURES = files("style", "words")
 SERVED |= PICTURES
 SCORED = SERVED | files("evaluation", "breakdown", "scores", "worst")
-BOOSTERS = files("boosting", "spaces", "rows", "maps", "threads")
+BOOSTERS = files("boosting", "batches", "encoding", "spaces", "rows", "maps", "threads")
 LINEAR = files("baselines", "least_squares")
 FACTS = {
     "preprocess": files("__init__", "schema", "matching", "values", "cleaning", "profile")
