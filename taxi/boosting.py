@@ -64,8 +64,8 @@ def train_matrix(
     xgboost makes bins of dense columns and needs them no more. Where the matrix is whole
     (`encoding.encode`), that is fastest. Trips too many for it are encoded anew for each of
     xgboost's four passes; a row then takes about 70 bytes, its bins, which all trials share. Where
-    even these are too many, they are in a file that each round reads: a row takes 25 bytes and
-    those of its trip, and boosters are trained one after the other, each on all cores.
+    even these are too many, they are in a file that each round reads, and boosters are trained one
+    after the other, each on all cores: half as much CPU again, and half the memory.
 
     Args:
         matrix: [n, k]: float32, CSR or a BatchedMatrix.

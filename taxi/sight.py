@@ -54,12 +54,18 @@ def _train(
     recipe: Recipe, members: Sequence[Member], part: TrainPart, n_threads: int, scratch: Scratch
 ) -> list[xgb.Booster]:
     on_gpu = any(member.parameters.get("device") == "cuda" for member in members)
-    n_bytes = n_bytes_of_bins(part.matrix, on_gpu=on_gpu)
-    with scratch(n_bytes) as folder, thread_pool(n_threads) as threads:
-        rows = train_matrix(*part, recipe.max_bin, folder)
+    with scratch(n_bytes_of_bins(part.matrix, on_gpu=on_gpu)) as folder:
+        return _train_each(recipe, members, part, n_threads, folder)
 
-        def fit(member: Member) -> xgb.Booster:
-            parameters = {**member.parameters, "nthread": 1, "max_bin": recipe.max_bin}
-            return train_on(parameters, rows, member.rounds)
 
+def _train_each(
+    recipe: Recipe, members: Sequence[Member], part: TrainPart, n_threads: int, folder: str
+) -> list[xgb.Booster]:
+    rows = train_matrix(*part, recipe.max_bin, folder)
+
+    def fit(member: Member) -> xgb.Booster:
+        parameters = {**member.parameters, "nthread": 1, "max_bin": recipe.max_bin}
+        return train_on(parameters, rows, member.rounds)
+
+    with thread_pool(n_threads) as threads:
         return list(threads.map(fit, members))

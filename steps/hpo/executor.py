@@ -78,16 +78,17 @@ def open_executor(
 def _here(rows: Rows, n_workers: int, on_gpu: bool) -> Iterator[TrialExecutor]:
     stop, n_bytes = Event(), n_bytes_of_bins(rows.train, on_gpu=on_gpu)
     with scratch_folder(n_bytes) as folder, thread_pool(n_workers) as threads:
-        matrices = build_matrices(rows, folder)
+        built = [build_matrices(rows, folder)]
 
         def submit(job: TrainingJob) -> "Future[Outcome]":
-            return threads.submit(train_measured, matrices, job, stop)
+            return threads.submit(train_measured, built[0], job, stop)
 
         try:
             yield TrialExecutor(submit, n_workers)
         finally:
             stop.set()
             threads.shutdown(wait=False, cancel_futures=True)
+            built.clear()  # a file of bins goes before its folder does
 
 
 @contextmanager

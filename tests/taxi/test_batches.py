@@ -1,7 +1,8 @@
 """Rows that go to xgboost batch by batch are those that would stand in memory."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -109,9 +110,11 @@ def test_a_refit_is_the_same_model_whichever_way_its_rows_go(
 ) -> None:
     asked: list[int] = []
 
-    def scratch(n_bytes: int) -> AbstractContextManager[str]:
+    @contextmanager
+    def scratch(n_bytes: int) -> Iterator[str]:
         asked.append(n_bytes)
-        return nullcontext(str(tmp_path) if n_bytes else "")
+        yield str(tmp_path) if n_bytes else ""
+        assert list(tmp_path.iterdir()) == []  # bins go before their folder does
 
     members = (Member(POINT, 9), Member(POINT | {"objective": "reg:squarederror"}, 7))
     found = []
