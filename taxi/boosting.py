@@ -65,7 +65,7 @@ def train_matrix(
     (`encoding.encode`), that is fastest. Trips too many for it are encoded anew for each of
     xgboost's four passes; a row then takes about 70 bytes, its bins, which all trials share. Where
     even these are too many, they are in a file that each round reads, and boosters are trained one
-    after the other, each on all cores: half as much CPU again, and half the memory.
+    after the other, each on all cores. `python -m bench flat_refit` has what each way costs.
 
     Args:
         matrix: [n, k]: float32, CSR or a BatchedMatrix.
