@@ -1,10 +1,10 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory fuzz_months steps reuse same_bits serving load score live
-                 judging estimate slices baselines large accuracy ablation coverage zones_only
-                 dense search kills sweep dask_kills backtest_kills server_faults image]
+python -m bench [cleaning memory flat fuzz_months steps reuse same_bits serving load score live
+                 judging estimate slices baselines large accuracy ablation coverage
+                 zones_only dense search kills sweep dask_kills backtest_kills server_faults image]
 
-`search` stands for all that begin with it, such as search_cost.
+`search` stands for all that begin with it, such as search_cost, and so does `flat`.
 """
 
 import sys
@@ -21,6 +21,7 @@ from bench import (
     dask_kills,
     dense,
     estimate,
+    flat,
     fuzz_months,
     image,
     judging,
@@ -48,6 +49,8 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
     "memory": memory.measure,
     "memory_main": memory.measure_main,
+    "flat_hpo": flat.measure_hpo,
+    "flat_refit": flat.measure_refit,
     "fuzz_months": fuzz_months.measure,
     "steps": steps.measure,
     "reuse": reuse.measure,

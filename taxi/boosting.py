@@ -1,7 +1,7 @@
 """One trial: train a booster until it stops improving, is pruned or is stopped from outside."""
 
-from collections.abc import Mapping, Sequence
-from threading import Event
+from collections.abc import Callable, Mapping, Sequence
+from threading import Event, Lock
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -9,8 +9,12 @@ import numpy as np
 import xgboost as xgb
 from xgboost.callback import TrainingCallback
 
+from .batches import BatchedMatrix, batches_of
 from .rows import Rows
 from .spaces import Pruning
+
+BINNED_ROWS = 6_000_000  # train rows whose bins are in memory
+BYTES_PER_VALUE = 2.3  # of bins in a file
 
 
 class Matrices(NamedTuple):
@@ -34,28 +38,115 @@ class Outcome(NamedTuple):
     peak_megabytes: float = 0.0  # that its process has held until then, likewise
 
 
-def build_matrices(rows: Rows) -> Matrices:
-    """Convert rows for xgboost: dense features are binned once for all trials, one-hot is not."""
-    # one-hot columns gain nothing from bins and cost ninefold; and to judge by a matrix of bins,
-    # xgboost looks each value up again in every round, which took half of a trial's time
-    train = train_matrix(rows.train, rows.train_y, rows.weight, rows.max_bin)
-    return Matrices(train, xgb.DMatrix(rows.valid, rows.valid_y), rows.max_bin)
+def build_matrices(rows: Rows, folder: str = "") -> Matrices:
+    """Convert rows for xgboost: dense features are binned once for all trials, one-hot is not.
+
+    Args:
+        rows: that boosters are trained and scored on.
+        folder: see train_matrix.
+    """
+    # one-hot columns gain nothing from bins and cost ninefold
+    train = train_matrix(rows.train, rows.train_y, rows.weight, rows.max_bin, folder)
+    if not isinstance(rows.valid, BatchedMatrix):
+        # to judge by a matrix of bins, xgboost looks each value up again in every round, which took
+        # half of a trial's time
+        return Matrices(train, xgb.DMatrix(rows.valid, rows.valid_y), rows.max_bin)
+    batches = _Batches(rows.valid, rows.valid_y, None)
+    valid = xgb.QuantileDMatrix(batches, max_bin=rows.max_bin, ref=train)
+    return Matrices(train, valid, rows.max_bin)
 
 
 def train_matrix(
-    matrix: Any, minutes: np.ndarray, weight: np.ndarray | None, max_bin: int
+    matrix: Any, minutes: np.ndarray, weight: np.ndarray | None, max_bin: int, folder: str = ""
 ) -> xgb.DMatrix:
-    """Convert n train rows for xgboost.
+    """Convert n train rows for xgboost; every way gives the same boosters, to the bit.
+
+    xgboost makes bins of dense columns and needs them no more. Where the matrix is whole
+    (`encoding.encode`), that is fastest. Trips too many for it are encoded anew for each of
+    xgboost's four passes; a row then takes about 70 bytes, its bins, which all trials share. Where
+    even these are too many, they are in a file that each round reads, and boosters are trained one
+    after the other, each on all cores. `python -m bench flat_refit` has what each way costs.
 
     Args:
-        matrix: [n, k], float32 or CSR.
+        matrix: [n, k]: float32, CSR or a BatchedMatrix.
         minutes: [n].
         weight: [n]; None where all rows weigh the same.
         max_bin: of each dense column.
+        folder: of the file, for as long as the matrix is used; empty where bins are in memory.
     """
-    if not isinstance(matrix, np.ndarray):
+    if isinstance(matrix, np.ndarray):
+        return xgb.QuantileDMatrix(matrix, minutes, weight=weight, max_bin=max_bin)
+    if not isinstance(matrix, BatchedMatrix):
         return xgb.DMatrix(matrix, minutes, weight=weight)
-    return xgb.QuantileDMatrix(matrix, minutes, weight=weight, max_bin=max_bin)
+    if folder:
+        return _BinsInFile(_Batches(matrix, minutes, weight, f"{folder}/bins"), max_bin)
+    return xgb.QuantileDMatrix(_Batches(matrix, minutes, weight), max_bin=max_bin)
+
+
+class _Batches(xgb.DataIter):
+    """Hands encoded trips to xgboost, which goes through them several times."""
+
+    def __init__(
+        self,
+        matrix: BatchedMatrix,
+        minutes: np.ndarray,
+        weight: np.ndarray | None,
+        cache_prefix: str | None = None,
+    ) -> None:
+        self.matrix, self.minutes, self.weight = matrix, minutes, weight
+        super().__init__(cache_prefix)
+
+    def reset(self) -> None:
+        """Begin again."""
+        self.batches, self.n_read = self.matrix.batches(), 0
+
+    def next(self, input_data: Callable[..., None]) -> bool:
+        """Hand over the next batch; returns whether there was one."""
+        batch = next(self.batches, None)
+        if batch is None:
+            return False
+        rows = slice(self.n_read, self.n_read + len(batch))
+        weight = None if self.weight is None else self.weight[rows]
+        input_data(data=batch, label=self.minutes[rows], weight=weight)
+        self.n_read = rows.stop
+        return True
+
+
+class _BinsInFile(xgb.ExtMemQuantileDMatrix):
+    """Bins in a file, which no two boosters can read at once."""
+
+    def __init__(self, batches: _Batches, max_bin: int) -> None:
+        self.reading = Lock()
+        super().__init__(batches, max_bin=max_bin)
+
+
+def n_bytes_of_bins(matrix: Any, *, on_gpu: bool) -> int:
+    """Estimate the file that the bins of train rows are to go into; 0 where they need none.
+
+    Args:
+        matrix: of train_matrix.
+        on_gpu: whether boosters are trained there, which has its own way to so many bins.
+    """
+    n_rows, n_columns = matrix.shape
+    in_file = isinstance(matrix, BatchedMatrix) and n_rows > BINNED_ROWS and not on_gpu
+    return int(n_rows * n_columns * BYTES_PER_VALUE) if in_file else 0
+
+
+def train_on(
+    parameters: Mapping[str, Any], matrix: xgb.DMatrix, rounds: int, **options: Any
+) -> xgb.Booster:
+    """Train a booster; one whose bins are in a file has that file and all cores to itself.
+
+    Args:
+        parameters: xgboost's.
+        matrix: of train_matrix.
+        rounds: at most so many trees.
+        options: of xgb.train.
+    """
+    if not isinstance(matrix, _BinsInFile):
+        return xgb.train(dict(parameters), matrix, rounds, **options)
+    with matrix.reading:
+        return xgb.train({**parameters, "nthread": 0}, matrix, rounds, **options)
 
 
 class PruningThreshold(NamedTuple):
@@ -127,7 +218,7 @@ def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = Non
     curves: dict[str, dict[str, list[float]]] = {}
     end = EarlyEnd(job.pruning_threshold, stop)
     start = perf_counter()
-    booster = xgb.train(
+    booster = train_on(
         {**job.parameters, "max_bin": matrices.max_bin},
         matrices.train,
         job.rounds,
@@ -147,3 +238,20 @@ def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = Non
         pruned=end.pruned,
         booster=booster[: best_round + 1] if job.keep and not end.pruned else None,
     )
+
+
+def predict_each(boosters: Sequence[xgb.Booster], matrix: Any) -> np.ndarray:
+    """Predict n rows with each of t boosters, float32 [t, n].
+
+    Args:
+        boosters: t of them.
+        matrix: [n, k], float32, CSR or a BatchedMatrix.
+    """
+    predicted = np.empty((len(boosters), matrix.shape[0]), np.float32)
+    first = 0
+    for batch in batches_of(matrix):
+        rows = slice(first, first + batch.shape[0])
+        for place, booster in enumerate(boosters):
+            predicted[place, rows] = booster.inplace_predict(batch)
+        first = rows.stop
+    return predicted

@@ -13,7 +13,7 @@ import numpy as np
 from . import zones
 from .schema import Trips, clean_miles, known_zone
 from .surroundings import Surroundings
-from .zones import ZoneTables
+from .zones import OutOfFold, ZoneTables
 
 
 class Columns:
@@ -25,13 +25,25 @@ class Columns:
         tables: ZoneTables,
         around: Surroundings,
         *,
-        is_train: bool,
+        out_of_fold: OutOfFold | None = None,
+        first_row: int = 0,
         blind: bool = False,
     ) -> None:
+        """Begin to describe n trips.
+
+        Args:
+            trips: n trips.
+            tables: fitted on the train months.
+            around: what surrounds them.
+            out_of_fold: of all train trips, where these are some of them.
+            first_row: place among the train trips of the first one here.
+            blind: describe them as trips whose own distance is not known.
+        """
         self.trips = trips
         self.tables = tables
         self.around = around
-        self.is_train = is_train
+        self.out_of_fold = out_of_fold
+        self.first_row = first_row
         self.pickup = known_zone(trips.pickup_zone)
         self.dropoff = known_zone(trips.dropoff_zone)
         self.miles = np.full(len(trips), np.nan) if blind else clean_miles(trips)
@@ -59,8 +71,8 @@ class Columns:
     @cached_property
     def pair_miles(self) -> np.ndarray:
         """Typical distance of the pair; a train row's own fold does not vote on it."""
-        if self.is_train:
-            return zones.pair_miles_out_of_fold(self.trips)
+        if self.out_of_fold:
+            return self.out_of_fold.of_rows(self.first_row, zones.pair_code(self.trips))
         return self.of_pair(self.tables.pair_miles, np.nan)
 
     @cached_property

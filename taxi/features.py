@@ -12,7 +12,7 @@ from .geometry import DIAGONALS, DIRECTIONS, along
 from .one_hot import PairOneHot
 from .schema import Trips, clean_miles
 from .surroundings import NOTHING_KNOWN, Surroundings, find_surroundings, restore_surroundings
-from .zones import ZoneTables
+from .zones import OutOfFold, ZoneTables
 
 if TYPE_CHECKING:
     from .city import City
@@ -130,7 +130,7 @@ class DenseFeatures:
 
     def transform(self, trips: Trips) -> np.ndarray:
         """Encode n new trips as float32 [n, k]."""
-        return self._matrix(Columns(trips, self.tables, self.around, is_train=False))
+        return self._matrix(Columns(trips, self.tables, self.around))
 
     def transform_train(self, trips: Trips, *, blind: bool = False) -> np.ndarray:
         """Encode the train trips, out of fold where a feature would see the row itself.
@@ -139,7 +139,29 @@ class DenseFeatures:
             trips: n trips.
             blind: encode them as trips whose own distance is not known.
         """
-        return self._matrix(Columns(trips, self.tables, self.around, is_train=True, blind=blind))
+        return self.transform_rows(trips, OutOfFold(trips), 0, blind=blind)
+
+    def transform_rows(
+        self, trips: Trips, out_of_fold: OutOfFold, first_row: int, *, blind: bool = False
+    ) -> np.ndarray:
+        """Encode some of the train trips, as `transform_train` encodes all.
+
+        Args:
+            trips: n trips that follow each other.
+            out_of_fold: of all train trips.
+            first_row: place among all of the first one.
+            blind: encode them as trips whose own distance is not known.
+        """
+        return self._matrix(
+            Columns(
+                trips,
+                self.tables,
+                self.around,
+                out_of_fold=out_of_fold,
+                first_row=first_row,
+                blind=blind,
+            )
+        )
 
     def _matrix(self, columns: Columns) -> np.ndarray:
         matrix = np.empty((len(columns.trips), len(self.names)), np.float32)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 
-from . import features
-from .features import Encoder
+from .batches import whole
+from .encoding import encode, encode_blind
+from .features import DenseFeatures, Encoder
 from .schema import Trips, clean_miles
 
 # below this share of trips with a distance, those without one get no boosters of their own
@@ -15,18 +16,22 @@ MIN_KNOWN = 0.5
 
 
 class Rows(NamedTuple):
-    """What trials are trained and scored on, as plain arrays that travel to any worker."""
+    """What trials are trained and scored on; once whole, plain arrays that travel to any worker."""
 
-    train: Any  # [n, k] float32, or CSR
+    train: Any  # [n, k] float32, CSR, or a BatchedMatrix
     train_y: np.ndarray  # minutes [n]
     valid: Any  # [m, k] of the same kind
     valid_y: np.ndarray  # minutes [m]
     weight: np.ndarray | None = None  # [n] of the train rows; None where all weigh the same
     max_bin: int = 256  # of each dense column
 
+    def whole(self) -> "Rows":
+        """Encode all of it."""
+        return self._replace(train=whole(self.train), valid=whole(self.valid))
+
     @property
     def key(self) -> str:
-        """Hash of all values: equal for equal rows, whatever features and months made them."""
+        """Hash of all values of whole rows: equal where they are, whatever made them."""
         digest = hashlib.sha256(f"{self.max_bin} ".encode())
         parts = [self.train, self.train_y, self.valid, self.valid_y]
         for part in parts if self.weight is None else [*parts, self.weight]:
@@ -36,8 +41,16 @@ class Rows(NamedTuple):
         return digest.hexdigest()
 
 
-def _arrays(part: Any) -> tuple[np.ndarray, ...]:
-    return (part.indptr, part.indices, part.data) if issparse(part) else (part,)
+def _arrays(part: Any) -> list[np.ndarray]:
+    return [part.indptr, part.indices, part.data] if issparse(part) else [part]
+
+
+class TrainPart(NamedTuple):
+    """What boosters are trained on."""
+
+    matrix: Any  # [n, k], as `encode` gives it
+    minutes: np.ndarray  # [n]
+    weight: np.ndarray | None  # [n]; None where all weigh the same
 
 
 def make_rows(
@@ -51,9 +64,26 @@ def make_rows(
         half_life: months after which a train trip counts half; 0 = all count the same.
         max_bin: of each dense column.
     """
-    matrix, weight = encoder.transform_train(train), weights_by_age(train.pickup_at, half_life)
-    valid_matrix = encoder.transform(valid)
-    return Rows(matrix, train.trip_minutes, valid_matrix, valid.trip_minutes, weight, max_bin)
+    part = lay_out_train(encoder, train, half_life)
+    matrix = encode(encoder, valid, is_train=False)
+    return Rows(part.matrix, part.minutes, matrix, valid.trip_minutes, part.weight, max_bin)
+
+
+def lay_out_train(
+    encoder: Encoder, trips: Trips, half_life: float, kept: np.ndarray | None = None
+) -> TrainPart:
+    """Encode n trips that the encoder was fitted on, or those of them that are kept, bool [n]."""
+    matrix = encode(encoder, trips, kept, is_train=True)
+    rows = slice(None) if kept is None else kept
+    return TrainPart(
+        matrix, trips.trip_minutes[rows], weights_by_age(trips.pickup_at[rows], half_life)
+    )
+
+
+def lay_out_blind(encoder: Any, trips: Trips, half_life: float) -> TrainPart:
+    """Encode n trips that the encoder was fitted on, as if no distance were known."""
+    matrix = encode_blind(encoder, trips, is_train=True)
+    return TrainPart(matrix, trips.trip_minutes, weights_by_age(trips.pickup_at, half_life))
 
 
 def weights_by_age(pickup_at: np.ndarray, half_life: float) -> np.ndarray | None:
@@ -68,7 +98,7 @@ def weights_by_age(pickup_at: np.ndarray, half_life: float) -> np.ndarray | None
     Returns:
         [n] in (0, 1], those of the latest month 1; None where all are.
     """
-    month = pickup_at.astype("datetime64[M]").astype(np.int64)
+    month = pickup_at.astype("datetime64[M]").astype(np.int32)
     age = month.max() - month
     if not half_life or not age.any():
         return None
@@ -83,7 +113,7 @@ def is_split(encoder: Encoder, *splits: Trips) -> bool:
         splits: trips that boosters are trained or scored on.
     """
     shares = [float(np.mean(has_distance(trips))) for trips in splits]
-    return isinstance(encoder, features.DenseFeatures) and min(shares) >= MIN_KNOWN
+    return isinstance(encoder, DenseFeatures) and min(shares) >= MIN_KNOWN
 
 
 def has_distance(trips: Trips) -> np.ndarray:
@@ -95,35 +125,16 @@ def sighted_rows(
     encoder: Encoder, train: Trips, valid: Trips, half_life: float = 0, max_bin: int = 256
 ) -> Rows:
     """Encode the train trips that have a distance, and the valid trips that do; see make_rows."""
-    known, judged = has_distance(train), has_distance(valid)
-    matrix, minutes = encoder.transform_train(train)[known], train.trip_minutes[known]
-    weight = weights_by_age(train.pickup_at[known], half_life)
-    valid_matrix = encoder.transform(valid)[judged]
-    return Rows(matrix, minutes, valid_matrix, valid.trip_minutes[judged], weight, max_bin)
+    judged = has_distance(valid)
+    part = lay_out_train(encoder, train, half_life, kept=has_distance(train))
+    matrix, minutes = encode(encoder, valid, judged, is_train=False), valid.trip_minutes[judged]
+    return Rows(part.matrix, part.minutes, matrix, minutes, part.weight, max_bin)
 
 
 def blind_rows(
-    encoder: Encoder, train: Trips, valid: Trips, half_life: float = 0, max_bin: int = 256
+    encoder: Any, train: Trips, valid: Trips, half_life: float = 0, max_bin: int = 256
 ) -> Rows:
     """Encode all trips as if no distance were known; see make_rows."""
-    return Rows(
-        encode_blind(encoder, train, is_train=True),
-        train.trip_minutes,
-        encode_blind(encoder, valid, is_train=False),
-        valid.trip_minutes,
-        weights_by_age(train.pickup_at, half_life),
-        max_bin,
-    )
-
-
-def encode_blind(encoder: Any, trips: Trips, *, is_train: bool) -> np.ndarray:
-    """Encode n trips as if no distance were known, float32 [n, k].
-
-    Columns that then say nothing are constant: missing everywhere, they would keep xgboost from its
-    compact bins, and no tree asks them either way.
-    """
-    if is_train:
-        matrix = encoder.transform_train(trips, blind=True)
-    else:
-        matrix = encoder.transform(trips.without_distance())
-    return np.where(np.isnan(matrix).all(axis=0), np.float32(0), matrix)
+    part = lay_out_blind(encoder, train, half_life)
+    matrix = encode_blind(encoder, valid, is_train=False)
+    return Rows(part.matrix, part.minutes, matrix, valid.trip_minutes, part.weight, max_bin)

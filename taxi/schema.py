@@ -1,6 +1,6 @@
 """Column names, types and units of a trip, and which of them a model reads: each said once."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -13,6 +13,8 @@ N_ZONES = 266  # TLC ids are 1..265; 0 stands for an id that the TLC does not ha
 MAX_MILES = 60.0  # a longer metered distance is a fault of the meter
 # a shorter ride is a cancelled one, a longer one a meter left running (the course's bounds)
 MIN_MINUTES, MAX_MINUTES = 1, 60
+# of trips at once where all of them would take too much; encoded, they are 32 MiB
+BATCH_ROWS = 1 << 18
 
 # the trips that preprocess writes and every model is trained on
 TRIPS = pa.schema(
@@ -184,6 +186,11 @@ class Trips:
         """Select rows by index, mask or slice, in that order."""
         return Trips(*(getattr(self, field.name)[rows] for field in fields(self)))
 
+    def batches(self) -> Iterator["Trips"]:
+        """Cut them into batches of BATCH_ROWS, which are views."""
+        starts = range(0, max(len(self), 1), BATCH_ROWS)
+        return (self.take(slice(start, start + BATCH_ROWS)) for start in starts)
+
     def without_distance(self) -> "Trips":
         """Return the same trips, of none of which the distance is known."""
         return replace(self, distance_miles=np.full(len(self), np.nan))
@@ -208,4 +215,18 @@ def is_mileage(miles: np.ndarray) -> np.ndarray:
 
 def to_trips(table: pa.Table) -> Trips:
     """Convert a table with the columns of TRIPS, n rows, to arrays."""
-    return Trips(*(table.column(name).to_numpy() for name in TRIPS.names))
+    return read_trips(table.to_batches(), len(table))
+
+
+def read_trips(batches: Iterable[pa.RecordBatch], n_trips: int) -> Trips:
+    """Convert batches with the columns of TRIPS, n rows in all, as they come."""
+    types = (field.type.to_pandas_dtype() for field in TRIPS)
+    trips = Trips(*(np.empty(n_trips, kind) for kind in types))
+    first = 0
+    for batch in batches:
+        rows = slice(first, first + len(batch))
+        for name in TRIPS.names:
+            values = batch.column(name).to_numpy(zero_copy_only=False)
+            getattr(trips, name)[rows] = values
+        first = rows.stop
+    return trips

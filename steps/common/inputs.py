@@ -1,9 +1,10 @@
 """The clean trips of a preprocess run and its city, as the steps after it read them."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from steps.common.results import PreprocessResult, write_dataset
@@ -21,28 +22,21 @@ def split_file(split: str) -> str:
     return f"{tags.SPLITS}/{split}.parquet"
 
 
-def load_trips(preprocess: PreprocessResult, split: str) -> Trips:
-    """Read train, valid or test trips.
+def load_trips(preprocess: PreprocessResult, *splits: str) -> Trips:
+    """Read train, valid or test trips, one split after the other.
 
     Raises:
         StorageError: they are gone, or not what the run wrote.
     """
-    with artifacts.open_file(preprocess.run_id, split_file(split)) as path:
-        sha256 = preprocess.dataset.sha256[split]
-        check_sha256(path, sha256, preprocess.run_id, split_file(split))
-        return read_trips(path)
-
-
-def read_trips(path: Path) -> Trips:
-    """Read a file of clean trips batch by batch: no second copy is held beside the arrays."""
-    with pq.ParquetFile(path) as file:
-        n_rows, start = file.metadata.num_rows, 0
-        columns = {f.name: np.empty(n_rows, f.type.to_pandas_dtype()) for f in schema.TRIPS}
-        for batch in file.iter_batches(columns=list(columns)):
-            for name, values in columns.items():
-                values[start : start + len(batch)] = batch.column(name).to_numpy(False)
-            start += len(batch)
-    return Trips(**columns)
+    with ExitStack() as stack:
+        files = []
+        for name in map(split_file, splits):
+            path = stack.enter_context(artifacts.open_file(preprocess.run_id, name))
+            check_sha256(path, preprocess.dataset.sha256[Path(name).stem], preprocess.run_id, name)
+            files.append(stack.enter_context(pq.ParquetFile(path)))
+        n_trips = sum(file.metadata.num_rows for file in files)
+        batches = (file.iter_batches(columns=schema.TRIPS.names) for file in files)
+        return schema.read_trips(chain.from_iterable(batches), n_trips)
 
 
 def load_city(preprocess: PreprocessResult) -> City | None:

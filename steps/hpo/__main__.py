@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xgboost as xgb
 from mlflow.models import infer_signature
+from scipy.sparse import issparse
 
 from steps.common import page
 from steps.common.candidates import (
@@ -167,9 +168,9 @@ def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) ->
     Args:
         booster: the first one.
         encoder: of the preprocessor, as the course keeps it.
-        train, valid: [n, k] and [m, k], float32 or CSR.
+        train, valid: [n, k] and [m, k], float32, CSR or a BatchedMatrix.
     """
-    is_dense = isinstance(train, np.ndarray)
+    is_dense = not issparse(train)
     rows = train[:N_EXAMPLE_ROWS]
     example = pd.DataFrame(rows, columns=encoder.names) if is_dense else rows
     mlflow.log_dict(encoder.state(), tags.PREPROCESSOR)

@@ -3,13 +3,12 @@
 from typing import Any, NamedTuple
 
 import mlflow
-import numpy as np
 import xgboost as xgb
 
 from steps.common.search_key import SearchSettings
 from steps.hpo.executor import TrialExecutor
 from storage.tracking import artifacts, tags
-from taxi.boosting import Outcome, TrainingJob
+from taxi.boosting import Outcome, TrainingJob, predict_each
 from taxi.ensemble import choose_members, pool_of
 from taxi.recipes import Member
 from taxi.rows import Rows
@@ -37,7 +36,7 @@ def choose_boosters(
         rows: that the trials were trained and scored on.
     """
     pool = train_missing(settings, executor, pool_of(trials))
-    predicted = np.array([one.booster.inplace_predict(rows.valid) for one in pool])
+    predicted = predict_each([one.booster for one in pool], rows.valid)
     chosen = choose_members(predicted, rows.valid_y, settings.space.n_boosters)
     return [pool[place] for place in chosen]
 

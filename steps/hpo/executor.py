@@ -13,8 +13,16 @@ from typing import Any, NamedTuple
 import taxi
 from steps.common.validate import TRAINING_PACKAGES
 from storage.cluster import Cluster, connected, once_per_worker
+from storage.scratch import scratch_folder
 from storage.tracking.processes import n_cores
-from taxi.boosting import Matrices, Outcome, TrainingJob, build_matrices, train_booster
+from taxi.boosting import (
+    Matrices,
+    Outcome,
+    TrainingJob,
+    build_matrices,
+    n_bytes_of_bins,
+    train_booster,
+)
 from taxi.rows import Rows
 from taxi.threads import thread_pool
 
@@ -61,29 +69,32 @@ def open_executor(
         opened = _on_cluster(rows, scheduler, on_gpu)
     else:
         # one GPU takes one trial at a time; several are workers of a cluster
-        opened = _here(rows, parallelism or (1 if on_gpu else n_cores()))
+        opened = _here(rows, parallelism or (1 if on_gpu else n_cores()), on_gpu)
     with opened as executor:
         yield executor
 
 
 @contextmanager
-def _here(rows: Rows, n_workers: int) -> Iterator[TrialExecutor]:
-    matrices, stop = build_matrices(rows), Event()
-    with thread_pool(n_workers) as threads:
+def _here(rows: Rows, n_workers: int, on_gpu: bool) -> Iterator[TrialExecutor]:
+    stop, n_bytes = Event(), n_bytes_of_bins(rows.train, on_gpu=on_gpu)
+    with scratch_folder(n_bytes) as folder, thread_pool(n_workers) as threads:
+        built = [build_matrices(rows, folder)]
 
         def submit(job: TrainingJob) -> "Future[Outcome]":
-            return threads.submit(train_measured, matrices, job, stop)
+            return threads.submit(train_measured, built[0], job, stop)
 
         try:
             yield TrialExecutor(submit, n_workers)
         finally:
             stop.set()
             threads.shutdown(wait=False, cancel_futures=True)
+            built.clear()  # a file of bins goes before its folder does
 
 
 @contextmanager
 def _on_cluster(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[TrialExecutor]:
     code = [taxi, sys.modules[__name__]]
+    rows = rows.whole()  # what encodes trips does not travel
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
     with on as cluster, cluster.gone_as(lambda: SAME_COMMAND), cluster.hold(tuple(rows)) as handle:
         submit = partial(cluster.submit, train_on_worker, handle, rows.key)

@@ -3,13 +3,13 @@
 from typing import NamedTuple
 
 import mlflow
-import numpy as np
 
 from steps.common.search_key import SearchSettings
 from steps.hpo.ensemble import Trained, train_points
 from steps.hpo.executor import TrialExecutor
 from storage.tracking import tags
 from taxi import sampling
+from taxi.boosting import predict_each
 from taxi.rows import Rows
 from taxi.schema import Trips
 from taxi.scores import rmse
@@ -90,5 +90,5 @@ def tell_sample(seen: Seen, cost: str) -> str:
 
 def average_rmse(boosters: list[Trained], rows: Rows) -> float:
     """Measure the average of boosters on the valid rows, RMSE in minutes."""
-    predicted = np.mean([one.booster.inplace_predict(rows.valid) for one in boosters], axis=0)
-    return rmse(predicted - rows.valid_y)
+    predicted = predict_each([one.booster for one in boosters], rows.valid)
+    return rmse(predicted.mean(axis=0) - rows.valid_y)

@@ -14,9 +14,10 @@ from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import Candidate, PreprocessResult
 from steps.common.served import load_served
 from storage import StorageError, UserError
+from storage.scratch import scratch_folder
 from storage.tracking import artifacts, models, runs, tags
 from storage.tracking.processes import n_cores
-from taxi import baselines, features, schema
+from taxi import baselines, features
 from taxi.features import Encoder
 from taxi.model import TripModel, write_frame
 from taxi.recipes import Recipe
@@ -38,16 +39,16 @@ def refit_candidate(candidate: Candidate, preprocess: PreprocessResult) -> Candi
         UserError: it was logged without its recipe.
     """
     recipe = read_recipe(candidate)
-    parts = [load_trips(preprocess, split) for split in ("train", "valid")]
-    trips, taxi = schema.join_trips(parts), preprocess.dataset.taxi
+    trips, taxi = load_trips(preprocess, "train", "valid"), preprocess.dataset.taxi
+    valid = load_trips(preprocess, "valid")
     encoder = features.fit_encoder(recipe.features, trips, load_city(preprocess))
     about: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
     with runs.child_run("refit", about):
         log_inputs(preprocess, {"train": "training", "valid": "training"})
         mlflow.log_dict(recipe.state(), tags.RECIPE)
         model = fit(recipe, trips, taxi, encoder)
-        uri = log_refitted(model, candidate, parts[1], trace(candidate, recipe, preprocess))
-        log_worst(find_worst(parts[1], model.predict(parts[1])))
+        uri = log_refitted(model, candidate, valid, trace(candidate, recipe, preprocess))
+        log_worst(find_worst(valid, model.predict(valid)))
         n_trips = f"{count_fitted(recipe, len(trips))} trips of train and valid"
         note = f"**{candidate.model}** fitted again to {n_trips}: what is tested and registered"
         note += f"\n\n{page.link_worst()} of valid, which it was fitted to"
@@ -76,7 +77,8 @@ def read_recipe(candidate: Candidate) -> Recipe:
 def fit(recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder) -> TripModel:
     """Fit a recipe to n trips that the encoder was fitted on."""
     if not recipe.baseline:
-        return fit_boosters(recipe, trips, taxi, encoder, n_threads=n_cores())
+        cores = n_cores()
+        return fit_boosters(recipe, trips, taxi, encoder, n_threads=cores, scratch=scratch_folder)
     baseline = baselines.BASELINES[recipe.baseline]
     matrix = encoder.transform_train(trips)
     fitted = baseline.fit(matrix, trips.trip_minutes, seed=recipe.seed)

@@ -45,6 +45,7 @@ FRAME = (
     "storage/environment.py",
     "storage/git.py",
     "storage/repro/",
+    "storage/scratch.py",
     "storage/data/cache.py",
     "storage/data/downloads.py",  # months enter the key by the sha256 of their bytes
     "storage/data/manifest.py",

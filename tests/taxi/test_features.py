@@ -15,6 +15,7 @@ from taxi.features import FEATURE_SETS, FEATURES, FULL_WITH_CITY, OF_ANY_DISTANC
 from taxi.model import write_frame
 from taxi.request import read_frame
 from taxi.schema import Trips
+from taxi.zones import OutOfFold
 from tests.conftest import make_trips, random_trips, simulated_trips
 
 # of January 2021, which has a recess of no day beside its holiday
@@ -52,7 +53,8 @@ def to_bytes(matrix: np.ndarray | csr_matrix) -> bytes:
 def columns_of(trips: Trips, *, is_train: bool = False) -> Columns:
     """Give what every feature can be computed of."""
     encoder = ENCODERS["full of the city"]
-    return Columns(trips, encoder.tables, encoder.around, is_train=is_train)
+    out_of_fold = OutOfFold(trips) if is_train else None
+    return Columns(trips, encoder.tables, encoder.around, out_of_fold=out_of_fold)
 
 
 def both_ways(name: str, trips: Trips) -> list[bytes]:

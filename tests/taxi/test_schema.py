@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from taxi import TripError
+from taxi import TripError, schema
 from taxi.matching import match_columns
 from taxi.schema import (
     INPUTS,
@@ -188,6 +188,24 @@ def test_a_table_becomes_arrays_of_the_stated_types() -> None:
     assert trips.trip_minutes.tolist() == [5, 6]
     assert np.array_equal(trips.distance_miles, [np.nan, 2.5], equal_nan=True)
     assert len(trips) == 2
+
+
+def test_batches_of_trips_are_the_trips_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "BATCH_ROWS", 3)
+    trips = make_trips(7, trip_minutes=range(1, 8))
+    cut = [part.trip_minutes.tolist() for part in trips.batches()]
+    assert cut == [[1, 2, 3], [4, 5, 6], [7]]
+    assert [len(part) for part in make_trips(0).batches()] == [0]
+
+
+def test_trips_are_read_batch_by_batch_as_they_were_written() -> None:
+    wanted = make_trips(7, trip_minutes=range(1, 8), distance_miles=[1, np.nan, 3, 4, 5, 6, np.nan])
+    columns = {name: pa.array(getattr(wanted, name), from_pandas=True) for name in TRIPS.names}
+    table = pa.table(columns, schema=TRIPS)
+    read = schema.read_trips(table.to_batches(max_chunksize=3), 7)
+    for name in TRIPS.names:
+        found, there = getattr(read, name), getattr(wanted, name)
+        assert (found.dtype, found.tobytes()) == (there.dtype, there.tobytes())
 
 
 @pytest.mark.parametrize(

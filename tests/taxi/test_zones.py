@@ -9,8 +9,12 @@ from taxi.zones import N_FOLDS, N_ZONES
 from tests.conftest import make_trips, random_trips
 
 
+@pytest.mark.parametrize("sorted_rows", [1, 37, 10_000])
 @pytest.mark.parametrize("seed", range(10))
-def test_medians_are_those_of_numpy(seed: int) -> None:
+def test_medians_are_those_of_numpy_however_many_rows_are_sorted_at_once(
+    seed: int, sorted_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zones, "SORTED_ROWS", sorted_rows)
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 30, 200)
     values = rng.normal(size=200).round(1)
@@ -21,6 +25,11 @@ def test_medians_are_those_of_numpy(seed: int) -> None:
         there = values[(groups == group) & ~np.isnan(values)]
         wanted = np.median(there) if len(there) else np.nan
         assert np.array_equal(found[group], wanted, equal_nan=True), group
+    # values that count in two groups each
+    other = rng.permutation(groups)
+    twice = zones.medians(np.concatenate([groups, other]), np.tile(values, 2), 31)
+    at_once = zones.medians(np.stack([groups, other]), values, 31)
+    assert at_once.tobytes() == twice.tobytes()
 
 
 @pytest.mark.parametrize(

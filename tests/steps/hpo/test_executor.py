@@ -106,6 +106,18 @@ def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(
     assert len(given_up.curve) == 1
 
 
+def test_many_trips_travel_to_the_workers_encoded(
+    dask: Dask, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi.encoding.WHOLE_ROWS", 0)
+    train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
+    many = make_rows(features.fit_encoder("compact", train), train, valid)
+    job = TrainingJob(SLOW, rounds=2, patience=2)
+    with opened(many, dask.address) as executor:
+        found = executor.submit(job).result(timeout=60)
+    assert found.curve == train_booster(build_matrices(rows), job).curve
+
+
 def test_a_search_on_a_cluster_equals_the_one_on_this_machine(
     dask: Dask, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -110,7 +110,11 @@ def test_a_baseline_is_refitted_to_valid_too(lab: Lab, pipelines: Pipelines) -> 
     given = [f"--baseline_run_id={baseline.info.run_id}", hpo, *ANY_SCORE]
     lab.register("mean", *given)
     trips = [load_trips(read_preprocess(preprocess), split) for split in ("train", "valid")]
-    minutes = np.concatenate([part.trip_minutes for part in trips])
+    both = load_trips(read_preprocess(preprocess), "train", "valid")
+    for name, values in vars(both).items():
+        parts = [getattr(part, name) for part in trips]
+        assert np.array_equal(values, np.concatenate(parts), equal_nan=name == "distance_miles")
+    minutes = both.trip_minutes
     served = mlflow.pyfunc.load_model("models:/mean/1")
     answer = served.predict(write_frame(trips[0].take(slice(1)), "green"))
     assert float(np.ravel(answer)[0]) == pytest.approx(minutes.mean())

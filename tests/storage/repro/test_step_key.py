@@ -173,7 +173,7 @@ SERVED = MODEL | files("live", "live_file", "recipes", "coverage", "distances", 
 PICTURES = files("style", "words")
 SERVED |= PICTURES | files("groups")
 SCORED = SERVED | files("evaluation", "breakdown", "scores", "worst")
-BOOSTERS = files("boosting", "spaces", "rows", "maps")
+BOOSTERS = files("boosting", "batches", "encoding", "spaces", "rows", "maps", "threads")
 LINEAR = files("baselines", "least_squares", "sampling")
 FACTS = {
     "preprocess": files("__init__", "schema", "matching", "values", "cleaning", "profile")

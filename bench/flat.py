@@ -1,0 +1,117 @@
+"""Training on many trips: peak memory of hpo, and what a refit costs each way the rows may go.
+
+`python -m bench flat`. What it runs in processes of their own: `python -m bench.flat refit WAY
+FILE`, and `python -m bench.flat hpo ...`, whose boosters end after a few rounds.
+"""
+
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench import MIB, ROOT, Result, peak_mib
+from bench.search_lab import run_id
+from steps.hpo import __main__ as hpo
+from storage.scratch import scratch_folder
+from taxi import boosting, encoding, features, schema, sight, spaces
+from taxi.cleaning import clean
+from taxi.recipes import Member, Recipe
+from taxi.simulation import month_batches
+
+N_TRIPS, MONTH, SEED = 3_000_000, "2021-01", 42
+N_ROUNDS, N_HPO_ROUNDS = 20, 5
+# way -> WHOLE_ROWS and BINNED_ROWS by which rows go it
+WAYS = {"in memory": (sys.maxsize, 0), "in batches": (0, sys.maxsize), "from a file": (0, 0)}
+
+
+def measure_hpo() -> Iterator[Result]:
+    """Search on simulated months of a million trips, one and twelve of them."""
+    one, twelve = (peak_of_hpo(months) for months in ("2020-01", "2020-01..2020-12"))
+    what = "hpo, 3 trials and the refit, peak memory of 12 months of 1,000,000 train trips over 1"
+    yield Result(what, f"{twelve / one:.2f}x ({twelve:.0f} / {one:.0f} MiB)", "1.5x")
+
+
+def peak_of_hpo(train_months: str) -> float:
+    """Run the step on months that are preprocessed; its peak resident memory."""
+    months = (f"--train_months={train_months}", "--valid_months=2021-01", "--test_months=")
+    with TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        peak_mib(uri, "steps.preprocess", "--source=simulated:1000000", *months)
+        given = f"--preprocess_run_id={run_id(uri, 'preprocess')}"
+        return peak_mib(uri, "bench.flat", "hpo", given, "--max_evals=3")
+
+
+def measure_refit() -> Iterator[Result]:
+    """Fit one booster to the same rows each way, in turn."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "trips.parquet")
+        write_trips(path)
+        whole, *others = (run_refit(way, path) for way in WAYS)
+    for one in others:
+        times = f"{one['wall'] / whole['wall']:.2f}x ({one['wall']:.0f} / {whole['wall']:.0f} s)"
+        same = "equal" if one["sha256"] == whole["sha256"] else "OTHER"
+        yield Result(
+            f"refit of one booster to {one['n_rows']:,} rows, {N_ROUNDS} rounds, {one['way']} over "
+            "in memory: time; CPU; peak memory; bytes of the booster",
+            f"{times}; {one['cpu'] / whole['cpu']:.2f}x; {one['mib'] / whole['mib']:.2f}x "
+            f"({one['mib']:.0f} / {whole['mib']:.0f} MiB); {same}",
+            "1.6x; ; ; equal",
+        )
+
+
+def write_trips(path: Path) -> None:
+    """Simulate and clean a month; those with a distance are kept, as a refit parts them."""
+    with pq.ParquetWriter(path, schema.TRIPS) as file:
+        for raw in month_batches(MONTH, N_TRIPS, SEED):
+            trips = clean(raw, taxi="green", month=MONTH).trips
+            known = schema.is_mileage(trips.column("distance_miles").to_numpy(zero_copy_only=False))
+            file.write_batch(trips.filter(pa.array(known)))
+
+
+def run_refit(way: str, path: Path) -> dict[str, Any]:
+    """Fit in a process of its own; returns what it took."""
+    command = [sys.executable, "-m", "bench.flat", "refit", way, str(path)]
+    told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return dict(json.loads(told))
+
+
+def refit(way: str, path: str) -> None:
+    """Fit one booster and print what it took, as JSON."""
+    encoding.WHOLE_ROWS, boosting.BINNED_ROWS = WAYS[way]
+    trips = schema.to_trips(pq.read_table(path))
+    space = spaces.select_space("lossguide")
+    point = dict(space.fixed) | space.parameters(1, space.first[0]) | {"seed": SEED}
+    recipe = Recipe("full", SEED, members=(Member(point, N_ROUNDS),), max_bin=space.max_bin)
+    encoder = features.fit_encoder("full", trips)
+    start, before = perf_counter(), process_time()
+    model = sight.fit_boosters(recipe, trips, "green", encoder, n_threads=1, scratch=scratch_folder)
+    told = {
+        "way": way,
+        "n_rows": len(trips),
+        "wall": perf_counter() - start,
+        "cpu": process_time() - before,
+        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB,
+        "sha256": hashlib.sha256(model.to_files()["booster-000.ubj"]).hexdigest(),
+    }
+    print(json.dumps(told))
+
+
+def search_shortly(*arguments: str) -> None:
+    """Run hpo as the step does, each booster for a few rounds."""
+    short = replace(spaces.select_space("lossguide"), rounds=N_HPO_ROUNDS)
+    spaces.SEARCH_SPACES["lossguide"] = short
+    hpo.main(arguments)
+
+
+if __name__ == "__main__":
+    refit(*sys.argv[2:]) if sys.argv[1] == "refit" else search_shortly(*sys.argv[2:])

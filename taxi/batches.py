@@ -1,0 +1,42 @@
+"""A matrix that is never whole: its batches are made anew whenever somebody reads them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+class BatchedMatrix(ABC):
+    """Rows of numbers, float32 [n, k], of which a batch at a time is in memory."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Count rows and columns."""
+
+    @abstractmethod
+    def batches(self) -> Iterator[np.ndarray]:
+        """Make the rows in their order, [b, k] each."""
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Make the first rows, such as [:5]; no more of them than a batch has."""
+        return next(self.batches())[rows]
+
+    def whole(self) -> np.ndarray:
+        """Make all rows, for whom memory does not matter."""
+        matrix, first = np.empty(self.shape, np.float32), 0
+        for batch in self.batches():
+            matrix[first : first + len(batch)] = batch
+            first += len(batch)
+        return matrix
+
+
+def batches_of(matrix: Any) -> Iterator[Any]:
+    """Cut a matrix of any kind, [n, k], into what may be in memory at once."""
+    return matrix.batches() if isinstance(matrix, BatchedMatrix) else iter([matrix])
+
+
+def whole(matrix: Any) -> Any:
+    """Make a matrix of any kind whole, [n, k]."""
+    return matrix.whole() if isinstance(matrix, BatchedMatrix) else matrix

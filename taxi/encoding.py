@@ -1,0 +1,104 @@
+"""Trips encoded for boosters: whole, or batch by batch where they are too many for that."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .batches import BatchedMatrix
+from .features import DenseFeatures, Encoder
+from .schema import Trips
+from .zones import OutOfFold
+
+# up to so many trips stand encoded in memory, which is the fastest: 128 bytes each, and 32 as a
+# trip. More of them are encoded anew whenever somebody reads them
+WHOLE_ROWS = 2_000_000
+
+
+@dataclass(frozen=True)
+class EncodedTrips(BatchedMatrix):
+    """The matrix of trips, encoded batch by batch."""
+
+    encoder: DenseFeatures
+    trips: Trips
+    kept: np.ndarray | None = None  # bool, which of the trips are rows; None = all
+    is_train: bool = False  # the encoder was fitted on these trips
+    blind: bool = False  # encoded as if no distance were known, and nothing missing everywhere
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """Count rows and columns."""
+        n_rows = len(self.trips) if self.kept is None else int(self.kept.sum())
+        return n_rows, len(self.encoder.names)
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Encode the rows in their order, [b, k] each."""
+        for first, part in self._parts():
+            matrix = self._encode(self.encoder, part, first)
+            if self.blind:
+                matrix[:, self._missing] = 0
+            if self.kept is not None:
+                matrix = matrix[self.kept[first : first + len(part)]]
+            if len(matrix):
+                yield matrix
+
+    def _parts(self) -> Iterator[tuple[int, Trips]]:
+        first = 0
+        for part in self.trips.batches():
+            yield first, part
+            first += len(part)
+
+    def _encode(self, encoder: DenseFeatures, part: Trips, first: int) -> np.ndarray:
+        if self.is_train:
+            return encoder.transform_rows(part, self._out_of_fold, first, blind=self.blind)
+        return encoder.transform(part.without_distance() if self.blind else part)
+
+    @cached_property
+    def _out_of_fold(self) -> OutOfFold:
+        return OutOfFold(self.trips)
+
+    @cached_property
+    def _missing(self) -> np.ndarray:
+        """Whether each column is missing in all rows, bool [k]; few are left after a batch."""
+        left = self.encoder.names
+        for first, part in self._parts():
+            matrix = self._encode(replace(self.encoder, names=left), part, first)
+            is_missing = np.isnan(matrix).all(axis=0)
+            left = [name for name, missing in zip(left, is_missing, strict=True) if missing]
+        return np.isin(self.encoder.names, left)
+
+
+def encode(
+    encoder: Encoder, trips: Trips, kept: np.ndarray | None = None, *, is_train: bool
+) -> Any:
+    """Encode trips for boosters: whole up to WHOLE_ROWS of them, and batch by batch beyond.
+
+    Args:
+        encoder: the one-hot encoding is sparse, and always whole.
+        trips: n trips.
+        kept: bool [n], which of them are rows; None = all.
+        is_train: whether the encoder was fitted on these trips.
+    Returns:
+        [m, k]: float32, CSR or EncodedTrips.
+    """
+    if isinstance(encoder, DenseFeatures) and len(trips) > WHOLE_ROWS:
+        return EncodedTrips(encoder, trips, kept, is_train=is_train)
+    matrix = encoder.transform_train(trips) if is_train else encoder.transform(trips)
+    return matrix if kept is None else matrix[kept]
+
+
+def encode_blind(encoder: Any, trips: Trips, *, is_train: bool) -> Any:
+    """Encode n trips as if no distance were known, float32 [n, k] or EncodedTrips; see `encode`.
+
+    Columns that then say nothing are constant: missing everywhere, they would keep xgboost from its
+    compact bins, and no tree asks them either way.
+    """
+    if len(trips) > WHOLE_ROWS:
+        return EncodedTrips(encoder, trips, is_train=is_train, blind=True)
+    if is_train:
+        matrix = encoder.transform_train(trips, blind=True)
+    else:
+        matrix = encoder.transform(trips.without_distance())
+    return np.where(np.isnan(matrix).all(axis=0), np.float32(0), matrix)

@@ -1,0 +1,161 @@
+"""Rows that go to xgboost batch by batch are those that would stand in memory."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xgboost as xgb
+
+from taxi import boosting, encoding, features, rows, schema, sight, spaces
+from taxi.boosting import (
+    Matrices,
+    TrainingJob,
+    build_matrices,
+    n_bytes_of_bins,
+    predict_each,
+    train_booster,
+)
+from taxi.encoding import EncodedTrips
+from taxi.recipes import Member, Recipe
+from taxi.rows import Rows
+from taxi.schema import Trips
+from tests.conftest import random_trips
+
+MONTHS = np.array(["2020-11", "2020-12", "2021-01"], "M8[M]").astype("M8[us]")
+
+
+def trips_of(n: int, seed: int) -> Trips:
+    """Make trips of three months, a sixth of them without a distance."""
+    trips = random_trips(n, seed)
+    day = trips.pickup_at - trips.pickup_at.astype("M8[M]")
+    return Trips(MONTHS[np.arange(n) % 3] + day, *list(vars(trips).values())[1:])
+
+
+TRAIN, VALID = trips_of(1_900, 20), trips_of(700, 21)
+ENCODERS = {name: features.fit_encoder(name, TRAIN) for name in ("full", "compact")}
+SPACE = spaces.select_space("lossguide")
+POINT = dict(SPACE.fixed) | {"objective": "count:poisson", "max_leaves": 16, "subsample": 0.7}
+POINT |= {"colsample_bytree": 0.6, "seed": 3}
+LAY_OUTS = {"all": rows.make_rows, "sighted": rows.sighted_rows, "blind": rows.blind_rows}
+# way -> WHOLE_ROWS and BINNED_ROWS by which rows go it
+WAYS = {"whole": (10_000, 0), "binned": (0, 10_000), "file": (0, 0)}
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have four batches of the train trips."""
+    monkeypatch.setattr(schema, "BATCH_ROWS", 500)
+
+
+def go(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, binned = WAYS[way]
+    monkeypatch.setattr(encoding, "WHOLE_ROWS", whole)
+    monkeypatch.setattr(boosting, "BINNED_ROWS", binned)
+
+
+def lay_out(kind: str, name: str, half_life: float = 0) -> Rows:
+    return LAY_OUTS[kind](ENCODERS[name], TRAIN, VALID, half_life, 128)
+
+
+def build(laid_out: Rows, folder: Path) -> Matrices:
+    n_bytes = n_bytes_of_bins(laid_out.train, on_gpu=False)
+    return build_matrices(laid_out, str(folder) if n_bytes else "")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("kind", LAY_OUTS)
+def test_batches_are_the_whole_matrix_cut(
+    kind: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = lay_out(kind, name, half_life=2)
+    go("binned", monkeypatch)
+    cut = lay_out(kind, name, half_life=2)
+    for part in ("train", "valid"):
+        parts, wanted = list(getattr(cut, part).batches()), getattr(whole, part)
+        assert len(parts) == {"train": 4, "valid": 2}[part]
+        assert np.concatenate(parts).tobytes() == wanted.tobytes()
+        assert getattr(cut, part).shape == wanted.shape
+        assert getattr(cut, part)[:5].tobytes() == wanted[:5].tobytes()
+        assert getattr(cut.whole(), part).tobytes() == wanted.tobytes()
+        assert getattr(cut, f"{part}_y").tobytes() == getattr(whole, f"{part}_y").tobytes()
+    assert cut.weight.tobytes() == whole.weight.tobytes()
+
+
+@pytest.mark.parametrize("half_life", [0, 2])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("all", "full"), ("all", "compact"), ("sighted", "full"), ("blind", "full")]
+)
+def test_boosters_are_the_same_bytes_whichever_way_their_rows_go(
+    kind: str, name: str, half_life: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job, found = TrainingJob(POINT | {"nthread": 1}, 12, patience=12, keep=True), {}
+    for way in WAYS:
+        go(way, monkeypatch)
+        laid_out = lay_out(kind, name, half_life)
+        assert isinstance(laid_out.train, EncodedTrips) == (way != "whole")
+        matrices = build(laid_out, tmp_path)
+        assert isinstance(matrices.train, xgb.ExtMemQuantileDMatrix) == (way == "file")
+        outcome = train_booster(matrices, job)
+        predicted = predict_each([outcome.booster], laid_out.valid)
+        found[way] = outcome.booster.save_raw("ubj"), outcome.curve, predicted.tobytes()
+    assert found["binned"] == found["whole"]
+    assert found["file"] == found["whole"]
+
+
+def test_a_refit_is_the_same_model_whichever_way_its_rows_go(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    @contextmanager
+    def scratch(n_bytes: int) -> Iterator[str]:
+        asked.append(n_bytes)
+        yield str(tmp_path) if n_bytes else ""
+        assert list(tmp_path.iterdir()) == []  # bins go before their folder does
+
+    members = (Member(POINT, 9), Member(POINT | {"objective": "reg:squarederror"}, 7))
+    found = []
+    for blind in ((), members[:1]):
+        recipe = Recipe("full", seed=3, members=members, blind=blind, half_life=2, max_bin=128)
+        for way in WAYS:
+            go(way, monkeypatch)
+            model = sight.fit_boosters(
+                recipe, TRAIN, "green", ENCODERS["full"], n_threads=2, scratch=scratch
+            )
+            found.append(model.to_files())
+    assert found[0] == found[1] == found[2]
+    assert found[3] == found[4] == found[5]
+    assert [n_bytes > 0 for n_bytes in asked] == [False, False, True] + 2 * [False] * 2 + 2 * [True]
+
+
+def test_trips_up_to_a_bound_stand_whole_and_the_rest_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for bound, kinds in (
+        (len(TRAIN), [np.ndarray] * 2),
+        (len(TRAIN) - 1, [EncodedTrips, np.ndarray]),
+        (len(VALID) - 1, [EncodedTrips] * 2),
+    ):
+        monkeypatch.setattr(encoding, "WHOLE_ROWS", bound)
+        for kind in LAY_OUTS:
+            laid_out = lay_out(kind, "full")
+            assert [type(laid_out.train), type(laid_out.valid)] == kinds
+    for binned, wanted in ((len(TRAIN), [False] * 2), (len(TRAIN) - 1, [True, False])):
+        monkeypatch.setattr(boosting, "BINNED_ROWS", binned)
+        sizes = [n_bytes_of_bins(laid_out.train, on_gpu=on_gpu) for on_gpu in (False, True)]
+        assert [size > 0 for size in sizes] == wanted
+
+
+def test_boosters_of_one_file_are_trained_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    go("file", monkeypatch)
+    matrices = build(lay_out("sighted", "full"), tmp_path)
+    job = TrainingJob(POINT | {"nthread": 1}, 12, patience=12, keep=True)
+    with ThreadPoolExecutor(3) as threads:
+        futures = [threads.submit(train_booster, matrices, job) for _ in range(3)]
+    boosters = (future.result().booster for future in futures)
+    assert len({bytes(booster.save_raw("ubj")) for booster in boosters}) == 1
