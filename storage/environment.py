@@ -43,6 +43,11 @@ def prepare() -> None:
     spend_less()
 
 
+def is_prepared() -> bool:
+    """Whether this process was started for a step, and has nothing but that step in it."""
+    return sys.excepthook is explain
+
+
 def spend_less() -> None:
     """Leave out what costs CPU and brings nothing."""
     # on a busy machine, scikit-learn's waiting threads took six times the CPU of those that work

@@ -1,14 +1,16 @@
 """Whether quantiles keep what they promise: how many trips are shorter, by group, and a picture."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from .groups import Grouping, by_distance, by_hour
 from .schema import Trips
 from .spread import Calibration, fit_spread
-from .style import BLUE, GREY, styled
+from .style import BLUE, GREY, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOW, HIGH = 0.1, 0.9  # the levels of the interval that is judged
 NOMINAL = HIGH - LOW
@@ -74,13 +76,13 @@ def measure_reliability(calibration: Calibration) -> np.ndarray | None:
 
 
 @styled
-def draw_reliability(observed: np.ndarray) -> Figure:
+def draw_reliability(observed: np.ndarray) -> "Figure":
     """Draw the shares of trips that each level promises against those that came out.
 
     Args:
         observed: of `measure_reliability`.
     """
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = new_figure(6, 6)
     axis = figure.subplots()
     axis.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=0.8)
     axis.plot(100 * RELIABILITY_LEVELS, 100 * observed, "o-", color=BLUE)

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from .features import FEATURES
 from .groups import by_busyness, by_distance, by_hour
 from .schema import Trips
 from .scores import rmse
-from .style import BLUE, GREY, bar_chart, styled
+from .style import BLUE, GREY, bar_chart, new_figure, styled
 from .words import band_words
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from xgboost import Booster
 
 N_CALIBRATION_BINS = 20
@@ -61,7 +61,7 @@ def _group(kind: str, name: str, error: np.ndarray) -> Group:
 
 
 @styled
-def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]) -> Figure:
+def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]) -> "Figure":
     """Draw residuals, calibration and the errors by hour and distance.
 
     Args:
@@ -71,7 +71,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     """
     minutes = trips.trip_minutes
     error = predicted - minutes
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = new_figure(12, 8)
     figure.suptitle(f"Off by {rmse(error):.2f} min (RMSE) on {len(error):,} trips")
     (residual, calibration), (hour, distance) = figure.subplots(2, 2)
     # one outline: 120 bars take as long to draw as half the rest
@@ -88,7 +88,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     return figure
 
 
-def _draw_groups(axis: Axes, kind: str, groups: Sequence[Group]) -> None:
+def _draw_groups(axis: "Axes", kind: str, groups: Sequence[Group]) -> None:
     names = [band_words(group.group) for group in groups]
     rmses = [group.rmse for group in groups]
     bar_chart(axis, names, rmses, [group.n_trips for group in groups])
@@ -106,7 +106,7 @@ def calibration_bins(predicted: np.ndarray) -> list[np.ndarray]:
     return [rows for rows in np.array_split(order, N_CALIBRATION_BINS) if len(rows)]
 
 
-def _draw_calibration(axis: Axes, minutes: np.ndarray, predicted: np.ndarray) -> None:
+def _draw_calibration(axis: "Axes", minutes: np.ndarray, predicted: np.ndarray) -> None:
     bins = calibration_bins(predicted)
     told, took = ([float(values[b].mean()) for b in bins] for values in (predicted, minutes))
     axis.plot([0, 60], [0, 60], color=GREY, linestyle="--", linewidth=0.8)
@@ -159,13 +159,13 @@ def feature_importance(
 
 
 @styled
-def draw_feature_importance(importance: Mapping[str, Mapping[str, float]]) -> Figure:
+def draw_feature_importance(importance: Mapping[str, Mapping[str, float]]) -> "Figure":
     """Draw the mean absolute SHAP value of each feature, most important on top.
 
     Args:
         importance: of `feature_importance`.
     """
-    figure = Figure(figsize=(10, 0.3 * len(importance) + 1.2), layout="constrained")
+    figure = new_figure(10, 0.3 * len(importance) + 1.2)
     axis = figure.subplots()
     names = list(importance)[::-1]
     bars = axis.barh(names, [importance[name]["shap"] for name in names], color=BLUE)

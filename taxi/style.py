@@ -5,20 +5,19 @@ Source: Okabe and Ito, Color Universal Design, 2008 (the colours).
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.rcsetup import cycler
+if TYPE_CHECKING:  # half as long to import as MLflow, and main writes errors that it does not draw
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, BLACK, GREY = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
     *("#56b4e9", "#e69f00", "#1b1f24", "#6b747d"),
 )
+COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, BLACK, GREY]
 STYLE: Any = {
-    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, BLACK, GREY]),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
@@ -40,19 +39,29 @@ STYLE: Any = {
 }
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
     """Have a function draw in the one look, whatever the process it runs in is set to."""
 
     @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with rc_context(STYLE):
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> "Figure":
+        from matplotlib import rc_context
+        from matplotlib.rcsetup import cycler
+
+        with rc_context({**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
             return draw(*args, **kwargs)
 
     return drawn
 
 
+def new_figure(width: float, height: float) -> "Figure":
+    """Make an empty picture, its size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def bar_chart(
-    axis: Axes, names: Sequence[str], values: Sequence[float], counts: Sequence[int]
+    axis: "Axes", names: Sequence[str], values: Sequence[float], counts: Sequence[int]
 ) -> None:
     """Draw bars side by side, the highest one in a colour of its own, counts below their names.
 

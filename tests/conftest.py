@@ -1,6 +1,7 @@
 """Makers of small inputs: state only what matters, the rest is ordinary."""
 
 import os
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     asking = {file for file, fixtures in named if "mlflow_server" in fixtures}
     if alone := sorted(asking.difference(ON_A_SERVER)):
         raise pytest.UsageError(f"{alone} would start a server: add it to ON_A_SERVER")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fork what steps are forked from that tests launch, before any has threads.
+
+    Each is a process with nothing but itself, as ever, and imports what none has imported yet.
+    """
+    if "storage.tracking.launching" in sys.modules and sys.platform == "linux":
+        from storage.tracking.fork_server import ForkServer
+
+        session.config.add_cleanup(ForkServer().close)
 
 
 @pytest.hookimpl(optionalhook=True)

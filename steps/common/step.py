@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FrameType
 from typing import NoReturn
@@ -17,12 +17,13 @@ from typing import NoReturn
 import mlflow
 
 from steps.common.command_line import P, make_parser, parse
-from steps.common.parameters import PlanParameters
+from steps.common.parameters import PlanParameters, TrainingParameters
 from storage import UserError, drivers, environment, terminal
 from storage.checkout import run_command
 from storage.environment import INTERRUPTED, INTERRUPTS, USER_ERROR
 from storage.repro import reuse, step_key
 from storage.tracking import pages, runs, store, tags
+from storage.tracking.fork_server import ForkServer
 from taxi import TripError
 
 AGAIN = "Start it and run this again: steps that have finished are not run twice."
@@ -48,7 +49,8 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         plans = isinstance(params, PlanParameters) and params.plan
         next_command = partial(_next_command, params)
         run = runs.plan_run() if plans else runs.StepRun(step, params.developer, next_command)
-        with drivers.told(), store.gone_as(AGAIN), run, store.gone_as(AGAIN), drivers.told():
+        forks = _fork_server(params)
+        with drivers.told(), store.gone_as(AGAIN), run, forks, store.gone_as(AGAIN), drivers.told():
             is_open = mlflow.active_run() is not None
             environment.check_lock()
             with _placing(params):
@@ -63,6 +65,16 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         if not is_open:  # nor has anybody closed what `mlflow run` has made
             environment.restore_later(os.environ.get("MLFLOW_RUN_ID"))
         _leave(f"{step}: interrupted", INTERRUPTED, is_open=is_open)
+
+
+def _fork_server(params: P) -> ExitStack:
+    """Fork what the steps below this one are forked from, where it may launch any; to be closed."""
+    is_chain = isinstance(params, PlanParameters) and not params.plan
+    is_start = isinstance(params, TrainingParameters) and not params.preprocess_run_id
+    server = ExitStack()
+    if (is_chain or is_start) and sys.platform == "linux" and environment.is_prepared():
+        server.callback(ForkServer().close)
+    return server
 
 
 def _next_command(params: P) -> str:

@@ -13,7 +13,7 @@ def imported_names(tree: ast.AST, package: Sequence[str] = ()) -> Iterator[str]:
     Yields:
         a.b for `import a.b` as for `from a import b`, whether b is a module or something in one.
     """
-    for node in _statements(tree):
+    for node in statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -22,9 +22,9 @@ def imported_names(tree: ast.AST, package: Sequence[str] = ()) -> Iterator[str]:
             yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk the statements at any depth; no import stands in an expression."""
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk the statements at any depth: imports and definitions stand in no expression."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
             yield child
-            yield from _statements(child)
+            yield from statements(child)

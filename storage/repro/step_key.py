@@ -5,7 +5,6 @@ counts by its meaning: an edit of a comment, a docstring or a help text changes 
 in a file that the step does not use; an uncommitted edit counts as any other.
 """
 
-import ast
 import hashlib
 import json
 import re
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.checkout import ROOT
-from storage.repro.imports import imported_names
+from storage.environment import OWN
+from storage.repro import meanings
 
 ENVIRONMENT = ("requirements.txt", "python_env.yaml")  # every package and Python, exact
 # the packages that numbers come from: --env-manager local runs whatever is installed
@@ -109,6 +109,15 @@ def make(
     )
 
 
+def read_loaded(root: Path = ROOT) -> None:
+    """Read the files of the modules that are loaded by now: they are what this process runs."""
+    loaded = [m for n, m in sys.modules.items() if n.partition(".")[0] in (*OWN, "__main__")]
+    for file in filter(None, (getattr(module, "__file__", None) for module in loaded)):
+        if (path := Path(file)).is_relative_to(root):
+            _read(path, root)
+    meanings.keep_all()
+
+
 @cache
 def departures(root: Path = ROOT) -> dict[str, str]:
     """Compare what runs with the lock: Python or package -> the version that the lock has not."""
@@ -138,6 +147,7 @@ def code_reached(*files: str, root: Path = ROOT) -> dict[str, str]:
         if path not in reached and not path.relative_to(root).as_posix().startswith(FRAME):
             reached.add(path)
             waiting += _read(path, root).imports
+    meanings.keep_all()
     return {path.relative_to(root).as_posix(): _read(path, root).sha256 for path in sorted(reached)}
 
 
@@ -182,25 +192,16 @@ def _entry(step: str, root: Path) -> Path:
 
 @cache
 def _read(path: Path, root: Path) -> _File:
-    tree = ast.parse(path.read_bytes())
-    package = path.relative_to(root).parts[:-1]
-    imports = set()
-    for name in imported_names(tree, package):
-        parts = name.split(".")
-        for n_parts in range(1, len(parts) + 1):  # importing a.b runs a's __init__ too
-            place = root.joinpath(*parts[:n_parts])
-            imports |= {place.with_suffix(".py"), place / "__init__.py"}
-    meaning = ast.unparse(_without_docstrings(tree))
-    return _File(
-        hashlib.sha256(meaning.encode()).hexdigest(),
-        frozenset(file for file in imports if file.is_file()),
-    )
+    meaning = meanings.read_meaning(path.read_bytes(), path.relative_to(root).parts[:-1])
+    found = (_files_of(name, root) for name in meaning.imports)
+    return _File(meaning.sha256, frozenset(file for files in found for file in files))
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    """Take the docstrings out of a syntax tree; comments never were in it."""
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
+@cache
+def _files_of(name: str, root: Path) -> list[Path]:
+    """List the files of the repository that run where a name is imported."""
+    package, _, _ = name.rpartition(".")
+    above = _files_of(package, root) if package else []  # importing a.b runs a's __init__ too
+    place = root.joinpath(*name.split("."))
+    files = (place.with_suffix(".py"), place / "__init__.py")
+    return above + [file for file in files if file.is_file()]

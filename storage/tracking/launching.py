@@ -12,8 +12,8 @@ from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import ExecutionException
 from mlflow.projects.submitted_run import SubmittedRun
 
-from storage import UserError, checkout, one_line
-from storage.tracking import doubles, interrupted, stale_runs, tags
+from storage import UserError, checkout, environment, one_line
+from storage.tracking import doubles, fork_server, interrupted, stale_runs, tags
 from storage.tracking.processes import is_dead
 from storage.tracking.runs import active_info, children
 
@@ -112,12 +112,14 @@ def _submit(
     """Start an entry point below the active run; returns once it has ended, where synchronous."""
     # `python` in MLproject's commands must be the one that runs now
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    is_forked = synchronous and fork_server.is_running() and checkout.ROOT == environment.ROOT
     return mlflow.projects.run(
         os.path.relpath(checkout.ROOT),  # "." as a rule: what follows a # would be cut off
         entry_point=step,
         parameters=dict(parameters),
         experiment_id=active_info().experiment_id,
         env_manager="local",
+        backend=fork_server.BACKEND if is_forked else "local",
         run_name=name,
         synchronous=synchronous,
     )

@@ -1,0 +1,95 @@
+"""What a text of Python means, as a sha256, and what it imports; kept for the next process.
+
+To read the syntax of all the steps' files takes half as long as to import MLflow.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from storage.data.cache import cache_dir
+from storage.repro import imports
+from storage.repro.imports import imported_names, statements
+
+N_KEPT = 4_000  # files, the newest: a megabyte or two
+
+
+class Meaning(NamedTuple):
+    """What a file does, whatever its comments and docstrings say."""
+
+    sha256: str
+    imports: tuple[str, ...]  # full names
+
+
+def read_meaning(text: bytes, package: Sequence[str]) -> Meaning:
+    """Read what a file means.
+
+    Args:
+        text: of the file.
+        package: the packages that the file lies in, from the top one on.
+    """
+    known, name = _known(), _sha256(b"\0".join([*(part.encode() for part in package), text]))
+    if name not in known:
+        tree = ast.parse(text)
+        names = tuple(dict.fromkeys(imported_names(tree, package)))
+        known[name] = Meaning(_sha256(ast.unparse(_without_docstrings(tree)).encode()), names)
+    return known[name]
+
+
+def keep_all() -> None:
+    """Write down what was read, for other processes; where nothing can be written, it is not."""
+    newest = dict([*_known().items()][-N_KEPT:])
+    if newest.keys() <= read_kept(path := _file()).keys():
+        return
+    text = json.dumps(newest).encode()
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half.write_bytes(_sha256(text).encode() + b"\n" + text)
+        half.replace(path)
+
+
+def read_kept(path: Path) -> dict[str, Meaning]:
+    """Read what was written down; nothing where it is not there or was damaged since."""
+    try:
+        digest, _, text = path.read_bytes().partition(b"\n")
+    except OSError:
+        return {}
+    if digest.decode(errors="replace") != _sha256(text):
+        return {}
+    return {
+        name: Meaning(sha256, tuple(names)) for name, (sha256, names) in json.loads(text).items()
+    }
+
+
+@cache
+def _known() -> dict[str, Meaning]:
+    return read_kept(_file())
+
+
+@cache
+def _file() -> Path:
+    """Name the file for those who wrote it: another Python reads and writes syntax otherwise."""
+    readers = (Path(str(module.__file__)) for module in (sys.modules[__name__], imports))
+    version = _sha256(b"".join([sys.version.encode(), *(path.read_bytes() for path in readers)]))
+    return cache_dir() / f"meanings-{version[:16]}.json"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    """Take the docstrings out of a syntax tree; comments never were in it."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in (tree, *statements(tree)):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree

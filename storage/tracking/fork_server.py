@@ -1,0 +1,266 @@
+"""Steps as forks of one process, so that what they import in common is imported once.
+
+A step that launches others forks itself before it has threads or a store. The copy waits: for each
+launch it imports the module of the step, and forks a process that runs it. Imports are most of what
+a small step costs. To MLflow this is a backend of projects, as a plugin of its would be.
+"""
+
+import atexit
+import importlib
+import json
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
+
+from mlflow.projects.backend import loader
+from mlflow.projects.backend.local import LocalBackend
+from mlflow.projects.submitted_run import LocalSubmittedRun, SubmittedRun
+from mlflow.projects.utils import (
+    fetch_and_validate_project,
+    get_entry_point_command,
+    get_or_create_run,
+    get_run_env_vars,
+    load_project,
+)
+from mlflow.utils.databricks_utils import get_databricks_env_vars
+from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+from storage import environment
+from storage.environment import INTERRUPTS
+from storage.repro import step_key
+
+BACKEND = "fork"  # of MLflow's projects
+OUTPUTS = (1, 2)  # file descriptors
+N_BYTES = 1 << 20  # of a request, at once
+
+
+class ForkServer(LocalBackend):
+    """The process that steps are forked from, as seen by the one that launches them."""
+
+    def __init__(self) -> None:
+        """Fork it; the caller has no threads yet, and no store."""
+        self.channel, theirs = socket.socketpair()
+        step_key.read_loaded()  # the code that steps will run, whatever is edited meanwhile
+        self.pid = _fork()
+        if not self.pid:
+            self.channel.close()
+            _serve(theirs)
+        theirs.close()
+        self.answers = self.channel.makefile("rb")
+        loader.MLFLOW_BACKENDS[BACKEND] = lambda: self  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """Wait for its end, so that its cost counts as that of a process started here."""
+        loader.MLFLOW_BACKENDS.pop(BACKEND, None)
+        self.answers.close()
+        self.channel.close()
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    def run(
+        self,
+        project_uri: str,
+        entry_point: str,
+        params: Mapping[str, str],
+        version: str | None,
+        backend_config: Mapping[str, Any],
+        tracking_uri: str,
+        experiment_id: str,
+    ) -> SubmittedRun:
+        """Do what MLflow's own backend does for `env_manager=local`, without a shell."""
+        work_dir = fetch_and_validate_project(project_uri, version, entry_point, params)
+        project = load_project(work_dir)
+        run = get_or_create_run(
+            None, project_uri, experiment_id, work_dir, version, entry_point, params
+        )
+        (command,) = get_entry_point_command(project, entry_point, params, None)
+        env = get_run_env_vars(run.info.run_id, experiment_id)
+        env |= get_databricks_env_vars(tracking_uri)
+        process = self.start(shlex.split(command), work_dir, os.environ | env)
+        return LocalSubmittedRun(run.info.run_id, process)
+
+    def start(self, command: list[str], cwd: str, env: Mapping[str, str]) -> "ForkedProcess":
+        """Start a process that prints where this one does.
+
+        Args:
+            command: python -m <module with a function main> and its arguments.
+            cwd: its working directory.
+            env: its environment.
+        """
+        request = json.dumps({"command": command, "cwd": cwd, "env": dict(env)}).encode()
+        with suppress(BrokenPipeError):  # no answer will come either
+            socket.send_fds(self.channel, [request + b"\n"], OUTPUTS)
+        return ForkedProcess(self)
+
+    def answer(self) -> int | None:
+        """Wait for its next answer; None where it has died."""
+        with suppress(ConnectionError):
+            if line := self.answers.readline():
+                return int(line)
+        return None
+
+
+class ForkedProcess:
+    """The process of a step, with what MLflow asks of a subprocess."""
+
+    def __init__(self, server: ForkServer) -> None:
+        """Describe the process that was asked for last."""
+        self.server = server
+        self.number: int | None = None
+        self.code: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """Return its id, once it has been forked.
+
+        Raises:
+            ProcessLookupError: it never was.
+        """
+        if self.number is None:
+            self.number = self.server.answer()
+        if self.number is None:
+            raise ProcessLookupError("the process that forks steps has died")
+        return self.number
+
+    def poll(self) -> int | None:
+        """Return the exit code where somebody has waited for it."""
+        return self.code
+
+    def terminate(self) -> None:
+        """Interrupt it."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Wait for its end, and return the exit code."""
+        if self.code is None:
+            try:
+                pid = self.pid
+                code = self.server.answer()
+                if code is None:  # nobody would know when the step ends
+                    os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                code = None
+            self.code = 1 if code is None else code
+        return self.code
+
+
+def is_running() -> bool:
+    """Whether steps can be forked here."""
+    return BACKEND in loader.MLFLOW_BACKENDS
+
+
+def _fork() -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        # of the linear algebra's threads, which know how to be forked
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _serve(channel: socket.socket) -> NoReturn:
+    """Fork a process for each request, one after the other, until the asking end is closed."""
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(OSError):  # the one that asks has died
+        while request := _receive(channel):
+            module = _prepare(request.command, request.env)
+            signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+            if not (pid := _fork()):
+                channel.close()
+                _run(module, request)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+            for output in request.outputs:
+                os.close(output)
+            channel.sendall(b"%d\n" % pid)
+            _, status = os.waitpid(pid, 0)
+            channel.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+class _Request(NamedTuple):
+    """What a process is to be."""
+
+    command: list[str]  # python -m <module> and so on
+    cwd: str
+    env: dict[str, str]
+    outputs: list[int]  # where it prints, and where its errors go
+
+
+def _receive(channel: socket.socket) -> _Request | None:
+    text, outputs, _, _ = socket.recv_fds(channel, N_BYTES, len(OUTPUTS))
+    while text and not text.endswith(b"\n"):
+        if not (more := channel.recv(N_BYTES)):
+            return None
+        text += more
+    return _Request(**json.loads(text), outputs=outputs) if text else None
+
+
+def _prepare(command: list[str], env: Mapping[str, str]) -> str:
+    """Import the module of a command, and what it will, for all that are forked from here later.
+
+    Returns:
+        The name of the module.
+    """
+    name = command[2]
+    spec = find_spec(name)
+    if spec and spec.submodule_search_locations:
+        name = f"{name}.__main__"
+    with suppress(Exception):  # whatever is wrong, the step itself says so
+        importlib.import_module(name)
+        if not env["MLFLOW_TRACKING_URI"].startswith("http"):
+            importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+            importlib.import_module("sqlalchemy.orm").configure_mappers()
+        if "storage.tracking.models" in sys.modules:
+            # MLflow looks through all that is installed before it saves or loads its first model
+            warn_dependency_requirement_mismatches(["mlflow"])
+    step_key.read_loaded()
+    return name
+
+
+def _run(module: str, request: _Request) -> NoReturn:
+    """Be the process that was asked for."""
+    code: Any = 1
+    try:
+        os.environ.clear()
+        os.environ.update(request.env)
+        os.chdir(request.cwd)
+        for place, output in zip(OUTPUTS, request.outputs, strict=True):
+            os.dup2(output, place)
+            os.close(output)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in OUTPUTS)
+        environment.prepare()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+        code = _exit_code(module, request.command)
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _exit_code(module: str, command: list[str]) -> int:
+    try:
+        try:
+            sys.argv = [module, *command[3:]]
+            step: ModuleType = importlib.import_module(module)
+            sys.modules["__main__"] = step
+            step.main()
+        except Exception:  # noqa: BLE001  as where Python ends by itself
+            sys.excepthook(*sys.exc_info())
+            return 1
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

@@ -1,0 +1,69 @@
+"""What is known of a file from an earlier process is what reading it again would give."""
+
+from pathlib import Path
+
+import pytest
+
+from storage.repro import meanings
+
+TEXT = b'''"""Told."""
+from . import a
+
+
+def f():
+    """More."""
+    import b.c  # why
+'''
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(meanings, "_file", lambda: tmp_path / "cache" / "kept.json")
+    meanings._known.cache_clear()
+    yield tmp_path / "cache" / "kept.json"
+    meanings._known.cache_clear()
+
+
+def read_anew(package: tuple[str, ...] = ("taxi",)) -> meanings.Meaning:
+    meanings._known.cache_clear()
+    return meanings.read_meaning(TEXT, package)
+
+
+def test_a_meaning_is_kept_and_found_without_reading_the_syntax(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = read_anew()
+    assert read.imports == ("taxi.a", "b.c")
+    meanings.keep_all()
+    monkeypatch.setattr("ast.parse", lambda _: pytest.fail("read again"))
+    assert read_anew() == read
+
+
+def test_in_another_package_the_same_text_imports_other_files(kept: Path) -> None:
+    read_anew()
+    meanings.keep_all()
+    assert read_anew(("steps", "main")).imports == ("steps.main.a", "b.c")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"0" * 64 + b"\n{}", b"\xff\n{}"])
+def test_a_damaged_file_is_read_as_none_and_written_again(kept: Path, damage: bytes) -> None:
+    read = read_anew()
+    kept.parent.mkdir()
+    kept.write_bytes(damage)
+    assert read_anew() == read
+    meanings.keep_all()
+    assert list(meanings.read_kept(kept).values()) == [read]
+
+
+def test_where_nothing_can_be_written_nothing_is_lost(kept: Path) -> None:
+    kept.parent.write_text("a file")
+    read = read_anew()
+    meanings.keep_all()
+    assert read_anew() == read
+
+
+def test_docstrings_and_comments_mean_nothing_and_what_runs_does(kept: Path) -> None:
+    read = read_anew()
+    same = TEXT.replace(b"Told", b"Said").replace(b"More", b"Less").replace(b"# why", b"")
+    assert meanings.read_meaning(same, ("taxi",)) == read
+    assert meanings.read_meaning(TEXT + b"f()\n", ("taxi",)).sha256 != read.sha256

@@ -1,0 +1,93 @@
+"""A step that is forked is what its command would have been."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.steps import children_cpu_s
+from storage.tracking import fork_server
+from storage.tracking.fork_server import ForkedProcess, ForkServer
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
+    monkeypatch.setattr("mlflow.projects.backend.loader.MLFLOW_BACKENDS", {})
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+def start(server: ForkServer, code: str, cwd: Path = Path(), **env: str) -> ForkedProcess:
+    env = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "PATH": os.environ["PATH"]} | env
+    return server.start(["python", "-m", "tests.forked", code], str(cwd), env)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "said"),
+    [
+        ("pass", 0, ""),
+        ("raise SystemExit", 0, ""),
+        ("raise SystemExit(2)", 2, ""),
+        ("raise SystemExit('no trips')", 1, "no trips\n"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
+        ("import os; os.kill(os.getpid(), 9)", -9, ""),
+    ],
+)
+def test_it_ends_as_python_would(
+    server: ForkServer,
+    capfd: pytest.CaptureFixture[str],
+    code: str,
+    expected: int,
+    said: str,
+) -> None:
+    assert start(server, code).wait() == expected
+    assert capfd.readouterr().err.endswith(said)
+
+
+def test_it_has_its_own_environment_folder_and_process_and_prints_where_this_one_does(
+    server: ForkServer,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ONLY_HERE", "1")
+    code = "import os; print(os.getpid(), os.getcwd(), os.getenv('MINE'), os.getenv('ONLY_HERE'))"
+    process = start(server, code, tmp_path, MINE="a b")
+    assert process.wait() == 0
+    assert process.pid not in (os.getpid(), server.pid)
+    assert capfd.readouterr().out == f"{process.pid} {tmp_path} a b None\n"
+
+
+def test_one_that_is_told_to_stop_is_interrupted(
+    server: ForkServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process = start(server, "import signal; signal.pause()")
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait() == process.poll() == 130
+    assert "interrupted" in capfd.readouterr().err
+
+
+def test_what_runs_as_python_ends_runs_here_too(
+    server: ForkServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = "import atexit; atexit.register(print, 'last'); print('first')"
+    assert start(server, code).wait() == 0
+    assert capfd.readouterr().out == "first\nlast\n"
+
+
+def test_what_it_costs_counts_as_that_of_a_process_started_here(server: ForkServer) -> None:
+    before = children_cpu_s()
+    work = "import time\nwhile time.process_time() < 0.3: pass"
+    assert start(server, work).wait() == 0
+    server.close()
+    assert children_cpu_s() - before > 0.3
+    assert not fork_server.is_running()
+
+
+def test_nobody_waits_for_a_server_that_has_died(server: ForkServer) -> None:
+    os.kill(server.pid, signal.SIGKILL)
+    assert start(server, "pass").wait() == 1
