@@ -92,13 +92,13 @@ def read_past(params: MainParameters) -> dict[str, list[Past]]:
         step: [
             past
             for run in of_step
-            if (past := as_past(step, run, read_trips(run, trips), params)) is not None
+            if (past := as_past(step, run, trips_read(run, trips), params)) is not None
         ]
         for step, of_step in found.items()
     }
 
 
-def read_trips(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+def trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
     """Count the trips of each split that a run read; none where its preprocess is too long ago."""
     base = run.data.tags.get(tags.RUN_IDS["preprocess"], run.info.run_id)
     counts = known.get(base, {})

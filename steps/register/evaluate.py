@@ -12,7 +12,7 @@ from steps.common.results import RMSES, SIMULATED, Candidate
 from steps.common.served import load_served
 from steps.register.coverage import measure_coverage, overall
 from steps.register.old_months import compare_on_old_months
-from steps.register.testset import SEEN, TestSet, ask
+from steps.register.testset import SEEN, TestSet, ask_served
 from storage.tracking import datasets, models, tags
 from storage.tracking.registry import Registry
 from storage.tracking.tags import Family
@@ -87,7 +87,10 @@ def predict_served(model: Any, uri: str, test: TestSet) -> dict[str, np.ndarray]
     Raises:
         StorageError: it does not take these trips.
     """
-    return {kind: ask(model, uri, as_known(test.known_by(kind), kind), test.taxi) for kind in RMSES}
+    return {
+        kind: ask_served(model, uri, as_known(test.known_by(kind), kind), test.taxi)
+        for kind in RMSES
+    }
 
 
 def score_each(predicted: Mapping[str, np.ndarray], test: TestSet) -> dict[str, dict[str, float]]:

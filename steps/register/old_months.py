@@ -7,7 +7,7 @@ from mlflow.entities.model_registry import ModelVersion
 from steps.common.inputs import load_trips
 from steps.common.results import SIMULATED, read_preprocess
 from steps.common.served import load_served
-from steps.register.testset import MAX_TEST_ROWS, TestSet, ask
+from steps.register.testset import MAX_TEST_ROWS, TestSet, ask_served
 from storage import UserError
 from storage.tracking import model_references, runs, tags
 from taxi import distances
@@ -49,7 +49,7 @@ def compare_on_old_months(
     champion_uri = f"models:/{version.name}/{version.version}"
     asked = as_known(trips, test.distance)
     candidate, champion = (
-        ask(load_served(uri, test.taxi), uri, asked, test.taxi)
+        ask_served(load_served(uri, test.taxi), uri, asked, test.taxi)
         for uri in (candidate_uri, champion_uri)
     )
     seen = ", which the candidate has seen" if seen_months & {*months.split(",")} else ""

@@ -73,7 +73,7 @@ def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
     )
 
 
-def ask(model: Any, uri: str, trips: Trips, taxi: str) -> np.ndarray:
+def ask_served(model: Any, uri: str, trips: Trips, taxi: str) -> np.ndarray:
     """Ask a served model about n trips, minutes [n].
 
     Raises:
