@@ -14,6 +14,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import yaml
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -151,6 +152,7 @@ def load(uri: str) -> PyFuncModel:
         if not is_local(get_artifact_repository(root)):
             folder = TemporaryDirectory(prefix="model-")
         here = download_artifacts(reference.uri, dst_path=folder.name if folder else None)
+        read_flavor(Path(here))  # MLflow takes for granted that it is one
         if sha256 := reference.tags.get(MODEL_SHA256):
             check_files(Path(here), sha256)
         model = mlflow.pyfunc.load_model(here)
@@ -173,8 +175,9 @@ def check_files(folder: Path, sha256: str) -> None:
         MlflowException: they are others, or MLmodel has MLflow import what the manifest does not
             vouch for.
     """
-    about = Model.load(str(folder)).flavors.get("python_function", {})
-    path = about.get("artifacts", {}).get("model", {}).get("path", "")
+    about = read_flavor(folder)
+    artifacts = about.get("artifacts", {})
+    path = artifacts["model"].get("path", "") if "model" in artifacts else ""
     loader = Path(about.get("model_code_path") or "").name
     imported = [about.get(key) for key in ("loader_module", "code", "data", "python_model")]
     # the manifest vouches for the loader two floors above its folder
@@ -182,6 +185,20 @@ def check_files(folder: Path, sha256: str) -> None:
         raise damaged("MLmodel is not the one that was saved")
     if read_verified(folder / path).sha256 != sha256:
         raise damaged("they are not those that the version was registered with")
+
+
+def read_flavor(folder: Path) -> dict[str, Any]:
+    """Read from a model's MLmodel what pyfunc loads; empty where it is no such model.
+
+    Raises:
+        MlflowException: there is none, or it is something else.
+    """
+    try:
+        about = dict(Model.load(str(folder)).flavors.get("python_function", {}))
+        parts = dict(about.get("artifacts", {}))
+        return about | {"artifacts": {name: dict(part) for name, part in parts.items()}}
+    except (AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise damaged("MLmodel is no description of a model") from error
 
 
 def is_two_below(path: str) -> bool:

@@ -43,8 +43,10 @@ def close_stale_runs(project: str = "") -> Closed:
         dead.discard(active.info.run_id)
     # newest first: where this is cut short, the run above is still there to be found next time
     ids = [run.info.run_id for run in running if run.info.run_id in dead]
-    closed = [run_id for run_id in ids if close_run(client, run_id, REASON)]
-    return Closed(closed, [run_id for run_id in ids if run_id not in closed])
+    # one may have ended well after it was listed, and its process then
+    left = [run_id for run_id in ids if client.get_run(run_id).info.status == "RUNNING"]
+    closed = [run_id for run_id in left if close_run(client, run_id, REASON)]
+    return Closed(closed, [run_id for run_id in left if run_id not in closed])
 
 
 def close_own(reason: str) -> None:

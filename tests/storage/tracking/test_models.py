@@ -163,7 +163,8 @@ def test_versions_of_the_code_live_beside_each_other_in_a_process(
     logged: Logged, copy: Path
 ) -> None:
     code = contents(copy) / CODE / "model.py"
-    code.write_text(code.read_text().replace("return minutes\n", "return minutes + 100\n"))
+    changed_text = code.read_text().replace("return minutes\n", "return minutes + 100\n", 1)
+    code.write_text(changed_text)
     manifest = json.loads((contents(copy) / MANIFEST).read_text())
     manifest[f"{CODE}/model.py"] = hashlib.sha256(code.read_bytes()).hexdigest()
     (contents(copy) / MANIFEST).write_text(json.dumps(manifest))
@@ -341,6 +342,21 @@ def test_a_version_whose_mlmodel_has_other_code_imported_is_refused(
 ) -> None:
     settle(stored, **settings)
     assert "MLmodel is not the one that was saved" in refusal_of(stored.uri)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "", "no", "<html>\n  <br>\n</html>", "{", "flavors: 3", "flavors: {python_function: x}"],
+)
+def test_what_is_no_mlmodel_is_refused(text: str, stored: Stored) -> None:
+    (stored.folder / "MLmodel").write_text(text)
+    assert "MLmodel" in refusal_of(stored.uri)
+
+
+@pytest.mark.parametrize("artifacts", [3, ["model"], {"model": 3}], ids=str)
+def test_an_mlmodel_of_another_shape_is_refused(artifacts: object, stored: Stored) -> None:
+    settle(stored, artifacts=artifacts)
+    assert "MLmodel is no description of a model" in refusal_of(stored.uri)
 
 
 def test_a_server_compares_the_version_that_it_was_asked_for_with_its_tag(

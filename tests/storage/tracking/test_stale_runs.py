@@ -186,3 +186,19 @@ def test_a_store_that_has_gone_is_not_taken_for_a_refusal(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(MlflowException):
         stale_runs.close_run(MlflowClient("http://127.0.0.1:1"), "a run", "dead")
+
+
+def test_a_run_that_ends_well_while_it_is_looked_at_stays_finished(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = leave(**processes.process_tags())
+
+    def end(tags: dict[str, str]) -> bool:
+        """Be its process, which ends between the list of runs and the look for it."""
+        MlflowClient().set_terminated(run_id, "FINISHED")
+        return True
+
+    monkeypatch.setattr(processes, "is_dead", end)
+    assert run_id not in stale_runs.close_stale_runs().run_ids
+    assert status(run_id) == "FINISHED"
+    assert "failure" not in mlflow.get_run(run_id).data.tags
