@@ -368,9 +368,9 @@ def test_trials_of_a_sample_make_a_model_of_all_trips_and_say_what_it_would_cost
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("sample"))
     trained: list[int] = []  # rows of each matrix that boosters were trained on
 
-    def build(rows: Any) -> Any:
+    def build(rows: Any, folder: str) -> Any:
         trained.append(len(rows.train_y))
-        return boosting.build_matrices(rows)
+        return boosting.build_matrices(rows, folder)
 
     monkeypatch.setattr("steps.hpo.executor.build_matrices", build)
     there = mlflow.get_run(preprocessed).data.metrics

@@ -45,8 +45,10 @@ def test_a_plan_without_a_store_says_that_all_is_new_and_makes_no_store(
 
 
 def test_a_plan_makes_no_run_and_knows_what_is_done(
-    store: Store, capsys: pytest.CaptureFixture[str]
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # what other tests have run would tell what the steps need
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("planned"))
     entry("preprocess").main([SMALL, "--developer=ana"])
     before = store.runs()
     capsys.readouterr()
