@@ -1,8 +1,10 @@
 """Files of trips, whole and broken."""
 
+import gc
 import gzip
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,12 +125,21 @@ def test_a_damaged_page_of_parquet_is_one_line(tmp_path: Path) -> None:
     assert f"Cannot read {path}: " in one_line(caught)
 
 
-def test_a_truncated_gzip_is_noticed_while_reading(tmp_path: Path) -> None:
+def test_a_truncated_gzip_is_noticed_while_reading_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
     rows = b"".join(b"2021,%d,%d\n" % (n, n * n) for n in range(100_000))
     path = make_csv(tmp_path, b"pickup,zone,miles\n" + rows, ".csv.gz")
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(StorageError, match="Truncated compressed stream"):
-        read(path, "zone")
+    tracemalloc.start()
+    for _ in range(3):  # the first leaves what is kept for all
+        before, _ = tracemalloc.get_traced_memory()
+        with pytest.raises(StorageError, match="Truncated compressed stream"):
+            read(path, "zone")
+        gc.collect()
+    left = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert left < 100_000  # bytes; a chunk that was read is several times that
 
 
 @pytest.mark.parametrize("name", [NAME, "trips.csv"])
