@@ -3,7 +3,8 @@
 python -m steps.baseline --source=simulated --models=mean,linear_regression
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NoReturn
 
@@ -31,7 +32,7 @@ from taxi.scores import score_predictions
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read train and valid trips, fit and log each model, log the leaderboard."""
-    with step_run(BaselineParameters, __doc__, argv) as params:
+    with step_run(BaselineParameters, __doc__, argv) as params, autologging():
         chosen = baselines.select_baselines(params.models)
         pipeline = Pipeline(params)
         preprocess = pipeline.preprocess()
@@ -40,10 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         city = load_city(preprocess)
         profiles = read_profiles(preprocess.run_id)
         described = log_inputs(preprocess, {"train": "training", "valid": "validation"})
-        # autolog writes each estimator's own parameters; models and scores are logged here
-        mlflow.sklearn.autolog(
-            log_models=False, log_datasets=False, log_post_training_metrics=False, silent=True
-        )
         encode = cache(lambda name: encode_train(name, train, city))
         scores, bounds = {}, {}
         for name, baseline in chosen.items():
@@ -66,6 +63,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             fitted = f", {bounded}" if bounded else ""
             print(f"{name}: rmse {scores[name]['rmse']:.4f} min{fitted}{more}", flush=True)
         log_leaderboard(scores, preprocess.dataset, bounds)
+
+
+@contextmanager
+def autologging() -> Iterator[None]:
+    """Have sklearn's fits log their parameters; models and scores are logged by this step.
+
+    It ends with the step: whatever the process fits later would make runs of its own.
+    """
+    mlflow.sklearn.autolog(
+        log_models=False, log_datasets=False, log_post_training_metrics=False, silent=True
+    )
+    try:
+        yield
+    finally:
+        mlflow.sklearn.autolog(disable=True, silent=True)
 
 
 class NeverDense(csr_matrix):  # type: ignore[misc]

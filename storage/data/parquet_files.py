@@ -171,7 +171,8 @@ def _pages(data: mmap.mmap, groups: list[Fields], place: int) -> Iterator[Page]:
     """
     for group in groups:
         chunk = group[CHUNKS][place][ABOUT]
-        at = min(chunk[name] for name in (DATA_AT, DICTIONARY_AT) if chunk.get(name))
+        # some writers say 0 for no dictionary
+        at = min(filter(None, (chunk[name] for name in (DATA_AT, DICTIONARY_AT) if name in chunk)))
         n_left = chunk[N_IN_CHUNK]
         while n_left > 0:
             header, at = read_struct(data, at)

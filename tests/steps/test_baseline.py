@@ -77,3 +77,10 @@ def test_a_run_says_what_its_fit_left_out(
     # and so does the fit to train and valid
     n_trips = refit.count_fitted(Recipe("course", 1, baseline="lasso_0.1"), 12_345)
     assert (n_trips, refit.count_fitted(Recipe("full", 1), 12_345)) == ("99 of 12,345", "12,345")
+
+
+def test_autolog_ends_with_the_step(store: Store) -> None:
+    baseline.main(["--source=simulated:300", "--models=mean"])
+    before = store.runs()
+    BASELINES["lasso_0.1"].fit(np.eye(4, dtype=np.float32), np.arange(4.0), seed=42)
+    assert store.runs() == before

@@ -101,3 +101,18 @@ def test_a_footer_that_is_too_long_is_refused(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(make_parquet()[:-8] + b"\xff\xff\xff\x7fPAR1")
     with pytest.raises(StorageError, match=r"its footer would have 2,147,483,647 bytes"):
         files.read_schema(tmp_path / NAME)
+
+
+def test_no_bit_of_a_footer_can_be_flipped_to_a_traceback(tmp_path: Path) -> None:
+    content, refused = make_parquet(), 0
+    n_bytes = int.from_bytes(content[-8:-4], "little")
+    for place in range(8 * (len(content) - 8 - n_bytes), 8 * (len(content) - 8)):
+        body = bytearray(content)
+        body[place // 8] ^= 1 << place % 8
+        (tmp_path / NAME).write_bytes(body)
+        try:
+            read(tmp_path / NAME, "zone")
+        except StorageError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > n_bytes
