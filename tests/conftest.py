@@ -54,9 +54,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     Each is a process with nothing but itself, as ever, and imports what none has imported yet.
     """
     if "storage.tracking.launching" in sys.modules and sys.platform == "linux":
+        from storage.repro import step_key
         from storage.tracking.fork_server import ForkServer
 
-        session.config.add_cleanup(ForkServer().close)
+        session.config.add_cleanup(ForkServer(step_key.read_loaded).close)
 
 
 @pytest.hookimpl(optionalhook=True)

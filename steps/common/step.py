@@ -73,7 +73,7 @@ def _fork_server(params: P) -> ExitStack:
     is_start = isinstance(params, TrainingParameters) and not params.preprocess_run_id
     server = ExitStack()
     if (is_chain or is_start) and sys.platform == "linux" and environment.is_prepared():
-        server.callback(ForkServer().close)
+        server.callback(ForkServer(step_key.read_loaded).close)
     return server
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,11 +111,18 @@ def make(
 
 
 def read_loaded(root: Path = ROOT) -> None:
-    """Read the files of the modules that are loaded by now: they are what this process runs."""
-    loaded = [m for n, m in sys.modules.items() if n.partition(".")[0] in (*OWN, "__main__")]
-    for file in filter(None, (getattr(module, "__file__", None) for module in loaded)):
-        if (path := Path(file)).is_relative_to(root):
-            _read(path, root)
+    """Read the files of the modules that are loaded by now: they are what this process runs.
+
+    What was read of others is forgotten: they are loaded as they are when it comes to that.
+    """
+    names = [name for name in sys.modules if name.partition(".")[0] in (*OWN, "__main__")]
+    files = filter(None, (getattr(sys.modules[name], "__file__", None) for name in names))
+    loaded = {(path, root) for path in map(Path, files) if path.is_relative_to(root)}
+    for place in _FILES.keys() - loaded:
+        del _FILES[place]
+    code_reached.cache_clear()
+    for place in loaded:
+        _read(*place)
     meanings.keep_all()
 
 
@@ -190,11 +198,15 @@ def _entry(step: str, root: Path) -> Path:
     return next(path for place in places if (path := root / "steps" / place).is_file())
 
 
-@cache
+_FILES: dict[tuple[Path, Path], _File] = {}  # file and root -> what was read first
+
+
 def _read(path: Path, root: Path) -> _File:
-    meaning = meanings.read_meaning(path.read_bytes(), path.relative_to(root).parts[:-1])
-    found = (_files_of(name, root) for name in meaning.imports)
-    return _File(meaning.sha256, frozenset(file for files in found for file in files))
+    if (path, root) not in _FILES:
+        meaning = meanings.read_meaning(path.read_bytes(), path.relative_to(root).parts[:-1])
+        files = (_files_of(name, root) for name in meaning.imports)
+        _FILES[path, root] = _File(meaning.sha256, frozenset(chain.from_iterable(files)))
+    return _FILES[path, root]
 
 
 @cache

@@ -2,7 +2,7 @@
 
 A step that launches others forks itself before it has threads or a store. The copy waits: for each
 launch it imports the module of the step, and forks a process that runs it. Imports are most of what
-a small step costs. To MLflow this is a backend of projects, as a plugin of its would be.
+a small step costs. To MLflow this is a backend of projects, as a plugin may bring one.
 """
 
 import atexit
@@ -15,9 +15,10 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
+from itertools import islice
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
@@ -31,12 +32,13 @@ from mlflow.projects.utils import (
     get_run_env_vars,
     load_project,
 )
+from mlflow.tracking import MlflowClient
 from mlflow.utils.databricks_utils import get_databricks_env_vars
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 from storage import environment
 from storage.environment import INTERRUPTS
-from storage.repro import step_key
+from storage.tracking import tags
 
 BACKEND = "fork"  # of MLflow's projects
 OUTPUTS = (1, 2)  # file descriptors
@@ -46,14 +48,20 @@ N_BYTES = 1 << 20  # of a request, at once
 class ForkServer(LocalBackend):
     """The process that steps are forked from, as seen by the one that launches them."""
 
-    def __init__(self) -> None:
-        """Fork it; the caller has no threads yet, and no store."""
+    def __init__(self, read_code: Callable[[], None]) -> None:
+        """Fork it; the caller has no threads yet, and no store.
+
+        Args:
+            read_code: notes the code that is loaded, which steps will run whatever is edited
+                meanwhile, and that alone; called by the copy.
+        """
         self.channel, theirs = socket.socketpair()
-        step_key.read_loaded()  # the code that steps will run, whatever is edited meanwhile
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
         self.pid = _fork()
         if not self.pid:
             self.channel.close()
-            _serve(theirs)
+            _serve(theirs, read_code)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
         theirs.close()
         self.answers = self.channel.makefile("rb")
         loader.MLFLOW_BACKENDS[BACKEND] = lambda: self  # type: ignore[assignment]
@@ -85,6 +93,8 @@ class ForkServer(LocalBackend):
         (command,) = get_entry_point_command(project, entry_point, params, None)
         env = get_run_env_vars(run.info.run_id, experiment_id)
         env |= get_databricks_env_vars(tracking_uri)
+        # MLflow does so once the step has begun, and may have read another
+        MlflowClient().set_tag(run.info.run_id, tags.RUN_NAME, backend_config[tags.RUN_NAME])
         process = self.start(shlex.split(command), work_dir, os.environ | env)
         return LocalSubmittedRun(run.info.run_id, process)
 
@@ -101,13 +111,6 @@ class ForkServer(LocalBackend):
             socket.send_fds(self.channel, [request + b"\n"], OUTPUTS)
         return ForkedProcess(self)
 
-    def answer(self) -> int | None:
-        """Wait for its next answer; None where it has died."""
-        with suppress(ConnectionError):
-            if line := self.answers.readline():
-                return int(line)
-        return None
-
 
 class ForkedProcess:
     """The process of a step, with what MLflow asks of a subprocess."""
@@ -115,7 +118,7 @@ class ForkedProcess:
     def __init__(self, server: ForkServer) -> None:
         """Describe the process that was asked for last."""
         self.server = server
-        self.number: int | None = None
+        self.heard: list[bytes] = []  # of the server: its id, and its exit code
         self.code: int | None = None
 
     @property
@@ -125,11 +128,7 @@ class ForkedProcess:
         Raises:
             ProcessLookupError: it never was.
         """
-        if self.number is None:
-            self.number = self.server.answer()
-        if self.number is None:
-            raise ProcessLookupError("the process that forks steps has died")
-        return self.number
+        return int(self._hear(1)[0])
 
     def poll(self) -> int | None:
         """Return the exit code where somebody has waited for it."""
@@ -143,14 +142,21 @@ class ForkedProcess:
         """Wait for its end, and return the exit code."""
         if self.code is None:
             try:
-                pid = self.pid
-                code = self.server.answer()
-                if code is None:  # nobody would know when the step ends
-                    os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                code = None
-            self.code = 1 if code is None else code
+                self.code = int(self._hear(2)[1])
+            except ProcessLookupError as error:
+                print(error, file=sys.stderr)
+                self.code = 1
+                if self.heard:  # nobody would know when the step ends
+                    self.terminate()
         return self.code
+
+    def _hear(self, n_answers: int) -> list[bytes]:
+        with suppress(ConnectionError):
+            # in one call: an interruption comes before an answer is read, or once it is kept
+            self.heard.extend(islice(self.server.answers, max(n_answers - len(self.heard), 0)))
+        if len(self.heard) < n_answers:
+            raise ProcessLookupError("the process that forks steps has died")
+        return self.heard
 
 
 def is_running() -> bool:
@@ -167,13 +173,16 @@ def _fork() -> int:
         return os.fork()
 
 
-def _serve(channel: socket.socket) -> NoReturn:
+def _serve(channel: socket.socket, read_code: Callable[[], None]) -> NoReturn:
     """Fork a process for each request, one after the other, until the asking end is closed."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
-    with suppress(OSError):  # the one that asks has died
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+    try:
+        read_code()
         while request := _receive(channel):
             module = _prepare(request.command, request.env)
+            read_code()
             signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
             if not (pid := _fork()):
                 channel.close()
@@ -184,7 +193,12 @@ def _serve(channel: socket.socket) -> NoReturn:
             channel.sendall(b"%d\n" % pid)
             _, status = os.waitpid(pid, 0)
             channel.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-    os._exit(0)
+    except ConnectionError:  # the one that asks has died
+        pass
+    except Exception:  # noqa: BLE001  as where Python ends by itself
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(0)
 
 
 class _Request(NamedTuple):
@@ -212,10 +226,10 @@ def _prepare(command: list[str], env: Mapping[str, str]) -> str:
         The name of the module.
     """
     name = command[2]
-    spec = find_spec(name)
-    if spec and spec.submodule_search_locations:
-        name = f"{name}.__main__"
     with suppress(Exception):  # whatever is wrong, the step itself says so
+        spec = find_spec(name)
+        if spec and spec.submodule_search_locations:
+            name = f"{name}.__main__"
         importlib.import_module(name)
         if not env["MLFLOW_TRACKING_URI"].startswith("http"):
             importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
@@ -223,7 +237,6 @@ def _prepare(command: list[str], env: Mapping[str, str]) -> str:
         if "storage.tracking.models" in sys.modules:
             # MLflow looks through all that is installed before it saves or loads its first model
             warn_dependency_requirement_mismatches(["mlflow"])
-    step_key.read_loaded()
     return name
 
 
@@ -231,13 +244,13 @@ def _run(module: str, request: _Request) -> NoReturn:
     """Be the process that was asked for."""
     code: Any = 1
     try:
-        os.environ.clear()
-        os.environ.update(request.env)
-        os.chdir(request.cwd)
         for place, output in zip(OUTPUTS, request.outputs, strict=True):
             os.dup2(output, place)
             os.close(output)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in OUTPUTS)
+        os.environ.clear()
+        os.environ.update(request.env)
+        os.chdir(request.cwd)
         environment.prepare()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
         code = _exit_code(module, request.command)
@@ -245,6 +258,8 @@ def _run(module: str, request: _Request) -> NoReturn:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
+    except Exception:  # noqa: BLE001  as where Python ends by itself
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
 

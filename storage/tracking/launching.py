@@ -12,7 +12,7 @@ from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import ExecutionException
 from mlflow.projects.submitted_run import SubmittedRun
 
-from storage import UserError, checkout, environment, one_line
+from storage import UserError, checkout, one_line
 from storage.tracking import doubles, fork_server, interrupted, stale_runs, tags
 from storage.tracking.processes import is_dead
 from storage.tracking.runs import active_info, children
@@ -111,8 +111,10 @@ def _submit(
 ) -> SubmittedRun:
     """Start an entry point below the active run; returns once it has ended, where synchronous."""
     # `python` in MLproject's commands must be the one that runs now
-    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    is_forked = synchronous and fork_server.is_running() and checkout.ROOT == environment.ROOT
+    own, before = str(Path(sys.executable).parent), os.environ["PATH"]
+    if before.partition(os.pathsep)[0] != own:
+        os.environ["PATH"] = os.pathsep.join((own, before))
+    is_forked = synchronous and fork_server.is_running()
     return mlflow.projects.run(
         os.path.relpath(checkout.ROOT),  # "." as a rule: what follows a # would be cut off
         entry_point=step,
@@ -120,6 +122,7 @@ def _submit(
         experiment_id=active_info().experiment_id,
         env_manager="local",
         backend=fork_server.BACKEND if is_forked else "local",
+        backend_config={tags.RUN_NAME: name} if is_forked else None,
         run_name=name,
         synchronous=synchronous,
     )

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -196,3 +197,30 @@ def test_a_step_is_known_by_what_can_change_its_result_and_no_more(step: str) ->
 
 def test_the_frame_names_files_that_are_there() -> None:
     assert [name for name in step_key.FRAME if not (ROOT / name).exists()] == []
+
+
+def test_a_file_that_is_not_loaded_is_read_when_it_is(tmp_path: Path) -> None:
+    """A process that others are forked from has read more than it has loaded."""
+    (tmp_path / "taxi").mkdir()
+    (tmp_path / "taxi" / "late.py").write_text("A = 1")
+    before = step_key.code_reached("taxi/late.py", root=tmp_path)
+    (tmp_path / "taxi" / "late.py").write_text("A = 2")
+    assert step_key.code_reached("taxi/late.py", root=tmp_path) == before
+    step_key.read_loaded(tmp_path)
+    assert step_key.code_reached("taxi/late.py", root=tmp_path) != before
+
+
+def test_a_loaded_file_stays_what_it_was_when_it_was_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taxi").mkdir()
+    path = tmp_path / "taxi" / "early.py"
+    path.write_text("A = 1")
+    loaded = ModuleType("taxi.early")
+    loaded.__file__ = str(path)
+    monkeypatch.setitem(sys.modules, "taxi.early", loaded)
+    step_key.read_loaded(tmp_path)
+    path.write_text("A = 2")
+    before = step_key.code_reached("taxi/early.py", root=tmp_path)
+    step_key.read_loaded(tmp_path)
+    assert step_key.code_reached("taxi/early.py", root=tmp_path) == before

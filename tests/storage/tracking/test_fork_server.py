@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.steps import children_cpu_s
+from storage.repro import step_key
 from storage.tracking import fork_server
 from storage.tracking.fork_server import ForkedProcess, ForkServer
 
@@ -15,7 +16,7 @@ from storage.tracking.fork_server import ForkedProcess, ForkServer
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
     monkeypatch.setattr("mlflow.projects.backend.loader.MLFLOW_BACKENDS", {})
-    server = ForkServer()
+    server = ForkServer(step_key.read_loaded)
     yield server
     server.close()
 
@@ -91,3 +92,43 @@ def test_what_it_costs_counts_as_that_of_a_process_started_here(server: ForkServ
 def test_nobody_waits_for_a_server_that_has_died(server: ForkServer) -> None:
     os.kill(server.pid, signal.SIGKILL)
     assert start(server, "pass").wait() == 1
+
+
+def test_it_says_so_where_the_server_has_died(
+    server: ForkServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process = start(server, "import signal; signal.pause()")
+    assert process.pid
+    os.kill(server.pid, signal.SIGKILL)
+    assert process.wait() == 1
+    assert "the process that forks steps has died" in capfd.readouterr().err
+
+
+def test_no_answer_is_lost_to_an_interruption(server: ForkServer) -> None:
+    process = start(server, "import time; time.sleep(1)")
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            process.wait()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert process.wait() == 0
+    assert process.pid != server.pid
+
+
+@pytest.mark.parametrize(
+    ("command", "cwd", "said"),
+    [
+        ("tests.not_there", "", "No module named 'tests.not_there'"),
+        ("tests..forked", "", "No module named 'tests.'"),
+        ("tests.forked", "/not/there", "No such file or directory: '/not/there'"),
+    ],
+)
+def test_what_cannot_be_run_says_why_and_the_next_one_runs(
+    server: ForkServer, capfd: pytest.CaptureFixture[str], command: str, cwd: str, said: str
+) -> None:
+    env = {"PATH": os.environ["PATH"]}
+    assert server.start(["python", "-m", command, "pass"], cwd or ".", env).wait()
+    assert said in capfd.readouterr().err
+    assert start(server, "pass").wait() == 0
