@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             with runs.child_run(name, {tags.MODEL: name, tags.FEATURES: baseline.features}):
                 estimator = baseline.fit(matrix, train.trip_minutes, seed=params.seed)
                 if not is_logged(baseline):
-                    log_fit(estimator, matrix, train.trip_minutes)
+                    seen = baseline.draw(matrix, train.trip_minutes, seed=params.seed)
+                    log_fit(estimator, *seen)
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
                 report = report_on(model, valid)
                 lineage = Lineage(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import TripError
 from .bootstrap import CONFIDENCE, Interval
 from .scores import rmse_of_mean
 
@@ -90,8 +91,13 @@ def measure_month(
 
     Trips of a day are late together, so days are what is drawn: by trips the intervals would
     promise too much.
+
+    Raises:
+        TripError: none of the days is of the month.
     """
     own = [one for one in days if one.day.startswith(month)]
+    if not own:
+        raise TripError(f"No trip of {month} says how long it took: no model can be judged on it.")
     n = np.array([one.n_trips for one in own], float)
     squares = n * np.array([one.rmse for one in own]) ** 2
     sums = n * np.array([one.bias for one in own])

@@ -49,9 +49,7 @@ class Baseline(NamedTuple):
             seed: as of `make`, and of the rows that are drawn.
         """
         estimator = self.make(seed)
-        if self.is_bounded(len(minutes)):
-            drawn = draw_rows(len(minutes), self.max_rows, seed=seed)
-            matrix, minutes = matrix[drawn], minutes[drawn]
+        matrix, minutes = self.draw(matrix, minutes, seed=seed)
         if self.fit_otherwise:
             return self.fit_otherwise(estimator, matrix, minutes)
         from sklearn.exceptions import ConvergenceWarning
@@ -60,6 +58,13 @@ class Baseline(NamedTuple):
             # sklearn's lines among the run's own, of models kept as they are; `has_converged` tells
             warnings.simplefilter("ignore", ConvergenceWarning)
             return estimator.fit(matrix, minutes)
+
+    def draw(self, matrix: Any, minutes: np.ndarray, *, seed: int) -> tuple[Any, np.ndarray]:
+        """Draw the rows that it is fitted on; all, where there are no more."""
+        if not self.is_bounded(len(minutes)):
+            return matrix, minutes
+        drawn = draw_rows(len(minutes), self.max_rows, seed=seed)
+        return matrix[drawn], minutes[drawn]
 
     def is_bounded(self, n_rows: int) -> bool:
         """Whether it is fitted on fewer than n_rows where there are so many."""

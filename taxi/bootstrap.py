@@ -103,7 +103,7 @@ def resampled_means(
         columns: of the rows.
         n_rows: that there are.
         seed: of the resamples.
-        n_resamples: rows of the result.
+        n_resamples: rows of the result; a few less where a resample of few rows has none of them.
     Source: Hanley & MacGibbon, Creating non-parametric bootstrap samples using Poisson
         frequencies, 2006.
     """
@@ -118,6 +118,7 @@ def resampled_means(
                 add = partial(_add, _whole_numbers(columns(rows), *worth))
                 list(threads.map(add, (streams[t] for t in tasks), (of_resample[t] for t in tasks)))
     sums = sums.swapaxes(0, 1).reshape(-1, sums.shape[2])[:n_resamples]
+    sums = sums[sums[:, 0] > 0]
     coarse, fine = np.split(sums[:, 1:] * worth.ravel(), 2, axis=1)
     return np.asarray((coarse + fine) / sums[:, :1])
 

@@ -55,11 +55,12 @@ def best_points(points: Sequence[SweptPoint]) -> list[SweptPoint]:
 
 
 def sweep_table(points: Sequence[SweptPoint]) -> list[dict[str, Any]]:
-    """Return a row for each point, best first."""
+    """Return a row for each point, best first; points may state different parameters."""
     best = best_points(points)
+    stated = dict.fromkeys(name for point in points for name in point.values)
     return [
         {
-            **point.values,
+            **{name: point.values.get(name, "") for name in stated},
             "rmse": point.rmse,
             "model": point.model,
             "searched_rmse": "" if point.searched_rmse is None else point.searched_rmse,

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from steps.common.parameter_file import ParameterFile
 from storage.checkout import as_text, portable
+from storage.uris import without_credentials
 
 Value = bool | int | float | str
 RUNS = "finished runs to build on"  # group of --help
@@ -173,7 +174,7 @@ class Parameters(BaseModel):
         A file of parameters that the commit holds is named instead of what follows from it, unless
         it would win over a value: one that is the default, and was not given by who typed it.
         """
-        texts = self.texts()
+        texts = {name: without_credentials(text) for name, text in self.texts().items()}
         if "source" in texts:
             texts["source"] = portable(texts["source"])
         wanted = _marked(type(self).model_fields, "in_rerun")

@@ -15,6 +15,8 @@ N_PAST = 20  # latest runs of a step that are looked at
 PER_GIB = 1024  # megabytes
 # what a step takes for hardly any trips, where runs of one size alone do not tell
 FIXED_MINUTES, FIXED_GIB = 0.1, 0.35
+# parameters by which runs of a step are not alike, where it has them
+DECIDES_WORK = ("models", "features", "search_space", "search_rows", "device", "scheduler")
 MAX_FACTOR = 30  # trips wanted over those of the largest run that tells; of fewer it is all noise
 
 
@@ -36,13 +38,14 @@ class Need(NamedTuple):
 
 
 def tell_needs(
-    params: MainParameters, n_trips: Mapping[str, int], wanted: Sequence[str]
+    params: MainParameters, n_trips: Mapping[str, int], n_trials: int, wanted: Sequence[str]
 ) -> Iterator[str]:
     """Say how many trips there are, what the steps will need, and whether this machine has it.
 
     Args:
         params: of the pipeline.
         n_trips: split -> trips; empty where nobody knows.
+        n_trials: of the search that are yet to be made.
         wanted: steps that will run.
     """
     if not n_trips:
@@ -50,11 +53,15 @@ def tell_needs(
         return
     yield "trips: " + ", ".join(f"{split} {count:,}" for split, count in n_trips.items())
     past = read_past(params) if wanted else {}
-    needs = {step: need for step in wanted if (need := estimate(step, params, n_trips, past))}
+    n_all, needs = sum(n_trips.values()), {}
+    for step in wanted:
+        work = work_of(step, n_trips, params.search_rows, n_trials)
+        if need := estimate(n_all, work, past.get(step, [])):
+            needs[step] = need
     for step, need in needs.items():
         yield f"needs: {step} {write_need(need)}"
     if unknown := [step for step in wanted if step not in needs]:
-        enough = f"none on {sum(n_trips.values()) // MAX_FACTOR:,} trips has ended here"
+        enough = f"none on {n_all // MAX_FACTOR:,} trips has ended here"
         yield f"needs: nothing tells of {', '.join(unknown)}: {enough}"
     yield from warn(needs)
 
@@ -111,9 +118,9 @@ def trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, 
 
 def as_past(step: str, run: Run, n_trips: Mapping[str, int], params: MainParameters) -> Past | None:
     """Read what a run has needed; None where it does not tell, or did other work."""
-    metrics = run.data.metrics
-    other_models = run.data.params.get("models", params.models) != params.models
-    if tags.WALL_SECONDS not in metrics or not n_trips or (step == "baseline" and other_models):
+    metrics, asked = run.data.metrics, params.texts()
+    did_other = any(run.data.params.get(name, asked[name]) != asked[name] for name in DECIDES_WORK)
+    if tags.WALL_SECONDS not in metrics or not n_trips or did_other:
         return None
     n_trials = sum(metrics.get(tags.N_TRIALS.of(one), 0) for one in ("finished", "pruned"))
     n_trials -= metrics.get(tags.N_TRIALS.of("recorded"), 0)
@@ -130,20 +137,20 @@ def work_of(step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: f
     return n_trials * min(n_trips.get("train", 0), bound or max(n_trips.values()))
 
 
-def estimate(
-    step: str,
-    params: MainParameters,
-    n_trips: Mapping[str, int],
-    past: Mapping[str, Sequence[Past]],
-) -> Need | None:
-    """Tell what a step will need; None where no run of it, on trips enough, tells."""
-    known, n_all = past.get(step, []), sum(n_trips.values())
-    if not any(one.n_trips * MAX_FACTOR >= n_all for one in known):
+def estimate(n_trips: int, work: float, past: Sequence[Past]) -> Need | None:
+    """Tell what a step will need; None where no run of it, on trips enough, tells.
+
+    Args:
+        n_trips: that it will read.
+        work: that it will do.
+        past: its runs, newest first.
+    """
+    known = [one for one in past if one.n_trips * MAX_FACTOR >= n_trips]
+    if not known:
         return None
-    work = work_of(step, n_trips, params.search_rows, params.max_evals)
     return Need(
         extrapolate(work, [(one.work, one.minutes) for one in known], FIXED_MINUTES),
-        extrapolate(n_all, [(one.n_trips, one.gib) for one in known], FIXED_GIB),
+        extrapolate(n_trips, [(one.n_trips, one.gib) for one in known], FIXED_GIB),
         sorted({one.n_trips for one in known}),
     )
 

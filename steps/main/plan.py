@@ -10,14 +10,18 @@ from storage.data.months import MonthLocation
 from storage.repro import reuse
 from storage.tracking import runs
 from taxi.city import ZONE_FILES
+from taxi.spaces import select_space
 
 
 def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
     """Draw the steps with what becomes of each, then the months that would be downloaded."""
     locations = locate_months(pipeline.splits, params.source, params.taxi)
     whys = {step: plan_step(pipeline, step, locations) for step in pipeline.steps}
+    n_trials = n_left = params.max_evals if select_space(params.search_space).ranges else 1
     if whys.get("hpo", "").startswith("runs") and "preprocess" in pipeline.done:
-        whys["hpo"] += f"; {count_trials(pipeline, params)}"
+        n_done = min(count_done(pipeline, params), n_trials)
+        n_left -= n_done
+        whys["hpo"] += f"; {n_done} of {n_trials} trials are done"
     wanted = [step for step, why in whys.items() if why.startswith("runs")]
     known = pipeline.preprocess().metrics if "preprocess" in pipeline.done else {}
     n_trips = count_trips(known, pipeline.splits, locations)
@@ -27,7 +31,7 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
         *(f"├── {line}" for line in others),
         f"└── {last}",
         *known_odd(pipeline),
-        *(tell_needs(params, n_trips, wanted) if wanted else []),
+        *(tell_needs(params, n_trips, n_left, wanted) if wanted else []),
         *downloads(locations),
         "Nothing was started.",
     ]
@@ -72,15 +76,14 @@ def known_odd(pipeline: Pipeline) -> list[str]:
     return [f"odd: {line}" for line in known]
 
 
-def count_trials(pipeline: Pipeline, params: MainParameters) -> str:
+def count_done(pipeline: Pipeline, params: MainParameters) -> int:
     """Return how many trials of the search are done, whichever run they belong to."""
-    n_done, experiment_id = 0, runs.experiment_id()
-    if params.reuse and experiment_id:
-        # of the search alone, so imported where a search is asked about
-        from steps.common.search_key import count_finished, read_settings
+    if not (params.reuse and (experiment_id := runs.experiment_id())):
+        return 0
+    # of the search alone, so imported where a search is asked about
+    from steps.common.search_key import count_finished, read_settings
 
-        n_done = count_finished(read_settings(params), pipeline.preprocess(), experiment_id)
-    return f"{min(n_done, params.max_evals)} of {params.max_evals} trials are done"
+    return count_finished(read_settings(params), pipeline.preprocess(), experiment_id)
 
 
 def wait_for(step: str, above: str) -> str:

@@ -20,7 +20,10 @@ from taxi.backtest import MonthErrors
 FILES = (".yaml", ".yml")
 # not of a recipe: which trips are judged, and how a backtest runs
 NO_RECIPE = frozenset(
-    {"taxi", "source", "months", "horizon", "scheduler", "parallelism", "reuse", "judge_by"}
+    {
+        *("taxi", "source", "months", "horizon", "judge_by", "against"),
+        *("scheduler", "parallelism", "folds_at_once", "reuse"),
+    }
 )
 
 

@@ -37,7 +37,8 @@ from taxi.sweep import sweep_table as table_of
 
 TESTS = "register"
 FEW = 20  # points that a page shows
-USELESS = ("reuse", "scheduler", "parallelism", "taxi", "source")  # change no model, or all of it
+# change no model, or all of it
+USELESS = ("reuse", "scheduler", "parallelism", "taxi", "source", "test_months")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -123,13 +124,17 @@ def point_params(params: SweepParameters, values: dict[str, str]) -> MainParamet
     """Return the parameters of the pipeline at a point, whose test months stay closed.
 
     Raises:
-        UserError: register was asked for.
+        UserError: register was asked for, or no step that makes a model.
     """
     steps = wanted_steps(params.steps)
     if params.steps != ALL_STEPS and TESTS in steps:
         raise UserError(
             f"steps={params.steps}: a sweep leaves {TESTS} out, which opens the test months. Pass "
             f"-P steps=all, which is all but {TESTS} here, and start the best point's pipeline."
+        )
+    if not {"baseline", "hpo"} & {*steps}:
+        raise UserError(
+            f"steps={params.steps} makes no model, and a sweep compares some. Add hpo or baseline."
         )
     base = MainParameters.of(params).handed_on()
     trains = ",".join(step for step in steps if step != TESTS)

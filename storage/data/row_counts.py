@@ -1,12 +1,9 @@
 """How many raw trips months hold, as far as it can be told without reading or fetching them."""
 
 from collections.abc import Iterable
-from pathlib import Path
-from urllib.parse import unquote
 
 import pyarrow as pa
 
-from storage.data.cache import cache_folder
 from storage.data.parquet_files import open_parquet
 from storage.data.parts import part_files
 from storage.data.sources import MonthLocation
@@ -23,21 +20,12 @@ def count_month(location: MonthLocation) -> int | None:
     """Read from the footers of a month's files how many raw trips it has; None where none says."""
     if location.uri.startswith("simulated:"):
         return int(location.uri.split(":")[1])
-    path = _place(location.uri)
-    if location.must_come or not path.exists():
+    if location.path is None:
         return None
     try:
-        files = part_files(path)
+        files = part_files(location.path)
         if any(file.suffix != ".parquet" for file in files):
             return None
         return sum(open_parquet(file).metadata.num_rows for file in files)
     except (pa.ArrowException, OSError):  # preprocess says what is wrong with it
         return None
-
-
-def _place(uri: str) -> Path:
-    """Where a month lies on this machine, if it does."""
-    if uri.startswith("file://"):
-        return Path(unquote(uri.removeprefix("file://")))
-    base, _, name = uri.rpartition("/")
-    return cache_folder(base) / name

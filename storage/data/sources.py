@@ -43,6 +43,7 @@ class MonthLocation(NamedTuple):
     must_come: bool  # it is not on this machine yet
     n_bytes: int | None  # None where it is not a file yet, or nobody says
     answers: bool = True  # False where nobody could be asked
+    path: Path | None = None  # of the file, or the folder of its parts, where it is on this machine
 
 
 def no_simulation(month: str, n_trips: int, seed: int) -> Iterator[pa.RecordBatch]:
@@ -99,7 +100,7 @@ class Folder(Source):
     def locate(self, month: str) -> MonthLocation:
         """Find the file in the folder."""
         uri, path = self.fetch(month)
-        return MonthLocation(month, uri, False, n_bytes(path))
+        return MonthLocation(month, uri, False, n_bytes(path), path=path)
 
     def fetch(self, month: str) -> tuple[str, Path]:
         """Find the file in the folder, whatever the case of its name, or the folder of parts."""
@@ -119,8 +120,10 @@ class Folder(Source):
 
     def locate_beside(self, name: str) -> MonthLocation | None:
         """Look for the file in the folder."""
-        there = self.fetch_beside(name)
-        return MonthLocation(name, there[0], False, there[1].stat().st_size) if there else None
+        if (there := self.fetch_beside(name)) is None:
+            return None
+        uri, path = there
+        return MonthLocation(name, uri, False, path.stat().st_size, path=path)
 
     def fetch_beside(self, name: str) -> tuple[str, Path] | None:
         """Look for the file in the folder."""
@@ -208,7 +211,8 @@ class Server(Source):
         for name in self.names(month):
             path = folder / name
             if path.exists() and files.is_whole(path):
-                return MonthLocation(month, f"{self.base}/{name}", False, path.stat().st_size)
+                uri, size = f"{self.base}/{name}", path.stat().st_size
+                return MonthLocation(month, uri, False, size, path=path)
         for name in self.names(month):
             try:
                 n_bytes = downloads.ask_size(self.text, name)
@@ -248,7 +252,7 @@ class Server(Source):
         """Look into the cache, then ask the server; a server that is silent has nothing."""
         path, uri = cache_folder(self.side) / name, self._side_uri(name)
         if path.exists() and files.is_whole(path):
-            return MonthLocation(name, uri, False, path.stat().st_size)
+            return MonthLocation(name, uri, False, path.stat().st_size, path=path)
         try:
             return MonthLocation(name, uri, True, downloads.ask_size(self.side, name))
         except (RefusedError, requests.RequestException, ValueError):
@@ -326,7 +330,8 @@ class ObjectStore(Source):
     def _locate(self, what: str, there: StoredObject) -> MonthLocation:
         n_bytes = there.fs.info(there.remote)["size"]
         is_here = there.path.exists() and files.is_whole(there.path)
-        return MonthLocation(what, f"{self.base}/{there.path.name}", not is_here, n_bytes)
+        path, uri = there.path if is_here else None, f"{self.base}/{there.path.name}"
+        return MonthLocation(what, uri, not is_here, n_bytes, path=path)
 
     def _fetch(self, there: StoredObject) -> tuple[str, Path]:
         return f"{self.base}/{there.path.name}", downloads.fetch_object(*there)

@@ -45,15 +45,18 @@ def read_meaning(text: bytes, package: Sequence[str]) -> Meaning:
 
 def keep_all() -> None:
     """Write down what was read, for other processes; where nothing can be written, it is not."""
-    newest = dict([*_known().items()][-N_KEPT:])
-    if newest.keys() <= read_kept(path := _file()).keys():
+    kept = read_kept(path := _file())
+    if _known().keys() <= kept.keys():
         return
-    text = json.dumps(newest).encode()
+    text = json.dumps(dict([*(kept | _known()).items()][-N_KEPT:])).encode()
     half = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_bytes(_sha256(text).encode() + b"\n" + text)
-        half.replace(path)
+        try:
+            half.write_bytes(_sha256(text).encode() + b"\n" + text)
+            half.replace(path)
+        finally:
+            half.unlink(missing_ok=True)
 
 
 def read_kept(path: Path) -> dict[str, Meaning]:

@@ -24,7 +24,8 @@ from mlflow.exceptions import MlflowException
 from storage import UserError, checkout, environment, git, one_line, terminal
 from storage.git import GitError
 from storage.repro.comparison import Facts, Row, compare_runs, comparison_table, verdict_line
-from storage.tracking import artifacts, tags
+from storage.tracking import artifacts, store, tags
+from storage.tracking.model_references import logged_model
 from storage.tracking.query import both, equals
 from storage.uris import without_user
 
@@ -34,6 +35,7 @@ EXPERIMENT = "verify"
 # interrupted, and how the champion of that store compares
 FREE = re.compile(rf"{tags.SYSTEM}.*|.*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*")
 BOOSTER = ".ubj"
+AGAIN = "Run this again: it leaves nothing behind."
 NOT_AGAIN = "The pipeline did not run again: see the output above."
 
 
@@ -71,8 +73,11 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if not given.run_id.strip():
             raise UserError("Name the pipeline's run: make verify RUN=<id>.")
-        client = MlflowClient()
-        verdict = verify(client, pipeline(client, given.run_id.strip()), given.env_manager)
+        with store.gone_as(AGAIN):
+            if not store.exists():
+                raise UserError("There is no store yet. Set MLFLOW_TRACKING_URI.")
+            client = MlflowClient()
+            verdict = verify(client, pipeline(client, given.run_id.strip()), given.env_manager)
     except UserError as error:
         print(f"verify: {error}", file=sys.stderr)
         sys.exit(2)
@@ -252,7 +257,7 @@ def comparable_facts(client: MlflowClient, run: Run) -> Facts:
         tags.SHA256.of(split): sha for split, sha in tags.SHA256.select(run.data.tags).items()
     }
     for output in run.outputs.model_outputs if run.outputs else ():
-        model = client.get_logged_model(output.model_id)
+        model = logged_model(client, output.model_id, run.info.run_id)
         for path, sha256 in hash_boosters(model.artifact_location, client.tracking_uri):
             facts[f"{model.name}/{path}"] = sha256
     return facts

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -94,6 +95,22 @@ def logged_tags(uri: str) -> dict[str, str]:
         if not refusals.is_missing(error):
             raise
         return {}
+
+
+def logged_model(client: MlflowClient, model_id: str, run_id: str) -> LoggedModel:
+    """Look up a model that a run has logged.
+
+    Raises:
+        StorageError: it was deleted since.
+    """
+    try:
+        return client.get_logged_model(model_id)
+    except MlflowException as error:
+        if not refusals.is_missing(error):
+            raise
+        raise StorageError(
+            f"Model {model_id} of run {run_id} was deleted since. Run the pipeline again."
+        ) from error
 
 
 class _Registry(NamedTuple):

@@ -76,7 +76,12 @@ PARENT = tag(
     "trials",
     "exporting main register reuse runs stale_runs step verify",
 )
-RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs", "doubles importing")
+RUN_NAME = tag(
+    "mlflow.runName",
+    "what the UI calls the run",
+    "runs fork_server launching",
+    "doubles importing",
+)
 NOTE = tag(
     "mlflow.note.content",
     "the page of a run, or of the experiment: the first line is the verdict",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from taxi import backtest
+from taxi import TripError, backtest
 from taxi.backtest import OWN, DayErrors, MonthErrors, Rise
 from taxi.backtest_picture import draw_backtest
 from taxi.bootstrap import Interval
@@ -23,6 +23,11 @@ def make_rise(age: int, value: float, low: float, high: float) -> Rise:
 def measure(days: list[DayErrors], month: str = "2021-04") -> MonthErrors:
     where = {"fold": "2021-03", "month": month, "age": 1, "model": OWN, "run_id": "run"}
     return backtest.measure_month(days, **where, seed=42)
+
+
+def test_a_month_without_a_day_is_no_month_to_judge_by() -> None:
+    with pytest.raises(TripError, match="No trip of 2021-04 says how long it took"):
+        measure([DayErrors("2021-05-01", 9, 5.0, 1.0)])
 
 
 def test_a_month_is_the_sum_of_its_own_days_as_of_its_trips() -> None:

@@ -32,6 +32,13 @@ def test_resampled_means_spread_as_those_of_rows_drawn_with_replacement() -> Non
     assert np.cov(fast.T) == pytest.approx(np.cov(plain.T), rel=0.1)
 
 
+def test_of_few_rows_a_resample_that_has_none_of_them_is_left_out() -> None:
+    column = np.array([[1.0], [2.0], [3.0]])
+    means = bootstrap.resampled_means(column.__getitem__, 3, seed=3, n_resamples=1_000)
+    assert np.isfinite(means).all()
+    assert len(means) == pytest.approx(1_000 * (1 - np.exp(-3)), abs=30)
+
+
 def test_the_counts_are_poisson_with_mean_1() -> None:
     stream, numbers = bootstrap._Stream(np.random.SeedSequence(4)), np.empty(320_000, np.uint16)
     stream.fill(numbers)

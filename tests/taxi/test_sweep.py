@@ -57,6 +57,14 @@ def test_the_table_has_the_values_and_marks_the_best() -> None:
     ]
 
 
+def test_points_that_state_other_parameters_are_rows_of_one_table() -> None:
+    best = SweptPoint({"half_life": "4"}, 4.0, "xgboost", 4.0, 0.01, "feb", "run-1")
+    other = best._replace(values={"half_life": "8", "max_evals": "3"}, rmse=5.0)
+    rows = sweep_table([other, best])
+    assert list(rows[0]) == list(rows[1])
+    assert [(row["half_life"], row["max_evals"]) for row in rows] == [("4", ""), ("8", "3")]
+
+
 @pytest.mark.parametrize("n", [1, 40])
 def test_the_picture_names_every_point_best_at_the_top(n: int) -> None:
     points = [make_point(str(k), 5.0 + k / 100) for k in reversed(range(n))]

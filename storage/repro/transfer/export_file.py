@@ -190,7 +190,8 @@ def writing(path: Path) -> Iterator[ExportWriter]:
             yield ExportWriter(path, archive)
         half.replace(path)
     except OSError as error:
-        if error.filename not in (None, str(half)):
+        # an answer of a server is an OSError of no number
+        if error.errno is None or error.filename not in (None, str(half)):
             raise
         reason = f"{error.strerror}. Pass a FILE where there is room and this user may write"
         raise StorageError(f"{path} cannot be written: {reason}.") from error

@@ -26,6 +26,7 @@ from storage.repro.transfer.export_file import (
     writing,
 )
 from storage.tracking import artifacts, datasets, refusals, registry, tags
+from storage.tracking.model_references import logged_model
 from storage.tracking.query import equals
 from storage.tracking.registry import Registry
 from storage.uris import without_credentials
@@ -136,11 +137,11 @@ class Gathered:
     def _find_models(self) -> dict[str, LoggedModel]:
         """Find the models that the runs have logged."""
         numbers = {
-            output.model_id
+            output.model_id: run.info.run_id
             for run in self.runs.values()
             for output in (run.outputs.model_outputs if run.outputs else ())
         }
-        found = (self.client.get_logged_model(number) for number in sorted(numbers))
+        found = (logged_model(self.client, *each) for each in sorted(numbers.items()))
         return {model.model_id: model for model in found if model.source_run_id in self.runs}
 
     def _find_versions(self) -> list[VersionRecord]:

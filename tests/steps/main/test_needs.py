@@ -1,6 +1,7 @@
 """What a plan says that steps will need, from what they needed before."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,14 +45,34 @@ def test_the_time_of_a_search_grows_with_its_trials_and_the_trips_that_they_see(
 
 
 def test_what_no_run_tells_is_not_made_up() -> None:
-    params = MainParameters(max_evals=10)
-    past = {"hpo": [Past(130_000, 20 * 70_000, 2.0, 0.6)]}
-    assert estimate("baseline", params, {"train": 70_000}, past) is None
-    assert estimate("hpo", params, TRIPS, past) is None  # of so many trips so few tell nothing
-    found = estimate("hpo", params, {"train": 140_000, "valid": 120_000}, past)
+    past = [Past(130_000, 20 * 70_000, 2.0, 0.6)]
+    assert estimate(70_000, 70_000, []) is None
+    assert estimate(5_000_000, 50 * 3_000_000, past) is None  # of so many trips so few tell nothing
+    found = estimate(260_000, 10 * 140_000, past)
     assert found is not None
     assert (found.minutes, found.gib) == (pytest.approx(2.0), pytest.approx(0.85))
     assert found.told_by == [130_000]
+    few = Past(3_000, 20 * 2_000, 1.0, 0.4)
+    assert estimate(260_000, 10 * 140_000, [few, *past]) == found
+
+
+@pytest.mark.parametrize(
+    ("logged", "tells"),
+    [
+        ({}, True),
+        ({"search_space": "lossguide", "search_rows": "1000000"}, True),
+        ({"search_space": "course_best"}, False),
+        ({"search_rows": "0"}, False),
+        ({"features": "compact"}, False),
+        ({"device": "cuda"}, False),
+        ({"models": "mean"}, False),
+    ],
+)
+def test_a_run_that_did_other_work_does_not_tell(logged: dict[str, str], tells: bool) -> None:
+    metrics = {"system/wall_seconds": 60.0, "n_trials_finished": 4.0}
+    run = SimpleNamespace(data=SimpleNamespace(metrics=metrics, params=logged))
+    past = needs.as_past("hpo", run, {"train": 70, "valid": 60}, MainParameters())  # type: ignore[arg-type]
+    assert (past is not None) == tells
 
 
 @pytest.mark.parametrize(("has", "n_lines"), [(4.0, 1), (8.0, 0)])
@@ -110,7 +131,8 @@ def test_footers_tell_the_trips_of_a_month_in_a_file_or_in_parts_or_in_the_cache
     kept = cache_folder("https://example.org/trips") / name.format(3)
     kept.parent.mkdir(parents=True)
     pq.write_table(trips, kept)
-    there = MonthLocation("2021-03", f"https://example.org/trips/{kept.name}", False, 9)
+    uri = f"https://example.org/trips/{kept.name}"
+    there = MonthLocation("2021-03", uri, False, 9, path=kept)
     assert count_month(there) == 3
     splits = {"train": ["2021-01", "2021-02"], "valid": ["2021-03"]}
     assert count_trips({}, splits, [*here, there]) == {"train": 9, "valid": 3}
@@ -125,10 +147,11 @@ def test_a_month_that_does_not_tell_or_is_not_here_is_not_counted(
     tmp_path: Path, name: str, must_come: bool
 ) -> None:
     (tmp_path / name).write_text("fare\n1.0\n")
+    path = None if must_come else tmp_path / name
     uri = (tmp_path / name).as_uri()
-    assert count_month(MonthLocation("2021-01", uri, must_come, 9)) is None
+    assert count_month(MonthLocation("2021-01", uri, must_come, 9, path=path)) is None
 
 
 def test_where_nobody_knows_the_trips_nothing_is_said_of_needs() -> None:
-    (line,) = needs.tell_needs(MainParameters(), {}, ["hpo"])
+    (line,) = needs.tell_needs(MainParameters(), {}, 50, ["hpo"])
     assert line == "trips: not known before the months are here, nor what they will need"

@@ -63,6 +63,12 @@ def test_no_point_opens_the_test_months(written: Any) -> None:
         sweep.point_params(everything, {})
 
 
+def test_a_sweep_of_steps_that_make_no_model_is_refused_before_any_point_runs(written: Any) -> None:
+    params = parsed("sweep", written(GRID), "--steps=preprocess")
+    with pytest.raises(UserError, match="steps=preprocess makes no model"):
+        sweep.point_params(params, {})
+
+
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
@@ -73,6 +79,7 @@ def test_no_point_opens_the_test_months(written: Any) -> None:
         ("steps: [all, preprocess]\n", 1, "steps cannot be swept: it judges a model"),
         ("hpo_run_id: [1a, 2b]\n", 1, "hpo_run_id cannot be swept"),
         ("parallelism: [1, 2]\n", 1, "parallelism cannot be swept"),
+        ("test_months: [2021-03, 2021-04]\n", 1, "test_months cannot be swept"),
         ("half_life: [4, old]\n", 1, "half_life must be a number of at least 0, got 'old'"),
         ("seed: [1, 2]\npoints:\n- seed: 3\n", 3, "seed is a list and in points too. Keep one."),
         ("points:\n- seed: 3\n  seed: 4\n", 3, "seed is there twice, in line 2 too"),

@@ -220,3 +220,4 @@ def test_what_cannot_be_verified_is_one_line_and_2(
     assert "hush" not in line
     assert newest(store).info.status == "FAILED"
     assert newest(store).data.tags["failure"] == line.removeprefix("verify: ")
+    assert "hush" not in newest(store).data.tags["mlflow.note.content"]

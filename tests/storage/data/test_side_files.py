@@ -40,7 +40,9 @@ def test_files_in_a_folder_are_used_where_they_lie(tmp_path: Path) -> None:
     found = find_beside(str(folder), NAMES)
     uri, digest = (folder / TABLE).as_uri(), hashlib.sha256(CSV).hexdigest()
     assert found == {TABLE: (TABLE, uri, folder / TABLE, digest)}
-    assert locate_beside(str(folder), NAMES) == [(TABLE, uri, False, len(CSV), True)]
+    assert locate_beside(str(folder), NAMES) == [
+        (TABLE, uri, False, len(CSV), True, folder / TABLE)
+    ]
 
 
 def test_nothing_lies_beside_simulated_months() -> None:
@@ -58,7 +60,7 @@ def test_files_of_a_server_are_cached_and_then_need_no_server(server: Server, ca
     server.will(ok(CSV), name=TABLE)
     server.will(ok(make_zip()), name=SHAPES)
     located = locate_beside(server.url, NAMES)
-    assert located[0] == (TABLE, f"{server.url}/{TABLE}", True, len(CSV), True)
+    assert located[0] == (TABLE, f"{server.url}/{TABLE}", True, len(CSV), True, None)
     assert cached_files(cache) == []
     found = find_beside(server.url, NAMES)
     assert found[SHAPES].path.read_bytes() == make_zip()

@@ -1,5 +1,7 @@
 """What is known of a file from an earlier process is what reading it again would give."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,25 @@ def test_docstrings_and_comments_mean_nothing_and_what_runs_does(kept: Path) -> 
     same = TEXT.replace(b"Told", b"Said").replace(b"More", b"Less").replace(b"# why", b"")
     assert meanings.read_meaning(same, ("taxi",)) == read
     assert meanings.read_meaning(TEXT + b"f()\n", ("taxi",)).sha256 != read.sha256
+
+
+def test_what_another_process_has_kept_meanwhile_stays(kept: Path) -> None:
+    meanings._known()  # nothing, so far
+    kept.parent.mkdir()
+    other = meanings.Meaning("0" * 64, ())
+    text = json.dumps({"other": other}).encode()
+    kept.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    mine = meanings.read_meaning(TEXT, ("taxi",))
+    meanings.keep_all()
+    assert list(meanings.read_kept(kept).values()) == [other, mine]
+
+
+def test_a_disk_that_is_full_keeps_no_half(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(path: Path, content: bytes) -> None:
+        path.open("wb").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    read_anew()
+    meanings.keep_all()
+    assert list(kept.parent.iterdir()) == []

@@ -13,11 +13,13 @@ from unittest.mock import patch
 
 import mlflow
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import RestException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from storage import UserError
 from storage.repro import reuse, verify
@@ -638,6 +640,27 @@ def test_no_room_and_no_right_to_write_a_file_is_one_line(
     nowhere = refusal("export", exported.run_id, str(tmp_path / "no" / "x"), capsys=capsys)
     assert "cannot be written: No such file or directory" in nowhere
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_server_that_refuses_a_file_is_no_disk_that_does(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = requests.Response()
+    answer.status_code, answer.url, answer._content = 403, "http://127.0.0.1/api", b"{}"
+    no = requests.HTTPError("403 Client Error: Forbidden", response=answer)
+    with patch("storage.tracking.artifacts.get_artifact_repository", side_effect=no):
+        said = refusal("export", exported.run_id, str(tmp_path / "x.zip"), capsys=capsys)
+    assert "403" in said
+    assert "Pass a FILE" not in said
+
+
+def test_a_model_that_was_deleted_is_named(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = MlflowException("Logged model with ID m-1 not found", RESOURCE_DOES_NOT_EXIST)
+    with patch.object(MlflowClient, "get_logged_model", side_effect=gone):
+        said = refusal("export", exported.run_id, str(tmp_path / "x.zip"), capsys=capsys)
+    assert " was deleted since. Run the pipeline again." in said
 
 
 def test_no_room_here_for_what_is_imported_is_one_line(

@@ -180,6 +180,19 @@ def test_a_run_that_cannot_be_repeated_is_one_line_and_2(
     assert said in line
 
 
+def test_a_server_that_is_not_there_is_one_line_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:hush@127.0.0.1:1")
+    with pytest.raises(SystemExit) as left:
+        verify.main(["0" * 32])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("verify: ")
+    assert "127.0.0.1:1" in line
+    assert "hush" not in line
+
+
 @pytest.mark.parametrize("words", [[], [""], ["no-such-run"]])
 def test_a_run_that_is_not_named_is_one_line(
     store: Store, capsys: pytest.CaptureFixture[str], words: list[str]
