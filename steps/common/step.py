@@ -6,21 +6,19 @@ traceback. Whichever it is, the run is closed and tells why.
 
 import io
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import FrameType
 from typing import NoReturn
 
 import mlflow
 
 from steps.common.command_line import P, make_parser, parse
 from steps.common.parameters import PlanParameters, TrainingParameters
-from storage import UserError, drivers, environment, terminal
+from storage import UserError, drivers, environment, interruptions, terminal
 from storage.checkout import run_command
-from storage.environment import INTERRUPTED, INTERRUPTS, USER_ERROR
+from storage.environment import INTERRUPTED, USER_ERROR
 from storage.repro import reuse, step_key
 from storage.tracking import pages, runs, store, tags
 from storage.tracking.fork_server import ForkServer
@@ -38,8 +36,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         description: for --help.
         argv: the command line; None is that of this process.
     """
-    for number in INTERRUPTS:
-        signal.signal(number, _interrupt)
+    interruptions.raise_once()
     _quieten()
     step, is_open = declared.entry_point, False
     store.name_plainly()
@@ -132,12 +129,6 @@ def _quieten() -> None:
     terminal.quieten()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    for number in INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)  # a second one would cut the clean-up short
-    raise KeyboardInterrupt
 
 
 def _leave(line: str, code: int, *, is_open: bool) -> NoReturn:

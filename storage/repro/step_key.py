@@ -45,6 +45,7 @@ FRAME = (
     "storage/cluster.py",
     "storage/environment.py",
     "storage/git.py",
+    "storage/interruptions.py",
     "storage/repro/",
     "storage/scratch.py",
     "storage/data/cache.py",

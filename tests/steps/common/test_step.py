@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,6 +18,7 @@ from steps.common.parameters import PreprocessParameters
 from steps.common.step import step_run
 from storage import environment
 from storage.checkout import ROOT
+from storage.tracking.tags import PID, STEP
 from tests.stores import EXPERIMENT, Store
 
 BY_ITSELF = [sys.executable, "-m", "steps.preprocess", "--source={source}"]
@@ -79,6 +82,53 @@ def test_an_interrupted_step_leaves_its_run_killed(
     run = store.runs()[run_id]
     assert run["info"]["status"] == "KILLED"
     assert run["info"]["end_time"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="steps are forked on Linux only")
+@pytest.mark.parametrize("whom", ["all of them, as Ctrl-C does", "the pipeline alone"])
+def test_an_interrupted_pipeline_leaves_no_run_of_a_forked_step_behind(
+    store: Store, whom: str
+) -> None:
+    before = store.runs()
+    small = ("--source=simulated:3000", "--models=all", "--reuse=false", "--test_months=")
+    main = subprocess.Popen(
+        [sys.executable, "-m", "steps.main", *small],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not (found := processes_of("baseline", new_runs(store, before))):
+            assert main.poll() is None
+            time.sleep(0.1)
+        (process,) = found
+        assert psutil.Process(process).ppid() != main.pid  # it is forked
+        if whom == "the pipeline alone":
+            main.terminate()
+        else:
+            os.killpg(main.pid, signal.SIGINT)
+        stderr = main.communicate(timeout=60)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(main.pid, signal.SIGKILL)
+    new = new_runs(store, before)
+    assert main.returncode == 130
+    assert "Traceback" not in stderr
+    assert not psutil.pid_exists(process)
+    status = {run["data"]["tags"].get(STEP, "model"): run["info"]["status"] for run in new}
+    assert status["main"] == status["baseline"] == "KILLED"
+    assert "RUNNING" not in [run["info"]["status"] for run in new]
+
+
+def new_runs(store: Store, before: dict[str, Any]) -> list[Any]:
+    return [run for run_id, run in store.runs().items() if run_id not in before]
+
+
+def processes_of(step: str, new: list[Any]) -> list[int]:
+    marks = [run["data"]["tags"] for run in new]
+    return [int(of[PID]) for of in marks if of.get(STEP) == step and PID in of]
 
 
 def test_a_surprise_keeps_its_traceback_and_fails_the_run(store: Store) -> None:
