@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import TripError
-from .bootstrap import CONFIDENCE, Interval
+from .bootstrap import CONFIDENCE, Interval, interval_of
 from .scores import rmse_of_mean
 
 N_RESAMPLES = 2_000
@@ -104,15 +104,9 @@ def measure_month(
     shares = [1 / len(own)] * len(own)
     drawn = np.random.default_rng(seed).multinomial(len(own), shares, N_RESAMPLES)
     trips, squared, summed = ((drawn * part).sum(axis=1) for part in (n, squares, sums))
-    rmse = _interval(rmse_of_mean(squares.sum() / n.sum()), rmse_of_mean(squared / trips))
-    bias = _interval(sums.sum() / n.sum(), summed / trips)
+    rmse = interval_of(rmse_of_mean(squares.sum() / n.sum()), rmse_of_mean(squared / trips))
+    bias = interval_of(sums.sum() / n.sum(), summed / trips)
     return MonthErrors(fold, month, age, model, int(n.sum()), rmse, bias, run_id)
-
-
-def _interval(value: np.ndarray | float, resampled: np.ndarray) -> Interval:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Interval(float(value), float(low), float(high))
 
 
 def fresh(rows: Iterable[MonthErrors], model: str = OWN) -> dict[str, MonthErrors]:

@@ -52,7 +52,7 @@ def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[
     means = _means(columns, len(minutes))[None]
     resampled = resampled_means(columns, len(minutes), seed=seed)
     return {
-        name: _interval(statistic(means)[0], statistic(resampled))
+        name: interval_of(statistic(means)[0], statistic(resampled))
         for name, statistic in STATISTICS.items()
     }
 
@@ -86,7 +86,7 @@ def improvement(
 
     resampled = rmse_of_mean(resampled_means(squares, len(minutes), seed=seed))
     before, after = rmse_of_mean(_means(squares, len(minutes)))
-    return _interval(before - after, resampled[:, 0] - resampled[:, 1])
+    return interval_of(before - after, resampled[:, 0] - resampled[:, 1])
 
 
 def resampled_means(
@@ -194,7 +194,8 @@ def _counts(random: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _interval(value: float, resampled: np.ndarray) -> Interval:
+def interval_of(value: float, resampled: np.ndarray) -> Interval:
+    """Give a value the interval that CONFIDENCE of its resamples lie in."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high))

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import mlflow
+
 from steps.common.results import Dataset
 from storage.data.months import next_month
 from storage.tracking import runs, tags
@@ -25,6 +27,14 @@ def write_verdict(
         rmse: its best one, minutes.
     """
     runs.write_page("\n\n".join([verdict, *filter(None, rest)]), title(dataset, rmse))
+
+
+def tell_plan(lines: Sequence[str]) -> None:
+    """Print what would be done, and write it on the run where `mlflow run` has made one."""
+    text = "\n".join([*lines, "Nothing was started."])
+    print(text)
+    if mlflow.active_run():
+        runs.write_page(f"**A plan**: what would run, and why\n\n```\n{text}\n```")
 
 
 def title(dataset: Dataset | None, rmse: float | None) -> str:

@@ -41,11 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline = Pipeline(params)
         check_given(pipeline.given, params.judge_by)
         if params.plan:
-            lines = "\n".join(plan(pipeline, params))
-            print(lines)
-            if mlflow.active_run():  # which `mlflow run` has made
-                runs.write_page(f"**A plan**: what would run, and why\n\n```\n{lines}\n```")
-            return
+            return page.tell_plan(plan(pipeline, params))
         preprocess = pipeline.preprocess()
         log_headline("preprocess", preprocess.metrics)
         trained = [train(pipeline, step) for step in ("baseline", "hpo") if step in pipeline.steps]

@@ -33,7 +33,6 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
         *known_odd(pipeline),
         *(tell_needs(params, n_trips, n_left, wanted) if wanted else []),
         *downloads(locations),
-        "Nothing was started.",
     ]
 
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if params.plan:
             lines = [*plan_folds("backtest", params, folds)]
             lines += plan_folds("against", recipe, its_folds) if recipe else []
-            write_plan([*lines, "Nothing was started."])
+            page.tell_plan(lines)
             return
         rows: list[MonthErrors] = []
         for fold, pipeline in zip(folds, run_folds(params, folds), strict=True):
@@ -68,14 +68,6 @@ def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
     check_no_leak(params)
     check_pipeline(pipeline_of(params, folds[0]))
     check_months(params, folds)
-
-
-def write_plan(lines: Sequence[str]) -> None:
-    """Say what would be done, on the run's page too."""
-    text = "\n".join(lines)
-    print(text)
-    if mlflow.active_run():  # which `mlflow run` has made
-        runs.write_page(f"**A plan**: what would run, and why\n\n```\n{text}\n```")
 
 
 def folds_of(recipe: BacktestParameters) -> list[Fold]:

@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipelines = {name: point_params(params, values) for name, values in points.items()}
         check_distinct(pipelines)
         if params.plan:
-            return tell_plan([f"{name}: {plan_pipeline(one)}" for name, one in pipelines.items()])
+            return page.tell_plan(
+                [f"{name}: {plan_pipeline(one)}" for name, one in pipelines.items()]
+            )
         swept = []
         for number, (name, one) in enumerate(pipelines.items(), 1):
             print(f"point {number} of {len(pipelines)}: {name}")
@@ -229,14 +231,6 @@ def points_table(swept: Sequence[SweptPoint]) -> str:
     shown = page.to_table(["point", "RMSE on valid", "model"], point_rows(swept)[:FEW])
     more = f"\n\n{len(swept) - FEW} more are in {tags.SWEEP_TABLE}." if len(swept) > FEW else ""
     return shown + more
-
-
-def tell_plan(lines: list[str]) -> None:
-    """Print a plan, and write it on the run that `mlflow run` has made."""
-    text = "\n".join([*lines, "Nothing was started."])
-    print(text)
-    if mlflow.active_run():
-        runs.write_page(f"**A plan**: what would run, and why\n\n```\n{text}\n```")
 
 
 if __name__ == "__main__":

@@ -24,12 +24,12 @@ from mlflow.exceptions import MlflowException
 from storage import UserError, checkout, environment, git, one_line, terminal
 from storage.git import GitError
 from storage.repro.comparison import Facts, Row, compare_runs, comparison_table, verdict_line
+from storage.repro.reuse import N_CHILDREN
 from storage.tracking import artifacts, store, tags
 from storage.tracking.model_references import logged_model
 from storage.tracking.query import both, equals
 from storage.uris import without_user
 
-N_CHILDREN = 50_000  # the most that MLflow gives at once
 EXPERIMENT = "verify"
 # what another run of the same pipeline may have otherwise: what things cost, how often a search was
 # interrupted, and how the champion of that store compares
