@@ -194,7 +194,7 @@ def _counts(random: np.ndarray) -> np.ndarray:
     return counts
 
 
-def interval_of(value: float, resampled: np.ndarray) -> Interval:
+def interval_of(value: np.ndarray | float, resampled: np.ndarray) -> Interval:
     """Give a value the interval that CONFIDENCE of its resamples lie in."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
