@@ -52,7 +52,7 @@ def wanted_steps(text: str, given: Iterable[str] = ()) -> list[str]:
     """
     if text.strip() == ALL_STEPS:
         return list(UPSTREAM)
-    named = [name.strip() for name in text.split(",") if name.strip()]
+    named = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
     if unknown := [name for name in named if name not in UPSTREAM]:
         raise UserError(f"Unknown steps {unknown}. Choose from {[ALL_STEPS, *UPSTREAM]}.")
     if not named:

@@ -86,8 +86,10 @@ def _placing(params: P) -> Iterator[None]:
     try:
         yield
     except (TripError, UserError) as error:
-        if params.file and (places := params.file.places(str(error), params.filed())):
-            error.args = (f"{error} See {places}.",)
+        file, said = params.file, str(error)
+        if file and not said.startswith(f"{file.path}:"):  # there it says so itself
+            places = file.places(said, params.filed())
+            error.args = (f"{said} See {places}.",) if places else error.args
         raise
 
 

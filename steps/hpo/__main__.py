@@ -86,15 +86,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
             log_noise(settings, executor, trials)
             sighted, blind = choose_boosters(settings, executor, trials, laid_out), []
+        if seen.leaves_out_train:
+            del laid_out  # many rows are laid out one way at a time
+        if is_split:
+            with opened(rows.blind_rows(encoder, train, seen.valid, *weighed)) as executor:
+                blind = train_blind(settings, executor, trials)
         cost = ""
         if seen.leaves_out_train:
             laid_out = lay_out(encoder, train, seen.valid, *weighed)
             with opened(laid_out) as executor:
                 chosen, sighted = sighted, sample.train_on_all(settings, executor, sighted)
             cost = sample.log_cost(chosen, sighted, laid_out)
-        if is_split:
-            with opened(rows.blind_rows(encoder, train, seen.valid, *weighed)) as executor:
-                blind = train_blind(settings, executor, trials)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
             log_boosters(sighted, blind)
             # before there are scores: MLflow hands those of a run to each model that it then logs

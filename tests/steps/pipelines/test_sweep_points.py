@@ -129,6 +129,16 @@ def test_a_value_that_only_a_step_refuses_is_refused_before_any_point_runs(
     assert (run["data"]["tags"]["step"], run["info"]["status"]) == ("sweep", "FAILED")
 
 
+def test_what_says_its_line_by_itself_says_it_once(
+    written: Any, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        entry("sweep").main([written("max_rmse: [5, 6]\n")])
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "max_rmse cannot be swept" in line
+    assert " See " not in line
+
+
 # --- what a sweep comes to, with pipelines that were not run
 
 
