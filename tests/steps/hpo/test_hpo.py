@@ -380,7 +380,8 @@ def test_trials_of_a_sample_make_a_model_of_all_trips_and_say_what_it_would_cost
     sampled = last_hpo()
     metrics, note = sampled.data.metrics, sampled.data.tags["mlflow.note.content"]
     assert metrics["n_seen_train"] == metrics["n_seen_valid"] == 400
-    assert trained[0] <= 400 < trained[1] <= trained[2] == n_train  # trials, model, without miles
+    of_trials, without_miles, of_model = trained[:3]
+    assert of_trials <= 400 < of_model <= without_miles == n_train
     saw = f"Trials saw 400 of {n_train} train trips, 400 of {n_valid} valid trips"
     assert f"{saw}; the model is of all." in note
     assert f"on the sample alone: it would cost {metrics['sample_cost']:.4f} min" in note
