@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -115,17 +116,29 @@ def _submit(
     if before.partition(os.pathsep)[0] != own:
         os.environ["PATH"] = os.pathsep.join((own, before))
     is_forked = synchronous and fork_server.is_running()
-    return mlflow.projects.run(
-        os.path.relpath(checkout.ROOT),  # "." as a rule: what follows a # would be cut off
-        entry_point=step,
-        parameters=dict(parameters),
-        experiment_id=active_info().experiment_id,
-        env_manager="local",
-        backend=fork_server.BACKEND if is_forked else "local",
-        backend_config={tags.RUN_NAME: name} if is_forked else None,
-        run_name=name,
-        synchronous=synchronous,
-    )
+    with _known_by_id_alone():
+        return mlflow.projects.run(
+            os.path.relpath(checkout.ROOT),  # "." as a rule: what follows a # would be cut off
+            entry_point=step,
+            parameters=dict(parameters),
+            experiment_id=active_info().experiment_id,
+            env_manager="local",
+            backend=fork_server.BACKEND if is_forked else "local",
+            backend_config={tags.RUN_NAME: name} if is_forked else None,
+            run_name=name,
+            synchronous=synchronous,
+        )
+
+
+@contextmanager
+def _known_by_id_alone() -> Iterator[None]:
+    """Take the experiment's name out of the environment: beside the id `mlflow run` refuses it."""
+    name = os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
+    try:
+        yield
+    finally:
+        if name is not None:
+            os.environ["MLFLOW_EXPERIMENT_NAME"] = name
 
 
 def _kill(run: Run | None) -> None:

@@ -1,8 +1,10 @@
 """How a step that launches another hears how that one ended."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import mlflow
 import pytest
@@ -258,6 +260,22 @@ def test_so_many_runs_go_on_at_once_and_each_is_told_by_its_name(
     assert found == {name: one.run_id for name, one in submitted.items()}
     assert list(found) == ["a", "b", "c"]
     assert max(n_running) == 2
+
+
+def test_the_experiment_is_named_once_for_mlflow_run_refuses_it_twice(
+    submitted: dict[str, Submitted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, seen = mlflow.projects.run, []
+
+    def look(*args: Any, **options: Any) -> Submitted:
+        seen.append((options["experiment_id"] != "", os.environ.get("MLFLOW_EXPERIMENT_NAME")))
+        return submit(*args, **options)
+
+    monkeypatch.setattr("mlflow.projects.run", look)
+    before = os.environ["MLFLOW_EXPERIMENT_NAME"]
+    launch_all("a")
+    assert seen == [(True, None)]
+    assert os.environ["MLFLOW_EXPERIMENT_NAME"] == before
 
 
 def test_a_run_that_fails_lets_those_beside_it_end_and_none_begin(
