@@ -20,7 +20,7 @@ from storage.checkout import run_command
 from storage.data import months
 from storage.tracking import artifacts, pages, runs, tags
 from taxi import backtest
-from taxi.backtest import BESIDE, OWN, MonthErrors, Rise
+from taxi.backtest import BESIDE, OWN, MonthErrors, Rise, in_months
 from taxi.backtest_picture import draw_backtest
 from taxi.report_backtest import write_backtest
 
@@ -247,11 +247,11 @@ def log_backtest_report(
     rerun: Sequence[str],
 ) -> None:
     """Log all of it as one page that opens offline, and say where it lies."""
-    growing = "a growing window" if params.growing else f"a window of {params.window}"
+    of = "a growing window" if params.growing else f"a window of {in_months(params.window)}"
     months_judged = page.span(sorted(backtest.fresh(rows)))
     scripts = charts.read_scripts()
     text = write_backtest(
-        f"Minutes of a {params.taxi} taxi trip: backtest of {months_judged}, {growing} months",
+        f"Minutes of a {params.taxi} taxi trip: backtest of {months_judged}, {of}",
         said,
         rows,
         rises,

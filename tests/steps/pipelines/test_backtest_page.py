@@ -78,6 +78,18 @@ def start(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Run,
     return started
 
 
+@pytest.mark.parametrize(
+    ("growing", "window"), [("true", "a growing window"), ("false", "a window of 2 months")]
+)
+def test_the_report_says_what_was_judged(
+    lab: Lab, start: Callable[..., tuple[Run, Pipelines]], growing: str, window: str
+) -> None:
+    run, _ = start(MONTHS, f"--growing={growing}")
+    text = artifacts.read_text(run.info.run_id, "report.html")
+    title = f"Minutes of a green taxi trip: backtest of 2021-06..2021-08, {window}"
+    assert f"<title>{title}</title>" in text
+
+
 def test_each_fold_is_a_pipeline_that_registers_nothing_and_is_scored_on_its_months(
     lab: Lab, start: Callable[..., tuple[Run, Pipelines]]
 ) -> None:
