@@ -4,7 +4,7 @@ python -m bench [cleaning memory flat fuzz_months steps reuse same_bits serving 
                  judging estimate slices baselines large accuracy ablation coverage
                  zones_only dense search kills sweep dask_kills backtest_kills server_faults image]
 
-`search` stands for all that begin with it, such as search_cost, and so does `flat`.
+`search` stands for all that begin with it, such as search_cost, and so do `flat` and `load`.
 """
 
 import sys
@@ -57,6 +57,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "same_bits": same_bits.measure,
     "serving": serving.measure,
     "load": load.measure,
+    "load_workers": load.measure_workers,
     "score": score.measure,
     "live": live.measure,
     "judging": judging.measure,

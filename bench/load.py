@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from taxi.schema import Trips
 
 N_CLIENTS, N_REQUESTS = 16, 20_000
 BAD_EVERY = 8  # requests
+N_WORKERS, N_ASKING, N_ROWS = 2, 8, 2_000  # processes, clients, and requests of one row each
 N_ROUNDS = 50  # of each booster: a load is of requests, not of trees
 WARM = 0.2  # share of the requests after which memory is first looked at
 JSON, CSV, _ = KINDS
@@ -63,14 +65,54 @@ def measure() -> Iterator[Result]:
     yield Result(f"{what}: memory once warm, and at the end", shown, "within 5 %")
 
 
+def measure_workers() -> Iterator[Result]:
+    """Serve a model as `make serve` does, and ask for one row at a time."""
+    trips = load("2023-02")
+    model = train_model(load("2023-01"), trips)
+    sent = write_frame(trips.take(np.arange(1)), "green").astype({"lpep_pickup_datetime": str})
+    body = as_json(sent)
+    with (
+        TemporaryDirectory() as folder,
+        served(model, trips, Path(folder), n_workers=N_WORKERS) as (port, _),
+    ):
+        ask_often(body, port, n_clients=N_ASKING)  # warms up both
+        alone = ask_often(body, port, n_clients=1)
+        begin = perf_counter()
+        ask_often(body, port, n_clients=N_ASKING)
+        rate = N_ROWS / (perf_counter() - begin)
+    what = f"a model server of {N_WORKERS} processes asked for one row"
+    yield Result(f"{what} by one client: median wait", f"{median(alone) * 1e3:.1f} ms", "5 ms")
+    yield Result(f"{what} by {N_ASKING} clients: requests a second", f"{rate:.0f}", "200")
+
+
+def ask_often(body: str, port: int, *, n_clients: int) -> list[float]:
+    """Send a request N_ROWS times in all; the seconds that each waited."""
+
+    def ask(_: int) -> list[float]:
+        connection = HTTPConnection("127.0.0.1", port, timeout=120)
+        seconds = []
+        for _ in range(N_ROWS // n_clients):
+            begin = perf_counter()
+            status, _answer = post(connection, Request(body, JSON, None))
+            if status != 200:
+                raise RuntimeError(f"The server answered {status}.")
+            seconds.append(perf_counter() - begin)
+        return seconds
+
+    with ThreadPoolExecutor(n_clients) as executor:
+        return [wait for waits in executor.map(ask, range(n_clients)) for wait in waits]
+
+
 @contextmanager
-def served(model: TripModel, trips: Trips, folder: Path) -> Iterator[tuple[int, int]]:
+def served(
+    model: TripModel, trips: Trips, folder: Path, *, n_workers: int = 1
+) -> Iterator[tuple[int, int]]:
     """Start MLflow's model server on a model; gives its port and process id."""
     log_in(folder, model, trips)
     (about,) = folder.rglob("MLmodel")
     port = 5_571
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
-    command += ["--port", str(port), "-m", str(about.parent)]
+    command += ["--port", str(port), "-m", str(about.parent), "--workers", str(n_workers)]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         try:

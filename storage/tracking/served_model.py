@@ -66,6 +66,7 @@ class ServedModel(PythonModel):
             openapi = importlib.import_module(f"{package}.openapi")
             door = importlib.import_module(f"{package}.{DOOR}")
             door.guard(sys.modules[SERVER])
+            door.send_at_once(importlib.import_module("uvicorn").Server)
             taxi = self.model.taxi
             door.introduce(openapi.describe_request(taxi), openapi.describe_on_page(taxi))
 

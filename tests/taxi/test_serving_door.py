@@ -5,6 +5,7 @@ import json
 import platform
 import re
 import shlex
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import mlflow
 import pytest
+import uvicorn
 from click.testing import CliRunner
 from fastapi import applications
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
@@ -75,6 +77,7 @@ def app(uri: str) -> Iterator[Any]:
     """Serve a model as `mlflow models serve` does: it loads while the application is imported."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring_server, "invocations", scoring_server.invocations)
+        patch.setattr(uvicorn.Server, "startup", uvicorn.Server.startup)
         for name in ("get_openapi", "get_swagger_ui_html", "get_redoc_html"):
             patch.setattr(applications, name, getattr(applications, name))
         patch.setenv(_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name, "true")  # which the server sets
@@ -323,3 +326,24 @@ def test_nothing_of_mlflow_is_changed_where_no_server_loads_the_model(
 def test_a_server_is_guarded_once(ask: Ask) -> None:
     served_door.guard(scoring_server)
     assert not hasattr(scoring_server.invocations.__wrapped__, "__wrapped__")
+
+
+def test_workers_that_share_a_socket_send_the_second_half_of_an_answer_at_once(app: Any) -> None:
+    config = uvicorn.Config(app, log_config=None, lifespan="off")
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with socket.socket() as shared:
+        shared.bind(("127.0.0.1", 0))
+
+        async def start() -> None:
+            await server.startup(sockets=[shared.dup()])
+            await server.shutdown(sockets=[])
+
+        asyncio.run(start())
+        assert shared.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_workers_are_told_once(app: Any) -> None:
+    served_door.send_at_once(uvicorn.Server)
+    assert not hasattr(uvicorn.Server.startup.__wrapped__, "__wrapped__")
