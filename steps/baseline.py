@@ -3,14 +3,12 @@
 python -m steps.baseline --source=simulated --models=mean,linear_regression
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 import mlflow
 import numpy as np
-from scipy.sparse import csr_matrix, issparse
 
 from steps.common import page
 from steps.common.candidates import Lineage, log_candidate, read_profiles, report_on
@@ -32,7 +30,7 @@ from taxi.scores import score_predictions
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read train and valid trips, fit and log each model, log the leaderboard."""
-    with step_run(BaselineParameters, __doc__, argv) as params, autologging():
+    with step_run(BaselineParameters, __doc__, argv) as params:
         chosen = baselines.select_baselines(params.models)
         pipeline = Pipeline(params)
         preprocess = pipeline.preprocess()
@@ -47,9 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             encoder, matrix = encode(baseline.features)
             with runs.child_run(name, {tags.MODEL: name, tags.FEATURES: baseline.features}):
                 estimator = baseline.fit(matrix, train.trip_minutes, seed=params.seed)
-                if not is_logged(baseline):
-                    seen = baseline.draw(matrix, train.trip_minutes, seed=params.seed)
-                    log_fit(estimator, *seen)
+                log_fit(estimator, *baseline.draw(matrix, train.trip_minutes, seed=params.seed))
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
                 report = report_on(model, valid)
                 lineage = Lineage(
@@ -66,49 +62,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_leaderboard(scores, preprocess.dataset, bounds)
 
 
-@contextmanager
-def autologging() -> Iterator[None]:
-    """Have sklearn's fits log their parameters; models and scores are logged by this step.
-
-    It ends with the step: whatever the process fits later would make runs of its own.
-    """
-    mlflow.sklearn.autolog(
-        log_models=False, log_datasets=False, log_post_training_metrics=False, silent=True
-    )
-    try:
-        yield
-    finally:
-        mlflow.sklearn.autolog(disable=True, silent=True)
-
-
-class NeverDense(csr_matrix):  # type: ignore[misc]
-    """A sparse matrix that refuses to be laid out densely.
-
-    Autolog would do so to hash it as a data set, even with log_datasets=False, and 8 GB and most
-    of a minute go into a month of one-hot pairs; it goes on without when this fails.
-    """
-
-    def toarray(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse."""
-        raise MemoryError(f"not turning a {self.shape} one-hot matrix dense")
-
-
 def encode_train(name: str, train: Trips, city: City | None) -> tuple[Encoder, Any]:
     """Fit a feature set and encode the n train trips as [n, k], for all models that share it."""
     encoder = features.fit_encoder(name, train, city)
     matrix = encoder.transform_train(train)
-    return encoder, NeverDense(matrix) if issparse(matrix) else matrix
-
-
-def is_logged(baseline: Baseline) -> bool:
-    """Whether autolog has seen a fit and the store has taken it, which autolog does not say."""
-    return not baseline.fit_otherwise and "training_score" in runs.active().data.metrics
+    return encoder, matrix
 
 
 def log_fit(estimator: Any, matrix: Any, minutes: np.ndarray) -> None:
-    """Log what autolog does of a fit to n rows that it has not seen, by its names."""
-    found = score_predictions(minutes, estimator.predict(matrix))
+    """Log a fit to n rows as MLflow's autolog would, by its names.
+
+    Autolog itself predicts the rows twice, and lays a sparse matrix out densely to hash it.
+    """
+    found, kind = score_predictions(minutes, estimator.predict(matrix)), type(estimator)
     mlflow.log_params(estimator.get_params())
+    mlflow.set_tags(
+        {
+            tags.ESTIMATOR_NAME: kind.__name__,
+            tags.ESTIMATOR_CLASS: f"{kind.__module__}.{kind.__name__}",
+        }
+    )
     mlflow.log_metrics(
         {
             "training_root_mean_squared_error": found["rmse"],

@@ -253,6 +253,8 @@ MODEL_URI = tag(
     "refit registry results",
     "exporting model_references old_months results",
 )
+ESTIMATOR_NAME = tag("estimator_name", "sklearn's class, as autolog names it", "baseline")
+ESTIMATOR_CLASS = tag("estimator_class", "the same with its module", "baseline")
 BOUNDED = tag("bounded", "what of the train trips the fit of a baseline left out", "baseline")
 N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs main needs results")
 RMSE_WITH = metrics(
