@@ -131,7 +131,7 @@ def test_where_it_differs_the_machines_are_named() -> None:
     assert verify.Verdict(run, [], problem="no clone").line == "not verified: no clone"
 
 
-def test_a_difference_leaves_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_leaves_with_1(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run: Any = None
     monkeypatch.setattr(verify, "pipeline", lambda client, run_id: run)
     monkeypatch.setattr(verify, "verify", lambda *_: verify.Verdict(run, [SAME]))
