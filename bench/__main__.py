@@ -65,6 +65,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "slices": slices.measure,
     "baselines": baselines.measure,
     "large": large.measure,
+    "plan": large.measure_plan,
     "accuracy": accuracy.measure,
     "ablation": ablation.measure,
     "coverage": coverage.measure,

@@ -14,6 +14,7 @@ from storage.tracking.tags import CPU_SECONDS, PEAK_MEMORY
 
 SIZES = os.environ.get("LARGE", "30000,300000,3000000")
 N_TRIALS = 3
+PLANNED = 30_000, 3_000_000  # trips of a month
 WORDS = {
     "preprocess": [],
     "baseline": ["--models=linear_regression,hist_gradient_boosting"],
@@ -33,3 +34,18 @@ def measure() -> Iterator[Result]:
                     f"{metrics[CPU_SECONDS]:.0f} s; {metrics[PEAK_MEMORY]:.0f} MiB",
                     "",
                 )
+
+
+def measure_plan() -> Iterator[Result]:
+    """Ask what a pipeline would do whose months are clean, in stores of their own."""
+    few, many = (cost_of_plan(size) for size in PLANNED)
+    what = f"`plan` of months of {PLANNED[1]:,} simulated trips over {PLANNED[0]:,}, CPU"
+    yield Result(what, f"{many / few:.2f}x ({many:.1f} / {few:.1f} s)", "1.2x")
+
+
+def cost_of_plan(size: int) -> float:
+    """Plan three times; the least of their CPU seconds."""
+    source = f"--source=simulated:{size}"
+    with store() as uri:
+        run(uri, "steps.preprocess", source)
+        return min(run(uri, "steps.main", source, "--plan=true")[1].cpu for _ in range(3))
