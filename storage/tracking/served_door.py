@@ -120,7 +120,7 @@ def guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
             answered = answer(data, content_type, guarded_model, schema)
         except RequestError:
             raise
-        except (MlflowException, RecursionError, ValueError) as error:
+        except (MlflowException, RecursionError, TypeError, ValueError) as error:
             # only reading the body is left: all else is in GuardedModel
             reason = in_short(error)
             raise RequestError(

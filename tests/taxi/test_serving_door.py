@@ -238,6 +238,11 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "no text": (b"\x80{}", JSON, "Cannot read the body: 'utf-8' codec"),
     "surrogate": (records(ROW | {TIME: "\ud800"}), JSON, "Cannot read the body: 'utf-8' codec"),
     "too deep": (f'{{"dataframe_records": {DEEP}}}', JSON, "Cannot read the body: it is nested"),
+    "a name that is none": (
+        '{"dataframe_split": {"columns": [{"a": 1}], "data": [[1]]}}',
+        JSON,
+        "Cannot read the body: ",
+    ),
     "deep rows": (f'{{"inputs": {DEEP[99_400:100_600]}}}', JSON, "Cannot read the body: it is"),
     "deep value": (f'{{"dataframe_records": [{{"{START}": {DEEP[99_600:100_400]}}}]}}', JSON, "C"),
     "no table": ('{"inputs": {"a": [1], "b": [1, 2]}}', JSON, "The rows are no table: "),
