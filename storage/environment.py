@@ -3,6 +3,7 @@
 It needs the standard library alone: it comes first, also in an environment that is half built.
 """
 
+import errno
 import gc
 import getpass
 import io
@@ -14,18 +15,37 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Any
 
 from storage import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ("steps", "storage", "taxi")  # an import that fails in there is a mistake, not a lack
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
-INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
+INTERRUPTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CLOSED = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
 # objects made between two searches for those that only hold one another. Imports make hundreds of
 # thousands, all of which stay: by Python's own 700, looking for waste is a tenth of their time
 GC_THRESHOLD = 50_000
+
+
+class Outlet(io.FileIO):
+    """Where this process prints, for as long as somebody reads it."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, to nowhere from when the pipe or the terminal is closed."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in CLOSED:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())  # for what this process starts as well
+            os.close(nowhere)
+            return super().write(data)
 
 
 def prepare() -> None:
@@ -38,9 +58,15 @@ def prepare() -> None:
         os.environ["HOME"] = tempfile.gettempdir()
     show_what_can_be_shown()
     sys.excepthook = explain
-    for number in INTERRUPTS:  # until the step has its run, and does so itself
+    for number in interrupts():  # until the step has its run, and does so itself
         signal.signal(number, leave)
     spend_less()
+
+
+def interrupts() -> list[int]:
+    """List the signals that end this process; nohup has it ignore that its terminal is gone."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in INTERRUPTS if number != signal.SIGHUP or not ignored]
 
 
 def is_prepared() -> bool:
@@ -73,10 +99,28 @@ def machine() -> str:
 
 
 def show_what_can_be_shown() -> None:
-    """Print ? for what the terminal has no letter for, rather than fail."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    """Print ? for what the terminal has no letter for, and nothing once nobody reads any more.
+
+    What a step does is worth more than its lines, of which `| head -1` reads the first.
+    """
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        stream.reconfigure(errors="replace")
+        is_outlet = isinstance(getattr(stream.buffer, "raw", None), Outlet)
+        if _number(stream) == number and not is_outlet:
+            stream.flush()
+            outlet = io.BufferedWriter(Outlet(number, "w", closefd=False))
+            shown = io.TextIOWrapper(outlet, stream.encoding, "replace", line_buffering=True)
+            setattr(sys, name, shown)
+
+
+def _number(stream: io.TextIOWrapper) -> int | None:
+    try:
+        return stream.fileno()
+    except io.UnsupportedOperation:  # a test's, in memory
+        return None
 
 
 def check_lock() -> None:
@@ -124,6 +168,12 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     raise SystemExit(USER_ERROR)
 
 
+def explain_when_run() -> None:
+    """Explain what the module lacks that Python has been told to run, and is only looking for."""
+    if sys.argv[:1] == ["-m"]:
+        sys.excepthook = explain
+
+
 def step_name() -> str:
     """Return the name of the step that this process is, as far as Python knows it by now."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
@@ -133,7 +183,8 @@ def step_name() -> str:
 
 def leave(signum: int, frame: FrameType | None) -> None:
     """End a step that is interrupted while it imports, where nothing but this could be told."""
-    os.write(2, f"{step_name()}: interrupted\n".encode())  # print may be in the middle of a line
+    with suppress(OSError):  # print may be in the middle of a line; nobody may be there to read it
+        os.write(2, f"{step_name()}: interrupted\n".encode())
     restore_later(os.environ.get("MLFLOW_RUN_ID"))
     os._exit(INTERRUPTED)  # no import is to take it for its own failure
 

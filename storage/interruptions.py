@@ -12,7 +12,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from storage.environment import INTERRUPTS
+from storage.environment import interrupts
 
 # in whose files Python must not be for it to come
 UNCUT = ("<frozen importlib", f"{os.sep}sqlalchemy{os.sep}")
@@ -21,13 +21,13 @@ WAIT_S, N_WAITS = 0.05, 200  # ten seconds; an sqlite store that others have loc
 
 def raise_once() -> None:
     """Raise KeyboardInterrupt for the first signal that this process is interrupted by."""
-    for number in (*INTERRUPTS, signal.SIGALRM):
+    for number in (*interrupts(), signal.SIGALRM):
         signal.signal(number, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None, n_waits: int = N_WAITS) -> None:
-    for number in INTERRUPTS:
-        signal.signal(number, _ignore)  # a second one would cut the clean-up short
+    for number in interrupts():
+        signal.signal(number, ignore)  # a second one would cut the clean-up short
     if n_waits and _is_uncut(frame):
         _later(n_waits - 1)
     else:
@@ -35,7 +35,7 @@ def _interrupt(signum: int, frame: FrameType | None, n_waits: int = N_WAITS) -> 
         raise KeyboardInterrupt
 
 
-def _ignore(signum: int, frame: FrameType | None) -> None:
+def ignore(signum: int, frame: FrameType | None) -> None:
     """Do nothing; SIG_IGN instead would leave a line where a signal waits meanwhile."""
 
 

@@ -147,7 +147,8 @@ def two_readings(text: str) -> tuple[str, str] | None:
     """
     if date := _DAY_OR_MONTH.match(text.strip(BLANKS)):
         first, _, second, year = date.groups()
-        if max(int(first), int(second)) > 12:  # others of its column are not so clear
+        if max(int(first), int(second)) > 12 or int(first) == int(second):
+            # others of its column are not so clear
             return "written month first", "day first"
         pairs = (first, second), (second, first)
         month_first, day_first = (f"{year}-{month:0>2}-{day:0>2}" for month, day in pairs)

@@ -119,7 +119,7 @@ def _read(declared: type[P], description: str | None, argv: Sequence[str] | None
         return parse(declared, make_parser(declared, description), argv)
     except UserError:
         # `mlflow run` made the run before anybody looked at the parameters
-        if "MLFLOW_RUN_ID" in os.environ:
+        if os.environ.get("MLFLOW_RUN_ID"):
             step = declared.entry_point
             with runs.StepRun(step, "", lambda: f"python -m {declared.module()} --help"):
                 raise

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from storage import StorageError, UserError
+from storage import StorageError, UserError, one_line
 from storage.data.cache import cache_dir
 from storage.data.digest import sha256_of
 from storage.data.downloads import reason
@@ -199,7 +200,24 @@ def _source(
         )
     begins = re.match(r"[a-z][a-z0-9+.-]*:(//)?", source, re.IGNORECASE)
     kind = SOURCES.get(begins[0].lower() if begins else source, Folder)
+    if kind in (Server, ObjectStore):
+        _check_host(source)
     return kind(source, taxi, tuple(SOURCES), work_dir, simulate)
+
+
+def _check_host(address: str) -> None:
+    """Refuse an address without a host, or with one that nobody can be asked by."""
+    shown = without_credentials(address)
+    try:
+        parts = urlsplit(shown)
+        _ = parts.port  # which only then is read
+        lack = "" if parts.hostname else "it names no host"
+    except ValueError as error:  # brackets of IPv6 that are not closed, a port beyond 65535
+        lack = one_line(error)
+    if lack:
+        raise StorageError(
+            f"{shown!r} is no address that months can come from: {lack}. Pass another source."
+        )
 
 
 @contextmanager

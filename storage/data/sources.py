@@ -109,8 +109,15 @@ class Folder(Source):
         stem = self.names(month)[0].removesuffix(SUFFIXES[0])
         exact = [folder / name for name in self.names(month)]
         spelled = [there[name] for name in (*self.names(month), stem) if name in there]
-        for path in (*exact, *spelled, *hive_folders(folder, month)):
+        hive = [path for path in hive_folders(folder, month) if path.exists()]
+        if hive[1:]:
+            raise StorageError(
+                f"{month} is there twice: {hive[0]} and {hive[1]}. Put the parts of one into the "
+                "other, or away."
+            )
+        for path in (*exact, *spelled, *hive):
             if path.exists():
+                _check_kept(path)
                 check_listed(path)
                 return path.as_uri(), path
         shown = sorted(path.name for path in folder.glob("*_tripdata_*"))
@@ -145,6 +152,12 @@ class Folder(Source):
                 "project checkout: pass an absolute path when running from a git URL."
             )
         return folder
+
+
+def _check_kept(path: Path) -> None:
+    """Refuse what holds no bytes: a pipe would be waited for, and a device never ends."""
+    if not (path.is_file() or path.is_dir()):
+        raise StorageError(f"{path} is no file and no folder. Put the month's file in its place.")
 
 
 def hive_folders(folder: Path, month: str) -> list[Path]:

@@ -36,7 +36,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.databricks_utils import get_databricks_env_vars
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
-from storage import environment
+from storage import environment, interruptions
 from storage.environment import INTERRUPTS
 from storage.tracking import tags
 
@@ -175,8 +175,8 @@ def _fork() -> int:
 
 def _serve(channel: socket.socket, read_code: Callable[[], None]) -> NoReturn:
     """Fork a process for each request, one after the other, until the asking end is closed."""
-    for number in INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)
+    for number in environment.interrupts():
+        signal.signal(number, interruptions.ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     try:
         read_code()

@@ -33,6 +33,7 @@ from storage.tracking.query import both, equals
 from storage.uris import without_credentials
 
 N_NAMED = 3  # runs that fit a line
+ADOPTED = "MLFLOW_RUN_ID"  # of the run that `mlflow run` has made for a step
 
 
 class StepRun:
@@ -56,7 +57,7 @@ class StepRun:
         self.developer = developer
         self.next_command = next_command
         self.meter: Meter | None = None
-        self.is_adopted = "MLFLOW_RUN_ID" in os.environ
+        self.is_adopted = bool(os.environ.get(ADOPTED))
         self.outer: mlflow.ActiveRun | None = None  # which is not this one's to close
         self.heartbeat: Heartbeat | None = None
 
@@ -64,6 +65,7 @@ class StepRun:
         """Start or adopt the run and tag it with where it comes from."""
         self.meter = Meter(whole_process=self.is_adopted)
         store.prepare_store()
+        _check_adopted()
         self.outer = mlflow.active_run()
         try:
             self._open()
@@ -162,10 +164,11 @@ def _n_runs(ids: Sequence[str]) -> str:
 @contextmanager
 def plan_run() -> Iterator[None]:
     """Open the run that `mlflow run` made for a plan; where it made none, there is none."""
-    if "MLFLOW_RUN_ID" not in os.environ:
+    if not os.environ.get(ADOPTED):
         yield
         return
     store.prepare_store()
+    _check_adopted()
     about: dict[str, str] = {tags.STEP: "plan", tags.RUN_NAME: "plan"}
     mlflow.start_run(tags=about | processes.process_tags())
     with closing.closing_run():
@@ -195,12 +198,7 @@ def finished(run_id: str, step: str, *, parameter: str = "") -> Run:
     parameter = parameter or f"{step}_run_id"
     if not store.exists():
         raise UserError(f"No run {run_id!r}: there is no store yet. Check {parameter}.")
-    try:
-        run = mlflow.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        raise UserError(f"No run {run_id!r} in this store. Check {parameter}.") from error
+    run = _find(run_id, parameter)
     actual = run.data.tags.get(tags.STEP)
     if actual != step:
         of = f"step {actual!r}" if actual else "no step of this project"
@@ -208,6 +206,34 @@ def finished(run_id: str, step: str, *, parameter: str = "") -> Run:
     if run.info.status != "FINISHED":
         raise UserError(f"Run {run_id} is {run.info.status}. Pass a FINISHED {step} run.")
     return run
+
+
+def _find(run_id: str, named_by: str) -> Run:
+    try:
+        return mlflow.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise UserError(f"No run {run_id!r} in this store. Check {named_by}.") from error
+
+
+def _check_adopted() -> None:
+    """Refuse to go on with a run that has ended: its results are somebody's.
+
+    Raises:
+        UserError: MLFLOW_RUN_ID names no run, or one that is not open.
+    """
+    run_id = os.environ.get(ADOPTED)
+    if not run_id:
+        return
+    info = _find(run_id, ADOPTED).info
+    is_open = info.status in ("RUNNING", "SCHEDULED") and info.lifecycle_stage == "active"
+    if not is_open:
+        state = info.status if info.lifecycle_stage == "active" else info.lifecycle_stage
+        raise UserError(
+            f"{ADOPTED} names the run {run_id}, which is {state}, and would be written over. "
+            f"It is for `mlflow run` to set: unset {ADOPTED}."
+        )
 
 
 def active() -> Run:

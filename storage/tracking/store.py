@@ -3,6 +3,7 @@
 `python -m storage.tracking.store` makes it where it is missing, and says where it is.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -173,9 +174,17 @@ def _check_kind(uri: str) -> None:
         said = "is a folder, and MLflow keeps runs in none. Set it to sqlite:////<folder>/mlflow.db"
     elif kind not in ("", "file", "http", "https", *DATABRICKS) and not _is_database(kind):
         said = f"has a scheme that MLflow has no store for. Use one of {', '.join(KINDS)}"
+    elif kind.partition("+")[0] == "sqlite" and _is_in_memory(uri):
+        said = "is in memory, and ends with each step. Set it to sqlite:////<folder>/mlflow.db"
     else:
         return
     raise StorageError(f"MLFLOW_TRACKING_URI {without_credentials(uri)!r} {said}.")
+
+
+def _is_in_memory(uri: str) -> bool:
+    """Whether sqlite would keep this database in no file."""
+    place, _, query = uri.partition("://")[2].partition("?")
+    return place in ("", "/") or ":memory:" in place or "mode=memory" in query
 
 
 def _is_database(kind: str) -> bool:
@@ -264,13 +273,14 @@ def _check_revision(revision: str, upgrade: str) -> None:
 
 def _make_once(path: Path, uri: str) -> None:
     """Let one process make the tables of a new store while the others wait: two would crash."""
-    here, mistaken = str(Path.cwd()), "%[0-9a-fA-F]{2}"  # decoded where artifacts are written
+    # decoded where artifacts are written, and where a URI's query begins
+    here, mistaken = str(Path.cwd()), r"%[0-9a-fA-F]{2}|\?"
     if re.search(mistaken if path.exists() else f"{mistaken}|'", here):  # quoted in new tables
         raise StorageError(
-            f"MLflow mistakes the folder {here} for another, because of an apostrophe or a percent "
-            f"sign in its path. Move the checkout to a folder without."
+            f"MLflow mistakes the folder {here} for another, because of an apostrophe, a percent "
+            f"sign or a question mark in its path. Move the checkout to a folder without."
         )
-    if "MLFLOW_RUN_ID" in os.environ and not path.exists():
+    if os.environ.get("MLFLOW_RUN_ID") and not path.exists():
         # `mlflow run` has written its run to the file of this name in its own folder
         raise StorageError(
             f"The store {uri} is seen from {Path.cwd()}, where it is not. Set MLFLOW_TRACKING_URI "
@@ -296,6 +306,8 @@ def _make(path: Path) -> None:
 
     A half made one could not be told from one of an older MLflow.
     """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, f"{path} is no file")
     half = path.with_name(f".{path.name}.half")
     half.unlink(missing_ok=True)  # of a process that was killed
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # seconds, once a store

@@ -36,6 +36,18 @@ def test_an_environment_that_is_half_built_is_one_line_with_the_cure(step: str) 
 
 
 @pytest.mark.parametrize(
+    "module", ["storage.repro.transfer", "storage.repro.verify", "storage.tracking.store"]
+)
+def test_what_make_runs_says_so_too(module: str) -> None:
+    nothing_installed = [sys.executable, "-S", "-m", module]
+    done = subprocess.run(nothing_installed, cwd=ROOT, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    name = module.rpartition(".")[2]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert line.startswith(f"{name}: the environment {sys.base_prefix} is not whole: ")
+
+
+@pytest.mark.parametrize(
     ("name", "begins"), [("taxi.zones", ""), ("skops", "python: the environment ")]
 )
 def test_a_library_that_is_missed_late_is_told_so_and_a_mistake_here_keeps_its_traceback(
@@ -58,6 +70,58 @@ def test_an_interruption_while_a_step_still_imports_is_one_line(sign: signal.Sig
     env = {name: value for name, value in os.environ.items() if name != "MLFLOW_RUN_ID"}
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=env)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "python: interrupted\n")
+
+
+STARTED = "import os, signal, sys\nfrom storage import environment\nenvironment.prepare()\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_step_goes_on_where_nobody_reads_what_it_prints(name: str, unbuffered: str) -> None:
+    read, write = os.pipe()
+    print_twice = f"for _ in range(2): print('a line', file=sys.{name})\n"
+    said = subprocess.Popen(
+        [sys.executable, "-c", f"{STARTED}input()\n{print_twice}sys.exit(7)"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        stdin=subprocess.PIPE,
+        **{name: write},  # type: ignore[call-overload]
+    )
+    os.close(write)
+    os.close(read)
+    said.communicate(b"now\n", timeout=60)
+    assert said.returncode == 7
+
+
+def test_a_step_goes_on_where_its_terminal_is_gone() -> None:
+    above, below = os.openpty()
+    begun = subprocess.Popen(
+        [sys.executable, "-c", f"{STARTED}input()\nprint('a line')\nsys.exit(7)"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=below,
+    )
+    os.close(below)
+    os.close(above)
+    begun.communicate(b"now\n", timeout=60)
+    assert begun.returncode == 7
+
+
+def test_a_disk_that_is_full_is_no_reader_who_left() -> None:
+    with Path("/dev/full").open("wb") as full:
+        words = [sys.executable, "-c", f"{STARTED}print('a line')"]
+        done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0
+    assert "No space left" in done.stderr
+
+
+def test_nohup_keeps_a_step_that_loses_its_terminal() -> None:
+    code = f"signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{STARTED.partition(chr(10))[2]}"
+    hang_up = "os.kill(os.getpid(), signal.SIGHUP)\nprint('went on')"
+    raised = "from storage import interruptions\ninterruptions.raise_once()\n"
+    words = [sys.executable, "-c", f"import os, signal\n{code}{hang_up}\n{raised}{hang_up}"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "went on\n" * 2)
 
 
 def test_an_interrupted_step_leaves_somebody_to_call_its_run_killed(

@@ -241,6 +241,7 @@ def test_no_count_of_any_unit_stops_a_month(unit: str, zone: str | None) -> None
         ("pickup_at", "03/04/2021 17:45", "2021-03-04 (month first) or 2021-04-03 (day first)"),
         ("dropoff_at", "3.4.2021 17:45:00", "2021-03-04 (month first) or 2021-04-03 (day first)"),
         ("pickup_at", "27/01/2021 10:17:31 PM", "written month first or day first"),
+        ("pickup_at", "01/01/2021 08:00", "written month first or day first"),
         ("distance_miles", "1,234", "1.234 (a decimal comma) or 1234"),
         ("pickup_zone", "74,0", "74.0 (a decimal comma) or 740"),
     ],

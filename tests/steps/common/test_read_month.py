@@ -1,6 +1,7 @@
 """Months as people really have them: read alike, each with the trips of the plain file."""
 
 import gzip
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steps.common.months import find_month, read_month
+from storage import StorageError
 from taxi import TripError, scoring
 from taxi.cleaning import clean
 from taxi.model import read_frame
@@ -290,6 +292,14 @@ def test_a_folder_of_parts_is_read_as_one_month(
     (found.path / parts[-1]).write_bytes((found.path / parts[0]).read_bytes())
     again = find_month(str(tmp_path / "data"), "green", MONTH, tmp_path)
     assert (again.sha256 == found.sha256) == (len(parts) == 1)
+
+
+def test_a_month_in_two_folders_is_refused_with_both(tmp_path: Path) -> None:
+    for number in ("01", "1"):
+        write_parts(tmp_path / "year=2021" / f"month={number}", ["a.parquet"])
+    both = f"{tmp_path}/year=2021/month=01 and {tmp_path}/year=2021/month=1"
+    with pytest.raises(StorageError, match=f"^2021-01 is there twice: {re.escape(both)}. Put"):
+        find_month(str(tmp_path), "green", MONTH, tmp_path)
 
 
 def test_an_error_in_a_part_names_it(tmp_path: Path) -> None:

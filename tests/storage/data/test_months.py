@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import UserError
+from storage import StorageError, UserError
 from storage.checkout import ROOT
 from storage.data import downloads, files, months
 from storage.data.cache import cache_dir
@@ -146,6 +146,32 @@ def test_home_and_relative_folders_are_understood(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert find("~/data") == find("data") == find("./data") == find(folder)
+
+
+def test_a_pipe_in_a_month_s_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "green_tripdata_2021-01.parquet")
+    with pytest.raises(StorageError, match=r"parquet is no file and no folder\. Put"):
+        months.locate(str(tmp_path), taxi="green", month="2021-01")
+
+
+@pytest.mark.parametrize(
+    ("address", "lack"),
+    [
+        ("http://[::1", "Invalid IPv6 URL"),
+        ("https://", "it names no host"),
+        ("http:///green", "it names no host"),
+        ("http://host:99999/green", "Port out of range 0-65535"),
+        ("http://ada:hush@host:port/green", "Port could not be cast to integer value as 'port'"),
+        ("s3://", "it names no host"),
+    ],
+)
+def test_an_address_without_a_host_is_refused_before_anybody_is_asked(
+    address: str, lack: str
+) -> None:
+    for look in (months.locate, months.identify):
+        with pytest.raises(StorageError, match=f"can come from: {lack}. Pass another") as refused:
+            look(address, taxi="green", month="2021-01")
+        assert "hush" not in str(refused.value)
 
 
 def test_a_missing_month_names_the_folder_the_files_tried_and_those_there(tmp_path: Path) -> None:

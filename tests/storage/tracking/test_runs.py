@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils import name_utils
 
-from storage import StorageError, StoreGoneError
+from storage import StorageError, StoreGoneError, UserError
 from storage.checkout import ROOT, Checkout
 from storage.tracking import artifacts, closing, processes, runs
 from storage.tracking.tags import HEARTBEAT
@@ -238,6 +240,30 @@ def test_a_step_takes_the_run_that_mlflow_run_has_made(
     assert closed(made.run_id).info.experiment_id == made.experiment_id
 
 
+@pytest.mark.parametrize("opened", [lambda: runs.StepRun("hpo", ""), runs.plan_run])
+@pytest.mark.parametrize("state", ["FINISHED", "FAILED", "KILLED", "deleted", "unknown"])
+def test_a_run_that_has_ended_is_not_written_over(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    opened: Callable[[], AbstractContextManager[None]],
+) -> None:
+    client = MlflowClient(store.uri)
+    made = client.create_run(client.get_experiment_by_name(EXPERIMENT).experiment_id).info
+    if state == "deleted":
+        client.delete_run(made.run_id)
+    elif state != "unknown":
+        client.set_terminated(made.run_id, state)
+    run_id = "0" * 32 if state == "unknown" else made.run_id
+    before = client.get_run(made.run_id).to_dictionary()
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    said = f"No run '{run_id}'" if state == "unknown" else f"which is {state}, and would be written"
+    with pytest.raises(UserError, match=f"{said}.*MLFLOW_RUN_ID"), opened():
+        pytest.fail("it was opened")
+    assert client.get_run(made.run_id).to_dictionary() == before
+    assert mlflow.active_run() is None
+
+
 def test_a_run_says_which_code_made_it_without_credentials(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,8 +374,8 @@ def test_a_run_that_an_interruption_cut_off_in_the_making_is_closed(
 
 def name_of_run(step: str, name: str | None) -> str:
     """Open the run of a step under a name; return the one it ends with."""
-    with mlflow.start_run(run_name=name) as made:
-        pass
+    made = mlflow.start_run(run_name=name)
+    mlflow.end_run("SCHEDULED")  # as `mlflow run` leaves it for the step
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_RUN_ID", made.info.run_id)
         with runs.StepRun(step, "Ada"):

@@ -1,6 +1,7 @@
 """The store: whether it answers, and who makes a new one."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +29,37 @@ def test_a_server_that_does_not_answer_is_named_without_credentials(
     with pytest.raises(StorageError, match=r"answers at http://127\.0\.0\.1:1[/ ]") as got:
         tracking_store.prepare_store()
     assert "hush" not in str(got.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite:///file::memory:?uri=true",
+        "sqlite:///file:x?mode=memory&uri=true",
+        "sqlite+pysqlite://",
+    ],
+)
+def test_a_store_in_memory_is_refused_before_anything_is_lost_with_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for look in (tracking_store.prepare_store, tracking_store.exists):
+        with pytest.raises(StorageError, match="is in memory, and ends with each step"):
+            look()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_store_s_place_that_is_no_file_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(StorageError, match=r"cannot be made: .*mlflow\.db is no file\. Set"):
+        tracking_store.prepare_store()
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 
 # --- a server that goes away
@@ -149,14 +181,14 @@ def test_a_store_is_named_as_its_folder_is_and_no_other_folder_stays(
     assert (encoded / "notes").exists()
 
 
-@pytest.mark.parametrize("name", ["it's", "my%20work"])
+@pytest.mark.parametrize("name", ["it's", "my%20work", "really?"])
 def test_a_folder_that_mlflow_mistakes_for_another_is_refused(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    with pytest.raises(StorageError, match=f"{name} for another, because of"):
+    with pytest.raises(StorageError, match=f"{re.escape(name)} for another, because of"):
         tracking_store.prepare_store()
     assert list((tmp_path / name).iterdir()) == []
 
