@@ -103,9 +103,12 @@ def show_what_can_be_shown() -> None:
 
     What a step does is worth more than its lines, of which `| head -1` reads the first.
     """
-    for name, number in (("stdout", 1), ("stderr", 2)):
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        if not isinstance(stream, io.TextIOWrapper):
+        if stream is None:  # closed, as by >&-: a file of ours would get its number, and its lines
+            _occupy(number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+        if name == "stdin" or not isinstance(stream, io.TextIOWrapper):
             continue
         stream.reconfigure(errors="replace")
         is_outlet = isinstance(getattr(stream.buffer, "raw", None), Outlet)
@@ -114,6 +117,13 @@ def show_what_can_be_shown() -> None:
             outlet = io.BufferedWriter(Outlet(number, "w", closefd=False))
             shown = io.TextIOWrapper(outlet, stream.encoding, "replace", line_buffering=True)
             setattr(sys, name, shown)
+
+
+def _occupy(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def _number(stream: io.TextIOWrapper) -> int | None:

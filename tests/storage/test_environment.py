@@ -107,6 +107,17 @@ def test_a_step_goes_on_where_its_terminal_is_gone() -> None:
     assert begun.returncode == 7
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_was_closed_from_the_start_is_no_file_of_ours(closed: str, tmp_path: Path) -> None:
+    opened = f"number = open({str(tmp_path / 'file')!r}, 'w').fileno()\n"
+    printed = "print('a line', file=sys.stdout)\nprint('a line', file=sys.stderr)\n"
+    code = f"{STARTED}{opened}{printed}sys.exit(7 if number > 2 else number)"
+    script = f'exec "$0" -c "$1" {closed}'
+    done = subprocess.run(["sh", "-c", script, sys.executable, code], cwd=ROOT, check=False)
+    assert done.returncode == 7
+    assert (tmp_path / "file").read_text() == ""
+
+
 def test_a_disk_that_is_full_is_no_reader_who_left() -> None:
     with Path("/dev/full").open("wb") as full:
         words = [sys.executable, "-c", f"{STARTED}print('a line')"]
