@@ -11,7 +11,7 @@ from types import TracebackType
 
 import mlflow
 import psutil
-from mlflow.entities import Run, RunInfo
+from mlflow.entities import LifecycleStage, Run, RunInfo
 from mlflow.exceptions import MlflowException
 from mlflow.utils import name_utils
 
@@ -227,9 +227,9 @@ def _check_adopted() -> None:
     if not run_id:
         return
     info = _find(run_id, ADOPTED).info
-    is_open = info.status in ("RUNNING", "SCHEDULED") and info.lifecycle_stage == "active"
-    if not is_open:
-        state = info.status if info.lifecycle_stage == "active" else info.lifecycle_stage
+    is_deleted = info.lifecycle_stage == LifecycleStage.DELETED
+    if is_deleted or info.status not in ("RUNNING", "SCHEDULED"):
+        state = "deleted" if is_deleted else info.status
         raise UserError(
             f"{ADOPTED} names the run {run_id}, which is {state}, and would be written over. "
             f"It is for `mlflow run` to set: unset {ADOPTED}."
