@@ -51,6 +51,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "memory_main": memory.measure_main,
     "flat_hpo": flat.measure_hpo,
     "flat_refit": flat.measure_refit,
+    "flat_threads": flat.measure_threads,
     "fuzz_months": fuzz_months.measure,
     "steps": steps.measure,
     "reuse": reuse.measure,

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         refits = params.refit == TRAIN_VALID
         fitted_to = SEEN if refits else SEEN[:1]
         if refits:
-            best = refit_candidate(best, preprocess)
+            best = refit_candidate(best, preprocess, params.scheduler)
         test = open_test_set(preprocess, distance)
         tested = evaluate_candidate(best, test, seed=params.seed)
         if params.test_only:

@@ -13,28 +13,33 @@ from steps.common.candidates import N_EXAMPLE_ROWS, Lineage, log_model, log_wors
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import Candidate, PreprocessResult
 from steps.common.served import load_served
+from steps.register.training import open_training
 from storage import StorageError, UserError
-from storage.scratch import scratch_folder
 from storage.tracking import artifacts, models, runs, tags
-from storage.tracking.processes import n_cores
 from taxi import baselines, features
 from taxi.features import Encoder
 from taxi.model import TripModel, write_frame
 from taxi.recipes import Recipe
 from taxi.schema import Trips
-from taxi.sight import fit_boosters
+from taxi.sight import fit_boosters, is_on_gpu
 from taxi.spread import restore_spread
 from taxi.worst import find_worst
 
 TRAIN_VALID = "train_valid"  # of the parameter refit
 
 
-def refit_candidate(candidate: Candidate, preprocess: PreprocessResult) -> Candidate:
+def refit_candidate(
+    candidate: Candidate, preprocess: PreprocessResult, scheduler: str = ""
+) -> Candidate:
     """Fit a candidate to train and valid in a child run; returns it with the new model's URI.
 
     The spread of its errors and the picture of its months stay those of the candidate: they were
     measured on trips that it had not seen.
 
+    Args:
+        candidate: as it was chosen.
+        preprocess: whose trips it is fitted to.
+        scheduler: of the cluster that boosters are trained on; empty = here.
     Raises:
         UserError: it was logged without its recipe.
     """
@@ -46,7 +51,7 @@ def refit_candidate(candidate: Candidate, preprocess: PreprocessResult) -> Candi
     with runs.child_run("refit", about):
         log_inputs(preprocess, {"train": "training", "valid": "training"})
         mlflow.log_dict(recipe.state(), tags.RECIPE)
-        model = fit(recipe, trips, taxi, encoder)
+        model = fit(recipe, trips, taxi, encoder, scheduler)
         uri = log_refitted(model, candidate, valid, trace(candidate, recipe, preprocess))
         log_worst(find_worst(valid, model.predict(valid)))
         n_trips = f"{count_fitted(recipe, len(trips))} trips of train and valid"
@@ -74,11 +79,14 @@ def read_recipe(candidate: Candidate) -> Recipe:
     return Recipe.restore(state).for_more_trips()
 
 
-def fit(recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder) -> TripModel:
+def fit(
+    recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder, scheduler: str = ""
+) -> TripModel:
     """Fit a recipe to n trips that the encoder was fitted on."""
     if not recipe.baseline:
-        cores = n_cores()
-        return fit_boosters(recipe, trips, taxi, encoder, n_threads=cores, scratch=scratch_folder)
+        on_gpu = is_on_gpu([*recipe.members, *recipe.blind])
+        with open_training(scheduler, on_gpu=on_gpu) as train:
+            return fit_boosters(recipe, trips, taxi, encoder, train)
     baseline = baselines.BASELINES[recipe.baseline]
     matrix = encoder.transform_train(trips)
     fitted = baseline.fit(matrix, trips.trip_minutes, seed=recipe.seed)

@@ -7,10 +7,11 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 from mlflow.entities import Run
 
 from steps.common.inputs import load_trips
-from steps.common.results import read_preprocess
+from steps.common.results import read_preprocess, read_registration
 from storage.tracking import artifacts, models, runs
 from taxi.model import TripModel, write_frame
 from taxi.recipes import MORE_ROUNDS, Recipe
@@ -99,6 +100,20 @@ def test_the_same_candidate_refitted_again_is_the_same_version(
     lab.register("twice", *searched)
     _, said = lab.register("twice", *searched)
     assert said.startswith("xgboost was already twice version 1, alias champion")
+
+
+def test_a_cluster_refits_the_very_boosters_of_this_machine(lab: Lab, searched: list[str]) -> None:
+    given = [*searched, "--test_only=true"]
+    here, _ = lab.run("register", *given)
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        there, _ = lab.run_apart("register", *given, f"--scheduler={cluster.scheduler_address}")
+        with Client(cluster, set_as_default=False) as client:
+            trained = client.run(lambda dask_worker: "_nyc_taxi" in vars(dask_worker))
+    assert any(trained.values())
+    models_of = [model_at(read_registration(run).model_uri)[0] for run in (here, there)]
+    files = [model.to_files() for model in models_of]
+    assert files[0] == files[1]
+    assert sum(name.endswith(".ubj") for name in files[0]) > 1
 
 
 def test_a_baseline_is_refitted_to_valid_too(lab: Lab, pipelines: Pipelines) -> None:
