@@ -5,6 +5,9 @@ seen: its rounds are those found on valid.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import mlflow
 
@@ -13,15 +16,16 @@ from steps.common.candidates import N_EXAMPLE_ROWS, Lineage, log_model, log_wors
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import Candidate, PreprocessResult
 from steps.common.served import load_served
-from steps.register.training import open_training
 from storage import StorageError, UserError
+from storage.scratch import scratch_folder
 from storage.tracking import artifacts, models, runs, tags
+from storage.tracking.processes import n_cores
 from taxi import baselines, features
 from taxi.features import Encoder
 from taxi.model import TripModel, write_frame
 from taxi.recipes import Recipe
 from taxi.schema import Trips
-from taxi.sight import fit_boosters, is_on_gpu
+from taxi.sight import Train, fit_boosters, is_on_gpu, train_here
 from taxi.spread import restore_spread
 from taxi.worst import find_worst
 
@@ -91,6 +95,18 @@ def fit(
     matrix = encoder.transform_train(trips)
     fitted = baseline.fit(matrix, trips.trip_minutes, seed=recipe.seed)
     return TripModel(taxi, encoder, [fitted])
+
+
+@contextmanager
+def open_training(scheduler: str, *, on_gpu: bool) -> Iterator[Train]:
+    """Give what trains boosters: on all cores here, or on all workers of a cluster."""
+    if not scheduler:
+        yield partial(train_here, n_threads=n_cores(), scratch=scratch_folder)
+        return
+    from steps.register.workers import training_on  # Dask takes half a second to import
+
+    with training_on(scheduler, on_gpu=on_gpu) as train:
+        yield train
 
 
 def count_fitted(recipe: Recipe, n_trips: int) -> str:

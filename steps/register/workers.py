@@ -1,4 +1,4 @@
-"""Where the boosters of a refit are trained: in threads of this process, or on a Dask cluster."""
+"""The boosters of a refit, trained on the workers of a Dask cluster."""
 
 import sys
 import uuid
@@ -13,30 +13,25 @@ import xgboost as xgb
 import taxi
 from steps.common.validate import TRAINING_PACKAGES
 from storage.cluster import Cluster, connected, once_per_worker
-from storage.scratch import scratch_folder
-from storage.tracking.processes import n_cores
 from taxi.batches import whole
 from taxi.boosting import train_matrix
 from taxi.recipes import Member
 from taxi.rows import TrainPart
-from taxi.sight import BoosterSet, Train, train_here, train_member
+from taxi.sight import BoosterSet, Train, train_member
 
 REFIT_AGAIN = "what is finished is kept: the same command goes on from there."
 
 
 @contextmanager
-def open_training(scheduler: str, *, on_gpu: bool) -> Iterator[Train]:
-    """Give what trains sets of boosters: on all cores here, or on all workers there.
+def training_on(scheduler: str, *, on_gpu: bool) -> Iterator[Train]:
+    """Give what trains sets of boosters on all workers of a cluster.
 
     Args:
-        scheduler: address of a Dask scheduler; empty = this process.
+        scheduler: its address.
         on_gpu: whether the boosters are trained on GPUs.
     Raises:
         StorageError: nobody answers at the scheduler, or its workers cannot be used.
     """
-    if not scheduler:
-        yield partial(train_here, n_threads=n_cores(), scratch=scratch_folder)
-        return
     code = [taxi, sys.modules[__name__]]
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
     with on as cluster, cluster.gone_as(lambda: REFIT_AGAIN):
