@@ -23,6 +23,7 @@ from storage import StorageError, held_data
 from storage.uris import without_user
 
 TIMEOUT_S = 5  # a scheduler that is there answers at once
+REACH_S = 1  # and so does a worker
 PATIENCE_S = 300.0  # within which workers that died have others in their place
 RETRIES = 3  # of fetching data, where the network fails for a moment
 SCHEMES = {"tcp": False, "tls": True, "ws": False, "wss": True}  # -> whether it is encrypted
@@ -52,7 +53,11 @@ class Cluster:
         self.address = address
         self.lost = ""  # why no task is done any more, once that is so
         self.open: set[Future[Any]] = set()
-        workers = client.scheduler_info()["workers"].values()
+        self.tasks: dict[Callable[..., Any], _ByValue] = {}
+        places = client.scheduler_info()["workers"]
+        workers = places.values()
+        # what tasks return goes through the scheduler only where some worker cannot be reached
+        client.direct_to_workers = all(map(_is_reached, places))
         if on_gpus:
             self.n_workers = int(sum(worker["resources"].get(GPU, 0) for worker in workers))
         else:
@@ -89,8 +94,11 @@ class Cluster:
         """
         done, (first, *others) = Future[Any](), arguments
         self.open.add(done)
-        task = _ByValue(lambda given: function(given, *others))
-        self.executor.submit(task, first).add_done_callback(partial(self._hand_over, done))
+        if function not in self.tasks:  # to pack its code takes as long as to clean a small month
+            task = _ByValue(lambda given, more: function(given, *cloudpickle.loads(more)))
+            self.tasks[function] = task
+        ended = self.executor.submit(self.tasks[function], first, cloudpickle.dumps(others))
+        ended.add_done_callback(partial(self._hand_over, done))
         return done
 
     def _hand_over(self, done: Future[Any], ended: Future[Any]) -> None:
@@ -221,6 +229,14 @@ def _client(address: str) -> Client:
             f"No Dask scheduler answers at {shown!r} ({type(error).__name__}). Start one with "
             f"dask scheduler, or leave scheduler empty to run the trials here."
         ) from error
+
+
+def _is_reached(worker: str) -> bool:
+    try:
+        socket.create_connection(parse_host_port(parse_address(worker)[1]), REACH_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _read_address(address: str) -> tuple[tuple[str, int], bool]:
