@@ -1,11 +1,12 @@
 """An existing Dask cluster as an executor, and what a worker needs to run this checkout's code."""
 
+import asyncio
 import logging
 import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from functools import partial
@@ -67,8 +68,10 @@ class Cluster:
         self.executor = client.get_executor(pure=False, **needs)
 
     @contextmanager
-    def hold(self, data: Any) -> Iterator[Any]:
+    def hold(self, data: Any, worker: str = "") -> Iterator[Any]:
         """Keep plain data for the workers; tasks are given it through the handle that is yielded.
+
+        Where a worker's address is given, that one fetches it, and keeps it.
 
         A task fetches it from this process, so what dies with a worker is fetched again. It goes
         from worker to worker, too, and none of it through the scheduler, unless some worker cannot
@@ -85,7 +88,8 @@ class Cluster:
             else:
                 print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
                 task = _ByValue(lambda: data)
-            yield self.client.submit(task, pure=False, retries=RETRIES)
+            only = [worker] if worker else None
+            yield self.client.submit(task, pure=False, retries=RETRIES, workers=only)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a function on some worker with these arguments, the first of which may be a handle.
@@ -98,6 +102,15 @@ class Cluster:
             task = _ByValue(lambda given, more: function(given, *cloudpickle.loads(more)))
             self.tasks[function] = task
         ended = self.executor.submit(self.tasks[function], first, cloudpickle.dumps(others))
+        ended.add_done_callback(partial(self._hand_over, done))
+        return done
+
+    def follow(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Let the client do work of its own; its future is cancelled as that of submit."""
+        done = Future[Any]()
+        self.open.add(done)
+        loop: Any = self.client.loop
+        ended = asyncio.run_coroutine_threadsafe(work, loop.asyncio_loop)
         ended.add_done_callback(partial(self._hand_over, done))
         return done
 

@@ -172,6 +172,13 @@ class ChoiceParameters(Parameters):
         "what the chosen model is fitted to before it is tested: `train_valid`, the latest months "
         "included, or `train`, as it was chosen",
     )
+    refit_workers: int = param(
+        0,
+        "workers of `scheduler` over whose memory each booster of the refit is trained, for trips "
+        "that no single one can hold; the boosters depend on this number, and are others than "
+        "those of one machine. 0 = one trains each",
+        minimum=0,
+    )
     judge_by: str = param(
         "metered",
         "distance that RMSE and R2 are measured with to choose a candidate and judge it: "
