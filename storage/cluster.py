@@ -55,6 +55,7 @@ class Cluster:
         self.lost = ""  # why no task is done any more, once that is so
         self.open: set[Future[Any]] = set()
         self.tasks: dict[Callable[..., Any], _ByValue] = {}
+        self.needed: Sequence[str] = ()  # addresses of workers that no other can stand in for
         places = client.scheduler_info()["workers"]
         workers = places.values()
         # what tasks return goes through the scheduler only where some worker cannot be reached
@@ -71,7 +72,7 @@ class Cluster:
     def hold(self, data: Any, worker: str = "") -> Iterator[Any]:
         """Keep plain data for the workers; tasks are given it through the handle that is yielded.
 
-        Where a worker's address is given, that one fetches it, and keeps it.
+        Where a worker's address is given, that one fetches it, unless it has died, and keeps it.
 
         A task fetches it from this process, so what dies with a worker is fetched again. It goes
         from worker to worker, too, and none of it through the scheduler, unless some worker cannot
@@ -88,8 +89,8 @@ class Cluster:
             else:
                 print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
                 task = _ByValue(lambda: data)
-            only = [worker] if worker else None
-            yield self.client.submit(task, pure=False, retries=RETRIES, workers=only)
+            where = {"workers": [worker], "allow_other_workers": True} if worker else {}
+            yield self.client.submit(task, pure=False, retries=RETRIES, **where)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a function on some worker with these arguments, the first of which may be a handle.
@@ -162,11 +163,17 @@ class Cluster:
     def _watch(self, stop: Event) -> None:
         able = time.monotonic()
         while not stop.wait(PATIENCE_S / 20):
-            workers = self.client.scheduler_info().get("workers", {}).values()
-            if any(is_able(worker) for worker in workers) or not self.open:
+            places = self.client.scheduler_info().get("workers", {})
+            workers = places.values()
+            if self.needed:
+                goes_on = all(place in places and is_able(places[place]) for place in self.needed)
+            else:
+                goes_on = any(is_able(worker) for worker in workers)
+            if goes_on or not self.open:
                 able = time.monotonic()
             elif time.monotonic() - able > PATIENCE_S:
-                why = f"are all paused. {MORE_MEMORY}" if workers else "are all gone"
+                paused = "not all there or paused" if self.needed else "all paused"
+                why = f"are {paused}. {MORE_MEMORY}" if workers else "are all gone"
                 minutes = f"for {PATIENCE_S / 60:.0f} minutes"
                 self.lose(f"The workers of the Dask cluster at {self.address} {why} {minutes}")
                 return

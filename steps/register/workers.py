@@ -100,14 +100,14 @@ def train_together(
     Raises:
         StorageError: a worker was lost, or has no memory for its part.
     """
-    trained = []
+    trained, cluster.needed = [], workers
     for one in sets:
         with ExitStack() as stack:
             rows = _place(one, cluster, workers, stack)
             try:
-                trained.append(cluster.follow(_train_each(one, cluster, rows)).result())
+                trained.append(cluster.follow(_train_each(one, cluster, rows, workers)).result())
             except ValueError as error:  # of xgboost, which goes on with no other worker
-                why = str(error).strip().splitlines()[-1]
+                why = str(error).partition("Stack trace")[0].strip().splitlines()[-1]
                 raise StorageError(f"Workers did not end a refit ({why}); {REFIT_AGAIN}") from error
     return trained
 
@@ -136,11 +136,13 @@ def _place(
 
 
 async def _train_each(
-    one: BoosterSet, cluster: Cluster, rows: "dict[str, da.Array]"
+    one: BoosterSet, cluster: Cluster, rows: "dict[str, da.Array]", workers: Sequence[str]
 ) -> list[xgb.Booster]:
     trained = []
     with cluster.client.as_current():
         matrix = await DaskQuantileDMatrix(cluster.client, **rows, max_bin=one.max_bin)
+        if set(matrix.worker_map) != set(workers):  # with other shares boosters would be others
+            raise ValueError("one died, and another has its share of the rows")
         for member in one.members:
             parameters = {**member.parameters, "max_bin": one.max_bin}
             told = await xgboost.dask.train(cluster.client, parameters, matrix, member.rounds)

@@ -1,7 +1,7 @@
 """Errors of a Dask cluster; a search on one is tested in tests/steps/test_workplace.py."""
 
 import socket
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -152,3 +152,20 @@ def test_what_tasks_return_comes_from_workers_that_can_be_reached(is_there: bool
         client = MagicMock(scheduler_info=lambda: {"workers": workers})
         assert Cluster(client, "tcp://a", on_gpus=False).n_workers == 3
     assert client.direct_to_workers is is_there
+
+
+@pytest.mark.parametrize("needed", [["tcp://127.0.0.1:1"], ["tcp://127.0.0.1:2"], ["tcp://gone:1"]])
+def test_workers_that_train_together_are_given_up_where_one_of_them_does_nothing(
+    needed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.2)
+    states = {"tcp://127.0.0.1:1": "paused", "tcp://127.0.0.1:2": "running"}
+    workers = {place: {"status": state, "nthreads": 1} for place, state in states.items()}
+    client = MagicMock(scheduler_info=lambda: {"workers": workers})
+    watched = Cluster(client, "tcp://a", on_gpus=False)
+    watched.needed, waiting = needed, Future[Any]()
+    watched.open.add(waiting)
+    with watched.watched():
+        wait([waiting], timeout=2)
+    assert waiting.cancelled() is (needed != ["tcp://127.0.0.1:2"])
+    assert bool(watched.lost) is waiting.cancelled()
