@@ -43,7 +43,9 @@ def training_on(scheduler: str, *, on_gpu: bool, n_together: int) -> Iterator[Tr
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
     with on as cluster, cluster.gone_as(lambda: REFIT_AGAIN):
         if n_together:
-            yield partial(train_together, cluster=cluster, workers=choose(cluster, n_together))
+            yield partial(
+                train_together, cluster=cluster, workers=choose_workers(cluster, n_together)
+            )
         else:
             yield partial(train_there, cluster=cluster)
 
@@ -72,7 +74,7 @@ def refit_on_worker(part: tuple[Any, ...], key: str, max_bin: int, member: Membe
 # --- one booster over the memory of several workers
 
 
-def choose(cluster: Cluster, n_workers: int) -> list[str]:
+def choose_workers(cluster: Cluster, n_workers: int) -> list[str]:
     """Choose workers, by their addresses, in the order in which xgboost numbers them.
 
     Raises:
