@@ -173,9 +173,11 @@ class Cluster:
                 able = time.monotonic()
             elif time.monotonic() - able > PATIENCE_S:
                 paused = "not all there or paused" if self.needed else "all paused"
-                why = f"are {paused}. {MORE_MEMORY}" if workers else "are all gone"
-                minutes = f"for {PATIENCE_S / 60:.0f} minutes"
-                self.lose(f"The workers of the Dask cluster at {self.address} {why} {minutes}")
+                state, hint = (paused, f". {MORE_MEMORY}") if workers else ("all gone", "")
+                minutes = f"for {PATIENCE_S / 60:.0f} minutes{hint}"
+                self.lose(
+                    f"The workers of the Dask cluster at {self.address} are {state} {minutes}"
+                )
                 return
 
 
