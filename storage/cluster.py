@@ -1,11 +1,12 @@
 """An existing Dask cluster as an executor, and what a worker needs to run this checkout's code."""
 
+import asyncio
 import logging
 import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from storage import StorageError, held_data
 from storage.uris import without_user
 
 TIMEOUT_S = 5  # a scheduler that is there answers at once
+REACH_S = 1  # and so does a worker
 PATIENCE_S = 300.0  # within which workers that died have others in their place
 RETRIES = 3  # of fetching data, where the network fails for a moment
 SCHEMES = {"tcp": False, "tls": True, "ws": False, "wss": True}  # -> whether it is encrypted
@@ -52,7 +54,12 @@ class Cluster:
         self.address = address
         self.lost = ""  # why no task is done any more, once that is so
         self.open: set[Future[Any]] = set()
-        workers = client.scheduler_info()["workers"].values()
+        self.tasks: dict[Callable[..., Any], _ByValue] = {}
+        self.needed: Sequence[str] = ()  # addresses of workers that no other can stand in for
+        places = client.scheduler_info()["workers"]
+        workers = places.values()
+        # what tasks return goes through the scheduler only where some worker cannot be reached
+        client.direct_to_workers = all(map(_is_reached, places))
         if on_gpus:
             self.n_workers = int(sum(worker["resources"].get(GPU, 0) for worker in workers))
         else:
@@ -62,8 +69,10 @@ class Cluster:
         self.executor = client.get_executor(pure=False, **needs)
 
     @contextmanager
-    def hold(self, data: Any) -> Iterator[Any]:
+    def hold(self, data: Any, worker: str = "") -> Iterator[Any]:
         """Keep plain data for the workers; tasks are given it through the handle that is yielded.
+
+        Where a worker's address is given, that one fetches it, unless it has died, and keeps it.
 
         A task fetches it from this process, so what dies with a worker is fetched again. It goes
         from worker to worker, too, and none of it through the scheduler, unless some worker cannot
@@ -80,7 +89,8 @@ class Cluster:
             else:
                 print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
                 task = _ByValue(lambda: data)
-            yield self.client.submit(task, pure=False, retries=RETRIES)
+            where = {"workers": [worker], "allow_other_workers": True} if worker else {}
+            yield self.client.submit(task, pure=False, retries=RETRIES, **where)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a function on some worker with these arguments, the first of which may be a handle.
@@ -89,8 +99,20 @@ class Cluster:
         """
         done, (first, *others) = Future[Any](), arguments
         self.open.add(done)
-        task = _ByValue(lambda given: function(given, *others))
-        self.executor.submit(task, first).add_done_callback(partial(self._hand_over, done))
+        if function not in self.tasks:  # to pack its code takes as long as to clean a small month
+            task = _ByValue(lambda given, more: function(given, *cloudpickle.loads(more)))
+            self.tasks[function] = task
+        ended = self.executor.submit(self.tasks[function], first, cloudpickle.dumps(others))
+        ended.add_done_callback(partial(self._hand_over, done))
+        return done
+
+    def follow(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Let the client do work of its own; its future is cancelled as that of submit."""
+        done = Future[Any]()
+        self.open.add(done)
+        loop: Any = self.client.loop
+        ended = asyncio.run_coroutine_threadsafe(work, loop.asyncio_loop)
+        ended.add_done_callback(partial(self._hand_over, done))
         return done
 
     def _hand_over(self, done: Future[Any], ended: Future[Any]) -> None:
@@ -141,13 +163,21 @@ class Cluster:
     def _watch(self, stop: Event) -> None:
         able = time.monotonic()
         while not stop.wait(PATIENCE_S / 20):
-            workers = self.client.scheduler_info().get("workers", {}).values()
-            if any(is_able(worker) for worker in workers) or not self.open:
+            places = self.client.scheduler_info().get("workers", {})
+            workers = places.values()
+            if self.needed:
+                goes_on = all(place in places and is_able(places[place]) for place in self.needed)
+            else:
+                goes_on = any(is_able(worker) for worker in workers)
+            if goes_on or not self.open:
                 able = time.monotonic()
             elif time.monotonic() - able > PATIENCE_S:
-                why = f"are all paused. {MORE_MEMORY}" if workers else "are all gone"
-                minutes = f"for {PATIENCE_S / 60:.0f} minutes"
-                self.lose(f"The workers of the Dask cluster at {self.address} {why} {minutes}")
+                paused = "not all there or paused" if self.needed else "all paused"
+                state, hint = (paused, f". {MORE_MEMORY}") if workers else ("all gone", "")
+                minutes = f"for {PATIENCE_S / 60:.0f} minutes{hint}"
+                self.lose(
+                    f"The workers of the Dask cluster at {self.address} are {state} {minutes}"
+                )
                 return
 
 
@@ -221,6 +251,14 @@ def _client(address: str) -> Client:
             f"No Dask scheduler answers at {shown!r} ({type(error).__name__}). Start one with "
             f"dask scheduler, or leave scheduler empty to run the trials here."
         ) from error
+
+
+def _is_reached(worker: str) -> bool:
+    try:
+        socket.create_connection(parse_host_port(parse_address(worker)[1]), REACH_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _read_address(address: str) -> tuple[tuple[str, int], bool]:

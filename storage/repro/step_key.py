@@ -30,6 +30,7 @@ COMPUTING = (
 # what its run is called: a step imports them, and its result does not depend on them.
 FRAME = (
     "steps/common/cleaned_months.py",  # the very trips that cleaning would give
+    "steps/common/cluster_cleaning.py",  # likewise
     "steps/common/command_line.py",
     "steps/common/parameter_file.py",
     "steps/common/declaration.py",

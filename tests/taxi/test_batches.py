@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,9 +123,8 @@ def test_a_refit_is_the_same_model_whichever_way_its_rows_go(
         recipe = Recipe("full", seed=3, members=members, blind=blind, half_life=2, max_bin=128)
         for way in WAYS:
             go(way, monkeypatch)
-            model = sight.fit_boosters(
-                recipe, TRAIN, "green", ENCODERS["full"], n_threads=2, scratch=scratch
-            )
+            train = partial(sight.train_here, n_threads=2, scratch=scratch)
+            model = sight.fit_boosters(recipe, TRAIN, "green", ENCODERS["full"], train)
             found.append(model.to_files())
     assert found[0] == found[1] == found[2]
     assert found[3] == found[4] == found[5]
