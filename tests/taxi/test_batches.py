@@ -159,3 +159,14 @@ def test_boosters_of_one_file_are_trained_one_after_the_other(
         futures = [threads.submit(train_booster, matrices, job) for _ in range(3)]
     boosters = (future.result().booster for future in futures)
     assert len({bytes(booster.save_raw("ubj")) for booster in boosters}) == 1
+
+
+def test_what_a_pass_over_the_rows_has_freed_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(boosting, "give_back", lambda: given.append("pass"))
+    go("whole", monkeypatch)
+    build_matrices(lay_out("all", "full"))
+    assert given == []  # the search's trials share a matrix that is whole
+    go("binned", monkeypatch)
+    build_matrices(lay_out("all", "full"))
+    assert len(given) > 1
