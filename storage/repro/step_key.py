@@ -68,6 +68,7 @@ FRAME = (
     "storage/tracking/store.py",
     "storage/tracking/tags.py",
     "storage/uris.py",
+    "taxi/freed_memory.py",
 )
 N_SHOWN = 40  # characters of a value, in a line
 SHA256 = re.compile(r"[0-9a-f]{64}")
