@@ -65,8 +65,10 @@ def test_a_library_that_is_missed_late_is_told_so_and_a_mistake_here_keeps_its_t
 
 @pytest.mark.parametrize("sign", environment.INTERRUPTS)
 def test_an_interruption_while_a_step_still_imports_is_one_line(sign: signal.Signals) -> None:
-    code = "from os import *; from storage import environment as e; e.prepare(); kill(getpid(), {})"
-    words = [sys.executable, "-S", "-c", f"{code.format(int(sign))}; print('went on')"]
+    # these tests themselves may have been started by nohup
+    begin = f"import os, signal; signal.signal({sign:d}, signal.SIG_DFL)"
+    code = f"from storage import environment as e; e.prepare(); os.kill(os.getpid(), {sign:d})"
+    words = [sys.executable, "-S", "-c", f"{begin}; {code}; print('went on')"]
     env = {name: value for name, value in os.environ.items() if name != "MLFLOW_RUN_ID"}
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=env)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "python: interrupted\n")
