@@ -1,7 +1,9 @@
 """An existing Dask cluster as an executor, and what a worker needs to run this checkout's code."""
 
 import asyncio
+import io
 import logging
+import pickle
 import platform
 import socket
 import sys
@@ -10,7 +12,9 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from operator import attrgetter
 from threading import Event, Lock, Thread
 from types import ModuleType
 from typing import Any
@@ -21,6 +25,7 @@ from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.utils import get_ip
 
 from storage import StorageError, held_data
+from storage.environment import OWN
 from storage.uris import without_user
 
 TIMEOUT_S = 5  # a scheduler that is there answers at once
@@ -44,6 +49,34 @@ class _ByValue:
 
     def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
         return cloudpickle.loads, (self.packed,)
+
+
+class _ByName(pickle.Pickler):
+    """Packs what a task returns: its classes by their names, which mean this checkout's here.
+
+    Packed with their code, as Dask would, they would put the worker's functions into the classes of
+    the same names here.
+    """
+
+    def persistent_id(self, thing: Any) -> tuple[str, str] | None:
+        is_own = isinstance(thing, type) and thing.__module__.partition(".")[0] in OWN
+        return (thing.__module__, thing.__qualname__) if is_own else None
+
+
+class _Named(pickle.Unpickler):
+    def persistent_load(self, name: tuple[str, str]) -> Any:
+        module, path = name
+        return attrgetter(path)(import_module(module))
+
+
+def _pack(returned: Any) -> bytes:
+    packed = io.BytesIO()
+    _ByName(packed, pickle.HIGHEST_PROTOCOL).dump(returned)
+    return packed.getvalue()
+
+
+def _unpack(packed: bytes) -> Any:
+    return _Named(io.BytesIO(packed)).load()
 
 
 class Cluster:
@@ -100,10 +133,10 @@ class Cluster:
         done, (first, *others) = Future[Any](), arguments
         self.open.add(done)
         if function not in self.tasks:  # to pack its code takes as long as to clean a small month
-            task = _ByValue(lambda given, more: function(given, *cloudpickle.loads(more)))
+            task = _ByValue(lambda given, more: _pack(function(given, *cloudpickle.loads(more))))
             self.tasks[function] = task
         ended = self.executor.submit(self.tasks[function], first, cloudpickle.dumps(others))
-        ended.add_done_callback(partial(self._hand_over, done))
+        ended.add_done_callback(partial(self._hand_over, done, _unpack))
         return done
 
     def follow(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
@@ -112,10 +145,12 @@ class Cluster:
         self.open.add(done)
         loop: Any = self.client.loop
         ended = asyncio.run_coroutine_threadsafe(work, loop.asyncio_loop)
-        ended.add_done_callback(partial(self._hand_over, done))
+        ended.add_done_callback(partial(self._hand_over, done, lambda returned: returned))
         return done
 
-    def _hand_over(self, done: Future[Any], ended: Future[Any]) -> None:
+    def _hand_over(
+        self, done: Future[Any], unpack: Callable[[Any], Any], ended: Future[Any]
+    ) -> None:
         error = CancelledError() if ended.cancelled() else ended.exception()
         if isinstance(error, KilledWorker):
             self.lose(
@@ -126,7 +161,7 @@ class Cluster:
             self.lose(f"The Dask cluster at {self.address} went away")
         elif done in self.open:
             self.open.discard(done)
-            done.set_exception(error) if error else done.set_result(ended.result())
+            done.set_exception(error) if error else done.set_result(unpack(ended.result()))
 
     def lose(self, reason: str) -> None:
         """Give the cluster up: what still waits for it is cancelled."""

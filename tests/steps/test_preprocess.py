@@ -8,9 +8,9 @@ import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from distributed import LocalCluster
 from mlflow import MlflowClient
 
+from steps.common import cluster_cleaning
 from steps.common.cleaned_months import places_of
 from steps.common.inputs import load_city
 from steps.common.month_cleaning import clean_batches
@@ -22,6 +22,7 @@ from storage.data.manifest import SUMS
 from storage.tracking import artifacts, runs, tags
 from taxi import simulation
 from taxi.city import ZONE_FILES, ZONE_SHAPES, ZONE_TABLE
+from tests.clusters import dask_cluster
 from tests.entry import entry
 from tests.servers import free_port
 from tests.stores import Store
@@ -199,10 +200,10 @@ def test_where_a_month_begins_is_not_guessed() -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the address of a scheduler with two workers."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local:
-        yield str(local.scheduler_address)
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as dask:
+        yield dask.address
 
 
 def cleaned_anew(source: object, *more: str) -> dict[str, bytes]:
@@ -229,6 +230,8 @@ def test_workers_clean_months_to_the_very_bytes_of_this_machine(
     there = cleaned_anew(folder, f"--scheduler={cluster}")
     assert pq.read_metadata(BytesIO(there["data/train.parquet"])).num_row_groups == 2
     assert there == here
+    own = vars(cluster_cleaning)
+    assert cluster_cleaning.RemoteMonth.batches.__globals__ is own  # still, after workers sent some
     *said, run_line = capsys.readouterr().out.splitlines()
     assert "View this run" in run_line
     assert said == said_here[:-1]

@@ -8,7 +8,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
 from mlflow.entities import Run
 from scipy.sparse import csr_matrix
 
@@ -22,6 +21,7 @@ from taxi.model import TripModel, write_frame
 from taxi.recipes import MORE_ROUNDS, Member, Recipe
 from taxi.rows import TrainPart
 from taxi.sight import BoosterSet
+from tests.clusters import Dask, dask_cluster
 from tests.steps.lab import GOOD, Lab, Pipelines
 
 ANY_SCORE = ("--max_rmse=100", "--min_r2=-1", "--max_coverage_gap=1")
@@ -110,9 +110,9 @@ def test_the_same_candidate_refitted_again_is_the_same_version(
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local:
-        yield local
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as dask:
+        yield dask
 
 
 def files_of(run: Run) -> dict[str, bytes]:
@@ -121,24 +121,23 @@ def files_of(run: Run) -> dict[str, bytes]:
 
 
 def test_a_cluster_refits_the_very_boosters_of_this_machine(
-    lab: Lab, searched: list[str], cluster: LocalCluster
+    lab: Lab, searched: list[str], cluster: Dask
 ) -> None:
     given = [*searched, "--test_only=true"]
     here, _ = lab.run("register", *given)
-    there, _ = lab.run_apart("register", *given, f"--scheduler={cluster.scheduler_address}")
-    with Client(cluster, set_as_default=False) as client:
-        trained = client.run(lambda dask_worker: "_nyc_taxi" in vars(dask_worker))
+    there, _ = lab.run("register", *given, f"--scheduler={cluster.address}")
+    trained = cluster.client.run(lambda dask_worker: "_nyc_taxi" in vars(dask_worker))
     assert any(trained.values())
     assert files_of(here) == files_of(there)
     assert sum(name.endswith(".ubj") for name in files_of(here)) > 1
 
 
 def test_workers_that_share_the_rows_of_a_booster_train_the_same_one_each_time(
-    lab: Lab, searched: list[str], cluster: LocalCluster
+    lab: Lab, searched: list[str], cluster: Dask
 ) -> None:
-    given = [*searched, "--test_only=true", f"--scheduler={cluster.scheduler_address}"]
+    given = [*searched, "--test_only=true", f"--scheduler={cluster.address}"]
     (one, _), (two, _), (again, said) = (
-        lab.run_apart("register", *given, f"--refit_workers={n}") for n in (1, 2, 2)
+        lab.run("register", *given, f"--refit_workers={n}") for n in (1, 2, 2)
     )
     assert files_of(two) == files_of(again)
     assert files_of(one).keys() == files_of(two).keys()
@@ -149,27 +148,25 @@ def test_workers_that_share_the_rows_of_a_booster_train_the_same_one_each_time(
 
 
 def test_a_refit_over_more_workers_than_there_are_is_refused(
-    lab: Lab, searched: list[str], cluster: LocalCluster
+    lab: Lab, searched: list[str], cluster: Dask
 ) -> None:
-    scheduler = f"--scheduler={cluster.scheduler_address}"
+    scheduler = f"--scheduler={cluster.address}"
     _, said = lab.run("register", *searched, scheduler, "--refit_workers=3", code=2)
     assert "refit_workers=3, and tcp://127.0.0.1:" in said[-1]
     assert "has 2. Start more" in said[-1]
 
 
-def test_what_xgboost_says_on_the_workers_is_said_in_a_line(cluster: LocalCluster) -> None:
+def test_what_xgboost_says_on_the_workers_is_said_in_a_line(cluster: Dask) -> None:
     sets = [BoosterSet([Member({"objective": "no:such"}, 1)], 256, lambda: some_rows(np.ones))]
     refused = pytest.raises(StorageError, match=r"Workers did not end a refit \(.*; what is")
-    address = str(cluster.scheduler_address)
-    with refused, training_on(address, on_gpu=False, n_together=2) as train:
+    with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
         train(sets)
 
 
-def test_one_hot_rows_are_not_parted_among_workers(cluster: LocalCluster) -> None:
+def test_one_hot_rows_are_not_parted_among_workers(cluster: Dask) -> None:
     sets = [BoosterSet([], 256, lambda: some_rows(lambda shape: csr_matrix(np.ones(shape))))]
     refused = pytest.raises(UserError, match="features=compact or full")
-    address = str(cluster.scheduler_address)
-    with refused, training_on(address, on_gpu=False, n_together=2) as train:
+    with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
         train(sets)
 
 

@@ -20,6 +20,7 @@ from storage.tracking import models
 from taxi.model import MODULES, input_columns, write_frame
 from taxi.question import PARAMS
 from taxi.simulation import month_batches, simulated_zones
+from tests.clusters import dask_cluster
 from tests.conftest import simulated_trips
 from tests.entry import entry, parsed
 from tests.steps.lab import Lab
@@ -208,14 +209,13 @@ def test_the_checkouts_own_model_code_is_not_imported(lab: Lab, champion: str) -
 # --- on a cluster
 
 
-def test_a_cluster_scores_the_months_as_this_machine_does(lab: Lab, champion: str) -> None:
-    from distributed import LocalCluster
-
+def test_a_cluster_scores_the_months_as_this_machine_does(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
     given = (SIMULATED, "--months=2021-04,2021-05", champion, *WIDE)
     here, said_here = lab.run("score", *given)
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-        scheduler = f"--scheduler={cluster.scheduler_address}"
-        there, said_there = lab.run_apart("score", *given, scheduler)
+    with dask_cluster(tmp_path) as dask:
+        there, said_there = lab.run("score", *given, f"--scheduler={dask.address}")
     assert said_there == said_here
     for month in ("2021-04", "2021-05"):
         assert read_scored(there, month).equals(read_scored(here, month))
