@@ -2,9 +2,10 @@
 
 python -m bench [cleaning memory flat fuzz_months steps reuse same_bits serving load score live
                  judging estimate slices baselines large accuracy ablation coverage
-                 zones_only dense search kills sweep dask_kills backtest_kills server_faults image]
+                 zones_only dense search kills sweep dask backtest_kills server_faults image]
 
-`search` stands for all that begin with it, such as search_cost, and so do `flat` and `load`.
+`search` stands for all that begin with it, such as search_cost; so do `cleaning`, `dask`, `flat`
+and `load`.
 """
 
 import sys
@@ -17,6 +18,7 @@ from bench import (
     backtest_kills,
     baselines,
     cleaning,
+    cleaning_workers,
     coverage,
     dask_kills,
     dense,
@@ -47,10 +49,12 @@ from bench import (
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning": cleaning.measure,
+    "cleaning_dask": cleaning_workers.measure,
     "memory": memory.measure,
     "memory_main": memory.measure_main,
     "flat_hpo": flat.measure_hpo,
     "flat_refit": flat.measure_refit,
+    "flat_threads": flat.measure_threads,
     "fuzz_months": fuzz_months.measure,
     "steps": steps.measure,
     "reuse": reuse.measure,
@@ -80,6 +84,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "search_rows": search_rows.measure,
     "kills": kills.measure,
     "sweep": sweep.measure,
+    "dask_memory": cleaning_workers.measure_memory,
     "dask_kills": dask_kills.measure,
     "backtest_kills": backtest_kills.measure,
     "server_faults": server_faults.measure,

@@ -1,7 +1,6 @@
 """What p10 to p90 hold of the trips of a month that neither model nor spread has seen."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from time import process_time
 from typing import NamedTuple
 
@@ -10,13 +9,16 @@ import xgboost as xgb
 
 from bench import Result
 from bench.serving import load
-from taxi import features, spaces
+from steps.score.feed import FeedSettings, LiveFeed, RowTimes
+from taxi import features, live, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.coverage import HIGH, LOW, GroupCoverage, coverage_by_group
 from taxi.features import Encoder
+from taxi.live import Ended
 from taxi.rows import make_rows
 from taxi.schema import Trips, clean_miles
 from taxi.spread import Calibration, fit_spread
+from taxi.zones import fit_zone_tables
 
 # fitted, calibrated, measured; the months by the first two of which 2022 is known have no third
 MONTHS = (
@@ -29,6 +31,7 @@ OF_DISTANCE = ("distance_miles", "crookedness")  # the features that a model wit
 MORE_ROUNDS = 1.15  # with twice the trips
 MIN_SHARE = 0.02  # of the trips, of a group that is shown
 RATE = 0.15
+FEED = FeedSettings("feed", 15)
 N_SINGLE = 200
 
 
@@ -54,9 +57,11 @@ def measure() -> Iterator[Result]:
         seconds = process_time() - start
         if not spread:
             raise RuntimeError(f"{months[1]} holds too few trips")
-        without = replace(test, distance_miles=np.full(len(test), np.nan))
+        without, answers = test.without_distance(), on_test.answers(test)
+        level = follow(months[2], concatenate(train, valid), test, answers)
         for what, trips, predicted in (
-            (months[2], test, on_test.answers(test)),
+            (months[2], test, answers),
+            (f"{months[2]} at the live level, {FEED}", test, answers * level),
             (f"{months[2]} without any distance", without, on_test.unplanned),
         ):
             low, high = spread.quantiles(trips, predicted, (LOW, HIGH)).T
@@ -70,6 +75,24 @@ def measure() -> Iterator[Result]:
             f"{months[1]}: CPU of three quantiles of a row", f"{single * 1e3:.2f} ms", "1 ms"
         )
         yield Result(f"{months[1]}: CPU to fit on {len(valid):,} trips", f"{seconds:.1f} s", "3 s")
+
+
+def follow(month: str, fitted: Trips, trips: Trips, predicted: np.ndarray) -> np.ndarray:
+    """Give the live level at each of n trips of a month, a factor, [n].
+
+    Args:
+        month: YYYY-MM.
+        fitted: that the model knows.
+        trips: n trips.
+        predicted: [n] minutes.
+    """
+    took = (trips.trip_minutes * 60e6).astype("timedelta64[us]")
+    zones = trips.pickup_zone, trips.dropoff_zone
+    ended = Ended(trips.pickup_at, trips.pickup_at + took, *zones, predicted)
+    position = fit_zone_tables(fitted).position
+    new = live.new_state("green", "bench", np.datetime64(0, "m"), position)
+    rows = RowTimes(ended, np.ones(len(trips), bool))
+    return np.nan_to_num(LiveFeed(FEED, None, new).follow(month, [rows]), nan=1.0)
 
 
 def report(what: str, groups: list[GroupCoverage]) -> Iterator[Result]:

@@ -1,16 +1,18 @@
 """Training on many trips: peak memory of hpo, and what a refit costs each way the rows may go.
 
 `python -m bench flat`. What it runs in processes of their own: `python -m bench.flat refit WAY
-FILE`, and `python -m bench.flat hpo ...`, whose boosters end after a few rounds.
+FILE THREADS ROUNDS`, and `python -m bench.flat hpo ...`, whose boosters end after a few rounds.
 """
 
 import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
@@ -21,14 +23,18 @@ import pyarrow.parquet as pq
 
 from bench import MIB, ROOT, Result, peak_mib
 from bench.search_lab import run_id
+from bench.serving import load
 from steps.hpo import __main__ as hpo
 from storage.scratch import scratch_folder
+from storage.tracking.processes import n_cores
 from taxi import boosting, encoding, features, schema, sight, spaces
 from taxi.cleaning import clean
 from taxi.recipes import Member, Recipe
 from taxi.simulation import month_batches
 
 N_TRIPS, MONTH, SEED = 3_000_000, "2021-01", 42
+REAL_MONTHS, N_COPIES = ("2022-01", "2022-02", "2023-01", "2023-02"), 8
+N_LONG, N_PAIRS = 100, 3  # rounds of a booster that all cores train
 N_ROUNDS, N_HPO_ROUNDS = 20, 5
 # way -> WHOLE_ROWS and BINNED_ROWS by which rows go it
 WAYS = {"in memory": (sys.maxsize, 0), "in batches": (0, sys.maxsize), "from a file": (0, 0)}
@@ -69,6 +75,30 @@ def measure_refit() -> Iterator[Result]:
         )
 
 
+def measure_threads() -> Iterator[Result]:
+    """Fit one booster to real trips, many times over, on all cores and on one, in turn."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "trips.parquet")
+        write_real_trips(path)
+        ways = (1, n_cores())
+        told = [[run_refit("in memory", path, n, N_LONG) for n in ways] for _ in range(N_PAIRS)]
+    one, every = (min(pair[place]["wall"] for pair in told) for place in (0, 1))
+    n_other = len({fit["sha256"] for pair in told for fit in pair}) - 1
+    yield Result(
+        f"refit of one booster to {told[0][0]['n_rows']:,} rows, {N_LONG} rounds, on {ways[1]} "
+        f"cores over one, the best of {N_PAIRS} each: time; other bytes of the booster",
+        f"{every / one:.2f}x ({every:.1f} / {one:.1f} s); {n_other}",
+        "below 1x; 0",
+    )
+
+
+def write_real_trips(path: Path) -> None:
+    """Write real months, which trees have much to learn from, N_COPIES times."""
+    parts = [{name: getattr(load(m), name) for name in schema.TRIPS.names} for m in REAL_MONTHS]
+    tables = [pa.Table.from_pydict(part, schema=schema.TRIPS) for part in parts]
+    pq.write_table(pa.concat_tables(tables * N_COPIES), path)
+
+
 def write_trips(path: Path) -> None:
     """Simulate and clean a month; those with a distance are kept, as a refit parts them."""
     with pq.ParquetWriter(path, schema.TRIPS) as file:
@@ -78,23 +108,31 @@ def write_trips(path: Path) -> None:
             file.write_batch(trips.filter(pa.array(known)))
 
 
-def run_refit(way: str, path: Path) -> dict[str, Any]:
+def run_refit(way: str, path: Path, n_threads: int = 1, n_rounds: int = N_ROUNDS) -> dict[str, Any]:
     """Fit in a process of its own; returns what it took."""
-    command = [sys.executable, "-m", "bench.flat", "refit", way, str(path)]
-    told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    given = map(str, (way, path, n_threads, n_rounds))
+    told = subprocess.run(
+        [sys.executable, "-m", "bench.flat", "refit", *given],
+        cwd=ROOT,
+        env={"OMP_WAIT_POLICY": "passive"} | os.environ,  # as in a step
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     return dict(json.loads(told))
 
 
-def refit(way: str, path: str) -> None:
+def refit(way: str, path: str, n_threads: str, n_rounds: str) -> None:
     """Fit one booster and print what it took, as JSON."""
     encoding.WHOLE_ROWS, boosting.BINNED_ROWS = WAYS[way]
     trips = schema.to_trips(pq.read_table(path))
     space = spaces.select_space("lossguide")
     point = dict(space.fixed) | space.parameters(1, space.first[0]) | {"seed": SEED}
-    recipe = Recipe("full", SEED, members=(Member(point, N_ROUNDS),), max_bin=space.max_bin)
+    recipe = Recipe("full", SEED, members=(Member(point, int(n_rounds)),), max_bin=space.max_bin)
     encoder = features.fit_encoder("full", trips)
     start, before = perf_counter(), process_time()
-    model = sight.fit_boosters(recipe, trips, "green", encoder, n_threads=1, scratch=scratch_folder)
+    train = partial(sight.train_here, n_threads=int(n_threads), scratch=scratch_folder)
+    model = sight.fit_boosters(recipe, trips, "green", encoder, train)
     told = {
         "way": way,
         "n_rows": len(trips),

@@ -1,5 +1,6 @@
 """How trials share a machine: threads per trial, trials at once, and workers of a Dask cluster."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,7 +113,9 @@ def cluster(n_workers: int) -> Iterator[str]:
 def started(stack: ExitStack, *command: str) -> None:
     """Start a process of Dask that ends with the stack."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dask", *command, "--no-dashboard"], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "dask", *command, "--no-dashboard"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as a nanny would
+        stderr=subprocess.DEVNULL,
     )
     stack.callback(process.wait)
     stack.callback(process.terminate)

@@ -59,7 +59,8 @@ def boosted(train: Trips, test: Trips) -> np.ndarray:
 
 def fit_and_predict(parameters: Mapping[str, Any], matrices: Matrices, rounds: int) -> np.ndarray:
     """Train so many rounds and predict the other rows, minutes [n]."""
-    booster = xgb.train(dict(parameters), matrices.train, rounds)
+    told = {**parameters, "max_bin": matrices.max_bin}
+    booster = xgb.train(told, matrices.train, rounds)
     return np.asarray(booster.predict(matrices.valid))
 
 

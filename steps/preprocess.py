@@ -3,12 +3,15 @@
 python -m steps.preprocess --source=simulated
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import mlflow
 import numpy as np
@@ -17,6 +20,7 @@ import pyarrow.parquet as pq
 
 from steps.common import page
 from steps.common.cleaned_months import CleanedMonth, find_cleaned, month_key
+from steps.common.month_cleaning import MonthCount, clean_batches
 from steps.common.months import find_city, find_month, find_zone_files, read_month
 from steps.common.parameters import PreprocessParameters
 from steps.common.pipeline import preprocess_key, zone_inputs
@@ -31,10 +35,12 @@ from storage.tracking import artifacts, datasets, tags
 from storage.tracking.datasets import HashedDataset
 from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
-from taxi.cleaning import OUTSIDE, UNREADABLE, Cleaned, clean, count_months, first_unreadable
+from taxi.cleaning import OUTSIDE, UNREADABLE, count_months
 from taxi.maps import draw_zone_map
 from taxi.plausibility import Month, odd_months
 from taxi.profile import Profile, draw_profile, join_profiles
+
+T = TypeVar("T")
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 COMPRESSION = "zstd"
@@ -68,17 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         zone_files = find_zone_files(source)
         city = find_city(source, zone_files)
         print(describe_city(city, zone_files))
-        reports: list[MonthReport] = []
-        for split, months in splits.items():
-            path = work_dir / f"{split}.parquet"
-            with pq.ParquetWriter(path, schema.TRIPS, compression=COMPRESSION) as writer:
-                for month in months:
-                    known = find_clean(source, taxi, month) if params.reuse else None
-                    if known and known.file.uri.startswith(SIMULATED_URI):
-                        file = known.file  # which nobody has to make up again
-                    else:
-                        file = find_month(source, taxi, month, work_dir)
-                    reports.append(write_month(split, file, known, writer, taxi=taxi))
+        months = MonthSource(source, taxi, work_dir, params.reuse)
+        reports = write_splits(splits, months, params.scheduler)
         log_reports(reports, taxi)
         log_odd_months(reports)
         profiles = {
@@ -97,27 +94,110 @@ def main(argv: Sequence[str] | None = None) -> None:
         reuse.tag_key(preprocess_key(taxi, contents, zone_inputs(zone_files)))
 
 
-def find_clean(source: str, taxi: str, month: str) -> CleanedMonth | None:
-    """Look whether an earlier run has cleaned the very bytes that a source has of a month."""
-    identity = identify(source, taxi=taxi, month=month)
-    return find_cleaned(taxi, month, identity)
+class MonthSource(NamedTuple):
+    """Where months are taken from."""
+
+    source: str
+    taxi: str
+    work_dir: Path  # where simulated ones are written
+    reuse: bool  # whether what an earlier run has cleaned is taken
+
+    def find(self, month: str) -> MonthFile:
+        """Bring a month to this machine, or make it up."""
+        return find_month(self.source, self.taxi, month, self.work_dir)
 
 
-def write_month(
-    split: str, file: MonthFile, known: CleanedMonth | None, writer: pq.ParquetWriter, *, taxi: str
-) -> MonthReport:
-    """Write the trips of a month to the parquet file of its split, cleaned now or before.
+class MonthToWrite(NamedTuple):
+    """A month that comes next, and who may have cleaned it."""
+
+    split: str
+    month: str
+    identity: str = ""  # what it is known by; empty where nobody has to know
+    known: CleanedMonth | None = None  # by an earlier run
+    ahead: "Future[Any] | None" = None  # what a worker sends, if one was asked
+
+
+def write_splits(
+    splits: Mapping[str, Sequence[str]], months: MonthSource, scheduler: str
+) -> list[MonthReport]:
+    """Write the trips of all months, in their order, to a parquet file for each split.
 
     Args:
-        split: train, valid or test.
-        file: of the month.
-        known: the same bytes as an earlier run has cleaned them, if one has.
-        writer: of columns of schema.TRIPS.
-        taxi: key of schema.TAXIS.
+        splits: split -> its months.
+        months: where they are taken from.
+        scheduler: of the cluster whose workers clean them; empty = here.
     """
-    if known:
-        return copy_month(split, file, known, writer)
-    return clean_month(split, file, writer, taxi=taxi)
+    reports = []
+    with open_months(splits, months, scheduler) as coming:
+        for split, names in splits.items():
+            path = months.work_dir / f"{split}.parquet"
+            with pq.ParquetWriter(path, schema.TRIPS, compression=COMPRESSION) as writer:
+                reports += [write_month(one, months, writer) for one in islice(coming, len(names))]
+    return reports
+
+
+@contextmanager
+def open_months(
+    splits: Mapping[str, Sequence[str]], months: MonthSource, scheduler: str
+) -> Iterator[Iterator[MonthToWrite]]:
+    """Give the months one by one; where there are workers, those that follow are theirs by then."""
+    named = (MonthToWrite(split, month) for split, names in splits.items() for month in names)
+    found = (look_up(one, months, must=bool(scheduler)) for one in named)
+    if not scheduler:
+        yield found
+        return
+    from steps.common.cluster_cleaning import open_cleaner  # Dask takes half a second to import
+
+    with open_cleaner(scheduler, months.source, months.taxi) as cleaner:
+
+        def hand_out(one: MonthToWrite) -> MonthToWrite:
+            if one.known:
+                return one
+            return one._replace(ahead=cleaner.submit(one.month, one.identity))
+
+        yield look_ahead(map(hand_out, found), cleaner.n_ahead)
+
+
+def look_up(one: MonthToWrite, months: MonthSource, *, must: bool) -> MonthToWrite:
+    """Look what a month is known by, which others must know, and who has cleaned those bytes."""
+    if not (must or months.reuse):
+        return one
+    identity = identify(months.source, taxi=months.taxi, month=one.month)
+    known = find_cleaned(months.taxi, one.month, identity) if months.reuse else None
+    return one._replace(identity=identity, known=known)
+
+
+def look_ahead(items: Iterable[T], n_ahead: int) -> Iterator[T]:
+    """Yield items in their order, each after the n next ones were made."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > n_ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def write_month(one: MonthToWrite, months: MonthSource, writer: pq.ParquetWriter) -> MonthReport:
+    """Write the trips of a month to the parquet file of its split, whoever cleans them.
+
+    Args:
+        one: the month.
+        months: where it is taken from.
+        writer: of columns of schema.TRIPS.
+    """
+    remote = one.ahead.result() if one.ahead else None
+    clean = one.known or remote
+    if clean and clean.file.uri.startswith(SIMULATED_URI):
+        file = clean.file  # which nobody has to make up again
+    else:
+        file = months.find(one.month)
+    if one.known:
+        return copy_month(one.split, file, one.known, writer)
+    if not remote or remote.file.identity != file.identity:  # it could not, or saw another one
+        return clean_month(one.split, file, writer, taxi=months.taxi)
+    for batch in remote.batches():
+        writer.write_batch(batch)
+    return report_month(one.split, file, remote.counted)
 
 
 def copy_month(
@@ -140,44 +220,24 @@ def clean_month(split: str, file: MonthFile, writer: pq.ParquetWriter, *, taxi: 
     Raises:
         TripError: its columns or values cannot be used, or none of its trips is kept.
     """
-    dropped: dict[str, int] = {}
-    profile, n_raw, n_kept, unreadable = Profile(), 0, 0, ""
-    for cleaned, example in clean_file(file, taxi=taxi):
-        writer.write_batch(cleaned.trips)
-        profile.add(cleaned.trips)
-        dropped = {why: dropped.get(why, 0) + n for why, n in cleaned.dropped.items()}
-        n_kept += cleaned.trips.num_rows
-        n_raw += cleaned.trips.num_rows + sum(cleaned.dropped.values())
-        unreadable = unreadable or example
-    if not n_kept:
-        raise no_trips(file, n_raw, dropped, unreadable, taxi=taxi)
-    print(f"{split} {file.month}: kept {n_kept:,} of {n_raw:,} trips")
-    if unreadable:
-        print(f"{split} {file.month}: dropped {dropped[UNREADABLE]:,} rows: {unreadable}")
-    return MonthReport(split, file, n_raw, dropped, profile)
+    count = clean_batches(file, taxi, writer.write_batch)
+    if not count.n_kept:
+        raise no_trips(file, count, taxi=taxi)
+    return report_month(split, file, count)
 
 
-def clean_file(file: MonthFile, *, taxi: str) -> Iterator[tuple[Cleaned, str]]:
-    """Stream a month's cleaned batches, each with a value that nobody can read, if there is one.
-
-    Raises:
-        TripError: its columns or values cannot be used.
-    """
-
-    def understand(batch: pa.RecordBatch) -> tuple[Cleaned, str]:
-        cleaned = clean(batch, taxi=taxi, month=file.month)
-        return cleaned, first_unreadable(batch, taxi) if cleaned.dropped[UNREADABLE] else ""
-
-    try:
-        yield from read_month(file.path, taxi, understand)
-    except TripError as error:
-        raise TripError(f"{file.uri}: {error}") from error
+def report_month(split: str, file: MonthFile, count: MonthCount) -> MonthReport:
+    """Say what a month came to."""
+    print(f"{split} {file.month}: kept {count.n_kept:,} of {count.n_raw:,} trips")
+    if count.unreadable:
+        n_dropped = count.dropped[UNREADABLE]
+        print(f"{split} {file.month}: dropped {n_dropped:,} rows: {count.unreadable}")
+    return MonthReport(split, file, count.n_raw, count.dropped, count.profile)
 
 
-def no_trips(
-    file: MonthFile, n_raw: int, dropped: dict[str, int], unreadable: str, *, taxi: str
-) -> TripError:
+def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
     """Describe a month that leaves nothing to learn from, and what its file holds instead."""
+    n_raw, dropped, _, unreadable = count
     reasons = ", ".join(f"{n:,} {why}" for why, n in dropped.items() if n) or "it has no rows"
     held = ""
     if dropped.get(OUTSIDE):

@@ -1,15 +1,20 @@
 """An existing Dask cluster as an executor, and what a worker needs to run this checkout's code."""
 
+import asyncio
+import io
 import logging
+import pickle
 import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from operator import attrgetter
 from threading import Event, Lock, Thread
 from types import ModuleType
 from typing import Any
@@ -20,9 +25,11 @@ from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.utils import get_ip
 
 from storage import StorageError, held_data
+from storage.environment import OWN
 from storage.uris import without_user
 
 TIMEOUT_S = 5  # a scheduler that is there answers at once
+REACH_S = 1  # and so does a worker
 PATIENCE_S = 300.0  # within which workers that died have others in their place
 RETRIES = 3  # of fetching data, where the network fails for a moment
 SCHEMES = {"tcp": False, "tls": True, "ws": False, "wss": True}  # -> whether it is encrypted
@@ -44,6 +51,34 @@ class _ByValue:
         return cloudpickle.loads, (self.packed,)
 
 
+class _ByName(pickle.Pickler):
+    """Packs what a task returns: its classes by their names, which mean this checkout's here.
+
+    Packed with their code, as Dask would, they would put the worker's functions into the classes of
+    the same names here.
+    """
+
+    def persistent_id(self, thing: Any) -> tuple[str, str] | None:
+        is_own = isinstance(thing, type) and thing.__module__.partition(".")[0] in OWN
+        return (thing.__module__, thing.__qualname__) if is_own else None
+
+
+class _Named(pickle.Unpickler):
+    def persistent_load(self, name: tuple[str, str]) -> Any:
+        module, path = name
+        return attrgetter(path)(import_module(module))
+
+
+def _pack(returned: Any) -> bytes:
+    packed = io.BytesIO()
+    _ByName(packed, pickle.HIGHEST_PROTOCOL).dump(returned)
+    return packed.getvalue()
+
+
+def _unpack(packed: bytes) -> Any:
+    return _Named(io.BytesIO(packed)).load()
+
+
 class Cluster:
     """A connected cluster: tasks go to its workers, one per thread or per GPU."""
 
@@ -52,7 +87,12 @@ class Cluster:
         self.address = address
         self.lost = ""  # why no task is done any more, once that is so
         self.open: set[Future[Any]] = set()
-        workers = client.scheduler_info()["workers"].values()
+        self.tasks: dict[Callable[..., Any], _ByValue] = {}
+        self.needed: Sequence[str] = ()  # addresses of workers that no other can stand in for
+        places = client.scheduler_info()["workers"]
+        workers = places.values()
+        # what tasks return goes through the scheduler only where some worker cannot be reached
+        client.direct_to_workers = all(map(_is_reached, places))
         if on_gpus:
             self.n_workers = int(sum(worker["resources"].get(GPU, 0) for worker in workers))
         else:
@@ -62,8 +102,10 @@ class Cluster:
         self.executor = client.get_executor(pure=False, **needs)
 
     @contextmanager
-    def hold(self, data: Any) -> Iterator[Any]:
+    def hold(self, data: Any, worker: str = "") -> Iterator[Any]:
         """Keep plain data for the workers; tasks are given it through the handle that is yielded.
+
+        Where a worker's address is given, that one fetches it, unless it has died, and keeps it.
 
         A task fetches it from this process, so what dies with a worker is fetched again. It goes
         from worker to worker, too, and none of it through the scheduler, unless some worker cannot
@@ -80,7 +122,8 @@ class Cluster:
             else:
                 print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
                 task = _ByValue(lambda: data)
-            yield self.client.submit(task, pure=False, retries=RETRIES)
+            where = {"workers": [worker], "allow_other_workers": True} if worker else {}
+            yield self.client.submit(task, pure=False, retries=RETRIES, **where)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a function on some worker with these arguments, the first of which may be a handle.
@@ -89,11 +132,25 @@ class Cluster:
         """
         done, (first, *others) = Future[Any](), arguments
         self.open.add(done)
-        task = _ByValue(lambda given: function(given, *others))
-        self.executor.submit(task, first).add_done_callback(partial(self._hand_over, done))
+        if function not in self.tasks:  # to pack its code takes as long as to clean a small month
+            task = _ByValue(lambda given, more: _pack(function(given, *cloudpickle.loads(more))))
+            self.tasks[function] = task
+        ended = self.executor.submit(self.tasks[function], first, cloudpickle.dumps(others))
+        ended.add_done_callback(partial(self._hand_over, done, _unpack))
         return done
 
-    def _hand_over(self, done: Future[Any], ended: Future[Any]) -> None:
+    def follow(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Let the client do work of its own; its future is cancelled as that of submit."""
+        done = Future[Any]()
+        self.open.add(done)
+        loop: Any = self.client.loop
+        ended = asyncio.run_coroutine_threadsafe(work, loop.asyncio_loop)
+        ended.add_done_callback(partial(self._hand_over, done, lambda returned: returned))
+        return done
+
+    def _hand_over(
+        self, done: Future[Any], unpack: Callable[[Any], Any], ended: Future[Any]
+    ) -> None:
         error = CancelledError() if ended.cancelled() else ended.exception()
         if isinstance(error, KilledWorker):
             self.lose(
@@ -104,7 +161,7 @@ class Cluster:
             self.lose(f"The Dask cluster at {self.address} went away")
         elif done in self.open:
             self.open.discard(done)
-            done.set_exception(error) if error else done.set_result(ended.result())
+            done.set_exception(error) if error else done.set_result(unpack(ended.result()))
 
     def lose(self, reason: str) -> None:
         """Give the cluster up: what still waits for it is cancelled."""
@@ -141,13 +198,21 @@ class Cluster:
     def _watch(self, stop: Event) -> None:
         able = time.monotonic()
         while not stop.wait(PATIENCE_S / 20):
-            workers = self.client.scheduler_info().get("workers", {}).values()
-            if any(is_able(worker) for worker in workers) or not self.open:
+            places = self.client.scheduler_info().get("workers", {})
+            workers = places.values()
+            if self.needed:
+                goes_on = all(place in places and is_able(places[place]) for place in self.needed)
+            else:
+                goes_on = any(is_able(worker) for worker in workers)
+            if goes_on or not self.open:
                 able = time.monotonic()
             elif time.monotonic() - able > PATIENCE_S:
-                why = f"are all paused. {MORE_MEMORY}" if workers else "are all gone"
-                minutes = f"for {PATIENCE_S / 60:.0f} minutes"
-                self.lose(f"The workers of the Dask cluster at {self.address} {why} {minutes}")
+                paused = "not all there or paused" if self.needed else "all paused"
+                state, hint = (paused, f". {MORE_MEMORY}") if workers else ("all gone", "")
+                minutes = f"for {PATIENCE_S / 60:.0f} minutes{hint}"
+                self.lose(
+                    f"The workers of the Dask cluster at {self.address} are {state} {minutes}"
+                )
                 return
 
 
@@ -221,6 +286,14 @@ def _client(address: str) -> Client:
             f"No Dask scheduler answers at {shown!r} ({type(error).__name__}). Start one with "
             f"dask scheduler, or leave scheduler empty to run the trials here."
         ) from error
+
+
+def _is_reached(worker: str) -> bool:
+    try:
+        socket.create_connection(parse_host_port(parse_address(worker)[1]), REACH_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _read_address(address: str) -> tuple[tuple[str, int], bool]:

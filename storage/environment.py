@@ -3,6 +3,7 @@
 It needs the standard library alone: it comes first, also in an environment that is half built.
 """
 
+import atexit
 import errno
 import gc
 import getpass
@@ -27,8 +28,7 @@ OWN = ("steps", "storage", "taxi")  # an import that fails in there is a mistake
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 INTERRUPTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CLOSED = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
-# objects made between two searches for those that only hold one another. Imports make hundreds of
-# thousands, all of which stay: by Python's own 700, looking for waste is a tenth of their time
+# objects made between two searches for those that only hold one another
 GC_THRESHOLD = 50_000
 
 
@@ -79,6 +79,15 @@ def spend_less() -> None:
     # on a busy machine, scikit-learn's waiting threads took six times the CPU of those that work
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     gc.set_threshold(GC_THRESHOLD)
+    gc.disable()  # imports make hundreds of thousands of objects, all of which stay
+    atexit.register(gc.freeze)  # taking them apart before the end took as long as a third of them
+
+
+def have_imported() -> None:
+    """Look for waste from now on, among what is not there yet; in a process of a step alone."""
+    if is_prepared():
+        gc.freeze()
+        gc.enable()
 
 
 def login_name() -> str:

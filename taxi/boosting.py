@@ -10,6 +10,7 @@ import xgboost as xgb
 from xgboost.callback import TrainingCallback
 
 from .batches import BatchedMatrix, batches_of
+from .freed_memory import give_back
 from .rows import Rows
 from .spaces import Pruning
 
@@ -97,7 +98,8 @@ class _Batches(xgb.DataIter):
         super().__init__(cache_prefix)
 
     def reset(self) -> None:
-        """Begin again."""
+        """Begin again, without what the last time has left."""
+        give_back()
         self.batches, self.n_read = self.matrix.batches(), 0
 
     def next(self, input_data: Callable[..., None]) -> bool:

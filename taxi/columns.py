@@ -166,6 +166,17 @@ def school_day(c: Columns) -> np.ndarray:
     return (weekday(c) < 5) & ~c.is_holiday & ~np.isin(c.day, c.around.recess)
 
 
+def years_ago(c: Columns) -> np.ndarray:
+    """Years from a train trip's month to the latest one, rounded; 0 of a new trip.
+
+    What has changed from year to year is thus told apart from what has not, and trips are predicted
+    as those of the latest year.
+    """
+    if c.out_of_fold is None:
+        return np.zeros(len(c.trips), np.int64)
+    return c.out_of_fold.years_ago(c.trips)
+
+
 def n_recess_days(trips: Trips, around: Surroundings) -> int:
     """Count the days on which n trips were made and only a week without school kept it shut."""
     days = np.unique(trips.pickup_at.astype("datetime64[D]").astype(np.int64))

@@ -7,7 +7,7 @@ import numpy as np
 from .groups import Grouping, by_distance, by_hour
 from .schema import Trips
 from .spread import Calibration, fit_spread
-from .style import BLUE, GREY, new_figure, styled
+from .style import BLUE, GREY, new_grid, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,8 +82,7 @@ def draw_reliability(observed: np.ndarray) -> "Figure":
     Args:
         observed: of `measure_reliability`.
     """
-    figure = new_figure(6, 6)
-    axis = figure.subplots()
+    figure, ((axis,),) = new_grid(6, 6, below=0.5)
     axis.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=0.8)
     axis.plot(100 * RELIABILITY_LEVELS, 100 * observed, "o-", color=BLUE)
     off = float(np.abs(observed - RELIABILITY_LEVELS).max())

@@ -9,7 +9,7 @@ from .features import FEATURES
 from .groups import by_busyness, by_distance, by_hour
 from .schema import Trips
 from .scores import rmse
-from .style import BLUE, GREY, bar_chart, new_figure, styled
+from .style import BLUE, GREY, bar_chart, new_figure, new_grid, styled
 from .words import band_words
 
 if TYPE_CHECKING:
@@ -71,9 +71,8 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     """
     minutes = trips.trip_minutes
     error = predicted - minutes
-    figure = new_figure(12, 8)
-    figure.suptitle(f"Off by {rmse(error):.2f} min (RMSE) on {len(error):,} trips")
-    (residual, calibration), (hour, distance) = figure.subplots(2, 2)
+    figure, ((residual, calibration), (hour, distance)) = new_grid(12, 8, 2, 2, below=0.9)
+    figure.suptitle(f"Off by {rmse(error):.2f} min (RMSE) on {len(error):,} trips", y=0.995)
     # one outline: 120 bars take as long to draw as half the rest
     residual.stairs(*np.histogram(np.clip(error, -30, 30), bins=120), fill=True)
     near = float((np.abs(error) < NEAR).mean())
@@ -92,6 +91,7 @@ def _draw_groups(axis: "Axes", kind: str, groups: Sequence[Group]) -> None:
     names = [band_words(group.group) for group in groups]
     rmses = [group.rmse for group in groups]
     bar_chart(axis, names, rmses, [group.n_trips for group in groups])
+    axis.margins(x=0.02)
     worst = max(range(len(groups)), key=rmses.__getitem__)
     axis.set(
         xlabel=f"{kind} · trips",

@@ -12,7 +12,7 @@ from .geometry import DIAGONALS, DIRECTIONS, along
 from .one_hot import PairOneHot
 from .schema import Trips, clean_miles
 from .surroundings import NOTHING_KNOWN, Surroundings, find_surroundings, restore_surroundings
-from .zones import OutOfFold, ZoneTables
+from .zones import OutOfFold, ZoneTables, has_old_months
 
 if TYPE_CHECKING:
     from .city import City
@@ -64,18 +64,21 @@ FEATURES: dict[str, Feature] = {
         *OF_LEARNED_MAP,
         columns.traffic_weekday,
         columns.school_day,
+        columns.years_ago,
         *OF_CITY,
     )
 }
 # a model takes fewer days without school for what is special to them: with one or none of them in
 # its train months, it was worse by 0.01 min in 2021 and 2022
 MIN_RECESS_DAYS = 3
+# columns that `full` has where the train months hold what they tell
+ON_OCCASION = ("school_day", "years_ago")
 COMPACT = ("filled_miles", "pickup_zone", "dropoff_zone", "hour", "weekday", "minute_of_day")
 
 
 def _whole(*left_out: Feature) -> tuple[str, ...]:
     # beside the map the pair's typical distance pays in no year, nor does the plain weekday
-    out = {"filled_miles", "weekday", "school_day", *(feature.__name__ for feature in left_out)}
+    out = {"filled_miles", "weekday", *ON_OCCASION, *(feature.__name__ for feature in left_out)}
     return tuple(name for name in FEATURES if name not in out)
 
 
@@ -198,6 +201,8 @@ def fit_encoder(name: str, trips: Trips, city: "City | None" = None) -> Encoder:
     around = find_surroundings(city) if name == "full" else NOTHING_KNOWN
     if columns.n_recess_days(trips, around) >= MIN_RECESS_DAYS:
         names.append(columns.school_day.__name__)
+    if name == "full" and has_old_months(trips):
+        names.append(columns.years_ago.__name__)
     return DenseFeatures(names, zones.fit_zone_tables(trips), around)
 
 

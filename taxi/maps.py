@@ -104,6 +104,24 @@ def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
     )
 
 
+def draw_moved(city: City, before: np.ndarray, now: np.ndarray) -> Figure:
+    """Draw how much more of the trips begin in each zone than did before.
+
+    Args:
+        city: whose zones are drawn.
+        before, now: trips that begin in each zone, counts [N_ZONES].
+    """
+    shares = [100 * count / max(count.sum(), 1) for count in (before, now)]
+    points = np.where(city.has_place & (before + now > 0), shares[1] - shares[0], np.nan)
+    found = "Where trips begin, against the train months"
+    if not np.isnan(points).all():
+        ends = int(np.nanargmax(points)), int(np.nanargmin(points))
+        told = [f"{points[z]:+.1f} in {city.name[z] or f'zone {z}'}" for z in ends]
+        found += f": {', '.join(told)}"
+    label = "share of the trips, percentage points more"
+    return draw_zone_map(city, points, title=found, label=label, middle=0.0)
+
+
 def _name_boroughs(axis: Axes, city: City) -> None:
     halo = [withStroke(linewidth=3, foreground=BORDER)]
     for name in np.unique(city.borough[city.has_place & (city.borough != "")]):

@@ -15,7 +15,7 @@ from .features import Encoder, restore_encoder
 from .live import LiveState
 from .live_file import apply_live, new_york_now, read_state, why_unusable
 from .question import Question, quantile_column, read_question
-from .request import distance_remarks, read_frame
+from .request import distance_remarks, read_frame, read_plain
 from .schema import Trips, clean_miles, input_names, inputs_of
 from .spread import Spread, restore_spread
 from .threads import open_pool
@@ -27,6 +27,7 @@ TRUSTED_TYPES = (
 )
 # a thread of its own costs less than so many rows: fewer are predicted by the calling one
 ROWS_PER_TASK = 500
+N_TASKS = 16  # of many rows; to hand rows to a booster costs as much as 250 of them
 ROWS_AT_ONCE = 50_000  # that are encoded at once, however many are to be predicted
 
 # what a served model needs of this package, which travels with it
@@ -156,6 +157,16 @@ class TripModel:
         if asked.asks_spread:
             more |= self._answer_spread(trips, predicted, asked)
         return pd.DataFrame({"prediction": predicted, **more}) if more else predicted
+
+    def answer_plain(self, records: Any) -> np.ndarray | None:
+        """Answer n raw trips of a request's JSON that `answer` would say nothing of but minutes.
+
+        Returns:
+            What it would, [n]; None where it is to be asked.
+        """
+        trips = read_plain(records, self.taxi)
+        minutes = None if trips is None else self.predict(trips)
+        return minutes if minutes is not None and np.isfinite(minutes).all() else None
 
     def remarks(self, frame: pd.DataFrame) -> list[str]:
         """Say of n raw trips that were answered what was not used of them, a line each."""
@@ -287,11 +298,12 @@ def predict_rows(estimator: Any, matrix: Any) -> np.ndarray:
     """
     if not isinstance(estimator, xgb.Booster):
         return np.asarray(estimator.predict(matrix))
-    starts = range(0, matrix.shape[0], ROWS_PER_TASK)
-    if len(starts) == 1:
+    n_rows = matrix.shape[0]
+    step = max(ROWS_PER_TASK, -(-n_rows // N_TASKS))
+    if n_rows <= step:
         return estimator.inplace_predict(matrix)
     with open_pool() as threads:
-        parts = (matrix[start : start + ROWS_PER_TASK] for start in starts)
+        parts = (matrix[start : start + step] for start in range(0, n_rows, step))
         return np.concatenate(list(threads.map(estimator.inplace_predict, parts)))
 
 

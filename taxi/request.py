@@ -19,6 +19,8 @@ from .values import read_times
 
 N_SHOWN = 10  # columns that a refusal lists
 MAX_BITS = 1000  # of a whole number that a float still holds
+MAX_ID = 1_000_000  # a larger one is a zone nobody knows
+PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 # pandas names the second of two columns of one name so when it reads a csv
 SECOND_OF_A_NAME = re.compile(r"\.[0-9]+$")
 
@@ -63,6 +65,54 @@ def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
         distance_miles=distance,
         trip_minutes=np.full(len(frame), np.nan),
     )
+
+
+def read_plain(records: Any, taxi: str) -> Trips | None:
+    """Read raw trips of a request's JSON as `read_frame` would, without a frame, in a tenth of it.
+
+    Args:
+        records: of the request, whatever was sent.
+        taxi: key of schema.TAXIS.
+    Returns:
+        The trips; None where there are none, or one is not as plain as most: text such as
+        2021-01-31 17:45:00, whole numbers, a distance that is used or null, and no other column.
+    """
+    names = input_names(taxi)
+    wanted = set(names.values())
+    if type(records) is not list or not records:
+        return None
+    if not all(type(row) is dict and row.keys() == wanted for row in records):
+        return None
+    sent = {role: [row[name] for row in records] for role, name in names.items()}
+    pickup_at = _plain_times(sent["pickup_at"])
+    pickup_zone, dropoff_zone = (_plain_zones(sent[role]) for role in ZONES)
+    miles = _plain_miles(sent.get("distance_miles", [None] * len(records)))
+    if pickup_at is None or pickup_zone is None or dropoff_zone is None or miles is None:
+        return None
+    return Trips(pickup_at, pickup_zone, dropoff_zone, miles, np.full(len(records), np.nan))
+
+
+def _plain_times(sent: list[Any]) -> np.ndarray | None:
+    if not all(type(text) is str and PLAIN_TIME.fullmatch(text) for text in sent):
+        return None
+    try:
+        return np.array([datetime.fromisoformat(text) for text in sent], "datetime64[us]")
+    except ValueError:
+        return None
+
+
+def _plain_zones(sent: list[Any]) -> np.ndarray | None:
+    is_plain = all(type(zone) is int and abs(zone) < MAX_ID for zone in sent)
+    return np.array(sent, np.int32) if is_plain else None
+
+
+def _plain_miles(sent: list[Any]) -> np.ndarray | None:
+    kinds = (type(None), int, float)
+    if not all(
+        type(value) in kinds and (value is None or 0 < value <= MAX_MILES) for value in sent
+    ):
+        return None
+    return np.array(sent, np.float64)
 
 
 def distance_remarks(frame: pd.DataFrame, taxi: str) -> list[str]:
@@ -133,7 +183,7 @@ def _zones(values: pd.Series, *, may_miss: bool) -> np.ndarray:
     numbers = np.where(np.isnan(numbers), 0, numbers)
     _refuse(values, numbers != np.floor(numbers), "send a TLC zone id like 74")
     # an id too large for the type is a zone nobody knows, as 0 is
-    return np.where(np.abs(numbers) < 1e6, numbers, 0).astype(np.int32)
+    return np.where(np.abs(numbers) < MAX_ID, numbers, 0).astype(np.int32)
 
 
 def _finite_numbers(values: pd.Series, *, may_miss: bool) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import NamedTuple
 
 import xgboost as xgb
 
@@ -11,9 +13,21 @@ from .model import TripModel
 from .recipes import Member, Recipe
 from .rows import TrainPart, has_distance, lay_out_blind, lay_out_train
 from .schema import Trips
-from .threads import thread_pool
+from .threads import share_threads, thread_pool
 
 Scratch = Callable[[int], AbstractContextManager[str]]
+
+
+class BoosterSet(NamedTuple):
+    """The boosters of a model that are trained on the same rows."""
+
+    members: Sequence[Member]
+    max_bin: int  # of each dense column
+    lay_out: Callable[[], TrainPart]  # makes the rows, when it is their turn
+
+
+# trains sets of boosters: those of each, in their order
+Train = Callable[[Sequence[BoosterSet]], Sequence[Sequence[xgb.Booster]]]
 
 
 def in_memory(n_bytes: int) -> AbstractContextManager[str]:
@@ -22,13 +36,7 @@ def in_memory(n_bytes: int) -> AbstractContextManager[str]:
 
 
 def fit_boosters(
-    recipe: Recipe,
-    trips: Trips,
-    taxi: str,
-    encoder: Encoder,
-    *,
-    n_threads: int,
-    scratch: Scratch = in_memory,
+    recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder, train: Train
 ) -> TripModel:
     """Fit the boosters of a recipe, for fixed rounds.
 
@@ -37,35 +45,56 @@ def fit_boosters(
         trips: n trips with their minutes.
         taxi: key of schema.TAXIS.
         encoder: fitted on these trips.
-        n_threads: boosters trained at once, each on one; the result does not depend on it.
+        train: trains them, such as train_here; the result does not depend on where.
+    """
+
+    def lay_out() -> TrainPart:
+        known = has_distance(trips) if recipe.blind else None
+        return lay_out_train(encoder, trips, recipe.half_life, kept=known)
+
+    sets = [BoosterSet(recipe.members, recipe.max_bin, lay_out)]
+    if recipe.blind:
+        blind = partial(lay_out_blind, encoder, trips, recipe.half_life)
+        sets.append(BoosterSet(recipe.blind, recipe.max_bin, blind))
+    return TripModel(taxi, encoder, *train(sets))
+
+
+def train_here(
+    sets: Sequence[BoosterSet], *, n_threads: int, scratch: Scratch = in_memory
+) -> list[list[xgb.Booster]]:
+    """Train sets one after the other, so that the rows of one are in memory.
+
+    Args:
+        sets: of boosters.
+        n_threads: that the boosters of a set share; the result does not depend on them.
         scratch: opens the folder of train_matrix for so many bytes; empty for none.
     """
-    known = has_distance(trips) if recipe.blind else None
-    part = lay_out_train(encoder, trips, recipe.half_life, kept=known)
-    members = _train(recipe, recipe.members, part, n_threads, scratch)
-    del part  # before the next one takes its memory
-    if not recipe.blind:
-        return TripModel(taxi, encoder, members)
-    part = lay_out_blind(encoder, trips, recipe.half_life)
-    return TripModel(taxi, encoder, members, _train(recipe, recipe.blind, part, n_threads, scratch))
+    return [_train_set(one, n_threads, scratch) for one in sets]
 
 
-def _train(
-    recipe: Recipe, members: Sequence[Member], part: TrainPart, n_threads: int, scratch: Scratch
-) -> list[xgb.Booster]:
-    on_gpu = any(member.parameters.get("device") == "cuda" for member in members)
-    with scratch(n_bytes_of_bins(part.matrix, on_gpu=on_gpu)) as folder:
-        return _train_each(recipe, members, part, n_threads, folder)
+def _train_set(one: BoosterSet, n_threads: int, scratch: Scratch) -> list[xgb.Booster]:
+    part = one.lay_out()
+    n_bytes = n_bytes_of_bins(part.matrix, on_gpu=is_on_gpu(one.members))
+    with scratch(n_bytes) as folder:
+        return _train_each(one, part, n_threads, folder)
 
 
-def _train_each(
-    recipe: Recipe, members: Sequence[Member], part: TrainPart, n_threads: int, folder: str
-) -> list[xgb.Booster]:
-    rows = train_matrix(*part, recipe.max_bin, folder)
-
-    def fit(member: Member) -> xgb.Booster:
-        parameters = {**member.parameters, "nthread": 1, "max_bin": recipe.max_bin}
-        return train_on(parameters, rows, member.rounds)
-
+def _train_each(one: BoosterSet, part: TrainPart, n_threads: int, folder: str) -> list[xgb.Booster]:
+    rows = train_matrix(*part, one.max_bin, folder)
+    shares = share_threads(n_threads, len(one.members), part.matrix.shape[0])
+    train = partial(train_member, rows, one.max_bin)
     with thread_pool(n_threads) as threads:
-        return list(threads.map(fit, members))
+        return list(threads.map(train, one.members, shares))
+
+
+def train_member(
+    rows: xgb.DMatrix, max_bin: int, member: Member, n_threads: int = 1
+) -> xgb.Booster:
+    """Train a booster, which does not depend on the threads."""
+    parameters = {**member.parameters, "nthread": n_threads, "max_bin": max_bin}
+    return train_on(parameters, rows, member.rounds)
+
+
+def is_on_gpu(members: Sequence[Member]) -> bool:
+    """Whether boosters are trained on GPUs."""
+    return any(member.parameters.get("device") == "cuda" for member in members)

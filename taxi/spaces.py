@@ -54,8 +54,8 @@ class Pruning(NamedTuple):
     Trials are not compared at the same round: those with small steps or few leaves start behind.
     """
 
-    warmup_rounds: int = 30  # before them a curve cannot be extrapolated
-    n_doublings: int = 3  # of the rounds made that a trial may still go on for
+    warmup_rounds: int = 20  # before them a curve cannot be extrapolated
+    n_doublings: int = 2  # of the rounds made that a trial may still go on for
 
 
 class Objective(NamedTuple):

@@ -95,10 +95,11 @@ def _medians(groups: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarra
 
 
 class OutOfFold:
-    """Typical distances of the train rows' pairs, over the rows of other folds than a row's own.
+    """What train rows are told otherwise than new ones: years ago, and their pairs' distances.
 
-    A row's own distance would otherwise be its pair's typical one wherever the pair is rare, and
-    the model would trust that column more than it may on new trips.
+    Those are typical distances over the rows of other folds than a row's own. A row's own distance
+    would otherwise be its pair's typical one wherever the pair is rare, and the model would trust
+    that column more than it may on new trips.
     """
 
     def __init__(self, trips: Trips) -> None:
@@ -116,6 +117,25 @@ class OutOfFold:
     def of_rows(self, first: int, codes: np.ndarray) -> np.ndarray:
         """Look up the miles of the rows from `first` on, whose pairs have these codes, [m]."""
         return np.asarray(self.medians[codes, (first + np.arange(len(codes))) % N_FOLDS])
+
+    def years_ago(self, trips: Trips) -> np.ndarray:
+        """Count the years from each of m train trips to the latest month, rounded, [m]."""
+        return np.asarray((self._latest_month - _month(trips) + 5) // 12)
+
+    @cached_property
+    def _latest_month(self) -> int:
+        return max(int(_month(part).max(initial=0)) for part in self.trips.batches())
+
+
+def _month(trips: Trips) -> np.ndarray:
+    """Count the months from 1970-01 to each of n pickups, int64 [n]."""
+    return trips.pickup_at.astype("datetime64[M]").astype(np.int64)
+
+
+def has_old_months(trips: Trips) -> bool:
+    """Whether some of n train trips are of another year than the latest."""
+    rows = OutOfFold(trips)
+    return any(rows.years_ago(part).any() for part in trips.batches())
 
 
 def pair_miles_out_of_fold(trips: Trips) -> np.ndarray:

@@ -20,7 +20,7 @@ SCHEDULER = "tcp://<host>:8786"
 
 END_TO_END = "tests/test_end_to_end.py"
 SCORING = "tests/steps/test_readme_commands.py"
-CLUSTER = "tests/steps/hpo/test_executor.py"
+CLUSTER, SEARCH_THERE = "tests/clusters.py", "tests/steps/hpo/test_executor.py"
 DOOR = "tests/taxi/test_serving_door.py"
 RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     "make demo": END_TO_END,
@@ -51,7 +51,7 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     "mlflow run . -e register -P rollback=true": SCORING,
     "dask scheduler": CLUSTER,
     f"dask worker {SCHEDULER} --nthreads 1": CLUSTER,
-    f"mlflow run . -e hpo -P scheduler={SCHEDULER}": CLUSTER,
+    f"mlflow run . -e hpo -P scheduler={SCHEDULER}": SEARCH_THERE,
 }
 NOT_RUN = {  # command -> why no test runs it as it stands
     "docker build -t nyc-taxi-duration image": "it wants a Docker engine",

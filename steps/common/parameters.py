@@ -54,7 +54,19 @@ class ReuseParameters(Parameters):
     )
 
 
-class PreprocessParameters(ReuseParameters, MonthsParameters):
+class ClusterParameters(Parameters):
+    """Where work is done that can be spread."""
+
+    group = Parameters.group
+    scheduler: str = param(
+        "",
+        "address of a Dask scheduler whose workers clean months, run trials, refit the model's "
+        "boosters or score months; empty = here",
+        in_key=False,
+    )
+
+
+class PreprocessParameters(ClusterParameters, ReuseParameters, MonthsParameters):
     """Parameters of preprocess."""
 
     entry_point = "preprocess"
@@ -67,18 +79,6 @@ class PreprocessParameters(ReuseParameters, MonthsParameters):
     test_months: str = param(
         "next",
         "months that only register opens; `next` is the one after valid_months, empty is none",
-        in_key=False,
-    )
-
-
-class ClusterParameters(Parameters):
-    """Where work is done that can be spread."""
-
-    group = Parameters.group
-    scheduler: str = param(
-        "",
-        "address of a Dask scheduler whose workers run the trials or score the months; "
-        "empty = here",
         in_key=False,
     )
 
@@ -171,6 +171,13 @@ class ChoiceParameters(Parameters):
         "train_valid",
         "what the chosen model is fitted to before it is tested: `train_valid`, the latest months "
         "included, or `train`, as it was chosen",
+    )
+    refit_workers: int = param(
+        0,
+        "workers of `scheduler` over whose memory each booster of the refit is trained, for trips "
+        "that no single one can hold; the boosters depend on this number, and are others than "
+        "those of one machine. 0 = one trains each",
+        minimum=0,
     )
     judge_by: str = param(
         "metered",

@@ -88,6 +88,7 @@ class Pipeline:
         self.steps = wanted_steps(wanted, self.given)
         self.splits = {} if self.given else wanted_months(params)  # split -> months to read
         self.done: dict[str, Run] = {}
+        self.trained: dict[str, TrainingResult] = {}  # those of `done` that have been read
         self.decisions: dict[str, ReuseDecision] = {}  # of the steps that no run was given of
 
     # --- what the steps hand over
@@ -98,15 +99,21 @@ class Pipeline:
 
     def baseline(self) -> TrainingResult:
         """Take or make the baselines."""
-        return results.read_training(self.get_or_run("baseline"))
+        return self._read_training("baseline")
 
     def hpo(self) -> TrainingResult:
         """Take or make the search's model."""
-        return results.read_training(self.get_or_run("hpo"))
+        return self._read_training("hpo")
 
     def register(self) -> RegisterResult:
         """Take or make the registration."""
         return results.read_registration(self.get_or_run("register"))
+
+    def _read_training(self, step: str) -> TrainingResult:
+        run = self.get_or_run(step)
+        if step not in self.trained:
+            self.trained[step] = results.read_training(run)
+        return self.trained[step]
 
     # --- taking or making a run
 

@@ -49,6 +49,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         forks = _fork_server(params)
         with drivers.told(), store.gone_as(AGAIN), run, forks, store.gone_as(AGAIN), drivers.told():
             is_open = mlflow.active_run() is not None
+            environment.have_imported()
             environment.check_lock()
             with _placing(params):
                 _log_file(params)

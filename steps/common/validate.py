@@ -38,6 +38,7 @@ def check_pipeline(params: PipelineParameters) -> None:
         scheduler=params.scheduler,
     )
     check_refit(params.refit)
+    check_refit_workers(params.refit_workers, params.scheduler)
     names.check_name(params.model_name)
 
 
@@ -49,6 +50,19 @@ def check_refit(refit: str) -> None:
     """
     if refit not in REFITS:
         raise TripError(f"Unknown refit {refit!r}. Choose from {list(REFITS)}.")
+
+
+def check_refit_workers(n_workers: int, scheduler: str) -> None:
+    """Refuse a refit over several workers where there are none.
+
+    Raises:
+        UserError: it is so.
+    """
+    if n_workers and not scheduler:
+        raise UserError(
+            f"refit_workers={n_workers} are of a Dask cluster. Pass -P scheduler=<its address>, or "
+            f"leave refit_workers out."
+        )
 
 
 def check_given(given: Mapping[str, Run], judge_by: str) -> None:

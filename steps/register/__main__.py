@@ -30,7 +30,7 @@ from steps.register.evaluate import (
     evaluate_candidate,
     judge_candidate,
 )
-from steps.register.refit import TRAIN_VALID, refit_candidate
+from steps.register.refit import TRAIN_VALID, TrainingPlace, refit_candidate
 from steps.register.rollback import roll_back
 from steps.register.testset import SEEN, open_test_set
 from steps.register.verdict import ABOUT, write_registered, write_rolled_back, write_tested
@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         refits = params.refit == TRAIN_VALID
         fitted_to = SEEN if refits else SEEN[:1]
         if refits:
-            best = refit_candidate(best, preprocess)
+            place = TrainingPlace(params.scheduler, params.refit_workers)
+            best = refit_candidate(best, preprocess, place)
         test = open_test_set(preprocess, distance)
         tested = evaluate_candidate(best, test, seed=params.seed)
         if params.test_only:

@@ -5,6 +5,10 @@ seen: its rounds are those found on valid.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import mlflow
 
@@ -22,19 +26,35 @@ from taxi.features import Encoder
 from taxi.model import TripModel, write_frame
 from taxi.recipes import Recipe
 from taxi.schema import Trips
-from taxi.sight import fit_boosters
+from taxi.sight import Train, fit_boosters, is_on_gpu, train_here
 from taxi.spread import restore_spread
 from taxi.worst import find_worst
 
 TRAIN_VALID = "train_valid"  # of the parameter refit
 
 
-def refit_candidate(candidate: Candidate, preprocess: PreprocessResult) -> Candidate:
+class TrainingPlace(NamedTuple):
+    """Where boosters are trained."""
+
+    scheduler: str = ""  # of a Dask cluster; empty = here
+    n_together: int = 0  # workers that train each booster together; 0 = one worker does
+
+
+HERE = TrainingPlace()
+
+
+def refit_candidate(
+    candidate: Candidate, preprocess: PreprocessResult, place: TrainingPlace = HERE
+) -> Candidate:
     """Fit a candidate to train and valid in a child run; returns it with the new model's URI.
 
     The spread of its errors and the picture of its months stay those of the candidate: they were
     measured on trips that it had not seen.
 
+    Args:
+        candidate: as it was chosen.
+        preprocess: whose trips it is fitted to.
+        place: where boosters are trained.
     Raises:
         UserError: it was logged without its recipe.
     """
@@ -46,10 +66,12 @@ def refit_candidate(candidate: Candidate, preprocess: PreprocessResult) -> Candi
     with runs.child_run("refit", about):
         log_inputs(preprocess, {"train": "training", "valid": "training"})
         mlflow.log_dict(recipe.state(), tags.RECIPE)
-        model = fit(recipe, trips, taxi, encoder)
+        model = fit(recipe, trips, taxi, encoder, place)
         uri = log_refitted(model, candidate, valid, trace(candidate, recipe, preprocess))
         log_worst(find_worst(valid, model.predict(valid)))
         n_trips = f"{count_fitted(recipe, len(trips))} trips of train and valid"
+        if place.n_together and not recipe.baseline:
+            n_trips += f", {place.n_together} workers together"
         note = f"**{candidate.model}** fitted again to {n_trips}: what is tested and registered"
         note += f"\n\n{page.link_worst()} of valid, which it was fitted to"
         mlflow.set_tags({tags.MODEL_URI: uri, tags.NOTE: note})
@@ -74,15 +96,30 @@ def read_recipe(candidate: Candidate) -> Recipe:
     return Recipe.restore(state).for_more_trips()
 
 
-def fit(recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder) -> TripModel:
+def fit(
+    recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder, place: TrainingPlace
+) -> TripModel:
     """Fit a recipe to n trips that the encoder was fitted on."""
     if not recipe.baseline:
-        cores = n_cores()
-        return fit_boosters(recipe, trips, taxi, encoder, n_threads=cores, scratch=scratch_folder)
+        on_gpu = is_on_gpu([*recipe.members, *recipe.blind])
+        with open_training(place, on_gpu=on_gpu) as train:
+            return fit_boosters(recipe, trips, taxi, encoder, train)
     baseline = baselines.BASELINES[recipe.baseline]
     matrix = encoder.transform_train(trips)
     fitted = baseline.fit(matrix, trips.trip_minutes, seed=recipe.seed)
     return TripModel(taxi, encoder, [fitted])
+
+
+@contextmanager
+def open_training(place: TrainingPlace, *, on_gpu: bool) -> Iterator[Train]:
+    """Give what trains boosters: on all cores here, or on all workers of a cluster."""
+    if not place.scheduler:
+        yield partial(train_here, n_threads=n_cores(), scratch=scratch_folder)
+        return
+    from steps.register.workers import training_on  # Dask takes half a second to import
+
+    with training_on(place.scheduler, on_gpu=on_gpu, n_together=place.n_together) as train:
+        yield train
 
 
 def count_fitted(recipe: Recipe, n_trips: int) -> str:

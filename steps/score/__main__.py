@@ -28,6 +28,7 @@ from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed, save
 from steps.score.month import ScoredMonth, ScoringJob, output_path, score_month
 from steps.score.record import (
     estimate_scores,
+    log_moved,
     log_read,
     log_worst_of,
     say_estimate,
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             about = model_references.reference_tags(model, sha256)
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
             has_drifted = watch(scored, reference, rmse_before, limits)
+            log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
         write_scored(scored, model.uri, taxi, has_drifted if reference else None)
         tag_result(params, model.uri, scored)
     if has_drifted and fail_on_drift:

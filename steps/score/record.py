@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from steps.common import page
+from steps.common.inputs import load_city
+from steps.common.results import read_preprocess
 from steps.score.month import ScoredMonth
+from storage import UserError
 from storage.tracking import artifacts, datasets, runs, tags
 from storage.tracking.datasets import HashedDataset
+from storage.tracking.model_references import logged_tags
 from storage.uris import without_credentials
 from taxi import schema
+from taxi.city import City
+from taxi.drift import Reference
+from taxi.maps import draw_moved
 from taxi.scoring import Tally
 from taxi.worst import join_worst
 
@@ -84,3 +92,21 @@ def write_scored(
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]
     parts += [page.link_worst()] if errors else []
     runs.write_page("\n\n".join(parts), about)
+
+
+def log_moved(scored: Sequence[ScoredMonth], reference: Reference, model_uri: str) -> None:
+    """Draw where more trips begin than in the train months, where the model's city is at hand."""
+    if city := city_of_model(model_uri):
+        now = sum(month.tally.profile.counts["pickup_zone"] for month in scored)
+        figure = draw_moved(city, reference.train.counts["pickup_zone"], np.asarray(now))
+        artifacts.log_figure(figure, tags.DRIFT_MAP)
+
+
+def city_of_model(model_uri: str) -> City | None:
+    """Read what a model's run of preprocess knew of the city; None where this store has it not."""
+    marks = logged_tags(model_uri) if model_uri.startswith("models:/m-") else {}
+    try:
+        run = runs.finished(marks.get(tags.RUN_IDS["preprocess"], ""), "preprocess")
+        return load_city(read_preprocess(run))
+    except UserError:
+        return None

@@ -4,7 +4,7 @@ import codecs
 import csv
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,13 +74,9 @@ def read_rows(
     places = [f"c{place}" for place in range(layout.n_fields)]
     wanted = [places[layout.names.index(name)] for name in columns]
     beyond = places[len(layout.names) :]
-    # one thread: only then does an error tell its row
     reading = pa_csv.ReadOptions(
-        use_threads=False,
-        block_size=block_bytes,
+        use_threads=False,  # only then does an error tell its row
         column_names=places,
-        skip_rows=layout.header_line + 1,
-        encoding=layout.encoding,
     )
     converting = pa_csv.ConvertOptions(
         include_columns=wanted + beyond,
@@ -88,32 +84,62 @@ def read_rows(
         null_values=NULLS,
         strings_can_be_null=True,
     )
-    with (
-        open_bytes(path, packed=is_packed(path, path.name)) as stream,
-        pa_csv.open_csv(
-            stream,
-            read_options=reading,
-            parse_options=pa_csv.ParseOptions(delimiter=layout.separator),
-            convert_options=converting,
-        ) as reader,
-    ):
-        for block in reader:
-            _check_beyond(block, beyond)
-            texts = [_text(block.column(place)) for place in wanted]
-            yield _without_headers(pa.RecordBatch.from_arrays(texts, columns))
+    parsing = pa_csv.ParseOptions(delimiter=layout.separator)
+    blocks, first = _blocks(path, layout, block_bytes), layout.header_line + 2
+    with_header = next(blocks, b"").splitlines(keepends=True)
+    for content in filter(None, chain([b"".join(with_header[first - 1 :])], blocks)):
+        reading.block_size = len(content) + 1
+        try:
+            block = pa_csv.read_csv(_in_memory(content), reading, parsing, converting)
+        except pa.ArrowInvalid as error:
+            raise pa.ArrowInvalid(_with_line(one_line(error), content, first)) from error
+        first += content.count(b"\n") or content.count(b"\r")
+        _check_beyond(block, beyond)
+        texts = [_text(block.column(place).combine_chunks()) for place in wanted]
+        yield _without_headers(pa.RecordBatch.from_arrays(texts, columns))
 
 
-def explain_csv(path: Path, error: Exception) -> str:
-    """Write in one line why a csv cannot be read; a broken line is named."""
-    reason = one_line(error)
-    if "straddling object" in reason:
-        return f"a line is longer than {BLOCK_BYTES:,} bytes"
+def _blocks(path: Path, layout: Layout, block_bytes: int) -> Iterator[bytes]:
+    """Read a csv in blocks of whole lines.
+
+    All in this thread: pyarrow's streaming reader reads ahead in one of its own, and crashes or
+    hangs now and then where it is closed before its end and Python unpacks or decodes for it.
+    """
+    held = b""
+    for chunk in _chunks(path, layout.encoding, block_bytes):
+        end = held.rfind(b"\n") + 1 or held.rfind(b"\r") + 1
+        if end:
+            yield held[:end]
+        elif len(held) >= block_bytes:
+            raise pa.ArrowInvalid(f"a line is longer than {block_bytes:,} bytes")
+        held = held[end:] + chunk
+    if held:
+        yield held
+
+
+def _chunks(path: Path, encoding: str, n_bytes: int) -> Iterator[bytes]:
+    """Read a csv as UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with open_bytes(path, packed=is_packed(path, path.name)) as stream:
+        while chunk := stream.read(n_bytes):
+            yield chunk if encoding == "utf-8" else decoder.decode(chunk).encode()
+        decoder.decode(b"", final=True)  # refuses half a letter
+
+
+def _in_memory(content: bytes) -> pa.BufferReader:
+    """Copy bytes into memory of pyarrow's own: its threads need no Python to let go of that."""
+    with pa.BufferOutputStream() as memory:
+        memory.write(content)
+        return pa.BufferReader(memory.getvalue())
+
+
+def _with_line(reason: str, content: bytes, first: int) -> str:
+    """Name the line of the file, not the row of a block whose first line has this number."""
     row = re.search(r"Row #([0-9]+): ", reason)
     if not row:
         return reason
-    numbers = (number for number, line in _lines(path) if line.strip())
-    # pyarrow counts the header, and no blank line such as the second one of old TLC files
-    return f"line {next(islice(numbers, int(row[1]) - 1, None), '?')}: {reason[row.end() :]}"
+    filled = (n for n, line in enumerate(content.splitlines(), first) if line.strip())
+    return f"line {next(islice(filled, int(row[1]) - 1, None), '?')}: {reason[row.end() :]}"
 
 
 def line_of(path: Path, row: int) -> int:

@@ -58,15 +58,15 @@ def read_batches(
     there = read_schema(path).names
     if missing := [name for name in columns if name not in there]:
         raise StorageError(f"{path} lacks {missing}; it has {there}. Check the file.")
-    is_csv = _is_csv(path.name)
-    read = _csv_batches if is_csv else read_parquet
+    read = _csv_batches if _is_csv(path.name) else read_parquet
     try:
         for batch in read(path, list(columns), batch_rows):
             for start in range(0, len(batch), batch_rows):
                 yield batch.slice(start, batch_rows)
     except (pa.ArrowException, OSError, UnicodeError) as error:  # the last of broken UTF-16
-        reason = csv_files.explain_csv(path, error) if is_csv else one_line(error)
-        raise StorageError(f"Cannot read {path}: {reason}. Mend or replace the file.") from error
+        raise StorageError(
+            f"Cannot read {path}: {one_line(error)}. Mend or replace the file."
+        ) from error
 
 
 @contextmanager

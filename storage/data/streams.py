@@ -40,12 +40,9 @@ class Bounded(io.RawIOBase):
         Raises:
             pa.ArrowInvalid: there are more.
         """
-        return self.read_buffer(size).to_pybytes()
-
-    def read_buffer(self, size: int = -1) -> pa.Buffer:
-        """Read as `read` does, for pyarrow: of bytes that it asks for it keeps some for good."""
-        content = self._stream.read_buffer(self._left + 1 if size < 0 else size)
-        self._left -= content.size
+        # of a read that fails, pyarrow keeps the bytes that it made room for, but not a buffer
+        content = self._stream.read_buffer(self._left + 1 if size < 0 else size).to_pybytes()
+        self._left -= len(content)
         if self._left < 0:
             raise pa.ArrowInvalid(f"it unpacks to more than {self._most:,} bytes")
         return content

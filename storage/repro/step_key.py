@@ -30,6 +30,7 @@ COMPUTING = (
 # what its run is called: a step imports them, and its result does not depend on them.
 FRAME = (
     "steps/common/cleaned_months.py",  # the very trips that cleaning would give
+    "steps/common/cluster_cleaning.py",  # likewise
     "steps/common/command_line.py",
     "steps/common/parameter_file.py",
     "steps/common/declaration.py",
@@ -67,6 +68,7 @@ FRAME = (
     "storage/tracking/store.py",
     "storage/tracking/tags.py",
     "storage/uris.py",
+    "taxi/freed_memory.py",
 )
 N_SHOWN = 40  # characters of a value, in a line
 SHA256 = re.compile(r"[0-9a-f]{64}")

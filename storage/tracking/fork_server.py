@@ -22,6 +22,7 @@ from itertools import islice
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+import mlflow
 from mlflow.projects.backend import loader
 from mlflow.projects.backend.local import LocalBackend
 from mlflow.projects.submitted_run import LocalSubmittedRun, SubmittedRun
@@ -55,6 +56,7 @@ class ForkServer(LocalBackend):
             read_code: notes the code that is loaded, which steps will run whatever is edited
                 meanwhile, and that alone; called by the copy.
         """
+        import_store(mlflow.get_tracking_uri())  # once for this process and all that it forks
         self.channel, theirs = socket.socketpair()
         signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
         self.pid = _fork()
@@ -164,6 +166,13 @@ def is_running() -> bool:
     return BACKEND in loader.MLFLOW_BACKENDS
 
 
+def import_store(uri: str) -> None:
+    """Import what speaks to a store, and open none."""
+    if not uri.startswith("http"):
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+        importlib.import_module("sqlalchemy.orm").configure_mappers()
+
+
 def _fork() -> int:
     sys.stdout.flush()
     sys.stderr.flush()
@@ -231,9 +240,7 @@ def _prepare(command: list[str], env: Mapping[str, str]) -> str:
         if spec and spec.submodule_search_locations:
             name = f"{name}.__main__"
         importlib.import_module(name)
-        if not env["MLFLOW_TRACKING_URI"].startswith("http"):
-            importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
-            importlib.import_module("sqlalchemy.orm").configure_mappers()
+        import_store(env["MLFLOW_TRACKING_URI"])
         if "storage.tracking.models" in sys.modules:
             # MLflow looks through all that is installed before it saves or loads its first model
             warn_dependency_requirement_mismatches(["mlflow"])

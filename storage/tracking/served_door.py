@@ -8,7 +8,8 @@ can reach the one function that its handler calls for a request, `invocations`, 
 import json
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from types import ModuleType
@@ -25,7 +26,8 @@ KINDS = {  # content type -> what its body holds
     "text/csv": "csv. Send a header and a line for each row",
     "application/vnd.apache.parquet": "parquet",
 }
-CSV = "text/csv"
+JSON, CSV = "application/json", "text/csv"
+RECORDS = "dataframe_records"
 
 
 class RequestError(MlflowException):
@@ -70,18 +72,25 @@ class GuardedModel:
         Raises:
             RequestError: the caller's, with status 400, or the server's, with 500.
         """
-        try:
+        with _telling_whose_fault():
             frame = self._as_frame(data)
             answer = self.served.predict(None, frame, params)
             self.remarks = self.served.model.remarks(frame)
             return answer
-        except MlflowException as error:
-            raise RequestError(error.message) from error
-        except Exception as error:  # what the log holds is not for the caller
-            logging.getLogger(__name__).exception("A request could not be answered.")
-            raise RequestError(
-                f"The server failed with {type(error).__name__}; its log says why.", status=500
-            ) from error
+
+    def answer_plain(self, body: Any) -> str:
+        """Write the answer to a JSON that holds nothing but plain rows; empty for any other one.
+
+        It is the one that MLflow's function would write.
+
+        Raises:
+            RequestError: the server's, with status 500.
+        """
+        if type(body) is not dict or body.keys() != {RECORDS}:
+            return ""
+        with _telling_whose_fault():
+            minutes = self.served.model.answer_plain(body[RECORDS])
+        return "" if minutes is None else json.dumps({"predictions": minutes.tolist()})
 
     def _as_frame(self, data: Any) -> pd.DataFrame:
         if isinstance(data, pd.DataFrame):
@@ -98,14 +107,33 @@ class GuardedModel:
             raise MlflowException(f"The rows are no table: {in_short(error)}.") from error
 
 
+@contextmanager
+def _telling_whose_fault() -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        raise RequestError(error.message) from error
+    except Exception as error:  # what the log holds is not for the caller
+        logging.getLogger(__name__).exception("A request could not be answered.")
+        raise RequestError(
+            f"The server failed with {type(error).__name__}; its log says why.", status=500
+        ) from error
+
+
 def guard(server: ModuleType) -> None:
     """Guard the function that MLflow's server module answers requests with; once is enough."""
     if not hasattr(server.invocations, "__wrapped__"):
-        server.invocations = guarded(server.invocations)  # type: ignore[attr-defined]
+        answered = server.InvocationsResponse
+        server.invocations = guarded(server.invocations, answered)  # type: ignore[attr-defined]
 
 
-def guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the server's function so that it says of every bad request what is wrong with it."""
+def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the server's function so that it says of every bad request what is wrong with it.
+
+    Args:
+        answer: the function.
+        answered_with: makes what it returns.
+    """
 
     @wraps(answer)
     def answer_or_refuse(data: Any, content_type: str | None, model: Any, schema: Any) -> Any:
@@ -116,6 +144,8 @@ def guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
         # MLflow reads no csv whose columns may hold text or numbers unless it knows no types
         schema = None if kind == CSV else schema
         guarded_model = GuardedModel(model, is_csv=kind == CSV)
+        if content_type == JSON and (said := guarded_model.answer_plain(_decoded(data))):
+            return answered_with(response=said, status=200, mimetype=JSON)
         try:
             answered = answer(data, content_type, guarded_model, schema)
         except RequestError:
@@ -129,6 +159,14 @@ def guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
         return with_warnings(answered, guarded_model.remarks)
 
     return answer_or_refuse
+
+
+def _decoded(data: Any) -> Any:
+    """Decode a JSON; None where it is none, which MLflow's function says better."""
+    try:
+        return json.loads(data)
+    except (RecursionError, TypeError, ValueError):
+        return None
 
 
 def with_warnings(answered: Any, remarks: list[str]) -> Any:

@@ -227,7 +227,7 @@ RUN_IDS = {
         f"{step}_run_id",
         f"run of {step} that this one builds on or has made",
         "candidates inputs main pipeline register",
-        "exporting needs old_months pipeline results sweep verify versions",
+        "exporting needs old_months pipeline record results sweep verify versions",
     )
     for step in ("preprocess", "baseline", "hpo", "register")
 }
@@ -251,7 +251,7 @@ MODEL_URI = tag(
     "model_uri",
     "URI of the logged model",
     "refit registry results",
-    "exporting model_references old_months results",
+    "exporting model_references old_months results score",
 )
 ESTIMATOR_NAME = tag("estimator_name", "sklearn's class, as autolog names it", "baseline")
 ESTIMATOR_CLASS = tag("estimator_class", "the same with its module", "baseline")
@@ -549,3 +549,6 @@ WORST_TABLE = artifact(
 )
 DRIFT_TABLE = artifact("drift.csv", "how far the scored months have drifted", "score", "report")
 DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score")
+DRIFT_MAP = artifact(
+    "drift_by_zone.png", "where more trips begin than in the train months, as a map", "record"
+)

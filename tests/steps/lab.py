@@ -1,9 +1,6 @@
 """Pipelines whose search came to a candidate of a known quality, and what is done with them."""
 
 import csv
-import os
-import subprocess
-import sys
 from typing import Any
 
 import mlflow
@@ -16,7 +13,6 @@ from sklearn.tree import DecisionTreeRegressor
 from steps.common.candidates import Lineage, log_candidate, read_profiles, report_on
 from steps.common.inputs import load_trips, log_inputs
 from steps.common.results import read_preprocess
-from storage.checkout import ROOT
 from storage.tracking import artifacts, runs
 from taxi import features
 from taxi.model import TripModel
@@ -81,22 +77,6 @@ class Lab:
         said = (err if code == 2 else out).splitlines()
         # MLflow tells where a server shows the run
         return run, [line for line in said if " View " not in line]
-
-    def run_apart(self, step: str, *arguments: str) -> tuple[Run, list[str]]:
-        """Run a step in a process of its own; gives its run and the lines it said.
-
-        What a cluster's workers send back brings its code along, and cloudpickle hangs that on the
-        classes of this process: later tests could no longer replace a thing in their modules.
-        """
-        name = self.client.get_experiment(self.experiment).name
-        env = {"MLFLOW_TRACKING_URI": self.store.uri, "MLFLOW_EXPERIMENT_NAME": name}
-        command = [sys.executable, "-m", f"steps.{step}", *arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        (run, *_) = self.client.search_runs([self.experiment], f"tags.step = '{step}'")
-        return run, [line for line in done.stdout.splitlines() if " View " not in line]
 
     def aliases(self, name: str) -> dict[str, str]:
         """Read alias -> version."""

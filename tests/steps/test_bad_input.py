@@ -127,6 +127,7 @@ def test_a_parameter_that_cannot_be_parsed(
         ("main", ["--model_name=a/b"], ["'a/b'", "without / and :"]),
         ("main", ["--judge_by=guessed"], ["'guessed'", "metered", "missing", "planned"]),
         ("main", ["--refit=test"], ["'test'", "train", "train_valid"]),
+        ("main", ["--refit_workers=2"], ["refit_workers=2", "-P scheduler="]),
         ("main", ["--steps=preprocess,hop"], ["['hop']", "'all'", "'hpo'"]),
         ("main", ["--steps= ,"], ["steps is empty", "'preprocess'"]),
         ("main", ["--steps=hpo"], ["leaves out preprocess, which hpo", "preprocess_run_id=<id>"]),

@@ -1,14 +1,19 @@
 """What preprocess hands over of the city: read from files beside the months, or made up."""
 
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from steps.common import cluster_cleaning
 from steps.common.cleaned_months import places_of
 from steps.common.inputs import load_city
+from steps.common.month_cleaning import clean_batches
 from steps.common.months import find_month
 from steps.common.results import PreprocessResult, read_preprocess
 from storage import StorageError
@@ -17,7 +22,9 @@ from storage.data.manifest import SUMS
 from storage.tracking import artifacts, runs, tags
 from taxi import simulation
 from taxi.city import ZONE_FILES, ZONE_SHAPES, ZONE_TABLE
+from tests.clusters import dask_cluster
 from tests.entry import entry
+from tests.servers import free_port
 from tests.stores import Store
 from tests.zone_files import make_zone_shapes, make_zone_table, write_zone_files
 
@@ -187,3 +194,91 @@ def test_where_a_month_begins_is_not_guessed() -> None:
     assert [places_of(month, n_kept, sizes) for month in n_kept] == [[0, 1, 2], [3], [4]]
     assert places_of("2021-02", n_kept, [5, 5, 3, 0, 5, 2]) is None
     assert places_of("2021-02", {"2021-02": 5}, [5, 0]) == [0, 1]
+
+
+# --- months that workers clean
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the address of a scheduler with two workers."""
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as dask:
+        yield dask.address
+
+
+def cleaned_anew(source: object, *more: str) -> dict[str, bytes]:
+    entry("preprocess").main([f"--source={source}", "--reuse=false", *MONTHS, *more])
+    run = mlflow.last_active_run()
+    assert run is not None
+    return tables_of(read_preprocess(MlflowClient().get_run(run.info.run_id)))
+
+
+def nobody(*_: object) -> None:
+    pytest.fail("it was cleaned here")
+
+
+def test_workers_clean_months_to_the_very_bytes_of_this_machine(
+    store: Store,
+    folder: Path,
+    cluster: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    find_month("simulated:150000", "green", "2021-01", folder)  # two batches
+    here, said_here = cleaned_anew(folder), capsys.readouterr().out.splitlines()
+    monkeypatch.setattr("steps.preprocess.clean_batches", nobody)
+    there = cleaned_anew(folder, f"--scheduler={cluster}")
+    assert pq.read_metadata(BytesIO(there["data/train.parquet"])).num_row_groups == 2
+    assert there == here
+    own = vars(cluster_cleaning)
+    assert cluster_cleaning.RemoteMonth.batches.__globals__ is own  # still, after workers sent some
+    *said, run_line = capsys.readouterr().out.splitlines()
+    assert "View this run" in run_line
+    assert said == said_here[:-1]
+
+
+def test_workers_make_up_months_themselves(
+    store: Store, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = cleaned_anew(f"simulated:{N_TRIPS}")
+    monkeypatch.setattr("steps.preprocess.find_month", nobody)
+    assert cleaned_anew(f"simulated:{N_TRIPS}", f"--scheduler={cluster}") == here
+
+
+def test_months_that_workers_cannot_reach_are_cleaned_here(
+    store: Store, folder: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = cleaned_anew(folder)
+    monkeypatch.setenv("NOT_THERE", str(folder))  # which the workers began without
+    cleaned_here = []
+    monkeypatch.setattr(
+        "steps.preprocess.clean_batches",
+        lambda file, *given: cleaned_here.append(file.month) or clean_batches(file, *given),
+    )
+    assert cleaned_anew("env:NOT_THERE", f"--scheduler={cluster}") == here
+    assert cleaned_here == ["2021-01", "2021-02"]
+
+
+def test_a_month_that_nobody_can_use_is_refused_in_the_line_of_this_machine(
+    store: Store, folder: Path, cluster: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_another = folder / "green_tripdata_2021-01.parquet"
+    of_another.write_bytes((folder / "green_tripdata_2021-02.parquet").read_bytes())
+    said = []
+    for more in ((), (f"--scheduler={cluster}",)):
+        with pytest.raises(SystemExit):
+            cleaned_anew(folder, *more)
+        said.append(capsys.readouterr().err)
+    assert "none of 900 trips is left after cleaning" in said[0]
+    assert said[0] == said[1]
+
+
+def test_no_month_is_cleaned_where_no_scheduler_answers(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        cleaned_anew(folder, f"--scheduler=tcp://127.0.0.1:{free_port()}")
+    said = capsys.readouterr()
+    assert left.value.code == 2
+    assert "No Dask scheduler answers at" in said.err
+    assert "kept" not in said.out

@@ -1,7 +1,9 @@
 """Errors of a Dask cluster; a search on one is tested in tests/steps/test_workplace.py."""
 
-from concurrent.futures import CancelledError, Future
+import socket
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any
+from unittest.mock import MagicMock
 
 import cloudpickle
 import numpy
@@ -103,7 +105,7 @@ class Executor:
         self.ended: Future[Any] = Future()
         self.ended.set_exception(error)
 
-    def submit(self, task: Any, first: Any) -> "Future[Any]":
+    def submit(self, task: Any, first: Any, more: bytes) -> "Future[Any]":
         return self.ended
 
 
@@ -116,7 +118,7 @@ class Executor:
 )
 def test_a_lost_cluster_says_why(error: BaseException, said: str) -> None:
     lost = Cluster.__new__(Cluster)
-    lost.address, lost.lost, lost.open = "tcp://a", "", set()
+    lost.address, lost.lost, lost.open, lost.tasks = "tcp://a", "", set(), {}
     lost.executor = Executor(error)
     with pytest.raises(StorageError, match=said), lost.gone_as(lambda: "go on"):
         lost.submit(len, []).result(timeout=1)
@@ -124,7 +126,7 @@ def test_a_lost_cluster_says_why(error: BaseException, said: str) -> None:
 
 def test_a_trials_own_error_is_no_loss_of_the_cluster() -> None:
     lost = Cluster.__new__(Cluster)
-    lost.address, lost.lost, lost.open = "tcp://a", "", set()
+    lost.address, lost.lost, lost.open, lost.tasks = "tcp://a", "", set(), {}
     lost.executor = Executor(ValueError("own"))
     with pytest.raises(ValueError, match="own"):
         lost.submit(len, []).result(timeout=1)
@@ -140,3 +142,30 @@ def test_a_paused_worker_is_able_while_it_has_a_task(
 ) -> None:
     worker = {"status": status, "metrics": {"executing": n_executing}}
     assert cluster.is_able(worker) is expected
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_tasks_return_comes_from_workers_that_can_be_reached(is_there: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1] if is_there else free_port()
+        workers = {f"tcp://127.0.0.1:{port}": {"nthreads": 3}}
+        client = MagicMock(scheduler_info=lambda: {"workers": workers})
+        assert Cluster(client, "tcp://a", on_gpus=False).n_workers == 3
+    assert client.direct_to_workers is is_there
+
+
+@pytest.mark.parametrize("needed", [["tcp://127.0.0.1:1"], ["tcp://127.0.0.1:2"], ["tcp://gone:1"]])
+def test_workers_that_train_together_are_given_up_where_one_of_them_does_nothing(
+    needed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.2)
+    states = {"tcp://127.0.0.1:1": "paused", "tcp://127.0.0.1:2": "running"}
+    workers = {place: {"status": state, "nthreads": 1} for place, state in states.items()}
+    client = MagicMock(scheduler_info=lambda: {"workers": workers})
+    watched = Cluster(client, "tcp://a", on_gpus=False)
+    watched.needed, waiting = needed, Future[Any]()
+    watched.open.add(waiting)
+    with watched.watched():
+        wait([waiting], timeout=2)
+    assert waiting.cancelled() is (needed != ["tcp://127.0.0.1:2"])
+    assert bool(watched.lost) is waiting.cancelled()

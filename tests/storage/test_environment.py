@@ -154,13 +154,25 @@ def test_an_interrupted_step_leaves_somebody_to_call_its_run_killed(
 def test_a_step_spends_little_on_threads_that_wait_and_on_looking_for_waste(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    frozen, at_exit = [], []
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(gc.isenabled()))
+    monkeypatch.setattr("atexit.register", at_exit.append)
     before = gc.get_threshold()
     try:
         environment.spend_less()
         assert gc.get_threshold()[0] == environment.GC_THRESHOLD
+        assert not gc.isenabled()  # while it imports
+        environment.have_imported()
+        assert not frozen  # where others' objects are about
+        monkeypatch.setattr("sys.excepthook", environment.explain)
+        environment.have_imported()
+        assert gc.isenabled()
     finally:
         gc.set_threshold(*before)
+        gc.enable()
+    assert frozen == [False]
+    assert at_exit == [gc.freeze]
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
 
 

@@ -28,7 +28,8 @@ def main() -> None:
         "map": encoder.tables.position.tobytes(),
         "features": encoder.transform(valid).tobytes(),
         "planned distances": distances.as_known(valid, "planned_10").distance_miles.tobytes(),
-        "booster": booster(encoder, train, valid),
+        **{f"booster {number}": booster(encoder, train, valid, number) for number in (0, 1)},
+        "booster of the course": booster(features.fit_encoder("course", train), train, valid, 1),
         "bootstrap": resampled(valid).tobytes(),
         "linear_regression": linear_regression(train, valid).tobytes(),
     }
@@ -38,10 +39,11 @@ def main() -> None:
     print(json.dumps({name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}))
 
 
-def booster(encoder: Encoder, train: Trips, valid: Trips) -> bytes:
-    """Train a few trees by counts, whose loss has an exponential."""
+def booster(encoder: Encoder, train: Trips, valid: Trips, number: int) -> bytes:
+    """Train a few trees on all threads there are, as trial 0 (its loss has an exponential) or 1."""
     space = select_space("lossguide")
-    parameters = {**space.fixed, **space.parameters(0, space.first[0]), "seed": 42, "nthread": 1}
+    point = space.parameters(number, space.first[number])
+    parameters = {**space.fixed, **point, "seed": 42, "nthread": 0}
     job = TrainingJob(parameters, rounds=10, patience=10, keep=True)
     trained = train_booster(build_matrices(make_rows(encoder, train, valid)), job)
     return bytes(trained.booster.save_raw("ubj"))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,9 +123,8 @@ def test_a_refit_is_the_same_model_whichever_way_its_rows_go(
         recipe = Recipe("full", seed=3, members=members, blind=blind, half_life=2, max_bin=128)
         for way in WAYS:
             go(way, monkeypatch)
-            model = sight.fit_boosters(
-                recipe, TRAIN, "green", ENCODERS["full"], n_threads=2, scratch=scratch
-            )
+            train = partial(sight.train_here, n_threads=2, scratch=scratch)
+            model = sight.fit_boosters(recipe, TRAIN, "green", ENCODERS["full"], train)
             found.append(model.to_files())
     assert found[0] == found[1] == found[2]
     assert found[3] == found[4] == found[5]
@@ -159,3 +159,14 @@ def test_boosters_of_one_file_are_trained_one_after_the_other(
         futures = [threads.submit(train_booster, matrices, job) for _ in range(3)]
     boosters = (future.result().booster for future in futures)
     assert len({bytes(booster.save_raw("ubj")) for booster in boosters}) == 1
+
+
+def test_what_a_pass_over_the_rows_has_freed_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(boosting, "give_back", lambda: given.append("pass"))
+    go("whole", monkeypatch)
+    build_matrices(lay_out("all", "full"))
+    assert given == []  # the search's trials share a matrix that is whole
+    go("binned", monkeypatch)
+    build_matrices(lay_out("all", "full"))
+    assert len(given) > 1

@@ -1,7 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from taxi import bootstrap, evaluation, features
+from taxi import bootstrap, coverage, evaluation, features
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.groups import N_ZONE_GROUPS
 from taxi.rows import make_rows
@@ -118,6 +121,22 @@ def test_the_picture_shows_the_errors_of_the_groups_it_is_given(
     for axis, kind in ((hour, "hour"), (distance, "distance")):
         heights = [bar.get_height() for bar in axis.patches]
         assert heights == [group.rmse for group in groups if group.kind == kind]
+
+
+@pytest.mark.parametrize("factor", [1.0, 10_000.0])
+def test_nothing_on_the_pictures_is_cut_or_runs_into_its_neighbour(
+    trips: Trips, predicted: np.ndarray, factor: float
+) -> None:
+    groups = evaluation.errors_by_group(trips, factor * predicted)
+    errors = evaluation.draw_evaluation(trips, factor * predicted, groups)
+    for figure in (errors, coverage.draw_reliability(np.linspace(0, 1, 19))):
+        FigureCanvasAgg(figure).draw()
+        written, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert min(written.min) >= 0
+        assert (written.x1 <= width, written.y1 <= height) == (True, True)
+    for axis in errors.axes[2:]:
+        labels = [label.get_window_extent() for label in axis.get_xticklabels()]
+        assert all(one.x1 < other.x0 for one, other in pairwise(labels)), axis.get_title()
 
 
 def test_the_feature_that_decides_the_minutes_is_the_most_important() -> None:

@@ -71,14 +71,15 @@ def test_every_feature_is_a_number_or_missing_for_every_trip(name: str, is_train
         assert values.shape == (len(trips),)
         assert not np.isinf(values).any()
     values = FEATURES[name](columns_of(TRAIN, is_train=is_train))
-    assert len(np.unique(values[~np.isnan(values)])) > (1 if name == "school_day" else 3)
+    fewest = {"school_day": 1, "years_ago": 0}.get(name, 3)  # one month has one age
+    assert len(np.unique(values[~np.isnan(values)])) > fewest
 
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_feature_says_what_it_is(name: str) -> None:
     assert FEATURES[name].__doc__
     # a set uses it, or the fit adds it where the train months hold what it tells
-    assert name == "school_day" or any(name in names for names in SETS.values())
+    assert name in features.ON_OCCASION or any(name in names for names in SETS.values())
 
 
 @pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
@@ -162,6 +163,21 @@ def test_a_column_of_school_days_comes_with_three_days_of_a_recess() -> None:
     assert school.tolist() == [1, 0, 0, 0, 0, 0]
     two_days = features.fit_encoder("full", make_trips(5, pickup_at=times[:5]))
     assert two_days.names == [name for name in encoder.names if name != "school_day"]
+
+
+def test_trips_of_other_years_are_told_apart_while_training_and_new_ones_are_of_the_latest() -> (
+    None
+):
+    times = [
+        f"{month}-15T08:30" for month in ("2021-08", "2021-09", "2022-08", "2022-09", "2023-03")
+    ]
+    trips = make_trips(5, pickup_at=times)
+    encoder = features.fit_encoder("full", trips)
+    ago = encoder.names.index("years_ago")
+    assert encoder.transform_train(trips)[:, ago].tolist() == [2, 1, 1, 0, 0]
+    assert encoder.transform(trips)[:, ago].tolist() == [0, 0, 0, 0, 0]
+    one_winter = features.fit_encoder("full", trips.take(slice(3, None)))
+    assert one_winter.names == [name for name in encoder.names if name != "years_ago"]
 
 
 def test_the_tlcs_map_is_turned_so_that_avenues_run_along_an_axis() -> None:

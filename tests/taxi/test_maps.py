@@ -44,3 +44,20 @@ def test_a_map_of_nothing_or_of_one_value_is_drawn(value: float, options: dict) 
     figure.draw_without_rendering()
     assert figure.axes[0].get_title("left") == "x"
     assert figure.axes[0].get_aspect() == 1
+
+
+def test_the_map_of_what_moved_names_the_zones_that_gained_and_lost_most() -> None:
+    before, now = np.zeros(N_ZONES, int), np.zeros(N_ZONES, int)
+    before[[3, 4, 5]], now[[3, 4, 5]] = (50, 30, 20), (8, 5, 7)
+    figure = maps.draw_moved(CITY, before, now)
+    figure.draw_without_rendering()
+    said = f"+15.0 in {CITY.name[5]}, -10.0 in {CITY.name[3]}"
+    assert figure.axes[0].get_title("left").endswith(f"against the train months: {said}")
+    colours = figure.axes[0].collections[0].get_facecolor()[:, :3]
+    is_grey = np.isclose(colours, to_rgb(maps.NO_VALUE)).all(axis=1)
+    assert np.flatnonzero(~is_grey).tolist() == [2, 3, 4]
+
+
+def test_the_map_of_what_moved_is_drawn_where_there_are_no_trips() -> None:
+    figure = maps.draw_moved(CITY, np.zeros(N_ZONES, int), np.zeros(N_ZONES, int))
+    assert figure.axes[0].get_title("left") == "Where trips begin, against the train months"

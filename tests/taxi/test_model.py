@@ -340,6 +340,21 @@ def test_many_rows_are_answered_as_by_the_bare_boosters_at_once(name: str) -> No
     assert model.predict(many).tobytes() == np.mean(bare, axis=0, dtype=np.float64).tobytes()
 
 
+def test_a_booster_is_asked_about_many_rows_in_few_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, trips, n_rows = make_model(), simulated_trips("2021-02"), list[int]()
+    ask = xgb.Booster.inplace_predict
+
+    def count(booster: xgb.Booster, matrix: Any) -> Any:
+        n_rows.append(len(matrix))
+        return ask(booster, matrix)
+
+    monkeypatch.setattr(xgb.Booster, "inplace_predict", count)
+    matrix = np.repeat(model.encoder.transform(trips), 10, axis=0)
+    predicted = model_module.predict_rows(model.estimators[0], matrix)
+    assert len(predicted) == len(matrix) == sum(n_rows)
+    assert len(n_rows) == model_module.N_TASKS
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_threads_that_ask_at_once_get_the_answers_of_one(name: str) -> None:
     model, many = TripModel.from_files(MODELS[name]().to_files()), simulated_trips("2021-02")

@@ -1,9 +1,12 @@
 import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
-from taxi import features, sight
+from taxi import boosting, features, sight, threads
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.model import TripModel
 from taxi.recipes import Member, Recipe
@@ -21,7 +24,8 @@ RECIPE = Recipe(
 def fitted(recipe: Recipe, n_threads: int = 1) -> TripModel:
     trips = join_trips([TRAIN, VALID])
     encoder = features.fit_encoder(recipe.features, trips)
-    return sight.fit_boosters(recipe, trips, "green", encoder, n_threads=n_threads)
+    train = partial(sight.train_here, n_threads=n_threads)
+    return sight.fit_boosters(recipe, trips, "green", encoder, train)
 
 
 def test_a_recipe_is_rebuilt_from_its_json() -> None:
@@ -42,6 +46,22 @@ def test_a_fitted_recipe_has_its_boosters_with_its_rounds_whatever_the_threads()
     assert fitted(RECIPE, n_threads=2).to_files() == model.to_files()
 
 
+def test_one_booster_has_all_threads_where_it_has_the_rows_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def train_on(parameters: Mapping[str, Any], *given: Any) -> Any:
+        asked.append(parameters["nthread"])
+        return boosting.train_on(parameters, *given)
+
+    monkeypatch.setattr(sight, "train_on", train_on)
+    few = fitted(RECIPE, n_threads=2)
+    monkeypatch.setattr(threads, "ROWS_A_THREAD", 10)
+    assert fitted(RECIPE, n_threads=2).to_files() == few.to_files()
+    assert asked == [1, 1, 2, 2]
+
+
 def test_a_recipe_on_the_trips_of_the_search_answers_as_the_trial_did_to_the_bit() -> None:
     encoder = features.fit_encoder("full", TRAIN)
     rows = sighted_rows(encoder, TRAIN, VALID)
@@ -49,7 +69,8 @@ def test_a_recipe_on_the_trips_of_the_search_answers_as_the_trial_did_to_the_bit
     outcome = train_booster(build_matrices(rows), job)
     members, blind = (Member(POINT, outcome.best_round + 1),), (Member(POINT, 1),)
     recipe = Recipe("full", seed=3, members=members, blind=blind)
-    model = sight.fit_boosters(recipe, TRAIN, "green", encoder, n_threads=1)
+    train = partial(sight.train_here, n_threads=1)
+    model = sight.fit_boosters(recipe, TRAIN, "green", encoder, train)
     assert outcome.booster is not None
     expected = TripModel("green", encoder, [outcome.booster], model.blind)
     assert np.array_equal(expected.predict(VALID), model.predict(VALID))

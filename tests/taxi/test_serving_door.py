@@ -149,6 +149,20 @@ def test_rows_are_answered_alike_however_they_are_written(
     assert ask(body, kind) == (200, {"predictions": wanted})
 
 
+def test_plain_rows_are_answered_to_the_byte_as_others_without_mlflow_reading_them(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(body: str, kind: str) -> tuple[int, str]:
+        headers = [(b"content-type", kind.encode())]
+        return asyncio.run(send_to(app, "POST", "/invocations", headers, body.encode()))
+
+    body = records(*ROWS.to_dict("records"))
+    read_by_mlflow = answer(body, f"{JSON}; charset=utf-8")
+    monkeypatch.delattr(scoring_server, "_parse_json_data")
+    assert answer(body, JSON) == read_by_mlflow
+    assert read_by_mlflow[0] == 200
+
+
 def test_a_csv_may_leave_out_a_distance_or_the_whole_column(ask: Ask, model: TripModel) -> None:
     unknown = ROWS.assign(**{MILES: None})
     wanted = {"predictions": model.predict_frame(unknown).tolist()}
@@ -298,8 +312,9 @@ def test_a_body_of_no_known_type_is_refused_with_the_types_there_are(
     assert JSON in answer.message
 
 
+@pytest.mark.parametrize("more", [{}, {"params": {"live": False}}])
 def test_a_fault_of_the_server_is_no_400_and_is_told_in_its_log_alone(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, more: Any
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("src/learner.cc:42: Check failed")
@@ -307,7 +322,8 @@ def test_a_fault_of_the_server_is_no_400_and_is_told_in_its_log_alone(
     for name, module in list(sys.modules.items()):
         if name.startswith("served_") and name.endswith(".model"):
             monkeypatch.setattr(module.TripModel, "answer", fail)
-    answer = ask(records(ROW))
+            monkeypatch.setattr(module.TripModel, "answer_plain", fail)
+    answer = ask(records(ROW, **more))
     assert answer.status == 500
     assert answer.message == "The server failed with RuntimeError; its log says why."
     assert "learner.cc:42" in caplog.text

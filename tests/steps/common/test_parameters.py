@@ -49,7 +49,7 @@ def test_a_step_is_known_by_its_own_parameters_only() -> None:
     assert set(RegisterParameters().key_values(ABOVE)) == {
         *("allow_dirty", "allow_simulated", "allow_slice_loss", "max_rmse", "max_slice_loss"),
         *("min_improvement", "min_r2", "judge_by", "max_coverage_gap", "model_name", "refit"),
-        *("seed", "test_only"),
+        *("refit_workers", "seed", "test_only"),
     }
 
 

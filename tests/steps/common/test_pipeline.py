@@ -107,6 +107,14 @@ def test_preprocess_is_known_by_its_months_however_they_are_written(store: Store
     assert key("--source=simulated:300", ordered[0]) != key("--source=simulated:300", ordered[1])
 
 
+def test_what_a_step_hands_over_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    chained, read = chain("register", "--source=simulated:300"), list[Any]()
+    monkeypatch.setattr(pipeline.results, "read_training", lambda run: read.append(run) or run)
+    chained.done = {"baseline": "one", "hpo": "other"}  # type: ignore[dict-item]
+    assert [chained.hpo(), chained.baseline(), chained.hpo()] == ["other", "one", "other"]
+    assert read == ["other", "one"]
+
+
 def test_one_byte_of_a_month_makes_another_key(store: Store, tmp_path: Path) -> None:
     for month in ("2021-01", "2021-02", "2021-03"):
         (tmp_path / f"green_tripdata_{month}.csv").write_text("pickup,zone\n1,2\n")

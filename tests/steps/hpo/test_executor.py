@@ -1,9 +1,6 @@
 """A search on a real Dask cluster: a scheduler and two workers in processes of their own."""
 
-import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -13,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
 
 from steps.hpo import __main__ as hpo
 from steps.hpo.executor import TrialExecutor, open_executor
@@ -23,50 +19,19 @@ from taxi import features, spaces
 from taxi.boosting import Outcome, PruningThreshold, TrainingJob, build_matrices, train_booster
 from taxi.rows import make_rows
 from taxi.spaces import LOSSGUIDE, Pruning
+from tests.clusters import SCHEDULER, Dask, dask_cluster
 from tests.conftest import simulated_trips
 from tests.docs import readme_command
 from tests.servers import free_port
 from tests.stores import Store
 
-SCHEDULER = "tcp://<host>:8786"  # in README
 SLOW = LOSSGUIDE | {"max_leaves": 8, "learning_rate": 0.01, "nthread": 1, "seed": 1}
-
-
-class Dask:
-    """A scheduler and its workers, started in a folder that holds none of this project's code."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.address = f"tcp://127.0.0.1:{free_port()}"
-        self.scheduler = self.start(readme_command("dask scheduler"), "--host", self.address)
-        self.workers = [self.start_worker() for _ in range(2)]
-        self.client = Client(self.address, timeout=60, set_as_default=False)
-        self.client.wait_for_workers(2, timeout=60)
-
-    def start(self, command: str, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", *shlex.split(command), *arguments, "--no-dashboard"],
-            cwd=self.folder,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        command = readme_command("dask worker").replace(SCHEDULER, self.address)
-        # without a nanny, which would start a killed one again
-        return self.start(command, "--no-nanny")
-
-    def close(self) -> None:
-        self.client.close()
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
 def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
-    dask = Dask(tmp_path_factory.mktemp("dask"))
-    yield dask
-    dask.close()
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as dask:
+        yield dask
 
 
 def opened(rows: Any, address: str, device: str = "cpu") -> AbstractContextManager[TrialExecutor]:

@@ -1,6 +1,7 @@
 """What the chosen model is fitted to before it is tested, and what of it stays as it was."""
 
 import json
+from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Any
 
@@ -8,12 +9,19 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow.entities import Run
+from scipy.sparse import csr_matrix
 
 from steps.common.inputs import load_trips
-from steps.common.results import read_preprocess
+from steps.common.results import read_preprocess, read_registration
+from steps.register.workers import cut, training_on
+from storage import StorageError, UserError
 from storage.tracking import artifacts, models, runs
+from taxi.batches import BatchedMatrix
 from taxi.model import TripModel, write_frame
-from taxi.recipes import MORE_ROUNDS, Recipe
+from taxi.recipes import MORE_ROUNDS, Member, Recipe
+from taxi.rows import TrainPart
+from taxi.sight import BoosterSet
+from tests.clusters import Dask, dask_cluster
 from tests.steps.lab import GOOD, Lab, Pipelines
 
 ANY_SCORE = ("--max_rmse=100", "--min_r2=-1", "--max_coverage_gap=1")
@@ -99,6 +107,86 @@ def test_the_same_candidate_refitted_again_is_the_same_version(
     lab.register("twice", *searched)
     _, said = lab.register("twice", *searched)
     assert said.startswith("xgboost was already twice version 1, alias champion")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as dask:
+        yield dask
+
+
+def files_of(run: Run) -> dict[str, bytes]:
+    model, _ = model_at(read_registration(run).model_uri)
+    return dict(model.to_files())
+
+
+def test_a_cluster_refits_the_very_boosters_of_this_machine(
+    lab: Lab, searched: list[str], cluster: Dask
+) -> None:
+    given = [*searched, "--test_only=true"]
+    here, _ = lab.run("register", *given)
+    there, _ = lab.run("register", *given, f"--scheduler={cluster.address}")
+    trained = cluster.client.run(lambda dask_worker: "_nyc_taxi" in vars(dask_worker))
+    assert any(trained.values())
+    assert files_of(here) == files_of(there)
+    assert sum(name.endswith(".ubj") for name in files_of(here)) > 1
+
+
+def test_workers_that_share_the_rows_of_a_booster_train_the_same_one_each_time(
+    lab: Lab, searched: list[str], cluster: Dask
+) -> None:
+    given = [*searched, "--test_only=true", f"--scheduler={cluster.address}"]
+    (one, _), (two, _), (again, said) = (
+        lab.run("register", *given, f"--refit_workers={n}") for n in (1, 2, 2)
+    )
+    assert files_of(two) == files_of(again)
+    assert files_of(one).keys() == files_of(two).keys()
+    assert files_of(one) != files_of(two)  # sums over two parts are others than over one
+    assert any(line.endswith(" trips of train and valid, 2 workers together") for line in said)
+    here, _ = lab.run("register", *searched, "--test_only=true")
+    assert files_of(one) == files_of(here)
+
+
+def test_a_refit_over_more_workers_than_there_are_is_refused(
+    lab: Lab, searched: list[str], cluster: Dask
+) -> None:
+    scheduler = f"--scheduler={cluster.address}"
+    _, said = lab.run("register", *searched, scheduler, "--refit_workers=3", code=2)
+    assert "refit_workers=3, and tcp://127.0.0.1:" in said[-1]
+    assert "has 2. Start more" in said[-1]
+
+
+def test_what_xgboost_says_on_the_workers_is_said_in_a_line(cluster: Dask) -> None:
+    sets = [BoosterSet([Member({"objective": "no:such"}, 1)], 256, lambda: some_rows(np.ones))]
+    refused = pytest.raises(StorageError, match=r"Workers did not end a refit \(.*; what is")
+    with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
+        train(sets)
+
+
+def test_one_hot_rows_are_not_parted_among_workers(cluster: Dask) -> None:
+    sets = [BoosterSet([], 256, lambda: some_rows(lambda shape: csr_matrix(np.ones(shape))))]
+    refused = pytest.raises(UserError, match="features=compact or full")
+    with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
+        train(sets)
+
+
+def some_rows(make: Callable[[tuple[int, int]], Any]) -> TrainPart:
+    return TrainPart(make((4, 2)), np.ones(4), None)
+
+
+@pytest.mark.parametrize("sizes", [[7], [3, 4], [1, 6], [2, 2, 3]])
+def test_rows_are_cut_into_parts_wherever_their_batches_end(sizes: list[int]) -> None:
+    class Batches(BatchedMatrix):
+        shape = (7, 2)
+
+        def batches(self) -> Iterator[np.ndarray]:
+            yield from np.split(matrix, [3, 5])
+
+    matrix = np.arange(14, dtype=np.float32).reshape(7, 2)
+    for each in (matrix, Batches()):
+        parts = list(cut(each, sizes))
+        assert [len(part) for part in parts] == sizes
+        assert np.array_equal(np.concatenate(parts), matrix)
 
 
 def test_a_baseline_is_refitted_to_valid_too(lab: Lab, pipelines: Pipelines) -> None:

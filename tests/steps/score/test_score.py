@@ -14,11 +14,13 @@ import pytest
 from steps.common.results import read_scoring
 from steps.common.served import load_served
 from steps.pipelines import nested
+from steps.score.record import city_of_model
 from storage.checkout import ROOT
 from storage.tracking import models
 from taxi.model import MODULES, input_columns, write_frame
 from taxi.question import PARAMS
-from taxi.simulation import month_batches
+from taxi.simulation import month_batches, simulated_zones
+from tests.clusters import dask_cluster
 from tests.conftest import simulated_trips
 from tests.entry import entry, parsed
 from tests.steps.lab import Lab
@@ -207,14 +209,13 @@ def test_the_checkouts_own_model_code_is_not_imported(lab: Lab, champion: str) -
 # --- on a cluster
 
 
-def test_a_cluster_scores_the_months_as_this_machine_does(lab: Lab, champion: str) -> None:
-    from distributed import LocalCluster
-
+def test_a_cluster_scores_the_months_as_this_machine_does(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
     given = (SIMULATED, "--months=2021-04,2021-05", champion, *WIDE)
     here, said_here = lab.run("score", *given)
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-        scheduler = f"--scheduler={cluster.scheduler_address}"
-        there, said_there = lab.run_apart("score", *given, scheduler)
+    with dask_cluster(tmp_path) as dask:
+        there, said_there = lab.run("score", *given, f"--scheduler={dask.address}")
     assert said_there == said_here
     for month in ("2021-04", "2021-05"):
         assert read_scored(there, month).equals(read_scored(here, month))
@@ -251,6 +252,16 @@ def test_a_month_that_has_not_drifted_ends_well(lab: Lab, champion: str) -> None
     assert [row["of"] for row in measures if row["measure"] == "PSI"][-1] == "prediction"
     paths = {item.path for item in lab.client.list_artifacts(run.info.run_id)}
     assert {"drift.png", "drift.csv", "months.csv", "by_day.csv", "predictions"} <= paths
+    assert "drift_by_zone.png" in paths
+
+
+def test_the_city_of_a_model_is_that_of_its_own_preprocess_and_none_where_that_is_elsewhere(
+    lab: Lab, champion: str
+) -> None:
+    city = city_of_model(lab.version("scored", "1").tags["model_uri"])
+    assert city is not None and city.name[1] == simulated_zones(42).name[1]
+    for elsewhere in (f"models:/m-{'0' * 32}", "/a/folder", ""):
+        assert city_of_model(elsewhere) is None
 
 
 def test_errors_are_compared_with_those_on_the_test_months(lab: Lab, champion: str) -> None:

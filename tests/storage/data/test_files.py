@@ -4,6 +4,7 @@ import gc
 import gzip
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from storage import StorageError
 from storage.checkout import ROOT
-from storage.data import files
+from storage.data import files, streams
 from tests.storage.samples import CSV, NAME, make_parquet, one_line, read
 
 
@@ -140,6 +141,19 @@ def test_a_truncated_gzip_is_noticed_while_reading_and_leaves_nothing_behind(
     left = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert left < 100_000  # bytes; a chunk that was read is several times that
+
+
+def test_a_packed_csv_is_unpacked_in_the_thread_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, unpack = set[int](), streams.Bounded.read
+    monkeypatch.setattr(files, "CSV_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(
+        streams.Bounded, "read", lambda *given: threads.add(threading.get_ident()) or unpack(*given)
+    )
+    path = make_csv(tmp_path, b"pickup,zone,miles\n" + b"2021,7,1\n" * 1000, ".csv.gz")
+    assert len(read(path, "zone")["zone"]) == 1000
+    assert threads == {threading.get_ident()}  # pyarrow's own might call where all has ended
 
 
 @pytest.mark.parametrize("name", [NAME, "trips.csv"])

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from bench.steps import children_cpu_s
@@ -60,6 +61,24 @@ def test_it_has_its_own_environment_folder_and_process_and_prints_where_this_one
     assert process.wait() == 0
     assert process.pid not in (os.getpid(), server.pid)
     assert capfd.readouterr().out == f"{process.pid} {tmp_path} a b None\n"
+
+
+def test_what_speaks_to_the_store_is_imported_before_the_fork_once_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    def fork() -> int:
+        done.append("fork")
+        return os.getpid()
+
+    monkeypatch.setattr("mlflow.projects.backend.loader.MLFLOW_BACKENDS", {})
+    monkeypatch.setattr(fork_server, "import_store", done.append)
+    monkeypatch.setattr(fork_server, "_fork", fork)
+    server = ForkServer(step_key.read_loaded)
+    server.answers.close()
+    server.channel.close()
+    assert done == [mlflow.get_tracking_uri(), "fork"]
 
 
 def test_one_that_is_told_to_stop_is_interrupted(

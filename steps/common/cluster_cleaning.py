@@ -1,0 +1,95 @@
+"""Months cleaned by the workers of a Dask cluster, which read them from the source themselves."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import pyarrow as pa
+
+import steps
+import storage
+import taxi as taxi_package
+from steps.common.month_cleaning import MonthCount, clean_batches
+from steps.common.months import find_month
+from storage import UserError
+from storage.cluster import connected
+from storage.data import months
+from storage.data.months import MonthFile
+from taxi import TripError, schema
+
+# a worker with another version of these might not read the same rows, or simulate others
+CLEANING_PACKAGES = ("pyarrow", "numpy")
+CLEAN_AGAIN = "leave out scheduler to clean the months here."
+COMPRESSION = "lz4"  # a tenth of what cleaning takes; zstd takes as long as that
+
+
+class RemoteMonth(NamedTuple):
+    """A month that a worker has cleaned."""
+
+    file: MonthFile  # as the worker found it, whose path means nothing here
+    counted: MonthCount
+    content: bytes  # the trips
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Read its trips, cut as they were when they were cleaned."""
+        with pa.ipc.open_stream(self.content) as stream:
+            yield from stream
+
+
+class MonthCleaner(NamedTuple):
+    """Hands months to workers."""
+
+    submit: Callable[[str, str], "Future[RemoteMonth | None]"]  # a month, and what it is known by
+    n_ahead: int  # months that are cleaned, or wait, while one is written here
+
+
+@contextmanager
+def open_cleaner(scheduler: str, source: str, taxi: str) -> Iterator[MonthCleaner]:
+    """Connect to the workers.
+
+    Args:
+        scheduler: address of a Dask scheduler.
+        source: of the months, as it was typed: what a variable holds does not travel.
+        taxi: key of schema.TAXIS.
+    Raises:
+        StorageError: nobody answers at the scheduler, or its workers cannot be used.
+    """
+    code = (steps, storage, taxi_package)
+    on = connected(scheduler, code=code, packages=CLEANING_PACKAGES, on_gpus=False)
+    with on as cluster, cluster.gone_as(lambda: CLEAN_AGAIN):
+        submit = partial(cluster.submit, clean_on_worker, source, taxi)
+        yield MonthCleaner(submit, 2 * cluster.n_workers)
+
+
+def clean_on_worker(source: str, taxi: str, month: str, identity: str) -> RemoteMonth | None:
+    """Find and clean a month on a worker.
+
+    Args:
+        source: of the months, as it is called here too.
+        taxi: key of schema.TAXIS.
+        month: YYYY-MM.
+        identity: what the month must be known by.
+    Returns:
+        None where the month cannot be reached from here, is another one, cannot be used or has no
+        trips: whoever asked finds that out for himself, and says it.
+    """
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=COMPRESSION)
+    try:
+        if not months.locate(source, taxi=taxi, month=month).answers:
+            return None  # a download would be tried for minutes
+        with (
+            TemporaryDirectory() as folder,
+            pa.ipc.new_stream(sink, schema.TRIPS, options=options) as stream,
+        ):
+            file = find_month(source, taxi, month, Path(folder))
+            if file.identity != identity:
+                return None
+            counted = clean_batches(file, taxi, stream.write_batch)
+    except (UserError, TripError):
+        return None
+    return RemoteMonth(file, counted, sink.getvalue().to_pybytes()) if counted.n_kept else None

@@ -1,0 +1,165 @@
+"""The boosters of a refit, trained on the workers of a Dask cluster."""
+
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xgboost as xgb
+import xgboost.dask
+from scipy.sparse import issparse
+from xgboost.dask import DaskQuantileDMatrix
+
+import taxi
+from steps.common.validate import TRAINING_PACKAGES
+from storage import StorageError, UserError
+from storage.cluster import Cluster, connected, once_per_worker
+from taxi.batches import batches_of, whole
+from taxi.boosting import train_matrix
+from taxi.recipes import Member
+from taxi.rows import TrainPart
+from taxi.sight import BoosterSet, Train, train_member
+
+REFIT_AGAIN = "what is finished is kept: the same command goes on from there."
+
+
+@contextmanager
+def training_on(scheduler: str, *, on_gpu: bool, n_together: int) -> Iterator[Train]:
+    """Give what trains sets of boosters on all workers of a cluster.
+
+    Args:
+        scheduler: its address.
+        on_gpu: whether the boosters are trained on GPUs.
+        n_together: workers that train each booster together; 0 = each is trained by one.
+    Raises:
+        StorageError: nobody answers at the scheduler, or its workers cannot be used.
+    """
+    code = [taxi, sys.modules[__name__]]
+    on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
+    with on as cluster, cluster.gone_as(lambda: REFIT_AGAIN):
+        if n_together:
+            yield partial(
+                train_together, cluster=cluster, workers=choose_workers(cluster, n_together)
+            )
+        else:
+            yield partial(train_there, cluster=cluster)
+
+
+def train_there(sets: Sequence[BoosterSet], *, cluster: Cluster) -> list[list[xgb.Booster]]:
+    """Train the boosters of all sets at once, each in one thread of some worker."""
+    with ExitStack() as stack:
+        futures = [_submit(one, cluster, stack) for one in sets]
+        return [[future.result() for future in part] for part in futures]
+
+
+def _submit(one: BoosterSet, cluster: Cluster, stack: ExitStack) -> "list[Future[xgb.Booster]]":
+    part = one.lay_out()
+    part = part._replace(matrix=whole(part.matrix))  # what encodes trips does not travel
+    handle = stack.enter_context(cluster.hold(tuple(part)))
+    submit = partial(cluster.submit, refit_on_worker, handle, uuid.uuid4().hex, one.max_bin)
+    return [submit(member) for member in one.members]
+
+
+def refit_on_worker(part: tuple[Any, ...], key: str, max_bin: int, member: Member) -> xgb.Booster:
+    """Train a booster on a worker, where those of a set share one matrix."""
+    rows = once_per_worker(key, lambda: train_matrix(*TrainPart(*part), max_bin))
+    return train_member(rows, max_bin, member)
+
+
+# --- one booster over the memory of several workers
+
+
+def choose_workers(cluster: Cluster, n_workers: int) -> list[str]:
+    """Choose workers, by their addresses, in the order in which xgboost numbers them.
+
+    Raises:
+        StorageError: there are not so many.
+    """
+    there = cluster.client.scheduler_info()["workers"]
+    if len(there) < n_workers:
+        raise StorageError(
+            f"refit_workers={n_workers}, and {cluster.address} has {len(there)}. Start more, or "
+            f"pass another number, with which the boosters are others."
+        )
+    return sorted(there, key=lambda place: f"[xgboost.dask-{there[place]['name']}]:{place}")[
+        :n_workers
+    ]
+
+
+def train_together(
+    sets: Sequence[BoosterSet], *, cluster: Cluster, workers: Sequence[str]
+) -> list[list[xgb.Booster]]:
+    """Train booster after booster, each on all workers at once, which have a part of the rows each.
+
+    Sums go over the workers' parts, so the boosters are others than those of one machine; with as
+    many workers they are the same again.
+
+    Raises:
+        StorageError: a worker was lost, or has no memory for its part.
+    """
+    trained, cluster.needed = [], workers
+    for one in sets:
+        with ExitStack() as stack:
+            rows = _place(one, cluster, workers, stack)
+            try:
+                trained.append(cluster.follow(_train_each(one, cluster, rows, workers)).result())
+            except ValueError as error:  # of xgboost, which goes on with no other worker
+                why = str(error).partition("Stack trace")[0].strip().splitlines()[-1]
+                raise StorageError(f"Workers did not end a refit ({why}); {REFIT_AGAIN}") from error
+    return trained
+
+
+def _place(
+    one: BoosterSet, cluster: Cluster, workers: Sequence[str], stack: ExitStack
+) -> "dict[str, da.Array]":
+    """Give each worker a part of the rows, which it fetches from here."""
+    part = one.lay_out()
+    if issparse(part.matrix):
+        raise UserError(
+            "refit_workers takes models of dense columns, features=compact or full: leave it out."
+        )
+    sizes = [len(rows) for rows in np.array_split(np.empty(len(part.minutes), bool), len(workers))]
+    places: dict[str, list[da.Array]] = {"data": [], "label": [], "weight": []}
+    first = 0
+    for worker, matrix in zip(workers, cut(part.matrix, sizes), strict=True):
+        rows = slice(first, first + len(matrix))
+        weight = None if part.weight is None else part.weight[rows]
+        for name, values in (("data", matrix), ("label", part.minutes[rows]), ("weight", weight)):
+            if values is not None:
+                handle = stack.enter_context(cluster.hold(values, worker))
+                places[name].append(da.from_delayed(handle, values.shape, values.dtype))  # type: ignore[no-untyped-call]
+        first = rows.stop
+    return {name: da.concatenate(parts) for name, parts in places.items() if parts}  # type: ignore[no-untyped-call]
+
+
+async def _train_each(
+    one: BoosterSet, cluster: Cluster, rows: "dict[str, da.Array]", workers: Sequence[str]
+) -> list[xgb.Booster]:
+    trained = []
+    with cluster.client.as_current():
+        matrix = await DaskQuantileDMatrix(cluster.client, **rows, max_bin=one.max_bin)
+        if set(matrix.worker_map) != set(workers):  # with other shares boosters would be others
+            raise ValueError("one died, and another has its share of the rows")
+        for member in one.members:
+            parameters = {**member.parameters, "max_bin": one.max_bin}
+            told = await xgboost.dask.train(cluster.client, parameters, matrix, member.rounds)
+            trained.append(told["booster"])
+    return trained
+
+
+def cut(matrix: Any, sizes: Sequence[int]) -> Iterator[np.ndarray]:
+    """Cut n rows into parts of these sizes, of which one at a time is in memory."""
+    batches, waiting = batches_of(matrix), np.empty((0, matrix.shape[1]), np.float32)
+    for size in sizes:
+        rows, n_rows = [waiting], len(waiting)
+        while n_rows < size:
+            rows.append(next(batches))
+            n_rows += len(rows[-1])
+        whole_rows = np.concatenate(rows)
+        waiting = whole_rows[size:]
+        yield whole_rows[:size]
