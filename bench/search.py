@@ -40,7 +40,7 @@ def measure_cost() -> Iterator[Result]:
         f"course's {N_TRIALS} trials ({N_COURSE} of them run: {min(trials):.0f} to "
         f"{max(trials):.0f} s) over our {N_TRIALS} and the choice, tracked, {n_cores()} cores",
         f"{wall / ours:.0f}x ({wall / 60:.0f} min / {ours:.0f} s)",
-        "50x",
+        "75x",
     )
     yield Result(
         "the same in CPU time",
