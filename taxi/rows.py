@@ -19,7 +19,7 @@ class Rows(NamedTuple):
     """What trials are trained and scored on; once whole, plain arrays that travel to any worker."""
 
     train: Any  # [n, k] float32, CSR, or a BatchedMatrix
-    train_y: np.ndarray  # minutes [n]
+    train_y: np.ndarray  # minutes, float32 [n] as boosters take them
     valid: Any  # [m, k] of the same kind
     valid_y: np.ndarray  # minutes [m]
     weight: np.ndarray | None = None  # [n] of the train rows; None where all weigh the same
@@ -49,7 +49,7 @@ class TrainPart(NamedTuple):
     """What boosters are trained on."""
 
     matrix: Any  # [n, k], as `encode` gives it
-    minutes: np.ndarray  # [n]
+    minutes: np.ndarray  # float32 [n]
     weight: np.ndarray | None  # [n]; None where all weigh the same
 
 
@@ -75,15 +75,15 @@ def lay_out_train(
     """Encode n trips that the encoder was fitted on, or those of them that are kept, bool [n]."""
     matrix = encode(encoder, trips, kept, is_train=True)
     rows = slice(None) if kept is None else kept
-    return TrainPart(
-        matrix, trips.trip_minutes[rows], weights_by_age(trips.pickup_at[rows], half_life)
-    )
+    minutes = trips.trip_minutes[rows].astype(np.float32)
+    return TrainPart(matrix, minutes, weights_by_age(trips.pickup_at[rows], half_life))
 
 
 def lay_out_blind(encoder: Any, trips: Trips, half_life: float) -> TrainPart:
     """Encode n trips that the encoder was fitted on, as if no distance were known."""
     matrix = encode_blind(encoder, trips, is_train=True)
-    return TrainPart(matrix, trips.trip_minutes, weights_by_age(trips.pickup_at, half_life))
+    minutes = trips.trip_minutes.astype(np.float32)
+    return TrainPart(matrix, minutes, weights_by_age(trips.pickup_at, half_life))
 
 
 def weights_by_age(pickup_at: np.ndarray, half_life: float) -> np.ndarray | None:
