@@ -59,7 +59,7 @@ class _ByName(pickle.Pickler):
     """
 
     def persistent_id(self, thing: Any) -> tuple[str, str] | None:
-        is_own = isinstance(thing, type) and thing.__module__.partition(".")[0] in OWN
+        is_own = isinstance(thing, type) and _is_own(thing)
         return (thing.__module__, thing.__qualname__) if is_own else None
 
 
@@ -69,14 +69,29 @@ class _Named(pickle.Unpickler):
         return attrgetter(path)(import_module(module))
 
 
-def _pack(returned: Any) -> bytes:
+def _is_own(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in OWN
+
+
+def _do(function: Callable[..., Any], first: Any, others: bytes) -> bytes:
+    """Call a function on a worker; packs what it returns, or the error of this project's."""
+    try:
+        returned, error = function(first, *cloudpickle.loads(others)), None
+    except Exception as raised:
+        if not _is_own(type(raised)):
+            raise  # with its traceback, which Dask brings
+        returned, error = None, raised
     packed = io.BytesIO()
-    _ByName(packed, pickle.HIGHEST_PROTOCOL).dump(returned)
+    _ByName(packed, pickle.HIGHEST_PROTOCOL).dump((returned, error))
     return packed.getvalue()
 
 
 def _unpack(packed: bytes) -> Any:
-    return _Named(io.BytesIO(packed)).load()
+    """Return what a function on a worker has returned, or raise what it has raised."""
+    returned, error = _Named(io.BytesIO(packed)).load()
+    if error:
+        raise error
+    return returned
 
 
 class Cluster:
@@ -133,8 +148,7 @@ class Cluster:
         done, (first, *others) = Future[Any](), arguments
         self.open.add(done)
         if function not in self.tasks:  # to pack its code takes as long as to clean a small month
-            task = _ByValue(lambda given, more: _pack(function(given, *cloudpickle.loads(more))))
-            self.tasks[function] = task
+            self.tasks[function] = _ByValue(partial(_do, function))
         ended = self.executor.submit(self.tasks[function], first, cloudpickle.dumps(others))
         ended.add_done_callback(partial(self._hand_over, done, _unpack))
         return done
@@ -161,7 +175,10 @@ class Cluster:
             self.lose(f"The Dask cluster at {self.address} went away")
         elif done in self.open:
             self.open.discard(done)
-            done.set_exception(error) if error else done.set_result(unpack(ended.result()))
+            try:
+                done.set_result(unpack(ended.result()))
+            except BaseException as raised:  # noqa: BLE001  who waits is told, and nobody else can be
+                done.set_exception(raised)
 
     def lose(self, reason: str) -> None:
         """Give the cluster up: what still waits for it is cancelled."""
@@ -284,7 +301,7 @@ def _client(address: str) -> Client:
     except OSError as error:
         raise StorageError(
             f"No Dask scheduler answers at {shown!r} ({type(error).__name__}). Start one with "
-            f"dask scheduler, or leave scheduler empty to run the trials here."
+            f"dask scheduler, or leave scheduler empty to work here."
         ) from error
 
 

@@ -1,7 +1,9 @@
-"""Errors of a Dask cluster; a search on one is tested in tests/steps/test_workplace.py."""
+"""Errors of a Dask cluster; a search on one is tested in tests/steps/hpo/test_executor.py."""
 
 import socket
 from concurrent.futures import CancelledError, Future, wait
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -10,8 +12,11 @@ import numpy
 import pytest
 from distributed import KilledWorker
 
+import taxi
 from storage import StorageError, cluster
 from storage.cluster import Cluster
+from taxi import TripError
+from tests.clusters import dask_cluster
 from tests.servers import free_port
 
 
@@ -101,9 +106,9 @@ def test_a_function_travels_with_its_code() -> None:
 class Executor:
     """Of a client: the one task ends as told."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException | None, returned: bytes = b"") -> None:
         self.ended: Future[Any] = Future()
-        self.ended.set_exception(error)
+        self.ended.set_exception(error) if error else self.ended.set_result(returned)
 
     def submit(self, task: Any, first: Any, more: bytes) -> "Future[Any]":
         return self.ended
@@ -131,6 +136,34 @@ def test_a_trials_own_error_is_no_loss_of_the_cluster() -> None:
     with pytest.raises(ValueError, match="own"):
         lost.submit(len, []).result(timeout=1)
     assert not lost.lost
+
+
+def test_nobody_waits_for_what_cannot_be_unpacked() -> None:
+    asked = Cluster.__new__(Cluster)
+    asked.address, asked.lost, asked.open, asked.tasks = "tcp://a", "", set(), {}
+    asked.executor = Executor(None, b"no pickle")
+    with pytest.raises(UnpicklingError):
+        asked.submit(len, []).result(timeout=1)
+
+
+def test_an_error_of_this_project_comes_back_as_what_it_is_here(tmp_path: Path) -> None:
+    def refuse(text: str) -> None:
+        raise TripError(text)
+
+    def fail(text: str) -> None:
+        raise ValueError(text)
+
+    before = dict(vars(TripError))
+    with (
+        dask_cluster(tmp_path) as dask,
+        cluster.connected(dask.address, code=[taxi], packages=[], on_gpus=False) as workers,
+    ):
+        with pytest.raises(TripError, match="no trips"):
+            workers.submit(refuse, "no trips").result(timeout=60)
+        with pytest.raises(ValueError, match="no number") as caught:
+            workers.submit(fail, "no number").result(timeout=60)
+    assert caught.traceback[-1].name == "fail"  # a surprise says where it was
+    assert all(vars(TripError)[name] is value for name, value in before.items())
 
 
 @pytest.mark.parametrize(
