@@ -108,7 +108,7 @@ def train_together(
             rows = _place(one, cluster, workers, stack)
             try:
                 trained.append(cluster.follow(_train_each(one, cluster, rows, workers)).result())
-            except ValueError as error:  # of xgboost, which goes on with no other worker
+            except (ValueError, RuntimeError) as error:  # xgboost goes on with no other worker
                 why = str(error).partition("Stack trace")[0].strip().splitlines()[-1]
                 raise StorageError(f"Workers did not end a refit ({why}); {REFIT_AGAIN}") from error
     return trained
