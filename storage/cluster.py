@@ -103,6 +103,7 @@ class Cluster:
         self.lost = ""  # why no task is done any more, once that is so
         self.open: set[Future[Any]] = set()
         self.tasks: dict[Callable[..., Any], _ByValue] = {}
+        self.keeps_data = False  # the scheduler, as has been said
         self.needed: Sequence[str] = ()  # addresses of workers that no other can stand in for
         places = client.scheduler_info()["workers"]
         workers = places.values()
@@ -135,10 +136,16 @@ class Cluster:
             if all(answer is True for answer in reached):
                 task = _ByValue(lambda: cloudpickle.loads(held_data.fetch(held)))
             else:
-                print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
+                self._say_kept()
                 task = _ByValue(lambda: data)
             where = {"workers": [worker], "allow_other_workers": True} if worker else {}
             yield self.client.submit(task, pure=False, retries=RETRIES, **where)
+
+    def _say_kept(self) -> None:
+        """Say once where the data is, of which a refit holds several parts."""
+        if not self.keeps_data:
+            self.keeps_data = True
+            print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a function on some worker with these arguments, the first of which may be a handle.

@@ -187,6 +187,18 @@ def test_what_tasks_return_comes_from_workers_that_can_be_reached(is_there: bool
     assert client.direct_to_workers is is_there
 
 
+def test_it_is_said_once_that_the_scheduler_keeps_what_workers_cannot_fetch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client = MagicMock(run=lambda *_, **__: {"tcp://127.0.0.1:1": False})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        asked = Cluster(client, address, on_gpus=False)
+        with asked.hold([1]), asked.hold([2]):
+            pass
+    assert capsys.readouterr().out.count("cannot reach this machine") == 1
+
+
 @pytest.mark.parametrize("needed", [["tcp://127.0.0.1:1"], ["tcp://127.0.0.1:2"], ["tcp://gone:1"]])
 def test_workers_that_train_together_are_given_up_where_one_of_them_does_nothing(
     needed: list[str], monkeypatch: pytest.MonkeyPatch
