@@ -32,7 +32,7 @@ class RemoteMonth(NamedTuple):
 
     file: MonthFile  # as the worker found it, whose path means nothing here
     counted: MonthCount
-    content: bytes  # the trips
+    content: bytes  # the trips, an Arrow stream of schema.TRIPS
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read its trips, cut as they were when they were cleaned."""
