@@ -128,11 +128,12 @@ class Cluster:
         reach this machine: then it is part of the task, which the scheduler keeps.
         """
         place, _ = _read_address(self.address)
-        with socket.create_connection(place, timeout=TIMEOUT_S) as line:
+        with self._in_reach(), socket.create_connection(place, timeout=TIMEOUT_S) as line:
             hosts = (line.getsockname()[0], get_ip())  # of this end of the line
         with held_data.serve(cloudpickle.dumps(data), hosts) as held:
             ask = _ByValue(partial(held_data.is_reached, held))
-            reached = self.client.run(ask, on_error="return").values()
+            with self._in_reach():
+                reached = self.client.run(ask, on_error="return").values()
             if all(answer is True for answer in reached):
                 task = _ByValue(lambda: cloudpickle.loads(held_data.fetch(held)))
             else:
@@ -179,7 +180,7 @@ class Cluster:
                 f"one after the other, at one task. {MORE_MEMORY}"
             )
         elif isinstance(error, CancelledError):
-            self.lose(f"The Dask cluster at {self.address} went away")
+            self._lose_gone()
         elif done in self.open:
             self.open.discard(done)
             try:
@@ -194,6 +195,22 @@ class Cluster:
             done = self.open.pop()
             done.cancel()
             done.set_running_or_notify_cancel()  # wakes who waits for it
+
+    def _lose_gone(self) -> None:
+        self.lose(f"The Dask cluster at {self.address} went away")
+
+    @contextmanager
+    def _in_reach(self) -> Iterator[None]:
+        """Give the cluster up where the scheduler is asked something and does not answer.
+
+        Raises:
+            CancelledError: it does not, as what waits for the cluster raises; see gone_as.
+        """
+        try:
+            yield
+        except OSError as error:
+            self._lose_gone()
+            raise CancelledError from error
 
     @contextmanager
     def gone_as(self, hint: Callable[[], str]) -> Iterator[None]:

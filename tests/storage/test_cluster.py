@@ -187,6 +187,18 @@ def test_what_tasks_return_comes_from_workers_that_can_be_reached(is_there: bool
     assert client.direct_to_workers is is_there
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_scheduler_that_went_away_before_data_was_held_is_said_in_a_line(is_there: bool) -> None:
+    gone = MagicMock(side_effect=OSError("Timed out trying to connect"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1] if is_there else free_port()
+        asked = Cluster(MagicMock(run=gone), f"tcp://127.0.0.1:{port}", on_gpus=False)
+        refused = pytest.raises(StorageError, match=f"127.0.0.1:{port} went away; go on")
+        with refused, asked.gone_as(lambda: "go on"), asked.hold([1]):
+            pass
+    assert gone.called is is_there
+
+
 def test_it_is_said_once_that_the_scheduler_keeps_what_workers_cannot_fetch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -164,18 +164,22 @@ def test_what_xgboost_says_on_the_workers_is_said_in_a_line(cluster: Dask) -> No
         train(sets)
 
 
-def test_a_worker_that_is_lost_between_two_boosters_is_said_in_a_line(
-    cluster: Dask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone = "tcp://127.0.0.1:1"
+GONE = "tcp://127.0.0.1:1"
 
+
+@pytest.mark.parametrize("silent", [False, True], ids=["a worker", "the scheduler"])
+def test_who_is_lost_between_two_boosters_is_said_in_a_line(
+    cluster: Dask, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
     async def look(workers: list[str], client: Any) -> None:
-        await really([*workers, gone], client)
+        if silent:
+            raise OSError(f"Timed out trying to connect to {GONE}")
+        await really([*workers, GONE], client)
 
     really = xgboost.dask._check_workers_are_alive
     monkeypatch.setattr(xgboost.dask, "_check_workers_are_alive", look)
     sets = [BoosterSet([Member({}, 1)], 256, lambda: some_rows(np.ones))]
-    refused = pytest.raises(StorageError, match=rf"Workers .* \(.*{gone}.*\); what is finished")
+    refused = pytest.raises(StorageError, match=rf"Workers .* \(.*{GONE}.*\); what is finished")
     with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
         train(sets)
 
