@@ -169,7 +169,7 @@ def _without_end(table: pa.Table, content: bytes, first: int) -> pa.Table:
     last = len(table) - 1
     if table.column(0)[last].as_py() != END.encode():
         line = _line_in(content, first, last)
-        raise pa.ArrowInvalid(f"line {line}: a quote is opened that nothing closes")
+        raise pa.ArrowInvalid(f"line {line}: a quote is opened that its line does not close")
     return table.slice(0, last)
 
 

@@ -76,7 +76,7 @@ def test_a_line_too_long_to_hold_is_refused(
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (b'9,9,"9\n', r"line 102: a quote is opened that nothing closes\."),
+        (b'9,9,"9\n', r"line 102: a quote is opened that its line does not close\."),
         (b'9,"9,9\n', r"line 102: Expected 3 columns, got 2: 9,\"9,9( 1,2,3)*\."),
     ],
 )
