@@ -59,7 +59,7 @@ class _ByName(pickle.Pickler):
     """
 
     def persistent_id(self, thing: Any) -> tuple[str, str] | None:
-        is_own = isinstance(thing, type) and thing.__module__.partition(".")[0] in OWN
+        is_own = isinstance(thing, type) and _is_own(thing)
         return (thing.__module__, thing.__qualname__) if is_own else None
 
 
@@ -69,14 +69,29 @@ class _Named(pickle.Unpickler):
         return attrgetter(path)(import_module(module))
 
 
-def _pack(returned: Any) -> bytes:
+def _is_own(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in OWN
+
+
+def _do(function: Callable[..., Any], first: Any, others: bytes) -> bytes:
+    """Call a function on a worker; packs what it returns, or the error of this project's."""
+    try:
+        returned, error = function(first, *cloudpickle.loads(others)), None
+    except Exception as raised:
+        if not _is_own(type(raised)):
+            raise  # with its traceback, which Dask brings
+        returned, error = None, raised
     packed = io.BytesIO()
-    _ByName(packed, pickle.HIGHEST_PROTOCOL).dump(returned)
+    _ByName(packed, pickle.HIGHEST_PROTOCOL).dump((returned, error))
     return packed.getvalue()
 
 
 def _unpack(packed: bytes) -> Any:
-    return _Named(io.BytesIO(packed)).load()
+    """Return what a function on a worker has returned, or raise what it has raised."""
+    returned, error = _Named(io.BytesIO(packed)).load()
+    if error:
+        raise error
+    return returned
 
 
 class Cluster:
@@ -88,6 +103,7 @@ class Cluster:
         self.lost = ""  # why no task is done any more, once that is so
         self.open: set[Future[Any]] = set()
         self.tasks: dict[Callable[..., Any], _ByValue] = {}
+        self.keeps_data = False  # the scheduler, as has been said
         self.needed: Sequence[str] = ()  # addresses of workers that no other can stand in for
         places = client.scheduler_info()["workers"]
         workers = places.values()
@@ -112,18 +128,25 @@ class Cluster:
         reach this machine: then it is part of the task, which the scheduler keeps.
         """
         place, _ = _read_address(self.address)
-        with socket.create_connection(place, timeout=TIMEOUT_S) as line:
+        with self._in_reach(), socket.create_connection(place, timeout=TIMEOUT_S) as line:
             hosts = (line.getsockname()[0], get_ip())  # of this end of the line
         with held_data.serve(cloudpickle.dumps(data), hosts) as held:
             ask = _ByValue(partial(held_data.is_reached, held))
-            reached = self.client.run(ask, on_error="return").values()
+            with self._in_reach():
+                reached = self.client.run(ask, on_error="return").values()
             if all(answer is True for answer in reached):
                 task = _ByValue(lambda: cloudpickle.loads(held_data.fetch(held)))
             else:
-                print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
+                self._say_kept()
                 task = _ByValue(lambda: data)
             where = {"workers": [worker], "allow_other_workers": True} if worker else {}
             yield self.client.submit(task, pure=False, retries=RETRIES, **where)
+
+    def _say_kept(self) -> None:
+        """Say once where the data is, of which a refit holds several parts."""
+        if not self.keeps_data:
+            self.keeps_data = True
+            print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a function on some worker with these arguments, the first of which may be a handle.
@@ -133,8 +156,7 @@ class Cluster:
         done, (first, *others) = Future[Any](), arguments
         self.open.add(done)
         if function not in self.tasks:  # to pack its code takes as long as to clean a small month
-            task = _ByValue(lambda given, more: _pack(function(given, *cloudpickle.loads(more))))
-            self.tasks[function] = task
+            self.tasks[function] = _ByValue(partial(_do, function))
         ended = self.executor.submit(self.tasks[function], first, cloudpickle.dumps(others))
         ended.add_done_callback(partial(self._hand_over, done, _unpack))
         return done
@@ -158,10 +180,13 @@ class Cluster:
                 f"one after the other, at one task. {MORE_MEMORY}"
             )
         elif isinstance(error, CancelledError):
-            self.lose(f"The Dask cluster at {self.address} went away")
+            self._lose_gone()
         elif done in self.open:
             self.open.discard(done)
-            done.set_exception(error) if error else done.set_result(unpack(ended.result()))
+            try:
+                done.set_result(unpack(ended.result()))
+            except BaseException as raised:  # noqa: BLE001  who waits is told, and nobody else can be
+                done.set_exception(raised)
 
     def lose(self, reason: str) -> None:
         """Give the cluster up: what still waits for it is cancelled."""
@@ -170,6 +195,22 @@ class Cluster:
             done = self.open.pop()
             done.cancel()
             done.set_running_or_notify_cancel()  # wakes who waits for it
+
+    def _lose_gone(self) -> None:
+        self.lose(f"The Dask cluster at {self.address} went away")
+
+    @contextmanager
+    def _in_reach(self) -> Iterator[None]:
+        """Give the cluster up where the scheduler is asked something and does not answer.
+
+        Raises:
+            CancelledError: it does not, as what waits for the cluster raises; see gone_as.
+        """
+        try:
+            yield
+        except OSError as error:
+            self._lose_gone()
+            raise CancelledError from error
 
     @contextmanager
     def gone_as(self, hint: Callable[[], str]) -> Iterator[None]:
@@ -284,7 +325,7 @@ def _client(address: str) -> Client:
     except OSError as error:
         raise StorageError(
             f"No Dask scheduler answers at {shown!r} ({type(error).__name__}). Start one with "
-            f"dask scheduler, or leave scheduler empty to run the trials here."
+            f"dask scheduler, or leave scheduler empty to work here."
         ) from error
 
 

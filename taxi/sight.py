@@ -68,6 +68,8 @@ def train_here(
         sets: of boosters.
         n_threads: that the boosters of a set share; the result does not depend on them.
         scratch: opens the folder of train_matrix for so many bytes; empty for none.
+    Returns:
+        The boosters of each set, in the order of its members.
     """
     return [_train_set(one, n_threads, scratch) for one in sets]
 

@@ -23,6 +23,8 @@ class Dask:
         self.address = f"tcp://127.0.0.1:{free_port()}"
         self.scheduler = self.start(readme_command("dask scheduler"), "--host", self.address)
         self.workers = [self.start_worker() for _ in range(2)]
+
+    def connect(self) -> None:
         self.client = Client(self.address, timeout=60, set_as_default=False)
         self.client.wait_for_workers(2, timeout=60)
 
@@ -39,7 +41,8 @@ class Dask:
         return self.start(command, "--no-nanny")
 
     def close(self) -> None:
-        self.client.close()
+        if hasattr(self, "client"):
+            self.client.close()
         for process in (*self.workers, self.scheduler):
             process.kill()
             process.wait()
@@ -47,9 +50,10 @@ class Dask:
 
 @contextmanager
 def dask_cluster(folder: Path) -> Iterator[Dask]:
-    """Start one, and end it."""
+    """Start one, and end it, also where nobody answers."""
     dask = Dask(folder)
     try:
+        dask.connect()
         yield dask
     finally:
         dask.close()

@@ -32,7 +32,7 @@ class RemoteMonth(NamedTuple):
 
     file: MonthFile  # as the worker found it, whose path means nothing here
     counted: MonthCount
-    content: bytes  # the trips
+    content: bytes  # the trips, an Arrow stream of schema.TRIPS
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read its trips, cut as they were when they were cleaned."""
@@ -90,6 +90,6 @@ def clean_on_worker(source: str, taxi: str, month: str, identity: str) -> Remote
             if file.identity != identity:
                 return None
             counted = clean_batches(file, taxi, stream.write_batch)
-    except (UserError, TripError):
+    except (UserError, TripError, OSError):  # a worker without room for files, too
         return None
     return RemoteMonth(file, counted, sink.getvalue().to_pybytes()) if counted.n_kept else None

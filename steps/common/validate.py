@@ -26,7 +26,7 @@ def check_pipeline(params: PipelineParameters) -> None:
     """Look at every value that only a later step would stumble over.
 
     Raises:
-        TripError, StorageError: one of them cannot be used.
+        TripError, UserError: one of them cannot be used.
     """
     schema.raw_columns(params.taxi)
     baselines.select_baselines(params.models)

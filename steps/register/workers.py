@@ -100,7 +100,7 @@ def train_together(
     many workers they are the same again.
 
     Raises:
-        StorageError: a worker was lost, or has no memory for its part.
+        StorageError: a worker was lost, or has no memory for its part; or nobody answers.
     """
     trained, cluster.needed = [], workers
     for one in sets:
@@ -108,7 +108,8 @@ def train_together(
             rows = _place(one, cluster, workers, stack)
             try:
                 trained.append(cluster.follow(_train_each(one, cluster, rows, workers)).result())
-            except ValueError as error:  # of xgboost, which goes on with no other worker
+            # of xgboost, which goes on with no other worker, or of the network
+            except (ValueError, RuntimeError, OSError) as error:
                 why = str(error).partition("Stack trace")[0].strip().splitlines()[-1]
                 raise StorageError(f"Workers did not end a refit ({why}); {REFIT_AGAIN}") from error
     return trained

@@ -22,6 +22,7 @@ SEPARATORS = ",;\t|"
 # pyarrow takes the usual words for missing values; this is that of MySQL and Hive
 NULLS = [*pa_csv.ConvertOptions().null_values, "\\N"]
 LINE_END = re.compile(r"\r\n|\n|\r")
+END = "end of block"  # in a row behind each block, which a quote that nobody closes would swallow
 
 
 class Layout(NamedTuple):
@@ -67,8 +68,15 @@ def read_rows(
 ) -> Iterator[pa.RecordBatch]:
     """Read some columns of a csv as text, by blocks.
 
+    Args:
+        path: of the csv.
+        columns: names of some of the header's, in the order asked for.
+        layout: how it is written.
+        block_bytes: read at once; no line may be longer.
+    Yields:
+        The rows of each block, every column of them text.
     Raises:
-        pa.ArrowException, OSError: it cannot be read, or a line is broken.
+        pa.ArrowException, OSError, UnicodeError: it cannot be read, or a line is broken.
     """
     # the header's own names may be there twice
     places = [f"c{place}" for place in range(layout.n_fields)]
@@ -85,14 +93,16 @@ def read_rows(
         strings_can_be_null=True,
     )
     parsing = pa_csv.ParseOptions(delimiter=layout.separator)
+    end = layout.separator.join([END] * len(layout.names) + [""] * len(beyond)).encode()
     blocks, first = _blocks(path, layout, block_bytes), layout.header_line + 2
     with_header = next(blocks, b"").splitlines(keepends=True)
     for content in filter(None, chain([b"".join(with_header[first - 1 :])], blocks)):
-        reading.block_size = len(content) + 1
+        reading.block_size = len(content) + len(end) + 2
         try:
-            block = pa_csv.read_csv(_in_memory(content), reading, parsing, converting)
+            table = pa_csv.read_csv(_in_memory(content, b"\n", end), reading, parsing, converting)
         except pa.ArrowInvalid as error:
             raise pa.ArrowInvalid(_with_line(one_line(error), content, first)) from error
+        block = _without_end(table, content, first)
         first += content.count(b"\n") or content.count(b"\r")
         _check_beyond(block, beyond)
         texts = [_text(block.column(place).combine_chunks()) for place in wanted]
@@ -126,10 +136,11 @@ def _chunks(path: Path, encoding: str, n_bytes: int) -> Iterator[bytes]:
         decoder.decode(b"", final=True)  # refuses half a letter
 
 
-def _in_memory(content: bytes) -> pa.BufferReader:
+def _in_memory(*parts: bytes) -> pa.BufferReader:
     """Copy bytes into memory of pyarrow's own: its threads need no Python to let go of that."""
     with pa.BufferOutputStream() as memory:
-        memory.write(content)
+        for part in parts:
+            memory.write(part)
         return pa.BufferReader(memory.getvalue())
 
 
@@ -138,30 +149,39 @@ def _with_line(reason: str, content: bytes, first: int) -> str:
     row = re.search(r"Row #([0-9]+): ", reason)
     if not row:
         return reason
-    filled = (n for n, line in enumerate(content.splitlines(), first) if line.strip())
-    return f"line {next(islice(filled, int(row[1]) - 1, None), '?')}: {reason[row.end() :]}"
+    said = reason[row.end() :].partition(f" {END}")[0]  # which is not of the file
+    return f"line {_line_in(content, first, int(row[1]) - 1)}: {said}"
 
 
-def line_of(path: Path, row: int) -> int:
-    """Return the line that a row is in, both counted as people do for lines: from 1."""
-    filled = ((number, line) for number, line in _lines(path) if line.strip())
-    _, header = next(filled)
-    rows = (number for number, line in filled if line != header)
-    return next(islice(rows, row, None))
+def _line_in(content: bytes, first: int, row: int) -> int | None:
+    """Return the line of a row, counted from 0, of a block whose first line has this number."""
+    # pyarrow makes no row of an empty line, such as the second one of old TLC files
+    filled = (number for number, line in enumerate(content.splitlines(), first) if line)
+    return next(islice(filled, row, None), None)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """List a csv's lines with their numbers."""
+def _without_end(table: pa.Table, content: bytes, first: int) -> pa.Table:
+    """Take away the row that was put behind a block.
+
+    Raises:
+        pa.ArrowInvalid: it is part of another one, as all lines after an open quote are.
+    """
+    last = len(table) - 1
+    if table.column(0)[last].as_py() != END.encode():
+        line = _line_in(content, first, last)
+        raise pa.ArrowInvalid(f"line {line}: a quote is opened that its line does not close")
+    return table.slice(0, last)
+
+
+def line_of(path: Path, row: int) -> int | None:
+    """Return the line that a row is in; it is counted from 0, and the line as people do: from 1."""
     layout = read_layout(path, path.name)
-    with open_bytes(path, packed=is_packed(path, path.name)) as stream:
-        decoder = codecs.getincrementaldecoder(layout.encoding)("replace")
-        number, rest, chunk = 1, "", b"."
-        while chunk:
-            chunk = stream.read(HEAD_BYTES)
-            *lines, rest = (rest + decoder.decode(chunk, not chunk)).split("\n")
-            for line in lines if chunk else [*lines, rest]:
-                yield number, line.strip("\r")
-                number += 1
+    blocks = _blocks(path, layout, BLOCK_BYTES)
+    lines = enumerate(chain.from_iterable(map(bytes.splitlines, blocks)), 1)
+    _, header = next(islice(lines, layout.header_line, None))
+    header = header.removeprefix(codecs.BOM_UTF8)
+    rows = (number for number, line in lines if line and line != header)
+    return next(islice(rows, row, None), None)
 
 
 def _fields(line: str, separator: str) -> list[str]:
@@ -185,7 +205,7 @@ def _n_beyond(row: list[str], names: list[str], line: int) -> int:
     return len(beyond)
 
 
-def _check_beyond(block: pa.RecordBatch, places: list[str]) -> None:
+def _check_beyond(block: pa.Table, places: list[str]) -> None:
     for place in places:
         if block.column(place).null_count < len(block):
             raise pa.ArrowInvalid("a row has a value beyond the columns that its header names")

@@ -1,4 +1,4 @@
-"""What preprocess hands over of the city: read from files beside the months, or made up."""
+"""What preprocess hands over: the city, from files beside the months or made up, and its months."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -17,6 +17,7 @@ from steps.common.month_cleaning import clean_batches
 from steps.common.months import find_month
 from steps.common.results import PreprocessResult, read_preprocess
 from storage import StorageError
+from storage.data import months
 from storage.data.digest import sha256_of
 from storage.data.manifest import SUMS
 from storage.tracking import artifacts, runs, tags
@@ -257,6 +258,18 @@ def test_months_that_workers_cannot_reach_are_cleaned_here(
     )
     assert cleaned_anew("env:NOT_THERE", f"--scheduler={cluster}") == here
     assert cleaned_here == ["2021-01", "2021-02"]
+
+
+def test_a_worker_without_room_for_files_leaves_a_month_to_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_folder() -> None:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(cluster_cleaning, "TemporaryDirectory", no_folder)
+    source = f"simulated:{N_TRIPS}"
+    identity = months.identify(source, taxi="green", month="2021-01")
+    assert cluster_cleaning.clean_on_worker(source, "green", "2021-01", identity) is None
 
 
 def test_a_month_that_nobody_can_use_is_refused_in_the_line_of_this_machine(

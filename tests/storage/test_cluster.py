@@ -1,7 +1,9 @@
-"""Errors of a Dask cluster; a search on one is tested in tests/steps/test_workplace.py."""
+"""Errors of a Dask cluster; a search on one is tested in tests/steps/hpo/test_executor.py."""
 
 import socket
 from concurrent.futures import CancelledError, Future, wait
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -10,8 +12,11 @@ import numpy
 import pytest
 from distributed import KilledWorker
 
+import taxi
 from storage import StorageError, cluster
 from storage.cluster import Cluster
+from taxi import TripError
+from tests.clusters import dask_cluster
 from tests.servers import free_port
 
 
@@ -101,9 +106,9 @@ def test_a_function_travels_with_its_code() -> None:
 class Executor:
     """Of a client: the one task ends as told."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException | None, returned: bytes = b"") -> None:
         self.ended: Future[Any] = Future()
-        self.ended.set_exception(error)
+        self.ended.set_exception(error) if error else self.ended.set_result(returned)
 
     def submit(self, task: Any, first: Any, more: bytes) -> "Future[Any]":
         return self.ended
@@ -133,6 +138,34 @@ def test_a_trials_own_error_is_no_loss_of_the_cluster() -> None:
     assert not lost.lost
 
 
+def test_nobody_waits_for_what_cannot_be_unpacked() -> None:
+    asked = Cluster.__new__(Cluster)
+    asked.address, asked.lost, asked.open, asked.tasks = "tcp://a", "", set(), {}
+    asked.executor = Executor(None, b"no pickle")
+    with pytest.raises(UnpicklingError):
+        asked.submit(len, []).result(timeout=1)
+
+
+def test_an_error_of_this_project_comes_back_as_what_it_is_here(tmp_path: Path) -> None:
+    def refuse(text: str) -> None:
+        raise TripError(text)
+
+    def fail(text: str) -> None:
+        raise ValueError(text)
+
+    before = dict(vars(TripError))
+    with (
+        dask_cluster(tmp_path) as dask,
+        cluster.connected(dask.address, code=[taxi], packages=[], on_gpus=False) as workers,
+    ):
+        with pytest.raises(TripError, match="no trips"):
+            workers.submit(refuse, "no trips").result(timeout=60)
+        with pytest.raises(ValueError, match="no number") as caught:
+            workers.submit(fail, "no number").result(timeout=60)
+    assert caught.traceback[-1].name == "fail"  # a surprise says where it was
+    assert all(vars(TripError)[name] is value for name, value in before.items())
+
+
 @pytest.mark.parametrize(
     ("status", "n_executing", "expected"),
     [("running", 0, True), ("paused", 1, True), ("paused", 0, False)],
@@ -152,6 +185,30 @@ def test_what_tasks_return_comes_from_workers_that_can_be_reached(is_there: bool
         client = MagicMock(scheduler_info=lambda: {"workers": workers})
         assert Cluster(client, "tcp://a", on_gpus=False).n_workers == 3
     assert client.direct_to_workers is is_there
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_scheduler_that_went_away_before_data_was_held_is_said_in_a_line(is_there: bool) -> None:
+    gone = MagicMock(side_effect=OSError("Timed out trying to connect"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1] if is_there else free_port()
+        asked = Cluster(MagicMock(run=gone), f"tcp://127.0.0.1:{port}", on_gpus=False)
+        refused = pytest.raises(StorageError, match=f"127.0.0.1:{port} went away; go on")
+        with refused, asked.gone_as(lambda: "go on"), asked.hold([1]):
+            pass
+    assert gone.called is is_there
+
+
+def test_it_is_said_once_that_the_scheduler_keeps_what_workers_cannot_fetch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client = MagicMock(run=lambda *_, **__: {"tcp://127.0.0.1:1": False})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        asked = Cluster(client, address, on_gpus=False)
+        with asked.hold([1]), asked.hold([2]):
+            pass
+    assert capsys.readouterr().out.count("cannot reach this machine") == 1
 
 
 @pytest.mark.parametrize("needed", [["tcp://127.0.0.1:1"], ["tcp://127.0.0.1:2"], ["tcp://gone:1"]])

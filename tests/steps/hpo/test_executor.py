@@ -203,6 +203,7 @@ def test_a_cluster_that_goes_away_ends_the_search_which_goes_on_elsewhere(
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("cluster gone"))
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "2s")
     dask = Dask(tmp_path)
+    dask.connect()
     step = ["--source=simulated:600", "--features=compact", "--max_evals=5", "--parallelism=1"]
     finish = TrialRuns.finish
 

@@ -8,6 +8,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import xgboost.dask
 from mlflow.entities import Run
 from scipy.sparse import csr_matrix
 
@@ -159,6 +160,26 @@ def test_a_refit_over_more_workers_than_there_are_is_refused(
 def test_what_xgboost_says_on_the_workers_is_said_in_a_line(cluster: Dask) -> None:
     sets = [BoosterSet([Member({"objective": "no:such"}, 1)], 256, lambda: some_rows(np.ones))]
     refused = pytest.raises(StorageError, match=r"Workers did not end a refit \(.*; what is")
+    with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
+        train(sets)
+
+
+GONE = "tcp://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["a worker", "the scheduler"])
+def test_who_is_lost_between_two_boosters_is_said_in_a_line(
+    cluster: Dask, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    async def look(workers: list[str], client: Any) -> None:
+        if silent:
+            raise OSError(f"Timed out trying to connect to {GONE}")
+        await really([*workers, GONE], client)
+
+    really = xgboost.dask._check_workers_are_alive
+    monkeypatch.setattr(xgboost.dask, "_check_workers_are_alive", look)
+    sets = [BoosterSet([Member({}, 1)], 256, lambda: some_rows(np.ones))]
+    refused = pytest.raises(StorageError, match=rf"Workers .* \(.*{GONE}.*\); what is finished")
     with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
         train(sets)
 

@@ -1,5 +1,6 @@
 """Files that are not what they are called, and what is bounded in those that are."""
 
+import codecs
 import gzip
 from pathlib import Path
 
@@ -71,6 +72,24 @@ def test_a_line_too_long_to_hold_is_refused(
         read(tmp_path / "trips.csv", "zone")
 
 
+@pytest.mark.parametrize("block_bytes", [1000, files.CSV_BLOCK_BYTES])
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (b'9,9,"9\n', r"line 102: a quote is opened that its line does not close\."),
+        (b'9,"9,9\n', r"line 102: Expected 3 columns, got 2: 9,\"9,9( 1,2,3)*\."),
+    ],
+)
+def test_a_quote_that_nothing_closes_swallows_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, row: bytes, said: str
+) -> None:
+    monkeypatch.setattr(files, "CSV_BLOCK_BYTES", block_bytes)
+    path = tmp_path / "trips.csv"
+    path.write_bytes(b"a,b,c\n" + b"1,2,3\n" * 100 + row + b"1,2,3\n" * 400)
+    with pytest.raises(StorageError, match=said):
+        read(path, "a")
+
+
 @pytest.mark.parametrize("name", ["trips.csv", "trips.csv.gz"])
 def test_a_gzip_that_grows_without_end_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -92,8 +111,18 @@ def test_a_gigabyte_of_zeros_is_refused_by_its_first_line(tmp_path: Path) -> Non
         files.read_schema(path)
 
 
-def test_a_line_is_found_again_among_blank_ones_and_headers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r"])
+def test_a_line_is_found_again_among_blank_ones_and_headers(tmp_path: Path, end: bytes) -> None:
     path = tmp_path / "trips.csv"
-    path.write_bytes(b"\na,b\r\n\r\n1,2\r\na,b\r\n3,4\r\n\r\n5,6")
+    lines = b"\na,b\r\n\r\n1,2\r\na,b\r\n3,4\r\n\r\n5,6".splitlines()
+    path.write_bytes(codecs.BOM_UTF8 + end.join(lines))
     assert [csv_files.line_of(path, row) for row in range(3)] == [4, 6, 8]
     assert read(path, "b") == {"b": ["2", "4", "6"]}
+
+
+def test_a_row_of_nothing_but_tabs_counts_as_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "trips.csv"
+    path.write_bytes(b"a\tb\tc\n1\t2\t3\n\t\t\n4\t5\t6\n7\t8\n")
+    assert csv_files.line_of(path, 2) == 4
+    with pytest.raises(StorageError, match="line 5: Expected 3 columns, got 2"):
+        read(path, "b")
