@@ -181,8 +181,7 @@ class Cluster:
             )
         elif isinstance(error, CancelledError):
             self._lose_gone()
-        elif done in self.open:
-            self.open.discard(done)
+        elif self._claim(done):
             try:
                 done.set_result(unpack(ended.result()))
             except BaseException as raised:  # noqa: BLE001  who waits is told, and nobody else can be
@@ -191,10 +190,17 @@ class Cluster:
     def lose(self, reason: str) -> None:
         """Give the cluster up: what still waits for it is cancelled."""
         self.lost = self.lost or reason
-        while self.open:
-            done = self.open.pop()
+        for done in filter(self._claim, list(self.open)):
             done.cancel()
             done.set_running_or_notify_cancel()  # wakes who waits for it
+
+    def _claim(self, done: Future[Any]) -> bool:
+        """Whether it is for the caller to end a future: several threads might."""
+        try:
+            self.open.remove(done)
+        except KeyError:
+            return False
+        return True
 
     def _lose_gone(self) -> None:
         self.lose(f"The Dask cluster at {self.address} went away")
