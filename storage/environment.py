@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -53,6 +54,10 @@ def prepare() -> None:
     # a uv.lock of the working directory would go into every model, and be installed where it serves
     os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own lies in another environment
+    # where git is missing, or a $ in the path, MLflow's own looks fill the screen; storage/git.py
+    # says what follows from it
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    warnings.filterwarnings("ignore", "The use of environment variables in paths", UserWarning)
     os.environ["LOGNAME"] = login_name()
     if str(Path("~")) == os.path.expanduser("~"):  # noqa: PTH111  where pathlib would raise
         os.environ["HOME"] = tempfile.gettempdir()

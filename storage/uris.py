@@ -10,8 +10,13 @@ from pathlib import Path
 from storage import UserError
 
 # What stands before the host: all up to its last @; or, where a password holds a slash that nobody
-# has encoded, from a colon that no port follows up to the @. A host of IPv6 begins with a bracket.
-_USER = re.compile(r"(?<=://)(?:[^/\s]*@|[^/\s:@?#\[]*:(?![0-9]*(?:[/?#\s]|$))(?:(?!://)[^\s@])*@)")
+# has encoded, from a colon that no port follows up to the @, or up to the last @ that a host with a
+# port follows. A host of IPv6 begins with a bracket.
+_OPEN = r"[^/\s:@?#\[]*:(?![0-9]*(?:[/?#\s]|$))"
+_USER = re.compile(
+    rf"(?<=://)(?:{_OPEN}(?:(?!://)\S)*@(?=[\w.-]+:[0-9]+(?:[/?#\s]|$))"
+    rf"|[^/\s]*@|{_OPEN}(?:(?!://)[^\s@])*@)"
+)
 FROM_ENVIRONMENT = "env:"  # before the name of a variable that holds the address
 N_SHOWN = 60  # characters of what was passed
 _QUERY, _QUERY_OR_FRAGMENT = re.compile(r"\?.*", re.DOTALL), re.compile(r"[?#].*", re.DOTALL)

@@ -31,6 +31,7 @@ class Layout(NamedTuple):
     names: list[str]  # of the columns, as its header has them
     separator: str
     encoding: str
+    header: bytes  # as UTF-8
     header_line: int  # counted from 0
     n_fields: int  # of a row, which may have empty ones more than the header
 
@@ -58,9 +59,10 @@ def read_layout(path: Path, name: str) -> Layout:
     names = [name.strip(' "') if '"' in name else name for name in _fields(header, separator)]
     _check_header(names, header)
     n_fields = len(names)
-    if filled[1:]:
-        n_fields += _n_beyond(_fields(lines[filled[1]], separator), names, filled[1])
-    return Layout(names, separator, encoding, filled[0], n_fields)
+    row = next((number for number in filled if lines[number] != header), None)
+    if row is not None:
+        n_fields += _n_beyond(_fields(lines[row], separator), names, row)
+    return Layout(names, separator, encoding, header.encode(), filled[0], n_fields)
 
 
 def read_rows(
@@ -96,7 +98,8 @@ def read_rows(
     end = layout.separator.join([END] * len(layout.names) + [""] * len(beyond)).encode()
     blocks, first = _blocks(path, layout, block_bytes), layout.header_line + 2
     with_header = next(blocks, b"").splitlines(keepends=True)
-    for content in filter(None, chain([b"".join(with_header[first - 1 :])], blocks)):
+    rows = filter(None, chain([b"".join(with_header[first - 1 :])], blocks))
+    for content in (_without_again(block, layout.header) for block in rows):
         reading.block_size = len(content) + len(end) + 2
         try:
             table = pa_csv.read_csv(_in_memory(content, b"\n", end), reading, parsing, converting)
@@ -134,6 +137,16 @@ def _chunks(path: Path, encoding: str, n_bytes: int) -> Iterator[bytes]:
         while chunk := stream.read(n_bytes):
             yield chunk if encoding == "utf-8" else decoder.decode(chunk).encode()
         decoder.decode(b"", final=True)  # refuses half a letter
+
+
+def _without_again(content: bytes, header: bytes) -> bytes:
+    """Empty each line of a block that is the header again, which may be shorter than the rows."""
+    if header not in content:
+        return content
+    lines = content.splitlines(keepends=True)
+    return b"".join(
+        line.replace(header, b"") if line.rstrip(b"\r\n") == header else line for line in lines
+    )
 
 
 def _in_memory(*parts: bytes) -> pa.BufferReader:
@@ -178,9 +191,8 @@ def line_of(path: Path, row: int) -> int | None:
     layout = read_layout(path, path.name)
     blocks = _blocks(path, layout, BLOCK_BYTES)
     lines = enumerate(chain.from_iterable(map(bytes.splitlines, blocks)), 1)
-    _, header = next(islice(lines, layout.header_line, None))
-    header = header.removeprefix(codecs.BOM_UTF8)
-    rows = (number for number, line in lines if line and line != header)
+    below = islice(lines, layout.header_line + 1, None)
+    rows = (number for number, line in below if line and line != layout.header)
     return next(islice(rows, row, None), None)
 
 
@@ -207,7 +219,8 @@ def _n_beyond(row: list[str], names: list[str], line: int) -> int:
 
 def _check_beyond(block: pa.Table, places: list[str]) -> None:
     for place in places:
-        if block.column(place).null_count < len(block):
+        values = block.column(place)
+        if any(value.strip() for value in values.unique().drop_null().to_pylist()):
             raise pa.ArrowInvalid("a row has a value beyond the columns that its header names")
 
 

@@ -171,9 +171,10 @@ def _pages(data: mmap.mmap, groups: list[Fields], place: int) -> Iterator[Page]:
     """
     for group in groups:
         chunk = group[CHUNKS][place][ABOUT]
+        if not (n_left := chunk[N_IN_CHUNK]):
+            continue  # a part that no row fell into may have no page either
         # some writers say 0 for no dictionary
         at = min(filter(None, (chunk[name] for name in (DATA_AT, DICTIONARY_AT) if name in chunk)))
-        n_left = chunk[N_IN_CHUNK]
         while n_left > 0:
             header, at = read_struct(data, at)
             kind = DATA if DATA in header else DATA_2

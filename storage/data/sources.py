@@ -180,7 +180,10 @@ class Simulation(Source):
         self.work_dir.mkdir(parents=True, exist_ok=True)
         batches = iter(self.simulate(month, *self._size()))
         first = next(batches)
-        with pq.ParquetWriter(path, first.schema) as writer:
+        with (
+            files.whole_file(path) as unfinished,
+            pq.ParquetWriter(unfinished, first.schema) as writer,
+        ):
             writer.write_batch(first)
             for batch in batches:
                 writer.write_batch(batch)

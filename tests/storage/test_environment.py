@@ -19,6 +19,7 @@ from storage.checkout import ROOT
 from tests.stores import Store
 
 UV_DETECT = "MLFLOW_UV_AUTO_DETECT"
+PREPARED = ("MPLBACKEND", "GIT_PYTHON_REFRESH", UV_DETECT)
 PREPROCESS = ["-m", "steps.preprocess", "--source=simulated:200", "--test_months="]
 
 
@@ -205,7 +206,7 @@ def test_a_user_without_name_or_home_gets_both(monkeypatch: pytest.MonkeyPatch) 
     def unknown(_: object = None) -> str:
         raise KeyError("getpwuid(): uid not found: 4711")
 
-    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "MPLBACKEND", UV_DETECT):
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", *PREPARED):
         monkeypatch.setenv(name, "")  # so that what is set below is undone
         monkeypatch.delenv(name)
     monkeypatch.setattr("pwd.getpwuid", unknown)
@@ -241,7 +242,7 @@ def test_a_step_runs_in_a_strange_folder_of_a_strange_user(store: Store, tmp_pat
     done = subprocess.run(
         command, cwd=checkout, env=env, umask=0o077, capture_output=True, encoding="latin-1"
     )
-    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert "preprocess: git does not answer for this code (git cannot be run" in done.stdout
     client = MlflowClient(f"sqlite:///{checkout}/mlflow.db")
     experiment = client.get_experiment_by_name("nyc-taxi-experiment")

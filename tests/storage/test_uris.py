@@ -44,6 +44,8 @@ def test_an_address_without_secrets_stays_as_it_is(uri: str) -> None:
         ("https://ada:hu@sh@host/a@b", "https://host/a@b"),
         ("https://ada:hu#sh@hush?@host/a", "https://host/a"),
         ("mysql+pymysql://ada:hu/sh@host/runs", "mysql+pymysql://host/runs"),
+        ("http://ada:hush@hush/hush#@127.0.0.1:5000/a", "http://127.0.0.1:5000/a"),
+        ("http://host:80/a@b:80", "http://host:80/a@b:80"),
         ("https://:hush@host/a", "https://host/a"),
         ("https://ada:hush@[::1]:5000/a", "https://[::1]:5000/a"),
         ("https://host/a?X-Amz-Signature=hush&X-Amz-Credential=hush%2F1", "https://host/a"),

@@ -170,6 +170,11 @@ def rows_of(separator: str = ",") -> list[str]:
     return to_csv(index=False, sep=separator).splitlines()
 
 
+def longer_rows() -> list[str]:
+    """Write rows with two empty fields more than the header."""
+    return [*rows_of()[:1], *[row + ",," for row in rows_of()[1:]]]
+
+
 CSV: dict[str, Callable[[], str | bytes]] = {
     "plain": lambda: to_csv(index=False),
     "an index without a name": to_csv,
@@ -185,11 +190,20 @@ CSV: dict[str, Callable[[], str | bytes]] = {
     "byte order mark": lambda: to_csv(index=False).encode("utf-8-sig"),
     "a gzip that does not say so": lambda: gzip.compress(to_csv(index=False).encode()),
     "empty fields beyond the header": lambda: "\r\n".join(
-        [*rows_of()[:1], "", *[row + ",," for row in rows_of()[1:]], ""]
+        [*longer_rows()[:1], "", *longer_rows()[1:], ""]
     ),
     "empty columns at the end": lambda: "\n".join(row + ",," for row in rows_of()),
     "the header again": lambda: "\n".join([*rows_of()[:9], rows_of()[0], *rows_of()[9:]]),
     "the header in the second line": lambda: "\n".join([rows_of()[0], *rows_of()]),
+    "the header again above longer rows": lambda: "\r\n".join(
+        [*longer_rows()[:1] * 2, *longer_rows()[1:9], rows_of()[0], *longer_rows()[9:]]
+    ),
+    "the header again, quoted behind blanks": lambda: "\n".join(
+        row.replace(",", '", "').join('""') for row in [*rows_of()[:1], *rows_of()]
+    ),
+    "blanks in empty fields beyond the header": lambda: "\n".join(
+        row.replace(",", ", ") for row in longer_rows()
+    ),
     "a letter that is no UTF-8": lambda: "\n".join(
         ["who," + rows_of()[0], *["Zo\u00eb," + row for row in rows_of()[1:]]]
     ).encode("latin-1"),
@@ -211,8 +225,11 @@ def test_csv_that_says_the_same_gives_the_same_trips(
 ) -> None:
     content = CSV[way]()
     body = content.encode() if isinstance(content, str) else content
-    (tmp_path / f"{NAME}.csv").write_bytes(body)
+    path = tmp_path / f"{NAME}.csv"
+    path.write_bytes(body)
     assert trips_of(tmp_path).equals(wanted)
+    read = read_month(path, "green", partial(clean, taxi="green", month=MONTH))
+    assert not any(sum(part.dropped.values()) for part in read)
 
 
 @pytest.mark.parametrize("nothing", ["", "\\N", "NULL", "nan", "NaT", "<NA>", '""', "None"])
@@ -292,6 +309,15 @@ def test_a_folder_of_parts_is_read_as_one_month(
     (found.path / parts[-1]).write_bytes((found.path / parts[0]).read_bytes())
     again = find_month(str(tmp_path / "data"), "green", MONTH, tmp_path)
     assert (again.sha256 == found.sha256) == (len(parts) == 1)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_part_without_rows_adds_none(version: str, tmp_path: Path, wanted: pa.Table) -> None:
+    write_parts(tmp_path / NAME, ["a.parquet", "c.parquet"])
+    none = make_month().slice(0, 0)
+    way = {"use_dictionary": False, "data_page_version": version}  # which has no page then
+    pq.write_table(none, tmp_path / NAME / "b.parquet", **way)
+    assert trips_of(tmp_path).equals(wanted)
 
 
 def test_a_month_in_two_folders_is_refused_with_both(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Months as text, in folders and simulated."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -226,6 +227,19 @@ def test_a_simulation_says_the_size_and_seed_it_used(
     found = find(source, work_dir=tmp_path, simulate=simulate)
     assert asked == [("2021-01", *expected)]
     assert found.uri == "simulated:{}:{}".format(*expected)
+
+
+def test_a_disk_that_cannot_hold_a_simulated_month_is_named_and_keeps_no_half(
+    tmp_path: Path,
+) -> None:
+    def simulate(month: str, n_trips: int, seed: int) -> Iterator[pa.RecordBatch]:
+        yield from simulate_two_batches(month, n_trips, seed)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError) as refused:
+        find("simulated:3", work_dir=tmp_path, simulate=simulate)
+    assert one_line(refused).startswith(f"Cannot write {tmp_path / NAME}: [Errno 28] No space")
+    assert not list(tmp_path.glob("*tripdata*"))
 
 
 @pytest.mark.parametrize("tail", ["0", "-5", "many", "1e3", "", "5:x", "5:1:2"])
