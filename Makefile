@@ -19,9 +19,9 @@ RUN ?=
 FILE ?=
 ## EXTRAS      of lock, optional drivers: EXTRAS="s3 gs"
 EXTRAS ?=
-## MLFLOW_LOGGING_LEVEL  of demo and verify: INFO shows MLflow's own log lines too
+## MLFLOW_LOGGING_LEVEL  of demo, ui and verify: INFO shows MLflow's own log lines too
 MLFLOW_LOGGING_LEVEL ?= WARNING
-demo verify: export MLFLOW_LOGGING_LEVEL := $(MLFLOW_LOGGING_LEVEL)
+demo ui verify: export MLFLOW_LOGGING_LEVEL := $(MLFLOW_LOGGING_LEVEL)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # imports take three times as long without bytecode; Python writes that of what is imported
 unexport PYTHONDONTWRITEBYTECODE
@@ -72,7 +72,7 @@ demo: .venv/.ready  ## the whole pipeline on simulated months, in the locked env
 
 ui: .venv/.ready  ## the MLflow UI on the store of this folder
 	@MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT) python -m storage.tracking.pages $(PORT)
-	mlflow ui --port $(PORT) --workers 1
+	PYTHONWARNINGS=ignore mlflow ui --port $(PORT) --workers 1 --uvicorn-opts --no-access-log
 
 serve: .venv/.ready  ## the champion, by MLflow's model server, from the store of this folder
 	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow models serve \
