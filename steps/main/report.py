@@ -195,7 +195,7 @@ def error_facts(
     return ErrorFacts(of, groups, breakdown)
 
 
-def in_short(text: str) -> str:
+def with_three_digits(text: str) -> str:
     """Write each number of a tag with the three digits that minutes have in a report."""
     return re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.3f}", text)
 
@@ -210,7 +210,11 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
     rows = [("version", number, registered.version)]
     distance = KINDS[METERED if tags.TAXI not in now else kind_of(now[tags.TAXI])]
     rows += [
-        (what.format(distance=distance), in_short(before.get(tag, "")), in_short(now.get(tag, "")))
+        (
+            what.format(distance=distance),
+            with_three_digits(before.get(tag, "")),
+            with_three_digits(now.get(tag, "")),
+        )
         for what, tag in COMPARED.items()
     ]
     rmse = RMSES[METERED]
@@ -218,7 +222,9 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
     both = [registered.metrics.get(name) for name in names]
     if both[0] is not None and both[1] is not None:
         rows.append(("RMSE on the very same test trips, min", f"{both[0]:.3f}", f"{both[1]:.3f}"))
-    gained = in_short(f"{now.get(tags.IMPROVEMENT, '')} ({now.get(tags.IMPROVEMENT_INTERVAL, '')})")
+    gained = with_three_digits(
+        f"{now.get(tags.IMPROVEMENT, '')} ({now.get(tags.IMPROVEMENT_INTERVAL, '')})"
+    )
     rows.append(
         (f"better, {now.get(tags.JUDGED_BY, '')} distance, min (95 % interval)", "", gained)
     )
