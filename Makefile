@@ -41,6 +41,9 @@ NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
 
+# what uv tells of each package: those of 10 MB and more are progress, the others are many
+SMALL = -e '/^ [-+~] /d' -e '/^ Downloaded /d' -e '/^Downloading .*([0-9.]*KiB)/d' -e '/^Downloading .*([0-9][.][0-9]*MiB)/d'
+
 # without .ready it is half built, and what lies in it is not built upon
 .venv/.ready: requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
@@ -49,8 +52,8 @@ LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generat
 	rm -f $@
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	    "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)"
-	VIRTUAL_ENV="$$PWD/.venv" .venv/bin/uv pip sync --quiet requirements-dev.txt
-	touch $@
+	@set -o pipefail; VIRTUAL_ENV="$$PWD/.venv" .venv/bin/uv pip sync requirements-dev.txt 2>&1 | sed -u $(SMALL)
+	@touch $@
 
 help:  ## this list
 	@echo "make <target> [VARIABLE=value]"
