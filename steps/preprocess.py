@@ -4,7 +4,7 @@ python -m steps.preprocess --source=simulated
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -114,7 +114,8 @@ class MonthToWrite(NamedTuple):
     month: str
     identity: str = ""  # what it is known by; empty where nobody has to know
     known: CleanedMonth | None = None  # by an earlier run
-    ahead: "Future[Any] | None" = None  # what a worker sends, if one was asked
+    fetch: "Callable[[], Future[Any]] | None" = None  # from a worker, if one was asked
+    ahead: "Future[Any] | None" = None  # what it sends
 
 
 def write_splits(
@@ -153,9 +154,10 @@ def open_months(
         def hand_out(one: MonthToWrite) -> MonthToWrite:
             if one.known:
                 return one
-            return one._replace(ahead=cleaner.submit(one.month, one.identity))
+            return one._replace(fetch=cleaner.submit(one.month, one.identity))
 
-        yield look_ahead(map(hand_out, found), cleaner.n_ahead)
+        cleaned = look_ahead(map(hand_out, found), cleaner.n_ahead)
+        yield look_ahead(map(begin_to_fetch, cleaned), 1)
 
 
 def look_up(one: MonthToWrite, months: MonthSource, *, must: bool) -> MonthToWrite:
@@ -165,6 +167,11 @@ def look_up(one: MonthToWrite, months: MonthSource, *, must: bool) -> MonthToWri
     identity = identify(months.source, taxi=months.taxi, month=one.month)
     known = find_cleaned(months.taxi, one.month, identity) if months.reuse else None
     return one._replace(identity=identity, known=known)
+
+
+def begin_to_fetch(one: MonthToWrite) -> MonthToWrite:
+    """Have a month's trips sent, where a worker has cleaned them."""
+    return one._replace(ahead=one.fetch(), fetch=None) if one.fetch else one
 
 
 def look_ahead(items: Iterable[T], n_ahead: int) -> Iterator[T]:

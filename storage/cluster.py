@@ -94,6 +94,10 @@ def _unpack(packed: bytes) -> Any:
     return returned
 
 
+def _unpack_one(packed: Sequence[bytes]) -> Any:
+    return _unpack(packed[0])
+
+
 class Cluster:
     """A connected cluster: tasks go to its workers, one per thread or per GPU."""
 
@@ -114,8 +118,8 @@ class Cluster:
         else:
             self.n_workers = sum(worker["nthreads"] for worker in workers)
         # a task whose worker dies goes to another one by itself
-        needs = {"resources": {GPU: 1}} if on_gpus else {}
-        self.executor = client.get_executor(pure=False, **needs)
+        self.task_needs: dict[str, Any] = {"resources": {GPU: 1}} if on_gpus else {}
+        self.executor = client.get_executor(pure=False, **self.task_needs)
 
     @contextmanager
     def hold(self, data: Any, worker: str = "") -> Iterator[Any]:
@@ -153,21 +157,45 @@ class Cluster:
 
         The future is cancelled when the cluster is lost, whatever the reason.
         """
-        done, (first, *others) = Future[Any](), arguments
+        done = Future[Any]()
         self.open.add(done)
-        if function not in self.tasks:  # to pack its code takes as long as to clean a small month
-            self.tasks[function] = _ByValue(partial(_do, function))
-        ended = self.executor.submit(self.tasks[function], first, cloudpickle.dumps(others))
+        ended = self.executor.submit(*self._pack_task(function, arguments))
         ended.add_done_callback(partial(self._hand_over, done, _unpack))
         return done
 
-    def follow(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+    def submit_kept(
+        self, function: Callable[..., Any], *arguments: Any
+    ) -> Callable[[], Future[Any]]:
+        """Run a function like submit; what it returns stays with its worker, who may spill it.
+
+        Returns:
+            Begins to fetch it; its future is cancelled as that of submit.
+        """
+        task = self._pack_task(function, arguments)
+        kept = self.client.submit(*task, pure=False, **self.task_needs)
+
+        def fetch() -> Future[Any]:
+            return self.follow(self.client.gather([kept], asynchronous=True), _unpack_one)
+
+        return fetch
+
+    def _pack_task(
+        self, function: Callable[..., Any], arguments: Sequence[Any]
+    ) -> tuple[_ByValue, Any, bytes]:
+        first, *others = arguments
+        if function not in self.tasks:  # to pack its code takes as long as to clean a small month
+            self.tasks[function] = _ByValue(partial(_do, function))
+        return self.tasks[function], first, cloudpickle.dumps(others)
+
+    def follow(
+        self, work: Coroutine[Any, Any, Any], unpack: Callable[[Any], Any] = lambda result: result
+    ) -> Future[Any]:
         """Let the client do work of its own; its future is cancelled as that of submit."""
         done = Future[Any]()
         self.open.add(done)
         loop: Any = self.client.loop
         ended = asyncio.run_coroutine_threadsafe(work, loop.asyncio_loop)
-        ended.add_done_callback(partial(self._hand_over, done, lambda returned: returned))
+        ended.add_done_callback(partial(self._hand_over, done, unpack))
         return done
 
     def _hand_over(
@@ -181,8 +209,7 @@ class Cluster:
             )
         elif isinstance(error, CancelledError):
             self._lose_gone()
-        elif done in self.open:
-            self.open.discard(done)
+        elif self._claim(done):
             try:
                 done.set_result(unpack(ended.result()))
             except BaseException as raised:  # noqa: BLE001  who waits is told, and nobody else can be
@@ -191,10 +218,17 @@ class Cluster:
     def lose(self, reason: str) -> None:
         """Give the cluster up: what still waits for it is cancelled."""
         self.lost = self.lost or reason
-        while self.open:
-            done = self.open.pop()
+        for done in filter(self._claim, list(self.open)):
             done.cancel()
             done.set_running_or_notify_cancel()  # wakes who waits for it
+
+    def _claim(self, done: Future[Any]) -> bool:
+        """Whether it is for the caller to end a future: several threads might."""
+        try:
+            self.open.remove(done)
+        except KeyError:
+            return False
+        return True
 
     def _lose_gone(self) -> None:
         self.lose(f"The Dask cluster at {self.address} went away")

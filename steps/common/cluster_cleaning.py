@@ -43,8 +43,9 @@ class RemoteMonth(NamedTuple):
 class MonthCleaner(NamedTuple):
     """Hands months to workers."""
 
-    submit: Callable[[str, str], "Future[RemoteMonth | None]"]  # a month, and what it is known by
-    n_ahead: int  # months that are cleaned, or wait, while one is written here
+    # takes a month, and what it is known by; what is returned begins to fetch its trips
+    submit: Callable[[str, str], Callable[[], "Future[RemoteMonth | None]"]]
+    n_ahead: int  # months that are cleaned, or wait at workers, while one is written here
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def open_cleaner(scheduler: str, source: str, taxi: str) -> Iterator[MonthCleane
     code = (steps, storage, taxi_package)
     on = connected(scheduler, code=code, packages=CLEANING_PACKAGES, on_gpus=False)
     with on as cluster, cluster.gone_as(lambda: CLEAN_AGAIN):
-        submit = partial(cluster.submit, clean_on_worker, source, taxi)
+        submit = partial(cluster.submit_kept, clean_on_worker, source, taxi)
         yield MonthCleaner(submit, 2 * cluster.n_workers)
 
 

@@ -6,6 +6,7 @@ are imported here, and only where the question comes up.
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mlflow.entities import Run
 
@@ -14,6 +15,9 @@ from steps.common.results import read_training, rmse_name
 from storage import UserError
 from storage.tracking import names
 from taxi import TripError, baselines, distances, schema, spaces
+
+if TYPE_CHECKING:
+    from storage.cluster import Cluster
 
 DEVICES = ("cpu", "cuda")
 REFITS = ("train_valid", "train")
@@ -53,15 +57,35 @@ def check_refit(refit: str) -> None:
 
 
 def check_refit_workers(n_workers: int, scheduler: str) -> None:
-    """Refuse a refit over several workers where there are none.
+    """Refuse a refit over more workers than there are.
 
     Raises:
         UserError: it is so.
+        StorageError: nobody answers at the scheduler, or its workers cannot be used.
     """
     if n_workers and not scheduler:
         raise UserError(
             f"refit_workers={n_workers} are of a Dask cluster. Pass -P scheduler=<its address>, or "
             f"leave refit_workers out."
+        )
+    if n_workers:
+        from storage.cluster import connected
+
+        with connected(scheduler, code=[], packages=[], on_gpus=False) as cluster:
+            check_enough(n_workers, cluster)
+
+
+def check_enough(n_workers: int, cluster: "Cluster") -> None:
+    """Refuse a refit over more workers than a cluster has.
+
+    Raises:
+        UserError: it is so.
+    """
+    n_there = len(cluster.client.scheduler_info()["workers"])
+    if n_there < n_workers:
+        raise UserError(
+            f"refit_workers={n_workers}, and {cluster.address} has {n_there}. Start more, or "
+            f"pass another number, with which the boosters are others."
         )
 
 

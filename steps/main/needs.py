@@ -17,7 +17,10 @@ PER_GIB = 1024  # megabytes
 # what a step takes for hardly any trips, where runs of one size alone do not tell
 FIXED_MINUTES, FIXED_GIB = 0.1, 0.35
 # parameters by which runs of a step are not alike, where it has them
-DECIDES_WORK = ("models", "features", "search_space", "search_rows", "device", "scheduler")
+DECIDES_WORK = (
+    *("models", "features", "search_space", "search_rows"),
+    *("device", "scheduler", "refit", "refit_workers"),
+)
 MAX_FACTOR = 30  # trips wanted over those of the largest run that tells; of fewer it is all noise
 
 

@@ -16,7 +16,7 @@ from scipy.sparse import issparse
 from xgboost.dask import DaskQuantileDMatrix
 
 import taxi
-from steps.common.validate import TRAINING_PACKAGES
+from steps.common.validate import TRAINING_PACKAGES, check_enough
 from storage import StorageError, UserError
 from storage.cluster import Cluster, connected, once_per_worker
 from taxi.batches import batches_of, whole
@@ -78,14 +78,10 @@ def choose_workers(cluster: Cluster, n_workers: int) -> list[str]:
     """Choose workers, by their addresses, in the order in which xgboost numbers them.
 
     Raises:
-        StorageError: there are not so many.
+        UserError: there are not so many.
     """
+    check_enough(n_workers, cluster)
     there = cluster.client.scheduler_info()["workers"]
-    if len(there) < n_workers:
-        raise StorageError(
-            f"refit_workers={n_workers}, and {cluster.address} has {len(there)}. Start more, or "
-            f"pass another number, with which the boosters are others."
-        )
     return sorted(there, key=lambda place: f"[xgboost.dask-{there[place]['name']}]:{place}")[
         :n_workers
     ]

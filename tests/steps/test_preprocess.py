@@ -16,6 +16,7 @@ from steps.common.inputs import load_city
 from steps.common.month_cleaning import clean_batches
 from steps.common.months import find_month
 from steps.common.results import PreprocessResult, read_preprocess
+from steps.preprocess import MonthToWrite, begin_to_fetch
 from storage import StorageError
 from storage.data import months
 from storage.data.digest import sha256_of
@@ -244,6 +245,37 @@ def test_workers_make_up_months_themselves(
     here = cleaned_anew(f"simulated:{N_TRIPS}")
     monkeypatch.setattr("steps.preprocess.find_month", nobody)
     assert cleaned_anew(f"simulated:{N_TRIPS}", f"--scheduler={cluster}") == here
+
+
+@pytest.mark.parametrize("lost", ["workers", "scheduler"])
+def test_months_that_went_with_their_workers_are_cleaned_again_and_with_the_scheduler_refused(
+    lost: str,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    here = cleaned_anew(f"simulated:{N_TRIPS}")
+    with dask_cluster(tmp_path) as dask:
+
+        def lose_first(one: MonthToWrite) -> MonthToWrite:
+            """Lose what the workers have cleaned before it is sent."""
+            for process in dask.workers if lost == "workers" else [dask.scheduler]:
+                process.kill()
+                process.wait()
+            dask.workers = [*dask.workers, dask.start_worker()]
+            monkeypatch.setattr("steps.preprocess.begin_to_fetch", begin_to_fetch)
+            return begin_to_fetch(one)
+
+        monkeypatch.setattr("steps.preprocess.begin_to_fetch", lose_first)
+        given = (f"simulated:{N_TRIPS}", f"--scheduler={dask.address}")
+        if lost == "workers":
+            assert cleaned_anew(*given) == here
+            return
+        with pytest.raises(SystemExit):
+            cleaned_anew(*given)
+    said = capsys.readouterr().err
+    assert f"{dask.address} went away; leave out scheduler to clean the months here" in said
 
 
 def test_months_that_workers_cannot_reach_are_cleaned_here(

@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 
 from steps.common.inputs import load_trips
 from steps.common.results import read_preprocess, read_registration
+from steps.common.validate import check_refit_workers
 from steps.register.workers import cut, training_on
 from storage import StorageError, UserError
 from storage.tracking import artifacts, models, runs
@@ -155,6 +156,9 @@ def test_a_refit_over_more_workers_than_there_are_is_refused(
     _, said = lab.run("register", *searched, scheduler, "--refit_workers=3", code=2)
     assert "refit_workers=3, and tcp://127.0.0.1:" in said[-1]
     assert "has 2. Start more" in said[-1]
+    with pytest.raises(UserError, match=r"has 2\. Start more"):
+        check_refit_workers(3, cluster.address)  # as main asks before any step starts
+    check_refit_workers(2, cluster.address)
 
 
 def test_what_xgboost_says_on_the_workers_is_said_in_a_line(cluster: Dask) -> None:
