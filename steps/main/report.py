@@ -229,7 +229,7 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
         (f"better, {now.get(tags.JUDGED_BY, '')} distance, min (95 % interval)", "", gained)
     )
     return {
-        "": [row[0] for row in rows],
+        "what is compared": [row[0] for row in rows],
         "champion before": [row[1] for row in rows],
         "this model": [row[2] for row in rows],
     }

@@ -110,6 +110,7 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     assert "<td>trained on</td><td>2020-01</td><td></td>" in text
     assert "<td>9.200</td><td>5.100</td>" in text
     assert "<td>4.100 (4.000..4.201)</td>" in text
+    assert '<th scope="col"></th>' not in text  # a screen reader would have nothing to say
     assert "<td>RMSE when it was tested, metered distance, min</td>" in text
     assert "<td>test R2</td><td>0.8</td><td>at least 0.5</td><td>yes</td>" in text
     assert "after all of this" in text
