@@ -162,6 +162,12 @@ def test_a_legend_stands_above_its_chart_where_it_hides_no_point() -> None:
     assert 'plot.add_layout(one, "above")' in DRAWING
 
 
+def test_on_paper_the_path_of_a_file_is_broken_and_no_number() -> None:
+    paper = (ROOT / "steps/common/report.css").read_text().partition("@media print")[2]
+    # what may break anywhere is otherwise made as narrow as a letter
+    assert re.search(r" td { .*overflow-wrap: anywhere; min-width: 5em }", paper)
+
+
 def test_what_is_not_there_leaves_no_empty_heading() -> None:
     fields = set(ReportFacts._fields) - {"title", "headline", "errors", "city", "luck", "champion"}
     facts = make_report(
