@@ -26,6 +26,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # imports take three times as long without bytecode; Python writes that of what is imported
 unexport PYTHONDONTWRITEBYTECODE
 
+CHAMPION = models:/nyc-taxi-duration@champion
 PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)
 # a uv environment wants the very Python of python_env.yaml; where it is neither here nor to be
 # downloaded, a run takes .venv, which holds the same locked packages. So does the demo where .venv
@@ -78,8 +79,9 @@ ui: .venv/.ready  ## the MLflow UI on the store of this folder
 	PYTHONWARNINGS=ignore mlflow ui --port $(PORT) --workers 1 --uvicorn-opts --no-access-log
 
 serve: .venv/.ready  ## the champion, by MLflow's model server, from the store of this folder
+	@python -m tools.served $(CHAMPION)
 	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow models serve \
-	    -m models:/nyc-taxi-duration@champion --env-manager local --port $(PORT) --workers 2
+	    -m $(CHAMPION) --env-manager local --port $(PORT) --workers 2
 
 plan: .venv/.ready  ## what main would run, and why; runs nothing
 	python -m steps.main --plan=true $(ARGS)
