@@ -19,13 +19,14 @@ RUN ?=
 FILE ?=
 ## EXTRAS      of lock, optional drivers: EXTRAS="s3 gs"
 EXTRAS ?=
-## MLFLOW_LOGGING_LEVEL  of demo and verify: INFO shows MLflow's own log lines too
+## MLFLOW_LOGGING_LEVEL  of demo, ui and verify: INFO shows MLflow's own log lines too
 MLFLOW_LOGGING_LEVEL ?= WARNING
-demo verify: export MLFLOW_LOGGING_LEVEL := $(MLFLOW_LOGGING_LEVEL)
+demo ui verify: export MLFLOW_LOGGING_LEVEL := $(MLFLOW_LOGGING_LEVEL)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # imports take three times as long without bytecode; Python writes that of what is imported
 unexport PYTHONDONTWRITEBYTECODE
 
+CHAMPION = models:/nyc-taxi-duration@champion
 PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)
 # a uv environment wants the very Python of python_env.yaml; where it is neither here nor to be
 # downloaded, a run takes .venv, which holds the same locked packages. So does the demo where .venv
@@ -41,6 +42,9 @@ NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
 
+# what uv tells of each package: those of 10 MB and more are progress, the others are many
+SMALL = -e '/^ [-+~] /d' -e '/^ Downloaded /d' -e '/^Downloading .*([0-9.]*KiB)/d' -e '/^Downloading .*([0-9][.][0-9]*MiB)/d'
+
 # without .ready it is half built, and what lies in it is not built upon
 .venv/.ready: requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
@@ -49,8 +53,8 @@ LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generat
 	rm -f $@
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	    "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)"
-	VIRTUAL_ENV="$$PWD/.venv" .venv/bin/uv pip sync --quiet requirements-dev.txt
-	touch $@
+	@set -o pipefail; VIRTUAL_ENV="$$PWD/.venv" .venv/bin/uv pip sync requirements-dev.txt 2>&1 | sed -u $(SMALL)
+	@touch $@
 
 help:  ## this list
 	@echo "make <target> [VARIABLE=value]"
@@ -72,11 +76,12 @@ demo: .venv/.ready  ## the whole pipeline on simulated months, in the locked env
 
 ui: .venv/.ready  ## the MLflow UI on the store of this folder
 	@MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT) python -m storage.tracking.pages $(PORT)
-	mlflow ui --port $(PORT) --workers 1
+	PYTHONWARNINGS=ignore mlflow ui --port $(PORT) --workers 1 --uvicorn-opts --no-access-log
 
 serve: .venv/.ready  ## the champion, by MLflow's model server, from the store of this folder
+	@python -m tools.served $(CHAMPION)
 	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow models serve \
-	    -m models:/nyc-taxi-duration@champion --env-manager local --port $(PORT) --workers 2
+	    -m $(CHAMPION) --env-manager local --port $(PORT) --workers 2
 
 plan: .venv/.ready  ## what main would run, and why; runs nothing
 	python -m steps.main --plan=true $(ARGS)

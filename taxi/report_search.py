@@ -33,6 +33,10 @@ def search_parts(trials: Rows, curves: Rows, luck: Mapping[str, float]) -> list[
             f" The best one is {luck['gain']:.3f} min better than the first point tried, where "
             f"another seed makes {luck['noise']:.3f} min."
         )
+    said += (
+        " Where trips without a distance have boosters of their own, "
+        "trials are scored on the others."
+    )
     charts = [trials_chart(scored, best), *curve_chart(finished, curves)]
     return [paragraph(said), '<div class="charts">', *charts, "</div>"]
 

@@ -316,12 +316,16 @@ def test_make_demo_prints_what_readme_shows(demo: Demo) -> None:
     assert all(line in demo.output for line in (*ACTIVATE, readme_command("make ui")))
 
 
-def test_the_ui_opens_on_the_store_of_the_demo(demo: Demo) -> None:
+def test_the_ui_opens_on_the_store_of_the_demo_and_leaks_no_warnings(
+    demo: Demo, tmp_path: Path
+) -> None:
     port = free_port()
     command = [*readme_command("make ui").split(), f"PORT={port}"]
-    server = subprocess.Popen(
-        command, cwd=demo.folder, env=demo.env, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        server = subprocess.Popen(
+            command, cwd=demo.folder, env=demo.env, stderr=stderr, start_new_session=True
+        )
     try:
         wait_for(f"http://127.0.0.1:{port}/health", server)
         body = {"filter": f"name = '{EXPERIMENT}'", "max_results": 1}
@@ -331,6 +335,8 @@ def test_the_ui_opens_on_the_store_of_the_demo(demo: Demo) -> None:
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait()
+    assert f"Uvicorn running on http://127.0.0.1:{port}" in log.read_text()
+    assert re.findall("Warning|GET|POST|executor", log.read_text()) == []
 
 
 def test_the_demos_champion_answers_the_client_of_the_docs(demo: Demo) -> None:

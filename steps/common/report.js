@@ -82,7 +82,9 @@
 
   function legend(plot) {
     for (const one of plot.legend.items === undefined ? [plot.legend].flat() : [plot.legend]) {
-      Object.assign(one, { click_policy: "hide", background_fill_alpha: 0, border_line_alpha: 0, label_text_color: colour("ink"), ncols: 2 })
+      Object.assign(one, { click_policy: "hide", background_fill_alpha: 0, border_line_alpha: 0, label_text_color: colour("ink"), ncols: 2, orientation: "horizontal", padding: 0 })
+      plot.remove_layout(one)
+      plot.add_layout(one, "above")  // within the frame it hides points
     }
   }
 

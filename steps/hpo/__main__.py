@@ -117,12 +117,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_best(MODEL, scores)
         n_trees = sum(one.member.rounds for one in [*sighted, *blind])
         n_boosters = len(sighted) + len(blind)
-        print(f"ensemble: rmse {scores['rmse']:.4f} min, {n_trees} trees in {n_boosters} boosters")
+        # trials were scored on the other trips alone: the model may be above the best of them
+        also = ", also of trips without a distance;" if blind else ","
+        of = f"{n_trees} trees in {n_boosters} boosters"
+        print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {of}")
         longer = params.model_copy(update={"max_evals": 2 * len(trials)}).rerun_texts()
         page.write_verdict(
             page.write_scores(MODEL, scores, preprocess.dataset),
             sample.tell_sample(seen, cost),
-            f"{n_boosters} boosters of {describe_trials(trials)}. Go on from these with:",
+            f"{n_boosters} boosters of {describe_trials(trials)}"
+            f"{' on trips with a distance' if blind else ''}. Go on from these with:",
             page.as_code(run_command("hpo", longer, experiment=runs.experiment_name())),
             dataset=preprocess.dataset,
             rmse=scores["rmse"],

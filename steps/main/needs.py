@@ -1,5 +1,6 @@
 """What a pipeline will need, told from what the same steps have needed before in this store."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ def tell_needs(
     for step, need in needs.items():
         yield f"needs: {step} {write_need(need)}"
     if unknown := [step for step in wanted if step not in needs]:
-        enough = f"none on {n_all // MAX_FACTOR:,} trips has ended here"
+        enough = f"none on {n_all // MAX_FACTOR:,} trips or more has ended here"
         yield f"needs: nothing tells of {', '.join(unknown)}: {enough}"
     yield from warn(needs)
 
@@ -122,7 +123,9 @@ def trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, 
 def as_past(step: str, run: Run, n_trips: Mapping[str, int], params: MainParameters) -> Past | None:
     """Read what a run has needed; None where it does not tell, or did other work."""
     metrics, asked = run.data.metrics, params.texts()
-    did_other = any(run.data.params.get(name, asked[name]) != asked[name] for name in DECIDES_WORK)
+    # mlflow run logs texts as it hands them to a shell
+    alike = {name: (asked[name], shlex.quote(asked[name])) for name in DECIDES_WORK}
+    did_other = any(run.data.params.get(name, asked[name]) not in alike[name] for name in alike)
     if tags.WALL_SECONDS not in metrics or not n_trips or did_other:
         return None
     n_trials = sum(metrics.get(tags.N_TRIALS.of(one), 0) for one in ("finished", "pruned"))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 
 import mlflow
@@ -194,6 +195,11 @@ def error_facts(
     return ErrorFacts(of, groups, breakdown)
 
 
+def with_three_digits(text: str) -> str:
+    """Write each number of a tag with the three digits that minutes have in a report."""
+    return re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.3f}", text)
+
+
 def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, list[str]]:
     """Put what is known of a version beside the champion it was measured against, if any."""
     now = read.version(registered.model_name, registered.version)
@@ -204,7 +210,11 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
     rows = [("version", number, registered.version)]
     distance = KINDS[METERED if tags.TAXI not in now else kind_of(now[tags.TAXI])]
     rows += [
-        (what.format(distance=distance), before.get(tag, ""), now.get(tag, ""))
+        (
+            what.format(distance=distance),
+            with_three_digits(before.get(tag, "")),
+            with_three_digits(now.get(tag, "")),
+        )
         for what, tag in COMPARED.items()
     ]
     rmse = RMSES[METERED]
@@ -212,12 +222,14 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
     both = [registered.metrics.get(name) for name in names]
     if both[0] is not None and both[1] is not None:
         rows.append(("RMSE on the very same test trips, min", f"{both[0]:.3f}", f"{both[1]:.3f}"))
-    gained = f"{now.get(tags.IMPROVEMENT, '')} ({now.get(tags.IMPROVEMENT_INTERVAL, '')})"
+    gained = with_three_digits(
+        f"{now.get(tags.IMPROVEMENT, '')} ({now.get(tags.IMPROVEMENT_INTERVAL, '')})"
+    )
     rows.append(
         (f"better, {now.get(tags.JUDGED_BY, '')} distance, min (95 % interval)", "", gained)
     )
     return {
-        "": [row[0] for row in rows],
+        "what is compared": [row[0] for row in rows],
         "champion before": [row[1] for row in rows],
         "this model": [row[2] for row in rows],
     }

@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import xgboost as xgb
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from taxi import bootstrap, coverage, evaluation, features
@@ -137,6 +138,23 @@ def test_nothing_on_the_pictures_is_cut_or_runs_into_its_neighbour(
     for axis in errors.axes[2:]:
         labels = [label.get_window_extent() for label in axis.get_xticklabels()]
         assert all(one.x1 < other.x0 for one, other in pairwise(labels)), axis.get_title()
+
+
+@pytest.mark.parametrize("objective", ["reg:squarederror", "count:poisson"])
+def test_minutes_that_features_move_a_prediction_are_minutes_with_either_loss(
+    objective: str,
+) -> None:
+    known = np.zeros((400, 2), np.float32)
+    known[::2, 0] = 1
+    minutes = np.where(known[:, 0] == 1, 30.0, 10.0)
+    settings = {"objective": objective, "learning_rate": 0.5, "nthread": 1}
+    booster = xgb.train(settings, xgb.DMatrix(known, minutes), num_boost_round=40)
+    importance = evaluation.feature_importance(booster, known, ["far", "nothing"])
+    # 20 min without it in the mean of minutes, 17.3 (the root of 30 * 10) in that of logarithms
+    without = 20 if objective == "reg:squarederror" else np.sqrt(300)
+    wanted = np.mean([30 - without, without - 10])
+    assert importance["far"]["shap"] == pytest.approx(wanted, rel=0.05)
+    assert importance["nothing"]["shap"] == 0
 
 
 def test_the_feature_that_decides_the_minutes_is_the_most_important() -> None:

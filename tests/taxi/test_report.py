@@ -124,6 +124,7 @@ def test_a_hostile_name_stays_text_and_nothing_is_fetched(page: Parsed) -> None:
         "1 min 5 s",
         "990 of 1,000 rows",
         "3 trials: 2 finished, 1 failed. The best one is 0.100 min better",
+        "trials are scored on the others.",
         "Trial 1 came out best, with 5.100 min.",
         "Errors on the test months 2021-03",
         "On test it holds 70.0%, and is 11.5 min wide",
@@ -154,6 +155,17 @@ def test_each_kind_of_chart_is_one_that_is_drawn(page: Parsed) -> None:
     assert {chart["kind"] for chart in json.loads(page.data).values()} == set(kinds.split(", "))
     # and a chart is drawn of what it says
     assert set(re.findall(r"chart\.(\w+)", DRAWING)) <= set(Chart._fields)
+
+
+def test_a_legend_stands_above_its_chart_where_it_hides_no_point() -> None:
+    assert "plot.remove_layout(one)" in DRAWING
+    assert 'plot.add_layout(one, "above")' in DRAWING
+
+
+def test_on_paper_the_path_of_a_file_is_broken_and_no_number() -> None:
+    paper = (ROOT / "steps/common/report.css").read_text().partition("@media print")[2]
+    # what may break anywhere is otherwise made as narrow as a letter
+    assert re.search(r" td { .*overflow-wrap: anywhere; min-width: 5em }", paper)
 
 
 def test_what_is_not_there_leaves_no_empty_heading() -> None:

@@ -13,6 +13,34 @@ UV = "#!/bin/sh\nexit {code}\n"
 MLFLOW = "#!/bin/sh\necho mlflow $*\n"
 
 
+INSTALLS = """#!/bin/sh
+mkdir -p .venv/bin && cp "$0" .venv/bin/python
+printf '#!/bin/sh\nprintf "%s" >&2; exit {code}' > .venv/bin/uv && chmod +x .venv/bin/uv
+"""
+SAID_BY_UV = (
+    *("Downloading scipy (33.7MiB)", "Downloading pip (1.9MiB)", " Downloaded pip"),
+    *("Installed 147 packages in 1.26s", " + pip==26.0", "error: no room"),
+)
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_the_environment_tells_of_its_large_packages_and_of_what_went_wrong(
+    tmp_path: Path, code: int
+) -> None:
+    for name in ("Makefile", "python_env.yaml", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(INSTALLS.format(code=code) % "\\n".join([*SAID_BY_UV, ""]))
+    python.chmod(0o755)
+    command = ["make", ".venv/.ready", f"PYTHON={python}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert [line for line in done.stdout.splitlines() if line in SAID_BY_UV] == [
+        *("Downloading scipy (33.7MiB)", "Installed 147 packages in 1.26s", "error: no room")
+    ]
+    assert (done.returncode != 0) == bool(code)
+    assert (tmp_path / ".venv" / ".ready").exists() != bool(code)
+
+
 @pytest.mark.parametrize(
     ("version", "found", "manager", "said"),
     [

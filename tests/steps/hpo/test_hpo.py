@@ -131,6 +131,7 @@ def test_a_search_shows_its_trials_its_history_and_what_mattered(store: Store, w
     page = whole.data.tags["mlflow.note.content"]
     assert page.startswith(f"**RMSE {whole.data.metrics['rmse']:.3f} min** on 2021-02 (valid)")
     assert f"{N} trials (" in page
+    assert "min alone on trips with a distance. Go on" in page
     assert f"-P max_evals={2 * N}" in page
 
 

@@ -64,6 +64,8 @@ def test_what_no_run_tells_is_not_made_up() -> None:
         ({"search_space": "course_best"}, False),
         ({"search_rows": "0"}, False),
         ({"features": "compact"}, False),
+        ({"scheduler": "''"}, True),  # as mlflow run logs an empty text
+        ({"scheduler": "tcp://a:8786"}, False),
         ({"device": "cuda"}, False),
         ({"models": "mean"}, False),
     ],

@@ -93,7 +93,8 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     register = recorded("register", {tags.GATE_TABLE: [gate], tags.GROUPS_TABLE: [GROUP]})
     pipeline.done["register"] = register
     before = make_version(**{tags.MODEL: "mean", tags.MONTHS.of("train"): "2020-01"})
-    version = make_version(**{tags.MODEL: "tree", tags.MEASURED_AGAINST: before})
+    gained = {tags.IMPROVEMENT: "4.100321", tags.IMPROVEMENT_INTERVAL: "4.000123..4.200789"}
+    version = make_version(**{tags.MODEL: "tree", tags.MEASURED_AGAINST: before, **gained})
     for name in (NAME, f"{NAME}-other"):
         row = {"month": f"2023-0{len(name) % 9}", "measure": "PSI", "of": "hour", "value": 0.3}
         row |= {"threshold": 0.25, "drifted": True}
@@ -108,6 +109,8 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     assert "<td>model</td><td>mean</td><td>tree</td>" in text
     assert "<td>trained on</td><td>2020-01</td><td></td>" in text
     assert "<td>9.200</td><td>5.100</td>" in text
+    assert "<td>4.100 (4.000..4.201)</td>" in text
+    assert '<th scope="col"></th>' not in text  # a screen reader would have nothing to say
     assert "<td>RMSE when it was tested, metered distance, min</td>" in text
     assert "<td>test R2</td><td>0.8</td><td>at least 0.5</td><td>yes</td>" in text
     assert "after all of this" in text
