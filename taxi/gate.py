@@ -221,15 +221,19 @@ def _check_provenance(
     seen = sorted(champion.seen_months & test_months) if same_data else []
     return [
         Check(
-            "months",
+            "kind of months",
             data[candidate.is_simulated],
-            f"{data[champion.is_simulated]} as the champion's, or allow_simulated=true",
+            "any, as the champion's are simulated"
+            if champion.is_simulated
+            else "real as the champion's, or allow_simulated=true",
             champion.is_simulated or not candidate.is_simulated or overrides.simulated,
         ),
         Check(
-            "code",
+            "state of the code",
             code[candidate.is_dirty],
-            f"{code[champion.is_dirty]} as the champion's, or allow_dirty=true",
+            "any, as the champion's is uncommitted"
+            if champion.is_dirty
+            else "committed as the champion's, or allow_dirty=true",
             champion.is_dirty or not candidate.is_dirty or overrides.dirty,
         ),
         Check(

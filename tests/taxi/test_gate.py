@@ -109,7 +109,13 @@ def test_what_is_allowed_must_be_said_one_by_one() -> None:
 
 def test_a_refusal_says_what_would_allow_it() -> None:
     (reason,) = against(SIMULATED, REAL).reasons
-    assert reason == "months is simulated, wanted real as the champion's, or allow_simulated=true"
+    wanted = "real as the champion's, or allow_simulated=true"
+    assert reason == f"kind of months is simulated, wanted {wanted}"
+
+
+def test_a_promotion_over_one_of_another_kind_says_that_any_kind_would_do() -> None:
+    reasons = against(REAL, SIMULATED).reasons
+    assert "kind of months is real, wanted any, as the champion's are simulated" in reasons
 
 
 def test_a_champion_that_has_seen_the_test_months_is_no_measure() -> None:
@@ -135,8 +141,8 @@ def test_a_promotion_names_every_check_it_passed() -> None:
         "test R2 with metered distance",
         "RMSE below the champion's with metered distance",
         "its 95% bootstrap interval",
-        "months",
-        "code",
+        "kind of months",
+        "state of the code",
         "test months the champion has seen",
         "rollback",
     ]

@@ -195,7 +195,10 @@ def test_a_model_of_simulated_months_replaces_a_real_one_only_where_that_is_said
     assert lab.version("real", "1").tags["data"] == "simulated"
     origin(lab, "real", "1", data="real")
     _, said = lab.register("real", *pipelines.of(lab, BETTER))
-    assert "months is simulated, wanted real as the champion's, or allow_simulated=true" in said
+    assert (
+        "kind of months is simulated, wanted real as the champion's, or allow_simulated=true"
+        in said
+    )
     assert lab.aliases("real") == {"champion": "1", "challenger": "2"}
     run, _ = lab.register("real", *pipelines.of(lab, BETTER), "--allow_simulated=true")
     assert lab.aliases("real") == {"champion": "2"}
@@ -210,7 +213,10 @@ def test_a_model_of_code_not_known_to_be_committed_replaces_a_committed_one_only
     origin(lab, "clean", "1", git_dirty="false")
     dirty = pipelines.of(lab, BETTER, git_dirty="unknown")
     _, said = lab.register("clean", *dirty)
-    assert "code is uncommitted, wanted committed as the champion's, or allow_dirty=true" in said
+    assert (
+        "state of the code is uncommitted, wanted committed as the champion's, or allow_dirty=true"
+        in said
+    )
     lab.register("clean", *dirty, "--allow_dirty=true")
     assert lab.aliases("clean") == {"champion": "2"}
     assert lab.version("clean", "2").tags["git_dirty"] == "true"
