@@ -15,7 +15,7 @@ from mlflow.entities import LifecycleStage, Run, RunInfo
 from mlflow.exceptions import MlflowException
 from mlflow.utils import name_utils
 
-from storage import UserError, checkout, environment
+from storage import StorageError, UserError, checkout, environment
 from storage.tracking import (
     closing,
     doubles,
@@ -154,7 +154,7 @@ class StepRun:
 
 
 def _tags_of(run_id: str) -> dict[str, str]:
-    return dict(mlflow.get_run(run_id).data.tags) if run_id else {}
+    return dict(fetch_run(run_id).data.tags) if run_id else {}
 
 
 def _n_runs(ids: Sequence[str]) -> str:
@@ -210,7 +210,7 @@ def finished(run_id: str, step: str, *, parameter: str = "") -> Run:
 
 def _find(run_id: str, named_by: str) -> Run:
     try:
-        return mlflow.get_run(run_id)
+        return fetch_run(run_id)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
@@ -238,7 +238,20 @@ def _check_adopted() -> None:
 
 def active() -> Run:
     """Read the active run anew, with all its tags and metrics."""
-    return mlflow.get_run(active_info().run_id)
+    return fetch_run(active_info().run_id)
+
+
+def fetch_run(run_id: str) -> Run:
+    """Read a run, with all its tags and metrics.
+
+    Raises:
+        StorageError: what answers sends something else, from which MLflow makes an empty run.
+        MlflowException: there is no such run, or the store refuses.
+    """
+    run = mlflow.get_run(run_id)
+    if run.info.run_id != run_id:
+        raise StorageError(f"The server answers with what is not run {run_id}. {refusals.PROXY}")
+    return run
 
 
 def experiment_name() -> str:
@@ -278,7 +291,7 @@ def write_page(note: str, about: str = "") -> None:
 
 def children(run_id: str) -> list[Run]:
     """List the runs directly under a run, oldest first."""
-    run = mlflow.get_run(run_id)
+    run = fetch_run(run_id)
     below: list[Run] = mlflow.search_runs(
         [run.info.experiment_id],
         filter_string=equals(f"tags.{tags.PARENT}", run_id),

@@ -13,8 +13,9 @@ import mlflow
 import pytest
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, RunData, RunInfo
 from mlflow.exceptions import MlflowException
+from mlflow.protos.service_pb2 import RunInfo as ProtoRunInfo
 from mlflow.utils import name_utils
 
 from storage import StorageError, StoreGoneError, UserError
@@ -449,3 +450,15 @@ def test_a_user_without_a_name_is_known_by_its_number(
     with runs.StepRun("hpo", ""):
         run_id = runs.active().info.run_id
     assert closed(run_id).data.tags["developer"] == "4711"
+
+
+def test_an_answer_that_is_another_run_or_none_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mlflow.start_run() as one, mlflow.start_run(nested=True) as other:
+        pass
+    empty = RunInfo.from_proto(ProtoRunInfo())
+    for sent in (other, Run(empty, RunData())):
+        monkeypatch.setattr(mlflow, "get_run", lambda run_id, sent=sent: sent)
+        with pytest.raises(StorageError, match=f"what is not run {one.info.run_id}"):
+            runs.fetch_run(one.info.run_id)
