@@ -211,15 +211,25 @@ def read_preprocess(run: Run) -> PreprocessResult:
 
 
 def read_training(run: Run) -> TrainingResult:
-    """Read what a finished run of baseline or hpo hands over."""
+    """Read what a finished run of baseline or hpo hands over.
+
+    Raises:
+        UserError: it has no model, and every finished one had some.
+    """
     below = runs.children(run.info.run_id)
+    candidates = [_candidate(one) for one in below if tags.CANDIDATE in one.data.tags]
+    if not candidates:
+        raise UserError(
+            f"No run of a model is below run {run.info.run_id}: somebody deleted them, or what "
+            f"answers is not the store. Run {run.data.tags.get(tags.STEP, 'step')} again."
+        )
     return TrainingResult(
         run_id=run.info.run_id,
         preprocess_run_id=_tag(run, tags.RUN_IDS["preprocess"]),
         dataset=read_dataset(run),
         model=run.data.tags.get(tags.MODEL, ""),
         metrics=_metrics(run, *SCORES, tags.BEST_RMSE),
-        candidates=[_candidate(one) for one in below if tags.CANDIDATE in one.data.tags],
+        candidates=candidates,
     )
 
 

@@ -4,9 +4,12 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from steps import baseline
+from steps.common.results import read_training
 from steps.register import refit
+from storage import UserError
 from storage.tracking import runs
 from taxi import baselines, features
 from taxi.baselines import BASELINES
@@ -54,3 +57,12 @@ def test_a_run_says_what_its_fit_left_out(
     # and so does the fit to train and valid
     n_trips = refit.count_fitted(Recipe("course", 1, baseline="lasso_0.1"), 12_345)
     assert (n_trips, refit.count_fitted(Recipe("full", 1), 12_345)) == ("99 of 12,345", "12,345")
+
+
+def test_a_run_whose_models_are_gone_hands_nothing_over(store: Store) -> None:
+    baseline.main(["--source=simulated:300", "--models=mean"])
+    (run, *_) = mlflow.search_runs(filter_string="tags.step = 'baseline'", output_format="list")
+    (child,) = runs.children(run.info.run_id)
+    MlflowClient().delete_run(child.info.run_id)
+    with pytest.raises(UserError, match=r"somebody deleted them.*\. Run baseline again\."):
+        read_training(run)
