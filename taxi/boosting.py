@@ -148,7 +148,10 @@ def train_on(
     if not isinstance(matrix, _BinsInFile):
         return xgb.train(dict(parameters), matrix, rounds, **options)
     with matrix.reading:
-        return xgb.train({**parameters, "nthread": 0}, matrix, rounds, **options)
+        booster = xgb.train({**parameters, "nthread": 0}, matrix, rounds, **options)
+        booster.reset()  # lets go of what it holds of each row, which the next one will hold too
+        give_back()
+        return booster
 
 
 class PruningThreshold(NamedTuple):
