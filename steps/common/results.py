@@ -214,11 +214,12 @@ def read_training(run: Run) -> TrainingResult:
     """Read what a finished run of baseline or hpo hands over.
 
     Raises:
-        UserError: it has no model, and every finished one had some.
+        UserError: it names its best model and has none.
     """
+    best = run.data.tags.get(tags.MODEL, "")
     below = runs.children(run.info.run_id)
     candidates = [_candidate(one) for one in below if tags.CANDIDATE in one.data.tags]
-    if not candidates:
+    if best and not candidates:
         raise UserError(
             f"No run of a model is below run {run.info.run_id}: somebody deleted them, or what "
             f"answers is not the store. Run {run.data.tags.get(tags.STEP, 'step')} again."
@@ -227,7 +228,7 @@ def read_training(run: Run) -> TrainingResult:
         run_id=run.info.run_id,
         preprocess_run_id=_tag(run, tags.RUN_IDS["preprocess"]),
         dataset=read_dataset(run),
-        model=run.data.tags.get(tags.MODEL, ""),
+        model=best,
         metrics=_metrics(run, *SCORES, tags.BEST_RMSE),
         candidates=candidates,
     )

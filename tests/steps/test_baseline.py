@@ -10,7 +10,7 @@ from steps import baseline
 from steps.common.results import read_training
 from steps.register import refit
 from storage import UserError
-from storage.tracking import runs
+from storage.tracking import runs, tags
 from taxi import baselines, features
 from taxi.baselines import BASELINES
 from taxi.recipes import Recipe
@@ -60,9 +60,10 @@ def test_a_run_says_what_its_fit_left_out(
 
 
 def test_a_run_whose_models_are_gone_hands_nothing_over(store: Store) -> None:
-    baseline.main(["--source=simulated:300", "--models=mean"])
+    baseline.main(["--source=simulated:310", "--models=mean"])
     (run, *_) = mlflow.search_runs(filter_string="tags.step = 'baseline'", output_format="list")
-    (child,) = runs.children(run.info.run_id)
+    below = runs.children(run.info.run_id)
+    (child,) = [one for one in below if tags.CANDIDATE in one.data.tags]
     MlflowClient().delete_run(child.info.run_id)
     with pytest.raises(UserError, match=r"somebody deleted them.*\. Run baseline again\."):
         read_training(run)
