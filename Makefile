@@ -48,7 +48,7 @@ SMALL = -e '/^ [-+~] /d' -e '/^ Downloaded /d' -e '/^Downloading .*([0-9.]*KiB)/
 # without .ready it is half built, and what lies in it is not built upon
 .venv/.ready: requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
-	@echo "make: installing $$(grep -c '^[a-z].*==' $<) locked packages into .venv, once"
+	@echo "make: installing the locked packages into .venv, once"
 	$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv
 	rm -f $@
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \

@@ -158,7 +158,7 @@ PAGE = """<!doctype html>
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse }} th, td {{ text-align: left; padding: .2rem 1rem .2rem 0 }}
-pre {{ overflow-x: auto; padding: 1rem; border: 1px solid }}
+pre {{ white-space: pre-wrap; overflow-wrap: anywhere; padding: 1rem; border: 1px solid }}
 </style>
 <h1>Minutes of {trips}</h1>
 <p><code>POST /invocations</code> answers the minutes of each trip; <code>GET /ping</code> says

@@ -85,7 +85,8 @@ def write_outcome(
     write_best(candidates[0].model, headline_scores(candidates[0], registered))
     run = runs.active()
     outcome = [*conclusion(dataset, registered, lacks), *odd(odd_months)]
-    again = rerun.lines(run, used(pipeline), command)
+    how = rerun.lines(run, used(pipeline), command)
+    again = [AGAIN, "", *how]
     place = report.log_report(
         pipeline,
         candidates,
@@ -93,7 +94,7 @@ def write_outcome(
         distance=distance,
         outcome=outcome,
         leaderboard=leaderboard(candidates, dataset.taxi),
-        rerun=again,
+        rerun=how,
     )
     first = headline(dataset, candidates, registered, distance, command, lacks)
     # the four lines that MLflow shows unfolded
@@ -110,7 +111,7 @@ def write_outcome(
 def write_trips(pipeline: Pipeline, command: str) -> None:
     """Write what there is where no model was wanted."""
     preprocess = pipeline.preprocess()
-    again = rerun.lines(runs.active(), used(pipeline), command)
+    again = [AGAIN, "", *rerun.lines(runs.active(), used(pipeline), command)]
     lines = [*odd(preprocess.odd_months), *links(pipeline.decisions), *again]
     counts = ((split, tags.N_TRIPS.of(split)) for split in preprocess.dataset.sha256)
     trips = ", ".join(f"{split} {preprocess.metrics[name]:,.0f}" for split, name in counts)
@@ -183,6 +184,7 @@ def odd(lines: Sequence[str]) -> list[str]:
 
 
 # what lets register run
+AGAIN = "Run it again:"
 WITH_TEST, WITH_ALL = "-P test_months=next", f"-P steps={ALL_STEPS}"
 WHY_NOT = {WITH_TEST: "register needs test months", WITH_ALL: "steps leaves register out"}
 

@@ -23,9 +23,9 @@ def code_of(run: Run) -> Checkout:
 
 
 def lines(run: Run, params: MainParameters, command: str) -> list[str]:
-    """Write the command as a part of the run's page, and what somebody needs besides it."""
+    """Write the command as a part of a page, and what somebody needs besides it."""
     more = [line for text in missing(run, params) for line in ("", text)]
-    return ["Run it again:", "", f"    {command}", *more]
+    return [f"    {command}", *more]
 
 
 def missing(run: Run, params: MainParameters) -> list[str]:

@@ -231,10 +231,10 @@ def log_backtest(
     mean = backtest.mean_of([backtest.fresh(rows)[month].rmse.value for month in judged]).value
     mlflow.log_metric(tags.MEAN_RMSE, mean)
     again = run_command("backtest", params.rerun_texts(), experiment=runs.experiment_name())
-    rerun = ["Run it again:", page.as_code(again)]
-    log_backtest_report(params, rows, rises, [answer, *compared], ["Run it again:", "", rerun[1]])
+    rerun = page.as_code(again)
+    log_backtest_report(params, rows, rises, [answer, *compared], [rerun])
     parts = [f"**{answer}**", *compared, charts.link_report(runs.active())]
-    parts += [month_table(rows), ageing_table(rises), *rerun]
+    parts += [month_table(rows), ageing_table(rises), "Run it again:", rerun]
     about = f"{params.taxi} {page.span(judged)} · {mean:.2f} min"
     runs.write_page("\n\n".join(filter(None, parts)), about)
 

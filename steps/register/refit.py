@@ -63,19 +63,19 @@ def refit_candidate(
     valid = load_trips(preprocess, "valid")
     encoder = features.fit_encoder(recipe.features, trips, load_city(preprocess))
     about: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
+    n_trips = f"{count_fitted(recipe, len(trips))} trips of train and valid"
+    if place.n_together and not recipe.baseline:
+        n_trips += f", {place.n_together} workers together"
+    print(f"refit: {candidate.model} on {n_trips}", flush=True)
     with runs.child_run("refit", about):
         log_inputs(preprocess, {"train": "training", "valid": "training"})
         mlflow.log_dict(recipe.state(), tags.RECIPE)
         model = fit(recipe, trips, taxi, encoder, place)
         uri = log_refitted(model, candidate, valid, trace(candidate, recipe, preprocess))
         log_worst(find_worst(valid, model.predict(valid)))
-        n_trips = f"{count_fitted(recipe, len(trips))} trips of train and valid"
-        if place.n_together and not recipe.baseline:
-            n_trips += f", {place.n_together} workers together"
         note = f"**{candidate.model}** fitted again to {n_trips}: what is tested and registered"
         note += f"\n\n{page.link_worst()} of valid, which it was fitted to"
         mlflow.set_tags({tags.MODEL_URI: uri, tags.NOTE: note})
-    print(f"refit: {candidate.model} on {n_trips}", flush=True)
     return candidate._replace(model_uri=uri)
 
 

@@ -51,6 +51,8 @@ CODE = re.compile(  # of a request, and of each file that MLflow could not downl
     re.M,
 )
 PROXY = "Look at the proxy before it, which changes its answers."
+# of files logged through a server, and asked for at the database behind it
+SERVED = "A tracking server hands out its files: set MLFLOW_TRACKING_URI to its address."
 DATABASE = "Look whether the database answers, has room and may be written."
 
 
@@ -153,6 +155,8 @@ def _explain_mlflow(error: MlflowException) -> str:
         code = error.get_http_status_code()
         return f"The server refuses ({one_line(error)}). {_cure(code)}"
     text = str(error)
+    if "tracking URI must be a valid http or https URI" in text:
+        return SERVED
     body = text.partition("Response body: '")[2]
     if "not in a valid JSON format" in text:
         what = "a web page, such as a login's" if HTML.match(body) else "what is not MLflow's"

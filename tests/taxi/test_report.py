@@ -71,7 +71,7 @@ def make_report(**changed: object) -> ReportFacts:
             {"month": "2021-04", report.VERSION: HOSTILE, "measure": "PSI", "of": "hour"}
             | {"value": "0.3", "threshold": "0.25", "drifted": "True"}
         ],
-        "rerun": ["Run it again:", "", "    mlflow run . -P taxi=green"],
+        "rerun": ["    mlflow run . -P taxi=green"],
         "missing": [f"{HOSTILE} is gone"],
     }
     return ReportFacts(**ordinary | changed)

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 
 from storage import StorageError, StoreGoneError, UserError
-from storage.tracking import artifacts, experiments, refusals, sqlite_file
+from storage.tracking import artifacts, experiments, models, refusals, sqlite_file
 from storage.tracking import store as tracking_store
 from storage.tracking.model_references import resolve
 from storage.tracking.registry import Registry
@@ -113,6 +113,14 @@ def test_a_server_that_asks_to_be_left_alone_for_hours_is_asked_for_minutes(
         tracking_store.prepare_store()
     assert n_waits > 3
     assert sum(waits) < 600
+
+
+def test_files_that_a_server_hands_out_are_not_looked_for_behind_it(store: Store) -> None:
+    client = MlflowClient()
+    client.create_registered_model("behind")
+    client.create_model_version("behind", "mlflow-artifacts:/1/models/m-1/artifacts")
+    with pytest.raises(StorageError, match="server hands out its files: set MLFLOW_TRACKING_URI"):
+        models.load("models:/behind/1")
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"no"', b'{"files": [{}]}', b'{"files": 3}'])
