@@ -52,6 +52,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "cleaning_dask": cleaning_workers.measure,
     "memory": memory.measure,
     "memory_main": memory.measure_main,
+    "memory_rides": memory.measure_rides,
     "flat_hpo": flat.measure_hpo,
     "flat_refit": flat.measure_refit,
     "flat_threads": flat.measure_threads,

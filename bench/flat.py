@@ -34,8 +34,8 @@ from taxi.simulation import month_batches
 
 N_TRIPS, MONTH, SEED = 3_000_000, "2021-01", 42
 REAL_MONTHS, N_COPIES = ("2022-01", "2022-02", "2023-01", "2023-02"), 8
-N_LONG, N_PAIRS = 100, 3  # rounds of a booster that all cores train
-N_ROUNDS, N_HPO_ROUNDS = 20, 5
+N_PAIRS = 3
+N_ROUNDS, N_HPO_ROUNDS = 100, 5
 # way -> WHOLE_ROWS and BINNED_ROWS by which rows go it
 WAYS = {"in memory": (sys.maxsize, 0), "in batches": (0, sys.maxsize), "from a file": (0, 0)}
 
@@ -62,7 +62,7 @@ def measure_refit() -> Iterator[Result]:
     with TemporaryDirectory() as folder:
         path = Path(folder, "trips.parquet")
         write_trips(path)
-        whole, *others = (run_refit(way, path) for way in WAYS)
+        whole, *others = (run_refit(way, path, n_cores()) for way in WAYS)
     for one in others:
         times = f"{one['wall'] / whole['wall']:.2f}x ({one['wall']:.0f} / {whole['wall']:.0f} s)"
         same = "equal" if one["sha256"] == whole["sha256"] else "OTHER"
@@ -81,11 +81,11 @@ def measure_threads() -> Iterator[Result]:
         path = Path(folder, "trips.parquet")
         write_real_trips(path)
         ways = (1, n_cores())
-        told = [[run_refit("in memory", path, n, N_LONG) for n in ways] for _ in range(N_PAIRS)]
+        told = [[run_refit("in memory", path, n) for n in ways] for _ in range(N_PAIRS)]
     one, every = (min(pair[place]["wall"] for pair in told) for place in (0, 1))
     n_other = len({fit["sha256"] for pair in told for fit in pair}) - 1
     yield Result(
-        f"refit of one booster to {told[0][0]['n_rows']:,} rows, {N_LONG} rounds, on {ways[1]} "
+        f"refit of one booster to {told[0][0]['n_rows']:,} rows, {N_ROUNDS} rounds, on {ways[1]} "
         f"cores over one, the best of {N_PAIRS} each: time; other bytes of the booster",
         f"{every / one:.2f}x ({every:.1f} / {one:.1f} s); {n_other}",
         "below 1x; 0",
@@ -108,9 +108,9 @@ def write_trips(path: Path) -> None:
             file.write_batch(trips.filter(pa.array(known)))
 
 
-def run_refit(way: str, path: Path, n_threads: int = 1, n_rounds: int = N_ROUNDS) -> dict[str, Any]:
+def run_refit(way: str, path: Path, n_threads: int) -> dict[str, Any]:
     """Fit in a process of its own; returns what it took."""
-    given = map(str, (way, path, n_threads, n_rounds))
+    given = map(str, (way, path, n_threads, N_ROUNDS))
     told = subprocess.run(
         [sys.executable, "-m", "bench.flat", "refit", *given],
         cwd=ROOT,

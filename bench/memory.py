@@ -1,11 +1,14 @@
-"""Peak memory: of preprocess, twelve simulated months over one; of main, months of yellow cabs."""
+"""Peak memory: of preprocess, twelve simulated months over one; of pipelines of large months."""
 
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
+from time import perf_counter
 
 from bench import Result, peak_mib
+from bench.flat import N_HPO_ROUNDS
 
-N_TRIPS, N_YELLOW = 1_000_000, 3_000_000
+N_TRIPS, N_YELLOW, N_RIDES = 1_000_000, 3_000_000, 20_000_000
+MONTHS = ("--train_months=2023-01", "--valid_months=2023-02", "--test_months=2023-03")
 
 
 def measure() -> Iterator[Result]:
@@ -25,10 +28,35 @@ def peak_of(train_months: str) -> float:
 
 def measure_main() -> Iterator[Result]:
     """Run the whole pipeline on months as large as those of yellow cabs, with one trial."""
-    months = ("--train_months=2023-01", "--valid_months=2023-02", "--test_months=2023-03")
-    asked = ("--taxi=yellow", f"--source=simulated:{N_YELLOW}", *months)
+    asked = ("--taxi=yellow", f"--source=simulated:{N_YELLOW}", *MONTHS)
     with TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
         peak = peak_mib(uri, "steps.main", *asked, "--models=mean", "--max_evals=1")
     what = f"main on simulated months of {N_YELLOW:,} yellow trips, peak memory of any process"
     yield Result(what, f"{peak / 1024:.2f} GiB", "3 GiB")
+
+
+def measure_rides() -> Iterator[Result]:
+    """Run the steps of a pipeline on months of app rides, with boosters of a few rounds.
+
+    With all their rounds they take hours; memory does not grow with them.
+    """
+    asked = ("--taxi=fhvhv", f"--source=simulated:{N_RIDES}", *MONTHS)
+    mean, one = "--models=mean", "--max_evals=1"
+    with TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        for step, command in {
+            "preprocess": ("steps.preprocess", *asked),
+            "baseline": ("steps.baseline", *asked, mean),
+            "hpo": ("bench.flat", "hpo", *asked, one),
+            "register": ("steps.register", *asked, mean, one),
+        }.items():
+            start = perf_counter()
+            peak = peak_mib(uri, *command)
+            minutes = (perf_counter() - start) / 60
+            what = f"{step} of months of {N_RIDES:,} simulated app rides, {N_HPO_ROUNDS} rounds"
+            yield Result(
+                f"{what} a booster: peak memory; time",
+                f"{peak / 1024:.2f} GiB; {minutes:.0f} min",
+                "6 GiB",
+            )

@@ -1,7 +1,7 @@
 """A matrix that is never whole: its batches are made anew whenever somebody reads them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,24 @@ class BatchedMatrix(ABC):
 def batches_of(matrix: Any) -> Iterator[Any]:
     """Cut a matrix of any kind, [n, k], into what may be in memory at once."""
     return matrix.batches() if isinstance(matrix, BatchedMatrix) else iter([matrix])
+
+
+def join(batches: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
+    """Join batches, float32 [b, k] each, to larger ones of n_rows at most, which is no less than b.
+
+    Each is used before the next is asked for, which is made in the same place.
+    """
+    joined, n_filled = np.empty((0, 0), np.float32), 0
+    for batch in batches:
+        if not joined.size:
+            joined = np.empty((n_rows, batch.shape[1]), np.float32)
+        if n_filled + len(batch) > len(joined):
+            yield joined[:n_filled]
+            n_filled = 0
+        joined[n_filled : n_filled + len(batch)] = batch
+        n_filled += len(batch)
+    if n_filled:
+        yield joined[:n_filled]
 
 
 def whole(matrix: Any) -> Any:

@@ -9,13 +9,16 @@ import numpy as np
 import xgboost as xgb
 from xgboost.callback import TrainingCallback
 
-from .batches import BatchedMatrix, batches_of
+from .batches import BatchedMatrix, batches_of, join
 from .freed_memory import give_back
 from .rows import Rows
 from .spaces import Pruning
 
 BINNED_ROWS = 6_000_000  # train rows whose bins are in memory
 BYTES_PER_VALUE = 2.3  # of bins in a file
+# rows of a page of that file: a round maps every page anew some hundred times, so few large ones
+# cost less, and more memory
+PAGE_ROWS = 1 << 20
 
 
 class Matrices(NamedTuple):
@@ -100,7 +103,8 @@ class _Batches(xgb.DataIter):
     def reset(self) -> None:
         """Begin again, without what the last time has left."""
         give_back()
-        self.batches, self.n_read = self.matrix.batches(), 0
+        batches, self.n_read = self.matrix.batches(), 0
+        self.batches = join(batches, PAGE_ROWS) if self.cache_prefix else batches
 
     def next(self, input_data: Callable[..., None]) -> bool:
         """Hand over the next batch; returns whether there was one."""

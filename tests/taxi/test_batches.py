@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from taxi import boosting, encoding, features, rows, schema, sight, spaces
+from taxi import batches, boosting, encoding, features, rows, schema, sight, spaces
 from taxi.boosting import (
     Matrices,
     TrainingJob,
@@ -47,8 +47,9 @@ WAYS = {"whole": (10_000, 0), "binned": (0, 10_000), "file": (0, 0)}
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have four batches of the train trips."""
+    """Have four batches of the train trips, and two or three pages of their bins."""
     monkeypatch.setattr(schema, "BATCH_ROWS", 500)
+    monkeypatch.setattr(boosting, "PAGE_ROWS", 900)
 
 
 def go(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +84,14 @@ def test_batches_are_the_whole_matrix_cut(
         assert getattr(cut.whole(), part).tobytes() == wanted.tobytes()
         assert getattr(cut, f"{part}_y").tobytes() == getattr(whole, f"{part}_y").tobytes()
     assert cut.weight.tobytes() == whole.weight.tobytes()
+
+
+def test_batches_are_joined_to_as_many_rows_as_a_page_may_have() -> None:
+    parts = [np.full((n, 2), n, np.float32) for n in (3, 4, 2, 0, 6, 7)]
+    pages = [page.copy() for page in batches.join(parts, 7)]
+    assert [len(page) for page in pages] == [7, 2, 6, 7]
+    assert np.concatenate(pages).tobytes() == np.concatenate(parts).tobytes()
+    assert list(batches.join([], 7)) == []
 
 
 @pytest.mark.parametrize("half_life", [0, 2])
