@@ -23,7 +23,7 @@ LEARNED_WAY = ["straight_miles", "crookedness", "bearing", "way_x", "way_y", "mi
 LEARNED = ["pickup_x", "pickup_y", "dropoff_x", "dropoff_y", *LEARNED_WAY]
 OF_CITY = [feature.__name__ for feature in features.OF_CITY]
 GROUPS: dict[str, list[str]] = {
-    "nothing": [],
+    "nothing (all columns)": [],
     "the zones' ids": ["pickup_zone", "dropoff_zone"],
     "hour, weekday, minute of day": ["hour", "traffic_weekday", "minute_of_day"],
     "counts of pair and zones": ["pair_trips", "pickup_trips", "dropoff_trips"],
