@@ -138,7 +138,7 @@ def describe_on_page(taxi: str) -> str:
     asked = example(taxi) | {"params": {"quantiles": [0.1, 0.9]}}
     curls = "\n\n".join(_curl(body) for body in (example(taxi), asked))
     return PAGE.format(
-        trips=taxi_named(taxi).trips, fields=fields, params=params, curls=escape(curls)
+        trips=taxi_named(taxi).trips, fields=fields, params=params, curls=escape(curls), url=URL
     )
 
 
@@ -171,5 +171,9 @@ whether the model is loaded. Machines read <a href="openapi.json">openapi.json</
 <pre>{curls}</pre>
 <p>What cannot be answered is refused with status 400 and one line, <code>message</code>. A distance
 that was not used is told in <code>warnings</code>, beside <code>predictions</code>.</p>
+<script>
+const examples = document.querySelector("pre"), here = new URL("invocations", location).href;
+examples.textContent = examples.textContent.replaceAll("{url}", here);
+</script>
 </html>
 """

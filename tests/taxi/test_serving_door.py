@@ -218,6 +218,9 @@ def test_the_docs_of_the_server_need_nothing_but_themselves(app: Any) -> None:
     assert status == 200
     assert not re.findall(r"(?:src|href)=\"(?!openapi\.json)", page)
     assert all(name in page for name in (TIME, START, END, MILES, *PARAMS, "curl -s "))
+    # a browser puts the server's own address in the place of the one that is written
+    written = re.findall(r'replaceAll\("(\S+)", here\)', page)
+    assert re.findall(r"curl -s (\S+) ", page) == written * 2
 
 
 def test_the_dockerfile_has_what_trained_the_model_and_the_model_beside_it(
