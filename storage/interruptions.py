@@ -2,7 +2,9 @@
 
 Python raises KeyboardInterrupt wherever it happens to be. In the middle of an import half a module
 stays behind, and the run cannot be closed with it. In the middle of a query the store stays locked
-until the exception is gone. And in a callback of the garbage collector it is printed and forgotten.
+until the exception is gone. A thread that a pool is starting, as MLflow's do for files, is never
+told to end, and the process waits for it. And in a callback of the garbage collector it is printed
+and forgotten.
 """
 
 import os
@@ -15,7 +17,12 @@ from typing import Any
 from storage.environment import interrupts
 
 # in whose files Python must not be for it to come
-UNCUT = ("<frozen importlib", f"{os.sep}sqlalchemy{os.sep}")
+UNCUT = (
+    "<frozen importlib",
+    f"{os.sep}sqlalchemy{os.sep}",
+    os.path.join("mlflow", "store", "artifact", ""),  # noqa: PTH118  a part of a path
+)
+POOL = os.path.join("concurrent", "futures", "thread.py")  # noqa: PTH118
 WAIT_S, N_WAITS = 0.05, 200  # ten seconds; an sqlite store that others have locked takes longer
 
 
@@ -41,7 +48,8 @@ def ignore(signum: int, frame: FrameType | None) -> None:
 
 def _is_uncut(frame: FrameType | None) -> bool:
     while frame:
-        if any(part in frame.f_code.co_filename for part in UNCUT):
+        file, is_pool = frame.f_code.co_filename, frame.f_code.co_name == "submit"
+        if any(part in file for part in UNCUT) or (is_pool and file.endswith(POOL)):
             return True
         frame = frame.f_back
     return False

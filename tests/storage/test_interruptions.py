@@ -37,6 +37,24 @@ def test_a_module_is_imported_to_its_end(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
+def test_a_pool_tells_each_thread_to_end_that_it_has_started() -> None:
+    done = run("""
+import threading
+from concurrent.futures import ThreadPoolExecutor
+start, pool = threading.Thread.start, ThreadPoolExecutor(1)
+def start_interrupted(thread):
+    start(thread)
+    INTERRUPT
+threading.Thread.start = start_interrupted
+try:
+    pool.submit(int)
+    time.sleep(9)
+except KeyboardInterrupt:
+    print("came")
+""")
+    assert (done.stdout, done.stderr) == ("came\n", "")
+
+
 def test_a_callback_does_not_swallow_it() -> None:
     done = run("""
 class Held: pass
