@@ -39,7 +39,7 @@ def measure_main() -> Iterator[Result]:
 def measure_rides() -> Iterator[Result]:
     """Run the steps of a pipeline on months of app rides, with boosters of a few rounds.
 
-    With all their rounds they take hours; memory does not grow with them.
+    With all their rounds they take hours.
     """
     asked = ("--taxi=fhvhv", f"--source=simulated:{N_RIDES}", *MONTHS)
     mean, one = "--models=mean", "--max_evals=1"
