@@ -2,14 +2,16 @@
 
 Python raises KeyboardInterrupt wherever it happens to be. In the middle of an import half a module
 stays behind, and the run cannot be closed with it. In the middle of a query the store stays locked
-until the exception is gone. A thread that a pool is starting, as MLflow's do for files, is never
-told to end, and the process waits for it. And in a callback of the garbage collector it is printed
-and forgotten.
+until the exception is gone. A pool of threads, as MLflow has for files, never tells the one to end
+that it is starting, nor gives back what it is locking, and the process waits for ever. A folder
+that is being removed, or that a pool still writes into, makes another error of it. And in a
+callback of the garbage collector it is printed and forgotten.
 """
 
 import os
 import signal
 import sys
+import threading
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -21,8 +23,11 @@ UNCUT = (
     "<frozen importlib",
     f"{os.sep}sqlalchemy{os.sep}",
     os.path.join("mlflow", "store", "artifact", ""),  # noqa: PTH118  a part of a path
+    f"{os.sep}shutil.py",
+    f"{os.sep}tempfile.py",
 )
-POOL = os.path.join("concurrent", "futures", "thread.py")  # noqa: PTH118
+POOLS = os.path.join("concurrent", "futures", "")  # noqa: PTH118  whose waiting may be cut
+JOINS = ("join", "_wait_for_tstate_lock")  # of threads; Python 3.13 has the first alone
 WAIT_S, N_WAITS = 0.05, 200  # ten seconds; an sqlite store that others have locked takes longer
 
 
@@ -47,12 +52,20 @@ def ignore(signum: int, frame: FrameType | None) -> None:
 
 
 def _is_uncut(frame: FrameType | None) -> bool:
+    uncut = UNCUT if _waits_for_a_thread(frame) else (*UNCUT, POOLS)
     while frame:
-        file, is_pool = frame.f_code.co_filename, frame.f_code.co_name == "submit"
-        if any(part in file for part in UNCUT) or (is_pool and file.endswith(POOL)):
+        if any(part in frame.f_code.co_filename for part in uncut):
             return True
         frame = frame.f_back
     return False
+
+
+def _waits_for_a_thread(frame: FrameType | None) -> bool:
+    if not frame or frame.f_code.co_filename != threading.__file__:
+        return False
+    # Condition.wait, between letting go of its lock and taking it again; and Thread.join
+    is_in_wait = frame.f_code.co_name == "wait" and frame.f_locals.get("gotit") is False
+    return is_in_wait or frame.f_code.co_name in JOINS
 
 
 def _later(n_waits: int) -> None:

@@ -55,6 +55,58 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("came\n", "")
 
 
+def test_a_pool_gives_back_what_it_has_locked() -> None:
+    done = run("""
+from concurrent.futures import ThreadPoolExecutor, as_completed
+try:
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(time.sleep, 0.1)
+        locked = future._condition.acquire
+        future._condition.acquire = lambda: (locked(), INTERRUPT)
+        list(as_completed([future]))
+        time.sleep(9)
+except KeyboardInterrupt:
+    print("came")
+""")
+    assert (done.stdout, done.stderr) == ("came\n", "")
+
+
+def test_it_does_not_wait_for_the_threads_of_a_pool() -> None:
+    done = run("""
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+over = threading.Event()
+pool = ThreadPoolExecutor(1)
+future = pool.submit(over.wait)
+threading.Timer(0.2, lambda: INTERRUPT).start()
+begun = time.monotonic()
+try:
+    list(as_completed([future]))
+except KeyboardInterrupt:
+    print(time.monotonic() - begun < 5)
+over.set()
+""")
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_folder_is_removed_to_its_end() -> None:
+    done = run("""
+import tempfile
+close = os.close
+def close_interrupted(file):
+    close(file)
+    INTERRUPT
+try:
+    with tempfile.TemporaryDirectory() as folder:
+        os.close = close_interrupted
+    os.close = close
+    time.sleep(9)
+except KeyboardInterrupt:
+    print(os.path.exists(folder))
+""")
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
 def test_a_callback_does_not_swallow_it() -> None:
     done = run("""
 class Held: pass
