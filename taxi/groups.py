@@ -13,7 +13,7 @@ import numpy as np
 from .schema import Trips, clean_miles, known_zone
 
 DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
-UNKNOWN = "unknown"  # band of a trip without a clean distance
+UNKNOWN = "no distance"  # band of a trip without a clean distance
 N_ZONE_GROUPS = 5
 
 

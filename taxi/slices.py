@@ -26,7 +26,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from .city import City
-from .groups import UNKNOWN, Grouping, by_distance, pickup_hours
+from .groups import Grouping, by_distance, pickup_hours
 from .schema import Trips, known_zone
 from .words import band_words
 from .zones import fit_zone_tables
@@ -70,7 +70,7 @@ def slice_rows(trips: Trips, city: City | None) -> Iterator[tuple[str, np.ndarra
     for number, (start, end) in enumerate(pairwise(HOUR_BANDS)):
         yield f"{start} to {end} h", band == number
     for name, rows in by_distance(trips).parts():
-        yield "no usable distance" if name == UNKNOWN else band_words(name), rows
+        yield band_words(name), rows
     ends = (trips.pickup_zone, trips.dropoff_zone)
     yield "airports", np.any([np.isin(zone, AIRPORTS) for zone in ends], axis=0)
     yield from ((f"from {name}", rows) for name, rows in _parts_of_town(trips, city).parts())

@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             place = TrainingPlace(params.scheduler, params.refit_workers)
             best = refit_candidate(best, preprocess, place)
         test = open_test_set(preprocess, distance)
+        n_trips = f"{len(test.trips):,} trips of {', '.join(sorted(test.months))}"
+        print(f"test: {best.model} on {n_trips}", flush=True)
         tested = evaluate_candidate(best, test, seed=params.seed)
         if params.test_only:
             write_tested(tested, preprocess.dataset, distance)

@@ -86,9 +86,9 @@ def test_the_bias_is_above_0_where_predictions_are_too_long() -> None:
         (1.0, "00.0..01.0 miles"),
         (1.1, "01.0..02.0 miles"),
         (60.0, "16.0..60.0 miles"),
-        (0.0, "unknown"),
-        (61.0, "unknown"),
-        (np.nan, "unknown"),
+        (0.0, "no distance"),
+        (61.0, "no distance"),
+        (np.nan, "no distance"),
     ],
 )
 def test_a_distance_falls_in_one_band_its_upper_end_in(miles: float, band: str) -> None:

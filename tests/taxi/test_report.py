@@ -12,6 +12,7 @@ from taxi import report, report_errors, simulation
 from taxi.breakdown import Breakdown, break_down
 from taxi.evaluation import Group, errors_by_group, feature_words
 from taxi.features import FEATURES
+from taxi.groups import UNKNOWN
 from taxi.page import Chart, Section, render_page, written_cell
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 from taxi.style import short_count
@@ -218,7 +219,7 @@ def test_every_feature_has_words_of_its_own() -> None:
 
 def test_names_and_numbers_are_written_as_people_read_them() -> None:
     assert band_words("02.0..04.0 miles") == "2 to 4 miles"
-    assert band_words("unknown") == "unknown"
+    assert band_words(UNKNOWN) == UNKNOWN
     assert weekday_of("2021-02-01") == "Monday"
     assert [short_count(n) for n in (950, 12_345, 3_400_000)] == ["950", "12.3k", "3.4M"]
     assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
