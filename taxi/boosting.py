@@ -150,12 +150,20 @@ def train_on(
         options: of xgb.train.
     """
     if not isinstance(matrix, _BinsInFile):
-        return xgb.train(dict(parameters), matrix, rounds, **options)
+        booster = xgb.train(dict(parameters), matrix, rounds, **options)
+        if is_cuda(parameters):  # rows to predict are in the memory of the processor
+            booster.set_param({"device": "cpu"})
+        return booster
     with matrix.reading:
         booster = xgb.train({**parameters, "nthread": 0}, matrix, rounds, **options)
         booster.reset()  # lets go of what it holds of each row, which the next one will hold too
         give_back()
         return booster
+
+
+def is_cuda(parameters: Mapping[str, Any]) -> bool:
+    """Whether a booster of these parameters is trained on a GPU."""
+    return parameters.get("device") == "cuda"
 
 
 class PruningThreshold(NamedTuple):

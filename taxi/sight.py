@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import xgboost as xgb
 
-from .boosting import n_bytes_of_bins, train_matrix, train_on
+from .boosting import is_cuda, n_bytes_of_bins, train_matrix, train_on
 from .features import Encoder
 from .model import TripModel
 from .recipes import Member, Recipe
@@ -85,7 +85,8 @@ def _train_each(one: BoosterSet, part: TrainPart, n_threads: int, folder: str) -
     rows = train_matrix(*part, one.max_bin, folder)
     shares = share_threads(n_threads, len(one.members), part.matrix.shape[0])
     train = partial(train_member, rows, one.max_bin)
-    with thread_pool(n_threads) as threads:
+    # on a GPU two would make their bins of the same rows at once, and the process dies
+    with thread_pool(1 if is_on_gpu(one.members) else n_threads) as threads:
         return list(threads.map(train, one.members, shares))
 
 
@@ -99,4 +100,4 @@ def train_member(
 
 def is_on_gpu(members: Sequence[Member]) -> bool:
     """Whether boosters are trained on GPUs."""
-    return any(member.parameters.get("device") == "cuda" for member in members)
+    return any(is_cuda(member.parameters) for member in members)

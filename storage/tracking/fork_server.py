@@ -145,6 +145,8 @@ class ForkedProcess:
         if self.code is None:
             try:
                 self.code = int(self._hear(2)[1])
+                if self.code < 0:  # else nobody has said anything
+                    print(ended_by(-self.code), file=sys.stderr)
             except ProcessLookupError as error:
                 print(error, file=sys.stderr)
                 self.code = 1
@@ -159,6 +161,12 @@ class ForkedProcess:
         if len(self.heard) < n_answers:
             raise ProcessLookupError("the process that forks steps has died")
         return self.heard
+
+
+def ended_by(number: int) -> str:
+    """Say what a signal that ended a process mostly comes of."""
+    why = ", which is mostly for lack of memory" if number == signal.SIGKILL else ""
+    return f"The step was ended by signal {number}, {signal.strsignal(number)}{why}."
 
 
 def is_running() -> bool:

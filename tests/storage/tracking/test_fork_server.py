@@ -35,7 +35,12 @@ def start(server: ForkServer, code: str, cwd: Path = Path(), **env: str) -> Fork
         ("raise SystemExit(2)", 2, ""),
         ("raise SystemExit('no trips')", 1, "no trips\n"),
         ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
-        ("import os; os.kill(os.getpid(), 9)", -9, ""),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            -9,
+            "9, Killed, which is mostly for lack of memory.\n",
+        ),
+        ("import os; os.abort()", -6, "The step was ended by signal 6, Aborted.\n"),
     ],
 )
 def test_it_ends_as_python_would(
