@@ -6,9 +6,15 @@ asked of the processor, and can be told.
 SAME_BITS='--source=simulated:500 --max_evals=2' python -m bench same_bits
 
 is a smaller demo than the one of 3,000 trips a month and four trials.
+
+SAME_BITS_FILE=bits.json python -m bench same_bits
+
+writes what came out into that file, or, where it is there from another machine, counts what is not
+as it was on that one.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,11 +49,21 @@ ENDINGS = (".csv", ".json", ".parquet", ".ubj")
 def measure() -> Iterator[Result]:
     """Run the demo on each, and count what is not as it is here."""
     here = facts(HERE)
+    file = os.environ.get("SAME_BITS_FILE")
+    if file and Path(file).exists():
+        yield compared("the machine that wrote the file", here, json.loads(Path(file).read_text()))
+        return
+    if file:
+        Path(file).write_text(json.dumps(here, indent=1, sort_keys=True) + "\n")
     for machine, env in MACHINES.items():
-        there = facts(env)
-        other = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
-        what = f"`main {' '.join(SIZE)}` with {machine}: of {len(here)} metrics and hashes other"
-        yield Result(what, ", ".join([str(len(other)), *other[:3]]), "0")
+        yield compared(machine, here, facts(env))
+
+
+def compared(machine: str, here: Mapping[str, str], there: Mapping[str, str]) -> Result:
+    """Count the metrics and hashes of a demo that are not as they are here."""
+    other = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+    what = f"`main {' '.join(SIZE)}` with {machine}: of {len(here)} metrics and hashes other"
+    return Result(what, ", ".join([str(len(other)), *other[:3]]), "0")
 
 
 def facts(env: Mapping[str, str]) -> dict[str, str]:
