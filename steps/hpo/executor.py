@@ -60,7 +60,7 @@ def open_executor(
         rows: that every job trains on.
         scheduler: address of a Dask scheduler; empty = threads of this process.
         device: cpu or cuda.
-        parallelism: threads here; 0 = one per core.
+        parallelism: threads here; 0 = one per core; a GPU takes one trial at a time.
     Raises:
         StorageError: nobody answers at the scheduler, or its workers cannot be used.
     """
@@ -68,8 +68,9 @@ def open_executor(
     if scheduler:
         opened = _on_cluster(rows, scheduler, on_gpu)
     else:
-        # one GPU takes one trial at a time; several are workers of a cluster
-        opened = _here(rows, parallelism or (1 if on_gpu else n_cores()), on_gpu)
+        # two would make bins for the GPU at once, and the process dies; several GPUs are workers of
+        # a cluster
+        opened = _here(rows, 1 if on_gpu else parallelism or n_cores(), on_gpu)
     with opened as executor:
         yield executor
 

@@ -71,6 +71,14 @@ def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(
     assert len(given_up.curve) == 1
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_gpu_trains_one_trial_at_a_time_however_many_are_asked_for(
+    rows: Any, device: str
+) -> None:
+    with open_executor(rows, scheduler="", device=device, parallelism=3) as executor:
+        assert executor.n_workers == (1 if device == "cuda" else 3)
+
+
 def test_many_trips_travel_to_the_workers_encoded(
     dask: Dask, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
