@@ -26,6 +26,7 @@ from storage.tracking.tags import (
 )
 
 MAX_METRICS, MAX_ENTITIES = 1000, 1000  # of one call to the store
+UNDONE = "the search ended before it did"
 
 
 class TrialRun(NamedTuple):
@@ -73,9 +74,10 @@ class TrialRuns:
         if kind is not None and issubclass(kind, StoreGoneError):
             return  # the next search of this key closes them
         refused = (MlflowException,) if error else ()  # what came first is raised
+        reason = closing.reason_of(error) if error else UNDONE
         for run_id in self.run_ids.values():
             with closing.in_seconds(error), suppress(*refused):
-                self.client.set_terminated(run_id, "KILLED")
+                self._close(run_id, "KILLED", reason)
 
     def recorded(self) -> dict[int, TrialRun]:
         """Read the finished trials of this search, whoever ran them; the first of each number.
@@ -126,10 +128,13 @@ class TrialRuns:
 
     def fail(self, number: int, reason: str) -> str:
         """Close the run of a trial that came to nothing, with the reason; returns the run's id."""
-        marks = [RunTag(*mark) for mark in closing.failure_tags("FAILED", reason).items()]
-        self.client.log_batch(self.run_ids[number], tags=marks)
-        self.client.set_terminated(self.run_ids[number], "FAILED")
+        self._close(self.run_ids[number], "FAILED", reason)
         return self.run_ids.pop(number)
+
+    def _close(self, run_id: str, status: str, reason: str) -> None:
+        marks = [RunTag(*mark) for mark in closing.failure_tags(status, reason).items()]
+        self.client.log_batch(run_id, tags=marks)
+        self.client.set_terminated(run_id, status)
 
     def _read(self, run: Run) -> TrialRun:
         history = self.client.get_metric_history(run.info.run_id, CURVE)

@@ -253,6 +253,8 @@ def test_a_search_told_to_stop_keeps_what_is_finished_and_says_how_to_go_on(
     assert stopped.info.status == "KILLED"
     states = [trial.info.status for trial in trials_of(stopped)]
     assert set(states) <= {"FINISHED", "KILLED"}
+    reasons = [t.data.tags.get("failure") for t in trials_of(stopped) if t.info.status == "KILLED"]
+    assert set(reasons) == {"interrupted"}
     n_kept = states.count("FINISHED")
     found = re.search(r"(\d+) of 12 trials are kept. Go on from there with: (mlflow run .*)", said)
     assert int(found[1]) == n_kept >= 4

@@ -7,7 +7,7 @@ from mlflow.exceptions import MlflowException
 
 from storage import StoreGoneError
 from storage.tracking import processes, refusals, runs, trials
-from storage.tracking.tags import CURVE, STARTED
+from storage.tracking.tags import CURVE, NOTE, STARTED
 from storage.tracking.trials import TrialRuns
 from tests.stores import Store
 
@@ -87,6 +87,7 @@ def test_a_trial_that_failed_was_killed_or_was_deleted_is_not_finished() -> None
     assert status(failed) == "FAILED"
     assert mlflow.get_run(failed).data.tags["failure"] == "XGBoostError: no memory"
     assert status(killed) == "KILLED"
+    assert "the search ended before it did" in mlflow.get_run(killed).data.tags[NOTE]
     assert {number: run.run_id for number, run in log.recorded().items()} == {3: kept}
 
 
