@@ -79,7 +79,15 @@ class StepRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the run with the status and the reason that fit."""
+        """Close the run with the status and the reason that fit.
+
+        Raises:
+            KeyboardInterrupt: the pipeline has died, and the next one may be at this step by now.
+        """
+        if error is None and self.heartbeat and self.heartbeat.is_orphan:
+            error = KeyboardInterrupt()
+            self._close(error)
+            raise error
         self._close(error)
 
     def _open(self) -> None:

@@ -21,7 +21,7 @@ from mlflow.utils import name_utils
 from storage import StorageError, StoreGoneError, UserError
 from storage.checkout import ROOT, Checkout
 from storage.tracking import artifacts, closing, processes, runs
-from storage.tracking.tags import HEARTBEAT
+from storage.tracking.tags import HEARTBEAT, STARTED
 from storage.tracking.trials import TrialRuns
 from tests.stores import EXPERIMENT, Store
 
@@ -64,6 +64,14 @@ def test_a_run_closes_as_its_step_ended(
     assert run.info.status == status
     assert run.data.tags.get("failure") == failure
     assert (run.data.tags["step"], run.data.tags["developer"]) == ("hpo", "Ada")
+
+
+def test_a_step_that_ends_after_its_pipeline_has_died_is_not_finished(store: Store) -> None:
+    step = runs.StepRun("hpo", "Ada")
+    with pytest.raises(KeyboardInterrupt), step:
+        run_id = runs.active().info.run_id
+        step.heartbeat.above = processes.process_tags() | {STARTED: "1000000000"}
+    assert closed(run_id).info.status == "KILLED"
 
 
 def silence() -> Exception:
