@@ -204,7 +204,8 @@ def find_harm(uri: str, whole: dict[str, set[str]], n_repairs: int) -> Harm:
     versions = MlflowClient(uri, uri).search_model_versions()
     made.update((version.tags.get("model_sha256"),) for version in versions)
     twice = {key: n for key, n in made.items() if n > 1}
-    print(*(f"{n} times: {key}" for key, n in twice.items()), sep="\n", file=sys.stderr, flush=True)
+    for key, n in twice.items():
+        print(f"{n} times: {key}", file=sys.stderr, flush=True)
     n_double = sum(n - 1 for n in twice.values())
     n_running = sum(run.info.status == "RUNNING" for run in runs)
     return Harm(len(other), n_double, n_running, n_repairs)
