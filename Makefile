@@ -79,8 +79,8 @@ ui: .venv/.ready  ## the MLflow UI on the store of this folder
 	PYTHONWARNINGS=ignore mlflow ui --port $(PORT) --workers 1 --uvicorn-opts --no-access-log
 
 serve: .venv/.ready  ## the champion, by MLflow's model server, from the store of this folder
-	@python -m tools.served $(CHAMPION)
-	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow models serve \
+	@python -m tools.served $(CHAMPION) $(PORT)
+	MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow models serve \
 	    -m $(CHAMPION) --env-manager local --port $(PORT) --workers 2
 
 plan: .venv/.ready  ## what main would run, and why; runs nothing

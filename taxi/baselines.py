@@ -29,7 +29,8 @@ class Baseline(NamedTuple):
     features: str  # key of features.FEATURE_SETS
     estimator: str  # of sklearn: module.Class
     options: dict[str, Any] = {}  # noqa: RUF012  # nobody writes to it
-    # (estimator, matrix, minutes) -> it, fitted; where sklearn's own fit depends on the machine
+    # (estimator, matrix, minutes) -> it, fitted; takes the place of `estimator.fit` where what that
+    # gives depends on the processor, as it does where sklearn uses BLAS
     fit_otherwise: Callable[[Any, Any, np.ndarray], Any] | None = None
     max_rows: int = 0  # that it is fitted on; 0 = all
 
@@ -55,7 +56,7 @@ class Baseline(NamedTuple):
         from sklearn.exceptions import ConvergenceWarning
 
         with warnings.catch_warnings():
-            # sklearn's lines among the run's own, of models kept as they are; `has_converged` tells
+            # models that have not converged are kept, and `has_converged` tells of them in the run
             warnings.simplefilter("ignore", ConvergenceWarning)
             return estimator.fit(matrix, minutes)
 
@@ -77,8 +78,10 @@ class Baseline(NamedTuple):
 
 def has_converged(estimator: Any) -> bool:
     """Whether a fitted linear model met its tolerance in its rounds; trees have none to meet."""
-    n_rounds = getattr(estimator, "n_iter_", 0) if hasattr(estimator, "coef_") else 0
-    return bool(np.max(n_rounds) < getattr(estimator, "max_iter", np.inf))
+    n_rounds, n_most = (getattr(estimator, name, None) for name in ("n_iter_", "max_iter"))
+    if not hasattr(estimator, "coef_") or n_rounds is None or n_most is None:
+        return True
+    return bool(np.max(n_rounds) < n_most)
 
 
 BASELINES: dict[str, Baseline] = {

@@ -60,8 +60,11 @@ def write_card(facts: Facts, *, short: bool) -> str:
         facts: its contents.
         short: leave out what repeats: every file, hour and slice. A registry keeps 5000 characters.
     """
+    again = [["## Run it again", "", f"    {facts.command}"]]
     sections = (
         _head(facts),
+        # a registry cuts what is long from the end
+        *(again if short else ()),
         _scores(facts),
         _distances(facts),
         _coverage(facts, short=short),
@@ -70,7 +73,7 @@ def write_card(facts: Facts, *, short: bool) -> str:
         _gate(facts, short=short),
         _groups(facts, short=short),
         _limits(facts),
-        ["## Run it again", "", f"    {facts.command}"],
+        *(() if short else again),
     )
     return "\n".join("\n".join([*section, ""]) for section in sections)
 

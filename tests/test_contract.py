@@ -285,7 +285,7 @@ def test_the_steps_are_few_rooms_on_few_floors() -> None:
         for importer, imported in contract.room_imports(ROOT)
         if importer.startswith("steps/") and imported.startswith("steps/")
     }
-    assert len(rooms) <= 8
+    assert len(rooms) <= 8, "an entry point may stand in steps/pipelines, with its own `room`"
     assert arrows == {(f"steps/{room}", "steps/common") for room in rooms - {"common"}}
 
 

@@ -90,13 +90,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         provenance = candidate_provenance(preprocess, best)
         thresholds = GateThresholds(
-            params.max_rmse,
-            params.min_r2,
-            params.min_improvement,
-            params.max_coverage_gap,
-            params.max_slice_loss,
+            max_rmse=params.max_rmse,
+            min_r2=params.min_r2,
+            min_improvement=params.min_improvement,
+            max_coverage_gap=params.max_coverage_gap,
+            max_slice_loss=params.max_slice_loss,
         )
-        overrides = Overrides(params.allow_simulated, params.allow_dirty, params.allow_slice_loss)
+        overrides = Overrides(
+            simulated=params.allow_simulated,
+            dirty=params.allow_dirty,
+            slice_loss=params.allow_slice_loss,
+        )
         experiment = runs.experiment_name()
         command = run_command(
             "register", pipeline.repeatable().rerun_texts(), experiment=experiment

@@ -7,8 +7,8 @@ from storage.tracking import models
 from storage.tracking.registry import ROLL_BACK, Registry, previous
 
 NO_HISTORY = (
-    "No champion of {name} comes before {before}. Its history is in the tags promotion.* of the "
-    "registered model; alias champion can be set by hand."
+    "No champion of {name} comes before {before}, or it is deleted. Its history is in the tags "
+    "promotion.* of the registered model; docs/champion.md has how to set alias champion by hand."
 )
 
 
@@ -24,7 +24,7 @@ def roll_back(registry: Registry) -> str:
     with registry.lock():
         champion = registry.champion()
         replaced = str(champion.version) if champion else "none"
-        version = previous(registry.history(), replaced)
+        version = previous(registry.history(), replaced, registry.versions())
         if not version:
             before = f"version {replaced}" if champion else "this"
             raise UserError(NO_HISTORY.format(name=registry.name, before=before))
@@ -39,4 +39,7 @@ def roll_back(registry: Registry) -> str:
         outcome=ROLL_BACK,
         reasons=why,
     )
-    return f"{registry.name}: version {version} is champion again, in place of version {replaced}"
+    return (
+        f"{registry.name}: version {version} is champion again, in place of version {replaced}. "
+        "Start servers of the champion again: each keeps the version that it began with"
+    )

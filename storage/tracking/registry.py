@@ -6,7 +6,7 @@ on, two pipelines come one after the other, each measured against the champion t
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import NamedTuple
 
@@ -72,6 +72,12 @@ class Registry:
         """List every change of the champion, oldest first."""
         changes = tags.PROMOTION.select(self._tags())
         return [Promotion(**json.loads(changes[number])) for number in sorted(changes)]
+
+    def versions(self) -> set[str]:
+        """List the versions that are there."""
+        with self._answers():
+            found = self.client.search_model_versions(equals("name", self.name))
+        return {str(version.version) for version in found}
 
     def known(self, digest: str) -> ModelVersion | None:
         """Find the version that holds a model of the same bytes, the newest if several do."""
@@ -247,11 +253,16 @@ def about(page: str) -> str:
     return page.partition(HEADS)[0].rstrip()
 
 
-def previous(history: Sequence[Promotion], champion: str) -> str | None:
+def previous(history: Sequence[Promotion], champion: str, there: Collection[str]) -> str | None:
     """Find which version was champion before this one, whatever was rolled back since.
 
     Promotions pile up and rollbacks take one off. A champion that was put in place by hand lies on
     top of the pile.
+
+    Args:
+        history: of the model.
+        champion: its version; empty where there is none.
+        there: versions that nobody has deleted.
     """
     pile: list[str] = []
     for entry in history:
@@ -266,4 +277,4 @@ def previous(history: Sequence[Promotion], champion: str) -> str | None:
     if champion in pile:
         # the last place it was put in
         del pile[len(pile) - 1 - pile[::-1].index(champion) :]
-    return pile[-1] if pile else None
+    return next((version for version in reversed(pile) if version in there), None)

@@ -31,7 +31,7 @@ def main() -> None:
         **{f"booster {number}": booster(encoder, train, valid, number) for number in (0, 1)},
         "booster of the course": booster(features.fit_encoder("course", train), train, valid, 1),
         "bootstrap": resampled(valid).tobytes(),
-        "linear_regression": linear_regression(train, valid).tobytes(),
+        **{name: predicted(name, train, valid).tobytes() for name in baselines.BASELINES},
     }
     libraries = threadpool_info()
     kernels = {one["architecture"] for one in libraries if one["internal_api"] == "openblas"}
@@ -55,9 +55,9 @@ def resampled(valid: Trips) -> np.ndarray:
     return bootstrap.resampled_means(squares.__getitem__, len(squares), seed=1, n_resamples=64)
 
 
-def linear_regression(train: Trips, valid: Trips) -> np.ndarray:
-    """Predict by the baseline whose solver stops by a tolerance."""
-    baseline = baselines.BASELINES["linear_regression"]
+def predicted(name: str, train: Trips, valid: Trips) -> np.ndarray:
+    """Fit a baseline, and predict."""
+    baseline = baselines.BASELINES[name]
     encoder = features.fit_encoder(baseline.features, train)
     model = baseline.fit(encoder.transform_train(train), train.trip_minutes, seed=42)
     return np.asarray(model.predict(encoder.transform(valid)))

@@ -1,5 +1,6 @@
 import pytest
 
+from steps.register.card import MAX_DESCRIPTION, description
 from taxi import card
 from taxi.bootstrap import Interval
 from taxi.card import Facts
@@ -105,6 +106,14 @@ def test_a_column_per_pair_of_zones_is_counted_and_not_listed() -> None:
     assert "9,000 columns: " in text
     assert "and 8,940 more" in text
     assert len(text) < 5000
+
+
+def test_what_a_registry_cuts_off_is_not_the_command_that_makes_it_again() -> None:
+    facts = make_facts(features=[f"a_rather_long_column_{n}" for n in range(300)])
+    many = [Group("distance", f"band {n}", 100, 1.0, 1.0, 0.0) for n in range(100)]
+    text = description(facts._replace(groups=many))
+    assert len(text) <= MAX_DESCRIPTION
+    assert f"    {facts.command}\n" in text
 
 
 def test_a_bar_in_a_name_breaks_no_table() -> None:

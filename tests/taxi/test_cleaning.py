@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from taxi.cleaning import (
+    REASONS,
     AmbiguousError,
     Cleaned,
     clean,
@@ -14,7 +15,7 @@ from taxi.cleaning import (
     reasons,
 )
 from taxi.schema import TAXIS, TRIPS, raw_columns
-from tests.conftest import make_raw, real_month
+from tests.conftest import ROOT, make_raw, real_month
 
 START = datetime(2021, 1, 15, 17, 45)
 MINUTE = timedelta(minutes=1)
@@ -78,6 +79,11 @@ def test_a_missing_zone_is_counted(role: str) -> None:
     trips, dropped = cleaned(make_raw(2, **{role: [None, 7]}))
     assert dropped == counted(zone=1)
     assert trips.column(role).to_pylist() == [7]
+
+
+def test_each_reason_is_in_the_table_that_people_read() -> None:
+    table = (ROOT / "docs/trips.md").read_text()
+    assert [reason for reason in REASONS if reason not in table] == []
 
 
 def test_a_row_counts_under_the_first_reason_only() -> None:

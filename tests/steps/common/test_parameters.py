@@ -1,5 +1,7 @@
 """What a parameter may be, what of it a key holds, and what the command that repeats a run has."""
 
+import ast
+
 import pytest
 
 from steps.common.parameters import (
@@ -14,9 +16,22 @@ from storage import UserError
 from storage.tracking import tags
 from taxi.schema import TAXIS
 from taxi.spaces import LAG
+from tests.conftest import ROOT
 from tests.entry import parsed
 
+READERS = [path for path in (ROOT / "steps").rglob("*.py") if path.name != "declaration.py"]
 ABOVE = [PreprocessParameters, BaselineParameters, HpoParameters]
+
+
+def test_every_parameter_is_read_by_some_step() -> None:
+    read = {
+        node.attr
+        for path in READERS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    declared = {name for one in ENTRY_POINTS.values() for name in one.model_fields}
+    assert declared - read - {*tags.RUN_IDS.values()} == set()
 
 
 @pytest.mark.parametrize(

@@ -156,21 +156,24 @@ def change(action: str, version: str, over: str, state: str = DONE) -> Promotion
         ("1 2 5>6", "6", "5"),  # 5 was put in place by hand, then 6 came over it
         ("4>5", "5", "4"),  # 4 was champion before there was a history
         ("1 2 3!", "2", "1"),  # 3 never became champion
+        ("1 2x 3", "3", "1"),  # somebody deleted 2
+        ("1x 2", "2", None),
     ],
 )
 def test_rollbacks_go_back_one_champion_at_a_time(
     history: str, champion: str, wanted: str | None
 ) -> None:
     entries: list[Promotion] = []
-    top = ""
+    there, top = {*"123456"}, ""
     for word in history.split():
         over, _, version = word.rpartition(">")
         action = ROLL_BACK if version[0] == "<" else PROMOTE
-        version = version.strip("<!")
+        version = version.strip("<!x")
+        there -= {version} if word.endswith("x") else set()
         state = BROKEN_OFF if word.endswith("!") else DONE
         entries.append(change(action, version, over or top, state))
         top = top if state == BROKEN_OFF else version
-    assert previous(entries, champion) == wanted
+    assert previous(entries, champion, there) == wanted
 
 
 def test_the_same_bytes_are_known_whatever_run_logged_them(model: Model, mine: Registry) -> None:
