@@ -40,7 +40,7 @@ REASONS = (
     f"shorter than {MIN_MINUTES} min",
     f"longer than {MAX_MINUTES} min",
 )
-# reason -> the role of the column that it takes; taxis whose files never have it lack the reason
+# reason -> the role of the column that it needs; taxis without that column do not list the reason
 TAKES = {SHARED: "is_shared", AT_ODDS: "trip_seconds"}
 
 

@@ -68,8 +68,8 @@ FEATURES: dict[str, Feature] = {
         *OF_CITY,
     )
 }
-# a model takes fewer days without school for what is special to them: with one or none of them in
-# its train months, it was worse by 0.01 min in 2021 and 2022
+# of fewer days without school a model learns what else was special to those: with one or none of
+# them in its train months it was worse by 0.01 min, in 2021 and 2022
 MIN_RECESS_DAYS = 3
 # columns that `full` has where the train months hold what they tell
 ON_OCCASION = ("school_day", "years_ago")
@@ -77,7 +77,7 @@ COMPACT = ("filled_miles", "pickup_zone", "dropoff_zone", "hour", "weekday", "mi
 
 
 def _whole(*left_out: Feature) -> tuple[str, ...]:
-    # beside the map the pair's typical distance pays in no year, nor does the plain weekday
+    # two that brought nothing beside the map, in any year, are out as well
     out = {"filled_miles", "weekday", *ON_OCCASION, *(feature.__name__ for feature in left_out)}
     return tuple(name for name in FEATURES if name not in out)
 

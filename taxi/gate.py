@@ -40,7 +40,7 @@ class Champion(NamedTuple):
     improvement: Interval  # its RMSE on test less the candidate's, minutes
     provenance: Provenance
     slices: Sequence[PairedErrors] = ()  # of test and, where they can be had, its own test months
-    not_compared: str = ""  # why its own test months are not among them, where that is a pity
+    not_compared: str = ""  # why its own test months are missing there; empty if not
 
 
 class Overrides(NamedTuple):

@@ -65,7 +65,7 @@ class Parameters(BaseModel):
     room: ClassVar[str] = "steps"  # package that the entry point's module is in
     group: ClassVar[str] = "how it runs"  # of --help, for the parameters that a class declares
     takes_lists: ClassVar[bool] = False  # in a file of parameters, each value of a list for a run
-    # what the step itself uses of the parameters that the steps above have too
+    # parameters of the steps above that this step uses itself as well: they stay in its key
     shared_in_key: ClassVar[frozenset[str]] = frozenset()
     config: str = param(
         "",
@@ -171,8 +171,8 @@ class Parameters(BaseModel):
     def rerun_texts(self) -> dict[str, str]:
         """Write what belongs to the command that runs this again, runs only where given.
 
-        A file of parameters that the commit holds is named instead of what follows from it, unless
-        it would win over a value: one that is the default, and was not given by who typed it.
+        A file of parameters that the commit holds is named in place of the values that it sets,
+        unless it would win over a value that this run has: a default that was typed.
         """
         texts = {name: without_credentials(text) for name, text in self.texts().items()}
         if "source" in texts:
