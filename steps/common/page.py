@@ -69,7 +69,7 @@ def as_code(text: str) -> str:
 def serve_command(name: str) -> str:
     """Write the command that serves the champion of a registered model."""
     uri = shlex.quote(f"models:/{name}@champion")
-    return f"mlflow models serve -m {uri} --env-manager uv"
+    return f"mlflow models serve -m {uri} --env-manager uv --port 5001"
 
 
 def write_serving(name: str) -> str:

@@ -42,7 +42,7 @@ def test_the_first_candidate_that_reaches_the_thresholds_is_champion(
     assert run.data.metrics["test_rmse_low"] < run.data.metrics["test_rmse"]
     page = tags["mlflow.note.content"].splitlines()
     assert page[0].startswith("**Promoted**: tree is the champion, first version 1: test RMSE **")
-    assert "    mlflow models serve -m models:/first@champion --env-manager uv" in page
+    assert "    mlflow models serve -m models:/first@champion --env-manager uv --port 5001" in page
     assert run.info.run_name.startswith("register · green 2021-01 > 02 · ")
 
 
