@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import mlflow
+import pandas as pd
 import pytest
 import uvicorn
 from click.testing import CliRunner
@@ -191,6 +192,27 @@ def test_a_distance_that_was_not_used_is_told_beside_the_predictions(
     many = ask(records(*[ROW | {MILES: 0}] * 15, params={"quantiles": []}))
     assert len(many.body["warnings"]) == 11
     assert many.body["warnings"][-1] == "5 more rows were answered without their distance."
+
+
+@pytest.mark.parametrize("odd", [266, "266"], ids=["plain", "text"])
+def test_a_zone_that_there_is_not_is_told_beside_the_predictions(
+    odd: Any, ask: Ask, model: TripModel
+) -> None:
+    rows = [ROW | {START: 1, END: 265}, ROW | {START: odd}, ROW | {START: 999, END: -1}]
+    answer = ask(records(*rows))
+    why = "is no zone of 1 to 265; answered as unknown."
+    assert answer.body["warnings"] == [
+        f"Row {row}, column '{name}': {shown} {why}"
+        for row, name, shown in ((1, START, repr(odd)), (2, START, "999"), (2, END, "-1"))
+    ]
+    unknown = pd.DataFrame([rows[0], ROW | {START: 0}, ROW | {START: 0, END: 0}])
+    assert answer.body["predictions"] == model.predict_frame(unknown).tolist()
+
+
+def test_of_many_zones_that_there_are_not_ten_are_told_and_the_rest_counted(ask: Ask) -> None:
+    warnings = ask(records(*[ROW | {END: 0}] * 15)).body["warnings"]
+    assert len(warnings) == 11
+    assert warnings[-1] == f"5 more rows were answered as if '{END}' were unknown."
 
 
 # --- what the server says of itself
