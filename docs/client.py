@@ -7,9 +7,12 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from http.client import HTTPException
+from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+
+USAGE = "Usage: python docs/client.py URL PICKUP_AT PICKUP_ZONE DROPOFF_ZONE [PLANNED_MILES]"
 
 
 class Trip(NamedTuple):
@@ -25,11 +28,11 @@ class Answer(NamedTuple):
     """What the server says of n trips."""
 
     minutes: list[float]  # [n]
-    warnings: list[str]  # rows whose distance was not used
+    warnings: list[str]  # rows of which something was not used
 
 
 class RefusedError(ValueError):
-    """The server does not answer these trips; says why, in its own words."""
+    """The server does not answer these trips; says why, in its own words if it has some."""
 
 
 def ask(url: str, trips: Sequence[Trip], *, timeout_s: float = 10.0) -> Answer:
@@ -40,7 +43,7 @@ def ask(url: str, trips: Sequence[Trip], *, timeout_s: float = 10.0) -> Answer:
         trips: n of them.
         timeout_s: seconds to wait for the answer.
     Raises:
-        RefusedError: a trip cannot be judged, or the server failed.
+        RefusedError: a trip cannot be judged, the server failed, or it is no model server.
         OSError: the server cannot be reached.
     """
     rows = [
@@ -52,18 +55,68 @@ def ask(url: str, trips: Sequence[Trip], *, timeout_s: float = 10.0) -> Answer:
         }
         for trip in trips
     ]
+    if not url.startswith(("http://", "https://")):
+        raise RefusedError(f"{url!r} is no server's address. Send one like http://127.0.0.1:5001.")
     body = json.dumps({"dataframe_records": rows}).encode()
-    request = Request(f"{url}/invocations", body, {"Content-Type": "application/json"})
     try:
-        with urlopen(request, timeout=timeout_s) as response:
-            said = json.load(response)
-    except HTTPError as error:
-        raise RefusedError(json.load(error)["message"]) from error
+        address = f"{url.rstrip('/')}/invocations"
+        said = _post(Request(address, body, {"Content-Type": "application/json"}), timeout_s)
+    except (HTTPException, ValueError) as error:  # no address after all, or no HTTP came back
+        raise RefusedError(f"{url} cannot be asked: {error!r}") from error
+    if not isinstance(said.get("predictions"), list):
+        strange = f"{url} answers {said['status']}, no predictions. Is it a model server?"
+        raise RefusedError(said.get("message", strange))
     return Answer(said["predictions"], said.get("warnings", []))
 
 
+def _post(request: Request, timeout_s: float) -> dict[str, Any]:
+    """Send a request; gives the JSON object that comes back, good or bad, and its status."""
+    try:
+        response = urlopen(request, timeout=timeout_s)
+    except HTTPError as error:
+        response = error  # an answer, too
+    with response:
+        content = response.read()
+    try:
+        said = json.loads(content)
+    except ValueError:
+        said = None
+    return (said if isinstance(said, dict) else {}) | {"status": response.status}
+
+
+def read_trip(words: Sequence[str]) -> Trip:
+    """Read a trip as a command line tells it.
+
+    Raises:
+        ValueError: a word is no time, zone or distance; says which.
+    """
+    pickup_at, pickup_zone, dropoff_zone, *miles = words
+    ends = int(pickup_zone), int(dropoff_zone)
+    return Trip(datetime.fromisoformat(pickup_at), *ends, *map(float, miles))
+
+
+def main(words: list[str]) -> int:
+    """Print the minutes of the trip that the words of a command line tell; gives its exit code."""
+    if {"-h", "--help"} & set(words):
+        print(USAGE)
+        return 0
+    if len(words) not in (4, 5):
+        print(USAGE, file=sys.stderr)
+        return 2
+    url, *told = words
+    try:
+        answer = ask(url, [read_trip(told)])
+    except ValueError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{url} cannot be reached: {error}", file=sys.stderr)
+        return 2
+    for warning in answer.warnings:
+        print(warning, file=sys.stderr)
+    print(*answer.minutes)
+    return 0
+
+
 if __name__ == "__main__":
-    url, pickup_at, *ends, miles = sys.argv[1:]
-    pickup_zone, dropoff_zone = map(int, ends)
-    trip = Trip(datetime.fromisoformat(pickup_at), pickup_zone, dropoff_zone, float(miles))
-    print(*ask(url, [trip]).minutes)
+    sys.exit(main(sys.argv[1:]))

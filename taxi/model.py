@@ -15,7 +15,7 @@ from .features import Encoder, restore_encoder
 from .live import LiveState
 from .live_file import apply_live, new_york_now, read_state, why_unusable
 from .question import Question, quantile_column, read_question
-from .request import distance_remarks, read_frame, read_plain
+from .request import read_frame, read_plain, remarks_on
 from .schema import Trips, clean_miles, input_names, inputs_of
 from .spread import Spread, restore_spread
 from .threads import open_pool
@@ -170,7 +170,7 @@ class TripModel:
 
     def remarks(self, frame: pd.DataFrame) -> list[str]:
         """Say of n raw trips that were answered what was not used of them, a line each."""
-        return distance_remarks(frame, self.taxi)
+        return remarks_on(frame, self.taxi)
 
     def read_live(self, content: bytes, sha256: str) -> LiveState:
         """Read a live state's file for this model, whose digest is given.

@@ -66,7 +66,7 @@ ANSWER: Mapping[str, Any] = {
         "warnings": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "rows whose distance was not used; not there where each was",
+            "description": "zones and distances that were not used; not there where each was",
         },
     },
 }
@@ -169,8 +169,8 @@ whether the model is loaded. Machines read <a href="openapi.json">openapi.json</
 <table><tr><th>param</th><th>type</th><th>what it is</th></tr>{params}</table>
 <h2>Examples</h2>
 <pre>{curls}</pre>
-<p>What cannot be answered is refused with status 400 and one line, <code>message</code>. A distance
-that was not used is told in <code>warnings</code>, beside <code>predictions</code>.</p>
+<p>What cannot be answered is refused with status 400 and one line, <code>message</code>. A zone or
+a distance that was not used is told in <code>warnings</code>, beside <code>predictions</code>.</p>
 <script>
 const examples = document.querySelector("pre"), here = new URL("invocations", location).href;
 examples.textContent = examples.textContent.replaceAll("{url}", here);

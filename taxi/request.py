@@ -14,7 +14,16 @@ import pandas as pd
 import pyarrow as pa
 
 from . import TripError
-from .schema import MAX_MILES, ZONES, Trips, input_names, inputs_of, is_mileage
+from .schema import (
+    MAX_MILES,
+    N_ZONES,
+    ZONES,
+    Trips,
+    input_names,
+    inputs_of,
+    is_mileage,
+    known_zone,
+)
 from .values import read_times
 
 N_SHOWN = 10  # columns that a refusal lists
@@ -75,7 +84,8 @@ def read_plain(records: Any, taxi: str) -> Trips | None:
         taxi: key of schema.TAXIS.
     Returns:
         The trips; None where there are none, or one is not as plain as most: text such as
-        2021-01-31 17:45:00, whole numbers, a distance that is used or null, and no other column.
+        2021-01-31 17:45:00, zones that there are, a distance that is used or null, and no other
+        column.
     """
     names = input_names(taxi)
     wanted = set(names.values())
@@ -102,7 +112,7 @@ def _plain_times(sent: list[Any]) -> np.ndarray | None:
 
 
 def _plain_zones(sent: list[Any]) -> np.ndarray | None:
-    is_plain = all(type(zone) is int and abs(zone) < MAX_ID for zone in sent)
+    is_plain = all(type(zone) is int and 0 < zone < N_ZONES for zone in sent)
     return np.array(sent, np.int32) if is_plain else None
 
 
@@ -115,27 +125,43 @@ def _plain_miles(sent: list[Any]) -> np.ndarray | None:
     return np.array(sent, np.float64)
 
 
-def distance_remarks(frame: pd.DataFrame, taxi: str) -> list[str]:
-    """Say which distances of n raw trips were answered as unknown though there was one.
+def remarks_on(frame: pd.DataFrame, taxi: str) -> list[str]:
+    """Say which zones and distances of n raw trips were answered as unknown though there was one.
 
     Args:
         frame: n rows that `read_frame` has read.
-        taxi: key of schema.TAXIS.
+        taxi: key of schema.TAXIS; zones are not looked at where most of its trips have none.
     Returns:
-        A line for each, N_SHOWN at most and one that counts the rest.
+        A line for each, N_SHOWN of a column at most and one that counts the rest.
     """
-    name = input_names(taxi).get("distance_miles")
+    names = input_names(taxi)
+    wanted = [names[role] for role in ZONES if inputs_of(taxi)[role]]
+    remarks = [remark for name in wanted for remark in _zone_remarks(frame[name])]
+    return remarks + _distance_remarks(frame, names.get("distance_miles"))
+
+
+def _zone_remarks(zones: pd.Series) -> list[str]:
+    unused = np.flatnonzero(known_zone(_to_numbers(zones)) == 0)
+    why = f"is no zone of 1 to {N_ZONES - 1}; answered as unknown"
+    return _remarks(zones, unused, why, f"were answered as if {zones.name!r} were unknown")
+
+
+def _distance_remarks(frame: pd.DataFrame, name: str | None) -> list[str]:
     if name not in frame.columns:
         return []
-    miles = _finite_numbers(frame[name], may_miss=True)
+    miles = _to_numbers(frame[name])
     unused = np.flatnonzero(~np.isnan(miles) & ~is_mileage(miles))
+    why = f"is no distance above 0 and up to {MAX_MILES:g} miles; answered without one"
+    return _remarks(frame[name], unused, why, "were answered without their distance")
+
+
+def _remarks(values: pd.Series, unused: np.ndarray, why: str, so: str) -> list[str]:
     remarks = [
-        f"Row {row}, column {name!r}: {_shown_at(frame[name], row)} is no distance above 0 "
-        f"and up to {MAX_MILES:g} miles; answered without one."
+        f"Row {row}, column {values.name!r}: {_shown_at(values, row)} {why}."
         for row in unused[:N_SHOWN]
     ]
     if len(unused) > N_SHOWN:
-        remarks.append(f"{len(unused) - N_SHOWN} more rows were answered without their distance.")
+        remarks.append(f"{len(unused) - N_SHOWN} more rows {so}.")
     return remarks
 
 

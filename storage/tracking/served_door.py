@@ -28,6 +28,8 @@ KINDS = {  # content type -> what its body holds
 }
 JSON, CSV = "application/json", "text/csv"
 RECORDS = "dataframe_records"
+ROWS = {RECORDS, "dataframe_split", "instances", "inputs"}  # MLflow's names for a JSON's rows
+PARAMS = "params"
 
 
 class RequestError(MlflowException):
@@ -74,6 +76,8 @@ class GuardedModel:
         """
         with _telling_whose_fault():
             frame = self._as_frame(data)
+            if not (len(frame) or len(frame.columns)):  # no rows need no names
+                frame = frame.reindex(columns=self.metadata.get_input_schema().input_names())
             answer = self.served.predict(None, frame, params)
             self.remarks = self.served.model.remarks(frame)
             return answer
@@ -144,8 +148,10 @@ def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Ca
         # MLflow reads no csv whose columns may hold text or numbers unless it knows no types
         schema = None if kind == CSV else schema
         guarded_model = GuardedModel(model, is_csv=kind == CSV)
-        if content_type == JSON and (said := guarded_model.answer_plain(_decoded(data))):
+        body = _decoded(data) if kind == JSON else None
+        if content_type == JSON and (said := guarded_model.answer_plain(body)):
             return answered_with(response=said, status=200, mimetype=JSON)
+        refuse_unread(body)
         try:
             answered = answer(data, content_type, guarded_model, schema)
         except RequestError:
@@ -159,6 +165,21 @@ def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Ca
         return with_warnings(answered, guarded_model.remarks)
 
     return answer_or_refuse
+
+
+def refuse_unread(body: Any) -> None:
+    """Refuse what stands beside the rows of a JSON, where MLflow's function would overlook it.
+
+    Raises:
+        RequestError: names it.
+    """
+    if type(body) is not dict or not (rows := sorted(ROWS & body.keys())):
+        return  # it has no rows, which MLflow's function says better
+    if unread := [key for key in body if key not in {*ROWS, PARAMS}]:
+        raise RequestError(
+            f"{unread[0][:40]!r} beside {rows[0]!r} is not read. What is asked of the rows belongs "
+            f"into {PARAMS!r}, a column into each row."
+        )
 
 
 def _decoded(data: Any) -> Any:

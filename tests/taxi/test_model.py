@@ -16,7 +16,7 @@ from taxi import model as model_module
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import FEATURE_SETS
 from taxi.model import ROWS_PER_TASK, TripModel, input_columns, write_frame
-from taxi.request import distance_remarks, read_frame
+from taxi.request import read_frame, remarks_on
 from taxi.rows import make_rows
 from taxi.schema import TAXIS, Trips, clean_miles, knows_distance
 from taxi.spread import Calibration, fit_spread
@@ -414,7 +414,7 @@ def test_a_zone_that_nobody_knows_is_answered_where_most_trips_have_none() -> No
     assert trips.pickup_zone.dtype == trips.dropoff_zone.dtype == np.int32
     assert trips.dropoff_zone.tolist() == [0, 0, 0]
     assert np.isnan(trips.distance_miles).all()
-    assert distance_remarks(pd.DataFrame(sent), "fhv") == []
+    assert remarks_on(pd.DataFrame(sent), "fhv") == []
     with pytest.raises(TripError, match="Row 0, column 'PUlocationID': got 'Harlem'"):
         read_frame(pd.DataFrame({**sent, "PUlocationID": "Harlem"}), "fhv")
     apps = {"pickup_datetime": ["2021-03-05 17:45:00"], "PULocationID": [None], "DOLocationID": [1]}

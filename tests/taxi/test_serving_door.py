@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import mlflow
+import pandas as pd
 import pytest
 import uvicorn
 from click.testing import CliRunner
@@ -193,6 +194,40 @@ def test_a_distance_that_was_not_used_is_told_beside_the_predictions(
     assert many.body["warnings"][-1] == "5 more rows were answered without their distance."
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *({rows: []} for rows in ("dataframe_records", "inputs", "instances")),
+        {"dataframe_split": {"columns": [TIME, START, END], "data": []}},
+        *({"dataframe_records": [], "params": params} for params in ({}, {"live": True})),
+    ],
+    ids=str,
+)
+def test_no_rows_are_answered_no_predictions(body: Any, ask: Ask) -> None:
+    assert ask(json.dumps(body)) == (200, {"predictions": []})
+
+
+@pytest.mark.parametrize("odd", [266, "266"], ids=["plain", "text"])
+def test_a_zone_that_there_is_not_is_told_beside_the_predictions(
+    odd: Any, ask: Ask, model: TripModel
+) -> None:
+    rows = [ROW | {START: 1, END: 265}, ROW | {START: odd}, ROW | {START: 999, END: -1}]
+    answer = ask(records(*rows))
+    why = "is no zone of 1 to 265; answered as unknown."
+    assert answer.body["warnings"] == [
+        f"Row {row}, column '{name}': {shown} {why}"
+        for row, name, shown in ((1, START, repr(odd)), (2, START, "999"), (2, END, "-1"))
+    ]
+    unknown = pd.DataFrame([rows[0], ROW | {START: 0}, ROW | {START: 0, END: 0}])
+    assert answer.body["predictions"] == model.predict_frame(unknown).tolist()
+
+
+def test_of_many_zones_that_there_are_not_ten_are_told_and_the_rest_counted(ask: Ask) -> None:
+    warnings = ask(records(*[ROW | {END: 0}] * 15)).body["warnings"]
+    assert len(warnings) == 11
+    assert warnings[-1] == f"5 more rows were answered as if '{END}' were unknown."
+
+
 # --- what the server says of itself
 
 
@@ -277,6 +312,15 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "misspelt": (records({TIME: SECRET, START: 1, END: 2, "Trip_Distance ": 3}), JSON, "Column 'T"),
     "params": (records(ROW, params={"quantile": 0.5}), JSON, "Unknown param 'quantile'. Choose"),
     "no params": (records(ROW, params=[1]), JSON, "Params are [1]; send an object"),
+    "beside": (
+        records(ROW, quantiles=[0.5]),
+        JSON,
+        "'quantiles' beside 'dataframe_records' is not ",
+    ),
+    "no rows, beside": (records(live=True), JSON, "'live' beside 'dataframe_records' is not read."),
+    "beside inputs": (json.dumps({"inputs": [ROW], "x" * 10**6: 1}), JSON, "'xxx"),
+    "odd beside": (records(ROW, **{"\ud800\n": 1}), f"{JSON}; charset=utf-8", "'\\ud800\\n' be"),
+    "no rows, bad params": (records(params={"live": 1}), JSON, "Param 'live': got 1; send true"),
     "long params": (records(ROW, params={"quantiles": ["x" * 10**6]}), JSON, "Param 'quantiles'"),
     "empty csv": ("", CSV, "Cannot read the body: No columns to parse"),
     "csv of bytes": (b"\xff\xfe\x01", CSV, "Cannot read the body: 'utf-8' codec"),
