@@ -84,8 +84,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         for month in score(job, months, params.scheduler, feed):
             print(month_line(month))
             scored.append(month)
-        if feed and params.live_state:
-            save_feed(feed, months[-1], params.live_state)
         mlflow.set_tags({tags.TAXI: taxi, tags.SCORED_BY: without_credentials(model.uri)})
         mlflow.set_tag(tags.LIVE, str(settings))
         log_months(scored, taxi)
@@ -97,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
         write_scored(scored, model.uri, taxi, moved, about.get(tags.RMSE_TEST))
         tag_result(params, model.uri, scored)
+        if feed and params.live_state:
+            save_feed(feed, months[-1], params.live_state)
     if fail_on_drift and moved and any(moved.values()):
         sys.exit(DRIFTED)
 
