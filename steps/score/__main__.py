@@ -220,8 +220,13 @@ def month_line(scored: ScoredMonth) -> str:
     scores = tally.total.scores()
     unknown = f"no drop-off known, rmse {say_estimate(tally)}"
     errors = f"rmse {scores['rmse']:.4f} min on {tally.total.n:,}" if scores else unknown
-    if scores and scored.with_feed:
+    if scores and tally.n_live:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
+    if scored.with_feed:
+        errors += (
+            f"; {tally.n_live:,} of {tally.n_predicted:,} trips, those after the state's clock, "
+            "had a level"
+        )
     if scores:
         errors += f"; without drop-offs {say_estimate(tally)}"
     if tally.unreadable:

@@ -105,6 +105,19 @@ def test_the_state_goes_from_run_to_run_and_to_servers(
     assert [path.name for path in Path(uri).parent.iterdir()] == ["live.json"]
 
 
+def test_a_month_scored_again_from_its_own_state_says_that_no_trip_had_a_level(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    state = f"--live_state={tmp_path}/live.json"
+    said = "{} of 2,000 trips, those after the state's clock, had a level; without drop-offs "
+    _, lines = lab.run("score", *given(champion, APRIL), state)
+    assert said.format("2,000") in lines[0]
+    run, lines = lab.run("score", *given(champion, APRIL), state, "--feed_delay=600")
+    assert said.format("0") in lines[0]
+    assert "without the live level" not in lines[0]
+    assert run.data.metrics["rmse"] == run.data.metrics["rmse_base"]
+
+
 def test_a_state_of_another_model_begins_anew_and_says_so(
     lab: Lab, champion: str, tmp_path: Path
 ) -> None:
