@@ -80,10 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             months = sorted(months)
             new = new_feed_state(served, taxi, sha256)
             feed = open_feed(settings, state_uri=params.live_state, new=new, months=months)
-        scored = []
-        for month in score(job, months, params.scheduler, feed):
-            print(month_line(month))
-            scored.append(month)
+        scored = score_and_tell(job, months, params.scheduler, feed)
         mlflow.set_tags({tags.TAXI: taxi, tags.SCORED_BY: without_credentials(model.uri)})
         mlflow.set_tag(tags.LIVE, str(settings))
         log_months(scored, taxi)
@@ -185,6 +182,19 @@ def new_feed_state(served: Any, taxi: str, sha256: str) -> LiveState:
     encoder = getattr(models.unwrapped(served), "encoder", None)
     position = getattr(getattr(encoder, "tables", None), "position", None)
     return live.new_state(taxi, sha256, np.datetime64(0, "m"), position)
+
+
+def score_and_tell(
+    job: ScoringJob, months: Sequence[str], scheduler: str, feed: LiveFeed | None
+) -> list[ScoredMonth]:
+    """Score the months, and print what each came to and where the files went."""
+    scored = []
+    for month in score(job, months, scheduler, feed):
+        print(month_line(month))
+        scored.append(month)
+    if job.output:
+        print(f"predictions in {Path(job.output).resolve()}")
+    return scored
 
 
 def score(

@@ -195,6 +195,15 @@ def test_an_output_that_exists_is_replaced_only_where_that_is_said(
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_where_a_relative_output_went_is_said(
+    lab: Lab, champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, lines = lab.run("score", SIMULATED, "--months=2021-04", champion, "--output=out", *WIDE)
+    assert f"predictions in {tmp_path / 'out'}" in lines
+    assert (tmp_path / "out" / "green_predictions_2021-04.parquet").exists()
+
+
 SCORE_AND_LIST_MODULES = """
 import sys
 from steps.score import __main__ as score
