@@ -45,7 +45,8 @@ class Facts(NamedTuple):
     n_test: int
     checks: Sequence[Check]
     groups: Sequence[Group]  # errors on test
-    coverage: Sequence[GroupCoverage]  # of the 80 % interval on test; empty where there is none
+    # of the 80 % interval on test, last all trips asked without a distance; empty: there is none
+    coverage: Sequence[GroupCoverage]
     fitted_to: Sequence[str]  # splits
     commit: str
     is_dirty: bool
@@ -116,7 +117,7 @@ def _distances(facts: Facts) -> list[str]:
     return [
         f"`{name}` must be the planned distance, or missing: it was trained on the meter's, "
         f"which is known only after the trip. {facts.n_unknown:,} of the {facts.n_test:,} test "
-        "trips have no usable distance in any row.",
+        "trips have no usable distance.",
         "",
         *_table(["on test, with", "RMSE, min"], rows),
     ]
@@ -125,9 +126,11 @@ def _distances(facts: Facts) -> list[str]:
 def _coverage(facts: Facts, *, short: bool) -> list[str]:
     if not facts.coverage:
         return ["It answers no quantiles: there were too few valid trips to know its errors."]
+    *measured, blind = facts.coverage
+    named = [*measured, blind._replace(group="all trips, asked without a distance")]
     rows = [
         [one.kind, one.group, f"{one.n_trips:,}", f"{one.coverage:.1%}", f"{one.width:.1f}"]
-        for one in facts.coverage
+        for one in named
         if not (short and one.kind == "hour")
     ]
     return [

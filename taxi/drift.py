@@ -211,6 +211,7 @@ def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[Drift
     axis.axvline(1.0, color=GREY, linestyle="--", linewidth=0.8)
     said = f"Drifted by this: {', '.join(moved)}" if moved else "No month has drifted by this"
     axis.set(xlabel="value / threshold (beyond the line: drift)", title=said)
+    axis.legend(fontsize="small")
 
 
 def _measure(measure: str, of: str, value: float, threshold: float) -> DriftMeasure:

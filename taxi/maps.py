@@ -117,7 +117,7 @@ def draw_moved(city: City, before: np.ndarray, now: np.ndarray) -> Figure:
     if not np.isnan(points).all():
         ends = int(np.nanargmax(points)), int(np.nanargmin(points))
         told = [f"{points[z]:+.1f} in {city.name[z] or f'zone {z}'}" for z in ends]
-        found += f": {', '.join(told)}"
+        found += ":\n" + ",\n".join(told)  # a line each: names of zones are long
     label = "share of the trips, percentage points more"
     return draw_zone_map(city, points, title=found, label=label, middle=0.0)
 

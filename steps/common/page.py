@@ -14,6 +14,8 @@ from storage.data.months import next_month
 from storage.tracking import runs, tags
 from taxi.distances import KINDS, kind_of
 
+WORST = "The worst predicted trips"
+
 
 def write_verdict(
     verdict: str, *rest: str, dataset: Dataset | None = None, rmse: float | None = None
@@ -54,11 +56,15 @@ def span(months: Sequence[str]) -> str:
     return ",".join(months) if len(months) == 1 or not follow else f"{months[0]}..{months[-1]}"
 
 
+def link(text: str, artifact: str) -> str:
+    """Link an artifact of the active run."""
+    run = runs.active_info()
+    return f"[{text}](#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{artifact})"
+
+
 def link_worst() -> str:
     """Link the trips that the active run's predictions are furthest off on."""
-    run = runs.active_info()
-    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{tags.WORST_TABLE}"
-    return f"[The worst predicted trips]({page})"
+    return link(WORST, tags.WORST_TABLE)
 
 
 def as_code(text: str) -> str:

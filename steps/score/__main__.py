@@ -55,7 +55,7 @@ SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-l
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Score month after month, log what they came to, and compare them with the training months."""
-    has_drifted = False
+    moved: dict[str, str] | None = None
     with step_run(ScoreParameters, __doc__, argv) as params:
         taxi, fail_on_drift = params.taxi, params.fail_on_drift
         schema.raw_columns(taxi)
@@ -80,24 +80,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             months = sorted(months)
             new = new_feed_state(served, taxi, sha256)
             feed = open_feed(settings, state_uri=params.live_state, new=new, months=months)
-        scored = []
-        for month in score(job, months, params.scheduler, feed):
-            print(month_line(month))
-            scored.append(month)
-        if feed and params.live_state:
-            save_feed(feed, months[-1], params.live_state)
+        scored = score_and_tell(job, months, params.scheduler, feed)
         mlflow.set_tags({tags.TAXI: taxi, tags.SCORED_BY: without_credentials(model.uri)})
         mlflow.set_tag(tags.LIVE, str(settings))
         log_months(scored, taxi)
+        about = model_references.reference_tags(model, sha256)
         if reference:
             limits = DriftThresholds(params.max_psi, params.max_unseen, params.max_rmse_rise)
-            about = model_references.reference_tags(model, sha256)
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
-            has_drifted = watch(scored, reference, rmse_before, limits)
+            moved = watch(scored, reference, rmse_before, limits)
             log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
-        write_scored(scored, model.uri, taxi, has_drifted if reference else None)
+        write_scored(scored, model.uri, taxi, moved, about.get(tags.RMSE_TEST))
         tag_result(params, model.uri, scored)
-    if has_drifted and fail_on_drift:
+        if feed and params.live_state:
+            save_feed(feed, months[-1], params.live_state)
+    if fail_on_drift and moved and any(moved.values()):
         sys.exit(DRIFTED)
 
 
@@ -187,6 +184,19 @@ def new_feed_state(served: Any, taxi: str, sha256: str) -> LiveState:
     return live.new_state(taxi, sha256, np.datetime64(0, "m"), position)
 
 
+def score_and_tell(
+    job: ScoringJob, months: Sequence[str], scheduler: str, feed: LiveFeed | None
+) -> list[ScoredMonth]:
+    """Score the months, and print what each came to and where the files went."""
+    scored = []
+    for month in score(job, months, scheduler, feed):
+        print(month_line(month))
+        scored.append(month)
+    if job.output:
+        print(f"predictions in {Path(job.output).resolve()}")
+    return scored
+
+
 def score(
     job: ScoringJob, months: Sequence[str], scheduler: str, feed: LiveFeed | None
 ) -> Iterator[ScoredMonth]:
@@ -220,8 +230,13 @@ def month_line(scored: ScoredMonth) -> str:
     scores = tally.total.scores()
     unknown = f"no drop-off known, rmse {say_estimate(tally)}"
     errors = f"rmse {scores['rmse']:.4f} min on {tally.total.n:,}" if scores else unknown
-    if scores and scored.with_feed:
+    if scores and tally.n_live:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
+    if scored.with_feed:
+        errors += (
+            f"; {tally.n_live:,} of {tally.n_predicted:,} trips, those after the state's clock, "
+            "had a level"
+        )
     if scores:
         errors += f"; without drop-offs {say_estimate(tally)}"
     if tally.unreadable:
@@ -265,14 +280,16 @@ def watch(
     reference: Reference,
     rmse_before: float,
     thresholds: DriftThresholds,
-) -> bool:
-    """Compare each month with the training months and log it; whether any has drifted.
+) -> dict[str, str]:
+    """Compare each month with the training months and log it.
 
     Args:
         scored: the months.
         reference: what the model stores of its own.
         rmse_before: on the months that the model was judged by, minutes.
         thresholds: from where on a month has drifted.
+    Returns:
+        month -> what has moved in it; empty where it has not drifted.
     """
     measures = {
         month: drift.measure_drift(
@@ -285,23 +302,24 @@ def watch(
         )
         for month, *_, tally, _ in scored
     }
-    moved = [report_drift(month, measured) for month, measured in measures.items()]
+    moved = {month: report_drift(month, measured) for month, measured in measures.items()}
     rows = [{"month": m, **one._asdict()} for m, measured in measures.items() for one in measured]
     artifacts.log_table(rows, tags.DRIFT_TABLE)
     months = {month: (tally.profile, tally.predictions) for month, *_, tally, _ in scored}
     artifacts.log_figure(drift.draw_drift(reference, months, measures), tags.DRIFT_PICTURE)
-    mlflow.set_tag(tags.DRIFT, str(any(moved)).lower())
-    return any(moved)
+    mlflow.set_tag(tags.DRIFT, str(any(moved.values())).lower())
+    return moved
 
 
-def report_drift(month: str, measures: Sequence[DriftMeasure]) -> bool:
-    """Print what has moved in a month and log how far; whether anything has."""
+def report_drift(month: str, measures: Sequence[DriftMeasure]) -> str:
+    """Print what has moved in a month and log how far; returns what has."""
     largest = max(m.value for m in measures if m.measure == "PSI")
     mlflow.log_metric(tags.PSI, largest, step=step_of(month), timestamp=time_of(month))
-    moved = [m for m in measures if m.drifted]
-    texts = "; ".join(f"{m.measure} of {m.of} {m.value:.3f} > {m.threshold:g}" for m in moved)
-    print(f"{month}: {f'drift: {texts}' if moved else 'no drift'}")
-    return bool(moved)
+    moved = "; ".join(
+        f"{m.measure} of {m.of} {m.value:.3f} > {m.threshold:g}" for m in measures if m.drifted
+    )
+    print(f"{month}: {f'drift: {moved}' if moved else 'no drift'}")
+    return moved
 
 
 if __name__ == "__main__":

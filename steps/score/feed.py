@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from storage import UserError
-from storage.data.objects import read_object, write_object
+from storage.data.objects import check_object_writable, read_object, write_object
 from storage.uris import without_credentials
 from taxi import TripError, live, live_file
 from taxi.cleaning import month_bounds
@@ -32,6 +32,7 @@ def check_feed(settings: FeedSettings, *, state_uri: str, scheduler: str) -> Non
     Raises:
         TripError: there is no such mode.
         UserError: a state without a feed, or a feed on a cluster.
+        StorageError: the state cannot be written.
     """
     if settings.mode not in MODES:
         raise TripError(f"Unknown live {settings.mode!r}. Choose from {list(MODES)}.")
@@ -42,6 +43,8 @@ def check_feed(settings: FeedSettings, *, state_uri: str, scheduler: str) -> Non
             f"live={settings.mode} follows the trips in the order of time, which workers side by "
             "side cannot. Leave out scheduler, or pass live=off."
         )
+    if state_uri:
+        check_object_writable(state_uri)
 
 
 class RowTimes(NamedTuple):
@@ -160,7 +163,10 @@ def _read(uri: str, new: LiveState) -> LiveState | None:
     try:
         return live_file.read_state(content, taxi=new.taxi, model_sha256=new.model_sha256)
     except OtherModelError as error:
-        print(f"{shown} begins anew: {error}.")
+        print(
+            f"{shown} begins anew: {error}. Once it is written, a server of that other model "
+            "answers without a level."
+        )
         return None
     except TripError as error:
         raise UserError(f"Cannot use {shown}: {error}. Pass another live_state.") from error

@@ -1,6 +1,6 @@
 """What MLflow shows of scored months: which bytes went in, where they stand in time, the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,14 @@ from taxi.drift import Reference
 from taxi.maps import draw_moved
 from taxi.scoring import Tally
 from taxi.worst import join_worst
+
+LINKED = {  # on the page -> artifact
+    "How far the months have drifted": tags.DRIFT_PICTURE,
+    "the same in numbers": tags.DRIFT_TABLE,
+    "where more trips begin": tags.DRIFT_MAP,
+    "RMSE by day": tags.DAYS_TABLE,
+    page.WORST: tags.WORST_TABLE,
+}
 
 
 def log_read(scored: Sequence[ScoredMonth], taxi: str) -> None:
@@ -64,8 +72,20 @@ def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
         artifacts.log_table([trip._asdict() for trip in worst], tags.WORST_TABLE)
 
 
+def say_drift(moved: Mapping[str, str] | None) -> str:
+    """Write what has moved in which months; None is a model that does not tell what it knew."""
+    if moved is None:
+        return "drift unknown"
+    told = [f"**drift in {month}**: {what}" for month, what in moved.items() if what]
+    return "; ".join(told) or "no drift"
+
+
 def write_scored(
-    scored: Sequence[ScoredMonth], uri: str, taxi: str, has_drifted: bool | None
+    scored: Sequence[ScoredMonth],
+    uri: str,
+    taxi: str,
+    moved: Mapping[str, str] | None,
+    rmse_test: str | None,
 ) -> None:
     """Write the run's page.
 
@@ -73,9 +93,9 @@ def write_scored(
         scored: the months.
         uri: of the model.
         taxi: key of schema.TAXIS.
-        has_drifted: whether any month has; None where the model does not tell what it knew.
+        moved: month -> what has moved in it, nothing where it has not drifted; see `say_drift`.
+        rmse_test: of the model on its test months, minutes, where that is known.
     """
-    drifted = {True: "**drift**", False: "no drift", None: "drift unknown"}[has_drifted]
     rows, n_trips = [], sum(month.tally.n_predicted for month in scored)
     for month in scored:
         found = month.tally.total.scores()
@@ -86,11 +106,14 @@ def write_scored(
     errors = [row[1] for row in rows if row[1]]
     estimates = ", ".join(row[2] for row in rows)
     known = f"RMSE {', '.join(errors)} min" if errors else f"no drop-off known, RMSE {estimates}"
-    verdict = f"**{known}** on {months}, {n_trips:,} trips predicted; {drifted}"
+    tested = f" ({float(rmse_test):.3f} on the test months)" if rmse_test else ""
+    verdict = f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {say_drift(moved)}"
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
     heads = ["month", "RMSE, min", "without drop-offs", "predicted", "rows"]
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]
-    parts += [page.link_worst()] if errors else []
+    run_id = runs.active_info().run_id
+    there = {text: name for text, name in LINKED.items() if artifacts.has_file(run_id, name)}
+    parts.append(" · ".join(page.link(text, name) for text, name in there.items()))
     runs.write_page("\n\n".join(parts), about)
 
 

@@ -1,6 +1,7 @@
 """Small files that several machines share: a path, or a URI of any store (file, s3, gs, memory)."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from urllib.parse import unquote
 
 from storage import StorageError, one_line
@@ -42,6 +43,22 @@ def write_object(uri: str, content: bytes) -> None:
         fs.pipe_file(remote, content)  # stores of objects put each at once or not at all
     except (OSError, ValueError) as error:
         raise _refused("write", uri, error) from error
+
+
+def check_object_writable(uri: str) -> None:
+    """Make sure that a file of this machine can be written; a store elsewhere is not asked.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    if path := local_path(uri):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=path.parent).close()
+            if path.is_dir():
+                raise IsADirectoryError("it is a folder")
+        except (OSError, ValueError) as error:
+            raise _refused("write", uri, error) from error
 
 
 def local_path(uri: str) -> Path | None:

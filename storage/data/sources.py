@@ -5,7 +5,7 @@ A source looks for a month without writing anything, and brings it to this machi
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
 PUBLISHED = "2021-01"  # a month that the TLC has for sure
 TLC_SIDE = "misc"  # beside the folder of the months
+MONTH_NAME = re.compile(r"([a-z]+)_tripdata_(\d{4}-\d{2})")
+N_SHOWN = 5  # months of a message
 DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
 
 Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
@@ -120,10 +122,9 @@ class Folder(Source):
                 _check_kept(path)
                 check_listed(path)
                 return path.as_uri(), path
-        shown = sorted(path.name for path in folder.glob("*_tripdata_*"))
-        listed = ", ".join(shown[:5]) + (", ..." if shown[5:] else "")
         here = replace(self, text=str(folder))
-        raise here.none(month, self.names(month), f"Months there: {listed or 'none'}. ")
+        hint = f"Months there: {list_months(there, self.taxi)}. "
+        raise here.none(month, self.names(month), hint)
 
     def locate_beside(self, name: str) -> MonthLocation | None:
         """Look for the file in the folder."""
@@ -158,6 +159,16 @@ def _check_kept(path: Path) -> None:
     """Refuse what holds no bytes: a pipe would be waited for, and a device never ends."""
     if not (path.is_file() or path.is_dir()):
         raise StorageError(f"{path} is no file and no folder. Put the month's file in its place.")
+
+
+def list_months(names: Iterable[str], taxi: str) -> str:
+    """List the latest months among names of files; those of other taxis where none is of this."""
+    found = {match.groups() for name in names if (match := MONTH_NAME.match(name))}
+    own = {month for kind, month in found if kind == taxi}
+    shown = own or {f"{kind} {month}" for kind, month in found}
+    latest = sorted(shown, key=lambda text: text[-len("YYYY-MM") :], reverse=True)
+    more = f" and {len(latest) - N_SHOWN} more" if latest[N_SHOWN:] else ""
+    return ", ".join(latest[:N_SHOWN]) + more or "none"
 
 
 def hive_folders(folder: Path, month: str) -> list[Path]:

@@ -540,15 +540,17 @@ BACKTEST_TABLE = artifact(
 )
 AGEING_TABLE = artifact("ageing.csv", "what ageing costs, by the model's age", "backtest")
 BACKTEST_PICTURE = artifact("backtest.png", "the same as a picture", "backtest")
-DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score", "results")
+DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score", "record results")
 WORST_TABLE = artifact(
     "worst_trips.csv",
     "the trips whose predictions are furthest off: of a candidate on valid, of register on test",
     "candidates record",
     "page",
 )
-DRIFT_TABLE = artifact("drift.csv", "how far the scored months have drifted", "score", "report")
-DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score")
+DRIFT_TABLE = artifact(
+    "drift.csv", "how far the scored months have drifted", "score", "record report"
+)
+DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score", "record")
 DRIFT_MAP = artifact(
     "drift_by_zone.png", "where more trips begin than in the train months, as a map", "record"
 )

@@ -1,9 +1,12 @@
 """Values by zone, and their maps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
 from taxi import maps, simulation
 from taxi.maps import by_zone, draw_zone_map
@@ -51,8 +54,8 @@ def test_the_map_of_what_moved_names_the_zones_that_gained_and_lost_most() -> No
     before[[3, 4, 5]], now[[3, 4, 5]] = (50, 30, 20), (8, 5, 7)
     figure = maps.draw_moved(CITY, before, now)
     figure.draw_without_rendering()
-    said = f"+15.0 in {CITY.name[5]}, -10.0 in {CITY.name[3]}"
-    assert figure.axes[0].get_title("left").endswith(f"against the train months: {said}")
+    said = f"+15.0 in {CITY.name[5]},\n-10.0 in {CITY.name[3]}"
+    assert figure.axes[0].get_title("left").endswith(f"against the train months:\n{said}")
     colours = figure.axes[0].collections[0].get_facecolor()[:, :3]
     is_grey = np.isclose(colours, to_rgb(maps.NO_VALUE)).all(axis=1)
     assert np.flatnonzero(~is_grey).tolist() == [2, 3, 4]
@@ -61,3 +64,16 @@ def test_the_map_of_what_moved_names_the_zones_that_gained_and_lost_most() -> No
 def test_the_map_of_what_moved_is_drawn_where_there_are_no_trips() -> None:
     figure = maps.draw_moved(CITY, np.zeros(N_ZONES, int), np.zeros(N_ZONES, int))
     assert figure.axes[0].get_title("left") == "Where trips begin, against the train months"
+
+
+def test_the_title_of_the_map_of_what_moved_is_inside_the_picture() -> None:
+    before, now = np.zeros(N_ZONES, int), np.zeros(N_ZONES, int)
+    before[[3, 4, 5]], now[[3, 4, 5]] = (50, 30, 20), (8, 5, 7)
+    longest = "Governor's Island/Ellis Island/Liberty Island"
+    figure = maps.draw_moved(replace(CITY, name=np.full(N_ZONES, longest)), before, now)
+    figure.draw_without_rendering()
+    title = next(text for text in figure.findobj(Text) if longest in text.get_text())
+    box = title.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert box.y1 <= figure.bbox.height + 1  # the layout is near enough

@@ -115,7 +115,10 @@ def test_a_month_comes_to_numbers_per_month_and_per_day(lab: Lab, champion: str)
     (point,) = lab.client.get_metric_history(run.info.run_id, "rmse")
     assert point.timestamp == datetime(2021, 4, 1, tzinfo=UTC).timestamp() * 1000
     page = run.data.tags["mlflow.note.content"]
-    assert page.startswith(f"**RMSE {float(month['rmse']):.3f} min** on 2021-04, ")
+    tested = float(lab.version("scored", "1").tags["rmse_test"])
+    assert page.startswith(
+        f"**RMSE {float(month['rmse']):.3f} min** on 2021-04 ({tested:.3f} on the test months), "
+    )
     assert f"[The worst predicted trips](#/experiments/{run.info.experiment_id}/runs/" in page
     assert run.info.run_name.startswith(f"score · green 2021-04 · {float(month['rmse']):.2f} min")
 
@@ -139,6 +142,9 @@ def test_a_month_without_dropoffs_is_scored_without_errors(
     assert "worst_trips.csv" not in {
         item.path for item in lab.client.list_artifacts(run.info.run_id)
     }
+    note = run.data.tags["mlflow.note.content"]
+    assert "drift.csv" in note and "by_day.csv" not in note and "worst_trips.csv" not in note
+    assert "; no drift\n" in note
     told = [run.data.metrics[f"rmse_estimated{end}"] for end in ("_low", "", "_high")]
     assert told == sorted(told)
     assert run.data.tags["mlflow.note.content"].startswith(
@@ -189,6 +195,15 @@ def test_an_output_that_exists_is_replaced_only_where_that_is_said(
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_where_a_relative_output_went_is_said(
+    lab: Lab, champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, lines = lab.run("score", SIMULATED, "--months=2021-04", champion, "--output=out", *WIDE)
+    assert f"predictions in {tmp_path / 'out'}" in lines
+    assert (tmp_path / "out" / "green_predictions_2021-04.parquet").exists()
+
+
 SCORE_AND_LIST_MODULES = """
 import sys
 from steps.score import __main__ as score
@@ -237,6 +252,12 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     run, lines = lab.run("score", *given, "--fail_on_drift=true", code=3)
     assert run.data.tags["drift"] == "true"
     assert lines[-1].startswith("2021-04: drift: PSI of distance_miles ")
+    what = lines[-1].removeprefix("2021-04: drift: ")
+    note = run.data.tags["mlflow.note.content"]
+    assert f"trips predicted; **drift in 2021-04**: {what}\n" in note
+    root = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
+    for name in ("drift.png", "drift.csv", "drift_by_zone.png", "by_day.csv", "worst_trips.csv"):
+        assert f"]({root}/{name})" in note
     run, _ = lab.run("score", *given)
     assert run.data.tags["drift"] == "true"
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from storage import StorageError
 from storage.data.objects import read_object
 from storage.tracking import models
 from taxi import live_file
@@ -104,6 +105,19 @@ def test_the_state_goes_from_run_to_run_and_to_servers(
     assert [path.name for path in Path(uri).parent.iterdir()] == ["live.json"]
 
 
+def test_a_month_scored_again_from_its_own_state_says_that_no_trip_had_a_level(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    state = f"--live_state={tmp_path}/live.json"
+    said = "{} of 2,000 trips, those after the state's clock, had a level; without drop-offs "
+    _, lines = lab.run("score", *given(champion, APRIL), state)
+    assert said.format("2,000") in lines[0]
+    run, lines = lab.run("score", *given(champion, APRIL), state, "--feed_delay=600")
+    assert said.format("0") in lines[0]
+    assert "without the live level" not in lines[0]
+    assert run.data.metrics["rmse"] == run.data.metrics["rmse_base"]
+
+
 def test_a_state_of_another_model_begins_anew_and_says_so(
     lab: Lab, champion: str, tmp_path: Path
 ) -> None:
@@ -112,7 +126,10 @@ def test_a_state_of_another_model_begins_anew_and_says_so(
     about = json.loads(Path(uri).read_bytes()) | {"model_sha256": "ab" * 32}
     Path(uri).write_text(json.dumps(about))
     again, lines = lab.run("score", *given(champion, APRIL), f"--live_state={uri}")
-    assert lines[0] == f"{uri} begins anew: it is of another model, abababababab."
+    assert lines[0] == (
+        f"{uri} begins anew: it is of another model, abababababab. Once it is written, a server of "
+        "that other model answers without a level."
+    )
     assert read_scored(again, APRIL).equals(read_scored(run, APRIL))
 
 
@@ -169,3 +186,25 @@ def test_what_cannot_be_followed_is_refused_before_any_work(
 ) -> None:
     _, (line,) = lab.run("score", *given(champion, APRIL), *arguments, code=2)
     assert said in line
+
+
+def test_a_state_that_cannot_be_written_is_refused_before_any_work(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "live.json", tmp_path):
+        _, (line,) = lab.run("score", *given(champion, APRIL), f"--live_state={path}", code=2)
+        assert f"Cannot write {path}: " in line
+
+
+def test_a_state_that_can_no_longer_be_written_at_the_end_costs_no_number(
+    lab: Lab, champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("Cannot write it: no space left")
+
+    monkeypatch.setattr("steps.score.feed.write_object", full)
+    state = f"--live_state={tmp_path}/live.json"
+    run, lines = lab.run("score", *given(champion, APRIL), state, code=2)
+    assert "no space left" in lines[-1]
+    assert run.data.metrics["rmse"] > 0

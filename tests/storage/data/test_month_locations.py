@@ -52,6 +52,31 @@ def test_a_month_that_no_server_has_is_refused_as_a_run_would(server: Server) ->
         locate(server.url)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], "none"),
+        ([f"green_tripdata_2020-{n:02}.parquet" for n in (1, 2, 3)], "2020-03, 2020-02, 2020-01"),
+        (
+            [f"green_tripdata_2020-{n:02}.parquet" for n in range(1, 13)]
+            + ["Green_Tripdata_2020-12.csv", "yellow_tripdata_2021-02.parquet"],
+            "2020-12, 2020-11, 2020-10, 2020-09, 2020-08 and 7 more",
+        ),
+        (
+            ["yellow_tripdata_2021-02.csv", "fhv_tripdata_2021-03.csv"],
+            "fhv 2021-03, yellow 2021-02",
+        ),
+    ],
+    ids=["none", "few", "many", "other taxis"],
+)
+def test_where_a_folder_has_no_such_month_its_latest_are_named(
+    tmp_path: Path, names: list[str], said: str
+) -> None:
+    folder = make_folder(tmp_path / "months", **dict.fromkeys(names, b"12345"))
+    with pytest.raises(StorageError, match=rf"Months there: {said}\. Check the month"):
+        locate(folder)
+
+
 def test_a_size_that_nobody_tells_is_unknown(server: Server) -> None:
     server.will(status(503))
     assert locate(server.url)[:5] == ("2021-01", f"{server.url}/{NAME}", True, None, True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from storage import StorageError
-from storage.data.objects import read_object, write_object
+from storage.data.objects import check_object_writable, read_object, write_object
 
 
 def test_an_object_is_read_as_it_was_written_and_none_where_there_is_none(tmp_path: Path) -> None:
@@ -25,3 +25,13 @@ def test_what_cannot_be_read_or_written_is_said_in_one_line(tmp_path: Path) -> N
         write_object(f"{tmp_path}/file/live.json", b"one")
     with pytest.raises(StorageError, match="Cannot read nonsense://host/a"):
         read_object("nonsense://user:secret@host/a?key=1")
+
+
+def test_whether_a_file_can_be_written_is_seen_without_writing_it(tmp_path: Path) -> None:
+    check_object_writable(f"{tmp_path}/new/live.json")
+    check_object_writable("nonsense://host/a")
+    assert list((tmp_path / "new").iterdir()) == []
+    for path in (tmp_path / "new", tmp_path / "file" / "live.json"):
+        (tmp_path / "file").touch()
+        with pytest.raises(StorageError, match="Cannot write"):
+            check_object_writable(str(path))
