@@ -45,8 +45,7 @@ class Facts(NamedTuple):
     n_test: int
     checks: Sequence[Check]
     groups: Sequence[Group]  # errors on test
-    # of the 80 % interval on test, last all trips asked without a distance; empty: there is none
-    coverage: Sequence[GroupCoverage]
+    coverage: Sequence[GroupCoverage]  # of the 80 % interval on test; empty where there is none
     fitted_to: Sequence[str]  # splits
     commit: str
     is_dirty: bool
@@ -126,11 +125,9 @@ def _distances(facts: Facts) -> list[str]:
 def _coverage(facts: Facts, *, short: bool) -> list[str]:
     if not facts.coverage:
         return ["It answers no quantiles: there were too few valid trips to know its errors."]
-    *measured, blind = facts.coverage
-    named = [*measured, blind._replace(group="all trips, asked without a distance")]
     rows = [
         [one.kind, one.group, f"{one.n_trips:,}", f"{one.coverage:.1%}", f"{one.width:.1f}"]
-        for one in named
+        for one in facts.coverage
         if not (short and one.kind == "hour")
     ]
     return [

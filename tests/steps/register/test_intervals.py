@@ -13,7 +13,7 @@ def test_the_coverage_of_the_interval_is_measured_by_group_and_asked_by_the_gate
     rows = lab.table(run, "coverage.csv")
     first, last = rows[0], rows[-1]
     assert (first["kind"], first["group"]) == ("all", "all")
-    assert (last["kind"], last["group"]) == ("distance", "no distance")
+    assert (last["kind"], last["group"]) == ("distance", "all trips, asked with none")
     assert {row["kind"] for row in rows} == {"all", "hour", "distance"}
     covered = run.data.metrics["test_coverage"]
     assert float(first["coverage"]) == covered == pytest.approx(0.8, abs=0.05)
