@@ -118,7 +118,7 @@ def test_a_team_runs_reuses_resumes_registers_rolls_back_scores_and_verifies(
         assert "Ask for the permission to read and edit this experiment and model" in line
         team.allow("ben", "EDIT", "registered_model", name)
     said = run("ben", way, "register", "--rollback=true", called)
-    assert said[0] == f"{name}: version 1 is champion again, in place of version 2"
+    assert said[0].startswith(f"{name}: version 1 is champion again, in place of version 2. ")
 
     champion = f"--model_uri=models:/{name}@champion"
     run("ben", way, "score", "--source=simulated:200", "--months=2021-04", champion)
