@@ -183,7 +183,7 @@ def test_a_month_that_is_not_in_the_folder(refused: Refused, tmp_path: Path) -> 
         str(tmp_path),
         "2021-01",
         JANUARY,
-        "green_tripdata_2020-12",
+        "Months there: 2020-12",
         "-P source=<folder>",
     ):
         assert words in line
