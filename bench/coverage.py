@@ -27,7 +27,6 @@ MONTHS = (
     ("2020-12", "2021-01", "2021-02"),
     ("2023-01", "2023-02", "2023-03"),
 )
-OF_DISTANCE = ("distance_miles", "crookedness")  # the features that a model without it lacks
 MORE_ROUNDS = 1.15  # with twice the trips
 MIN_SHARE = 0.02  # of the trips, of a group that is shown
 RATE = 0.15
@@ -119,7 +118,7 @@ def predict_both(train: Trips, valid: Trips, test: Trips) -> tuple[Predictions, 
     """Predict valid by boosters fitted on train, and test by the same refitted on both."""
     both = concatenate(train, valid)
     on_valid, on_test = [], []
-    for left_out in ((), OF_DISTANCE):
+    for left_out in ((), features.OF_OWN_DISTANCE):
         encoder = features.fit_encoder("full", train)
         kept = [place for place, name in enumerate(encoder.names) if name not in left_out]
         booster = fit(encoder, kept, train, valid)

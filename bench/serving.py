@@ -1,6 +1,6 @@
 """The served model against its bare booster: rows per second, and one row's wait."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -20,7 +20,8 @@ from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.cleaning import clean
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.question import PARAMS
-from taxi.rows import sighted_rows
+from taxi.recipes import BLIND_SHARE
+from taxi.rows import Rows, blind_rows, sighted_rows
 from taxi.schema import Trips
 
 N_BULK, N_SINGLE = 7, 200
@@ -56,15 +57,24 @@ def train_model(train: Trips, valid: Trips, *, n_rounds: int = N_ROUNDS) -> Trip
     """Fit as many boosters as a model has at most, at the search's first points."""
     encoder = features.fit_encoder("full", train)
     space = spaces.select_space("lossguide")
-    rows = sighted_rows(encoder, train, valid)._replace(max_bin=space.max_bin)
-    matrices = build_matrices(rows)
     points = [
         dict(space.fixed) | space.parameters(number, space.first[number])
         for number in range(space.n_boosters)
     ]
     jobs = [TrainingJob(point, n_rounds, patience=n_rounds, keep=True) for point in points]
-    boosters = [train_booster(matrices, job).booster for job in jobs]
-    return TripModel("green", encoder, boosters)
+    sighted, apart = (
+        lay_out(encoder, train, valid)._replace(max_bin=space.max_bin)
+        for lay_out in (sighted_rows, blind_rows)
+    )
+    boosters, blind = train_all(sighted, jobs), train_all(apart, jobs[: len(space.objectives)])
+    return TripModel("green", encoder, boosters, blind, blind_share=BLIND_SHARE)
+
+
+def train_all(rows: Rows, jobs: Sequence[TrainingJob]) -> list[xgb.Booster]:
+    """Train a booster by each job."""
+    matrices = build_matrices(rows)
+    outcomes = [train_booster(matrices, job) for job in jobs]
+    return [outcome.booster for outcome in outcomes if outcome.booster]
 
 
 def load(month: str) -> Trips:

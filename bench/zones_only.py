@@ -19,7 +19,6 @@ from taxi.rows import blind_rows
 from taxi.schema import Trips
 
 TRAIN, TEST = "2023-01", "2023-02"
-OWN_DISTANCE = ("distance_miles", "crookedness")  # what follows from the trip's own distance
 STOP_DAYS = np.timedelta64(7, "D")  # at the end of the train month, to tell how many rounds
 
 

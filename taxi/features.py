@@ -33,6 +33,7 @@ OF_CITY = [  # what the TLC's map says
     geometry.dropoff_crosstown,
     geometry.dropoff_uptown,
     geometry.air_miles,
+    geometry.detour_miles,
     geometry.grid_bearing,
     geometry.way_crosstown,
     geometry.way_uptown,
@@ -89,6 +90,16 @@ FEATURE_SETS: dict[str, tuple[str, ...]] = {
     "full": _whole(*OF_CITY),
 }
 FULL_WITH_CITY = _whole(*OF_LEARNED_MAP)  # `full` where the city is known
+# columns that a trip's own distance changes
+OF_OWN_DISTANCE = {
+    feature.__name__
+    for feature in (
+        columns.distance_miles,
+        columns.filled_miles,
+        geometry.crookedness,
+        geometry.detour_miles,
+    )
+}
 # columns that say nothing, or are one value, where no train trip has a distance: the learned map is
 # one of distances
 OF_ANY_DISTANCE = {
@@ -96,6 +107,7 @@ OF_ANY_DISTANCE = {
     for feature in (
         columns.distance_miles,
         geometry.crookedness,
+        geometry.detour_miles,
         geometry.straight_miles,
         geometry.pickup_x,
         geometry.pickup_y,
@@ -165,6 +177,19 @@ class DenseFeatures:
                 blind=blind,
             )
         )
+
+    def hide_distance(self, matrix: np.ndarray, trips: Trips) -> np.ndarray:
+        """Encode n new trips as if no distance were known, float32 [n, k].
+
+        Args:
+            matrix: of `transform`, most columns of which stay.
+            trips: the n trips.
+        """
+        hidden, columns = matrix.copy(), Columns(trips, self.tables, self.around, blind=True)
+        for place, name in enumerate(self.names):
+            if name in OF_OWN_DISTANCE:
+                hidden[:, place] = FEATURES[name](columns)
+        return hidden
 
     def _matrix(self, columns: Columns) -> np.ndarray:
         matrix = np.empty((len(columns.trips), len(self.names)), np.float32)

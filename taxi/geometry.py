@@ -117,6 +117,11 @@ def air_miles(c: Columns) -> np.ndarray:
     return np.hypot(c.grid_way[:, 0], c.grid_way[:, 1])
 
 
+def detour_miles(c: Columns) -> np.ndarray:
+    """How much longer the way is than that straight line, planned distance less it, miles."""
+    return c.miles - air_miles(c)
+
+
 def grid_bearing(c: Columns) -> np.ndarray:
     """Direction of travel against that of the crosstown streets, radians."""
     return np.arctan2(c.grid_way[:, 1], c.grid_way[:, 0])

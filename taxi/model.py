@@ -11,7 +11,7 @@ import pandas as pd
 import xgboost as xgb
 
 from . import TripError
-from .features import Encoder, restore_encoder
+from .features import DenseFeatures, Encoder, restore_encoder
 from .live import LiveState
 from .live_file import apply_live, new_york_now, read_state, why_unusable
 from .question import Question, quantile_column, read_question
@@ -68,6 +68,7 @@ class TripModel:
         estimators: Sequence[Any],
         blind: Sequence[xgb.Booster] = (),
         *,
+        blind_share: float = 0.0,
         spread: Spread | None = None,
     ) -> None:
         """Join what was fitted.
@@ -78,6 +79,7 @@ class TripModel:
             estimators: one sklearn regressor, or boosters whose predictions are averaged; of a
                 booster the model holds a copy.
             blind: boosters that answer for trips without a distance; none where `estimators` do.
+            blind_share: weight of `blind` in the answer for a trip with a distance.
             spread: of the errors on trips that it was not fitted on; without one the model answers
                 the minutes and no quantiles of them.
         """
@@ -90,6 +92,7 @@ class TripModel:
             else estimator
             for estimator in estimators
         ]
+        self.blind_share = blind_share
         self.blind = [booster_for_threads(booster.save_raw("ubj")) for booster in blind]
 
     def predict(self, trips: Trips) -> np.ndarray:
@@ -107,11 +110,18 @@ class TripModel:
         matrix = self.encoder.transform(trips)
         known = ~np.isnan(clean_miles(trips))
         if not self.blind or known.all():
-            return average(self.estimators, matrix)
+            return self._predict_known(trips, matrix)
         minutes = np.empty(len(trips))
-        minutes[known] = average(self.estimators, matrix[known])
+        minutes[known] = self._predict_known(trips.take(known), matrix[known])
         minutes[~known] = average(self.blind, matrix[~known])
         return minutes
+
+    def _predict_known(self, trips: Trips, matrix: Any) -> np.ndarray:
+        minutes, share = average(self.estimators, matrix), self.blind_share
+        if not share or not isinstance(self.encoder, DenseFeatures):
+            return minutes
+        blind = average(self.blind, self.encoder.hide_distance(matrix, trips))
+        return (1 - share) * minutes + share * blind
 
     def predict_frame(self, frame: pd.DataFrame) -> np.ndarray:
         """Predict from raw trips with the TLC's column names, float64 [n].
@@ -235,7 +245,12 @@ class TripModel:
                 files["estimator.skops"] = _skops().dumps(estimator)
         for place, booster in enumerate(self.blind):
             files[f"blind-{place:03}.ubj"] = bytes(booster.save_raw("ubj"))
-        about = {"taxi": self.taxi, "encoder": self.encoder.state(), "files": sorted(files)}
+        about = {
+            "taxi": self.taxi,
+            "encoder": self.encoder.state(),
+            "blind_share": self.blind_share,
+            "files": sorted(files),
+        }
         return {"model.json": json.dumps(about).encode(), **files}
 
     @classmethod
@@ -257,7 +272,8 @@ class TripModel:
         blind = _boosters(files, "blind-")
         spread = restore_spread(json.loads(files[SPREAD_FILE])) if SPREAD_FILE in files else None
         encoder = restore_encoder(about["encoder"])
-        return cls(about["taxi"], encoder, estimators, blind, spread=spread)
+        share = about.get("blind_share", 0.0)
+        return cls(about["taxi"], encoder, estimators, blind, blind_share=share, spread=spread)
 
 
 def _skops() -> ModuleType:

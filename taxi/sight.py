@@ -56,7 +56,7 @@ def fit_boosters(
     if recipe.blind:
         blind = partial(lay_out_blind, encoder, trips, recipe.half_life)
         sets.append(BoosterSet(recipe.blind, recipe.max_bin, blind))
-    return TripModel(taxi, encoder, *train(sets))
+    return TripModel(taxi, encoder, *train(sets), blind_share=recipe.blind_share)
 
 
 def train_here(

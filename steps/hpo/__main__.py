@@ -46,7 +46,7 @@ from storage.tracking.trials import TrialRuns
 from taxi import evaluation, features, maps, rows, search_report
 from taxi.features import Encoder
 from taxi.model import TripModel
-from taxi.recipes import Recipe
+from taxi.recipes import BLIND_SHARE, Recipe
 from taxi.search import Trial, best_trial
 
 MODEL = "xgboost"
@@ -102,13 +102,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             # before there are scores: MLflow hands those of a run to each model that it then logs
             log_parts(sighted[0].booster, encoder, laid_out.train, laid_out.valid)
             parts = ([one.booster for one in part] for part in (sighted, blind))
-            model = TripModel(preprocess.dataset.taxi, encoder, *parts)
+            recipe = make_recipe(settings, sighted, blind)
+            share = recipe.blind_share
+            model = TripModel(preprocess.dataset.taxi, encoder, *parts, blind_share=share)
             report = report_on(model, valid)
             fitted_with = dict(sighted[0].member.parameters)
             lineage = Lineage("hpo", MODEL, settings.features, preprocess, fitted_with)
             profiles = read_profiles(preprocess.run_id)
             log_candidate(model, report, profiles, lineage, described["valid"])
-            mlflow.log_dict(make_recipe(settings, sighted, blind).state(), tags.RECIPE)
+            mlflow.log_dict(recipe.state(), tags.RECIPE)
             if city:
                 artifacts.log_figure(
                     maps.draw_errors(city, valid, report.predicted), tags.ERRORS_MAP
@@ -141,6 +143,7 @@ def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Tr
         settings.seed,
         members=members,
         blind=without,
+        blind_share=BLIND_SHARE if blind else 0.0,
         half_life=settings.half_life,
         max_bin=settings.space.max_bin,
     )

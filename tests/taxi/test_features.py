@@ -11,7 +11,15 @@ from sklearn.linear_model import Lasso
 from taxi import TripError, columns, features, simulation
 from taxi.city import City, make_city
 from taxi.columns import Columns
-from taxi.features import FEATURE_SETS, FEATURES, FULL_WITH_CITY, OF_ANY_DISTANCE, Encoder
+from taxi.features import (
+    FEATURE_SETS,
+    FEATURES,
+    FULL_WITH_CITY,
+    OF_ANY_DISTANCE,
+    OF_OWN_DISTANCE,
+    DenseFeatures,
+    Encoder,
+)
 from taxi.model import write_frame
 from taxi.request import read_frame
 from taxi.schema import Trips
@@ -22,7 +30,6 @@ from tests.conftest import make_trips, random_trips, simulated_trips
 TRAIN, VALID = random_trips(1_500, seed=10), random_trips(400, seed=11, n_zones=60)
 CITY = simulation.simulated_zones(42)
 # columns that the planned distance of the trip itself is in
-OF_DISTANCE = ("distance_miles", "filled_miles", "crookedness")
 # every set as it is without a city, and the one that another comes of where there is one
 SETS = {**FEATURE_SETS, "full of the city": FULL_WITH_CITY}
 
@@ -196,6 +203,7 @@ def test_the_tlcs_map_is_turned_so_that_avenues_run_along_an_axis() -> None:
         pytest.approx([2 * 0.5**0.5, -(0.5**0.5)], abs=1e-3),
     ]
     assert row["air_miles"][:2] == pytest.approx([2, 1], abs=1e-3)
+    assert row["detour_miles"][:2] == pytest.approx([0.5, 1.5], abs=1e-3)
     assert np.isfinite(row["dropoff_uptown"]).all()  # an unknown zone is put in the middle
 
 
@@ -211,8 +219,19 @@ def test_the_columns_of_the_distance_are_those_that_it_changes(name: str) -> Non
     other = replace(VALID, distance_miles=np.full(len(VALID), 7.77))
     changed = encoded(name, VALID) != encoded(name, other)
     assert np.flatnonzero(changed.any(axis=0)).tolist() == [
-        place for place, column in enumerate(SETS[name]) if column in OF_DISTANCE
+        place for place, column in enumerate(SETS[name]) if column in OF_OWN_DISTANCE
     ]
+
+
+@pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
+def test_a_matrix_with_distances_hidden_is_that_of_the_trips_without_them(name: str) -> None:
+    encoder = ENCODERS[name]
+    assert isinstance(encoder, DenseFeatures)
+    matrix = encoder.transform(VALID)
+    before = matrix.copy()
+    wanted = encoder.transform(VALID.without_distance())
+    assert np.array_equal(encoder.hide_distance(matrix, VALID), wanted, equal_nan=True)
+    assert np.array_equal(matrix, before, equal_nan=True)
 
 
 def encoded(name: str, trips: Trips) -> np.ndarray:
@@ -247,7 +266,8 @@ def test_without_any_distance_no_column_is_made_of_distances_and_none_is_missing
     assert len(varied) > (20 if city else 7)
     # a single distance is one to learn from
     some = replace(of_services, distance_miles=np.where(np.arange(len(of_services)), np.nan, 2.5))
-    assert set(features.fit_encoder("full", some).names) >= OF_ANY_DISTANCE
+    of_full = {*FEATURE_SETS["full"]}
+    assert set(features.fit_encoder("full", some).names) >= OF_ANY_DISTANCE & of_full
 
 
 @pytest.mark.parametrize("name", SETS)

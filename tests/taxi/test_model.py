@@ -473,6 +473,32 @@ def test_trips_without_a_distance_are_answered_by_the_blind_boosters_and_no_othe
     assert np.array_equal(model.predict(valid)[~known], blind.predict(valid)[~known])
 
 
+@pytest.mark.parametrize("name", ["full", "compact"])
+def test_a_part_of_the_answer_is_that_for_the_same_trip_without_its_distance(name: str) -> None:
+    sighted, blind = make_model(name, 2), make_model(name, 1)
+    parts = sighted.encoder, sighted.estimators, blind.estimators
+    model = TripModel("green", *parts, blind_share=0.25)
+    valid = simulated_trips("2021-02")
+    known = np.isfinite(clean_miles(valid))
+    without = blind.predict(valid.without_distance())
+    blended = 0.75 * sighted.predict(valid) + 0.25 * without
+    assert np.array_equal(model.predict(valid), np.where(known, blended, without))
+    assert np.array_equal(model.predict(valid.take(known)), blended[known])
+    rebuilt = TripModel.from_files(model.to_files())
+    assert np.array_equal(rebuilt.predict(valid), model.predict(valid))
+
+
+def test_a_model_of_files_that_tell_no_share_answers_by_its_sighted_boosters() -> None:
+    sighted, blind = make_model(n_boosters=2), make_model("full", 1)
+    parts = sighted.encoder, sighted.estimators, blind.estimators
+    files = TripModel("green", *parts, blind_share=0.25).to_files()
+    about = json.loads(files["model.json"])
+    del about["blind_share"]
+    model = TripModel.from_files(files | {"model.json": json.dumps(about).encode()})
+    known = simulated_trips("2021-02").take(slice(5))
+    assert np.array_equal(model.predict(known), sighted.predict(known))
+
+
 def test_blind_boosters_are_saved_beside_the_others() -> None:
     sighted, blind = make_model(n_boosters=2), make_model("full", 1)
     model = TripModel("green", sighted.encoder, sighted.estimators, blind.estimators)

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,12 @@ from tests.conftest import make_trips, simulated_trips
 TRAIN, VALID = simulated_trips("2021-01"), simulated_trips("2021-02")
 POINT = {"objective": "reg:squarederror", "max_depth": 4, "subsample": 0.5, "seed": 3}
 RECIPE = Recipe(
-    "full", seed=3, members=(Member(POINT, 7),), blind=(Member(POINT, 5),), half_life=8.0
+    "full",
+    seed=3,
+    members=(Member(POINT, 7),),
+    blind=(Member(POINT, 5),),
+    blind_share=0.1,
+    half_life=8.0,
 )
 
 
@@ -32,17 +38,30 @@ def test_a_recipe_is_rebuilt_from_its_json() -> None:
     assert Recipe.restore(json.loads(json.dumps(RECIPE.state()))) == RECIPE
 
 
-def test_more_trips_get_more_rounds_and_nothing_else() -> None:
+def test_a_recipe_from_before_answers_were_blended_blends_none() -> None:
+    state = RECIPE.state()
+    del state["blind_share"]
+    assert Recipe.restore(state) == replace(RECIPE, blind_share=0.0)
+
+
+@pytest.mark.parametrize(("bins", "wanted"), [(128, 256), (256, 256), (512, 512)])
+def test_more_trips_get_finer_bins(bins: int, wanted: int) -> None:
+    assert replace(RECIPE, max_bin=bins).for_more_trips().max_bin == wanted
+
+
+def test_more_trips_get_more_rounds_and_no_other_points() -> None:
     more = RECIPE.for_more_trips()
     assert [member.rounds for member in (*more.members, *more.blind)] == [10, 7]
     assert more.members[0].parameters == POINT
     assert (more.features, more.seed, more.half_life) == ("full", 3, 8.0)
+    assert more.blind_share == 0.1
 
 
 def test_a_fitted_recipe_has_its_boosters_with_its_rounds_whatever_the_threads() -> None:
     model = fitted(RECIPE)
     assert [booster.num_boosted_rounds() for booster in model.estimators] == [7]
     assert [booster.num_boosted_rounds() for booster in model.blind] == [5]
+    assert model.blind_share == 0.1
     assert fitted(RECIPE, n_threads=2).to_files() == model.to_files()
 
 

@@ -24,7 +24,7 @@ from steps.hpo import __main__ as hpo
 from storage.checkout import ROOT
 from storage.tracking import artifacts, models, runs
 from taxi import boosting
-from taxi.recipes import Recipe
+from taxi.recipes import BLIND_SHARE, Recipe
 from taxi.spaces import SEARCH_SPACES
 from tests.servers import free_port, wait_for
 from tests.stores import EXPERIMENT, Store
@@ -191,6 +191,7 @@ def test_the_recipe_tells_the_boosters_and_what_they_were_trained_with(
     text = artifacts.read_text(ensemble_of(whole).info.run_id, "recipe.json")
     recipe, rows = Recipe.restore(json.loads(text)), boosters_of(whole)
     assert (recipe.features, recipe.seed, recipe.half_life) == ("compact", 7, 8.0)
+    assert recipe.blind_share == BLIND_SHARE
     assert recipe.max_bin == SEARCH_SPACES["lossguide"].max_bin
     told = [*recipe.members, *recipe.blind]
     assert [str(member.rounds) for member in told] == [row["rounds"] for row in rows]
