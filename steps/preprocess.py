@@ -28,7 +28,7 @@ from steps.common.results import Dataset, write_dataset
 from steps.common.step import step_run
 from storage.checkout import portable
 from storage.data.digest import sha256_of
-from storage.data.months import MonthFile, SideFile, identify
+from storage.data.months import SIMULATED_URI, MonthFile, SideFile, identify
 from storage.data.splits import Content, split_months
 from storage.repro import reuse
 from storage.tracking import artifacts, datasets, tags
@@ -45,7 +45,6 @@ T = TypeVar("T")
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 COMPRESSION = "zstd"
 MAX_TAG = 4_000  # characters, of the 5,000 that every store takes
-SIMULATED_URI = "simulated:"  # how the URI of a simulated month begins
 
 
 class MonthReport(NamedTuple):
