@@ -200,7 +200,7 @@ def conclusion(dataset: Dataset, registered: RegisterResult | None, lacks: str) 
 def suggestion(dataset: Dataset) -> list[str]:
     """Name months that are worth training on too; none where they are made up, or there already."""
     train, valid = dataset.months["train"], dataset.months["valid"]
-    earlier = splits.a_year_earlier(train, valid)
+    earlier = splits.a_year_earlier(train, valid, dataset.months.get("test", []))
     if dataset.is_simulated or not earlier:
         return []
     line = (
