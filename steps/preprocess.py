@@ -37,7 +37,7 @@ from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
 from taxi.cleaning import OUTSIDE, UNREADABLE, count_months
 from taxi.maps import draw_zone_map
-from taxi.plausibility import Month, odd_months
+from taxi.plausibility import Month, early_months, odd_months
 from taxi.profile import Profile, draw_profile, join_profiles
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         months = MonthSource(source, taxi, work_dir, params.reuse)
         reports = write_splits(splits, months, params.scheduler)
         log_reports(reports, taxi)
-        log_odd_months(reports)
+        log_odd_months(reports, splits)
         profiles = {
             split: join_profiles(report.profile for report in reports if report.split == split)
             for split in splits
@@ -280,10 +280,10 @@ def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
     artifacts.log_table([report.row() for report in reports], tags.MONTHS_TABLE)
 
 
-def log_odd_months(reports: Sequence[MonthReport]) -> None:
-    """Say, and tag, what about a month is not plausible after the one before."""
+def log_odd_months(reports: Sequence[MonthReport], splits: Mapping[str, Sequence[str]]) -> None:
+    """Say, and tag, what about a month is not plausible after the one before, or in its split."""
     months = [Month(report.file.month, report.dropped, report.profile) for report in reports]
-    if odd := odd_months(months):
+    if odd := odd_months(months) + early_months(splits):
         print("\n".join(f"odd: {line}" for line in odd))
         mlflow.set_tag(tags.ODD_MONTHS, "\n".join(odd)[:MAX_TAG])
 

@@ -34,6 +34,20 @@ def odd_months(months: Sequence[Month]) -> list[str]:
     return [line for before, now in pairwise(ordered) for line in compare(before, now)]
 
 
+def early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:
+    """Name the months, YYYY-MM, that a model is judged on and that lie before those it learns from.
+
+    Args:
+        splits: train, valid and perhaps test -> its months.
+    """
+    found, known = [], max(splits["train"])
+    for split in ("valid", "test"):
+        early = sorted(month for month in splits.get(split, ()) if month < known)
+        found += [f"{split} {month} is before {known}, which the model knows" for month in early]
+        known = max([known, *splits.get(split, ())])
+    return [f"{line}: errors there are not those of months to come." for line in found]
+
+
 def compare(before: Month, now: Month) -> Iterator[str]:
     """List what about a month is not plausible after the one before."""
     counts = before.profile.n_trips, now.profile.n_trips

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taxi.cleaning import clean
-from taxi.plausibility import Month, odd_months, quantile
+from taxi.plausibility import Month, early_months, odd_months, quantile
 from taxi.profile import Profile, join_profiles
 from tests.conftest import make_raw, real_month
 
@@ -106,3 +106,26 @@ def test_no_real_month_is_odd() -> None:
         profile.add(cleaned.trips)
         months.append(Month(name, cleaned.dropped, profile))
     assert odd_months(months) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "test", "said"),
+    [
+        ("2021-01 2021-02", "2021-03", "2021-04", []),
+        ("2021-02", "2021-03", "", []),
+        ("2020-12 2021-02", "2021-01", "2021-03", ["valid 2021-01 is before 2021-02"]),
+        ("2021-01", "2021-03", "2021-02", ["test 2021-02 is before 2021-03"]),
+        (
+            "2020-02 2019-12",
+            "2020-03",
+            "2020-04 2019-11 2018-12",
+            ["test 2018-12 is before 2020-03", "test 2019-11 is before 2020-03"],
+        ),
+    ],
+)
+def test_a_month_before_those_that_a_model_knows_is_named(
+    train: str, valid: str, test: str, said: list[str]
+) -> None:
+    splits = {"train": train.split(), "valid": valid.split()}
+    found = early_months(splits | ({"test": test.split()} if test else {}))
+    assert [line.partition(",")[0] for line in found] == said
