@@ -68,6 +68,21 @@ def test_what_is_odd_is_said_with_both_months_numbers(now: dict[str, object], sa
     assert said in "\n".join(odd_months([month, BEFORE]))
 
 
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ({"dropped": {"zone missing": 400}}, "1% of the rows of 2021-01 are dropped, zone missing"),
+        ({"profile": profile_of(zones=180)}, "2021-01 has 250 zones as pickup_zone, 2020-12 had 1"),
+        ({"profile": profile_of(miles=float("nan"))}, "0% of the trips of 2021-01 have no dist"),
+    ],
+)
+def test_a_month_that_lacks_what_the_next_one_has_is_odd_too(
+    first: dict[str, object], said: str
+) -> None:
+    month = BEFORE._replace(**{"name": "2020-12", **first})
+    assert said in "\n".join(odd_months([month, BEFORE]))
+
+
 def test_a_month_like_the_one_before_is_not_odd_nor_is_a_first_one() -> None:
     alike = Month("2021-02", {"zone missing": 100}, profile_of(n=900, zones=200, miles=1.4))
     assert odd_months([BEFORE, alike]) == []
