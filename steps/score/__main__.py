@@ -238,8 +238,8 @@ def month_line(scored: ScoredMonth) -> str:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
     if scored.with_feed:
         errors += (
-            f"; {tally.n_live:,} of {tally.n_predicted:,} trips, those after the state's clock, "
-            "had a level"
+            f"; {tally.n_live:,} of {tally.n_predicted:,} trips, those after the state's clock and "
+            "before the month's end, had a level"
         )
     if scores:
         errors += f"; without drop-offs {say_estimate(tally)}"
