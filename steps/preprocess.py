@@ -253,6 +253,8 @@ def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
         held = ", ".join(f"{month} ({n:,})" for month, n in counts.most_common(3))
         held = f" Its trips are of {held}."
     found = f" {unreadable[0].upper()}{unreadable[1:]}." if unreadable else ""
+    if file.month < (since := schema.taxi_named(taxi).since):
+        found += f" The TLC's files have {taxi} trips that count since {since}."
     return TripError(
         f"{file.uri}: none of {n_raw:,} trips is left after cleaning ({reasons}).{held}{found} "
         f"Check that the file holds trips of {file.month}."
