@@ -28,7 +28,7 @@ from steps.common.results import Dataset, write_dataset
 from steps.common.step import step_run
 from storage.checkout import portable
 from storage.data.digest import sha256_of
-from storage.data.months import MonthFile, SideFile, identify
+from storage.data.months import SIMULATED_URI, MonthFile, SideFile, identify
 from storage.data.splits import Content, split_months
 from storage.repro import reuse
 from storage.tracking import artifacts, datasets, tags
@@ -37,7 +37,7 @@ from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
 from taxi.cleaning import OUTSIDE, UNREADABLE, count_months
 from taxi.maps import draw_zone_map
-from taxi.plausibility import Month, odd_months
+from taxi.plausibility import Month, early_months, odd_months
 from taxi.profile import Profile, draw_profile, join_profiles
 
 T = TypeVar("T")
@@ -45,7 +45,6 @@ T = TypeVar("T")
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 COMPRESSION = "zstd"
 MAX_TAG = 4_000  # characters, of the 5,000 that every store takes
-SIMULATED_URI = "simulated:"  # how the URI of a simulated month begins
 
 
 class MonthReport(NamedTuple):
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         months = MonthSource(source, taxi, work_dir, params.reuse)
         reports = write_splits(splits, months, params.scheduler)
         log_reports(reports, taxi)
-        log_odd_months(reports)
+        log_odd_months(reports, splits)
         profiles = {
             split: join_profiles(report.profile for report in reports if report.split == split)
             for split in splits
@@ -254,6 +253,8 @@ def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
         held = ", ".join(f"{month} ({n:,})" for month, n in counts.most_common(3))
         held = f" Its trips are of {held}."
     found = f" {unreadable[0].upper()}{unreadable[1:]}." if unreadable else ""
+    if file.month < (since := schema.taxi_named(taxi).since):
+        found += f" The TLC's files have {taxi} trips that count since {since}."
     return TripError(
         f"{file.uri}: none of {n_raw:,} trips is left after cleaning ({reasons}).{held}{found} "
         f"Check that the file holds trips of {file.month}."
@@ -281,10 +282,10 @@ def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
     artifacts.log_table([report.row() for report in reports], tags.MONTHS_TABLE)
 
 
-def log_odd_months(reports: Sequence[MonthReport]) -> None:
-    """Say, and tag, what about a month is not plausible after the one before."""
+def log_odd_months(reports: Sequence[MonthReport], splits: Mapping[str, Sequence[str]]) -> None:
+    """Say, and tag, what about a month is not plausible after the one before, or in its split."""
     months = [Month(report.file.month, report.dropped, report.profile) for report in reports]
-    if odd := odd_months(months):
+    if odd := odd_months(months) + early_months(splits):
         print("\n".join(f"odd: {line}" for line in odd))
         mlflow.set_tag(tags.ODD_MONTHS, "\n".join(odd)[:MAX_TAG])
 

@@ -1,6 +1,6 @@
 """Which trips count, and why the others do not."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -63,8 +63,14 @@ class RawRows(NamedTuple):
     """A batch of n raw rows as they were understood."""
 
     columns: dict[str, pa.Array]  # role -> [n] values of the type they must have, null for none
-    readable: pa.Array  # bool [n]: no value stands there that nobody can read
+    wrong: dict[str, np.ndarray]  # role -> bool [n]: nobody can read that value; where one is so
     unreadable: str  # the first such value, in words; empty where there is none
+
+    def readable(self, roles: Collection[str] | None = None) -> np.ndarray:
+        """Say of which rows every value, or those of some roles, can be read, bool [n]."""
+        n_rows = len(self.columns["pickup_at"])
+        masks = [mask for role, mask in self.wrong.items() if roles is None or role in roles]
+        return ~np.logical_or.reduce([np.zeros(n_rows, bool), *masks])
 
 
 def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
@@ -92,7 +98,7 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
     tests = (
         _there(rows, TIMES),
         _there(rows, ZONES),
-        rows.readable,
+        pa.array(rows.readable()),
         pc.and_(*(pc.greater_equal(columns[name], 0 if may_miss else 1) for name in ZONES)),
         _between(columns["pickup_at"].cast(pa.int64()), start, end - 1),
         is_alone(columns),
@@ -197,15 +203,15 @@ def read_columns(
     Raises:
         TripError: a column is missing or of another type, or a value may mean two things.
     """
-    columns, wrong, unreadable = {}, np.zeros(batch.num_rows, bool), ""
+    columns, wrong, unreadable = {}, {}, ""
     for name, wanted in match_columns(batch.schema, taxi, may_miss=may_miss).items():
         values, field = batch.column(name), batch.schema.field(name)
         columns[wanted.role], mask = _read(values, field, wanted)
         if mask is not None:
-            wrong |= mask
+            wrong[wanted.role] = mask
             unreadable = unreadable or _describe(name, values.filter(pa.array(mask)), wanted)
             _refuse_ambiguous(name, values, mask)
-    return RawRows(columns, pa.array(~wrong), unreadable)
+    return RawRows(columns, wrong, unreadable)
 
 
 def _read(values: pa.Array, field: pa.Field, wanted: RawColumn) -> ReadValues:
@@ -241,8 +247,12 @@ def _refuse_ambiguous(name: str, values: pa.Array, unreadable: np.ndarray) -> No
 
 def _there(rows: RawRows, roles: tuple[str, ...]) -> pa.Array:
     """Say which of n rows have a value in each of some columns, be it one that nobody can read."""
-    there = pc.and_(*(rows.columns[role].is_valid() for role in roles))
-    return there if not rows.unreadable else pc.or_(there, pc.invert(rows.readable))
+    return pc.and_(*(_has_value(rows, role) for role in roles))
+
+
+def _has_value(rows: RawRows, role: str) -> pa.Array:
+    is_read, wrong = rows.columns[role].is_valid(), rows.wrong.get(role)
+    return is_read if wrong is None else pc.or_(is_read, pa.array(wrong))
 
 
 def _apply(tests: Mapping[str, pa.Array], n_rows: int) -> tuple[pa.Array, dict[str, int]]:

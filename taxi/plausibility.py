@@ -14,7 +14,7 @@ import numpy as np
 from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
 
 MAX_TRIPS = 2.0  # times as many, or as few: really 0.84 to 1.11
-MAX_LOST = 0.1  # share of rows more, dropped for a reason or without a distance: really 0.03
+MAX_LOST = 0.1  # share of rows more or fewer, dropped for a reason or without distance: really 0.03
 MIN_ZONES = 0.75  # of the zones: really 0.93
 MAX_MIDDLE, MAX_LONG = 1.5, 2.0  # times the miles: really 0.75 and 0.61; kilometres make it 1.61
 MIN_TRIPS = 1_000  # zones and distances of fewer vary by chance
@@ -34,15 +34,29 @@ def odd_months(months: Sequence[Month]) -> list[str]:
     return [line for before, now in pairwise(ordered) for line in compare(before, now)]
 
 
+def early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:
+    """Name the months, YYYY-MM, that a model is judged on and that lie before those it learns from.
+
+    Args:
+        splits: train, valid and perhaps test -> its months.
+    """
+    found, known = [], max(splits["train"])
+    for split in ("valid", "test"):
+        early = sorted(month for month in splits.get(split, ()) if month < known)
+        found += [f"{split} {month} is before {known}, which the model knows" for month in early]
+        known = max([known, *splits.get(split, ())])
+    return [f"{line}: errors there are not those of months to come." for line in found]
+
+
 def compare(before: Month, now: Month) -> Iterator[str]:
     """List what about a month is not plausible after the one before."""
     counts = before.profile.n_trips, now.profile.n_trips
     if is_beyond(counts[0], counts[1], MAX_TRIPS):
         asked = "is the file whole?" if counts[1] < counts[0] else "is it of one month?"
         yield f"{now.name} has {counts[1]:,} trips, {before.name} had {counts[0]:,}: {asked}"
-    for reason, share in lost(now).items():
-        then = lost(before).get(reason, 0.0)
-        if share - then > MAX_LOST:
+    for reason in lost(before) | lost(now):
+        then, share = (lost(month).get(reason, 0.0) for month in (before, now))
+        if abs(share - then) > MAX_LOST:
             yield (
                 f"{share:.0%} of the rows of {now.name} are dropped, {reason}, and {then:.0%} of "
                 f"{before.name}: is that column as it was?"
@@ -53,10 +67,10 @@ def compare(before: Month, now: Month) -> Iterator[str]:
 
 
 def compare_zones(before: Month, now: Month) -> Iterator[str]:
-    """List the ends of trips that are in fewer zones than they were."""
+    """List the ends of trips that are in far fewer zones than they were, or in far more."""
     for end in ENDS:
         n_before, n_now = (np.count_nonzero(m.profile.counts[end][1:]) for m in (before, now))
-        if n_now < MIN_ZONES * n_before:
+        if min(n_now, n_before) < MIN_ZONES * max(n_now, n_before):
             yield (
                 f"{now.name} has {n_now} zones as {end}, {before.name} had {n_before}: "
                 "is a part of the city missing?"
@@ -73,7 +87,7 @@ def compare_miles(before: Month, now: Month) -> Iterator[str]:
                 f"{miles[0]:.1f}: are they miles?"
             )
     without = [float(month.profile.shares(HAS_DISTANCE)[0]) for month in (before, now)]
-    if without[1] - without[0] > MAX_LOST:
+    if abs(without[1] - without[0]) > MAX_LOST:
         yield (
             f"{without[1]:.0%} of the trips of {now.name} have no distance, and {without[0]:.0%} "
             f"of {before.name}: is that column as it was?"

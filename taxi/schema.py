@@ -76,14 +76,15 @@ class Taxi(NamedTuple):
     a_trip: str  # what people call one of them
     trips: str  # and many
     columns: Sequence[RawColumn]
+    since: str  # the first month, YYYY-MM, of which the TLC's own files have trips that count
     zones_may_miss: bool = False  # a trip without them counts, its zones unknown
     limits: Sequence[str] = ()  # what a model of them must not be used for, beside what none must
 
 
 # word that a file's name begins with -> its trips; docs/trips.md says why each column is read so
 TAXIS: Mapping[str, Taxi] = {
-    "green": Taxi("a green taxi trip", "green taxi trips", _hailed("lpep")),
-    "yellow": Taxi("a yellow taxi trip", "yellow taxi trips", _hailed("tpep")),
+    "green": Taxi("a green taxi trip", "green taxi trips", _hailed("lpep"), since="2014-01"),
+    "yellow": Taxi("a yellow taxi trip", "yellow taxi trips", _hailed("tpep"), since="2011-01"),
     "fhvhv": Taxi(
         "an app ride",
         "app rides",
@@ -93,6 +94,7 @@ TAXIS: Mapping[str, Taxi] = {
             RawColumn("trip_time", "trip_seconds", pa.float64(), must=False),
             RawColumn("shared_match_flag", "is_shared", pa.bool_(), must=False, before="SR_Flag"),
         ],
+        since="2019-02",
         limits=("Rides that are shared with others who booked by themselves take other ways.",),
     ),
     "fhv": Taxi(
@@ -102,6 +104,7 @@ TAXIS: Mapping[str, Taxi] = {
             *_ends("pickup_datetime", "dropOff_datetime", "PUlocationID", "DOlocationID"),
             RawColumn("SR_Flag", "is_shared", pa.bool_(), must=False),
         ],
+        since="2017-01",
         zones_may_miss=True,
         limits=(
             "Its trips have no distance, and most no pickup zone: what it says is an average of "

@@ -22,14 +22,16 @@ def score_predictions(minutes: np.ndarray, predicted: np.ndarray) -> dict[str, f
         minutes: [n] measured, n > 0.
         predicted: [n].
     Returns:
-        rmse, mae, median_ae in minutes, r2, and the share of trips predicted within 5 minutes.
+        rmse, mae, median_ae in minutes, r2 (minus infinity where all trips took as long), and the
+        share of trips predicted within 5 minutes.
     """
     error = predicted - minutes
     size = np.abs(error)
+    spread = np.sum((minutes - minutes.mean()) ** 2)
     return {
         "rmse": rmse(error),
         "mae": float(size.mean()),
         "median_ae": float(np.median(size)),
-        "r2": float(1 - np.sum(error**2) / np.sum((minutes - minutes.mean()) ** 2)),
+        "r2": float(1 - np.sum(error**2) / spread) if spread else float("-inf"),
         "within_5_min": float((size <= CLOSE_MINUTES).mean()),
     }

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .cleaning import (
     durations,
@@ -70,13 +71,15 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     judgeable = np.ones(batch.num_rows, bool)
     for role in (role for role, must in inputs_of(taxi).items() if must):
         judgeable &= columns[role].is_valid().to_numpy(zero_copy_only=False)
-    minutes = to_minutes(durations(columns)).to_numpy(zero_copy_only=False)
+    # an app ride may state its seconds and have no drop-off: a row that is no trip
+    durations_us = pc.if_else(columns["dropoff_at"].is_valid(), durations(columns), None)
+    minutes = to_minutes(durations_us).to_numpy(zero_copy_only=False)
     start, end = (microseconds(bound) for bound in month_bounds(month))
     at = columns["pickup_at"].cast(pa.int64()).fill_null(start - 1).to_numpy()
-    eligible = judgeable & (at >= start) & (at < end) & rows.readable.to_numpy(False)
+    foreseen = judgeable & (at >= start) & (at < end) & rows.readable(INPUTS)
     for role in () if taxi_named(taxi).zones_may_miss else ZONES:
-        eligible &= columns[role].fill_null(0).to_numpy() >= 1
-    foreseen = eligible.copy()
+        foreseen &= columns[role].fill_null(0).to_numpy() >= 1
+    eligible = foreseen & rows.readable()
     for test in (is_alone(columns), is_consistent(columns)):
         eligible &= test.fill_null(True).to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):

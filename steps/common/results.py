@@ -27,6 +27,7 @@ TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)
 GAINED = (tags.CHAMPION_TEST.of("rmse"), *map(tags.GAINED.of, ("", "_low", "_high")))
 NO_CITY = "none"
 SIMULATED, REAL = "simulated", "real"
+SEEN = ("train", "valid")  # splits whose months a model has seen: to learn from, or to be chosen
 
 
 class Dataset(NamedTuple):

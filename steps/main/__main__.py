@@ -32,6 +32,7 @@ from storage.repro.reuse import ReuseDecision
 from storage.tracking import pages, runs, tags
 from taxi import distances
 from taxi.distances import KINDS, METERED, MISSING, PLANNED_10, PLANNED_20, kind_of
+from taxi.schema import taxi_named
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -200,8 +201,8 @@ def conclusion(dataset: Dataset, registered: RegisterResult | None, lacks: str) 
 def suggestion(dataset: Dataset) -> list[str]:
     """Name months that are worth training on too; none where they are made up, or there already."""
     train, valid = dataset.months["train"], dataset.months["valid"]
-    earlier = splits.a_year_earlier(train, valid)
-    if dataset.is_simulated or not earlier:
+    earlier = splits.a_year_earlier(train, valid, dataset.months.get("test", []))
+    if dataset.is_simulated or not earlier or earlier[0] < taxi_named(dataset.taxi).since:
         return []
     line = (
         f"The same months a year earlier, which count less (half_life), mostly help: "

@@ -10,6 +10,7 @@ from typing import Any
 from steps.common.parameters import RegisterParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
+    SEEN,
     Candidate,
     Dataset,
     PreprocessResult,
@@ -32,7 +33,7 @@ from steps.register.evaluate import (
 )
 from steps.register.refit import TRAIN_VALID, TrainingPlace, refit_candidate
 from steps.register.rollback import roll_back
-from steps.register.testset import SEEN, open_test_set
+from steps.register.testset import open_test_set
 from steps.register.verdict import ABOUT, write_registered, write_rolled_back, write_tested
 from storage import StorageError, UserError
 from storage.checkout import run_command

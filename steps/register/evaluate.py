@@ -8,11 +8,11 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
 from steps.common.candidates import log_errors, log_worst
-from steps.common.results import RMSES, SIMULATED, Candidate
+from steps.common.results import RMSES, SEEN, SIMULATED, Candidate
 from steps.common.served import load_served
 from steps.register.coverage import measure_coverage, overall
 from steps.register.old_months import compare_on_old_months
-from steps.register.testset import SEEN, TestSet, ask_served
+from steps.register.testset import TestSet, ask_served
 from storage.tracking import datasets, models, tags
 from storage.tracking.registry import Registry
 from storage.tracking.tags import Family

@@ -17,7 +17,6 @@ from taxi.distances import METERED
 from taxi.model import write_frame
 from taxi.schema import Trips
 
-SEEN = ("train", "valid")  # splits whose months a model has seen: to learn from, or to be chosen
 # test trips that a kind of distance is measured on which does not decide: more say it no better
 MAX_TEST_ROWS = 100_000
 # trips of a request: as a frame, and as a model reads it, they take several times their own memory

@@ -32,6 +32,8 @@ from steps.score.record import (
     log_read,
     log_worst_of,
     say_estimate,
+    say_seen,
+    seen_months,
     write_scored,
 )
 from storage import StorageError, UserError
@@ -90,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
             moved = watch(scored, reference, rmse_before, limits)
             log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
-        write_scored(scored, model.uri, taxi, moved, about.get(tags.RMSE_TEST))
+        if seen := seen_months(scored, about):
+            print(say_seen(seen))
+        write_scored(scored, model.uri, taxi, moved, about)
         tag_result(params, model.uri, scored)
         if feed and params.live_state:
             save_feed(feed, months[-1], params.live_state)
@@ -234,8 +238,8 @@ def month_line(scored: ScoredMonth) -> str:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
     if scored.with_feed:
         errors += (
-            f"; {tally.n_live:,} of {tally.n_predicted:,} trips, those after the state's clock, "
-            "had a level"
+            f"; {tally.n_live:,} of {tally.n_predicted:,} trips, those after the state's clock and "
+            "before the month's end, had a level"
         )
     if scores:
         errors += f"; without drop-offs {say_estimate(tally)}"

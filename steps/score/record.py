@@ -7,9 +7,10 @@ import pyarrow as pa
 
 from steps.common import page
 from steps.common.inputs import load_city
-from steps.common.results import read_preprocess
+from steps.common.results import SEEN, SIMULATED, read_preprocess
 from steps.score.month import ScoredMonth
 from storage import UserError
+from storage.data.months import SIMULATED_URI
 from storage.tracking import artifacts, datasets, runs, tags
 from storage.tracking.datasets import HashedDataset
 from storage.tracking.model_references import logged_tags
@@ -80,12 +81,31 @@ def say_drift(moved: Mapping[str, str] | None) -> str:
     return "; ".join(told) or "no drift"
 
 
+def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:
+    """List the scored months that a model was fitted to or chosen by, as its tags say.
+
+    A real month and a simulated one of the same name hold other trips.
+    """
+    seen = {month for split in SEEN for month in model.get(tags.MONTHS.of(split), "").split(",")}
+    is_simulated = model.get(tags.DATA) == SIMULATED
+    of_its_kind = (one for one in scored if one.uri.startswith(SIMULATED_URI) == is_simulated)
+    return [one.month for one in of_its_kind if one.month in seen]
+
+
+def say_seen(months: Sequence[str]) -> str:
+    """Write that errors on such months, one or more, flatter the model."""
+    return (
+        f"{', '.join(months)}: the model was fitted to this or chosen by it, so its errors are "
+        "smaller here than on new trips"
+    )
+
+
 def write_scored(
     scored: Sequence[ScoredMonth],
     uri: str,
     taxi: str,
     moved: Mapping[str, str] | None,
-    rmse_test: str | None,
+    model: Mapping[str, str],
 ) -> None:
     """Write the run's page.
 
@@ -94,7 +114,7 @@ def write_scored(
         uri: of the model.
         taxi: key of schema.TAXIS.
         moved: month -> what has moved in it, nothing where it has not drifted; see `say_drift`.
-        rmse_test: of the model on its test months, minutes, where that is known.
+        model: its tags, as far as they are known.
     """
     rows, n_trips = [], sum(month.tally.n_predicted for month in scored)
     for month in scored:
@@ -106,11 +126,14 @@ def write_scored(
     errors = [row[1] for row in rows if row[1]]
     estimates = ", ".join(row[2] for row in rows)
     known = f"RMSE {', '.join(errors)} min" if errors else f"no drop-off known, RMSE {estimates}"
+    rmse_test = model.get(tags.RMSE_TEST)
     tested = f" ({float(rmse_test):.3f} on the test months)" if rmse_test else ""
     verdict = f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {say_drift(moved)}"
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
     heads = ["month", "RMSE, min", "without drop-offs", "predicted", "rows"]
-    parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]
+    seen = seen_months(scored, model)
+    by = f"By {without_credentials(uri)}." + (f" {say_seen(seen)}." if seen else "")
+    parts = [verdict, by, page.to_table(heads, rows)]
     run_id = runs.active_info().run_id
     there = {text: name for text, name in LINKED.items() if artifacts.has_file(run_id, name)}
     parts.append(" · ".join(page.link(text, name) for text, name in there.items()))

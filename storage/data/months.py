@@ -29,6 +29,7 @@ from storage.data.sources import MonthLocation as MonthLocation
 from storage.uris import read_indirect, without_credentials
 
 MAX_SOURCE = 2_000  # characters
+SIMULATED_URI = "simulated:"  # how the URI of a simulated month begins
 FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # taxis drove before, and the calendar goes on
 
 # a new source is one line: how it begins, or its whole name -> its class
@@ -70,7 +71,7 @@ class SideFile(NamedTuple):
 
 def identity_of(uri: str, sha256: str) -> str:
     """Return what a month is known by: sha256 of its bytes, or what it is simulated from."""
-    return uri if uri.startswith("simulated:") else sha256
+    return uri if uri.startswith(SIMULATED_URI) else sha256
 
 
 def parse_months(text: str) -> list[str]:

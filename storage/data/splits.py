@@ -42,11 +42,10 @@ def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
     return splits
 
 
-def a_year_earlier(train: list[str], valid: list[str]) -> list[str]:
-    """List the months a year before those of train and valid; none where one is among them."""
-    there = {*train, *valid}
-    wanted = {f"{int(month[:4]) - 1:04}{month[4:]}" for month in there}
-    return [] if wanted & there else sorted(wanted)
+def a_year_earlier(train: list[str], valid: list[str], test: list[str]) -> list[str]:
+    """List the months a year before those of train and valid; none where any split has one."""
+    wanted = {f"{int(month[:4]) - 1:04}{month[4:]}" for month in (*train, *valid)}
+    return [] if wanted & {*train, *valid, *test} else sorted(wanted)
 
 
 def inputs(contents: list[Content]) -> dict[str, str]:

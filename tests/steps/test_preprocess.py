@@ -13,17 +13,19 @@ from mlflow import MlflowClient
 from steps.common import cluster_cleaning
 from steps.common.cleaned_months import places_of
 from steps.common.inputs import load_city
-from steps.common.month_cleaning import clean_batches
+from steps.common.month_cleaning import MonthCount, clean_batches
 from steps.common.months import find_month
 from steps.common.results import PreprocessResult, read_preprocess
-from steps.preprocess import MonthToWrite, begin_to_fetch
+from steps.preprocess import MonthToWrite, begin_to_fetch, no_trips
 from storage import StorageError
 from storage.data import months
 from storage.data.digest import sha256_of
 from storage.data.manifest import SUMS
+from storage.data.months import MonthFile
 from storage.tracking import artifacts, runs, tags
 from taxi import simulation
 from taxi.city import ZONE_FILES, ZONE_SHAPES, ZONE_TABLE
+from taxi.profile import Profile
 from tests.clusters import dask_cluster
 from tests.entry import entry
 from tests.servers import free_port
@@ -188,6 +190,16 @@ def test_other_bytes_of_a_month_and_lost_trips_are_cleaned(
     said = capsys.readouterr().out
     assert said.count(": kept ") == 4
     assert "clean already" not in said
+
+
+@pytest.mark.parametrize(("month", "is_early"), [("2016-12", True), ("2017-01", False)])
+def test_a_month_from_before_there_were_drop_offs_is_told_since_when_there_are(
+    month: str, is_early: bool
+) -> None:
+    file = MonthFile(month, "file", Path(), "", 0)
+    said = str(no_trips(file, MonthCount(5, {"time missing": 5}, Profile(), ""), taxi="fhv"))
+    assert said.startswith("file: none of 5 trips is left after cleaning (5 time missing).")
+    assert ("The TLC's files have fhv trips that count since 2017-01." in said) is is_early
 
 
 def test_where_a_month_begins_is_not_guessed() -> None:

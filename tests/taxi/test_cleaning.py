@@ -199,6 +199,22 @@ def test_text_that_cannot_be_read_is_a_row_with_a_reason_and_named(
     assert first_unreadable(good, "green") == ""
 
 
+@pytest.mark.parametrize(
+    ("missing", "unread", "reason"),
+    [
+        ("pickup_at", "dropoff_zone", "time"),
+        ("dropoff_at", "distance_miles", "time"),
+        ("dropoff_at", "pickup_at", "time"),
+        ("pickup_zone", "dropoff_zone", "zone"),
+    ],
+)
+def test_what_is_missing_is_the_reason_before_what_nobody_can_read_in_another_column(
+    missing: str, unread: str, reason: str
+) -> None:
+    row = make_raw(1, **{missing: pa.nulls(1), unread: pa.array(["far"])})
+    assert cleaned(row).dropped == counted(**{reason: 1})
+
+
 @pytest.mark.parametrize("zone", [74.5, 3e9, -3e9])
 def test_a_zone_is_never_rounded_or_cut(zone: float) -> None:
     trips, dropped = cleaned(make_raw(2, pickup_zone=pa.array([74.0, zone])))

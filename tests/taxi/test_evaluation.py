@@ -44,6 +44,12 @@ def test_predicting_the_mean_explains_nothing(trips: Trips) -> None:
     assert scores["rmse"] == pytest.approx(trips.trip_minutes.std())
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("predicted", [10.0, 11.0])
+def test_trips_that_all_took_as_long_have_no_r2_worth_anything(predicted: float) -> None:
+    assert score_predictions(np.full(1, 10.0), np.full(1, predicted))["r2"] == float("-inf")
+
+
 def test_every_way_to_the_rmse_gives_the_same(trips: Trips, predicted: np.ndarray) -> None:
     error = predicted - trips.trip_minutes
     wanted = rmse(error)

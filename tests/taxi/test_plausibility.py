@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taxi.cleaning import clean
-from taxi.plausibility import Month, odd_months, quantile
+from taxi.plausibility import Month, early_months, odd_months, quantile
 from taxi.profile import Profile, join_profiles
 from tests.conftest import make_raw, real_month
 
@@ -68,6 +68,21 @@ def test_what_is_odd_is_said_with_both_months_numbers(now: dict[str, object], sa
     assert said in "\n".join(odd_months([month, BEFORE]))
 
 
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ({"dropped": {"zone missing": 400}}, "1% of the rows of 2021-01 are dropped, zone missing"),
+        ({"profile": profile_of(zones=180)}, "2021-01 has 250 zones as pickup_zone, 2020-12 had 1"),
+        ({"profile": profile_of(miles=float("nan"))}, "0% of the trips of 2021-01 have no dist"),
+    ],
+)
+def test_a_month_that_lacks_what_the_next_one_has_is_odd_too(
+    first: dict[str, object], said: str
+) -> None:
+    month = BEFORE._replace(**{"name": "2020-12", **first})
+    assert said in "\n".join(odd_months([month, BEFORE]))
+
+
 def test_a_month_like_the_one_before_is_not_odd_nor_is_a_first_one() -> None:
     alike = Month("2021-02", {"zone missing": 100}, profile_of(n=900, zones=200, miles=1.4))
     assert odd_months([BEFORE, alike]) == []
@@ -106,3 +121,26 @@ def test_no_real_month_is_odd() -> None:
         profile.add(cleaned.trips)
         months.append(Month(name, cleaned.dropped, profile))
     assert odd_months(months) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "test", "said"),
+    [
+        ("2021-01 2021-02", "2021-03", "2021-04", []),
+        ("2021-02", "2021-03", "", []),
+        ("2020-12 2021-02", "2021-01", "2021-03", ["valid 2021-01 is before 2021-02"]),
+        ("2021-01", "2021-03", "2021-02", ["test 2021-02 is before 2021-03"]),
+        (
+            "2020-02 2019-12",
+            "2020-03",
+            "2020-04 2019-11 2018-12",
+            ["test 2018-12 is before 2020-03", "test 2019-11 is before 2020-03"],
+        ),
+    ],
+)
+def test_a_month_before_those_that_a_model_knows_is_named(
+    train: str, valid: str, test: str, said: list[str]
+) -> None:
+    splits = {"train": train.split(), "valid": valid.split()}
+    found = early_months(splits | ({"test": test.split()} if test else {}))
+    assert [line.partition(",")[0] for line in found] == said

@@ -87,6 +87,24 @@ def test_a_shared_ride_or_one_whose_durations_differ_is_predicted_and_counts_in_
     assert np.isnan(known.minutes).all()
 
 
+def test_an_app_ride_that_states_its_seconds_and_no_drop_off_counts_in_no_error() -> None:
+    batch = make_raw(2, "fhvhv", dropoff_at=[None, "2021-01-15 17:57:00"])
+    prepared = prepare(batch, "fhvhv")
+    rows = scoring.prediction_batch(prepared, np.ones(2), taxi="fhvhv", model="m").to_pydict()
+    assert rows["eligible"] == [False, True]
+    assert rows["error"] == [None, -11.0]
+    assert clean(batch, taxi="fhvhv", month=MONTH).trips.num_rows == 1
+
+
+def test_what_is_foreseen_of_a_trip_does_not_look_at_its_drop_off() -> None:
+    foreseen = []
+    for dropoff_at in (pa.nulls(1), pa.array(["soon"]), pa.array(["2021-01-15 19:57:00"])):
+        prepared = prepare(make_raw(1, dropoff_at=dropoff_at))
+        foreseen += prepared.foreseen.tolist()
+    assert foreseen == [True] * 3
+    assert not prepare(make_raw(1, pickup_zone=pa.array(["Harlem"]))).foreseen.any()
+
+
 def test_a_month_that_lacks_a_zone_column_is_refused_by_name() -> None:
     with pytest.raises(TripError, match="Column 'PULocationID' is missing"):
         prepare(make_raw().drop_columns(["PULocationID"]))

@@ -78,3 +78,9 @@ def test_no_months_are_named_that_are_there_already_or_would_be_made_up() -> Non
     main = entry("main")
     assert main.suggestion(make_dataset(["2022-01", "2022-02", "2023-01"], ["2023-02"])) == []
     assert main.suggestion(make_dataset(["2021-01"], ["2021-02"], is_simulated=True)) == []
+    earlier = make_dataset(["2023-01"], ["2023-02"])
+    earlier.months["test"] = ["2022-02"]  # with which train months would be refused
+    assert main.suggestion(earlier) == []
+    first = make_dataset(["2020-02"], ["2020-01"])._replace(taxi="fhvhv")  # there are since 2019-02
+    assert main.suggestion(first) == []
+    assert main.suggestion(first._replace(taxi="green"))

@@ -292,6 +292,21 @@ def test_errors_are_compared_with_those_on_the_test_months(lab: Lab, champion: s
     assert float(rise["value"]) == pytest.approx(run.data.metrics["rmse"] / tested - 1, abs=1e-5)
 
 
+def test_a_month_that_the_model_has_seen_is_named_and_one_of_other_trips_is_not(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    months = "--months=2021-01,2021-02,2021-04"
+    run, lines = lab.run("score", SIMULATED, months, champion, *WIDE)
+    said = "2021-01, 2021-02: the model was fitted to this or chosen by it, so its errors are "
+    assert [line.startswith(said) for line in lines].count(True) == 1
+    assert said in run.data.tags["mlflow.note.content"]
+    (raw,) = month_batches("2021-02", 2_000, 7)
+    pq.write_table(pa.Table.from_batches([raw]), tmp_path / APRIL.replace("04", "02"))
+    run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-02", champion, *WIDE)
+    assert not any("chosen by it" in line for line in lines)
+    assert "chosen by it" not in run.data.tags["mlflow.note.content"]
+
+
 @pytest.fixture
 def silent(lab: Lab, champion: str) -> str:
     """A model as it was logged before models stored a training profile."""

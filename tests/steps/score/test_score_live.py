@@ -109,7 +109,8 @@ def test_a_month_scored_again_from_its_own_state_says_that_no_trip_had_a_level(
     lab: Lab, champion: str, tmp_path: Path
 ) -> None:
     state = f"--live_state={tmp_path}/live.json"
-    said = "{} of 2,000 trips, those after the state's clock, had a level; without drop-offs "
+    said = "{} of 2,000 trips, those after the state's clock and before the month's end, had a "
+    said += "level; without drop-offs "
     _, lines = lab.run("score", *given(champion, APRIL), state)
     assert said.format("2,000") in lines[0]
     run, lines = lab.run("score", *given(champion, APRIL), state, "--feed_delay=600")
