@@ -195,6 +195,7 @@ def test_a_recipe_of_a_parameter_file_is_judged_on_the_same_months(
         ("folds_at_once: 2\n", "names no parameter of a recipe, such as window"),
         ("warm_start: true\n", "warm_start=true lets a fold's search begin with"),
         ("windw: 3\n", "wider.yaml:1: no entry point has a parameter 'windw'"),
+        ("seed: 7\nfeatures: fool\n", "['compact', 'course', 'full']. See " + f"{file}:2."),
     ):
         file.write_text(text)
         _, (line,) = lab.run("backtest", *SMALL, MONTHS, f"--against={file}", code=2)
