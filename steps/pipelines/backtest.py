@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rises = backtest.measure_ageing(rows)
         compared = [compare_with(rows, rival, others)] if rival else []
         log_backtest(params, rows, rises, compared)
-        print("\n".join([backtest.answer(rises), *compared]))
+        print("\n".join([backtest.answer(rises, rows), *compared]))
 
 
 def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
@@ -224,7 +224,7 @@ def log_backtest(
     compared: Sequence[str],
 ) -> None:
     """Log the tables, the picture and the page."""
-    answer = backtest.answer(rises)
+    answer = backtest.answer(rises, rows)
     artifacts.log_table([row.row() for row in rows], tags.BACKTEST_TABLE)
     if ageing := [{"age": age, "n_months": n, **share._asdict()} for age, n, share in rises]:
         artifacts.log_table(ageing, tags.AGEING_TABLE)

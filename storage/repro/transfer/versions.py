@@ -76,6 +76,11 @@ def settle_aliases(
             f"{record.name} version {number} was champion there; here version {taken[CHAMPION]} "
             f"is, and stays. To have both measured: {judging_command(manifest, here)}"
         )
+    elif CHAMPION not in taken:
+        lines.append(
+            f"{record.name} version {number} was not champion there, and there is none here. To "
+            f"have it measured: {judging_command(manifest, here)}"
+        )
     for alias in sorted(wanted - {CHAMPION} - set(taken)):
         if alias != CHALLENGER or number != held.aliases().get(CHAMPION):
             held.client.set_registered_model_alias(record.name, alias, number)

@@ -9,6 +9,7 @@ from steps.common.parameters import MainParameters
 from steps.pipelines import nested, sweep
 from storage import StorageError, UserError
 from storage.tracking import artifacts, launching, runs, tags
+from taxi.sweep import SweptPoint
 from tests.entry import entry, parsed
 from tests.stores import Store
 
@@ -177,6 +178,19 @@ def test_what_says_its_line_by_itself_says_it_once(
     (line,) = capfd.readouterr().err.splitlines()
     assert "max_rmse cannot be swept" in line
     assert " See " not in line
+
+
+@pytest.mark.parametrize(
+    ("rmses", "said"),
+    [
+        ((5.5, 5.75), "best of 2: RMSE 5.500 min on valid, 0.250 below the next**"),
+        ((5.5, 5.5), "best of 2: RMSE 5.500 min on valid, which others have**"),
+        ((5.5,), "best of 1: RMSE 5.500 min on valid**"),
+    ],
+)
+def test_the_verdict_says_how_far_the_next_is_behind(rmses: tuple[float, ...], said: str) -> None:
+    swept = [SweptPoint({"seed": "1"}, rmse, "xgboost", None, None, "ab", "1a") for rmse in rmses]
+    assert sweep.sweep_verdict(swept).endswith(said)
 
 
 # --- what a sweep comes to, with pipelines that were not run

@@ -27,6 +27,8 @@ from storage.repro.step_key import StepKey
 from storage.repro.transfer import __main__ as transfer
 from storage.repro.transfer import export_file
 from storage.repro.transfer.export_file import check_folder, check_path, opened
+from storage.repro.transfer.id_map import IdMap
+from storage.repro.transfer.versions import settle_aliases
 from storage.tracking import doubles, stale_runs, tags
 from storage.tracking.datasets import HashedDataset, artifact_source, log_datasets, log_scores
 from storage.tracking.registry import PROMOTE, Registry
@@ -435,6 +437,21 @@ def test_a_champion_that_is_there_stays_and_a_line_says_how_to_measure_both(
     (version,) = (one for one in everything().versions if str(one.version) == "2")
     (entry,) = json.loads(version.tags[tags.ORIGIN_PROMOTIONS])
     assert (entry["version"], entry["why"]) == ("1", "it is the first")
+
+
+def test_of_a_version_that_was_no_champion_a_line_says_how_to_measure_it(
+    exported: Exported, other: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient()
+    version = client.create_model_version(client.create_registered_model(MODEL).name, "nowhere")
+    with opened(exported.path) as file:
+        record = file.manifest.versions[0].model_copy(update={"aliases": []})
+        here = IdMap(client.get_experiment_by_name("Default"))
+        held = Registry(MODEL, run_id="", developer="")
+        (line,) = settle_aliases(held, version, record, file.manifest, here)
+    assert "version 1 was not champion there, and there is none here" in line
+    assert " -e register " in line
+    assert client.get_registered_model(MODEL).aliases == {}
 
 
 def test_an_alias_that_was_moved_since_is_not_moved_back(
