@@ -39,7 +39,7 @@ from taxi.sweep import sweep_table as table_of
 TESTS = "register"
 FEW = 20  # points that a page shows
 # change no model, or all of it
-USELESS = ("reuse", "scheduler", "parallelism", "taxi", "source", "test_months", "model_name")
+USELESS = ("reuse", "scheduler", "parallelism", "taxi", "source", "test_months")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -130,7 +130,7 @@ def why_not_varied(name: str, is_given: bool) -> str:
         return (
             f"{name} cannot be swept: points are compared by the models that the same steps make."
         )
-    if is_run_id(name) or name in USELESS:
+    if is_run_id(name) or name in (*USELESS, tags.MODEL_NAME):
         return f"{name} cannot be swept: its points would be the same model, or no two comparable."
     if name not in varied:
         kind = "chooses or judges" if name in ChoiceParameters.model_fields else "judges"

@@ -96,7 +96,7 @@ def judging_command(record: VersionRecord, manifest: Manifest, here: IdMap) -> s
     marks = next(run.tags for run in manifest.runs if run.run_id == manifest.run_id)
     names = (tags.RUN_IDS["baseline"], tags.RUN_IDS["hpo"])
     given = {str(name): here.text(marks[name]) for name in names if name in marks}
-    given["model_name"] = record.name
+    given[str(tags.MODEL_NAME)] = record.name
     for run in manifest.runs:
         if run.tags.get(tags.VERSION) == record.version and run.tags.get(tags.STEP) == "register":
             typed = {name: shlex.split(text) for name, text in run.params.items()}
