@@ -311,7 +311,9 @@ def connected(
     Raises:
         StorageError: nobody answers, there are no workers, or they have other versions.
     """
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    # nor its errors, with their tracebacks: what went wrong is raised, and told in one line
+    for name in ("distributed", "distributed.client"):  # Dask gives the client a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     client = _client(address)
     travels = [sys.modules[__name__], held_data, *code]
     for module in travels:

@@ -157,10 +157,12 @@ def compare_recipes(
 # --- in words
 
 
-def answer(rises: Sequence[Rise]) -> str:
-    """Say in a sentence how often to train again."""
+def answer(rises: Sequence[Rise], rows: Iterable[MonthErrors]) -> str:
+    """Say in a sentence how often to train again; or, where no model was followed, how they did."""
     if not rises:
-        return "No model was followed beyond its own month, so nothing is known of ageing."
+        errors = [row.rmse.value for row in fresh(rows).values()]
+        mean, n = float(np.mean(errors)), in_months(len(errors))
+        return f"RMSE is {mean:.3f} min over {n}; no model was followed beyond its own month."
     worse = next((rise for rise in rises if rise.share.low > 0), None)
     age = in_months((worse or rises[-1]).age)
     error = f"after {age} the error is {_beside_fresh((worse or rises[-1]).share)}."

@@ -108,19 +108,19 @@ class Parameters(BaseModel):
         """Take over what another entry point was given; the rest keeps its default."""
         shared = cls.model_fields.keys() & type(others).model_fields.keys()
         made = cls(**{name: getattr(others, name) for name in shared})
-        return made._knowing(others._file) if others._file else made
+        return made.knowing(others._file) if others._file else made
 
     def over(self, file: ParameterFile) -> Self:
         """Take from a file of parameters what has its default here."""
-        fields, stated = type(self).model_fields, self._knowing(file)._stated
+        fields, stated = type(self).model_fields, self.knowing(file)._stated
         taken = {
             name: value
             for name, value in stated.items()
             if getattr(self, name) == fields[name].default
         }
-        return self.model_copy(update=taken)._knowing(file)
+        return self.model_copy(update=taken).knowing(file)
 
-    def _knowing(self, file: ParameterFile) -> Self:
+    def knowing(self, file: ParameterFile) -> Self:
         """Remember a file and what it says of these parameters; lists are for a sweep to read."""
         mine = file.of(type(self).model_fields)
         texts = {name: entry.texts[0] for name, entry in mine.items() if not entry.is_list}
@@ -145,6 +145,15 @@ class Parameters(BaseModel):
         """Name what comes from the file of parameters, lists included."""
         lists = self._file.of(type(self).model_fields) if self._file else {}
         return [*self.from_file(), *(name for name, entry in lists.items() if entry.is_list)]
+
+    def swept(self) -> list[str]:
+        """Name what a file of parameters has several values of, with how many."""
+        file, given = self._file, self.given()
+        lists = {n: e.texts for n, e in file.entries.items() if e.is_list} if file else {}
+        said = [
+            f"{len(texts)} values of {name}" for name, texts in lists.items() if name not in given
+        ]
+        return [*said, f"{len(file.points)} points"] if file and file.points else said
 
     def given(self) -> set[str]:
         """Name what was typed on the command line: it is neither of the file nor the default."""

@@ -53,11 +53,17 @@ class ParameterFile(NamedTuple):
         return {name: entry for name, entry in self.entries.items() if name in names}
 
     def places(self, message: str, names: Sequence[str]) -> str:
-        """Say where those parameters stand whose value a message quotes, or of which it speaks."""
-        texts = {name: self.entries[name].texts for name in names}
-        quoted = [name for name in names if any(repr(text) in message for text in texts[name])]
-        spoken_of = quoted or [name for name in names if re.search(rf"\b{name}\b", message)]
-        lines = sorted(self.entries[name].line for name in spoken_of)
+        """Say where that stands, of these parameters or in points, which a message is about.
+
+        It is what it quotes, but among choices; else what it speaks of with its value; else of.
+        """
+        stated = [(name, self.entries[name]) for name in names]
+        stated += [pair for point in self.points for pair in point.items()]
+        said = message.partition(" Choose ")[0]
+        quoted = [pair for pair in stated if any(repr(text) in said for text in pair[1].texts)]
+        spoken_of = [pair for pair in stated if re.search(rf"\b{pair[0]}\b", message)]
+        whole = [pair for pair in spoken_of if any(text in message for text in pair[1].texts)]
+        lines = sorted({entry.line for _, entry in quoted or whole or spoken_of})
         return ", ".join(f"{self.path}:{line}" for line in lines)
 
 
@@ -115,6 +121,8 @@ def _parsed(path: str, text: str) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(f"{path}:{line}: no YAML: it holds U+{error.character:04X}.") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: no parameters: lists within lists, too deep to read.") from error
 
 
 def _pairs(file: ParameterFile, node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
@@ -149,10 +157,11 @@ def _text(file: ParameterFile, name: str, node: yaml.Node) -> str:
         raise file.error(_line(node), f'{name} has no value. Write "" for an empty one.')
     text = str(node.value)
     if "://" in text and without_credentials(text) != text:
+        instead = "" if name != "source" else f" and let {name}: env:<NAME> read it from a variable"
         raise file.error(
             _line(node),
-            f"{name} holds a user, a password or a query, and the file is kept with the run. Pass "
-            f"it as -P {name}=...",
+            f"{name} holds a user, a password or a query, and the file is kept with the run. Leave "
+            f"them out{instead}.",
         )
     return text
 

@@ -6,6 +6,7 @@ traceback. Whichever it is, the run is closed and tells why.
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from typing import NoReturn
 import mlflow
 
 from steps.common.command_line import P, make_parser, parse
+from steps.common.declaration import Parameters
 from steps.common.parameters import PlanParameters, TrainingParameters
 from storage import UserError, drivers, environment, interruptions, terminal
 from storage.checkout import run_command
@@ -51,7 +53,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
             is_open = mlflow.active_run() is not None
             environment.have_imported()
             environment.check_lock()
-            with _placing(params):
+            with placing(params):
                 _log_file(params)
                 yield params
             reuse.record_outputs()
@@ -82,13 +84,13 @@ def _next_command(params: P) -> str:
 
 
 @contextmanager
-def _placing(params: P) -> Iterator[None]:
-    """Say of what is refused where it stands in the file of parameters."""
+def placing(params: Parameters) -> Iterator[None]:
+    """Say of what is refused where it stands in the file of parameters, where that is not said."""
     try:
         yield
     except (TripError, UserError) as error:
         file, said = params.file, str(error)
-        if file and not said.startswith(f"{file.path}:"):  # there it says so itself
+        if file and not re.search(r"(^|See )\S+:\d+[:.]", said):
             places = file.places(said, params.filed())
             error.args = (f"{said} See {places}.",) if places else error.args
         raise
@@ -99,8 +101,8 @@ def _log_file(params: P) -> None:
     if params.file is None:
         return
     values = params.from_file()
-    said = ", ".join(f"{name}={text}" for name, text in values.items())
-    print(f"config: {params.config} gives {said or 'nothing of this step'}")
+    given = [f"{name}={text}" for name, text in values.items()] + params.swept()
+    print(f"config: {params.config} gives {', '.join(given) or 'nothing of this step'}")
     if mlflow.active_run():
         mlflow.log_text(params.file.text, tags.CONFIG)
         # MLflow has logged what was typed under the names alone, and lets nobody change it

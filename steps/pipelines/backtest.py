@@ -10,7 +10,7 @@ import mlflow
 from steps.common import charts, page
 from steps.common.parameters import BacktestParameters, MainParameters, ScoreParameters
 from steps.common.results import PipelineResult
-from steps.common.step import step_run
+from steps.common.step import placing, step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines import nested
 from steps.pipelines.folds import Fold, age_at, make_folds
@@ -37,9 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rival = find_rival(params)
         check_shared(folds, rival)
         recipe = rival.recipe if rival else None
-        its_folds = folds_of(recipe) if recipe else []
-        if recipe:
-            check_backtest(recipe, its_folds)
+        its_folds = check_recipe(recipe) if recipe else []
         if params.plan:
             lines = [*plan_folds("backtest", params, folds)]
             lines += plan_folds("against", recipe, its_folds) if recipe else []
@@ -56,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rises = backtest.measure_ageing(rows)
         compared = [compare_with(rows, rival, others)] if rival else []
         log_backtest(params, rows, rises, compared)
-        print("\n".join([backtest.answer(rises), *compared]))
+        print("\n".join([backtest.answer(rises, rows), *compared]))
 
 
 def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
@@ -70,9 +68,16 @@ def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
     check_months(params, folds)
 
 
-def folds_of(recipe: BacktestParameters) -> list[Fold]:
-    """Make the folds of a recipe that is judged on its months, and followed no further."""
-    return make_folds(recipe.months, window=recipe.window, horizon=0, growing=recipe.growing)
+def check_recipe(recipe: BacktestParameters) -> list[Fold]:
+    """Make the folds of a recipe that is judged on its months, and followed no further.
+
+    Raises:
+        UserError: a fold would refuse it; the line of its file is named.
+    """
+    with placing(recipe):
+        folds = make_folds(recipe.months, window=recipe.window, horizon=0, growing=recipe.growing)
+        check_backtest(recipe, folds)
+        return folds
 
 
 def pipeline_of(params: BacktestParameters, fold: Fold) -> MainParameters:
@@ -219,7 +224,7 @@ def log_backtest(
     compared: Sequence[str],
 ) -> None:
     """Log the tables, the picture and the page."""
-    answer = backtest.answer(rises)
+    answer = backtest.answer(rises, rows)
     artifacts.log_table([row.row() for row in rows], tags.BACKTEST_TABLE)
     if ageing := [{"age": age, "n_months": n, **share._asdict()} for age, n, share in rises]:
         artifacts.log_table(ageing, tags.AGEING_TABLE)

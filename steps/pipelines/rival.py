@@ -68,7 +68,7 @@ def take_recipe(params: BacktestParameters, file: ParameterFile) -> BacktestPara
             "Put in what differs."
         )
     texts: dict[str, Any] = {**params.handed_on(), **said, "horizon": "0", "against": ""}
-    return BacktestParameters(**texts)
+    return BacktestParameters(**texts).knowing(file)
 
 
 def check_shared(folds: Sequence[Fold], rival: Rival | None) -> None:

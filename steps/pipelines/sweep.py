@@ -6,7 +6,7 @@ No test month is opened: a sweep that tested each point would choose by them. Th
 pipeline, which the last line starts, tests it once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import mlflow
 from mlflow.entities import Run
@@ -23,13 +23,14 @@ from steps.common.parameters import (
     ModelsParameters,
     SweepParameters,
 )
-from steps.common.pipeline import wanted_steps
+from steps.common.pipeline import Pipeline, wanted_steps
 from steps.common.results import read_dataset, rmse_name, write_best
 from steps.common.step import step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines.nested import get_or_run_pipeline, plan_pipeline
 from storage import UserError, terminal
 from storage.checkout import run_command
+from storage.data import months
 from storage.tracking import artifacts, runs, tags
 from taxi.distances import select_kind
 from taxi.sweep import SweptPoint, best_points, draw_sweep, name_point, rank_points, span_grid
@@ -44,9 +45,9 @@ USELESS = ("reuse", "scheduler", "parallelism", "taxi", "source", "test_months")
 def main(argv: Sequence[str] | None = None) -> None:
     """Lay out the points, run or find the pipeline of each, log the table, name the best."""
     with step_run(SweepParameters, __doc__, argv) as params:
-        points = {name_point(values): values for values in read_points(params)}
+        points = name_points(read_points(params))
         pipelines = {name: point_params(params, values) for name, values in points.items()}
-        check_distinct(pipelines)
+        check_points(params, pipelines)
         if params.plan:
             return page.tell_plan(
                 [f"{name}: {plan_pipeline(one)}" for name, one in pipelines.items()]
@@ -96,11 +97,25 @@ def read_points(params: SweepParameters) -> list[dict[str, str]]:
     points = [{name: entry.texts[0] for name, entry in point.items()} for point in file.points]
     found = span_grid({name: entry.texts for name, entry in lists.items()}, points)
     if found == [{}]:
+        lacks = "no list but what was typed wins over" if file.has_lists else "no list"
         raise UserError(
-            f"{file.path} has no list, so there is nothing to sweep. Write one, such as "
+            f"{file.path} has {lacks}, so there is nothing to sweep. Write one, such as "
             f"half_life: [4, 8], or {POINTS}: with a list of mappings; or run main."
         )
     return found
+
+
+def name_points(found: Sequence[dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Name the points by their values.
+
+    Raises:
+        UserError: two have the same.
+    """
+    points: dict[str, dict[str, str]] = {}
+    for values in found:
+        if points.setdefault(name_point(values), values) is not values:
+            raise UserError(f"The point {name_point(values)} is there twice. Keep one.")
+    return points
 
 
 def why_not_varied(name: str, is_given: bool) -> str:
@@ -111,7 +126,11 @@ def why_not_varied(name: str, is_given: bool) -> str:
     if name not in MainParameters.model_fields:
         takers = [step for step, one in ENTRY_POINTS.items() if name in one.model_fields]
         return f"{name} is a parameter of {', '.join(takers)}, and a sweep runs main."
-    if is_run_id(name) or name in USELESS:
+    if name == "steps":
+        return (
+            f"{name} cannot be swept: points are compared by the models that the same steps make."
+        )
+    if is_run_id(name) or name in (*USELESS, tags.MODEL_NAME):
         return f"{name} cannot be swept: its points would be the same model, or no two comparable."
     if name not in varied:
         kind = "chooses or judges" if name in ChoiceParameters.model_fields else "judges"
@@ -143,15 +162,29 @@ def point_params(params: SweepParameters, values: dict[str, str]) -> MainParamet
     return MainParameters.model_validate({**base, "steps": trains, **values})
 
 
-def check_distinct(pipelines: dict[str, MainParameters]) -> None:
-    """Look at every point before the first one runs.
+def check_points(params: SweepParameters, pipelines: Mapping[str, MainParameters]) -> None:
+    """Look at every point, and for its months, before the first one runs.
 
     Raises:
         UserError, TripError: one cannot be run, or two are the same.
     """
+    check_distinct(pipelines)
+    wanted: set[str] = set()
+    for one in pipelines.values():
+        check_pipeline(one)
+        wanted |= {month for names in Pipeline(one).splits.values() for month in names}
+    for month in sorted(wanted):
+        months.locate(params.source, taxi=params.taxi, month=month)
+
+
+def check_distinct(pipelines: Mapping[str, MainParameters]) -> None:
+    """Refuse two points that are written otherwise and are the same.
+
+    Raises:
+        UserError: so it is.
+    """
     names: dict[str, str] = {}
     for name, params in pipelines.items():
-        check_pipeline(params)
         twin = names.setdefault(str(params.texts()), name)
         if twin != name:
             raise UserError(f"The points {twin} and {name} are the same. Keep one.")
@@ -183,8 +216,10 @@ def sweep_verdict(swept: Sequence[SweptPoint]) -> str:
     best, ranked = best_points(swept), rank_points(swept)
     if len(best) > 1:
         return f"**No best point**: errors on {len(best)} different sets of valid trips"
-    gap = f"{ranked[1].rmse - best[0].rmse:.3f}" if ranked[1:] else ""
-    behind = f", {gap} below the next" if gap else ""
+    gaps = [point.rmse - best[0].rmse for point in ranked[1:2]]
+    behind = "".join(
+        f", {gap:.3f} below the next" if gap else ", which others have" for gap in gaps
+    )
     said = f"{best[0].name} is best of {len(swept)}: RMSE {best[0].rmse:.3f} min on valid"
     return f"**{said}{behind}**"
 

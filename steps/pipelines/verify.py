@@ -10,6 +10,7 @@ import io
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -215,11 +216,13 @@ def write_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
 
 def write_on_this(verdicts: Sequence[Verdict], place: str) -> None:
     """Write the verdicts on this run, and its page."""
-    n_same = sum(verdict.is_same for verdict in verdicts)
-    is_same = n_same == len(verdicts)
+    counts = Counter(brief(verdict) for verdict in verdicts)
+    worst = next(word for word in (DIFFERENT, NOT_RUN, IDENTICAL) if counts[word])
+    said = f"{counts[IDENTICAL]} of {len(verdicts)} pipelines came out identical"
+    others = [f"{counts[word]} {word}" for word in (DIFFERENT, NOT_RUN) if counts[word]]
     mlflow.set_tags(
         {
-            tags.VERIFIED: IDENTICAL if is_same else DIFFERENT,
+            tags.VERIFIED: worst,
             tags.VERIFIED_RUNS: ",".join(one.run.info.run_id for one in verdicts),
         }
     )
@@ -228,8 +231,8 @@ def write_on_this(verdicts: Sequence[Verdict], place: str) -> None:
     lines = [line for verdict in verdicts for line in verdict_lines(verdict)]
     more = f"\n{len(lines) - N_SHOWN} lines more" if len(lines) > N_SHOWN else ""
     page.write_verdict(
-        f"**{n_same} of {len(verdicts)} pipelines came out identical** in a fresh clone, "
-        f"environment and store; they are in {place}",
+        f"**{', '.join([said, *others])}** in a fresh clone, environment and store; they are in "
+        f"{place}",
         "```\n" + "\n".join(lines[-N_SHOWN:]) + more + "\n```",
     )
 

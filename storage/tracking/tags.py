@@ -111,7 +111,7 @@ STEP = tag(
     "step",
     "entry point that the run is of",
     "candidates runs",
-    "exporting results reuse runs verify",
+    "exporting results reuse runs verify versions",
 )
 DEVELOPER = tag("developer", "who started it", "runs", "register reuse runs")
 MACHINE = tag("machine", "processor and system that it ran on", "runs", "verify")
@@ -295,9 +295,17 @@ N_TRIALS = metrics(
 
 # --- register, and the versions of a registered model
 
-MODEL_NAME = tag("model_name", "registered model", "results", "exporting importing results reuse")
+MODEL_NAME = tag(
+    "model_name",
+    "registered model",
+    "results",
+    "exporting importing results reuse sweep versions",
+)
 VERSION = tag(
-    "version", "version that holds the candidate", "results", "exporting importing results reuse"
+    "version",
+    "version that holds the candidate",
+    "results",
+    "exporting importing results reuse versions",
 )
 CHAMPION_VERSION = tag(
     "champion_version",

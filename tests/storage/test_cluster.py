@@ -1,5 +1,6 @@
 """Errors of a Dask cluster; a search on one is tested in tests/steps/hpo/test_executor.py."""
 
+import logging
 import socket
 from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
@@ -197,6 +198,14 @@ def test_a_scheduler_that_went_away_before_data_was_held_is_said_in_a_line(is_th
         with refused, asked.gone_as(lambda: "go on"), asked.hold([1]):
             pass
     assert gone.called is is_there
+
+
+def test_dask_logs_no_traceback_of_a_scheduler_that_went_away() -> None:
+    gone = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(StorageError), cluster.connected(gone, code=[], packages=[], on_gpus=False):
+        pass
+    assert not logging.getLogger("distributed.client").isEnabledFor(logging.ERROR)
+    assert not logging.getLogger("distributed.core").isEnabledFor(logging.ERROR)
 
 
 def test_it_is_said_once_that_the_scheduler_keeps_what_workers_cannot_fetch(

@@ -102,13 +102,18 @@ def test_ageing_is_measured_against_fresh_models_on_the_same_months() -> None:
             [Rise(1, 1, Interval(0.1, -np.inf, np.inf))],
             "error is 10.0 % above a fresh model's (one month tells)",
         ),
-        ([], "No model was followed"),
+        ([], "RMSE is 5.500 min over 2 months; no model was followed beyond its own month."),
     ],
 )
 def test_the_sentence_names_the_first_age_that_is_surely_worse(
     rises: list[Rise], said: str
 ) -> None:
-    assert said in backtest.answer(rises)
+    rows = [
+        make_errors("2021-06", 5.0),
+        make_errors("2021-07", 6.0),
+        make_errors("2021-07", 9.0, 1),
+    ]
+    assert said in backtest.answer(rises, rows)
 
 
 def test_two_recipes_are_compared_by_pairs_of_months() -> None:

@@ -4,6 +4,7 @@ A store's champion is the one that passed the gate there: an import takes its al
 """
 
 import json
+import shlex
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -12,6 +13,9 @@ from storage.repro.transfer.export_file import Manifest, VersionRecord
 from storage.repro.transfer.id_map import IdMap
 from storage.tracking import registry, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
+
+# parameters of register by which a candidate is another model, or is measured otherwise
+MADE_BY = ("refit", "refit_workers", "judge_by", "seed")
 
 
 def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple[str, list[str]]:
@@ -74,7 +78,12 @@ def settle_aliases(
         wanted.add(CHALLENGER)
         lines.append(
             f"{record.name} version {number} was champion there; here version {taken[CHAMPION]} "
-            f"is, and stays. To have both measured: {judging_command(manifest, here)}"
+            f"is, and stays. To have both measured: {judging_command(record, manifest, here)}"
+        )
+    elif CHAMPION not in taken:
+        lines.append(
+            f"{record.name} version {number} was not champion there, and there is none here. To "
+            f"have it measured: {judging_command(record, manifest, here)}"
         )
     for alias in sorted(wanted - {CHAMPION} - set(taken)):
         if alias != CHALLENGER or number != held.aliases().get(CHAMPION):
@@ -82,9 +91,14 @@ def settle_aliases(
     return lines
 
 
-def judging_command(manifest: Manifest, here: IdMap) -> str:
-    """Write the command that puts an imported candidate to the gate."""
+def judging_command(record: VersionRecord, manifest: Manifest, here: IdMap) -> str:
+    """Write the command that puts an imported candidate to the gate, made as it was made there."""
     marks = next(run.tags for run in manifest.runs if run.run_id == manifest.run_id)
     names = (tags.RUN_IDS["baseline"], tags.RUN_IDS["hpo"])
-    ids = {str(name): here.text(marks[name]) for name in names if name in marks}
-    return checkout.run_command("register", ids, experiment=here.experiment)
+    given = {str(name): here.text(marks[name]) for name in names if name in marks}
+    given[str(tags.MODEL_NAME)] = record.name
+    for run in manifest.runs:
+        if run.tags.get(tags.VERSION) == record.version and run.tags.get(tags.STEP) == "register":
+            typed = {name: shlex.split(text) for name, text in run.params.items()}
+            given |= {name: "".join(typed[name]) for name in MADE_BY if name in typed}
+    return checkout.run_command("register", given, experiment=here.experiment)

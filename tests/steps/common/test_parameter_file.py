@@ -101,7 +101,8 @@ def test_what_a_step_is_known_by_is_the_value_not_the_file(written: Any) -> None
         ("config: other.yaml\n", 1, "config is of one run alone. Pass it as -P config=..."),
         ("developer: ana\n", 1, "developer is of one run alone"),
         ("plan: true\n", 1, "plan is of one run alone"),
-        ("source: https://ana:hush@host/trips\n", 1, "source holds a user, a password or a query"),
+        ("source: https://ana:hush@host/trips\n", 1, "source holds a user, a password or a query, "
+         "and the file is kept with the run. Leave them out and let source: env:<NAME>"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_one_line_with_its_line(
@@ -114,6 +115,11 @@ def test_what_cannot_be_used_is_one_line_with_its_line(
     assert message.startswith(f"{config.removeprefix('--config=')}:{line}: {said}")
     assert message.splitlines() == [message]
     assert "hush" not in message
+
+
+def test_lists_too_deep_to_be_read_are_one_line(written: Any) -> None:
+    with pytest.raises(UserError, match="too deep to read"):
+        parsed("main", written(f"seed: {'[' * 3_000}{']' * 3_000}\n"))
 
 
 @pytest.mark.parametrize("name", ["experiments/2032.yaml", "experiments", "a\0b"])

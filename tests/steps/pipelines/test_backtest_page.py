@@ -145,7 +145,9 @@ def test_models_that_are_followed_no_further_leave_no_table_of_ageing(
     lab: Lab, start: Callable[..., tuple[Run, Pipelines]]
 ) -> None:
     run, _ = start(MONTHS, "--horizon=0")
-    assert run.data.tags["answer"].startswith("No model was followed beyond its own month")
+    assert run.data.tags["answer"].endswith(
+        "over 3 months; no model was followed beyond its own month."
+    )
     kept = {file.path for file in lab.client.list_artifacts(run.info.run_id)}
     assert {"backtest.csv", "backtest.png", "report.html"} <= kept
     assert "ageing.csv" not in kept
@@ -195,6 +197,7 @@ def test_a_recipe_of_a_parameter_file_is_judged_on_the_same_months(
         ("folds_at_once: 2\n", "names no parameter of a recipe, such as window"),
         ("warm_start: true\n", "warm_start=true lets a fold's search begin with"),
         ("windw: 3\n", "wider.yaml:1: no entry point has a parameter 'windw'"),
+        ("seed: 7\nfeatures: fool\n", "['compact', 'course', 'full']. See " + f"{file}:2."),
     ):
         file.write_text(text)
         _, (line,) = lab.run("backtest", *SMALL, MONTHS, f"--against={file}", code=2)

@@ -7,11 +7,13 @@ import pytest
 
 from steps.common.parameters import MainParameters
 from steps.pipelines import nested, sweep
-from storage import UserError
+from storage import StorageError, UserError
 from storage.tracking import artifacts, launching, runs, tags
+from taxi.sweep import SweptPoint
 from tests.entry import entry, parsed
 from tests.stores import Store
 
+MONTHS = ("2021-02", "2021-03")
 GRID = "half_life: [4, 8]\nmax_evals: [2, 3]\nmodels: mean\n"
 
 
@@ -76,7 +78,8 @@ def test_a_sweep_of_steps_that_make_no_model_is_refused_before_any_point_runs(wr
         ("months: [2021-01, 2021-02]\n", 1, "months is a parameter of score"),
         ("half_life: [4]\nmax_rmse: [7, 8]\n", 2, "max_rmse cannot be swept: it judges a model"),
         ("refit: [train, train_valid]\n", 1, "refit cannot be swept: it chooses or judges"),
-        ("steps: [all, preprocess]\n", 1, "steps cannot be swept: it judges a model"),
+        ("steps: [all, preprocess]\n", 1, "steps cannot be swept: points are compared"),
+        ("model_name: [a, b]\n", 1, "model_name cannot be swept: its points would be the same"),
         ("hpo_run_id: [1a, 2b]\n", 1, "hpo_run_id cannot be swept"),
         ("parallelism: [1, 2]\n", 1, "parallelism cannot be swept"),
         ("test_months: [2021-03, 2021-04]\n", 1, "test_months cannot be swept"),
@@ -99,6 +102,8 @@ def test_what_cannot_be_swept_is_one_line_with_its_line(
 def test_without_lists_or_file_there_is_nothing_to_sweep(written: Any) -> None:
     with pytest.raises(UserError, match="has no list, so there is nothing to sweep"):
         points(written("seed: 7\n"))
+    with pytest.raises(UserError, match="has no list but what was typed wins over"):
+        points(written("seed: [1, 2]\n"), "--seed=4")
     with pytest.raises(UserError, match="sweep needs a file with lists: pass -P config=<file>"):
         points()
     with pytest.raises(UserError, match="seed is in points and on the command line"):
@@ -114,19 +119,55 @@ def test_two_points_that_are_the_same_are_refused(written: Any) -> None:
         sweep.check_distinct(found)
 
 
-def test_a_value_that_only_a_step_refuses_is_refused_before_any_point_runs(
-    written: Any, store: Store, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("text", ["half_life: [4, 4]\n", "points:\n- {seed: 1}\n- {seed: 1}\n"])
+def test_a_point_that_is_there_twice_is_refused(written: Any, text: str) -> None:
+    with pytest.raises(UserError, match=r"The point (half_life=4|seed=1) is there twice"):
+        sweep.name_points(points(written(text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "line"),
+    [
+        ("half_life: [4, 8]\nfeatures: [full, fool]\n", "'fool'", 2),
+        ("points:\n- {features: full}\n- {features: fool}\n", "'fool'", 3),
+        ("points:\n- {train_months: 2021-01}\n- {train_months: 2021-02}\n", "2021-02 is in", 3),
+        (f"source: {__file__}\nseed: [1, 2]\n", "is no folder", 1),
+    ],
+)
+def test_what_only_a_later_point_would_stumble_over_is_refused_before_any_runs(
+    written: Any, store: Store, capfd: pytest.CaptureFixture[str], text: str, said: str, line: int
 ) -> None:
-    config = written("half_life: [4, 8]\nfeatures: [full, fool]\n")
+    config = written(text)
     before = store.runs()
     with pytest.raises(SystemExit) as left:
         entry("sweep").main([config])
     assert left.value.code == 2
-    (line,) = capfd.readouterr().err.splitlines()
-    assert "'fool'" in line
-    assert line.endswith(f"See {config.removeprefix('--config=')}:2.")
+    (error,) = capfd.readouterr().err.splitlines()
+    assert said in error
+    assert error.endswith(f"See {config.removeprefix('--config=')}:{line}.")
     (run,) = (run for run_id, run in store.runs().items() if run_id not in before)
     assert (run["data"]["tags"]["step"], run["info"]["status"]) == ("sweep", "FAILED")
+
+
+def test_the_months_of_every_point_are_looked_for_before_any_runs(
+    written: Any, tmp_path: Path
+) -> None:
+    for month in ("2021-01", "2021-02", "2021-03"):
+        (tmp_path / f"green_tripdata_{month}.parquet").touch()
+    params = parsed("sweep", written("valid_months: [2021-02, 2021-03]\n"), f"--source={tmp_path}")
+    points = {text: sweep.point_params(params, {"valid_months": text}) for text in MONTHS}
+    with pytest.raises(StorageError, match=r"No green trips in .* for 2021-04"):
+        sweep.check_points(params, points)
+
+
+def test_the_line_of_the_file_names_its_lists_too(
+    written: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = "max_evals: 2\nhalf_life: [4, 8]\nseed: [1, 2]\npoints:\n- features: full\n"
+    with pytest.raises(SystemExit):
+        entry("sweep").main([written(text), "--seed=7", "--steps=none", "--plan=true"])
+    (line,) = capfd.readouterr().out.splitlines()
+    assert line.endswith(" gives max_evals=2, 2 values of half_life, 1 points")
 
 
 def test_what_says_its_line_by_itself_says_it_once(
@@ -137,6 +178,19 @@ def test_what_says_its_line_by_itself_says_it_once(
     (line,) = capfd.readouterr().err.splitlines()
     assert "max_rmse cannot be swept" in line
     assert " See " not in line
+
+
+@pytest.mark.parametrize(
+    ("rmses", "said"),
+    [
+        ((5.5, 5.75), "best of 2: RMSE 5.500 min on valid, 0.250 below the next**"),
+        ((5.5, 5.5), "best of 2: RMSE 5.500 min on valid, which others have**"),
+        ((5.5,), "best of 1: RMSE 5.500 min on valid**"),
+    ],
+)
+def test_the_verdict_says_how_far_the_next_is_behind(rmses: tuple[float, ...], said: str) -> None:
+    swept = [SweptPoint({"seed": "1"}, rmse, "xgboost", None, None, "ab", "1a") for rmse in rmses]
+    assert sweep.sweep_verdict(swept).endswith(said)
 
 
 # --- what a sweep comes to, with pipelines that were not run

@@ -27,6 +27,8 @@ from storage.repro.step_key import StepKey
 from storage.repro.transfer import __main__ as transfer
 from storage.repro.transfer import export_file
 from storage.repro.transfer.export_file import check_folder, check_path, opened
+from storage.repro.transfer.id_map import IdMap
+from storage.repro.transfer.versions import settle_aliases
 from storage.tracking import doubles, stale_runs, tags
 from storage.tracking.datasets import HashedDataset, artifact_source, log_datasets, log_scores
 from storage.tracking.registry import PROMOTE, Registry
@@ -81,6 +83,7 @@ def make_pipeline() -> str:
                 held.describe_model("Minutes of a trip.")
             named = {tags.MODEL_NAME: MODEL, tags.VERSION: number, tags.CHAMPION_VERSION: number}
             mlflow.set_tags(named)
+            mlflow.log_params({"refit": "train", "max_rmse": "9"})  # as mlflow run does
         ids = {"preprocess": preprocess, "baseline": hpo, "hpo": hpo, "register": register}
         mlflow.set_tags({tags.RUN_IDS[name]: run_id for name, run_id in ids.items()})
         link = f"[hpo](#/experiments/9/runs/{hpo})"
@@ -428,13 +431,30 @@ def test_a_champion_that_is_there_stays_and_a_line_says_how_to_measure_both(
     runs = everything().runs.values()
     by_step = {run.data.tags.get("step"): run for run in runs}
     assert " -e register " in said[1]
-    assert f"-P hpo_run_id={by_step['hpo'].info.run_id}" in said[1]
+    # of the same name, and made as it was there
+    given = f"-P hpo_run_id={by_step['hpo'].info.run_id} -P model_name={MODEL} -P refit=train"
+    assert said[1].endswith(given)
     # what register says of versions, it says of those here
     marks = by_step["register"].data.tags
     assert (marks["version"], marks["champion_version"]) == ("2", "2")
     (version,) = (one for one in everything().versions if str(one.version) == "2")
     (entry,) = json.loads(version.tags[tags.ORIGIN_PROMOTIONS])
     assert (entry["version"], entry["why"]) == ("1", "it is the first")
+
+
+def test_of_a_version_that_was_no_champion_a_line_says_how_to_measure_it(
+    exported: Exported, other: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient()
+    version = client.create_model_version(client.create_registered_model(MODEL).name, "nowhere")
+    with opened(exported.path) as file:
+        record = file.manifest.versions[0].model_copy(update={"aliases": []})
+        here = IdMap(client.get_experiment_by_name("Default"))
+        held = Registry(MODEL, run_id="", developer="")
+        (line,) = settle_aliases(held, version, record, file.manifest, here)
+    assert "version 1 was not champion there, and there is none here" in line
+    assert " -e register " in line
+    assert client.get_registered_model(MODEL).aliases == {}
 
 
 def test_an_alias_that_was_moved_since_is_not_moved_back(
