@@ -62,7 +62,8 @@ def say_estimate(tally: Tally) -> str:
         return "not estimated"
     error = tally.estimate_error
     how_good = "" if error is None else f", {abs(error):.1%} too {'high' if error > 0 else 'low'}"
-    return f"estimated {tally.estimated}{how_good}"
+    whose = " for the model alone" if how_good and tally.n_live else ""
+    return f"estimated {tally.estimated}{how_good}{whose}"
 
 
 def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
@@ -97,19 +98,24 @@ def write_scored(
         rmse_test: of the model on its test months, minutes, where that is known.
     """
     rows, n_trips = [], sum(month.tally.n_predicted for month in scored)
+    is_live = any(month.tally.n_live for month in scored)
     for month in scored:
-        found = month.tally.total.scores()
-        rmse = f"{found['rmse']:.3f}" if found else ""
+        both = [one.scores() for one in (month.tally.total, month.tally.base)]
+        rmses = [f"{found['rmse']:.3f}" if found else "" for found in both]
         counts = f"{month.tally.n_predicted:,}", f"{month.tally.n_rows:,}"
-        rows.append((month.month, rmse, say_estimate(month.tally), *counts))
+        shown = rmses if is_live else rmses[:1]
+        rows.append((month.month, *shown, say_estimate(month.tally), *counts))
     months = page.span([month.month for month in scored])
     errors = [row[1] for row in rows if row[1]]
-    estimates = ", ".join(row[2] for row in rows)
+    estimates = ", ".join(say_estimate(month.tally) for month in scored)
     known = f"RMSE {', '.join(errors)} min" if errors else f"no drop-off known, RMSE {estimates}"
+    if errors and is_live:
+        known += f" with the live level, {', '.join(row[2] for row in rows if row[2])} without"
     tested = f" ({float(rmse_test):.3f} on the test months)" if rmse_test else ""
     verdict = f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {say_drift(moved)}"
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
-    heads = ["month", "RMSE, min", "without drop-offs", "predicted", "rows"]
+    live = ["without the live level"] if is_live else []
+    heads = ["month", "RMSE, min", *live, "without drop-offs", "predicted", "rows"]
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]
     run_id = runs.active_info().run_id
     there = {text: name for text, name in LINKED.items() if artifacts.has_file(run_id, name)}

@@ -9,6 +9,7 @@ from steps.common.parameters import MainParameters
 from steps.pipelines import nested, sweep
 from storage import UserError
 from storage.tracking import artifacts, launching, runs, tags
+from taxi.sweep import SweptPoint
 from tests.entry import entry, parsed
 from tests.stores import Store
 
@@ -203,3 +204,12 @@ def test_the_best_point_is_named_and_the_table_has_them_all(
     # the file is in no commit, so a teammate needs the artifact
     assert f"mlflow artifacts download -r {run_id} -a config.yaml -d ." in note
     assert "-e sweep" in note and "-P config=" in note
+
+
+def test_a_point_that_is_no_better_than_the_next_is_not_said_to_be() -> None:
+    points = [
+        SweptPoint({"half_life": months}, rmse, "xgboost", rmse, None, "feb", months)
+        for months, rmse in (("4", 5.25), ("8", 5.2501))
+    ]
+    said = "**half_life=4 is best of 2: RMSE 5.250 min on valid, as the next**"
+    assert entry("sweep").sweep_verdict(points) == said
