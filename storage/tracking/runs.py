@@ -289,7 +289,7 @@ def write_page(note: str, about: str = "") -> None:
         about: such as `green 2021-01 > 02 · 5.39 min`; empty = it keeps its name.
     """
     run = active()
-    values: dict[str, str] = {tags.NOTE: note}
+    values: dict[str, str] = {tags.NOTE: closing.fit_page(note)}
     step = run.data.tags.get(tags.STEP, "")
     if about and run.info.run_name == step and tags.PARENT not in run.data.tags:
         parts = [about, run.data.tags.get(tags.DEVELOPER, "")]
