@@ -128,7 +128,8 @@ def reason_of(error: BaseException) -> str:
 def failure_tags(status: str, reason: str, command: str = "") -> dict[str, str]:
     """Say why a run came to nothing: as a tag, and on its page with the command that goes on."""
     said = without_user(reason)
-    lines = [f"**{status}**: {said}"]
+    # what looks like HTML, such as <folder>, MLflow leaves out
+    lines = [f"**{status}**: " + said.replace("<", "\\<")]
     if command:
         lines += ["", "Once that is mended:", "", f"    {command}"]
     return {tags.FAILURE: said, tags.NOTE: fit_page("\n".join(lines))}

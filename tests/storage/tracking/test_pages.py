@@ -80,4 +80,7 @@ def test_a_failed_run_tells_its_reason_and_the_next_command(store: Store) -> Non
     again = f"mlflow run . {'-P name=value ' * 9}-P seed=42"
     told = closing.failure_tags("FAILED", "no trips", again)[tags.NOTE]
     assert told.splitlines()[-1] == f"`{again}`"
+    reason = "Pass -P source=<folder>."
+    marks = closing.failure_tags("FAILED", reason)
+    assert marks == {tags.FAILURE: reason, tags.NOTE: "**FAILED**: Pass -P source=\\<folder>."}
     assert closing.failure_tags("KILLED", "interrupted")[tags.NOTE] == "**KILLED**: interrupted"
