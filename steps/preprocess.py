@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 import mlflow
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,7 +35,7 @@ from storage.tracking.datasets import HashedDataset
 from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
 from taxi.cleaning import OUTSIDE, UNREADABLE, count_months
-from taxi.maps import draw_zone_map
+from taxi.maps import draw_pickups
 from taxi.plausibility import Month, early_months, odd_months
 from taxi.profile import Profile, draw_profile, join_profiles
 
@@ -325,14 +324,7 @@ def log_city(
     path = folder / tags.CITY_FILE
     path.write_text(city.to_json(), encoding="utf-8")
     mlflow.log_artifact(str(path))
-    figure = draw_zone_map(
-        city,
-        np.where(city.has_place, train.counts["pickup_zone"], np.nan),
-        title=f"Where the {train.n_trips:,} train trips start",
-        label="trips by pickup zone",
-        is_log=True,
-    )
-    artifacts.log_figure(figure, tags.CITY_PICTURE)
+    artifacts.log_figure(draw_pickups(city, train.counts["pickup_zone"]), tags.CITY_PICTURE)
     return sha256_of(path)
 
 

@@ -12,6 +12,7 @@ from .distances import KINDS, kind_of
 from .evaluation import Group
 from .gate import Check
 from .schema import input_names, taxi_named
+from .words import group_words
 
 MAX_NAMED_FEATURES = 60  # a column per pair of zones is no reading matter
 LIMITS = (
@@ -126,7 +127,10 @@ def _coverage(facts: Facts, *, short: bool) -> list[str]:
     if not facts.coverage:
         return ["It answers no quantiles: there were too few valid trips to know its errors."]
     rows = [
-        [one.kind, one.group, f"{one.n_trips:,}", f"{one.coverage:.1%}", f"{one.width:.1f}"]
+        [
+            *(one.kind, group_words(one.kind, one.group), f"{one.n_trips:,}"),
+            *(f"{one.coverage:.1%}", f"{one.width:.1f}"),
+        ]
         for one in facts.coverage
         if not (short and one.kind == "hour")
     ]
@@ -185,7 +189,7 @@ def _gate(facts: Facts, *, short: bool) -> list[str]:
 
 def _groups(facts: Facts, *, short: bool) -> list[str]:
     rows = [
-        [group.kind, group.group, f"{group.n_trips:,}"]
+        [group.kind, group_words(group.kind, group.group), f"{group.n_trips:,}"]
         + [f"{value:.2f}" for value in (group.rmse, group.mae, group.bias)]
         for group in facts.groups
         if not (short and group.kind == "hour")

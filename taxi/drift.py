@@ -174,6 +174,8 @@ def draw_drift(
     figure = Figure(figsize=(12, 10), layout="constrained")
     axes = figure.subplots(3, 2).flat
     edges = {name: EDGES[name] for name in ("distance_miles", "hour", "weekday")}
+    for axis, name in zip(figure.axes, (*edges, "prediction"), strict=False):
+        axis.set_title(_furthest(name, measures))
     for axis, (name, bins) in zip(axes, edges.items(), strict=False):
         counts = {"train": reference.train.counts[name]}
         counts |= {month: profile.counts[name] for month, (profile, _) in months.items()}
@@ -185,6 +187,18 @@ def draw_drift(
     for axis, wanted in ((figure.axes[4], "PSI"), (figure.axes[5], "")):
         _draw_measures(axis, wanted, measures)
     return figure
+
+
+def _furthest(name: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> str:
+    """Say which month is furthest from the months before by the PSI of a histogram."""
+    found = {
+        month: one.value
+        for month, of_month in measures.items()
+        for one in of_month
+        if (one.measure, one.of) == ("PSI", name)
+    }
+    month = max(found, key=found.__getitem__)
+    return f"Furthest off: {month}, PSI {found[month]:.3f}"
 
 
 def _draw_counts(axis: Any, name: str, edges: np.ndarray, counts: Mapping[str, np.ndarray]) -> None:

@@ -11,7 +11,7 @@ from .groups import by_busyness, by_distance, by_hour
 from .schema import Trips
 from .scores import rmse
 from .style import BLUE, GREY, bar_chart, new_figure, new_grid, styled
-from .words import band_words
+from .words import group_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +90,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
 
 
 def _draw_groups(axis: "Axes", kind: str, groups: Sequence[Group]) -> None:
-    names = [band_words(group.group) for group in groups]
+    names = [group_words(kind, group.group) for group in groups]
     rmses = [group.rmse for group in groups]
     bar_chart(axis, names, rmses, [group.n_trips for group in groups])
     axis.margins(x=0.02)

@@ -13,6 +13,7 @@ from .coverage import NOMINAL
 from .distances import KINDS
 from .slices import PairedErrors, SliceLoss, judge_slices
 
+MAX_NAMED = 3  # slices in a sentence; each has a row of its own
 OWN_MONTHS = "the champion's own test months"
 
 
@@ -183,12 +184,13 @@ def _check_improvement(gained: Interval, min_improvement: float, known: str) -> 
 def _check_losses(
     losses: Sequence[SliceLoss], limit: float, known: str, *, is_allowed: bool
 ) -> Check:
-    """Ask that no slice of the trips is surely worse by more than may be; names those that are."""
+    """Ask that no slice of the trips is surely worse by more than may be; names the worst ones."""
+    worst = sorted((one for one in losses if one.is_surely_worse), key=lambda one: -one.loss)
     worse = [
-        f"{one.name} by {one.loss:.1%} (surely {one.at_least:.1%})"
-        for one in losses
-        if one.is_surely_worse
+        f"{one.name} by {one.loss:.1%} (surely {one.at_least:.1%})" for one in worst[:MAX_NAMED]
     ]
+    if more := worst[MAX_NAMED:]:
+        worse.append(f"{len(more)} more of {len(losses)}")
     return Check(
         f"slices whose RMSE is surely above the champion's {known}",
         ", ".join(worse) or f"none of {len(losses)}",

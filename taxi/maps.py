@@ -43,6 +43,7 @@ def draw_zone_map(
     label: str,
     is_log: bool = False,
     middle: float | None = None,
+    grey: str = "no trips",
 ) -> Figure:
     """Draw a value for each zone on the map of the city.
 
@@ -53,6 +54,7 @@ def draw_zone_map(
         label: what the values are, with their unit.
         is_log: colours tell how many times as much, not how much more; values below 1 are grey.
         middle: where there is one, colours tell above from below it.
+        grey: what the zones without a value are.
     """
     figure = Figure(figsize=(9, 8), layout="constrained")
     axis = figure.subplots()
@@ -73,12 +75,31 @@ def draw_zone_map(
     if is_log:
         scale.ax.yaxis.set_major_formatter("{x:,.0f}")
     if np.isnan(values[drawn]).any():
-        handles = [Patch(color=NO_VALUE, label="no trips")]
+        handles = [Patch(color=NO_VALUE, label=grey)]
         axis.legend(handles=handles, loc="upper left")
     axis.set_title(title, fontsize="large")
     _name_boroughs(axis, city)
     _frame(axis)
     return figure
+
+
+def draw_pickups(city: City, counts: np.ndarray) -> Figure:
+    """Draw how many train trips begin in each zone.
+
+    Args:
+        city: whose zones are drawn.
+        counts: trips that begin in each zone [N_ZONES].
+    """
+    there = np.where(city.has_place, counts, 0)
+    most = int(there.argmax())
+    name = city.name[most] or f"zone {most}"
+    return draw_zone_map(
+        city,
+        np.where(city.has_place, counts, np.nan),
+        title=f"Where the {counts.sum():,} train trips start: most in {name}, {there[most]:,}",
+        label="trips by pickup zone",
+        is_log=True,
+    )
 
 
 def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
@@ -92,8 +113,9 @@ def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
     rmse = np.sqrt(by_zone(trips.pickup_zone, (predicted - trips.trip_minutes) ** 2))
     count = np.bincount(known_zone(trips.pickup_zone), minlength=N_ZONES)
     judged = np.where((count >= MIN_TRIPS) & city.has_place, rmse, np.nan)
-    found = "How far off it is, by where the trip begins"
-    if not np.isnan(judged).all():
+    found, grey = "How far off it is, by where the trip begins", "no trips"
+    if not np.isnan(judged).all():  # a zone of few trips would have the strongest colour
+        rmse, grey = judged, f"fewer than {MIN_TRIPS} trips"
         worst = int(np.nanargmax(judged))
         found += f": most in {city.name[worst] or f'zone {worst}'}, {judged[worst]:.1f} min"
     return draw_zone_map(
@@ -101,6 +123,7 @@ def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
         rmse,
         title=found,
         label="RMSE, min",
+        grey=grey,
     )
 
 
@@ -116,7 +139,7 @@ def draw_moved(city: City, before: np.ndarray, now: np.ndarray) -> Figure:
     found = "Where trips begin, against the train months"
     if not np.isnan(points).all():
         ends = int(np.nanargmax(points)), int(np.nanargmin(points))
-        told = [f"{points[z]:+.1f} in {city.name[z] or f'zone {z}'}" for z in ends]
+        told = [f"{points[z]:+.1f} points in {city.name[z] or f'zone {z}'}" for z in ends]
         found += ":\n" + ",\n".join(told)  # a line each: names of zones are long
     label = "share of the trips, percentage points more"
     return draw_zone_map(city, points, title=found, label=label, middle=0.0)

@@ -57,6 +57,7 @@ class Chart(NamedTuple):
     wanted: Sequence[Sequence[float]] = ()  # two ends of a grey line, where all would be well
     shapes: Sequence[Any] = ()  # of a map: row of the columns or -1, and a ring's xs and ys
     marks: Sequence[Any] = ()  # of a map: x, y and a name
+    blank: str = ""  # of a map: what shapes without a row are
 
 
 class Section(NamedTuple):
@@ -81,12 +82,20 @@ def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
     """Write columns as a table, heading -> values."""
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     rows = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(written_cell(cell))}</td>" for cell in row) + "</tr>"
+        "<tr>" + "".join(_cell(written_cell(cell)) for cell in row) + "</tr>"
         for row in zip(*columns.values(), strict=True)
     )
     return framed(
         label, f"<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
     )
+
+
+LONG = 24  # characters that a cell keeps on one line
+
+
+def _cell(text: str) -> str:
+    kind = ' class="long"' if len(text) > LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def written_cell(value: Any) -> str:

@@ -10,6 +10,7 @@ from .evaluation import Group
 from .page import Section, markdown, paragraph, render_page, table
 from .report_errors import calibration_chart, interval_parts, where_it_fails
 from .report_search import Rows, looked_at_parts, search_parts
+from .words import HISTOGRAMS
 
 
 class StepFacts(NamedTuple):
@@ -34,7 +35,7 @@ class ReportFacts(NamedTuple):
     """The contents of a report; what the store does not have is empty."""
 
     title: str
-    headline: str  # what won, and by how much, in a sentence
+    headline: Sequence[str]  # markdown, a line each: what won, by how much, the next command
     outcome: Sequence[str]  # markdown: what was registered, and how it is used
     steps: Sequence[Sequence[StepFacts]]  # by stage: those of a stage do not need each other
     files: Rows  # months.csv of preprocess
@@ -62,7 +63,8 @@ def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> s
         scripts: JavaScript: the library and what draws the charts with it.
     """
     errors = facts.errors
-    head = f'<p class="verdict">{escape(facts.headline)}</p>\n{markdown(facts.outcome)}'
+    verdict = markdown(["  \n".join(facts.headline)])
+    head = f'<div class="verdict">{verdict}</div>\n{markdown(facts.outcome)}'
     calibration = [calibration_chart(errors.breakdown)] if errors.breakdown else []
     sections = [
         Section("Steps", [draw_steps(facts.steps)] if facts.steps else []),
@@ -114,7 +116,11 @@ def data_parts(files: Rows) -> list[str]:
     """Show which files went in, and what was dropped of them for which reason."""
     if not files:
         return []
-    reasons = [name for name in files[0] if name not in ABOUT_A_FILE]
+    reasons = [
+        name
+        for name in files[0]
+        if name not in ABOUT_A_FILE and any(int(file[name]) for file in files)
+    ]
     n_raw, n_kept = (sum(int(file[name]) for file in files) for name in ("n_raw", "n_kept"))
     lead = paragraph(f"{n_kept:,} of {n_raw:,} rows are trips that count; the others were dropped.")
     columns: dict[str, list[str]] = {
@@ -155,7 +161,7 @@ def drift_parts(rows: Rows) -> list[str]:
     shown = {
         "month": [row["month"] for row in rows],
         "scored by": [row[VERSION] for row in rows],
-        "measure": [f"{row['measure']} of {row['of']}" for row in rows],
+        "measure": [f"{row['measure']} of {HISTOGRAMS.get(row['of'], row['of'])}" for row in rows],
         "value": [f"{float(row['value']):.3f}" for row in rows],
         "drift from": [f"{float(row['threshold']):g}" for row in rows],
         "drifted": ["yes" if row["drifted"] == "True" else "no" for row in rows],
@@ -165,4 +171,4 @@ def drift_parts(rows: Rows) -> list[str]:
         "PSI is the population stability index, a distance between two histograms: below 0.1 there "
         "is nothing to see, above 0.25 the months are another world."
     )
-    return [paragraph(f"{said} {about}"), table("Drift of scored months", shown)]
+    return [paragraph(f"{said} {about}"), table("Drift by measure", shown)]

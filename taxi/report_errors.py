@@ -11,7 +11,7 @@ from .coverage import ALL, NOMINAL
 from .evaluation import Group
 from .page import Chart, paragraph
 from .report_search import Rows
-from .words import WEEKDAYS, band_words, weekday_of
+from .words import WEEKDAYS, band_words, hour_words, weekday_of
 
 RMSE, N_TRIPS = "RMSE, min", "trips"
 FEW = 30  # trips of a group that no finding is built on
@@ -42,11 +42,6 @@ def where_it_fails(
     if breakdown and city:
         shown.append(zone_chart(city, breakdown.zones))
     return [paragraph(f"Errors on {of}."), *shown] if shown else []
-
-
-def hour_words(name: str) -> str:
-    """Write an hour, 07, as people do."""
-    return f"{name}:00"
 
 
 def day_words(name: str) -> str:
@@ -97,18 +92,23 @@ def residual_chart(breakdown: Breakdown) -> Chart:
         "bars",
         f"{near:.0%} of the trips are told within 5 minutes.",
         {
-            "predicted - measured, min": [f"{low:+.0f}" for low in RESIDUAL_EDGES[:-1:2]],
+            "predicted - measured, min (middle of 2)": [
+                f"{at:+.0f}" for at in RESIDUAL_EDGES[1::2]
+            ],
             N_TRIPS: counts.reshape(-1, 2).sum(axis=1).tolist(),
         },
     )
 
 
 def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
-    """Draw the RMSE of the trips that begin in each zone on the map."""
+    """Draw the RMSE of the trips that begin in each zone on the map.
+
+    A zone of few trips has no colour: it would have the strongest one, and say nothing.
+    """
     numbers = [int(group.group) for group in zones]
-    rows = {zone: row for row, zone in enumerate(numbers)}
     named = [str(city.name[zone]) or f"zone {zone}" for zone in numbers]
     judged = [place for place, group in enumerate(zones) if group.n_trips >= FEW]
+    rows = {numbers[place]: place for place in judged or range(len(zones))}
     worst = max(judged, key=lambda place: zones[place].rmse, default=None)
     found = "" if worst is None else f": most off from {named[worst]} ({zones[worst].rmse:.2f} min)"
     return Chart(
@@ -129,6 +129,7 @@ def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
             [*city.centroid[city.has_place & (city.borough == name)].mean(axis=0).tolist(), name]
             for name in np.unique(city.borough[city.has_place & (city.borough != "")]).tolist()
         ],
+        blank=f"fewer than {FEW} trips" if judged else "no trips",
     )
 
 

@@ -30,12 +30,12 @@ def search_parts(trials: Rows, curves: Rows, luck: Mapping[str, float]) -> list[
     said = f"{len(trials)} trials: {n_each}."
     if luck:
         said += (
-            f" The best one is {luck['gain']:.3f} min better than the first point tried, where "
-            f"another seed makes {luck['noise']:.3f} min."
+            f" The best one is {luck['gain']:.3f} min better than the first point tried; another "
+            f"seed alone makes {luck['noise']:.3f} min."
         )
     said += (
         " Where trips without a distance have boosters of their own, "
-        "trials are scored on the others."
+        "trials are scored on the others, and the model is scored on all."
     )
     charts = [trials_chart(scored, best), *curve_chart(finished, curves)]
     return [paragraph(said), '<div class="charts">', *charts, "</div>"]
@@ -77,9 +77,9 @@ def curve_chart(finished: Rows, curves: Rows) -> list[Chart]:
     return [
         Chart(
             "lines",
-            f"Trial {wanted[0]} has learned most after {finished[0]['best_round']} rounds.",
+            f"Trial {wanted[0]} has learned most after {_nth(finished[0]['best_round'])} rounds.",
             {
-                "round": [int(row["round"]) for row in shown],
+                "round": [_nth(row["round"]) for row in shown],
                 RMSE_VALID: [round(float(row["rmse"]), 4) for row in shown],
                 TRIAL: [row["trial"] for row in shown],
             },
@@ -87,6 +87,11 @@ def curve_chart(finished: Rows, curves: Rows) -> list[Chart]:
             best=wanted[0],
         )
     ]
+
+
+def _nth(place: str) -> int:
+    """Count a round as people do: tables count them from 0."""
+    return int(place) + 1
 
 
 def looked_at_parts(importance: Rows) -> list[str | Chart]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
@@ -135,7 +136,10 @@ def draw_parallel(trials: Sequence[Trial]) -> Figure:
     axis = figure.subplots()
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
-    heights = np.column_stack([_axis(axis, x, columns[name]) for x, name in enumerate(names)])
+    kinds = [name.split(" / ") if " / " in name else [] for name in names]
+    heights = np.column_stack(
+        [_axis(axis, x, columns[name], kinds[x]) for x, name in enumerate(names)]
+    )
     worst = np.quantile(rmse, WORST_QUANTILE)
     colours = figure.colorbar(
         _shades(axis, rmse.min(), worst), ax=axis, label="RMSE on valid, min", extend="max"
@@ -148,7 +152,8 @@ def draw_parallel(trials: Sequence[Trial]) -> Figure:
     axis.plot(range(len(names)), heights[best], "*-", c=ORANGE, lw=2.5, ms=12, label=label)
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.12))
     axis.set_title(f"Where the best of {len(shown)} trials lie; a line is a trial", pad=20)
-    axis.set_xticks(range(len(names)), [name.replace(" / ", "\nor ") for name in names])
+    heads = ["objective" if told else name for name, told in zip(names, kinds, strict=True)]
+    axis.set_xticks(range(len(names)), heads)
     axis.set_yticks([])
     return figure
 
@@ -170,12 +175,21 @@ def searched_values(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
     return columns
 
 
-def _axis(axis: Axes, x: int, values: np.ndarray) -> np.ndarray:
-    """Draw one parameter's axis; return the height of each trial on it, float64 [t] in 0..1."""
+def _axis(axis: Axes, x: int, values: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
+    """Draw one parameter's axis; return the height of each trial on it, float64 [t] in 0..1.
+
+    Args:
+        axis: of all parameters.
+        x: place of this one.
+        values: [t].
+        kinds: what its two values are called, where they are no numbers.
+    """
     low, high = values.min(), values.max()
     axis.axvline(x, c="black", lw=0.8)
-    for height, value, side in ((0, low, "top"), (1, high, "bottom")):
-        axis.annotate(f"{value:.3g}", (x, height), ha="center", va=side)
+    ends = kinds or [f"{low:.3g}", f"{high:.3g}"]
+    halo = [withStroke(linewidth=4, foreground="white")]  # the axis runs through the text
+    for height, text, side in ((0, ends[0], "top"), (1, ends[-1], "bottom")):
+        axis.annotate(text, (x, height), ha="center", va=side, path_effects=halo)
     if low > 0 and high / low > LOG_RATIO:
         values, low, high = np.log(values), np.log(low), np.log(high)
     return np.asarray((values - low) / max(high - low, 1e-12))

@@ -18,6 +18,16 @@ def band_words(name: str) -> str:
     return f"{float(ends[1]):g} to {float(ends[2]):g} miles" if ends else name
 
 
+def hour_words(name: str) -> str:
+    """Write an hour, 07, as people do."""
+    return f"{name}:00"
+
+
+def group_words(kind: str, name: str) -> str:
+    """Say a group of trips, by hour or by distance, as people do."""
+    return hour_words(name) if kind == "hour" else band_words(name)
+
+
 def weekday_of(day: str) -> str:
     """Name the weekday of a day such as 2021-02-01."""
     return WEEKDAYS[date.fromisoformat(day).weekday()]

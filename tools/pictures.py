@@ -21,10 +21,13 @@ from storage import UserError
 from storage.checkout import ROOT
 from storage.tracking import artifacts, experiments, pages, runs, store, tags
 
+# MLflow's assistant opens over a third of the page, but not for a server that is not this machine
+HOST = "mlflow"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    f"--host-resolver-rules=MAP {HOST} 127.0.0.1",
 )
 UI_SIZE, REPORT_SIZE = (1600, 900), (1280, 1000)  # pixels
 PATIENCE_MS = 20_000  # of a page's own clock, which stands still while it waits for the server
@@ -92,7 +95,9 @@ def serving() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    shown = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    command += ["--allowed-hosts", f"{HOST}:*,127.0.0.1:*", "--cors-allowed-origins", shown]
     with subprocess.Popen(
         [*command, "--backend-store-uri", mlflow.get_tracking_uri()],
         stdout=subprocess.DEVNULL,
@@ -105,7 +110,7 @@ def serving() -> Iterator[str]:
         )
         try:
             session.get(f"{address}/health", timeout=10).raise_for_status()
-            yield address
+            yield shown
         finally:
             server.terminate()
 

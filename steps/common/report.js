@@ -47,6 +47,8 @@
     plot.vbar({ x: { field: x }, top: { field: y }, bottom: 0, width: 0.8, fill_color: fills, line_alpha: 0, source: source(data) })
     // upright where all labels side by side would not fit
     if (names.length * (Math.max(...names.map((name) => name.length)) + 2) * 6 > width) plot.below[0].major_label_orientation = Math.PI / 2.5
+    plot.below[0].major_label_text_font_size = `${Math.min(11, Math.floor((width - 60) / names.length))}px`
+    plot.left[0].formatter = new Bokeh.NumeralTickFormatter({ format: "0,0.[00]" })
     if (chart.wanted.length) {
       plot.add_layout(new Bokeh.Span({ location: chart.wanted[0][1], dimension: "width", line_color: colour("ink"), line_dash: "dashed" }))
     }
@@ -128,17 +130,21 @@
 
   function map(chart, width) {
     const [, value] = Object.keys(chart.columns)
-    const values = [...chart.columns[value]].sort((a, b) => a - b)
-    const at = (share) => values[Math.round(share * (values.length - 1))] ?? 0
-    const dark = matchMedia("(prefers-color-scheme: dark)").matches
-    const palette = Bokeh.Palettes.cividis(SHADES)  // dark is small, or light: either way much stands out
-    const mapper = new Bokeh.LinearColorMapper({ palette: dark ? palette : [...palette].reverse(), low: at(0.01), high: at(0.99) || 1 })
-    const plot = frame(chart, { height: Math.min(560, width + 90), match_aspect: true }, [])
-    for (const part of [...plot.below, ...plot.left, ...plot.center]) part.visible = false
     const rings = (keep) => chart.shapes.filter(([row]) => keep(row))
     const unknown = rings((row) => row < 0)
-    plot.patches(unknown.map((ring) => ring[1]), unknown.map((ring) => ring[2]), { fill_color: colour("none"), line_color: colour("paper"), line_width: 0.5 })
     const known = rings((row) => row >= 0)
+    const values = known.map(([row]) => chart.columns[value][row]).sort((a, b) => a - b)
+    const dark = matchMedia("(prefers-color-scheme: dark)").matches
+    const palette = Bokeh.Palettes.cividis(SHADES)  // dark is small, or light: either way much stands out
+    const mapper = new Bokeh.LinearColorMapper({ palette: dark ? palette : [...palette].reverse(), low: values[0] ?? 0, high: values.at(-1) || 1 })
+    const plot = frame(chart, { height: Math.min(560, width + 90), match_aspect: true }, [])
+    for (const part of [...plot.below, ...plot.left, ...plot.center]) part.visible = false
+    // hatched, for the scale has greys of its own
+    if (unknown.length) {
+      plot.patches(unknown.map((ring) => ring[1]), unknown.map((ring) => ring[2]), { fill_color: colour("box"), line_color: colour("none"), line_width: 0.5,
+                   hatch_pattern: "/", hatch_scale: 6, hatch_color: colour("none"), legend_label: chart.blank })
+      legend(plot)
+    }
     const data = Object.fromEntries(Object.entries(chart.columns).map(([name, all]) => [name, known.map(([row]) => all[row])]))
     const drawn = plot.patches({ xs: { field: "xs" }, ys: { field: "ys" }, source: source({ ...data, xs: known.map((ring) => ring[1]), ys: known.map((ring) => ring[2]) }),
                                  fill_color: { field: value, transform: mapper }, line_color: colour("paper"), line_width: 0.5 })

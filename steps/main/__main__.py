@@ -88,19 +88,20 @@ def write_outcome(
     outcome = [*conclusion(dataset, registered, lacks), *odd(odd_months)]
     how = rerun.lines(run, used(pipeline), command)
     again = [AGAIN, "", *how]
+    first = headline(dataset, candidates, registered, distance, command, lacks)
+    told = summary(dataset, candidates)
     place = report.log_report(
         pipeline,
         candidates,
         registered,
-        distance=distance,
+        headline=first,
         outcome=outcome,
-        leaderboard=leaderboard(candidates, dataset.taxi),
+        leaderboard=told,
         rerun=how,
     )
-    first = headline(dataset, candidates, registered, distance, command, lacks)
     # the four lines that MLflow shows unfolded
     unfolded = "  \n".join([*first, charts.link_report(run)])
-    parts = [summary(dataset, candidates), outcome, links(pipeline.decisions), again]
+    parts = [told, outcome, links(pipeline.decisions), again]
     note = "\n".join(line for part in parts for line in part)
     rmse = candidates[0].scores[rmse_name(distance)]
     runs.write_page(f"{unfolded}\n\n{note}", page.title(dataset, rmse))
@@ -195,7 +196,7 @@ def conclusion(dataset: Dataset, registered: RegisterResult | None, lacks: str) 
     test = ",".join(dataset.months.get("test", ()))
     nothing = f"Nothing was registered: {WHY_NOT[lacks]} ({lacks})."
     outcome = verdict(registered, test, dataset.taxi) if registered else [nothing]
-    return [*suggestion(dataset), *outcome, ""]
+    return [*outcome, "", *suggestion(dataset)]
 
 
 def suggestion(dataset: Dataset) -> list[str]:
@@ -255,13 +256,25 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
         return [f"{said} RMSE on {months}: {rmses}."]
     lines = [f"**{registered.model}** is `{name}` version {version}. RMSE on {months}: {rmses}."]
     if champion == version:
-        lines += ["", f"It is the champion: {registered.reasons}."]
+        lines += ["", f"It is the champion: {why_champion(registered)}."]
     else:
         there = f"version {champion} stays" if champion else "there is none"
         lines += ["", f"It is not the champion, {there}: {registered.reasons}."]
     if champion:
         lines += ["", *page.write_serving(registered.model_name).split("\n")]
     return lines
+
+
+def why_champion(registered: RegisterResult) -> str:
+    """Say by how much it beat the one before; where there was none, what it was asked."""
+    names = [tags.GAINED.of(end) for end in ("", "_low", "_high")]
+    if not set(names) <= set(registered.metrics):
+        return registered.reasons
+    gained, low, high = (registered.metrics[name] for name in names)
+    return (
+        f"its RMSE is {gained:.3f} min below that of the champion before on the very same trips "
+        f"(95 % interval {low:.3f} to {high:.3f}), and every other check of the gate is passed"
+    )
 
 
 def links(decisions: Mapping[str, ReuseDecision]) -> list[str]:

@@ -18,7 +18,6 @@ from steps.common.results import (
     Dataset,
     PreprocessResult,
     RegisterResult,
-    rmse_name,
 )
 from storage import StorageError
 from storage.tracking import artifacts, model_references, runs, tags
@@ -47,7 +46,7 @@ def log_report(
     candidates: Sequence[Candidate],
     registered: RegisterResult | None,
     *,
-    distance: str,
+    headline: Sequence[str],
     outcome: Sequence[str],
     leaderboard: Sequence[str],
     rerun: Sequence[str],
@@ -58,15 +57,14 @@ def log_report(
         pipeline: all its steps are done that are wanted.
         candidates: of its steps, best first.
         registered: what register made of the best one, where it ran.
-        distance: kind that the candidates are sorted by.
-        outcome, leaderboard, rerun: parts of the run's page, as markdown.
+        headline, outcome, leaderboard, rerun: parts of the run's page, as markdown.
     """
     preprocess, read = pipeline.preprocess(), Reader()
     known = registered if registered and registered.version else None  # to the registry
     hpo = pipeline.hpo() if "hpo" in pipeline.done else None
     facts = ReportFacts(
         title=title_of(preprocess.dataset),
-        headline=opening(candidates, preprocess.dataset, distance),
+        headline=headline,
         outcome=outcome,
         steps=step_facts(pipeline),
         files=read.rows(preprocess.run_id, tags.MONTHS_TABLE, must=True),
@@ -137,20 +135,6 @@ def title_of(dataset: Dataset) -> str:
     kind = "simulated" if dataset.is_simulated else "TLC"
     months = ", ".join(f"{split} {','.join(names)}" for split, names in dataset.months.items())
     return f"Minutes of {schema.taxi_named(dataset.taxi).a_trip}: {kind} months, {months}"
-
-
-def opening(candidates: Sequence[Candidate], dataset: Dataset, distance: str) -> str:
-    """Say what won and by how much."""
-    name = rmse_name(distance)
-    best, *others = candidates
-    score, months = best.scores[name], ",".join(dataset.months["valid"])
-    said = f"{best.model} is off least on {months}: RMSE {score:.3f} min"
-    if not others:
-        return f"{said}."
-    return (
-        f"{said}, {others[0].scores[name] - score:.3f} min better than {others[0].model}, the next "
-        f"of {len(candidates)} models."
-    )
 
 
 def step_facts(pipeline: Pipeline) -> list[list[StepFacts]]:
@@ -237,11 +221,9 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
 
 def drift_rows(model_name: str, read: Reader) -> list[dict[str, str]]:
     """Read how far the months have drifted that versions of a model have scored of late."""
-    scored = [
-        run
-        for run in runs.latest_finished(runs.active_info().experiment_id, "score", N_SCORED)
-        if run.data.tags.get(tags.SCORED_BY, "").startswith(f"models:/{model_name}/")
-    ]
+    experiment_id, uri = runs.active_info().experiment_id, f"models:/{model_name}/"
+    latest = runs.latest_finished(experiment_id, "score", N_SCORED, scored_by=uri)
+    scored = [run for run in latest if run.data.tags[tags.SCORED_BY].startswith(uri)]
     return [
         row | {report.VERSION: run.data.tags[tags.SCORED_BY]}
         for run in scored

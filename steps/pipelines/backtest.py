@@ -276,7 +276,7 @@ def month_table(rows: Sequence[MonthErrors]) -> str:
     ages = sorted({row.age for row in rows if row.age})
     old = {(row.fold, row.age): row for row in rows if row.age}
     heads = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *BESIDE.values()]
-    heads += [f"the same model {age} later" for age in ages]
+    heads += [f"the same model {in_months(age)} later" for age in ages]
     lines = []
     for month, row in sorted(backtest.fresh(rows).items()):
         link = pages.run_link(experiment_id, row.run_id)

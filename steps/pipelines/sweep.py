@@ -216,10 +216,8 @@ def sweep_verdict(swept: Sequence[SweptPoint]) -> str:
     best, ranked = best_points(swept), rank_points(swept)
     if len(best) > 1:
         return f"**No best point**: errors on {len(best)} different sets of valid trips"
-    gaps = [point.rmse - best[0].rmse for point in ranked[1:2]]
-    behind = "".join(
-        f", {gap:.3f} below the next" if gap else ", which others have" for gap in gaps
-    )
+    gap = f"{ranked[1].rmse - best[0].rmse:.3f}" if ranked[1:] else ""
+    behind = f", {gap} below the next" if float(gap or 0) else ", as the next" if gap else ""
     said = f"{best[0].name} is best of {len(swept)}: RMSE {best[0].rmse:.3f} min on valid"
     return f"**{said}{behind}**"
 

@@ -22,10 +22,12 @@ from taxi.gate import Provenance
 PICTURE_DPI = 80
 MAX_DESCRIPTION = 5000  # characters, what a registry in a database server keeps
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
 body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }}
 td, th {{ font-size: 0.85rem }}
+td:first-child {{ white-space: nowrap }}
 td, th {{ border: 1px solid #ccc; padding: 0.2rem 0.6rem; text-align: left }}
 pre {{ background: #f4f4f4; padding: 0.8rem; overflow-x: auto }}
 img {{ max-width: 100% }}

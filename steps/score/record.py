@@ -63,7 +63,8 @@ def say_estimate(tally: Tally) -> str:
         return "not estimated"
     error = tally.estimate_error
     how_good = "" if error is None else f", {abs(error):.1%} too {'high' if error > 0 else 'low'}"
-    return f"estimated {tally.estimated}{how_good}"
+    whose = " for the model alone" if how_good and tally.n_live else ""
+    return f"estimated {tally.estimated}{how_good}{whose}"
 
 
 def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
@@ -117,20 +118,25 @@ def write_scored(
         model: its tags, as far as they are known.
     """
     rows, n_trips = [], sum(month.tally.n_predicted for month in scored)
+    is_live = any(month.tally.n_live for month in scored)
     for month in scored:
-        found = month.tally.total.scores()
-        rmse = f"{found['rmse']:.3f}" if found else ""
+        both = [one.scores() for one in (month.tally.total, month.tally.base)]
+        rmses = [f"{found['rmse']:.3f}" if found else "" for found in both]
         counts = f"{month.tally.n_predicted:,}", f"{month.tally.n_rows:,}"
-        rows.append((month.month, rmse, say_estimate(month.tally), *counts))
+        shown = rmses if is_live else rmses[:1]
+        rows.append((month.month, *shown, say_estimate(month.tally), *counts))
     months = page.span([month.month for month in scored])
     errors = [row[1] for row in rows if row[1]]
-    estimates = ", ".join(row[2] for row in rows)
+    estimates = ", ".join(say_estimate(month.tally) for month in scored)
     known = f"RMSE {', '.join(errors)} min" if errors else f"no drop-off known, RMSE {estimates}"
+    if errors and is_live:
+        known += f" with the live level, {', '.join(row[2] for row in rows if row[2])} without"
     rmse_test = model.get(tags.RMSE_TEST)
     tested = f" ({float(rmse_test):.3f} on the test months)" if rmse_test else ""
     verdict = f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {say_drift(moved)}"
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
-    heads = ["month", "RMSE, min", "without drop-offs", "predicted", "rows"]
+    live = ["without the live level"] if is_live else []
+    heads = ["month", "RMSE, min", *live, "without drop-offs", "predicted", "rows"]
     seen = seen_months(scored, model)
     by = f"By {without_credentials(uri)}." + (f" {say_seen(seen)}." if seen else "")
     parts = [verdict, by, page.to_table(heads, rows)]

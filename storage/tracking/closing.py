@@ -128,10 +128,30 @@ def reason_of(error: BaseException) -> str:
 def failure_tags(status: str, reason: str, command: str = "") -> dict[str, str]:
     """Say why a run came to nothing: as a tag, and on its page with the command that goes on."""
     said = without_user(reason)
-    lines = [f"**{status}**: {said}"]
+    # what looks like HTML, such as <folder>, MLflow leaves out
+    lines = [f"**{status}**: " + said.replace("<", "\\<")]
     if command:
         lines += ["", "Once that is mended:", "", f"    {command}"]
-    return {tags.FAILURE: said, tags.NOTE: "\n".join(lines)}
+    return {tags.FAILURE: said, tags.NOTE: fit_page("\n".join(lines))}
+
+
+WIDEST = 88  # characters of a block of code beside which a page shows what it has to
+
+
+def fit_page(note: str) -> str:
+    """Have commands that are wider than a page broken by it.
+
+    MLflow makes a page as wide as its widest block of code, and puts the values of metrics and all
+    about the run at the far end.
+    """
+    return "\n".join(map(_fit, note.split("\n")))
+
+
+def _fit(line: str) -> str:
+    if not line.startswith("    ") or len(line) <= WIDEST:
+        return line
+    marks = "``" if "`" in line else "`"
+    return f"{marks}{line.strip()}{marks}"
 
 
 def write_last(run_id: str, cost: Mapping[str, float], marks: Mapping[str, str]) -> None:

@@ -21,6 +21,15 @@ def differs(field: str, value: str) -> str:
     return f"{field} != {_quoted(value)}"
 
 
+def begins(field: str, start: str) -> str:
+    """Write the condition that a field begins so; `_` stands for any character, as SQL has it.
+
+    Raises:
+        UserError: as of equals.
+    """
+    return f"{field} LIKE {_quoted(f'{start}%')}"
+
+
 def both(*conditions: str) -> str:
     """Write that all of these conditions hold; empty ones hold always."""
     return " and ".join(condition for condition in conditions if condition)

@@ -29,7 +29,7 @@ from storage.tracking import (
 )
 from storage.tracking.cost import Meter
 from storage.tracking.heartbeat import Heartbeat
-from storage.tracking.query import both, equals
+from storage.tracking.query import begins, both, equals
 from storage.uris import without_credentials
 
 N_NAMED = 3  # runs that fit a line
@@ -289,7 +289,7 @@ def write_page(note: str, about: str = "") -> None:
         about: such as `green 2021-01 > 02 · 5.39 min`; empty = it keeps its name.
     """
     run = active()
-    values: dict[str, str] = {tags.NOTE: note}
+    values: dict[str, str] = {tags.NOTE: closing.fit_page(note)}
     step = run.data.tags.get(tags.STEP, "")
     if about and run.info.run_name == step and tags.PARENT not in run.data.tags:
         parts = [about, run.data.tags.get(tags.DEVELOPER, "")]
@@ -309,12 +309,23 @@ def children(run_id: str) -> list[Run]:
     return below
 
 
-def latest_finished(experiment_id: str, step: str, n_most: int) -> list[Run]:
-    """List the latest finished runs of a step in an experiment, newest first."""
+def latest_finished(
+    experiment_id: str, step: str, n_most: int, *, scored_by: str = ""
+) -> list[Run]:
+    """List the latest finished runs of a step in an experiment, newest first.
+
+    Args:
+        experiment_id: of the experiment.
+        step: whose runs they are.
+        n_most: of them.
+        scored_by: what the model's URI begins with, of runs of score.
+    """
     found: list[Run] = mlflow.search_runs(
         [experiment_id],
         filter_string=both(
-            equals(f"tags.{tags.STEP}", step), equals("attributes.status", "FINISHED")
+            equals(f"tags.{tags.STEP}", step),
+            equals("attributes.status", "FINISHED"),
+            begins(f"tags.{tags.SCORED_BY}", scored_by) if scored_by else "",
         ),
         order_by=["attributes.start_time DESC"],
         max_results=n_most,

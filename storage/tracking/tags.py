@@ -395,7 +395,7 @@ VERIFY_TABLE = artifact(
     "what a pipeline came to twice, a row for each of its runs, with what moved furthest",
     "verify",
 )
-SCORED_BY = tag("scored_by", "model that scored", "score", "report")
+SCORED_BY = tag("scored_by", "model that scored", "score", "report runs")
 SCORED_MONTHS = tag("months", "months that were scored", "score")
 LIVE = tag(
     "live", "off, or the feed of ended trips that was followed: `feed, 15 min late`", "score"
@@ -426,7 +426,7 @@ GAINED = metrics(
     "improvement",
     "minutes of test RMSE below the champion's, as judge_by asks; its interval",
     "evaluate",
-    "results",
+    "main results",
 )
 BEST_ROUND = metric("best_round", "best round of a trial, from 0", "search", "search")
 N_ROUNDS = metric("n_rounds", "rounds that a trial ran", "search")

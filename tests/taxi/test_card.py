@@ -36,7 +36,7 @@ def make_facts(**changed: object) -> Facts:
         "checks": [Check("test RMSE with metered distance", "5.100 min", "at most 7", True)],
         "groups": [
             Group("hour", "07", 10, 4.0, 3.0, 0.1),
-            Group("distance", "x", 9, 6.0, 5.0, 0.2),
+            Group("distance", "01.0..02.0 miles", 9, 6.0, 5.0, 0.2),
         ],
         "coverage": [
             GroupCoverage("all", "all", 997, 0.812, 0.09, 0.098, 11.5),
@@ -61,7 +61,7 @@ def make_facts(**changed: object) -> Facts:
         "| train | 2021-01 | 997 of 1,000 | cdcdcdcdcdcdcdcd |",
         "`compact`, 2 columns: `hour`, `weekday`",
         "| test RMSE with metered distance | 5.100 min | at most 7 | yes |",
-        "| distance | x | 9 | 6.00 | 5.00 | 0.20 |",
+        "| distance | 1 to 2 miles | 9 | 6.00 | 5.00 | 0.20 |",
         "`trip_distance` must be the planned distance, or missing",
         "| metered distance | 5.100 |\n| distance planned to ±10 % | 5.200 |\n",
         "| distance planned to ±20 % | 5.400 |\n| no distance | 6.300 |\n",
@@ -85,8 +85,8 @@ def test_a_card_tells(told: str, short: bool) -> None:
     "told",
     [
         "| 2021-03 | simulated:1000:42 | `" + "ab" * 32 + "` | 0 | 3 |",
-        "| hour | 07 | 10 | 4.00 | 3.00 | 0.10 |",
-        "| hour | 07 | 10 | 70.0% | 12.0 |",
+        "| hour | 07:00 | 10 | 4.00 | 3.00 | 0.10 |",
+        "| hour | 07:00 | 10 | 70.0% | 12.0 |",
         "dropped: zone missing",
     ],
 )

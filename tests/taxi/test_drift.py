@@ -160,6 +160,8 @@ def test_the_picture_shows_the_months_beside_the_training_and_every_measure() ->
     legends = [[t.get_text() for t in axis.get_legend().texts] for axis in figure.axes[:4]]
     names = [[text.partition(" ")[0] for text in legend] for legend in legends]
     assert names == [["train", "2021-03"]] * 3 + [["valid", "2021-03"]]
+    told = max(found.values(), key=lambda one: (one.of == "hour") * (1 + one.value)).value
+    assert figure.axes[1].get_title("left") == f"Furthest off: 2021-03, PSI {told:.3f}"
     for axis in figure.axes[4:]:
         assert [text.get_text() for text in axis.get_legend().texts] == ["2021-03"]
     points = [

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from taxi import maps, simulation
 from taxi.maps import by_zone, draw_zone_map
 from taxi.schema import N_ZONES
+from tests.conftest import random_trips
 
 CITY = simulation.simulated_zones(42)
 
@@ -54,11 +55,33 @@ def test_the_map_of_what_moved_names_the_zones_that_gained_and_lost_most() -> No
     before[[3, 4, 5]], now[[3, 4, 5]] = (50, 30, 20), (8, 5, 7)
     figure = maps.draw_moved(CITY, before, now)
     figure.draw_without_rendering()
-    said = f"+15.0 in {CITY.name[5]},\n-10.0 in {CITY.name[3]}"
+    said = f"+15.0 points in {CITY.name[5]},\n-10.0 points in {CITY.name[3]}"
     assert figure.axes[0].get_title("left").endswith(f"against the train months:\n{said}")
     colours = figure.axes[0].collections[0].get_facecolor()[:, :3]
     is_grey = np.isclose(colours, to_rgb(maps.NO_VALUE)).all(axis=1)
     assert np.flatnonzero(~is_grey).tolist() == [2, 3, 4]
+
+
+def test_a_zone_of_few_trips_has_no_colour_on_the_map_of_errors() -> None:
+    zone = np.repeat([4, 5], [maps.MIN_TRIPS, 3])
+    trips = replace(random_trips(len(zone), seed=1), pickup_zone=zone)
+    off = np.where(zone == 5, 50.0, 2.0)
+    figure = maps.draw_errors(CITY, trips, trips.trip_minutes + off)
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title("left").endswith(f"most in {CITY.name[4]}, 2.0 min")
+    colours = figure.axes[0].collections[0].get_facecolor()[:, :3]
+    is_grey = np.isclose(colours, to_rgb(maps.NO_VALUE)).all(axis=1)
+    assert np.flatnonzero(~is_grey).tolist() == [3]
+    (text,) = figure.axes[0].get_legend().texts
+    assert text.get_text() == f"fewer than {maps.MIN_TRIPS} trips"
+
+
+def test_the_map_of_pickups_names_the_zone_with_most_of_them() -> None:
+    counts = np.zeros(N_ZONES, int)
+    counts[[4, 5]] = 1_000, 9
+    figure = maps.draw_pickups(CITY, counts)
+    said = f"Where the 1,009 train trips start: most in {CITY.name[4]}, 1,000"
+    assert figure.axes[0].get_title("left") == said
 
 
 def test_the_map_of_what_moved_is_drawn_where_there_are_no_trips() -> None:

@@ -13,10 +13,10 @@ from taxi.breakdown import Breakdown, break_down
 from taxi.evaluation import Group, errors_by_group, feature_words
 from taxi.features import FEATURES
 from taxi.groups import UNKNOWN
-from taxi.page import Chart, Section, render_page, written_cell
+from taxi.page import Chart, Section, render_page, table, written_cell
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 from taxi.style import short_count
-from taxi.words import band_words, weekday_of
+from taxi.words import band_words, hour_words, weekday_of
 from tests.conftest import random_trips
 
 HOSTILE = "</script><script>alert('it')</script><img src=https://evil.example/x.png>"
@@ -36,7 +36,7 @@ def make_report(**changed: object) -> ReportFacts:
     """A report's facts; state only what matters."""
     ordinary: dict[str, object] = {
         "title": f"Minutes of a taxi trip {HOSTILE}",
-        "headline": f"{HOSTILE} is off least",
+        "headline": [f"**{HOSTILE}** won", "Next: `serve it`"],
         "outcome": [
             f"**{HOSTILE}** is ![it](https://evil.example/a.png) [here](https://evil.example)"
         ],
@@ -45,7 +45,9 @@ def make_report(**changed: object) -> ReportFacts:
             [StepFacts("hpo", "run", "for the first time", None, "r2")],
         ],
         "files": [
-            COUNTED | {"n_bytes": "9", "n_raw": "1000", "n_kept": "990", "zone missing": "10"}
+            COUNTED
+            | {"n_bytes": "9", "n_raw": "1000", "n_kept": "990"}
+            | {"zone missing": "10", "time missing": "0"}
         ],
         "leaderboard": ["| model | RMSE |", "|---|---|", f"| {HOSTILE} | 5.1 |"],
         "trials": [
@@ -125,12 +127,14 @@ def test_a_hostile_name_stays_text_and_nothing_is_fetched(page: Parsed) -> None:
         "1 min 5 s",
         "990 of 1,000 rows",
         "3 trials: 2 finished, 1 failed. The best one is 0.100 min better",
-        "trials are scored on the others.",
+        "trials are scored on the others, and the model is scored on all.",
+        "Trial 1 has learned most after 8 rounds.",
         "Trial 1 came out best, with 5.100 min.",
         "Errors on the test months 2021-03",
         "On test it holds 70.0%, and is 11.5 min wide",
         "how far the way goes along the learned map's second axis, miles (1.5 min)",
         "Drifted: 2021-04.",
+        "PSI of hour of the pickup",
         "mlflow run . -P taxi=green",
     ],
 )
@@ -146,6 +150,9 @@ def test_each_chart_has_a_name_and_its_numbers_and_each_section_a_link(page: Par
     assert [a["id"] for a in drawn] == list(charts)
     assert all(a["role"] == "img" and a["aria-label"] for a in drawn)
     assert len(page.all("figcaption")) == len(page.all("details")) == len(charts) == 12
+    regions = [a["aria-label"] for a in page.all("div") if a.get("role") == "region"]
+    headings = {a["id"] for a in page.all("h2")}
+    assert not headings & {(name or "").lower().replace(" ", "-") for name in regions}
     linked = {a["href"][1:] for a in page.all("a")}
     assert {a["aria-labelledby"] for a in page.all("section")} <= linked <= set(ids)
     assert next(a["tabindex"] for a in page.all("div") if a.get("class") == "scroll") == "0"
@@ -183,6 +190,11 @@ def test_what_is_not_there_leaves_no_empty_heading() -> None:
     assert json.loads(Parsed(text).data) == {}
 
 
+def test_what_nothing_was_dropped_for_takes_no_room(page: Parsed) -> None:
+    assert "dropped: zone missing" in page.text
+    assert "dropped: time missing" not in page.text
+
+
 def test_a_section_without_parts_is_left_out() -> None:
     text = render_page("it", "", [Section("empty", [])], style="", scripts=[])
     assert "<h2" not in text
@@ -206,8 +218,36 @@ def test_each_trip_is_on_one_day_and_in_one_zone() -> None:
 
 def test_a_zone_of_few_trips_is_no_finding() -> None:
     groups = [Group("hour", "01", 3, 90.0, 1.0, 0.0), Group("hour", "02", 300, 5.0, 1.0, 0.0)]
-    chart = report_errors.group_chart("By hour", "hour", groups, report_errors.hour_words)
+    chart = report_errors.group_chart("By hour", "hour", groups, hour_words)
     assert chart.title == "By hour: most off 02:00 (5.00 min), least 02:00 (5.00 min)."
+
+
+def test_a_zone_of_few_trips_has_no_colour_but_its_numbers() -> None:
+    zones = [Group("zone", "3", 3, 90.0, 1.0, 0.0), Group("zone", "4", 300, 5.0, 1.0, 0.0)]
+    city = simulation.simulated_zones(42)
+    chart = report_errors.zone_chart(city, zones)
+    assert chart.columns[report_errors.RMSE] == [90.0, 5.0]
+    assert {row for row, *_ in chart.shapes} == {-1, 1}
+    assert chart.blank == "fewer than 30 trips"
+    few = report_errors.zone_chart(city, zones[:1])  # then all have one
+    assert ({row for row, *_ in few.shapes}, few.blank) == ({-1, 0}, "no trips")
+    assert "legend_label: chart.blank" in DRAWING
+
+
+def test_an_error_is_drawn_at_the_middle_of_its_bin() -> None:
+    chart = report_errors.residual_chart(break_down(TRIPS, PREDICTED))
+    (middles, counts) = chart.columns.values()
+    assert (middles[0], middles[14:16], middles[-1]) == ("-29", ["-1", "+1"], "+29")
+    error = PREDICTED - TRIPS.trip_minutes
+    assert counts[15] == ((error >= 0) & (error < 2)).sum()
+
+
+def test_a_long_cell_may_be_broken_and_a_short_one_stays_on_its_line() -> None:
+    text = table("it", {"a": ["2021-01", "x" * 25]})
+    assert "<td>2021-01</td>" in text
+    assert f'<td class="long">{"x" * 25}</td>' in text
+    style = (ROOT / "steps/common/report.css").read_text()
+    assert ".long { white-space: normal; overflow-wrap: anywhere" in style
 
 
 def test_every_feature_has_words_of_its_own() -> None:

@@ -68,6 +68,14 @@ def test_parallel_coordinates_have_an_axis_for_each_parameter_and_a_line_for_eac
     assert [t.get_text() for t in axis.get_legend().texts] == ["best: trial 3"]
 
 
+def test_the_ends_of_an_axis_say_what_they_are_and_the_axis_does_not_cross_them_out() -> None:
+    trials = [make_trial(n, objective=kind) for n, kind in enumerate("ab")]
+    axis = search_report.draw_parallel(trials).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()][-1] == "objective"
+    assert [text.get_text() for text in axis.texts][-2:] == ["a", "b"]
+    assert all(text.get_path_effects() for text in axis.texts)
+
+
 def test_a_parameter_of_a_wide_range_is_laid_out_by_its_logarithm() -> None:
     trials = [make_trial(n, rate=rate) for n, rate in enumerate([0.001, 0.1, 10.0])]
     axis = search_report.draw_parallel(trials).axes[0]

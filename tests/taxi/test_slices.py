@@ -1,5 +1,6 @@
 """Which slices of the trips a candidate is surely worse on, and how many looks that allows for."""
 
+import re
 from math import inf
 
 import numpy as np
@@ -62,6 +63,18 @@ def test_a_candidate_better_overall_and_8_percent_worse_at_airports_is_refused()
     assert failed.check == "RMSE above the champion's: airports"
     assert failed.found.startswith(f"8.0% on {at_airports(trips).sum()} trips, surely ")
     assert judge(trips, candidate, champion, slice_loss=True).promoted
+
+
+def test_a_refusal_names_the_three_slices_that_lose_most_and_counts_the_others() -> None:
+    trips = simulated_trips("2021-03")
+    candidate, champion = predictions(trips, airports=1.3, elsewhere=1.1)
+    (reason,) = (text for text in judge(trips, candidate, champion).reasons if "slices" in text)
+    named, more = re.match(r".* distance is (.*), (\d+) more of \d+, wanted", reason).groups()
+    losses = [float(share) for share in re.findall(r" by ([\d.]+)%", named)]
+    assert len(losses) == 3
+    assert losses == sorted(losses, reverse=True)
+    assert named.startswith("airports by 30.0%")
+    assert int(more) > 5
 
 
 def test_a_loss_that_may_be_luck_or_is_small_refuses_nobody() -> None:

@@ -38,3 +38,8 @@ def browser(tmp_path: Path) -> Path:
 
 def test_without_a_pipeline_it_says_how_to_have_one(browser: Path, said: list[str]) -> None:
     assert said == ["pictures: No finished pipeline in this store. Run make demo first."]
+
+
+def test_the_browser_knows_the_server_by_a_name_that_is_not_local() -> None:
+    assert pictures.HOST not in ("localhost", "127.0.0.1")
+    assert f"--host-resolver-rules=MAP {pictures.HOST} 127.0.0.1" in pictures.FLAGS

@@ -51,6 +51,26 @@ def test_the_verdict_tells_the_test_rmse_with_each_kind_of_distance() -> None:
     assert [words for words in KINDS.values() if f" min with {words}" not in said] == []
 
 
+def test_a_champion_is_told_by_what_it_gained_and_the_first_one_by_what_it_was_asked() -> None:
+    tested = {tags.TEST.of(name): value for name, value in SCORES.items()}
+    first = RegisterResult("run", "taxi", "1", "1", "R2 is 0.8", "tree", tested)
+    verdict = entry("main").verdict
+    assert verdict(first, "2021-03", "green")[2] == "It is the champion: R2 is 0.8."
+    ends = {tags.GAINED.of(end): at for end, at in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
+    second = first._replace(metrics=tested | ends)
+    assert verdict(second, "2021-03", "green")[2] == (
+        "It is the champion: its RMSE is 0.500 min below that of the champion before on the very "
+        "same trips (95 % interval 0.400 to 0.600), and every other check of the gate is passed."
+    )
+
+
+def test_what_came_of_it_stands_before_what_to_try_next() -> None:
+    dataset = make_dataset(["2023-01"], ["2023-02"])
+    lines = entry("main").conclusion(dataset, None, "-P test_months=next")
+    assert lines[0].startswith("Nothing was registered")
+    assert lines[-2].startswith("The same months a year earlier")
+
+
 def test_trips_that_never_have_a_distance_have_one_error() -> None:
     main = entry("main")
     heads, _, row = main.leaderboard([make_candidate("tree")], "fhv")

@@ -67,7 +67,7 @@ def logged(pipeline: SimpleNamespace, registered: RegisterResult | None) -> tupl
             pipeline,
             pipeline.hpo().candidates,
             registered,
-            distance="metered",
+            headline=["**tree won**", "Next: `serve it`"],
             outcome=["It is the champion."],
             leaderboard=["| model |", "|---|", "| tree |"],
             rerun=["    mlflow run ."],
@@ -95,7 +95,8 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     before = make_version(**{tags.MODEL: "mean", tags.MONTHS.of("train"): "2020-01"})
     gained = {tags.IMPROVEMENT: "4.100321", tags.IMPROVEMENT_INTERVAL: "4.000123..4.200789"}
     version = make_version(**{tags.MODEL: "tree", tags.MEASURED_AGAINST: before, **gained})
-    for name in (NAME, f"{NAME}-other"):
+    backtested = [f"m-{number}" for number in range(report.N_SCORED)]  # crowd no other out
+    for name in (NAME, f"{NAME}-other", *backtested):
         row = {"month": f"2023-0{len(name) % 9}", "measure": "PSI", "of": "hour", "value": 0.3}
         row |= {"threshold": 0.25, "drifted": True}
         recorded("score", {tags.DRIFT_TABLE: [row]}, **{tags.SCORED_BY: f"models:/{name}/1"})
@@ -105,13 +106,13 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     )
     text, place = logged(pipeline, registered)
     assert Path(place).name == tags.REPORT
-    assert "tree is off least on 2021-02: RMSE 5.250 min." in text
+    assert "<p><strong>tree won</strong><br>\nNext: <code>serve it</code></p>" in text
     assert "<td>model</td><td>mean</td><td>tree</td>" in text
     assert "<td>trained on</td><td>2020-01</td><td></td>" in text
     assert "<td>9.200</td><td>5.100</td>" in text
     assert "<td>4.100 (4.000..4.201)</td>" in text
     assert '<th scope="col"></th>' not in text  # a screen reader would have nothing to say
-    assert "<td>RMSE when it was tested, metered distance, min</td>" in text
+    assert ">RMSE when it was tested, metered distance, min</td>" in text
     assert "<td>test R2</td><td>0.8</td><td>at least 0.5</td><td>yes</td>" in text
     assert "after all of this" in text
     assert "Errors on the test months 2021-03, with metered distance." in text

@@ -127,7 +127,9 @@ def test_the_page_answers_first_and_the_metrics_stand_in_time(
     report = artifacts.read_text(run.info.run_id, "report.html")
     assert f'<p class="verdict">{html.escape(answer.strip("*"))}</p>' in report
     assert "2021-08 was the hardest month: RMSE 5.200 min." in report
-    assert "| the same model 1 later |" in next(line for line in page if line.startswith("| month"))
+    assert "| the same model 1 month later |" in next(
+        line for line in page if line.startswith("| month")
+    )
     assert any("mlflow run " in line and "-e backtest" in line for line in page)
     assert run.info.run_name.startswith("backtest · green 2021-06..2021-08 · 5.07 min")
     history = lab.client.get_metric_history(run.info.run_id, "rmse")

@@ -184,7 +184,7 @@ def test_what_says_its_line_by_itself_says_it_once(
     ("rmses", "said"),
     [
         ((5.5, 5.75), "best of 2: RMSE 5.500 min on valid, 0.250 below the next**"),
-        ((5.5, 5.5), "best of 2: RMSE 5.500 min on valid, which others have**"),
+        ((5.5, 5.5), "best of 2: RMSE 5.500 min on valid, as the next**"),
         ((5.5,), "best of 1: RMSE 5.500 min on valid**"),
     ],
 )
@@ -257,3 +257,12 @@ def test_the_best_point_is_named_and_the_table_has_them_all(
     # the file is in no commit, so a teammate needs the artifact
     assert f"mlflow artifacts download -r {run_id} -a config.yaml -d ." in note
     assert "-e sweep" in note and "-P config=" in note
+
+
+def test_a_point_that_is_no_better_than_the_next_is_not_said_to_be() -> None:
+    points = [
+        SweptPoint({"half_life": months}, rmse, "xgboost", rmse, None, "feb", months)
+        for months, rmse in (("4", 5.25), ("8", 5.2501))
+    ]
+    said = "**half_life=4 is best of 2: RMSE 5.250 min on valid, as the next**"
+    assert entry("sweep").sweep_verdict(points) == said

@@ -42,6 +42,12 @@ def test_both_predictions_and_both_errors_are_written(lab: Lab, champion: str) -
     metrics = run.data.metrics
     assert metrics["rmse_base"] == off.data.metrics["rmse"] == off.data.metrics["rmse_base"]
     assert metrics["rmse"] != metrics["rmse_base"]
+    told = f"{metrics['rmse']:.3f} min with the live level, {metrics['rmse_base']:.3f} without"
+    page = run.data.tags["mlflow.note.content"]
+    assert page.startswith(f"**RMSE {told}** on {APRIL} (")
+    assert "| month | RMSE, min | without the live level | without drop-offs |" in page
+    assert " for the model alone |" in page
+    assert "live level" not in off.data.tags["mlflow.note.content"]
     assert metrics["n_live"] == metrics["n_rows"] == 2_000
     assert float(lab.table(run, "by_day.csv")[0]["rmse_base"]) > 0
 

@@ -63,6 +63,12 @@ def test_a_run_is_named_by_what_it_is_about_and_who_started_it(store: Store) -> 
     assert page_of("hpo", about, parent="1a")[0] == "hpo"
 
 
+def test_a_command_that_would_make_the_page_wider_than_it_is_is_broken_by_it() -> None:
+    long = "mlflow run . " + "-P name=value " * 9 + "-P seed=42"
+    page = f"It won.\n\n    short\n\n    {long}\n\n    {long} '`'"
+    assert closing.fit_page(page) == (f"It won.\n\n    short\n\n`{long}`\n\n``{long} '`'``")
+
+
 def test_a_failed_run_tells_its_reason_and_the_next_command(store: Store) -> None:
     with pytest.raises(UserError), runs.StepRun("hpo", "", lambda: "mlflow run . -e hpo"):
         run_id = runs.active().info.run_id
@@ -71,4 +77,10 @@ def test_a_failed_run_tells_its_reason_and_the_next_command(store: Store) -> Non
     assert first.startswith("**FAILED**: No trips in s3://")
     assert "secret" not in first
     assert rest[-1] == "    mlflow run . -e hpo"
+    again = f"mlflow run . {'-P name=value ' * 9}-P seed=42"
+    told = closing.failure_tags("FAILED", "no trips", again)[tags.NOTE]
+    assert told.splitlines()[-1] == f"`{again}`"
+    reason = "Pass -P source=<folder>."
+    marks = closing.failure_tags("FAILED", reason)
+    assert marks == {tags.FAILURE: reason, tags.NOTE: "**FAILED**: Pass -P source=\\<folder>."}
     assert closing.failure_tags("KILLED", "interrupted")[tags.NOTE] == "**KILLED**: interrupted"
