@@ -75,14 +75,16 @@ class Pipeline:
         """Look up the runs that were given.
 
         Raises:
-            UserError: one cannot be used, two did not read the same trips, the months asked for
-                make no splits, or the steps make no part of a pipeline.
+            UserError: one cannot be used, two did not read the same trips, or others than were
+                asked for, the months make no splits, or the steps no part of a pipeline.
         """
         self.given = given_runs(params)
         # what a run says of itself wins over what was typed
         base = self.given.get("preprocess")
         self.dataset = results.read_preprocess(base).dataset if base else None
         told = self.dataset.parameters() if self.dataset else {}
+        if base:
+            check_asked(params, told, base.info.run_id)
         self.params = params.model_copy(update=told)
         wanted = params.steps if isinstance(params, PartParameters) else ALL_STEPS
         self.steps = wanted_steps(wanted, self.given)
@@ -306,6 +308,27 @@ def wanted_months(params: TrainingParameters) -> dict[str, list[str]]:
         StorageError: they make no splits.
     """
     return splits.split_months(params.train_months, params.valid_months, params.test_months)
+
+
+def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str) -> None:
+    """Refuse other trips than those of the runs that were given; a default asks for none.
+
+    Args:
+        params: with runs that were given.
+        told: what the trips are of: parameter -> its text.
+        run_id: of the preprocess run that made them.
+    Raises:
+        UserError: the taxi or the months of a split are others.
+    """
+    fields = type(params).model_fields
+    for name in told.keys() - {"source"}:  # the same trips may lie elsewhere
+        asked, read = getattr(params, name), str.split if name == "taxi" else months.parse_months
+        if asked != fields[name].default and {*read(asked)} != {*read(told[name])}:
+            raise UserError(
+                f"{name}={asked} is asked of trips that are of {told[name] or 'none'}: those of "
+                f"preprocess run {run_id}, which was given or is built on. Leave {name} out, or "
+                f"pass no run."
+            )
 
 
 def learned_from(run: Run) -> tuple[str, ...]:

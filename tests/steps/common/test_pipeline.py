@@ -253,15 +253,42 @@ def test_a_step_started_alone_reuses_what_it_builds_on_and_runs_itself(
     assert (new.count("baseline"), new.count("preprocess")) == (2, 0)
 
 
-def test_what_a_given_run_says_of_its_trips_wins_over_what_was_typed(
+def test_what_a_given_run_says_of_its_trips_wins_over_defaults_and_another_place_of_them(
     preprocessed: str, store: Store
 ) -> None:
-    given = chain("main", f"--preprocess_run_id={preprocessed}", "--taxi=yellow", "--source=tlc")
+    given = chain("main", f"--preprocess_run_id={preprocessed}", "--source=elsewhere")
     assert (given.params.taxi, given.params.source) == ("green", SMALL[0].partition("=")[2])
     assert given.params.test_months == "2021-03"
     repeated = given.repeatable().rerun_texts()
     assert (repeated["taxi"], repeated["test_months"]) == ("green", "2021-03")
     assert "preprocess_run_id" not in repeated  # the same months make it again
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [
+        ("taxi=yellow", "green"),
+        ("train_months=2020-12..2021-01", "2021-01"),
+        ("valid_months=2021-03", "2021-02"),
+        ("test_months=2021-04", "2021-03"),
+        ("test_months=", "2021-03"),
+    ],
+)
+def test_other_trips_than_those_of_a_given_run_are_refused(
+    asked: str, there: str, preprocessed: str, store: Store
+) -> None:
+    with pytest.raises(UserError, match=f"^{asked} is asked of trips that are of {there}: ") as no:
+        chain("register", f"--preprocess_run_id={preprocessed}", f"--{asked}")
+    assert preprocessed in str(no.value)
+
+
+def test_the_trips_of_a_given_run_may_be_asked_for_in_any_spelling(
+    preprocessed: str, store: Store
+) -> None:
+    spelled = ("--train_months= 2021-01..2021-01", "--test_months=2021-03,")
+    with pytest.raises(UserError, match="is not a month"):  # an empty one is none anywhere
+        chain("register", f"--preprocess_run_id={preprocessed}", *spelled)
+    chain("register", f"--preprocess_run_id={preprocessed}", spelled[0], "--test_months=2021-03")
 
 
 def test_a_given_run_is_named_in_what_repeats_it_unless_the_parameters_make_it(
