@@ -186,7 +186,6 @@ def test_what_learns_from_the_trips_runs_again_in_another_city(
         ("--scheduler=tcp://host:8786", True),
         ("--seed=43", False),
         ("--device=cuda", False),
-        ("--test_months=2021-07", True),
     ],
 )
 def test_a_search_is_known_by_what_changes_its_result(
