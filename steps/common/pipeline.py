@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 
 from steps.common import results
 from steps.common.parameters import (
@@ -282,7 +282,7 @@ def given_runs(params: TrainingParameters) -> dict[str, Run]:
             do not compare.
     """
     given = {
-        step: runs.finished(params.run_ids()[name], step)
+        step: _usable(params.run_ids()[name], step)
         for step, name in tags.RUN_IDS.items()
         if name in params.run_ids()
     }
@@ -297,8 +297,18 @@ def given_runs(params: TrainingParameters) -> dict[str, Run]:
     for step, run in given.items():
         if step != "preprocess":
             base = run.data.tags.get(tags.RUN_IDS["preprocess"], "")
-            return {"preprocess": runs.finished(base, "preprocess"), **given}
+            return {"preprocess": _usable(base, "preprocess"), **given}
     return given
+
+
+def _usable(run_id: str, step: str) -> Run:
+    run = runs.finished(run_id, step)
+    if run.info.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(
+            f"The {step} run {run_id} is deleted. Run `mlflow runs restore --run-id {run_id}`, or "
+            f"pass another."
+        )
+    return run
 
 
 def wanted_months(params: TrainingParameters) -> dict[str, list[str]]:

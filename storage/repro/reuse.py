@@ -131,7 +131,7 @@ def _age_and_author(run: Run) -> str:
 
 
 def _news(key: StepKey, experiment_id: str) -> str:
-    """Describe what has changed since the last run of this step, or what became of the very same."""
+    """Describe what has changed since the last run of this step, or became of the very same."""
     is_same, is_step = equals(f"tags.{tags.KEY}", key.sha256), equals(f"tags.{tags.STEP}", key.step)
     if same := _latest(experiment_id, is_same, ViewType.ALL):
         is_deleted = same.info.lifecycle_stage == LifecycleStage.DELETED
