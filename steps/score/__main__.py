@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
             moved = watch(scored, reference, rmse_before, limits)
             log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
-        write_scored(scored, model.uri, taxi, moved, about.get(tags.RMSE_TEST))
+        write_scored(scored, model.uri, taxi, moved, about)
         tag_result(params, model.uri, scored)
         if feed and params.live_state:
             save_feed(feed, months[-1], params.live_state)

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from steps.common import page
 from steps.common.inputs import load_city
-from steps.common.results import read_preprocess
+from steps.common.results import REAL, SIMULATED, read_preprocess
 from steps.score.month import ScoredMonth
 from storage import UserError
 from storage.tracking import artifacts, datasets, runs, tags
@@ -21,6 +21,7 @@ from taxi.maps import draw_moved
 from taxi.scoring import Tally
 from taxi.worst import join_worst
 
+LEARNED = ("train", "valid")  # splits that a model is fitted to or chosen by
 LINKED = {  # on the page -> artifact
     "How far the months have drifted": tags.DRIFT_PICTURE,
     "the same in numbers": tags.DRIFT_TABLE,
@@ -80,12 +81,36 @@ def say_drift(moved: Mapping[str, str] | None) -> str:
     return "; ".join(told) or "no drift"
 
 
+def learned_months(scored: Sequence[ScoredMonth], about: Mapping[str, str]) -> list[str]:
+    """List which of the months a model was fitted to or chosen by, and say so in a line.
+
+    Args:
+        scored: the months; simulated trips are others than real ones of the same month.
+        about: tags of the model's version; without them nothing is known.
+    """
+    learned = {
+        month for split in LEARNED for month in about.get(tags.MONTHS.of(split), "").split(",")
+    }
+    kind = about.get(tags.DATA)
+    found = [
+        one.month
+        for one in scored
+        if one.month in learned
+        and (SIMULATED if one.uri.startswith("simulated:") else REAL) == kind
+    ]
+    if found:
+        print(
+            f"{', '.join(found)}: the model has learned from that, so it is no error of new trips"
+        )
+    return found
+
+
 def write_scored(
     scored: Sequence[ScoredMonth],
     uri: str,
     taxi: str,
     moved: Mapping[str, str] | None,
-    rmse_test: str | None,
+    about_model: Mapping[str, str],
 ) -> None:
     """Write the run's page.
 
@@ -94,7 +119,7 @@ def write_scored(
         uri: of the model.
         taxi: key of schema.TAXIS.
         moved: month -> what has moved in it, nothing where it has not drifted; see `say_drift`.
-        rmse_test: of the model on its test months, minutes, where that is known.
+        about_model: tags of its version, where there is one.
     """
     rows, n_trips = [], sum(month.tally.n_predicted for month in scored)
     for month in scored:
@@ -106,8 +131,11 @@ def write_scored(
     errors = [row[1] for row in rows if row[1]]
     estimates = ", ".join(row[2] for row in rows)
     known = f"RMSE {', '.join(errors)} min" if errors else f"no drop-off known, RMSE {estimates}"
+    rmse_test = about_model.get(tags.RMSE_TEST)
     tested = f" ({float(rmse_test):.3f} on the test months)" if rmse_test else ""
     verdict = f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {say_drift(moved)}"
+    if learned := learned_months(scored, about_model):
+        verdict += f"; **the model has learned from {', '.join(learned)}**: no error of new trips"
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
     heads = ["month", "RMSE, min", "without drop-offs", "predicted", "rows"]
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]

@@ -190,13 +190,13 @@ DATA = tag(
     "data",
     "real, or simulated where any month is",
     "results",
-    "evaluate old_months report results",
+    "evaluate old_months record report results",
 )
 MONTHS = tags(
     "months.",
     "months of a split",
     "candidates results",
-    "evaluate old_months report results",
+    "evaluate old_months record report results",
 )
 SHA256 = tags(
     "sha256.", "sha256 of a split's trips", "results", "old_months pipeline results verify"
@@ -335,7 +335,7 @@ RMSE_TEST = tag(
     "rmse_test",
     "a version's RMSE on its test months with metered distance, minutes",
     "register",
-    "model_references report score",
+    "model_references record report score",
 )
 MODEL_SHA256 = tag(
     "model_sha256",

@@ -123,6 +123,24 @@ def test_a_month_comes_to_numbers_per_month_and_per_day(lab: Lab, champion: str)
     assert run.info.run_name.startswith(f"score · green 2021-04 · {float(month['rmse']):.2f} min")
 
 
+def test_a_month_that_the_model_has_learned_from_is_told_so_and_a_new_or_a_real_one_not(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    months = "--months=2021-01..2021-04"
+    run, lines = lab.run("score", "--source=simulated:200", months, champion, *WIDE)
+    said = "2021-01, 2021-02: the model has learned from "
+    assert lines[-1].startswith(said)
+    (first, *_) = run.data.tags["mlflow.note.content"].splitlines()
+    assert first.endswith(
+        "; **the model has learned from 2021-01, 2021-02**: no error of new trips"
+    )
+    (raw,) = month_batches("2021-01", 200, 42)
+    pq.write_table(pa.Table.from_batches([raw]), tmp_path / APRIL.replace("04", "01"))
+    run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-01", champion, *WIDE)
+    assert not [line for line in lines if "learned from" in line]
+    assert "learned from" not in run.data.tags["mlflow.note.content"]
+
+
 def test_a_month_without_dropoffs_is_scored_without_errors(
     lab: Lab, champion: str, tmp_path: Path
 ) -> None:
