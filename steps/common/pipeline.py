@@ -331,7 +331,7 @@ def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str
         UserError: the taxi or the months of a split are others.
     """
     fields = type(params).model_fields
-    for name in told.keys() - {"source"}:  # the same trips may lie elsewhere
+    for name in sorted(told.keys() - {"source"}):  # the same trips may lie elsewhere
         asked, read = getattr(params, name), str.split if name == "taxi" else months.parse_months
         if asked != fields[name].default and {*read(asked)} != {*read(told[name])}:
             raise UserError(
