@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from steps.common import pipeline
 from steps.common.months import find_month
@@ -279,6 +280,38 @@ def test_other_trips_than_those_of_a_given_run_are_refused(
     with pytest.raises(UserError, match=f"^{asked} is asked of trips that are of {there}: ") as no:
         chain("register", f"--preprocess_run_id={preprocessed}", f"--{asked}")
     assert preprocessed in str(no.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("max_evals=77", "made with 3"),
+        ("features=course", "made with compact"),  # which a file of parameters has said
+        ("half_life=4", "made with 2.5"),
+        ("max_evals=3", ""),
+        ("features=compact", ""),
+        ("seed=9", ""),
+        ("models=mean", ""),
+        ("parallelism=1", ""),
+        ("device=cuda", ""),  # nobody has noted what it was
+    ],
+)
+def test_other_settings_than_those_of_a_given_run_are_refused(
+    asked: str, said: str, preprocessed: str, store: Store
+) -> None:
+    client = MlflowClient()
+    marks = {"step": "hpo", "preprocess_run_id": preprocessed}
+    run_id = client.create_run(runs.experiment_id(), tags=marks).info.run_id
+    noted = {"max_evals": "3", "half_life": "'2.50'", "seed": "42", "parallelism": "0"}
+    for name, text in (noted | {"features": "full", "config.features": "compact"}).items():
+        client.log_param(run_id, name, text)
+    client.set_terminated(run_id)
+    words = ("register", f"--hpo_run_id={run_id}", f"--{asked}")
+    if not said:
+        assert chain(*words).given
+        return
+    with pytest.raises(UserError, match=f"^{asked} is asked of hpo run {run_id}, which was {said}"):
+        chain(*words)
 
 
 def test_the_trips_of_a_given_run_may_be_asked_for_in_any_spelling(
