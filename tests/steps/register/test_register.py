@@ -319,7 +319,7 @@ def test_a_rollback_puts_the_previous_champion_back_and_says_so(
 
 def test_a_rollback_of_what_nobody_registered_is_refused(lab: Lab) -> None:
     _, said = lab.register("nobody", "--rollback=true", code=2)
-    assert said.startswith("register: No champion of nobody comes before this")
+    assert said.startswith("register: No champion of nobody was ever promoted")
     assert "nobody" not in lab.store.registered()
 
 
