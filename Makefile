@@ -74,9 +74,14 @@ demo: .venv/.ready  ## the whole pipeline on simulated months, in the locked env
 	    '    source .venv/bin/activate' '    export MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT)' \
 	    '    mlflow run . --env-manager local -e hpo -P source=simulated -P max_evals=50'
 
-ui: .venv/.ready  ## the MLflow UI on the store of this folder
-	@MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT) python -m storage.tracking.pages $(PORT)
-	PYTHONWARNINGS=ignore mlflow ui --port $(PORT) --workers 1 --uvicorn-opts --no-access-log
+# a tracking server has its UI; `mlflow ui` by itself would open an empty store of this folder beside it
+ui: .venv/.ready  ## the MLflow UI on the store of this folder, or of MLFLOW_TRACKING_URI
+	@MLFLOW_EXPERIMENT_NAME="$${MLFLOW_EXPERIMENT_NAME:-$(EXPERIMENT)}" python -m storage.tracking.pages $(PORT)
+	@case "$$MLFLOW_TRACKING_URI" in \
+	    http://* | https://*) exit ;; \
+	    ?*) export MLFLOW_BACKEND_STORE_URI="$$MLFLOW_TRACKING_URI" ;; \
+	esac; set -x; \
+	PYTHONWARNINGS=ignore exec mlflow ui --port $(PORT) --workers 1 --uvicorn-opts --no-access-log
 
 serve: .venv/.ready  ## the champion, by MLflow's model server, from the store of this folder
 	@python -m tools.served $(CHAMPION) $(PORT)

@@ -24,7 +24,7 @@ from storage import checkout, environment
 from storage.data.cache import cache_dir
 from storage.tracking import sqlite_file
 from storage.uris import without_credentials
-from tools import packages
+from tools import named_experiment, packages
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK, LOCK_OF_TOOLS = "requirements.txt", "requirements-dev.txt"
@@ -151,13 +151,38 @@ def store() -> Iterator[Finding]:
     if uri.startswith(("http://", "https://")):
         yield _server(uri)
     elif not uri or uri.startswith("sqlite:///"):
-        relative = unquote(uri.removeprefix("sqlite:///")) if uri else ""  # as SQLAlchemy does
-        if relative and not relative.startswith("/"):
-            cure = f"export MLFLOW_TRACKING_URI=sqlite:///{Path(relative).resolve()}"
+        path = _sqlite_path(uri)
+        if uri.removeprefix("sqlite:///")[:1] not in ("", "/"):
+            cure = f"export MLFLOW_TRACKING_URI=sqlite:///{path}"
             yield Finding("store", f"{uri} is another file in each folder", cure)
-        yield _sqlite(Path(relative or "mlflow.db").resolve())
+        yield _sqlite(path)
     else:
         yield Finding("store", f"{without_credentials(uri)}: not looked at")
+
+
+def experiment() -> Iterator[Finding]:
+    """Ask the store for the experiment that runs go to, where the environment names one."""
+    uri, asked = os.environ.get("MLFLOW_TRACKING_URI", ""), named_experiment.wanted()
+    is_server = uri.startswith(("http://", "https://"))
+    if not asked or (uri and not is_server and not uri.startswith("sqlite:///")):
+        return
+    try:
+        if is_server:
+            found = named_experiment.ask_server(without_credentials(uri).rstrip("/"), asked)
+        else:
+            found = named_experiment.ask_file(_sqlite_path(uri), asked)
+    except (OSError, ValueError, KeyError, sqlite3.Error):  # the store has been looked at
+        return
+    (named,) = asked.values()
+    if found and found.is_deleted:
+        cure = f"mlflow experiments restore --experiment-id {found.number}  # or name another"
+        yield Finding(f"experiment {found.name}", "is deleted: no run can begin in it", cure)
+    elif found:
+        yield Finding(f"experiment {found.name}", "is there")
+    elif "experiment_id" in asked:
+        yield Finding(f"experiment {named}", "is not in this store", "unset MLFLOW_EXPERIMENT_ID")
+    else:
+        yield Finding(f"experiment {named}", "not there yet: the first run makes it")
 
 
 def run_environments() -> Iterator[Finding]:
@@ -223,6 +248,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     user,
     installed_packages,
     store,
+    experiment,
     run_environments,
     disk,
     months,
@@ -286,6 +312,11 @@ def _server(uri: str) -> Finding:
         return Finding(
             what, f"does not answer: {reason}", "unset MLFLOW_TRACKING_URI  # or start it"
         )
+
+
+def _sqlite_path(uri: str) -> Path:
+    """Return the file of an sqlite store; without a URI the one that MLflow makes here."""
+    return Path(unquote(uri.removeprefix("sqlite:///")) or "mlflow.db").resolve()  # as SQLAlchemy
 
 
 def _sqlite(path: Path) -> Finding:

@@ -103,6 +103,13 @@ class ModelsParameters(Parameters):
     group = "baselines"
     models: str = param("all", "baselines to fit: `all`, or a list of names of taxi/baselines.py")
 
+    @field_validator("models")
+    @classmethod
+    def _listed_once(cls, value: str) -> str:
+        """Write a list without blanks and repeats, so that each spelling of it makes one key."""
+        names = dict.fromkeys(name.strip() for name in value.split(","))
+        return ",".join(name for name in names if name)
+
 
 class BaselineParameters(ModelsParameters, TrainingParameters):
     """Parameters of baseline."""

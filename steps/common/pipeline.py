@@ -1,11 +1,13 @@
 """The steps of a pipeline and what each builds on: given by the user, reused, or launched."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 
 from steps.common import results
+from steps.common.declaration import key_names
 from steps.common.parameters import (
     ALL_STEPS,
     ENTRY_POINTS,
@@ -16,6 +18,7 @@ from steps.common.parameters import (
 )
 from steps.common.results import PreprocessResult, RegisterResult, TrainingResult
 from storage import UserError, terminal
+from storage.checkout import as_text
 from storage.data import months, splits
 from storage.data.months import SideFile
 from storage.data.splits import Content
@@ -75,14 +78,17 @@ class Pipeline:
         """Look up the runs that were given.
 
         Raises:
-            UserError: one cannot be used, two did not read the same trips, the months asked for
-                make no splits, or the steps make no part of a pipeline.
+            UserError: one cannot be used, is not what was asked for, two did not read the same
+                trips, the months make no splits, or the steps no part of a pipeline.
         """
         self.given = given_runs(params)
         # what a run says of itself wins over what was typed
         base = self.given.get("preprocess")
         self.dataset = results.read_preprocess(base).dataset if base else None
         told = self.dataset.parameters() if self.dataset else {}
+        if base:
+            check_asked(params, told, base.info.run_id)
+            check_made_so(params, self.given)
         self.params = params.model_copy(update=told)
         wanted = params.steps if isinstance(params, PartParameters) else ALL_STEPS
         self.steps = wanted_steps(wanted, self.given)
@@ -280,7 +286,7 @@ def given_runs(params: TrainingParameters) -> dict[str, Run]:
             do not compare.
     """
     given = {
-        step: runs.finished(params.run_ids()[name], step)
+        step: _usable(params.run_ids()[name], step)
         for step, name in tags.RUN_IDS.items()
         if name in params.run_ids()
     }
@@ -295,8 +301,18 @@ def given_runs(params: TrainingParameters) -> dict[str, Run]:
     for step, run in given.items():
         if step != "preprocess":
             base = run.data.tags.get(tags.RUN_IDS["preprocess"], "")
-            return {"preprocess": runs.finished(base, "preprocess"), **given}
+            return {"preprocess": _usable(base, "preprocess"), **given}
     return given
+
+
+def _usable(run_id: str, step: str) -> Run:
+    run = runs.finished(run_id, step)
+    if run.info.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(
+            f"The {step} run {run_id} is deleted. Run `mlflow runs restore --run-id {run_id}`, or "
+            f"pass another."
+        )
+    return run
 
 
 def wanted_months(params: TrainingParameters) -> dict[str, list[str]]:
@@ -306,6 +322,55 @@ def wanted_months(params: TrainingParameters) -> dict[str, list[str]]:
         StorageError: they make no splits.
     """
     return splits.split_months(params.train_months, params.valid_months, params.test_months)
+
+
+def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str) -> None:
+    """Refuse other trips than those of the runs that were given; a default asks for none.
+
+    Args:
+        params: with runs that were given.
+        told: what the trips are of: parameter -> its text.
+        run_id: of the preprocess run that made them.
+    Raises:
+        UserError: the taxi or the months of a split are others.
+    """
+    fields = type(params).model_fields
+    for name in sorted(told.keys() - {"source"}):  # the same trips may lie elsewhere
+        asked, read = getattr(params, name), str.split if name == "taxi" else months.parse_months
+        if asked != fields[name].default and {*read(asked)} != {*read(told[name])}:
+            raise UserError(
+                f"{name}={asked} is asked of trips that are of {told[name] or 'none'}: those of "
+                f"preprocess run {run_id}, which was given or is built on. Leave {name} out, or "
+                f"pass no run."
+            )
+
+
+def check_made_so(params: TrainingParameters, given: Mapping[str, Run]) -> None:
+    """Refuse other settings than those that the models of a given run were made with.
+
+    Args:
+        params: with runs that were given; a default asks for nothing, and a seed is of every step.
+        given: step -> its run; one that MLflow did not start does not tell its parameters.
+    Raises:
+        UserError: a value is another.
+    """
+    fields = type(params).model_fields
+    for step in given.keys() & {"baseline", "hpo"}:
+        declared, noted = ENTRY_POINTS[step], given[step].data.params
+        own = key_names(declared) & fields.keys() - key_names(ENTRY_POINTS["preprocess"]) - {"seed"}
+        for name in sorted(own):
+            asked, text = (
+                getattr(params, name),
+                noted.get(tags.FROM_CONFIG.of(name), noted.get(name)),
+            )
+            if text is None or asked == fields[name].default:
+                continue
+            made = getattr(declared(**{name: "".join(shlex.split(text))}), name)
+            if asked != made:
+                raise UserError(
+                    f"{name}={as_text(asked)} is asked of {step} run {given[step].info.run_id}, "
+                    f"which was made with {as_text(made)}. Leave out {name}, or that run."
+                )
 
 
 def learned_from(run: Run) -> tuple[str, ...]:

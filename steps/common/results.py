@@ -215,15 +215,16 @@ def read_training(run: Run) -> TrainingResult:
     """Read what a finished run of baseline or hpo hands over.
 
     Raises:
-        UserError: it names its best model and has none.
+        UserError: its best model is not there.
     """
     best = run.data.tags.get(tags.MODEL, "")
     below = runs.children(run.info.run_id)
     candidates = [_candidate(one) for one in below if tags.CANDIDATE in one.data.tags]
-    if best and not candidates:
+    if best and best not in [candidate.model for candidate in candidates]:
         raise UserError(
-            f"No run of a model is below run {run.info.run_id}: somebody deleted them, or what "
-            f"answers is not the store. Run {run.data.tags.get(tags.STEP, 'step')} again."
+            f"No run of {best}, its best model, is below run {run.info.run_id}: somebody deleted "
+            f"it, or what answers is not the store. Run {run.data.tags.get(tags.STEP, 'step')} "
+            f"again, or restore it (`mlflow runs restore --run-id <id>`)."
         )
     return TrainingResult(
         run_id=run.info.run_id,

@@ -153,7 +153,7 @@ def judge_candidate(
     current, known = registry.champion(), registry.known(tested.digest)
     before, version = (str(found.version) if found else "" for found in (current, known))
     if current and before == version:
-        same = Check("the model", f"that of version {before}", "another one", True)
+        same = Check("the model", f"that of version {before}", "no second version of it", True)
         return GateResult(UNCHANGED, version, before, GateDecision(True, (same,)), None, distance)
     champion = None
     if current:

@@ -6,6 +6,10 @@ from storage import UserError
 from storage.tracking import models
 from storage.tracking.registry import ROLL_BACK, Registry, previous
 
+NEVER = (
+    "No champion of {name} was ever promoted, so none can be put back. Check model_name; "
+    "docs/champion.md has how to set alias champion by hand."
+)
 NO_HISTORY = (
     "No champion of {name} comes before {before}, or it is deleted. Its history is in the tags "
     "promotion.* of the registered model; docs/champion.md has how to set alias champion by hand."
@@ -20,7 +24,7 @@ def roll_back(registry: Registry) -> str:
         StorageError: its files are gone.
     """
     if not registry.history():  # the lock would make a model of this name
-        raise UserError(NO_HISTORY.format(name=registry.name, before="this"))
+        raise UserError(NEVER.format(name=registry.name))
     with registry.lock():
         champion = registry.champion()
         replaced = str(champion.version) if champion else "none"

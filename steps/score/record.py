@@ -138,8 +138,9 @@ def write_scored(
     live = ["without the live level"] if is_live else []
     heads = ["month", "RMSE, min", *live, "without drop-offs", "predicted", "rows"]
     seen = seen_months(scored, model)
-    by = f"By {without_credentials(uri)}." + (f" {say_seen(seen)}." if seen else "")
-    parts = [verdict, by, page.to_table(heads, rows)]
+    if seen:
+        verdict += f"; **{say_seen(seen)}**"
+    parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]
     run_id = runs.active_info().run_id
     there = {text: name for text, name in LINKED.items() if artifacts.has_file(run_id, name)}
     parts.append(" · ".join(page.link(text, name) for text, name in there.items()))

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import mlflow
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Run
+from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from storage import StorageError
 from storage.repro import step_key
 from storage.repro.step_key import StepKey
 from storage.tracking import artifacts, refusals, tags
-from storage.tracking.query import both, equals
+from storage.tracking.query import both, differs, equals
 from storage.tracking.registry import CHAMPION
 
 N_NEWEST = 5  # runs with the right key that are looked at; one is enough if it is whole
@@ -115,7 +115,7 @@ def newest(step: str, experiment_id: str) -> Run | None:
     """Return the run of a step that started last, however it ended; None where there is none."""
     if not experiment_id:
         return None
-    return next(iter(_search(experiment_id, equals(f"tags.{tags.STEP}", step), "", 1)), None)
+    return _latest(experiment_id, equals(f"tags.{tags.STEP}", step))
 
 
 def short(run: Run) -> str:
@@ -131,12 +131,18 @@ def _age_and_author(run: Run) -> str:
 
 
 def _news(key: StepKey, experiment_id: str) -> str:
-    """Describe what has changed since the last run of this step."""
-    last = newest(key.step, experiment_id)
+    """Describe what has changed since the last run of this step, or became of the very same."""
+    is_same, is_step = equals(f"tags.{tags.KEY}", key.sha256), equals(f"tags.{tags.STEP}", key.step)
+    if same := _latest(experiment_id, is_same, ViewType.ALL):
+        is_deleted = same.info.lifecycle_stage == LifecycleStage.DELETED
+        return f"{short(same)} with the same key is {'deleted' if is_deleted else same.info.status}"
+    # one that has just begun, or never came to its work, has no key, and nothing to compare
+    keyed = _latest(experiment_id, both(is_step, differs(f"tags.{tags.KEY}", "")))
+    last = keyed or newest(key.step, experiment_id)
     if last is None:
         return FIRST
-    if last.data.tags.get(tags.KEY) == key.sha256:
-        return f"{short(last)} with the same key is {last.info.status}"
+    if tags.KEY not in last.data.tags and last.info.status != "FINISHED":
+        return f"{short(last)} is {last.info.status}"
     try:
         changes = step_key.difference(_read_json(last, tags.KEY_FILE), key)
     except (MlflowException, OSError, StorageError, ValueError):
@@ -145,11 +151,22 @@ def _news(key: StepKey, experiment_id: str) -> str:
     return f"{', '.join(changes[:N_SAID])}{more} since {short(last)}"
 
 
-def _search(experiment_id: str, condition: str, status: str, n_most: int) -> Iterable[Run]:
+def _latest(experiment_id: str, condition: str, which: int = ViewType.ACTIVE_ONLY) -> Run | None:
+    return next(iter(_search(experiment_id, condition, "", 1, which)), None)
+
+
+def _search(
+    experiment_id: str,
+    condition: str,
+    status: str,
+    n_most: int,
+    which: int = ViewType.ACTIVE_ONLY,
+) -> Iterable[Run]:
     has_status = equals("attributes.status", status) if status else ""
     newest: list[Run] = MlflowClient().search_runs(
         [experiment_id],
         both(condition, has_status),
+        run_view_type=which,
         order_by=["attributes.start_time DESC"],
         max_results=n_most,
     )

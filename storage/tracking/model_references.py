@@ -52,7 +52,7 @@ def resolve(uri: str) -> ModelReference:
             number = str(numbers[0])
             tags = registry.client.get_model_version(name, number).tags
     except MlflowException as error:
-        raise cannot_load(uri, error) from error
+        raise _no_alias(uri, root) or cannot_load(uri, error) from error
     pinned = f"{registry.prefix}{name}/{number}"
     if path:  # something inside the version's folder, which is another model
         return ModelReference(f"{pinned}/{path}", "", "", {})
@@ -130,6 +130,25 @@ def _registry_of(uri: str) -> _Registry:
             "Set MLFLOW_REGISTRY_URI, and pass models:/<name>/<version>."
         )
     return _Registry(MlflowClient(registry_uri=profile), f"models://{host}/")
+
+
+def _no_alias(uri: str, root: str) -> StorageError | None:
+    """Say which versions there are of a model that has no such alias; None where that is not so."""
+    name, mark, alias = root.removeprefix("models:/").partition("@")
+    if not mark or name.startswith("/"):  # of a registry of Databricks
+        return None
+    try:
+        aliases = MlflowClient().get_registered_model(name).aliases
+    except MlflowException:  # which has been told already
+        return None
+    if alias in aliases:
+        return None
+    there = ", ".join(f"{other} is version {number}" for other, number in aliases.items())
+    return StorageError(
+        f"Cannot load model {without_credentials(uri)}: no version of {name} has the alias {alias} "
+        f"({there or 'none has any'}). Pass models:/{name}/<version>, or promote one with "
+        f"-e register."
+    )
 
 
 def cannot_load(uri: str, error: Exception) -> StorageError:

@@ -144,7 +144,9 @@ HEARTBEAT = tag(
     "processes",
 )
 CONFIG = artifact("config.yaml", "the parameter file that was given", "step", "sweep")
-FROM_CONFIG = params("config.", "a parameter's value that follows from that file", "step")
+FROM_CONFIG = params(
+    "config.", "a parameter's value that follows from that file", "step", "pipeline"
+)
 KEY = tag(
     "step_key", "sha256 of what the step's result depends on", "reuse", "importing pipeline reuse"
 )

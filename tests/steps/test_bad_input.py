@@ -305,6 +305,17 @@ def test_a_run_that_has_not_finished(refused: Refused, status: str) -> None:
     assert f"{run_id} is {status}. Pass a FINISHED preprocess run" in line
 
 
+@pytest.mark.parametrize("parameter", ["preprocess_run_id", "hpo_run_id"])
+def test_a_run_that_is_deleted(refused: Refused, parameter: str) -> None:
+    """Given, or below one that was."""
+    deleted = refused.make_run("FINISHED", step="preprocess")
+    MlflowClient(refused.store.uri).delete_run(deleted)
+    built_on = refused.make_run("FINISHED", step="hpo", preprocess_run_id=deleted)
+    given = deleted if parameter == "preprocess_run_id" else built_on
+    line = refused("register", f"--{parameter}={given}")
+    assert f"The preprocess run {deleted} is deleted. Run `mlflow runs restore --run-id" in line
+
+
 def test_a_preprocess_run_without_test_months_ends_register_before_anything_is_fitted(
     refused: Refused,
 ) -> None:

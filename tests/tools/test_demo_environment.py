@@ -1,8 +1,10 @@
-"""Which environment make demo runs in."""
+"""Which environment make demo runs in, and which store make ui opens."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from storage.checkout import ROOT
 
 PYTHON = "#!/bin/sh\necho Python {version}\n"
 UV = "#!/bin/sh\nexit {code}\n"
+UI = "#!/bin/sh\necho $* on ${MLFLOW_BACKEND_STORE_URI:-its own}, of $MLFLOW_EXPERIMENT_NAME\n"
 MLFLOW = "#!/bin/sh\necho mlflow $*\n"
 
 
@@ -71,3 +74,37 @@ def test_the_demo_makes_a_second_environment_only_where_it_is_another_one(
     assert f"mlflow run . --env-manager {manager} --experiment-name" in done.stdout
     assert said in done.stdout
     assert ("demo: " in done.stdout) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("uri", "opened"),
+    [
+        ("", "its own"),
+        ("sqlite:////shared/runs.db", "sqlite:////shared/runs.db"),
+        ("https://team", ""),
+    ],
+)
+def test_the_ui_opens_on_the_store_that_is_used_and_a_server_has_its_own(
+    tmp_path: Path, uri: str, opened: str
+) -> None:
+    for name in ("Makefile", "python_env.yaml", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    scripts = tmp_path / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    for name in ("python", "mlflow"):
+        (scripts / name).write_text(UI)
+        (scripts / name).chmod(0o755)
+    (tmp_path / ".venv" / ".ready").touch()
+    env = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": "team"}
+    command = ["make", "--assume-old=.venv/.ready", "ui"]
+    given: dict[str, Any] = {
+        "cwd": tmp_path,
+        "env": os.environ | env,
+        "capture_output": True,
+        "text": True,
+    }
+    done = subprocess.run(command, **given)
+    assert done.returncode == 0, done.stderr
+    where, *ui = done.stdout.splitlines()
+    assert where.startswith("-m storage.tracking.pages 5000 on ") and where.endswith(", of team")
+    assert [line.partition(" on ")[2] for line in ui] == ([f"{opened}, of team"] if opened else [])

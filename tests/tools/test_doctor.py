@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import platformdirs.macos
 import platformdirs.unix
 import pytest
+from mlflow import MlflowClient
 
 from storage.checkout import ROOT, Checkout
 from storage.data.cache import cache_dir
@@ -219,6 +220,47 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(
     assert problem.what == "store http://127.0.0.1:1"
     assert "hush" not in str(problem)
     assert problem.cure.startswith("unset MLFLOW_TRACKING_URI")
+
+
+@pytest.fixture(params=["file", "server"])
+def asked_store(
+    request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> MlflowClient:
+    """A store that the environment names: its file, or a server before another."""
+    uri = store.uri if request.param == "file" else request.getfixturevalue("mlflow_server")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return MlflowClient(uri)
+
+
+def test_a_deleted_experiment_is_found_by_name_and_by_id_before_a_run_cannot_begin_in_it(
+    asked_store: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "deleted & gone"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    assert [found.seen for found in doctor.experiment()] == [
+        "not there yet: the first run makes it"
+    ]
+    number = asked_store.create_experiment(name)
+    assert [found.seen for found in doctor.experiment()] == ["is there"]
+    asked_store.delete_experiment(number)
+    (problem,) = problems(doctor.experiment)
+    assert problem.what == f"experiment {name}"
+    assert problem.cure.startswith(f"mlflow experiments restore --experiment-id {number} ")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
+    assert problems(doctor.experiment) == [problem]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "4711")
+    (problem,) = problems(doctor.experiment)
+    assert problem.cure == "unset MLFLOW_EXPERIMENT_ID"
+
+
+def test_of_a_store_that_cannot_be_asked_no_experiment_is_looked_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "any")
+    for uri in ("http://ana:hush@127.0.0.1:1", "", "sqlite:///none.db", "databricks"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert list(doctor.experiment()) == []
+    assert not list(root.glob("*.db"))
 
 
 # --- what lies about

@@ -82,6 +82,13 @@ def test_every_kind_of_trips_is_named_where_its_parameter_and_its_tag_are_said()
     assert [taxi for taxi in TAXIS if taxi not in tags.TAXI.meaning] == []
 
 
+@pytest.mark.parametrize("spelled", [" mean , lasso_0.1,", "mean,lasso_0.1,mean"])
+def test_a_list_of_models_is_the_same_in_each_spelling(spelled: str) -> None:
+    written = parsed("baseline", "--models=mean,lasso_0.1").key_values()
+    assert parsed("baseline", f"--models={spelled}").key_values() == written
+    assert parsed("baseline", "--models=lasso_0.1").key_values() != written
+
+
 @pytest.mark.parametrize("at_once", [0, 1, LAG, LAG + 1, 40])
 def test_of_the_trials_at_once_only_the_lag_counts(at_once: int) -> None:
     params = parsed("hpo", f"--parallelism={at_once}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from steps.common import pipeline
 from steps.common.months import find_month
@@ -186,7 +187,6 @@ def test_what_learns_from_the_trips_runs_again_in_another_city(
         ("--scheduler=tcp://host:8786", True),
         ("--seed=43", False),
         ("--device=cuda", False),
-        ("--test_months=2021-07", True),
     ],
 )
 def test_a_search_is_known_by_what_changes_its_result(
@@ -253,15 +253,74 @@ def test_a_step_started_alone_reuses_what_it_builds_on_and_runs_itself(
     assert (new.count("baseline"), new.count("preprocess")) == (2, 0)
 
 
-def test_what_a_given_run_says_of_its_trips_wins_over_what_was_typed(
+def test_what_a_given_run_says_of_its_trips_wins_over_defaults_and_another_place_of_them(
     preprocessed: str, store: Store
 ) -> None:
-    given = chain("main", f"--preprocess_run_id={preprocessed}", "--taxi=yellow", "--source=tlc")
+    given = chain("main", f"--preprocess_run_id={preprocessed}", "--source=elsewhere")
     assert (given.params.taxi, given.params.source) == ("green", SMALL[0].partition("=")[2])
     assert given.params.test_months == "2021-03"
     repeated = given.repeatable().rerun_texts()
     assert (repeated["taxi"], repeated["test_months"]) == ("green", "2021-03")
     assert "preprocess_run_id" not in repeated  # the same months make it again
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [
+        ("taxi=yellow", "green"),
+        ("train_months=2020-12..2021-01", "2021-01"),
+        ("valid_months=2021-03", "2021-02"),
+        ("test_months=2021-04", "2021-03"),
+        ("test_months=", "2021-03"),
+    ],
+)
+def test_other_trips_than_those_of_a_given_run_are_refused(
+    asked: str, there: str, preprocessed: str, store: Store
+) -> None:
+    with pytest.raises(UserError, match=f"^{asked} is asked of trips that are of {there}: ") as no:
+        chain("register", f"--preprocess_run_id={preprocessed}", f"--{asked}")
+    assert preprocessed in str(no.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("max_evals=77", "made with 3"),
+        ("features=course", "made with compact"),  # which a file of parameters has said
+        ("half_life=4", "made with 2.5"),
+        ("max_evals=3", ""),
+        ("features=compact", ""),
+        ("seed=9", ""),
+        ("models=mean", ""),
+        ("parallelism=1", ""),
+        ("device=cuda", ""),  # nobody has noted what it was
+    ],
+)
+def test_other_settings_than_those_of_a_given_run_are_refused(
+    asked: str, said: str, preprocessed: str, store: Store
+) -> None:
+    client = MlflowClient()
+    marks = {"step": "hpo", "preprocess_run_id": preprocessed}
+    run_id = client.create_run(runs.experiment_id(), tags=marks).info.run_id
+    noted = {"max_evals": "3", "half_life": "'2.50'", "seed": "42", "parallelism": "0"}
+    for name, text in (noted | {"features": "full", "config.features": "compact"}).items():
+        client.log_param(run_id, name, text)
+    client.set_terminated(run_id)
+    words = ("register", f"--hpo_run_id={run_id}", f"--{asked}")
+    if not said:
+        assert chain(*words).given
+        return
+    with pytest.raises(UserError, match=f"^{asked} is asked of hpo run {run_id}, which was {said}"):
+        chain(*words)
+
+
+def test_the_trips_of_a_given_run_may_be_asked_for_in_any_spelling(
+    preprocessed: str, store: Store
+) -> None:
+    spelled = ("--train_months= 2021-01..2021-01", "--test_months=2021-03,")
+    with pytest.raises(UserError, match="is not a month"):  # an empty one is none anywhere
+        chain("register", f"--preprocess_run_id={preprocessed}", *spelled)
+    chain("register", f"--preprocess_run_id={preprocessed}", spelled[0], "--test_months=2021-03")
 
 
 def test_a_given_run_is_named_in_what_repeats_it_unless_the_parameters_make_it(

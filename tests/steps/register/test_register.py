@@ -168,6 +168,9 @@ def test_registering_the_champion_again_changes_nothing(lab: Lab, pipelines: Pip
     run, said = lab.register("again", *pipelines.of(lab, GOOD))
     assert said.startswith("tree was already again version 1, alias champion")
     assert run.data.tags["outcome"] == "unchanged"
+    # after which the page of its pipeline says: It is the champion
+    said = "the model is that of version 1, wanted no second version of it"
+    assert run.data.tags["reasons"] == said
     assert (run.data.tags["version"], run.data.tags["champion_version"]) == ("1", "1")
     after = lab.client.get_registered_model("again")
     assert (after.tags, after.aliases) == (before.tags, before.aliases)
@@ -316,7 +319,7 @@ def test_a_rollback_puts_the_previous_champion_back_and_says_so(
 
 def test_a_rollback_of_what_nobody_registered_is_refused(lab: Lab) -> None:
     _, said = lab.register("nobody", "--rollback=true", code=2)
-    assert said.startswith("register: No champion of nobody comes before this")
+    assert said.startswith("register: No champion of nobody was ever promoted")
     assert "nobody" not in lab.store.registered()
 
 

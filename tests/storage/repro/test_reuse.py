@@ -146,9 +146,32 @@ def test_a_run_that_has_not_finished_is_never_taken(key: StepKey, status: str) -
     assert refusal(key) == f"preprocess: runs, {run_id[:8]}… with the same key is {status}"
 
 
-def test_a_deleted_run_is_not_taken(key: StepKey) -> None:
-    MlflowClient().delete_run(finish(key).info.run_id)
-    refusal(key)
+def test_a_deleted_run_is_not_taken_and_the_line_says_that_there_was_one(key: StepKey) -> None:
+    run_id = finish(key).info.run_id
+    MlflowClient().delete_run(run_id)
+    assert refusal(key) == f"preprocess: runs, {run_id[:8]}… with the same key is deleted"
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED"])
+def test_a_miss_is_compared_with_a_run_that_came_to_its_work(key: StepKey, status: str) -> None:
+    """And not with one that began after it, and was refused, or has not said yet what it does."""
+    run = finish(key)
+    with runs.StepRun(key.step, "ben"):
+        later = mlflow.active_run().info.run_id
+    MlflowClient().update_run(later, status)
+    line = refusal(key._replace(parameters={"taxi": "yellow"}))
+    assert line.endswith(f"since {run.info.run_id[:8]}…")
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED"])
+def test_where_no_run_came_to_its_work_the_line_says_how_the_last_one_is(
+    key: StepKey, status: str
+) -> None:
+    begun = key._replace(step=f"step of {status}")
+    with runs.StepRun(begun.step, "ben"):
+        run_id = mlflow.active_run().info.run_id
+    MlflowClient().update_run(run_id, status)
+    assert refusal(begun) == f"{begun.step}: runs, {run_id[:8]}… is {status}"
 
 
 def test_a_run_is_deleted_with_the_pipeline_it_belonged_to(key: StepKey) -> None:

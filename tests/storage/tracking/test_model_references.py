@@ -128,6 +128,13 @@ def test_a_uri_that_leads_to_no_version_is_one_line(uri: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
+def test_an_alias_that_nobody_has_set_is_told_with_those_that_are(registered: Registered) -> None:
+    """As where the first candidate was refused: it is the challenger, and nothing the champion."""
+    said = r"alias nobody \(champion is version 1\)\. Pass models:/driver's model/<version>, or "
+    with pytest.raises(StorageError, match=said):
+        model_references.resolve("models:/driver's model@nobody")
+
+
 @pytest.mark.parametrize(
     "uri",
     [
