@@ -159,10 +159,11 @@ def check_coverage(coverage: float, *, nominal: float, tolerance: float) -> Chec
         nominal: share that should be.
         tolerance: share by which it may be off; a month unlike the one before moves it by 0.05.
     """
+    lowest, highest = max(nominal - tolerance, 0), min(nominal + tolerance, 1)
     return Check(
         f"coverage of the {nominal:.0%} interval",
         f"{coverage:.1%}",
-        f"{nominal - tolerance:.0%} to {nominal + tolerance:.0%}",
+        f"{lowest:.0%} to {highest:.0%}",
         abs(coverage - nominal) <= tolerance,
     )
 

@@ -86,7 +86,8 @@ def verdict_line(rows: Sequence[Row]) -> str:
     if not differing:
         return f"{said}all identical"
     found = [(row.name, one) for row in sorted(differing, key=_turn) for one in row.differences]
-    said += f"{len(differing)} runs differ, first {found[0][0]}, {found[0][1]}"
+    said += f"{len(differing)} runs differ" if differing[1:] else "1 run differs"
+    said += f", first {found[0][0]}, {found[0][1]}"
     furthest = max(found, key=lambda pair: abs(pair[1].share or 0))
     if furthest[1].share and furthest != found[0]:
         said += f"; the number that moved furthest is {furthest[0]}, {furthest[1]}"

@@ -185,3 +185,8 @@ def test_intervals_must_hold_about_as_many_trips_as_they_promise(
     assert check.sentence() == (
         f"coverage of the 80% interval is {coverage:.1%}, wanted 74% to 86%"
     )
+
+
+def test_no_interval_is_asked_to_hold_more_than_all_trips_or_less_than_none() -> None:
+    assert gate.check_coverage(1.0, nominal=0.8, tolerance=0.2).wanted == "60% to 100%"
+    assert gate.check_coverage(0.0, nominal=0.8, tolerance=1.0).wanted == "0% to 100%"

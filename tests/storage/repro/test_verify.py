@@ -102,7 +102,7 @@ def test_the_table_ends_with_what_it_came_to() -> None:
         "hpo/trial 1    2 compared, differs",
         "    rmse: 1.0 became 2.0 (+1, +1e+02 %)",
         "    x: a became b",
-        "5 metrics and hashes of 2 runs: 1 runs differ, first hpo/trial 1, rmse: 1.0 became 2.0 "
+        "5 metrics and hashes of 2 runs: 1 run differs, first hpo/trial 1, rmse: 1.0 became 2.0 "
         "(+1, +1e+02 %)",
     ]
     assert list(comparison_table([SAME]))[-1] == "3 metrics and hashes of 1 runs: all identical"
