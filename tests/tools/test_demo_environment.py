@@ -96,7 +96,7 @@ def test_the_ui_opens_on_the_store_that_is_used_and_a_server_has_its_own(
         (scripts / name).chmod(0o755)
     (tmp_path / ".venv" / ".ready").touch()
     env = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": "team"}
-    command = ["make", "--assume-old=.venv/.ready", "ui"]
+    command = ["make", "--no-print-directory", "--assume-old=.venv/.ready", "ui"]
     given: dict[str, Any] = {
         "cwd": tmp_path,
         "env": os.environ | env,
