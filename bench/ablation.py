@@ -27,6 +27,7 @@ GROUPS: dict[str, list[str]] = {
     "the zones' ids": ["pickup_zone", "dropoff_zone"],
     "hour, weekday, minute of day": ["hour", "traffic_weekday", "minute_of_day"],
     "counts of pair and zones": ["pair_trips", "pickup_trips", "dropoff_trips"],
+    "how long the detour is": ["detour_miles"],
     "the learned map": LEARNED,
     "the TLC's map": OF_CITY,
     "both maps": [*LEARNED, *OF_CITY],
