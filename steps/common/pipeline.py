@@ -1,6 +1,5 @@
 """The steps of a pipeline and what each builds on: given by the user, reused, or launched."""
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -355,20 +354,17 @@ def check_made_so(params: TrainingParameters, given: Mapping[str, Run]) -> None:
         UserError: a value is another.
     """
     fields = type(params).model_fields
-    for step in given.keys() & {"baseline", "hpo"}:
-        declared, noted = ENTRY_POINTS[step], given[step].data.params
+    for step in sorted(given.keys() & {"baseline", "hpo"}):
+        declared, run = ENTRY_POINTS[step], given[step]
         own = key_names(declared) & fields.keys() - key_names(ENTRY_POINTS["preprocess"]) - {"seed"}
         for name in sorted(own):
-            asked, text = (
-                getattr(params, name),
-                noted.get(tags.FROM_CONFIG.of(name), noted.get(name)),
-            )
-            if text is None or asked == fields[name].default:
+            asked, noted = getattr(params, name), runs.noted_text(run.data.params, name)
+            if noted is None or asked == fields[name].default:
                 continue
-            made = getattr(declared(**{name: "".join(shlex.split(text))}), name)
+            made = getattr(declared(**{name: noted}), name)
             if asked != made:
                 raise UserError(
-                    f"{name}={as_text(asked)} is asked of {step} run {given[step].info.run_id}, "
+                    f"{name}={as_text(asked)} is asked of {step} run {run.info.run_id}, "
                     f"which was made with {as_text(made)}. Leave out {name}, or that run."
                 )
 

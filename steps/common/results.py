@@ -24,7 +24,7 @@ RMSES = {kind: rmse_name(kind) for kind in KINDS}
 # on valid, of a candidate and of the step whose best it is
 SCORES = (*RMSES.values(), "mae", "r2")
 TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)
-GAINED = (tags.CHAMPION_TEST.of("rmse"), *map(tags.GAINED.of, ("", "_low", "_high")))
+GAINED = tuple(map(tags.GAINED.of, ("", "_low", "_high")))  # and the ends of its interval
 NO_CITY = "none"
 SIMULATED, REAL = "simulated", "real"
 SEEN = ("train", "valid")  # splits whose months a model has seen: to learn from, or to be chosen
@@ -245,7 +245,7 @@ def read_registration(run: Run) -> RegisterResult:
         champion_version=_tag(run, tags.CHAMPION_VERSION),
         reasons=_tag(run, tags.REASONS),
         model=_tag(run, tags.MODEL),
-        metrics=_metrics(run, *TEST_SCORES, *GAINED),
+        metrics=_metrics(run, *TEST_SCORES, tags.CHAMPION_TEST.of("rmse"), *GAINED),
         model_uri=_tag(run, tags.MODEL_URI),
     )
 

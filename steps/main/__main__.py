@@ -11,6 +11,7 @@ from steps.common import charts, page
 from steps.common.parameters import ALL_STEPS, MainParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
+    GAINED,
     RMSES,
     TEST_SCORES,
     Candidate,
@@ -267,10 +268,9 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
 
 def why_champion(registered: RegisterResult) -> str:
     """Say by how much it beat the one before; where there was none, what it was asked."""
-    names = [tags.GAINED.of(end) for end in ("", "_low", "_high")]
-    if not set(names) <= set(registered.metrics):
+    if not {*GAINED} <= registered.metrics.keys():
         return registered.reasons
-    gained, low, high = (registered.metrics[name] for name in names)
+    gained, low, high = (registered.metrics[name] for name in GAINED)
     return (
         f"its RMSE is {gained:.3f} min below that of the champion before on the very same trips "
         f"(95 % interval {low:.3f} to {high:.3f}), and every other check of the gate is passed"

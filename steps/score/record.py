@@ -94,11 +94,19 @@ def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list
 
 
 def say_seen(months: Sequence[str]) -> str:
-    """Write that errors on such months, one or more, flatter the model."""
+    """Write that errors on such months flatter the model."""
     return (
-        f"{', '.join(months)}: the model was fitted to this or chosen by it, so its errors are "
-        "smaller here than on new trips"
+        f"{', '.join(months)}: the model was fitted to these trips or chosen by them, so its "
+        "errors are smaller here than on new ones"
     )
+
+
+def scored_row(month: ScoredMonth, *, is_live: bool) -> list[str]:
+    """Lay a month out for the page: with a live level, the RMSE without it stands beside."""
+    tally = month.tally
+    found = [one.scores() for one in ((tally.total, tally.base) if is_live else (tally.total,))]
+    rmses = [f"{scores['rmse']:.3f}" if scores else "" for scores in found]
+    return [month.month, *rmses, say_estimate(tally), f"{tally.n_predicted:,}", f"{tally.n_rows:,}"]
 
 
 def write_scored(
@@ -117,14 +125,9 @@ def write_scored(
         moved: month -> what has moved in it, nothing where it has not drifted; see `say_drift`.
         model: its tags, as far as they are known.
     """
-    rows, n_trips = [], sum(month.tally.n_predicted for month in scored)
+    n_trips = sum(month.tally.n_predicted for month in scored)
     is_live = any(month.tally.n_live for month in scored)
-    for month in scored:
-        both = [one.scores() for one in (month.tally.total, month.tally.base)]
-        rmses = [f"{found['rmse']:.3f}" if found else "" for found in both]
-        counts = f"{month.tally.n_predicted:,}", f"{month.tally.n_rows:,}"
-        shown = rmses if is_live else rmses[:1]
-        rows.append((month.month, *shown, say_estimate(month.tally), *counts))
+    rows = [scored_row(month, is_live=is_live) for month in scored]
     months = page.span([month.month for month in scored])
     errors = [row[1] for row in rows if row[1]]
     estimates = ", ".join(say_estimate(month.tally) for month in scored)
@@ -137,8 +140,7 @@ def write_scored(
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
     live = ["without the live level"] if is_live else []
     heads = ["month", "RMSE, min", *live, "without drop-offs", "predicted", "rows"]
-    seen = seen_months(scored, model)
-    if seen:
+    if seen := seen_months(scored, model):
         verdict += f"; **{say_seen(seen)}**"
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]
     run_id = runs.active_info().run_id

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -214,6 +215,22 @@ def finished(run_id: str, step: str, *, parameter: str = "") -> Run:
     if run.info.status != "FINISHED":
         raise UserError(f"Run {run_id} is {run.info.status}. Pass a FINISHED {step} run.")
     return run
+
+
+def noted_text(params: Mapping[str, str], name: str) -> str | None:
+    """Read what a run had for a parameter; None where nobody has noted it.
+
+    MLflow notes what was typed, or the default, quoted for a shell; what a file of parameters said
+    instead stands beside it as it is.
+
+    Args:
+        params: all that is noted of the run.
+        name: of the parameter.
+    """
+    filed = params.get(tags.FROM_CONFIG.of(name))
+    if filed is not None or name not in params:
+        return filed
+    return "".join(shlex.split(params[name]))
 
 
 def _find(run_id: str, named_by: str) -> Run:

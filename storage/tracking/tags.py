@@ -144,9 +144,7 @@ HEARTBEAT = tag(
     "processes",
 )
 CONFIG = artifact("config.yaml", "the parameter file that was given", "step", "sweep")
-FROM_CONFIG = params(
-    "config.", "a parameter's value that follows from that file", "step", "pipeline"
-)
+FROM_CONFIG = params("config.", "a parameter's value that follows from that file", "step", "runs")
 KEY = tag(
     "step_key", "sha256 of what the step's result depends on", "reuse", "importing pipeline reuse"
 )
@@ -428,7 +426,7 @@ GAINED = metrics(
     "improvement",
     "minutes of test RMSE below the champion's, as judge_by asks; its interval",
     "evaluate",
-    "main results",
+    "results",
 )
 BEST_ROUND = metric("best_round", "best round of a trial, from 0", "search", "search")
 N_ROUNDS = metric("n_rounds", "rounds that a trial ran", "search")

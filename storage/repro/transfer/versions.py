@@ -4,14 +4,13 @@ A store's champion is the one that passed the gate there: an import takes its al
 """
 
 import json
-import shlex
 
 from mlflow.entities.model_registry import ModelVersion
 
 from storage import checkout, environment
 from storage.repro.transfer.export_file import Manifest, VersionRecord
 from storage.repro.transfer.id_map import IdMap
-from storage.tracking import registry, tags
+from storage.tracking import registry, runs, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 
 # parameters of register by which a candidate is another model, or is measured otherwise
@@ -99,6 +98,6 @@ def judging_command(record: VersionRecord, manifest: Manifest, here: IdMap) -> s
     given[str(tags.MODEL_NAME)] = record.name
     for run in manifest.runs:
         if run.tags.get(tags.VERSION) == record.version and run.tags.get(tags.STEP) == "register":
-            typed = {name: shlex.split(text) for name, text in run.params.items()}
-            given |= {name: "".join(typed[name]) for name in MADE_BY if name in typed}
+            noted = {name: runs.noted_text(run.params, name) for name in MADE_BY}
+            given |= {name: text for name, text in noted.items() if text is not None}
     return checkout.run_command("register", given, experiment=here.experiment)

@@ -297,15 +297,15 @@ def test_a_month_that_the_model_has_seen_is_named_and_one_of_other_trips_is_not(
 ) -> None:
     months = "--months=2021-01,2021-02,2021-04"
     run, lines = lab.run("score", SIMULATED, months, champion, *WIDE)
-    said = "2021-01, 2021-02: the model was fitted to this or chosen by it, so its errors are "
+    said = "2021-01, 2021-02: the model was fitted to these trips or chosen by them, so its "
     assert [line.startswith(said) for line in lines].count(True) == 1
     (verdict, *_) = run.data.tags["mlflow.note.content"].splitlines()
     assert said in verdict
     (raw,) = month_batches("2021-02", 2_000, 7)
     pq.write_table(pa.Table.from_batches([raw]), tmp_path / APRIL.replace("04", "02"))
     run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-02", champion, *WIDE)
-    assert not any("chosen by it" in line for line in lines)
-    assert "chosen by it" not in run.data.tags["mlflow.note.content"]
+    assert not any("chosen by them" in line for line in lines)
+    assert "chosen by them" not in run.data.tags["mlflow.note.content"]
 
 
 @pytest.fixture

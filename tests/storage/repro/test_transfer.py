@@ -83,7 +83,9 @@ def make_pipeline() -> str:
                 held.describe_model("Minutes of a trip.")
             named = {tags.MODEL_NAME: MODEL, tags.VERSION: number, tags.CHAMPION_VERSION: number}
             mlflow.set_tags(named)
-            mlflow.log_params({"refit": "train", "max_rmse": "9"})  # as mlflow run does
+            # as mlflow run does, with a file of parameters
+            noted = {"refit": "train_valid", "judge_by": "'planned'", "max_rmse": "9"}
+            mlflow.log_params(noted | {"config.refit": "train", "config.source": "ana's"})
         ids = {"preprocess": preprocess, "baseline": hpo, "hpo": hpo, "register": register}
         mlflow.set_tags({tags.RUN_IDS[name]: run_id for name, run_id in ids.items()})
         link = f"[hpo](#/experiments/9/runs/{hpo})"
@@ -433,6 +435,7 @@ def test_a_champion_that_is_there_stays_and_a_line_says_how_to_measure_both(
     assert " -e register " in said[1]
     # of the same name, and made as it was there
     given = f"-P hpo_run_id={by_step['hpo'].info.run_id} -P model_name={MODEL} -P refit=train"
+    given += " -P judge_by=planned"
     assert said[1].endswith(given)
     # what register says of versions, it says of those here
     marks = by_step["register"].data.tags
