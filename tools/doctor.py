@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK, LOCK_OF_TOOLS = "requirements.txt", "requirements-dev.txt"
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons that the lock is resolved for
 NEED_GB = 5.0  # an environment takes 2 GB, months and models some more
-SERVER_TIMEOUT_S = 5
 MAKE_AGAIN = "rm -f .venv/.ready && make .venv/.ready"
 
 
@@ -148,29 +147,28 @@ def installed_packages() -> Iterator[Finding]:
 def store() -> Iterator[Finding]:
     """Ask the store whether it can be used as it is."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if uri.startswith(("http://", "https://")):
-        yield _server(uri)
-    elif not uri or uri.startswith("sqlite:///"):
-        path = _sqlite_path(uri)
+    place = _place_of(uri)
+    if isinstance(place, str):
+        yield _server(place)
+    elif place:
         if uri.removeprefix("sqlite:///")[:1] not in ("", "/"):
-            cure = f"export MLFLOW_TRACKING_URI=sqlite:///{path}"
+            cure = f"export MLFLOW_TRACKING_URI=sqlite:///{place}"
             yield Finding("store", f"{uri} is another file in each folder", cure)
-        yield _sqlite(path)
+        yield _sqlite(place)
     else:
         yield Finding("store", f"{without_credentials(uri)}: not looked at")
 
 
 def experiment() -> Iterator[Finding]:
     """Ask the store for the experiment that runs go to, where the environment names one."""
-    uri, asked = os.environ.get("MLFLOW_TRACKING_URI", ""), named_experiment.wanted()
-    is_server = uri.startswith(("http://", "https://"))
-    if not asked or (uri and not is_server and not uri.startswith("sqlite:///")):
+    place, asked = _place_of(os.environ.get("MLFLOW_TRACKING_URI", "")), named_experiment.wanted()
+    if not asked or not place:
         return
     try:
-        if is_server:
-            found = named_experiment.ask_server(without_credentials(uri).rstrip("/"), asked)
+        if isinstance(place, str):
+            found = named_experiment.ask_server(place, asked)
         else:
-            found = named_experiment.ask_file(_sqlite_path(uri), asked)
+            found = named_experiment.ask_file(place, asked)
     except (OSError, ValueError, KeyError, sqlite3.Error):  # the store has been looked at
         return
     (named,) = asked.values()
@@ -301,22 +299,26 @@ def _answers(*command: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _server(uri: str) -> Finding:
-    address = without_credentials(uri).rstrip("/")
-    what = f"store {address}"
+def _place_of(uri: str) -> str | Path | None:
+    """Return the address of a server, or the file of an sqlite store; None where it is neither."""
+    if uri.startswith(("http://", "https://")):
+        return without_credentials(uri).rstrip("/")
+    if uri and not uri.startswith("sqlite:///"):
+        return None
+    name = unquote(uri.removeprefix("sqlite:///"))  # as SQLAlchemy does
+    return Path(name or "mlflow.db").resolve()  # without a URI the one that MLflow makes here
+
+
+def _server(address: str) -> Finding:
+    what, patience = f"store {address}", named_experiment.SERVER_TIMEOUT_S
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=SERVER_TIMEOUT_S):
+        with urllib.request.urlopen(f"{address}/health", timeout=patience):
             return Finding(what, "answers")
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", type(error).__name__)
         return Finding(
             what, f"does not answer: {reason}", "unset MLFLOW_TRACKING_URI  # or start it"
         )
-
-
-def _sqlite_path(uri: str) -> Path:
-    """Return the file of an sqlite store; without a URI the one that MLflow makes here."""
-    return Path(unquote(uri.removeprefix("sqlite:///")) or "mlflow.db").resolve()  # as SQLAlchemy
 
 
 def _sqlite(path: Path) -> Finding:

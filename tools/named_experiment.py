@@ -37,7 +37,7 @@ def ask_server(address: str, asked: dict[str, str]) -> NamedExperiment | None:
     """Ask a server for it; None where there is none.
 
     Raises:
-        OSError, ValueError: it does not answer, or lets only others see it.
+        OSError, ValueError, KeyError: it does not answer so, or lets only others see it.
     """
     way = "get" if "experiment_id" in asked else "get-by-name"
     query = urllib.parse.urlencode(asked)
