@@ -1,6 +1,7 @@
 """Closing the active run: no path leads to FINISHED but a body that ended well."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -128,8 +129,9 @@ def reason_of(error: BaseException) -> str:
 def failure_tags(status: str, reason: str, command: str = "") -> dict[str, str]:
     """Say why a run came to nothing: as a tag, and on its page with the command that goes on."""
     said = without_user(reason)
-    # what looks like HTML, such as <folder>, MLflow leaves out
-    lines = [f"**{status}**: " + said.replace("<", "\\<")]
+    # what looks like HTML, such as <folder>, MLflow leaves out, but in `code`
+    shown = re.sub("`[^`]*`|<", lambda part: "\\<" if part[0] == "<" else part[0], said)
+    lines = [f"**{status}**: {shown}"]
     if command:
         lines += ["", "Once that is mended:", "", f"    {command}"]
     return {tags.FAILURE: said, tags.NOTE: fit_page("\n".join(lines))}
@@ -142,9 +144,11 @@ def fit_page(note: str) -> str:
     """Have commands that are wider than a page broken by it.
 
     MLflow makes a page as wide as its widest block of code, and puts the values of metrics and all
-    about the run at the far end.
+    about the run at the far end. What stands between fences is a table, and stays as it is.
     """
-    return "\n".join(map(_fit, note.split("\n")))
+    parts = re.split("(^```.*?^```)", note, flags=re.DOTALL | re.MULTILINE)
+    parts[::2] = ["\n".join(map(_fit, part.split("\n"))) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _fit(line: str) -> str:

@@ -67,6 +67,8 @@ def test_a_command_that_would_make_the_page_wider_than_it_is_is_broken_by_it() -
     long = "mlflow run . " + "-P name=value " * 9 + "-P seed=42"
     page = f"It won.\n\n    short\n\n    {long}\n\n    {long} '`'"
     assert closing.fit_page(page) == (f"It won.\n\n    short\n\n`{long}`\n\n``{long} '`'``")
+    fenced = f"It differs:\n\n```\n    {long}\n```\n\n"
+    assert closing.fit_page(f"{fenced}    {long}\n") == f"{fenced}`{long}`\n"
 
 
 def test_a_failed_run_tells_its_reason_and_the_next_command(store: Store) -> None:
@@ -80,7 +82,7 @@ def test_a_failed_run_tells_its_reason_and_the_next_command(store: Store) -> Non
     again = f"mlflow run . {'-P name=value ' * 9}-P seed=42"
     told = closing.failure_tags("FAILED", "no trips", again)[tags.NOTE]
     assert told.splitlines()[-1] == f"`{again}`"
-    reason = "Pass -P source=<folder>."
-    marks = closing.failure_tags("FAILED", reason)
-    assert marks == {tags.FAILURE: reason, tags.NOTE: "**FAILED**: Pass -P source=\\<folder>."}
+    reason = "Pass source=<folder>, or run `mlflow gc --run-ids <id>`."
+    shown = r"**FAILED**: Pass source=\<folder>, or run `mlflow gc --run-ids <id>`."
+    assert closing.failure_tags("FAILED", reason) == {tags.FAILURE: reason, tags.NOTE: shown}
     assert closing.failure_tags("KILLED", "interrupted")[tags.NOTE] == "**KILLED**: interrupted"
