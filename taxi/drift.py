@@ -174,16 +174,16 @@ def draw_drift(
     figure = Figure(figsize=(12, 10), layout="constrained")
     axes = figure.subplots(3, 2).flat
     edges = {name: EDGES[name] for name in ("distance_miles", "hour", "weekday")}
-    for axis, name in zip(figure.axes, (*edges, "prediction"), strict=False):
-        axis.set_title(_furthest(name, measures))
     for axis, (name, bins) in zip(axes, edges.items(), strict=False):
         counts = {"train": reference.train.counts[name]}
         counts |= {month: profile.counts[name] for month, (profile, _) in months.items()}
         _draw_counts(axis, HISTOGRAMS[name], bins, counts)
+        axis.set_title(_furthest(name, measures))
     figure.axes[2].set_xticks(range(len(WEEKDAYS)), [day[:3] for day in WEEKDAYS])
     counts = {"valid": reference.predictions}
     counts |= {month: predictions for month, (_, predictions) in months.items()}
     _draw_counts(figure.axes[3], "predicted duration, min", PREDICTION_EDGES, counts)
+    figure.axes[3].set_title(_furthest("prediction", measures))
     for axis, wanted in ((figure.axes[4], "PSI"), (figure.axes[5], "")):
         _draw_measures(axis, wanted, measures)
     return figure

@@ -54,8 +54,9 @@ def compare(before: Month, now: Month) -> Iterator[str]:
     if is_beyond(counts[0], counts[1], MAX_TRIPS):
         asked = "is the file whole?" if counts[1] < counts[0] else "is it of one month?"
         yield f"{now.name} has {counts[1]:,} trips, {before.name} had {counts[0]:,}: {asked}"
-    for reason in lost(before) | lost(now):
-        then, share = (lost(month).get(reason, 0.0) for month in (before, now))
+    shares = lost(before), lost(now)
+    for reason in shares[0] | shares[1]:
+        then, share = (of_month.get(reason, 0.0) for of_month in shares)
         if abs(share - then) > MAX_LOST:
             yield (
                 f"{share:.0%} of the rows of {now.name} are dropped, {reason}, and {then:.0%} of "

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 # with more trips to learn from the best number of rounds grows; nothing is left to find it by
 MORE_ROUNDS = 1.3
-# and what is fitted once, not in every trial, has time for finer ones
+# a column's bins, at least: what is fitted once, not in every trial, has time for fine ones
 FINE_BINS = 256
 # A distance that is planned is off, and boosters of metered ones believe it. This much of the
 # answer without one costs nothing where the distance is as metered, and the more it is off, the

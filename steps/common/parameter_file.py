@@ -53,9 +53,14 @@ class ParameterFile(NamedTuple):
         return {name: entry for name, entry in self.entries.items() if name in names}
 
     def places(self, message: str, names: Sequence[str]) -> str:
-        """Say where that stands, of these parameters or in points, which a message is about.
+        """Say on which lines the values stand that a message is about.
 
-        It is what it quotes, but among choices; else what it speaks of with its value; else of.
+        They are those that it quotes, unless as choices; where it quotes none, those of which it
+        has name and text; where there are none either, those of which it has the name.
+
+        Args:
+            message: of a refusal.
+            names: of parameters beside points, that are looked for; those of points all are.
         """
         stated = [(name, self.entries[name]) for name in names]
         stated += [pair for point in self.points for pair in point.items()]

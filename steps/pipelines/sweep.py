@@ -127,9 +127,7 @@ def why_not_varied(name: str, is_given: bool) -> str:
         takers = [step for step, one in ENTRY_POINTS.items() if name in one.model_fields]
         return f"{name} is a parameter of {', '.join(takers)}, and a sweep runs main."
     if name == "steps":
-        return (
-            f"{name} cannot be swept: points are compared by the models that the same steps make."
-        )
+        return f"{name} cannot be swept: points compare the models that the same steps make."
     if is_run_id(name) or name in (*USELESS, tags.MODEL_NAME):
         return f"{name} cannot be swept: its points would be the same model, or no two comparable."
     if name not in varied:
@@ -216,8 +214,10 @@ def sweep_verdict(swept: Sequence[SweptPoint]) -> str:
     best, ranked = best_points(swept), rank_points(swept)
     if len(best) > 1:
         return f"**No best point**: errors on {len(best)} different sets of valid trips"
-    gap = f"{ranked[1].rmse - best[0].rmse:.3f}" if ranked[1:] else ""
-    behind = f", {gap} below the next" if float(gap or 0) else ", as the next" if gap else ""
+    behind = ""
+    if ranked[1:]:
+        gap = f"{ranked[1].rmse - best[0].rmse:.3f}"
+        behind = ", as the next" if gap == "0.000" else f", {gap} below the next"
     said = f"{best[0].name} is best of {len(swept)}: RMSE {best[0].rmse:.3f} min on valid"
     return f"**{said}{behind}**"
 

@@ -36,7 +36,7 @@ FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # taxis drove before, and the ca
 SOURCES: dict[str, type[Source]] = {
     "tlc": Tlc,
     "simulated": Simulation,
-    "simulated:": Simulation,
+    SIMULATED_URI: Simulation,
     "file://": Folder,
     "http://": Server,
     "https://": Server,

@@ -133,7 +133,7 @@ def _registry_of(uri: str) -> _Registry:
 
 
 def _no_alias(uri: str, root: str) -> StorageError | None:
-    """Say which versions there are of a model that has no such alias; None where that is not so."""
+    """Say that a model lacks the alias, and which ones it has; None where that is not so."""
     name, mark, alias = root.removeprefix("models:/").partition("@")
     if not mark or name.startswith("/"):  # of a registry of Databricks
         return None

@@ -29,7 +29,6 @@ from tests.conftest import make_trips, random_trips, simulated_trips
 # of January 2021, which has a recess of no day beside its holiday
 TRAIN, VALID = random_trips(1_500, seed=10), random_trips(400, seed=11, n_zones=60)
 CITY = simulation.simulated_zones(42)
-# columns that the planned distance of the trip itself is in
 # every set as it is without a city, and the one that another comes of where there is one
 SETS = {**FEATURE_SETS, "full of the city": FULL_WITH_CITY}
 
