@@ -57,6 +57,10 @@ class City:
         }
         return json.dumps({"zones": zones}, separators=(",", ":"))
 
+    def name_zone(self, zone: int) -> str:
+        """Call a zone by its name; by its id where that is not known."""
+        return str(self.name[zone]) or f"zone {zone}"
+
     @property
     def has_place(self) -> np.ndarray:
         """Whether each zone has a shape, bool [N_ZONES]."""

@@ -12,11 +12,11 @@ from matplotlib.patheffects import withStroke
 from .city import City
 from .schema import N_ZONES, Trips, known_zone
 from .style import styled
+from .words import FEW_TRIPS
 
 # told apart by everybody, and on paper: dark is much, red against blue is above against below
 COLOURS, TWO_SIDED_COLOURS = "viridis_r", "RdBu_r"
 NO_VALUE, BORDER = "#d9d9d9", "#ffffff"
-MIN_TRIPS = 30  # of a zone that a title names
 END_PERCENTILES = (1, 99)  # of the values; a single odd zone is not to leave the rest one colour
 
 
@@ -91,12 +91,13 @@ def draw_pickups(city: City, counts: np.ndarray) -> Figure:
         counts: trips that begin in each zone [N_ZONES].
     """
     there = np.where(city.has_place, counts, 0)
-    most = int(there.argmax())
-    name = city.name[most] or f"zone {most}"
+    title, most = f"Where the {counts.sum():,} train trips start", int(there.argmax())
+    if there[most]:
+        title += f": most in {city.name_zone(most)}, {there[most]:,}"
     return draw_zone_map(
         city,
         np.where(city.has_place, counts, np.nan),
-        title=f"Where the {counts.sum():,} train trips start: most in {name}, {there[most]:,}",
+        title=title,
         label="trips by pickup zone",
         is_log=True,
     )
@@ -112,12 +113,12 @@ def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
     """
     rmse = np.sqrt(by_zone(trips.pickup_zone, (predicted - trips.trip_minutes) ** 2))
     count = np.bincount(known_zone(trips.pickup_zone), minlength=N_ZONES)
-    judged = np.where((count >= MIN_TRIPS) & city.has_place, rmse, np.nan)
+    judged = np.where((count >= FEW_TRIPS) & city.has_place, rmse, np.nan)
     found, grey = "How far off it is, by where the trip begins", "no trips"
     if not np.isnan(judged).all():  # a zone of few trips would have the strongest colour
-        rmse, grey = judged, f"fewer than {MIN_TRIPS} trips"
+        rmse, grey = judged, f"fewer than {FEW_TRIPS} trips"
         worst = int(np.nanargmax(judged))
-        found += f": most in {city.name[worst] or f'zone {worst}'}, {judged[worst]:.1f} min"
+        found += f": most in {city.name_zone(worst)}, {judged[worst]:.1f} min"
     return draw_zone_map(
         city,
         rmse,
@@ -139,7 +140,7 @@ def draw_moved(city: City, before: np.ndarray, now: np.ndarray) -> Figure:
     found = "Where trips begin, against the train months"
     if not np.isnan(points).all():
         ends = int(np.nanargmax(points)), int(np.nanargmin(points))
-        told = [f"{points[z]:+.1f} points in {city.name[z] or f'zone {z}'}" for z in ends]
+        told = [f"{points[zone]:+.1f} points in {city.name_zone(zone)}" for zone in ends]
         found += ":\n" + ",\n".join(told)  # a line each: names of zones are long
     label = "share of the trips, percentage points more"
     return draw_zone_map(city, points, title=found, label=label, middle=0.0)

@@ -1,6 +1,6 @@
 """The charts of a report that tell where a model fails, and how far its intervals hold."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 
 import numpy as np
@@ -11,10 +11,9 @@ from .coverage import ALL, NOMINAL
 from .evaluation import Group
 from .page import Chart, paragraph
 from .report_search import Rows
-from .words import WEEKDAYS, band_words, hour_words, weekday_of
+from .words import FEW_TRIPS, WEEKDAYS, group_words, weekday_of
 
 RMSE, N_TRIPS = "RMSE, min", "trips"
-FEW = 30  # trips of a group that no finding is built on
 
 
 def where_it_fails(
@@ -28,25 +27,19 @@ def where_it_fails(
         breakdown: by day and zone; None where the run is of an older version.
         city: whose zones are drawn.
     """
-    kinds: list[tuple[str, Callable[[str], str]]] = [("hour", hour_words), ("distance", band_words)]
     charts: list[str | Chart] = [
-        group_chart(f"By {kind}", kind, [one for one in groups if one.kind == kind], words)
-        for kind, words in kinds
-        if any(one.kind == kind for one in groups)
+        group_chart(kind, those)
+        for kind in ("hour", "distance")
+        if (those := [one for one in groups if one.kind == kind])
     ]
     if breakdown:
-        charts.append(group_chart("By weekday", "weekday", by_weekday(breakdown.days), str))
-        charts.append(group_chart("By day", "day", breakdown.days, day_words))
+        charts.append(group_chart("weekday", by_weekday(breakdown.days)))
+        charts.append(group_chart("day", breakdown.days))
         charts.append(residual_chart(breakdown))
     shown = ['<div class="charts">', *charts, "</div>"] if charts else []
     if breakdown and city:
         shown.append(zone_chart(city, breakdown.zones))
     return [paragraph(f"Errors on {of}."), *shown] if shown else []
-
-
-def day_words(name: str) -> str:
-    """Write a day with its weekday."""
-    return f"{weekday_of(name)[:3]} {name}"
 
 
 def by_weekday(days: Sequence[Group]) -> list[Group]:
@@ -63,23 +56,21 @@ def by_weekday(days: Sequence[Group]) -> list[Group]:
     return found
 
 
-def group_chart(
-    lead: str, kind: str, groups: Sequence[Group], words: Callable[[str], str]
-) -> Chart:
+def group_chart(kind: str, groups: Sequence[Group]) -> Chart:
     """Draw the RMSE of groups, with their counts."""
-    judged = [group for group in groups if group.n_trips >= FEW] or groups
+    judged = [group for group in groups if group.n_trips >= FEW_TRIPS] or groups
     worst, best = (pick(judged, key=lambda group: group.rmse) for pick in (max, min))
+    most, least = (group_words(kind, group.group) for group in (worst, best))
     return Chart(
         "bars",
-        f"{lead}: most off {words(worst.group)} ({worst.rmse:.2f} min), least "
-        f"{words(best.group)} ({best.rmse:.2f} min).",
+        f"By {kind}: most off {most} ({worst.rmse:.2f} min), least {least} ({best.rmse:.2f} min).",
         {
-            kind: [words(group.group) for group in groups],
+            kind: [group_words(kind, group.group) for group in groups],
             RMSE: [round(group.rmse, 3) for group in groups],
             "bias, min": [round(group.bias, 3) for group in groups],
             N_TRIPS: [group.n_trips for group in groups],
         },
-        best=words(worst.group),
+        best=most,
     )
 
 
@@ -106,8 +97,8 @@ def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
     A zone of few trips has no colour: it would have the strongest one, and say nothing.
     """
     numbers = [int(group.group) for group in zones]
-    named = [str(city.name[zone]) or f"zone {zone}" for zone in numbers]
-    judged = [place for place, group in enumerate(zones) if group.n_trips >= FEW]
+    named = [city.name_zone(zone) for zone in numbers]
+    judged = [place for place, group in enumerate(zones) if group.n_trips >= FEW_TRIPS]
     rows = {numbers[place]: place for place in judged or range(len(zones))}
     worst = max(judged, key=lambda place: zones[place].rmse, default=None)
     found = "" if worst is None else f": most off from {named[worst]} ({zones[worst].rmse:.2f} min)"
@@ -129,7 +120,7 @@ def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
             [*city.centroid[city.has_place & (city.borough == name)].mean(axis=0).tolist(), name]
             for name in np.unique(city.borough[city.has_place & (city.borough != "")]).tolist()
         ],
-        blank=f"fewer than {FEW} trips" if judged else "no trips",
+        blank=f"fewer than {FEW_TRIPS} trips" if judged else "no trips",
     )
 
 
@@ -166,28 +157,26 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
         f"{width:.1f} min wide on average."
     )
     parts = [
-        interval_chart(kind, [row for row in coverage if row["kind"] == kind], words)
-        for kind, words in (("distance", band_words), ("hour", hour_words))
+        interval_chart(kind, [row for row in coverage if row["kind"] == kind])
+        for kind in ("distance", "hour")
     ]
     return [paragraph(said), '<div class="charts">', *parts, "</div>"]
 
 
-def interval_chart(
-    kind: str, rows: Sequence[Mapping[str, str]], words: Callable[[str], str]
-) -> Chart:
+def interval_chart(kind: str, rows: Sequence[Mapping[str, str]]) -> Chart:
     """Draw the share of trips within their intervals by group."""
+    names = [group_words(kind, row["group"]) for row in rows]
     share = [round(100 * float(row["coverage"]), 1) for row in rows]
     least = min(range(len(rows)), key=share.__getitem__)
-    name = words(rows[least]["group"])
     return Chart(
         "bars",
-        f"By {kind}, intervals hold least at {name}: {share[least]:.0f} %.",
+        f"By {kind}, intervals hold least at {names[least]}: {share[least]:.0f} %.",
         {
-            kind: [words(row["group"]) for row in rows],
+            kind: names,
             "trips within p10 to p90, %": share,
             "mean width, min": [round(float(row["width"]), 2) for row in rows],
             N_TRIPS: [int(row["n_trips"]) for row in rows],
         },
-        best=name,
+        best=names[least],
         wanted=[[0.0, 100 * NOMINAL], [1.0, 100 * NOMINAL]],
     )

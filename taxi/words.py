@@ -1,6 +1,7 @@
-"""Names that people know, for what code and tables call otherwise."""
+"""How people are told: names that they know, and how many trips are worth a word."""
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import date
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -10,6 +11,7 @@ HISTOGRAMS = {  # name in a profile -> what it counts
     "hour": "hour of the pickup",
     "weekday": "weekday of the pickup",
 }
+FEW_TRIPS = 30  # a group of fewer makes no finding, nor a colour on a map: it varies by chance
 
 
 def band_words(name: str) -> str:
@@ -23,11 +25,24 @@ def hour_words(name: str) -> str:
     return f"{name}:00"
 
 
-def group_words(kind: str, name: str) -> str:
-    """Say a group of trips, by hour or by distance, as people do."""
-    return hour_words(name) if kind == "hour" else band_words(name)
-
-
 def weekday_of(day: str) -> str:
     """Name the weekday of a day such as 2021-02-01."""
     return WEEKDAYS[date.fromisoformat(day).weekday()]
+
+
+def day_words(name: str) -> str:
+    """Write a day with its weekday."""
+    return f"{weekday_of(name)[:3]} {name}"
+
+
+# kind of group -> how people say one; the others are called as they are
+GROUP_WORDS: Mapping[str, Callable[[str], str]] = {
+    "hour": hour_words,
+    "distance": band_words,
+    "day": day_words,
+}
+
+
+def group_words(kind: str, name: str) -> str:
+    """Say a group of trips as people do."""
+    return GROUP_WORDS.get(kind, str)(name)

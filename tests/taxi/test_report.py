@@ -16,7 +16,7 @@ from taxi.groups import UNKNOWN
 from taxi.page import Chart, Section, render_page, table, written_cell
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 from taxi.style import short_count
-from taxi.words import band_words, hour_words, weekday_of
+from taxi.words import band_words, group_words, weekday_of
 from tests.conftest import random_trips
 
 HOSTILE = "</script><script>alert('it')</script><img src=https://evil.example/x.png>"
@@ -218,7 +218,7 @@ def test_each_trip_is_on_one_day_and_in_one_zone() -> None:
 
 def test_a_zone_of_few_trips_is_no_finding() -> None:
     groups = [Group("hour", "01", 3, 90.0, 1.0, 0.0), Group("hour", "02", 300, 5.0, 1.0, 0.0)]
-    chart = report_errors.group_chart("By hour", "hour", groups, hour_words)
+    chart = report_errors.group_chart("hour", groups)
     assert chart.title == "By hour: most off 02:00 (5.00 min), least 02:00 (5.00 min)."
 
 
@@ -260,6 +260,8 @@ def test_every_feature_has_words_of_its_own() -> None:
 def test_names_and_numbers_are_written_as_people_read_them() -> None:
     assert band_words("02.0..04.0 miles") == "2 to 4 miles"
     assert band_words(UNKNOWN) == UNKNOWN
+    assert group_words("day", "2021-02-01") == "Mon 2021-02-01"
+    assert group_words("weekday", "Monday") == "Monday"
     assert weekday_of("2021-02-01") == "Monday"
     assert [short_count(n) for n in (950, 12_345, 3_400_000)] == ["950", "12.3k", "3.4M"]
     assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
