@@ -99,7 +99,7 @@ def check_given(given: Mapping[str, Run], judge_by: str) -> None:
         UserError: one was logged before its RMSE was measured with such a distance.
     """
     name = rmse_name(distances.select_kind(judge_by))
-    for step in given.keys() & {"baseline", "hpo"}:
+    for step in sorted(given.keys() & {"baseline", "hpo"}):
         for candidate in read_training(given[step]).candidates:
             if name not in candidate.scores:
                 raise UserError(
