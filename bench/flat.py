@@ -29,7 +29,7 @@ from storage.scratch import scratch_folder
 from storage.tracking.processes import n_cores
 from taxi import boosting, encoding, features, schema, sight, spaces
 from taxi.cleaning import clean
-from taxi.recipes import Member, Recipe
+from taxi.recipes import FINE_BINS, Member, Recipe
 from taxi.simulation import month_batches
 
 N_TRIPS, MONTH, SEED = 3_000_000, "2021-01", 42
@@ -128,7 +128,7 @@ def refit(way: str, path: str, n_threads: str, n_rounds: str) -> None:
     trips = schema.to_trips(pq.read_table(path))
     space = spaces.select_space("lossguide")
     point = dict(space.fixed) | space.parameters(1, space.first[0]) | {"seed": SEED}
-    recipe = Recipe("full", SEED, members=(Member(point, int(n_rounds)),), max_bin=space.max_bin)
+    recipe = Recipe("full", SEED, members=(Member(point, int(n_rounds)),), max_bin=FINE_BINS)
     encoder = features.fit_encoder("full", trips)
     start, before = perf_counter(), process_time()
     train = partial(sight.train_here, n_threads=int(n_threads), scratch=scratch_folder)
