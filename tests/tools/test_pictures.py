@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.stores import Store
 from tools import pictures
@@ -40,6 +41,16 @@ def test_without_a_pipeline_it_says_how_to_have_one(browser: Path, said: list[st
     assert said == ["pictures: No finished pipeline in this store. Run make demo first."]
 
 
-def test_the_browser_knows_the_server_by_a_name_that_is_not_local() -> None:
-    assert pictures.HOST not in ("localhost", "127.0.0.1")
+def test_the_server_answers_by_the_name_that_the_browser_knows_and_by_no_other(
+    store: Store,
+) -> None:
     assert f"--host-resolver-rules=MAP {pictures.HOST} 127.0.0.1" in pictures.FLAGS
+    with pictures.serving() as address:
+        name, _, port = address.removeprefix("http://").partition(":")
+        assert name == pictures.HOST
+        asked = f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/experiments/search?max_results=1"
+        answers = {
+            host: requests.get(asked, headers={"Host": f"{host}:{port}"}, timeout=10).status_code
+            for host in (name, "elsewhere")
+        }
+    assert answers == {name: 200, "elsewhere": 403}
