@@ -118,8 +118,10 @@ class TripModel:
 
     def _predict_known(self, trips: Trips, matrix: Any) -> np.ndarray:
         minutes, share = average(self.estimators, matrix), self.blind_share
-        if not share or not isinstance(self.encoder, DenseFeatures):
+        if not share:
             return minutes
+        if not isinstance(self.encoder, DenseFeatures):
+            raise TypeError("the one-hot encoding cannot do without a distance")
         blind = average(self.blind, self.encoder.hide_distance(matrix, trips))
         return (1 - share) * minutes + share * blind
 

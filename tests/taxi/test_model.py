@@ -488,6 +488,15 @@ def test_a_part_of_the_answer_is_that_for_the_same_trip_without_its_distance(nam
     assert np.array_equal(rebuilt.predict(valid), model.predict(valid))
 
 
+def test_no_model_leaves_out_a_share_of_its_answer_without_a_word() -> None:
+    course = make_model("course", 1)
+    model = TripModel(
+        "green", course.encoder, course.estimators, course.estimators, blind_share=0.1
+    )
+    with pytest.raises(TypeError, match="cannot do without a distance"):
+        model.predict(simulated_trips("2021-02").take(slice(5)))
+
+
 def test_a_model_of_files_that_tell_no_share_answers_by_its_sighted_boosters() -> None:
     sighted, blind = make_model(n_boosters=2), make_model("full", 1)
     parts = sighted.encoder, sighted.estimators, blind.estimators
