@@ -1,4 +1,4 @@
-"""How far a month lies from the months a model was trained on.
+"""How far a month lies from the trips a model was fitted to.
 
 The population stability index is what people who watch models read: below 0.1 nothing to see, above
 0.25 a large shift. It is ten lines over histograms that are counted anyway, in memory that does not
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
+from .profile import EDGES, ENDS, HAS_DISTANCE, Profile, join_profiles
 from .style import GREY, styled
 from .words import HISTOGRAMS, WEEKDAYS
 
@@ -28,11 +28,11 @@ FEATURES = ("distance_miles", "hour", "weekday", *ENDS)
 
 
 class Reference(NamedTuple):
-    """Histograms and error of the trips a model was trained on and chosen by."""
+    """Histograms and error of the trips a model was fitted to and chosen by."""
 
-    train: Profile
-    predictions: np.ndarray  # of the valid trips, counted in PREDICTION_EDGES
-    unseen_zones: float  # share of the valid trips with a zone that no train trip has
+    train: Profile  # of all that it was fitted to; of a refitted model the valid trips are in it
+    predictions: np.ndarray  # its own of the valid trips, counted in PREDICTION_EDGES
+    unseen_zones: float  # share of the valid trips with a zone that no trip of train has
     unseen_pairs: float
     rmse: float  # minutes, on valid
 
@@ -57,7 +57,7 @@ class DriftThresholds(NamedTuple):
     """Values above which a month counts as drifted."""
 
     max_psi: float
-    max_unseen: float  # share of trips above that of valid; without distance, that of train
+    max_unseen: float  # share of trips above that of valid; without distance, of the fitted ones
     max_rmse_rise: float  # share above the RMSE on the months the model was judged by
 
 
@@ -72,7 +72,7 @@ class DriftMeasure(NamedTuple):
 
 
 def make_reference(train: Profile, valid: Profile, predicted: np.ndarray, rmse: float) -> Reference:
-    """Join what later months are compared with.
+    """Join what later months are compared with, for a model that valid was not fitted to.
 
     Args:
         train: profile of the trips that the model was fitted to.
@@ -82,6 +82,20 @@ def make_reference(train: Profile, valid: Profile, predicted: np.ndarray, rmse: 
     """
     zones, pairs = unseen(train, valid)
     return Reference(train, count_predictions(predicted), zones, pairs, rmse)
+
+
+def refit_reference(chosen: Reference, valid: Profile, predicted: np.ndarray) -> Reference:
+    """Return what later months are compared with once the valid trips are fitted to as well.
+
+    What valid alone can tell stays: how many trips of a new month are unseen, and how far off.
+
+    Args:
+        chosen: of the model that was fitted to train.
+        valid: profile of the valid trips.
+        predicted: [n] minutes that the refitted model says of them.
+    """
+    both = join_profiles((chosen.train, valid))
+    return chosen._replace(train=both, predictions=count_predictions(predicted))
 
 
 def count_predictions(predicted: np.ndarray) -> np.ndarray:
@@ -98,7 +112,7 @@ def measure_drift(
     rmse_before: float,
     thresholds: DriftThresholds,
 ) -> list[DriftMeasure]:
-    """Measure how far a month is from what the model was trained on.
+    """Measure how far a month is from what the model was fitted to.
 
     Args:
         reference: what the model has stored.
@@ -121,7 +135,7 @@ def measure_drift(
     if HAS_DISTANCE in reference.train.counts:
         more = without_distance(month) - without_distance(reference.train)
         measures.append(
-            _measure("above train", "trips without distance", more, thresholds.max_unseen)
+            _measure("above fitted", "trips without distance", more, thresholds.max_unseen)
         )
     if rmse is not None:
         rise = rmse / rmse_before - 1
@@ -144,7 +158,7 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
 
 
 def unseen(train: Profile, month: Profile) -> tuple[float, float]:
-    """Compute the share of trips with a zone, and with a pair of zones, that no train trip has."""
+    """Compute the share of trips with a zone, and with a pair of zones, that train has not."""
     pairs = month.pairs.reshape(len(month.counts["pickup_zone"]), -1)
     unseen_at = [train.counts[name] == 0 for name in ENDS]
     with_zone = pairs[unseen_at[0][:, None] | unseen_at[1][None, :]].sum()
@@ -164,7 +178,7 @@ def draw_drift(
     months: Mapping[str, tuple[Profile, np.ndarray]],
     measures: Mapping[str, Sequence[DriftMeasure]],
 ) -> Figure:
-    """Draw each month's histograms over those of the train months, and the measures.
+    """Draw each month's histograms over those of the fitted trips, and the measures.
 
     Args:
         reference: what the model has stored.
@@ -175,7 +189,7 @@ def draw_drift(
     axes = figure.subplots(3, 2).flat
     edges = {name: EDGES[name] for name in ("distance_miles", "hour", "weekday")}
     for axis, (name, bins) in zip(axes, edges.items(), strict=False):
-        counts = {"train": reference.train.counts[name]}
+        counts = {"fitted": reference.train.counts[name]}
         counts |= {month: profile.counts[name] for month, (profile, _) in months.items()}
         _draw_counts(axis, HISTOGRAMS[name], bins, counts)
         axis.set_title(_furthest(name, measures))

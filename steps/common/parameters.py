@@ -354,7 +354,7 @@ class ScoreParameters(ClusterParameters, JudgedMonthsParameters):
     max_unseen: float = param(
         0.05,
         "share of trips with an unseen zone or pair, above valid's, or without a usable distance, "
-        "above train's",
+        "above that of the trips the model was fitted to",
         minimum=0,
     )
     max_rmse_rise: float = param(

@@ -56,7 +56,7 @@ SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-l
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Score month after month, log what they came to, and compare them with the training months."""
+    """Score month after month, log what they came to, and compare them with the fitted trips."""
     moved: dict[str, str] | None = None
     with step_run(ScoreParameters, __doc__, argv) as params:
         taxi, fail_on_drift = params.taxi, params.fail_on_drift
@@ -285,7 +285,7 @@ def watch(
     rmse_before: float,
     thresholds: DriftThresholds,
 ) -> dict[str, str]:
-    """Compare each month with the training months and log it.
+    """Compare each month with the trips that the model was fitted to, and log it.
 
     Args:
         scored: the months.

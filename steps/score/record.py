@@ -150,7 +150,7 @@ def write_scored(
 
 
 def log_moved(scored: Sequence[ScoredMonth], reference: Reference, model_uri: str) -> None:
-    """Draw where more trips begin than in the train months, where the model's city is at hand."""
+    """Draw where more trips begin than of the fitted trips, where the model's city is at hand."""
     if city := city_of_model(model_uri):
         now = sum(month.tally.profile.counts["pickup_zone"] for month in scored)
         figure = draw_moved(city, reference.train.counts["pickup_zone"], np.asarray(now))

@@ -560,5 +560,5 @@ DRIFT_TABLE = artifact(
 )
 DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score", "record")
 DRIFT_MAP = artifact(
-    "drift_by_zone.png", "where more trips begin than in the train months, as a map", "record"
+    "drift_by_zone.png", "where more trips begin than of the fitted trips, as a map", "record"
 )
