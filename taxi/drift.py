@@ -22,6 +22,7 @@ from .words import HISTOGRAMS, WEEKDAYS
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
 # a bin that few train trips fall in moves by chance: they are counted together
 RARE = 0.01
+PSI, RMSE = "PSI", "RMSE"  # names of a measure, and of what one is of
 PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
 MARKS = "osD^v"  # of months beside each other, for eyes that do not tell their colours apart
 FEATURES = ("distance_miles", "hour", "weekday", *ENDS)
@@ -123,11 +124,11 @@ def measure_drift(
         thresholds: above which a value is drift.
     """
     measures = [
-        _measure("PSI", name, psi(reference.train.counts[name], month.counts[name]), thresholds[0])
+        _measure(PSI, name, psi(reference.train.counts[name], month.counts[name]), thresholds[0])
         for name in FEATURES
     ]
     moved = psi(reference.predictions, predictions)
-    measures.append(_measure("PSI", "prediction", moved, thresholds.max_psi))
+    measures.append(_measure(PSI, "prediction", moved, thresholds.max_psi))
     before = (reference.unseen_zones, reference.unseen_pairs)
     names = ("zone", "pair of zones")
     for name, now, then in zip(names, unseen(reference.train, month), before, strict=True):
@@ -139,7 +140,7 @@ def measure_drift(
         )
     if rmse is not None:
         rise = rmse / rmse_before - 1
-        measures.append(_measure("rise", "RMSE", rise, thresholds.max_rmse_rise))
+        measures.append(_measure("rise", RMSE, rise, thresholds.max_rmse_rise))
     return measures
 
 
@@ -198,7 +199,7 @@ def draw_drift(
     counts |= {month: predictions for month, (_, predictions) in months.items()}
     _draw_counts(figure.axes[3], "predicted duration, min", PREDICTION_EDGES, counts)
     figure.axes[3].set_title(_furthest("prediction", measures))
-    for axis, wanted in ((figure.axes[4], "PSI"), (figure.axes[5], "")):
+    for axis, wanted in ((figure.axes[4], PSI), (figure.axes[5], "")):
         _draw_measures(axis, wanted, measures)
     return figure
 
@@ -209,7 +210,7 @@ def _furthest(name: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> str:
         month: one.value
         for month, of_month in measures.items()
         for one in of_month
-        if (one.measure, one.of) == ("PSI", name)
+        if (one.measure, one.of) == (PSI, name)
     }
     month = max(found, key=found.__getitem__)
     return f"Furthest off: {month}, PSI {found[month]:.3f}"
@@ -229,7 +230,7 @@ def _draw_counts(axis: Any, name: str, edges: np.ndarray, counts: Mapping[str, n
 def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> None:
     moved: list[str] = []
     for place, (month, of_month) in enumerate(measures.items(), start=1):
-        shown = [m for m in of_month if (m.measure == "PSI") == bool(wanted)]
+        shown = [m for m in of_month if (m.measure == PSI) == bool(wanted)]
         moved += [month] if any(m.drifted for m in shown) else []
         # a threshold of 0 asks for no rise at all; the picture needs a scale all the same
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]
