@@ -239,6 +239,11 @@ class RegisterParameters(PipelineParameters):
     entry_point = "register"
     shared_in_key = frozenset({"seed"})  # of the bootstrap
     rollback: bool = param(False, "true only puts the champion before this one back", in_key=False)
+    restore: str = param(
+        "",
+        "version that was champion before: only makes it champion again, even if rolled back",
+        in_key=False,
+    )
 
 
 class PartParameters(Parameters):
