@@ -49,6 +49,7 @@ def test_a_candidate_that_is_worse_at_airports_is_refused_by_name_and_number(
     run, said = lab.register("slices", *pipelines.of(lab, BETTER), "--allow_slice_loss=true")
     assert "slices version 2, alias champion, in place of version 1" in said
     assert lab.version("slices", "2").tags["allowed"] == "allow_slice_loss"
+    assert "); allow_slice_loss |" in lab.client.get_registered_model("slices").description
 
 
 def test_the_champions_own_test_months_are_looked_at_where_they_can_be_had(
