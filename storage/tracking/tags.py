@@ -184,7 +184,7 @@ TAXI = tag(
     "taxi",
     "whose trips: green, yellow, fhvhv or fhv",
     "backtest candidates results score",
-    "pipeline report results",
+    "pipeline report results validate",
 )
 DATA = tag(
     "data",
