@@ -182,7 +182,7 @@ ORIGIN_PROMOTIONS = tag(
 
 TAXI = tag(
     "taxi",
-    "whose trips: green, yellow, fhvhv or fhv",
+    "whose trips, as the parameter has it",
     "backtest candidates results score",
     "pipeline report results",
 )

@@ -76,10 +76,9 @@ def test_main_knows_a_step_by_the_very_values_that_the_step_itself_does(step: st
     assert declared.of(parsed("main", *given)) == parsed(step, *own)
 
 
-def test_every_kind_of_trips_is_named_where_its_parameter_and_its_tag_are_said() -> None:
-    meaning = ENTRY_POINTS["main"].model_fields["taxi"].description or ""
-    assert [taxi for taxi in TAXIS if f"`{taxi}`" not in meaning] == []
-    assert [taxi for taxi in TAXIS if taxi not in tags.TAXI.meaning] == []
+@pytest.mark.parametrize("taxi", TAXIS)
+def test_every_kind_of_trips_is_named_where_its_parameter_is_said(taxi: str) -> None:
+    assert f"`{taxi}`" in (ENTRY_POINTS["main"].model_fields["taxi"].description or "")
 
 
 @pytest.mark.parametrize("spelled", [" mean , lasso_0.1,", "mean,lasso_0.1,mean"])
