@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def verify(client: MlflowClient, first: Run, env_manager: str = "uv") -> Verdict:
+def verify(client: MlflowClient, first: Run, env_manager: str) -> Verdict:
     """Run a pipeline again and compare it; leaves nothing behind.
 
     Args:

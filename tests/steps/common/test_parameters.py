@@ -164,6 +164,5 @@ def test_a_repeated_run_has_every_parameter_but_who_asks_and_runs_only_where_giv
         *("config", "developer", "plan"),
     }
     assert params.run_ids() == {"hpo_run_id": "1a2b"}
-    assert "hpo_run_id" not in params.without_runs().rerun_texts()
     words = [f"--{name}={text}" for name, text in params.rerun_texts().items()]
     assert parsed("main", *words).rerun_texts() == params.rerun_texts()
