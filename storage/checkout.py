@@ -90,12 +90,12 @@ def run_command(
     return shlex.join(words)
 
 
-def portable(source: str, root: Path = ROOT) -> str:
+def portable(source: str) -> str:
     """Write a source so that it means the same from any folder, without credentials."""
     if "://" in source:
         return without_credentials(source)
     folder = existing_folder(source)
-    return str(folder) if folder and not folder.is_relative_to(root) else source
+    return str(folder) if folder and not folder.is_relative_to(ROOT) else source
 
 
 def _head(root: Path) -> str:

@@ -209,10 +209,6 @@ class Parameters(BaseModel):
         """Return the runs that were given to build on: parameter -> run id."""
         return {name: value for name, value in self if is_run_id(name) and value}
 
-    def without_runs(self) -> Self:
-        """Return the same with no run given, for a store that does not have them."""
-        return self.model_copy(update=dict.fromkeys(self.run_ids(), ""))
-
 
 LAST = Parameters.model_fields
 

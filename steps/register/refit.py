@@ -40,11 +40,8 @@ class TrainingPlace(NamedTuple):
     n_together: int = 0  # workers that train each booster together; 0 = one worker does
 
 
-HERE = TrainingPlace()
-
-
 def refit_candidate(
-    candidate: Candidate, preprocess: PreprocessResult, place: TrainingPlace = HERE
+    candidate: Candidate, preprocess: PreprocessResult, place: TrainingPlace
 ) -> Candidate:
     """Fit a candidate to train and valid in a child run; returns it with the new model's URI.
 

@@ -72,7 +72,14 @@ def log_datasets(inputs: Sequence[tuple[Dataset, str]]) -> None:
         DatasetInput(dataset._to_mlflow_entity(), [InputTag(MLFLOW_DATASET_CONTEXT, context)])
         for dataset, context in inputs
     ]
-    MlflowClient().log_inputs(active_info().run_id, datasets=entries)
+    client, run_id = MlflowClient(), active_info().run_id
+    try:
+        client.log_inputs(run_id, datasets=entries)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        # of two runs that note the same new data set at the same moment MLflow refuses one
+        client.log_inputs(run_id, datasets=entries)
 
 
 def log_scores(scores: dict[str, float], *, model_uri: str, dataset: Dataset) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import mlflow
 import pyarrow as pa
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from storage.data.digest import sha256_of
 from storage.tracking import datasets, runs
@@ -38,6 +41,32 @@ def test_a_data_set_has_its_hash_its_columns_its_rows_and_a_source_that_opens(
     types = {"at": "datetime", "zone": "integer", "miles": "double", "flag": "string"}
     assert {column["name"]: column["type"] for column in columns} == types
     assert Path(mlflow.data.get_source(given).load()).read_bytes() == b"trips"
+
+
+@pytest.mark.parametrize("n_refusals", [1, 2])
+def test_a_data_set_that_another_run_notes_at_the_same_moment_is_noted_at_the_second_try(
+    store: Store, monkeypatch: pytest.MonkeyPatch, n_refusals: int
+) -> None:
+    answers = [MlflowException("UNIQUE constraint failed", error_code=BAD_REQUEST)] * n_refusals
+    log_inputs = MlflowClient.log_inputs
+
+    def race(client: MlflowClient, *args: Any, **options: Any) -> None:
+        if answers:
+            raise answers.pop()
+        log_inputs(client, *args, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", race)
+    month = HashedDataset(name="train", uri="u", sha256="0" * 64, columns=COLUMNS, n_rows=7)
+    with runs.StepRun("preprocess", ""):
+        if n_refusals > 1:  # the store means it
+            with pytest.raises(MlflowException, match="UNIQUE"):
+                datasets.log_datasets([(month, "training")])
+            return
+        datasets.log_datasets([(month, "training")])
+        run_id = runs.active().info.run_id
+    assert [given.dataset.name for given in mlflow.get_run(run_id).inputs.dataset_inputs] == [
+        "train"
+    ]
 
 
 @pytest.mark.parametrize(
