@@ -1,6 +1,6 @@
 """Which trips count, and why the others do not."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -27,21 +27,6 @@ TIMES = ("pickup_at", "dropoff_at")
 MAX_SECONDS = 1e9  # that a row may state: more is as absurd, and differences stay in 64 bits
 
 UNREADABLE, OUTSIDE = "unreadable value", "pickup outside the month"
-SHARED, AT_ODDS = "shared with other riders", "durations at odds"
-# a dropped row counts under the first of these that holds for it
-REASONS = (
-    "time missing",
-    "zone missing",
-    UNREADABLE,
-    "impossible zone",
-    OUTSIDE,
-    SHARED,
-    AT_ODDS,
-    f"shorter than {MIN_MINUTES} min",
-    f"longer than {MAX_MINUTES} min",
-)
-# reason -> the role of the column that it needs; taxis without that column do not list the reason
-TAKES = {SHARED: "is_shared", AT_ODDS: "trip_seconds"}
 
 
 class AmbiguousError(TripError):
@@ -57,6 +42,13 @@ class Cleaned(NamedTuple):
 
     trips: pa.RecordBatch  # columns of schema.TRIPS, m <= n rows, original order
     dropped: dict[str, int]  # reason -> rows, every one of `reasons` present
+
+
+class Rule(NamedTuple):
+    """Why rows are dropped by a column that only the files of some taxis have."""
+
+    reason: str
+    keeps: Callable[[Mapping[str, pa.Array]], pa.Array]  # columns of n rows, that one too -> bool
 
 
 class RawRows(NamedTuple):
@@ -101,8 +93,7 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
         pa.array(rows.readable()),
         pc.and_(*(pc.greater_equal(columns[name], 0 if may_miss else 1) for name in ZONES)),
         _between(columns["pickup_at"].cast(pa.int64()), start, end - 1),
-        is_alone(columns),
-        is_consistent(columns),
+        *kept_by_rules(columns),
         pc.greater_equal(duration, MIN_MINUTES * MINUTE_US),
         pc.less_equal(duration, MAX_MINUTES * MINUTE_US),
     )
@@ -120,7 +111,8 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
 def reasons(taxi: str) -> tuple[str, ...]:
     """List why rows of a taxi may be dropped, of REASONS."""
     roles = {column.role for column in raw_columns(taxi)}
-    return tuple(why for why in REASONS if why not in TAKES or TAKES[why] in roles)
+    never = {rule.reason for role, rule in RULES.items() if role not in roles}
+    return tuple(reason for reason in REASONS if reason not in never)
 
 
 def unknown_as_0(zone: pa.Array) -> pa.Array:
@@ -131,7 +123,7 @@ def unknown_as_0(zone: pa.Array) -> pa.Array:
 def durations(columns: Mapping[str, pa.Array]) -> pa.Array:
     """Return how long n trips took, microseconds, int64 [n]; null where nobody says.
 
-    Where a row states its seconds, they are what counts; `is_consistent` holds them to its times.
+    Where a row states its seconds, they are what counts; `_is_consistent` holds them to its times.
     """
     between = _between_ends(columns)
     return pc.coalesce(_stated(columns), between) if "trip_seconds" in columns else between
@@ -142,17 +134,19 @@ def to_minutes(duration: pa.Array) -> pa.Array:
     return pc.divide(duration.cast(pa.float64(), safe=False), float(MINUTE_US))
 
 
-def is_alone(columns: Mapping[str, pa.Array]) -> pa.Array:
-    """Say which of n rides nobody shared who had booked by himself; all where no file tells."""
-    if "is_shared" not in columns:
-        return _all(columns)
+def kept_by_rules(columns: Mapping[str, pa.Array]) -> list[pa.Array]:
+    """Say by each rule in turn which of n rows it keeps, bool [n]; all where no file tells."""
+    every = pa.array(np.ones(len(columns["pickup_at"]), bool))
+    return [rule.keeps(columns) if role in columns else every for role, rule in RULES.items()]
+
+
+def _is_alone(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """Say which of n rides nobody shared who had booked by himself."""
     return pc.invert(columns["is_shared"])
 
 
-def is_consistent(columns: Mapping[str, pa.Array]) -> pa.Array:
+def _is_consistent(columns: Mapping[str, pa.Array]) -> pa.Array:
     """Say which of n trips state the seconds that lie between their ends, to a minute, or none."""
-    if "trip_seconds" not in columns:
-        return _all(columns)
     off = pc.abs(pc.subtract(_stated(columns), _between_ends(columns)))
     return pc.less_equal(off, MINUTE_US).fill_null(True)
 
@@ -170,10 +164,6 @@ def _stated(columns: Mapping[str, pa.Array]) -> pa.Array:
     within = pc.less_equal(pc.abs(seconds), MAX_SECONDS)
     seconds = pc.if_else(within, seconds, MAX_SECONDS)
     return pc.round(pc.multiply(seconds, float(SECOND_US))).cast(pa.int64())
-
-
-def _all(columns: Mapping[str, pa.Array]) -> pa.Array:
-    return pa.array(np.ones(len(columns["pickup_at"]), bool))
 
 
 def first_unreadable(batch: pa.RecordBatch, taxi: str) -> str:
@@ -273,3 +263,21 @@ def _between(values: pa.Array, low: int, high: int) -> pa.Array:
 def microseconds(instant: datetime) -> int:
     """Count from 1970 on, as timestamps in a file do."""
     return int((instant - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
+
+
+# role of a column -> why rows are dropped by it; a new one is a line here
+RULES: Mapping[str, Rule] = {
+    "is_shared": Rule("shared with other riders", _is_alone),
+    "trip_seconds": Rule("durations at odds", _is_consistent),
+}
+# a dropped row counts under the first of these that holds for it
+REASONS = (
+    "time missing",
+    "zone missing",
+    UNREADABLE,
+    "impossible zone",
+    OUTSIDE,
+    *(rule.reason for rule in RULES.values()),
+    f"shorter than {MIN_MINUTES} min",
+    f"longer than {MAX_MINUTES} min",
+)

@@ -157,7 +157,7 @@ class DenseFeatures:
         return self.transform_rows(trips, OutOfFold(trips), 0, blind=blind)
 
     def transform_rows(
-        self, trips: Trips, out_of_fold: OutOfFold, first_row: int, *, blind: bool = False
+        self, trips: Trips, out_of_fold: OutOfFold, first_row: int, *, blind: bool
     ) -> np.ndarray:
         """Encode some of the train trips, as `transform_train` encodes all.
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from .schema import MAX_MINUTES, MIN_MINUTES, N_ZONES, known_zone
 
-BIN = np.timedelta64(5, "m")
+BIN_MINUTES = 5
+BIN = np.timedelta64(BIN_MINUTES, "m")
 BLOCK = np.timedelta64(1, "D")  # bins whose sums are held at once
 CLIP_MINUTES = 15.0  # of a residual: one wild trip is not the city
 FACTORS = (0.5, 2.0)  # whatever a feed holds, no factor lies outside
@@ -146,7 +147,7 @@ def _halve(zones: np.ndarray, position: np.ndarray) -> list[np.ndarray]:
 def floor_to_bin(times: Any) -> Any:
     """Cut times [n], or one, to the start of their bin, datetime64[m]."""
     minutes = np.asarray(times).astype("datetime64[m]").astype(np.int64)
-    return (minutes // 5 * 5).astype("datetime64[m]")
+    return (minutes // BIN_MINUTES * BIN_MINUTES).astype("datetime64[m]")
 
 
 def known_until(pickup_at: np.ndarray, mode: str, delay_minutes: float) -> np.ndarray:
@@ -159,7 +160,7 @@ def known_until(pickup_at: np.ndarray, mode: str, delay_minutes: float) -> np.nd
     """
     if mode == "nightly":
         return pickup_at.astype("datetime64[D]").astype("datetime64[m]")
-    return floor_to_bin(pickup_at) - int(np.ceil(delay_minutes / 5)) * BIN
+    return floor_to_bin(pickup_at) - int(np.ceil(delay_minutes / BIN_MINUTES)) * BIN
 
 
 def countable(ended: Ended) -> np.ndarray:
@@ -240,7 +241,7 @@ def _history(state: LiveState, ended: Ended, n_bins: int) -> list[np.ndarray]:
 
 def _fade(sums: np.ndarray, new: np.ndarray, level: Level) -> np.ndarray:
     """Add what each bin brings, [b, 2, groups], to sums that fade from bin to bin."""
-    kept = _kept(5, level)
+    kept = _kept(BIN_MINUTES, level)
     history = np.empty((len(new) + 1, *sums.shape))
     history[0] = sums
     for place, values in enumerate(new):

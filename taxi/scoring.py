@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 
 from .cleaning import (
     durations,
-    is_alone,
-    is_consistent,
+    kept_by_rules,
     microseconds,
     month_bounds,
     read_columns,
@@ -80,7 +79,7 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     for role in () if taxi_named(taxi).zones_may_miss else ZONES:
         foreseen &= columns[role].fill_null(0).to_numpy() >= 1
     eligible = foreseen & rows.readable()
-    for test in (is_alone(columns), is_consistent(columns)):
+    for test in kept_by_rules(columns):
         eligible &= test.fill_null(True).to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
         eligible &= ~((minutes < MIN_MINUTES) | (minutes > MAX_MINUTES))

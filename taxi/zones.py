@@ -136,8 +136,3 @@ def has_old_months(trips: Trips) -> bool:
     """Whether some of n train trips are of another year than the latest."""
     rows = OutOfFold(trips)
     return any(rows.years_ago(part).any() for part in trips.batches())
-
-
-def pair_miles_out_of_fold(trips: Trips) -> np.ndarray:
-    """Compute each train row's median distance of its pair over the rows of other folds, [n]."""
-    return OutOfFold(trips).of_rows(0, pair_code(trips))

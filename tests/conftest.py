@@ -106,7 +106,10 @@ def random_trips(n: int, seed: int, n_zones: int = 40) -> Trips:
 
 
 def make_raw(n: int = 3, taxi: str = "green", **columns: object) -> pa.RecordBatch:
-    """Make n raw rows as the TLC writes them; columns by role, a value for all or one for each."""
+    """Make n raw rows as the TLC writes them; columns by role, a value for all or one for each.
+
+    What files may be without, and has neither a value here nor an ordinary one, is left out.
+    """
     ordinary: dict[str, object] = {
         "pickup_at": "2021-01-15 17:45:00",
         "dropoff_at": "2021-01-15 17:57:00",
@@ -119,6 +122,8 @@ def make_raw(n: int = 3, taxi: str = "green", **columns: object) -> pa.RecordBat
     given = ordinary | columns
     arrays, names = [], []
     for column in schema.raw_columns(taxi):
+        if column.role not in given and not column.must:
+            continue
         kind = pa.string() if pa.types.is_boolean(column.type) else column.type
         arrays.append(_raw_array(given[column.role], kind, n))
         names.append(column.name)

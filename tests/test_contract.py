@@ -292,33 +292,17 @@ def test_the_steps_are_few_rooms_on_few_floors() -> None:
 # --- what a run carries
 
 
-def used_names(path: Path) -> set[str]:
-    """Name the declared names that a file mentions, as tags.STEP or imported by itself."""
-    nodes = list(ast.walk(ast.parse(path.read_bytes())))
-    attributes = (node for node in nodes if isinstance(node, ast.Attribute))
-    mentioned = {
-        n.attr for n in attributes if isinstance(n.value, ast.Name) and n.value.id == "tags"
-    }
-    imported = (n for n in nodes if isinstance(n, ast.ImportFrom) and n.module == tags.__name__)
-    return mentioned | {alias.name for node in imported for alias in node.names}
-
-
-def short_name(path: Path) -> str:
-    """Name a file as tags.py does: a step by its package, any other file by its own name."""
-    return path.parent.name if path.name == "__main__.py" else path.stem
-
-
-def test_every_name_is_written_and_read_by_the_files_that_it_declares() -> None:
-    declared = {name: value for name, value in vars(tags).items() if isinstance(value, tags.Name)}
-    declared |= {"RUN_IDS": tags.RUN_IDS["preprocess"]}
+def test_every_name_is_used_and_by_the_files_that_it_says_write_it() -> None:
+    declared, users = contract.declared_names(), contract.users_of_names(ROOT)
     assert len(declared) > 50
-    used: dict[str, set[str]] = {name: set() for name in declared}
-    for path in [*ROOMS["storage"], *ROOMS["steps"]]:
-        for name in used_names(path) & set(declared):
-            used[name].add(short_name(path))
-    told = {name: {*value.writers, *value.readers} for name, value in declared.items()}
-    wrong = {name: sorted(files) for name, files in used.items() if files != told[name]}
-    assert not wrong, f"storage/tracking/tags.py must name the files that use these: {wrong}"
+    assert [called for called in declared if not users[called]] == []
+    writers = {
+        called: {w for one in names for w in one.writers} for called, names in declared.items()
+    }
+    wrong = {
+        called: sorted(users[called]) for called in declared if writers[called] - users[called]
+    }
+    assert not wrong, f"of these tags.py names as writers files that do not use them: {wrong}"
 
 
 @pytest.mark.parametrize("path", [*ROOMS["storage"], *ROOMS["steps"]], ids=file_id)

@@ -51,7 +51,7 @@ def generate(root: Path = ROOT) -> Iterator[tuple[str, str]]:
     yield "MLproject", mlproject(ENTRY_POINTS)
     parts = {"parameters": parameter_table(ENTRY_POINTS)}
     yield "docs/parameters.md", filled(root / "docs" / "parameters.md", parts)
-    parts = {"imports": import_picture(root), "tags": name_table()}
+    parts = {"imports": import_picture(root), "tags": name_table(root)}
     yield "docs/architecture.md", filled(root / "docs" / "architecture.md", parts)
 
 
@@ -118,22 +118,50 @@ def parameter_table(entry_points: Mapping[str, type[Parameters]]) -> str:
     )
 
 
-def name_table() -> str:
-    """Lay every tag, metric and artifact out with who writes and who reads it."""
-    names = [value for value in vars(tags).values() if isinstance(value, Name)]
-    names += tags.RUN_IDS.values()
+def name_table(root: Path) -> str:
+    """Lay every tag, metric and artifact out with who writes and who else reads it."""
+    users = users_of_names(root)
     rows = [
         f"| {name.kind} | `{name}{'…' if isinstance(name, tags.Family) else ''}` | {name.meaning} "
-        f"| {', '.join(name.writers) or 'MLflow'} | {', '.join(name.readers) or 'people'} |"
+        f"| {', '.join(name.writers) or 'MLflow'} "
+        f"| {', '.join(sorted(users[called] - {*name.writers}))} |"
+        for called, names in declared_names().items()
         for name in names
     ]
     return "\n".join(
         [
-            "| kind | name | meaning | written by (file) | read by (file) |",
+            "| kind | name | meaning | written by (file) | read by (other file) |",
             "|---|---|---|---|---|",
             *rows,
         ]
     )
+
+
+def declared_names() -> dict[str, list[Name]]:
+    """List what tags.py declares, by what it is called there; RUN_IDS are several under one."""
+    alone = {called: [it] for called, it in vars(tags).items() if isinstance(it, Name)}
+    return alone | {"RUN_IDS": [*tags.RUN_IDS.values()]}
+
+
+def users_of_names(root: Path) -> dict[str, set[str]]:
+    """Find the files of steps and storage that mention what tags.py declares, each by its name."""
+    users: dict[str, set[str]] = {called: set() for called in declared_names()}
+    for path in (path for tree in ("steps", "storage") for path in (root / tree).rglob("*.py")):
+        short = path.parent.name if path.name == "__main__.py" else path.stem
+        for called in mentioned_names(ast.parse(path.read_bytes())) & users.keys():
+            users[called].add(short)
+    return users
+
+
+def mentioned_names(tree: ast.Module) -> set[str]:
+    """Name what of tags.py a file mentions, as tags.STEP or imported by itself."""
+    found = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found |= {node.attr} if node.value.id == "tags" else set()
+        elif isinstance(node, ast.ImportFrom) and node.module == tags.__name__:
+            found |= {alias.name for alias in node.names}
+    return found
 
 
 def import_picture(root: Path) -> str:

@@ -195,8 +195,8 @@ def odd(lines: Sequence[str]) -> list[str]:
     return ["Have a look at the months:", "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
-# what lets register run
 AGAIN = "Run it again:"
+# what lets register run
 WITH_TEST, WITH_ALL = "-P test_months=next", f"-P steps={ALL_STEPS}"
 WHY_NOT = {WITH_TEST: "register needs test months", WITH_ALL: "steps leaves register out"}
 

@@ -48,11 +48,8 @@ class TrainingPlace(NamedTuple):
     n_together: int = 0  # workers that train each booster together; 0 = one worker does
 
 
-HERE = TrainingPlace()
-
-
 def refit_candidate(
-    candidate: Candidate, preprocess: PreprocessResult, place: TrainingPlace = HERE
+    candidate: Candidate, preprocess: PreprocessResult, place: TrainingPlace
 ) -> Candidate:
     """Fit a candidate to train and valid in a child run; returns it with the new model's URI.
 
@@ -66,8 +63,8 @@ def refit_candidate(
     Raises:
         UserError: it was logged without its recipe.
     """
-    recipe = read_recipe(candidate)
     trips, taxi = load_trips(preprocess, "train", "valid"), preprocess.dataset.taxi
+    recipe = read_recipe(candidate).for_more_trips(len(trips))
     valid = load_trips(preprocess, "valid")
     encoder = features.fit_encoder(recipe.features, trips, load_city(preprocess))
     about: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
@@ -90,7 +87,7 @@ def refit_candidate(
 
 
 def read_recipe(candidate: Candidate) -> Recipe:
-    """Read how a candidate was fitted, for a fit on more trips.
+    """Read how a candidate was fitted.
 
     Raises:
         UserError: nothing tells.
@@ -103,7 +100,7 @@ def read_recipe(candidate: Candidate) -> Recipe:
             f"too: an older version of this project made it. Run its step again, or pass "
             f"-P refit=train."
         ) from error
-    return Recipe.restore(state).for_more_trips()
+    return Recipe.restore(state)
 
 
 def fit(

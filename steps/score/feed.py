@@ -90,7 +90,8 @@ class LiveFeed:
             parts: all its rows, n of them.
         """
         start, end = (np.datetime64(bound, "m") for bound in month_bounds(month))
-        trips = Ended(*(np.concatenate(columns) for columns in zip(*_trips_of(parts), strict=True)))
+        columns = zip(*(part.trips for part in parts), strict=True)
+        trips = Ended(*map(np.concatenate, columns))
         counts = np.concatenate([part.counts for part in parts])
         mode, delay = self.settings
         rows = np.flatnonzero(np.isfinite(trips.predicted) & (trips.pickup_at < end))
@@ -130,10 +131,6 @@ class LiveFeed:
         until = live.floor_to_bin(ended.dropoff_at.max()) + BIN
         none = Asked(*(column[:0] for column in (ended[0], ended[0], *ended[2:4])))
         return live.replay(state, ended, none, until).state
-
-
-def _trips_of(parts: list[RowTimes]) -> list[Ended]:
-    return [part.trips for part in parts]
 
 
 def open_feed(

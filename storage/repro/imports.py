@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 
-def imported_names(tree: ast.AST, package: Sequence[str] = ()) -> Iterator[str]:
+def imported_names(tree: ast.AST, package: Sequence[str]) -> Iterator[str]:
     """List the full names of what a file imports, wherever in it the import stands.
 
     Args:

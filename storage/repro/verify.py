@@ -25,7 +25,7 @@ from storage import UserError, checkout, environment, git, one_line, terminal
 from storage.git import GitError
 from storage.repro.comparison import Facts, Row, compare_runs, comparison_table, verdict_line
 from storage.repro.reuse import N_CHILDREN
-from storage.tracking import artifacts, store, tags
+from storage.tracking import artifacts, refusals, store, tags
 from storage.tracking.model_references import logged_model
 from storage.tracking.query import both, equals
 from storage.uris import without_user
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def verify(client: MlflowClient, first: Run, env_manager: str = "uv") -> Verdict:
+def verify(client: MlflowClient, first: Run, env_manager: str) -> Verdict:
     """Run a pipeline again and compare it; leaves nothing behind.
 
     Args:
@@ -124,17 +124,12 @@ def pipeline(client: MlflowClient, run_id: str) -> Run:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if not is_no_run(error):
+        if not refusals.is_no_such_id(error):
             raise
         raise UserError(f"No run {run_id!r} in this store. Check the id, and the store.") from error
     if problem := why_not(run):
         raise UserError(problem)
     return run
-
-
-def is_no_run(error: MlflowException) -> bool:
-    """Whether a store says that it has no such run, or that this can be none."""
-    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def why_not(run: Run) -> str:

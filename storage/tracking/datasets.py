@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.types.schema import ColSpec, DataType, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
+from storage.tracking.artifacts import folder_of
 from storage.tracking.runs import active_info
 from storage.uris import without_user
 
@@ -71,7 +72,14 @@ def log_datasets(inputs: Sequence[tuple[Dataset, str]]) -> None:
         DatasetInput(dataset._to_mlflow_entity(), [InputTag(MLFLOW_DATASET_CONTEXT, context)])
         for dataset, context in inputs
     ]
-    MlflowClient().log_inputs(active_info().run_id, datasets=entries)
+    client, run_id = MlflowClient(), active_info().run_id
+    try:
+        client.log_inputs(run_id, datasets=entries)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        # of two runs that note the same new data set at the same moment MLflow refuses one
+        client.log_inputs(run_id, datasets=entries)
 
 
 def log_scores(scores: dict[str, float], *, model_uri: str, dataset: Dataset) -> None:
@@ -105,7 +113,7 @@ def source_of(uri: str) -> DatasetSource:
 
 def artifact_source(run_id: str, folder: str) -> str:
     """Return where a folder of a run opens: its address at the tracking server, else its URI."""
-    uri = str(mlflow.get_run(run_id).info.artifact_uri)
+    uri = folder_of(run_id)
     if uri.startswith(PROXIED):
         server = without_user(mlflow.get_tracking_uri()).rstrip("/")
         return f"{server}/get-artifact?run_uuid={run_id}&path={folder}"

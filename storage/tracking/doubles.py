@@ -14,7 +14,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, M
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from storage.tracking import closing, stale_runs, tags
+from storage.tracking import closing, refusals, stale_runs, tags
 from storage.tracking.query import both, equals
 
 REASON = "made twice: the server's answer was lost"
@@ -159,6 +159,6 @@ def keep_first(client: MlflowClient, name: str, versions: Sequence[str]) -> str:
         except MlflowException as error:
             if error.error_code == "PERMISSION_DENIED":
                 return max(versions, key=int)
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # this answer was lost, too
+            if not refusals.is_missing(error):  # this answer was lost, too
                 raise
     return first

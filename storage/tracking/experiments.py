@@ -112,7 +112,7 @@ def _of_id(number: str) -> Experiment:
     try:
         found = MlflowClient().get_experiment(number) if number else None
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if not refusals.is_no_such_id(error):
             raise
         found = None
     if found is None:

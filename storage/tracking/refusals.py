@@ -86,6 +86,11 @@ def is_missing(error: BaseException) -> bool:
     return isinstance(error, MlflowException) and error.error_code == missing
 
 
+def is_no_such_id(error: MlflowException) -> bool:
+    """Whether a store says that it has nothing of this id, or that this can be none."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
 def explain_answer(answer: requests.Response) -> str:
     """Say why an answer to a question that any MLflow server answers is none; empty if it is."""
     if HTML.match(answer.text):

@@ -237,7 +237,7 @@ def _find(run_id: str, named_by: str) -> Run:
     try:
         return fetch_run(run_id)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if not refusals.is_no_such_id(error):
             raise
         raise UserError(f"No run {run_id!r} in this store. Check {named_by}.") from error
 

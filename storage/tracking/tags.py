@@ -1,24 +1,24 @@
 """Every tag, metric and artifact of a run that code writes or reads by name: each name once.
 
-docs/architecture.md shows them as a table, which `make contract` writes from here.
+docs/architecture.md shows them as a table, which `make contract` writes from here; which files read
+a name it finds in the code.
 """
 
 from collections.abc import Mapping
 
 
 class Name(str):
-    """A name in a run, with what it stands for and the modules that write and read it."""
+    """A name in a run, with what it stands for and the modules that write it."""
 
     kind: str  # tag, parameter, metric, artifact
     meaning: str
-    writers: tuple[str, ...]  # files of this repository: runs is storage/tracking/runs.py
-    readers: tuple[str, ...]  # nothing where it is there for people
+    # files of this repository: runs is storage/tracking/runs.py; none where it is MLflow
+    writers: tuple[str, ...]
 
-    def __new__(cls, kind: str, name: str, meaning: str, writers: str, readers: str) -> "Name":
+    def __new__(cls, kind: str, name: str, meaning: str, writers: str) -> "Name":
         """Declare a name; files are separated by blanks."""
         self = super().__new__(cls, name)
-        self.kind, self.meaning = kind, meaning
-        self.writers, self.readers = tuple(writers.split()), tuple(readers.split())
+        self.kind, self.meaning, self.writers = kind, meaning, tuple(writers.split())
         return self
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
@@ -38,50 +38,40 @@ class Family(Name):
         return {name.removeprefix(self): values[name] for name in values if name.startswith(self)}
 
 
-def tag(name: str, meaning: str, writers: str = "", readers: str = "") -> Name:
+def tag(name: str, meaning: str, writers: str = "") -> Name:
     """Declare a tag."""
-    return Name("tag", name, meaning, writers, readers)
+    return Name("tag", name, meaning, writers)
 
 
-def tags(name: str, meaning: str, writers: str = "", readers: str = "") -> Family:
+def tags(name: str, meaning: str, writers: str = "") -> Family:
     """Declare tags that begin so."""
-    return Family("tag", name, meaning, writers, readers)
+    return Family("tag", name, meaning, writers)
 
 
-def metrics(name: str, meaning: str, writers: str = "", readers: str = "") -> Family:
+def metrics(name: str, meaning: str, writers: str = "") -> Family:
     """Declare metrics that begin so."""
-    return Family("metric", name, meaning, writers, readers)
+    return Family("metric", name, meaning, writers)
 
 
-def metric(name: str, meaning: str, writers: str = "", readers: str = "") -> Name:
+def metric(name: str, meaning: str, writers: str = "") -> Name:
     """Declare a metric."""
-    return Name("metric", name, meaning, writers, readers)
+    return Name("metric", name, meaning, writers)
 
 
-def params(name: str, meaning: str, writers: str = "", readers: str = "") -> Family:
+def params(name: str, meaning: str, writers: str = "") -> Family:
     """Declare logged parameters that begin so."""
-    return Family("parameter", name, meaning, writers, readers)
+    return Family("parameter", name, meaning, writers)
 
 
-def artifact(name: str, meaning: str, writers: str = "", readers: str = "") -> Name:
+def artifact(name: str, meaning: str, writers: str = "") -> Name:
     """Declare a file or folder of a run."""
-    return Name("artifact", name, meaning, writers, readers)
+    return Name("artifact", name, meaning, writers)
 
 
 # --- MLflow's own
 
-PARENT = tag(
-    "mlflow.parentRunId",
-    "the run above",
-    "trials",
-    "exporting main register reuse runs stale_runs step verify",
-)
-RUN_NAME = tag(
-    "mlflow.runName",
-    "what the UI calls the run",
-    "runs fork_server launching",
-    "doubles importing",
-)
+PARENT = tag("mlflow.parentRunId", "the run above", "trials")
+RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs fork_server launching")
 NOTE = tag(
     "mlflow.note.content",
     "the page of a run, or of the experiment: the first line is the verdict",
@@ -90,295 +80,167 @@ NOTE = tag(
 VIEW = tags(
     "mlflow.sharedViewState.", "a view of the experiment's runs, JSON; by its name", "experiments"
 )
-PROJECT_URI = tag("mlflow.source.name", "where the project was run from", "runs", "runs stale_runs")
-CODE = tags("mlflow.source.", "which code ran", "", "runs")
-COMMIT = tag(
-    "mlflow.source.git.commit", "commit of the code that ran", "runs", "rerun results verify"
-)
-REPOSITORY = tag(
-    "mlflow.source.git.repoURL", "its remote, without credentials", "runs", "rerun verify"
-)
-ENTRY_POINT = tag(
-    "mlflow.project.entryPoint",
-    "entry point that `mlflow run` was asked for",
-    "",
-    "launching runs stale_runs",
-)
+PROJECT_URI = tag("mlflow.source.name", "where the project was run from", "runs")
+CODE = tags("mlflow.source.", "which code ran", "")
+COMMIT = tag("mlflow.source.git.commit", "commit of the code that ran", "runs")
+REPOSITORY = tag("mlflow.source.git.repoURL", "its remote, without credentials", "runs")
+ENTRY_POINT = tag("mlflow.project.entryPoint", "entry point that `mlflow run` was asked for", "")
 
 # --- every run of a step
 
-STEP = tag(
-    "step",
-    "entry point that the run is of",
-    "candidates runs",
-    "exporting results reuse runs verify versions",
-)
-DEVELOPER = tag("developer", "who started it", "runs", "register reuse runs")
-MACHINE = tag("machine", "processor and system that it ran on", "runs", "verify")
+STEP = tag("step", "entry point that the run is of", "candidates runs")
+DEVELOPER = tag("developer", "who started it", "runs")
+MACHINE = tag("machine", "processor and system that it ran on", "runs")
 DIRTY = tag(
     "git_dirty",
     "true where code ran that is in no commit, unknown where git does not answer for it",
     "register runs",
-    "evaluate rerun results runs verify",
 )
-FAILURE = tag(
-    "failure",
-    "why the run came to nothing",
-    "closing interrupted",
-    "importing interrupted launching",
-)
+FAILURE = tag("failure", "why the run came to nothing", "closing interrupted")
 HOST = tag(
     "process.host",
     "space in which its process id means one process: machine, or container",
     "processes",
-    "processes",
 )
-PID = tag("process.id", "its process id", "processes", "interrupted launching processes stale_runs")
-STARTED = tag(
-    "process.started", "when that process started, seconds since 1970", "processes", "processes"
-)
+PID = tag("process.id", "its process id", "processes")
+STARTED = tag("process.started", "when that process started, seconds since 1970", "processes")
 HEARTBEAT = tag(
-    "process.heartbeat",
-    "last sign of life of that process, seconds since 1970",
-    "heartbeat",
-    "processes",
+    "process.heartbeat", "last sign of life of that process, seconds since 1970", "heartbeat"
 )
-CONFIG = artifact("config.yaml", "the parameter file that was given", "step", "sweep")
-FROM_CONFIG = params("config.", "a parameter's value that follows from that file", "step", "runs")
-KEY = tag(
-    "step_key", "sha256 of what the step's result depends on", "reuse", "importing pipeline reuse"
-)
+CONFIG = artifact("config.yaml", "the parameter file that was given", "step")
+FROM_CONFIG = params("config.", "a parameter's value that follows from that file", "step")
+KEY = tag("step_key", "sha256 of what the step's result depends on", "reuse")
 
 # --- what came from another store
 
-ORIGIN_RUN = tag("origin.run_id", "what an imported run was where it ran", "importing", "exporting")
-ORIGIN_STORE = tag(
-    "origin.store", "the store that it ran in, without credentials", "importing", "exporting"
-)
+ORIGIN_RUN = tag("origin.run_id", "what an imported run was where it ran", "importing")
+ORIGIN_STORE = tag("origin.store", "the store that it ran in, without credentials", "importing")
 IMPORTED = tag(
     "origin.imported",
     "whole, or part where not all runs below it have come; not there yet = the import goes on",
     "importing",
-    "exporting",
 )
 WHOLE, PART = "whole", "part"
-ORIGIN_MODEL = tag(
-    "origin.model_id", "what an imported model was; of the model", "importing", "exporting"
-)
+ORIGIN_MODEL = tag("origin.model_id", "what an imported model was; of the model", "importing")
 ORIGIN_VERSION = tag(
-    "origin.version",
-    "which version of which store an imported version was",
-    "versions",
-    "exporting",
+    "origin.version", "which version of which store an imported version was", "versions"
 )
 ORIGIN_PROMOTIONS = tag(
-    "origin.promotions",
-    "how it became champion there, JSON; of the version",
-    "versions",
-    "exporting",
+    "origin.promotions", "how it became champion there, JSON; of the version", "versions"
 )
 
 # --- what a step hands over
 
-TAXI = tag(
-    "taxi",
-    "whose trips: green, yellow, fhvhv or fhv",
-    "backtest candidates results score",
-    "pipeline report results validate",
-)
-DATA = tag(
-    "data",
-    "real, or simulated where any month is",
-    "results",
-    "evaluate old_months record report results",
-)
-MONTHS = tags(
-    "months.",
-    "months of a split",
-    "candidates results",
-    "evaluate old_months record report results",
-)
-SHA256 = tags(
-    "sha256.", "sha256 of a split's trips", "results", "old_months pipeline results verify"
-)
+TAXI = tag("taxi", "whose trips, as the parameter has it", "backtest candidates results score")
+DATA = tag("data", "real, or simulated where any month is", "results")
+MONTHS = tags("months.", "months of a split", "candidates results")
+SHA256 = tags("sha256.", "sha256 of a split's trips", "results")
 CITY = tag(
     "city",
     "sha256 of what is known of the city's zones; none where their map is learned alone",
     "results",
-    "pipeline results",
 )
 CLEANED = tags(
-    "cleaned.",
-    "sha256 of what the cleaning of a month depends on; by the month",
-    "preprocess",
-    "cleaned_months",
+    "cleaned.", "sha256 of what the cleaning of a month depends on; by the month", "preprocess"
 )
 ODD_MONTHS = tag(
     "odd_months",
     "what about a month is not plausible after the one before it, or in its split, a line each",
     "preprocess",
-    "results",
 )
-MONTHS_SOURCE = tag(
-    "source", "where the months came from, without credentials", "results", "results"
-)
+MONTHS_SOURCE = tag("source", "where the months came from, without credentials", "results")
 RUN_IDS = {
     step: tag(
         f"{step}_run_id",
         f"run of {step} that this one builds on or has made",
         "candidates inputs main pipeline register",
-        "exporting needs old_months pipeline record results sweep verify versions",
     )
     for step in ("preprocess", "baseline", "hpo", "register")
 }
 CANDIDATE = tag(
-    "candidate",
-    "true where the run logged a model that register may choose",
-    "results",
-    "exporting results",
+    "candidate", "true where the run logged a model that register may choose", "results"
 )
 MODEL = tag(
     "model",
     "kind of model: xgboost, or a baseline's name",
     "baseline candidates evaluate hpo refit register results",
-    "report results sweep",
 )
-FEATURES = tag("features", "feature set of a candidate", "baseline candidates hpo refit", "results")
+FEATURES = tag("features", "feature set of a candidate", "baseline candidates hpo refit")
 PARENT_MODEL = tag(
     "parent_model", "logged model that a model was fitted again from; of the model", "candidates"
 )
-MODEL_URI = tag(
-    "model_uri",
-    "URI of the logged model",
-    "refit registry results",
-    "exporting model_references old_months results score",
-)
+MODEL_URI = tag("model_uri", "URI of the logged model", "refit registry results")
 ESTIMATOR_NAME = tag("estimator_name", "sklearn's class, as autolog names it", "baseline")
 ESTIMATOR_CLASS = tag("estimator_class", "the same with its module", "baseline")
 BOUNDED = tag("bounded", "what of the train trips the fit of a baseline left out", "baseline")
-N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess", "inputs main needs results")
+N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess")
 RMSE_WITH = metrics(
     "rmse_",
     "RMSE, minutes, where no distance is known (missing) or one planned to 10 or 20 % (planned_10, "
     "planned_20); rmse alone is with the metered one",
     "results",
-    "results",
 )
 
 # --- the search
 
-SEARCH_KEY = tag(
-    "search_key",
-    "sha256 of what the trials of a search depend on",
-    "search trials",
-    "exporting trials",
-)
-SPACE_KEY = tag(
-    "space_key", "sha256 of search space and features, for warm starts", "search", "trials"
-)
-WARM_START = tag(
-    "warm_start", "points of earlier searches that were tried first, JSON", "search", "search"
-)
-TRIAL = tag("trial", "number of a trial", "trials", "trials verify")
-PRUNED = tag("pruned", "true where a trial was given up", "search", "search")
+SEARCH_KEY = tag("search_key", "sha256 of what the trials of a search depend on", "search trials")
+SPACE_KEY = tag("space_key", "sha256 of search space and features, for warm starts", "search")
+WARM_START = tag("warm_start", "points of earlier searches that were tried first, JSON", "search")
+TRIAL = tag("trial", "number of a trial", "trials")
+PRUNED = tag("pruned", "true where a trial was given up", "search")
 BEST_TRIAL = tag("best_trial", "number of the best trial", "search")
-BEST_POINT = tag("best_point", "its parameters, JSON", "search", "trials")
-CURVE = metric(
-    "rmse_by_round", "valid RMSE of a trial after each round, minutes", "trials", "trials"
-)
+BEST_POINT = tag("best_point", "its parameters, JSON", "search")
+CURVE = metric("rmse_by_round", "valid RMSE of a trial after each round, minutes", "trials")
 N_TRIALS = metrics(
-    "n_trials_",
-    "trials that finished, were pruned, failed, or were there already",
-    "search",
-    "needs",
+    "n_trials_", "trials that finished, were pruned, failed, or were there already", "search"
 )
 
 # --- register, and the versions of a registered model
 
-MODEL_NAME = tag(
-    "model_name",
-    "registered model",
-    "results",
-    "exporting importing results reuse sweep versions",
-)
-VERSION = tag(
-    "version",
-    "version that holds the candidate",
-    "results",
-    "exporting importing results reuse versions",
-)
+MODEL_NAME = tag("model_name", "registered model", "results")
+VERSION = tag("version", "version that holds the candidate", "results")
 CHAMPION_VERSION = tag(
-    "champion_version",
-    "version that is champion after the run; empty = none",
-    "results",
-    "exporting importing results reuse",
+    "champion_version", "version that is champion after the run; empty = none", "results"
 )
 OUTCOME = tag("outcome", "promoted, refused, unchanged, tested or rolled back", "register results")
-REASONS = tag("reasons", "why, in one line", "register results", "results")
+REASONS = tag("reasons", "why, in one line", "register results")
 MEASURED_AGAINST = tag(
-    "measured_against",
-    "champion that a version was measured against",
-    "register",
-    "exporting report versions",
+    "measured_against", "champion that a version was measured against", "register"
 )
 ALLOWED = tag("allowed", "exceptions of the gate that somebody asked for", "register")
 JUDGED_BY = tag(
     "judged_by",
     "distance that the gate judged a version with: metered, planned_10, missing",
     "register",
-    "report",
 )
-IMPROVEMENT = tag(
-    "improvement", "minutes of test RMSE below the champion's, so judged", "register", "report"
-)
-IMPROVEMENT_INTERVAL = tag("improvement_interval", "its 95 % interval", "register", "report")
-VERSION_COMMIT = tag(
-    "git_commit", "commit that a version's months were cleaned by", "register", "report"
-)
+IMPROVEMENT = tag("improvement", "minutes of test RMSE below the champion's, so judged", "register")
+IMPROVEMENT_INTERVAL = tag("improvement_interval", "its 95 % interval", "register")
+VERSION_COMMIT = tag("git_commit", "commit that a version's months were cleaned by", "register")
 PIPELINE = tag("pipeline_run_id", "pipeline that made a version", "register")
 RMSE_VALID = tag(
     "rmse_valid", "a version's RMSE on its valid months with metered distance, minutes", "register"
 )
 RMSE_TEST = tag(
-    "rmse_test",
-    "a version's RMSE on its test months with metered distance, minutes",
-    "register",
-    "model_references record report score",
+    "rmse_test", "a version's RMSE on its test months with metered distance, minutes", "register"
 )
-MODEL_SHA256 = tag(
-    "model_sha256",
-    "digest of a version's files",
-    "registry",
-    "exporting importing model_references models registry",
-)
-ROLLED_BACK = tag("rolled_back", "when a version was taken out of use", "registry", "evaluate")
+MODEL_SHA256 = tag("model_sha256", "digest of a version's files", "registry")
+ROLLED_BACK = tag("rolled_back", "when a version was taken out of use", "registry")
 PROMOTION = tags(
-    "promotion.",
-    "one change of the champion, JSON; of the registered model",
-    "registry",
-    "registry",
+    "promotion.", "one change of the champion, JSON; of the registered model", "registry"
 )
 PROMOTING = tags(
-    "promoting.",
-    "ticket of the lock, by run id; of the registered model",
-    "registry_lock",
-    "registry_lock",
+    "promoting.", "ticket of the lock, by run id; of the registered model", "registry_lock"
 )
-TEST = metrics("test_", "a score on the test months", "evaluate", "headline main report results")
-CHAMPION_TEST = metrics(
-    "champion_test_", "the champion's score on the very same trips", "evaluate", "report results"
-)
+TEST = metrics("test_", "a score on the test months", "evaluate")
+CHAMPION_TEST = metrics("champion_test_", "the champion's score on the very same trips", "evaluate")
 
 # --- main and score
 
 REUSED = tag("reused", "steps whose result was there already", "main")
 REPORT = artifact(
-    "report.html",
-    "the whole pipeline, or backtest, on one page, offline",
-    "report backtest",
-    "charts",
+    "report.html", "the whole pipeline, or backtest, on one page, offline", "report backtest"
 )
-RERUN = tag("rerun", "the command that repeats the pipeline", "main", "verify")
+RERUN = tag("rerun", "the command that repeats the pipeline", "main")
 BEST_RUN = tag("best_run_id", "pipeline of the point that is best on valid", "sweep")
 SWEEP_TABLE = artifact("sweep.csv", "the points of a sweep, best first", "sweep")
 SWEEP_PICTURE = artifact("sweep.png", "the same as a picture", "sweep")
@@ -395,7 +257,7 @@ VERIFY_TABLE = artifact(
     "what a pipeline came to twice, a row for each of its runs, with what moved furthest",
     "verify",
 )
-SCORED_BY = tag("scored_by", "model that scored", "score", "report runs")
+SCORED_BY = tag("scored_by", "model that scored", "score")
 SCORED_MONTHS = tag("months", "months that were scored", "score")
 LIVE = tag(
     "live", "off, or the feed of ended trips that was followed: `feed, 15 min late`", "score"
@@ -409,11 +271,9 @@ DRIFT = tag(
 TEST_COVERAGE = metric(
     "test_coverage", "share of the test trips that the 80 % interval holds", "coverage"
 )
-BEST_RMSE = metric("best_rmse", "valid RMSE of the best trial so far, minutes", "search", "results")
-SEARCH_GAIN = metric(
-    "search_gain", "what the search gained over its first point, minutes", "hpo", "report"
-)
-SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo", "report sweep")
+BEST_RMSE = metric("best_rmse", "valid RMSE of the best trial so far, minutes", "search")
+SEARCH_GAIN = metric("search_gain", "what the search gained over its first point, minutes", "hpo")
+SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo")
 N_SEEN = metrics("n_seen_", "trips of a split that trials saw, where they saw a sample", "sample")
 SAMPLE_COST = metric(
     "sample_cost",
@@ -426,11 +286,10 @@ GAINED = metrics(
     "improvement",
     "minutes of test RMSE below the champion's, as judge_by asks; its interval",
     "evaluate",
-    "results",
 )
-BEST_ROUND = metric("best_round", "best round of a trial, from 0", "search", "search")
+BEST_ROUND = metric("best_round", "best round of a trial, from 0", "search")
 N_ROUNDS = metric("n_rounds", "rounds that a trial ran", "search")
-TRAIN_SECONDS = metric("train_seconds", "how long a trial trained", "search", "search")
+TRAIN_SECONDS = metric("train_seconds", "how long a trial trained", "search")
 N_ROWS = metric("n_rows", "rows of a scored month", "score")
 N_PREDICTED = metric("n_predicted", "rows of it that have a prediction", "score")
 N_ELIGIBLE = metric("n_eligible", "rows of it that its errors are counted on", "score")
@@ -454,10 +313,8 @@ ESTIMATE_ERROR = metric(
 
 # --- what it cost, where MLflow shows system metrics
 
-SYSTEM = metrics("system/", "what a run cost: no two cost the same", "", "verify")
-WALL_SECONDS = metric(
-    "system/wall_seconds", "seconds that a step or trial took", "cost search", "needs"
-)
+SYSTEM = metrics("system/", "what a run cost: no two cost the same", "")
+WALL_SECONDS = metric("system/wall_seconds", "seconds that a step or trial took", "cost search")
 CPU_SECONDS = metric(
     "system/cpu_seconds", "CPU seconds of it, and of what it started on this machine", "cost search"
 )
@@ -465,53 +322,32 @@ PEAK_MEMORY = metric(
     "system/peak_memory_megabytes",
     "most memory that its process, or one that it started, has held until then",
     "cost search",
-    "needs",
 )
 
 # --- files
 
-SPLITS = artifact(
-    "data", "folder of the clean trips, a parquet file per split", "preprocess", "inputs pipeline"
-)
-PROFILES = artifact(
-    "profile.json", "what train and valid trips look like", "preprocess", "candidates pipeline"
-)
-PROFILE_PICTURE = artifact("profile.png", "the same as a picture", "preprocess", "card")
+SPLITS = artifact("data", "folder of the clean trips, a parquet file per split", "preprocess")
+PROFILES = artifact("profile.json", "what train and valid trips look like", "preprocess")
+PROFILE_PICTURE = artifact("profile.png", "the same as a picture", "preprocess")
 MONTHS_TABLE = artifact(
-    "months.csv",
-    "months with source, sha256, rows kept and dropped",
-    "preprocess score",
-    "card cleaned_months pipeline report",
+    "months.csv", "months with source, sha256, rows kept and dropped", "preprocess score"
 )
-CITY_FILE = artifact(
-    "city.json", "the zones: names, boroughs, centroids, outlines", "preprocess", "inputs pipeline"
-)
+CITY_FILE = artifact("city.json", "the zones: names, boroughs, centroids, outlines", "preprocess")
 CITY_PICTURE = artifact("trips_by_zone.png", "trips by pickup zone, as a map", "preprocess")
-TRIALS_TABLE = artifact("trials.csv", "the search's trials", "search", "exporting report verify")
-CURVES_TABLE = artifact(
-    "learning_curves.csv", "valid RMSE of the trials by round", "search", "report"
-)
-IMPORTANCE_PICTURE = artifact("importance.png", "what the model looks at", "hpo", "card")
-KEY_FILE = artifact("step_key.json", "what the step key was made of", "reuse", "importing reuse")
-OUTPUTS = artifact(
-    "outputs.json",
-    "what the step has written, so that a loss is noticed",
-    "reuse",
-    "importing reuse",
-)
-UNCOMMITTED = artifact("uncommitted.diff", "the code that is in no commit", "runs", "rerun verify")
+TRIALS_TABLE = artifact("trials.csv", "the search's trials", "search")
+CURVES_TABLE = artifact("learning_curves.csv", "valid RMSE of the trials by round", "search")
+IMPORTANCE_PICTURE = artifact("importance.png", "what the model looks at", "hpo")
+KEY_FILE = artifact("step_key.json", "what the step key was made of", "reuse")
+OUTPUTS = artifact("outputs.json", "what the step has written, so that a loss is noticed", "reuse")
+UNCOMMITTED = artifact("uncommitted.diff", "the code that is in no commit", "runs")
 PREDICTIONS = artifact("predictions", "folder of scored months", "month")
 GROUPS_TABLE = artifact(
     "errors_by_group.csv",
     "errors by hour, distance and zone; of register, on the test months",
     "candidates",
-    "report",
 )
 BREAKDOWN = artifact(
-    "errors.json",
-    "errors by day and by zone, residuals and calibration",
-    "candidates",
-    "report",
+    "errors.json", "errors by day and by zone, residuals and calibration", "candidates"
 )
 ERRORS_MAP = artifact("errors_by_zone.png", "errors on valid, on the map of the city", "hpo")
 EVALUATION_PICTURE = artifact(
@@ -529,16 +365,16 @@ PARALLEL_PICTURE = artifact(
 )
 PARAMETER_PICTURE = artifact("parameter_importance.png", "which parameters mattered", "search")
 BOOSTERS_TABLE = artifact("boosters.csv", "the boosters of the model", "ensemble")
-RECIPE = artifact("recipe.json", "how a candidate was fitted", "baseline hpo refit", "refit")
-IMPORTANCE_TABLE = artifact("importance.csv", "what the model looks at", "hpo", "report")
+RECIPE = artifact("recipe.json", "how a candidate was fitted", "baseline hpo refit")
+IMPORTANCE_TABLE = artifact("importance.csv", "what the model looks at", "hpo")
 PREPROCESSOR = artifact(
     "preprocessor/preprocessor.json", "the encoder by itself, as the course keeps it", "hpo"
 )
 NATIVE_MODEL = artifact("models_mlflow", "the first booster by itself, an MLflow model", "hpo")
 COVERAGE_TABLE = artifact(
-    "coverage.csv", "how many test trips the 80 % interval holds, by group", "coverage", "report"
+    "coverage.csv", "how many test trips the 80 % interval holds, by group", "coverage"
 )
-GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register", "report")
+GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register")
 CARD = artifact("model_card.html", "the model card as a page", "card")
 ANSWER = tag("answer", "how often to train again, in a sentence", "backtest")
 MEAN_RMSE = metric("mean_rmse", "mean over the months of fresh models' RMSE, minutes", "backtest")
@@ -549,21 +385,18 @@ AGAINST = metrics(
 )
 AGAINST_FILE = artifact("against.yaml", "the parameter file of that recipe", "rival")
 BACKTEST_TABLE = artifact(
-    "backtest.csv", "errors of each fold's models by month, with intervals", "backtest", "rival"
+    "backtest.csv", "errors of each fold's models by month, with intervals", "backtest"
 )
 AGEING_TABLE = artifact("ageing.csv", "what ageing costs, by the model's age", "backtest")
 BACKTEST_PICTURE = artifact("backtest.png", "the same as a picture", "backtest")
-DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score", "record results")
+DAYS_TABLE = artifact("by_day.csv", "RMSE of the scored months by day", "score")
 WORST_TABLE = artifact(
     "worst_trips.csv",
     "the trips whose predictions are furthest off: of a candidate on valid, of register on test",
     "candidates record",
-    "page",
 )
-DRIFT_TABLE = artifact(
-    "drift.csv", "how far the scored months have drifted", "score", "record report"
-)
-DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score", "record")
+DRIFT_TABLE = artifact("drift.csv", "how far the scored months have drifted", "score")
+DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score")
 DRIFT_MAP = artifact(
     "drift_by_zone.png", "where more trips begin than of the fitted trips, as a map", "record"
 )

@@ -1,16 +1,22 @@
 """A store whose driver is not installed."""
 
+import tomllib
+
 import pytest
 
 from storage import StorageError, drivers
+from storage.drivers import EXTRAS
+from tests.conftest import ROOT
+
+
+def test_each_extra_is_one_of_pyproject() -> None:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {*EXTRAS.values()} <= known["optional-dependencies"].keys()
 
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [
-        *(("boto3", "s3"), ("s3fs", "s3"), ("google.cloud.storage", "gs"), ("gcsfs", "gs")),
-        *(("psycopg", "postgres"), ("psycopg2", "postgres")),
-    ],
+    [*EXTRAS.items(), ("google.cloud.storage", "gs"), ("psycopg2", "postgres")],
 )
 def test_a_missing_driver_is_one_line_with_its_extra(module: str, extra: str) -> None:
     with pytest.raises(StorageError) as told, drivers.told():

@@ -6,6 +6,7 @@ import pytest
 
 from taxi.cleaning import (
     REASONS,
+    RULES,
     AmbiguousError,
     Cleaned,
     clean,
@@ -84,6 +85,11 @@ def test_a_missing_zone_is_counted(role: str) -> None:
 def test_each_reason_is_in_the_table_that_people_read() -> None:
     table = (ROOT / "docs/trips.md").read_text()
     assert [reason for reason in REASONS if reason not in table] == []
+
+
+def test_each_rule_is_of_a_column_that_some_files_have() -> None:
+    read = {column.role for taxi in TAXIS for column in raw_columns(taxi)}
+    assert RULES.keys() <= read
 
 
 def test_a_row_counts_under_the_first_reason_only() -> None:

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,6 +10,7 @@ from taxi.schema import (
     INPUTS,
     TAXIS,
     TRIPS,
+    ZONES,
     input_names,
     inputs_of,
     known_zone,
@@ -15,7 +18,7 @@ from taxi.schema import (
     taxis_of,
     to_trips,
 )
-from tests.conftest import make_raw, make_trips, real_month
+from tests.conftest import ROOT, make_raw, make_trips, real_month
 
 TEXT = pa.schema([(column.name, pa.string()) for column in raw_columns("green")])
 NUMBERS = pa.schema([(column.name, column.type) for column in raw_columns("green")])
@@ -152,9 +155,7 @@ def test_names_that_would_harm_a_terminal_or_fill_it_are_shown_short_and_quoted(
 
 
 def test_an_unknown_taxi_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(
-        TripError, match=r"Unknown taxi 'blue'. Choose from \['fhv', 'fhvhv', 'green'"
-    ):
+    with pytest.raises(TripError, match=re.escape(f"'blue'. Choose from {sorted(TAXIS)}.")):
         raw_columns("blue")
 
 
@@ -168,6 +169,11 @@ def test_the_columns_of_a_cab_carry_its_prefix(taxi: str, prefix: str) -> None:
 def test_what_people_call_a_trip_says_it_of_one_and_of_many(taxi: str) -> None:
     about = TAXIS[taxi]
     assert about.trips == f"{about.a_trip.split(' ', 1)[1]}s"
+
+
+@pytest.mark.parametrize("taxi", TAXIS)
+def test_each_kind_of_trips_has_a_row_in_the_table_that_people_read(taxi: str) -> None:
+    assert f"\n| `{taxi}` | " in (ROOT / "docs/trips.md").read_text()
 
 
 def make_table() -> pa.Table:
@@ -235,14 +241,14 @@ def test_a_model_reads_what_is_known_at_pickup_and_only_that(taxi: str) -> None:
     assert list(names) == list(inputs_of(taxi))
     assert not {"dropoff_at", "trip_seconds", "is_shared"} & set(names)
     roles = {column.name: column.role for column in raw_columns(taxi)}
-    there = [role for role in INPUTS if (taxi, role) != ("fhv", "distance_miles")]
+    there = [role for role in INPUTS if role in roles.values()]
     assert [roles[name] for name in names.values()] == there
 
 
 def test_only_where_zones_are_mostly_missing_a_caller_may_leave_them_out() -> None:
     needed = {taxi: [role for role, must in inputs_of(taxi).items() if must] for taxi in TAXIS}
-    with_zones = ["pickup_at", "pickup_zone", "dropoff_zone"]
-    assert needed == dict.fromkeys(TAXIS, with_zones) | {"fhv": ["pickup_at"]}
+    zones = {taxi: [] if about.zones_may_miss else [*ZONES] for taxi, about in TAXIS.items()}
+    assert needed == {taxi: ["pickup_at", *zones[taxi]] for taxi in TAXIS}
 
 
 @pytest.mark.parametrize("taxi", TAXIS)
@@ -305,7 +311,8 @@ def test_a_file_that_may_be_of_another_taxi_names_it() -> None:
     of_apps = pa.schema([(name, pa.string()) for name in APP_2023.split()])
     with pytest.raises(TripError, match=r"pass -P taxi=fhvhv or fhv\.$"):
         match_columns(of_apps, "green")
-    with pytest.raises(TripError, match=r"pass -P taxi=green, yellow or fhv\.$"):
+    *some, last = (taxi for taxi in TAXIS if taxi != "fhvhv")
+    with pytest.raises(TripError, match=rf"pass -P taxi={', '.join(some)} or {last}\.$"):
         match_columns(pa.schema([("pickup_datetime", pa.string())]), "fhvhv")
 
 

@@ -150,17 +150,21 @@ def test_tiny_inputs_give_tables_too(trips: Trips) -> None:
     assert tables.position.shape == (N_ZONES, 2)
     assert not np.isinf(tables.position).any()
     assert not np.isnan(tables.zone_miles).any()
-    assert len(zones.pair_miles_out_of_fold(trips)) == len(trips)
+    assert len(typical_miles(trips)) == len(trips)
+
+
+def typical_miles(trips: Trips) -> np.ndarray:
+    return zones.OutOfFold(trips).of_rows(0, zones.pair_code(trips))
 
 
 def test_a_rows_own_distance_never_reaches_its_typical_one() -> None:
     trips = random_trips(300, seed=2, n_zones=8)
-    before = zones.pair_miles_out_of_fold(trips)
+    before = typical_miles(trips)
     others_moved = 0
     for row in range(0, 300, 7):
         miles = trips.distance_miles.copy()
         miles[row] = 17.3
-        after = zones.pair_miles_out_of_fold(replace(trips, distance_miles=miles))
+        after = typical_miles(replace(trips, distance_miles=miles))
         assert np.array_equal(before[row], after[row], equal_nan=True)
         others_moved += not np.array_equal(before, after, equal_nan=True)
     assert others_moved > 10  # the distances do matter to the rows of other folds
@@ -168,7 +172,7 @@ def test_a_rows_own_distance_never_reaches_its_typical_one() -> None:
 
 def test_typical_distances_out_of_fold_are_medians_over_the_other_folds() -> None:
     trips = random_trips(200, seed=3, n_zones=6)
-    found = zones.pair_miles_out_of_fold(trips)
+    found = typical_miles(trips)
     codes, miles, fold = zones.pair_code(trips), clean_miles(trips), np.arange(200) % N_FOLDS
     for row in range(200):
         rows = (codes == codes[row]) & (fold != fold[row]) & ~np.isnan(miles)
@@ -178,7 +182,7 @@ def test_typical_distances_out_of_fold_are_medians_over_the_other_folds() -> Non
 
 def test_a_pair_ridden_once_has_no_typical_distance_for_its_own_row() -> None:
     trips = make_trips(3, pickup_zone=[1, 2, 2], dropoff_zone=9)
-    assert np.array_equal(zones.pair_miles_out_of_fold(trips), [np.nan, 2.5, 2.5], equal_nan=True)
+    assert np.array_equal(typical_miles(trips), [np.nan, 2.5, 2.5], equal_nan=True)
 
 
 def test_neither_tables_nor_typical_distances_look_at_the_minutes() -> None:
@@ -186,5 +190,5 @@ def test_neither_tables_nor_typical_distances_look_at_the_minutes() -> None:
     blind = make_trips(**{**vars(trips), "n": 200, "trip_minutes": np.nan})
     for name, values in vars(zones.fit_zone_tables(trips)).items():
         assert values.tobytes() == getattr(zones.fit_zone_tables(blind), name).tobytes(), name
-    typical = (zones.pair_miles_out_of_fold(t).tobytes() for t in (trips, blind))
+    typical = (typical_miles(t).tobytes() for t in (trips, blind))
     assert len(set(typical)) == 1

@@ -72,7 +72,7 @@ class Gathered:
         try:
             run = self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if not refusals.is_no_such_id(error):
                 raise
             raise UserError(f"No run {run_id!r} in the store {self.store}. Check RUN.") from error
         if run.info.lifecycle_stage == LifecycleStage.DELETED:

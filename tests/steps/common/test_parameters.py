@@ -1,9 +1,11 @@
 """What a parameter may be, what of it a key holds, and what the command that repeats a run has."""
 
 import ast
+import re
 
 import pytest
 
+from steps.common.command_line import choices
 from steps.common.parameters import (
     ENTRY_POINTS,
     BaselineParameters,
@@ -13,8 +15,8 @@ from steps.common.parameters import (
     RegisterParameters,
 )
 from storage import UserError
+from storage.data.months import SOURCES
 from storage.tracking import tags
-from taxi.schema import TAXIS
 from taxi.spaces import LAG
 from tests.conftest import ROOT
 from tests.entry import parsed
@@ -77,10 +79,19 @@ def test_main_knows_a_step_by_the_very_values_that_the_step_itself_does(step: st
     assert declared.of(parsed("main", *given)) == parsed(step, *own)
 
 
-def test_every_kind_of_trips_is_named_where_its_parameter_and_its_tag_are_said() -> None:
-    meaning = ENTRY_POINTS["main"].model_fields["taxi"].description or ""
-    assert [taxi for taxi in TAXIS if f"`{taxi}`" not in meaning] == []
-    assert [taxi for taxi in TAXIS if taxi not in tags.TAXI.meaning] == []
+@pytest.mark.parametrize(
+    "name", sorted(choices().keys() - {"models", "device"})
+)  # too many; other words
+def test_what_a_parameter_may_be_is_named_where_it_is_said(name: str) -> None:
+    declared = next(one for one in ENTRY_POINTS.values() if name in one.model_fields)
+    said = declared.model_fields[name].description or ""
+    assert [choice for choice in choices()[name] if f"`{choice}`" not in said] == []
+
+
+def test_what_a_source_begins_with_is_named_where_it_is_said() -> None:
+    said = re.findall(r"\w+", ENTRY_POINTS["main"].model_fields["source"].description or "")
+    begins = {name.partition(":")[0].replace("https", "http") for name in SOURCES}
+    assert begins - {*said} == set()
 
 
 @pytest.mark.parametrize("spelled", [" mean , lasso_0.1,", "mean,lasso_0.1,mean"])
@@ -154,6 +165,5 @@ def test_a_repeated_run_has_every_parameter_but_who_asks_and_runs_only_where_giv
         *("config", "developer", "plan"),
     }
     assert params.run_ids() == {"hpo_run_id": "1a2b"}
-    assert "hpo_run_id" not in params.without_runs().rerun_texts()
     words = [f"--{name}={text}" for name, text in params.rerun_texts().items()]
     assert parsed("main", *words).rerun_texts() == params.rerun_texts()

@@ -19,6 +19,7 @@ import pytest
 from storage import StorageError
 from storage.data import cache as downloads_cache
 from storage.data import downloads, months, sources
+from storage.drivers import EXTRAS
 from tests.storage.samples import CSV, NAME, make_parquet, one_line, read
 from tests.storage.sources import (
     Answer,
@@ -337,7 +338,15 @@ def test_a_store_that_denies_access_is_one_line(
     assert "from memory://trips: Access Denied. Check your access" in find_error("memory://trips")
 
 
-@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_each_store_of_objects_has_its_package_and_that_an_extra_of_its_name() -> None:
+    stores = [name for name, kind in months.SOURCES.items() if kind is sources.ObjectStore]
+    assert stores == [f"{scheme}://" for scheme in downloads.STORE_PACKAGES]
+    assert [EXTRAS[package] for package in downloads.STORE_PACKAGES.values()] == [
+        *downloads.STORE_PACKAGES
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "package"), downloads.STORE_PACKAGES.items())
 def test_a_store_whose_package_is_missing_says_how_to_add_it(
     scheme: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

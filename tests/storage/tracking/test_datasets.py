@@ -3,12 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 import pyarrow as pa
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from storage.data.digest import sha256_of
 from storage.tracking import datasets, runs
@@ -41,6 +43,32 @@ def test_a_data_set_has_its_hash_its_columns_its_rows_and_a_source_that_opens(
     assert Path(mlflow.data.get_source(given).load()).read_bytes() == b"trips"
 
 
+@pytest.mark.parametrize("n_refusals", [1, 2])
+def test_a_data_set_that_another_run_notes_at_the_same_moment_is_noted_at_the_second_try(
+    store: Store, monkeypatch: pytest.MonkeyPatch, n_refusals: int
+) -> None:
+    answers = [MlflowException("UNIQUE constraint failed", error_code=BAD_REQUEST)] * n_refusals
+    log_inputs = MlflowClient.log_inputs
+
+    def race(client: MlflowClient, *args: Any, **options: Any) -> None:
+        if answers:
+            raise answers.pop()
+        log_inputs(client, *args, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", race)
+    month = HashedDataset(name="train", uri="u", sha256="0" * 64, columns=COLUMNS, n_rows=7)
+    with runs.StepRun("preprocess", ""):
+        if n_refusals > 1:  # the store means it
+            with pytest.raises(MlflowException, match="UNIQUE"):
+                datasets.log_datasets([(month, "training")])
+            return
+        datasets.log_datasets([(month, "training")])
+        run_id = runs.active().info.run_id
+    assert [given.dataset.name for given in mlflow.get_run(run_id).inputs.dataset_inputs] == [
+        "train"
+    ]
+
+
 @pytest.mark.parametrize(
     ("uri", "kind", "kept"),
     [
@@ -57,8 +85,7 @@ def test_a_source_is_of_the_kind_that_mlflow_opens(
 
 
 def test_what_a_server_keeps_opens_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = SimpleNamespace(info=SimpleNamespace(artifact_uri="mlflow-artifacts:/1/a/artifacts"))
-    monkeypatch.setattr(mlflow, "get_run", lambda run_id: run)
+    monkeypatch.setattr(datasets, "folder_of", lambda run_id: "mlflow-artifacts:/1/a/artifacts")
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://ana:secret@mlflow/")
     found = datasets.artifact_source("1a", "data")
     assert f"{found}/t.parquet" == "https://mlflow/get-artifact?run_uuid=1a&path=data/t.parquet"
