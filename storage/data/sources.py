@@ -33,6 +33,7 @@ PUBLISHED_OF = "yellow"
 TLC_SIDE = "misc"  # beside the folder of the months
 MONTH_NAME = re.compile(r"([a-z]+)_tripdata_(\d{4}-\d{2})")
 N_SHOWN = 5  # months of a message
+SIMULATED_URI = "simulated:"  # how the URI of a simulated month begins
 DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
 
 Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
@@ -215,7 +216,7 @@ class Simulation(Source):
     @property
     def uri(self) -> str:
         """The simulation in full, by which its months are known."""
-        return "simulated:{}:{}".format(*self._size())
+        return "{}{}:{}".format(SIMULATED_URI, *self._size())
 
     def _size(self) -> tuple[int, int]:
         """Read how many trips to simulate, and the seed."""
