@@ -116,8 +116,7 @@ MAX_LEVEL = 8  # bars whose names fit side by side
 
 def short_count(n: int) -> str:
     """Write a count in four characters or so: 950, 12k, 3.4M."""
-    for size, letter in ((1_000_000, "M"), (10_000, "k")):
-        if n >= size:
-            unit = 1000 if letter == "k" else size
+    for least, unit, letter in ((1_000_000, 1_000_000, "M"), (10_000, 1_000, "k")):
+        if n >= least:
             return f"{n / unit:.3g}{letter}"
     return f"{n:,}"

@@ -21,6 +21,7 @@ EARLIEST_US, LATEST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 # years whose summer times are looked up; no taxi drove in others
 FIRST_HOUR, LAST_HOUR = -604_800, 1_139_000  # 1901 and 2099, hours since 1970
 STANDARD_US = -5 * HOUR_US
+MAX_AHEAD = 15 * 60  # minutes that a clock may be ahead of UTC, or behind
 UNITS: Mapping[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds in one; ns below
 BLANKS = " \t\r\n\v\f\u00a0\"'"
 NOTHING = (
@@ -275,13 +276,14 @@ def _instants(parts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 def _zone_minutes(zones: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Read n offsets such as Z, -05 or -05:00: minutes ahead of UTC, and which can be."""
     known = pc.dictionary_encode(zones)
-    minutes = []
+    minutes, can_be = [], []
     for text in known.dictionary.to_pylist():
-        digits = re.sub(r"\D", "", text).ljust(4, "0")
-        sign = -1 if text.startswith("-") else 1
-        minutes.append(sign * (60 * int(digits[:2]) + int(digits[2:])))
-    found = np.array(minutes, np.int64)[known.indices.to_numpy(False)]
-    return found, (np.abs(found) <= 15 * 60) & (np.abs(found) % 60 < 60)
+        hours, rest = divmod(int(re.sub(r"\D", "", text).ljust(4, "0")), 100)
+        ahead = 60 * hours + rest
+        minutes.append(-ahead if text.startswith("-") else ahead)
+        can_be.append(rest < 60 and ahead <= MAX_AHEAD)
+    rows = known.indices.to_numpy(False)
+    return np.array(minutes, np.int64)[rows], np.array(can_be, bool)[rows]
 
 
 def _whole(parts: pa.Array, name: str) -> np.ndarray:

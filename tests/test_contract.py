@@ -275,6 +275,24 @@ def test_a_public_name_means_one_thing() -> None:
     assert {name: paths for name, paths in homes.items() if paths[1:]}.keys() == {"main"}
 
 
+def unknown_arguments(function: ast.FunctionDef) -> set[str]:
+    """Name what a docstring says of arguments that are none of the function's."""
+    said = re.search(r"Args:\n(.*?)(?=\n\w|\Z)", ast.get_docstring(function) or "", re.DOTALL)
+    named = re.findall(r"^    (\w[\w, ]*):", said[1], re.MULTILINE) if said else []
+    given = function.args
+    every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    return {name for names in named for name in names.split(", ")} - {a.arg for a in every if a}
+
+
+@pytest.mark.parametrize("path", EVERY_FILE, ids=file_id)
+def test_a_docstring_names_no_argument_that_is_not_there(path: Path) -> None:
+    functions = [
+        n for n in ast.walk(ast.parse(path.read_bytes())) if isinstance(n, ast.FunctionDef)
+    ]
+    lies = {function.name: unknown_arguments(function) for function in functions}
+    assert {name: names for name, names in lies.items() if names} == {}
+
+
 def test_the_steps_are_few_rooms_on_few_floors() -> None:
     rooms = {
         path.relative_to(ROOT / "steps").parts[0].removesuffix(".py") for path in ROOMS["steps"]

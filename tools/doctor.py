@@ -59,16 +59,15 @@ def tools() -> Iterator[Finding]:
     if not shutil.which("git"):
         yield Finding("git", "missing: runs will not know their commit", "install git")
     pinned = pinned_python()
-    ways = [name for name in ("uv", "pyenv", "conda") if shutil.which(name)]
-    if not ways:
-        yield Finding("uv, pyenv, conda", "none of them", "make .venv/.ready  # brings uv")
-    cures = {name: MENDERS[name](pinned) for name in ways}
+    cures = {name: cure(pinned) for name, (_, cure) in WAYS.items() if shutil.which(name)}
+    if not cures:
+        yield Finding(", ".join(WAYS), "none of them", "make .venv/.ready  # brings uv")
     is_ready = (ROOT / ".venv" / ".ready").exists()
     if is_ready:
         yield Finding(".venv", "--env-manager local, where .venv/bin is first on the PATH")
     one_works = is_ready or "" in cures.values()
     for name, cure in cures.items():
-        how = f"--env-manager {ENV_MANAGERS[name]}"
+        how = f"--env-manager {WAYS[name][0]}"
         if cure and one_works:
             yield Finding(name, f"{how}, after: {cure}")
         else:
@@ -85,17 +84,17 @@ def pyenv_cure(pinned: str) -> str:
     return "" if _answers("pyenv", "prefix", pinned) else f"pyenv install {pinned}"
 
 
-def conda_cure(pinned: str) -> str:
+def conda_cure(_pinned: str) -> str:
     """Return how conda gets the environment, empty where it has it."""
     there = "nyc-taxi-duration" in _answers("conda", "env", "list")
     return "" if there else "conda env create -f conda.yaml"
 
 
-ENV_MANAGERS = {"uv": "uv", "pyenv": "virtualenv", "conda": "local, in conda.yaml's environment"}
-MENDERS: dict[str, Callable[[str], str]] = {
-    "uv": uv_cure,
-    "pyenv": pyenv_cure,
-    "conda": conda_cure,
+# what makes environments -> what `mlflow run` calls it, and how it gets the pinned Python
+WAYS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "uv": ("uv", uv_cure),
+    "pyenv": ("virtualenv", pyenv_cure),
+    "conda": ("local, in conda.yaml's environment", conda_cure),
 }
 
 

@@ -91,7 +91,8 @@ class Pipeline:
         self.params = params.model_copy(update=told)
         wanted = params.steps if isinstance(params, PartParameters) else ALL_STEPS
         self.steps = wanted_steps(wanted, self.given)
-        self.splits = {} if self.given else wanted_months(params)  # split -> months to read
+        asked = (params.train_months, params.valid_months, params.test_months)
+        self.splits = {} if self.given else splits.split_months(*asked)  # split -> months to read
         self.done: dict[str, Run] = {}
         self.trained: dict[str, TrainingResult] = {}  # those of `done` that have been read
         self.decisions: dict[str, ReuseDecision] = {}  # of the steps that no run was given of
@@ -295,13 +296,11 @@ def given_runs(params: TrainingParameters) -> dict[str, Run]:
             f"The runs given ({named}) do not build on the same trips, so their scores do not "
             f"compare. Pass runs of one pipeline."
         )
-    if "preprocess" in given:
+    if not given or "preprocess" in given:
         return given
-    for step, run in given.items():
-        if step != "preprocess":
-            base = run.data.tags.get(tags.RUN_IDS["preprocess"], "")
-            return {"preprocess": _usable(base, "preprocess"), **given}
-    return given
+    first, *_ = given.values()
+    base = first.data.tags.get(tags.RUN_IDS["preprocess"], "")
+    return {"preprocess": _usable(base, "preprocess"), **given}
 
 
 def _usable(run_id: str, step: str) -> Run:
@@ -312,15 +311,6 @@ def _usable(run_id: str, step: str) -> Run:
             f"pass another."
         )
     return run
-
-
-def wanted_months(params: TrainingParameters) -> dict[str, list[str]]:
-    """Read which months were asked for: split -> months.
-
-    Raises:
-        StorageError: they make no splits.
-    """
-    return splits.split_months(params.train_months, params.valid_months, params.test_months)
 
 
 def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str) -> None:

@@ -43,6 +43,7 @@ def locate_months(
 
     Args:
         splits: split -> months; none where preprocess reads nothing.
+        source, taxi: of the months.
     """
     located = [
         months.locate(source, taxi=taxi, month=month)

@@ -5,13 +5,14 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from itertools import groupby
 
 import mlflow
 from mlflow.entities import Run
 
 from steps.common import charts
 from steps.common.inputs import load_city
-from steps.common.pipeline import Pipeline
+from steps.common.pipeline import UPSTREAM, Pipeline
 from steps.common.results import (
     RMSES,
     Candidate,
@@ -28,7 +29,8 @@ from taxi.distances import KINDS, METERED, kind_of
 from taxi.evaluation import Group
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 
-STAGES = (("preprocess",), ("baseline", "hpo"), ("register",))  # which steps wait for which
+# which steps wait for which
+STAGES = [tuple(steps) for _, steps in groupby(UPSTREAM, UPSTREAM.__getitem__)]
 N_SCORED = 5  # latest runs of score whose drift is shown
 COMPARED = {  # of two champions -> tag of a version
     "model": tags.MODEL,

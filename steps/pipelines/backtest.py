@@ -23,6 +23,7 @@ from taxi import backtest
 from taxi.backtest import BESIDE, OWN, MonthErrors, Rise, in_months
 from taxi.backtest_picture import draw_backtest
 from taxi.report_backtest import write_backtest
+from taxi.schema import taxi_named
 
 AGAINST = " against"  # ends the names of the other recipe's runs
 
@@ -256,7 +257,7 @@ def log_backtest_report(
     months_judged = page.span(sorted(backtest.fresh(rows)))
     scripts = charts.read_scripts()
     text = write_backtest(
-        f"Minutes of a {params.taxi} taxi trip: backtest of {months_judged}, {of}",
+        f"Minutes of {taxi_named(params.taxi).a_trip}: backtest of {months_judged}, {of}",
         said,
         rows,
         rises,

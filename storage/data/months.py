@@ -14,6 +14,7 @@ from storage.data.cache import cache_dir
 from storage.data.digest import sha256_of
 from storage.data.downloads import reason
 from storage.data.parts import digest_of, n_bytes
+from storage.data.sources import SIMULATED_URI as SIMULATED_URI
 from storage.data.sources import TLC_URL as TLC_URL
 from storage.data.sources import (
     Folder,
@@ -29,7 +30,6 @@ from storage.data.sources import MonthLocation as MonthLocation
 from storage.uris import read_indirect, without_credentials
 
 MAX_SOURCE = 2_000  # characters
-SIMULATED_URI = "simulated:"  # how the URI of a simulated month begins
 FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # taxis drove before, and the calendar goes on
 
 # a new source is one line: how it begins, or its whole name -> its class

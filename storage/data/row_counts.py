@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from storage.data.parquet_files import open_parquet
 from storage.data.parts import part_files
-from storage.data.sources import MonthLocation
+from storage.data.sources import SIMULATED_URI, MonthLocation
 
 
 def count_raw(locations: Iterable[MonthLocation]) -> int | None:
@@ -18,7 +18,7 @@ def count_raw(locations: Iterable[MonthLocation]) -> int | None:
 
 def count_month(location: MonthLocation) -> int | None:
     """Read from the footers of a month's files how many raw trips it has; None where none says."""
-    if location.uri.startswith("simulated:"):
+    if location.uri.startswith(SIMULATED_URI):
         return int(location.uri.split(":")[1])
     if location.path is None:
         return None

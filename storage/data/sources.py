@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
-PUBLISHED = "2021-01"  # a month that the TLC has for sure
+PUBLISHED = "2021-01"  # a month that the TLC has for sure, of this taxi:
+PUBLISHED_OF = "yellow"
 TLC_SIDE = "misc"  # beside the folder of the months
 MONTH_NAME = re.compile(r"([a-z]+)_tripdata_(\d{4}-\d{2})")
 N_SHOWN = 5  # months of a message
+SIMULATED_URI = "simulated:"  # how the URI of a simulated month begins
 DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
 
 Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
@@ -214,7 +216,7 @@ class Simulation(Source):
     @property
     def uri(self) -> str:
         """The simulation in full, by which its months are known."""
-        return "simulated:{}:{}".format(*self._size())
+        return "{}{}:{}".format(SIMULATED_URI, *self._size())
 
     def _size(self) -> tuple[int, int]:
         """Read how many trips to simulate, and the seed."""
@@ -311,7 +313,7 @@ class Tlc(Server):
         Raises:
             StorageError: the server refuses it as well, however long one waits.
         """
-        status = downloads.still_refused(self.text, f"{self.taxi}_tripdata_{PUBLISHED}.parquet")
+        status = downloads.still_refused(self.text, f"{PUBLISHED_OF}_tripdata_{PUBLISHED}.parquet")
         if status:
             raise StorageError(
                 f"The TLC's server refuses everything for now (HTTP {status}, even for "

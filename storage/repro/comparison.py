@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from storage.tracking import tags
+
 Facts = dict[str, str]  # what is compared: metric, hash -> value
 NUMBER = re.compile(r"-?(\d+\.\d+|\d(\.\d+)?e[+-]?\d+)")  # as Python writes a float, no hash
 NOT_THERE = "not there"
@@ -94,7 +96,7 @@ def verdict_line(rows: Sequence[Row]) -> str:
     return said
 
 
-ORDER = ("preprocess", "baseline", "hpo", "register", "main")  # who repeats the numbers of whom
+ORDER = (*tags.RUN_IDS, "main")  # who repeats the numbers of whom
 
 
 def _turn(row: Row) -> tuple[int, bool]:

@@ -139,7 +139,7 @@ class Registry:
                 self.client.update_registered_model(self.name, text)
 
     def challenge(self, version: str) -> None:
-        """Return a version that is not to be champion the alias challenger."""
+        """Give a version that is not to be champion the alias challenger."""
         with self._answers():
             self.client.set_registered_model_alias(self.name, CHALLENGER, version)
 

@@ -34,7 +34,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_clean_checkout_is_its_commit(root: Path) -> None:
+@pytest.mark.parametrize("kind", ["sha1", "sha256"])
+def test_a_clean_checkout_is_its_commit(root: Path, kind: str) -> None:
+    shutil.rmtree(root / ".git")
+    git(root, "init", "-q", f"--object-format={kind}")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "Begin")
     assert checkout.read(root) == Checkout(git(root, "rev-parse", "HEAD").strip(), "", "")
 
 

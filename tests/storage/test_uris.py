@@ -5,8 +5,19 @@ import sys
 
 import pytest
 
-from storage import uris
+from storage import UserError, uris
 from storage.checkout import ROOT
+
+
+def test_an_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIPS", "https://host/trips?sig=token")
+    monkeypatch.setenv("NOTHING", "")
+    assert uris.read_indirect("env:TRIPS", "source") == "https://host/trips?sig=token"
+    assert uris.read_indirect("https://host/trips", "source") == "https://host/trips"
+    for name in ("NOTHING", "NO_SUCH"):
+        with pytest.raises(UserError, match=f"^source=env:<NAME>, and there is no {name} in the"):
+            uris.read_indirect(f"env:{name}", "source")
+
 
 OPEN = [  # nothing secret
     "https://host:8443/a/b.git",

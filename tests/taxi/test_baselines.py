@@ -4,10 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
+from scipy.sparse.linalg import lsqr as scipy_lsqr
 
-from taxi import TripError, baselines, features
+from taxi import TripError, baselines, features, least_squares
 from taxi.baselines import BASELINES, Baseline
 from taxi.features import FEATURE_SETS
+from taxi.least_squares import Centred
 from taxi.model import TripModel
 from taxi.sampling import draw_rows
 from tests.conftest import simulated_trips
@@ -95,6 +97,22 @@ def test_a_solver_that_needs_no_rounds_has_converged() -> None:
     ridge = Baseline("compact", "linear_model.Ridge").fit(matrix, minutes, seed=1)
     assert ridge.n_iter_ is ridge.max_iter is None
     assert baselines.has_converged(ridge)
+
+
+@pytest.mark.parametrize("noise", [0.001, 1.0])  # each ends by another of the two rules
+def test_linear_regression_takes_as_many_steps_as_scipys_and_to_the_same_end(noise: float) -> None:
+    rng, steps = np.random.default_rng(1), list[int]()
+    matrix = rng.normal(size=(60, 8)) * np.logspace(0, 3, 8)
+    wanted = matrix @ rng.normal(size=8) + noise * rng.normal(size=60)
+
+    def times(vector: np.ndarray) -> np.ndarray:
+        steps.append(1)
+        return matrix @ vector
+
+    found = least_squares.lsqr(Centred(times, matrix.T.__matmul__), wanted, tolerance=1e-6)
+    theirs, _, n_steps, *_ = scipy_lsqr(matrix, wanted, atol=1e-6, btol=1e-6, conlim=0)
+    assert len(steps) == n_steps
+    assert found == pytest.approx(theirs, abs=1e-3)
 
 
 def test_every_baseline_but_the_mean_has_a_gain_over_it() -> None:

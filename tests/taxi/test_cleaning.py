@@ -16,6 +16,7 @@ from taxi.cleaning import (
     reasons,
 )
 from taxi.schema import TAXIS, TRIPS, raw_columns
+from taxi.values import read_times
 from tests.conftest import ROOT, make_raw, real_month
 
 START = datetime(2021, 1, 15, 17, 45)
@@ -240,6 +241,23 @@ def test_an_infinite_distance_is_none(miles: float | str) -> None:
     trips, dropped = cleaned(make_raw(1, distance_miles=pa.array([miles])))
     assert trips["distance_miles"].to_pylist() == [None]
     assert dropped == counted()
+
+
+@pytest.mark.parametrize(
+    ("offset", "clock"),
+    [
+        *(("Z", "07:00"), ("-05", "12:00"), ("-0530", "12:30"), ("+15:00", "16:00")),
+        *(("+15:01", None), ("-16", None), ("+05:60", None), ("+0575", None)),
+    ],
+)
+def test_a_time_is_read_by_its_offset_where_that_can_be_one(offset: str, clock: str | None) -> None:
+    times = [START.isoformat(" "), f"2021-01-15 12:00{offset}"]
+    read, unreadable = read_times(pa.array(times))
+    if clock is None:
+        assert unreadable.tolist() == [False, True]
+    else:
+        assert unreadable is None
+        assert f"{read[1].as_py():%H:%M}" == clock
 
 
 YEARS = ["0001-01-01", "1677-09-21", "1900-01-01", "2262-04-12", "9999-12-31T23:59:59.999999"]

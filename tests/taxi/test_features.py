@@ -1,5 +1,6 @@
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -141,6 +142,36 @@ def test_map_features_are_geometry_on_the_learned_map() -> None:
     )
     east, north = (row[f"dropoff_{axis}"] - row[f"pickup_{axis}"] for axis in "xy")
     assert row["bearing"] == pytest.approx(np.arctan2(north, east), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axis", "place"),
+    [
+        *(("x", lambda c: c.position[:, 0]), ("y", lambda c: c.position[:, 1])),
+        *(
+            ("crosstown", lambda c: c.around.place[:, 0]),
+            ("uptown", lambda c: c.around.place[:, 1]),
+        ),
+    ],
+)
+def test_a_way_goes_from_where_it_begins_past_its_middle_to_where_it_ends(
+    axis: str, place: Callable[[Columns], np.ndarray]
+) -> None:
+    trips = columns_of(VALID.take(VALID.pickup_zone < 40))
+    ends = ("pickup", "dropoff", "way", "middle")
+    start, end, way, middle = (FEATURES[f"{name}_{axis}"](trips) for name in ends)
+    assert np.array_equal(start, place(trips)[trips.pickup], equal_nan=True)
+    assert np.array_equal(end, place(trips)[trips.dropoff], equal_nan=True)
+    assert way == pytest.approx(end - start, abs=1e-4, nan_ok=True)
+    assert middle == pytest.approx((start + end) / 2, abs=1e-4, nan_ok=True)
+    assert np.isfinite(way).any()
+
+
+def test_the_direction_of_travel_is_told_on_the_tlcs_map_too() -> None:
+    trips = columns_of(VALID)
+    across, up = (FEATURES[f"way_{axis}"](trips) for axis in ("crosstown", "uptown"))
+    told = FEATURES["grid_bearing"](trips)
+    assert told == pytest.approx(np.arctan2(up, across), abs=1e-5, nan_ok=True)
 
 
 @pytest.mark.parametrize("year", [1969, 1970, 2000, 2024])

@@ -58,6 +58,10 @@ BEFORE = Month("2021-01", {"zone missing": 10}, profile_of())
             "The middle distance of 2021-02 is 9.7 miles, of 2021-01 6.0",
         ),
         (
+            {"profile": profile_of(miles=2.1)},
+            "The longest tenth's distance of 2021-02 is 22.7 miles, of 2021-01 10.8",
+        ),
+        (
             {"profile": profile_of(miles=float("nan"))},
             "100% of the trips of 2021-02 have no distance",
         ),

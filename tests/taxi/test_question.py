@@ -1,10 +1,12 @@
 import math
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
 
 from taxi import TripError
+from taxi.openapi import PARAMS_SCHEMA
 from taxi.question import MAX_QUANTILES, PARAMS, Question, quantile_column, read_question
 
 
@@ -65,3 +67,17 @@ def test_an_unknown_param_is_refused_by_its_name() -> None:
 )
 def test_a_column_is_named_by_its_percent(level: float, name: str) -> None:
     assert quantile_column(level) == name
+
+
+def test_the_bounds_that_a_server_names_are_those_that_are_held() -> None:
+    known: dict[str, dict[str, Any]] = PARAMS_SCHEMA["properties"]
+    level, most = known["quantiles"]["items"], known["quantiles"]["maxItems"]
+    above, below = level["exclusiveMinimum"], level["exclusiveMaximum"]
+    read_question({"quantiles": [above + 1e-9, below - 1e-9]})
+    for levels in ([above], [below], [0.5] * (most + 1)):
+        with pytest.raises(TripError, match="quantiles"):
+            read_question({"quantiles": levels})
+    least = known["longer_than"]["minimum"]
+    assert read_question({"longer_than": least}) == read_question({})
+    with pytest.raises(TripError, match="longer_than"):
+        read_question({"longer_than": least - 1e-9})

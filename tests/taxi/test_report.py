@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taxi import report, report_errors, simulation
+from taxi import report, report_backtest, report_errors, report_search, simulation
+from taxi.backtest import Rise
+from taxi.bootstrap import Interval
 from taxi.breakdown import Breakdown, break_down
 from taxi.evaluation import Group, errors_by_group, feature_words
 from taxi.features import FEATURES
@@ -242,6 +244,30 @@ def test_an_error_is_drawn_at_the_middle_of_its_bin() -> None:
     assert counts[15] == ((error >= 0) & (error < 2)).sum()
 
 
+def test_the_best_trial_is_the_best_of_those_that_were_not_pruned() -> None:
+    def title(*trials: dict[str, str]) -> str:
+        _, _, chart, *_ = report_search.search_parts(trials, [], {})
+        return str(chart.title)
+
+    pruned, finished = trial(0, "5.0", "pruned"), trial(1, "5.1", "finished")
+    assert title(pruned, finished) == "Trial 1 came out best, with 5.100 min."
+    assert title(pruned, trial(2, "", "failed")) == "Trial 0 came out best, with 5.000 min."
+
+
+def test_shares_are_drawn_in_percent() -> None:
+    rows = [
+        {"group": "07", "n_trips": "9", "coverage": coverage, "width": "9"}
+        for coverage in ("0.7", "0.812")
+    ]
+    chart = report_errors.interval_chart("hour", rows)
+    assert chart.columns["trips within p10 to p90, %"] == [70.0, 81.2]
+    assert chart.title == "By hour, intervals hold least at 07:00: 70 %."
+    assert chart.wanted == [[0.0, 80.0], [1.0, 80.0]]
+    _, aged = report_backtest.ageing_parts([Rise(1, 4, Interval(0.02, 0.01, 0.03))])
+    assert aged.columns["RMSE above a fresh model's, %"] == [2.0]
+    assert aged.columns["95 %"] == ["+1.00 to +3.00"]
+
+
 def test_a_long_cell_may_be_broken_and_a_short_one_stays_on_its_line() -> None:
     text = table("it", {"a": ["2021-01", "x" * 25]})
     assert "<td>2021-01</td>" in text
@@ -263,7 +289,7 @@ def test_names_and_numbers_are_written_as_people_read_them() -> None:
     assert group_words("day", "2021-02-01") == "Mon 2021-02-01"
     assert group_words("weekday", "Monday") == "Monday"
     assert weekday_of("2021-02-01") == "Monday"
-    assert [short_count(n) for n in (950, 12_345, 3_400_000)] == ["950", "12.3k", "3.4M"]
+    assert [short_count(n) for n in (9_999, 10_000, 3_400_000)] == ["9,999", "10k", "3.4M"]
     assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
     assert [report.duration(s) for s in (8.04, 185, 3720)] == ["8 s", "3 min 5 s", "1 h 2 min"]
 

@@ -141,6 +141,15 @@ def test_many_looks_are_paid_for(ts: list[float], n_worse: int) -> None:
     assert [loss.at_least >= 0 for loss in found] == [loss.is_surely_worse for loss in found]
 
 
+def test_what_a_slice_loses_at_least_is_the_largest_loss_that_it_surely_has() -> None:
+    minutes, error = np.zeros(4_000), np.random.default_rng(3).normal(0, 5, 4_000)
+    part = pair_errors("x", minutes, 1.1 * error + 0.3, error)
+    (loss,) = judge_slices([part], 0.02)
+    assert loss.is_surely_worse
+    assert 0.02 < loss.at_least < loss.loss
+    assert slices._p_value(part, loss.at_least) == pytest.approx(slices.ALPHA, rel=1e-6)
+
+
 def test_equal_models_are_hardly_ever_called_worse() -> None:
     rng, n_refused = np.random.default_rng(3), 0
     for _ in range(400):

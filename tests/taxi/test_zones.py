@@ -90,6 +90,15 @@ def test_the_map_of_a_made_up_city_is_recovered(seed: int) -> None:
     assert np.isnan(np.delete(position, np.arange(1, 31), axis=0)).all()
 
 
+def test_the_map_begins_where_ways_that_are_straight_lead() -> None:
+    place = np.random.default_rng(1).uniform(0, 10, (12, 2))
+    place[:, 0] *= 3
+    straight = np.hypot(*(place[:, None] - place[None, :]).transpose(2, 0, 1))
+    start = learned_map._spectral_start(straight)
+    found = np.hypot(*(start[:, :, None] - start[:, None, :]))
+    assert found == pytest.approx(straight, abs=1e-9)
+
+
 def test_a_city_seen_in_part_and_by_crooked_roads_is_still_recovered() -> None:
     place, trips = city(60, 4)
     rng = np.random.default_rng(5)

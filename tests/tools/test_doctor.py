@@ -273,7 +273,7 @@ def test_environments_that_are_half_built_or_of_another_lock(root: Path, tmp_pat
         for package in packages:
             noted = library / f"{package}.dist-info" / "RECORD"
             noted.parent.mkdir(parents=True)
-            noted.write_text(f"{package}.py,,\n")
+            noted.write_text(f"{package}.py,,\n__pycache__/{package}.pyc,,\n\n")  # compiled later
             (library / f"{package}.py").touch()
         (place / "bin").mkdir(parents=True)
         (place / "bin" / "python").touch()

@@ -79,14 +79,18 @@ def start(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Run,
 
 
 @pytest.mark.parametrize(
-    ("growing", "window"), [("true", "a growing window"), ("false", "a window of 2 months")]
+    ("taxi", "a_trip", "growing", "window"),
+    [
+        ("green", "a green taxi trip", "true", "a growing window"),
+        ("fhvhv", "an app ride", "false", "a window of 2 months"),
+    ],
 )
 def test_the_report_says_what_was_judged(
-    lab: Lab, start: Callable[..., tuple[Run, Pipelines]], growing: str, window: str
+    start: Callable[..., tuple[Run, Pipelines]], taxi: str, a_trip: str, growing: str, window: str
 ) -> None:
-    run, _ = start(MONTHS, f"--growing={growing}")
+    run, _ = start(MONTHS, f"--taxi={taxi}", f"--growing={growing}")
     text = artifacts.read_text(run.info.run_id, "report.html")
-    title = f"Minutes of a green taxi trip: backtest of 2021-06..2021-08, {window}"
+    title = f"Minutes of {a_trip}: backtest of 2021-06..2021-08, {window}"
     assert f"<title>{title}</title>" in text
 
 
