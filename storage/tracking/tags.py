@@ -74,7 +74,7 @@ PARENT = tag(
     "mlflow.parentRunId",
     "the run above",
     "trials",
-    "exporting main register reuse runs stale_runs step verify",
+    "exporting register reuse runs stale_runs verify",
 )
 RUN_NAME = tag(
     "mlflow.runName",
