@@ -124,6 +124,8 @@ def print_table(
         if console.measure(table, options=options).maximum <= console.width:
             break
     console.print(table, highlight=False)
+    if left_out := ", ".join(heads[n_columns:]):
+        console.print(f"(left out for want of room: {left_out})", highlight=False, markup=False)
 
 
 def _table(
