@@ -28,6 +28,7 @@ SHOWS = {
 # what is raised too, and then told in one line of ours, or (psycopg's) taken as done: MLflow writes
 # the metrics of a run once more with each model
 RAISED_TOO = ("mlflow.store.db.utils", "mlflow.exceptions", "psycopg")
+ASKS_AGAIN = "urllib3.connectionpool"  # its log, which goes nowhere
 EVERY_S = 30.0  # between two lines of progress, where there is no bar
 ENDLESS = 10_000  # columns of what is no terminal
 COMMAND = " " * 4  # how a line begins that is to be pasted
@@ -40,12 +41,35 @@ def quieten() -> None:
     """
     for name, value in SHOWS.items():
         os.environ.setdefault(name, value)
+    asks_again = logging.getLogger(ASKS_AGAIN)
+    if not any(isinstance(handler, Waiting) for handler in asks_again.handlers):
+        asks_again.addHandler(Waiting())
     level = os.environ.setdefault(LEVEL, QUIET).upper()
     logging.getLogger("mlflow").setLevel(level)
     if logging.getLogger("mlflow").isEnabledFor(logging.INFO):
         return
     for name in RAISED_TOO:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+class Waiting(logging.Handler):
+    """Says that a server is waited for: MLflow asks again for minutes without a word."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with nothing said."""
+        super().__init__(logging.WARNING)
+        self.clock, self.quiet_until = clock, 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say so, of each process and outage once."""
+        is_retry = record.getMessage().startswith("Retrying") and "/mlflow" in record.getMessage()
+        if is_retry and self.clock() >= self.quiet_until:
+            print(
+                "The MLflow server does not answer: it is asked again, for some minutes.",
+                file=sys.stderr,
+            )
+        if is_retry:
+            self.quiet_until = self.clock() + 10 * EVERY_S
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -100,6 +124,8 @@ def print_table(
         if console.measure(table, options=options).maximum <= console.width:
             break
     console.print(table, highlight=False)
+    if left_out := ", ".join(heads[n_columns:]):
+        console.print(f"(left out for want of room: {left_out})", highlight=False, markup=False)
 
 
 def _table(

@@ -329,9 +329,7 @@ def _server(address: str) -> Finding:
 def _sqlite(path: Path) -> Finding:
     if folder := sqlite_file.misread_folder(Path.cwd(), path):
         home, here = "~/nyc-taxi-duration", shlex.quote(str(ROOT))
-        seen = (
-            f"MLflow misreads {folder}, because of an apostrophe, a percent sign or a question mark"
-        )
+        seen = f"MLflow misreads {folder}, because of an apostrophe, a % or a ? in its path"
         return Finding("store", seen, f"rm -rf .venv && mv {here} {home} && cd {home}")
     if not path.exists():
         return Finding("store", f"{path}: not there yet; `make store` makes it")

@@ -88,6 +88,10 @@ class Pipeline:
         if base:
             check_asked(params, told, base.info.run_id)
             check_made_so(params, self.given)
+            if others := not_as_asked(params, told):
+                print(
+                    f"trips: {', '.join(others)}, as preprocess run {base.info.run_id[:8]}… is of"
+                )
         self.params = params.model_copy(update=told)
         wanted = params.steps if isinstance(params, PartParameters) else ALL_STEPS
         self.steps = wanted_steps(wanted, self.given)
@@ -332,6 +336,17 @@ def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str
                 f"preprocess run {run_id}, which was given or is built on. Leave {name} out, or "
                 f"pass no run."
             )
+
+
+def not_as_asked(params: TrainingParameters, told: Mapping[str, str]) -> list[str]:
+    """List what the trips of a given run are of where the parameters say something else.
+
+    That is their default, which MLflow hands on as if it had been typed.
+    """
+    asked = {name: getattr(params, name) for name in told.keys() - {"source"}}
+    return [
+        f"{name}={told[name]}" for name in sorted(asked) if asked[name] not in (told[name], "next")
+    ]
 
 
 def check_made_so(params: TrainingParameters, given: Mapping[str, Run]) -> None:

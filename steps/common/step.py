@@ -112,7 +112,7 @@ def _log_file(params: P) -> None:
 def _say_where(step: str) -> None:
     """Print where the page of the active run is; a step of a pipeline is found from there."""
     active = mlflow.active_run()
-    if active and tags.PARENT not in active.data.tags:
+    if active and runs.is_looked_up(active):
         link = pages.run_link(active.info.experiment_id, active.info.run_id)
         print(f"{step}: View this run at {pages.address(link)}")
 

@@ -115,7 +115,7 @@ def write_outcome(
     note = "\n".join(line for part in parts for line in part)
     rmse = candidates[0].scores[rmse_name(distance)]
     runs.write_page(f"{unfolded}\n\n{note}", page.title(dataset, rmse))
-    if tags.PARENT not in run.data.tags:  # a page of many pipelines would drown in theirs
+    if runs.is_looked_up(run):  # a page of many pipelines would drown in theirs
         print_ending(dataset, candidates, [*outcome, *again])
         print(f"report: {place}")
 
@@ -129,7 +129,8 @@ def write_trips(pipeline: Pipeline, command: str) -> None:
     trips = ", ".join(f"{split} {preprocess.metrics[name]:,.0f}" for split, name in counts)
     verdict = f"**No model was made.** Trips kept: {trips}. Next: the same with `{WITH_ALL}`"
     page.write_verdict(verdict, "\n".join(lines), dataset=preprocess.dataset)
-    print("\n".join(again))
+    if runs.is_looked_up(runs.active()):
+        print("\n".join(again))
 
 
 def used(pipeline: Pipeline) -> MainParameters:

@@ -3,6 +3,8 @@
 Without the type of workflow MLflow opens an empty page for language models.
 """
 
+import os
+import socket
 import sys
 
 import mlflow
@@ -12,7 +14,7 @@ from storage.tracking import experiments, store
 from storage.uris import without_user
 
 LOCAL_UI = "http://127.0.0.1:{port}"  # of `make ui`
-PORT = 5000
+PORT, N_PORTS = 5000, 65_536
 WORKFLOW = "workflowType=machine_learning"
 
 
@@ -34,10 +36,28 @@ def address(link: str, port: int = PORT) -> str:
     return f"{root or LOCAL_UI.format(port=port)}/{link}"
 
 
+def free_port(text: str) -> int:
+    """Read a port that something is to listen on.
+
+    Raises:
+        UserError: it is none, is in use, or may not be used.
+    """
+    if not text.isdecimal() or int(text) >= N_PORTS:
+        raise UserError(f"{text!r} is no port. Pass a number below {N_PORTS}: PORT={PORT}.")
+    port = int(text)
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        reason, other = os.strerror(error.errno or 0), max((port + 1) % N_PORTS, PORT)
+        raise UserError(f"Port {port}: {reason}. Pass another: PORT={other}.") from error
+    return port
+
+
 def main() -> None:
     """Print where `make ui` shows the runs of the experiment; the port is the only argument."""
-    port = int(sys.argv[1])
     try:
+        is_remote = mlflow.get_tracking_uri().startswith(store.HTTP)  # and has its own port
+        port = PORT if is_remote else free_port(sys.argv[1])
         found = experiments.find_experiment() if store.exists() else None
     except UserError as error:
         print(f"ui: {error}", file=sys.stderr)

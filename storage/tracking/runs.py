@@ -35,6 +35,7 @@ from storage.uris import without_credentials
 
 N_NAMED = 3  # runs that fit a line
 ADOPTED = "MLFLOW_RUN_ID"  # of the run that `mlflow run` has made for a step
+PASSING = "TAXI_PASSING_STORE"  # set where the store goes away with what runs in it
 
 
 class StepRun:
@@ -282,6 +283,11 @@ def fetch_run(run_id: str) -> Run:
 def experiment_name() -> str:
     """Return the name of the experiment that the active run is in."""
     return str(mlflow.get_experiment(active_info().experiment_id).name)
+
+
+def is_looked_up(run: Run) -> bool:
+    """Whether the page of a run is where people go: it has no parent's, and its store stays."""
+    return tags.PARENT not in run.data.tags and not os.environ.get(PASSING)
 
 
 def active_info() -> RunInfo:

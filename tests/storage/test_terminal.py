@@ -183,6 +183,8 @@ def test_a_narrow_terminal_is_shown_whole_columns(
     terminal.print_table(HEADS, ROWS, n_texts=2, strong=1)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
     assert plain.splitlines()[0].split()[-1] == last
+    told = " ".join(plain.split()).partition("(left out for want of room: ")[2].rstrip(")")
+    assert told == ", ".join(HEADS[HEADS.index(last) + 1 :])
 
 
 # --- MLflow's own lines
@@ -214,6 +216,29 @@ def test_mlflow_is_quiet_unless_it_is_asked_to_speak(
     assert levels == {of_store}
     # the steps that it starts are told the same
     assert env == {terminal.LEVEL: asked or "WARNING", **terminal.SHOWS}
+
+
+def test_a_server_that_is_waited_for_is_told_once_an_outage(
+    loggers: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for handler in logging.getLogger(terminal.ASKS_AGAIN).handlers[:]:
+        logging.getLogger(terminal.ASKS_AGAIN).removeHandler(handler)
+    for _ in range(2):
+        terminal.quieten()
+    (handler,) = logging.getLogger(terminal.ASKS_AGAIN).handlers
+    now = 0.0
+    monkeypatch.setattr(handler, "clock", lambda: now)
+    asked = ("Retrying (%r) after connection broken by '%r': %s", 3, OSError(111))
+    for at, path, n_said in [
+        (1, "/api/2.0/mlflow/runs/get", 1),
+        (99, "/api/2.0/mlflow/runs", 0),
+        (350, "/api/2.0/mlflow/runs", 0),
+        (2000, "/trips/2021-01.parquet", 0),
+        (2001, "/api/2.0/mlflow-artifacts/artifacts/x", 1),
+    ]:
+        now = float(at)
+        logging.getLogger(terminal.ASKS_AGAIN).warning(*asked, path)
+        assert capsys.readouterr().err.count("The MLflow server does not answer") == n_said
 
 
 def test_who_prints_lines_alone_does_not_wait_for_rich() -> None:

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from storage import UserError
+from storage.tracking import pages
 from tests.stores import Store
 from tools import served
 
@@ -46,7 +47,13 @@ def test_a_port_that_somebody_listens_on_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"Port {port}: .* in use. Pass another: PORT="):
-            served.check_free(port)
+            pages.free_port(str(port))
+
+
+@pytest.mark.parametrize("port", ["abc", "-1", "65536", ""])
+def test_what_is_no_port_is_told_in_one_line(port: str) -> None:
+    with pytest.raises(UserError, match=f"^'{port}' is no port. Pass a number below 65536: PORT="):
+        pages.free_port(port)
 
 
 def test_it_names_the_version_and_its_bytes(

@@ -14,6 +14,7 @@ from steps.common import pipeline
 from steps.common.months import find_month
 from steps.common.parameters import ENTRY_POINTS
 from steps.common.pipeline import Pipeline
+from steps.common.results import Dataset
 from storage import UserError
 from storage.checkout import ROOT
 from storage.repro import reuse, step_key
@@ -262,6 +263,22 @@ def test_what_a_given_run_says_of_its_trips_wins_over_defaults_and_another_place
     repeated = given.repeatable().rerun_texts()
     assert (repeated["taxi"], repeated["test_months"]) == ("green", "2021-03")
     assert "preprocess_run_id" not in repeated  # the same months make it again
+
+
+def test_trips_that_are_not_of_the_default_are_named(
+    preprocessed: str,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Typed beside such a run, a default cannot be told from none: the line is all that says so."""
+    assert chain("main", f"--preprocess_run_id={preprocessed}").params.taxi == "green"
+    assert "trips:" not in capsys.readouterr().out
+    monkeypatch.setattr(Dataset, "parameters", lambda _: {"taxi": "yellow", "source": "elsewhere"})
+    given = chain("main", f"--preprocess_run_id={preprocessed}", "--taxi=green")
+    assert given.params.taxi == "yellow"
+    said = f"trips: taxi=yellow, as preprocess run {preprocessed[:8]}… is of\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -178,6 +179,24 @@ def test_a_run_that_cannot_be_repeated_is_one_line_and_2(
     assert left.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_what_runs_again_names_no_page_of_a_store_that_goes_away(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with runs.StepRun("main", ""):
+        mlflow.set_tag("rerun", "mlflow run . -P seed=7")
+        run = runs.active()
+    assert runs.is_looked_up(run)
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        verify.subprocess,
+        "run",
+        lambda *_, env, **__: given.update(env) or SimpleNamespace(returncode=0),
+    )
+    verify.repeat(run, tmp_path, tmp_path, "sqlite:///again.db", "local")
+    monkeypatch.setenv(runs.PASSING, given[runs.PASSING])
+    assert not runs.is_looked_up(run)
 
 
 def test_a_server_that_is_not_there_is_one_line_without_its_password(

@@ -1,6 +1,7 @@
 """What the MLflow UI is to show: the pages of runs, of the experiment, and where they are."""
 
 import json
+import socket
 
 import mlflow
 import pytest
@@ -27,10 +28,16 @@ def test_make_ui_names_the_runs_of_the_experiment_with_their_columns(
 ) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("shown"))
     experiment_id = experiments.use()
-    monkeypatch.setattr("sys.argv", ["pages", "5001"])
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        monkeypatch.setattr("sys.argv", ["pages", port])
+        with pytest.raises(SystemExit) as left:
+            pages.main()
+    assert left.value.code == 2  # and MLflow's UI does not start
+    assert capsys.readouterr().err.startswith(f"ui: Port {port}: ")
     pages.main()
     said = capsys.readouterr().out
-    assert f"http://127.0.0.1:5001/#/experiments/{experiment_id}/runs?workflowType=" in said
+    assert f"http://127.0.0.1:{port}/#/experiments/{experiment_id}/runs?workflowType=" in said
     shown = mlflow.get_experiment(experiment_id).tags
     name = said.strip().rpartition("viewStateShareKey=")[2]
     assert "metrics.`test_rmse`" in json.loads(shown[tags.VIEW.of(name)])["selectedColumns"]
