@@ -155,6 +155,9 @@ ORIGIN_RUN = tag("origin.run_id", "what an imported run was where it ran", "impo
 ORIGIN_STORE = tag(
     "origin.store", "the store that it ran in, without credentials", "importing", "exporting"
 )
+IMPORTING = tags(
+    "importing.", "ticket of an import's lock; of the experiment", "registry_lock", "registry_lock"
+)
 IMPORTED = tag(
     "origin.imported",
     "whole, or part where not all runs below it have come; not there yet = the import goes on",
