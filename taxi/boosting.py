@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from socket import gethostname
 from threading import Event, Lock
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -183,7 +182,8 @@ def check_gpu() -> None:
         probe = xgb.train({"device": "cuda"}, xgb.DMatrix(np.zeros((2, 1)), [0.0, 1.0]), 1)
     if json.loads(probe.save_config())["learner"]["generic_param"]["device"] == "cpu":
         raise TripError(
-            f"device=cuda, but xgboost finds no GPU on {gethostname()}. Pass -P device=cpu."
+            "device=cuda, but xgboost finds no GPU here, or on the worker that trains. Pass "
+            "-P device=cpu."
         )
 
 

@@ -36,7 +36,7 @@ EAGER = {"objective": "reg:squarederror", "learning_rate": 0.5, "nthread": 1, "s
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
 def test_no_booster_for_a_gpu_is_trained_where_there_is_none(compact: Matrices) -> None:
     job = TrainingJob(EAGER | {"device": "cuda"}, rounds=2, patience=2)
-    with pytest.raises(TripError, match="finds no GPU on"):
+    with pytest.raises(TripError, match="finds no GPU here"):
         train_booster(compact, job)
 
 
