@@ -4,10 +4,10 @@ import asyncio
 import io
 import logging
 import pickle
-import platform
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
@@ -22,7 +22,10 @@ from typing import Any
 import cloudpickle
 from distributed import Client, KilledWorker, Security, get_worker
 from distributed.comm.addressing import parse_address, parse_host_port
+from distributed.comm.core import connect
+from distributed.core import send_recv
 from distributed.utils import get_ip
+from distributed.versions import VersionMismatchWarning, get_versions
 
 from storage import StorageError, held_data
 from storage.environment import OWN
@@ -30,11 +33,16 @@ from storage.uris import without_user
 
 TIMEOUT_S = 5  # a scheduler that is there answers at once
 REACH_S = 1  # and so does a worker
+ANSWER_S = 60  # within which all workers do what they are asked, however busy they are
 PATIENCE_S = 300.0  # within which workers that died have others in their place
 RETRIES = 3  # of fetching data, where the network fails for a moment
 SCHEMES = {"tcp": False, "tls": True, "ws": False, "wss": True}  # -> whether it is encrypted
 MORE_MEMORY = "Too little memory? Give each worker more of it with --memory-limit."
+NO_ANSWER = f"has not answered within {ANSWER_S} s, or a worker of it"
 VIA_SCHEDULER = "the scheduler keeps the data for them"
+# without which no other message can be read: code of another Python may end a worker
+SPOKEN = ("python", "distributed", "cloudpickle")
+REQUIREMENTS = "Start scheduler and workers in the environment of requirements.txt."
 GPU = "GPU"  # the resource by which workers offer theirs: dask worker --resources GPU=1
 
 
@@ -109,7 +117,7 @@ class Cluster:
         self.tasks: dict[Callable[..., Any], _ByValue] = {}
         self.keeps_data = False  # the scheduler, as has been said
         self.needed: Sequence[str] = ()  # addresses of workers that no other can stand in for
-        places = client.scheduler_info()["workers"]
+        places = _answered(client.scheduler_info)["workers"]
         workers = places.values()
         # what tasks return goes through the scheduler only where some worker cannot be reached
         client.direct_to_workers = all(map(_is_reached, places))
@@ -137,7 +145,7 @@ class Cluster:
         with held_data.serve(cloudpickle.dumps(data), hosts) as held:
             ask = _ByValue(partial(held_data.is_reached, held))
             with self._in_reach():
-                reached = self.client.run(ask, on_error="return").values()
+                reached = _answered(self.client.run, ask, on_error="return").values()
             if all(answer is True for answer in reached):
                 task = _ByValue(lambda: cloudpickle.loads(held_data.fetch(held)))
             else:
@@ -230,8 +238,8 @@ class Cluster:
             return False
         return True
 
-    def _lose_gone(self) -> None:
-        self.lose(f"The Dask cluster at {self.address} went away")
+    def _lose_gone(self, what: str = "went away") -> None:
+        self.lose(f"The Dask cluster at {self.address} {what}")
 
     @contextmanager
     def _in_reach(self) -> Iterator[None]:
@@ -243,7 +251,7 @@ class Cluster:
         try:
             yield
         except OSError as error:
-            self._lose_gone()
+            self._lose_gone(NO_ANSWER if isinstance(error, TimeoutError) else "went away")
             raise CancelledError from error
 
     @contextmanager
@@ -271,24 +279,32 @@ class Cluster:
             watch.join()
 
     def _watch(self, stop: Event) -> None:
-        able = time.monotonic()
+        able, asked = time.monotonic(), _begin(self.client.scheduler_info)
         while not stop.wait(PATIENCE_S / 20):
-            places = self.client.scheduler_info().get("workers", {})
-            workers = places.values()
-            if self.needed:
-                goes_on = all(place in places and is_able(places[place]) for place in self.needed)
-            else:
-                goes_on = any(is_able(worker) for worker in workers)
-            if goes_on or not self.open:
+            places = None  # the scheduler, which may hang, has not answered
+            if asked.done():
+                places = {} if asked.exception() else asked.result().get("workers", {})
+                asked = _begin(self.client.scheduler_info)
+            if not self.open or (places and self._goes_on(places)):
                 able = time.monotonic()
             elif time.monotonic() - able > PATIENCE_S:
-                paused = "not all there or paused" if self.needed else "all paused"
-                state, hint = (paused, f". {MORE_MEMORY}") if workers else ("all gone", "")
-                minutes = f"for {PATIENCE_S / 60:.0f} minutes{hint}"
-                self.lose(
-                    f"The workers of the Dask cluster at {self.address} are {state} {minutes}"
-                )
+                self.lose(self._describe(places))
                 return
+
+    def _goes_on(self, places: Mapping[str, Any]) -> bool:
+        """Whether the workers that there are, by their addresses, can do what is asked of them."""
+        if self.needed:
+            return all(place in places and is_able(places[place]) for place in self.needed)
+        return any(map(is_able, places.values()))
+
+    def _describe(self, places: Mapping[str, Any] | None) -> str:
+        """Say why nothing goes on, by what the scheduler has told, if anything."""
+        minutes = f"for {PATIENCE_S / 60:.0f} minutes"
+        if places is None:
+            return f"The scheduler of the Dask cluster at {self.address} does not answer {minutes}"
+        paused = "not all there or paused" if self.needed else "all paused"
+        state, hint = (paused, f". {MORE_MEMORY}") if places else ("all gone", "")
+        return f"The workers of the Dask cluster at {self.address} are {state} {minutes}{hint}"
 
 
 def is_able(worker: Mapping[str, Any]) -> bool:
@@ -314,13 +330,20 @@ def connected(
     # nor its errors, with their tracebacks: what went wrong is raised, and told in one line
     for name in ("distributed", "distributed.client"):  # Dask gives the client a level of its own
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore", VersionMismatchWarning)  # what matters of it is refused
     client = _client(address)
     travels = [sys.modules[__name__], held_data, *code]
     for module in travels:
         cloudpickle.register_pickle_by_value(module)
     try:
-        _check(client, address, [*packages, "cloudpickle", "distributed"])
-        cluster = Cluster(client, address, on_gpus=on_gpus)
+        try:
+            _check(client, address, packages)
+            cluster = Cluster(client, address, on_gpus=on_gpus)
+        except OSError as error:
+            raise StorageError(
+                f"Not all of the Dask cluster at {address} answers ({type(error).__name__}). Look "
+                f"after its workers: the scheduler gives up one that hangs after some minutes."
+            ) from error
         if not cluster.n_workers:
             raise StorageError(
                 f"No worker at {address} offers a GPU. Start them with "
@@ -357,12 +380,60 @@ def _client(address: str) -> Client:
         )
     try:
         socket.create_connection(place, timeout=TIMEOUT_S).close()  # Dask asks for 5 s in vain
+        kind, spoken = asyncio.run(_ask_what(address))
+        if kind != "Scheduler":
+            raise StorageError(
+                f"What answers at {shown!r} is a {kind} of Dask. Pass the address of the scheduler."
+            )
+        _compare(address, spoken, _spoken(get_versions()))
         return Client(address, timeout=TIMEOUT_S, set_as_default=False)
-    except OSError as error:
+    # what is no scheduler may answer with anything, which Dask reads as sizes and such
+    except (OSError, MemoryError, ValueError) as error:
         raise StorageError(
             f"No Dask scheduler answers at {shown!r} ({type(error).__name__}). Start one with "
             f"dask scheduler, or leave scheduler empty to work here."
         ) from error
+
+
+async def _ask_what(address: str) -> tuple[str, dict[str, str]]:
+    """Ask what answers at an address, and which versions it has; Dask would wait for ever."""
+    encryption = Security().get_connection_args("client")
+    async with asyncio.timeout(TIMEOUT_S):
+        line = await connect(address, timeout=TIMEOUT_S, **encryption)
+        try:
+            kind = (await send_recv(line, op="identity"))["type"]
+            return kind, _spoken(await send_recv(line, op="versions"))
+        finally:
+            line.abort()
+
+
+def _spoken(told: Mapping[str, Any]) -> dict[str, str]:
+    """Pick what must be the same for any message to be read, of what Dask tells of versions."""
+    versions = {name: str(told["packages"].get(name) or "missing") for name in SPOKEN}
+    return versions | {"python": ".".join(versions["python"].split(".")[:2])}
+
+
+def _begin(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+    """Ask a cluster something in a thread: Dask waits for ever for what hangs."""
+    answer = Future[Any]()
+
+    def ask() -> None:
+        try:
+            answer.set_result(call(*arguments, **options))
+        except BaseException as raised:  # noqa: BLE001  who waits is told
+            answer.set_exception(raised)
+
+    Thread(target=ask, daemon=True).start()
+    return answer
+
+
+def _answered(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Ask a cluster something.
+
+    Raises:
+        TimeoutError: it has not answered within ANSWER_S.
+    """
+    return _begin(call, *arguments, **options).result(ANSWER_S)
 
 
 def _is_reached(worker: str) -> bool:
@@ -390,27 +461,35 @@ def _read_address(address: str) -> tuple[tuple[str, int], bool]:
 
 
 def _check(client: Client, address: str, packages: Sequence[str]) -> None:
+    here = _spoken(get_versions())
+    # before any code is sent there: that of another Python ends a worker
+    for place, told in _answered(client.get_versions)["workers"].items():
+        _compare(place, _spoken(told), here)
     ask, names = _ByValue(_versions), list(packages)
-    workers: Mapping[str, dict[str, str]] = client.run(ask, names, on_error="ignore")
+    workers: Mapping[str, dict[str, str]] = _answered(client.run, ask, names, on_error="ignore")
     if not workers:
         raise StorageError(
             f"The scheduler at {address} has no workers. Start some: dask worker {address}"
         )
-    here = _versions(names)
     # the scheduler, too, unpacks what passes through it
-    everywhere = {address: client.run_on_scheduler(ask, names), **workers}
+    everywhere = {address: _answered(client.run_on_scheduler, ask, names), **workers}
     for place, there in everywhere.items():
-        wrong = (name for name in here if there[name] != here[name])
-        differ = [f"{name} {there[name]}, not {here[name]}" for name in wrong]
-        if differ:
-            raise StorageError(
-                f"{place} of the Dask cluster has {'; '.join(differ)}. "
-                f"Start scheduler and workers in the environment of requirements.txt."
-            )
+        _compare(place, there, _versions(names))
+
+
+def _compare(place: str, there: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Refuse other versions than those here.
+
+    Raises:
+        StorageError: they are named.
+    """
+    wrong = (name for name in here if there[name] != here[name])
+    if differ := [f"{name} {there[name]}, not {here[name]}" for name in wrong]:
+        raise StorageError(f"{place} of the Dask cluster has {'; '.join(differ)}. {REQUIREMENTS}")
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-    versions = {"Python": ".".join(platform.python_version_tuple()[:2])}
+    versions = {}
     for name in packages:
         try:
             versions[name] = version(name)

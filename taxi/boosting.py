@@ -1,5 +1,6 @@
 """One trial: train a booster until it stops improving, is pruned or is stopped from outside."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Lock
 from time import perf_counter
@@ -9,6 +10,7 @@ import numpy as np
 import xgboost as xgb
 from xgboost.callback import TrainingCallback
 
+from . import TripError
 from .batches import BatchedMatrix, batches_of, join
 from .freed_memory import give_back
 from .rows import Rows
@@ -148,7 +150,11 @@ def train_on(
         matrix: of train_matrix.
         rounds: at most so many trees.
         options: of xgb.train.
+    Raises:
+        TripError: the booster is for a GPU, and there is none.
     """
+    if is_cuda(parameters):
+        check_gpu()
     if not isinstance(matrix, _BinsInFile):
         booster = xgb.train(dict(parameters), matrix, rounds, **options)
         if is_cuda(parameters):  # rows to predict are in the memory of the processor
@@ -164,6 +170,21 @@ def train_on(
 def is_cuda(parameters: Mapping[str, Any]) -> bool:
     """Whether a booster of these parameters is trained on a GPU."""
     return parameters.get("device") == "cuda"
+
+
+def check_gpu() -> None:
+    """Refuse to train on a GPU where there is none: xgboost goes on with the CPU and merely warns.
+
+    Raises:
+        TripError: it is so.
+    """
+    with xgb.config_context(verbosity=0):
+        probe = xgb.train({"device": "cuda"}, xgb.DMatrix(np.zeros((2, 1)), [0.0, 1.0]), 1)
+    if json.loads(probe.save_config())["learner"]["generic_param"]["device"] == "cpu":
+        raise TripError(
+            "device=cuda, but xgboost finds no GPU here, or on the worker that trains. Pass "
+            "-P device=cpu."
+        )
 
 
 class PruningThreshold(NamedTuple):

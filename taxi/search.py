@@ -185,10 +185,11 @@ class TrialHistory:
         failures = [result for result in self.results.values() if isinstance(result, Failure)]
         most = max(MAX_FAILED, int(MAX_FAILED_SHARE * max_evals))
         if len(failures) > most:
+            last = failures[-1].reason.rstrip(".")
             raise TripError(
                 f"{len(failures)} trials failed, more than the {most} that a search of {max_evals} "
-                f"may lose. The last one: {failures[-1].reason}. Mend that and start it again: "
-                f"finished trials are kept."
+                f"may lose. The last one: {last}. Mend that and start it again: finished trials "
+                f"are kept."
             )
 
 

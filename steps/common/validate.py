@@ -4,7 +4,6 @@ The names are looked up where their tables are. Looking takes seconds of imports
 are imported here, and only where the question comes up.
 """
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -152,15 +151,6 @@ def check_device(device: str, scheduler: str) -> None:
         with connected(scheduler, code=[], packages=TRAINING_PACKAGES, on_gpus=device == "cuda"):
             return
     if device == "cuda":
-        _probe_gpu()
+        from taxi.boosting import check_gpu
 
-
-def _probe_gpu() -> None:
-    import numpy as np
-    import xgboost as xgb
-
-    # without a GPU xgboost goes on with the CPU and merely warns
-    with xgb.config_context(verbosity=0):
-        probe = xgb.train({"device": "cuda"}, xgb.DMatrix(np.zeros((2, 1)), [0.0, 1.0]), 1)
-    if json.loads(probe.save_config())["learner"]["generic_param"]["device"] == "cpu":
-        raise TripError("device=cuda, but xgboost finds no GPU here. Pass -P device=cpu.")
+        check_gpu()

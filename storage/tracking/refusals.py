@@ -50,6 +50,7 @@ CODE = re.compile(  # of a request, and of each file that MLflow could not downl
     r"|^(\d{3}) (?:Client|Server) Error: ",
     re.M,
 )
+DELETED = re.compile(r"The run ([0-9a-f]{32}) must be in the 'active' state")
 PROXY = "Look at the proxy before it, which changes its answers."
 # of files logged through a server, and asked for at the database behind it
 SERVED = "A tracking server hands out its files: set MLFLOW_TRACKING_URI to its address."
@@ -152,6 +153,11 @@ def _explain_request(error: requests.RequestException) -> str:
 
 
 def _explain_mlflow(error: MlflowException) -> str:
+    if deleted := DELETED.search(str(error)):
+        return (
+            f"Run {deleted[1]}, or its experiment, was deleted before it was through. Run this "
+            f"again; `mlflow runs restore --run-id {deleted[1]}` first has what it finished reused."
+        )
     if isinstance(error, RestException):
         if NO_ID.search(str(error)):
             return f"The server has made something and told no id of it. {PROXY}"

@@ -1,6 +1,8 @@
 """A lock on a registered model, made of its tags: one run at a time changes the champion.
 
-MLflow's registry has tags and aliases, and nothing that compares and sets in one go. Tags are
+An experiment has tags as well, and a lock made of them: one import at a time writes to it.
+
+MLflow has tags and aliases, and nothing that compares and sets in one go. Tags are
 enough: each writer has one of its own, a read shows all of them at one instant, and of that
 Lamport's bakery makes a lock, whatever hosts the runs are on.
 """
@@ -18,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from storage import StorageError
 from storage.tracking import closing, processes
-from storage.tracking.tags import PROMOTING
+from storage.tracking.tags import IMPORTING, PROMOTING
 
 POLL_S, PATIENCE_S = 0.2, 600.0  # scoring two models on a month takes seconds, on a year minutes
 
@@ -29,6 +31,8 @@ class RegistryError(StorageError):
 
 class RegistryLock:
     """The lock of one registered model, as one run asks for it."""
+
+    family = PROMOTING  # of the tags that are tickets
 
     def __init__(
         self,
@@ -42,7 +46,7 @@ class RegistryLock:
         """Take what asks the registry: how to read the model's tags, what turns its errors."""
         self.client = client
         self.name = name
-        self.tag = PROMOTING.of(run_id)
+        self.tag = self.family.of(run_id)
         self.read_tags = read_tags
         self.answers = answers
 
@@ -59,10 +63,24 @@ class RegistryLock:
         except BaseException as error:
             # a registry that is gone keeps the tag, and who comes next sees that this run has ended
             with closing.in_seconds(error), suppress(MlflowException):
-                self.client.delete_registered_model_tag(self.name, self.tag)
+                self._delete(self.tag)
             raise
         with self.answers():
-            self.client.delete_registered_model_tag(self.name, self.tag)
+            self._delete(self.tag)
+
+    def _write(self, tag: str, text: str) -> None:
+        self.client.set_registered_model_tag(self.name, tag, text)
+
+    def _delete(self, tag: str) -> None:
+        self.client.delete_registered_model_tag(self.name, tag)
+
+    def _describe(self, tag: str) -> str:
+        """Say what has gone on for so long, and what to do; the tag is its ticket."""
+        return (
+            f"Run {tag.removeprefix(PROMOTING)} has been changing the champion of {self.name} for "
+            f"{PATIENCE_S / 60:.0f} minutes. If it is dead, delete the tag {tag} of the registered "
+            f"model."
+        )
 
     def _wait_for_turn(self) -> None:
         """Draw a ticket as in a bakery and wait until no smaller one is left.
@@ -75,12 +93,7 @@ class RegistryLock:
         started = time.monotonic()
         while before := self._before(mine):
             if time.monotonic() - started > PATIENCE_S:
-                first = before[0]
-                raise RegistryError(
-                    f"Run {first.removeprefix(PROMOTING)} has been changing the champion of "
-                    f"{self.name} for {PATIENCE_S / 60:.0f} minutes. If it is dead, delete the tag "
-                    f"{first} of the registered model."
-                )
+                raise RegistryError(self._describe(before[0]))
             time.sleep(POLL_S)
 
     def _before(self, mine: int) -> list[str]:
@@ -94,30 +107,49 @@ class RegistryLock:
         gone = [key for key, ticket in first.items() if self._is_gone(key, ticket)]
         with self.answers():
             for key in gone:
-                self.client.delete_registered_model_tag(self.name, key)
+                self._delete(key)
         return sorted(set(first) - set(gone))
 
     def _tickets(self) -> dict[str, dict[str, Any]]:
         return {
             key: json.loads(value)
             for key, value in self.read_tags().items()
-            if key.startswith(PROMOTING)
+            if key.startswith(self.family)
         }
 
     def _set_ticket(self, number: int) -> None:
         ticket = {"ticket": number, "at": utc_now(), **processes.process_tags()}
         with self.answers():
-            self.client.set_registered_model_tag(self.name, self.tag, json.dumps(ticket))
+            self._write(self.tag, json.dumps(ticket))
 
     def _is_gone(self, tag: str, ticket: Mapping[str, str]) -> bool:
         """Whether the run that holds a ticket has ended, or its process has."""
         if processes.is_dead(ticket):
             return True
         try:
-            status = self.client.get_run(tag.removeprefix(PROMOTING)).info.status
+            status = self.client.get_run(tag.removeprefix(self.family)).info.status
         except MlflowException:  # a run of another store: nobody here can know
             return False
         return bool(RunStatus.is_terminated(RunStatus.from_string(status)))
+
+
+class ImportLock(RegistryLock):
+    """The lock of one experiment, named by its id, as one import asks for it."""
+
+    family = IMPORTING
+
+    def _write(self, tag: str, text: str) -> None:
+        self.client.set_experiment_tag(self.name, tag, text)
+
+    def _delete(self, tag: str) -> None:
+        self.client.delete_experiment_tag(self.name, tag)
+
+    def _describe(self, tag: str) -> str:
+        return (
+            f"Another import has been writing to experiment {self.name} for "
+            f"{PATIENCE_S / 60:.0f} minutes. Wait for it, or, if it is dead, delete the tag {tag} "
+            f"of the experiment."
+        )
 
 
 def utc_now() -> str:

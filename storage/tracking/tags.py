@@ -115,6 +115,7 @@ KEY = tag("step_key", "sha256 of what the step's result depends on", "reuse")
 
 ORIGIN_RUN = tag("origin.run_id", "what an imported run was where it ran", "importing")
 ORIGIN_STORE = tag("origin.store", "the store that it ran in, without credentials", "importing")
+IMPORTING = tags("importing.", "ticket of an import's lock; of the experiment", "registry_lock")
 IMPORTED = tag(
     "origin.imported",
     "whole, or part where not all runs below it have come; not there yet = the import goes on",

@@ -151,7 +151,7 @@ def test_a_value_that_means_nothing_is_refused_before_any_other_step_starts(
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
 def test_cuda_where_there_is_no_gpu(refused: Refused, recwarn: pytest.WarningsRecorder) -> None:
     line = refused("hpo", SIMULATED, "--device=cuda")
-    assert "finds no GPU here. Pass -P device=cpu" in line
+    assert "finds no GPU here, or on the worker that trains. Pass -P device=cpu" in line
     assert [str(warning.message) for warning in recwarn if "GPU" in str(warning.message)] == []
 
 

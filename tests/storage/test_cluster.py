@@ -2,9 +2,13 @@
 
 import logging
 import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Event, Thread
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -12,6 +16,7 @@ import cloudpickle
 import numpy
 import pytest
 from distributed import KilledWorker
+from distributed.versions import get_versions
 
 import taxi
 from storage import StorageError, cluster
@@ -26,6 +31,9 @@ class FakeClient:
 
     def __init__(self, workers: dict[str, dict[str, str]], scheduler: dict[str, str]) -> None:
         self.workers, self.scheduler = workers, scheduler
+
+    def get_versions(self) -> dict[str, Any]:
+        return {"workers": {place: get_versions() for place in self.workers}}
 
     def run(self, ask: Any, names: list[str], on_error: str) -> dict[str, dict[str, str]]:
         return self.workers
@@ -96,6 +104,84 @@ def test_other_versions_are_refused_by_name(where: str) -> None:
     said = f"{place} of the Dask cluster has numpy 1.0.0, not {HERE['numpy']}. Start"
     with pytest.raises(StorageError, match=said):
         cluster._check(client, "tcp://a", ["numpy", "no-such-package"])
+
+
+def test_a_worker_of_another_python_is_refused_before_any_code_is_sent() -> None:
+    other = get_versions()
+    other["packages"]["python"] = "3.10.1.final.0"
+    client = MagicMock(get_versions=lambda: {"workers": {"tcp://w1": other}})
+    with pytest.raises(StorageError, match=r"tcp://w1 of the Dask cluster has python 3\.10, not"):
+        cluster._check(client, "tcp://a", ["numpy"])
+    client.run.assert_not_called()
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Listen at an address, and say something to whoever comes; nothing for no bytes."""
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(answer)
+            self.rfile.read()
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_what_answers_and_is_no_scheduler_is_not_waited_for(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "TIMEOUT_S", 0.5)
+    refused = pytest.raises(StorageError, match="No Dask scheduler answers at 'tcp:")
+    with answering(answer) as address, refused:
+        cluster._client(address)
+
+
+def test_the_address_of_a_worker_is_told_from_that_of_the_scheduler(tmp_path: Path) -> None:
+    refused = pytest.raises(StorageError, match="is a Worker of Dask")
+    with dask_cluster(tmp_path) as dask:
+        worker = next(iter(dask.client.scheduler_info()["workers"]))
+        with refused, cluster.connected(worker, code=[], packages=[], on_gpus=False):
+            pytest.fail("connected")
+
+
+@pytest.fixture
+def hanging() -> Iterator[Callable[..., None]]:
+    """Give what never answers, until the test is over."""
+    over = Event()
+    yield lambda *_, **__: over.wait() and None
+    over.set()
+
+
+def test_a_worker_that_hangs_is_not_waited_for(
+    hanging: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_S", 0.1)
+    monkeypatch.setattr(cluster, "_client", lambda _: MagicMock(get_versions=hanging))
+    with (
+        pytest.raises(StorageError, match="Not all of the Dask cluster at tcp://a answers"),
+        cluster.connected("tcp://a", code=[], packages=[], on_gpus=False),
+    ):
+        pytest.fail("connected")
+
+
+def test_a_scheduler_that_hangs_is_given_up(
+    hanging: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.2)
+    workers = {"tcp://127.0.0.1:1": {"status": "running", "nthreads": 1}}
+    watched = Cluster(
+        MagicMock(scheduler_info=lambda: {"workers": workers}), "tcp://a", on_gpus=False
+    )
+    watched.client.scheduler_info = hanging
+    waiting = Future[Any]()
+    watched.open.add(waiting)
+    with watched.watched():
+        wait([waiting], timeout=2)
+    assert "scheduler of the Dask cluster at tcp://a does not answer for" in watched.lost
 
 
 def test_a_function_travels_with_its_code() -> None:

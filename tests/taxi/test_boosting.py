@@ -1,3 +1,4 @@
+import shutil
 from threading import Event
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import xgboost as xgb
 from threadpoolctl import threadpool_limits
 
-from taxi import features
+from taxi import TripError, features
 from taxi.boosting import (
     Matrices,
     PruningThreshold,
@@ -30,6 +31,13 @@ def compact() -> Matrices:
 
 
 EAGER = {"objective": "reg:squarederror", "learning_rate": 0.5, "nthread": 1, "seed": 1}
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
+def test_no_booster_for_a_gpu_is_trained_where_there_is_none(compact: Matrices) -> None:
+    job = TrainingJob(EAGER | {"device": "cuda"}, rounds=2, patience=2)
+    with pytest.raises(TripError, match="finds no GPU here"):
+        train_booster(compact, job)
 
 
 def test_training_stops_when_it_no_longer_helps_and_returns_the_best_round(

@@ -4,7 +4,9 @@ Killed half way and begun again it goes on: what it has made is found by the tag
 """
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +40,7 @@ from storage.repro.transfer.id_map import IdMap
 from storage.repro.transfer.versions import add_version
 from storage.tracking import datasets, doubles, experiments, processes, refusals, tags
 from storage.tracking.query import equals
+from storage.tracking.registry_lock import ImportLock
 
 MLMODEL = "MLmodel"
 TEXTS = (".csv", ".html", ".json")  # artifacts of runs that may name others
@@ -58,9 +61,28 @@ class Import:
         self.lines: list[str] = []  # what became of aliases
 
     def run(self) -> str:
-        """Write all that is not there; returns the id here of the run that was asked for."""
+        """Write all that is not there; returns the id here of the run that was asked for.
+
+        One import at a time: two of the same file would each find nothing there.
+
+        Raises:
+            UserError: a run is in another experiment, and not whole.
+            RegistryError: another import goes on and on.
+        """
+        number = self.experiment_id
+        with ImportLock(
+            self.client,
+            number,
+            uuid.uuid4().hex,
+            read_tags=lambda: self.client.get_experiment(number).tags,
+            answers=nullcontext,
+        ).hold():
+            return self._run()
+
+    def _run(self) -> str:
+        found = {record.run_id: self._find_run(record) for record in self.manifest.runs}
         for record in self.manifest.runs:
-            self.map.ids[record.run_id] = self._take_run(record).info.run_id
+            self.map.ids[record.run_id] = self._take_run(record, found[record.run_id])
         for model in self.manifest.models:
             self.map.ids[model.model_id] = self._take_model(model).model_id
         self._map_keys()
@@ -79,19 +101,29 @@ class Import:
 
     # --- runs and models, found or made, so that every id is known
 
-    def _take_run(self, record: RunRecord) -> Run:
-        found = self._find_run(record)
+    def _take_run(self, record: RunRecord, found: Run | None) -> str:
         if found is None:
-            found = self._make_run(record)
-        is_at_home = tags.ORIGIN_RUN not in found.data.tags
-        state = found.data.tags.get(tags.IMPORTED)
-        enough = (tags.WHOLE,) if record.is_whole else (tags.WHOLE, tags.PART)
-        if is_at_home or (state in enough and found.info.status == record.status):
+            return str(self._make_run(record).info.run_id)
+        if is_done(record, found):
             self.done.add(record.run_id)
-        return found
+        return str(found.info.run_id)
 
     def _find_run(self, record: RunRecord) -> Run | None:
-        """Find the run that was imported before, or that has run here and comes home."""
+        """Find the run that was imported before, or that has run here and comes home.
+
+        Raises:
+            UserError: it is in another experiment, and what is missing of it would come here.
+        """
+        run = self._search_run(record)
+        if run is None or is_done(record, run) or run.info.experiment_id == self.experiment_id:
+            return run
+        there = self.client.get_experiment(run.info.experiment_id).name
+        raise UserError(
+            f"Run {record.run_id} of this file is in experiment {there!r} as {run.info.run_id}, "
+            f"and not whole. Go on there with MLFLOW_EXPERIMENT_NAME={there}, or delete that run."
+        )
+
+    def _search_run(self, record: RunRecord) -> Run | None:
         for run_id in {record.origin, record.run_id}:
             try:
                 run = self.client.get_run(run_id)
@@ -294,6 +326,14 @@ class Import:
                 missing = unknown or f"{number} of {record.store}"
                 here[tag] = self.map.versions.get((name, number), missing)
         return here
+
+
+def is_done(record: RunRecord, run: Run) -> bool:
+    """Whether a run that is here has all that it has in the file."""
+    if tags.ORIGIN_RUN not in run.data.tags:  # it has run here
+        return True
+    enough = (tags.WHOLE,) if record.is_whole else (tags.WHOLE, tags.PART)
+    return run.data.tags.get(tags.IMPORTED) in enough and run.info.status == record.status
 
 
 def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

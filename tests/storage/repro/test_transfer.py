@@ -1,7 +1,10 @@
 """A pipeline from one store into another: whole, and once."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +18,7 @@ from storage.repro import reuse, verify
 from storage.repro.transfer import __main__ as transfer
 from storage.repro.transfer.export_file import opened
 from storage.repro.transfer.id_map import IdMap
+from storage.repro.transfer.importing import Import
 from storage.repro.transfer.versions import settle_aliases
 from storage.tracking import stale_runs, tags
 from storage.tracking.registry import Registry
@@ -212,6 +216,45 @@ def test_an_import_that_dies_again_and_again_ends_without_doubles(
     assert client.get_registered_model(MODEL).aliases == {"champion": 1}
     history = Registry(MODEL, run_id="", developer="").history()
     assert [entry.version for entry in history if entry.state == "done"] == ["1"]
+
+
+def test_two_imports_of_a_file_at_once_make_no_doubles(
+    exported: Exported,
+    other: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    together, search = Barrier(2), Import._search_run
+
+    def search_together(self: Import, record: Any) -> Any:
+        with suppress(BrokenBarrierError):  # one waits for the other
+            together.wait(timeout=1)
+        return search(self, record)
+
+    monkeypatch.setattr(Import, "_search_run", search_together)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: transfer.main(["import", str(exported.path)]), range(2)))
+    assert everything().counts() == (6, 1, 1, 1)
+    assert capsys.readouterr().out.count(" 0 of the runs were not there yet") == 1
+    left = MlflowClient().get_experiment_by_name("team").tags
+    assert [tag for tag in left if tag.startswith(tags.IMPORTING)] == []
+
+
+def test_an_import_that_died_goes_on_in_no_other_experiment(
+    exported: Exported,
+    other: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Died), dying("create_run"):
+        import_here(exported.path, capsys)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    with pytest.raises(SystemExit) as left:
+        import_here(exported.path, capsys)
+    assert left.value.code == 2
+    assert "Go on there with MLFLOW_EXPERIMENT_NAME=team, or delete" in capsys.readouterr().err
+    mine = MlflowClient().get_experiment_by_name("mine")
+    assert MlflowClient().search_runs([mine.experiment_id]) == []
 
 
 # --- who is champion

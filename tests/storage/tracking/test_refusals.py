@@ -176,6 +176,12 @@ def test_an_id_that_an_answer_did_not_hold_is_the_proxys_doing(said: str) -> Non
     assert "told no id of it. Look at the proxy" in refusals.explain_refusal(error)
 
 
+def test_a_run_that_was_deleted_meanwhile_is_one_line_of_a_server_too() -> None:
+    said = f"The run {'a' * 32} must be in the 'active' state. Current state is deleted."
+    error = RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": said})
+    assert "was deleted before it was through. Run this again; " in refusals.explain_refusal(error)
+
+
 def test_a_mistake_of_the_project_stays_a_surprise() -> None:
     bad = RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "Invalid filter 'x'"})
     assert refusals.explain_refusal(bad) == ""

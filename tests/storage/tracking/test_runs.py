@@ -21,6 +21,7 @@ from mlflow.utils import name_utils
 from storage import StorageError, StoreGoneError, UserError
 from storage.checkout import ROOT, Checkout
 from storage.tracking import artifacts, closing, processes, runs
+from storage.tracking import store as store_module
 from storage.tracking.tags import HEARTBEAT, STARTED
 from storage.tracking.trials import TrialRuns
 from tests.stores import EXPERIMENT, Store
@@ -64,6 +65,14 @@ def test_a_run_closes_as_its_step_ended(
     assert run.info.status == status
     assert run.data.tags.get("failure") == failure
     assert (run.data.tags["step"], run.data.tags["developer"]) == ("hpo", "Ada")
+
+
+def test_a_run_that_is_deleted_while_its_step_works_is_one_line(store: Store) -> None:
+    line = r"Run [0-9a-f]{32}, or its experiment, was deleted before .*mlflow runs restore --run-id"
+    with pytest.raises(StorageError, match=line), store_module.gone_as(""), runs.StepRun("hpo", ""):
+        MlflowClient().delete_run(mlflow.active_run().info.run_id)
+        mlflow.log_metric("rmse", 1.0)
+    assert mlflow.active_run() is None
 
 
 def test_a_step_that_ends_after_its_pipeline_has_died_is_not_finished(store: Store) -> None:
