@@ -33,6 +33,8 @@ PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)
 # has that Python: a second environment would be the same, and its bytecode written once more
 ENV_MANAGER = $$({ uv python find $(PINNED) || uv python install $(PINNED); } >/dev/null 2>&1 \
                 && echo uv || echo local)
+# MLflow hands the folder of its environments to a shell as it is
+BAD_ROOT = case "$${MLFLOW_ENV_ROOT:-$$HOME}" in *[[:space:]%\']*) ;; *) false ;; esac
 NO_PYTHON = make: no Python from 3.11 to 3.14 that can make a venv is on the PATH. \
             Install one (Debian: apt install python3-venv), or name it: PYTHON=<path>.
 NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in .venv
@@ -64,15 +66,22 @@ help:  ## this list
 	@sed -nE 's/^## /  /p' Makefile
 
 demo: .venv/.ready  ## the whole pipeline on simulated months, in the locked environment
-	@manager=$(ENV_MANAGER); python=$$(python -V); \
-	if test "$$python" = "Python $(PINNED)"; then manager=local; \
-	elif test $$manager = uv; then echo "demo: once, MLflow makes an environment of Python $(PINNED)"; \
+	@case "$$MLFLOW_TRACKING_URI$$PWD" in http*) ;; *[%?\']*) \
+	    echo "demo: MLflow misreads $$PWD, because of a sign in its path: make doctor" >&2; exit 2 ;; esac
+	@manager=local; python=$$(python -V); \
+	if test "$$python" = "Python $(PINNED)"; then :; \
+	elif $(BAD_ROOT); then echo "demo: MLflow can make no environment in $${MLFLOW_ENV_ROOT:-$$HOME}," \
+	    "so this runs in .venv ($$python)"; \
+	elif test $(ENV_MANAGER) = uv; then manager=uv; \
+	    echo "demo: once, MLflow makes an environment of Python $(PINNED)"; \
 	else echo "demo: $(NO_PINNED) ($$python)"; fi; \
 	set -ex; mlflow run . --env-manager $$manager --experiment-name $(EXPERIMENT) \
 	    -P source=simulated -P max_evals=10
-	@printf '%s\n' '' 'Next, the runs in a browser:' '    make ui' 'or a longer search, which goes on from this one:' \
+	@manager=local; test "$$(python -V)" = "Python $(PINNED)" || $(BAD_ROOT) || \
+	    ! uv python find $(PINNED) >/dev/null 2>&1 || manager=uv; \
+	printf '%s\n' '' 'Next, the runs in a browser:' '    make ui' 'or a longer search, which goes on from this one:' \
 	    '    source .venv/bin/activate' '    export MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT)' \
-	    '    mlflow run . --env-manager local -e hpo -P source=simulated -P max_evals=50'
+	    "    mlflow run . --env-manager $$manager -e hpo -P source=simulated -P max_evals=50"
 
 # a tracking server has its UI; `mlflow ui` by itself would open an empty store of this folder beside it
 ui: .venv/.ready  ## the MLflow UI on the store of this folder, or of MLFLOW_TRACKING_URI

@@ -1,7 +1,7 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory flat fuzz_months steps reuse same_bits serving load score live
-                 judging estimate slices baselines large accuracy ablation coverage
+                 judging estimate drift slices baselines large accuracy ablation coverage
                  zones_only dense search kills sweep dask backtest_kills server_faults image]
 
 `search` stands for all that begin with it, such as search_cost; so do `cleaning`, `dask`, `flat`
@@ -22,6 +22,7 @@ from bench import (
     coverage,
     dask_kills,
     dense,
+    drift,
     estimate,
     flat,
     fuzz_months,
@@ -67,6 +68,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
     "live": live.measure,
     "judging": judging.measure,
     "estimate": estimate.measure,
+    "drift": drift.measure,
     "slices": slices.measure,
     "baselines": baselines.measure,
     "large": large.measure,

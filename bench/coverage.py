@@ -1,11 +1,10 @@
 """What p10 to p90 hold of the trips of a month that neither model nor spread has seen."""
 
 from collections.abc import Iterator
+from functools import partial
 from time import process_time
-from typing import NamedTuple
 
 import numpy as np
-import xgboost as xgb
 
 from bench import Result
 from bench.serving import load
@@ -13,10 +12,12 @@ from steps.score.feed import FeedSettings, LiveFeed, RowTimes
 from taxi import features, live, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.coverage import HIGH, LOW, GroupCoverage, coverage_by_group
-from taxi.features import Encoder
 from taxi.live import Ended
-from taxi.rows import make_rows
-from taxi.schema import Trips, clean_miles
+from taxi.model import TripModel
+from taxi.recipes import BLIND_SHARE, Member, Recipe
+from taxi.rows import Rows, blind_rows, sighted_rows
+from taxi.schema import Trips
+from taxi.sight import fit_boosters, train_here
 from taxi.spread import Calibration, fit_spread
 from taxi.zones import fit_zone_tables
 
@@ -27,45 +28,35 @@ MONTHS = (
     ("2020-12", "2021-01", "2021-02"),
     ("2023-01", "2023-02", "2023-03"),
 )
-MORE_ROUNDS = 1.15  # with twice the trips
 MIN_SHARE = 0.02  # of the trips, of a group that is shown
-RATE = 0.15
+SEED = 1
+TRAIN = partial(train_here, n_threads=1)
 FEED = FeedSettings("feed", 15)
 N_SINGLE = 200
-
-
-class Predictions(NamedTuple):
-    """What the two boosters say of the same n trips, minutes [n]."""
-
-    planned: np.ndarray
-    unplanned: np.ndarray
-
-    def answers(self, trips: Trips) -> np.ndarray:
-        """Choose the answer to each trip by whether its distance is known, [n]."""
-        return np.where(np.isnan(clean_miles(trips)), self.unplanned, self.planned)
 
 
 def measure() -> Iterator[Result]:
     """Fit on a month, calibrate on the next, refit on both, and measure on the third."""
     for months in MONTHS:
         train, valid, test = map(load, months)
-        on_valid, on_test = predict_both(train, valid, test)
+        chosen, refitted = fit_both(train, valid)
+        answers = chosen.predict(valid), chosen.predict(valid.without_distance())
         start = process_time()
-        calibration = Calibration(valid, on_valid.answers(valid), on_valid.unplanned)
+        calibration = Calibration(valid, *answers)
         spread = fit_spread(calibration)
         seconds = process_time() - start
         if not spread:
             raise RuntimeError(f"{months[1]} holds too few trips")
-        without, answers = test.without_distance(), on_test.answers(test)
-        level = follow(months[2], concatenate(train, valid), test, answers)
-        for what, trips, predicted in (
-            (months[2], test, answers),
-            (f"{months[2]} at the live level, {FEED}", test, answers * level),
-            (f"{months[2]} without any distance", without, on_test.unplanned),
+        without, predicted = test.without_distance(), refitted.predict(test)
+        level = follow(months[2], concatenate(train, valid), test, predicted)
+        for what, trips, minutes in (
+            (months[2], test, predicted),
+            (f"{months[2]} at the live level, {FEED}", test, predicted * level),
+            (f"{months[2]} without any distance", without, refitted.predict(without)),
         ):
-            low, high = spread.quantiles(trips, predicted, (LOW, HIGH)).T
+            low, high = spread.quantiles(trips, minutes, (LOW, HIGH)).T
             yield from report(what, coverage_by_group(trips, low, high))
-        one, minutes = test.take(np.arange(1)), on_test.planned[:1]
+        one, minutes = test.take(np.arange(1)), predicted[:1]
         start = process_time()
         for _ in range(N_SINGLE):
             spread.quantiles(one, minutes, (LOW, 0.5, HIGH))
@@ -114,39 +105,30 @@ def report(what: str, groups: list[GroupCoverage]) -> Iterator[Result]:
     yield Result(f"{what}: groups outside 78 % to 82 %", f"{far} of {len(shown)}", "0")
 
 
-def predict_both(train: Trips, valid: Trips, test: Trips) -> tuple[Predictions, Predictions]:
-    """Predict valid by boosters fitted on train, and test by the same refitted on both."""
-    both = concatenate(train, valid)
-    on_valid, on_test = [], []
-    for left_out in ((), features.OF_OWN_DISTANCE):
-        encoder = features.fit_encoder("full", train)
-        kept = [place for place, name in enumerate(encoder.names) if name not in left_out]
-        booster = fit(encoder, kept, train, valid)
-        on_valid.append(booster.inplace_predict(encoder.transform(valid)[:, kept]))
-        n_rounds = round(booster.num_boosted_rounds() * MORE_ROUNDS)
-        again = features.fit_encoder("full", both)
-        rows = xgb.QuantileDMatrix(again.transform_train(both)[:, kept], both.trip_minutes)
-        refitted = xgb.train(parameters(), rows, n_rounds)
-        on_test.append(refitted.inplace_predict(again.transform(test)[:, kept]))
-    return Predictions(*on_valid), Predictions(*on_test)
+def fit_both(train: Trips, valid: Trips) -> tuple[TripModel, TripModel]:
+    """Fit the search's first point to train, and again to train and valid, as a run does."""
+    encoder, both = features.fit_encoder("full", train), concatenate(train, valid)
+    members = (Member(parameters(), n_rounds(sighted_rows(encoder, train, valid))),)
+    blind = (Member(parameters(), n_rounds(blind_rows(encoder, train, valid))),)
+    chosen = Recipe("full", SEED, members=members, blind=blind, blind_share=BLIND_SHARE)
+    again = chosen.for_more_trips(len(both))
+    return (
+        fit_boosters(chosen, train, "green", encoder, TRAIN),
+        fit_boosters(again, both, "green", features.fit_encoder("full", both), TRAIN),
+    )
 
 
-def fit(encoder: Encoder, kept: list[int], train: Trips, valid: Trips) -> xgb.Booster:
-    """Train one booster on some of the columns, stopped by valid."""
-    rows = make_rows(encoder, train, valid)
-    matrices = build_matrices(rows._replace(train=rows.train[:, kept], valid=rows.valid[:, kept]))
+def n_rounds(rows: Rows) -> int:
+    """Count the rounds after which valid is predicted no better."""
     space = spaces.select_space("lossguide")
-    job = TrainingJob(parameters(), space.rounds, space.patience, keep=True)
-    booster = train_booster(matrices, job).booster
-    if booster is None:
-        raise RuntimeError("the job did not keep its booster")
-    return booster
+    job = TrainingJob(parameters(), space.rounds, space.patience, keep=False)
+    return train_booster(build_matrices(rows), job).best_round + 1
 
 
 def parameters() -> dict[str, object]:
-    """Return the search's first point, at a rate that is quick."""
+    """Return the search's first point."""
     space = spaces.select_space("lossguide")
-    return {**space.fixed, **space.first[0], "learning_rate": RATE, "nthread": 1, "seed": 1}
+    return {**space.fixed, **space.parameters(0, space.first[0]), "nthread": 1, "seed": SEED}
 
 
 def concatenate(first: Trips, second: Trips) -> Trips:

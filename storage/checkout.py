@@ -48,6 +48,16 @@ def read(root: Path = ROOT) -> Checkout:
         return Checkout(commit, repository, "", str(error))
 
 
+def is_unpushed(commit: str, root: Path = ROOT) -> bool:
+    """Whether no branch that git has pushed or fetched holds a commit; False where it has none."""
+    try:
+        known = git.ask(root, "for-each-ref", "--count=1", "refs/remotes")
+        where = (f"--contains={commit}", "refs/remotes", "refs/tags")
+        return bool(known) and not git.ask(root, "for-each-ref", "--count=1", *where)
+    except GitError:  # a clone that holds one commit alone, say
+        return False
+
+
 def committed_path(path: Path, content: bytes, root: Path = ROOT) -> str:
     """Return a file's path in this project if its commit holds this content; else nothing."""
     try:

@@ -61,11 +61,28 @@ def prepare() -> None:
     os.environ["LOGNAME"] = login_name()
     if str(Path("~")) == os.path.expanduser("~"):  # noqa: PTH111  where pathlib would raise
         os.environ["HOME"] = tempfile.gettempdir()
+    give_matplotlib_a_folder()
     show_what_can_be_shown()
     sys.excepthook = explain
     for number in interrupts():  # until the step has its run, and does so itself
         signal.signal(number, leave)
     spend_less()
+
+
+def give_matplotlib_a_folder() -> None:
+    """Name one where the home takes none: one of its own each forked step would try to remove."""
+    places = {"XDG_CONFIG_HOME": "~/.config", "XDG_CACHE_HOME": "~/.cache"}
+    folders = [Path(os.environ.get(name) or place).expanduser() for name, place in places.items()]
+    if not all(map(_can_be_written, folders)):
+        temporary = Path(tempfile.gettempdir(), f"matplotlib-{os.getuid()}")
+        os.environ.setdefault("MPLCONFIGDIR", str(temporary))
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether files can be kept in a folder, made for that where it is not there."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return os.access(folder, os.W_OK)
 
 
 def interrupts() -> list[int]:

@@ -8,6 +8,7 @@ import numpy as np
 from . import TripError
 from .bootstrap import CONFIDENCE, Interval, interval_of
 from .scores import rmse_of_mean
+from .words import counted
 
 N_RESAMPLES = 2_000
 # models of the baselines that stand beside the one that was chosen -> what they are called
@@ -173,7 +174,7 @@ def answer(rises: Sequence[Rise], rows: Iterable[MonthErrors]) -> str:
 
 def in_months(n: int) -> str:
     """Write a number of months."""
-    return "1 month" if n == 1 else f"{n} months"
+    return counted(n, "month")
 
 
 def _beside_fresh(share: Interval) -> str:

@@ -1,4 +1,4 @@
-"""How far a month lies from the months a model was trained on.
+"""How far a month lies from the trips a model was fitted to.
 
 The population stability index is what people who watch models read: below 0.1 nothing to see, above
 0.25 a large shift. It is ten lines over histograms that are counted anyway, in memory that does not
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
+from .profile import EDGES, ENDS, HAS_DISTANCE, Profile, join_profiles
 from .style import GREY, styled
 from .words import HISTOGRAMS, WEEKDAYS
 
@@ -22,17 +22,18 @@ from .words import HISTOGRAMS, WEEKDAYS
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
 # a bin that few train trips fall in moves by chance: they are counted together
 RARE = 0.01
+PSI, RMSE = "PSI", "RMSE"  # names of a measure, and of what one is of
 PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
 MARKS = "osD^v"  # of months beside each other, for eyes that do not tell their colours apart
 FEATURES = ("distance_miles", "hour", "weekday", *ENDS)
 
 
 class Reference(NamedTuple):
-    """Histograms and error of the trips a model was trained on and chosen by."""
+    """Histograms and error of the trips a model was fitted to and chosen by."""
 
-    train: Profile
-    predictions: np.ndarray  # of the valid trips, counted in PREDICTION_EDGES
-    unseen_zones: float  # share of the valid trips with a zone that no train trip has
+    train: Profile  # of all that it was fitted to; of a refitted model the valid trips are in it
+    predictions: np.ndarray  # its own of the valid trips, counted in PREDICTION_EDGES
+    unseen_zones: float  # share of the valid trips with a zone that no trip of train has
     unseen_pairs: float
     rmse: float  # minutes, on valid
 
@@ -57,7 +58,7 @@ class DriftThresholds(NamedTuple):
     """Values above which a month counts as drifted."""
 
     max_psi: float
-    max_unseen: float  # share of trips above that of valid; without distance, that of train
+    max_unseen: float  # share of trips above that of valid; without distance, of the fitted ones
     max_rmse_rise: float  # share above the RMSE on the months the model was judged by
 
 
@@ -72,7 +73,7 @@ class DriftMeasure(NamedTuple):
 
 
 def make_reference(train: Profile, valid: Profile, predicted: np.ndarray, rmse: float) -> Reference:
-    """Join what later months are compared with.
+    """Join what later months are compared with, for a model that valid was not fitted to.
 
     Args:
         train: profile of the trips that the model was fitted to.
@@ -82,6 +83,20 @@ def make_reference(train: Profile, valid: Profile, predicted: np.ndarray, rmse: 
     """
     zones, pairs = unseen(train, valid)
     return Reference(train, count_predictions(predicted), zones, pairs, rmse)
+
+
+def refit_reference(chosen: Reference, valid: Profile, predicted: np.ndarray) -> Reference:
+    """Return what later months are compared with once the valid trips are fitted to as well.
+
+    What valid alone can tell stays: how many trips of a new month are unseen, and how far off.
+
+    Args:
+        chosen: of the model that was fitted to train.
+        valid: profile of the valid trips.
+        predicted: [n] minutes that the refitted model says of them.
+    """
+    both = join_profiles((chosen.train, valid))
+    return chosen._replace(train=both, predictions=count_predictions(predicted))
 
 
 def count_predictions(predicted: np.ndarray) -> np.ndarray:
@@ -98,7 +113,7 @@ def measure_drift(
     rmse_before: float,
     thresholds: DriftThresholds,
 ) -> list[DriftMeasure]:
-    """Measure how far a month is from what the model was trained on.
+    """Measure how far a month is from what the model was fitted to.
 
     Args:
         reference: what the model has stored.
@@ -109,11 +124,11 @@ def measure_drift(
         thresholds: above which a value is drift.
     """
     measures = [
-        _measure("PSI", name, psi(reference.train.counts[name], month.counts[name]), thresholds[0])
+        _measure(PSI, name, psi(reference.train.counts[name], month.counts[name]), thresholds[0])
         for name in FEATURES
     ]
     moved = psi(reference.predictions, predictions)
-    measures.append(_measure("PSI", "prediction", moved, thresholds.max_psi))
+    measures.append(_measure(PSI, "prediction", moved, thresholds.max_psi))
     before = (reference.unseen_zones, reference.unseen_pairs)
     names = ("zone", "pair of zones")
     for name, now, then in zip(names, unseen(reference.train, month), before, strict=True):
@@ -121,11 +136,11 @@ def measure_drift(
     if HAS_DISTANCE in reference.train.counts:
         more = without_distance(month) - without_distance(reference.train)
         measures.append(
-            _measure("above train", "trips without distance", more, thresholds.max_unseen)
+            _measure("above fitted", "trips without distance", more, thresholds.max_unseen)
         )
     if rmse is not None:
         rise = rmse / rmse_before - 1
-        measures.append(_measure("rise", "RMSE", rise, thresholds.max_rmse_rise))
+        measures.append(_measure("rise", RMSE, rise, thresholds.max_rmse_rise))
     return measures
 
 
@@ -144,7 +159,7 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
 
 
 def unseen(train: Profile, month: Profile) -> tuple[float, float]:
-    """Compute the share of trips with a zone, and with a pair of zones, that no train trip has."""
+    """Compute the share of trips with a zone, and with a pair of zones, that train has not."""
     pairs = month.pairs.reshape(len(month.counts["pickup_zone"]), -1)
     unseen_at = [train.counts[name] == 0 for name in ENDS]
     with_zone = pairs[unseen_at[0][:, None] | unseen_at[1][None, :]].sum()
@@ -164,7 +179,7 @@ def draw_drift(
     months: Mapping[str, tuple[Profile, np.ndarray]],
     measures: Mapping[str, Sequence[DriftMeasure]],
 ) -> Figure:
-    """Draw each month's histograms over those of the train months, and the measures.
+    """Draw each month's histograms over those of the fitted trips, and the measures.
 
     Args:
         reference: what the model has stored.
@@ -175,7 +190,7 @@ def draw_drift(
     axes = figure.subplots(3, 2).flat
     edges = {name: EDGES[name] for name in ("distance_miles", "hour", "weekday")}
     for axis, (name, bins) in zip(axes, edges.items(), strict=False):
-        counts = {"train": reference.train.counts[name]}
+        counts = {"fitted": reference.train.counts[name]}
         counts |= {month: profile.counts[name] for month, (profile, _) in months.items()}
         _draw_counts(axis, HISTOGRAMS[name], bins, counts)
         axis.set_title(_furthest(name, measures))
@@ -184,7 +199,7 @@ def draw_drift(
     counts |= {month: predictions for month, (_, predictions) in months.items()}
     _draw_counts(figure.axes[3], "predicted duration, min", PREDICTION_EDGES, counts)
     figure.axes[3].set_title(_furthest("prediction", measures))
-    for axis, wanted in ((figure.axes[4], "PSI"), (figure.axes[5], "")):
+    for axis, wanted in ((figure.axes[4], PSI), (figure.axes[5], "")):
         _draw_measures(axis, wanted, measures)
     return figure
 
@@ -195,7 +210,7 @@ def _furthest(name: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> str:
         month: one.value
         for month, of_month in measures.items()
         for one in of_month
-        if (one.measure, one.of) == ("PSI", name)
+        if (one.measure, one.of) == (PSI, name)
     }
     month = max(found, key=found.__getitem__)
     return f"Furthest off: {month}, PSI {found[month]:.3f}"
@@ -215,7 +230,7 @@ def _draw_counts(axis: Any, name: str, edges: np.ndarray, counts: Mapping[str, n
 def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> None:
     moved: list[str] = []
     for place, (month, of_month) in enumerate(measures.items(), start=1):
-        shown = [m for m in of_month if (m.measure == "PSI") == bool(wanted)]
+        shown = [m for m in of_month if (m.measure == PSI) == bool(wanted)]
         moved += [month] if any(m.drifted for m in shown) else []
         # a threshold of 0 asks for no rise at all; the picture needs a scale all the same
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]

@@ -137,7 +137,7 @@ def draw_moved(city: City, before: np.ndarray, now: np.ndarray) -> Figure:
     """
     shares = [100 * count / max(count.sum(), 1) for count in (before, now)]
     points = np.where(city.has_place & (before + now > 0), shares[1] - shares[0], np.nan)
-    found = "Where trips begin, against the train months"
+    found = "Where trips begin, against the fitted trips"
     if not np.isnan(points).all():
         ends = int(np.nanargmax(points)), int(np.nanargmin(points))
         told = [f"{points[zone]:+.1f} points in {city.name_zone(zone)}" for zone in ends]

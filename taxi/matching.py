@@ -40,7 +40,7 @@ def match_columns(
                 "Leave one of them in the file."
             )
         if names:
-            _check_type(file.field(names[0]), column)
+            _check_type(file.field(names[0]), column, may_be_empty=column.role in may_miss)
             matched[names[0]] = column
         elif column.must and column.role not in may_miss:
             raise TripError(_missing(column.name, file.names, taxi))
@@ -77,7 +77,7 @@ def _missing(name: str, names: Collection[str], taxi: str) -> str:
     )
 
 
-def _check_type(field: pa.Field, column: RawColumn) -> None:
+def _check_type(field: pa.Field, column: RawColumn, *, may_be_empty: bool) -> None:
     """Refuse a column whose type can never hold what it should."""
     given = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_timestamp(column.type) and pa.types.is_date(given):
@@ -92,6 +92,8 @@ def _check_type(field: pa.Field, column: RawColumn) -> None:
                 "nanoseconds? Nobody says. Write it as timestamps, or state the unit in the "
                 "column's metadata: unit=us."
             )
+    elif may_be_empty and pa.types.is_floating(given):
+        return  # so pandas writes a column that nobody has filled
     elif not _castable(given, column.type):
         raise TripError(
             f"Column {column.name!r} has type {field.type}; "

@@ -84,11 +84,12 @@ class Profile:
 
 
 def join_profiles(parts: Iterable[Profile]) -> Profile:
-    """Add profiles up."""
+    """Add profiles up; what one of them has not counted, the sum has not."""
     joined = Profile()
     for part in parts:
         joined.n_trips += part.n_trips
-        joined.counts = {name: joined.counts[name] + part.counts[name] for name in joined.counts}
+        common = [name for name in joined.counts if name in part.counts]
+        joined.counts = {name: joined.counts[name] + part.counts[name] for name in common}
         joined.pairs += part.pairs
     return joined
 

@@ -5,14 +5,18 @@ are, and the model that is used learns from them too: with rounds that are fixed
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from math import ceil
+from dataclasses import asdict, dataclass, replace
+from math import ceil, inf
 from typing import Any, NamedTuple
 
 # with more trips to learn from the best number of rounds grows; nothing is left to find it by
 MORE_ROUNDS = 1.3
 # a column's bins, at least: what is fitted once, not in every trial, has time for fine ones
 FINE_BINS = 256
+# and for small steps, as long as the trips are few: the rate, at most. Half the search's takes
+# 0.004 to 0.009 min off the RMSE of 2021, 2022 and 2023, and doubles the rounds
+FINE_RATE = 0.1
+FEW_TRIPS = 1_000_000
 # A distance that is planned is off, and boosters of metered ones believe it. This much of the
 # answer without one costs nothing where the distance is as metered, and the more it is off, the
 # more it gains: over 2020-12, 2021, 2022 and 2023
@@ -51,10 +55,21 @@ class Recipe:
             told[part] = tuple(Member(*member) for member in state[part])
         return cls(**told)
 
-    def for_more_trips(self) -> "Recipe":
-        """Return the recipe for a fit on train and valid."""
-        told = self.state()
-        for part in ("members", "blind"):
-            told[part] = [(known, ceil(rounds * MORE_ROUNDS)) for known, rounds in told[part]]
-        told["max_bin"] = max(self.max_bin, FINE_BINS)
-        return Recipe.restore(told)
+    def for_more_trips(self, n_trips: int) -> "Recipe":
+        """Return the recipe for a fit on train and valid, n trips together."""
+        rate = FINE_RATE if n_trips <= FEW_TRIPS else inf
+        return replace(
+            self,
+            members=tuple(_longer(member, rate) for member in self.members),
+            blind=tuple(_longer(member, rate) for member in self.blind),
+            max_bin=max(self.max_bin, FINE_BINS),
+        )
+
+
+def _longer(member: Member, most: float) -> Member:
+    """Give a booster more rounds, and so many more as smaller steps want."""
+    rate = member.parameters.get("learning_rate", 0.0)
+    if rate <= most:
+        return Member(member.parameters, ceil(member.rounds * MORE_ROUNDS))
+    parameters = {**member.parameters, "learning_rate": most}
+    return Member(parameters, ceil(member.rounds * MORE_ROUNDS * rate / most))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from .evaluation import feature_words
 from .page import Chart, paragraph
+from .words import counted
 
 Rows = Sequence[Mapping[str, str]]  # of a CSV artifact: column -> text
 
@@ -27,7 +28,7 @@ def search_parts(trials: Rows, curves: Rows, luck: Mapping[str, float]) -> list[
     best = finished[0]
     count = {state: sum(row["state"] == state for row in trials) for state in STATES}
     n_each = ", ".join(f"{n} {state}" for state, n in count.items() if n)
-    said = f"{len(trials)} trials: {n_each}."
+    said = f"{counted(len(trials), 'trial')}: {n_each}."
     if luck:
         said += (
             f" The best one is {luck['gain']:.3f} min better than the first point tried; another "

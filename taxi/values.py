@@ -72,7 +72,8 @@ def read_times(values: pa.Array, unit: str | None = None) -> ReadValues:
     """Read times as timestamps of New York's clock, microseconds; finer ones are cut.
 
     Args:
-        values: timestamps of any unit and zone, whole numbers of a stated unit, or text.
+        values: timestamps of any unit and zone, whole numbers of a stated unit, text, or the
+            NaN of a column that nobody has filled: any other float tells no time.
         unit: of whole numbers counted from 1970 on: s, ms, us or ns.
     """
     values = plain(values)
@@ -83,6 +84,11 @@ def read_times(values: pa.Array, unit: str | None = None) -> ReadValues:
         unit, zone = values.type.unit, values.type.tz
     elif pa.types.is_null(values.type):
         return ReadValues(values.cast(pa.timestamp("us")), None)
+    elif pa.types.is_floating(values.type):
+        numbers = ~np.isnan(values.to_numpy(zero_copy_only=False).astype(float))
+        return ReadValues(
+            pa.nulls(len(values), pa.timestamp("us")), numbers if numbers.any() else None
+        )
     is_null = _is_null(values)
     us = _to_us(values.cast(pa.int64()).fill_null(0).to_numpy(), unit or "us")
     return ReadValues(_timestamps(to_city_clock(us) if zone else us, is_null), None)

@@ -14,6 +14,11 @@ HISTOGRAMS = {  # name in a profile -> what it counts
 FEW_TRIPS = 30  # a group of fewer makes no finding, nor a colour on a map: it varies by chance
 
 
+def counted(n: int, thing: str) -> str:
+    """Write 1 trial, 2 trials."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
 def band_words(name: str) -> str:
     """Say a band of distances, `02.0..04.0 miles`, as people do: `2 to 4 miles`."""
     ends = re.fullmatch(r"([\d.]+)\.\.([\d.]+) miles", name)

@@ -47,12 +47,11 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     "make serve PORT=5001": END_TO_END,
     'python -c "from mlflow import MlflowClient as C; C().set_registered_model_alias('
     """'nyc-taxi-duration', 'champion', '2')\"""": REGISTER,
-    'python -c "from mlflow import MlflowClient as C; C().delete_model_version_tag('
-    """'nyc-taxi-duration', '2', 'rolled_back')\"""": REGISTER,
     "python docs/client.py http://127.0.0.1:5001 2021-03-05T17:45 74 75 1.3": END_TO_END,
     "mlflow models generate-dockerfile -m models:/nyc-taxi-duration@champion -d image": DOOR,
     "mlflow run . -e score -P months=2023-03": SCORING,
     "python -m steps.score --months=2023-03 --fail_on_drift=true": SCORING,
+    "mlflow run . -e register -P restore=2": REGISTER,
     "mlflow run . -e register -P rollback=true": SCORING,
     "dask scheduler": CLUSTER,
     f"dask worker {SCHEDULER} --nthreads 1": CLUSTER,

@@ -201,7 +201,13 @@ def run_environments() -> Iterator[Finding]:
             yield Finding("environment", seen, cure)
         else:
             n_good += "hyperopt" in there
-    yield Finding("environments of runs", f"{n_good} usable in {folder}")
+    # MLflow hands the path to a shell as it is, and alembic takes a % for a reference
+    if re.search(r"[^\w@+=:,./~-]", str(folder)):
+        seen = f"MLflow can make none in {folder}, because of a blank or a sign in its path"
+        cure = "export MLFLOW_ENV_ROOT=/var/tmp/mlflow-envs-$(id -u)"
+        yield Finding("environments of runs", seen, cure)
+    else:
+        yield Finding("environments of runs", f"{n_good} usable in {folder}")
 
 
 def disk() -> Iterator[Finding]:
@@ -321,6 +327,12 @@ def _server(address: str) -> Finding:
 
 
 def _sqlite(path: Path) -> Finding:
+    if folder := sqlite_file.misread_folder(Path.cwd(), path):
+        home, here = "~/nyc-taxi-duration", shlex.quote(str(ROOT))
+        seen = (
+            f"MLflow misreads {folder}, because of an apostrophe, a percent sign or a question mark"
+        )
+        return Finding("store", seen, f"rm -rf .venv && mv {here} {home} && cd {home}")
     if not path.exists():
         return Finding("store", f"{path}: not there yet; `make store` makes it")
     what, newest = f"store {path}", sqlite_file.newest_revision()

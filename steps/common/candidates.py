@@ -17,7 +17,7 @@ from storage.tracking.served_model import PROFILE
 from taxi import coverage, distances, evaluation, schema
 from taxi.breakdown import Breakdown, break_down
 from taxi.distances import METERED, MISSING
-from taxi.drift import make_reference
+from taxi.drift import Reference, make_reference
 from taxi.evaluation import Group
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.profile import Profile
@@ -157,9 +157,8 @@ def log_candidate(
     reference = make_reference(
         profiles["train"], profiles["valid"], report.predicted, report.scores["rmse"]
     )
-    profile = json.dumps(reference.state()).encode()
     fitted = model.with_spread(report.spread)
-    uri = log_model(fitted, profile, report.example, lineage, name=lineage.model)
+    uri = log_model(fitted, reference, report.example, lineage, name=lineage.model)
     datasets.log_scores(report.scores, model_uri=uri, dataset=valid)
     note = page.write_scores(lineage.model, report.scores, lineage.preprocess.dataset)
     paragraphs = [f"{note}; {bounded}" if bounded else note, page.link_worst()]
@@ -178,17 +177,18 @@ def log_worst(worst: Sequence[WorstTrip]) -> None:
 
 
 def log_model(
-    model: TripModel, profile: bytes, example: pd.DataFrame, lineage: Lineage, *, name: str
+    model: TripModel, reference: Reference, example: pd.DataFrame, lineage: Lineage, *, name: str
 ) -> str:
     """Log a model as it is served on the active run; returns its URI.
 
     Args:
         model: with the spread of its errors.
-        profile: file of the months that it knows, for whoever watches it.
+        reference: of the trips that it knows, for whoever watches it.
         example: a few trips, as a caller sends them.
         lineage: where it comes from.
         name: of the logged model.
     """
+    profile = json.dumps(reference.state()).encode()
     return models.log(
         model.to_files() | {PROFILE: profile},
         name=name,

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from steps.common.parameter_file import ParameterFile
 from storage.checkout import as_text, portable
 from storage.uris import without_credentials
+from taxi.words import counted
 
 Value = bool | int | float | str
 RUNS = "finished runs to build on"  # group of --help
@@ -153,7 +154,7 @@ class Parameters(BaseModel):
         said = [
             f"{len(texts)} values of {name}" for name, texts in lists.items() if name not in given
         ]
-        return [*said, f"{len(file.points)} points"] if file and file.points else said
+        return [*said, counted(len(file.points), "point")] if file and file.points else said
 
     def given(self) -> set[str]:
         """Name what was typed on the command line: it is neither of the file nor the default."""

@@ -239,6 +239,11 @@ class RegisterParameters(PipelineParameters):
     entry_point = "register"
     shared_in_key = frozenset({"seed"})  # of the bootstrap
     rollback: bool = param(False, "true only puts the champion before this one back", in_key=False)
+    restore: str = param(
+        "",
+        "version that was champion before: only makes it champion again, even if rolled back",
+        in_key=False,
+    )
 
 
 class PartParameters(Parameters):
@@ -354,7 +359,7 @@ class ScoreParameters(ClusterParameters, JudgedMonthsParameters):
     max_unseen: float = param(
         0.05,
         "share of trips with an unseen zone or pair, above valid's, or without a usable distance, "
-        "above train's",
+        "above that of the trips the model was fitted to",
         minimum=0,
     )
     max_rmse_rise: float = param(

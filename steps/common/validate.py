@@ -13,7 +13,8 @@ from mlflow.entities import Run
 from steps.common.parameters import HpoParameters, PipelineParameters
 from steps.common.results import read_training, rmse_name
 from storage import UserError
-from storage.tracking import names
+from storage.tracking import names, tags
+from storage.tracking.registry import Registry
 from taxi import TripError, baselines, distances, schema, spaces
 
 if TYPE_CHECKING:
@@ -107,6 +108,23 @@ def check_given(given: Mapping[str, Run], judge_by: str) -> None:
                     f"{candidate.run_id} has none: an older version of this project made it. Run "
                     f"{step} again, or leave out judge_by."
                 )
+
+
+def check_one_taxi(model_name: str, taxi: str) -> None:
+    """Look whether the champion that a model would be measured against is of the same taxi.
+
+    Raises:
+        UserError: it is of another one.
+        StorageError: the registry does not answer.
+    """
+    champion = Registry(model_name, run_id="", developer="").champion()
+    trained_for = champion.tags.get(tags.TAXI, taxi) if champion else taxi
+    if champion and trained_for != taxi:
+        raise UserError(
+            f"{model_name} is a model of {trained_for} trips: version {champion.version}, its "
+            f"champion, is. Pass another model_name for {taxi} ones, such as "
+            f"-P model_name={model_name}-{taxi}."
+        )
 
 
 def check_search(*, space: str, features: str, device: str, scheduler: str) -> None:

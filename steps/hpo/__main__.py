@@ -48,6 +48,7 @@ from taxi.features import Encoder
 from taxi.model import TripModel
 from taxi.recipes import BLIND_SHARE, Recipe
 from taxi.search import Trial, best_trial
+from taxi.words import counted
 
 MODEL = "xgboost"
 N_SEEDS = 3  # of the search's first point, to tell what a seed makes
@@ -121,13 +122,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         n_boosters = len(sighted) + len(blind)
         # trials were scored on the other trips alone: the model may be above the best of them
         also = ", also of trips without a distance;" if blind else ","
-        of = f"{n_trees} trees in {n_boosters} boosters"
+        of = f"{counted(n_trees, 'tree')} in {counted(n_boosters, 'booster')}"
         print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {of}")
         longer = params.model_copy(update={"max_evals": 2 * len(trials)}).rerun_texts()
         page.write_verdict(
             page.write_scores(MODEL, scores, preprocess.dataset),
             sample.tell_sample(seen, cost),
-            f"{n_boosters} boosters of {describe_trials(trials)}"
+            f"{counted(n_boosters, 'booster')} of {describe_trials(trials)}"
             f"{' on trips with a distance' if blind else ''}. Go on from these with:",
             page.as_code(run_command("hpo", longer, experiment=runs.experiment_name())),
             dataset=preprocess.dataset,
@@ -155,7 +156,7 @@ def describe_trials(trials: Sequence[Trial]) -> str:
     best = best_trial(trials)
     ended = ", ".join(f"{states[state]} {state}" for state in ("pruned", "failed"))
     rmse = f", with {best.outcome.rmse:.3f} min alone" if best.outcome else ""
-    return f"{len(trials)} trials ({ended}), the best one trial {best.number}{rmse}"
+    return f"{counted(len(trials), 'trial')} ({ended}), the best one trial {best.number}{rmse}"
 
 
 def log_noise(settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]) -> None:

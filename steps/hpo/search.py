@@ -23,6 +23,7 @@ from taxi import search, search_report
 from taxi.boosting import Outcome, PruningThreshold, TrainingJob
 from taxi.search import Failure, FinishedTrial, Trial
 from taxi.spaces import SearchSpace
+from taxi.words import counted
 
 N_WARM = 5  # earlier searches whose best point is tried first
 
@@ -252,10 +253,9 @@ class SearchLogger:
         artifacts.log_table(search_report.curves_table(trials), tags.CURVES_TABLE)
         log_pictures(trials, self.common["seed"])
         before = f", {n_recorded} from before" if n_recorded else ""
-        print(
-            f"search: {len(trials)} trials ({states['pruned']} pruned, {states['failed']} failed"
-            f"{before}), best rmse {self.rmse:.4f} min, trial {best.number}"
-        )
+        ended = f"{states['pruned']} pruned, {states['failed']} failed{before}"
+        found = f"best rmse {self.rmse:.4f} min, trial {best.number}"
+        print(f"search: {counted(len(trials), 'trial')} ({ended}), {found}")
 
 
 def log_pictures(trials: list[Trial], seed: int) -> None:

@@ -22,7 +22,7 @@ from steps.common.results import (
     write_best,
 )
 from steps.common.step import step_run
-from steps.common.validate import check_given, check_pipeline
+from steps.common.validate import check_given, check_one_taxi, check_pipeline
 from steps.main import report, rerun
 from steps.main.ending import HEADS, print_ending, told_apart
 from steps.main.headline import headline
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_pipeline(params)
         pipeline = Pipeline(params)
         check_given(pipeline.given, params.judge_by)
+        if will_register(pipeline):
+            check_one_taxi(params.model_name, pipeline.params.taxi)
         if params.plan:
             return page.tell_plan(plan(pipeline, params))
         preprocess = pipeline.preprocess()
@@ -62,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             write_trips(pipeline, command)
         reuse.tag_key(pipeline.whole_key())
+
+
+def will_register(pipeline: Pipeline) -> bool:
+    """Whether there will be a version; without test months there is nothing to judge it by."""
+    params = MainParameters.of(pipeline.params)
+    wants = "register" in pipeline.steps and not params.test_only
+    return wants and bool(params.test_months.strip())
 
 
 def write_outcome(

@@ -34,6 +34,8 @@ def missing(run: Run, params: MainParameters) -> list[str]:
     if not code.repository:
         where = f"a checkout of commit {code.commit}" if code.commit else "a copy of this folder"
         texts.append(f"The checkout has no remote to name, so run it in {where}.")
+    elif code.commit and checkout.is_unpushed(code.commit):
+        texts.append("No branch that was pushed from here holds this commit yet: push it first.")
     if code.diff:
         texts += [
             "**Changes that are in no commit ran too**, and the command misses them. They are the "

@@ -20,7 +20,7 @@ from steps.common.results import (
 )
 from steps.common.served import load_served
 from steps.common.step import step_run
-from steps.common.validate import check_given, check_pipeline
+from steps.common.validate import check_given, check_one_taxi, check_pipeline
 from steps.register.card import description, log_card, make_facts
 from steps.register.evaluate import (
     PROMOTED,
@@ -32,9 +32,9 @@ from steps.register.evaluate import (
     judge_candidate,
 )
 from steps.register.refit import TRAIN_VALID, TrainingPlace, refit_candidate
-from steps.register.rollback import roll_back
+from steps.register.rollback import put_back
 from steps.register.testset import open_test_set
-from steps.register.verdict import ABOUT, write_registered, write_rolled_back, write_tested
+from steps.register.verdict import ABOUT, write_put_back, write_registered, write_tested
 from storage import StorageError, UserError
 from storage.checkout import run_command
 from storage.tracking import artifacts, names, runs, tags
@@ -57,9 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = runs.active()
         developer, parent = run.data.tags[tags.DEVELOPER], run.data.tags.get(tags.PARENT, "")
         registry = Registry(params.model_name, run_id=run.info.run_id, developer=developer)
-        if params.rollback:
-            line = roll_back(registry)
-            write_rolled_back(registry, line)
+        if params.rollback and params.restore:
+            raise UserError("rollback and restore are two ways back. Pass one of them.")
+        if params.rollback or params.restore:
+            line = put_back(registry, params.restore)
+            write_put_back(registry, line)
             print(line)
             return
         check_pipeline(params)
@@ -67,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_given(pipeline.given, params.judge_by)
         check_has_test(pipeline.dataset, params.test_months)
         if not params.test_only:
-            check_champion(registry, pipeline.dataset.taxi if pipeline.dataset else params.taxi)
+            check_one_taxi(params.model_name, pipeline.params.taxi)
+            check_champion(registry, pipeline.params.taxi)
         preprocess = pipeline.preprocess()
         if not preprocess.dataset.has_test:
             raise UserError(NO_TEST)

@@ -190,6 +190,6 @@ def check_rolled_back(known: ModelVersion) -> Check:
     return Check(
         f"rollback of version {known.version}",
         at or "none",
-        f"none: delete the version's tag {tags.ROLLED_BACK} to use it again",
+        f"none: pass restore={known.version} to use it again",
         not at,
     )

@@ -11,9 +11,16 @@ from functools import partial
 from typing import NamedTuple
 
 import mlflow
+import numpy as np
 
 from steps.common import page
-from steps.common.candidates import N_EXAMPLE_ROWS, Lineage, log_model, log_worst
+from steps.common.candidates import (
+    N_EXAMPLE_ROWS,
+    Lineage,
+    log_model,
+    log_worst,
+    read_profiles,
+)
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import Candidate, PreprocessResult
 from steps.common.served import load_served
@@ -22,6 +29,7 @@ from storage.scratch import scratch_folder
 from storage.tracking import artifacts, models, runs, tags
 from storage.tracking.processes import n_cores
 from taxi import baselines, features
+from taxi.drift import Reference, refit_reference
 from taxi.features import Encoder
 from taxi.model import TripModel, write_frame
 from taxi.recipes import Recipe
@@ -45,8 +53,8 @@ def refit_candidate(
 ) -> Candidate:
     """Fit a candidate to train and valid in a child run; returns it with the new model's URI.
 
-    The spread of its errors and the picture of its months stay those of the candidate: they were
-    measured on trips that it had not seen.
+    The spread of its errors stays that of the candidate: it was measured on trips that it had not
+    seen. What later months are compared with is made anew, of train and valid.
 
     Args:
         candidate: as it was chosen.
@@ -55,8 +63,8 @@ def refit_candidate(
     Raises:
         UserError: it was logged without its recipe.
     """
-    recipe = read_recipe(candidate)
     trips, taxi = load_trips(preprocess, "train", "valid"), preprocess.dataset.taxi
+    recipe = read_recipe(candidate).for_more_trips(len(trips))
     valid = load_trips(preprocess, "valid")
     encoder = features.fit_encoder(recipe.features, trips, load_city(preprocess))
     about: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
@@ -68,8 +76,10 @@ def refit_candidate(
         log_inputs(preprocess, {"train": "training", "valid": "training"})
         mlflow.log_dict(recipe.state(), tags.RECIPE)
         model = fit(recipe, trips, taxi, encoder, place)
-        uri = log_refitted(model, candidate, valid, trace(candidate, recipe, preprocess))
-        log_worst(find_worst(valid, model.predict(valid)))
+        predicted = model.predict(valid)
+        lineage = trace(candidate, recipe, preprocess)
+        uri = log_refitted(model, candidate, valid, predicted, lineage)
+        log_worst(find_worst(valid, predicted))
         note = f"**{candidate.model}** fitted again to {n_trips}: what is tested and registered"
         note += f"\n\n{page.link_worst()} of valid, which it was fitted to"
         mlflow.set_tags({tags.MODEL_URI: uri, tags.NOTE: note})
@@ -77,7 +87,7 @@ def refit_candidate(
 
 
 def read_recipe(candidate: Candidate) -> Recipe:
-    """Read how a candidate was fitted, for a fit on more trips.
+    """Read how a candidate was fitted.
 
     Raises:
         UserError: nothing tells.
@@ -90,7 +100,7 @@ def read_recipe(candidate: Candidate) -> Recipe:
             f"too: an older version of this project made it. Run its step again, or pass "
             f"-P refit=train."
         ) from error
-    return Recipe.restore(state).for_more_trips()
+    return Recipe.restore(state)
 
 
 def fit(
@@ -133,11 +143,27 @@ def trace(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) ->
     return Lineage("register", candidate.model, candidate.features, preprocess, first, parent)
 
 
-def log_refitted(model: TripModel, candidate: Candidate, valid: Trips, lineage: Lineage) -> str:
-    """Log the refitted model on the active run; returns its URI."""
+def log_refitted(
+    model: TripModel,
+    candidate: Candidate,
+    valid: Trips,
+    predicted: np.ndarray,
+    lineage: Lineage,
+) -> str:
+    """Log the refitted model on the active run; returns its URI.
+
+    Args:
+        model: fitted to train and valid.
+        candidate: as it was chosen.
+        valid: n trips.
+        predicted: [n] minutes that the refitted model says of them.
+        lineage: where it comes from.
+    """
     chosen = load_served(candidate.model_uri, model.taxi)
     spread = models.unwrapped(chosen).spread
     kept = model.with_spread(restore_spread(spread.state()) if spread else None)
     example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
-    name = f"{candidate.model}_refit"
-    return log_model(kept, models.profile(chosen), example, lineage, name=name)
+    profile = read_profiles(lineage.preprocess.run_id)["valid"]
+    before = Reference.restore(json.loads(models.profile(chosen)))
+    reference = refit_reference(before, profile, predicted)
+    return log_model(kept, reference, example, lineage, name=f"{candidate.model}_refit")

@@ -1,10 +1,16 @@
-"""Put the champion before this one back."""
+"""Put the champion before this one back, or any former one."""
 
 from steps.common.results import write_registration
 from steps.register.verdict import ABOUT
 from storage import UserError
 from storage.tracking import models
-from storage.tracking.registry import ROLL_BACK, Registry, previous
+from storage.tracking.registry import (
+    PROMOTE,
+    ROLL_BACK,
+    Registry,
+    former_champions,
+    previous,
+)
 
 NEVER = (
     "No champion of {name} was ever promoted, so none can be put back. Check model_name; "
@@ -16,9 +22,19 @@ NO_HISTORY = (
 )
 
 
-def roll_back(registry: Registry) -> str:
-    """Put the champion before this one back; returns a line that says so.
+NO_CHAMPION = (
+    "Version {version} of {name} is no former champion that is there. These are: {former}. Another "
+    "one must pass the gate of register."
+)
 
+
+def put_back(registry: Registry, version: str = "") -> str:
+    """Make a former champion champion again; returns a line that says so.
+
+    Args:
+        registry: of the model's name.
+        version: which one, even if it was rolled back. Empty is the one before the champion, which
+            is then marked as taken out of use.
     Raises:
         UserError: there is none.
         StorageError: its files are gone.
@@ -28,22 +44,49 @@ def roll_back(registry: Registry) -> str:
     with registry.lock():
         champion = registry.champion()
         replaced = str(champion.version) if champion else "none"
-        version = previous(registry.history(), replaced, registry.versions())
-        if not version:
-            before = f"version {replaced}" if champion else "this"
-            raise UserError(NO_HISTORY.format(name=registry.name, before=before))
-        models.load(f"models:/{registry.name}/{version}")
-        why = f"rollback=true: version {replaced} taken out of use"
-        registry.roll_back(version, why=why)
+        chosen = check_former(registry, version, replaced) or find_previous(registry, replaced)
+        models.load(f"models:/{registry.name}/{chosen}")
+        if version:
+            why = f"restore={version}: put in place of version {replaced}"
+            registry.restore(chosen, why=why)
+        else:
+            why = f"rollback=true: version {replaced} taken out of use"
+            registry.roll_back(chosen, why=why)
         registry.describe_model(ABOUT)
     write_registration(
         model_name=registry.name,
-        version=version,
-        champion_version=version,
-        outcome=ROLL_BACK,
+        version=chosen,
+        champion_version=chosen,
+        outcome=PROMOTE if version else ROLL_BACK,
         reasons=why,
     )
     return (
-        f"{registry.name}: version {version} is champion again, in place of version {replaced}. "
+        f"{registry.name}: version {chosen} is champion again, in place of version {replaced}. "
         "Start servers of the champion again: each keeps the version that it began with"
     )
+
+
+def find_previous(registry: Registry, champion: str) -> str:
+    """Find the version before the champion, or before nobody ("none").
+
+    Raises:
+        UserError: there is none.
+    """
+    version = previous(registry.history(), champion, registry.versions())
+    if not version:
+        before = "this" if champion == "none" else f"version {champion}"
+        raise UserError(NO_HISTORY.format(name=registry.name, before=before))
+    return version
+
+
+def check_former(registry: Registry, version: str, champion: str) -> str:
+    """Return a version that was champion before, and is not; empty where none is named.
+
+    Raises:
+        UserError: it was not, or is deleted.
+    """
+    former = former_champions(registry.history()) & registry.versions() - {champion}
+    if version and version not in former:
+        shown = ", ".join(sorted(former, key=int)) or "none"
+        raise UserError(NO_CHAMPION.format(version=version, name=registry.name, former=shown))
+    return version

@@ -67,6 +67,6 @@ def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
     print(f"{model} tested: test rmse {score:.4f} min with {KINDS[distance]}; not registered")
 
 
-def write_rolled_back(registry: Registry, line: str) -> None:
+def write_put_back(registry: Registry, line: str) -> None:
     """Write the page of a run that put an earlier champion back."""
-    page.write_verdict(f"**Rolled back**: {line}", page.write_serving(registry.name))
+    page.write_verdict(f"**Put back**: {line}", page.write_serving(registry.name))

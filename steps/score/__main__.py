@@ -7,7 +7,7 @@ Exit code 3 where a month has drifted and fail_on_drift=true: its run is FINISHE
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed, save
 from steps.score.month import ScoredMonth, ScoringJob, output_path, score_month
 from steps.score.record import (
     estimate_scores,
+    find_furthest,
     log_moved,
     log_read,
     log_worst_of,
     say_estimate,
+    say_moved,
     say_seen,
     seen_months,
     write_scored,
@@ -56,8 +58,8 @@ SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-l
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Score month after month, log what they came to, and compare them with the training months."""
-    moved: dict[str, str] | None = None
+    """Score month after month, log what they came to, and compare them with the fitted trips."""
+    measures: dict[str, list[DriftMeasure]] | None = None
     with step_run(ScoreParameters, __doc__, argv) as params:
         taxi, fail_on_drift = params.taxi, params.fail_on_drift
         schema.raw_columns(taxi)
@@ -90,15 +92,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         if reference:
             limits = DriftThresholds(params.max_psi, params.max_unseen, params.max_rmse_rise)
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
-            moved = watch(scored, reference, rmse_before, limits)
+            measures = watch(scored, reference, rmse_before, limits)
             log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
         if seen := seen_months(scored, about):
             print(say_seen(seen))
-        write_scored(scored, model.uri, taxi, moved, about)
+        write_scored(scored, model.uri, taxi, measures, about)
         tag_result(params, model.uri, scored)
         if feed and params.live_state:
             save_feed(feed, months[-1], params.live_state)
-    if fail_on_drift and moved and any(moved.values()):
+    if fail_on_drift and measures and has_drifted(measures):
         sys.exit(DRIFTED)
 
 
@@ -284,8 +286,8 @@ def watch(
     reference: Reference,
     rmse_before: float,
     thresholds: DriftThresholds,
-) -> dict[str, str]:
-    """Compare each month with the training months and log it.
+) -> dict[str, list[DriftMeasure]]:
+    """Compare each month with the trips that the model was fitted to, and log it.
 
     Args:
         scored: the months.
@@ -293,7 +295,7 @@ def watch(
         rmse_before: on the months that the model was judged by, minutes.
         thresholds: from where on a month has drifted.
     Returns:
-        month -> what has moved in it; empty where it has not drifted.
+        month -> its measures.
     """
     measures = {
         month: drift.measure_drift(
@@ -306,24 +308,27 @@ def watch(
         )
         for month, *_, tally, _ in scored
     }
-    moved = {month: report_drift(month, measured) for month, measured in measures.items()}
+    for month, measured in measures.items():
+        report_drift(month, measured)
     rows = [{"month": m, **one._asdict()} for m, measured in measures.items() for one in measured]
     artifacts.log_table(rows, tags.DRIFT_TABLE)
     months = {month: (tally.profile, tally.predictions) for month, *_, tally, _ in scored}
     artifacts.log_figure(drift.draw_drift(reference, months, measures), tags.DRIFT_PICTURE)
-    mlflow.set_tag(tags.DRIFT, str(any(moved.values())).lower())
-    return moved
+    mlflow.set_tag(tags.DRIFT, str(has_drifted(measures)).lower())
+    return measures
 
 
-def report_drift(month: str, measures: Sequence[DriftMeasure]) -> str:
-    """Print what has moved in a month and log how far; returns what has."""
-    largest = max(m.value for m in measures if m.measure == "PSI")
+def has_drifted(measures: Mapping[str, Sequence[DriftMeasure]]) -> bool:
+    """Whether any month has."""
+    return any(one.drifted for measured in measures.values() for one in measured)
+
+
+def report_drift(month: str, measures: Sequence[DriftMeasure]) -> None:
+    """Print what has moved in a month, and log how far."""
+    largest = find_furthest(measures).value
     mlflow.log_metric(tags.PSI, largest, step=step_of(month), timestamp=time_of(month))
-    moved = "; ".join(
-        f"{m.measure} of {m.of} {m.value:.3f} > {m.threshold:g}" for m in measures if m.drifted
-    )
+    moved = say_moved(measures)
     print(f"{month}: {f'drift: {moved}' if moved else 'no drift'}")
-    return moved
 
 
 if __name__ == "__main__":

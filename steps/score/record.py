@@ -17,7 +17,7 @@ from storage.tracking.model_references import logged_tags
 from storage.uris import without_credentials
 from taxi import schema
 from taxi.city import City
-from taxi.drift import Reference
+from taxi.drift import PSI, RMSE, DriftMeasure, Reference
 from taxi.maps import draw_moved
 from taxi.scoring import Tally
 from taxi.worst import join_worst
@@ -74,12 +74,40 @@ def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
         artifacts.log_table([trip._asdict() for trip in worst], tags.WORST_TABLE)
 
 
-def say_drift(moved: Mapping[str, str] | None) -> str:
+def say_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str:
     """Write what has moved in which months; None is a model that does not tell what it knew."""
-    if moved is None:
+    if measures is None:
         return "drift unknown"
+    moved = {month: say_moved(of_month) for month, of_month in measures.items()}
     told = [f"**drift in {month}**: {what}" for month, what in moved.items() if what]
     return "; ".join(told) or "no drift"
+
+
+def say_moved(measures: Sequence[DriftMeasure]) -> str:
+    """Write what has moved in a month, and whether its errors did; empty where nothing has."""
+    moved = [m for m in measures if m.drifted]
+    told = [f"{m.measure} of {m.of} {m.value:.3f} > {m.threshold:g}" for m in moved]
+    rise = find_rise(measures)
+    if moved and rise is not None and rise not in moved:
+        side = "above" if rise.value > 0 else "below"
+        told.append(f"RMSE is {abs(rise.value):.1%} {side} that on the months it was judged by")
+    return "; ".join(told)
+
+
+def find_rise(measures: Sequence[DriftMeasure]) -> DriftMeasure | None:
+    """Find how far a month's RMSE is above that of before; None where no drop-off is known."""
+    return next((m for m in measures if m.of == RMSE), None)
+
+
+def find_furthest(measures: Sequence[DriftMeasure]) -> DriftMeasure:
+    """Find what has moved furthest of all that has a PSI."""
+    return max((m for m in measures if m.measure == PSI), key=lambda m: m.value)
+
+
+def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
+    """Lay drift out for the page beside what errors did."""
+    rise, furthest = find_rise(measures), find_furthest(measures)
+    return [f"{rise.value:+.1%}" if rise else "", f"{furthest.of} {furthest.value:.3f}"]
 
 
 def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:
@@ -101,19 +129,43 @@ def say_seen(months: Sequence[str]) -> str:
     )
 
 
-def scored_row(month: ScoredMonth, *, is_live: bool) -> list[str]:
+def scored_row(
+    month: ScoredMonth, measures: Sequence[DriftMeasure] | None, *, is_live: bool
+) -> list[str]:
     """Lay a month out for the page: with a live level, the RMSE without it stands beside."""
     tally = month.tally
     found = [one.scores() for one in ((tally.total, tally.base) if is_live else (tally.total,))]
     rmses = [f"{scores['rmse']:.3f}" if scores else "" for scores in found]
-    return [month.month, *rmses, say_estimate(tally), f"{tally.n_predicted:,}", f"{tally.n_rows:,}"]
+    drift = drift_cells(measures) if measures else []
+    counts = [f"{tally.n_predicted:,}", f"{tally.n_rows:,}"]
+    return [month.month, *rmses, *drift, say_estimate(tally), *counts]
+
+
+def say_errors(scored: Sequence[ScoredMonth], errors: Sequence[str], without: Sequence[str]) -> str:
+    """Write the RMSE of months, and with a live level that without it and how many trips had one.
+
+    Args:
+        scored: the months.
+        errors: RMSE of those whose drop-offs are known, in words.
+        without: the same of the model alone; empty where there was no live level.
+    """
+    if not errors:
+        estimates = ", ".join(say_estimate(month.tally) for month in scored)
+        return f"no drop-off known, RMSE {estimates}"
+    said = f"RMSE {', '.join(errors)} min"
+    if not without:
+        return said
+    n_live = sum(month.tally.n_live for month in scored)
+    n_trips = sum(month.tally.n_predicted for month in scored)
+    some = f", which {n_live:,} trips had" if n_live < n_trips else ""
+    return f"{said} with the live level{some}, {', '.join(without)} without"
 
 
 def write_scored(
     scored: Sequence[ScoredMonth],
     uri: str,
     taxi: str,
-    moved: Mapping[str, str] | None,
+    measures: Mapping[str, Sequence[DriftMeasure]] | None,
     model: Mapping[str, str],
 ) -> None:
     """Write the run's page.
@@ -122,24 +174,23 @@ def write_scored(
         scored: the months.
         uri: of the model.
         taxi: key of schema.TAXIS.
-        moved: month -> what has moved in it, nothing where it has not drifted; see `say_drift`.
+        measures: month -> how far it lies from the fitted trips; None where that is not known.
         model: its tags, as far as they are known.
     """
     n_trips = sum(month.tally.n_predicted for month in scored)
     is_live = any(month.tally.n_live for month in scored)
-    rows = [scored_row(month, is_live=is_live) for month in scored]
+    known_drift = measures or {}
+    rows = [scored_row(one, known_drift.get(one.month), is_live=is_live) for one in scored]
     months = page.span([month.month for month in scored])
     errors = [row[1] for row in rows if row[1]]
-    estimates = ", ".join(say_estimate(month.tally) for month in scored)
-    known = f"RMSE {', '.join(errors)} min" if errors else f"no drop-off known, RMSE {estimates}"
-    if errors and is_live:
-        known += f" with the live level, {', '.join(row[2] for row in rows if row[2])} without"
+    known = say_errors(scored, errors, [row[2] for row in rows if row[2]] if is_live else [])
     rmse_test = model.get(tags.RMSE_TEST)
     tested = f" ({float(rmse_test):.3f} on the test months)" if rmse_test else ""
-    verdict = f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {say_drift(moved)}"
+    verdict = f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {say_drift(measures)}"
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
     live = ["without the live level"] if is_live else []
-    heads = ["month", "RMSE, min", *live, "without drop-offs", "predicted", "rows"]
+    drift = ["rise of RMSE", "furthest off, PSI"] if known_drift else []
+    heads = ["month", "RMSE, min", *live, *drift, "without drop-offs", "predicted", "rows"]
     if seen := seen_months(scored, model):
         verdict += f"; **{say_seen(seen)}**"
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]
@@ -150,7 +201,7 @@ def write_scored(
 
 
 def log_moved(scored: Sequence[ScoredMonth], reference: Reference, model_uri: str) -> None:
-    """Draw where more trips begin than in the train months, where the model's city is at hand."""
+    """Draw where more trips begin than of the fitted trips, where the model's city is at hand."""
     if city := city_of_model(model_uri):
         now = sum(month.tally.profile.counts["pickup_zone"] for month in scored)
         figure = draw_moved(city, reference.train.counts["pickup_zone"], np.asarray(now))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from storage.data.cache import cache_dir
 from storage.repro import imports
@@ -39,7 +39,7 @@ def read_meaning(text: bytes, package: Sequence[str]) -> Meaning:
     if name not in known:
         tree = ast.parse(text)
         names = tuple(dict.fromkeys(imported_names(tree, package)))
-        known[name] = Meaning(_sha256(ast.unparse(_without_docstrings(tree)).encode()), names)
+        known[name] = Meaning(_sha256(_written(_without_docstrings(tree)).encode()), names)
     return known[name]
 
 
@@ -96,3 +96,21 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return tree
+
+
+def _written(node: Any) -> str:
+    """Write a syntax tree as every Python does: `ast.unparse` and `ast.dump` differ between them.
+
+    What is not there is left out, for a later Python has fields that an earlier one has not, and
+    so is an empty text within an f-string, which 3.12 alone puts after a width.
+    """
+    if isinstance(node, list):
+        return f"[{','.join(map(_written, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, ast.JoinedStr):
+        texts = [part for part in node.values if getattr(part, "value", None) != ""]
+        return f"JoinedStr({_written(texts)})"
+    fields = [name for name in node._fields if getattr(node, name, None) not in (None, [])]
+    written = (f"{name}={_written(getattr(node, name))}" for name in fields)
+    return f"{type(node).__name__}({','.join(written)})"

@@ -169,7 +169,7 @@ def difference(then: Mapping[str, Any], now: StepKey) -> list[str]:
         *(f"{path} changed" for path in _changed(before["code"], now.code)),
         *_described(before["parameters"], now.parameters),
         *_described(before["inputs"], now.inputs),
-        *(f"{name} changed" for name in _changed(before["environment"], now.environment)),
+        *_described(before["environment"], now.environment, missing="as locked"),
     ]
 
 
@@ -177,11 +177,13 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
 
-def _described(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _described(
+    before: Mapping[str, Any], now: Mapping[str, Any], missing: str = "not there"
+) -> Iterator[str]:
     for name in _changed(before, now):
         if " " in name and not (name in before and name in now):
             continue  # a month that came or went: the list of months says so
-        then, value = (str(values.get(name, "not there")) for values in (before, now))
+        then, value = (str(values.get(name, missing)) for values in (before, now))
         if SHA256.fullmatch(then) and SHA256.fullmatch(value):
             yield f"{name} changed"
         else:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
 from storage import StorageError, one_line
 from storage.tracking import refusals
+from storage.tracking.runs import fetch_run
 from storage.uris import without_user
 
 if TYPE_CHECKING:  # which takes long to import, and most of what reads artifacts draws nothing
@@ -38,7 +40,7 @@ def open_file(run_id: str, name: str) -> Iterator[Path]:
         StorageError: it does not come whole.
     """
     try:
-        uri = str(mlflow.get_run(run_id).info.artifact_uri)
+        uri = folder_of(run_id)
     except MlflowException as error:
         if not refusals.is_missing(error):
             raise
@@ -49,6 +51,17 @@ def open_file(run_id: str, name: str) -> Iterator[Path]:
         except (MlflowException, OSError) as error:
             raise _why_not(run_id, uri, name, error) from error
         yield path
+
+
+@lru_cache(maxsize=1000)
+def folder_of(run_id: str) -> str:
+    """Ask where a run has its artifacts, once: a run stays where it is.
+
+    Raises:
+        MlflowException: there is no such run, or the store refuses.
+        StorageError: what answers sends something else.
+    """
+    return str(fetch_run(run_id).info.artifact_uri)
 
 
 def _why_not(run_id: str, uri: str, name: str, error: Exception) -> StorageError:
@@ -143,7 +156,7 @@ def has_file(run_id: str, name: str) -> bool:
     Raises:
         StorageError: nobody answers.
     """
-    uri = str(mlflow.get_run(run_id).info.artifact_uri)
+    uri = folder_of(run_id)
     try:
         return name in _sizes(get_artifact_repository(uri), name)
     except (MlflowException, OSError) as error:

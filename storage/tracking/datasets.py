@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.types.schema import ColSpec, DataType, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
+from storage.tracking.artifacts import folder_of
 from storage.tracking.runs import active_info
 from storage.uris import without_user
 
@@ -112,7 +113,7 @@ def source_of(uri: str) -> DatasetSource:
 
 def artifact_source(run_id: str, folder: str) -> str:
     """Return where a folder of a run opens: its address at the tracking server, else its URI."""
-    uri = str(mlflow.get_run(run_id).info.artifact_uri)
+    uri = folder_of(run_id)
     if uri.startswith(PROXIED):
         server = without_user(mlflow.get_tracking_uri()).rstrip("/")
         return f"{server}/get-artifact?run_uuid={run_id}&path={folder}"

@@ -185,6 +185,13 @@ class Registry:
             with self._answers():
                 self.client.set_model_version_tag(self.name, replaced, tags.ROLLED_BACK, utc_now())
 
+    def restore(self, version: str, *, why: str) -> None:
+        """Make a former champion champion again, be it marked as rolled back, holding the lock."""
+        self.promote(version, action=PROMOTE, why=why)
+        with self._answers():
+            if tags.ROLLED_BACK in self.client.get_model_version(self.name, version).tags:
+                self.client.delete_model_version_tag(self.name, version, tags.ROLLED_BACK)
+
     def _create(self) -> None:
         try:
             self.client.create_registered_model(self.name)
@@ -251,6 +258,12 @@ def history_table(history: Sequence[Promotion]) -> str:
 def about(page: str) -> str:
     """Return what the page of a registered model says before its history."""
     return page.partition(HEADS)[0].rstrip()
+
+
+def former_champions(history: Sequence[Promotion]) -> set[str]:
+    """List the versions that are or were champion, as far as a history tells."""
+    told = (entry for entry in history if entry.state != BROKEN_OFF)
+    return {version for entry in told for version in (entry.version, entry.over)} - {""}
 
 
 def previous(history: Sequence[Promotion], champion: str, there: Collection[str]) -> str | None:

@@ -15,6 +15,21 @@ COMPANIONS = ("-journal", "-wal", "-shm")  # without them the file is not whole
 BUSY_S = 20.0  # as MLflow waits for another's write
 
 
+def misread_folder(here: Path, store: Path) -> str:
+    """Return the folder that keeps MLflow from a store, for what its path has in it; else empty.
+
+    Args:
+        here: where the run starts, and its artifacts go.
+        store: the file, which an apostrophe troubles only where it is new.
+    """
+    # decoded where artifacts are written, where a URI's query begins, and quoted in new tables
+    misread = r"%[0-9a-fA-F]{2}|\?" + ("" if store.exists() else "|'")
+    if re.search(misread, str(here)):
+        return str(here)
+    mlflow = _mlflow_folder()  # alembic takes any % in there for a reference
+    return mlflow if "%" in mlflow else ""
+
+
 def read_revision(path: Path) -> str:
     """Read which schema a store is of; empty where no MLflow has finished making it.
 
@@ -71,13 +86,17 @@ def upgrade(path: Path) -> str:
 
 def newest_revision() -> str:
     """Find the schema that the installed MLflow wants; empty where there is no MLflow."""
-    spec = find_spec("mlflow")
-    if spec is None or not spec.submodule_search_locations:
+    if not (mlflow := _mlflow_folder()):
         return ""
-    folder = Path(spec.submodule_search_locations[0], "store", "db_migrations", "versions")
+    folder = Path(mlflow, "store", "db_migrations", "versions")
     texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
     newest = _named("revision", texts) - _named("down_revision", texts)
     return newest.pop() if len(newest) == 1 else ""
+
+
+def _mlflow_folder() -> str:
+    spec = find_spec("mlflow")
+    return (spec.submodule_search_locations or [""])[0] if spec else ""
 
 
 def _named(what: str, texts: Iterable[str]) -> set[str]:

@@ -273,12 +273,10 @@ def _check_revision(revision: str, upgrade: str) -> None:
 
 def _make_once(path: Path, uri: str) -> None:
     """Let one process make the tables of a new store while the others wait: two would crash."""
-    # decoded where artifacts are written, and where a URI's query begins
-    here, mistaken = str(Path.cwd()), r"%[0-9a-fA-F]{2}|\?"
-    if re.search(mistaken if path.exists() else f"{mistaken}|'", here):  # quoted in new tables
+    if folder := sqlite_file.misread_folder(Path.cwd(), path):
         raise StorageError(
-            f"MLflow mistakes the folder {here} for another, because of an apostrophe, a percent "
-            f"sign or a question mark in its path. Move the checkout to a folder without."
+            f"MLflow misreads the folder {folder}, because of an apostrophe, a percent sign or a "
+            f"question mark in its path. Move the checkout to a folder without."
         )
     if os.environ.get("MLFLOW_RUN_ID") and not path.exists():
         # `mlflow run` has written its run to the file of this name in its own folder

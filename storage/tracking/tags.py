@@ -393,5 +393,5 @@ WORST_TABLE = artifact(
 DRIFT_TABLE = artifact("drift.csv", "how far the scored months have drifted", "score")
 DRIFT_PICTURE = artifact("drift.png", "the same as a picture", "score")
 DRIFT_MAP = artifact(
-    "drift_by_zone.png", "where more trips begin than in the train months, as a map", "record"
+    "drift_by_zone.png", "where more trips begin than of the fitted trips, as a map", "record"
 )

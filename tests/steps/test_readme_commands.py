@@ -75,7 +75,7 @@ def test_the_recipe_trains_anew_where_the_newest_month_has_drifted(watched: Lab)
 
 def test_a_rollback_by_readmes_command(watched: Lab) -> None:
     champion = watched.aliases(NAME)["champion"]
-    done = bash(f"{readme_command('mlflow run . -e register')} --env-manager local")
+    done = bash(f"{readme_command('mlflow run . -e register -P rollback')} --env-manager local")
     assert done.returncode == 0, done.stderr
     before = str(int(champion) - 1)
     assert f"{NAME}: version {before} is champion again, in place of {champion}" in (

@@ -294,6 +294,23 @@ def test_a_worktree_is_its_own_commit(root: Path, tmp_path: Path) -> None:
     assert (code.dirty, code.commit) == ("false", git(root, "rev-parse", "HEAD").strip())
 
 
+def test_a_commit_is_unpushed_where_no_branch_that_git_knows_of_a_remote_holds_it(
+    root: Path, tmp_path: Path
+) -> None:
+    first = git(root, "rev-parse", "HEAD").strip()
+    assert not checkout.is_unpushed(first, root)  # no branch is known at all
+    git(root, "clone", "-q", "--bare", ".", str(tmp_path / "team"))
+    git(root, "remote", "add", "fork", str(tmp_path / "team"))
+    git(root, "fetch", "-q", "fork")
+    assert not checkout.is_unpushed(first, root)
+    git(root, "commit", "-q", "--allow-empty", "-m", "Try")
+    second = git(root, "rev-parse", "HEAD").strip()
+    assert checkout.is_unpushed(second, root)
+    git(root, "push", "-q", "fork", "HEAD:refs/heads/try")
+    assert not checkout.is_unpushed(second, root)
+    assert not checkout.is_unpushed("0" * 40, root)  # of a run from elsewhere
+
+
 def test_a_checkout_that_may_not_be_written_to_is_read(root: Path) -> None:
     (root / "new.py").write_text("miles = 3\n")
     before = sorted(root.rglob("*"))

@@ -220,6 +220,20 @@ def test_a_user_without_name_or_home_gets_both(monkeypatch: pytest.MonkeyPatch) 
     assert Path.home().is_dir()
 
 
+@pytest.mark.parametrize(("kept", "is_named"), [("folder", False), ("file", True)])
+def test_matplotlib_keeps_what_it_keeps_in_one_folder_where_the_home_takes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str, is_named: bool
+) -> None:
+    """A folder that it makes itself is removed by the first forked step that ends."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / kept))
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, "")  # so that what is set below is undone
+        monkeypatch.delenv(name)
+    environment.give_matplotlib_a_folder()
+    assert ("MPLCONFIGDIR" in os.environ) == is_named
+
+
 def test_a_step_runs_in_a_strange_folder_of_a_strange_user(store: Store, tmp_path: Path) -> None:
     """All at once: its name, the default store, no git, no home, a terminal, a notebook."""
     checkout, temporary = tmp_path / 'my wörk #1 "x" $HOME & so', tmp_path / "tmp of ana"

@@ -117,7 +117,7 @@ def test_more_trips_without_a_distance_than_in_training_are_drift(
 ) -> None:
     trips = simulated_trips("2021-03")
     miles = np.where(np.arange(len(trips)) < n_without, 0.0, trips.distance_miles)
-    found = measured(replace(trips, distance_miles=miles))["above train", "trips without distance"]
+    found = measured(replace(trips, distance_miles=miles))["above fitted", "trips without distance"]
     assert found.drifted == drifted
     train = simulated_trips("2021-01")
     more = np.isnan(clean_miles(replace(trips, distance_miles=miles))).mean()
@@ -129,8 +129,22 @@ def test_a_reference_from_before_trips_without_distance_were_counted_is_still_re
     del state["train"]["counts"][HAS_DISTANCE]
     trips = simulated_trips("2021-03")
     found = measured(trips, reference=Reference.restore(state))
-    assert ("above train", "trips without distance") not in found
+    assert ("above fitted", "trips without distance") not in found
     assert found.keys() < measured(trips).keys()
+
+
+def test_a_refitted_model_is_held_against_train_and_valid_and_what_it_says_of_valid() -> None:
+    quiet, other = random_trips(300, seed=1, n_zones=40), simulated_trips("2021-02")
+    chosen = drift.make_reference(profile_of(quiet), profile_of(other), np.full(9, 5.0), rmse=5.0)
+    again = drift.refit_reference(chosen, profile_of(other), other.trip_minutes)
+    assert again.train.n_trips == len(quiet) + len(other)
+    assert again.predictions.sum() == len(other)
+    assert again[2:] == chosen[2:]  # of trips that nothing was fitted to
+    before, after = (measured(other, reference=each) for each in (chosen, again))
+    assert before["PSI", "pickup_zone"].drifted
+    assert before["PSI", "prediction"].drifted
+    assert [one for one in after.values() if one.drifted] == []
+    assert chosen.train.n_trips == len(quiet)
 
 
 @pytest.mark.parametrize(("rmse", "drifted"), [(5.0, False), (5.7, False), (5.8, True)])
@@ -159,7 +173,7 @@ def test_the_picture_shows_the_months_beside_the_training_and_every_measure() ->
     )
     legends = [[t.get_text() for t in axis.get_legend().texts] for axis in figure.axes[:4]]
     names = [[text.partition(" ")[0] for text in legend] for legend in legends]
-    assert names == [["train", "2021-03"]] * 3 + [["valid", "2021-03"]]
+    assert names == [["fitted", "2021-03"]] * 3 + [["valid", "2021-03"]]
     told = max(found.values(), key=lambda one: (one.of == "hour") * (1 + one.value)).value
     assert figure.axes[1].get_title("left") == f"Furthest off: 2021-03, PSI {told:.3f}"
     for axis in figure.axes[4:]:

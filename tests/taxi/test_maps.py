@@ -57,7 +57,7 @@ def test_the_map_of_what_moved_names_the_zones_that_gained_and_lost_most() -> No
     figure = maps.draw_moved(CITY, before, now)
     figure.draw_without_rendering()
     said = f"+15.0 points in {CITY.name[5]},\n-10.0 points in {CITY.name[3]}"
-    assert figure.axes[0].get_title("left").endswith(f"against the train months:\n{said}")
+    assert figure.axes[0].get_title("left").endswith(f"against the fitted trips:\n{said}")
     colours = figure.axes[0].collections[0].get_facecolor()[:, :3]
     is_grey = np.isclose(colours, to_rgb(maps.NO_VALUE)).all(axis=1)
     assert np.flatnonzero(~is_grey).tolist() == [2, 3, 4]
@@ -89,7 +89,7 @@ def test_the_map_of_pickups_names_the_zone_with_most_of_them() -> None:
 
 def test_the_map_of_what_moved_is_drawn_where_there_are_no_trips() -> None:
     figure = maps.draw_moved(CITY, np.zeros(N_ZONES, int), np.zeros(N_ZONES, int))
-    assert figure.axes[0].get_title("left") == "Where trips begin, against the train months"
+    assert figure.axes[0].get_title("left") == "Where trips begin, against the fitted trips"
 
 
 def test_the_title_of_the_map_of_what_moved_is_inside_the_picture() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from taxi.cleaning import clean
 from taxi.plausibility import Month, early_months, odd_months, quantile
-from taxi.profile import Profile, join_profiles
+from taxi.profile import HAS_DISTANCE, Profile, join_profiles
 from tests.conftest import make_raw, real_month
 
 MONTHS = [
@@ -115,6 +115,15 @@ def test_profiles_add_up_to_that_of_all_trips() -> None:
     assert join_profiles(parts).state() == join_profiles(reversed(parts)).state()
     assert join_profiles(parts[:1]).state() == parts[0].state()
     assert join_profiles(parts).n_trips == 710
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_a_profile_has_not_counted_its_sum_has_not(place: int) -> None:
+    parts = [profile_of(n=10), profile_of(n=700)]
+    del parts[place].counts[HAS_DISTANCE]
+    joined = join_profiles(parts)
+    assert joined.counts.keys() == parts[place].counts.keys()
+    assert joined.n_trips == 710
 
 
 def test_no_real_month_is_odd() -> None:

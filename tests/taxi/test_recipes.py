@@ -46,15 +46,34 @@ def test_a_recipe_from_before_answers_were_blended_blends_none() -> None:
 
 @pytest.mark.parametrize(("bins", "wanted"), [(128, 256), (256, 256), (512, 512)])
 def test_more_trips_get_finer_bins(bins: int, wanted: int) -> None:
-    assert replace(RECIPE, max_bin=bins).for_more_trips().max_bin == wanted
+    assert replace(RECIPE, max_bin=bins).for_more_trips(9).max_bin == wanted
 
 
 def test_more_trips_get_more_rounds_and_no_other_points() -> None:
-    more = RECIPE.for_more_trips()
+    more = RECIPE.for_more_trips(9)
     assert [member.rounds for member in (*more.members, *more.blind)] == [10, 7]
     assert more.members[0].parameters == POINT
     assert (more.features, more.seed, more.half_life) == ("full", 3, 8.0)
     assert more.blind_share == 0.1
+
+
+@pytest.mark.parametrize(
+    ("n_trips", "rate", "wanted"),
+    [
+        (1_000_000, 0.2, (0.1, 19)),
+        (1_000_000, 0.1, (0.1, 10)),
+        (1_000_000, 0.05, (0.05, 10)),
+        (1_000_001, 0.2, (0.2, 10)),
+    ],
+)
+def test_few_trips_are_learned_in_small_steps(
+    n_trips: int, rate: float, wanted: tuple[float, int]
+) -> None:
+    member = Member({**POINT, "learning_rate": rate}, 7)
+    more = replace(RECIPE, members=(member,), blind=(member,)).for_more_trips(n_trips)
+    for again in (*more.members, *more.blind):
+        assert (again.parameters["learning_rate"], again.rounds) == wanted
+        assert {**again.parameters, "learning_rate": rate} == member.parameters
 
 
 def test_a_fitted_recipe_has_its_boosters_with_its_rounds_whatever_the_threads() -> None:

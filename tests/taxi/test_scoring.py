@@ -61,6 +61,28 @@ def test_a_month_may_lack_what_is_not_known_before_the_trip(column: str) -> None
     assert rows.column(column).null_count == 2
 
 
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.null()])
+def test_drop_offs_that_nobody_filled_are_unknown_as_pandas_writes_them(kind: pa.DataType) -> None:
+    batch, name = make_raw(n=2), "lpep_dropoff_datetime"
+    place = batch.schema.get_field_index(name)
+    for empty in ([None, None], [float("nan")] * 2)[: 1 if pa.types.is_null(kind) else 2]:
+        prepared = prepare(batch.set_column(place, name, pa.array(empty, kind)))
+        assert prepared.judgeable.all()
+        assert prepared.eligible.all()
+        assert np.isnan(prepared.minutes).all()
+        assert not prepared.unreadable
+
+
+def test_a_number_in_an_unfilled_column_of_drop_offs_is_named() -> None:
+    batch, name = make_raw(n=2), "lpep_dropoff_datetime"
+    place = batch.schema.get_field_index(name)
+    prepared = prepare(batch.set_column(place, name, pa.array([None, 7.5], pa.float64())))
+    assert prepared.unreadable == (
+        "column 'lpep_dropoff_datetime' has 7.5, which is no timestamp[us]"
+    )
+    assert np.isnan(prepared.minutes).all()
+
+
 def test_a_car_services_ride_without_zones_is_judged_and_comes_out_as_it_was() -> None:
     prepared = prepare(make_raw(3, "fhv", pickup_zone=[None, 74, None], is_shared="N"), "fhv")
     assert prepared.judgeable.all()

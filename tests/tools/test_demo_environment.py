@@ -45,15 +45,16 @@ def test_the_environment_tells_of_its_large_packages_and_of_what_went_wrong(
 
 
 @pytest.mark.parametrize(
-    ("version", "found", "manager", "said"),
+    ("version", "home", "found", "manager", "said"),
     [
-        ("3.11.7", True, "local", ""),
-        ("3.12.1", True, "uv", "demo: once, MLflow makes an environment of Python 3.11.7"),
-        ("3.12.1", False, "local", "demo: no Python 3.11.7 here and none to be downloaded"),
+        ("3.11.7", "/home/me", True, "local", ""),
+        ("3.12.1", "/home/me", True, "uv", "demo: once, MLflow makes an environment of Python 3.1"),
+        ("3.12.1", "/home/me", False, "local", "demo: no Python 3.11.7 here and none to be downlo"),
+        ("3.12.1", "/home/m e", True, "local", "demo: MLflow can make no environment in /home/m e"),
     ],
 )
 def test_the_demo_makes_a_second_environment_only_where_it_is_another_one(
-    tmp_path: Path, version: str, found: bool, manager: str, said: str
+    tmp_path: Path, version: str, home: str, found: bool, manager: str, said: str
 ) -> None:
     for name in ("Makefile", "python_env.yaml", "requirements-dev.txt"):
         shutil.copy(ROOT / name, tmp_path)
@@ -69,11 +70,32 @@ def test_the_demo_makes_a_second_environment_only_where_it_is_another_one(
         (scripts / name).chmod(0o755)
     command = ["make", "--assume-old=.venv/.ready", "demo"]
     (tmp_path / ".venv" / ".ready").touch()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    env = os.environ | {"HOME": home}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"mlflow run . --env-manager {manager} --experiment-name" in done.stdout
+    assert f"    mlflow run . --env-manager {manager} -e hpo" in done.stdout  # goes on in the same
     assert said in done.stdout
     assert ("demo: " in done.stdout) == bool(said)
+
+
+@pytest.mark.parametrize("uri", ["", "https://team"])
+def test_the_demo_says_that_mlflow_misreads_a_folder_before_mlflow_does(
+    tmp_path: Path, uri: str
+) -> None:
+    folder = tmp_path / "50 %"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "python_env.yaml", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, folder)
+    for name, text in {"mlflow": MLFLOW, "python": PYTHON.format(version="3.11.7")}.items():
+        (folder / ".venv" / "bin" / name).write_text(text)
+        (folder / ".venv" / "bin" / name).chmod(0o755)
+    (folder / ".venv" / ".ready").touch()
+    command = ["make", "--assume-old=.venv/.ready", "demo"]
+    env = os.environ | {"MLFLOW_TRACKING_URI": uri}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert ("mlflow run" in done.stdout) == bool(uri)  # a server keeps all elsewhere
+    assert ("50 %, because of a sign in its path: make doctor" in done.stderr) != bool(uri)
 
 
 @pytest.mark.parametrize(

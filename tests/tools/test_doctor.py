@@ -379,3 +379,23 @@ def test_a_cached_month_that_cannot_be_read_is_not_called_broken(
     (problem,) = problems(doctor.months)
     assert problem.seen == f"{month.name} cannot be read: Permission denied"
     assert "rm" not in problem.cure
+
+
+def test_a_folder_that_mlflow_misreads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "it's").mkdir()
+    monkeypatch.chdir(root / "it's")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (problem,) = problems(doctor.store)
+    assert "checkout/it's, because of an apostrophe" in problem.seen
+    assert problem.cure.startswith("rm -rf .venv && mv ")
+
+
+@pytest.mark.parametrize(("home", "is_wrong"), [("my home", True), ("höme-1.2", False)])
+def test_a_folder_in_which_mlflow_can_make_no_environment(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, is_wrong: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENV_ROOT", str(tmp_path / home))
+    found = problems(doctor.run_environments)
+    assert [one.cure for one in found] == (
+        ["export MLFLOW_ENV_ROOT=/var/tmp/mlflow-envs-$(id -u)"] if is_wrong else []
+    )

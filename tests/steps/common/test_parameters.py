@@ -45,6 +45,7 @@ def test_every_parameter_is_read_by_some_step() -> None:
         "plan",
         "steps",
         "rollback",
+        "restore",
         "scheduler",
         "source",
         "train_months",

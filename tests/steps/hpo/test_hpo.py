@@ -348,6 +348,7 @@ def test_a_warm_start_tries_the_best_points_of_earlier_searches_first(
     assert {name: float(first[name]) for name in tried} == tried
     # gone on with, it keeps to the points it began with, though a later search has found another
     hpo.main([*warm, "--seed=10", "--max_evals=1"])
+    assert "search: 1 trial (0 pruned, 0 failed), best" in capsys.readouterr().out
     hpo.main([*warm, "--seed=9", "--max_evals=3"])
     assert "search: 3 trials (0 pruned, 0 failed, 2 from before)" in capsys.readouterr().out
 

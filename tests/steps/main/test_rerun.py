@@ -124,6 +124,13 @@ def test_a_clean_checkout_with_a_remote_misses_nothing(store: Store, code: Check
     assert rerun.missing(ran(store), parsed()) == []
 
 
+def test_a_commit_that_nobody_can_fetch_is_to_be_pushed_first(
+    store: Store, code: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.checkout.is_unpushed", [COMMIT].__contains__)
+    assert "push it first" in "\n".join(rerun.missing(ran(store), parsed()))
+
+
 def test_without_a_remote_the_page_says_which_commit_to_check_out(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

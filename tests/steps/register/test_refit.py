@@ -12,6 +12,7 @@ import xgboost.dask
 from mlflow.entities import Run
 from scipy.sparse import csr_matrix
 
+from steps.common.candidates import read_profiles
 from steps.common.inputs import load_trips
 from steps.common.results import read_preprocess, read_registration
 from steps.common.validate import check_refit_workers
@@ -19,8 +20,10 @@ from steps.register.workers import cut, training_on
 from storage import StorageError, UserError
 from storage.tracking import artifacts, models, runs
 from taxi.batches import BatchedMatrix
+from taxi.drift import Reference, count_predictions
 from taxi.model import TripModel, write_frame
-from taxi.recipes import MORE_ROUNDS, Member, Recipe
+from taxi.profile import join_profiles
+from taxi.recipes import FINE_RATE, MORE_ROUNDS, Member, Recipe
 from taxi.rows import TrainPart
 from taxi.sight import BoosterSet
 from tests.clusters import Dask, dask_cluster
@@ -71,7 +74,7 @@ def test_refit_train_registers_the_candidates_own_model(lab: Lab, searched: list
 
 
 def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_candidates_spread(
-    lab: Lab, searched: list[str]
+    lab: Lab, searched: list[str], pipelines: Pipelines
 ) -> None:
     run, _ = lab.register("refitted", *searched)
     (refit,), candidate = runs.children(run.info.run_id), candidate_of(searched)
@@ -87,8 +90,9 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
     before, after = recipe_of(candidate), recipe_of(refit)
     parts = zip([*before.members, *before.blind], [*after.members, *after.blind], strict=True)
     for known, again in parts:
-        assert again.rounds == ceil(known.rounds * MORE_ROUNDS) > known.rounds
-        assert again.parameters == known.parameters
+        known_rate = known.parameters["learning_rate"]
+        assert again.rounds == ceil(known.rounds * MORE_ROUNDS * known_rate / FINE_RATE)
+        assert again.parameters == {**known.parameters, "learning_rate": FINE_RATE}
     uri = lab.version("refitted", "1").tags["model_uri"]
     assert uri != candidate.data.tags["model_uri"]
     (chosen, chosen_profile), (model, profile) = map(
@@ -97,7 +101,17 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
     assert rounds_of(model) == [member.rounds for member in [*after.members, *after.blind]]
     assert rounds_of(chosen) == [member.rounds for member in [*before.members, *before.blind]]
     assert model.spread.state() == chosen.spread.state()
-    assert profile == chosen_profile
+    reference, before_refit = (
+        Reference.restore(json.loads(each)) for each in (profile, chosen_profile)
+    )
+    preprocess = read_preprocess(pipelines.preprocess)
+    fitted = join_profiles(read_profiles(preprocess.run_id).values())
+    assert reference.train.state() == fitted.state()
+    assert reference.train.n_trips == len(load_trips(preprocess, "train", "valid"))
+    said = count_predictions(model.predict(load_trips(preprocess, "valid")))
+    assert np.array_equal(reference.predictions, said)
+    assert not np.array_equal(reference.predictions, before_refit.predictions)
+    assert reference[2:] == before_refit[2:]  # unseen by train, and RMSE, as valid alone can tell
     assert lab.version("refitted", "1").tags["rmse_valid"] == (
         f"{candidate.data.metrics['rmse']:.6f}"
     )

@@ -14,9 +14,10 @@ import pytest
 from steps.common.results import read_scoring
 from steps.common.served import load_served
 from steps.pipelines import nested
-from steps.score.record import city_of_model
+from steps.score.record import city_of_model, drift_cells, say_moved
 from storage.checkout import ROOT
 from storage.tracking import models
+from taxi.drift import FEATURES, DriftMeasure
 from taxi.model import MODULES, input_columns, write_frame
 from taxi.question import PARAMS
 from taxi.simulation import month_batches, simulated_zones
@@ -255,11 +256,44 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     what = lines[-1].removeprefix("2021-04: drift: ")
     note = run.data.tags["mlflow.note.content"]
     assert f"trips predicted; **drift in 2021-04**: {what}\n" in note
+    assert what.endswith(" that on the months it was judged by")
+    assert "| month | RMSE, min | rise of RMSE | furthest off, PSI | without drop-offs |" in note
+    rows = {row["of"]: float(row["value"]) for row in lab.table(run, "drift.csv")}
+    furthest = max((*FEATURES, "prediction"), key=rows.__getitem__)
+    assert f" | {rows['RMSE']:+.1%} | {furthest} {rows[furthest]:.3f} | " in note
     root = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
     for name in ("drift.png", "drift.csv", "drift_by_zone.png", "by_day.csv", "worst_trips.csv"):
         assert f"]({root}/{name})" in note
     run, _ = lab.run("score", *given)
     assert run.data.tags["drift"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("hour", "rise", "said", "cells"),
+    [
+        (0.1, 0.1, "", ["+10.0%", "hour 0.100"]),
+        (0.3, None, "PSI of hour 0.300 > 0.25", ["", "hour 0.300"]),
+        (
+            0.3,
+            -0.047,
+            "PSI of hour 0.300 > 0.25; RMSE is 4.7% below that on the months it was judged by",
+            ["-4.7%", "hour 0.300"],
+        ),
+        (0.1, 0.2, "rise of RMSE 0.200 > 0.15", ["+20.0%", "hour 0.100"]),
+        (0.3, 0.2, "PSI of hour 0.300 > 0.25; rise of RMSE 0.200 > 0.15", ["+20.0%", "hour 0.300"]),
+    ],
+)
+def test_what_has_moved_stands_beside_what_the_errors_did(
+    hour: float, rise: float | None, said: str, cells: list[str]
+) -> None:
+    measures = [
+        DriftMeasure("PSI", "hour", hour, 0.25, hour > 0.25),
+        DriftMeasure("PSI", "weekday", 0.01, 0.25, False),
+    ]
+    if rise is not None:
+        measures.append(DriftMeasure("rise", "RMSE", rise, 0.15, rise > 0.15))
+    assert say_moved(measures) == said
+    assert drift_cells(measures) == cells
 
 
 @pytest.mark.pictures
@@ -332,6 +366,7 @@ def test_a_model_without_a_training_profile_is_used_and_says_so_in_one_line(
     assert "stores no training profile, so drift cannot be seen. Train it again." in lines[0]
     assert lines[1].startswith("2021-04: predicted 2,000 of 2,000 trips")
     assert run.data.tags["drift"] == "unknown"
+    assert "| month | RMSE, min | without drop-offs |" in run.data.tags["mlflow.note.content"]
     _, (line,) = lab.run(
         "score", SIMULATED, "--months=2021-04", silent, "--fail_on_drift=true", code=2
     )

@@ -45,7 +45,7 @@ def test_both_predictions_and_both_errors_are_written(lab: Lab, champion: str) -
     told = f"{metrics['rmse']:.3f} min with the live level, {metrics['rmse_base']:.3f} without"
     page = run.data.tags["mlflow.note.content"]
     assert page.startswith(f"**RMSE {told}** on {APRIL} (")
-    assert "| month | RMSE, min | without the live level | without drop-offs |" in page
+    assert "| month | RMSE, min | without the live level | rise of RMSE |" in page
     assert " for the model alone |" in page
     assert "live level" not in off.data.tags["mlflow.note.content"]
     assert metrics["n_live"] == metrics["n_rows"] == 2_000
@@ -123,6 +123,22 @@ def test_a_month_scored_again_from_its_own_state_says_that_no_trip_had_a_level(
     assert said.format("0") in lines[0]
     assert "without the live level" not in lines[0]
     assert run.data.metrics["rmse"] == run.data.metrics["rmse_base"]
+
+
+def test_the_page_of_a_month_that_has_grown_says_how_many_trips_had_a_level(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    (raw,) = month_batches(APRIL, 2_000, 42)
+    ended = raw.column("lpep_dropoff_datetime").to_numpy() < np.datetime64("2021-04-20")
+    job = (f"--source={tmp_path}", f"--live_state={tmp_path}/live.json")
+    for grown in (raw.filter(pa.array(ended)), raw):
+        table = pa.Table.from_batches([grown])
+        pq.write_table(table, tmp_path / f"green_tripdata_{APRIL}.parquet")
+        run, _ = lab.run("score", *given(champion, APRIL), *job)
+    n_live = int(run.data.metrics["n_live"])
+    assert 0 < n_live < 2_000
+    said = f" min with the live level, which {n_live:,} trips had, "
+    assert said in run.data.tags["mlflow.note.content"].splitlines()[0]
 
 
 def test_a_state_of_another_model_begins_anew_and_says_so(

@@ -121,7 +121,7 @@ def test_a_step_that_never_ran_runs_for_the_first_time(key: StepKey) -> None:
         ("parameters", {"taxi": "yellow"}, "taxi=yellow (was "),
         ("inputs", {"train": "2021-01"}, "train=2021-01 (was not there)"),
         ("code", {"taxi/cleaning.py": "2"}, "taxi/cleaning.py changed"),
-        ("environment", {"requirements.txt": "2"}, "requirements.txt changed"),
+        ("environment", {"Python": "3.14"}, "Python=3.14 (was as locked)"),
     ],
 )
 def test_a_miss_says_what_changed_since_which_run(

@@ -85,12 +85,16 @@ def test_what_is_installed_counts_where_the_lock_says_otherwise(
     # the environment of the tests is that of the lock, whichever Python made it
     assert set(step_key.departures()) <= {"Python"}
     before = step_key.make("hpo", {}, {})
+    python = before.environment.get("Python", "as locked")
     step_key.departures.cache_clear()
     monkeypatch.setattr(sys, "version_info", (3, 99, 1))
     monkeypatch.setattr(step_key, "version", {**INSTALLED, "numpy": "2.0.1"}.__getitem__)
     after = step_key.make("hpo", {}, {})
     step_key.departures.cache_clear()
-    assert step_key.difference(before._asdict(), after) == ["Python changed", "numpy changed"]
+    assert step_key.difference(before._asdict(), after) == [
+        f"Python=3.99 (was {python})",
+        "numpy=2.0.1 (was as locked)",
+    ]
 
 
 def test_another_commit_with_the_same_content_has_the_same_key(tmp_path: Path) -> None:

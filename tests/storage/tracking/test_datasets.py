@@ -3,7 +3,6 @@
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -86,8 +85,7 @@ def test_a_source_is_of_the_kind_that_mlflow_opens(
 
 
 def test_what_a_server_keeps_opens_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = SimpleNamespace(info=SimpleNamespace(artifact_uri="mlflow-artifacts:/1/a/artifacts"))
-    monkeypatch.setattr(mlflow, "get_run", lambda run_id: run)
+    monkeypatch.setattr(datasets, "folder_of", lambda run_id: "mlflow-artifacts:/1/a/artifacts")
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://ana:secret@mlflow/")
     found = datasets.artifact_source("1a", "data")
     assert f"{found}/t.parquet" == "https://mlflow/get-artifact?run_uuid=1a&path=data/t.parquet"

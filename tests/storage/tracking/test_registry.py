@@ -27,6 +27,7 @@ from storage.tracking.registry import (
     Promotion,
     Registry,
     RegistryError,
+    former_champions,
     previous,
 )
 from storage.tracking.tags import PROMOTING, ROLLED_BACK
@@ -135,6 +136,28 @@ def test_a_rollback_is_written_down_and_marks_the_version_it_takes_out_of_use(
     assert model.entries()[-1][:3] == (ROLL_BACK, first, second)
     assert ROLLED_BACK in model.client.get_model_version(model.name, second).tags
     assert ROLLED_BACK not in model.client.get_model_version(model.name, first).tags
+
+
+def test_a_restored_version_is_promoted_with_a_trace_and_not_marked_any_more(
+    model: Model, mine: Registry
+) -> None:
+    first, second = model.add(2)
+    promote(mine, first, second)
+    with mine.lock():
+        mine.roll_back(first, why="bad")
+        mine.restore(second, why="it was the feed")
+        assert model.champion() == second
+        mine.restore(first, why="nobody had marked it")
+    assert model.entries()[-2][:3] == (PROMOTE, second, first)
+    for version in (first, second):
+        assert ROLLED_BACK not in model.client.get_model_version(model.name, version).tags
+    assert previous(model.entries(), first, {first, second}) == second
+
+
+def test_who_never_became_champion_is_no_former_one() -> None:
+    history = [change(PROMOTE, "2", "1"), change(PROMOTE, "3", "2", BROKEN_OFF)]
+    assert former_champions(history) == {"1", "2"}
+    assert former_champions([]) == set()
 
 
 def change(action: str, version: str, over: str, state: str = DONE) -> Promotion:

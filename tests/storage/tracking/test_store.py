@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import mlflow
@@ -16,7 +17,7 @@ from mlflow.utils.file_utils import path_to_local_sqlite_uri
 
 from storage import StorageError, StoreGoneError
 from storage.checkout import ROOT
-from storage.tracking import runs
+from storage.tracking import runs, sqlite_file
 from storage.tracking import store as tracking_store
 from tests.stores import EXPERIMENT, Store
 
@@ -188,9 +189,23 @@ def test_a_folder_that_mlflow_mistakes_for_another_is_refused(
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    with pytest.raises(StorageError, match=f"{re.escape(name)} for another, because of"):
+    with pytest.raises(StorageError, match=f"{re.escape(name)}, because of"):
         tracking_store.prepare_store()
     assert list((tmp_path / name).iterdir()) == []
+
+
+def test_an_mlflow_in_a_folder_that_alembic_misreads_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "50 %" / "mlflow").mkdir(parents=True)
+    (tmp_path / "50 %" / "mlflow" / "__init__.py").touch()
+    where = [str(tmp_path / "50 %" / "mlflow")]
+    monkeypatch.setattr(
+        sqlite_file, "find_spec", lambda _: SimpleNamespace(submodule_search_locations=where)
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(StorageError, match="50 %/mlflow, because of"):
+        tracking_store.prepare_store()
 
 
 def test_a_relative_store_that_is_not_in_this_folder_is_not_made_a_second_time(
