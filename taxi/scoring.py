@@ -172,6 +172,7 @@ class Tally:
     base_days: dict[str, Errors] = field(default_factory=dict)
     estimated: EstimatedRmse | None = None  # RMSE of the model alone, told without any drop-off
     worst: list[WorstTrip] = field(default_factory=list)
+    within: dict[str, int] = field(default_factory=dict)  # quantile -> trips that took no longer
 
     def add(
         self, prepared: Prepared, predicted: np.ndarray, live: np.ndarray | None = None
@@ -199,6 +200,18 @@ class Tally:
         told = predicted if live is None else live
         found = find_worst(_counted_trips(prepared, counted), told[counted])
         self.worst = join_worst([self.worst, found])
+
+    def add_quantiles(self, prepared: Prepared, quantiles: Mapping[str, np.ndarray]) -> None:
+        """Count the trips of a batch of n rows that took no longer than each quantile, [n]."""
+        counted = prepared.eligible & np.isfinite(prepared.minutes)
+        for name, minutes in quantiles.items():
+            n_within = int(np.count_nonzero((prepared.minutes <= minutes)[counted]))
+            self.within[name] = self.within.get(name, 0) + n_within
+
+    @property
+    def shares_within(self) -> dict[str, float]:
+        """Share of the trips that took no longer than each quantile; none without a drop-off."""
+        return {name: n / self.base.n for name, n in self.within.items() if self.base.n}
 
     @property
     def estimate_error(self) -> float | None:

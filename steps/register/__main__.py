@@ -34,7 +34,13 @@ from steps.register.evaluate import (
 from steps.register.refit import TRAIN_VALID, TrainingPlace, refit_candidate
 from steps.register.rollback import put_back
 from steps.register.testset import open_test_set
-from steps.register.verdict import ABOUT, write_put_back, write_registered, write_tested
+from steps.register.verdict import (
+    ABOUT,
+    promotion_reason,
+    write_put_back,
+    write_registered,
+    write_tested,
+)
 from storage import StorageError, UserError
 from storage.checkout import run_command
 from storage.tracking import artifacts, names, runs, tags
@@ -246,7 +252,8 @@ def settle(
     registry.describe(version, about, text)
     artifacts.log_table([check._asdict() for check in judged.decision.rows], tags.GATE_TABLE)
     if judged.outcome == PROMOTED:
-        registry.promote(version, action=PROMOTE, why=judged.reasons)
+        why = promotion_reason(tested, judged, about.get(tags.ALLOWED, ""))
+        registry.promote(version, action=PROMOTE, why=why)
     else:
         registry.challenge(version)
     return judged._replace(known=version)

@@ -40,6 +40,7 @@ def compare_on_old_months(
     if wanted == test.sha256:
         return OldMonths([])
     try:
+        check_age(months, min(test.months))
         trips = find_trips(version, wanted, is_simulated=test.is_simulated)
     except UserError as error:
         reason = f"{months or 'nobody knows which'}, not compared: {error}"
@@ -55,6 +56,23 @@ def compare_on_old_months(
     seen = ", which the candidate has seen" if seen_months & {*months.split(",")} else ""
     name = f"the champion's own test months {months}{seen}"
     return OldMonths([pair_errors(name, trips.trip_minutes, candidate, champion)])
+
+
+def check_age(months: str, now: str) -> None:
+    """Refuse months whose trips are not to be expected again.
+
+    Who learns what has changed since is worse there: a champion that stays for long would have to
+    stay for ever. After a year each season has come round.
+
+    Args:
+        months: the champion's own test months, YYYY-MM each; empty where nobody knows.
+        now: YYYY-MM, the first that both are judged by.
+    Raises:
+        UserError: they are over a year old.
+    """
+    year_before = f"{int(now[:4]) - 1:04}{now[4:]}"
+    if months and max(months.split(",")) < year_before:
+        raise UserError(f"over a year before {now}.")
 
 
 def find_trips(version: ModelVersion, sha256: str, *, is_simulated: bool) -> Trips:

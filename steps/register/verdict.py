@@ -44,6 +44,22 @@ def write_registered(
     page.write_verdict(verdict, serve, table, page.link_worst(), dataset=dataset, rmse=score)
 
 
+def promotion_reason(tested: TestResult, judged: GateResult, allowed: str) -> str:
+    """Say for the history in a line why a version becomes champion; all that was asked is its tag.
+
+    Args:
+        tested: the candidate.
+        judged: what became of it.
+        allowed: what the gate was told to overlook; empty where nothing.
+    """
+    score, distance = tested.scores[judged.distance]["rmse"], KINDS[judged.distance]
+    said = f"test RMSE {score:.3f} min with {distance}"
+    if judged.improvement:
+        value, low, high = judged.improvement
+        said += f", {value:.3f} below version {judged.before}'s ({low:.3f} to {high:.3f})"
+    return f"{said}; {allowed}" if allowed else said
+
+
 def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
     """Record, and say, how a model did that is not to be registered.
 

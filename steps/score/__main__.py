@@ -35,6 +35,7 @@ from steps.score.record import (
     say_estimate,
     say_moved,
     say_seen,
+    say_within,
     seen_months,
     write_scored,
 )
@@ -245,6 +246,8 @@ def month_line(scored: ScoredMonth) -> str:
         )
     if scores:
         errors += f"; without drop-offs {say_estimate(tally)}"
+    if within := say_within(tally):
+        errors += f"; {within}"
     if tally.unreadable:
         errors += f"; rows with what nobody can read are not counted: {tally.unreadable}"
     return f"{scored.month}: predicted {tally.n_predicted:,} of {tally.n_rows:,} trips, {errors}"
@@ -263,9 +266,11 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
             numbers[tags.N_LIVE] = tally.n_live
         if tally.base.n:
             scores[tags.RMSE_BASE] = tally.base.scores()["rmse"]
-        scores |= estimate_scores(tally)
+        within = {tags.SHARE_WITHIN.of(q): share for q, share in tally.shares_within.items()}
+        scores |= estimate_scores(tally) | within
         mlflow.log_metrics(numbers | scores, step=step_of(name), timestamp=time_of(name))
-        shown = {score: scores.get(score, "") for score in SHOWN_SCORES}
+        asked = map(tags.SHARE_WITHIN.of, tally.within)
+        shown = {score: scores.get(score, "") for score in (*SHOWN_SCORES, *asked)}
         rows.append({"month": name, **numbers, **shown})
     artifacts.log_table(rows, tags.MONTHS_TABLE)
     days = [day for month in scored for day in month.tally.daily()]

@@ -95,6 +95,7 @@ def write(
         try:
             for rows in predict_month(job, month, source, model, feed):
                 tally.add(rows.prepared, rows.base, rows.live)
+                tally.add_quantiles(rows.prepared, rows.quantiles)
                 tally.n_live += rows.n_live
                 losses.add(rows.prepared, rows.base, job.taxi)
                 batch = scoring.prediction_batch(

@@ -67,6 +67,11 @@ def say_estimate(tally: Tally) -> str:
     return f"estimated {tally.estimated}{how_good}{whose}"
 
 
+def say_within(tally: Tally) -> str:
+    """Write how many trips took no longer than each quantile; empty where nobody asked or knows."""
+    return ", ".join(f"{share:.1%} within {name}" for name, share in tally.shares_within.items())
+
+
 def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
     """Log which trips the predictions are furthest off on, where any drop-off is known."""
     worst = join_worst(month.tally.worst for month in scored)
@@ -137,8 +142,9 @@ def scored_row(
     found = [one.scores() for one in ((tally.total, tally.base) if is_live else (tally.total,))]
     rmses = [f"{scores['rmse']:.3f}" if scores else "" for scores in found]
     drift = drift_cells(measures) if measures else []
+    within = [say_within(tally)] if tally.within else []
     counts = [f"{tally.n_predicted:,}", f"{tally.n_rows:,}"]
-    return [month.month, *rmses, *drift, say_estimate(tally), *counts]
+    return [month.month, *rmses, *drift, *within, say_estimate(tally), *counts]
 
 
 def say_errors(scored: Sequence[ScoredMonth], errors: Sequence[str], without: Sequence[str]) -> str:
@@ -190,7 +196,8 @@ def write_scored(
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
     live = ["without the live level"] if is_live else []
     drift = ["rise of RMSE", "furthest off, PSI"] if known_drift else []
-    heads = ["month", "RMSE, min", *live, *drift, "without drop-offs", "predicted", "rows"]
+    within = ["quantiles"] if any(month.tally.within for month in scored) else []
+    heads = ["month", "RMSE, min", *live, *drift, *within, "without drop-offs", "predicted", "rows"]
     if seen := seen_months(scored, model):
         verdict += f"; **{say_seen(seen)}**"
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]

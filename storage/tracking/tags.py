@@ -300,6 +300,11 @@ RMSE_ESTIMATED = metrics(
     "RMSE of a scored month as told without its drop-offs, minutes; its 95 % interval",
     "record score",
 )
+SHARE_WITHIN = metrics(
+    "share_within_",
+    "share of a scored month's trips that took no longer than a quantile, such as p10",
+    "score",
+)
 ESTIMATE_ERROR = metric(
     "rmse_estimate_error",
     "share by which that was too high, once the drop-offs are known",

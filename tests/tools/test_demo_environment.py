@@ -47,10 +47,28 @@ def test_the_environment_tells_of_its_large_packages_and_of_what_went_wrong(
 @pytest.mark.parametrize(
     ("version", "home", "found", "manager", "said"),
     [
-        ("3.11.7", "/home/me", True, "local", ""),
-        ("3.12.1", "/home/me", True, "uv", "demo: once, MLflow makes an environment of Python 3.1"),
-        ("3.12.1", "/home/me", False, "local", "demo: no Python 3.11.7 here and none to be downlo"),
-        ("3.12.1", "/home/m e", True, "local", "demo: MLflow can make no environment in /home/m e"),
+        ("3.11.7", "/homes/me", True, "local", ""),
+        (
+            "3.12.1",
+            "/homes/me",
+            True,
+            "uv",
+            "demo: once, MLflow makes an environment of Python 3.1",
+        ),
+        (
+            "3.12.1",
+            "/homes/me",
+            False,
+            "local",
+            "demo: no Python 3.11.7 here and none to be downlo",
+        ),
+        (
+            "3.12.1",
+            "/homes/m e",
+            True,
+            "local",
+            "demo: MLflow can make no environment in /homes/m e",
+        ),
     ],
 )
 def test_the_demo_makes_a_second_environment_only_where_it_is_another_one(

@@ -127,6 +127,10 @@ def test_outcome_numbers_and_reasons_are_on_the_version_and_in_a_table(
     table = lab.table(run, "gate.csv")
     assert [row["passed"] for row in table] == ["True"] * len(table)
     assert table[3]["check"] == "RMSE below the champion's with metered distance"
+    page = lab.client.get_registered_model("told").description
+    gained = float(version.tags["improvement"])
+    said = f"| test RMSE {float(version.tags['rmse_test']):.3f} min with metered distance, "
+    assert f"{said}{gained:.3f} below version 1's ({low:.3f} to {high:.3f}) |" in page
 
 
 def test_too_small_an_improvement_is_refused(lab: Lab, pipelines: Pipelines) -> None:

@@ -1,11 +1,14 @@
 """Where the champion is surely better than a candidate that is better on the whole."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from steps.register.old_months import check_age
+from storage import UserError
 from storage.tracking import models
 from taxi.slices import AIRPORTS
 from tests.steps.lab import BAD, BETTER, GOOD, SIMULATED, Lab, Pipelines
@@ -46,6 +49,7 @@ def test_a_candidate_that_is_worse_at_airports_is_refused_by_name_and_number(
     run, said = lab.register("slices", *pipelines.of(lab, BETTER), "--allow_slice_loss=true")
     assert "slices version 2, alias champion, in place of version 1" in said
     assert lab.version("slices", "2").tags["allowed"] == "allow_slice_loss"
+    assert "); allow_slice_loss |" in lab.client.get_registered_model("slices").description
 
 
 def test_the_champions_own_test_months_are_looked_at_where_they_can_be_had(
@@ -69,6 +73,30 @@ def test_the_champions_own_test_months_are_looked_at_where_they_can_be_had(
     rows = {row["check"]: row for row in lab.table(run, "gate.csv")}
     row = rows["the champion's own test months"]
     assert (row["found"], row["passed"]) == (line.partition("months: ")[2], "True")
+
+    lab.client.set_registered_model_alias("old", "champion", "1")
+    lab.client.set_model_version_tag("old", "1", "months.test", "2019-12,2020-02")
+    run, lines = lab.run("register", "--model_name=old", *given, *EASY)
+    assert any(line.endswith("not compared: over a year before 2021-04.") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("months", "now", "refused"),
+    [
+        ("2022-02", "2023-03", True),
+        ("2022-03", "2023-03", False),
+        ("2021-12,2022-03", "2023-03", False),
+        ("2022-03,2021-12", "2023-03", False),
+        ("2021-12", "2023-01", True),
+        ("2023-02", "2023-01", False),
+        ("", "2023-03", False),
+    ],
+)
+def test_trips_of_over_a_year_before_are_not_to_be_expected_again(
+    months: str, now: str, refused: bool
+) -> None:
+    with pytest.raises(UserError, match=now) if refused else nullcontext():
+        check_age(months, now)
 
 
 WANTED = (("baseline", None), ("hpo", BETTER))

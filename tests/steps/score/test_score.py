@@ -67,7 +67,7 @@ def test_quantiles_that_are_asked_for_are_columns_of_the_predictions(
     spoilt[7]["PULocationID"] = None
     pq.write_table(pa.Table.from_pylist(spoilt), tmp_path / APRIL)
     source = f"--source={tmp_path}"
-    run, _ = lab.run(
+    run, lines = lab.run(
         "score", source, "--months=2021-04", champion, "--quantiles=0.1, 0.9,0.025", *WIDE
     )
     rows = read_scored(run, "2021-04").to_pandas()
@@ -78,6 +78,16 @@ def test_quantiles_that_are_asked_for_are_columns_of_the_predictions(
     rows = rows[rows["eligible"]]
     within = (rows["prediction"] - rows["error"]).between(rows["p10"], rows["p90"])
     assert within.mean() == pytest.approx(0.8, abs=0.05)
+    minutes, known = rows["prediction"] - rows["error"], rows["error"].notna()
+    (month,) = lab.table(run, "months.csv")
+    for name, wanted in (("p10", 0.1), ("p90", 0.9), ("p2_5", 0.025)):
+        share = (minutes[known] <= rows.loc[known, name]).mean()
+        assert share == pytest.approx(wanted, abs=0.05)
+        assert run.data.metrics[f"share_within_{name}"] == pytest.approx(share, abs=1e-3)
+        assert float(month[f"share_within_{name}"]) == run.data.metrics[f"share_within_{name}"]
+    said = f"{run.data.metrics['share_within_p10']:.1%} within p10, "
+    assert said in lines[0]
+    assert f"| {said}" in run.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.parametrize(
