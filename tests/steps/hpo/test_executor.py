@@ -1,5 +1,6 @@
 """A search on a real Dask cluster: a scheduler and two workers in processes of their own."""
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -226,7 +227,10 @@ def test_a_cluster_that_goes_away_ends_the_search_which_goes_on_elsewhere(
     assert left.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"hpo: The Dask cluster at {dask.address} went away; ")
-    assert "3 of 5 trials are kept. Go on from there with: mlflow run " in line
+    # the fourth is under way, and may have ended before the workers do
+    kept = re.search(r"([34]) of 5 trials are kept\. Go on from there with: mlflow run ", line)
+    assert kept
     monkeypatch.setattr(TrialRuns, "finish", finish)
     hpo.main(step)
-    assert "search: 5 trials (0 pruned, 0 failed, 3 from before), best" in capsys.readouterr().out
+    said = f"search: 5 trials (0 pruned, 0 failed, {kept[1]} from before), best"
+    assert said in capsys.readouterr().out
