@@ -167,7 +167,7 @@ def test_the_line_of_the_file_names_its_lists_too(
     with pytest.raises(SystemExit):
         entry("sweep").main([written(text), "--seed=7", "--steps=none", "--plan=true"])
     (line,) = capfd.readouterr().out.splitlines()
-    assert line.endswith(" gives max_evals=2, 2 values of half_life, 1 points")
+    assert line.endswith(" gives max_evals=2, 2 values of half_life, 1 point")
 
 
 def test_what_says_its_line_by_itself_says_it_once(
