@@ -14,7 +14,7 @@ MORE_ROUNDS = 1.3
 # a column's bins, at least: what is fitted once, not in every trial, has time for fine ones
 FINE_BINS = 256
 # and for small steps, as long as the trips are few: the rate, at most. Half the search's takes
-# 0.004 to 0.009 min off the RMSE of 2021, 2022 and 2023, and doubles the rounds
+# 0.004 to 0.009 min off the RMSE of 2020-12, 2021-01 and 2023-03, and doubles the rounds
 FINE_RATE = 0.1
 FEW_TRIPS = 1_000_000
 # A distance that is planned is off, and boosters of metered ones believe it. This much of the
