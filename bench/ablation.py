@@ -19,14 +19,13 @@ YEARS = {
     "2022": ("2022-01", "2022-02"),
     "2023": ("2023-01", "2023-02"),
 }
-LEARNED_WAY = ["straight_miles", "crookedness", "bearing", "way_x", "way_y", "middle_x", "middle_y"]
-LEARNED = ["pickup_x", "pickup_y", "dropoff_x", "dropoff_y", *LEARNED_WAY]
+LEARNED = ["straight_miles", "crookedness"]
 OF_CITY = [feature.__name__ for feature in features.OF_CITY]
 GROUPS: dict[str, list[str]] = {
     "nothing (all columns)": [],
     "the zones' ids": ["pickup_zone", "dropoff_zone"],
     "hour, weekday, minute of day": ["hour", "traffic_weekday", "minute_of_day"],
-    "counts of pair and zones": ["pair_trips", "pickup_trips", "dropoff_trips"],
+    "the pair's count": ["pair_trips"],
     "how long the detour is": ["detour_miles"],
     "the learned map": LEARNED,
     "the TLC's map": OF_CITY,

@@ -19,8 +19,8 @@ FINE_RATE = 0.1
 FEW_TRIPS = 1_000_000
 # A distance that is planned is off, and boosters of metered ones believe it. This much of the
 # answer without one costs nothing where the distance is as metered, and the more it is off, the
-# more it gains: over 2020-12, 2021, 2022 and 2023
-BLIND_SHARE = 0.025
+# more it gains: over 2020, 2021 and 2023
+BLIND_SHARE = 0.03
 
 
 class Member(NamedTuple):
