@@ -3,8 +3,6 @@
 Folds of a backtest share most of their months, and so do pipelines whose windows move on.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, takewhile
 from pathlib import Path
@@ -70,8 +68,7 @@ def _months_beside(dataset: Dataset, month: str) -> list[str]:
 
 def _take(run: Run, month: str) -> CleanedMonth | None:
     run_id, dataset = run.info.run_id, read_dataset(run)
-    text = artifacts.read_text(run_id, tags.MONTHS_TABLE)
-    rows = {row["month"]: row for row in csv.DictReader(io.StringIO(text))}
+    rows = {row["month"]: row for row in artifacts.read_table(run_id, tags.MONTHS_TABLE)}
     row, names = rows[month], _months_beside(dataset, month)
     split, name = row["split"], split_file(row["split"])
     with artifacts.open_file(run_id, name) as path:

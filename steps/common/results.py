@@ -1,7 +1,5 @@
 """What a step hands to the next: typed records, each written to a run and read back here alone."""
 
-import csv
-import io
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -277,7 +275,7 @@ def read_scoring(run: Run) -> ScoringResult:
             f"Run {run.info.run_id} scored months without drop-offs, so it has no "
             f"{tags.DAYS_TABLE}. Score months whose trips have ended."
         )
-    table = csv.DictReader(io.StringIO(artifacts.read_text(run.info.run_id, tags.DAYS_TABLE)))
+    table = artifacts.read_table(run.info.run_id, tags.DAYS_TABLE)
     return ScoringResult(run.info.run_id, [DayErrors.read(row) for row in table])
 
 

@@ -1,7 +1,5 @@
 """The report of a pipeline: its facts, gathered from the runs of its steps, as one page offline."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -113,7 +111,7 @@ class Reader:
 
     def rows(self, run_id: str, name: str, *, must: bool = False) -> list[dict[str, str]]:
         """Read the rows of a table, as `text` does."""
-        return list(csv.DictReader(io.StringIO(self.text(run_id, name, must=must))))
+        return artifacts.parse_csv(self.text(run_id, name, must=must))
 
     def version(self, name: str, number: str) -> dict[str, str]:
         """Read the tags of a registered version; none where it is gone."""

@@ -1,7 +1,5 @@
 """The recipe that a backtest is compared with: one that was judged, or one of a parameter file."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -49,8 +47,8 @@ def find_rival(params: BacktestParameters) -> Rival | None:
         check_parameter_file(file, with_lists=False)
         return Rival(f"that of {params.against}", [], take_recipe(params, file), file)
     run = runs.finished(params.against, "backtest", parameter="against")
-    text = artifacts.read_text(run.info.run_id, tags.BACKTEST_TABLE)
-    rows = [MonthErrors.read(row) for row in csv.DictReader(io.StringIO(text))]
+    table = artifacts.read_table(run.info.run_id, tags.BACKTEST_TABLE)
+    rows = [MonthErrors.read(row) for row in table]
     return Rival(f"that of run {params.against[:8]}…", rows)
 
 

@@ -5,8 +5,6 @@ python -m steps.pipelines.verify --run_id=<id>
 Exit code 1 where anything differs: its run is FINISHED all the same.
 """
 
-import csv
-import io
 import random
 import sys
 import time
@@ -27,7 +25,7 @@ from storage.data.months import next_month, parse_months
 from storage.repro import verify
 from storage.repro.comparison import comparison_table
 from storage.repro.verify import Verdict
-from storage.tracking import refusals, runs, store, tags
+from storage.tracking import artifacts, refusals, runs, store, tags
 from storage.tracking.query import both, equals
 from storage.uris import read_indirect, refuse_password, without_credentials
 
@@ -184,16 +182,6 @@ def table_rows(verdict: Verdict) -> list[dict[str, object]]:
     ]
 
 
-def to_csv(rows: Sequence[dict[str, object]]) -> str:
-    """Write rows, of whichever columns."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def write_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
     """Write the verdict on the run that was verified, where its store lets this user."""
     run_id, today = verdict.run.info.run_id, f"{datetime.now(UTC):%Y-%m-%d}"
@@ -204,7 +192,8 @@ def write_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
     try:
         for name, text in about.items():
             client.set_tag(run_id, name, text)
-        client.log_text(run_id, to_csv(table_rows(verdict)), tags.VERIFY_TABLE)
+        table = artifacts.write_csv(table_rows(verdict))
+        client.log_text(run_id, table, tags.VERIFY_TABLE)
     except (MlflowException, OSError) as error:
         reason = refusals.explain_refusal(error)
         if not reason:
@@ -226,8 +215,8 @@ def write_on_this(verdicts: Sequence[Verdict], place: str) -> None:
             tags.VERIFIED_RUNS: ",".join(one.run.info.run_id for one in verdicts),
         }
     )
-    table = [row for verdict in verdicts for row in table_rows(verdict)]
-    mlflow.log_text(to_csv(table), tags.VERIFY_TABLE)
+    rows = [row for verdict in verdicts for row in table_rows(verdict)]
+    artifacts.log_table(rows, tags.VERIFY_TABLE)
     lines = [line for verdict in verdicts for line in verdict_lines(verdict)]
     more = f"\n{len(lines) - N_SHOWN} lines more" if len(lines) > N_SHOWN else ""
     page.write_verdict(

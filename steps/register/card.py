@@ -1,8 +1,6 @@
 """The model card of a version: facts from its runs, as text for the registry and as a page."""
 
 import base64
-import csv
-import io
 from collections.abc import Sequence
 from html import escape
 
@@ -62,14 +60,13 @@ def make_facts(
         fitted_to: the splits that the model which was tested has learned from.
     """
     dataset, candidate = preprocess.dataset, tested.candidate
-    months_table = artifacts.read_text(preprocess.run_id, tags.MONTHS_TABLE)
     return Facts(
         name=name,
         taxi=dataset.taxi,
         model=candidate.model,
         outcome=judged.outcome,
         months=dataset.months,
-        files=list(csv.DictReader(io.StringIO(months_table))),
+        files=artifacts.read_table(preprocess.run_id, tags.MONTHS_TABLE),
         splits_sha256=dataset.sha256,
         is_simulated=dataset.is_simulated,
         feature_set=candidate.features,

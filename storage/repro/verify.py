@@ -4,7 +4,6 @@ python -m storage.repro.verify <run id of main>
 """
 
 import argparse
-import csv
 import hashlib
 import os
 import re
@@ -240,7 +239,7 @@ def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
     if run_id := run.data.tags.get(tags.RUN_IDS["hpo"]):
         uri = str(client.get_run(run_id).info.artifact_uri)
         with artifacts.open_at(uri, tags.TRIALS_TABLE, client.tracking_uri) as path:
-            rows = list(csv.DictReader(path.read_text().splitlines()))
+            rows = artifacts.parse_csv(path.read_text())
         for trial in (client.get_run(row["run_id"]) for row in rows):
             if trial.info.status == "FINISHED":
                 yield f"hpo/{trial.info.run_name}", trial

@@ -150,6 +150,20 @@ def read_bytes(run_id: str, name: str) -> bytes:
         return path.read_bytes()
 
 
+def read_table(run_id: str, name: str) -> list[dict[str, str]]:
+    """Read the rows of a table that a run has logged: column -> text.
+
+    Raises:
+        StorageError: the run has no such artifact.
+    """
+    return parse_csv(read_text(run_id, name))
+
+
+def parse_csv(text: str) -> list[dict[str, str]]:
+    """Read the rows of a table from its text: column -> text."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
 def has_file(run_id: str, name: str) -> bool:
     """Whether a run has logged a file of this name.
 
@@ -195,11 +209,16 @@ def list_files(uri: str, store: str | None = None) -> dict[str, int | None]:
 
 def log_table(rows: Sequence[Mapping[str, Any]], name: str) -> None:
     """Write rows as a CSV artifact of the active run, which the UI shows as a table."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    mlflow.log_text(write_csv(rows), name)
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows, one at least, as a table of all their columns; a row may lack some."""
+    text, names = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    mlflow.log_text(text.getvalue(), name)
+    return text.getvalue()
 
 
 def log_figure(figure: "Figure", name: str) -> None:

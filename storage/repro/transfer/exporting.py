@@ -1,6 +1,5 @@
 """What belongs to a pipeline, and writing it to a file."""
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -131,7 +130,7 @@ class Gathered:
             return []
         if not artifacts.has_file(run.info.run_id, tags.TRIALS_TABLE):
             return []
-        rows = csv.DictReader(artifacts.read_text(run.info.run_id, tags.TRIALS_TABLE).splitlines())
+        rows = artifacts.read_table(run.info.run_id, tags.TRIALS_TABLE)
         return [row["run_id"] for row in rows if row["run_id"]]
 
     def _find_models(self) -> dict[str, LoggedModel]:
