@@ -25,7 +25,7 @@ from steps.common.step import step_run
 from steps.common.validate import check_given, check_one_taxi, check_pipeline
 from steps.main import report, rerun
 from steps.main.ending import HEADS, print_ending, told_apart
-from steps.main.headline import headline
+from steps.main.headline import PipelineOutcome, headline
 from steps.main.plan import plan
 from storage.data import splits
 from storage.repro import reuse
@@ -58,9 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         distance = distances.kind_of(taxi, distances.select_kind(params.judge_by))
         candidates = ranked([one for step in trained for one in step.candidates], distance)
         command = log_summary(pipeline)
+        lacks = WITH_TEST if "register" in pipeline.steps else WITH_ALL
+        outcome = PipelineOutcome(
+            preprocess.dataset, candidates, registered, distance, command, lacks
+        )
         if candidates:
-            lacks = WITH_TEST if "register" in pipeline.steps else WITH_ALL
-            write_outcome(pipeline, candidates, registered, distance, command, lacks)
+            write_outcome(pipeline, outcome)
         else:
             write_trips(pipeline, command)
         reuse.tag_key(pipeline.whole_key())
@@ -73,50 +76,30 @@ def will_register(pipeline: Pipeline) -> bool:
     return wants and bool(params.test_months.strip())
 
 
-def write_outcome(
-    pipeline: Pipeline,
-    candidates: Sequence[Candidate],
-    registered: RegisterResult | None,
-    distance: str,
-    command: str,
-    lacks: str,
-) -> None:
+def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
     """Write what won on the pipeline's run, in its report and on the terminal.
 
     Args:
         pipeline: all its steps are done that are wanted.
-        candidates: of its steps, best first.
-        registered: what register made of the best one, where it ran.
-        distance: kind that the candidates are sorted by.
-        command: that repeats the pipeline.
-        lacks: parameter with which register runs, where it did not.
+        outcome: of it.
     """
-    dataset, odd_months = pipeline.preprocess().dataset, pipeline.preprocess().odd_months
+    dataset, best, run = outcome.dataset, outcome.candidates[0], runs.active()
     # so a table of runs sorted by rmse or test_rmse keeps its pipelines
-    write_best(candidates[0].model, headline_scores(candidates[0], registered))
-    run = runs.active()
-    outcome = [*conclusion(dataset, registered, lacks), *odd(odd_months)]
-    how = rerun.lines(run, used(pipeline), command)
-    again = [AGAIN, "", *how]
-    first = headline(dataset, candidates, registered, distance, command, lacks)
-    told = summary(dataset, candidates)
+    write_best(best.model, headline_scores(best, outcome.registered))
+    concluded = [*conclusion(outcome), *odd(pipeline.preprocess().odd_months)]
+    how = rerun.lines(run, used(pipeline), outcome.rerun)
+    first, told, again = headline(outcome), summary(outcome), [AGAIN, "", *how]
     place = report.log_report(
-        pipeline,
-        candidates,
-        registered,
-        headline=first,
-        outcome=outcome,
-        leaderboard=told,
-        rerun=how,
+        pipeline, outcome, headline=first, conclusion=concluded, leaderboard=told, rerun=how
     )
     # the four lines that MLflow shows unfolded
     unfolded = "  \n".join([*first, charts.link_report(run)])
-    parts = [told, outcome, links(pipeline.decisions), again]
+    parts = [told, concluded, links(pipeline.decisions), again]
     note = "\n".join(line for part in parts for line in part)
-    rmse = candidates[0].scores[rmse_name(distance)]
-    runs.write_page(f"{unfolded}\n\n{note}", page.title(dataset, rmse))
+    title = page.title(dataset, best.scores[rmse_name(outcome.distance)])
+    runs.write_page(f"{unfolded}\n\n{note}", title)
     if runs.is_looked_up(run):  # a page of many pipelines would drown in theirs
-        print_ending(dataset, candidates, [*outcome, *again])
+        print_ending(dataset, outcome.candidates, [*concluded, *again])
         print(f"report: {place}")
 
 
@@ -180,13 +163,13 @@ def log_summary(pipeline: Pipeline) -> str:
     return command
 
 
-def summary(dataset: Dataset, candidates: Iterable[Candidate]) -> list[str]:
+def summary(outcome: PipelineOutcome) -> list[str]:
     """Write the leaderboard."""
-    months = {split: ",".join(names) for split, names in dataset.months.items()}
+    months = {split: ",".join(names) for split, names in outcome.dataset.months.items()}
     return [
         f"Trained on {months['train']}, chosen on {months['valid']}. Errors there, minutes:",
         "",
-        *leaderboard(candidates, dataset.taxi),
+        *leaderboard(outcome.candidates, outcome.dataset.taxi),
         "",
     ]
 
@@ -202,12 +185,14 @@ WITH_TEST, WITH_ALL = "-P test_months=next", f"-P steps={ALL_STEPS}"
 WHY_NOT = {WITH_TEST: "register needs test months", WITH_ALL: "steps leaves register out"}
 
 
-def conclusion(dataset: Dataset, registered: RegisterResult | None, lacks: str) -> list[str]:
-    """Write what won, and what to do next."""
-    test = ",".join(dataset.months.get("test", ()))
-    nothing = f"Nothing was registered: {WHY_NOT[lacks]} ({lacks})."
-    outcome = verdict(registered, test, dataset.taxi) if registered else [nothing]
-    return [*outcome, "", *suggestion(dataset)]
+def conclusion(outcome: PipelineOutcome) -> list[str]:
+    """Write what became of the best model, and what to do next."""
+    dataset, lacks = outcome.dataset, outcome.lacks
+    if outcome.registered:
+        said = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
+    else:
+        said = [f"Nothing was registered: {WHY_NOT[lacks]} ({lacks})."]
+    return [*said, "", *suggestion(dataset)]
 
 
 def suggestion(dataset: Dataset) -> list[str]:
@@ -227,11 +212,9 @@ def leaderboard(candidates: Iterable[Candidate], taxi: str) -> list[str]:
     """Lay every candidate out as a markdown table, in their order."""
     columns = told_apart(COLUMNS if kind_of(taxi) == METERED else HEADS, taxi)
     rows = [
-        f"| {one.model} | {one.features} | {' | '.join(written(one, name) for name in columns)} |"
-        for one in candidates
+        [one.model, one.features, *(written(one, name) for name in columns)] for one in candidates
     ]
-    heads = ["model", "features", *columns.values()]
-    return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows]
+    return page.to_table(["model", "features", *columns.values()], rows).split("\n")
 
 
 # score on valid -> its column

@@ -1,38 +1,36 @@
 """The first lines of a pipeline's page: what won, by how much, and the next command."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from steps.common import page
 from steps.common.results import Candidate, Dataset, RegisterResult, rmse_name
 from storage.tracking import tags
 
 
-def headline(
-    dataset: Dataset,
-    candidates: Sequence[Candidate],
-    registered: RegisterResult | None,
-    distance: str,
-    rerun: str,
-    lacks: str,
-) -> list[str]:
-    """Write what somebody sees without unfolding the page.
+class PipelineOutcome(NamedTuple):
+    """What a pipeline came to that has made models."""
 
-    Args:
-        dataset: trips of the pipeline.
-        candidates: best first.
-        registered: what became of the best; None where register did not run.
-        distance: kind of it that they were chosen by.
-        rerun: command that repeats the pipeline.
-        lacks: parameter with which register runs.
-    """
-    verdict = f"{winner(candidates, distance)} on {page.span(dataset.months['valid'])} (valid)"
+    dataset: Dataset
+    candidates: Sequence[Candidate]  # best first
+    registered: RegisterResult | None  # what became of the best; None where register did not run
+    distance: str  # kind of it that they were chosen by
+    rerun: str  # command that repeats the pipeline
+    lacks: str  # parameter with which register runs, where it did not
+
+
+def headline(outcome: PipelineOutcome) -> list[str]:
+    """Write what somebody sees without unfolding the page."""
+    months, registered = outcome.dataset.months, outcome.registered
+    won = winner(outcome.candidates, outcome.distance)
+    verdict = f"{won} on {page.span(months['valid'])} (valid)"
     if registered is None:
-        lines = ["Not tested, so not registered.", f"Next: the same with `{lacks}`"]
+        lines = ["Not tested, so not registered.", f"Next: the same with `{outcome.lacks}`"]
     else:
-        test = registered.metrics[tags.TEST.of(rmse_name(distance))]
-        months = page.span(dataset.months["test"])
-        stands = f"Test RMSE **{test:.3f} min** on {months}: {standing(registered)}"
-        lines = [stands, f"Next: `{next_command(registered, rerun)}`"]
+        test = registered.metrics[tags.TEST.of(rmse_name(outcome.distance))]
+        tested = f"Test RMSE **{test:.3f} min** on {page.span(months['test'])}"
+        next_one = next_command(registered, outcome.rerun)
+        lines = [f"{tested}: {standing(registered)}", f"Next: `{next_one}`"]
     return [verdict, *lines]
 
 

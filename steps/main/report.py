@@ -11,13 +11,8 @@ from mlflow.entities import Run
 from steps.common import charts
 from steps.common.inputs import load_city
 from steps.common.pipeline import UPSTREAM, Pipeline
-from steps.common.results import (
-    RMSES,
-    Candidate,
-    Dataset,
-    PreprocessResult,
-    RegisterResult,
-)
+from steps.common.results import RMSES, Dataset, PreprocessResult, RegisterResult
+from steps.main.headline import PipelineOutcome
 from storage import StorageError
 from storage.tracking import artifacts, model_references, runs, tags
 from taxi import report, schema
@@ -43,11 +38,10 @@ COMPARED = {  # of two champions -> tag of a version
 
 def log_report(
     pipeline: Pipeline,
-    candidates: Sequence[Candidate],
-    registered: RegisterResult | None,
+    outcome: PipelineOutcome,
     *,
     headline: Sequence[str],
-    outcome: Sequence[str],
+    conclusion: Sequence[str],
     leaderboard: Sequence[str],
     rerun: Sequence[str],
 ) -> str:
@@ -55,24 +49,23 @@ def log_report(
 
     Args:
         pipeline: all its steps are done that are wanted.
-        candidates: of its steps, best first.
-        registered: what register made of the best one, where it ran.
-        headline, outcome, leaderboard, rerun: parts of the run's page, as markdown.
+        outcome: of it.
+        headline, conclusion, leaderboard, rerun: parts of the run's page, as markdown.
     """
-    preprocess, read = pipeline.preprocess(), Reader()
+    preprocess, registered, read = pipeline.preprocess(), outcome.registered, Reader()
     known = registered if registered and registered.version else None  # to the registry
     hpo = pipeline.hpo() if "hpo" in pipeline.done else None
     facts = ReportFacts(
         title=title_of(preprocess.dataset),
         headline=headline,
-        outcome=outcome,
+        outcome=conclusion,
         steps=step_facts(pipeline),
         files=read.rows(preprocess.run_id, tags.MONTHS_TABLE, must=True),
         leaderboard=leaderboard,
         trials=read.rows(hpo.run_id, tags.TRIALS_TABLE, must=True) if hpo else [],
         curves=read.rows(hpo.run_id, tags.CURVES_TABLE) if hpo else [],
         luck=luck_of(pipeline.done["hpo"]) if hpo else {},
-        errors=error_facts(read, candidates[0], registered, preprocess.dataset),
+        errors=error_facts(read, outcome),
         city=read.city(preprocess),
         coverage=read.rows(registered.run_id, tags.COVERAGE_TABLE) if registered else [],
         importance=[
@@ -162,11 +155,10 @@ def luck_of(hpo: Run) -> dict[str, float]:
     return found if len(found) == len(names) else {}
 
 
-def error_facts(
-    read: Reader, best: Candidate, registered: RegisterResult | None, dataset: Dataset
-) -> ErrorFacts:
+def error_facts(read: Reader, outcome: PipelineOutcome) -> ErrorFacts:
     """Read the errors on the test months; on the valid ones where none were opened."""
-    run_id, split = (registered.run_id, "test") if registered else (best.run_id, "valid")
+    dataset, judged = outcome.dataset, outcome.registered or outcome.candidates[0]
+    run_id, split = judged.run_id, "test" if outcome.registered else "valid"
     months = ",".join(dataset.months[split])
     groups = [
         Group(row["kind"], row["group"], int(row["n_trips"]), *map(float, scores))

@@ -6,7 +6,7 @@ import pytest
 
 from steps.common import page
 from steps.common.results import RMSES, Candidate, Code, Dataset, RegisterResult
-from steps.main.headline import headline
+from steps.main.headline import PipelineOutcome, headline
 from storage.tracking import tags
 from taxi.distances import METERED, MISSING
 from tests.entry import entry
@@ -26,7 +26,9 @@ def make_candidate(model: str, rmse: float, **others: float) -> Candidate:
 
 def first_lines(registered: RegisterResult | None, *models: Candidate, kind: str = METERED) -> Any:
     lacks = "-P test_months=next"
-    return headline(make_dataset(), models, registered, kind, "mlflow run .", lacks)
+    return headline(
+        PipelineOutcome(make_dataset(), models, registered, kind, "mlflow run .", lacks)
+    )
 
 
 def register(champion: str) -> RegisterResult:

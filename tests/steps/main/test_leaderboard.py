@@ -1,8 +1,9 @@
 """The table of models on the page of a pipeline."""
 
 from steps.common.results import RMSES, Candidate, Code, Dataset, RegisterResult
+from steps.main.headline import PipelineOutcome
 from storage.tracking import tags
-from taxi.distances import KINDS, MISSING
+from taxi.distances import KINDS, METERED, MISSING
 from tests.entry import entry
 
 SCORES = {"mae": 3.7, "r2": 0.8} | dict(zip(RMSES.values(), (5.0, 5.1, 5.4, 6.3), strict=True))
@@ -66,7 +67,9 @@ def test_a_champion_is_told_by_what_it_gained_and_the_first_one_by_what_it_was_a
 
 def test_what_came_of_it_stands_before_what_to_try_next() -> None:
     dataset = make_dataset(["2023-01"], ["2023-02"])
-    lines = entry("main").conclusion(dataset, None, "-P test_months=next")
+    lines = entry("main").conclusion(
+        PipelineOutcome(dataset, [], None, METERED, "mlflow run .", "-P test_months=next")
+    )
     assert lines[0].startswith("Nothing was registered")
     assert lines[-2].startswith("The same months a year earlier")
 

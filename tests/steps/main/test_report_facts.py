@@ -19,8 +19,10 @@ from steps.common.results import (
     TrainingResult,
 )
 from steps.main import report
+from steps.main.headline import PipelineOutcome
 from storage.repro.reuse import ReuseDecision
 from storage.tracking import artifacts, tags
+from taxi.distances import METERED
 from tests.stores import EXPERIMENT, Store
 
 NAME = "taxi-report"
@@ -62,13 +64,14 @@ def make_pipeline(**done: Run) -> SimpleNamespace:
 
 def logged(pipeline: SimpleNamespace, registered: RegisterResult | None) -> tuple[str, str]:
     """Log the report on a run; gives its text, and where it lies."""
+    candidates = pipeline.hpo().candidates
+    outcome = PipelineOutcome(DATASET, candidates, registered, METERED, "mlflow run .", "")
     with mlflow.start_run():
         place = report.log_report(
             pipeline,
-            pipeline.hpo().candidates,
-            registered,
+            outcome,
             headline=["**tree won**", "Next: `serve it`"],
-            outcome=["It is the champion."],
+            conclusion=["It is the champion."],
             leaderboard=["| model |", "|---|", "| tree |"],
             rerun=["    mlflow run ."],
         )
