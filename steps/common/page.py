@@ -9,7 +9,9 @@ from itertools import pairwise
 
 import mlflow
 
+from steps.common.declaration import Parameters
 from steps.common.results import Dataset
+from storage.checkout import run_command
 from storage.data.months import next_month
 from storage.tracking import runs, tags
 from taxi.distances import KINDS, kind_of
@@ -65,6 +67,17 @@ def link(text: str, artifact: str) -> str:
 def link_worst() -> str:
     """Link the trips that the active run's predictions are furthest off on."""
     return link(WORST, tags.WORST_TABLE)
+
+
+def rerun_command(params: Parameters, *, experiment: str = "") -> str:
+    """Write the command that runs a step with these parameters.
+
+    Args:
+        params: of the step.
+        experiment: its name; empty = the active run's, for which the store is asked.
+    """
+    experiment = experiment or runs.experiment_name()
+    return run_command(params.entry_point, params.rerun_texts(), experiment=experiment)
 
 
 def as_code(text: str) -> str:

@@ -15,11 +15,11 @@ from typing import NoReturn
 
 import mlflow
 
+from steps.common import page
 from steps.common.command_line import P, make_parser, parse
 from steps.common.declaration import Parameters
 from steps.common.parameters import PlanParameters, TrainingParameters
 from storage import UserError, drivers, environment, interruptions, terminal
-from storage.checkout import run_command
 from storage.environment import INTERRUPTED, USER_ERROR
 from storage.repro import reuse, step_key
 from storage.tracking import pages, runs, store, tags
@@ -46,8 +46,8 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         params = _read(declared, description, argv)
         step_key.code(step)  # the code that runs, whatever is edited meanwhile
         plans = isinstance(params, PlanParameters) and params.plan
-        next_command = partial(_next_command, params)
-        run = runs.plan_run() if plans else runs.StepRun(step, params.developer, next_command)
+        again = partial(page.rerun_command, params)
+        run = runs.plan_run() if plans else runs.StepRun(step, params.developer, again)
         forks = _fork_server(params)
         with drivers.told(), store.gone_as(AGAIN), run, forks, store.gone_as(AGAIN), drivers.told():
             is_open = mlflow.active_run() is not None
@@ -75,12 +75,6 @@ def _fork_server(params: P) -> ExitStack:
     if (is_chain or is_start) and sys.platform == "linux" and environment.is_prepared():
         server.callback(ForkServer(step_key.read_loaded).close)
     return server
-
-
-def _next_command(params: P) -> str:
-    """Write the command that runs this step again."""
-    experiment = runs.experiment_name()
-    return run_command(params.entry_point, params.rerun_texts(), experiment=experiment)
 
 
 @contextmanager

@@ -40,7 +40,6 @@ from steps.hpo.ensemble import (
 )
 from steps.hpo.executor import TrialExecutor, open_executor
 from steps.hpo.search import Budget, run_search
-from storage.checkout import run_command
 from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
 from taxi import evaluation, features, maps, rows, search_report
@@ -63,9 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         settings = read_settings(params)
         budget = Budget(params.max_evals, params.max_minutes, params.parallelism)
-        resume = partial(
-            run_command, "hpo", params.rerun_texts(), experiment=runs.experiment_name()
-        )
+        # it is asked for when the store is gone, too
+        resume = partial(page.rerun_command, params, experiment=runs.experiment_name())
         pipeline = Pipeline(params)
         preprocess = pipeline.preprocess()
         pipeline.tag("hpo")
@@ -124,13 +122,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         also = ", also of trips without a distance;" if blind else ","
         of = f"{counted(n_trees, 'tree')} in {counted(n_boosters, 'booster')}"
         print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {of}")
-        longer = params.model_copy(update={"max_evals": 2 * len(trials)}).rerun_texts()
+        longer = params.model_copy(update={"max_evals": 2 * len(trials)})
         page.write_verdict(
             page.write_scores(MODEL, scores, preprocess.dataset),
             sample.tell_sample(seen, cost),
             f"{counted(n_boosters, 'booster')} of {describe_trials(trials)}"
             f"{' on trips with a distance' if blind else ''}. Go on from these with:",
-            page.as_code(run_command("hpo", longer, experiment=runs.experiment_name())),
+            page.as_code(page.rerun_command(longer)),
             dataset=preprocess.dataset,
             rmse=scores["rmse"],
         )

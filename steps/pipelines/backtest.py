@@ -16,7 +16,6 @@ from steps.pipelines import nested
 from steps.pipelines.folds import Fold, age_at, make_folds
 from steps.pipelines.rival import check_shared, compare_with, find_rival
 from storage import UserError
-from storage.checkout import run_command
 from storage.data import months
 from storage.tracking import artifacts, pages, runs, tags
 from taxi import backtest
@@ -236,8 +235,7 @@ def log_backtest(
     judged = sorted(backtest.fresh(rows))
     mean = backtest.mean_of([backtest.fresh(rows)[month].rmse.value for month in judged]).value
     mlflow.log_metric(tags.MEAN_RMSE, mean)
-    again = run_command("backtest", params.rerun_texts(), experiment=runs.experiment_name())
-    rerun = page.as_code(again)
+    rerun = page.as_code(page.rerun_command(params))
     log_backtest_report(params, rows, rises, [answer, *compared], [rerun])
     parts = [f"**{answer}**", *compared, charts.link_report(runs.active())]
     parts += [month_table(rows), ageing_table(rises), "Run it again:", rerun]

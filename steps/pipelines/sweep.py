@@ -29,7 +29,6 @@ from steps.common.step import step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines.nested import get_or_run_pipeline, plan_pipeline
 from storage import UserError, terminal
-from storage.checkout import run_command
 from storage.data import months
 from storage.tracking import artifacts, runs, tags
 from taxi.distances import select_kind
@@ -229,19 +228,19 @@ def best_and_next(
     for point in best_points(swept):
         if point.noise is not None:
             yield f"Another seed of its search makes {point.noise:.3f} min: less is no difference."
-        texts = pipelines[point.name].model_copy(update={"steps": ALL_STEPS}).rerun_texts()
+        whole = pipelines[point.name].model_copy(update={"steps": ALL_STEPS})
         yield (
             "No test month was opened. The best of many looks better on valid than it is; this "
             "tests and registers it, once:"
         )
         yield ""
-        yield page.as_code(run_command("main", texts, experiment=runs.experiment_name()))
+        yield page.as_code(page.rerun_command(whole))
 
 
 def sweep_again(params: SweepParameters) -> list[str]:
     """Say how the sweep is run again, or goes on."""
-    command = run_command("sweep", params.rerun_texts(), experiment=runs.experiment_name())
-    lines = ["Run it again; what is finished is not run twice:", "", page.as_code(command)]
+    command = page.as_code(page.rerun_command(params))
+    lines = ["Run it again; what is finished is not run twice:", "", command]
     if params.file and not params.file.committed:
         run_id = runs.active_info().run_id
         lines += [

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from steps.common import page
 from steps.common.parameters import RegisterParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
@@ -42,7 +43,6 @@ from steps.register.verdict import (
     write_tested,
 )
 from storage import StorageError, UserError
-from storage.checkout import run_command
 from storage.tracking import artifacts, names, runs, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 from storage.tracking.registry_lock import RegistryError
@@ -111,11 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             dirty=params.allow_dirty,
             slice_loss=params.allow_slice_loss,
         )
-        experiment = runs.experiment_name()
-        command = run_command(
-            "register", pipeline.repeatable().rerun_texts(), experiment=experiment
-        )
-        with judge_again(pipeline, experiment), registry.lock():
+        command = page.rerun_command(pipeline.repeatable())
+        with judge_again(pipeline), registry.lock():
             judged = judge_candidate(
                 registry, tested, test, provenance, thresholds, overrides, seed=params.seed
             )
@@ -140,12 +137,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 @contextmanager
-def judge_again(pipeline: Pipeline, experiment: str) -> Iterator[None]:
+def judge_again(pipeline: Pipeline) -> Iterator[None]:
     """Where the registry goes away, add the command that judges the very same candidates again.
 
     Raises:
         StorageError: it went away.
     """
+    experiment = runs.experiment_name()  # which nobody can ask for then
     try:
         yield
     except RegistryError as error:
@@ -153,8 +151,8 @@ def judge_again(pipeline: Pipeline, experiment: str) -> Iterator[None]:
             tags.RUN_IDS[step]: run.info.run_id for step, run in pipeline.done.items()
         }
         again = RegisterParameters.of(pipeline.params.model_copy(update=ids))
-        line = run_command("register", again.rerun_texts(), experiment=experiment)
-        raise StorageError(f"{error} That is: {line}") from error
+        command = page.rerun_command(again, experiment=experiment)
+        raise StorageError(f"{error} That is: {command}") from error
 
 
 def check_has_test(given: Dataset | None, test_months: str) -> None:
