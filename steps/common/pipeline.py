@@ -15,11 +15,11 @@ from steps.common.parameters import (
     ScoreParameters,
     TrainingParameters,
 )
-from steps.common.results import PreprocessResult, RegisterResult, TrainingResult
+from steps.common.results import TRAINING, PreprocessResult, RegisterResult, TrainingResult
 from storage import UserError, terminal
 from storage.checkout import as_text
 from storage.data import months, splits
-from storage.data.months import SideFile
+from storage.data.months import MonthLocation, SideFile
 from storage.data.splits import Content
 from storage.repro import reuse, step_key
 from storage.repro.reuse import ReuseDecision
@@ -33,7 +33,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "preprocess": (),
     "baseline": ("preprocess",),
     "hpo": ("preprocess",),
-    "register": ("preprocess", "baseline", "hpo"),
+    "register": ("preprocess", *TRAINING),
 }
 READ: dict[str, Callable[[Run], NamedTuple]] = {
     "preprocess": results.read_preprocess,
@@ -107,23 +107,16 @@ class Pipeline:
         """Take or make the clean trips."""
         return results.read_preprocess(self.get_or_run("preprocess"))
 
-    def baseline(self) -> TrainingResult:
-        """Take or make the baselines."""
-        return self._read_training("baseline")
-
-    def hpo(self) -> TrainingResult:
-        """Take or make the search's model."""
-        return self._read_training("hpo")
-
-    def register(self) -> RegisterResult:
-        """Take or make the registration."""
-        return results.read_registration(self.get_or_run("register"))
-
-    def _read_training(self, step: str) -> TrainingResult:
+    def training(self, step: str) -> TrainingResult:
+        """Take or make the models of a step of TRAINING."""
         run = self.get_or_run(step)
         if step not in self.trained:
             self.trained[step] = results.read_training(run)
         return self.trained[step]
+
+    def register(self) -> RegisterResult:
+        """Take or make the registration."""
+        return results.read_registration(self.get_or_run("register"))
 
     # --- taking or making a run
 
@@ -198,6 +191,13 @@ class Pipeline:
     def zone_files(self) -> dict[str, str]:
         """Return the sha256 of the files of the city's zones; absent ones are downloaded."""
         return zone_inputs(months.find_beside(self.params.source, ZONE_FILES))
+
+    def locate(self) -> list[MonthLocation]:
+        """Find out where all that preprocess would read is; none where a run of it was given."""
+        source, taxi = self.params.source, self.params.taxi
+        wanted = [month for names in self.splits.values() for month in names]
+        located = [months.locate(source, taxi=taxi, month=month) for month in wanted]
+        return located + (months.locate_beside(source, ZONE_FILES) if located else [])
 
     def wants_test(self) -> bool:
         """Whether there are, or will be, test trips to judge a champion by."""
@@ -359,7 +359,7 @@ def check_made_so(params: TrainingParameters, given: Mapping[str, Run]) -> None:
         UserError: a value is another.
     """
     fields = type(params).model_fields
-    for step in sorted(given.keys() & {"baseline", "hpo"}):
+    for step in sorted(given.keys() & {*TRAINING}):
         declared, run = ENTRY_POINTS[step], given[step]
         own = key_names(declared) & fields.keys() - key_names(ENTRY_POINTS["preprocess"]) - {"seed"}
         for name in sorted(own):

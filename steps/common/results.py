@@ -25,6 +25,7 @@ TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)
 GAINED = tuple(map(tags.GAINED.of, ("", "_low", "_high")))  # and the ends of its interval
 NO_CITY = "none"
 SIMULATED, REAL = "simulated", "real"
+TRAINING = ("baseline", "hpo")  # steps whose models are candidates
 SEEN = ("train", "valid")  # splits whose months a model has seen: to learn from, or to be chosen
 
 
@@ -89,9 +90,7 @@ class PreprocessResult(NamedTuple):
     @property
     def n_learned_from(self) -> dict[str, int]:
         """Count the trips that a model depends on: split -> trips, 0 where nobody has counted."""
-        counts = {
-            split: self.metrics.get(tags.N_TRIPS.of(split), 0) for split in ("train", "valid")
-        }
+        counts = {split: self.metrics.get(tags.N_TRIPS.of(split), 0) for split in SEEN}
         return {split: int(count) for split, count in counts.items()}
 
 

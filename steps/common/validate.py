@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow.entities import Run
 
 from steps.common.parameters import HpoParameters, PipelineParameters
-from steps.common.results import read_training, rmse_name
+from steps.common.results import TRAINING, read_training, rmse_name
 from storage import UserError
 from storage.tracking import names, tags
 from storage.tracking.registry import Registry
@@ -99,7 +99,7 @@ def check_given(given: Mapping[str, Run], judge_by: str) -> None:
         UserError: one was logged before its RMSE was measured with such a distance.
     """
     name = rmse_name(distances.select_kind(judge_by))
-    for step in sorted(given.keys() & {"baseline", "hpo"}):
+    for step in sorted(given.keys() & {*TRAINING}):
         for candidate in read_training(given[step]).candidates:
             if name not in candidate.scores:
                 raise UserError(

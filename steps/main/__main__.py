@@ -14,6 +14,7 @@ from steps.common.results import (
     GAINED,
     RMSES,
     TEST_SCORES,
+    TRAINING,
     Candidate,
     Dataset,
     RegisterResult,
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_one_taxi(params.model_name, pipeline.params.taxi)
         preprocess = pipeline.preprocess()
         log_headline("preprocess", preprocess.metrics)
-        trained = [train(pipeline, step) for step in ("baseline", "hpo") if step in pipeline.steps]
+        trained = [train(pipeline, step) for step in TRAINING if step in pipeline.steps]
         registered = None
         # without test months there is nothing to judge a champion by
         if "register" in pipeline.steps and preprocess.dataset.has_test:
@@ -123,7 +124,7 @@ def used(pipeline: Pipeline) -> MainParameters:
 
 def train(pipeline: Pipeline, step: str) -> TrainingResult:
     """Take or make the models of a step, and repeat its headline."""
-    result = pipeline.baseline() if step == "baseline" else pipeline.hpo()
+    result = pipeline.training(step)
     log_headline(step, result.metrics)
     return result
 

@@ -1,21 +1,19 @@
 """What a pipeline would do: which steps run and why, which months are missing. Starts nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from steps.common.parameters import MainParameters
 from steps.common.pipeline import UPSTREAM, Pipeline
 from steps.main.needs import count_trips, tell_needs
-from storage.data import months
 from storage.data.months import MonthLocation
 from storage.repro import reuse
 from storage.tracking import runs
-from taxi.city import ZONE_FILES
 from taxi.spaces import select_space
 
 
 def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
     """Draw the steps with what becomes of each, then the months that would be downloaded."""
-    locations = locate_months(pipeline.splits, params.source, params.taxi)
+    locations = pipeline.locate()
     whys = {step: plan_step(pipeline, step, locations) for step in pipeline.steps}
     n_trials = n_left = params.max_evals if select_space(params.search_space).ranges else 1
     if whys.get("hpo", "").startswith("runs") and "preprocess" in pipeline.done:
@@ -34,23 +32,6 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
         *(tell_needs(params, n_trips, n_left, wanted) if wanted else []),
         *downloads(locations),
     ]
-
-
-def locate_months(
-    splits: Mapping[str, Sequence[str]], source: str, taxi: str
-) -> list[MonthLocation]:
-    """Find out where the months are that preprocess would read, and the files of the zones.
-
-    Args:
-        splits: split -> months; none where preprocess reads nothing.
-        source, taxi: of the months.
-    """
-    located = [
-        months.locate(source, taxi=taxi, month=month)
-        for names in splits.values()
-        for month in names
-    ]
-    return located + (months.locate_beside(source, ZONE_FILES) if located else [])
 
 
 def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation]) -> str:

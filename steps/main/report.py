@@ -54,7 +54,7 @@ def log_report(
     """
     preprocess, registered, read = pipeline.preprocess(), outcome.registered, Reader()
     known = registered if registered and registered.version else None  # to the registry
-    hpo = pipeline.hpo() if "hpo" in pipeline.done else None
+    hpo = pipeline.training("hpo") if "hpo" in pipeline.done else None
     facts = ReportFacts(
         title=title_of(preprocess.dataset),
         headline=headline,

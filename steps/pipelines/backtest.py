@@ -65,7 +65,8 @@ def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
     """
     check_no_leak(params)
     check_pipeline(pipeline_of(params, folds[0]))
-    check_months(params, folds)
+    wanted = (month for fold in folds for month in [*fold.train, fold.valid, fold.month])
+    nested.check_months(params.source, params.taxi, wanted)
 
 
 def check_recipe(recipe: BacktestParameters) -> list[Fold]:
@@ -106,17 +107,6 @@ def check_no_leak(params: BacktestParameters) -> None:
             "warm_start=true lets a fold's search begin with the best points of any other, those "
             "of later months too. Leave warm_start out."
         )
-
-
-def check_months(params: BacktestParameters, folds: Sequence[Fold]) -> None:
-    """Look for every month before any work.
-
-    Raises:
-        StorageError: the source has it not.
-    """
-    wanted = {month for fold in folds for month in [*fold.train, fold.valid, fold.month]}
-    for month in sorted(wanted):
-        months.locate(params.source, taxi=params.taxi, month=month)
 
 
 def plan_folds(title: str, params: BacktestParameters, folds: Sequence[Fold]) -> Iterator[str]:

@@ -5,7 +5,7 @@ with what it had, and two runs of many share what they have in common. What was 
 the run that made it. An interruption closes the pipeline, its steps and the run above them all.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from mlflow.entities import Run
 
@@ -19,7 +19,6 @@ from storage.data import months
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
 from storage.tracking import launching, model_references, runs
-from taxi.city import ZONE_FILES
 
 
 def run_pipeline(params: MainParameters, *, name: str) -> PipelineResult:
@@ -79,13 +78,20 @@ def find_pipeline(params: MainParameters) -> ReuseDecision:
 
 def plan_pipeline(params: MainParameters) -> str:
     """Say what becomes of a pipeline, as far as can be known without a download."""
-    pipeline, source = Pipeline(params), params.source
-    wanted = [month for names in pipeline.splits.values() for month in names]
-    places = [months.locate(source, taxi=params.taxi, month=month) for month in wanted]
-    places += months.locate_beside(source, ZONE_FILES) if wanted else []
-    if absent := next((place for place in places if place.must_come), None):
+    pipeline = Pipeline(params)
+    if absent := next((place for place in pipeline.locate() if place.must_come), None):
         return f"runs, unless {absent.uri}, which is to be downloaded, has been read before"
     return pipeline.find_whole().why
+
+
+def check_months(source: str, taxi: str, wanted: Iterable[str]) -> None:
+    """Look for every month before any work.
+
+    Raises:
+        StorageError: the source has one not.
+    """
+    for month in sorted({*wanted}):
+        months.locate(source, taxi=taxi, month=month)
 
 
 def find_scoring(params: ScoreParameters) -> ReuseDecision:

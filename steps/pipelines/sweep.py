@@ -24,12 +24,11 @@ from steps.common.parameters import (
     SweepParameters,
 )
 from steps.common.pipeline import Pipeline, wanted_steps
-from steps.common.results import read_dataset, rmse_name, write_best
+from steps.common.results import TRAINING, read_dataset, rmse_name, write_best
 from steps.common.step import step_run
 from steps.common.validate import check_pipeline
-from steps.pipelines.nested import get_or_run_pipeline, plan_pipeline
+from steps.pipelines.nested import check_months, get_or_run_pipeline, plan_pipeline
 from storage import UserError, terminal
-from storage.data import months
 from storage.tracking import artifacts, runs, tags
 from taxi.distances import select_kind
 from taxi.sweep import SweptPoint, best_points, draw_sweep, name_point, rank_points, span_grid
@@ -150,7 +149,7 @@ def point_params(params: SweepParameters, values: dict[str, str]) -> MainParamet
             f"steps={params.steps}: a sweep leaves {TESTS} out, which opens the test months. Pass "
             f"-P steps=all, which is all but {TESTS} here, and start the best point's pipeline."
         )
-    if not {"baseline", "hpo"} & {*steps}:
+    if not {*TRAINING} & {*steps}:
         raise UserError(
             f"steps={params.steps} makes no model, and a sweep compares some. Add hpo or baseline."
         )
@@ -170,8 +169,7 @@ def check_points(params: SweepParameters, pipelines: Mapping[str, MainParameters
     for one in pipelines.values():
         check_pipeline(one)
         wanted |= {month for names in Pipeline(one).splits.values() for month in names}
-    for month in sorted(wanted):
-        months.locate(params.source, taxi=params.taxi, month=month)
+    check_months(params.source, params.taxi, wanted)
 
 
 def check_distinct(pipelines: Mapping[str, MainParameters]) -> None:

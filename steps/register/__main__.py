@@ -12,6 +12,7 @@ from steps.common.parameters import RegisterParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
     SEEN,
+    TRAINING,
     Candidate,
     Dataset,
     PreprocessResult,
@@ -80,12 +81,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         preprocess = pipeline.preprocess()
         if not preprocess.dataset.has_test:
             raise UserError(NO_TEST)
-        baseline, hpo = pipeline.baseline(), pipeline.hpo()
+        trained = [pipeline.training(step) for step in TRAINING]
         pipeline.tag("register")
 
         judge_by = distances.select_kind(params.judge_by)
         distance = distances.kind_of(preprocess.dataset.taxi, judge_by)
-        best = choose([*baseline.candidates, *hpo.candidates], distance)
+        best = choose([one for step in trained for one in step.candidates], distance)
         refits = params.refit == TRAIN_VALID
         fitted_to = SEEN if refits else SEEN[:1]
         if refits:

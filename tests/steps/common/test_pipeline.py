@@ -113,7 +113,11 @@ def test_what_a_step_hands_over_is_read_once(store: Store, monkeypatch: pytest.M
     chained, read = chain("register", "--source=simulated:300"), list[Any]()
     monkeypatch.setattr(pipeline.results, "read_training", lambda run: read.append(run) or run)
     chained.done = {"baseline": "one", "hpo": "other"}  # type: ignore[dict-item]
-    assert [chained.hpo(), chained.baseline(), chained.hpo()] == ["other", "one", "other"]
+    assert [chained.training(step) for step in ("hpo", "baseline", "hpo")] == [
+        "other",
+        "one",
+        "other",
+    ]
     assert read == ["other", "one"]
 
 
@@ -348,7 +352,7 @@ def test_a_given_run_is_named_in_what_repeats_it_unless_the_parameters_make_it(
     for models, is_named in (("mean", False), ("all", True)):
         words = [f"--baseline_run_id={run_id}", f"--models={models}"]
         pipeline = chain("register", *words)
-        pipeline.preprocess(), pipeline.baseline()
+        pipeline.preprocess(), pipeline.training("baseline")
         assert ("baseline_run_id" in pipeline.repeatable().rerun_texts()) == is_named
 
 

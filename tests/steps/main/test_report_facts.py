@@ -58,13 +58,16 @@ def make_pipeline(**done: Run) -> SimpleNamespace:
     preprocess = PreprocessResult(done["preprocess"].info.run_id, DATASET, CODE, {}, [])
     decisions = {"register": ReuseDecision("register", None, "after all of this")}
     return SimpleNamespace(
-        preprocess=lambda: preprocess, hpo=lambda: training, done=done, decisions=decisions
+        preprocess=lambda: preprocess,
+        training=lambda step: training,
+        done=done,
+        decisions=decisions,
     )
 
 
 def logged(pipeline: SimpleNamespace, registered: RegisterResult | None) -> tuple[str, str]:
     """Log the report on a run; gives its text, and where it lies."""
-    candidates = pipeline.hpo().candidates
+    candidates = pipeline.training("hpo").candidates
     outcome = PipelineOutcome(DATASET, candidates, registered, METERED, "mlflow run .", "")
     with mlflow.start_run():
         place = report.log_report(
