@@ -54,7 +54,7 @@ def as_known(trips: Trips, kind: str, *, seed: int = SEED) -> Trips:
     if kind == METERED:
         return trips
     if kind == MISSING:
-        return replace(trips, distance_miles=np.full(len(trips), np.nan))
+        return trips.without_distance()
     noise = np.random.default_rng(seed).standard_normal(len(trips))
     # the last digit of an exponential is the machine's
     share = np.round(np.exp(SPREADS[kind] * noise), 8)

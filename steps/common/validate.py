@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlflow.entities import Run
 
-from steps.common.parameters import HpoParameters, PipelineParameters
+from steps.common.parameters import PipelineParameters, SearchParameters
 from steps.common.results import TRAINING, read_training, rmse_name
 from storage import UserError
 from storage.tracking import names, tags
@@ -23,7 +23,7 @@ DEVICES = ("cpu", "cuda")
 REFITS = ("train_valid", "train")
 # a worker with another version of these might train another booster
 TRAINING_PACKAGES = ("xgboost", "numpy", "scipy")
-DEFAULT_FEATURES = HpoParameters.model_fields["features"].default
+DEFAULT_FEATURES = SearchParameters.model_fields["features"].default
 
 
 def check_pipeline(params: PipelineParameters) -> None:
@@ -35,12 +35,7 @@ def check_pipeline(params: PipelineParameters) -> None:
     schema.raw_columns(params.taxi)
     baselines.select_baselines(params.models)
     distances.select_kind(params.judge_by)
-    check_search(
-        space=params.search_space,
-        features=params.features,
-        device=params.device,
-        scheduler=params.scheduler,
-    )
+    check_search(params)
     check_refit(params.refit)
     check_refit_workers(params.refit_workers, params.scheduler)
     names.check_name(params.model_name)
@@ -116,7 +111,7 @@ def check_one_taxi(model_name: str, taxi: str) -> None:
         UserError: it is of another one.
         StorageError: the registry does not answer.
     """
-    champion = Registry(model_name, run_id="", developer="").champion()
+    champion = Registry(model_name).champion()
     trained_for = champion.tags.get(tags.TAXI, taxi) if champion else taxi
     if champion and trained_for != taxi:
         raise UserError(
@@ -126,19 +121,19 @@ def check_one_taxi(model_name: str, taxi: str) -> None:
         )
 
 
-def check_search(*, space: str, features: str, device: str, scheduler: str) -> None:
+def check_search(params: SearchParameters) -> None:
     """Look at what a search is asked to do.
 
     Raises:
         TripError: there is no such space, feature set or device.
         StorageError: nobody answers at the scheduler, or its workers cannot be used.
     """
-    spaces.select_space(space)
-    if features != DEFAULT_FEATURES:
+    spaces.select_space(params.search_space)
+    if params.features != DEFAULT_FEATURES:
         from taxi.features import check_feature_set
 
-        check_feature_set(features)
-    check_device(device, scheduler)
+        check_feature_set(params.features)
+    check_device(params.device, params.scheduler)
 
 
 def check_device(device: str, scheduler: str) -> None:

@@ -56,10 +56,7 @@ N_SEEDS = 3  # of the search's first point, to tell what a seed makes
 def main(argv: Sequence[str] | None = None) -> None:
     """Read train and valid trips, search, choose boosters, log them as a model."""
     with step_run(HpoParameters, __doc__, argv) as params:
-        scheduler, device = params.scheduler, params.device
-        check_search(
-            space=params.search_space, features=params.features, device=device, scheduler=scheduler
-        )
+        check_search(params)
         settings = read_settings(params)
         budget = Budget(params.max_evals, params.max_minutes, params.parallelism)
         # it is asked for when the store is gone, too
@@ -79,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         laid_out = lay_out(encoder, seen.train, seen.valid, *weighed)
         log = TrialRuns(settings.search_key(preprocess), {tags.MODEL: MODEL})
         opened = partial(
-            open_executor, scheduler=scheduler, device=device, parallelism=budget.parallelism
+            open_executor,
+            scheduler=params.scheduler,
+            device=params.device,
+            parallelism=params.parallelism,
         )
         with opened(laid_out) as executor:
             trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)

@@ -240,9 +240,7 @@ def predict(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
     except MlflowException as error:
         # MLflow writes all the rows out before it says what is wrong with them
         reason = " ".join(str(error).rpartition("Error: ")[2].split()).rstrip(".")
-        raise StorageError(
-            f"Model {without_credentials(uri)} refuses these rows: {reason[:300]}."
-        ) from error
+        raise _refused(uri, reason[:300]) from error
 
 
 def predict_typed(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
@@ -260,9 +258,7 @@ def predict_typed(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
     try:
         return np.asarray(served.predict(None, frame), np.float64)
     except MlflowException as error:
-        raise StorageError(
-            f"Model {without_credentials(uri)} refuses these rows: {one_line(error)}."
-        ) from error
+        raise _refused(uri, one_line(error)) from error
 
 
 def predict_columns(

@@ -42,9 +42,9 @@ class Promotion(NamedTuple):
 
 
 class Registry:
-    """One registered model, as one run works on it."""
+    """One registered model, as one run works on it; who only reads names none."""
 
-    def __init__(self, name: str, *, run_id: str, developer: str) -> None:
+    def __init__(self, name: str, *, run_id: str = "", developer: str = "") -> None:
         self.name = name
         self.run_id = run_id
         self.developer = developer

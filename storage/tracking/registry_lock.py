@@ -33,6 +33,7 @@ class RegistryLock:
     """The lock of one registered model, as one run asks for it."""
 
     family = PROMOTING  # of the tags that are tickets
+    at_work = "Run {number} has been changing the champion of registered model {name}"
 
     def __init__(
         self,
@@ -74,14 +75,6 @@ class RegistryLock:
     def _delete(self, tag: str) -> None:
         self.client.delete_registered_model_tag(self.name, tag)
 
-    def _describe(self, tag: str) -> str:
-        """Say what has gone on for so long, and what to do; the tag is its ticket."""
-        return (
-            f"Run {tag.removeprefix(PROMOTING)} has been changing the champion of {self.name} for "
-            f"{PATIENCE_S / 60:.0f} minutes. If it is dead, delete the tag {tag} of the registered "
-            f"model."
-        )
-
     def _wait_for_turn(self) -> None:
         """Draw a ticket as in a bakery and wait until no smaller one is left.
 
@@ -93,7 +86,12 @@ class RegistryLock:
         started = time.monotonic()
         while before := self._before(mine):
             if time.monotonic() - started > PATIENCE_S:
-                raise RegistryError(self._describe(before[0]))
+                number = before[0].removeprefix(self.family)
+                raise RegistryError(
+                    f"{self.at_work.format(number=number, name=self.name)} for "
+                    f"{PATIENCE_S / 60:.0f} minutes. Wait for it, or, if it is dead, delete the "
+                    f"tag {before[0]} there."
+                )
             time.sleep(POLL_S)
 
     def _before(self, mine: int) -> list[str]:
@@ -137,19 +135,13 @@ class ImportLock(RegistryLock):
     """The lock of one experiment, named by its id, as one import asks for it."""
 
     family = IMPORTING
+    at_work = "Another import has been writing to experiment {name}"
 
     def _write(self, tag: str, text: str) -> None:
         self.client.set_experiment_tag(self.name, tag, text)
 
     def _delete(self, tag: str) -> None:
         self.client.delete_experiment_tag(self.name, tag)
-
-    def _describe(self, tag: str) -> str:
-        return (
-            f"Another import has been writing to experiment {self.name} for "
-            f"{PATIENCE_S / 60:.0f} minutes. Wait for it, or, if it is dead, delete the tag {tag} "
-            f"of the experiment."
-        )
 
 
 def utc_now() -> str:

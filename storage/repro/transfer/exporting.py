@@ -188,7 +188,7 @@ class Gathered:
     def _version_record(self, version: ModelVersion, model_id: str) -> VersionRecord:
         model = self.client.get_registered_model(version.name)
         number = str(version.version)
-        history = Registry(version.name, run_id="", developer="").history()
+        history = Registry(version.name).history()
         return VersionRecord(
             name=version.name,
             version=number,
