@@ -27,7 +27,7 @@ from steps.common.results import Dataset, write_dataset
 from steps.common.step import step_run
 from storage.checkout import portable
 from storage.data.digest import sha256_of
-from storage.data.months import SIMULATED_URI, MonthFile, SideFile, identify
+from storage.data.months import MonthFile, SideFile, identify
 from storage.data.splits import Content, split_months
 from storage.repro import reuse
 from storage.tracking import artifacts, datasets, tags
@@ -51,16 +51,14 @@ class MonthReport(NamedTuple):
 
     split: str
     file: MonthFile
-    n_raw: int
-    dropped: dict[str, int]  # reason -> rows
-    profile: Profile  # of the trips that were kept
+    counted: MonthCount
 
     def row(self) -> dict[str, str | int]:
         """Lay the report out as one row of the table months.csv."""
-        n_kept = self.n_raw - sum(self.dropped.values())
-        about = {"split": self.split, **self.file._asdict(), "n_raw": self.n_raw, "n_kept": n_kept}
+        n_raw, n_kept = self.counted.n_raw, self.counted.n_kept
+        about = {"split": self.split, **self.file._asdict(), "n_raw": n_raw, "n_kept": n_kept}
         del about["path"]
-        return about | self.dropped
+        return about | self.counted.dropped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,12 +75,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_reports(reports, taxi)
         log_odd_months(reports, splits)
         profiles = {
-            split: join_profiles(report.profile for report in reports if report.split == split)
+            split: join_profiles(one.counted.profile for one in reports if one.split == split)
             for split in splits
         }
-        log_profiles(profiles, {report.file.month: report.dropped for report in reports})
+        log_profiles(profiles, {report.file.month: report.counted.dropped for report in reports})
         city_sha256 = log_city(city, zone_files, profiles["train"], work_dir)
-        dataset = log_splits(splits, work_dir, taxi, portable(source), is_simulated(reports))
+        is_simulated = any(report.file.is_simulated for report in reports)
+        dataset = log_splits(splits, work_dir, taxi, portable(source), is_simulated)
         write_dataset(dataset._replace(city=city_sha256))
         write_kept(dataset, reports)
         contents = [Content(split, file.month, file.identity) for split, file, *_ in reports]
@@ -192,10 +191,8 @@ def write_month(one: MonthToWrite, months: MonthSource, writer: pq.ParquetWriter
     """
     remote = one.ahead.result() if one.ahead else None
     clean = one.known or remote
-    if clean and clean.file.uri.startswith(SIMULATED_URI):
-        file = clean.file  # which nobody has to make up again
-    else:
-        file = months.find(one.month)
+    # nobody has to make one up again
+    file = clean.file if clean and clean.file.is_simulated else months.find(one.month)
     if one.known:
         return copy_month(one.split, file, one.known, writer)
     if not remote or remote.file.identity != file.identity:  # it could not, or saw another one
@@ -216,7 +213,7 @@ def copy_month(
             profile.add(batch)
     kept = f"kept {profile.n_trips:,} of {cleaned.n_raw:,} trips"
     print(f"{split} {file.month}: {kept}, clean already in run {cleaned.run_id[:8]}…")
-    return MonthReport(split, file, cleaned.n_raw, cleaned.dropped, profile)
+    return MonthReport(split, file, MonthCount(cleaned.n_raw, cleaned.dropped, profile, ""))
 
 
 def clean_month(split: str, file: MonthFile, writer: pq.ParquetWriter, *, taxi: str) -> MonthReport:
@@ -237,7 +234,7 @@ def report_month(split: str, file: MonthFile, count: MonthCount) -> MonthReport:
     if count.unreadable:
         n_dropped = count.dropped[UNREADABLE]
         print(f"{split} {file.month}: dropped {n_dropped:,} rows: {count.unreadable}")
-    return MonthReport(split, file, count.n_raw, count.dropped, count.profile)
+    return MonthReport(split, file, count)
 
 
 def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
@@ -260,11 +257,6 @@ def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
     )
 
 
-def is_simulated(reports: Iterable[MonthReport]) -> bool:
-    """Whether any month is made up."""
-    return any(report.file.uri.startswith(SIMULATED_URI) for report in reports)
-
-
 def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
     """Log which bytes went in, and what was kept and dropped of each month."""
     inputs: list[tuple[HashedDataset, str]] = []
@@ -274,7 +266,7 @@ def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
             uri=report.file.uri,
             sha256=report.file.sha256,
             columns=pa.schema([(column.name, column.type) for column in schema.raw_columns(taxi)]),
-            n_rows=report.n_raw,
+            n_rows=report.counted.n_raw,
         )
         inputs.append((month, CONTEXTS[report.split]))
     datasets.log_datasets(inputs)
@@ -283,7 +275,7 @@ def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
 
 def log_odd_months(reports: Sequence[MonthReport], splits: Mapping[str, Sequence[str]]) -> None:
     """Say, and tag, what about a month is not plausible after the one before, or in its split."""
-    months = [Month(report.file.month, report.dropped, report.profile) for report in reports]
+    months = [Month(one.file.month, one.counted.dropped, one.counted.profile) for one in reports]
     if odd := odd_months(months) + early_months(splits):
         print("\n".join(f"odd: {line}" for line in odd))
         mlflow.set_tag(tags.ODD_MONTHS, "\n".join(odd)[:MAX_TAG])
@@ -341,13 +333,11 @@ def log_splits(
 
 def write_kept(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
     """Write the run's page: how many trips count, and why the others do not."""
-    dropped: Counter[str] = Counter()
-    for report in reports:
-        dropped.update(report.dropped)
-    n_raw, n_dropped = sum(report.n_raw for report in reports), dropped.total()
-    kept = {split: 0 for split in dataset.months}
-    for report in reports:
-        kept[report.split] += report.n_raw - sum(report.dropped.values())
+    dropped, kept = Counter[str](), Counter[str]()
+    for split, _, count in reports:
+        dropped.update(count.dropped)
+        kept[split] += count.n_kept
+    n_raw, n_dropped = sum(report.counted.n_raw for report in reports), dropped.total()
     shares = (f"{n:,} {split} ({page.span(dataset.months[split])})" for split, n in kept.items())
     verdict = f"**Kept {1 - n_dropped / n_raw:.1%} of {n_raw:,} trips**: {', '.join(shares)}"
     rows = [(why, f"{n:,}") for why, n in dropped.most_common() if n]

@@ -59,6 +59,11 @@ class MonthFile(NamedTuple):
         """What the month is known by, as of identify."""
         return identity_of(self.uri, self.sha256)
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether it is made up."""
+        return self.uri.startswith(SIMULATED_URI)
+
 
 class SideFile(NamedTuple):
     """A file on this machine that lies beside the months of a source."""
