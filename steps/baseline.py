@@ -12,7 +12,7 @@ import numpy as np
 
 from steps.common import page
 from steps.common.candidates import Lineage, log_candidate, read_profiles, report_on
-from steps.common.inputs import load_city, load_trips, log_inputs
+from steps.common.inputs import open_learning
 from steps.common.parameters import BaselineParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import Dataset, write_best
@@ -35,10 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline = Pipeline(params)
         preprocess = pipeline.preprocess()
         pipeline.tag("baseline")
-        train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
-        city = load_city(preprocess)
+        train, valid, city, scored_on = open_learning(preprocess)
         profiles = read_profiles(preprocess.run_id)
-        described = log_inputs(preprocess, {"train": "training", "valid": "validation"})
         encode = cache(lambda name: encode_train(name, train, city))
         scores, bounds = {}, {}
         for name, baseline in chosen.items():
@@ -52,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     "baseline", name, baseline.features, preprocess, estimator.get_params()
                 )
                 bounded = bounds[name] = log_bound(baseline, len(train))
-                log_candidate(model, report, profiles, lineage, described["valid"], bounded)
+                log_candidate(model, report, profiles, lineage, scored_on, bounded)
                 recipe = Recipe(baseline.features, params.seed, baseline=name)
                 mlflow.log_dict(recipe.state(), tags.RECIPE)
                 scores[name] = report.scores

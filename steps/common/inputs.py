@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from steps.common.results import PreprocessResult, write_dataset
+from steps.common.results import SEEN, PreprocessResult, write_dataset
 from storage import StorageError
 from storage.data.digest import sha256_of
 from storage.tracking import artifacts, datasets, tags
@@ -50,6 +51,26 @@ def load_city(preprocess: PreprocessResult) -> City | None:
     with artifacts.open_file(preprocess.run_id, tags.CITY_FILE) as path:
         check_sha256(path, preprocess.dataset.city, preprocess.run_id, tags.CITY_FILE)
         return City.from_json(path.read_text(encoding="utf-8"))
+
+
+class LearningTrips(NamedTuple):
+    """What models are fitted to and chosen by."""
+
+    train: Trips
+    valid: Trips
+    city: City | None  # None where its map is learned from trips
+    scored_on: HashedDataset  # the valid trips, which the scores belong to
+
+
+def open_learning(preprocess: PreprocessResult) -> LearningTrips:
+    """Read the trips of train and valid, and the city, and record that the active run does.
+
+    Raises:
+        StorageError: they are gone, or not what the run wrote.
+    """
+    train, valid = (load_trips(preprocess, split) for split in SEEN)
+    described = log_inputs(preprocess, {"train": "training", "valid": "validation"})
+    return LearningTrips(train, valid, load_city(preprocess), described["valid"])
 
 
 def check_sha256(path: Path, sha256: str, run_id: str, name: str) -> None:

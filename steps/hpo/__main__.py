@@ -4,9 +4,9 @@ python -m steps.hpo --source=simulated --max_evals=10
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -23,10 +23,10 @@ from steps.common.candidates import (
     read_profiles,
     report_on,
 )
-from steps.common.inputs import load_city, load_trips, log_inputs
+from steps.common.inputs import LearningTrips, open_learning
 from steps.common.parameters import HpoParameters
 from steps.common.pipeline import Pipeline
-from steps.common.results import write_best
+from steps.common.results import PreprocessResult, write_best
 from steps.common.search_key import SearchSettings, read_settings
 from steps.common.step import step_run
 from steps.common.validate import check_search
@@ -39,6 +39,7 @@ from steps.hpo.ensemble import (
     train_points,
 )
 from steps.hpo.executor import TrialExecutor, open_executor
+from steps.hpo.sample import Seen
 from steps.hpo.search import Budget, run_search
 from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
@@ -46,6 +47,7 @@ from taxi import evaluation, features, maps, rows, search_report
 from taxi.features import Encoder
 from taxi.model import TripModel
 from taxi.recipes import BLIND_SHARE, Recipe
+from taxi.rows import Rows
 from taxi.search import Trial, best_trial
 from taxi.words import counted
 
@@ -58,80 +60,128 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(HpoParameters, __doc__, argv) as params:
         check_search(params)
         settings = read_settings(params)
-        budget = Budget(params.max_evals, params.max_minutes, params.parallelism)
-        # it is asked for when the store is gone, too
-        resume = partial(page.rerun_command, params, experiment=runs.experiment_name())
         pipeline = Pipeline(params)
         preprocess = pipeline.preprocess()
         pipeline.tag("hpo")
-        train, valid = (load_trips(preprocess, split) for split in ("train", "valid"))
-        described = log_inputs(preprocess, {"train": "training", "valid": "validation"})
-
-        city = load_city(preprocess)
-        encoder = features.fit_encoder(settings.features, train, city)
-        is_split = settings.space.is_split_by_distance and rows.is_split(encoder, train, valid)
-        lay_out = rows.sighted_rows if is_split else rows.make_rows
-        weighed = settings.half_life, settings.space.max_bin
-        seen = sample.draw_seen(train, valid, settings.bound(preprocess), seed=settings.seed)
-        laid_out = lay_out(encoder, seen.train, seen.valid, *weighed)
-        log = TrialRuns(settings.search_key(preprocess), {tags.MODEL: MODEL})
-        opened = partial(
-            open_executor,
-            scheduler=params.scheduler,
-            device=params.device,
-            parallelism=params.parallelism,
-        )
-        with opened(laid_out) as executor:
-            trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
-            log_noise(settings, executor, trials)
-            sighted, blind = choose_boosters(settings, executor, trials, laid_out), []
-        if seen.leaves_out_train:
-            del laid_out  # many rows are laid out one way at a time
-        if is_split:
-            with opened(rows.blind_rows(encoder, train, seen.valid, *weighed)) as executor:
-                blind = train_blind(settings, executor, trials)
-        cost = ""
-        if seen.leaves_out_train:
-            laid_out = lay_out(encoder, train, seen.valid, *weighed)
-            with opened(laid_out) as executor:
-                chosen, sighted = sighted, sample.train_on_all(settings, executor, sighted)
-            cost = sample.log_cost(chosen, sighted, laid_out)
+        trips = open_learning(preprocess)
+        encoder = features.fit_encoder(settings.features, trips.train, trips.city)
+        searched = search_boosters(params, settings, preprocess, encoder, trips)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
-            log_boosters(sighted, blind)
-            # before there are scores: MLflow hands those of a run to each model that it then logs
-            log_parts(sighted[0].booster, encoder, laid_out.train, laid_out.valid)
-            parts = ([one.booster for one in part] for part in (sighted, blind))
-            recipe = make_recipe(settings, sighted, blind)
-            share = recipe.blind_share
-            model = TripModel(preprocess.dataset.taxi, encoder, *parts, blind_share=share)
-            report = report_on(model, valid)
-            fitted_with = dict(sighted[0].member.parameters)
-            lineage = Lineage("hpo", MODEL, settings.features, preprocess, fitted_with)
-            profiles = read_profiles(preprocess.run_id)
-            log_candidate(model, report, profiles, lineage, described["valid"])
-            mlflow.log_dict(recipe.state(), tags.RECIPE)
-            if city:
-                artifacts.log_figure(
-                    maps.draw_errors(city, valid, report.predicted), tags.ERRORS_MAP
-                )
-        scores = report.scores
-        write_best(MODEL, scores)
-        n_trees = sum(one.member.rounds for one in [*sighted, *blind])
-        n_boosters = len(sighted) + len(blind)
-        # trials were scored on the other trips alone: the model may be above the best of them
-        also = ", also of trips without a distance;" if blind else ","
-        of = f"{counted(n_trees, 'tree')} in {counted(n_boosters, 'booster')}"
-        print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {of}")
-        longer = params.model_copy(update={"max_evals": 2 * len(trials)})
-        page.write_verdict(
-            page.write_scores(MODEL, scores, preprocess.dataset),
-            sample.tell_sample(seen, cost),
-            f"{counted(n_boosters, 'booster')} of {describe_trials(trials)}"
-            f"{' on trips with a distance' if blind else ''}. Go on from these with:",
-            page.as_code(page.rerun_command(longer)),
-            dataset=preprocess.dataset,
-            rmse=scores["rmse"],
-        )
+            scores = log_ensemble(settings, preprocess, encoder, trips, searched)
+        tell_search(params, preprocess, searched, scores)
+
+
+class Searched(NamedTuple):
+    """What a search came to."""
+
+    trials: list[Trial]
+    sighted: list[Trained]  # boosters of the model, for trips with a distance, or for all
+    blind: list[Trained]  # those for trips without one, if they have boosters of their own
+    rows: Rows  # that the sighted ones were trained on
+    seen: Seen
+    cost: str  # of what the trials have not seen, in words; empty where they saw all
+
+
+def search_boosters(
+    params: HpoParameters,
+    settings: SearchSettings,
+    preprocess: PreprocessResult,
+    encoder: Encoder,
+    trips: LearningTrips,
+) -> Searched:
+    """Search, each trial a run, and choose the boosters of the model.
+
+    Args:
+        params: of hpo.
+        settings: what of them decides the course of the search.
+        preprocess: whose trips they are.
+        encoder: fitted on the train trips.
+        trips: train and valid.
+    """
+    budget = Budget(params.max_evals, params.max_minutes, params.parallelism)
+    # it is asked for when the store is gone, too
+    resume = partial(page.rerun_command, params, experiment=runs.experiment_name())
+    log = TrialRuns(settings.search_key(preprocess), {tags.MODEL: MODEL})
+    is_split = settings.space.is_split_by_distance and rows.is_split(encoder, *trips[:2])
+    lay_out = rows.sighted_rows if is_split else rows.make_rows
+    weighed = settings.half_life, settings.space.max_bin
+    seen = sample.draw_seen(*trips[:2], settings.bound(preprocess), seed=settings.seed)
+    laid_out = lay_out(encoder, seen.train, seen.valid, *weighed)
+    opened = partial(
+        open_executor,
+        scheduler=params.scheduler,
+        device=params.device,
+        parallelism=params.parallelism,
+    )
+    with opened(laid_out) as executor:
+        trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
+        log_noise(settings, executor, trials)
+        sighted, blind = choose_boosters(settings, executor, trials, laid_out), []
+    if seen.leaves_out_train:
+        del laid_out  # many rows are laid out one way at a time
+    if is_split:
+        with opened(rows.blind_rows(encoder, trips.train, seen.valid, *weighed)) as executor:
+            blind = train_blind(settings, executor, trials)
+    if not seen.leaves_out_train:
+        return Searched(trials, sighted, blind, laid_out, seen, "")
+    laid_out = lay_out(encoder, trips.train, seen.valid, *weighed)
+    with opened(laid_out) as executor:
+        on_all = sample.train_on_all(settings, executor, sighted)
+    cost = sample.log_cost(sighted, on_all, laid_out)
+    return Searched(trials, on_all, blind, laid_out, seen, cost)
+
+
+def log_ensemble(
+    settings: SearchSettings,
+    preprocess: PreprocessResult,
+    encoder: Encoder,
+    trips: LearningTrips,
+    searched: Searched,
+) -> dict[str, float]:
+    """Log the chosen boosters as a model on the active run; returns its scores on valid."""
+    sighted, blind = searched.sighted, searched.blind
+    log_boosters(sighted, blind)
+    # before there are scores: MLflow hands those of a run to each model that it then logs
+    log_parts(sighted[0].booster, encoder, searched.rows.train, searched.rows.valid)
+    recipe = make_recipe(settings, sighted, blind)
+    parts = ([one.booster for one in part] for part in (sighted, blind))
+    model = TripModel(preprocess.dataset.taxi, encoder, *parts, blind_share=recipe.blind_share)
+    report = report_on(model, trips.valid)
+    fitted_with = dict(sighted[0].member.parameters)
+    lineage = Lineage("hpo", MODEL, settings.features, preprocess, fitted_with)
+    profiles = read_profiles(preprocess.run_id)
+    log_candidate(model, report, profiles, lineage, trips.scored_on)
+    mlflow.log_dict(recipe.state(), tags.RECIPE)
+    if trips.city:
+        picture = maps.draw_errors(trips.city, trips.valid, report.predicted)
+        artifacts.log_figure(picture, tags.ERRORS_MAP)
+    return report.scores
+
+
+def tell_search(
+    params: HpoParameters,
+    preprocess: PreprocessResult,
+    searched: Searched,
+    scores: Mapping[str, float],
+) -> None:
+    """Say what the search came to: on the run, on its page and in the terminal."""
+    write_best(MODEL, scores)
+    boosters = [*searched.sighted, *searched.blind]
+    n_trees = counted(sum(one.member.rounds for one in boosters), "tree")
+    n_boosters = counted(len(boosters), "booster")
+    # trials were scored on the other trips alone: the model may be above the best of them
+    also = ", also of trips without a distance;" if searched.blind else ","
+    print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {n_trees} in {n_boosters}")
+    longer = params.model_copy(update={"max_evals": 2 * len(searched.trials)})
+    page.write_verdict(
+        page.write_scores(MODEL, scores, preprocess.dataset),
+        sample.tell_sample(searched.seen, searched.cost),
+        f"{n_boosters} of {describe_trials(searched.trials)}"
+        f"{' on trips with a distance' if searched.blind else ''}. Go on from these with:",
+        page.as_code(page.rerun_command(longer)),
+        dataset=preprocess.dataset,
+        rmse=scores["rmse"],
+    )
 
 
 def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Trained]) -> Recipe:
