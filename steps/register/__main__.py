@@ -35,7 +35,7 @@ from steps.register.evaluate import (
 )
 from steps.register.refit import TRAIN_VALID, TrainingPlace, refit_candidate
 from steps.register.rollback import put_back
-from steps.register.testset import open_test_set
+from steps.register.testset import TestSet, open_test_set
 from steps.register.verdict import (
     ABOUT,
     promotion_reason,
@@ -61,9 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Gather this pipeline's candidates, choose on valid, judge on test, register."""
     with step_run(RegisterParameters, __doc__, argv) as params:
         names.check_name(params.model_name)
-        run = runs.active()
-        developer, parent = run.data.tags[tags.DEVELOPER], run.data.tags.get(tags.PARENT, "")
-        registry = Registry(params.model_name, run_id=run.info.run_id, developer=developer)
+        registry = open_registry(params.model_name)
         if params.rollback and params.restore:
             raise UserError("rollback and restore are two ways back. Pass one of them.")
         if params.rollback or params.restore:
@@ -71,13 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_put_back(registry, line)
             print(line)
             return
-        check_pipeline(params)
-        pipeline = Pipeline(params)
-        check_given(pipeline.given, params.judge_by)
-        check_has_test(pipeline.dataset, params.test_months)
-        if not params.test_only:
-            check_one_taxi(params.model_name, pipeline.params.taxi)
-            check_champion(registry, pipeline.params.taxi)
+        pipeline = open_pipeline(params, registry)
         preprocess = pipeline.preprocess()
         if not preprocess.dataset.has_test:
             raise UserError(NO_TEST)
@@ -87,9 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         judge_by = distances.select_kind(params.judge_by)
         distance = distances.kind_of(preprocess.dataset.taxi, judge_by)
         best = choose([one for step in trained for one in step.candidates], distance)
-        refits = params.refit == TRAIN_VALID
-        fitted_to = SEEN if refits else SEEN[:1]
-        if refits:
+        if params.refit == TRAIN_VALID:
             place = TrainingPlace(params.scheduler, params.refit_workers)
             best = refit_candidate(best, preprocess, place)
         test = open_test_set(preprocess, distance)
@@ -99,42 +89,92 @@ def main(argv: Sequence[str] | None = None) -> None:
         if params.test_only:
             write_tested(tested, preprocess.dataset, distance)
             return
-        provenance = candidate_provenance(preprocess, best)
-        thresholds = GateThresholds(
-            max_rmse=params.max_rmse,
-            min_r2=params.min_r2,
-            min_improvement=params.min_improvement,
-            max_coverage_gap=params.max_coverage_gap,
-            max_slice_loss=params.max_slice_loss,
-        )
-        overrides = Overrides(
-            simulated=params.allow_simulated,
-            dirty=params.allow_dirty,
-            slice_loss=params.allow_slice_loss,
-        )
-        command = page.rerun_command(pipeline.repeatable())
-        with judge_again(pipeline), registry.lock():
-            judged = judge_candidate(
-                registry, tested, test, provenance, thresholds, overrides, seed=params.seed
-            )
-            if judged.outcome != UNCHANGED:
-                facts = make_facts(
-                    registry.name, preprocess, test, tested, judged, provenance, command, fitted_to
-                )
-                log_card(facts, test, tested, preprocess)
-                about = version_tags(facts, preprocess.dataset, judged, overrides, parent)
-                judged = settle(registry, tested, judged, about, description(facts))
-            registry.describe_model(ABOUT)
-        write_registration(
-            model_name=registry.name,
-            version=judged.known,
-            champion_version=judged.before if judged.outcome == REFUSED else judged.known,
-            outcome=judged.outcome,
-            reasons=judged.reasons,
-            model_uri=tested.candidate.model_uri,
-        )
+        judged = register_candidate(params, pipeline, registry, tested, test)
         write_registered(registry, tested, judged, preprocess.dataset)
         print(registration_line(registry.name, tested, judged))
+
+
+def open_registry(name: str) -> Registry:
+    """Open a registered model for the active run and whoever started it."""
+    run = runs.active()
+    return Registry(name, run_id=run.info.run_id, developer=run.data.tags[tags.DEVELOPER])
+
+
+def open_pipeline(params: RegisterParameters, registry: Registry) -> Pipeline:
+    """Look at all that this step would stumble over, before any upstream step starts.
+
+    Raises:
+        UserError, TripError: something cannot be used.
+    """
+    check_pipeline(params)
+    pipeline = Pipeline(params)
+    check_given(pipeline.given, params.judge_by)
+    check_has_test(pipeline.dataset, params.test_months)
+    if not params.test_only:
+        check_one_taxi(params.model_name, pipeline.params.taxi)
+        check_champion(registry, pipeline.params.taxi)
+    return pipeline
+
+
+def register_candidate(
+    params: RegisterParameters,
+    pipeline: Pipeline,
+    registry: Registry,
+    tested: TestResult,
+    test: TestSet,
+) -> GateResult:
+    """Put a candidate that was tested to the gate, and write what comes of it to the registry.
+
+    Args:
+        params: of register.
+        pipeline: all its steps are done.
+        registry: of the model's name.
+        tested: the candidate.
+        test: the trips that it was tested on.
+    """
+    preprocess = pipeline.preprocess()
+    provenance = candidate_provenance(preprocess, tested.candidate)
+    thresholds, overrides = gate_settings(params)
+    command = page.rerun_command(pipeline.repeatable())
+    with judge_again(pipeline), registry.lock():
+        judged = judge_candidate(
+            registry, tested, test, provenance, thresholds, overrides, seed=params.seed
+        )
+        if judged.outcome != UNCHANGED:
+            fitted_to = SEEN if params.refit == TRAIN_VALID else SEEN[:1]
+            facts = make_facts(
+                registry.name, preprocess, test, tested, judged, provenance, command, fitted_to
+            )
+            log_card(facts, test, tested, preprocess)
+            about = version_tags(facts, preprocess.dataset, judged, overrides)
+            judged = settle(registry, tested, judged, about, description(facts))
+        registry.describe_model(ABOUT)
+    write_registration(
+        model_name=registry.name,
+        version=judged.known,
+        champion_version=judged.before if judged.outcome == REFUSED else judged.known,
+        outcome=judged.outcome,
+        reasons=judged.reasons,
+        model_uri=tested.candidate.model_uri,
+    )
+    return judged
+
+
+def gate_settings(params: RegisterParameters) -> tuple[GateThresholds, Overrides]:
+    """Read from the parameters what the gate asks, and what somebody has allowed."""
+    thresholds = GateThresholds(
+        max_rmse=params.max_rmse,
+        min_r2=params.min_r2,
+        min_improvement=params.min_improvement,
+        max_coverage_gap=params.max_coverage_gap,
+        max_slice_loss=params.max_slice_loss,
+    )
+    overrides = Overrides(
+        simulated=params.allow_simulated,
+        dirty=params.allow_dirty,
+        slice_loss=params.allow_slice_loss,
+    )
+    return thresholds, overrides
 
 
 @contextmanager
@@ -209,7 +249,7 @@ def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> 
 
 
 def version_tags(
-    facts: Facts, dataset: Dataset, judged: GateResult, overrides: Overrides, parent: str
+    facts: Facts, dataset: Dataset, judged: GateResult, overrides: Overrides
 ) -> dict[str, str]:
     """Return the tags of a version: what the gate made of it, and the way back to its data."""
     about = {
@@ -220,7 +260,7 @@ def version_tags(
         tags.VERSION_COMMIT: facts.commit,
         tags.DIRTY: str(facts.is_dirty).lower(),
         tags.MODEL: facts.model,
-        tags.PIPELINE: parent,
+        tags.PIPELINE: runs.active().data.tags.get(tags.PARENT, ""),
         tags.RMSE_VALID: f"{facts.rmse_valid:.6f}",
         tags.RMSE_TEST: f"{facts.scores['rmse'].value:.6f}",
         tags.JUDGED_BY: judged.distance,
