@@ -7,11 +7,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import pyarrow as pa
 import pytest
 
 from storage import StorageError
-from storage.data import months
+from storage.data import months, sources
 from tests.storage.samples import NAME, one_line
 
 
@@ -45,6 +46,15 @@ def find_error(source: object, month: str = "2021-01", **options: object) -> str
 
 def cached_files(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
+    """A store of objects, memory://."""
+    monkeypatch.setitem(months.SOURCES, "memory://", sources.ObjectStore)
+    there = fsspec.filesystem("memory")
+    yield there
+    there.store.clear()
 
 
 # --- a server that misbehaves as told

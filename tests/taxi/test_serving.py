@@ -2,12 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,12 +17,12 @@ from mlflow.pyfunc.scoring_server import invocations
 from storage import StorageError
 from storage.tracking import models
 from taxi import TripError
-from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.model import TripModel, input_columns, write_frame
 from taxi.question import PARAMS
 from taxi.spread import fit_spread
 from tests import docs
 from tests.conftest import ROOT, simulated_trips
-from tests.stores import copy_empty_store
+from tests.logged import log_model, own_experiment
 from tests.taxi.test_model import START, TIME, calibrate, make_model
 
 N_THREADS, N_REQUESTS = 8, 400
@@ -37,33 +36,18 @@ def model() -> TripModel:
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("served")
-    mlflow.set_tracking_uri(copy_empty_store(tmp_path_factory, folder))
-    yield mlflow.create_experiment("served", (folder / "artifacts").as_uri())
-    mlflow.set_tracking_uri(None)  # the environment decides again
+    with own_experiment(tmp_path_factory, "served") as experiment:
+        yield experiment
 
 
 @pytest.fixture(scope="module")
 def uri(model: TripModel, experiment: str) -> str:
-    return log(model, experiment, PARAMS)
+    return log_model(model, experiment, frame().iloc[:5])
 
 
 @pytest.fixture(scope="module")
 def served(uri: str) -> PyFuncModel:
     return models.load(uri)
-
-
-def log(model: TripModel, experiment: str, params: Mapping[str, Any]) -> str:
-    with mlflow.start_run(experiment_id=experiment):
-        return models.log(
-            model.to_files(),
-            name="model",
-            package="taxi",
-            modules=MODULES,
-            columns=input_columns("green"),
-            params=params,
-            example=frame().iloc[:5],
-        )
 
 
 def frame() -> pd.DataFrame:
@@ -180,7 +164,7 @@ def test_a_server_refuses_what_cannot_be_asked_as_the_callers_fault(
 
 
 def test_a_model_without_a_spread_refuses_quantiles_and_answers_the_rest(experiment: str) -> None:
-    served = models.load(log(make_model(), experiment, PARAMS))
+    served = models.load(log_model(make_model(), experiment, frame().iloc[:5], PARAMS))
     assert post(served, {}) == make_model().predict_frame(frame().iloc[:5]).tolist()
     with pytest.raises(MlflowException, match="knows no spread of its errors") as refusal:
         post(served, {"quantiles": [0.5]})
@@ -199,7 +183,7 @@ def test_columns_are_asked_of_a_loaded_model_by_their_params(
 def test_a_model_saved_before_params_were_is_scored_and_says_that_it_knows_no_quantiles(
     experiment: str, model: TripModel
 ) -> None:
-    old_uri = log(model, experiment, {})
+    old_uri = log_model(model, experiment, frame().iloc[:5], {})
     old = models.load(old_uri)
     assert old.metadata.get_params_schema() is None
     wanted = model.predict_frame(frame())

@@ -25,11 +25,11 @@ from mlflow.pyfunc import scoring_server
 from storage.tracking import models, served_door
 from storage.tracking.served_door import KINDS, RequestError
 from storage.tracking.served_model import SERVER
-from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.model import TripModel, write_frame
 from taxi.question import PARAMS
 from tests.conftest import simulated_trips
 from tests.docs import readme_command
-from tests.stores import copy_empty_store
+from tests.logged import log_model, own_experiment
 from tests.taxi.test_model import END, MILES, START, TIME, make_model
 
 JSON, CSV, PARQUET = KINDS
@@ -57,20 +57,8 @@ def model() -> TripModel:
 
 @pytest.fixture(scope="module")
 def uri(model: TripModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("door")
-    mlflow.set_tracking_uri(copy_empty_store(tmp_path_factory, folder))
-    experiment = mlflow.create_experiment("door", (folder / "artifacts").as_uri())
-    with mlflow.start_run(experiment_id=experiment):
-        yield models.log(
-            model.to_files(),
-            name="model",
-            package="taxi",
-            modules=MODULES,
-            columns=input_columns("green"),
-            params=PARAMS,
-            example=ROWS,
-        )
-    mlflow.set_tracking_uri(None)  # the environment decides again
+    with own_experiment(tmp_path_factory, "door") as experiment:
+        yield log_model(model, experiment, ROWS)
 
 
 @pytest.fixture(scope="module")

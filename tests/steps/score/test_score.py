@@ -5,7 +5,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,12 +17,12 @@ from steps.score.record import city_of_model, drift_cells, say_moved
 from storage.checkout import ROOT
 from storage.tracking import models
 from taxi.drift import FEATURES, DriftMeasure
-from taxi.model import MODULES, input_columns, write_frame
-from taxi.question import PARAMS
+from taxi.model import input_columns, write_frame
 from taxi.simulation import month_batches, simulated_zones
 from tests.clusters import dask_cluster
 from tests.conftest import simulated_trips
 from tests.entry import entry, parsed
+from tests.logged import log_model
 from tests.steps.lab import Lab
 from tests.steps.score.conftest import read_scored
 from tests.stores import Store
@@ -356,16 +355,8 @@ def test_a_month_that_the_model_has_seen_is_named_and_one_of_other_trips_is_not(
 def silent(lab: Lab, champion: str) -> str:
     """A model as it was logged before models stored a training profile."""
     served = models.load("models:/scored/1").unwrap_python_model()
-    with mlflow.start_run(experiment_id=lab.experiment):
-        uri = models.log(
-            served.model.to_files(),
-            name="model",
-            package="taxi",
-            modules=MODULES,
-            columns=input_columns("green"),
-            params=PARAMS,
-            example=write_frame(simulated_trips("2021-02").take(np.arange(3)), "green"),
-        )
+    example = write_frame(simulated_trips("2021-02").take(np.arange(3)), "green")
+    uri = log_model(served.model, lab.experiment, example)
     return f"--model_uri={uri}"
 
 

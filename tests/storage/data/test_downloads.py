@@ -8,7 +8,6 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -286,55 +285,47 @@ def test_the_cache_is_the_users_own_unless_told_otherwise(monkeypatch: pytest.Mo
 # --- object stores
 
 
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
-    monkeypatch.setitem(months.SOURCES, "memory://", sources.ObjectStore)
-    memory = fsspec.filesystem("memory")
-    yield memory
-    memory.store.clear()
-
-
 def test_an_object_is_cached_until_it_changes(
-    store: fsspec.AbstractFileSystem, cache: Path, monkeypatch: pytest.MonkeyPatch
+    memory: fsspec.AbstractFileSystem, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.pipe(f"/trips/{NAME}", make_parquet())
+    memory.pipe(f"/trips/{NAME}", make_parquet())
     first = find("memory://trips/")
     assert first.uri == f"memory://trips/{NAME}"
     assert first.path.is_relative_to(cache)
     with monkeypatch.context() as patch:
-        patch.setattr(type(store), "get_file", lambda *_: pytest.fail("fetched twice"))
+        patch.setattr(type(memory), "get_file", lambda *_: pytest.fail("fetched twice"))
         assert find("memory://trips") == first
     changed = make_parquet(pa.array(["7", "9"]))
-    store.pipe(f"/trips/{NAME}", changed)
+    memory.pipe(f"/trips/{NAME}", changed)
     assert find("memory://trips").path.read_bytes() == changed
 
 
-def test_a_store_is_searched_for_csv_too(store: fsspec.AbstractFileSystem) -> None:
-    store.pipe("/trips/green_tripdata_2021-01.csv.gz", gzip.compress(CSV))
+def test_a_store_is_searched_for_csv_too(memory: fsspec.AbstractFileSystem) -> None:
+    memory.pipe("/trips/green_tripdata_2021-01.csv.gz", gzip.compress(CSV))
     assert find("memory://trips").path.name == "green_tripdata_2021-01.csv.gz"
 
 
-def test_a_store_without_the_month_says_so(store: fsspec.AbstractFileSystem) -> None:
+def test_a_store_without_the_month_says_so(memory: fsspec.AbstractFileSystem) -> None:
     assert f"No green trips in memory://trips for 2021-01: tried {NAME}" in find_error(
         "memory://trips"
     )
 
 
 def test_a_damaged_object_never_stays_in_the_cache(
-    store: fsspec.AbstractFileSystem, cache: Path
+    memory: fsspec.AbstractFileSystem, cache: Path
 ) -> None:
-    store.pipe(f"/trips/{NAME}", make_parquet()[:-9])
+    memory.pipe(f"/trips/{NAME}", make_parquet()[:-9])
     assert f"Cannot use /trips/{NAME}" in find_error("memory://trips")
     assert cached_files(cache) == []
 
 
 def test_a_store_that_denies_access_is_one_line(
-    store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deny(*_: object) -> str:
         raise PermissionError("Access\nDenied")
 
-    monkeypatch.setattr(type(store), "ukey", deny)
+    monkeypatch.setattr(type(memory), "ukey", deny)
     assert "from memory://trips: Access Denied. Check your access" in find_error("memory://trips")
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from storage import StorageError
-from storage.data import months, sources
+from storage.data import months
 from tests.storage.samples import NAME, make_parquet
 from tests.storage.sources import Server, cached_files, find, make_folder, ok, status
 
@@ -144,10 +144,8 @@ def test_a_month_in_the_cache_that_cannot_be_read_is_refused_and_kept(
 
 
 def test_a_broken_object_in_the_cache_must_come_and_stays_where_it_is(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, memory: fsspec.AbstractFileSystem
 ) -> None:
-    monkeypatch.setitem(months.SOURCES, "memory://", sources.ObjectStore)
-    memory = fsspec.filesystem("memory")
     memory.pipe(f"/trips/{NAME}", make_parquet())
     assert (locate("memory://trips").must_come, locate("memory://trips").path) == (True, None)
     path = find("memory://trips").path
@@ -155,6 +153,5 @@ def test_a_broken_object_in_the_cache_must_come_and_stays_where_it_is(
     path.write_bytes(b"half of it")
     before = snapshot(cache)
     where = locate("memory://trips")
-    memory.store.clear()
     assert where[:5] == ("2021-01", f"memory://trips/{NAME}", True, len(make_parquet()), True)
     assert snapshot(cache) == before

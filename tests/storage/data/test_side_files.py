@@ -3,7 +3,6 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -25,14 +24,6 @@ def make_zip() -> bytes:
     with zipfile.ZipFile(content, "w") as files:
         files.writestr(zipfile.ZipInfo("shapes.shp"), b"x" * 500)  # always dated alike
     return content.getvalue()
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
-    monkeypatch.setitem(months.SOURCES, "memory://", sources.ObjectStore)
-    memory = fsspec.filesystem("memory")
-    yield memory
-    memory.store.clear()
 
 
 def test_files_in_a_folder_are_used_where_they_lie(tmp_path: Path) -> None:
@@ -116,23 +107,23 @@ def test_a_download_that_breaks_off_is_tried_again(server: Server, naps: list[fl
     assert len(naps) == 1
 
 
-def test_an_object_is_cached_until_it_changes(store: fsspec.AbstractFileSystem) -> None:
-    store.pipe(f"/trips/{TABLE}", CSV)
+def test_an_object_is_cached_until_it_changes(memory: fsspec.AbstractFileSystem) -> None:
+    memory.pipe(f"/trips/{TABLE}", CSV)
     first = find_beside("memory://trips", NAMES)
     assert first[TABLE].uri == f"memory://trips/{TABLE}"
     assert list(first) == [TABLE]
-    store.pipe(f"/trips/{TABLE}", CSV + b"2,Bronx\n")
+    memory.pipe(f"/trips/{TABLE}", CSV + b"2,Bronx\n")
     assert [place.must_come for place in locate_beside("memory://trips", NAMES)] == [True]
     assert find_beside("memory://trips", NAMES)[TABLE].sha256 != first[TABLE].sha256
 
 
 def test_an_object_that_is_forbidden_is_not_there(
-    store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deny(*_: object) -> str:
         raise PermissionError("Access Denied")
 
-    monkeypatch.setattr(type(store), "ukey", deny)
+    monkeypatch.setattr(type(memory), "ukey", deny)
     assert find_beside("memory://trips", NAMES) == {}
 
 

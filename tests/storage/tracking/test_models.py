@@ -26,10 +26,9 @@ from storage.tracking.tags import MODEL_SHA256
 from taxi import features
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.model import MODULES, TripModel, input_columns, write_frame
-from taxi.question import PARAMS
 from taxi.rows import make_rows
 from tests.conftest import simulated_trips
-from tests.stores import copy_empty_store
+from tests.logged import log_model, own_experiment
 
 START, MILES = "PULocationID", "trip_distance"
 CODE_FILES = [f"{CODE}/{name}.py" for name in (*MODULES, DOOR)]
@@ -59,24 +58,13 @@ def frame(n: int = 50) -> pd.DataFrame:
 class Logged:
     """Two tiny models logged in a store of their own."""
 
-    def __init__(self, folder: Path, tracking_uri: str) -> None:
-        self.tracking_uri = tracking_uri
-        mlflow.set_tracking_uri(self.tracking_uri)
-        experiment = mlflow.create_experiment("models", artifact_location=str(folder / "store"))
+    def __init__(self, experiment: str) -> None:
+        self.tracking_uri = mlflow.get_tracking_uri()
         self.models = make_models()
         self.uris: dict[str, str] = {}
         self.folders: dict[str, Path] = {}
         for name, model in self.models.items():
-            with mlflow.start_run(experiment_id=experiment):
-                self.uris[name] = models.log(
-                    model.to_files(),
-                    name="model",
-                    package="taxi",
-                    modules=MODULES,
-                    columns=input_columns("green"),
-                    params=PARAMS,
-                    example=frame(5),
-                )
+            self.uris[name] = log_model(model, experiment, frame(5))
             location = mlflow.get_logged_model(self.uris[name].split("/")[-1]).artifact_location
             self.folders[name] = Path(location.removeprefix("file://"))
 
@@ -87,9 +75,8 @@ class Logged:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
-    folder = tmp_path_factory.mktemp("models")
-    yield Logged(folder, copy_empty_store(tmp_path_factory, folder))
-    mlflow.set_tracking_uri(None)  # the environment decides again
+    with own_experiment(tmp_path_factory, "models") as experiment:
+        yield Logged(experiment)
 
 
 @pytest.fixture(autouse=True)
