@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TREES = ("taxi", "storage", "steps", "tools", "bench")
 ROOMS = {tree: sorted((ROOT / tree).rglob("*.py")) for tree in TREES}
 EVERY_FILE = [path for paths in ROOMS.values() for path in paths]
+RUNS = [*ROOMS["taxi"], *ROOMS["storage"], *ROOMS["steps"]]
 
 
 # --- entry points and their parameters
@@ -214,9 +216,14 @@ OUTSIDE = (
 IN_MEMORY = ("io.BytesIO", "io.StringIO")  # bytes that are at hand, for who reads files only
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
+@cache
 def imports(path: Path) -> list[str]:
-    package = path.relative_to(ROOT).parts[:-1]
-    return list(imported_names(ast.parse(path.read_bytes()), package))
+    return list(imported_names(tree_of(path), path.relative_to(ROOT).parts[:-1]))
 
 
 def packages(names: Iterable[str]) -> set[str]:
@@ -227,51 +234,56 @@ def within(name: str, modules: Iterable[str]) -> bool:
     return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 
-def file_id(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def found(look: Callable[[Path], Iterable[object]], *paths: Path) -> list[str]:
+    """Write what was found in which file, a line each."""
+    return [f"{path.relative_to(ROOT)}: {what}" for path in paths for what in look(path)]
 
 
-@pytest.mark.parametrize("path", ROOMS["steps"], ids=file_id)
-def test_a_step_imports_no_other_step(path: Path) -> None:
-    own = path.relative_to(ROOT / "steps").with_suffix("").parts[0]
-    others = [f"steps.{step}" for step in ENTRY_POINTS if step != own]
-    assert [name for name in imports(path) if within(name, others)] == []
+def test_no_step_imports_another() -> None:
+    def others(path: Path) -> list[str]:
+        own = path.relative_to(ROOT / "steps").with_suffix("").parts[0]
+        steps = [f"steps.{step}" for step in ENTRY_POINTS if step != own]
+        return [name for name in imports(path) if within(name, steps)]
+
+    assert found(others, *ROOMS["steps"]) == []
 
 
-@pytest.mark.parametrize("path", ROOMS["storage"], ids=file_id)
-def test_storage_knows_neither_taxis_nor_steps(path: Path) -> None:
-    assert packages(imports(path)) & (set(TREES) - {"storage"}) == set()
+def test_storage_knows_neither_taxis_nor_steps() -> None:
+    known = set(TREES) - {"storage"}
+    assert found(lambda path: packages(imports(path)) & known, *ROOMS["storage"]) == []
 
 
-@pytest.mark.parametrize("path", ROOMS["taxi"], ids=file_id)
-def test_taxi_only_computes(path: Path) -> None:
-    names = set(imports(path)) - set(IN_MEMORY)
-    assert [name for name in names if within(name, OUTSIDE)] == []
-    nodes = ast.walk(ast.parse(path.read_text()))
-    assert [node.lineno for node in nodes if isinstance(node, ast.Name) and node.id == "open"] == []
+def test_taxi_only_computes() -> None:
+    def outside(path: Path) -> Iterator[object]:
+        yield from (name for name in {*imports(path)} - {*IN_MEMORY} if within(name, OUTSIDE))
+        names = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name))
+        yield from (f"open in line {node.lineno}" for node in names if node.id == "open")
+
+    assert found(outside, *ROOMS["taxi"]) == []
 
 
-@pytest.mark.parametrize("path", ROOMS["taxi"], ids=file_id)
-def test_taxi_imports_itself_relatively_so_that_a_copy_stands_alone(path: Path) -> None:
-    assert re.findall(r"^\s*(?:from|import) taxi\b.*", path.read_text(), re.MULTILINE) == []
+def test_taxi_imports_itself_relatively_so_that_a_copy_stands_alone() -> None:
+    itself = re.compile(r"^\s*(?:from|import) taxi\b.*", re.MULTILINE)
+    assert found(lambda path: itself.findall(path.read_text()), *ROOMS["taxi"]) == []
 
 
-@pytest.mark.parametrize("path", [*ROOMS["taxi"], *ROOMS["storage"], *ROOMS["steps"]], ids=file_id)
-def test_what_runs_needs_neither_tools_nor_measurements(path: Path) -> None:
-    assert packages(imports(path)) & {"tools", "bench", "tests"} == set()
+def test_what_runs_needs_neither_tools_nor_measurements() -> None:
+    beside = {"tools", "bench", "tests"}
+    assert found(lambda path: packages(imports(path)) & beside, *RUNS) == []
 
 
-@pytest.mark.parametrize("path", EVERY_FILE, ids=file_id)
-def test_no_module_is_private(path: Path) -> None:
-    assert not [part for part in path.relative_to(ROOT).parts if re.match(r"_[^_]", part)]
+def test_no_module_is_private() -> None:
+    private = re.compile(r"_[^_]")
+    parts = {path: path.relative_to(ROOT).parts for path in EVERY_FILE}
+    assert found(lambda path: filter(private.match, parts[path]), *EVERY_FILE) == []
 
 
 def test_a_public_name_means_one_thing() -> None:
     homes: dict[str, list[str]] = {}
-    for path in [*ROOMS["taxi"], *ROOMS["storage"], *ROOMS["steps"], *ROOMS["tools"]]:
-        for node in ast.parse(path.read_bytes()).body:
+    for path in [*RUNS, *ROOMS["tools"]]:
+        for node in tree_of(path).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
-                homes.setdefault(node.name, []).append(file_id(path))
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert {name: paths for name, paths in homes.items() if paths[1:]}.keys() == {"main"}
 
 
@@ -284,13 +296,13 @@ def unknown_arguments(function: ast.FunctionDef) -> set[str]:
     return {name for names in named for name in names.split(", ")} - {a.arg for a in every if a}
 
 
-@pytest.mark.parametrize("path", EVERY_FILE, ids=file_id)
-def test_a_docstring_names_no_argument_that_is_not_there(path: Path) -> None:
-    functions = [
-        n for n in ast.walk(ast.parse(path.read_bytes())) if isinstance(n, ast.FunctionDef)
-    ]
-    lies = {function.name: unknown_arguments(function) for function in functions}
-    assert {name: names for name, names in lies.items() if names} == {}
+def test_a_docstring_names_no_argument_that_is_not_there() -> None:
+    def lies(path: Path) -> Iterator[object]:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef) and (names := unknown_arguments(node)):
+                yield f"{node.name}: {sorted(names)}"
+
+    assert found(lies, *EVERY_FILE) == []
 
 
 def test_the_steps_are_few_rooms_on_few_floors() -> None:
@@ -323,20 +335,18 @@ def test_every_name_is_used_and_by_the_files_that_it_says_write_it() -> None:
     assert not wrong, f"of these tags.py names as writers files that do not use them: {wrong}"
 
 
-@pytest.mark.parametrize("path", [*ROOMS["storage"], *ROOMS["steps"]], ids=file_id)
-def test_a_tag_is_no_bare_text(path: Path) -> None:
-    if path.name in ("tags.py", "served_model.py"):  # the latter travels with a model, alone
-        return
-    names = {str(value) for value in vars(tags).values() if isinstance(value, tags.Name)}
-    names = {name for name in names if value_is_telling(name)}
-    tree = ast.parse(path.read_bytes())
-    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    assert [node.lineno for node in texts if node.value in names] == []
+def test_a_tag_is_no_bare_text() -> None:
+    every = {str(value) for value in vars(tags).values() if isinstance(value, tags.Name)}
+    telling = {name for name in every if re.search(r"[._]", name)}  # others may be another word
+    assert len(telling) > 30
 
+    def bare(path: Path) -> Iterator[object]:
+        texts = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant))
+        return (f"{node.value} in line {node.lineno}" for node in texts if node.value in telling)
 
-def value_is_telling(name: str) -> bool:
-    """Whether a text that stands in code can only be this name, and not some other word."""
-    return bool(re.search(r"[._]", name))
+    own = ("tags.py", "served_model.py")  # the latter travels with a model, alone
+    paths = [*ROOMS["storage"], *ROOMS["steps"]]
+    assert found(bare, *(path for path in paths if path.name not in own)) == []
 
 
 # --- who pickles
@@ -346,15 +356,14 @@ def value_is_telling(name: str) -> bool:
 SENDS = ROOT / "storage" / "cluster.py"
 
 
-@pytest.mark.parametrize("path", [path for path in EVERY_FILE if path != SENDS], ids=file_id)
-def test_nothing_is_pickled(path: Path) -> None:
-    assert packages(imports(path)) & PICKLERS == set()
-    assert (
-        re.findall(
-            r"\.pkl|\.pickle|cloudpickle|joblib\W+(?:import )?(?:dump|load)", path.read_text()
-        )
-        == []
-    )
+def test_nothing_is_pickled() -> None:
+    written = re.compile(r"\.pkl|\.pickle|cloudpickle|joblib\W+(?:import )?(?:dump|load)")
+
+    def pickles(path: Path) -> list[str]:
+        return [*(packages(imports(path)) & PICKLERS), *written.findall(path.read_text())]
+
+    assert found(pickles, *(path for path in EVERY_FILE if path != SENDS)) == []
+    assert found(pickles, SENDS) != []
 
 
 # --- the repository

@@ -77,6 +77,22 @@ def test_a_run_that_did_other_work_does_not_tell(logged: dict[str, str], tells: 
     assert (past is not None) == tells
 
 
+def test_a_search_has_worked_on_the_trials_that_it_made_itself() -> None:
+    ended = {"n_trials_finished": 4.0, "n_trials_pruned": 2.0, "n_trials_failed": 9.0}
+    metrics = {"system/wall_seconds": 90.0, "system/peak_memory_megabytes": 1536.0, **ended}
+    data = SimpleNamespace(metrics=metrics, params={})
+    trips, params = {"train": 70, "valid": 60}, MainParameters()
+
+    def past() -> Past | None:
+        return needs.as_past("hpo", SimpleNamespace(data=data), trips, params)  # type: ignore[arg-type]
+
+    assert past() == Past(n_trips=130, work=6 * 70, minutes=1.5, gib=1.5)
+    metrics["n_trials_recorded"] = 5.0
+    assert past() == Past(n_trips=130, work=70, minutes=1.5, gib=1.5)
+    metrics["n_trials_recorded"] = 6.0
+    assert past() is None
+
+
 @pytest.mark.parametrize(("has", "n_lines"), [(4.0, 1), (8.0, 0)])
 def test_one_line_warns_where_this_machine_has_less_memory(
     monkeypatch: pytest.MonkeyPatch, has: float, n_lines: int
