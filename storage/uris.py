@@ -6,6 +6,7 @@ It needs the standard library alone: tools.doctor runs before there is an enviro
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from storage import UserError
 
@@ -93,6 +94,13 @@ def read_indirect(text: str, what: str) -> str:
         shown = f"{what}={FROM_ENVIRONMENT}<NAME>"
         raise UserError(f"{shown}, and there is no {name[:N_SHOWN]} in the environment.")
     return os.environ[name]
+
+
+def file_path(uri: str) -> str:
+    """Return the path that a URI such as file:///a%20b names; any other text stays as it is."""
+    if not uri.lower().startswith("file://"):
+        return uri
+    return unquote(uri[len("file://") :].removeprefix("localhost"))
 
 
 def expand_home(text: str) -> Path:

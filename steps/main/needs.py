@@ -83,7 +83,7 @@ def count_trips(
         locations: of these months.
     """
     if metrics:
-        return {name.removeprefix(tags.N_TRIPS): int(n) for name, n in metrics.items()}
+        return {split: int(n) for split, n in tags.N_TRIPS.select(metrics).items()}
     of = {month.month: month for month in locations}
     counts = {
         split: row_counts.count_raw(of[name] for name in names) for split, names in splits.items()
@@ -112,12 +112,7 @@ def read_past(params: MainParameters) -> dict[str, list[Past]]:
 def trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
     """Count the trips of each split that a run read; none where its preprocess is too long ago."""
     base = run.data.tags.get(tags.RUN_IDS["preprocess"], run.info.run_id)
-    counts = known.get(base, {})
-    return {
-        name.removeprefix(tags.N_TRIPS): int(count)
-        for name, count in counts.items()
-        if name.startswith(tags.N_TRIPS)
-    }
+    return {split: int(n) for split, n in tags.N_TRIPS.select(known.get(base, {})).items()}
 
 
 def as_past(step: str, run: Run, n_trips: Mapping[str, int], params: MainParameters) -> Past | None:

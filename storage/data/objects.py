@@ -2,12 +2,11 @@
 
 from pathlib import Path
 from tempfile import TemporaryFile
-from urllib.parse import unquote
 
 from storage import StorageError, one_line
 from storage.data.downloads import open_object_store
 from storage.data.files import whole_file
-from storage.uris import expand_home, without_credentials
+from storage.uris import expand_home, file_path, without_credentials
 
 
 def read_object(uri: str) -> bytes | None:
@@ -63,8 +62,9 @@ def check_object_writable(uri: str) -> None:
 
 def local_path(uri: str) -> Path | None:
     """Return the path that a URI means on this machine; None where it is of a store elsewhere."""
-    if uri.lower().startswith("file://"):
-        return Path(unquote(uri[len("file://") :].removeprefix("localhost")))
+    path = file_path(uri)
+    if path != uri:
+        return Path(path)
     return None if "://" in uri else expand_home(uri)
 
 

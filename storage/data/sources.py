@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +21,7 @@ from storage.data.downloads import RefusedError
 from storage.data.manifest import check_listed
 from storage.data.parts import SUFFIXES as SUFFIXES
 from storage.data.parts import n_bytes
-from storage.uris import existing_folder, without_credentials
+from storage.uris import existing_folder, file_path, without_credentials
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -144,9 +143,7 @@ class Folder(Source):
         return path.as_uri(), path
 
     def _folder(self) -> Path:
-        text = self.text
-        if text.lower().startswith("file://"):
-            text = unquote(text[len("file://") :].removeprefix("localhost"))
+        text = file_path(self.text)
         folder = existing_folder(text)
         if folder is None:
             raise StorageError(

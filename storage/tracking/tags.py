@@ -5,6 +5,9 @@ a name it finds in the code.
 """
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+V = TypeVar("V")
 
 
 class Name(str):
@@ -33,7 +36,7 @@ class Family(Name):
         """Name one of them: months.train."""
         return f"{self}{end}"
 
-    def select(self, values: Mapping[str, str]) -> dict[str, str]:
+    def select(self, values: Mapping[str, V]) -> dict[str, V]:
         """Read the members of the family: train -> value."""
         return {name.removeprefix(self): values[name] for name in values if name.startswith(self)}
 
