@@ -163,8 +163,8 @@ def check_coverage(coverage: float, *, nominal: float, tolerance: float) -> Chec
     return Check(
         f"coverage of the {nominal:.0%} interval",
         f"{coverage:.1%}",
-        f"{lowest:.0%} to {highest:.0%}",
-        abs(coverage - nominal) <= tolerance,
+        f"{100 * lowest:.4g}% to {100 * highest:.4g}%",
+        round(abs(coverage - nominal), 9) <= tolerance,  # 0.8 - 0.72 is a digit more than 0.08
     )
 
 

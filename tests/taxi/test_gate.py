@@ -4,6 +4,7 @@ import pytest
 
 from taxi import gate
 from taxi.bootstrap import Interval
+from taxi.coverage import NOMINAL
 from taxi.distances import KINDS, METERED
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 
@@ -190,3 +191,12 @@ def test_intervals_must_hold_about_as_many_trips_as_they_promise(
 def test_no_interval_is_asked_to_hold_more_than_all_trips_or_less_than_none() -> None:
     assert gate.check_coverage(1.0, nominal=0.8, tolerance=0.2).wanted == "60% to 100%"
     assert gate.check_coverage(0.0, nominal=0.8, tolerance=1.0).wanted == "0% to 100%"
+
+
+@pytest.mark.parametrize(("tolerance", "ends"), [(0.08, (0.72, 0.88)), (0.075, (0.725, 0.875))])
+def test_both_ends_of_what_intervals_may_hold_are_in_as_they_are_written(
+    tolerance: float, ends: tuple[float, float]
+) -> None:
+    checks = [gate.check_coverage(end, nominal=NOMINAL, tolerance=tolerance) for end in ends]
+    assert [check.passed for check in checks] == [True, True]
+    assert {check.wanted for check in checks} == {f"{100 * ends[0]:g}% to {100 * ends[1]:g}%"}
