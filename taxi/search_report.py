@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import r2_score
@@ -215,8 +216,8 @@ def parameter_importance(trials: Sequence[Trial], seed: int) -> dict[str, float]
     if not columns:
         return {}
     points = np.column_stack(list(columns.values()))
-    # ranks: one absurd trial must not be all there is to explain
-    rmse = np.argsort(np.argsort([trial.outcome.rmse for trial in shown if trial.outcome]))
+    # ranks, of equals the same: one absurd trial must not be all there is to explain
+    rmse = rankdata([trial.outcome.rmse for trial in shown if trial.outcome]) - 1
     forest = RandomForestRegressor(N_TREES, min_samples_leaf=2, random_state=seed, n_jobs=1)
     forest.fit(points, rmse)
     lost = permutation_importance(

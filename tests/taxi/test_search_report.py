@@ -94,6 +94,12 @@ def test_the_parameter_that_rmse_depends_on_is_the_important_one() -> None:
     assert search_report.draw_parameter_importance(found).axes
 
 
+def test_where_all_trials_came_to_the_same_no_parameter_matters() -> None:
+    outcome = MIXED[0].result
+    trials = [Trial(n, {"rate": n / 12, "leaves": n % 5}, outcome) for n in range(12)]
+    assert search_report.parameter_importance(trials, seed=1) == {"rate": 0, "leaves": 0}
+
+
 def test_a_forest_explains_as_much_as_it_says_itself() -> None:
     points, rmse = RNG.random((12, 3)), np.arange(12)
     forest = RandomForestRegressor(20, random_state=1).fit(points, rmse)
