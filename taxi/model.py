@@ -1,10 +1,13 @@
 """The model people use: raw trips in, minutes out, saved without pickle."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from copy import copy
+from io import BytesIO
 from types import ModuleType
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import pandas as pd
@@ -53,6 +56,8 @@ MODULES = (
     "model",
 )
 SPREAD_FILE = "spread.json"
+SKOPS_SCHEMA = "schema.json"  # in a file of skops: what it holds
+SKOPS_PLACE = re.compile(r'("(?:__id__|file)": "?)([\w-]+)')  # there: an object's, or of its file
 
 
 class TripModel:
@@ -244,7 +249,7 @@ class TripModel:
             if isinstance(estimator, xgb.Booster):
                 files[f"booster-{place:03}.ubj"] = bytes(estimator.save_raw("ubj"))
             else:
-                files["estimator.skops"] = _skops().dumps(estimator)
+                files["estimator.skops"] = write_estimator(estimator)
         for place, booster in enumerate(self.blind):
             files[f"blind-{place:03}.ubj"] = bytes(booster.save_raw("ubj"))
         about = {
@@ -276,6 +281,27 @@ class TripModel:
         encoder = restore_encoder(about["encoder"])
         share = about.get("blind_share", 0.0)
         return cls(about["taxi"], encoder, estimators, blind, blind_share=share, spread=spread)
+
+
+def write_estimator(estimator: Any) -> bytes:
+    """Write an estimator of sklearn with skops, the same bytes where it is the same.
+
+    skops names its parts by where they lie in memory, and a zip tells when it was written: a model
+    is known by its bytes, and would be another one in each run.
+    """
+    with ZipFile(BytesIO(_skops().dumps(estimator))) as written:
+        parts = {name: written.read(name) for name in written.namelist()}
+    schema = parts.pop(SKOPS_SCHEMA).decode()
+    places = dict.fromkeys(found[2] for found in SKOPS_PLACE.finditer(schema))
+    number = {place: str(number) for number, place in enumerate(places, start=1)}
+    content = BytesIO()
+    with ZipFile(content, "w") as file:
+        for name, part in parts.items():
+            place, _, ending = name.partition(".")
+            file.writestr(ZipInfo(f"{number[place]}.{ending}"), part)
+        schema = SKOPS_PLACE.sub(lambda found: found[1] + number[found[2]], schema)
+        file.writestr(ZipInfo(SKOPS_SCHEMA), schema)
+    return content.getvalue()
 
 
 def _skops() -> ModuleType:

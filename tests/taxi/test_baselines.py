@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import lsqr as scipy_lsqr
+from threadpoolctl import threadpool_limits
 
 from taxi import TripError, baselines, features, least_squares
 from taxi.baselines import BASELINES, Baseline
@@ -12,7 +13,7 @@ from taxi.features import FEATURE_SETS
 from taxi.least_squares import Centred
 from taxi.model import TripModel
 from taxi.sampling import draw_rows
-from tests.conftest import simulated_trips
+from tests.conftest import random_trips, simulated_trips
 
 MONTHS = ("2021-01", "2021-02")
 # how far, as a share, a baseline's mean absolute error must lie below that of the mean baseline:
@@ -46,6 +47,30 @@ def fitted(name: str, seed: int = 42) -> TripModel:
 def test_every_baseline_names_its_features_and_is_made_afresh(name: str) -> None:
     assert BASELINES[name].features in FEATURE_SETS
     assert BASELINES[name].make(1) is not BASELINES[name].make(1)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_fitted_twice_is_the_same_files_on_however_many_threads(name: str) -> None:
+    train = random_trips(500, seed=1)
+    encoder = features.fit_encoder(BASELINES[name].features, train)
+
+    def fit_on(n_threads: int) -> TripModel:
+        with threadpool_limits(n_threads):
+            matrix = encoder.transform_train(train)
+            estimator = BASELINES[name].fit(matrix, train.trip_minutes, seed=1)
+        return TripModel("green", encoder, [estimator])
+
+    models = [fit_on(n_threads) for n_threads in (1, 2)]
+    assert models[0].to_files() == models[1].to_files()
+
+
+def test_the_intercept_of_a_lasso_is_no_sum_of_blas() -> None:
+    for seed in range(8):  # their last digits differ now and then
+        train = random_trips(300, seed)
+        matrix = features.fit_encoder("course", train).transform_train(train)
+        model = BASELINES["lasso_0.01"].fit(matrix, train.trip_minutes, seed=42)
+        means = np.asarray(matrix.sum(axis=0)).ravel() / len(train)
+        assert model.intercept_ == train.trip_minutes.mean() - (means * model.coef_).sum()
 
 
 @pytest.mark.parametrize("name", BASELINES)
