@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .distances import sample_rows
+
 
 class BatchedMatrix(ABC):
     """Rows of numbers, float32 [n, k], of which a batch at a time is in memory."""
@@ -35,6 +37,20 @@ class BatchedMatrix(ABC):
 def batches_of(matrix: Any) -> Iterator[Any]:
     """Cut a matrix of any kind, [n, k], into what may be in memory at once."""
     return matrix.batches() if isinstance(matrix, BatchedMatrix) else iter([matrix])
+
+
+def sample_matrix(matrix: Any, max_rows: int) -> np.ndarray:
+    """Make all n rows of a dense matrix of any kind, [n, k], or so many drawn from all of them.
+
+    The first ones are no sample: they are of a month's first night.
+    """
+    rows = sample_rows(matrix.shape[0], max_rows)
+    taken, first = [], 0
+    for batch in batches_of(matrix):
+        last = first + len(batch)
+        taken.append(batch[rows[(rows >= first) & (rows < last)] - first])
+        first = last
+    return np.concatenate(taken)
 
 
 def join(batches: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 N_CALIBRATION_BINS = 20
 NEAR = 5  # minutes that a prediction may be off and still be of use
 POISSON_LOSS = "count:poisson"  # not from spaces.py: an edit of a search would be one of baselines
-N_SHAP_ROWS = 300  # exact values of trees without a bound on depth take 16 ms a row
+N_SHAP_ROWS = 300  # to explain: exact values of trees without a bound on depth take 16 ms a row
 
 
 class Group(NamedTuple):
@@ -103,9 +103,14 @@ def _draw_groups(axis: "Axes", kind: str, groups: Sequence[Group]) -> None:
 
 
 def calibration_bins(predicted: np.ndarray) -> list[np.ndarray]:
-    """Sort the rows of predictions [n] into bins of about equally many, short ones first."""
+    """Sort the rows of predictions [n] into bins of about equally many, short ones first.
+
+    Those told alike are in one bin: which of them are on average long, no prediction says.
+    """
     order = np.argsort(predicted, kind="stable")
-    return [rows for rows in np.array_split(order, N_CALIBRATION_BINS) if len(rows)]
+    firsts = [predicted[rows[0]] for rows in np.array_split(order, N_CALIBRATION_BINS) if len(rows)]
+    starts = np.searchsorted(predicted[order], firsts)
+    return [rows for rows in np.split(order, starts) if len(rows)]
 
 
 def _draw_calibration(axis: "Axes", minutes: np.ndarray, predicted: np.ndarray) -> None:
@@ -141,7 +146,7 @@ def feature_importance(
 
     Args:
         booster: xgboost's.
-        matrix: float32 [n, k], rows to explain; the first N_SHAP_ROWS are.
+        matrix: float32 [n, k], rows to explain.
         names: of the k features.
     Returns:
         feature -> gain (mean loss reduction of its splits) and shap (by how many minutes it moves
@@ -150,7 +155,7 @@ def feature_importance(
     """
     from xgboost import DMatrix  # seconds, with sklearn and scipy; main reads errors without it
 
-    rows = DMatrix(matrix[:N_SHAP_ROWS])
+    rows = DMatrix(matrix)
     shap = np.abs(minutes_moved(booster, rows)).mean(axis=0).round(6)
     gain = booster.get_score(importance_type="gain")  # unnamed columns are f0, f1, ...
     importance = {

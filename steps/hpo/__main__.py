@@ -44,6 +44,7 @@ from steps.hpo.search import Budget, run_search
 from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
 from taxi import evaluation, features, maps, rows, search_report
+from taxi.batches import sample_matrix
 from taxi.features import Encoder
 from taxi.model import TripModel
 from taxi.recipes import BLIND_SHARE, Recipe
@@ -242,7 +243,8 @@ def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) ->
     )
     doubles.log_model_once(runs.active_info().run_id, tags.NATIVE_MODEL, save)
     if is_dense:
-        importance = evaluation.feature_importance(booster, valid, encoder.names)
+        explained = sample_matrix(valid, evaluation.N_SHAP_ROWS)
+        importance = evaluation.feature_importance(booster, explained, encoder.names)
         table = [{"feature": name, **values} for name, values in importance.items()]
         artifacts.log_table(table, tags.IMPORTANCE_TABLE)
         artifacts.log_figure(

@@ -179,3 +179,15 @@ def test_what_a_pass_over_the_rows_has_freed_is_given_back(monkeypatch: pytest.M
     go("binned", monkeypatch)
     build_matrices(lay_out("all", "full"))
     assert len(given) > 1
+
+
+def test_a_sample_of_a_matrix_is_of_all_its_rows_also_where_it_is_never_whole() -> None:
+    in_batches = EncodedTrips(ENCODERS["full"], VALID)
+    assert len([*in_batches.batches()]) == 2
+    numbered = np.arange(len(VALID), dtype=np.float32)[:, None]
+    chosen = batches.sample_matrix(numbered, 100)[:, 0].astype(int)
+    assert len(np.unique(chosen)) == 100
+    assert [*np.bincount(chosen // 175)] == pytest.approx([25] * 4, abs=10)
+    sampled = batches.sample_matrix(in_batches, 100)
+    assert np.array_equal(sampled, in_batches.whole()[chosen], equal_nan=True)
+    assert np.array_equal(batches.sample_matrix(numbered, 1_000), numbered)

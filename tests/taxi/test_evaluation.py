@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from taxi import bootstrap, coverage, evaluation, features
 from taxi.boosting import TrainingJob, build_matrices, train_booster
+from taxi.breakdown import break_down
 from taxi.groups import N_ZONE_GROUPS
 from taxi.rows import make_rows
 from taxi.schema import Trips
@@ -128,6 +129,19 @@ def test_the_picture_shows_the_errors_of_the_groups_it_is_given(
     for axis, kind in ((hour, "hour"), (distance, "distance")):
         heights = [bar.get_height() for bar in axis.patches]
         assert heights == [group.rmse for group in groups if group.kind == kind]
+
+
+def test_trips_told_alike_are_one_point_of_the_calibration_in_whatever_order_they_come(
+    trips: Trips, predicted: np.ndarray
+) -> None:
+    told = np.round(predicted / 10)  # few answers, as a shallow tree or the mean gives
+    order = np.random.default_rng(3).permutation(len(trips))
+    bins = break_down(trips, told).calibration
+    again = break_down(trips.take(order), told[order]).calibration
+    assert [one.n_trips for one in again] == [one.n_trips for one in bins]
+    assert [one.measured for one in again] == pytest.approx([one.measured for one in bins])
+    (mean,) = break_down(trips, np.full(len(trips), 12.0)).calibration
+    assert mean.measured == pytest.approx(trips.trip_minutes.mean())
 
 
 @pytest.mark.parametrize("factor", [1.0, 10_000.0])
