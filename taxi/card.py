@@ -12,7 +12,7 @@ from .distances import KINDS, kind_of
 from .evaluation import Group
 from .gate import Check
 from .schema import input_names, taxi_named
-from .words import group_words
+from .words import group_words, rules
 
 MAX_NAMED_FEATURES = 60  # a column per pair of zones is no reading matter
 LIMITS = (
@@ -69,11 +69,11 @@ def write_card(facts: Facts, *, short: bool) -> str:
         _scores(facts),
         _distances(facts),
         _coverage(facts, short=short),
+        _limits(facts),
         _data(facts, short=short),
         _features(facts),
         _gate(facts, short=short),
         _groups(facts, short=short),
-        _limits(facts),
         *(() if short else again),
     )
     return "\n".join("\n".join([*section, ""]) for section in sections)
@@ -81,12 +81,12 @@ def write_card(facts: Facts, *, short: bool) -> str:
 
 def _head(facts: Facts) -> list[str]:
     data = "simulated trips: it knows nothing of New York" if facts.is_simulated else "real trips"
-    dirty = ", with uncommitted changes" if facts.is_dirty else ""
+    dirty = " with uncommitted changes" if facts.is_dirty else ""
     return [
         f"# {facts.name}: the minutes of {taxi_named(facts.taxi).a_trip}",
         "",
-        f"**{facts.model}**, {facts.outcome}. Trained on {data}, by commit "
-        f"{facts.commit or 'none'}{dirty}.",
+        f"**{facts.model}**, {facts.outcome}. Trained by commit {facts.commit or 'none'}{dirty} on "
+        f"{data}.",
     ]
 
 
@@ -212,4 +212,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     def line(cells: Sequence[Any]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
-    return [line(heads), "|" + "---|" * len(heads), *map(line, rows)]
+    columns = zip(*([str(cell) for cell in row] for row in rows), strict=True)
+    return [line(heads), line(rules(columns)), *map(line, rows)]
