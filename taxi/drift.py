@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from .profile import EDGES, ENDS, HAS_DISTANCE, Profile, join_profiles
 from .style import GREY, styled
-from .words import HISTOGRAMS, WEEKDAYS
+from .words import HISTOGRAMS, WEEKDAYS, measured_words
 
 # minutes; an end bin takes whatever lies beyond it
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
@@ -234,7 +234,7 @@ def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[Drift
         moved += [month] if any(m.drifted for m in shown) else []
         # a threshold of 0 asks for no rise at all; the picture needs a scale all the same
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]
-        names = [f"{m.measure}, {HISTOGRAMS.get(m.of, m.of.replace('_', ' '))}" for m in shown]
+        names = [f"{m.measure}, {measured_words(m.of)}" for m in shown]
         mark = MARKS[place % len(MARKS)]
         axis.plot(sizes, names, f"C{place}{mark}", label=month)  # the month's colour above
     axis.axvline(1.0, color=GREY, linestyle="--", linewidth=0.8)

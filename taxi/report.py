@@ -10,7 +10,7 @@ from .evaluation import Group
 from .page import Section, markdown, paragraph, render_page, table
 from .report_errors import calibration_chart, interval_parts, where_it_fails
 from .report_search import Rows, looked_at_parts, search_parts
-from .words import HISTOGRAMS
+from .words import measured_words
 
 
 class StepFacts(NamedTuple):
@@ -35,6 +35,7 @@ class ReportFacts(NamedTuple):
     """The contents of a report; what the store does not have is empty."""
 
     title: str
+    about: str  # which run it is of
     headline: Sequence[str]  # markdown, a line each: what won, by how much, the next command
     outcome: Sequence[str]  # markdown: what was registered, and how it is used
     steps: Sequence[Sequence[StepFacts]]  # by stage: those of a stage do not need each other
@@ -64,7 +65,8 @@ def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> s
     """
     errors = facts.errors
     verdict = markdown(["  \n".join(facts.headline)])
-    head = f'<div class="verdict">{verdict}</div>\n{markdown(facts.outcome)}'
+    about = f'<p class="about">{escape(facts.about)}</p>'
+    head = f'<div class="verdict">{verdict}</div>\n{about}\n{markdown(facts.outcome)}'
     calibration = [calibration_chart(errors.breakdown)] if errors.breakdown else []
     sections = [
         Section("Steps", [draw_steps(facts.steps)] if facts.steps else []),
@@ -161,7 +163,7 @@ def drift_parts(rows: Rows) -> list[str]:
     shown = {
         "month": [row["month"] for row in rows],
         "scored by": [row[VERSION] for row in rows],
-        "measure": [f"{row['measure']} of {HISTOGRAMS.get(row['of'], row['of'])}" for row in rows],
+        "measure": [f"{row['measure']} of {measured_words(row['of'])}" for row in rows],
         "value": [f"{float(row['value']):.3f}" for row in rows],
         "drift from": [f"{float(row['threshold']):g}" for row in rows],
         "drifted": ["yes" if row["drifted"] == "True" else "no" for row in rows],

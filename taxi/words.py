@@ -1,7 +1,7 @@
 """How people are told: names that they know, and how many trips are worth a word."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -17,6 +17,25 @@ FEW_TRIPS = 30  # a group of fewer makes no finding, nor a colour on a map: it v
 def counted(n: int, thing: str) -> str:
     """Write 1 trial, 2 trials."""
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+NUMBER = re.compile(r"(< )?[-+]?[\d,]*\.?\d+( ?%)?")
+
+
+def are_numbers(cells: Iterable[str]) -> bool:
+    """Whether a column of a table holds numbers alone, whose digits stand under each other."""
+    written = [cell for cell in cells if cell]
+    return bool(written) and all(NUMBER.fullmatch(cell) for cell in written)
+
+
+def rules(columns: Iterable[Iterable[str]]) -> list[str]:
+    """Write the cells below the heads of a markdown table: they put numbers to the right."""
+    return ["---:" if are_numbers(column) else "---" for column in columns]
+
+
+def measured_words(name: str) -> str:
+    """Name what a measure of drift is of, without its unit: a measure has none."""
+    return HISTOGRAMS.get(name, name.replace("_", " ")).partition(",")[0]
 
 
 def band_words(name: str) -> str:

@@ -20,6 +20,7 @@ from taxi.city import City
 from taxi.drift import PSI, RMSE, DriftMeasure, Reference
 from taxi.maps import draw_moved
 from taxi.scoring import Tally
+from taxi.words import measured_words
 from taxi.worst import join_worst
 
 LINKED = {  # on the page -> artifact
@@ -91,12 +92,17 @@ def say_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str:
 def say_moved(measures: Sequence[DriftMeasure]) -> str:
     """Write what has moved in a month, and whether its errors did; empty where nothing has."""
     moved = [m for m in measures if m.drifted]
-    told = [f"{m.measure} of {m.of} {m.value:.3f} > {m.threshold:g}" for m in moved]
+    told = [f"{m.measure} of {measured_words(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved]
     rise = find_rise(measures)
     if moved and rise is not None and rise not in moved:
-        side = "above" if rise.value > 0 else "below"
-        told.append(f"RMSE is {abs(rise.value):.1%} {side} that on the months it was judged by")
+        told.append(f"RMSE is {beside(rise.value)}that on the months it was judged by")
     return "; ".join(told)
+
+
+def beside(share: float) -> str:
+    """Write by which share something lies above or below another; nothing where by none."""
+    percents = f"{abs(share):.1%}"
+    return "" if percents == "0.0%" else f"{percents} {'above' if share > 0 else 'below'} "
 
 
 def find_rise(measures: Sequence[DriftMeasure]) -> DriftMeasure | None:
@@ -112,7 +118,8 @@ def find_furthest(measures: Sequence[DriftMeasure]) -> DriftMeasure:
 def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
     """Lay drift out for the page beside what errors did."""
     rise, furthest = find_rise(measures), find_furthest(measures)
-    return [f"{rise.value:+.1%}" if rise else "", f"{furthest.of} {furthest.value:.3f}"]
+    risen = f"{round(rise.value, 3) + 0.0:+.1%}" if rise else ""
+    return [risen, f"{measured_words(furthest.of)} {furthest.value:.3f}"]
 
 
 def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:

@@ -19,6 +19,7 @@ from storage.tracking import models
 from taxi.drift import FEATURES, DriftMeasure
 from taxi.model import input_columns, write_frame
 from taxi.simulation import month_batches, simulated_zones
+from taxi.words import measured_words
 from tests.clusters import dask_cluster
 from tests.conftest import simulated_trips
 from tests.entry import entry, parsed
@@ -261,7 +262,7 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     given = (SIMULATED, "--months=2021-04", champion, *NARROW)
     run, lines = lab.run("score", *given, "--fail_on_drift=true", code=3)
     assert run.data.tags["drift"] == "true"
-    assert lines[-1].startswith("2021-04: drift: PSI of distance_miles ")
+    assert lines[-1].startswith("2021-04: drift: PSI of distance ")
     what = lines[-1].removeprefix("2021-04: drift: ")
     note = run.data.tags["mlflow.note.content"]
     assert f"trips predicted; **drift in 2021-04**: {what}\n" in note
@@ -269,39 +270,43 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     assert "| month | RMSE, min | rise of RMSE | furthest off, PSI | without drop-offs |" in note
     rows = {row["of"]: float(row["value"]) for row in lab.table(run, "drift.csv")}
     furthest = max((*FEATURES, "prediction"), key=rows.__getitem__)
-    assert f" | {rows['RMSE']:+.1%} | {furthest} {rows[furthest]:.3f} | " in note
+    assert f" | {rows['RMSE']:+.1%} | {measured_words(furthest)} {rows[furthest]:.3f} | " in note
     root = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
     for name in ("drift.png", "drift.csv", "drift_by_zone.png", "by_day.csv", "worst_trips.csv"):
-        assert f"]({root}/{name})" in note
+        assert f"]({root}/{name}?workflowType=machine_learning)" in note
     run, _ = lab.run("score", *given)
     assert run.data.tags["drift"] == "true"
 
 
+JUDGED_BY = "that on the months it was judged by"
+
+
 @pytest.mark.parametrize(
-    ("hour", "rise", "said", "cells"),
+    ("zone", "rise", "said", "cells"),
     [
-        (0.1, 0.1, "", ["+10.0%", "hour 0.100"]),
-        (0.3, None, "PSI of hour 0.300 > 0.25", ["", "hour 0.300"]),
+        (0.1, 0.1, "", ["+10.0%", "pickup zone 0.100"]),
+        (0.3, None, "{moved}", ["", "pickup zone 0.300"]),
         (
             0.3,
             -0.047,
-            "PSI of hour 0.300 > 0.25; RMSE is 4.7% below that on the months it was judged by",
-            ["-4.7%", "hour 0.300"],
+            f"{{moved}}; RMSE is 4.7% below {JUDGED_BY}",
+            ["-4.7%", "pickup zone 0.300"],
         ),
-        (0.1, 0.2, "rise of RMSE 0.200 > 0.15", ["+20.0%", "hour 0.100"]),
-        (0.3, 0.2, "PSI of hour 0.300 > 0.25; rise of RMSE 0.200 > 0.15", ["+20.0%", "hour 0.300"]),
+        (0.3, -0.0004, f"{{moved}}; RMSE is {JUDGED_BY}", ["+0.0%", "pickup zone 0.300"]),
+        (0.1, 0.2, "rise of RMSE 0.200 > 0.15", ["+20.0%", "pickup zone 0.100"]),
+        (0.3, 0.2, "{moved}; rise of RMSE 0.200 > 0.15", ["+20.0%", "pickup zone 0.300"]),
     ],
 )
 def test_what_has_moved_stands_beside_what_the_errors_did(
-    hour: float, rise: float | None, said: str, cells: list[str]
+    zone: float, rise: float | None, said: str, cells: list[str]
 ) -> None:
     measures = [
-        DriftMeasure("PSI", "hour", hour, 0.25, hour > 0.25),
+        DriftMeasure("PSI", "pickup_zone", zone, 0.25, zone > 0.25),
         DriftMeasure("PSI", "weekday", 0.01, 0.25, False),
     ]
     if rise is not None:
         measures.append(DriftMeasure("rise", "RMSE", rise, 0.15, rise > 0.15))
-    assert say_moved(measures) == said
+    assert say_moved(measures) == said.format(moved="PSI of pickup zone 0.300 > 0.25")
     assert drift_cells(measures) == cells
 
 
