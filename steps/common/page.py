@@ -13,8 +13,9 @@ from steps.common.declaration import Parameters
 from steps.common.results import Dataset
 from storage.checkout import run_command
 from storage.data.months import next_month
-from storage.tracking import runs, tags
+from storage.tracking import pages, runs, tags
 from taxi.distances import KINDS, kind_of
+from taxi.words import rules
 
 WORST = "The worst predicted trips"
 
@@ -61,7 +62,7 @@ def span(months: Sequence[str]) -> str:
 def link(text: str, artifact: str) -> str:
     """Link an artifact of the active run."""
     run = runs.active_info()
-    return f"[{text}](#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{artifact})"
+    return f"[{text}]({pages.artifact_link(run.experiment_id, run.run_id, artifact)})"
 
 
 def link_worst() -> str:
@@ -98,8 +99,9 @@ def write_serving(name: str) -> str:
 
 def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lay rows out as a markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    texts = [[str(cell) for cell in row] for row in rows]
+    lines = [heads, rules([*zip(*texts, strict=True)] or [()] * len(heads)), *texts]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pruned: bool) -> str:

@@ -29,7 +29,7 @@ from steps.common.step import step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines.nested import check_months, get_or_run_pipeline, plan_pipeline
 from storage import UserError, terminal
-from storage.tracking import artifacts, runs, tags
+from storage.tracking import artifacts, pages, runs, tags
 from taxi.distances import select_kind
 from taxi.sweep import SweptPoint, best_points, draw_sweep, name_point, rank_points, span_grid
 from taxi.sweep import sweep_table as table_of
@@ -258,7 +258,13 @@ def point_rows(swept: Sequence[SweptPoint]) -> list[list[str]]:
 
 def points_table(swept: Sequence[SweptPoint]) -> str:
     """Lay the best points out for the page."""
-    shown = page.to_table(["point", "RMSE on valid", "model"], point_rows(swept)[:FEW])
+    experiment_id = runs.active_info().experiment_id
+    links = [pages.run_link(experiment_id, point.run_id) for point in rank_points(swept)]
+    rows = [
+        [f"[{name}]({link})", *cells]
+        for (name, *cells), link in zip(point_rows(swept), links, strict=True)
+    ]
+    shown = page.to_table(["point", "RMSE on valid, min", "model"], rows[:FEW])
     more = f"\n\n{len(swept) - FEW} more are in {tags.SWEEP_TABLE}." if len(swept) > FEW else ""
     return shown + more
 

@@ -17,7 +17,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
 from storage import StorageError, one_line
-from storage.tracking import refusals
+from storage.tracking import pages, refusals
 from storage.tracking.runs import fetch_run
 from storage.uris import without_user
 
@@ -183,9 +183,8 @@ def where_it_lies(run_id: str, name: str) -> str:
     repository = get_artifact_repository(str(info.artifact_uri))
     if is_local(repository):
         return str(repository.download_artifacts(name))  # used where it lies
-    server = without_user(mlflow.get_tracking_uri())
-    if server.startswith("http"):
-        return f"{server}/#/experiments/{info.experiment_id}/runs/{run_id}/artifacts/{name}"
+    if mlflow.get_tracking_uri().startswith("http"):
+        return pages.address(pages.artifact_link(info.experiment_id, run_id, name))
     return without_user(f"{info.artifact_uri}/{name}")
 
 

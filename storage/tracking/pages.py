@@ -23,6 +23,11 @@ def run_link(experiment_id: str, run_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs/{run_id}?{WORKFLOW}"
 
 
+def artifact_link(experiment_id: str, run_id: str, name: str) -> str:
+    """Name the page of a run's file within the UI."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/{name}?{WORKFLOW}"
+
+
 def runs_link(experiment_id: str) -> str:
     """Name the page of an experiment's runs, with the columns that matter."""
     view = f"viewStateShareKey={experiments.PIPELINES}"

@@ -17,6 +17,8 @@ def test_a_link_opens_the_page_for_machine_learning_where_the_store_is_shown(
 ) -> None:
     link = pages.run_link("1", "2a")
     assert link == "#/experiments/1/runs/2a?workflowType=machine_learning"
+    file = pages.artifact_link("1", "2a", "report.html")
+    assert file == "#/experiments/1/runs/2a/artifacts/report.html?workflowType=machine_learning"
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "sqlite:////tmp/mlflow.db")
     assert pages.address(link, 5001) == f"http://127.0.0.1:5001/{link}"
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://ana:secret@mlflow/")
