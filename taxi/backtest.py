@@ -180,7 +180,8 @@ def in_months(n: int) -> str:
 def _beside_fresh(share: Interval) -> str:
     value, low, high = (100 * part for part in share)
     told = f"95 % interval {low:+.1f} to {high:+.1f}" if np.isfinite(low) else "one month tells"
-    return f"{abs(value):.1f} % {'below' if value < 0 else 'above'} a fresh model's ({told})"
+    side = f"{abs(value):.1f} % {'below' if value < 0 else 'above'}"
+    return f"{'as large as' if side.startswith('0.0') else side} a fresh model's ({told})"
 
 
 def describe_difference(found: PairedDifference, other: str) -> str:

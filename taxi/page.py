@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 
+from .words import are_numbers
+
 # no raw HTML, and nothing that would be fetched or followed: a developer may be called so
 MARKDOWN = MarkdownIt("js-default").disable(["image", "link", "autolink", "reference"])
 # the same once more, held by the browser: the page loads nothing at all
@@ -55,6 +57,7 @@ class Chart(NamedTuple):
     series: str = ""  # the column that tells lines or points apart
     best: str = ""  # one of its values, which is drawn to stand out
     wanted: Sequence[Sequence[float]] = ()  # two ends of a grey line, where all would be well
+    ends: Sequence[Sequence[float]] = ()  # of bars: the two ends of each one's interval
     shapes: Sequence[Any] = ()  # of a map: row of the columns or -1, and a ring's xs and ys
     marks: Sequence[Any] = ()  # of a map: x, y and a name
     blank: str = ""  # of a map: what shapes without a row are
@@ -80,10 +83,14 @@ def framed(label: str, html: str) -> str:
 
 def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
     """Write columns as a table, heading -> values."""
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    texts = [[written_cell(cell) for cell in cells] for cells in columns.values()]
+    kinds = [' class="number"' if are_numbers(cells) else "" for cells in texts]
+    heads = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>'
+        for name, kind in zip(columns, kinds, strict=True)
+    )
     rows = "\n".join(
-        "<tr>" + "".join(_cell(written_cell(cell)) for cell in row) + "</tr>"
-        for row in zip(*columns.values(), strict=True)
+        "<tr>" + "".join(map(_cell, row, kinds)) + "</tr>" for row in zip(*texts, strict=True)
     )
     return framed(
         label, f"<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
@@ -93,8 +100,8 @@ def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
 LONG = 24  # characters that a cell keeps on one line
 
 
-def _cell(text: str) -> str:
-    kind = ' class="long"' if len(text) > LONG else ""
+def _cell(text: str, kind: str) -> str:
+    kind = ' class="long"' if len(text) > LONG else kind
     return f"<td{kind}>{escape(text)}</td>"
 
 

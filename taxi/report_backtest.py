@@ -10,12 +10,13 @@ from .page import Chart, Section, markdown, paragraph, render_page, table
 
 AGEING = (
     "Each model is compared with a fresh one on the very same months, so a hard month is no "
-    "ageing. The 95 % intervals are Student's, over the months."
+    "ageing. The lines are 95 % intervals: Student's, over the months."
 )
 
 
 def write_backtest(
     title: str,
+    about: str,
     said: Sequence[str],
     rows: Sequence[MonthErrors],
     rises: Sequence[Rise],
@@ -29,6 +30,7 @@ def write_backtest(
 
     Args:
         title: what was judged.
+        about: which run it is of.
         said: the answer, and what two recipes came to, a sentence each.
         rows: the table of the backtest.
         rises: by age; may be empty.
@@ -38,7 +40,8 @@ def write_backtest(
         scripts: JavaScript: the library and what draws the charts with it.
     """
     answer, *others = said
-    head = f'<p class="verdict">{escape(answer)}</p>' + "".join(map(paragraph, others))
+    verdict = f'<p class="verdict">{escape(answer)}</p><p class="about">{escape(about)}</p>'
+    head = verdict + "".join(map(paragraph, others))
     sections = [
         Section("Month by month", month_parts(rows)),
         Section("What ageing costs", ageing_parts(rises)),
@@ -64,7 +67,8 @@ def month_parts(rows: Sequence[MonthErrors]) -> list[str | Chart]:
     for model, name in BESIDE.items():
         if there := fresh(rows, model):
             columns[name] = [round(there[month].rmse.value, 4) for month in months]
-    return [Chart("bars", title, columns, best=worst)]
+    ends = [[found[month].rmse.low, found[month].rmse.high] for month in months]
+    return [Chart("bars", title, columns, best=worst, ends=ends)]
 
 
 def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
@@ -73,7 +77,8 @@ def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
         return []
     last = rises[-1]
     age, judged = in_months(last.age), in_months(last.n_months)
-    title = f"{last.share.value:+.1%} at an age of {age}, over {judged} that were judged."
+    share = round(last.share.value, 3) + 0.0  # none is -0.0 %
+    title = f"{100 * share:+.1f} % at an age of {age}, over {judged} that were judged."
     columns: dict[str, Sequence[str | float]] = {
         "age of the model": [in_months(rise.age) for rise in rises],
         "RMSE above a fresh model's, %": [round(100 * rise.share.value, 3) for rise in rises],
@@ -83,7 +88,9 @@ def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
         ],
         "months judged": [rise.n_months for rise in rises],
     }
-    return [paragraph(AGEING), Chart("bars", title, columns)]
+    ends = [[100 * share.low, 100 * share.high] for _, _, share in rises]
+    known = bool(np.isfinite(ends).all())
+    return [paragraph(AGEING), Chart("bars", title, columns, ends=ends if known else ())]
 
 
 def every_row(rows: Sequence[MonthErrors]) -> str:

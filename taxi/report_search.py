@@ -112,8 +112,8 @@ def looked_at_parts(importance: Rows) -> list[str | Chart]:
     )
     chart = Chart(
         "rows",
-        f"What is known of a trip, by how much it moves the answer; {len(importance)} things in "
-        f"all.",
+        f"What is known of a trip, by how much it moves the answer; "
+        f"{counted(len(importance), 'thing')} in all.",
         {
             "what it is": [feature_words(row["feature"]) for row in shown],
             "mean move, min": [round(m, 3) for m in minutes],

@@ -1,11 +1,12 @@
 """The look of a report, what draws its charts, and the link to it: the page opens offline."""
 
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 from mlflow.entities import Run
 
-from storage.tracking import tags
+from storage.tracking import pages, runs, tags
 
 FOLDER = Path(__file__).parent
 # the parts of BokehJS that charts need, and its file for all the rest stays out
@@ -18,8 +19,17 @@ NO_LIBRARY = (
 
 def link_report(run: Run) -> str:
     """Link the report on the page of the run that has it."""
-    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    return f"[The report]({page}/artifacts/{tags.REPORT})"
+    link = pages.artifact_link(run.info.experiment_id, run.info.run_id, tags.REPORT)
+    return f"[The report]({link})"
+
+
+def about(run: Run) -> str:
+    """Say which run a report is of, so that it is found again, however far it was passed on."""
+    began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+    return (
+        f"Run {run.info.run_id} of experiment {runs.experiment_name()}, begun "
+        f"{began:%Y-%m-%d %H:%M} UTC by {run.data.tags[tags.DEVELOPER]}."
+    )
 
 
 def read_style() -> str:

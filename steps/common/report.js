@@ -2,9 +2,11 @@
 (() => {
   "use strict"
   const charts = JSON.parse(document.getElementById("charts").textContent)
-  const page = getComputedStyle(document.documentElement)
-  const colour = (name) => page.getPropertyValue(`--${name}`).trim()
+  const isDark = matchMedia("(prefers-color-scheme: dark)")
+  let ground = document.documentElement  // whose colours a chart is drawn in: the page's, or a sheet of paper's
+  const colour = (name) => getComputedStyle(ground).getPropertyValue(`--${name}`).trim()
   const SERIES = ["one", "two", "three", "four"]
+  const BEST = "two"
   const DASHES = ["solid", "dashed", "dotted", "dotdash"]
   const MARKERS = ["circle", "x", "triangle", "square"]
   const SHADES = 256
@@ -38,24 +40,6 @@
 
   const source = (data) => new Bokeh.ColumnDataSource({ data })
 
-  function bars(chart, width) {
-    const [x, y] = Object.keys(chart.columns)
-    const names = chart.columns[x].map(String)
-    const plot = frame(chart, { x_range: new Bokeh.FactorRange({ factors: names }), y_axis_label: y, x_axis_label: x })
-    const data = { ...chart.columns, [x]: names }
-    const fills = names.map((name) => colour(name === chart.best ? "two" : "one"))
-    plot.vbar({ x: { field: x }, top: { field: y }, bottom: 0, width: 0.8, fill_color: fills, line_alpha: 0, source: source(data) })
-    // upright where all labels side by side would not fit
-    if (names.length * (Math.max(...names.map((name) => name.length)) + 2) * 6 > width) plot.below[0].major_label_orientation = Math.PI / 2.5
-    plot.below[0].major_label_text_font_size = `${Math.min(11, Math.floor((width - 60) / names.length))}px`
-    plot.left[0].formatter = new Bokeh.NumeralTickFormatter({ format: "0,0.[00]" })
-    if (chart.wanted.length) {
-      plot.add_layout(new Bokeh.Span({ location: chart.wanted[0][1], dimension: "width", line_color: colour("ink"), line_dash: "dashed" }))
-    }
-    plot.center[0].grid_line_alpha = 0
-    return plot
-  }
-
   // Splits a name into lines of at most so many characters, where it has blanks.
   function wrapped(name, most) {
     const lines = [""]
@@ -67,6 +51,35 @@
     return lines
   }
 
+  // Names of bars as they stand below them: side by side, in lines where that takes them; none where there is no room.
+  function sideBySide(names, width) {
+    const room = (width - 60) / names.length / 6 - 1  // characters of a line
+    const texts = names.map((name) => wrapped(name, room))
+    return texts.every((lines) => lines.length <= 3 && lines.every((line) => line.length < room)) && texts.map((lines) => lines.join("\n"))
+  }
+
+  function bars(chart, width) {
+    const [x, y] = Object.keys(chart.columns)
+    const names = chart.columns[x].map(String)
+    const beside = sideBySide(names, width)
+    const labels = beside || names
+    const plot = frame(chart, { x_range: new Bokeh.FactorRange({ factors: labels }), y_axis_label: y, x_axis_label: x })
+    const fills = names.map((name) => colour(name === chart.best ? BEST : "one"))
+    plot.vbar({ x: { field: x }, top: { field: y }, bottom: 0, width: 0.8, fill_color: fills, line_alpha: 0, source: source({ ...chart.columns, [x]: labels }) })
+    if (chart.ends.length) {
+      const [low, high] = [0, 1].map((place) => chart.ends.map((end) => end[place]))
+      plot.segment({ x0: labels, x1: labels, y0: low, y1: high, color: colour("ink"), line_width: 1.5 })
+    }
+    if (!beside) plot.below[0].major_label_orientation = Math.PI / 2.5  // upright
+    plot.below[0].major_label_text_font_size = `${Math.min(11, Math.floor((width - 60) / names.length))}px`
+    plot.left[0].formatter = new Bokeh.NumeralTickFormatter({ format: "0,0.[00]" })
+    if (chart.wanted.length) {
+      plot.add_layout(new Bokeh.Span({ location: chart.wanted[0][1], dimension: "width", line_color: colour("ink"), line_dash: "dashed" }))
+    }
+    plot.center[0].grid_line_alpha = 0
+    return plot
+  }
+
   function rows(chart, width) {
     const [y, x] = Object.keys(chart.columns)
     const names = chart.columns[y].map(String)
@@ -74,7 +87,7 @@
     const most = Math.max(...texts.map((lines) => lines.length))
     const room = 24 + 16 * most  // a name stands over its bar: beside it a telephone has no room
     const height = 60 + room * names.length
-    const plot = frame(chart, { height, y_range: new Bokeh.FactorRange({ factors: [...names].reverse() }), x_axis_label: x })
+    const plot = frame(chart, { height, y_range: new Bokeh.FactorRange({ factors: [...names].reverse(), range_padding: 0.2, range_padding_units: "absolute" }), x_axis_label: x })
     plot.hbar({ y: { field: y }, right: { field: x }, left: 0, height: 14 / room, fill_color: colour("one"), line_alpha: 0, source: source({ ...chart.columns, [y]: names }) })
     plot.text({ x: 0, y: names, text: texts.map((lines) => lines.join("\n")), y_offset: -9, text_baseline: "bottom", text_font_size: "13px", text_color: colour("ink") })
     plot.left[0].visible = false
@@ -91,13 +104,17 @@
   }
 
   function each(chart, plot, draw) {
-    const values = chart.series ? [...new Set(chart.columns[chart.series].map(String))] : [""]
-    values.forEach((value, number) => {
-      const isOf = (place) => !chart.series || String(chart.columns[chart.series][place]) === value
-      const isBest = chart.best !== "" && value === chart.best
-      const shade = colour(SERIES[isBest ? 1 : number % SERIES.length])
-      draw(source(rowsWhere(chart.columns, isOf)), { value, number, isBest, shade })
-    })
+    // in the same order in every report, so that what is called the same looks the same; nothing hides the best
+    const values = chart.series ? [...new Set(chart.columns[chart.series].map(String))].sort() : [""]
+    const isBest = (value) => chart.best !== "" && value === chart.best
+    const drawn = [...values.filter((value) => !isBest(value)), ...values.filter(isBest)]
+      .map((value, number) => ({ value, number, isBest: isBest(value) }))
+    const others = SERIES.filter((name) => chart.best === "" || name !== BEST)
+    for (const one of drawn) {
+      const isOf = (place) => !chart.series || String(chart.columns[chart.series][place]) === one.value
+      const shade = colour(one.isBest ? BEST : others[one.number % others.length])
+      draw(source(rowsWhere(chart.columns, isOf)), { ...one, shade })
+    }
     if (chart.wanted.length) {
       const [xs, ys] = [0, 1].map((place) => chart.wanted.map((end) => end[place]))
       plot.line(xs, ys, { color: colour("soft"), line_dash: "dashed" })
@@ -105,10 +122,20 @@
     if (chart.series) legend(plot)
   }
 
+  // How lines end tells them apart; where they begin, far above, would leave that no room.
+  function nearBest(chart) {
+    const y = Object.values(chart.columns)[1]
+    const ends = new Map(chart.columns[chart.series].map((value, place) => [value, y[place]]))
+    const [low, high] = [Math.min(...y), Math.max(...y)]
+    const spread = Math.max(...ends.values()) - low
+    const end = spread > 0 ? Math.min(high, low + 10 * spread) : high
+    return new Bokeh.Range1d({ start: low - 0.05 * (end - low), end: end + 0.02 * (end - low) })
+  }
+
   function lines(chart) {
     const [x, y] = Object.keys(chart.columns)
-    const plot = frame(chart, { x_axis_label: x, y_axis_label: y })
     const many = chart.best !== ""  // then the best one stands out of all the others
+    const plot = frame(chart, { x_axis_label: x, y_axis_label: y, ...(many ? { y_range: nearBest(chart) } : {}) })
     each(chart, plot, (data, one) => {
       const named = chart.series && (!many || one.isBest) ? { legend_label: one.isBest ? `${chart.series} ${one.value}, the best` : one.value } : {}
       const look = many && !one.isBest ? { color: colour("one"), line_alpha: 0.45 } : { color: one.shade, line_width: 2.5 }
@@ -134,7 +161,7 @@
     const unknown = rings((row) => row < 0)
     const known = rings((row) => row >= 0)
     const values = known.map(([row]) => chart.columns[value][row]).sort((a, b) => a - b)
-    const dark = matchMedia("(prefers-color-scheme: dark)").matches
+    const dark = isDark.matches && ground === document.documentElement
     const palette = Bokeh.Palettes.cividis(SHADES)  // dark is small, or light: either way much stands out
     const mapper = new Bokeh.LinearColorMapper({ palette: dark ? palette : [...palette].reverse(), low: values[0] ?? 0, high: values.at(-1) || 1 })
     const plot = frame(chart, { height: Math.min(560, width + 90), match_aspect: true }, [])
@@ -159,23 +186,38 @@
 
   const KINDS = { bars, rows, lines, points, map }
 
-  // Paper takes a picture of a chart, as wide as there is room: the chart itself is as wide as the screen.
-  function printed(name, view) {
+  // Draws a chart in the colours of its place.
+  async function show(chart, place, width) {
+    ground = place.classList.contains("sheet") ? place : document.documentElement
+    const view = await Bokeh.Plotting.show(KINDS[chart.kind](chart, width), place)
+    // nothing is there for the keyboard: its focus would be where nobody sees it
+    view.canvas_view.events_el.tabIndex = -1
+    return view
+  }
+
+  // Paper takes a picture of a chart, as wide as there is room and in light colours: dark ground is not printed.
+  async function printed(name, chart, view, width) {
     const picture = document.getElementById(`${name}-printed`)
-    picture.src = view.export("png").canvas.toDataURL()
-    picture.style.background = colour("paper")
+    if (!isDark.matches) return picture.src = view.export("png").canvas.toDataURL()
+    const sheet = document.createElement("div")
+    sheet.className = "sheet"
+    sheet.style.width = `${width}px`
+    document.body.append(sheet)
+    picture.src = (await show(chart, sheet, width)).export("png").canvas.toDataURL()
+    sheet.remove()
   }
 
   async function draw() {
+    const views = []
     for (const [name, chart] of Object.entries(charts)) {
       const place = document.getElementById(name)
       place.replaceChildren()
-      const view = await Bokeh.Plotting.show(KINDS[chart.kind](chart, place.clientWidth), place)
-      printed(name, view)
+      views.push([name, chart, await show(chart, place, place.clientWidth), place.clientWidth])
     }
+    for (const view of views) await printed(...view)
     document.documentElement.dataset.drawn = "true"
   }
 
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw)
+  isDark.addEventListener("change", draw)
   draw()
 })()

@@ -25,7 +25,7 @@ from steps.common.results import (
 from steps.common.step import step_run
 from steps.common.validate import check_given, check_one_taxi, check_pipeline
 from steps.main import report, rerun
-from steps.main.ending import HEADS, print_ending, told_apart
+from steps.main.ending import HEADS, cells, print_ending, told_apart
 from steps.main.headline import PipelineOutcome, headline
 from steps.main.plan import plan
 from storage.data import splits
@@ -93,14 +93,16 @@ def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
     place = report.log_report(
         pipeline, outcome, headline=first, conclusion=concluded, leaderboard=told, rerun=how
     )
-    # the four lines that MLflow shows unfolded
-    unfolded = "  \n".join([*first, charts.link_report(run)])
+    # what MLflow shows without unfolding; from the third line on nothing there can be clicked
+    stands = f"{first[1]} · {charts.link_report(run)}"
+    unfolded = "  \n".join([first[0], stands, *first[2:]])
     parts = [told, concluded, links(pipeline.decisions), again]
     note = "\n".join(line for part in parts for line in part)
     title = page.title(dataset, best.scores[rmse_name(outcome.distance)])
     runs.write_page(f"{unfolded}\n\n{note}", title)
     if runs.is_looked_up(run):  # a page of many pipelines would drown in theirs
-        print_ending(dataset, outcome.candidates, [*concluded, *again])
+        served = serving(outcome.registered)
+        print_ending(dataset, outcome.candidates, [*concluded, *served, *again])
         print(f"report: {place}")
 
 
@@ -212,9 +214,7 @@ def suggestion(dataset: Dataset) -> list[str]:
 def leaderboard(candidates: Iterable[Candidate], taxi: str) -> list[str]:
     """Lay every candidate out as a markdown table, in their order."""
     columns = told_apart(COLUMNS if kind_of(taxi) == METERED else HEADS, taxi)
-    rows = [
-        [one.model, one.features, *(written(one, name) for name in columns)] for one in candidates
-    ]
+    rows = [[one.model, one.features, *cells(one.scores, columns)] for one in candidates]
     return page.to_table(["model", "features", *columns.values()], rows).split("\n")
 
 
@@ -227,11 +227,6 @@ COLUMNS: dict[str, str] = {
     "mae": "MAE, metered",
     "r2": "R2, metered",
 }
-
-
-def written(candidate: Candidate, name: str) -> str:
-    """Write a score; an older run, which was given, may lack it."""
-    return f"{candidate.scores[name]:.3f}" if name in candidate.scores else ""
 
 
 def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
@@ -255,9 +250,14 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
     else:
         there = f"version {champion} stays" if champion else "there is none"
         lines += ["", f"It is not the champion, {there}: {registered.reasons}."]
-    if champion:
-        lines += ["", *page.write_serving(registered.model_name).split("\n")]
     return lines
+
+
+def serving(registered: RegisterResult | None) -> list[str]:
+    """Say how the champion is served, where there is one."""
+    if not registered or not registered.champion_version:
+        return []
+    return [*page.write_serving(registered.model_name).split("\n"), ""]
 
 
 def why_champion(registered: RegisterResult) -> str:

@@ -29,8 +29,7 @@ def headline(outcome: PipelineOutcome) -> list[str]:
     else:
         test = registered.metrics[tags.TEST.of(rmse_name(outcome.distance))]
         tested = f"Test RMSE **{test:.3f} min** on {page.span(months['test'])}"
-        next_one = next_command(registered, outcome.rerun)
-        lines = [f"{tested}: {standing(registered)}", f"Next: `{next_one}`"]
+        lines = [f"{tested}: {standing(registered)}", f"Next: {what_next(registered)}"]
     return [verdict, *lines]
 
 
@@ -58,8 +57,10 @@ def standing(registered: RegisterResult) -> str:
     return f"{version}; {f'version {champion} stays champion' if champion else 'no champion'}"
 
 
-def next_command(registered: RegisterResult, rerun: str) -> str:
+def what_next(registered: RegisterResult) -> str:
     """Write what is to be run next: the champion's server, where there is a champion."""
+    if not registered.version:
+        return "the same with `-P test_only=false`, which registers it"
     if not registered.champion_version:
-        return rerun
-    return page.serve_command(registered.model_name)
+        return f"more trips, more trials or another bound: {registered.reasons}"
+    return f"`{page.serve_command(registered.model_name)}`"

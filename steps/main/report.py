@@ -57,6 +57,7 @@ def log_report(
     hpo = pipeline.training("hpo") if "hpo" in pipeline.done else None
     facts = ReportFacts(
         title=title_of(preprocess.dataset),
+        about=charts.about(runs.active()),
         headline=headline,
         outcome=conclusion,
         steps=step_facts(pipeline),
@@ -200,7 +201,7 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
         rows.append(("RMSE on the very same test trips, min", f"{both[0]:.3f}", f"{both[1]:.3f}"))
     gained = with_three_digits(
         f"{now.get(tags.IMPROVEMENT, '')} ({now.get(tags.IMPROVEMENT_INTERVAL, '')})"
-    )
+    ).replace("..", " to ")
     rows.append(
         (f"better, {now.get(tags.JUDGED_BY, '')} distance, min (95 % interval)", "", gained)
     )

@@ -227,7 +227,8 @@ def log_backtest(
     mlflow.log_metric(tags.MEAN_RMSE, mean)
     rerun = page.as_code(page.rerun_command(params))
     log_backtest_report(params, rows, rises, [answer, *compared], [rerun])
-    parts = [f"**{answer}**", *compared, charts.link_report(runs.active())]
+    # MLflow folds the page, and what follows the first two lines cannot be clicked then
+    parts = [f"**{answer}** {charts.link_report(runs.active())}", *compared]
     parts += [month_table(rows), ageing_table(rises), "Run it again:", rerun]
     about = f"{params.taxi} {page.span(judged)} · {mean:.2f} min"
     runs.write_page("\n\n".join(filter(None, parts)), about)
@@ -246,6 +247,7 @@ def log_backtest_report(
     scripts = charts.read_scripts()
     text = write_backtest(
         f"Minutes of {taxi_named(params.taxi).a_trip}: backtest of {months_judged}, {of}",
+        charts.about(runs.active()),
         said,
         rows,
         rises,

@@ -7,7 +7,7 @@ from taxi import TripError, backtest
 from taxi.backtest import OWN, DayErrors, MonthErrors, Rise
 from taxi.backtest_picture import draw_backtest
 from taxi.bootstrap import Interval
-from taxi.report_backtest import write_backtest
+from taxi.report_backtest import ageing_parts, write_backtest
 
 
 def make_errors(month: str, rmse: float, age: int = 0, **other: object) -> MonthErrors:
@@ -153,9 +153,21 @@ def test_the_report_has_the_answer_first_and_every_row() -> None:
     ]
     parts = {"rerun": ["again"], "missing": [], "style": "", "scripts": []}
     rises = backtest.measure_ageing(rows)
-    text = write_backtest("Green", ["Retrain <now>.", "Better."], rows, rises, **parts)
-    assert '<p class="verdict">Retrain &lt;now&gt;.</p><p>Better.</p>' in text
+    text = write_backtest("Green", "Run <1>.", ["Retrain <now>.", "Better."], rows, rises, **parts)
+    about = '<p class="about">Run &lt;1&gt;.</p>'
+    assert f'<p class="verdict">Retrain &lt;now&gt;.</p>{about}<p>Better.</p>' in text
     assert "2021-02 was the hardest month: RMSE 6.000 min." in text
-    assert "+10.0% at an age of 1 month, over 1 month that were judged." in text
+    assert "+10.0 % at an age of 1 month, over 1 month that were judged." in text
+    assert '"ends":[[4.9,5.1],[5.9,6.1]]' in text  # the interval of each month
     assert text.count("naive (mean)") >= 3  # its column, and a row for each month
-    assert "What ageing costs" not in write_backtest("Green", ["None."], rows, [], **parts)
+    assert "What ageing costs" not in write_backtest("Green", "", ["None."], rows, [], **parts)
+
+
+def test_what_rounds_to_nothing_has_no_side() -> None:
+    said = backtest.answer([make_rise(2, -0.0004, -0.18, 0.18)], [])
+    assert "after 2 months the error is as large as a fresh model's (95 % interval -18.0 to" in said
+    _, chart = ageing_parts([make_rise(2, -0.0004, -0.18, 0.18)])
+    assert chart.title.startswith("+0.0 % at an age of 2 months")
+    assert chart.ends == [[-18.0, 18.0]]
+    _, once = ageing_parts([make_rise(1, 0.1, -np.inf, np.inf)])
+    assert once.ends == ()  # JSON has no infinity

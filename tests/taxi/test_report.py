@@ -18,7 +18,7 @@ from taxi.groups import UNKNOWN
 from taxi.page import Chart, Section, render_page, table, written_cell
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 from taxi.style import short_count
-from taxi.words import band_words, group_words, weekday_of
+from taxi.words import are_numbers, band_words, group_words, weekday_of
 from tests.conftest import random_trips
 
 HOSTILE = "</script><script>alert('it')</script><img src=https://evil.example/x.png>"
@@ -38,6 +38,7 @@ def make_report(**changed: object) -> ReportFacts:
     """A report's facts; state only what matters."""
     ordinary: dict[str, object] = {
         "title": f"Minutes of a taxi trip {HOSTILE}",
+        "about": f"Run r0, by {HOSTILE}",
         "headline": [f"**{HOSTILE}** won", "Next: `serve it`"],
         "outcome": [
             f"**{HOSTILE}** is ![it](https://evil.example/a.png) [here](https://evil.example)"
@@ -179,7 +180,8 @@ def test_on_paper_the_path_of_a_file_is_broken_and_no_number() -> None:
 
 
 def test_what_is_not_there_leaves_no_empty_heading() -> None:
-    fields = set(ReportFacts._fields) - {"title", "headline", "errors", "city", "luck", "champion"}
+    texts = {"title", "about", "headline"}
+    fields = set(ReportFacts._fields) - texts - {"errors", "city", "luck", "champion"}
     facts = make_report(
         **{name: [] for name in fields},
         errors=ErrorFacts("the valid months", [], None),
@@ -266,6 +268,30 @@ def test_shares_are_drawn_in_percent() -> None:
     _, aged = report_backtest.ageing_parts([Rise(1, 4, Interval(0.02, 0.01, 0.03))])
     assert aged.columns["RMSE above a fresh model's, %"] == [2.0]
     assert aged.columns["95 %"] == ["+1.00 to +3.00"]
+
+
+def test_numbers_of_a_table_stand_to_the_right_and_names_to_the_left() -> None:
+    text = table("it", {"month": ["2021-01"], "n": ["1,000"], "share": ["-0.5 %"], "none": [""]})
+    assert text.count('class="number"') == 4  # two heads and two cells
+    assert '<th scope="col" class="number">n</th>' in text
+    assert [are_numbers(cells) for cells in (["< -99", "", "1"], ["2021-01"], ["ab", "1"], [])] == [
+        *(True, False),
+        *(False, False),
+    ]
+
+
+def test_paper_gets_light_colours_whatever_the_screen_has() -> None:
+    style = (ROOT / "steps/common/report.css").read_text()
+    assert re.search(r":root, \.sheet {\n  --paper: #ffffff", style)
+    dark = style.partition("(prefers-color-scheme: dark)")[2].partition("}")[0]
+    assert ".sheet" not in dark
+    assert 'sheet.className = "sheet"' in DRAWING
+
+
+def test_no_tab_stops_at_a_chart_and_without_scripts_none_leaves_a_gap() -> None:
+    assert "view.canvas_view.events_el.tabIndex = -1" in DRAWING
+    style = (ROOT / "steps/common/report.css").read_text()
+    assert "@media (scripting: none) { .chart { display: none } }" in style
 
 
 def test_a_long_cell_may_be_broken_and_a_short_one_stays_on_its_line() -> None:

@@ -48,7 +48,7 @@ def test_it_says_what_won_by_how_much_and_the_next_command() -> None:
     ("champion", "stands", "then"),
     [
         ("1", "`taxi` version 2; version 1 stays champion", "mlflow models serve"),
-        ("", "`taxi` version 2; no champion", "mlflow run ."),
+        ("", "`taxi` version 2; no champion", "another bound: best"),
     ],
 )
 def test_one_that_is_no_champion_says_who_is(champion: str, stands: str, then: str) -> None:
@@ -62,7 +62,7 @@ def test_one_that_was_only_tested_is_said_to_be_in_no_registry() -> None:
     tested = register("")._replace(model_name="", version="", reasons="test_only=true")
     _, stands, then = first_lines(tested, make_candidate("tree", 5.0))
     assert stands.endswith("2021-03: not registered (test_only=true)")
-    assert then == "Next: `mlflow run .`"
+    assert then == "Next: the same with `-P test_only=false`, which registers it"
     (said,) = entry("main").verdict(tested, "2021-03", "green")
     assert said.startswith("**tree** is not registered (test_only=true). RMSE on 2021-03: 5.500")
 

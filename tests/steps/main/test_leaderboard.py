@@ -14,12 +14,21 @@ def make_candidate(model: str, **scores: float) -> Candidate:
 
 
 def test_the_leaderboard_has_a_column_for_each_kind_of_distance() -> None:
-    heads, _, row = entry("main").leaderboard([make_candidate("tree")], "green")
+    heads, ruled, row = entry("main").leaderboard([make_candidate("tree")], "green")
     assert heads == (
         "| model | features | RMSE, metered distance | ±10 % | ±20 % | no distance "
         "| MAE, metered | R2, metered |"
     )
     assert row == "| tree | full | 5.000 | 5.100 | 5.400 | 6.300 | 3.700 | 0.800 |"
+    assert ruled == "| --- | --- |" + " ---: |" * 6  # digits under each other
+
+
+def test_the_page_writes_a_score_as_the_terminal_does() -> None:
+    scores = make_candidate("tree", rmse=2209.9951, r2=-0.0001), make_candidate("svr", r2=-36254.8)
+    *_, tree, svr = entry("main").leaderboard(scores, "green")
+    assert tree.startswith("| tree | full | 2,210 | 5.100 ")
+    assert tree.endswith(" | 0.000 |")
+    assert svr.endswith(" | < -99 |")
 
 
 def test_a_score_that_an_older_run_lacks_is_an_empty_cell() -> None:

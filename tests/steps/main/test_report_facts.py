@@ -69,7 +69,7 @@ def logged(pipeline: SimpleNamespace, registered: RegisterResult | None) -> tupl
     """Log the report on a run; gives its text, and where it lies."""
     candidates = pipeline.training("hpo").candidates
     outcome = PipelineOutcome(DATASET, candidates, registered, METERED, "mlflow run .", "")
-    with mlflow.start_run():
+    with mlflow.start_run(tags={tags.DEVELOPER: "ana <b>"}):
         place = report.log_report(
             pipeline,
             outcome,
@@ -116,11 +116,15 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     assert "<td>model</td><td>mean</td><td>tree</td>" in text
     assert "<td>trained on</td><td>2020-01</td><td></td>" in text
     assert "<td>9.200</td><td>5.100</td>" in text
-    assert "<td>4.100 (4.000..4.201)</td>" in text
+    assert "<td>4.100 (4.000 to 4.201)</td>" in text
     assert '<th scope="col"></th>' not in text  # a screen reader would have nothing to say
     assert ">RMSE when it was tested, metered distance, min</td>" in text
-    assert "<td>test R2</td><td>0.8</td><td>at least 0.5</td><td>yes</td>" in text
+    number = '<td class="number">0.8</td>'
+    assert f"<td>test R2</td>{number}<td>at least 0.5</td><td>yes</td>" in text
     assert "after all of this" in text
+    run_id = Path(place).parent.parent.name
+    assert f"Run {run_id} of experiment {EXPERIMENT}, begun 20" in text
+    assert " UTC by ana &lt;b&gt;.</p>" in text
     assert "Errors on the test months 2021-03, with metered distance." in text
     assert f"models:/{NAME}/1" in text
     assert f"models:/{NAME}-other/1" not in text
