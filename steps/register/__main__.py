@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         judged = register_candidate(params, pipeline, registry, tested, test)
         write_registered(registry, tested, judged, preprocess.dataset)
-        print(registration_line(registry.name, tested, judged))
+        # what main says at its end has the reasons
+        print(registration_line(registry.name, tested, judged, why=runs.is_looked_up(run)))
 
 
 def open_registry(name: str) -> Registry:
@@ -298,8 +299,8 @@ def settle(
     return judged._replace(known=version)
 
 
-def registration_line(name: str, tested: TestResult, judged: GateResult) -> str:
-    """Write in one line what was done."""
+def registration_line(name: str, tested: TestResult, judged: GateResult, *, why: bool) -> str:
+    """Write in one line what was done; of one that was refused also why, if that is wanted."""
     model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
     rmse = f"test rmse {score:.4f} min with {distances.KINDS[judged.distance]}"
     if judged.outcome == UNCHANGED:
@@ -308,8 +309,8 @@ def registration_line(name: str, tested: TestResult, judged: GateResult) -> str:
     registered = f"{model} registered as {name} version {judged.known}, alias"
     if judged.outcome == PROMOTED:
         return f"{registered} {CHAMPION}{f', in place of {before}' if before else ''}: {rmse}"
-    champion = f"champion is {before or 'none'}: {judged.reasons}"
-    return f"{registered} {CHALLENGER}: {rmse}; {champion}"
+    reasons = f": {judged.reasons}" if why else ""
+    return f"{registered} {CHALLENGER}: {rmse}; champion is {before or 'none'}{reasons}"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from steps.common.results import read_code, read_registration
+from steps.register.evaluate import REFUSED
 from storage.repro import reuse
 from storage.tracking import artifacts, runs
 from taxi.schema import TAXIS
@@ -92,6 +94,22 @@ def test_a_first_candidate_below_the_thresholds_is_a_challenger_of_nobody(
     assert lab.aliases("poor") == {"challenger": "1"}
     assert run.data.tags["outcome"] == "refused"
     assert run.data.tags["champion_version"] == ""
+
+
+def test_where_main_has_the_reasons_at_its_end_the_line_of_register_leaves_them_out() -> None:
+    candidate = SimpleNamespace(model="tree")
+    tested = SimpleNamespace(candidate=candidate, scores={"metered": {"rmse": 5.5}})
+    about = {"known": "2", "before": "1", "reasons": "R2 is low", "distance": "metered"}
+    judged = SimpleNamespace(outcome=REFUSED, **about)
+    said = [
+        entry("register").registration_line("taxi", tested, judged, why=why)
+        for why in (False, True)
+    ]
+    assert said[0] == (
+        "tree registered as taxi version 2, alias challenger: test rmse 5.5000 min with metered "
+        "distance; champion is version 1"
+    )
+    assert said[1] == f"{said[0]}: R2 is low"
 
 
 def test_a_better_candidate_takes_the_champions_place_and_a_worse_one_does_not(
