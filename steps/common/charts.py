@@ -23,7 +23,7 @@ def link_report(run: Run) -> str:
     return f"[The report]({link})"
 
 
-def about(run: Run) -> str:
+def which_run(run: Run) -> str:
     """Say which run a report is of, so that it is found again, however far it was passed on."""
     began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
     return (

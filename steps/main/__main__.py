@@ -101,7 +101,7 @@ def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
     title = page.title(dataset, best.scores[rmse_name(outcome.distance)])
     runs.write_page(f"{unfolded}\n\n{note}", title)
     if runs.is_looked_up(run):  # a page of many pipelines would drown in theirs
-        served = serving(outcome.registered)
+        served = how_served(outcome.registered)
         print_ending(dataset, outcome.candidates, [*concluded, *served, *again])
         print(f"report: {place}")
 
@@ -253,7 +253,7 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
     return lines
 
 
-def serving(registered: RegisterResult | None) -> list[str]:
+def how_served(registered: RegisterResult | None) -> list[str]:
     """Say how the champion is served, where there is one."""
     if not registered or not registered.champion_version:
         return []

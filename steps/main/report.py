@@ -57,7 +57,7 @@ def log_report(
     hpo = pipeline.training("hpo") if "hpo" in pipeline.done else None
     facts = ReportFacts(
         title=title_of(preprocess.dataset),
-        about=charts.about(runs.active()),
+        about=charts.which_run(runs.active()),
         headline=headline,
         outcome=conclusion,
         steps=step_facts(pipeline),

@@ -247,7 +247,7 @@ def log_backtest_report(
     scripts = charts.read_scripts()
     text = write_backtest(
         f"Minutes of {taxi_named(params.taxi).a_trip}: backtest of {months_judged}, {of}",
-        charts.about(runs.active()),
+        charts.which_run(runs.active()),
         said,
         rows,
         rises,
