@@ -103,16 +103,29 @@ def serving() -> Iterator[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as server:
-        address = f"http://127.0.0.1:{port}"
-        session = requests.Session()
-        session.mount(
-            "http://", HTTPAdapter(max_retries=Retry(total=120, backoff_factor=0.1, backoff_max=1))
-        )
         try:
-            session.get(f"{address}/health", timeout=10).raise_for_status()
+            wait_for(f"http://127.0.0.1:{port}")
             yield shown
         finally:
             server.terminate()
+
+
+def wait_for(address: str, *, n_tries: int = 120) -> None:
+    """Wait until the UI answers, for about a second a try.
+
+    Raises:
+        UserError: it does not.
+    """
+    tries = Retry(total=n_tries, backoff_factor=0.1, backoff_max=1)
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(max_retries=tries))
+    try:
+        session.get(f"{address}/health", timeout=10).raise_for_status()
+    except requests.RequestException as error:
+        raise UserError(
+            f"The MLflow UI does not answer at {address}. See what make ui says, or run this again "
+            f"when the machine has less to do."
+        ) from error
 
 
 def shoot(browser: str, url: str, path: Path, size: tuple[int, int]) -> None:

@@ -1,10 +1,12 @@
 """What drawing the pictures takes; that they look well is for people to see."""
 
+import socket
 from pathlib import Path
 
 import pytest
 import requests
 
+from storage import UserError
 from tests.stores import Store
 from tools import pictures
 
@@ -39,6 +41,14 @@ def browser(tmp_path: Path) -> Path:
 
 def test_without_a_pipeline_it_says_how_to_have_one(browser: Path, said: list[str]) -> None:
     assert said == ["pictures: No finished pipeline in this store. Run make demo first."]
+
+
+def test_a_server_that_does_not_come_is_one_line() -> None:
+    with socket.socket() as held:  # bound, and nobody listens
+        held.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"^The MLflow UI does not answer at {address}. See"):
+            pictures.wait_for(address, n_tries=0)
 
 
 def test_the_server_answers_by_the_name_that_the_browser_knows_and_by_no_other(
