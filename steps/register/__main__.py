@@ -92,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         judged = register_candidate(params, pipeline, registry, tested, test)
         write_registered(registry, tested, judged, preprocess.dataset)
         # what main says at its end has the reasons
-        print(registration_line(registry.name, tested, judged, why=runs.is_looked_up(run)))
+        print(
+            registration_line(registry.name, tested, judged, why=runs.is_looked_up(runs.active()))
+        )
 
 
 def open_registry(name: str) -> Registry:
