@@ -28,7 +28,7 @@ VALUE_BYTES = 8  # of a number or a time, in memory
 END_BYTES = 8  # the length of the footer, and PAR1
 MAX_FOOTER = 4 << 20
 # of the format: https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
-GROUPS, CHUNKS, ABOUT = 4, 1, 3  # fields on the way from the footer to a chunk
+GROUPS, CHUNKS, ABOUT, CRYPTO = 4, 1, 3, 8  # fields on the way from the footer to a chunk
 N_IN_CHUNK, DATA_AT, DICTIONARY_AT = 5, 9, 11  # and of that
 N_BYTES, N_PACKED, DATA, DATA_2 = 2, 3, 5, 8  # fields of a page's header
 N_VALUES, ENCODINGS = 1, {DATA: 2, DATA_2: 4}  # fields of those two
@@ -168,8 +168,11 @@ def _pages(data: mmap.mmap, groups: list[Fields], place: int) -> Iterator[Page]:
 
     Raises:
         LookupError, TypeError, ValueError: one has none.
+        pa.ArrowNotImplementedError: they are encrypted.
     """
     for group in groups:
+        if CRYPTO in group[CHUNKS][place]:  # which a footer that can be read does not rule out
+            raise pa.ArrowNotImplementedError("it is encrypted: write it without encryption")
         chunk = group[CHUNKS][place][ABOUT]
         if not (n_left := chunk[N_IN_CHUNK]):
             continue  # a part that no row fell into may have no page either

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 CHUNK_BYTES = 1 << 20
 GZIP = b"\x1f\x8b"
+TAR, TAR_AT = b"ustar", 257  # after the first name and what is known of that file
 # a month of csv is packed to a tenth; what grows beyond this is no month
 MAX_GROWTH, MAX_UNPACKED = 100, 256 << 20
 KINDS = (
@@ -19,6 +20,9 @@ KINDS = (
     (b"<?xml", "an XML page, as stores send for an error"),
     (b"PK\x03\x04", "a zip: unpack it"),
     (GZIP, "packed by gzip: unpack it"),
+    (b"BZh", "packed by bzip2: unpack it"),
+    (b"\xfd7zXZ", "packed by xz: unpack it"),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd: unpack it"),
     (b"PAR1", "parquet: name it .parquet"),
     (b"PARE", "encrypted parquet: write it without encryption"),
 )
@@ -76,6 +80,8 @@ def is_packed(path: Path, name: str) -> bool:
 
 def mistaken_for(head: bytes) -> str:
     """Say what a file is by its first bytes; empty where that is not known."""
+    if head[TAR_AT:].startswith(TAR):
+        return "a tar: unpack it"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
     known = (what for begin, what in KINDS if start.startswith(begin.lower()))
     return next(known, "")

@@ -1,9 +1,14 @@
 """Files that are not what they are called, and what is bounded in those that are."""
 
+import bz2
 import codecs
 import gzip
+import io
+import lzma
+import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from storage import StorageError
@@ -21,6 +26,15 @@ def refusal(path: Path, content: bytes) -> str:
     return one_line(caught)
 
 
+def tar(content: bytes) -> bytes:
+    """Put a file into a tar."""
+    about, sink = tarfile.TarInfo("trips.csv"), io.BytesIO()
+    about.size = len(content)
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        archive.addfile(about, io.BytesIO(content))
+    return sink.getvalue()
+
+
 @pytest.mark.parametrize("name", [NAME, "trips.csv"])
 @pytest.mark.parametrize(
     ("content", "said"),
@@ -30,6 +44,10 @@ def refusal(path: Path, content: bytes) -> str:
         (b"\xef\xbb\xbf<html>", "it is an HTML page"),
         (b'<?xml version="1.0"?><Error>', "it is an XML page"),
         (b"PK\x03\x04rest", "it is a zip: unpack it"),
+        (bz2.compress(CSV), "it is packed by bzip2: unpack it"),
+        (lzma.compress(CSV), "it is packed by xz: unpack it"),
+        (pa.compress(CSV, "zstd", asbytes=True), "it is packed by zstd: unpack it"),
+        (tar(CSV), "it is a tar: unpack it"),
     ],
 )
 def test_what_a_file_is_instead_is_said(

@@ -1,5 +1,6 @@
 """Parquet whose few bytes claim a great many: refused in a line before they are unpacked."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet.encryption import (
+    CryptoFactory,
+    EncryptionConfiguration,
+    KmsClient,
+    KmsConnectionConfig,
+)
 
 from storage import StorageError
 from storage.data import files, parquet_files, streams
@@ -95,6 +102,30 @@ def test_a_page_without_a_header_is_refused(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(body)
     with pytest.raises(StorageError, match="column 'zone' is cut or damaged"):
         read(tmp_path / NAME, "zone")
+
+
+class OpenKeys(KmsClient):
+    """Keeps keys as they are."""
+
+    def wrap_key(self, key: bytes, name: str) -> bytes:
+        return key
+
+    def unwrap_key(self, key: bytes, name: str) -> bytes:
+        return key
+
+
+@pytest.mark.parametrize("column", ["zone", "miles"])
+def test_an_encrypted_column_is_called_that_where_it_is_read(column: str, tmp_path: Path) -> None:
+    table = pq.read_table(io.BytesIO(make_parquet()))
+    way = EncryptionConfiguration("f" * 16, column_keys={"c" * 16: [column]}, plaintext_footer=True)
+    keys = CryptoFactory(lambda _: OpenKeys())
+    properties = keys.file_encryption_properties(KmsConnectionConfig(), way)
+    pq.write_table(table, tmp_path / NAME, encryption_properties=properties)
+    if column == "zone":
+        with pytest.raises(StorageError, match="it is encrypted: write it without encryption"):
+            read(tmp_path / NAME, "zone")
+    else:
+        assert read(tmp_path / NAME, "zone") == {"zone": [7, 9]}
 
 
 def test_a_footer_that_is_too_long_is_refused(tmp_path: Path) -> None:
