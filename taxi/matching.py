@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pyarrow as pa
 
 from . import TripError
-from .schema import TAXIS, RawColumn, raw_columns, taxis_of
+from .schema import TAXIS, RawColumn, raw_columns, taxi_named, taxis_of
 from .values import is_text, stated_unit
 
 # what files before 2016-07 held first, instead of zones
@@ -60,11 +60,12 @@ def shorten(text: str) -> str:
 
 def _missing(name: str, names: Collection[str], taxi: str) -> str:
     """Say that a column is missing, and what may be the reason."""
+    since = taxi_named(taxi).since
     if any(other.strip().lower() in COORDINATES for other in names):
         return (
             f"Column {name!r} is missing, and there are coordinates: a file as first published "
-            "for months before 2016-07. The TLC has since published the same month as "
-            "parquet with zones: pass -P source=tlc, or fetch it from there."
+            f"for months before 2016-07. The TLC has since published those from {since} on as "
+            "parquet with zones: pass -P source=tlc, or fetch them from there."
         )
     # names as they are, where nothing in them would harm a terminal
     is_plain = len(names) <= MAX_LISTED and all(
@@ -73,7 +74,8 @@ def _missing(name: str, names: Collection[str], taxi: str) -> str:
     seen = ", ".join(names) if is_plain else quoted(names)
     return (
         f"Column {name!r} is missing. Columns seen: {seen}. "
-        f"Check that these are {taxi} trips, or pass -P taxi={_others(taxi, names)}."
+        f"Check that these are {taxi} trips, of which the TLC's files have any that count since "
+        f"{since}, or pass -P taxi={_others(taxi, names)}."
     )
 
 

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -144,6 +145,19 @@ def test_coordinates_instead_of_zones_are_called_that() -> None:
     names = ["lpep_pickup_datetime", "Lpep_dropoff_datetime", "Pickup_longitude", "Trip_distance"]
     with pytest.raises(TripError, match=r"there are coordinates.* before 2016-07.*source=tlc"):
         match_columns(pa.schema([(name, pa.string()) for name in names]), "green")
+
+
+# as the TLC has them in parquet too, so to fetch them again would help nobody
+YELLOW_2009 = ("Trip_Pickup_DateTime", "Trip_Dropoff_DateTime", "Trip_Distance", "Start_Lon")
+SERVICES_2015 = ("Dispatching_base_num", "Pickup_date", "locationID")
+
+
+@pytest.mark.parametrize(("taxi", "names"), [("yellow", YELLOW_2009), ("fhv", SERVICES_2015)])
+def test_columns_of_years_without_trips_that_count_are_told_since_when_there_are_some(
+    taxi: str, names: Sequence[str]
+) -> None:
+    with pytest.raises(TripError, match=f" {TAXIS[taxi].since}\\b"):
+        match_columns(pa.schema([(name, pa.string()) for name in names]), taxi)
 
 
 def test_names_that_would_harm_a_terminal_or_fill_it_are_shown_short_and_quoted() -> None:
