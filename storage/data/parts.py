@@ -14,11 +14,16 @@ def part_files(path: Path) -> list[Path]:
     """List the files of a month, a file or a folder, in the order they were written in.
 
     Raises:
-        StorageError: there is none in the folder.
+        StorageError: there is none in the folder, or one that cannot be read.
     """
     if not path.is_dir():
         return [path]
-    found = [file for file in path.rglob("*") if is_part(file.relative_to(path)) and file.is_file()]
+    there = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path))]
+    found = [file for file in there if is_part(file.relative_to(path)) and not file.is_dir()]
+    for file in there:
+        _check_followed(file)
+    for file in found:
+        check_kept(file)
     if not found:
         raise StorageError(
             f"{path} is a folder without parts: no file in it ends in {', '.join(SUFFIXES)}. "
@@ -29,8 +34,30 @@ def part_files(path: Path) -> list[Path]:
 
 def is_part(path: Path) -> bool:
     """Whether a file of a folder is a part, and not a mark such as _SUCCESS or a checksum."""
-    is_hidden = any(name.startswith(("_", ".")) for name in path.parts)
-    return not is_hidden and path.name.lower().endswith(SUFFIXES)
+    return not _is_hidden(path) and path.name.lower().endswith(SUFFIXES)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(name.startswith(("_", ".")) for name in path.parts)
+
+
+def check_kept(path: Path) -> None:
+    """Refuse what holds no bytes: a pipe would be waited for, and a device never ends.
+
+    Raises:
+        StorageError: it is no file and no folder, or a link to nothing.
+    """
+    if not (path.is_file() or path.is_dir()):
+        raise StorageError(f"{path} is no file and no folder. Put the month's file in its place.")
+
+
+def _check_followed(path: Path) -> None:
+    """Refuse a link that would be passed by: what lies behind it would be missing unnoticed."""
+    if path.is_symlink() and path.is_dir():
+        raise StorageError(
+            f"{path} is a link to a folder, which is not followed. Put the folder in its place, or "
+            "a folder with links to its files."
+        )
 
 
 def in_order(name: str) -> list[tuple[int, str]]:

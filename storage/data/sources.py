@@ -20,7 +20,7 @@ from storage.data.cache import cache_folder
 from storage.data.downloads import RefusedError
 from storage.data.manifest import check_listed
 from storage.data.parts import SUFFIXES as SUFFIXES
-from storage.data.parts import n_bytes
+from storage.data.parts import check_kept, n_bytes
 from storage.uris import existing_folder, file_path, without_credentials
 
 if TYPE_CHECKING:
@@ -120,11 +120,13 @@ class Folder(Source):
             )
         for path in (*exact, *spelled, *hive):
             if path.exists():
-                _check_kept(path)
+                check_kept(path)
                 check_listed(path)
                 return path.as_uri(), path
         here = replace(self, text=str(folder))
         hint = f"Months there: {list_months(there, self.taxi)}. "
+        if of_month := [path for name, path in there.items() if name.startswith(stem)]:
+            hint = f"{of_month[0].name} is there: unpack it, or put what it links to in its place. "
         raise here.none(month, self.names(month), hint)
 
     def locate_beside(self, name: str) -> MonthLocation | None:
@@ -152,12 +154,6 @@ class Folder(Source):
                 "project checkout: pass an absolute path when running from a git URL."
             )
         return folder
-
-
-def _check_kept(path: Path) -> None:
-    """Refuse what holds no bytes: a pipe would be waited for, and a device never ends."""
-    if not (path.is_file() or path.is_dir()):
-        raise StorageError(f"{path} is no file and no folder. Put the month's file in its place.")
 
 
 def list_months(names: Iterable[str], taxi: str) -> str:

@@ -320,6 +320,35 @@ def test_a_part_without_rows_adds_none(version: str, tmp_path: Path, wanted: pa.
     assert trips_of(tmp_path).equals(wanted)
 
 
+@pytest.mark.parametrize(
+    ("link", "target", "said"),
+    [
+        ("b.parquet", "nowhere", "is no file and no folder"),
+        ("day=2", "..", "is a link to a folder"),
+    ],
+)
+def test_no_part_is_passed_by_because_it_is_a_link(
+    link: str, target: str, said: str, tmp_path: Path
+) -> None:
+    write_parts(tmp_path / NAME, ["a.parquet"])
+    (tmp_path / NAME / link).symlink_to(target)
+    with pytest.raises(StorageError, match=f"{NAME}/{re.escape(link)} {said}"):
+        trips_of(tmp_path)
+
+
+def test_a_link_to_a_part_and_one_to_the_whole_folder_are_followed(
+    tmp_path: Path, wanted: pa.Table
+) -> None:
+    write_parts(tmp_path / "elsewhere", ["a.parquet", "b.parquet"])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / NAME).symlink_to(tmp_path / "elsewhere")
+    assert trips_of(tmp_path / "folder").equals(wanted)
+    (tmp_path / "parts" / NAME).mkdir(parents=True)
+    for part in ("a.parquet", "b.parquet"):
+        (tmp_path / "parts" / NAME / part).symlink_to(tmp_path / "elsewhere" / part)
+    assert trips_of(tmp_path / "parts").equals(wanted)
+
+
 def test_a_month_in_two_folders_is_refused_with_both(tmp_path: Path) -> None:
     for number in ("01", "1"):
         write_parts(tmp_path / "year=2021" / f"month={number}", ["a.parquet"])

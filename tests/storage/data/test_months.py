@@ -183,6 +183,16 @@ def test_a_missing_month_names_the_folder_the_files_tried_and_those_there(tmp_pa
     assert "Months there: 2023-07, 2023-06, 2023-05, 2023-04, 2023-03 and 2 more. " in message
 
 
+def test_a_month_that_is_there_in_a_way_nobody_reads_is_named(tmp_path: Path) -> None:
+    packed = "green_tripdata_2021-01.csv.zip"
+    message = find_error(make_folder(tmp_path / "zip", **{packed: b"PK"}))
+    assert f"{packed} is there: unpack it" in message
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / NAME).symlink_to("nowhere")  # as git-annex leaves what it has not fetched
+    message = find_error(tmp_path / "link")
+    assert f"{NAME} is there: unpack it, or put what it links to in its place." in message
+
+
 def test_a_missing_relative_folder_hints_at_absolute_paths() -> None:
     message = find_error("no/such/folder")
     assert "'no/such/folder'" in message
