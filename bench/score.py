@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from bench import DATA, Result, peak_mib
 from bench.serving import as_served, load, timed, train_model
+from steps.common.months import find_month
 from steps.score.month import ScoringJob, write
 from storage.tracking import models
 from taxi import bootstrap, scoring
@@ -40,15 +41,15 @@ def throughput() -> Result:
     # as models are logged: what they know of their errors is counted for each row too
     spread = fit_spread(Calibration(valid, *answers))
     served = as_served(model.with_spread(spread), valid)
-    source = DATA / f"green_tripdata_{MONTH}.parquet"
-    frame = in_memory(source)
+    file = find_month(str(DATA), "green", MONTH, Path())
+    frame = in_memory(file.path)
     bare, whole = [], []
     with TemporaryDirectory() as folder:
         job = ScoringJob("green", str(DATA), "bench", folder, "", "")
         for _ in range(N_ROUNDS):
             bare.append(timed(lambda: models.predict_typed(served, frame, "bench"), 1))
             whole.append(
-                timed(lambda: write(job, MONTH, source, Path(folder, "out.parquet"), served), 1)
+                timed(lambda: write(job, MONTH, file, Path(folder, "out.parquet"), served), 1)
             )
     what = "score, rows/s over rows/s of the model's own predict on frames in memory"
     return Result(what, f"{median(bare) / median(whole):.2f}", "0.7")

@@ -52,6 +52,7 @@ def clean_file(file: MonthFile, *, taxi: str) -> Iterator[tuple[Cleaned, str]]:
 
     Raises:
         TripError: its columns or values cannot be used.
+        StorageError: it cannot be read, or was changed meanwhile.
     """
 
     def understand(batch: pa.RecordBatch) -> tuple[Cleaned, str]:
@@ -62,3 +63,4 @@ def clean_file(file: MonthFile, *, taxi: str) -> Iterator[tuple[Cleaned, str]]:
         yield from read_month(file.path, taxi, understand)
     except TripError as error:
         raise TripError(f"{file.uri}: {error}") from error
+    file.check_unchanged()

@@ -17,7 +17,7 @@ from steps.common.months import find_month, read_month
 from steps.score.estimate import LossCounter
 from steps.score.feed import LiveFeed, row_times
 from storage.data.files import discard_unfinished, whole_file
-from storage.data.months import identity_of
+from storage.data.months import MonthFile, identity_of
 from storage.tracking import models, tags
 from storage.uris import without_credentials
 from taxi import TripError, scoring
@@ -67,7 +67,7 @@ def score_month(
         file = find_month(job.source, job.taxi, month, Path(folder))
         path = output_path(job.output or folder, job.taxi, month)
         try:
-            tally = write(job, month, file.path, path, load(), feed)
+            tally = write(job, month, file, path, load(), feed)
         except TripError as error:
             raise TripError(f"{file.uri}: {error}") from error
         discard_unfinished(path)  # of a worker that was killed at this month
@@ -84,7 +84,7 @@ def output_path(folder: str, taxi: str, month: str) -> Path:
 def write(
     job: ScoringJob,
     month: str,
-    source: Path,
+    file: MonthFile,
     path: Path,
     model: Any,
     feed: LiveFeed | None = None,
@@ -93,7 +93,7 @@ def write(
     tally, losses, writer = Tally(), LossCounter(model), None
     with whole_file(path) as unfinished:
         try:
-            for rows in predict_month(job, month, source, model, feed):
+            for rows in predict_month(job, month, file.path, model, feed):
                 tally.add(rows.prepared, rows.base, rows.live)
                 tally.add_quantiles(rows.prepared, rows.quantiles)
                 tally.n_live += rows.n_live
@@ -113,6 +113,7 @@ def write(
         finally:
             if writer:
                 writer.close()
+        file.check_unchanged()
         require_predictions(tally)
     tally.estimated = losses.estimate()
     return tally

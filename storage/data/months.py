@@ -64,6 +64,21 @@ class MonthFile(NamedTuple):
         """Whether it is made up."""
         return self.uri.startswith(SIMULATED_URI)
 
+    def check_unchanged(self) -> None:
+        """Hold what has been read by now against the hash, which was taken before.
+
+        Raises:
+            StorageError: somebody has written to it since, or is still about to.
+        """
+        try:
+            is_same = digest_of(self.path) == self.sha256
+        except OSError:  # taken away
+            is_same = False
+        if not is_same:
+            raise StorageError(
+                f"{self.uri} was changed while it was read. Run this again once it is whole."
+            )
+
 
 class SideFile(NamedTuple):
     """A file on this machine that lies beside the months of a source."""

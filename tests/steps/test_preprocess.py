@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
@@ -200,6 +201,20 @@ def test_a_month_from_before_there_were_drop_offs_is_told_since_when_there_are(
     said = str(no_trips(file, MonthCount(5, {"time missing": 5}, Profile(), ""), taxi="fhv"))
     assert said.startswith("file: none of 5 trips is left after cleaning (5 time missing).")
     assert ("The TLC's files have fhv trips that count since 2017-01." in said) is is_early
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_month_that_is_still_being_written_is_refused(is_there: bool, folder: Path) -> None:
+    file = find_month(str(folder), "green", "2021-01", Path())
+    written: list[pa.RecordBatch] = []
+
+    def change(batch: pa.RecordBatch) -> None:
+        written.append(batch)
+        file.path.write_bytes(file.path.read_bytes() + b"more") if is_there else file.path.unlink()
+
+    with pytest.raises(StorageError, match=r"2021-01\.parquet was changed while it was read\. Run"):
+        clean_batches(file, "green", change)
+    assert written
 
 
 def test_where_a_month_begins_is_not_guessed() -> None:

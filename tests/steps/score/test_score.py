@@ -4,17 +4,21 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from steps.common.months import find_month
 from steps.common.results import read_scoring
 from steps.common.served import load_served
 from steps.pipelines import nested
 from steps.score.record import city_of_model, drift_cells, say_moved
 from storage.checkout import ROOT
+from storage.data.months import MonthFile
 from storage.tracking import models
 from taxi.drift import FEATURES, DriftMeasure
 from taxi.model import input_columns, write_frame
@@ -438,6 +442,23 @@ def test_a_month_that_breaks_off_half_way(lab: Lab, champion: str, tmp_path: Pat
     zones[135_000] = "7,4"  # in the second batch
     table = table.drop_columns("PULocationID").append_column("PULocationID", pa.array(zones))
     refused(lab, champion, tmp_path, table, "row 135,001: column 'PULocationID' has '7,4'")
+
+
+def test_a_month_that_is_still_being_written_leaves_nothing_behind(
+    lab: Lab, champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(*given: Any) -> MonthFile:
+        file = find_month(*given)
+        file.path.write_bytes(file.path.read_bytes() + b"\n")
+        return file
+
+    path = tmp_path / APRIL.replace("parquet", "csv")
+    pa_csv.write_csv(pa.table(next(month_batches("2021-04", 2_000, 42)).to_pydict()), path)
+    monkeypatch.setattr("steps.score.month.find_month", find)
+    given = (f"--source={tmp_path}", "--months=2021-04", champion, *WIDE)
+    _, lines = lab.run("score", *given, f"--output={tmp_path / 'out'}", code=2)
+    assert lines[-1].startswith(f"score: {path.as_uri()} was changed while it was read.")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_values_that_nobody_can_read_cost_their_rows_and_no_month(
