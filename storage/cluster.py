@@ -27,7 +27,7 @@ from distributed.core import send_recv
 from distributed.utils import get_ip
 from distributed.versions import VersionMismatchWarning, get_versions
 
-from storage import StorageError, held_data
+from storage import StorageError, held_data, one_line
 from storage.environment import OWN
 from storage.uris import without_user
 
@@ -373,11 +373,8 @@ def once_per_worker(key: str, make: Callable[[], Any]) -> Any:
 
 def _client(address: str) -> Client:
     shown, place, is_encrypted = without_user(address), *_read_address(address)
-    if is_encrypted and not Security().get_connection_args("client")["ssl_context"]:
-        raise StorageError(
-            f"Scheduler {shown!r} speaks TLS, and Dask knows no certificate here. Name it in "
-            f"Dask's configuration, distributed.comm.tls."
-        )
+    if is_encrypted:
+        _check_certified(shown)
     try:
         socket.create_connection(place, timeout=TIMEOUT_S).close()  # Dask asks for 5 s in vain
         kind, spoken = asyncio.run(_ask_what(address))
@@ -389,10 +386,24 @@ def _client(address: str) -> Client:
         return Client(address, timeout=TIMEOUT_S, set_as_default=False)
     # what is no scheduler may answer with anything, which Dask reads as sizes and such
     except (OSError, MemoryError, ValueError) as error:
+        of_both = "with a certificate that both sides take, " if is_encrypted else ""
         raise StorageError(
             f"No Dask scheduler answers at {shown!r} ({type(error).__name__}). Start one with "
-            f"dask scheduler, or leave scheduler empty to work here."
+            f"dask scheduler, {of_both}or leave scheduler empty to work here."
         ) from error
+
+
+def _check_certified(shown: str) -> None:
+    """Make sure that Dask has a certificate here, by its configuration."""
+    try:
+        context, error = Security().get_connection_args("client")["ssl_context"], ""
+    except OSError as raised:  # it is not there, or is none
+        context, error = None, f" that can be read ({one_line(raised)})"
+    if not context:
+        raise StorageError(
+            f"Scheduler {shown!r} speaks TLS, and Dask knows no certificate here{error}. Name it "
+            f"in Dask's configuration, distributed.comm.tls."
+        )
 
 
 async def _ask_what(address: str) -> tuple[str, dict[str, str]]:

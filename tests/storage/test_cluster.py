@@ -15,6 +15,7 @@ from unittest.mock import MagicMock
 import cloudpickle
 import numpy
 import pytest
+from dask import config
 from distributed import KilledWorker
 from distributed.versions import get_versions
 
@@ -80,6 +81,21 @@ def test_a_password_in_an_address_is_not_shown() -> None:
 
 def test_tls_without_a_certificate_is_told() -> None:
     with pytest.raises(StorageError, match="speaks TLS, and Dask knows no certificate"):
+        cluster._client("tls://127.0.0.1:1")
+
+
+CERTIFICATE = ("ca-file", "client.cert", "client.key")  # settings that each name a file
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_certificate_that_cannot_be_read_is_told(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    if content:
+        path.write_text(content)
+    with (
+        config.set({f"distributed.comm.tls.{name}": str(path) for name in CERTIFICATE}),
+        pytest.raises(StorageError, match=r"no certificate here that can be read \(.+\)\. Name it"),
+    ):
         cluster._client("tls://127.0.0.1:1")
 
 
