@@ -353,7 +353,7 @@ def test_a_tag_is_no_bare_text() -> None:
 
 
 # sends tasks to the workers of a cluster, which is what cloudpickle is for; it writes no file
-SENDS = ROOT / "storage" / "cluster.py"
+SENDS = ROOT / "storage" / "cluster" / "tasks.py"
 
 
 def test_nothing_is_pickled() -> None:

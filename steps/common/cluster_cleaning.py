@@ -16,7 +16,7 @@ import taxi as taxi_package
 from steps.common.month_cleaning import MonthCount, clean_batches
 from steps.common.months import find_month
 from storage import UserError
-from storage.cluster import connected
+from storage.cluster.connection import connected
 from storage.data import months
 from storage.data.months import MonthFile
 from taxi import TripError, schema

@@ -17,7 +17,7 @@ from storage.tracking.registry import Registry
 from taxi import TripError, baselines, distances, schema, spaces
 
 if TYPE_CHECKING:
-    from storage.cluster import Cluster
+    from storage.cluster.executor import Cluster
 
 DEVICES = ("cpu", "cuda")
 REFITS = ("train_valid", "train")
@@ -64,7 +64,7 @@ def check_refit_workers(n_workers: int, scheduler: str) -> None:
             f"leave refit_workers out."
         )
     if n_workers:
-        from storage.cluster import connected
+        from storage.cluster.connection import connected
 
         with connected(scheduler, code=[], packages=[], on_gpus=False) as cluster:
             check_enough(n_workers, cluster)
@@ -141,7 +141,7 @@ def check_device(device: str, scheduler: str) -> None:
     if device not in DEVICES:
         raise TripError(f"Unknown device {device!r}. Choose from {list(DEVICES)}.")
     if scheduler:
-        from storage.cluster import connected
+        from storage.cluster.connection import connected
 
         with connected(scheduler, code=[], packages=TRAINING_PACKAGES, on_gpus=device == "cuda"):
             return

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import taxi
 from steps.common.validate import TRAINING_PACKAGES
-from storage.cluster import Cluster, connected, once_per_worker
+from storage.cluster.connection import connected
+from storage.cluster.executor import Cluster
+from storage.cluster.tasks import once_per_worker
 from storage.scratch import scratch_folder
 from storage.tracking.processes import n_cores
 from taxi.boosting import (

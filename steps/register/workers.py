@@ -18,7 +18,9 @@ from xgboost.dask import DaskQuantileDMatrix
 import taxi
 from steps.common.validate import TRAINING_PACKAGES, check_enough
 from storage import StorageError, UserError
-from storage.cluster import Cluster, connected, once_per_worker
+from storage.cluster.connection import connected
+from storage.cluster.executor import Cluster
+from storage.cluster.tasks import once_per_worker
 from taxi.batches import batches_of, whole
 from taxi.boosting import train_matrix
 from taxi.recipes import Member

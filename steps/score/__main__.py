@@ -40,7 +40,8 @@ from steps.score.record import (
     write_scored,
 )
 from storage import StorageError, UserError
-from storage.cluster import connected, once_per_worker
+from storage.cluster.connection import connected
+from storage.cluster.tasks import once_per_worker
 from storage.data.months import parse_months, step_of, time_of
 from storage.repro import reuse
 from storage.tracking import artifacts, model_references, models, names, runs, tags

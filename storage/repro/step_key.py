@@ -43,7 +43,7 @@ FRAME = (
     "steps/register/rollback.py",
     "steps/register/verdict.py",
     "storage/checkout.py",
-    "storage/cluster.py",
+    "storage/cluster/",
     "storage/environment.py",
     "storage/git.py",
     "storage/interruptions.py",

@@ -14,7 +14,9 @@ import pytest
 
 from steps.hpo import __main__ as hpo
 from steps.hpo.executor import TrialExecutor, open_executor
-from storage import StorageError, cluster, held_data
+from storage import StorageError
+from storage.cluster import executor as cluster
+from storage.cluster import held_data
 from storage.tracking.trials import TrialRuns
 from taxi import features, spaces
 from taxi.boosting import Outcome, PruningThreshold, TrainingJob, build_matrices, train_booster

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from storage import held_data
+from storage.cluster import held_data
 
 
 def test_data_comes_whole_as_often_as_it_is_asked_for() -> None:

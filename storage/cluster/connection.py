@@ -1,0 +1,116 @@
+"""The way to a cluster: whether one answers whose workers can run this checkout's code."""
+
+import asyncio
+import logging
+import socket
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+
+from distributed import Client, Security
+from distributed.comm.core import connect
+from distributed.core import send_recv
+from distributed.versions import VersionMismatchWarning, get_versions
+
+import storage.cluster
+from storage import StorageError, one_line
+from storage.cluster.addresses import TIMEOUT_S, read_address
+from storage.cluster.executor import GPU, Cluster
+from storage.cluster.tasks import travelling
+from storage.cluster.versions import check_versions, compare_versions, spoken
+from storage.uris import without_user
+
+
+@contextmanager
+def connected(
+    address: str, *, code: Sequence[ModuleType], packages: Sequence[str], on_gpus: bool
+) -> Iterator[Cluster]:
+    """Connect to a scheduler, and make its workers run this checkout's code.
+
+    Args:
+        address: of the scheduler, such as tcp://127.0.0.1:8786.
+        code: packages and modules whose functions travel to the workers by value: those need no
+            checkout, and can hold no older one.
+        packages: whose versions must be the same here and there, beside those that connect us.
+        on_gpus: run a task per GPU rather than per thread.
+    Raises:
+        StorageError: nobody answers, there are no workers, or they have other versions.
+    """
+    # nor its errors, with their tracebacks: what went wrong is raised, and told in one line
+    for name in ("distributed", "distributed.client"):  # Dask gives the client a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore", VersionMismatchWarning)  # what matters of it is refused
+    client = _client(address)
+    try:
+        with travelling((storage.cluster, *code)):
+            cluster = _checked(client, address, packages, on_gpus=on_gpus)
+            with cluster.watched():
+                yield cluster
+    finally:
+        client.close(timeout=TIMEOUT_S)
+
+
+def _checked(client: Client, address: str, packages: Sequence[str], *, on_gpus: bool) -> Cluster:
+    """Make sure that the workers can be used."""
+    try:
+        check_versions(client, address, packages)
+        cluster = Cluster(client, address, on_gpus=on_gpus)
+    except OSError as error:
+        raise StorageError(
+            f"Not all of the Dask cluster at {address} answers ({type(error).__name__}). Look "
+            f"after its workers: the scheduler gives up one that hangs after some minutes."
+        ) from error
+    if not cluster.n_workers:
+        raise StorageError(
+            f"No worker at {address} offers a GPU. Start them with "
+            f"dask worker {address} --nthreads 1 --resources {GPU}=1, one per GPU."
+        )
+    return cluster
+
+
+def _client(address: str) -> Client:
+    shown, place, is_encrypted = without_user(address), *read_address(address)
+    if is_encrypted:
+        _check_certified(shown)
+    try:
+        socket.create_connection(place, timeout=TIMEOUT_S).close()  # Dask asks for 5 s in vain
+        kind, told = asyncio.run(_ask_what(address))
+        if kind != "Scheduler":
+            raise StorageError(
+                f"What answers at {shown!r} is a {kind} of Dask. Pass the address of the scheduler."
+            )
+        compare_versions(address, told, spoken(get_versions()))
+        return Client(address, timeout=TIMEOUT_S, set_as_default=False)
+    # what is no scheduler may answer with anything, which Dask reads as sizes and such
+    except (OSError, MemoryError, ValueError) as error:
+        of_both = "with a certificate that both sides take, " if is_encrypted else ""
+        raise StorageError(
+            f"No Dask scheduler answers at {shown!r} ({type(error).__name__}). Start one with "
+            f"dask scheduler, {of_both}or leave scheduler empty to work here."
+        ) from error
+
+
+def _check_certified(shown: str) -> None:
+    """Make sure that Dask has a certificate here, by its configuration."""
+    try:
+        context, error = Security().get_connection_args("client")["ssl_context"], ""
+    except OSError as raised:  # it is not there, or is none
+        context, error = None, f" that can be read ({one_line(raised)})"
+    if not context:
+        raise StorageError(
+            f"Scheduler {shown!r} speaks TLS, and Dask knows no certificate here{error}. Name it "
+            f"in Dask's configuration, distributed.comm.tls."
+        )
+
+
+async def _ask_what(address: str) -> tuple[str, dict[str, str]]:
+    """Ask what answers at an address, and which versions it has; Dask would wait for ever."""
+    encryption = Security().get_connection_args("client")
+    async with asyncio.timeout(TIMEOUT_S):
+        line = await connect(address, timeout=TIMEOUT_S, **encryption)
+        try:
+            kind = (await send_recv(line, op="identity"))["type"]
+            return kind, spoken(await send_recv(line, op="versions"))
+        finally:
+            line.abort()

@@ -1,0 +1,233 @@
+"""A connected cluster: runs tasks on its workers, and says why where it does not any more."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from functools import partial
+from threading import Event, Thread
+from typing import Any
+
+from distributed import Client, KilledWorker
+from distributed.utils import get_ip
+
+from storage import StorageError
+from storage.cluster import held_data
+from storage.cluster.addresses import TIMEOUT_S, is_worker_reached, read_address
+from storage.cluster.answers import ANSWER_S, answered, begin
+from storage.cluster.tasks import ByValue, do_task, pack, unpack, unpack_data, unpack_one
+
+PATIENCE_S = 300.0  # within which workers that died have others in their place
+RETRIES = 3  # of fetching data, where the network fails for a moment
+MORE_MEMORY = "Too little memory? Give each worker more of it with --memory-limit."
+NO_ANSWER = f"has not answered within {ANSWER_S} s, or a worker of it"
+VIA_SCHEDULER = "the scheduler keeps the data for them"
+GPU = "GPU"  # the resource by which workers offer theirs: dask worker --resources GPU=1
+
+
+class Cluster:
+    """A connected cluster: tasks go to its workers, one per thread or per GPU."""
+
+    def __init__(self, client: Client, address: str, *, on_gpus: bool) -> None:
+        self.client = client
+        self.address = address
+        self.lost = ""  # why no task is done any more, once that is so
+        self.open: set[Future[Any]] = set()
+        self.tasks: dict[Callable[..., Any], ByValue] = {}
+        self.keeps_data = False  # the scheduler, as has been said
+        self.needed: Sequence[str] = ()  # addresses of workers that no other can stand in for
+        places = answered(client.scheduler_info)["workers"]
+        workers = places.values()
+        # what tasks return goes through the scheduler only where some worker cannot be reached
+        client.direct_to_workers = all(map(is_worker_reached, places))
+        if on_gpus:
+            self.n_workers = int(sum(worker["resources"].get(GPU, 0) for worker in workers))
+        else:
+            self.n_workers = sum(worker["nthreads"] for worker in workers)
+        # a task whose worker dies goes to another one by itself
+        self.task_needs: dict[str, Any] = {"resources": {GPU: 1}} if on_gpus else {}
+        self.executor = client.get_executor(pure=False, **self.task_needs)
+
+    @contextmanager
+    def hold(self, data: Any, worker: str = "") -> Iterator[Any]:
+        """Keep plain data for the workers; tasks are given it through the handle that is yielded.
+
+        Where a worker's address is given, that one fetches it, unless it has died, and keeps it.
+
+        A task fetches it from this process, so what dies with a worker is fetched again. It goes
+        from worker to worker, too, and none of it through the scheduler, unless some worker cannot
+        reach this machine: then it is part of the task, which the scheduler keeps.
+        """
+        place, _ = read_address(self.address)
+        with self._in_reach(), socket.create_connection(place, timeout=TIMEOUT_S) as line:
+            hosts = (line.getsockname()[0], get_ip())  # of this end of the line
+        with held_data.serve(pack(data), hosts) as held:
+            ask = ByValue(partial(held_data.is_reached, held))
+            with self._in_reach():
+                reached = answered(self.client.run, ask, on_error="return").values()
+            if all(answer is True for answer in reached):
+                task = ByValue(lambda: unpack_data(held_data.fetch(held)))
+            else:
+                self._say_kept()
+                task = ByValue(lambda: data)
+            where = {"workers": [worker], "allow_other_workers": True} if worker else {}
+            yield self.client.submit(task, pure=False, retries=RETRIES, **where)
+
+    def _say_kept(self) -> None:
+        """Say once where the data is, of which a refit holds several parts."""
+        if not self.keeps_data:
+            self.keeps_data = True
+            print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Run a function on some worker with these arguments, the first of which may be a handle.
+
+        The future is cancelled when the cluster is lost, whatever the reason.
+        """
+        done = Future[Any]()
+        self.open.add(done)
+        ended = self.executor.submit(*self._pack_task(function, arguments))
+        ended.add_done_callback(partial(self._hand_over, done, unpack))
+        return done
+
+    def submit_kept(
+        self, function: Callable[..., Any], *arguments: Any
+    ) -> Callable[[], Future[Any]]:
+        """Run a function like submit; what it returns stays with its worker, who may spill it.
+
+        Returns:
+            Begins to fetch it; its future is cancelled as that of submit.
+        """
+        task = self._pack_task(function, arguments)
+        kept = self.client.submit(*task, pure=False, **self.task_needs)
+
+        def fetch() -> Future[Any]:
+            return self.follow(self.client.gather([kept], asynchronous=True), unpack_one)
+
+        return fetch
+
+    def _pack_task(
+        self, function: Callable[..., Any], arguments: Sequence[Any]
+    ) -> tuple[ByValue, Any, bytes]:
+        first, *others = arguments
+        if function not in self.tasks:  # to pack its code takes as long as to clean a small month
+            self.tasks[function] = ByValue(partial(do_task, function))
+        return self.tasks[function], first, pack(others)
+
+    def follow(
+        self, work: Coroutine[Any, Any, Any], unpack: Callable[[Any], Any] = lambda result: result
+    ) -> Future[Any]:
+        """Let the client do work of its own; its future is cancelled as that of submit."""
+        done = Future[Any]()
+        self.open.add(done)
+        loop: Any = self.client.loop
+        ended = asyncio.run_coroutine_threadsafe(work, loop.asyncio_loop)
+        ended.add_done_callback(partial(self._hand_over, done, unpack))
+        return done
+
+    def _hand_over(
+        self, done: Future[Any], unpack: Callable[[Any], Any], ended: Future[Any]
+    ) -> None:
+        error = CancelledError() if ended.cancelled() else ended.exception()
+        if isinstance(error, KilledWorker):
+            self.lose(
+                f"{error.allowed_failures + 1} workers of the Dask cluster at {self.address} died, "
+                f"one after the other, at one task. {MORE_MEMORY}"
+            )
+        elif isinstance(error, CancelledError):
+            self._lose_gone()
+        elif self._claim(done):
+            try:
+                done.set_result(unpack(ended.result()))
+            except BaseException as raised:  # noqa: BLE001  who waits is told, and nobody else can be
+                done.set_exception(raised)
+
+    def lose(self, reason: str) -> None:
+        """Give the cluster up: what still waits for it is cancelled."""
+        self.lost = self.lost or reason
+        for done in filter(self._claim, list(self.open)):
+            done.cancel()
+            done.set_running_or_notify_cancel()  # wakes who waits for it
+
+    def _claim(self, done: Future[Any]) -> bool:
+        """Whether it is for the caller to end a future: several threads might."""
+        try:
+            self.open.remove(done)
+        except KeyError:
+            return False
+        return True
+
+    def _lose_gone(self, what: str = "went away") -> None:
+        self.lose(f"The Dask cluster at {self.address} {what}")
+
+    @contextmanager
+    def _in_reach(self) -> Iterator[None]:
+        """Give the cluster up where the scheduler is asked something and does not answer.
+
+        Raises:
+            CancelledError: it does not, as what waits for the cluster raises; see gone_as.
+        """
+        try:
+            yield
+        except OSError as error:
+            self._lose_gone(NO_ANSWER if isinstance(error, TimeoutError) else "went away")
+            raise CancelledError from error
+
+    @contextmanager
+    def gone_as(self, hint: Callable[[], str]) -> Iterator[None]:
+        """Turn the loss of the cluster into one line, which ends with a hint.
+
+        Raises:
+            StorageError: no task is done any more.
+        """
+        try:
+            yield
+        except CancelledError as error:
+            raise StorageError(f"{self.lost.rstrip('.')}; {hint()}") from error
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Give the cluster up when for PATIENCE_S no worker could have done anything."""
+        stop = Event()
+        watch = Thread(target=self._watch, args=[stop], daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watch.join()
+
+    def _watch(self, stop: Event) -> None:
+        able, asked = time.monotonic(), begin(self.client.scheduler_info)
+        while not stop.wait(PATIENCE_S / 20):
+            places = None  # the scheduler, which may hang, has not answered
+            if asked.done():
+                places = {} if asked.exception() else asked.result().get("workers", {})
+                asked = begin(self.client.scheduler_info)
+            if not self.open or (places and self._goes_on(places)):
+                able = time.monotonic()
+            elif time.monotonic() - able > PATIENCE_S:
+                self.lose(self._describe(places))
+                return
+
+    def _goes_on(self, places: Mapping[str, Any]) -> bool:
+        """Whether the workers that there are, by their addresses, can do what is asked of them."""
+        if self.needed:
+            return all(place in places and is_able(places[place]) for place in self.needed)
+        return any(map(is_able, places.values()))
+
+    def _describe(self, places: Mapping[str, Any] | None) -> str:
+        """Say why nothing goes on, by what the scheduler has told, if anything."""
+        minutes = f"for {PATIENCE_S / 60:.0f} minutes"
+        if places is None:
+            return f"The scheduler of the Dask cluster at {self.address} does not answer {minutes}"
+        paused = "not all there or paused" if self.needed else "all paused"
+        state, hint = (paused, f". {MORE_MEMORY}") if places else ("all gone", "")
+        return f"The workers of the Dask cluster at {self.address} are {state} {minutes}{hint}"
+
+
+def is_able(worker: Mapping[str, Any]) -> bool:
+    """Whether a worker takes tasks or has one: what is paused for lack of memory takes none."""
+    return bool(worker["status"] == "running" or worker.get("metrics", {}).get("executing"))

@@ -1,0 +1,120 @@
+"""Tasks as they travel: functions with their code, what they return with names of classes.
+
+Workers need no checkout, and can hold no older one.
+"""
+
+import io
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from operator import attrgetter
+from threading import Lock
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+from distributed import get_worker
+
+from storage.environment import OWN
+
+# without which no other message can be read: code of another Python may end a worker
+SPOKEN = ("python", "distributed", "cloudpickle")
+
+
+@contextmanager
+def travelling(code: Sequence[ModuleType]) -> Iterator[None]:
+    """Let functions of packages and modules, and of what is in them, travel with their code."""
+    for module in code:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in code:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def pack(data: Any) -> bytes:
+    """Pack plain data, or arguments."""
+    return cloudpickle.dumps(data)
+
+
+def unpack_data(packed: bytes) -> Any:
+    """Unpack what `pack` has packed."""
+    return cloudpickle.loads(packed)
+
+
+class ByValue:
+    """A function that travels with its code: distributed would send no more than its name."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.packed = cloudpickle.dumps(function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it."""
+        return cloudpickle.loads(self.packed)(*arguments)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
+        return cloudpickle.loads, (self.packed,)
+
+
+class _ByName(pickle.Pickler):
+    """Packs what a task returns: its classes by their names, which mean this checkout's here.
+
+    Packed with their code, as Dask would, they would put the worker's functions into the classes of
+    the same names here.
+    """
+
+    def persistent_id(self, thing: Any) -> tuple[str, str] | None:
+        is_own = isinstance(thing, type) and _is_own(thing)
+        return (thing.__module__, thing.__qualname__) if is_own else None
+
+
+class _Named(pickle.Unpickler):
+    def persistent_load(self, name: tuple[str, str]) -> Any:
+        module, path = name
+        return attrgetter(path)(import_module(module))
+
+
+def _is_own(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in OWN
+
+
+def do_task(function: Callable[..., Any], first: Any, others: bytes) -> bytes:
+    """Call a function on a worker; packs what it returns, or the error of this project's."""
+    try:
+        returned, error = function(first, *cloudpickle.loads(others)), None
+    except Exception as raised:
+        if not _is_own(type(raised)):
+            raise  # with its traceback, which Dask brings
+        returned, error = None, raised
+    packed = io.BytesIO()
+    _ByName(packed, pickle.HIGHEST_PROTOCOL).dump((returned, error))
+    return packed.getvalue()
+
+
+def unpack(packed: bytes) -> Any:
+    """Return what a function on a worker has returned, or raise what it has raised."""
+    returned, error = _Named(io.BytesIO(packed)).load()
+    if error:
+        raise error
+    return returned
+
+
+def unpack_one(packed: Sequence[bytes]) -> Any:
+    """Return or raise likewise what stands alone in a list."""
+    return unpack(packed[0])
+
+
+def once_per_worker(key: str, make: Callable[[], Any]) -> Any:
+    """Return what `make` makes, made once in this worker's process; only the last key is kept.
+
+    Called by a task on a worker.
+    """
+    worker = get_worker()
+    lock = worker.__dict__.setdefault("_nyc_taxi_lock", Lock())
+    with lock:
+        known = worker.__dict__.get("_nyc_taxi", (None, None))
+        if known[0] != key:
+            known = worker.__dict__["_nyc_taxi"] = (key, make())
+        return known[1]

@@ -1,0 +1,64 @@
+"""Versions that scheduler, workers and this process must have in common."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from distributed import Client
+from distributed.versions import get_versions
+
+from storage import StorageError
+from storage.cluster.answers import answered
+from storage.cluster.tasks import SPOKEN, ByValue
+
+REQUIREMENTS = "Start scheduler and workers in the environment of requirements.txt."
+
+
+def check_versions(client: Client, address: str, packages: Sequence[str]) -> None:
+    """Make sure that scheduler and workers have the versions that are here.
+
+    Raises:
+        StorageError: one has another, which is named, or there are no workers.
+        TimeoutError: one does not answer.
+    """
+    here = spoken(get_versions())
+    # before any code is sent there: that of another Python ends a worker
+    for place, told in answered(client.get_versions)["workers"].items():
+        compare_versions(place, spoken(told), here)
+    ask, names = ByValue(_versions), list(packages)
+    workers: Mapping[str, dict[str, str]] = answered(client.run, ask, names, on_error="ignore")
+    if not workers:
+        raise StorageError(
+            f"The scheduler at {address} has no workers. Start some: dask worker {address}"
+        )
+    # the scheduler, too, unpacks what passes through it
+    everywhere = {address: answered(client.run_on_scheduler, ask, names), **workers}
+    for place, there in everywhere.items():
+        compare_versions(place, there, _versions(names))
+
+
+def compare_versions(place: str, there: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Refuse other versions than those here.
+
+    Raises:
+        StorageError: they are named.
+    """
+    wrong = (name for name in here if there[name] != here[name])
+    if differ := [f"{name} {there[name]}, not {here[name]}" for name in wrong]:
+        raise StorageError(f"{place} of the Dask cluster has {'; '.join(differ)}. {REQUIREMENTS}")
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "missing"
+    return versions
+
+
+def spoken(told: Mapping[str, Any]) -> dict[str, str]:
+    """Pick what must be the same for any message to be read, of what Dask tells of versions."""
+    versions = {name: str(told["packages"].get(name) or "missing") for name in SPOKEN}
+    return versions | {"python": ".".join(versions["python"].split(".")[:2])}
