@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 import dask.array as da
+import distributed
 import numpy as np
 import xgboost as xgb
 import xgboost.dask
 from scipy.sparse import issparse
-from xgboost.dask import DaskQuantileDMatrix
+from xgboost.dask import DaskDMatrix, DaskQuantileDMatrix
 
 import taxi
 from steps.common.validate import TRAINING_PACKAGES, check_enough
@@ -142,13 +143,40 @@ async def _train_each(
     trained = []
     with cluster.client.as_current():
         matrix = await DaskQuantileDMatrix(cluster.client, **rows, max_bin=one.max_bin)
-        if set(matrix.worker_map) != set(workers):  # with other shares boosters would be others
-            raise ValueError("one died, and another has its share of the rows")
+        await _bring_home(matrix, cluster, workers)
         for member in one.members:
             parameters = {**member.parameters, "max_bin": one.max_bin}
             told = await xgboost.dask.train(cluster.client, parameters, matrix, member.rounds)
             trained.append(told["booster"])
     return trained
+
+
+async def _bring_home(matrix: DaskDMatrix, cluster: Cluster, workers: Sequence[str]) -> None:
+    """Give each worker its own share, with another of which the boosters would be others.
+
+    Dask gives it to one that has nothing to do, where its own is at the task of somebody else.
+
+    Raises:
+        ValueError: a worker is not there any more.
+    """
+    number = matrix.partition_order
+    held = {
+        number[part.key]: (at, part) for at, parts in matrix.worker_map.items() for part in parts
+    }
+    places, parts = zip(*(held[place] for place in sorted(held)), strict=True)
+    if list(places) == list(workers):
+        return
+    scheduler: Any = cluster.client.scheduler
+    there = (await scheduler.identity())["workers"]
+    if not set(workers) <= set(there):
+        raise ValueError("one died, and another has its share of the rows")
+    brought: list[distributed.Future[Any]] = [
+        cluster.client.submit(dict, part, workers=[worker], pure=False)
+        for worker, part in zip(workers, parts, strict=True)
+    ]
+    await distributed.wait(brought)
+    matrix.worker_map = {worker: [part] for worker, part in zip(workers, brought, strict=True)}
+    matrix.partition_order = {part.key: place for place, part in enumerate(brought)}
 
 
 def cut(matrix: Any, sizes: Sequence[int]) -> Iterator[np.ndarray]:

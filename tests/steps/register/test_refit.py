@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Iterator
 from math import ceil
+from threading import Thread
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 import xgboost.dask
+from distributed import Event
 from mlflow.entities import Run
 from scipy.sparse import csr_matrix
 
@@ -16,6 +18,7 @@ from steps.common.candidates import read_profiles
 from steps.common.inputs import load_trips
 from steps.common.results import read_preprocess, read_registration
 from steps.common.validate import check_refit_workers
+from steps.register import workers
 from steps.register.workers import cut, training_on
 from storage import StorageError, UserError
 from storage.tracking import artifacts, models, runs
@@ -180,6 +183,30 @@ def test_what_xgboost_says_on_the_workers_is_said_in_a_line(cluster: Dask) -> No
     refused = pytest.raises(StorageError, match=r"Workers did not end a refit \(.*; what is")
     with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
         train(sets)
+
+
+def test_workers_that_are_at_the_tasks_of_others_get_their_own_share_all_the_same(
+    cluster: Dask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> bytes:
+        sets = [BoosterSet([Member({"seed": 1}, 3)], 256, lambda: some_rows(np.ones))]
+        with training_on(cluster.address, on_gpu=False, n_together=2) as train:
+            return bytes(train(sets)[0][0].save_raw())
+
+    async def bring_home(matrix: Any, *given: Any) -> None:
+        alone.append(len(matrix.worker_map) == 1)
+        Thread(target=free.set).start()  # here it would wait for itself
+        await really(matrix, *given)
+
+    here, alone, really = trained(), [], workers._bring_home
+    worker = next(iter(cluster.client.scheduler_info()["workers"]))
+    free = Event("free", client=cluster.client)
+    waits = lambda: Event("free").wait()  # noqa: E731  travels by value
+    task = cluster.client.submit(waits, workers=[worker], pure=False)
+    monkeypatch.setattr(workers, "_bring_home", bring_home)
+    assert trained() == here
+    assert alone == [True]
+    assert task.result(timeout=60)
 
 
 GONE = "tcp://127.0.0.1:1"
