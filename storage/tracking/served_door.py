@@ -5,11 +5,13 @@ a csv with 400, and what it refuses with a stack or all of the caller's rows. A 
 can reach the one function that its handler calls for a request, `invocations`, and guards that.
 """
 
+import codecs
 import json
 import logging
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from email.message import Message
 from functools import wraps
 from importlib import import_module
 from types import ModuleType
@@ -141,19 +143,16 @@ def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Ca
 
     @wraps(answer)
     def answer_or_refuse(data: Any, content_type: str | None, model: Any, schema: Any) -> Any:
-        kind = (content_type or "").split(";")[0].strip()
-        if kind not in KINDS:
-            seen = f"Content type {kind[:40]!r} is not read" if kind else "No content type"
-            raise RequestError(f"{seen}. Send one of {', '.join(KINDS)}.", status=415)
+        kind = read_kind(content_type or "")
         # MLflow reads no csv whose columns may hold text or numbers unless it knows no types
         schema = None if kind == CSV else schema
         guarded_model = GuardedModel(model, is_csv=kind == CSV)
         body = _decoded(data) if kind == JSON else None
-        if content_type == JSON and (said := guarded_model.answer_plain(body)):
+        if kind == JSON and (said := guarded_model.answer_plain(body)):
             return answered_with(response=said, status=200, mimetype=JSON)
         refuse_unread(body)
         try:
-            answered = answer(data, content_type, guarded_model, schema)
+            answered = answer(data, kind, guarded_model, schema)
         except RequestError:
             raise
         except (MlflowException, RecursionError, TypeError, ValueError) as error:
@@ -165,6 +164,28 @@ def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Ca
         return with_warnings(answered, guarded_model.remarks)
 
     return answer_or_refuse
+
+
+def read_kind(content_type: str) -> str:
+    """Tell which of KINDS a body is, in whatever case and with whatever parameters its type stands.
+
+    Raises:
+        RequestError: it is none of them, or its characters are not UTF-8.
+    """
+    header = Message()
+    header["Content-Type"] = content_type
+    kind = content_type.split(";")[0].strip().lower()
+    if kind not in KINDS:
+        seen = f"Content type {kind[:40]!r} is not read" if kind else "No content type"
+        raise RequestError(f"{seen}. Send one of {', '.join(KINDS)}.", status=415)
+    charset = header.get_content_charset("utf-8")
+    try:
+        is_read = codecs.lookup(charset).name in ("utf-8", "ascii")
+    except (LookupError, ValueError):
+        is_read = False
+    if not is_read:
+        raise RequestError(f"Charset {charset[:40]!r} is not read. Send UTF-8.", status=415)
+    return kind
 
 
 def refuse_unread(body: Any) -> None:
@@ -183,11 +204,24 @@ def refuse_unread(body: Any) -> None:
 
 
 def _decoded(data: Any) -> Any:
-    """Decode a JSON; None where it is none, which MLflow's function says better."""
+    """Decode a JSON; None where it is none, which MLflow's function says better.
+
+    Raises:
+        RequestError: a name stands twice in one object, of which JSON keeps the last.
+    """
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_each_once)
     except (RecursionError, TypeError, ValueError):
         return None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in named if names.count(name) > 1)
+        raise RequestError(f"{name[:40]!r} is there twice in one object. Send it once.")
+    return named
 
 
 def with_warnings(answered: Any, remarks: list[str]) -> Any:

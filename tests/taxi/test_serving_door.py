@@ -141,15 +141,33 @@ def test_rows_are_answered_alike_however_they_are_written(
 def test_plain_rows_are_answered_to_the_byte_as_others_without_mlflow_reading_them(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(body: str, kind: str) -> tuple[int, str]:
-        headers = [(b"content-type", kind.encode())]
+    def answer(body: str) -> tuple[int, str]:
+        headers = [(b"content-type", JSON.encode())]
         return asyncio.run(send_to(app, "POST", "/invocations", headers, body.encode()))
 
-    body = records(*ROWS.to_dict("records"))
-    read_by_mlflow = answer(body, f"{JSON}; charset=utf-8")
+    rows = ROWS.to_dict("records")
+    read_by_mlflow = answer(records(*rows, params={}))
     monkeypatch.delattr(scoring_server, "_parse_json_data")
-    assert answer(body, JSON) == read_by_mlflow
+    assert answer(records(*rows)) == read_by_mlflow
     assert read_by_mlflow[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (records(ROW), "Application/JSON"),
+        (records(ROW), f"{JSON};charset=utf8"),
+        (records(ROW), f'{JSON}; charset="UTF-8"'),
+        (records(ROW), f"{JSON}; charset=us-ascii"),
+        (records(ROW, params={}), f"{JSON}; profile=x"),
+        (ROWS.iloc[:1].to_csv(index=False), f"{CSV}; header=present; charset=UTF-8"),
+    ],
+)
+def test_a_content_type_may_be_written_as_http_allows(
+    body: str, kind: str, ask: Ask, model: TripModel
+) -> None:
+    wanted = model.predict_frame(ROWS.iloc[:1]).tolist()
+    assert ask(body, kind) == (200, {"predictions": wanted})
 
 
 def test_a_csv_may_leave_out_a_distance_or_the_whole_column(ask: Ask, model: TripModel) -> None:
@@ -296,6 +314,12 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "long names": (records({"x" * 10**6: SECRET, "\x1b": 1}), JSON, f"Column '{TIME}' is missing"),
     "many names": (records(dict.fromkeys(map(str, range(10**4)), 1)), JSON, f"Column '{TIME}' is"),
     "twice": (json.dumps({"dataframe_split": TWICE}), JSON, f"Column '{START}' is there 2 times"),
+    "twice in a row": (
+        records(ROW).replace(f'"{END}"', f'"{START}": 74, "{END}"'),
+        JSON,
+        f"'{START}' is there twice in one object",
+    ),
+    "rows twice": (f'{records(ROW)[:-1]}, "dataframe_records": []}}', JSON, "'dataframe_records' "),
     "twice by case": (records(ROW | {"pulocationid": 1}), JSON, f"Column '{START}' is there 2"),
     "misspelt": (records({TIME: SECRET, START: 1, END: 2, "Trip_Distance ": 3}), JSON, "Column 'T"),
     "params": (records(ROW, params={"quantile": 0.5}), JSON, "Unknown param 'quantile'. Choose"),
@@ -345,6 +369,14 @@ def test_a_body_of_no_known_type_is_refused_with_the_types_there_are(
     assert answer.status == 415
     assert answer.message.startswith(words)
     assert JSON in answer.message
+
+
+@pytest.mark.parametrize("charset", ["latin-1", "utf-16", "no such one", '"\\x00"'])
+def test_a_body_of_other_characters_than_utf_8_is_refused(charset: str, ask: Ask) -> None:
+    answer = ask(records(ROW), f"{JSON}; charset={charset}")
+    assert answer.status == 415
+    assert answer.message.startswith("Charset '")
+    assert answer.message.endswith("is not read. Send UTF-8.")
 
 
 @pytest.mark.parametrize("more", [{}, {"params": {"live": False}}])
