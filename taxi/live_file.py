@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,4 +123,16 @@ def apply_live(
 
 def new_york_now() -> np.datetime64:
     """Return the city's wall clock, datetime64[us]."""
-    return np.datetime64(datetime.now(CITY_CLOCK).replace(tzinfo=None), "us")
+    return city_time(datetime.now(CITY_CLOCK))
+
+
+def city_time(now: datetime) -> np.datetime64:
+    """Read a moment off the city's clock, datetime64[us].
+
+    The hour that autumn repeats stands at its end the second time: until there a feed has told
+    of trips already, and none of them is from the future.
+    """
+    local = now.astimezone(CITY_CLOCK)
+    if local.fold:
+        local = local.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    return np.datetime64(local.replace(tzinfo=None), "us")

@@ -11,7 +11,7 @@ from storage.uris import without_credentials
 from taxi import TripError, live, live_file
 from taxi.cleaning import month_bounds
 from taxi.live import BIN, MODES, Asked, Ended, LiveState
-from taxi.live_file import OtherModelError
+from taxi.live_file import CLOCK_SKEW, OtherModelError
 from taxi.scoring import Prepared
 
 
@@ -116,21 +116,38 @@ class LiveFeed:
         pairs = zip(before.take(before.dropoff_at >= self.state.clock), ended, strict=True)
         return Ended(*(np.concatenate(pair) for pair in pairs))
 
-    def final_state(self, month: str) -> LiveState:
+    def final_state(self, month: str, *, now: np.datetime64) -> LiveState:
         """Count all that has ended in the last month, be it half told: what a server begins with.
 
         The clock stands at the last end of a trip, so that a month which grows can be gone on with.
+        A trip that is still to end was told by a wrong clock: it would stop this one until then.
+
+        Args:
+            month: the last one.
+            now: New York local time.
         """
         if self.last is None:
             return self.new
         state, ended = self.last
         ended = ended.take(live.countable(ended))
         ended = ended.take(ended.dropoff_at < np.datetime64(month_bounds(month)[1]))
+        ended = ended.take(_have_ended(ended, month, now))
         if not len(ended.predicted):
             return state
         until = live.floor_to_bin(ended.dropoff_at.max()) + BIN
         none = Asked(*(column[:0] for column in (ended[0], ended[0], *ended[2:4])))
         return live.replay(state, ended, none, until).state
+
+
+def _have_ended(ended: Ended, month: str, now: np.datetime64) -> np.ndarray:
+    """Which trips have, bool [n]; says how many say so before their time."""
+    to_come = ended.dropoff_at > now + CLOCK_SKEW
+    if to_come.any():
+        print(
+            f"{month}: not counted for live_state, as they end after now, {str(now)[:16]} in New "
+            f"York, by a wrong clock: trips {to_come.sum():,}"
+        )
+    return ~to_come
 
 
 def open_feed(
@@ -158,7 +175,10 @@ def _read(uri: str, new: LiveState) -> LiveState | None:
         return None
     shown = without_credentials(uri)
     try:
-        return live_file.read_state(content, taxi=new.taxi, model_sha256=new.model_sha256)
+        state = live_file.read_state(content, taxi=new.taxi, model_sha256=new.model_sha256)
+        if state.clock > live_file.new_york_now() + CLOCK_SKEW:
+            raise TripError(f"it is from the future: {state.clock}")
+        return state
     except OtherModelError as error:
         print(
             f"{shown} begins anew: {error}. Once it is written, a server of that other model "
@@ -175,4 +195,5 @@ def save_feed(feed: LiveFeed, month: str, uri: str) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    write_object(uri, live_file.write_state(feed.final_state(month)))
+    state = feed.final_state(month, now=live_file.new_york_now())
+    write_object(uri, live_file.write_state(state))

@@ -48,8 +48,13 @@ def check_object_writable(uri: str) -> None:
     """Make sure that a file of this machine can be written; a store elsewhere is not asked.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: it cannot be written, or is of the web, which is only read.
     """
+    if uri.lower().startswith(("http://", "https://")):
+        raise StorageError(
+            f"Cannot write {without_credentials(uri)}: what is on the web is only read. Pass a "
+            "path, or a URI of file, s3 or gs."
+        )
     if path := local_path(uri):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,9 +66,15 @@ def check_object_writable(uri: str) -> None:
 
 
 def local_path(uri: str) -> Path | None:
-    """Return the path that a URI means on this machine; None where it is of a store elsewhere."""
+    """Return the path that a URI means on this machine; None where it is of a store elsewhere.
+
+    Raises:
+        StorageError: it is a file's, and names no whole path.
+    """
     path = file_path(uri)
     if path != uri:
+        if not Path(path).is_absolute():
+            raise StorageError(f"{uri} is no file of this machine. Write it file:///<path>.")
         return Path(path)
     return None if "://" in uri else expand_home(uri)
 

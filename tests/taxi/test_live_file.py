@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -133,3 +134,19 @@ def test_the_citys_clock_is_within_a_day_of_utc() -> None:
 def test_the_levels_have_names_of_their_own() -> None:
     names = [level.name for level in live.LEVELS]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("utc", "local"),
+    [
+        ("2026-11-01T05:20", "2026-11-01T01:20"),  # the first time
+        ("2026-11-01T06:20", "2026-11-01T02:00"),  # the second
+        ("2026-11-01T07:20", "2026-11-01T02:20"),
+        ("2026-03-08T07:20", "2026-03-08T03:20"),
+    ],
+)
+def test_a_state_is_never_from_the_future_for_the_hour_that_autumn_repeats(
+    utc: str, local: str
+) -> None:
+    moment = datetime.fromisoformat(f"{utc}+00:00")
+    assert live_file.city_time(moment) == np.datetime64(local)

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from steps.score.feed import FeedSettings, LiveFeed, RowTimes
-from taxi import live
+from taxi import live, live_file
 from taxi.live import Ended, LiveState
 from tests.conftest import random_trips
 
 JANUARY, FEBRUARY = "2021-01", "2021-02"
 END = np.datetime64("2021-02-01T00:00")
+NOW = np.datetime64("2026-01-01T00:00")
 
 
 def make_rows(n: int = 4_000, seed: int = 1, days_on: int = 0) -> RowTimes:
@@ -48,10 +49,10 @@ def test_a_month_that_grows_is_counted_once() -> None:
     for day in (12, 12, 20, 29):  # told again and again, with ever more of it
         feed = make_feed(state=state)
         feed.follow(JANUARY, [head(rows, np.datetime64(f"2021-01-{day}"))])
-        state = feed.final_state(JANUARY)
+        state = feed.final_state(JANUARY, now=NOW)
     once = make_feed()
     once.follow(JANUARY, [head(rows, np.datetime64("2021-01-29"))])
-    wanted = once.final_state(JANUARY)
+    wanted = once.final_state(JANUARY, now=NOW)
     assert state is not None
     assert state.clock == wanted.clock
     assert np.datetime64("2021-01-28T12:00") < state.clock <= np.datetime64("2021-01-29T00:00")
@@ -114,8 +115,26 @@ def test_a_feed_that_stopped_for_days_is_gone_on_with() -> None:
 def test_a_month_without_a_trip_that_ended_leaves_the_state_as_it_was() -> None:
     feed = make_feed()
     feed.follow(JANUARY, [make_rows()])
-    state = feed.final_state(JANUARY)
+    state = feed.final_state(JANUARY, now=NOW)
     rows = make_rows(days_on=31)
     silent = make_feed(state=state)
     silent.follow(FEBRUARY, [RowTimes(rows.trips, np.zeros(4_000, bool))])
-    assert silent.final_state(FEBRUARY) is state
+    assert silent.final_state(FEBRUARY, now=NOW) is state
+
+
+def test_a_trip_that_is_still_to_end_does_not_stop_the_clock(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows, now = make_rows(), np.datetime64("2021-01-20T12:00")
+    told = head(rows, now)
+    wrong = rows.trips.take(rows.trips.dropoff_at > np.datetime64("2021-01-25"))
+    one, other = make_feed(), make_feed()
+    one.follow(JANUARY, [told, RowTimes(wrong, np.ones(len(wrong.predicted), bool))])
+    other.follow(JANUARY, [told])
+    assert live_file.write_state(one.final_state(JANUARY, now=now)) == live_file.write_state(
+        other.final_state(JANUARY, now=now)
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "2021-01: not counted for live_state, as they end after now, 2021-01-20T12:00 in New York, "
+        f"by a wrong clock: trips {len(wrong.predicted)}"
+    ]

@@ -162,9 +162,10 @@ def test_a_state_of_another_model_begins_anew_and_says_so(
         ({"taxi": "yellow"}, "it is of yellow trips, not of green ones. Pass another live_state."),
         ({"version": 9}, "it is of version 9"),
         ({"clock": "2021-06-01T00:00"}, "has counted trips until 2021-06-01T00:00, and 2021-04 "),
+        ({"clock": "2999-01-01T00:00"}, "it is from the future: 2999-01-01T00:00"),
         (None, "it is not whole JSON of a live state"),
     ],
-    ids=["another taxi", "another version", "a later month", "cut"],
+    ids=["another taxi", "another version", "a later month", "the future", "cut"],
 )
 def test_a_state_that_cannot_be_gone_on_from_is_refused_and_left_as_it_is(
     lab: Lab, champion: str, tmp_path: Path, change: dict[str, object] | None, said: str

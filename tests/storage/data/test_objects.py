@@ -35,3 +35,14 @@ def test_whether_a_file_can_be_written_is_seen_without_writing_it(tmp_path: Path
         (tmp_path / "file").touch()
         with pytest.raises(StorageError, match="Cannot write"):
             check_object_writable(str(path))
+
+
+def test_what_is_on_the_web_is_not_written() -> None:
+    with pytest.raises(StorageError, match=r"^Cannot write HTTPS://host/a: what is on the web"):
+        check_object_writable("HTTPS://user:secret@host/a")
+
+
+def test_a_file_of_another_machine_is_none_of_the_folder_here() -> None:
+    for use in (check_object_writable, read_object):
+        with pytest.raises(StorageError, match=r"^file://host/live\.json is no file of"):
+            use("file://host/live.json")
