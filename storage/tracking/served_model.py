@@ -58,7 +58,7 @@ class ServedModel(PythonModel):
             self.request_error = model.TripError  # of this very copy of the package
             self.model = model.TripModel.from_files(files)
         except (ImportError, LookupError, ValueError) as error:
-            raise damaged(f"the manifest lists too few of them: {error!r}") from error
+            raise why_unloadable(error, package) from error
         # nothing that refers to this model itself, or its files would outlive it
         read = partial(read_live, self.model, self.sha256, self.request_error)
         self.live_file = WatchedFile(read)
@@ -201,6 +201,22 @@ def damaged(why: str) -> MlflowException:
     reason = " ".join(why.split())
     return MlflowException.invalid_parameter_value(
         f"The model's files are not whole: {reason}. Fetch the model again."
+    )
+
+
+def why_unloadable(error: Exception, package: str) -> MlflowException:
+    """Tell a model that lacks files, though its manifest is whole, from a machine that lacks some.
+
+    Args:
+        error: what loading ended in.
+        package: of the model's code.
+    """
+    origin = getattr(error, "name", None) or type(error).__module__
+    if isinstance(error, LookupError) or origin.startswith(package):
+        return damaged(f"the manifest lists too few of them: {error!r}")
+    reason = " ".join(str(error).split())[:200]  # xgboost's, without its library, is a page
+    return MlflowException.invalid_parameter_value(
+        f"The model's packages cannot be used here: {reason}. Its requirements.txt names them."
     )
 
 

@@ -237,6 +237,28 @@ def test_a_file_that_is_missing_in_the_manifest_too_is_missed(name: str, copy: P
     assert "the manifest lists too few" in refusal_of(str(copy))
 
 
+@pytest.mark.parametrize(
+    ("library", "told"),
+    [
+        ("raise ValueError('Library could not\\nbe loaded. ' * 99)", "Library could not be"),
+        ("import no_such_package", "No module named 'no_such_package'"),
+    ],
+    ids=["does not load", "is not installed"],
+)
+def test_a_library_that_this_machine_lacks_is_no_fault_of_the_models_files(
+    library: str, told: str, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xgboost.py").write_text(library)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.startswith(("served_", "xgboost"))]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(StorageError) as refusal:
+        models.load(str(copy))
+    assert f"The model's packages cannot be used here: {told}" in str(refusal.value)
+    assert str(refusal.value).endswith("Its requirements.txt names them.")
+    assert "whole" not in str(refusal.value)
+
+
 def test_a_file_beside_the_models_own_is_refused_unless_it_is_hidden(copy: Path) -> None:
     (contents(copy) / ".DS_Store").write_bytes(b"of a file browser")
     models.load(str(copy))
