@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_pipeline(params)
         pipeline = Pipeline(params)
         check_given(pipeline.given, params.judge_by)
-        if params.plan:
-            return page.tell_plan(plan(pipeline, params))
         if will_register(pipeline):
             check_one_taxi(params.model_name, pipeline.params.taxi)
+        if params.plan:
+            return page.tell_plan(plan(pipeline, params))
         preprocess = pipeline.preprocess()
         log_headline("preprocess", preprocess.metrics)
         trained = [train(pipeline, step) for step in TRAINING if step in pipeline.steps]

@@ -132,13 +132,11 @@ def _age_and_author(run: Run) -> str:
 
 def _news(key: StepKey, experiment_id: str) -> str:
     """Describe what has changed since the last run of this step, or became of the very same."""
-    is_same, is_step = equals(f"tags.{tags.KEY}", key.sha256), equals(f"tags.{tags.STEP}", key.step)
+    is_same = equals(f"tags.{tags.KEY}", key.sha256)
     if same := _latest(experiment_id, is_same, ViewType.ALL):
         is_deleted = same.info.lifecycle_stage == LifecycleStage.DELETED
         return f"{short(same)} with the same key is {'deleted' if is_deleted else same.info.status}"
-    # one that has just begun, or never came to its work, has no key, and nothing to compare
-    keyed = _latest(experiment_id, both(is_step, differs(f"tags.{tags.KEY}", "")))
-    last = keyed or newest(key.step, experiment_id)
+    last = _comparable(key, experiment_id) or newest(key.step, experiment_id)
     if last is None:
         return FIRST
     if tags.KEY not in last.data.tags and last.info.status != "FINISHED":
@@ -149,6 +147,14 @@ def _news(key: StepKey, experiment_id: str) -> str:
         return f"what {short(last)} depended on is not known"
     more = f" and {len(changes) - N_SAID} more" if len(changes) > N_SAID else ""
     return f"{', '.join(changes[:N_SAID])}{more} since {short(last)}"
+
+
+def _comparable(key: StepKey, experiment_id: str) -> Run | None:
+    """Return the last run of this step that came to its work, one of the same taxi if it can be."""
+    # one that has just begun has no key
+    is_keyed = both(equals(f"tags.{tags.STEP}", key.step), differs(f"tags.{tags.KEY}", ""))
+    taxi = equals(f"tags.{tags.TAXI}", key.parameters.get("taxi", ""))
+    return _latest(experiment_id, both(is_keyed, taxi)) or _latest(experiment_id, is_keyed)
 
 
 def _latest(experiment_id: str, condition: str, which: int = ViewType.ACTIVE_ONLY) -> Run | None:

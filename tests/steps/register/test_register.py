@@ -436,8 +436,8 @@ def test_test_months_that_overlap_train(lab: Lab, pipelines: Pipelines) -> None:
 def test_a_champion_of_another_taxi(lab: Lab, pipelines: Pipelines) -> None:
     lab.register("green", *pipelines.of(lab, GOOD))
     wanted = "green is a model of green trips: version 1, its champion, is. Pass another model_name"
-    for step in ("register", "main"):
-        run, lines = lab.run(step, SIMULATED, "--taxi=yellow", "--model_name=green", code=2)
+    for step, *more in (("register",), ("main",), ("main", "--plan=true")):
+        run, lines = lab.run(step, SIMULATED, "--taxi=yellow", "--model_name=green", *more, code=2)
         assert lines[-1].endswith(f"{wanted} for yellow ones, such as -P model_name=green-yellow.")
         assert runs.children(run.info.run_id) == []  # before anything is trained
     lab.client.delete_model_version_tag("green", "1", "taxi")  # as other projects leave theirs
