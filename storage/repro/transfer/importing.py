@@ -37,7 +37,7 @@ from storage.repro.transfer.export_file import (
     RunRecord,
 )
 from storage.repro.transfer.id_map import IdMap
-from storage.repro.transfer.versions import add_version
+from storage.repro.transfer.versions import add_version, refuse_other_taxis
 from storage.tracking import datasets, doubles, experiments, processes, refusals, tags
 from storage.tracking.query import equals
 from storage.tracking.registry_lock import ImportLock
@@ -66,7 +66,8 @@ class Import:
         One import at a time: two of the same file would each find nothing there.
 
         Raises:
-            UserError: a run is in another experiment, and not whole.
+            UserError: a run is in another experiment, and not whole; a version is of another taxi
+                than the champion here.
             RegistryError: another import goes on and on.
         """
         number = self.experiment_id
@@ -80,6 +81,7 @@ class Import:
             return self._run()
 
     def _run(self) -> str:
+        refuse_other_taxis(self.manifest)
         found = {record.run_id: self._find_run(record) for record in self.manifest.runs}
         for record in self.manifest.runs:
             self.map.ids[record.run_id] = self._take_run(record, found[record.run_id])

@@ -7,7 +7,7 @@ import json
 
 from mlflow.entities.model_registry import ModelVersion
 
-from storage import checkout, environment
+from storage import UserError, checkout, environment
 from storage.repro.transfer.export_file import Manifest, VersionRecord
 from storage.repro.transfer.id_map import IdMap
 from storage.tracking import registry, runs, tags
@@ -15,6 +15,24 @@ from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 
 # parameters of register by which a candidate is another model, or is measured otherwise
 MADE_BY = ("refit", "refit_workers", "judge_by", "seed")
+
+
+def refuse_other_taxis(manifest: Manifest) -> None:
+    """Refuse a version that would stand beside a champion which it is never measured against.
+
+    Raises:
+        UserError: they are of two taxis.
+        RegistryError: the registry does not answer.
+    """
+    for record in manifest.versions:
+        champion = Registry(record.name, run_id="", developer="").champion()
+        there, here = record.tags.get(tags.TAXI), champion and champion.tags.get(tags.TAXI)
+        if champion and there and here and there != here:
+            raise UserError(
+                f"{record.name} is a model of {here} trips here: version {champion.version}, its "
+                f"champion, is. The file's version {record.version} is of {there} ones. Import it "
+                "into another store, or run its pipeline here with another model_name."
+            )
 
 
 def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple[str, list[str]]:

@@ -17,7 +17,8 @@ from storage import UserError
 from storage.repro.transfer import __main__ as transfer
 from storage.repro.transfer import export_file
 from storage.repro.transfer.export_file import check_folder, check_path, opened
-from tests.storage.repro.transfers import Exported, below, everything, step
+from storage.tracking import tags
+from tests.storage.repro.transfers import MODEL, Exported, below, everything, step
 from tests.stores import Store
 
 
@@ -252,3 +253,16 @@ def test_who_may_not_write_here_is_told_so_in_one_line(
         said = refusal("import", str(exported.path), capsys=capsys)
     assert said.startswith("import: The server refuses (PERMISSION_DENIED: Permission denied).")
     assert "Ask for the permission" in said
+
+
+def test_a_version_of_another_taxi_than_the_champion_here_is_refused_before_anything_is_written(
+    exported: Exported, other: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient()
+    client.create_registered_model(MODEL)
+    client.create_model_version(MODEL, "nowhere", tags={str(tags.TAXI): "yellow"})
+    client.set_registered_model_alias(MODEL, "champion", "1")
+    said = refusal("import", str(exported.path), capsys=capsys)
+    assert f"{MODEL} is a model of yellow trips here: version 1, its champion, is. " in said
+    assert "The file's version 1 is of green ones." in said
+    assert everything().counts() == (0, 0, 1, 0)

@@ -65,7 +65,9 @@ def make_pipeline() -> str:
             held = Registry(MODEL, run_id=register, developer="ana")
             with held.lock():
                 number = held.add_version(uri, SHA256)
-                held.describe(number, {tags.PIPELINE: main}, f"Of run {main[:8]}…")
+                held.describe(
+                    number, {tags.PIPELINE: main, tags.TAXI: "green"}, f"Of run {main[:8]}…"
+                )
                 held.promote(number, action=PROMOTE, why="it is the first")
                 held.describe_model("Minutes of a trip.")
             named = {tags.MODEL_NAME: MODEL, tags.VERSION: number, tags.CHAMPION_VERSION: number}
