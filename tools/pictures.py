@@ -104,13 +104,13 @@ def serving() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     ) as server:
         try:
-            wait_for(f"http://127.0.0.1:{port}")
+            wait_for_server(f"http://127.0.0.1:{port}")
             yield shown
         finally:
             server.terminate()
 
 
-def wait_for(address: str, *, n_tries: int = 120) -> None:
+def wait_for_server(address: str, *, n_tries: int = 120) -> None:
     """Wait until the UI answers, for about a second a try.
 
     Raises:

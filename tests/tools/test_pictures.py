@@ -48,7 +48,7 @@ def test_a_server_that_does_not_come_is_one_line() -> None:
         held.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{held.getsockname()[1]}"
         with pytest.raises(UserError, match=f"^The MLflow UI does not answer at {address}. See"):
-            pictures.wait_for(address, n_tries=0)
+            pictures.wait_for_server(address, n_tries=0)
 
 
 def test_the_server_answers_by_the_name_that_the_browser_knows_and_by_no_other(
