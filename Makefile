@@ -45,7 +45,7 @@ LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generat
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
 
 # what uv tells of each package: those of 10 MB and more are progress, the others are many
-SMALL = -e '/^ [-+~] /d' -e '/^ Downloaded /d' -e '/^Downloading .*([0-9.]*KiB)/d' -e '/^Downloading .*([0-9][.][0-9]*MiB)/d'
+SMALL = -e '^ [-+~] ' -e '^ Downloaded ' -e '^Downloading .*([0-9.]*KiB)' -e '^Downloading .*([0-9][.][0-9]*MiB)'
 
 # without .ready it is half built, and what lies in it is not built upon
 .venv/.ready: requirements-dev.txt
@@ -55,7 +55,8 @@ SMALL = -e '/^ [-+~] /d' -e '/^ Downloaded /d' -e '/^Downloading .*([0-9.]*KiB)/
 	rm -f $@
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	    "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)"
-	@set -o pipefail; VIRTUAL_ENV="$$PWD/.venv" .venv/bin/uv pip sync requirements-dev.txt 2>&1 | sed -u $(SMALL)
+	@set -o pipefail; VIRTUAL_ENV="$$PWD/.venv" .venv/bin/uv pip sync requirements-dev.txt 2>&1 | \
+	    { grep --line-buffered -v $(SMALL) || test $$? -eq 1; }  # 1: there was nothing but these
 	@touch $@
 
 help:  ## this list
