@@ -16,6 +16,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -143,6 +144,21 @@ def installed_packages() -> Iterator[Finding]:
         yield Finding(what, f"all here, in {sys.prefix}")
 
 
+def boosters() -> Iterator[Finding]:
+    """Load xgboost, whose package for macOS brings no OpenMP."""
+    if not find_spec("xgboost"):
+        return  # which is told of the packages
+    command = [sys.executable, "-c", "import xgboost"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        yield Finding("xgboost", "can be loaded")
+    else:
+        why = done.stderr.strip().rpartition("\n")[2]
+        is_mac = sys.platform == "darwin"
+        cure = "brew install libomp" if is_mac else "rm -rf .venv && make .venv/.ready"
+        yield Finding("xgboost", f"cannot be loaded: {why}", cure)
+
+
 def store() -> Iterator[Finding]:
     """Ask the store whether it can be used as it is."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -250,6 +266,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     other_lock,
     user,
     installed_packages,
+    boosters,
     store,
     experiment,
     run_environments,

@@ -104,6 +104,19 @@ def test_a_venv_that_is_half_built_or_older_than_the_lock(root: Path) -> None:
     assert problems(doctor.installed_packages)[0].cure == doctor.MAKE_AGAIN
 
 
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_an_xgboost_that_cannot_be_loaded(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert problems(doctor.boosters) == []
+    (tmp_path / "xgboost.py").write_text("raise OSError('libomp.dylib: not found')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", system)
+    (problem,) = problems(doctor.boosters)
+    assert problem.seen == "cannot be loaded: OSError: libomp.dylib: not found"
+    assert ("brew" in problem.cure) == (system == "darwin")
+
+
 def test_no_way_to_make_an_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     found = {problem.what: problem.cure for problem in problems(doctor.tools)}
