@@ -1,6 +1,5 @@
 """What a pipeline will need, told from what the same steps have needed before in this store."""
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -118,9 +117,8 @@ def trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, 
 def as_past(step: str, run: Run, n_trips: Mapping[str, int], params: MainParameters) -> Past | None:
     """Read what a run has needed; None where it does not tell, or did other work."""
     metrics, asked = run.data.metrics, params.texts()
-    # mlflow run logs texts as it hands them to a shell
-    alike = {name: (asked[name], shlex.quote(asked[name])) for name in DECIDES_WORK}
-    did_other = any(run.data.params.get(name, asked[name]) not in alike[name] for name in alike)
+    noted = {name: runs.noted_text(run.data.params, name) for name in DECIDES_WORK}
+    did_other = any(text not in (None, asked[name]) for name, text in noted.items())
     if tags.WALL_SECONDS not in metrics or not n_trips or did_other:
         return None
     n_trials = sum(metrics.get(tags.N_TRIALS.of(one), 0) for one in ("finished", "pruned"))

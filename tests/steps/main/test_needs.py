@@ -68,6 +68,8 @@ def test_what_no_run_tells_is_not_made_up() -> None:
         ({"scheduler": "tcp://a:8786"}, False),
         ({"device": "cuda"}, False),
         ({"models": "mean"}, False),
+        ({"features": "full", "config.features": "compact"}, False),  # as its file had it
+        ({"features": "compact", "config.features": "full"}, True),
     ],
 )
 def test_a_run_that_did_other_work_does_not_tell(logged: dict[str, str], tells: bool) -> None:
