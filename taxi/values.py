@@ -85,7 +85,7 @@ def read_times(values: pa.Array, unit: str | None = None) -> ReadValues:
     elif pa.types.is_null(values.type):
         return ReadValues(values.cast(pa.timestamp("us")), None)
     elif pa.types.is_floating(values.type):
-        numbers = ~np.isnan(values.to_numpy(zero_copy_only=False).astype(float))
+        numbers = ~np.isnan(values.to_numpy(zero_copy_only=False))
         return ReadValues(
             pa.nulls(len(values), pa.timestamp("us")), numbers if numbers.any() else None
         )
