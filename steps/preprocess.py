@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         dataset = log_splits(splits, work_dir, taxi, portable(source), is_simulated)
         write_dataset(dataset._replace(city=city_sha256))
         write_kept(dataset, reports)
-        contents = [Content(split, file.month, file.identity) for split, file, *_ in reports]
+        contents = [Content(one.split, one.file.month, one.file.identity) for one in reports]
         mlflow.set_tags(
             {tags.CLEANED.of(m): month_key(taxi, m, identity) for _, m, identity in contents}
         )
@@ -239,7 +239,7 @@ def report_month(split: str, file: MonthFile, count: MonthCount) -> MonthReport:
 
 def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
     """Describe a month that leaves nothing to learn from, and what its file holds instead."""
-    n_raw, dropped, _, unreadable = count
+    n_raw, dropped, unreadable = count.n_raw, count.dropped, count.unreadable
     reasons = ", ".join(f"{n:,} {why}" for why, n in dropped.items() if n) or "it has no rows"
     held = ""
     if dropped.get(OUTSIDE):
@@ -334,9 +334,9 @@ def log_splits(
 def write_kept(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
     """Write the run's page: how many trips count, and why the others do not."""
     dropped, kept = Counter[str](), Counter[str]()
-    for split, _, count in reports:
-        dropped.update(count.dropped)
-        kept[split] += count.n_kept
+    for report in reports:
+        dropped.update(report.counted.dropped)
+        kept[report.split] += report.counted.n_kept
     n_raw, n_dropped = sum(report.counted.n_raw for report in reports), dropped.total()
     shares = (f"{n:,} {split} ({page.span(dataset.months[split])})" for split, n in kept.items())
     verdict = f"**Kept {1 - n_dropped / n_raw:.1%} of {n_raw:,} trips**: {', '.join(shares)}"

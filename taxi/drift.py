@@ -123,12 +123,10 @@ def measure_drift(
         rmse_before: on the months the model was judged by, minutes.
         thresholds: above which a value is drift.
     """
-    measures = [
-        _measure(PSI, name, psi(reference.train.counts[name], month.counts[name]), thresholds[0])
-        for name in FEATURES
-    ]
-    moved = psi(reference.predictions, predictions)
-    measures.append(_measure(PSI, "prediction", moved, thresholds.max_psi))
+    moved = {name: psi(reference.train.counts[name], month.counts[name]) for name in FEATURES} | {
+        "prediction": psi(reference.predictions, predictions)
+    }
+    measures = [_measure(PSI, name, value, thresholds.max_psi) for name, value in moved.items()]
     before = (reference.unseen_zones, reference.unseen_pairs)
     names = ("zone", "pair of zones")
     for name, now, then in zip(names, unseen(reference.train, month), before, strict=True):

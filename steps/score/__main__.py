@@ -259,11 +259,12 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
     mlflow.set_tag(tags.SCORED_MONTHS, ",".join(month.month for month in scored))
     rows: list[dict[str, Any]] = []
     log_read(scored, taxi)
-    for name, _, _, tally, with_feed in scored:
+    for month in scored:
+        name, tally = month.month, month.tally
         numbers: dict[str, int] = {tags.N_ROWS: tally.n_rows, tags.N_PREDICTED: tally.n_predicted}
         numbers[tags.N_ELIGIBLE] = tally.total.n
         scores = tally.total.scores()
-        if with_feed:
+        if month.with_feed:
             numbers[tags.N_LIVE] = tally.n_live
         if tally.base.n:
             scores[tags.RMSE_BASE] = tally.base.scores()["rmse"]
@@ -304,21 +305,21 @@ def watch(
         month -> its measures.
     """
     measures = {
-        month: drift.measure_drift(
+        month.month: drift.measure_drift(
             reference,
-            tally.profile,
-            tally.predictions,
-            rmse=tally.base.scores().get("rmse"),  # a live level would hide the drift
+            month.tally.profile,
+            month.tally.predictions,
+            rmse=month.tally.base.scores().get("rmse"),  # a live level would hide the drift
             rmse_before=rmse_before,
             thresholds=thresholds,
         )
-        for month, *_, tally, _ in scored
+        for month in scored
     }
     for month, measured in measures.items():
         report_drift(month, measured)
     rows = [{"month": m, **one._asdict()} for m, measured in measures.items() for one in measured]
     artifacts.log_table(rows, tags.DRIFT_TABLE)
-    months = {month: (tally.profile, tally.predictions) for month, *_, tally, _ in scored}
+    months = {one.month: (one.tally.profile, one.tally.predictions) for one in scored}
     artifacts.log_figure(drift.draw_drift(reference, months, measures), tags.DRIFT_PICTURE)
     mlflow.set_tag(tags.DRIFT, str(has_drifted(measures)).lower())
     return measures
