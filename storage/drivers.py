@@ -15,7 +15,7 @@ EXTRAS = {
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def missing_as_error() -> Iterator[None]:
     """Turn a missing driver into one line with its extra; any other module is a surprise.
 
     Raises:

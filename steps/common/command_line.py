@@ -121,7 +121,7 @@ def parse(declared: type[P], parser: argparse.ArgumentParser, argv: Sequence[str
         return params
     file = read_parameter_file(params.config)
     check_parameter_file(file, with_lists=declared.takes_lists)
-    return params.over(file)
+    return params.filled_from(file)
 
 
 def check_parameter_file(file: ParameterFile, *, with_lists: bool) -> None:

@@ -109,19 +109,19 @@ class Parameters(BaseModel):
         """Take over what another entry point was given; the rest keeps its default."""
         shared = cls.model_fields.keys() & type(others).model_fields.keys()
         made = cls(**{name: getattr(others, name) for name in shared})
-        return made.knowing(others._file) if others._file else made
+        return made.with_file(others._file) if others._file else made
 
-    def over(self, file: ParameterFile) -> Self:
+    def filled_from(self, file: ParameterFile) -> Self:
         """Take from a file of parameters what has its default here."""
-        fields, stated = type(self).model_fields, self.knowing(file)._stated
+        fields, stated = type(self).model_fields, self.with_file(file)._stated
         taken = {
             name: value
             for name, value in stated.items()
             if getattr(self, name) == fields[name].default
         }
-        return self.model_copy(update=taken).knowing(file)
+        return self.model_copy(update=taken).with_file(file)
 
-    def knowing(self, file: ParameterFile) -> Self:
+    def with_file(self, file: ParameterFile) -> Self:
         """Remember a file and what it says of these parameters; lists are for a sweep to read."""
         mine = file.of(type(self).model_fields)
         texts = {name: entry.texts[0] for name, entry in mine.items() if not entry.is_list}
@@ -134,7 +134,7 @@ class Parameters(BaseModel):
         """The file of parameters, where there is one."""
         return self._file
 
-    def from_file(self) -> dict[str, str]:
+    def file_texts(self) -> dict[str, str]:
         """Write the values that follow from the file of parameters."""
         return {name: as_text(v) for name, v in self._stated.items() if getattr(self, name) == v}
 
@@ -142,30 +142,30 @@ class Parameters(BaseModel):
         """Write every value as MLproject and its users do."""
         return {name: as_text(getattr(self, name)) for name in type(self).model_fields}
 
-    def filed(self) -> list[str]:
+    def names_in_file(self) -> list[str]:
         """Name what comes from the file of parameters, lists included."""
         lists = self._file.of(type(self).model_fields) if self._file else {}
-        return [*self.from_file(), *(name for name, entry in lists.items() if entry.is_list)]
+        return [*self.file_texts(), *(name for name, entry in lists.items() if entry.is_list)]
 
-    def swept(self) -> list[str]:
+    def describe_lists(self) -> list[str]:
         """Name what a file of parameters has several values of, with how many."""
-        file, given = self._file, self.given()
+        file, typed = self._file, self.typed_names()
         lists = {n: e.texts for n, e in file.entries.items() if e.is_list} if file else {}
         said = [
-            f"{len(texts)} values of {name}" for name, texts in lists.items() if name not in given
+            f"{len(texts)} values of {name}" for name, texts in lists.items() if name not in typed
         ]
         return [*said, counted(len(file.points), "point")] if file and file.points else said
 
-    def given(self) -> set[str]:
+    def typed_names(self) -> set[str]:
         """Name what was typed on the command line: it is neither of the file nor the default."""
-        fields, filed = type(self).model_fields, self.from_file()
+        fields, of_file = type(self).model_fields, self.file_texts()
         return {
             name
             for name, field in fields.items()
-            if getattr(self, name) != field.default and name not in filed
+            if getattr(self, name) != field.default and name not in of_file
         }
 
-    def handed_on(self) -> dict[str, str]:
+    def launch_texts(self) -> dict[str, str]:
         """Write every value for a run that is launched: what a file says of them has been read."""
         return self.texts() | {"config": ""}
 
@@ -190,7 +190,7 @@ class Parameters(BaseModel):
         wanted = _marked(type(self).model_fields, "in_rerun")
         unsaid = {name for name in texts if is_run_id(name)} - self.run_ids().keys()
         texts = {name: text for name, text in texts.items() if name in wanted - unsaid}
-        follows, fields = self.from_file(), type(self).model_fields
+        follows, fields = self.file_texts(), type(self).model_fields
         would_win = [
             name
             for name in self._stated.keys() - follows.keys()

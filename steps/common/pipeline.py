@@ -233,7 +233,7 @@ class Pipeline:
         return {"search_rows": str(bound)} if bound else {}
 
     def _launch(self, step: str) -> str:
-        texts = ENTRY_POINTS[step].of(self.params).handed_on()
+        texts = ENTRY_POINTS[step].of(self.params).launch_texts()
         ids = {tags.RUN_IDS[name]: run.info.run_id for name, run in self.done.items()}
         return launching.launch(step, texts | {name: ids[name] for name in ids if name in texts})
 

@@ -49,7 +49,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         again = partial(page.rerun_command, params)
         run = runs.plan_run() if plans else runs.StepRun(step, params.developer, again)
         forks = _fork_server(params)
-        with drivers.told(), store.gone_as(AGAIN), run, forks, store.gone_as(AGAIN), drivers.told():
+        with in_one_line(), run, forks, in_one_line():
             is_open = mlflow.active_run() is not None
             environment.have_imported()
             environment.check_lock()
@@ -65,6 +65,13 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         if not is_open:  # nor has anybody closed what `mlflow run` has made
             environment.restore_later(os.environ.get("MLFLOW_RUN_ID"))
         _leave(f"{step}: interrupted", INTERRUPTED, is_open=is_open)
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Turn what a store says, and a driver that it lacks, into one line."""
+    with drivers.missing_as_error(), store.gone_as(AGAIN):
+        yield
 
 
 def _fork_server(params: P) -> ExitStack:
@@ -85,7 +92,7 @@ def placing(params: Parameters) -> Iterator[None]:
     except (TripError, UserError) as error:
         file, said = params.file, str(error)
         if file and not re.search(r"(^|See )\S+:\d+[:.]", said):
-            places = file.places(said, params.filed())
+            places = file.places(said, params.names_in_file())
             error.args = (f"{said} See {places}.",) if places else error.args
         raise
 
@@ -94,8 +101,8 @@ def _log_file(params: P) -> None:
     """Log the file of parameters on the active run, with what it decides, and say so."""
     if params.file is None:
         return
-    values = params.from_file()
-    given = [f"{name}={text}" for name, text in values.items()] + params.swept()
+    values = params.file_texts()
+    given = [f"{name}={text}" for name, text in values.items()] + params.describe_lists()
     print(f"config: {params.config} gives {', '.join(given) or 'nothing of this step'}")
     if mlflow.active_run():
         mlflow.log_text(params.file.text, tags.CONFIG)

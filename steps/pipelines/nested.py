@@ -51,7 +51,7 @@ def run_pipelines(asked: Mapping[str, MainParameters], *, at_once: int) -> Itera
     for params in missing.values():  # one after the other: months that they share are cleaned once
         if params.reuse:
             Pipeline(params).preprocess()
-    texts = {name: params.handed_on() for name, params in missing.items()}
+    texts = {name: params.launch_texts() for name, params in missing.items()}
     run_ids = launching.launch_all(MainParameters.entry_point, texts, at_once=at_once)
     for name, decision in decisions.items():
         run = decision.run or runs.finished(run_ids[name], MainParameters.entry_point)
@@ -108,7 +108,7 @@ def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
         return decision.run
     step = params.entry_point
     try:
-        return runs.finished(launching.launch(step, params.handed_on(), name=name), step)
+        return runs.finished(launching.launch(step, params.launch_texts(), name=name), step)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
 

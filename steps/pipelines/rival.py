@@ -65,8 +65,8 @@ def take_recipe(params: BacktestParameters, file: ParameterFile) -> BacktestPara
             f"{params.against} names no parameter of a recipe, such as window or half_life. "
             "Put in what differs."
         )
-    texts: dict[str, Any] = {**params.handed_on(), **said, "horizon": "0", "against": ""}
-    return BacktestParameters(**texts).knowing(file)
+    texts: dict[str, Any] = {**params.launch_texts(), **said, "horizon": "0", "against": ""}
+    return BacktestParameters(**texts).with_file(file)
 
 
 def check_shared(folds: Sequence[Fold], rival: Rival | None) -> None:

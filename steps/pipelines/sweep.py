@@ -31,8 +31,15 @@ from steps.pipelines.nested import check_months, get_or_run_pipeline, plan_pipel
 from storage import UserError, terminal
 from storage.tracking import artifacts, pages, runs, tags
 from taxi.distances import select_kind
-from taxi.sweep import SweptPoint, best_points, draw_sweep, name_point, rank_points, span_grid
-from taxi.sweep import sweep_table as table_of
+from taxi.sweep import (
+    SweptPoint,
+    best_points,
+    draw_sweep,
+    name_point,
+    rank_points,
+    span_grid,
+    sweep_table,
+)
 
 TESTS = "register"
 FEW = 20  # points that a page shows
@@ -50,24 +57,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             return page.tell_plan(
                 [f"{name}: {plan_pipeline(one)}" for name, one in pipelines.items()]
             )
-        swept = []
+        swept, score = [], rmse_name(select_kind(params.judge_by))
         for number, (name, one) in enumerate(pipelines.items(), 1):
             print(f"point {number} of {len(pipelines)}: {name}")
             run = get_or_run_pipeline(one, name=name)
-            swept.append(read_point(run, points[name], rmse_name(select_kind(params.judge_by))))
+            swept.append(read_point(run, points[name], score))
             print(f"{name}: rmse {swept[-1].rmse:.4f} min, {swept[-1].model}")
-        best = best_points(swept)
-        artifacts.log_table(table_of(swept), tags.SWEEP_TABLE)
-        artifacts.log_figure(
-            draw_sweep(swept, sweep_verdict(swept).replace("**", "")), tags.SWEEP_PICTURE
-        )
+        best, verdict = best_points(swept), sweep_verdict(swept)
+        artifacts.log_table(sweep_table(swept), tags.SWEEP_TABLE)
+        artifacts.log_figure(draw_sweep(swept, verdict.replace("**", "")), tags.SWEEP_PICTURE)
         if len(best) == 1:
-            write_best(best[0].model, {rmse_name(select_kind(params.judge_by)): best[0].rmse})
+            write_best(best[0].model, {score: best[0].rmse})
             mlflow.set_tag(tags.BEST_RUN, best[0].run_id)
         lines = [*best_and_next(swept, pipelines), "", *sweep_again(params)]
-        runs.write_page("\n\n".join([sweep_verdict(swept), points_table(swept), "\n".join(lines)]))
+        runs.write_page("\n\n".join([verdict, points_table(swept), "\n".join(lines)]))
         terminal.print_table(["point", "rmse", "model"], point_rows(swept), n_texts=1, strong=0)
-        terminal.print_page([sweep_verdict(swept), "", *lines])
+        terminal.print_page([verdict, "", *lines])
 
 
 # --- the points
@@ -82,7 +87,7 @@ def read_points(params: SweepParameters) -> list[dict[str, str]]:
     file = params.file
     if file is None:
         raise UserError("sweep needs a file with lists: pass -P config=<file>.")
-    given = params.given()
+    given = params.typed_names()
     # what is typed wins over a list too
     lists = {n: entry for n, entry in file.entries.items() if entry.is_list and n not in given}
     named = [*lists.items(), *(pair for point in file.points for pair in point.items())]
@@ -153,7 +158,7 @@ def point_params(params: SweepParameters, values: dict[str, str]) -> MainParamet
         raise UserError(
             f"steps={params.steps} makes no model, and a sweep compares some. Add hpo or baseline."
         )
-    base = MainParameters.of(params).handed_on()
+    base = MainParameters.of(params).launch_texts()
     trains = ",".join(step for step in steps if step != TESTS)
     return MainParameters.model_validate({**base, "steps": trains, **values})
 

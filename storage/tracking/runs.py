@@ -228,9 +228,9 @@ def noted_text(params: Mapping[str, str], name: str) -> str | None:
         params: all that is noted of the run.
         name: of the parameter.
     """
-    filed = params.get(tags.FROM_CONFIG.of(name))
-    if filed is not None or name not in params:
-        return filed
+    of_file = params.get(tags.FROM_CONFIG.of(name))
+    if of_file is not None or name not in params:
+        return of_file
     return "".join(shlex.split(params[name]))
 
 

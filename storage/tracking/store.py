@@ -234,7 +234,7 @@ def _ask_other(uri: str) -> None:
     import sqlalchemy  # takes long, and a server needs none of it
 
     try:
-        with drivers.told():
+        with drivers.missing_as_error():
             if _is_database(_scheme(uri)):
                 _check_revision(_database_revision(uri), UPGRADE_DATABASE)
             MlflowClient(uri).search_experiments(max_results=1)

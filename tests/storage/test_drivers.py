@@ -19,12 +19,12 @@ def test_each_extra_is_one_of_pyproject() -> None:
     [*EXTRAS.items(), ("google.cloud.storage", "gs"), ("psycopg2", "postgres")],
 )
 def test_a_missing_driver_is_one_line_with_its_extra(module: str, extra: str) -> None:
-    with pytest.raises(StorageError) as told, drivers.told():
+    with pytest.raises(StorageError) as told, drivers.missing_as_error():
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
     assert str(told.value).endswith(f"make lock EXTRAS={extra}")
     assert module.partition(".")[0] in str(told.value)
 
 
 def test_any_other_missing_module_is_a_surprise() -> None:
-    with pytest.raises(ModuleNotFoundError, match="numpyy"), drivers.told():
+    with pytest.raises(ModuleNotFoundError, match="numpyy"), drivers.missing_as_error():
         raise ModuleNotFoundError("No module named 'numpyy'", name="numpyy")

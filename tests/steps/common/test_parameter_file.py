@@ -38,7 +38,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(written:
     params = parsed("hpo", config, "--seed=9")
     assert (params.max_evals, params.seed, params.half_life) == (20, 9, 0.5)
     assert params.search_space == "lossguide"
-    assert params.from_file() == {"max_evals": "20", "half_life": "0.5"}
+    assert params.file_texts() == {"max_evals": "20", "half_life": "0.5"}
 
 
 @pytest.mark.parametrize("typed", ["--max_evals=50", "--half_life=8.00"])
@@ -52,7 +52,7 @@ def test_one_file_serves_every_entry_point(step: str) -> None:
     params = parsed(step, f"--config={EXAMPLE}")
     said = {name: entry.texts[0] for name, entry in params.file.entries.items()}
     assert len(said) > 3
-    assert params.from_file() == {
+    assert params.file_texts() == {
         name: text for name, text in said.items() if name in ENTRY_POINTS[step].model_fields
     }
 
