@@ -151,7 +151,7 @@ def mib_of(pid: int) -> float:
 def make_requests(model: TripModel, trips: Trips) -> list[Request]:
     """Make requests of 1 to 5 rows each, every BAD_EVERY-th one a bad one."""
     frame = write_frame(trips, "green")
-    minutes = model.predict_frame(frame).tolist()
+    minutes = model.predict(trips).tolist()
     sent = frame.astype({"lpep_pickup_datetime": str})
     requests = []
     for number in range(N_REQUESTS):

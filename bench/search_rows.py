@@ -1,6 +1,7 @@
 """What a search sees on a sample: do the same points win there as on all train trips?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from bench import Result
 from bench.search_lab import SEED
 from bench.serving import load
 from storage.tracking.processes import n_cores
-from taxi import sampling, schema, spaces
+from taxi import sampling, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import Encoder, fit_encoder
 from taxi.rows import sighted_rows
@@ -27,7 +28,7 @@ N_POINTS = 12
 
 def measure() -> Iterator[Result]:
     """Train the same random points on all trips, on samples, and on all with another seed."""
-    train, valid = schema.join_trips([load(month) for month in TRAIN]), load(VALID)
+    train, valid = join_trips([load(month) for month in TRAIN]), load(VALID)
     space, encoder = spaces.select_space("lossguide"), fit_encoder("full", train)
     points = random_points(space)
     errors = partial(train_points, space, points, encoder, valid)
@@ -37,6 +38,12 @@ def measure() -> Iterator[Result]:
         seen = sampling.take_sample(train, len(train) // share, seed=SEED)
         yield compare(f"{agreed} {len(seen):,} of them", whole, errors(seen))
     yield compare(f"{agreed} the same, another seed", whole, errors(train, seed=SEED + 1))
+
+
+def join_trips(parts: Sequence[Trips]) -> Trips:
+    """Put trips one after the other."""
+    columns = (field.name for field in fields(Trips))
+    return Trips(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
 def compare(what: str, whole: np.ndarray, seen: np.ndarray) -> Result:

@@ -23,9 +23,6 @@ from .leaves import Leaves
 
 N_PARTS = 4  # of valid, in the order of time: about a week each
 WIDTH = 1.96  # standard deviations to either side: 95 %
-# of a leaf: trips, mean squared error (minutes²), variance of squared errors, and the share by
-# which the mean moves from one part of valid to another
-N_COLUMNS = 4
 
 
 class EstimatedRmse(NamedTuple):
@@ -41,7 +38,10 @@ class EstimatedRmse(NamedTuple):
 
 
 def measure_losses(leaves: Leaves, values: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Measure the squared errors of n rows by leaf, float64 [number of leaves, N_COLUMNS].
+    """Measure the squared errors of n rows by leaf, float64 [number of leaves, 4].
+
+    Of a leaf: its trips, the mean of their squared errors (minutes²), the variance of those, and
+    the share by which the mean moves from one part of valid to another.
 
     Args:
         leaves: grown on these rows, so that none is empty.
@@ -75,7 +75,7 @@ def estimate_rmse(counts: np.ndarray, losses: np.ndarray) -> EstimatedRmse | Non
 
     Args:
         counts: [m] trips in each leaf.
-        losses: [m, N_COLUMNS] of `measure_losses`, of all tables of the model.
+        losses: [m, 4] of `measure_losses`, of all tables of the model.
     """
     if not (n_trips := counts.sum()):
         return None

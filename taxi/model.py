@@ -130,14 +130,6 @@ class TripModel:
         blind = average(self.blind, self.encoder.hide_distance(matrix, trips))
         return (1 - share) * minutes + share * blind
 
-    def predict_frame(self, frame: pd.DataFrame) -> np.ndarray:
-        """Predict from raw trips with the TLC's column names, float64 [n].
-
-        Raises:
-            TripError: a column is missing or a row cannot be judged; says which.
-        """
-        return self._predict_every(read_frame(frame, self.taxi))
-
     def answer(
         self,
         frame: pd.DataFrame,

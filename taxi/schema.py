@@ -199,12 +199,6 @@ class Trips:
         return replace(self, distance_miles=np.full(len(self), np.nan))
 
 
-def join_trips(parts: Sequence[Trips]) -> Trips:
-    """Put trips one after the other."""
-    columns = (field.name for field in fields(Trips))
-    return Trips(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
-
-
 def clean_miles(trips: Trips) -> np.ndarray:
     """Return the distances in miles, float64 [n], NaN where they are not in (0, MAX_MILES]."""
     return np.where(is_mileage(trips.distance_miles), trips.distance_miles, np.nan)

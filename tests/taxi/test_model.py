@@ -92,7 +92,7 @@ def test_trips_written_as_a_frame_are_read_back(taxi: str, trips: Trips) -> None
 def test_a_frame_is_answered_as_its_trips_are(
     model: TripModel, frame: pd.DataFrame, trips: Trips
 ) -> None:
-    assert np.array_equal(model.predict_frame(frame), model.predict(trips))
+    assert np.array_equal(model.answer(frame), model.predict(trips))
 
 
 @pytest.mark.parametrize(
@@ -128,18 +128,16 @@ def test_times_of_another_zone_become_those_of_new_york_summer_or_winter() -> No
 def test_ids_may_come_as_numbers_or_text(
     kind: object, model: TripModel, frame: pd.DataFrame
 ) -> None:
-    wanted = model.predict_frame(frame)
+    wanted = model.answer(frame)
     sent = frame.astype({START: kind, END: kind})
-    assert np.array_equal(model.predict_frame(sent), wanted)
+    assert np.array_equal(model.answer(sent), wanted)
 
 
 @pytest.mark.parametrize("kind", [str, "float64", "Float64", object])
 def test_distances_may_come_as_numbers_or_text(
     kind: object, model: TripModel, frame: pd.DataFrame
 ) -> None:
-    assert np.array_equal(
-        model.predict_frame(frame.astype({MILES: kind})), model.predict_frame(frame)
-    )
+    assert np.array_equal(model.answer(frame.astype({MILES: kind})), model.answer(frame))
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
@@ -149,8 +147,8 @@ def test_a_distance_may_be_missing_in_a_row_or_altogether(
     unknown = replace(trips, distance_miles=np.full(len(trips), np.nan))
     wanted = model.predict(unknown)
     assert not np.array_equal(wanted, model.predict(trips))
-    assert np.array_equal(model.predict_frame(frame.drop(columns=MILES)), wanted)
-    assert np.array_equal(model.predict_frame(frame.assign(**{MILES: missing})), wanted)
+    assert np.array_equal(model.answer(frame.drop(columns=MILES)), wanted)
+    assert np.array_equal(model.answer(frame.assign(**{MILES: missing})), wanted)
 
 
 def test_other_columns_their_order_and_the_index_do_not_matter(
@@ -158,12 +156,12 @@ def test_other_columns_their_order_and_the_index_do_not_matter(
 ) -> None:
     sent = frame[frame.columns[::-1]].assign(fare_amount=1e9, comment="none", lpep_dropoff=pd.NaT)
     sent.index = pd.Index(range(7, 7 + len(sent)))[::-1]
-    assert np.array_equal(model.predict_frame(sent), model.predict_frame(frame))
+    assert np.array_equal(model.answer(sent), model.answer(frame))
 
 
 def test_the_callers_frame_is_left_alone(model: TripModel, frame: pd.DataFrame) -> None:
     before = frame.copy(deep=True)
-    model.predict_frame(frame)
+    model.answer(frame)
     pd.testing.assert_frame_equal(frame, before)
 
 
@@ -171,7 +169,7 @@ def test_the_callers_frame_is_left_alone(model: TripModel, frame: pd.DataFrame) 
 def test_no_rows_are_answered_with_no_minutes(name: str, frame: pd.DataFrame) -> None:
     model = MODELS[name]()
     for empty in (frame.iloc[:0], pd.DataFrame(columns=[TIME, START, END])):
-        found = model.predict_frame(empty)
+        found = model.answer(empty)
         assert found.shape == (0,)
         assert found.dtype == np.float64
 
@@ -180,7 +178,7 @@ def test_no_rows_are_answered_with_no_minutes(name: str, frame: pd.DataFrame) ->
 @pytest.mark.parametrize("name", FEATURE_SETS)
 def test_zones_nobody_knows_are_answered_too(name: str) -> None:
     frame = write_frame(make_trips(4), "green").assign(**{START: [-1, 0, 266, 10**12], END: 265})
-    assert np.isfinite(make_model(name).predict_frame(frame)).all()
+    assert np.isfinite(make_model(name).answer(frame)).all()
 
 
 # --- what is refused
@@ -273,7 +271,7 @@ def test_an_answer_that_is_no_number_is_never_given(frame: pd.DataFrame) -> None
     absurd = frame.assign(**{MILES: 1.0})
     absurd.loc[5, MILES] = 1e300
     with pytest.raises(TripError, match="Row 5: the model has no answer"):
-        linear.predict_frame(absurd)
+        linear.answer(absurd)
 
 
 # --- files
@@ -448,8 +446,8 @@ def test_a_model_keeps_its_spread_when_it_is_saved(frame: pd.DataFrame) -> None:
     found, wanted = loaded.answer(frame, asked), model.answer(frame, asked)
     assert isinstance(found, pd.DataFrame) and isinstance(wanted, pd.DataFrame)
     pd.testing.assert_frame_equal(found, wanted)
-    assert np.array_equal(found["prediction"], plain.predict_frame(frame))
-    assert np.array_equal(np.asarray(loaded.answer(frame)), plain.predict_frame(frame))
+    assert np.array_equal(found["prediction"], plain.answer(frame))
+    assert np.array_equal(np.asarray(loaded.answer(frame)), plain.answer(frame))
 
 
 def test_a_bad_row_is_named_whatever_is_asked(model: TripModel, frame: pd.DataFrame) -> None:

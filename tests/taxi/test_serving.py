@@ -73,7 +73,7 @@ def test_of_many_requests_at_once_none_is_refused_and_none_answered_differently(
     with ThreadPoolExecutor(N_THREADS) as executor:
         answers = list(executor.map(ask, range(N_THREADS)))
     assert sum(map(len, answers)) == N_REQUESTS
-    wanted = model.predict_frame(trips)  # each row is answered alone as among others
+    wanted = model.answer(trips)  # each row is answered alone as among others
     for first, of_thread in enumerate(answers):
         for rows, minutes in zip(asked[first::N_THREADS], of_thread, strict=True):
             assert minutes.tobytes() == wanted[rows].tobytes()
@@ -81,7 +81,7 @@ def test_of_many_requests_at_once_none_is_refused_and_none_answered_differently(
 
 def test_many_rows_from_several_threads_are_answered_the_same(uri: str, model: TripModel) -> None:
     served = models.load(uri)
-    wanted = model.predict_frame(frame()).tobytes()
+    wanted = model.answer(frame()).tobytes()
     with ThreadPoolExecutor(N_THREADS) as executor:
         answers = list(executor.map(lambda _: served.predict(frame()), range(N_THREADS)))
     assert {minutes.tobytes() for minutes in answers} == {wanted}
@@ -133,7 +133,7 @@ def test_the_request_of_the_docs_is_answered_with_the_columns_of_the_docs(
 def test_a_request_that_asks_no_more_is_answered_the_plain_minutes(
     params: object, served: PyFuncModel, model: TripModel
 ) -> None:
-    assert post(served, params) == model.predict_frame(frame().iloc[:5]).tolist()
+    assert post(served, params) == model.answer(frame().iloc[:5]).tolist()
     assert [column.type.name for column in served.metadata.get_output_schema()] == ["double"]
 
 
@@ -165,7 +165,7 @@ def test_a_server_refuses_what_cannot_be_asked_as_the_callers_fault(
 
 def test_a_model_without_a_spread_refuses_quantiles_and_answers_the_rest(experiment: str) -> None:
     served = models.load(log_model(make_model(), experiment, frame().iloc[:5], PARAMS))
-    assert post(served, {}) == make_model().predict_frame(frame().iloc[:5]).tolist()
+    assert post(served, {}) == make_model().answer(frame().iloc[:5]).tolist()
     with pytest.raises(MlflowException, match="knows no spread of its errors") as refusal:
         post(served, {"quantiles": [0.5]})
     assert refusal.value.get_http_status_code() == 400
@@ -186,7 +186,7 @@ def test_a_model_saved_before_params_were_is_scored_and_says_that_it_knows_no_qu
     old_uri = log_model(model, experiment, frame().iloc[:5], {})
     old = models.load(old_uri)
     assert old.metadata.get_params_schema() is None
-    wanted = model.predict_frame(frame())
+    wanted = model.answer(frame())
     assert np.array_equal(models.predict(old, frame(), old_uri), wanted)
     assert np.array_equal(models.predict_typed(old, frame(), old_uri), wanted)
     with pytest.raises(StorageError, match="saved before one could ask for quantiles"):

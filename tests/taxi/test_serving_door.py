@@ -134,7 +134,7 @@ def in_parquet() -> bytes:
 def test_rows_are_answered_alike_however_they_are_written(
     body: str | bytes, kind: str, ask: Ask, model: TripModel
 ) -> None:
-    wanted = model.predict_frame(ROWS).tolist()
+    wanted = model.answer(ROWS).tolist()
     assert ask(body, kind) == (200, {"predictions": wanted})
 
 
@@ -166,19 +166,19 @@ def test_plain_rows_are_answered_to_the_byte_as_others_without_mlflow_reading_th
 def test_a_content_type_may_be_written_as_http_allows(
     body: str, kind: str, ask: Ask, model: TripModel
 ) -> None:
-    wanted = model.predict_frame(ROWS.iloc[:1]).tolist()
+    wanted = model.answer(ROWS.iloc[:1]).tolist()
     assert ask(body, kind) == (200, {"predictions": wanted})
 
 
 def test_a_csv_may_leave_out_a_distance_or_the_whole_column(ask: Ask, model: TripModel) -> None:
     unknown = ROWS.assign(**{MILES: None})
-    wanted = {"predictions": model.predict_frame(unknown).tolist()}
+    wanted = {"predictions": model.answer(unknown).tolist()}
     assert ask(unknown.to_csv(index=False), CSV).body == wanted
     assert ask(unknown.drop(columns=MILES).to_csv(index=False), CSV).body == wanted
 
 
 def test_one_row_may_be_sent_without_a_list(ask: Ask, model: TripModel) -> None:
-    wanted = model.predict_frame(ROWS.iloc[:1]).tolist()
+    wanted = model.answer(ROWS.iloc[:1]).tolist()
     assert ask(json.dumps({"inputs": ROW})).body == {"predictions": wanted}
 
 
@@ -188,7 +188,7 @@ def test_a_distance_that_was_not_used_is_told_beside_the_predictions(
     miles = [2.5, 9000, -1.0, None, "0"]
     rows = [ROW | {MILES: value} for value in miles]
     answer = ask(records(*rows))
-    unknown = model.predict_frame(ROWS.iloc[:1].assign(**{MILES: None}))[0]
+    unknown = model.answer(ROWS.iloc[:1].assign(**{MILES: None}))[0]
     assert answer.body["predictions"][1:] == [unknown] * 4
     why = "is no distance above 0 and up to 60 miles; answered without one."
     assert answer.body["warnings"] == [
@@ -225,7 +225,7 @@ def test_a_zone_that_there_is_not_is_told_beside_the_predictions(
         for row, name, shown in ((1, START, repr(odd)), (2, START, "999"), (2, END, "-1"))
     ]
     unknown = pd.DataFrame([rows[0], ROW | {START: 0}, ROW | {START: 0, END: 0}])
-    assert answer.body["predictions"] == model.predict_frame(unknown).tolist()
+    assert answer.body["predictions"] == model.answer(unknown).tolist()
 
 
 def test_of_many_zones_that_there_are_not_ten_are_told_and_the_rest_counted(ask: Ask) -> None:

@@ -70,7 +70,7 @@ class Logged:
 
     def answers(self, name: str) -> np.ndarray:
         """What the model in memory answers."""
-        return self.models[name].predict_frame(frame())
+        return self.models[name].answer(frame())
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +138,10 @@ def test_a_model_loads_beside_another_package_of_the_same_name(
     other = tmp_path / "other"
     (other / "taxi").mkdir(parents=True)
     wrong = "class TripModel:\n    from_files = classmethod(lambda c, f: c())\n"
-    wrong += "    predict_frame = lambda self, frame: [-1.0] * len(frame)\n"
+    wrong += "    answer = lambda self, frame: [-1.0] * len(frame)\n"
     for module in MODULES:
         (other / "taxi" / f"{module}.py").write_text(wrong)
-    before = "import taxi.model; assert taxi.model.TripModel().predict_frame([0]) == [-1]"
+    before = "import taxi.model; assert taxi.model.TripModel().answer([0]) == [-1]"
     found = load_and_predict(logged.folders["booster"], tmp_path, before=before, path=str(other))
     assert np.array_equal(found, logged.answers("booster"))
 
@@ -447,7 +447,7 @@ def test_the_saved_example_is_a_request_the_model_answers(logged: Logged) -> Non
 
 def test_an_optional_column_may_be_left_out(logged: Logged) -> None:
     found = models.load(logged.uris["booster"]).predict(frame().drop(columns=MILES))
-    wanted = logged.models["booster"].predict_frame(frame().drop(columns=MILES))
+    wanted = logged.models["booster"].answer(frame().drop(columns=MILES))
     assert np.array_equal(found, wanted)
 
 
