@@ -19,6 +19,8 @@ RUN ?=
 FILE ?=
 ## EXTRAS      of lock, optional drivers: EXTRAS="s3 gs"
 EXTRAS ?=
+## UPGRADE     of lock, packages whose newest version is taken: UPGRADE="numpy pandas"
+UPGRADE ?=
 ## MLFLOW_LOGGING_LEVEL  of demo, ui and verify: INFO shows MLflow's own log lines too
 MLFLOW_LOGGING_LEVEL ?= WARNING
 demo ui verify: export MLFLOW_LOGGING_LEVEL := $(MLFLOW_LOGGING_LEVEL)
@@ -43,7 +45,8 @@ NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in 
 .PHONY: help demo ui serve plan verify export import doctor store test check pictures notebook contract lock bench
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
-       --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS))
+       --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS)) \
+       $(addprefix --upgrade-package ,$(UPGRADE))
 
 # what uv tells of each package: those of 10 MB and more are progress, the others are many
 SMALL = -e '^ [-+~] ' -e '^ Downloaded ' -e '^Downloading .*([0-9.]*KiB)' -e '^Downloading .*([0-9][.][0-9]*MiB)'

@@ -25,7 +25,7 @@ from storage.repro.imports import imported_names
 from storage.repro.step_key import code
 from storage.tracking import tags
 from tests.entry import entry
-from tools import contract
+from tools import contract, doctor
 
 ROOT = Path(__file__).parent.parent
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -180,10 +180,18 @@ def test_one_python_version_everywhere() -> None:
     minor = exact.rpartition(".")[0]
     assert re.fullmatch(r"3\.\d+\.\d+", exact)
     assert f"python={exact}" in conda["dependencies"]
-    assert Requirement(f"x{PYPROJECT['project']['requires-python']}").specifier.contains(exact)
+    oldest, newest = (".".join(map(str, end)) for end in (doctor.OLDEST, doctor.NEWEST))
+    assert oldest == minor  # from which on the lock is resolved
+    after = f"{doctor.NEWEST[0]}.{doctor.NEWEST[1] + 1}"
+    assert PYPROJECT["project"]["requires-python"] == f">={oldest},<{after}"
     makefile = (ROOT / "Makefile").read_text()
     assert re.findall(r"--python-version (3[.\d]+)", makefile) == [minor]
     assert re.findall(r"for name in python(3[.\d]+)", makefile) == [minor]  # the first looked for
+    for name in ("Makefile", "README.md"):
+        spans = re.findall(r"Python from ([.\d]+) to ([.\d]+)", (ROOT / name).read_text())
+        assert {*spans} == {(oldest, newest)}, name
+    for name in (".github/workflows/ci.yml", "docs/retrain.yml"):
+        assert re.findall(r'python-version: "(.+?)"', (ROOT / name).read_text()) == [exact], name
     assert PYPROJECT["tool"]["mypy"]["python_version"] == minor
     assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{minor.replace('.', '')}"
     assert ".".join(map(str, sys.version_info[:2])) == minor

@@ -247,10 +247,9 @@ def test_a_city_changes_nothing_of_the_smaller_sets(name: str) -> None:
 @pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
 def test_the_columns_of_the_distance_are_those_that_it_changes(name: str) -> None:
     other = replace(VALID, distance_miles=np.full(len(VALID), 7.77))
-    changed = encoded(name, VALID) != encoded(name, other)
-    assert np.flatnonzero(changed.any(axis=0)).tolist() == [
-        place for place, column in enumerate(SETS[name]) if column in OF_OWN_DISTANCE
-    ]
+    changed = (encoded(name, VALID) != encoded(name, other)).any(axis=0)
+    moved = {column for column, moves in zip(SETS[name], changed, strict=True) if moves}
+    assert moved == OF_OWN_DISTANCE & {*SETS[name]}, "OF_OWN_DISTANCE is what it is told by"
 
 
 @pytest.mark.parametrize("name", ["compact", "full", "full of the city"])

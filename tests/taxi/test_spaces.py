@@ -84,5 +84,8 @@ def test_every_space_makes_points_that_xgboost_takes(
 
 
 def test_an_unknown_space_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(TripError, match=r"Unknown search_space 'sed'.*'course_best', 'lossguide'"):
+    with pytest.raises(TripError) as refused:
         spaces.select_space("sed")
+    assert str(refused.value) == (
+        f"Unknown search_space 'sed'. Choose from {sorted(SEARCH_SPACES)}."
+    )

@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 from tests.entry import parsed
 
 READERS = [path for path in (ROOT / "steps").rglob("*.py") if path.name != "declaration.py"]
+SAY_IT = "say it in its `param`, steps/common/parameters.py, then make contract"
 ABOVE = [PreprocessParameters, BaselineParameters, HpoParameters]
 
 
@@ -85,13 +86,13 @@ def test_main_knows_a_step_by_the_very_values_that_the_step_itself_does(step: st
 def test_what_a_parameter_may_be_is_named_where_it_is_said(name: str) -> None:
     declared = next(one for one in ENTRY_POINTS.values() if name in one.model_fields)
     said = declared.model_fields[name].description or ""
-    assert [choice for choice in choices()[name] if f"`{choice}`" not in said] == []
+    assert [choice for choice in choices()[name] if f"`{choice}`" not in said] == [], SAY_IT
 
 
 def test_what_a_source_begins_with_is_named_where_it_is_said() -> None:
     said = re.findall(r"\w+", ENTRY_POINTS["main"].model_fields["source"].description or "")
     begins = {name.partition(":")[0].replace("https", "http") for name in SOURCES}
-    assert begins - {*said} == set()
+    assert begins - {*said} == set(), SAY_IT
 
 
 @pytest.mark.parametrize("spelled", [" mean , lasso_0.1,", "mean,lasso_0.1,mean"])

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from steps.common.parameters import HpoParameters
+from steps.common.declaration import key_names
+from steps.common.parameters import HpoParameters, PreprocessParameters
 from steps.common.results import Code, Dataset, PreprocessResult
 from steps.common.search_key import ROWS, SAMPLE, read_settings
 from storage.repro import step_key
@@ -47,19 +48,32 @@ def test_a_search_is_known_by_its_bytes_not_by_months_or_source_nor_by_the_test_
     assert key(DATASET._replace(months=months, sha256=without_test, source="here")) == key()
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [{"seed": 1}, {"features": "compact"}, {"search_space": "seed"}, {"warm_start": True}],
-    ids=lambda parameters: next(iter(parameters)),
-)
-def test_a_search_with_other_settings_is_another_one(parameters: dict[str, object]) -> None:
-    assert key(**parameters) != key()
+SEVERAL = DATASET._replace(months=DATASET.months | {"train": ["2020-12", "2021-01"]})
+# what a key of hpo holds -> what is typed for another search, more trials of which are no other
+OTHER: dict[str, dict[str, object]] = {
+    "seed": {"seed": 1},
+    "features": {"features": "compact"},
+    "search_space": {"search_space": "seed"},
+    "device": {"device": "cuda"},
+    "lag": {"parallelism": 40},
+    "warm_start": {"warm_start": True},
+    "half_life": {"half_life": 3},
+}
+MORE_TRIALS = {"max_evals", "max_minutes"}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_search_with_other_settings_is_another_one(name: str) -> None:
+    assert key(SEVERAL, **OTHER[name]) != key(SEVERAL)
+
+
+def test_what_changes_a_trial_is_known_to_the_search_too() -> None:
+    own = key_names(HpoParameters) - key_names(PreprocessParameters)
+    assert own == {*OTHER} | MORE_TRIALS, "a field of SearchSettings, in search_key, and here"
 
 
 def test_the_age_of_trips_counts_where_there_are_several_months() -> None:
     assert key(half_life=3) == key()
-    several = DATASET._replace(months=DATASET.months | {"train": ["2020-12", "2021-01"]})
-    assert key(several, half_life=3) != key(several)
 
 
 def test_how_many_rows_trials_see_counts_where_they_see_a_sample() -> None:

@@ -331,10 +331,9 @@ def test_a_store_that_denies_access_is_one_line(
 
 def test_each_store_of_objects_has_its_package_and_that_an_extra_of_its_name() -> None:
     stores = [name for name, kind in months.SOURCES.items() if kind is sources.ObjectStore]
-    assert stores == [f"{scheme}://" for scheme in downloads.STORE_PACKAGES]
-    assert [EXTRAS[package] for package in downloads.STORE_PACKAGES.values()] == [
-        *downloads.STORE_PACKAGES
-    ]
+    assert stores == [f"{scheme}://" for scheme in downloads.STORE_PACKAGES], "name its package"
+    extras = {scheme: EXTRAS.get(name) for scheme, name in downloads.STORE_PACKAGES.items()}
+    assert extras == {scheme: scheme for scheme in extras}, "storage/drivers.py names the extra"
 
 
 @pytest.mark.parametrize(("scheme", "package"), downloads.STORE_PACKAGES.items())
