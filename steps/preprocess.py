@@ -38,6 +38,7 @@ from taxi.cleaning import OUTSIDE, UNREADABLE, count_months
 from taxi.maps import draw_pickups
 from taxi.plausibility import Month, early_months, odd_months
 from taxi.profile import Profile, draw_profile, join_profiles
+from taxi.words import percent
 
 T = TypeVar("T")
 
@@ -339,7 +340,7 @@ def write_kept(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
         kept[report.split] += report.counted.n_kept
     n_raw, n_dropped = sum(report.counted.n_raw for report in reports), dropped.total()
     shares = (f"{n:,} {split} ({page.span(dataset.months[split])})" for split, n in kept.items())
-    verdict = f"**Kept {1 - n_dropped / n_raw:.1%} of {n_raw:,} trips**: {', '.join(shares)}"
+    verdict = f"**Kept {percent(1 - n_dropped / n_raw)} of {n_raw:,} trips**: {', '.join(shares)}"
     rows = [(why, f"{n:,}") for why, n in dropped.most_common() if n]
     table = page.to_table(["dropped for", "trips"], rows)
     page.write_verdict(verdict, table if rows else "", dataset=dataset)

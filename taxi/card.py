@@ -12,7 +12,7 @@ from .distances import KINDS, kind_of
 from .evaluation import Group
 from .gate import Check
 from .schema import input_names, taxi_named
-from .words import group_words, rules
+from .words import group_words, percent, reasons_among, rules
 
 MAX_NAMED_FEATURES = 60  # a column per pair of zones is no reading matter
 LIMITS = (
@@ -103,7 +103,7 @@ def _scores(facts: Facts) -> list[str]:
         f"{KINDS[kind_of(facts.taxi)]}; so measured, RMSE on the valid months is "
         f"{facts.rmse_valid:.3f} min.",
         "",
-        f"| on test | | {CONFIDENCE:.0%} interval |",
+        f"| on test | | {percent(CONFIDENCE, 0)} interval |",
         "|---|---|---|",
         *rows,
     ]
@@ -129,13 +129,13 @@ def _coverage(facts: Facts, *, short: bool) -> list[str]:
     rows = [
         [
             *(one.kind, group_words(one.kind, one.group), f"{one.n_trips:,}"),
-            *(f"{one.coverage:.1%}", f"{one.width:.1f}"),
+            *(percent(one.coverage), f"{one.width:.1f}"),
         ]
         for one in facts.coverage
         if not (short and one.kind == "hour")
     ]
     return [
-        f"p10 to p90 should hold {NOMINAL:.0%} of the trips. On test:",
+        f"p10 to p90 should hold {percent(NOMINAL, 0)} of the trips. On test:",
         "",
         *_table(["by", "group", "trips", "within", "mean width, min"], rows),
     ]
@@ -154,8 +154,7 @@ def _data(facts: Facts, *, short: bool) -> list[str]:
 
 
 def _files(facts: Facts) -> list[str]:
-    about = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
-    reasons = [name for name in facts.files[0] if name not in about]
+    reasons = reasons_among(facts.files[0])
     heads = ["month", "file", "sha256", *(f"dropped: {reason}" for reason in reasons)]
     rows = [
         [file["month"], file["uri"], f"`{file['sha256']}`", *(file[reason] for reason in reasons)]

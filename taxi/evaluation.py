@@ -9,9 +9,9 @@ import numpy as np
 from .features import FEATURES
 from .groups import by_busyness, by_distance, by_hour
 from .schema import Trips
-from .scores import rmse
+from .scores import CLOSE_MINUTES, rmse
 from .style import BLUE, GREY, bar_chart, new_figure, new_grid, styled
-from .words import group_words
+from .words import group_words, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from xgboost import Booster, DMatrix
 
 N_CALIBRATION_BINS = 20
-NEAR = 5  # minutes that a prediction may be off and still be of use
 POISSON_LOSS = "count:poisson"  # not from spaces.py: an edit of a search would be one of baselines
 N_SHAP_ROWS = 300  # to explain: exact values of trees without a bound on depth take 16 ms a row
 
@@ -77,11 +76,11 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     figure.suptitle(f"Off by {rmse(error):.2f} min (RMSE) on {len(error):,} trips", y=0.995)
     # one outline: 120 bars take as long to draw as half the rest
     residual.stairs(*np.histogram(np.clip(error, -30, 30), bins=120), fill=True)
-    near = float((np.abs(error) < NEAR).mean())
+    near = float((np.abs(error) <= CLOSE_MINUTES).mean())
     residual.set(
         xlabel="predicted - measured, min",
         ylabel="trips",
-        title=f"{near:.0%} of the trips are told within {NEAR} minutes",
+        title=f"{percent(near, 0)} of the trips are told within {CLOSE_MINUTES:g} minutes",
     )
     _draw_calibration(calibration, minutes, predicted)
     for axis, kind in ((hour, "hour"), (distance, "distance")):

@@ -12,6 +12,7 @@ from .bootstrap import CONFIDENCE, Interval
 from .coverage import NOMINAL
 from .distances import KINDS
 from .slices import PairedErrors, SliceLoss, judge_slices
+from .words import percent
 
 MAX_NAMED = 3  # slices in a sentence; each has a row of its own
 OWN_MONTHS = "the champion's own test months"
@@ -23,8 +24,8 @@ class GateThresholds(NamedTuple):
     max_rmse: float  # minutes
     min_r2: float
     min_improvement: float  # minutes of RMSE below the champion's
-    max_coverage_gap: float = 0.08  # share by which the 80 % interval may hold more, or fewer
-    max_slice_loss: float = 0.05  # share of the champion's RMSE, on any slice of the trips
+    max_coverage_gap: float  # share by which the 80 % interval may hold more, or fewer
+    max_slice_loss: float  # share of the champion's RMSE, on any slice of the trips
 
 
 class Provenance(NamedTuple):
@@ -161,16 +162,16 @@ def check_coverage(coverage: float, *, nominal: float, tolerance: float) -> Chec
     """
     lowest, highest = max(nominal - tolerance, 0), min(nominal + tolerance, 1)
     return Check(
-        f"coverage of the {nominal:.0%} interval",
-        f"{coverage:.1%}",
-        f"{100 * lowest:.4g}% to {100 * highest:.4g}%",
+        f"coverage of the {percent(nominal, 0)} interval",
+        percent(coverage),
+        f"{100 * lowest:.4g} to {100 * highest:.4g} %",
         round(abs(coverage - nominal), 9) <= tolerance,  # 0.8 - 0.72 is a digit more than 0.08
     )
 
 
 def _check_improvement(gained: Interval, min_improvement: float, known: str) -> list[Check]:
     """Ask that the candidate is better than the champion by enough, and not by luck."""
-    interval = f"{gained.low:.3f} to {gained.high:.3f} min"
+    interval, of = f"{gained.low:.3f} to {gained.high:.3f} min", percent(CONFIDENCE, 0)
     return [
         Check(
             f"RMSE below the champion's {known}",
@@ -178,7 +179,7 @@ def _check_improvement(gained: Interval, min_improvement: float, known: str) -> 
             f"at least {min_improvement:g}",
             gained.value >= min_improvement,
         ),
-        Check(f"its {CONFIDENCE:.0%} bootstrap interval", interval, "all above 0", gained.low > 0),
+        Check(f"its {of} bootstrap interval", interval, "all above 0", gained.low > 0),
     ]
 
 
@@ -188,14 +189,15 @@ def _check_losses(
     """Ask that no slice of the trips is surely worse by more than may be; names the worst ones."""
     worst = sorted((one for one in losses if one.is_surely_worse), key=lambda one: -one.loss)
     worse = [
-        f"{one.name} by {one.loss:.1%} (surely {one.at_least:.1%})" for one in worst[:MAX_NAMED]
+        f"{one.name} by {percent(one.loss)} (surely {percent(one.at_least)})"
+        for one in worst[:MAX_NAMED]
     ]
     if more := worst[MAX_NAMED:]:
         worse.append(f"{len(more)} more of {len(losses)}")
     return Check(
         f"slices whose RMSE is surely above the champion's {known}",
         ", ".join(worse) or f"none of {len(losses)}",
-        f"none by more than {limit:.1%}, or allow_slice_loss=true",
+        f"none by more than {percent(limit)}, or allow_slice_loss=true",
         not worse or is_allowed,
     )
 
@@ -203,8 +205,8 @@ def _check_losses(
 def _check_slice(loss: SliceLoss, limit: float) -> Check:
     return Check(
         f"RMSE above the champion's: {loss.name}",
-        f"{loss.loss:.1%} on {loss.n_trips:,} trips, surely {loss.at_least:.1%} or more",
-        f"not surely above {limit:.1%}",
+        f"{percent(loss.loss)} on {loss.n_trips:,} trips, surely {percent(loss.at_least)} or more",
+        f"not surely above {percent(limit)}",
         not loss.is_surely_worse,
     )
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
+from .words import percent
 
 MAX_TRIPS = 2.0  # times as many, or as few: really 0.84 to 1.11
 MAX_LOST = 0.1  # share of rows more or fewer, dropped for a reason or without distance: really 0.03
@@ -59,8 +60,8 @@ def compare(before: Month, now: Month) -> Iterator[str]:
         then, share = (of_month.get(reason, 0.0) for of_month in shares)
         if abs(share - then) > MAX_LOST:
             yield (
-                f"{share:.0%} of the rows of {now.name} are dropped, {reason}, and {then:.0%} of "
-                f"{before.name}: is that column as it was?"
+                f"{percent(share, 0)} of the rows of {now.name} are dropped, {reason}, and "
+                f"{percent(then, 0)} of {before.name}: is that column as it was?"
             )
     if min(counts) >= MIN_TRIPS:
         yield from compare_zones(before, now)
@@ -90,8 +91,8 @@ def compare_miles(before: Month, now: Month) -> Iterator[str]:
     without = [float(month.profile.shares(HAS_DISTANCE)[0]) for month in (before, now)]
     if abs(without[1] - without[0]) > MAX_LOST:
         yield (
-            f"{without[1]:.0%} of the trips of {now.name} have no distance, and {without[0]:.0%} "
-            f"of {before.name}: is that column as it was?"
+            f"{percent(without[1], 0)} of the trips of {now.name} have no distance, and "
+            f"{percent(without[0], 0)} of {before.name}: is that column as it was?"
         )
 
 

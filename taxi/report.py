@@ -10,7 +10,7 @@ from .evaluation import Group
 from .page import Section, markdown, paragraph, render_page, table
 from .report_errors import calibration_chart, interval_parts, where_it_fails
 from .report_search import Rows, looked_at_parts, search_parts
-from .words import measured_words
+from .words import measured_words, reasons_among
 
 
 class StepFacts(NamedTuple):
@@ -111,18 +111,13 @@ def duration(seconds: float) -> str:
 
 
 VERSION = "version"  # column added to the rows of drift.csv: which model scored
-ABOUT_A_FILE = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
 
 
 def data_parts(files: Rows) -> list[str]:
     """Show which files went in, and what was dropped of them for which reason."""
     if not files:
         return []
-    reasons = [
-        name
-        for name in files[0]
-        if name not in ABOUT_A_FILE and any(int(file[name]) for file in files)
-    ]
+    reasons = [why for why in reasons_among(files[0]) if any(int(file[why]) for file in files)]
     n_raw, n_kept = (sum(int(file[name]) for file in files) for name in ("n_raw", "n_kept"))
     lead = paragraph(f"{n_kept:,} of {n_raw:,} rows are trips that count; the others were dropped.")
     columns: dict[str, list[str]] = {

@@ -11,7 +11,8 @@ from .coverage import ALL, NOMINAL
 from .evaluation import Group
 from .page import Chart, paragraph
 from .report_search import Rows
-from .words import FEW_TRIPS, WEEKDAYS, group_words, weekday_of
+from .scores import CLOSE_MINUTES
+from .words import FEW_TRIPS, WEEKDAYS, group_words, percent, weekday_of
 
 RMSE, N_TRIPS = "RMSE, min", "trips"
 
@@ -78,10 +79,10 @@ def residual_chart(breakdown: Breakdown) -> Chart:
     """Draw how far the predictions are off, and to which side."""
     counts = np.array(breakdown.residuals)
     middle = (RESIDUAL_EDGES[:-1] + RESIDUAL_EDGES[1:]) / 2
-    near = float(counts[np.abs(middle) < 5].sum() / max(counts.sum(), 1))
+    near = float(counts[np.abs(middle) < CLOSE_MINUTES].sum() / max(counts.sum(), 1))
     return Chart(
         "bars",
-        f"{near:.0%} of the trips are told within 5 minutes.",
+        f"{percent(near, 0)} of the trips are told within {CLOSE_MINUTES:g} minutes.",
         {
             "predicted - measured, min (middle of 2)": [
                 f"{at:+.0f}" for at in RESIDUAL_EDGES[1::2]
@@ -153,8 +154,8 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
     whole = next(row for row in coverage if row["kind"] == ALL)
     share, width = float(whole["coverage"]), float(whole["width"])
     said = (
-        f"p10 to p90 should hold {NOMINAL:.0%} of the trips. On test it holds {share:.1%}, and is "
-        f"{width:.1f} min wide on average."
+        f"p10 to p90 should hold {percent(NOMINAL, 0)} of the trips. On test it holds "
+        f"{percent(share)}, and is {width:.1f} min wide on average."
     )
     parts = [
         interval_chart(kind, [row for row in coverage if row["kind"] == kind])

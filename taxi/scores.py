@@ -2,7 +2,7 @@
 
 import numpy as np
 
-CLOSE_MINUTES = 5.0
+CLOSE_MINUTES = 5.0  # that a prediction may be off and still be of use
 
 
 def rmse(error: np.ndarray) -> float:

@@ -11,12 +11,24 @@ HISTOGRAMS = {  # name in a profile -> what it counts
     "hour": "hour of the pickup",
     "weekday": "weekday of the pickup",
 }
+# columns of the table of months, months.csv; the others are reasons that rows were dropped for
+ABOUT_A_MONTH = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
 FEW_TRIPS = 30  # a group of fewer makes no finding, nor a colour on a map: it varies by chance
 
 
 def counted(n: int, thing: str) -> str:
     """Write 1 trial, 2 trials."""
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def percent(share: float, digits: int = 1, *, sign: str = "") -> str:
+    """Write a share: 0.047 as 4.7 %."""
+    return f"{share:{sign}.{digits}%}".replace("%", " %")
+
+
+def reasons_among(columns: Iterable[str]) -> list[str]:
+    """List the reasons that rows were dropped for among the columns of the table of months."""
+    return [name for name in columns if name not in ABOUT_A_MONTH]
 
 
 NUMBER = re.compile(r"(< )?[-+]?[\d,]*\.?\d+( ?%)?")

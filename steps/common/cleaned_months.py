@@ -18,9 +18,7 @@ from storage import StorageError
 from storage.data.months import MonthFile
 from storage.repro import reuse, step_key
 from storage.tracking import artifacts, runs, tags
-
-# columns of the table of months that are no reason for which rows were dropped
-ABOUT = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
+from taxi.words import reasons_among
 
 
 class CleanedMonth(NamedTuple):
@@ -78,7 +76,7 @@ def _take(run: Run, month: str) -> CleanedMonth | None:
     places = places_of(month, {name: int(rows[name]["n_kept"]) for name in names}, sizes)
     if places is None:
         return None
-    dropped = {reason: int(n) for reason, n in row.items() if reason not in ABOUT}
+    dropped = {reason: int(row[reason]) for reason in reasons_among(row)}
     file = MonthFile(month, row["uri"], Path(), row["sha256"], int(row["n_bytes"]))
     return CleanedMonth(run_id, split, file, int(row["n_raw"]), dropped, places)
 

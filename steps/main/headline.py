@@ -6,6 +6,7 @@ from typing import NamedTuple
 from steps.common import page
 from steps.common.results import Candidate, Dataset, RegisterResult, rmse_name
 from storage.tracking import tags
+from taxi.words import percent
 
 
 class PipelineOutcome(NamedTuple):
@@ -43,7 +44,7 @@ def winner(candidates: Sequence[Candidate], distance: str) -> str:
         return f"{won}**"
     behind = others[0].scores[name] - rmse
     share = behind / others[0].scores[name]
-    return f"{won}, {behind:.3f} ({share:.1%}) below {others[0].model}**"
+    return f"{won}, {behind:.3f} ({percent(share)}) below {others[0].model}**"
 
 
 def standing(registered: RegisterResult) -> str:

@@ -23,6 +23,7 @@ from taxi.backtest import BESIDE, OWN, MonthErrors, Rise, in_months
 from taxi.backtest_picture import draw_backtest
 from taxi.report_backtest import write_backtest
 from taxi.schema import taxi_named
+from taxi.words import percent
 
 AGAINST = " against"  # ends the names of the other recipe's runs
 
@@ -216,7 +217,8 @@ def log_backtest(
     """Log the tables, the picture and the page."""
     answer = backtest.answer(rises, rows)
     artifacts.log_table([row.row() for row in rows], tags.BACKTEST_TABLE)
-    if ageing := [{"age": age, "n_months": n, **share._asdict()} for age, n, share in rises]:
+    ageing = [{"age": r.age, "n_months": r.n_months, **r.share._asdict()} for r in rises]
+    if ageing:
         artifacts.log_table(ageing, tags.AGEING_TABLE)
     artifacts.log_figure(draw_backtest(rows, rises, answer), tags.BACKTEST_PICTURE)
     for rise in rises:
@@ -291,8 +293,9 @@ def ageing_table(rises: Sequence[Rise]) -> str:
     """Lay out what ageing costs; empty where no model was followed."""
     heads = ["age, months", "judged on months", "RMSE above a fresh model's", "95 %"]
     lines = [
-        (age, n, f"{share.value:+.2%}", f"{share.low:+.2%} to {share.high:+.2%}" if n > 1 else "")
-        for age, n, share in rises
+        (rise.age, rise.n_months, value, f"{low} to {high}" if rise.n_months > 1 else "")
+        for rise in rises
+        for value, low, high in [[percent(end, 2, sign="+") for end in rise.share]]
     ]
     return page.to_table(heads, lines) if lines else ""
 

@@ -20,7 +20,7 @@ from taxi.city import City
 from taxi.drift import PSI, RMSE, DriftMeasure, Reference
 from taxi.maps import draw_moved
 from taxi.scoring import Tally
-from taxi.words import measured_words
+from taxi.words import measured_words, percent
 from taxi.worst import join_worst
 
 LINKED = {  # on the page -> artifact
@@ -63,14 +63,17 @@ def say_estimate(tally: Tally) -> str:
     if not tally.estimated:
         return "not estimated"
     error = tally.estimate_error
-    how_good = "" if error is None else f", {abs(error):.1%} too {'high' if error > 0 else 'low'}"
+    how_good = ""
+    if error is not None:
+        how_good = f", {percent(abs(error))} too {'high' if error > 0 else 'low'}"
     whose = " for the model alone" if how_good and tally.n_live else ""
     return f"estimated {tally.estimated}{how_good}{whose}"
 
 
 def say_within(tally: Tally) -> str:
     """Write how many trips took no longer than each quantile; empty where nobody asked or knows."""
-    return ", ".join(f"{share:.1%} within {name}" for name, share in tally.shares_within.items())
+    shares = tally.shares_within.items()
+    return ", ".join(f"{percent(share)} within {name}" for name, share in shares)
 
 
 def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
@@ -101,8 +104,8 @@ def say_moved(measures: Sequence[DriftMeasure]) -> str:
 
 def beside(share: float) -> str:
     """Write by which share something lies above or below another; nothing where by none."""
-    percents = f"{abs(share):.1%}"
-    return "" if percents == "0.0%" else f"{percents} {'above' if share > 0 else 'below'} "
+    percents = percent(abs(share))
+    return "" if percents == percent(0) else f"{percents} {'above' if share > 0 else 'below'} "
 
 
 def find_rise(measures: Sequence[DriftMeasure]) -> DriftMeasure | None:
@@ -118,7 +121,7 @@ def find_furthest(measures: Sequence[DriftMeasure]) -> DriftMeasure:
 def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
     """Lay drift out for the page beside what errors did."""
     rise, furthest = find_rise(measures), find_furthest(measures)
-    risen = f"{round(rise.value, 3) + 0.0:+.1%}" if rise else ""
+    risen = percent(round(rise.value, 3) + 0.0, sign="+") if rise else ""
     return [risen, f"{measured_words(furthest.of)} {furthest.value:.3f}"]
 
 

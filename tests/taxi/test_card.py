@@ -67,10 +67,10 @@ def make_facts(**changed: object) -> Facts:
         "| distance planned to ±20 % | 5.400 |\n| no distance | 6.300 |\n",
         "61 of the 997 test trips have no usable distance.\n",
         "opened once, with metered distance",
-        "p10 to p90 should hold 80% of the trips",
-        "| all | all | 997 | 81.2% | 11.5 |",
-        "| distance | no distance | 61 | 75.0% | 14.0 |\n",
-        "| distance | all trips, asked with none | 997 | 79.0% | 13.0 |\n",
+        "p10 to p90 should hold 80 % of the trips",
+        "| all | all | 997 | 81.2 % | 11.5 |",
+        "| distance | no distance | 61 | 75.0 % | 14.0 |\n",
+        "| distance | all trips, asked with none | 997 | 79.0 % | 13.0 |\n",
         "Once chosen, it was fitted to train and valid.",
         "the months after 2021-02 may differ",
         "    mlflow run . -e register",
@@ -86,7 +86,7 @@ def test_a_card_tells(told: str, short: bool) -> None:
     [
         "| 2021-03 | simulated:1000:42 | `" + "ab" * 32 + "` | 0 | 3 |",
         "| hour | 07:00 | 10 | 4.00 | 3.00 | 0.10 |",
-        "| hour | 07:00 | 10 | 70.0% | 12.0 |",
+        "| hour | 07:00 | 10 | 70.0 % | 12.0 |",
         "dropped: zone missing",
     ],
 )

@@ -7,8 +7,11 @@ from taxi.bootstrap import Interval
 from taxi.coverage import NOMINAL
 from taxi.distances import KINDS, METERED
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
+from taxi.words import percent
 
-THRESHOLDS = GateThresholds(max_rmse=7.0, min_r2=0.5, min_improvement=0.01)
+THRESHOLDS = GateThresholds(
+    max_rmse=7.0, min_r2=0.5, min_improvement=0.01, max_coverage_gap=0.08, max_slice_loss=0.05
+)
 REAL, SIMULATED = (
     Provenance(simulated, False, frozenset({"2021-01"})) for simulated in (False, True)
 )
@@ -78,7 +81,7 @@ def test_it_must_beat_the_champion_by_enough_and_not_by_luck(
 ) -> None:
     decision = judge(champion=Champion(improvement, REAL))
     assert decision.promoted == promoted
-    asked = ["RMSE below the champion's with metered distance", "its 95% bootstrap interval"]
+    asked = ["RMSE below the champion's with metered distance", "its 95 % bootstrap interval"]
     failed = [check.check for check in decision.checks if not check.passed]
     assert set(failed) <= set(asked) and bool(failed) != promoted
 
@@ -141,7 +144,7 @@ def test_a_promotion_names_every_check_it_passed() -> None:
         "test RMSE with metered distance",
         "test R2 with metered distance",
         "RMSE below the champion's with metered distance",
-        "its 95% bootstrap interval",
+        "its 95 % bootstrap interval",
         "kind of months",
         "state of the code",
         "test months the champion has seen",
@@ -184,13 +187,13 @@ def test_intervals_must_hold_about_as_many_trips_as_they_promise(
     check = gate.check_coverage(coverage, nominal=0.8, tolerance=0.06)
     assert check.passed == passed
     assert check.sentence() == (
-        f"coverage of the 80% interval is {coverage:.1%}, wanted 74% to 86%"
+        f"coverage of the 80 % interval is {percent(coverage)}, wanted 74 to 86 %"
     )
 
 
 def test_no_interval_is_asked_to_hold_more_than_all_trips_or_less_than_none() -> None:
-    assert gate.check_coverage(1.0, nominal=0.8, tolerance=0.2).wanted == "60% to 100%"
-    assert gate.check_coverage(0.0, nominal=0.8, tolerance=1.0).wanted == "0% to 100%"
+    assert gate.check_coverage(1.0, nominal=0.8, tolerance=0.2).wanted == "60 to 100 %"
+    assert gate.check_coverage(0.0, nominal=0.8, tolerance=1.0).wanted == "0 to 100 %"
 
 
 @pytest.mark.parametrize(("tolerance", "ends"), [(0.08, (0.72, 0.88)), (0.075, (0.725, 0.875))])
@@ -199,4 +202,4 @@ def test_both_ends_of_what_intervals_may_hold_are_in_as_they_are_written(
 ) -> None:
     checks = [gate.check_coverage(end, nominal=NOMINAL, tolerance=tolerance) for end in ends]
     assert [check.passed for check in checks] == [True, True]
-    assert {check.wanted for check in checks} == {f"{100 * ends[0]:g}% to {100 * ends[1]:g}%"}
+    assert {check.wanted for check in checks} == {f"{100 * ends[0]:g} to {100 * ends[1]:g} %"}

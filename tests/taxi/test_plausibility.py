@@ -47,7 +47,7 @@ BEFORE = Month("2021-01", {"zone missing": 10}, profile_of())
         ({"profile": profile_of(n=2_500)}, "2,500 trips, 2021-01 had 1,200: is it of one month?"),
         (
             {"dropped": {"zone missing": 400}},
-            "25% of the rows of 2021-02 are dropped, zone missing, and 1% ",
+            "25 % of the rows of 2021-02 are dropped, zone missing, and 1 % ",
         ),
         (
             {"profile": profile_of(zones=180)},
@@ -63,7 +63,7 @@ BEFORE = Month("2021-01", {"zone missing": 10}, profile_of())
         ),
         (
             {"profile": profile_of(miles=float("nan"))},
-            "100% of the trips of 2021-02 have no distance",
+            "100 % of the trips of 2021-02 have no distance",
         ),
     ],
 )
@@ -75,9 +75,12 @@ def test_what_is_odd_is_said_with_both_months_numbers(now: dict[str, object], sa
 @pytest.mark.parametrize(
     ("first", "said"),
     [
-        ({"dropped": {"zone missing": 400}}, "1% of the rows of 2021-01 are dropped, zone missing"),
+        (
+            {"dropped": {"zone missing": 400}},
+            "1 % of the rows of 2021-01 are dropped, zone missing",
+        ),
         ({"profile": profile_of(zones=180)}, "2021-01 has 250 zones as pickup_zone, 2020-12 had 1"),
-        ({"profile": profile_of(miles=float("nan"))}, "0% of the trips of 2021-01 have no dist"),
+        ({"profile": profile_of(miles=float("nan"))}, "0 % of the trips of 2021-01 have no dist"),
     ],
 )
 def test_a_month_that_lacks_what_the_next_one_has_is_odd_too(

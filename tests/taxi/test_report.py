@@ -134,7 +134,7 @@ def test_a_hostile_name_stays_text_and_nothing_is_fetched(page: Parsed) -> None:
         "Trial 1 has learned most after 8 rounds.",
         "Trial 1 came out best, with 5.100 min.",
         "Errors on the test months 2021-03",
-        "On test it holds 70.0%, and is 11.5 min wide",
+        "On test it holds 70.0 %, and is 11.5 min wide",
         "how far the way goes along the learned map's second axis, miles (1.5 min)",
         "Drifted: 2021-04.",
         "PSI of hour of the pickup",

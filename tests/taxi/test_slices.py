@@ -38,7 +38,13 @@ def judge(
     better = Interval(0.05, 0.02, 0.08)
     return gate.judge(
         {"rmse": 5.0, "r2": 0.8},
-        GateThresholds(max_rmse=7.0, min_r2=0.5, min_improvement=0.01),
+        GateThresholds(
+            max_rmse=7.0,
+            min_r2=0.5,
+            min_improvement=0.01,
+            max_coverage_gap=0.08,
+            max_slice_loss=0.05,
+        ),
         distance="metered",
         champion=Champion(better, real, parts),
         provenance=real,
@@ -56,12 +62,12 @@ def test_a_candidate_better_overall_and_8_percent_worse_at_airports_is_refused()
     assert not decision.promoted
     (reason,) = decision.reasons
     assert reason.startswith(
-        "slices whose RMSE is surely above the champion's with metered distance is airports by 8.0%"
+        "slices whose RMSE is surely above the champion's with metered distance is airports by 8.0"
     )
-    assert reason.endswith("wanted none by more than 5.0%, or allow_slice_loss=true")
+    assert reason.endswith("wanted none by more than 5.0 %, or allow_slice_loss=true")
     (failed,) = (check for check in decision.slices if not check.passed)
     assert failed.check == "RMSE above the champion's: airports"
-    assert failed.found.startswith(f"8.0% on {at_airports(trips).sum()} trips, surely ")
+    assert failed.found.startswith(f"8.0 % on {at_airports(trips).sum()} trips, surely ")
     assert judge(trips, candidate, champion, slice_loss=True).promoted
 
 
@@ -70,10 +76,10 @@ def test_a_refusal_names_the_three_slices_that_lose_most_and_counts_the_others()
     candidate, champion = predictions(trips, airports=1.3, elsewhere=1.1)
     (reason,) = (text for text in judge(trips, candidate, champion).reasons if "slices" in text)
     named, more = re.match(r".* distance is (.*), (\d+) more of \d+, wanted", reason).groups()
-    losses = [float(share) for share in re.findall(r" by ([\d.]+)%", named)]
+    losses = [float(share) for share in re.findall(r" by ([\d.]+) %", named)]
     assert len(losses) == 3
     assert losses == sorted(losses, reverse=True)
-    assert named.startswith("airports by 30.0%")
+    assert named.startswith("airports by 30.0 %")
     assert int(more) > 5
 
 

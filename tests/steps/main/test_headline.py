@@ -38,7 +38,7 @@ def register(champion: str) -> RegisterResult:
 def test_it_says_what_won_by_how_much_and_the_next_command() -> None:
     models = make_candidate("tree", 5.0), make_candidate("tree", 5.1), make_candidate("mean", 6.25)
     assert first_lines(register("2"), *models) == [
-        "**tree won: RMSE 5.000 min, 1.250 (20.0%) below mean** on 2021-02 (valid)",
+        "**tree won: RMSE 5.000 min, 1.250 (20.0 %) below mean** on 2021-02 (valid)",
         "Test RMSE **5.500 min** on 2021-03: champion, `taxi` version 2",
         "Next: `mlflow models serve -m models:/taxi@champion --env-manager uv --port 5001`",
     ]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from taxi.words import percent
 from tests.steps.lab import GOOD, Lab, Pipelines
 
 
@@ -19,8 +20,8 @@ def test_the_coverage_of_the_interval_is_measured_by_group_and_asked_by_the_gate
     assert float(first["coverage"]) == covered == pytest.approx(0.8, abs=0.05)
     assert last["n_trips"] == first["n_trips"]
     checks = {row["check"]: row for row in lab.table(run, "gate.csv")}
-    asked = checks["coverage of the 80% interval"]
-    assert (asked["found"], asked["passed"]) == (f"{covered:.1%}", "True")
+    asked = checks["coverage of the 80 % interval"]
+    assert (asked["found"], asked["passed"]) == (percent(covered), "True")
 
 
 def test_intervals_that_are_off_by_more_than_allowed_refuse_the_candidate(
@@ -28,5 +29,5 @@ def test_intervals_that_are_off_by_more_than_allowed_refuse_the_candidate(
 ) -> None:
     _, said = lab.register("off", *pipelines.of(lab, GOOD), "--max_coverage_gap=0")
     assert "alias challenger" in said
-    assert "champion is none: coverage of the 80% interval is " in said
-    assert "wanted 80% to 80%" in said
+    assert "champion is none: coverage of the 80 % interval is " in said
+    assert "wanted 80 to 80 %" in said

@@ -38,7 +38,7 @@ def test_a_candidate_that_is_worse_at_airports_is_refused_by_name_and_number(
         "slices whose RMSE is surely above the champion's with metered distance is airports by"
         in (said)
     )
-    assert "wanted none by more than 5.0%, or allow_slice_loss=true" in said
+    assert "wanted none by more than 5.0 %, or allow_slice_loss=true" in said
     rows = {row["check"]: row for row in lab.table(run, "gate.csv")}
     airports = rows["RMSE above the champion's: airports"]
     assert airports["passed"] == "False"
