@@ -21,7 +21,7 @@ SCHEDULER = "tcp://<host>:8786"
 END_TO_END = "tests/test_end_to_end.py"
 SCORING = "tests/steps/test_readme_commands.py"
 CLUSTER, SEARCH_THERE = "tests/clusters.py", "tests/steps/hpo/test_executor.py"
-REGISTER = "tests/steps/register/test_register.py"
+ROLLBACK = "tests/steps/register/test_rollback.py"
 DOOR = "tests/taxi/test_serving_door.py"
 RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     "make demo": END_TO_END,
@@ -46,12 +46,12 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     """"PULocationID": 74, "DOLocationID": 75, "trip_distance": 1.3}]}'""": END_TO_END,
     "make serve PORT=5001": END_TO_END,
     'python -c "from mlflow import MlflowClient as C; C().set_registered_model_alias('
-    """'nyc-taxi-duration', 'champion', '2')\"""": REGISTER,
+    """'nyc-taxi-duration', 'champion', '2')\"""": ROLLBACK,
     "python docs/client.py http://127.0.0.1:5001 2021-03-05T17:45 74 75 1.3": END_TO_END,
     "mlflow models generate-dockerfile -m models:/nyc-taxi-duration@champion -d image": DOOR,
     "mlflow run . -e score -P months=2023-03": SCORING,
     "python -m steps.score --months=2023-03 --fail_on_drift=true": SCORING,
-    "mlflow run . -e register -P restore=2": REGISTER,
+    "mlflow run . -e register -P restore=2": ROLLBACK,
     "mlflow run . -e register -P rollback=true": SCORING,
     "dask scheduler": CLUSTER,
     f"dask worker {SCHEDULER} --nthreads 1": CLUSTER,

@@ -1,12 +1,8 @@
-"""Who becomes champion, who does not, and what is left to read of it."""
+"""Who becomes champion, who does not, and what is left to read of it; rollback apart."""
 
 import json
-import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +18,6 @@ from steps.register.evaluate import REFUSED
 from storage.repro import reuse
 from storage.tracking import artifacts, runs
 from taxi.schema import TAXIS
-from tests.docs import readme_command
 from tests.entry import entry
 from tests.steps.lab import BAD, BETTER, GOOD, REACHABLE, SIMULATED, Lab, Pipelines
 from tests.steps.score.conftest import read_scored
@@ -306,78 +301,6 @@ def test_runs_of_app_rides_are_judged_as_such_without_being_told_so(lab: Lab) ->
     run, _ = lab.run("score", SIMULATED, *given)
     shared = pc.sum(read_scored(run, "2021-04", "fhvhv")["shared_match_flag"]).as_py()
     assert run.data.metrics["n_eligible"] < run.data.metrics["n_live"] - shared < 2_000
-
-
-# --- rollback
-
-
-def test_a_rollback_puts_the_previous_champion_back_and_says_so(
-    lab: Lab, pipelines: Pipelines
-) -> None:
-    lab.register("back", *pipelines.of(lab, GOOD))
-    lab.register("back", *pipelines.of(lab, BETTER))
-    run, said = lab.register("back", "--rollback=true")
-    assert said.startswith("back: version 1 is champion again, in place of version 2. Start")
-    assert lab.aliases("back") == {"champion": "1"}
-    tags = run.data.tags
-    assert (tags["outcome"], tags["version"], tags["champion_version"]) == ("rolled back", "1", "1")
-    # what somebody took out of use does not come back by itself with the next pipeline
-    _, said = lab.register("back", *pipelines.of(lab, BETTER))
-    assert "version 2, alias challenger" in said
-    assert "pass restore=2 to use it again" in said
-    _, said = lab.register("back", "--rollback=true", code=2)
-    assert "No champion of back comes before version 1" in said
-    # by hand, as the page says
-    line = readme_command('python -c "from mlflow import MlflowClient as C; C().set_registered_')
-    _, *words = shlex.split(line.replace("nyc-taxi-duration", "back"))
-    env = os.environ | {"MLFLOW_TRACKING_URI": lab.store.uri}
-    subprocess.run([sys.executable, *words], env=env, check=True)
-    assert lab.aliases("back")["champion"] == "2"
-
-
-def test_a_champion_that_was_rolled_back_is_restored_by_its_number_with_a_trace(
-    lab: Lab, pipelines: Pipelines
-) -> None:
-    for depth in (GOOD, BETTER):
-        lab.register("again", *pipelines.of(lab, depth))
-    lab.register("again", "--rollback=true")
-    _, *_, line = readme_command("mlflow run . -e register -P restore=").split()
-    run, said = lab.register("again", f"--{line}")
-    assert said.startswith("again: version 2 is champion again, in place of version 1. Start")
-    assert lab.aliases("again") == {"champion": "2"}
-    assert "rolled_back" not in lab.version("again", "2").tags
-    tags = run.data.tags
-    assert (tags["outcome"], tags["version"], tags["champion_version"]) == ("promoted", "2", "2")
-    page = lab.client.get_registered_model("again").description
-    (told,) = (line for line in page.splitlines() if "restore=2: put in place of version 1" in line)
-    assert "| 2 | 1 | promoted |" in told
-    _, said = lab.register("again", *pipelines.of(lab, BETTER))
-    assert said.startswith("tree was already again version 2, alias champion")
-    _, said = lab.register("again", "--rollback=true")
-    assert "version 1 is champion again, in place of version 2" in said
-
-
-def test_a_version_that_never_was_champion_is_not_restored(lab: Lab, pipelines: Pipelines) -> None:
-    for depth in (BETTER, GOOD):
-        lab.register("never", *pipelines.of(lab, depth))
-    before = lab.client.get_registered_model("never").tags
-    for version in ("2", "1", "7", "x"):  # refused, champion now, not there, no number
-        _, said = lab.register("never", f"--restore={version}", code=2)
-        wanted = f"Version {version} of never is no former champion that is there. These are: none."
-        assert wanted in said
-    _, said = lab.register("never", "--restore=1", "--rollback=true", code=2)
-    assert "rollback and restore are two ways back. Pass one of them." in said
-    assert lab.aliases("never") == {"champion": "1", "challenger": "2"}
-    after = lab.client.get_registered_model("never").tags
-    assert {key for key in after if key.startswith("promotion.")} == {
-        key for key in before if key.startswith("promotion.")
-    }
-
-
-def test_a_rollback_of_what_nobody_registered_is_refused(lab: Lab) -> None:
-    _, said = lab.register("nobody", "--rollback=true", code=2)
-    assert said.startswith("register: No champion of nobody was ever promoted")
-    assert "nobody" not in lab.store.registered()
 
 
 # --- bad input

@@ -10,6 +10,10 @@ from mlflow.entities import Run
 from storage.tracking import artifacts
 from tests.steps.lab import GOOD, Lab, Pipelines
 
+SIMULATED = "--source=simulated:2000"
+APRIL_FILE = "green_tripdata_2021-04.parquet"
+WIDE = ("--max_psi=9", "--max_unseen=1", "--max_rmse_rise=9")  # no month has drifted
+
 
 @pytest.fixture
 def champion(lab: Lab, pipelines: Pipelines) -> str:

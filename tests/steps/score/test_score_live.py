@@ -14,10 +14,8 @@ from storage.tracking import models
 from taxi import live_file
 from taxi.simulation import month_batches
 from tests.steps.lab import Lab
-from tests.steps.score.conftest import read_scored
+from tests.steps.score.conftest import SIMULATED, WIDE, read_scored
 
-SIMULATED = "--source=simulated:2000"
-WIDE = ("--max_psi=9", "--max_unseen=1", "--max_rmse_rise=9")
 FEED = ("--live=feed", *WIDE)
 APRIL, MAY = "2021-04", "2021-05"
 
