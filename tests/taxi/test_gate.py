@@ -72,6 +72,7 @@ def test_a_candidate_must_reach_the_thresholds(rmse: float, r2: float, failed: l
         (BETTER, True),
         (Interval(0.05, 0.0, 0.1), False),  # it may be luck
         (Interval(0.005, 0.004, 0.006), False),  # sure, but too little
+        (Interval(0.01, 0.004, 0.02), True),  # just enough
         (Interval(-0.05, -0.08, -0.02), False),
         (Interval(0.0, 0.0, 0.0), False),  # the same model again
     ],

@@ -12,7 +12,7 @@ from storage.tracking import models
 from taxi.drift import FEATURES, DriftMeasure
 from taxi.model import write_frame
 from taxi.simulation import month_batches, simulated_zones
-from taxi.words import measured_words
+from taxi.words import measured_words, percent
 from tests.conftest import simulated_trips
 from tests.logged import log_model
 from tests.steps.lab import Lab
@@ -33,7 +33,8 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     assert "| month | RMSE, min | rise of RMSE | furthest off, PSI | without drop-offs |" in note
     rows = {row["of"]: float(row["value"]) for row in lab.table(run, "drift.csv")}
     furthest = max((*FEATURES, "prediction"), key=rows.__getitem__)
-    assert f" | {rows['RMSE']:+.1 %} | {measured_words(furthest)} {rows[furthest]:.3f} | " in note
+    rise, psi = percent(rows["RMSE"], sign="+"), f"{rows[furthest]:.3f}"
+    assert f" | {rise} | {measured_words(furthest)} {psi} | " in note
     root = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
     for name in ("drift.png", "drift.csv", "drift_by_zone.png", "by_day.csv", "worst_trips.csv"):
         assert f"]({root}/{name}?workflowType=machine_learning)" in note
