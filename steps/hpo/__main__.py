@@ -43,7 +43,7 @@ from steps.hpo.sample import Seen
 from steps.hpo.search import Budget, run_search
 from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
-from taxi import evaluation, features, maps, rows, search_report
+from taxi import evaluation, features, maps, rows, search_results
 from taxi.batches import sample_matrix
 from taxi.features import Encoder
 from taxi.model import TripModel
@@ -201,7 +201,7 @@ def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Tr
 
 def describe_trials(trials: Sequence[Trial]) -> str:
     """Count the trials by how they ended, and name the best."""
-    states = Counter(map(search_report.state_of, trials))
+    states = Counter(map(search_results.state_of, trials))
     best = best_trial(trials)
     ended = ", ".join(f"{states[state]} {state}" for state in ("pruned", "failed"))
     rmse = f", with {best.outcome.rmse:.3f} min alone" if best.outcome else ""

@@ -19,7 +19,7 @@ from steps.hpo.executor import TrialExecutor
 from storage.terminal import Progress
 from storage.tracking import artifacts, store, tags
 from storage.tracking.trials import TrialRun, TrialRuns, earlier_points
-from taxi import search, search_report
+from taxi import search, search_pictures, search_results
 from taxi.boosting import Outcome, PruningThreshold, TrainingJob
 from taxi.search import Failure, FinishedTrial, Trial
 from taxi.spaces import SearchSpace
@@ -180,7 +180,7 @@ class SearchLogger:
 
     def states(self) -> Counter[str]:
         """Count how the trials ended."""
-        return Counter(map(search_report.state_of, self.ended.values()))
+        return Counter(map(search_results.state_of, self.ended.values()))
 
     def trials(self) -> list[Trial]:
         """List the trials by number."""
@@ -247,10 +247,10 @@ class SearchLogger:
         counts["recorded"] = n_recorded
         mlflow.log_metrics({tags.N_TRIALS.of(state): n for state, n in counts.items()})
         mlflow.set_tags({tags.BEST_TRIAL: best.number, tags.BEST_POINT: json.dumps(best.point)})
-        rows = search_report.trials_table(trials)
+        rows = search_results.trials_table(trials)
         with_runs = [{**row, "run_id": self.run_ids[row["trial"]]} for row in rows]
         artifacts.log_table(with_runs, tags.TRIALS_TABLE)
-        artifacts.log_table(search_report.curves_table(trials), tags.CURVES_TABLE)
+        artifacts.log_table(search_results.curves_table(trials), tags.CURVES_TABLE)
         log_pictures(trials, self.common["seed"])
         before = f", {n_recorded} from before" if n_recorded else ""
         ended = f"{states['pruned']} pruned, {states['failed']} failed{before}"
@@ -260,9 +260,9 @@ class SearchLogger:
 
 def log_pictures(trials: list[Trial], seed: int) -> None:
     """Draw the history, the points, and which parameters mattered."""
-    artifacts.log_figure(search_report.draw_history(trials), tags.SEARCH_PICTURE)
+    artifacts.log_figure(search_pictures.draw_history(trials), tags.SEARCH_PICTURE)
     if len(trials) > 1:
-        artifacts.log_figure(search_report.draw_parallel(trials), tags.PARALLEL_PICTURE)
-    if importance := search_report.parameter_importance(trials, seed):
-        picture = search_report.draw_parameter_importance(importance)
+        artifacts.log_figure(search_pictures.draw_parallel(trials), tags.PARALLEL_PICTURE)
+    if importance := search_results.parameter_importance(trials, seed):
+        picture = search_pictures.draw_parameter_importance(importance)
         artifacts.log_figure(picture, tags.PARAMETER_PICTURE)

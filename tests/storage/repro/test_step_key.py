@@ -179,13 +179,14 @@ PICTURES = files("style", "words")
 SERVED |= PICTURES | files("groups")
 SCORED = SERVED | files("evaluation", "breakdown", "scores", "worst")
 BOOSTERS = files("boosting", "batches", "encoding", "spaces", "rows", "maps", "threads")
+SEARCH = files("search", "search_results", "search_pictures")
 LINEAR = files("baselines", "least_squares", "sampling")
 FACTS = {
     "preprocess": files("__init__", "schema", "matching", "values", "cleaning", "profile")
     | files("simulation", "simulated_files", "city", "maps", "plausibility")
     | PICTURES,
     "baseline": SCORED | LINEAR,
-    "hpo": SCORED | BOOSTERS | files("search", "search_report", "ensemble", "sampling"),
+    "hpo": SCORED | BOOSTERS | SEARCH | files("ensemble", "sampling"),
     "register": SCORED | BOOSTERS | LINEAR | files("sight", "bootstrap", "card", "gate", "slices"),
 }
 
