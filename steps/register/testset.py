@@ -48,18 +48,18 @@ def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
         preprocess: run that made them.
         distance: kind that models are judged by.
     Raises:
-        UserError: a month is among the train months too.
+        UserError: a month is among the train or valid months too.
     """
     dataset = preprocess.dataset
-    both = set(dataset.months["test"]) & set(dataset.months["train"])
-    if both:
-        raise UserError(
-            f"Month {min(both)} is among the train and the test months of run "
-            f"{preprocess.run_id}. Run preprocess again with other test_months."
-        )
+    months = frozenset(dataset.months["test"])
+    for split in ("train", "valid"):
+        if both := months & set(dataset.months[split]):
+            raise UserError(
+                f"Month {min(both)} is among the {split} and the test months of run "
+                f"{preprocess.run_id}. Run preprocess again with other test_months."
+            )
     trips = load_trips(preprocess, "test")
     described = log_inputs(preprocess, {"test": "test"})["test"]
-    months = frozenset(dataset.months["test"])
     return TestSet(
         dataset.taxi,
         months,

@@ -343,16 +343,19 @@ def test_no_candidate(lab: Lab, pipelines: Pipelines) -> None:
     assert "none" not in lab.store.registered()
 
 
-def test_test_months_that_overlap_train(lab: Lab, pipelines: Pipelines) -> None:
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_test_months_that_overlap_those_that_models_saw(
+    lab: Lab, pipelines: Pipelines, split: str
+) -> None:
     given = pipelines.of(lab, GOOD)
     assert pipelines.preprocess is not None
     run_id, tags = pipelines.preprocess.info.run_id, pipelines.preprocess.data.tags
-    lab.client.set_tag(run_id, "months.train", "2021-01,2021-03")
+    lab.client.set_tag(run_id, f"months.{split}", "2021-01,2021-03")
     try:
         _, said = lab.register("overlap", *given, code=2)
     finally:
-        lab.client.set_tag(run_id, "months.train", tags["months.train"])
-    assert f"Month 2021-03 is among the train and the test months of run {run_id}" in said
+        lab.client.set_tag(run_id, f"months.{split}", tags[f"months.{split}"])
+    assert f"Month 2021-03 is among the {split} and the test months of run {run_id}" in said
     assert "overlap" not in lab.store.registered()
 
 
