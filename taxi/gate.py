@@ -171,16 +171,22 @@ def check_coverage(coverage: float, *, nominal: float, tolerance: float) -> Chec
 
 def _check_improvement(gained: Interval, min_improvement: float, known: str) -> list[Check]:
     """Ask that the candidate is better than the champion by enough, and not by luck."""
-    interval, of = f"{gained.low:.3f} to {gained.high:.3f} min", percent(CONFIDENCE, 0)
+    interval = f"{_less_or_more(gained.low)} to {_less_or_more(gained.high)}"
     return [
         Check(
-            f"RMSE below the champion's {known}",
-            f"{gained.value:.3f} min",
-            f"at least {min_improvement:g}",
+            f"test RMSE beside the champion's {known}",
+            _less_or_more(gained.value),
+            f"at least {min_improvement:g} min less",
             gained.value >= min_improvement,
         ),
-        Check(f"its {of} bootstrap interval", interval, "all above 0", gained.low > 0),
+        Check(
+            f"its {percent(CONFIDENCE, 0)} bootstrap interval", interval, "all less", gained.low > 0
+        ),
     ]
+
+
+def _less_or_more(gained: float) -> str:
+    return f"{abs(gained):.3f} min {'less' if gained >= 0 else 'more'}"
 
 
 def _check_losses(

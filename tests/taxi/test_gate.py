@@ -82,9 +82,18 @@ def test_it_must_beat_the_champion_by_enough_and_not_by_luck(
 ) -> None:
     decision = judge(champion=Champion(improvement, REAL))
     assert decision.promoted == promoted
-    asked = ["RMSE below the champion's with metered distance", "its 95 % bootstrap interval"]
+    asked = ["test RMSE beside the champion's with metered distance", "its 95 % bootstrap interval"]
     failed = [check.check for check in decision.checks if not check.passed]
     assert set(failed) <= set(asked) and bool(failed) != promoted
+
+
+def test_a_difference_says_which_way_it_goes() -> None:
+    worse = judge(champion=Champion(Interval(-0.05, -0.08, 0.02), REAL))
+    assert worse.reasons == [
+        "test RMSE beside the champion's with metered distance is 0.050 min more, "
+        "wanted at least 0.01 min less",
+        "its 95 % bootstrap interval is 0.080 min more to 0.020 min less, wanted all less",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +153,7 @@ def test_a_promotion_names_every_check_it_passed() -> None:
     assert [check.check for check in decision.checks] == [
         "test RMSE with metered distance",
         "test R2 with metered distance",
-        "RMSE below the champion's with metered distance",
+        "test RMSE beside the champion's with metered distance",
         "its 95 % bootstrap interval",
         "kind of months",
         "state of the code",

@@ -119,7 +119,8 @@ def test_a_better_candidate_takes_the_champions_place_and_a_worse_one_does_not(
     )
     run, said = lab.register("both", *pipelines.of(lab, BAD))
     assert "version 3, alias challenger" in said
-    assert "champion is version 2: RMSE below the champion's with metered distance is -" in said
+    assert "champion is version 2: test RMSE beside the champion's with metered distance" in said
+    assert "min more, wanted at least 0.01 min less" in said
     assert lab.aliases("both") == {"champion": "2", "challenger": "3"}
     assert (run.data.tags["version"], run.data.tags["champion_version"]) == ("3", "2")
     assert run.data.metrics["improvement_high"] < 0
@@ -136,10 +137,10 @@ def test_outcome_numbers_and_reasons_are_on_the_version_and_in_a_table(
     assert version.tags["reasons"] == run.data.tags["reasons"]
     low, high = (float(end) for end in version.tags["improvement_interval"].split(".."))
     assert 0 < low < float(version.tags["improvement"]) < high
-    assert "| RMSE below the champion's with metered distance | " in version.description
+    assert "| test RMSE beside the champion's with metered distance | " in version.description
     table = lab.table(run, "gate.csv")
     assert [row["passed"] for row in table] == ["True"] * len(table)
-    assert table[3]["check"] == "RMSE below the champion's with metered distance"
+    assert table[3]["check"] == "test RMSE beside the champion's with metered distance"
     page = lab.client.get_registered_model("told").description
     gained = float(version.tags["improvement"])
     said = f"| test RMSE {float(version.tags['rmse_test']):.3f} min with metered distance, "
