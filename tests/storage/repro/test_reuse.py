@@ -244,6 +244,18 @@ def test_a_run_that_lost_a_run_below_it_is_not_taken(key: StepKey) -> None:
     assert f"run {child.info.run_id} of {run.info.run_id[:8]}… is gone" in refusal(key)
 
 
+def test_a_run_is_taken_though_a_step_that_ran_below_it_is_deleted(key: StepKey) -> None:
+    with runs.StepRun(key.step, "ana"):
+        reuse.tag_key(key)
+        run_id = mlflow.active_run().info.run_id
+        with runs.child_run("preprocess", {}):
+            mlflow.set_tag(tags.STEP, "preprocess")
+            below = mlflow.active_run().info.run_id
+        reuse.record_outputs()
+    MlflowClient().delete_run(below)
+    assert decide(key).run.info.run_id == run_id
+
+
 def test_a_run_of_another_experiment_is_not_taken(key: StepKey, store: Store) -> None:
     finish(key)
     other = MlflowClient().create_experiment(f"beside {key.sha256}")
