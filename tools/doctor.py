@@ -22,12 +22,12 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from storage import checkout, environment
+from storage.checkout import ROOT
 from storage.data.cache import cache_dir
 from storage.tracking import sqlite_file
 from storage.uris import without_credentials
 from tools import named_experiment, packages
 
-ROOT = Path(__file__).resolve().parent.parent
 LOCK, LOCK_OF_TOOLS = "requirements.txt", "requirements-dev.txt"
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons that the lock is resolved for
 NEED_GB = 5.0  # an environment takes 2 GB, months and models some more

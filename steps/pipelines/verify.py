@@ -24,15 +24,14 @@ from storage import UserError
 from storage.data.months import next_month, parse_months
 from storage.repro import verify
 from storage.repro.comparison import comparison_table
+from storage.repro.reuse import N_CHILDREN
 from storage.repro.verify import Verdict
 from storage.tracking import artifacts, refusals, runs, store, tags
 from storage.tracking.query import both, equals
 from storage.uris import read_indirect, refuse_password, without_credentials
 
 DIFFERS = 1  # exit code
-MANAGERS = ("uv", "local")
 DAYS, DAY_MS = 30, 86_400_000
-N_MOST = 50_000  # the most that MLflow gives at once
 MAX_TAG = 1_000
 N_SHOWN = 40  # differences that a page shows
 IDENTICAL, DIFFERENT, NOT_RUN = "identical", "differs", "not verified"
@@ -65,8 +64,8 @@ def check_manager(name: str) -> None:
     Raises:
         UserError: so it is.
     """
-    if name not in MANAGERS:
-        raise UserError(f"Unknown env_manager {name!r}. Choose from {list(MANAGERS)}.")
+    if name not in verify.MANAGERS:
+        raise UserError(f"Unknown env_manager {name!r}. Choose from {list(verify.MANAGERS)}.")
 
 
 def read_store(text: str) -> str:
@@ -130,7 +129,9 @@ def finished_pipelines(client: MlflowClient, begin_ms: int, end_ms: int) -> list
     condition = both(equals(f"tags.{tags.STEP}", "main"), equals("attributes.status", "FINISHED"))
     when = f"attributes.start_time >= {begin_ms} and attributes.start_time < {end_ms}"
     found: list[Run] = client.search_runs(
-        [one.experiment_id for one in experiments], f"{condition} and {when}", max_results=N_MOST
+        [one.experiment_id for one in experiments],
+        f"{condition} and {when}",
+        max_results=N_CHILDREN,
     )
     return found
 

@@ -1,4 +1,4 @@
-"""The same again: the checkout, step keys, reuse, verification."""
+"""The same again: step keys, reuse, verification, transfer to another store."""
 
 from storage import environment
 

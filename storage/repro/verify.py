@@ -30,6 +30,7 @@ from storage.tracking.query import both, equals
 from storage.uris import without_user
 
 EXPERIMENT = "verify"
+MANAGERS = ("uv", "local")  # what can make the environment of the run
 # what another run of the same pipeline may have otherwise: what things cost, how often a search was
 # interrupted, and how the champion of that store compares
 FREE = re.compile(rf"{tags.SYSTEM}.*|.*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*")
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     terminal.quieten()
     parser = argparse.ArgumentParser(prog="verify", description=__doc__)
     parser.add_argument("run_id", nargs="?", default="", help="of a finished run of main")
-    parser.add_argument("--env-manager", choices=["uv", "local"], default="uv")
+    parser.add_argument("--env-manager", choices=MANAGERS, default="uv")
     given = parser.parse_args(argv)
     try:
         if not given.run_id.strip():
