@@ -1,6 +1,7 @@
 """What the parts of this project promise each other, read from the files themselves."""
 
 import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -76,7 +77,8 @@ def test_a_command_passes_every_parameter_under_its_name(step: str) -> None:
 
 def test_a_parameter_is_declared_in_one_class() -> None:
     classes = {base for cls in ENTRY_POINTS.values() for base in declared_in(cls)}
-    names = [name for cls in classes for name in cls.__annotations__ if name in cls.model_fields]
+    own = [inspect.get_annotations(cls).keys() & cls.model_fields for cls in classes]
+    names = [name for part in own for name in part]
     assert len(names) > 30
     assert sorted(names) == sorted(set(names))
 
@@ -192,9 +194,8 @@ def test_one_python_version_everywhere() -> None:
         assert {*spans} == {(oldest, newest)}, name
     for name in (".github/workflows/ci.yml", "docs/retrain.yml"):
         assert re.findall(r'python-version: "(.+?)"', (ROOT / name).read_text()) == [exact], name
-    assert PYPROJECT["tool"]["mypy"]["python_version"] == minor
     assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{minor.replace('.', '')}"
-    assert ".".join(map(str, sys.version_info[:2])) == minor
+    assert doctor.OLDEST <= sys.version_info[:2] <= doctor.NEWEST
 
 
 def test_both_environments_install_the_one_lock() -> None:

@@ -5,6 +5,7 @@ A value that was typed wins over one of a file of parameters, and that over the 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import get_annotations
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
@@ -223,7 +224,7 @@ def groups_of(declared: type[Parameters]) -> dict[str, list[str]]:
     """Sort the parameters of an entry point by what they are about: group -> names."""
     found: dict[str, list[str]] = {}
     for name in fields_of(declared):
-        (home,) = (cls for cls in declared.__mro__ if name in vars(cls).get("__annotations__", {}))
+        (home,) = (cls for cls in declared.__mro__ if name in get_annotations(cls))
         group = RUNS if is_run_id(name) else home.group  # type: ignore[attr-defined]
         found.setdefault(group, []).append(name)
     return dict(sorted(found.items(), key=lambda item: item[0] == Parameters.group))
