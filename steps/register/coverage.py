@@ -25,7 +25,7 @@ def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]
         All trips first; last those whose distances were all taken away. Empty where the model
         answers no quantiles.
     """
-    if models.unwrapped(model).spread is None:
+    if getattr(models.unwrapped(model), "spread", None) is None:
         return []
     groups = _count(model, uri, test, METERED)
     without = _count(model, uri, test, MISSING)[0]

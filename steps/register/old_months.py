@@ -88,9 +88,10 @@ def find_trips(version: ModelVersion, sha256: str, *, is_simulated: bool) -> Tri
     if (version.tags.get(tags.DATA) == SIMULATED) != is_simulated:
         raise UserError("simulated months beside real ones.")
     marks = model_references.logged_tags(version.tags.get(tags.MODEL_URI, ""))
-    preprocess = read_preprocess(
-        runs.finished(marks.get(tags.RUN_IDS["preprocess"], ""), "preprocess")
-    )
+    run_id = marks.get(tags.RUN_IDS["preprocess"])
+    if not run_id:
+        raise UserError("nothing names their run: it was registered by hand, or by 0.1.0.")
+    preprocess = read_preprocess(runs.finished(run_id, "preprocess"))
     if preprocess.dataset.sha256.get("test") != sha256:
         raise UserError(f"run {preprocess.run_id} holds others.")
     trips = load_trips(preprocess, "test")

@@ -89,8 +89,11 @@ def reference_tags(reference: ModelReference, digest: str) -> dict[str, str]:
 
 def logged_tags(uri: str) -> dict[str, str]:
     """Read the tags of a logged model, models:/m-...; none where it is none, or is gone."""
+    model_id = uri.rpartition("/")[2]
+    if not model_id:  # of a version that somebody has registered by hand
+        return {}
     try:
-        return dict(MlflowClient().get_logged_model(uri.rpartition("/")[2]).tags)
+        return dict(MlflowClient().get_logged_model(model_id).tags)
     except MlflowException as error:
         if not refusals.is_missing(error):
             raise

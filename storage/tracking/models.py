@@ -160,6 +160,9 @@ def load(uri: str) -> PyFuncModel:
         if folder:
             folder.cleanup()
         raise cannot_load(uri, error) from error
+    # a cycle, which nobody takes apart when the process ends: freed one by one after xgboost's own
+    # module is gone, boosters of a model of 0.1.0 would print a traceback each
+    vars(model)["itself"] = model
     if folder:
         weakref.finalize(model, folder.cleanup)  # at the latest when the process ends
     return model

@@ -1,7 +1,11 @@
 """Whether the intervals of a candidate hold on test what they promise, and what follows from it."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from steps.register.coverage import measure_coverage
 from taxi.words import percent
 from tests.steps.lab import GOOD, Lab, Pipelines
 
@@ -31,3 +35,10 @@ def test_intervals_that_are_off_by_more_than_allowed_refuse_the_candidate(
     assert "alias challenger" in said
     assert "champion is none: coverage of the 80 % interval is " in said
     assert "wanted 80 to 80 %" in said
+
+
+def test_a_model_from_before_there_were_intervals_is_tested_without() -> None:
+    """Of 0.1.0, say: the code that it brought has no word for them."""
+    before = SimpleNamespace(unwrap_python_model=lambda: SimpleNamespace(model=object()))
+    no_trip: Any = None
+    assert measure_coverage(before, "models:/m-1", no_trip) == []

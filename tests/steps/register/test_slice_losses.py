@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 
-from steps.register.old_months import check_age
+from steps.register.old_months import check_age, find_trips
 from storage import UserError
 from storage.tracking import models
 from taxi.slices import AIRPORTS
@@ -78,6 +79,12 @@ def test_the_champions_own_test_months_are_looked_at_where_they_can_be_had(
     lab.client.set_model_version_tag("old", "1", "months.test", "2019-12,2020-02")
     run, lines = lab.run("register", "--model_name=old", *given, *EASY)
     assert any(line.endswith("not compared: over a year before 2021-04.") for line in lines)
+
+
+def test_a_champion_that_names_no_run_of_its_test_months_is_told_so() -> None:
+    """A version that somebody registered by hand has no tags; of 0.1.0 its model has none."""
+    with pytest.raises(UserError, match=r"^nothing names their run: it was registered by hand"):
+        find_trips(ModelVersion("by hand", "1", 0), "ab" * 32, is_simulated=False)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
+import gc
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -160,6 +162,14 @@ def test_versions_of_the_code_live_beside_each_other_in_a_process(
     for _ in range(2):
         assert np.array_equal(first.predict(frame()), wanted)
         assert np.array_equal(changed.predict(frame()), wanted + 100)
+
+
+def test_a_loaded_model_is_let_go_by_a_search_for_waste_and_not_before(copy: Path) -> None:
+    """A step ends without one, so that no booster is freed after xgboost's own module."""
+    held = weakref.ref(models.load(str(copy)))
+    assert held() is not None
+    gc.collect()
+    assert held() is None
 
 
 def test_loading_leaves_nothing_behind_in_the_artifact(copy: Path) -> None:
