@@ -339,13 +339,15 @@ def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str
 
 
 def not_as_asked(params: TrainingParameters, told: Mapping[str, str]) -> list[str]:
-    """List what the trips of a given run are of where the parameters say something else.
+    """List what the trips of a given run are of where the parameters have their defaults.
 
-    That is their default, which MLflow hands on as if it had been typed.
+    MLflow hands these on as if they had been typed; what is none has been compared by then.
     """
-    asked = {name: getattr(params, name) for name in told.keys() - {"source"}}
+    defaults = {name: type(params).model_fields[name].default for name in told.keys() - {"source"}}
     return [
-        f"{name}={told[name]}" for name in sorted(asked) if asked[name] not in (told[name], "next")
+        f"{name}={told[name]}"
+        for name, default in sorted(defaults.items())
+        if getattr(params, name) == default and default not in (told[name], "next")
     ]
 
 

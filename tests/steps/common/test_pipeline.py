@@ -285,6 +285,16 @@ def test_trips_that_are_not_of_the_default_are_named(
     assert capsys.readouterr().out == said
 
 
+def test_months_that_are_typed_another_way_than_a_given_run_has_them_are_the_same(
+    preprocessed: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`main` hands the text that was typed on to each step, beside the run of these months."""
+    typed = ("--train_months=2021-01..2021-01", "--valid_months=2021-02..2021-02")
+    given = chain("main", f"--preprocess_run_id={preprocessed}", *typed)
+    assert given.params.train_months == "2021-01"
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("asked", "there"),
     [
