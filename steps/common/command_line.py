@@ -56,7 +56,9 @@ def make_parser(declared: type[Parameters], description: str | None) -> argparse
 
 
 def meant(message: str, names: Sequence[str]) -> str:
-    """Guess which parameter was meant by one that is unknown; empty where none is like it."""
+    """Guess what was meant by a parameter that is unknown; empty where none is like it."""
+    if typed := re.match(r"unrecognized arguments: -P ?([\w-]+=\S*)", message):
+        return f" -P is mlflow run's: type --{typed[1]} here."
     unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
     close = difflib.get_close_matches(unknown[1].replace("-", "_"), names, 1) if unknown else []
     return f" Did you mean {close[0]}?" if close else ""

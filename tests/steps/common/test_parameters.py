@@ -131,6 +131,7 @@ def test_of_the_trials_at_once_only_the_lag_counts(at_once: int) -> None:
         ("--seeed=1", "unrecognized arguments: --seeed=1. Did you mean seed?"),
         ("--max-eval=3", "unrecognized arguments: --max-eval=3. Did you mean max_evals?"),
         ("--colour=red", "unrecognized arguments: --colour=red. See"),
+        ("-Pseed=1", "-Pseed=1. -P is mlflow run's: type --seed=1 here. See"),
     ],
 )
 def test_a_value_that_means_nothing_is_named_with_what_is_wanted(argument: str, said: str) -> None:
