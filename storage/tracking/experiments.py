@@ -104,7 +104,8 @@ def check_writable(uri: str) -> None:
     except OSError as error:
         raise StorageError(
             f"The artifacts of this experiment cannot be written to {folder}: {error.strerror}. "
-            f"Let this user write there, or set MLFLOW_EXPERIMENT_NAME to another experiment."
+            f"Let this user write there, or set MLFLOW_EXPERIMENT_NAME to an experiment that keeps "
+            f"them elsewhere: mlflow experiments create -n <name> --artifact-location <folder>."
         ) from error
 
 

@@ -126,7 +126,8 @@ def _explain(error: BaseException) -> str:
         return _explain_mlflow(error)
     package = type(error).__module__.partition(".")[0]  # importing them takes long
     if package == "sqlalchemy" and type(error).__name__ in ("OperationalError", "InterfaceError"):
-        said = str(error).partition("\n")[0]
+        # before the driver's own words may stand what SQLAlchemy was about to do
+        said = str(getattr(error, "orig", error)).partition("\n")[0]
         return f"The database of the store says: {one_line(Exception(said))}. {DATABASE}"
     if isinstance(error, (AttributeError, LookupError, TypeError)) and _raised_in(error) in READERS:
         return f"The server answers with what is not MLflow's. {LOGIN}"

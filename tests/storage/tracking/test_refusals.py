@@ -15,6 +15,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
+from sqlalchemy.exc import OperationalError
 
 from storage import StorageError, StoreGoneError, UserError
 from storage.tracking import artifacts, experiments, models, refusals, sqlite_file
@@ -306,6 +307,14 @@ def test_a_text_and_a_locked_database_are_one_line(
         tracking_store.exists()
 
 
+def test_a_full_database_says_so_whatever_was_about_to_be_asked() -> None:
+    error = OperationalError("UPDATE runs", {}, Exception("database or disk is full"))
+    error.add_detail("(raised as a result of Query-invoked autoflush; consider a block)")
+    assert refusals.explain_refusal(error).startswith(
+        "The database of the store says: database or disk is full. Look whether"
+    )
+
+
 # --- experiments
 
 
@@ -334,7 +343,8 @@ def test_the_experiment_that_the_environment_names(
 
 def test_artifacts_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"cannot be written to .*file/x: Not a directory"):
+    said = r"cannot be written to .*file/x: Not a directory.* create -n <name> --artifact-location"
+    with pytest.raises(StorageError, match=said):
         experiments.check_writable((tmp_path / "file" / "x").as_uri())
 
 
