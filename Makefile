@@ -40,6 +40,9 @@ BAD_ROOT = case "$${MLFLOW_ENV_ROOT:-$$HOME}" in *[[:space:]%\']*) ;; *) false ;
 NO_PYTHON = make: no Python from 3.11 to 3.14 that can make a venv is on the PATH. \
             Install one (Debian: apt install python3-venv), or name it: PYTHON=<path>.
 NO_XGBOOST = make: xgboost is installed, and cannot be loaded: make doctor (macOS: brew install libomp)
+# uv's own hint is an option, which nobody can type here
+NO_PACKAGES = make: uv could not install the packages. Where the certificate of a proxy is in its way: \
+              export UV_SYSTEM_CERTS=true
 NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in .venv
 
 .PHONY: help demo ui serve plan verify export import doctor store test check pictures notebook contract lock bench
@@ -60,7 +63,8 @@ SMALL = -e '^ [-+~] ' -e '^ Downloaded ' -e '^Downloading .*([0-9.]*KiB)' -e '^D
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	    "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)"
 	@set -o pipefail; VIRTUAL_ENV="$$PWD/.venv" .venv/bin/uv pip sync requirements-dev.txt 2>&1 | \
-	    { grep --line-buffered -v $(SMALL) || test $$? -eq 1; }  # 1: there was nothing but these
+	    { grep --line-buffered -v $(SMALL) || test $$? -eq 1; } || \
+	    { echo "$(NO_PACKAGES)" >&2; exit 2; }  # 1: there was nothing but these
 	@.venv/bin/python -c 'import xgboost' 2>/dev/null || { echo "$(NO_XGBOOST)" >&2; exit 2; }
 	@touch $@
 

@@ -41,6 +41,7 @@ def test_the_environment_tells_of_its_large_packages_and_of_what_went_wrong(
         *("Downloading scipy (33.7MiB)", "Installed 147 packages in 1.26s", "error: no room")
     ]
     assert (done.returncode != 0) == bool(code)
+    assert ("export UV_SYSTEM_CERTS=true" in done.stderr) == bool(code)
     assert (tmp_path / ".venv" / ".ready").exists() != bool(code)
 
 
