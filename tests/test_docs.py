@@ -47,6 +47,8 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     "make serve PORT=5001": END_TO_END,
     'python -c "from mlflow import MlflowClient as C; C().set_registered_model_alias('
     """'nyc-taxi-duration', 'champion', '2')\"""": ROLLBACK,
+    'python -c "from mlflow import MlflowClient as C; C().delete_registered_model_alias('
+    """'nyc-taxi-duration', 'champion')\"""": ROLLBACK,
     "python docs/client.py http://127.0.0.1:5001 2021-03-05T17:45 74 75 1.3": END_TO_END,
     "mlflow models generate-dockerfile -m models:/nyc-taxi-duration@champion -d image": DOOR,
     "mlflow run . -e score -P months=2023-03": SCORING,

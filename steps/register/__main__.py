@@ -221,7 +221,8 @@ def check_champion(registry: Registry, taxi: str) -> None:
     except StorageError as error:
         raise StorageError(
             f"The champion cannot be measured against: {error} Mend it, or put the champion before "
-            f"it back with -e register -P rollback=true."
+            f"it back with -e register -P rollback=true; where there is none, take its alias away, "
+            f"as docs/champion.md has it."
         ) from error
 
 

@@ -151,7 +151,8 @@ def judge_candidate(
     """Hold the candidate against the champion, holding the registry's lock."""
     distance = test.distance
     current, known = registry.champion(), registry.known(tested.digest)
-    before, version = (str(found.version) if found else "" for found in (current, known))
+    whole = known if known and models.has_files(f"models:/{known.name}/{known.version}") else None
+    before, version = (str(found.version) if found else "" for found in (current, whole))
     if current and before == version:
         same = Check("the model", f"that of version {before}", "no second version of it", True)
         return GateResult(UNCHANGED, version, before, GateDecision(True, (same,)), None, distance)

@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import yaml
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
@@ -25,7 +25,7 @@ from mlflow.types.schema import AnyType, ColSpec, ParamSchema, ParamSpec, Schema
 
 from storage import StorageError, one_line
 from storage.checkout import ROOT
-from storage.tracking import doubles
+from storage.tracking import doubles, refusals
 from storage.tracking.artifacts import is_local
 from storage.tracking.model_references import cannot_load, resolve
 from storage.tracking.runs import active_info
@@ -224,6 +224,16 @@ def profile(model: Any) -> bytes:
 def unwrapped(model: Any) -> Any:
     """Return what answers inside a loaded model of this project; None in any other one."""
     return getattr(_served(model), "model", None)
+
+
+def has_files(uri: str) -> bool:
+    """Whether anything is left of what was saved of a model: folders of a checkout get lost."""
+    try:
+        return bool(list_artifacts(uri))
+    except MlflowException as error:
+        if not refusals.is_missing(error):
+            raise
+        return False
 
 
 def required_columns(model: Any) -> set[str]:

@@ -2,8 +2,11 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+
+import mlflow
 
 from tests.docs import readme_command
 from tests.steps.lab import BETTER, GOOD, Lab, Pipelines
@@ -27,10 +30,32 @@ def test_a_rollback_puts_the_previous_champion_back_and_says_so(
     assert "No champion of back comes before version 1" in said
     # by hand, as the page says
     line = readme_command('python -c "from mlflow import MlflowClient as C; C().set_registered_')
-    _, *words = shlex.split(line.replace("nyc-taxi-duration", "back"))
+    run_by_hand(lab, line, "back")
+    assert lab.aliases("back")["champion"] == "2"
+
+
+def test_the_only_champion_whose_files_are_lost_makes_way_for_the_same_model_trained_anew(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    """Its version, which nobody can load any more, must not be champion again."""
+    lab.register("lost", *pipelines.of(lab, GOOD, developer="Bob"))
+    model_id = lab.version("lost", "1").tags["model_uri"].rpartition("/")[2]
+    shutil.rmtree(mlflow.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+    _, said = lab.register("lost", *pipelines.of(lab, GOOD), code=2)
+    assert "where there is none, take its alias away, as docs/champion.md has it." in said
+    line = readme_command('python -c "from mlflow import MlflowClient as C; C().delete_registered_')
+    run_by_hand(lab, line, "lost")
+    _, said = lab.register("lost", *pipelines.of(lab, GOOD))
+    assert said.startswith("tree registered as lost version 2, alias champion")
+    first, second = (lab.version("lost", number).tags["model_sha256"] for number in "12")
+    assert first == second
+
+
+def run_by_hand(lab: Lab, line: str, name: str) -> None:
+    """Run a line of Python of a page on the lab's store, for a model of another name."""
+    _, *words = shlex.split(line.replace("nyc-taxi-duration", name))
     env = os.environ | {"MLFLOW_TRACKING_URI": lab.store.uri}
     subprocess.run([sys.executable, *words], env=env, check=True)
-    assert lab.aliases("back")["champion"] == "2"
 
 
 def test_a_champion_that_was_rolled_back_is_restored_by_its_number_with_a_trace(
