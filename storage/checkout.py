@@ -1,5 +1,6 @@
 """The checkout that runs come from: its MLproject, its commit, what is not committed."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ class Checkout(NamedTuple):
     """Where the code stands; empty texts where git does not tell."""
 
     commit: str
-    repository: str  # URL of the remote, without credentials
+    repository: str  # URL or folder of the remote, without credentials
     diff: str  # what the work tree holds beyond the commit; empty where it is clean
     unknown: str = ""  # why git does not answer for the code that runs; empty where it does
 
@@ -35,6 +36,11 @@ class Checkout(NamedTuple):
     def dirty(self) -> str:
         """Return whether code runs that is in no commit: true, false, or unknown."""
         return UNKNOWN if self.unknown else as_text(bool(self.diff))
+
+    @property
+    def url(self) -> str:
+        """Return the remote where `mlflow run` clones it, and does not fetch into it."""
+        return "" if is_folder(self.repository) else self.repository
 
 
 def read(root: Path = ROOT) -> Checkout:
@@ -46,6 +52,15 @@ def read(root: Path = ROOT) -> Checkout:
         return Checkout(commit, repository, _difference(root, commit))
     except GitError as error:
         return Checkout(commit, repository, "", str(error))
+
+
+def is_folder(remote: str) -> bool:
+    """Whether a remote is a folder of this machine, by git's rule for an address.
+
+    `mlflow run` takes it for a checkout of its own: it fetches into that very folder, which moves
+    the HEAD of a checkout, and hides what a bare repository holds.
+    """
+    return re.match(r"(?!file:)[^/]+:", remote) is None
 
 
 def is_unpushed(commit: str, root: Path = ROOT) -> bool:
@@ -89,11 +104,11 @@ def run_command(
         code: what ran; without it what is here now.
     """
     code = code or read()
-    words = ["mlflow", "run", code.repository or ".", "--env-manager", "uv"]
+    words = ["mlflow", "run", code.url or ".", "--env-manager", "uv"]
     words += ["--experiment-name", experiment]
     if entry_point != "main":
         words += ["-e", entry_point]
-    if code.repository and code.commit:
+    if code.url and code.commit:
         words += ["-v", code.commit]
     for name, text in values.items():
         words += ["-P", f"{name}={text}"]
@@ -121,7 +136,7 @@ def _head(root: Path) -> str:
 
 
 def _remote(root: Path) -> str:
-    """Return the URL of origin, or of the only remote; empty where there is none."""
+    """Return the URL or folder of origin, or of the only remote; empty where there is none."""
     # `git remote get-url` puts the user's own abbreviations in
     settings = git.ask(root, "config", "--local", "--null", "--list").split("\0")
     pairs = [setting.partition("\n") for setting in settings]
@@ -129,7 +144,9 @@ def _remote(root: Path) -> str:
         name: url for name, _, url in pairs if name.startswith("remote.") and name.endswith(".url")
     }
     only = next(iter(urls.values())) if len(urls) == 1 else ""
-    return urls.get("remote.origin.url", only)
+    remote = urls.get("remote.origin.url", only)
+    folder = existing_folder(f"{root}/{remote}") if remote and not remote.startswith("/") else None
+    return str(folder) if folder and is_folder(remote) else remote
 
 
 def _difference(root: Path, commit: str) -> str:

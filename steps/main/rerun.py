@@ -1,5 +1,7 @@
 """The command that repeats a pipeline somewhere else, and what it cannot bring along."""
 
+import shlex
+
 from mlflow.entities import Run
 
 from steps.common.parameters import MainParameters
@@ -31,10 +33,9 @@ def lines(run: Run, params: MainParameters, command: str) -> list[str]:
 def missing(run: Run, params: MainParameters) -> list[str]:
     """List what the command alone does not bring along."""
     code, texts = code_of(run), []
-    if not code.repository:
-        where = f"a checkout of commit {code.commit}" if code.commit else "a copy of this folder"
-        texts.append(f"The checkout has no remote to name, so run it in {where}.")
-    elif code.commit and checkout.is_unpushed(code.commit):
+    if not code.url:
+        texts += without_url(code)
+    if code.repository and code.commit and checkout.is_unpushed(code.commit):
         texts.append("No branch that was pushed from here holds this commit yet: push it first.")
     if code.diff:
         texts += [
@@ -56,3 +57,16 @@ def missing(run: Run, params: MainParameters) -> list[str]:
     if given := params.run_ids():
         texts.append(f"It builds on runs of this store ({', '.join(given)}).")
     return texts
+
+
+def without_url(code: Checkout) -> list[str]:
+    """Say where to run a command that can name no repository."""
+    if code.repository and code.commit:
+        return [
+            "The checkout's remote is a folder, and `mlflow run` would fetch into that very one. "
+            "So run it in a clone:",
+            f"    git clone {shlex.quote(code.repository)} nyc-taxi && cd nyc-taxi && "
+            f"git checkout {code.commit}",
+        ]
+    where = f"a checkout of commit {code.commit}" if code.commit else "a copy of this folder"
+    return [f"The checkout has no remote to name, so run it in {where}."]

@@ -85,6 +85,24 @@ def test_ignored_files_do_not_make_a_checkout_dirty(root: Path) -> None:
     assert checkout.read(root).diff == ""
 
 
+@pytest.mark.parametrize(
+    "remote", ["https://h/t.git", "git@h:t.git", "h:/srv/t.git", "ssh://h/t.git", "git://h:1/t.git"]
+)
+def test_a_remote_of_another_machine_is_a_url(remote: str) -> None:
+    assert Checkout("", remote, "").url == remote
+
+
+@pytest.mark.parametrize("remote", ["/srv/t.git", "../t.git", "./a:b.git", "file:///srv/t.git", ""])
+def test_a_remote_that_is_a_folder_is_no_url(remote: str) -> None:
+    assert Checkout("", remote, "").url == ""
+
+
+def test_a_relative_remote_is_named_so_that_it_is_found_from_anywhere(root: Path) -> None:
+    git(root, "init", "-q", "--bare", "../team.git")
+    git(root, "remote", "add", "origin", "../team.git")
+    assert checkout.read(root).repository == str(root.parent / "team.git")
+
+
 def test_a_remote_is_named_without_credentials(root: Path) -> None:
     git(root, "remote", "add", "origin", "https://ada:hush@host:8443/a/b.git?key=hush")
     assert checkout.read(root).repository == "https://host:8443/a/b.git"

@@ -142,6 +142,20 @@ def test_without_a_remote_the_page_says_which_commit_to_check_out(
     assert COMMIT in line
 
 
+@pytest.mark.parametrize("remote", ["/srv/git/taxi.git", "file:///srv/git/taxi.git"])
+def test_a_remote_that_is_a_folder_is_cloned_and_never_run_in(
+    store: Store, monkeypatch: pytest.MonkeyPatch, remote: str
+) -> None:
+    monkeypatch.setattr("storage.checkout.read", lambda: Checkout(COMMIT, remote, ""))
+    run = ran(store)
+    command = rerun.command(run, parsed(), EXPERIMENT)
+    # MLflow would make a repository inside the bare one, which then looks empty to everybody
+    assert command.startswith(f"mlflow run . --env-manager uv --experiment-name {EXPERIMENT} -P ")
+    shown = "\n".join(rerun.lines(run, parsed(), command))
+    assert f"    git clone {remote} nyc-taxi && cd nyc-taxi && git checkout {COMMIT}" in shown
+    assert run.data.tags["mlflow.source.git.repoURL"] == remote  # where verify gets the code
+
+
 def test_runs_that_were_given_stay_in_the_command_and_are_said_to_be_of_this_store(
     store: Store, code: Checkout
 ) -> None:
