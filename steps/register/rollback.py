@@ -5,6 +5,7 @@ from steps.register.verdict import ABOUT
 from storage import UserError
 from storage.tracking import models
 from storage.tracking.registry import (
+    CHAMPION,
     PROMOTE,
     ROLL_BACK,
     Registry,
@@ -21,10 +22,13 @@ NO_HISTORY = (
     "promotion.* of the registered model; docs/champion.md has how to set alias champion by hand."
 )
 
-
 NO_CHAMPION = (
     "Version {version} of {name} is no former champion that is there. These are: {former}. Another "
     "one must pass the gate of register."
+)
+CHANGED = (
+    "The champion of {name} was version {seen} when this began, and is version {now} by now: a "
+    "rollback would take out of use what nobody meant. Look at it; if it must go, run this again."
 )
 
 
@@ -36,14 +40,16 @@ def put_back(registry: Registry, version: str = "") -> str:
         version: which one, even if it was rolled back. Empty is the one before the champion, which
             is then marked as taken out of use.
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the champion to be taken out of use is another by now.
         StorageError: its files are gone.
     """
     if not registry.history():  # the lock would make a model of this name
         raise UserError(NEVER.format(name=registry.name))
+    seen = registry.aliases().get(CHAMPION, "none")  # the lock may be another's for minutes
     with registry.lock():
-        champion = registry.champion()
-        replaced = str(champion.version) if champion else "none"
+        replaced = registry.aliases().get(CHAMPION, "none")
+        if replaced != seen and not version:
+            raise UserError(CHANGED.format(name=registry.name, seen=seen, now=replaced))
         chosen = check_former(registry, version, replaced) or find_previous(registry, replaced)
         models.load(f"models:/{registry.name}/{chosen}")
         if version:
