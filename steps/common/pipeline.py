@@ -100,6 +100,7 @@ class Pipeline:
         self.done: dict[str, Run] = {}
         self.trained: dict[str, TrainingResult] = {}  # those of `done` that have been read
         self.decisions: dict[str, ReuseDecision] = {}  # of the steps that no run was given of
+        self.before_work: Callable[[], None] = lambda: None  # what may refuse it, if a step runs
 
     # --- what the steps hand over
 
@@ -133,6 +134,8 @@ class Pipeline:
         else:
             self.decisions[step] = decision = self.decide_reuse(step)
             terminal.say(decision.line, style="bold")
+            if not decision.run:
+                self.before_work()
             self.done[step] = decision.run or runs.finished(self._launch(step), step)
         return self.done[step]
 

@@ -32,6 +32,7 @@ from storage.data import splits
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
 from storage.tracking import pages, runs, store, tags
+from storage.tracking.registry import Registry
 from taxi import distances
 from taxi.distances import KINDS, METERED, MISSING, PLANNED_10, PLANNED_20, kind_of
 from taxi.schema import taxi_named
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_given(pipeline.given, params.judge_by)
         if will_register(pipeline) and (not params.plan or store.exists()):  # a plan makes none
             check_one_taxi(params.model_name, pipeline.params.taxi)
+            pipeline.before_work = Registry(params.model_name).check_writable
         if params.plan:
             return page.tell_plan(plan(pipeline, params))
         preprocess = pipeline.preprocess()

@@ -90,6 +90,21 @@ class Registry:
 
     # --- writing
 
+    def check_writable(self) -> None:
+        """Refuse a registered model that this user may not change, before any work.
+
+        Raises:
+            RegistryError: so it is, or the registry does not answer.
+        """
+        if self._model() is None:  # whoever makes it may change it
+            return
+        try:
+            # nobody has set this tag: to ask for its removal asks for the permission alone
+            self.client.delete_registered_model_tag(self.name, tags.PROMOTING.of("nobody"))
+        except MlflowException as error:
+            hint = "" if refusals.is_gone(error) else " Or pass test_only=true, which changes none."
+            raise RegistryError(f"{self._error(error)}{hint}") from error
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Let one run at a time change the champion; makes the registered model if need be.

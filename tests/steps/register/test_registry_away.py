@@ -37,7 +37,7 @@ def test_a_registry_that_goes_away_fails_the_run_which_can_be_run_again(
             assert said.startswith("register: Cannot use registered model")
             assert shared.aliases(name) in ({}, {"champion": "1"})
             line.mend()
-        again = shlex.split(said.rpartition("That is: ")[2])
+        again = shlex.split(said.rpartition("To judge the same candidates again: ")[2])
         assert again[:2] == ["mlflow", "run"]
         assert again[again.index("-e") + 1] == "register"
         _, said = shared.register(name, *(f"--{word}" for word in again if "=" in word))

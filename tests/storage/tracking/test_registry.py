@@ -101,6 +101,16 @@ def test_a_model_that_nobody_has_registered_has_no_champion_and_no_history(
     assert "nobody" not in store.registered()
 
 
+def test_whether_it_may_be_changed_is_asked_without_changing_it(model: Model) -> None:
+    there = Registry(model.name)
+    before = there.client.get_registered_model(model.name)
+    there.check_writable()
+    after = there.client.get_registered_model(model.name)
+    assert (after.tags, after.description) == (before.tags, before.description)
+    Registry("nobody's").check_writable()  # which whoever registers first will make
+    assert Registry("nobody's").page() == ""
+
+
 def test_the_history_tells_who_promoted_what_over_whom_when_and_why(
     model: Model, mine: Registry, run_id: str
 ) -> None:
