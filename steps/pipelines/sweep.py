@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_best(best[0].model, {score: best[0].rmse})
             mlflow.set_tag(tags.BEST_RUN, best[0].run_id)
         lines = [*best_and_next(swept, pipelines), "", *sweep_again(params)]
-        runs.write_page("\n\n".join([verdict, points_table(swept), "\n".join(lines)]))
+        text = "\n\n".join([verdict, points_table(swept), "\n".join(lines)])
+        runs.write_page(text, f"{len(swept)} points · {best[0].rmse:.2f} min")
         terminal.print_table(["point", "rmse", "model"], point_rows(swept), n_texts=1, strong=0)
         terminal.print_page([verdict, "", *lines])
 

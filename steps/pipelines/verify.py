@@ -17,7 +17,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from steps.common import page
 from steps.common.parameters import VerifyParameters
 from steps.common.step import step_run
 from storage import UserError
@@ -220,10 +219,10 @@ def write_on_this(verdicts: Sequence[Verdict], place: str) -> None:
     artifacts.log_table(rows, tags.VERIFY_TABLE)
     lines = [line for verdict in verdicts for line in verdict_lines(verdict)]
     more = f"\n{len(lines) - N_SHOWN} lines more" if len(lines) > N_SHOWN else ""
-    page.write_verdict(
+    runs.write_page(
         f"**{', '.join([said, *others])}** in a fresh clone, environment and store; they are in "
-        f"{place}",
-        "```\n" + "\n".join(lines[-N_SHOWN:]) + more + "\n```",
+        f"{place}\n\n```\n" + "\n".join(lines[-N_SHOWN:]) + more + "\n```",
+        f"{counts[IDENTICAL]} of {len(verdicts)} identical",
     )
 
 

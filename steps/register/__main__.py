@@ -115,6 +115,7 @@ def open_pipeline(params: RegisterParameters, registry: Registry) -> Pipeline:
     check_has_test(pipeline.dataset, params.test_months)
     if not params.test_only:
         check_one_taxi(params.model_name, pipeline.params.taxi)
+        registry.check_writable()
         check_champion(registry, pipeline.params.taxi)
     return pipeline
 
@@ -150,7 +151,8 @@ def register_candidate(
             )
             log_card(facts, test, tested, preprocess)
             about = version_tags(facts, preprocess.dataset, judged, overrides)
-            judged = settle(registry, tested, judged, about, description(facts))
+            whole = page.link(f"{tags.CARD} of the register run", tags.CARD)
+            judged = settle(registry, tested, judged, about, description(facts, whole))
         registry.describe_model(ABOUT)
     write_registration(
         model_name=registry.name,
@@ -196,7 +198,7 @@ def judge_again(pipeline: Pipeline) -> Iterator[None]:
         }
         again = RegisterParameters.of(pipeline.params.model_copy(update=ids))
         command = page.rerun_command(again, experiment=experiment)
-        raise StorageError(f"{error} That is: {command}") from error
+        raise StorageError(f"{error} To judge the same candidates again: {command}") from error
 
 
 def check_has_test(given: Dataset | None, test_months: str) -> None:
@@ -264,6 +266,7 @@ def version_tags(
         tags.VERSION_COMMIT: facts.commit,
         tags.DIRTY: str(facts.is_dirty).lower(),
         tags.MODEL: facts.model,
+        tags.DEVELOPER: runs.active().data.tags[tags.DEVELOPER],
         tags.PIPELINE: runs.active().data.tags.get(tags.PARENT, ""),
         tags.RMSE_VALID: f"{facts.rmse_valid:.6f}",
         tags.RMSE_TEST: f"{facts.scores['rmse'].value:.6f}",

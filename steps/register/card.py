@@ -18,7 +18,7 @@ from taxi.distances import METERED
 from taxi.gate import Provenance
 
 PICTURE_DPI = 80
-MAX_DESCRIPTION = 5000  # characters, what a registry in a database server keeps
+MAX_DESCRIPTION = 4980  # characters: a registry in a database keeps 5000, an import has longer ids
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
@@ -87,13 +87,18 @@ def make_facts(
     )
 
 
-def description(facts: Facts) -> str:
-    """Write the card for the registry."""
+def description(facts: Facts, whole: str) -> str:
+    """Write the card for the registry.
+
+    Args:
+        facts: of the version.
+        whole: a link to the card with its pictures, and so to the run that registers.
+    """
     text = card.write_card(facts, short=True)
-    if len(text) <= MAX_DESCRIPTION:
-        return text
-    end = "\n\nThe rest is in model_card.html of the register run."
-    return text[: MAX_DESCRIPTION - len(end)].rpartition("\n")[0] + end
+    end = f"\n\nAll of it, with pictures: {whole}."
+    if len(text) + len(end) > MAX_DESCRIPTION:
+        text = text[: MAX_DESCRIPTION - len(end)].rpartition("\n")[0]
+    return text + end
 
 
 def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess: PreprocessResult) -> None:

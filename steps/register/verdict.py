@@ -3,6 +3,7 @@
 from steps.common import page
 from steps.common.results import Dataset, write_registration
 from steps.register.evaluate import PROMOTED, UNCHANGED, GateResult, TestResult
+from storage.tracking import runs, tags
 from storage.tracking.registry import Registry
 from taxi.distances import KINDS
 
@@ -85,4 +86,5 @@ def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
 
 def write_put_back(registry: Registry, line: str) -> None:
     """Write the page of a run that put an earlier champion back."""
-    page.write_verdict(f"**Put back**: {line}", page.write_serving(registry.name))
+    about = f"{registry.name} back to version {runs.active().data.tags[tags.VERSION]}"
+    runs.write_page(f"**Put back**: {line}\n\n{page.write_serving(registry.name)}", about)

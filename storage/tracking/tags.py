@@ -92,7 +92,7 @@ ENTRY_POINT = tag("mlflow.project.entryPoint", "entry point that `mlflow run` wa
 # --- every run of a step
 
 STEP = tag("step", "entry point that the run is of", "candidates runs")
-DEVELOPER = tag("developer", "who started it", "runs")
+DEVELOPER = tag("developer", "who started it", "register runs")
 MACHINE = tag("machine", "processor and system that it ran on", "runs")
 DIRTY = tag(
     "git_dirty",

@@ -117,8 +117,9 @@ def test_a_column_per_pair_of_zones_is_counted_and_not_listed() -> None:
 def test_what_a_registry_cuts_off_is_not_the_command_that_makes_it_again() -> None:
     facts = make_facts(features=[f"a_rather_long_column_{n}" for n in range(300)])
     many = [Group("distance", f"band {n}", 100, 1.0, 1.0, 0.0) for n in range(100)]
-    text = description(facts._replace(groups=many))
+    text = description(facts._replace(groups=many), "[the card](#/runs/1)")
     assert len(text) <= MAX_DESCRIPTION
+    assert text.endswith("[the card](#/runs/1).")
     assert f"    {facts.command}\n" in text
 
 

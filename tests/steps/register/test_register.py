@@ -16,7 +16,7 @@ from mlflow.entities import Run, RunData, RunInfo, RunTag
 from steps.common.results import read_code, read_registration
 from steps.register.evaluate import REFUSED
 from storage.repro import reuse
-from storage.tracking import artifacts, runs
+from storage.tracking import artifacts, pages, runs
 from taxi.schema import TAXIS
 from tests.entry import entry
 from tests.steps.lab import BAD, BETTER, GOOD, REACHABLE, SIMULATED, Lab, Pipelines
@@ -162,6 +162,9 @@ def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
     text = lab.version("carded", "1").description
     assert len(text) <= 5000
     assert text.startswith("# carded: the minutes of a green taxi trip")
+    link = pages.artifact_link(run.info.experiment_id, run.info.run_id, "model_card.html")
+    assert text.endswith(f"[model_card.html of the register run]({link}).")
+    assert lab.version("carded", "1").tags["developer"] == run.data.tags["developer"]
     assert f"| RMSE | {run.data.metrics['test_rmse']:.3f} min | " in text
     page = artifacts.read_text(run.info.run_id, "model_card.html")
     assert "<h1>carded: the minutes of a green taxi trip</h1>" in page

@@ -5,9 +5,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import mlflow
+import pytest
 
+from storage.tracking.registry import Registry
 from tests.docs import readme_command
 from tests.steps.lab import BETTER, GOOD, Lab, Pipelines
 
@@ -22,6 +26,7 @@ def test_a_rollback_puts_the_previous_champion_back_and_says_so(
     assert lab.aliases("back") == {"champion": "1"}
     tags = run.data.tags
     assert (tags["outcome"], tags["version"], tags["champion_version"]) == ("rolled back", "1", "1")
+    assert run.info.run_name.startswith("register · back back to version 1 · ")
     # what somebody took out of use does not come back by itself with the next pipeline
     _, said = lab.register("back", *pipelines.of(lab, BETTER))
     assert "version 2, alias challenger" in said
@@ -56,6 +61,24 @@ def run_by_hand(lab: Lab, line: str, name: str) -> None:
     _, *words = shlex.split(line.replace("nyc-taxi-duration", name))
     env = os.environ | {"MLFLOW_TRACKING_URI": lab.store.uri}
     subprocess.run([sys.executable, *words], env=env, check=True)
+
+
+def test_a_rollback_that_waited_takes_no_champion_out_that_nobody_had_seen(
+    lab: Lab, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for depth in (GOOD, BETTER):
+        lab.register("waits", *pipelines.of(lab, depth))
+
+    @contextmanager
+    def lock(held: Registry) -> Iterator[None]:
+        held.client.set_registered_model_alias("waits", "champion", "1")  # of whoever had it
+        yield
+
+    monkeypatch.setattr(Registry, "lock", lock)
+    _, said = lab.register("waits", "--rollback=true", code=2)
+    assert "was version 2 when this began, and is version 1 by now" in said
+    assert lab.aliases("waits") == {"champion": "1"}
+    assert "rolled_back" not in lab.version("waits", "1").tags
 
 
 def test_a_champion_that_was_rolled_back_is_restored_by_its_number_with_a_trace(
