@@ -17,6 +17,7 @@ from tests.entry import entry
 from tests.pictures import blank_pictures  # noqa: F401 - autouse
 from tests.stores import LEFT_BEHIND
 from tests.team import BUCKET, PASSWORDS, Team, started_team
+from tools import doctor
 
 MONTHS = ("--source=simulated:200",)
 MODELS = "--models=linear_regression"
@@ -116,6 +117,12 @@ def test_a_team_runs_reuses_resumes_registers_rolls_back_scores_and_verifies(
     if way == "proxied":
         (line,) = run("ben", way, "register", "--rollback=true", called, code=2)
         assert "Ask for the permission to read and edit this experiment and model" in line
+        made = client.search_runs([experiment], "tags.step != 'main'")
+        refused = ("main", *everything, "--features=compact")
+        said = run("ben", way, *refused, code=2)  # before the search, and before another trial
+        assert said[-1].startswith(f"main: Cannot use registered model '{name}'")
+        assert said[-1].endswith("Or pass test_only=true, which changes none.")
+        assert len(client.search_runs([experiment], "tags.step != 'main'")) == len(made)
         team.allow("ben", "EDIT", "registered_model", name)
     said = run("ben", way, "register", "--rollback=true", called)
     assert said[0].startswith(f"{name}: version 1 is champion again, in place of version 2. ")
@@ -161,6 +168,24 @@ def test_a_user_who_may_only_read_plans_and_is_told_in_one_line_why_no_run_begin
     assert line.startswith("preprocess: The server answers 403 Forbidden. Ask for the permission")
     assert run("eve", "anas", "main", *MONTHS, "--plan=true")[-1] == "Nothing was started."
     assert not client.search_runs([experiment])
+
+
+def test_the_doctor_logs_in_as_a_run_would_and_tells_a_user_who_may_not_write(
+    team: Team, env: pytest.MonkeyPatch
+) -> None:
+    log_in(team, env, "ana", "read")
+    MlflowClient().create_experiment("read")
+    for user, seen in (("ana", "is there"), ("eve", "this user may not write to it")):
+        log_in(team, env, user, "read")
+        assert [found.seen for found in doctor.store()] == ["answers"]
+        (found,) = doctor.experiment()
+        assert found.seen.startswith(seen)
+    env.setenv("MLFLOW_TRACKING_URI", team.server)
+    (found,) = doctor.store()
+    assert (found.seen, found.cure) == ("answers 401 Unauthorized", doctor.LOG_IN)
+    env.setenv("MLFLOW_TRACKING_USERNAME", "eve")
+    env.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORDS["eve"])
+    assert [found.seen for found in doctor.store()] == ["answers"]
 
 
 def test_a_dead_run_that_only_others_may_close_is_left_with_a_line(

@@ -31,6 +31,8 @@ from tools import named_experiment, packages
 LOCK, LOCK_OF_TOOLS = "requirements.txt", "requirements-dev.txt"
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons that the lock is resolved for
 NEED_GB = 5.0  # an environment takes 2 GB, months and models some more
+MOVE = "unset MLFLOW_TRACKING_URI  # or start it"
+LOG_IN = "export MLFLOW_TRACKING_USERNAME=<user> MLFLOW_TRACKING_PASSWORD=<password>"
 MAKE_AGAIN = "rm -f .venv/.ready && make .venv/.ready"
 
 
@@ -190,6 +192,10 @@ def experiment() -> Iterator[Finding]:
     if found and found.is_deleted:
         cure = f"mlflow experiments restore --experiment-id {found.number}  # or name another"
         yield Finding(f"experiment {found.name}", "is deleted: no run can begin in it", cure)
+    elif found and isinstance(place, str) and not named_experiment.may_write(place, found.number):
+        seen = "this user may not write to it: no run can begin in it"
+        cure = "export MLFLOW_EXPERIMENT_NAME=<another>  # or ask its owner for EDIT"
+        yield Finding(f"experiment {found.name}", seen, cure)
     elif found:
         yield Finding(f"experiment {found.name}", "is there")
     elif "experiment_id" in asked:
@@ -332,15 +338,18 @@ def _place_of(uri: str) -> str | Path | None:
 
 
 def _server(address: str) -> Finding:
-    what, patience = f"store {address}", named_experiment.SERVER_TIMEOUT_S
+    what = f"store {address}"
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=patience):
-            return Finding(what, "answers")
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        named_experiment.ask_experiments(address, "search", {"max_results": 1})
+    except urllib.error.HTTPError as error:
+        cure = LOG_IN if error.code in (401, 403) else MOVE
+        return Finding(what, f"answers {error.code} {error.reason}", cure)
+    except OSError as error:
         reason = getattr(error, "reason", type(error).__name__)
-        return Finding(
-            what, f"does not answer: {reason}", "unset MLFLOW_TRACKING_URI  # or start it"
-        )
+        return Finding(what, f"does not answer: {reason}", MOVE)
+    except ValueError:
+        return Finding(what, "answers with what is not MLflow's, such as a login's page", LOG_IN)
+    return Finding(what, "answers")
 
 
 def _sqlite(path: Path) -> Finding:

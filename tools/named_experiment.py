@@ -4,7 +4,9 @@
 """
 
 import base64
+import configparser
 import json
+import netrc
 import os
 import sqlite3
 import urllib.error
@@ -12,7 +14,7 @@ import urllib.parse
 import urllib.request
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SERVER_TIMEOUT_S = 5
 
@@ -40,23 +42,73 @@ def ask_server(address: str, asked: dict[str, str]) -> NamedExperiment | None:
         OSError, ValueError, KeyError: it does not answer so, or lets only others see it.
     """
     way = "get" if "experiment_id" in asked else "get-by-name"
-    query = urllib.parse.urlencode(asked)
-    request = urllib.request.Request(f"{address}/api/2.0/mlflow/experiments/{way}?{query}")
-    user, password = (
-        os.environ.get(f"MLFLOW_TRACKING_{kind}") for kind in ("USERNAME", "PASSWORD")
-    )
-    if user and password:
-        login = base64.b64encode(f"{user}:{password}".encode()).decode()
-        request.add_header("Authorization", f"Basic {login}")
     try:
-        with urllib.request.urlopen(request, timeout=SERVER_TIMEOUT_S) as answer:
-            found = json.load(answer)["experiment"]
+        found = ask_experiments(address, f"{way}?{urllib.parse.urlencode(asked)}")["experiment"]
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
         raise
     is_deleted = found["lifecycle_stage"] == "deleted"
     return NamedExperiment(found["experiment_id"], found["name"], is_deleted)
+
+
+def may_write(address: str, number: str) -> bool:
+    """Ask a server whether runs may be made in an experiment; nothing there is changed."""
+    try:
+        # nobody has set this tag: to ask for its removal asks for the permission alone
+        ask_experiments(
+            address, "delete-experiment-tag", {"experiment_id": number, "key": "no such tag"}
+        )
+    except urllib.error.HTTPError as error:
+        return error.code != 403
+    return True
+
+
+def ask_experiments(address: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ask a server's API of experiments, as the user that MLflow would be there.
+
+    Raises:
+        OSError, ValueError: it does not answer, says no (HTTPError), or is not MLflow's.
+    """
+    request = urllib.request.Request(
+        f"{address}/api/2.0/mlflow/experiments/{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json", **_login()},
+    )
+    with urllib.request.urlopen(request, timeout=SERVER_TIMEOUT_S) as answer:
+        return dict(json.load(answer))
+
+
+def _login() -> dict[str, str]:
+    """Return the header of who MLflow would be: by ~/.netrc, its URI, the environment, its file."""
+    file = configparser.RawConfigParser()
+    file.read(Path("~/.mlflow/credentials").expanduser())
+
+    def of(kind: str) -> str:
+        name = f"MLFLOW_TRACKING_{kind}"
+        return os.environ.get(name) or str(file.get("mlflow", name, fallback=""))
+
+    uri = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    user, password = _in_netrc(uri.hostname or "")
+    if not (user and password):
+        user, password = map(urllib.parse.unquote, (uri.username or "", uri.password or ""))
+    if not (user and password):
+        user, password = of("USERNAME"), of("PASSWORD")
+    if user and password:
+        login = base64.b64encode(f"{user}:{password}".encode()).decode()
+        return {"Authorization": f"Basic {login}"}
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _in_netrc(host: str) -> tuple[str, str]:
+    """Look up user and password of a host where requests does, before all that MLflow is told."""
+    try:
+        found = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        return "", ""
+    user, _, password = found or ("", "", "")
+    return user or "", password or ""
 
 
 def ask_file(path: Path, asked: dict[str, str]) -> NamedExperiment | None:
