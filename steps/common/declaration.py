@@ -13,11 +13,13 @@ from pydantic.fields import FieldInfo
 
 from steps.common.parameter_file import ParameterFile
 from storage.checkout import as_text, portable
-from storage.uris import without_credentials
+from storage.uris import refuse_password, without_credentials
 from taxi.words import counted
 
 Value = bool | int | float | str
 RUNS = "finished runs to build on"  # group of --help
+IN_PLACE = "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY"  # of a password in a parameter
+SAY_WHERE = "_uri"  # parameters that end so refuse one in words of their own
 
 
 def param(
@@ -104,6 +106,14 @@ class Parameters(BaseModel):
     def _one_zero(cls, value: Any) -> Any:
         """Take -0 for 0, so that both make one key."""
         return value + 0.0 if isinstance(value, float) else value
+
+    @field_validator("*")
+    @classmethod
+    def _without_password(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a password in whatever names a place, for MLflow notes all that is typed."""
+        if isinstance(value, str) and not str(info.field_name).endswith(SAY_WHERE):
+            refuse_password(value, f"The {info.field_name}", IN_PLACE)
+        return value
 
     @classmethod
     def of(cls, others: "Parameters") -> Self:

@@ -8,7 +8,7 @@ known by and the command that runs it again all follow from here.
 from pydantic import computed_field, field_validator
 
 from steps.common.declaration import Parameters, param, run_id
-from storage.uris import refuse_password, refuse_query
+from storage.uris import refuse_query
 from taxi.spaces import SEARCH_ROWS, lag_of
 
 MAX_SEED = 2**31 - 1_000  # numpy and xgboost take no larger one, and boosters count up from it
@@ -37,7 +37,6 @@ class MonthsParameters(Parameters):
     @field_validator("source")
     @classmethod
     def _without_secret(cls, value: str) -> str:
-        refuse_password(value, "The source", "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY")
         refuse_query(value, "The source", "the whole address in a variable: source=env:<NAME>")
         return value
 

@@ -150,9 +150,14 @@ def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool)
     """Make the folder for the predictions.
 
     Raises:
-        UserError: a month's predictions are there already.
+        UserError: it is no folder of this machine, or a month's predictions are there already.
         StorageError: it cannot be made.
     """
+    if "://" in output:
+        raise UserError(
+            f"output {without_credentials(output)!r} is no folder of this machine. Pass one, or "
+            "leave it out for the artifacts of the run, which lie where the store keeps them."
+        )
     paths = [output_path(output, taxi, month) for month in months]
     try:
         there = [str(path) for path in paths if path.exists()]

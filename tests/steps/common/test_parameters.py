@@ -151,6 +151,19 @@ def test_a_source_with_a_password_is_refused_before_any_work_and_named_without(
     assert "sh@" not in str(refused.value)
 
 
+@pytest.mark.parametrize("step", ENTRY_POINTS)
+def test_no_parameter_that_may_name_a_place_takes_a_password_or_repeats_it(step: str) -> None:
+    texts = [
+        name for name, field in ENTRY_POINTS[step].model_fields.items() if field.annotation is str
+    ]
+    for name in {*texts} - {"model_uri", "tracking_uri"}:  # which are looked at where they are used
+        with pytest.raises(
+            UserError, match=rf"^The {name} 's3://b/x' was passed with a"
+        ) as refused:
+            parsed(step, f"--{name}=s3://key:hush@b/x")
+        assert "hush" not in str(refused.value)
+
+
 @pytest.mark.parametrize("uri", ["https://host/trips?sig=hush", "https://host/trips#hush"])
 def test_a_source_with_a_query_is_refused_without_quoting_it(uri: str) -> None:
     with pytest.raises(UserError, match=r"^The source 'https://host/trips' .* with a query") as no:

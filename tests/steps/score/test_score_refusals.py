@@ -137,3 +137,13 @@ def test_an_output_that_is_a_file(lab: Lab, champion: str, tmp_path: Path) -> No
     given = (SIMULATED, "--months=2021-04", champion, f"--output={tmp_path / 'taken'}")
     _, (line,) = lab.run("score", *given, code=2)
     assert f"Cannot write to {tmp_path / 'taken'}" in line
+
+
+def test_an_output_elsewhere_is_refused_and_leaves_no_folder_of_its_name(
+    lab: Lab, champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = (SIMULATED, "--months=2021-04", champion, "--output=s3://bucket/out")
+    _, (line,) = lab.run("score", *given, code=2)
+    assert line.startswith("score: output 's3://bucket/out' is no folder of this machine. Pass one")
+    assert list(tmp_path.iterdir()) == []
