@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -145,7 +146,8 @@ def test_a_team_runs_reuses_resumes_registers_rolls_back_scores_and_verifies(
 
 
 def newest(client: MlflowClient, experiment: str, step: str) -> Run:
-    (run, *_) = client.search_runs([experiment], f"tags.step = '{step}'")
+    is_whole = f"tags.step = '{step}' and attributes.status = 'FINISHED'"
+    (run, *_) = client.search_runs([experiment], is_whole)
     return run
 
 
@@ -186,6 +188,17 @@ def test_the_doctor_logs_in_as_a_run_would_and_tells_a_user_who_may_not_write(
     env.setenv("MLFLOW_TRACKING_USERNAME", "eve")
     env.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORDS["eve"])
     assert [found.seen for found in doctor.store()] == ["answers"]
+
+
+def test_an_entry_of_netrc_that_goes_before_the_users_password_is_named(
+    team: Team, env: pytest.MonkeyPatch, run: Say, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login git password of-the-git-server\n")
+    env.setenv("NETRC", str(tmp_path / "netrc"))
+    (line,) = run("ana", "any", "preprocess", *MONTHS, code=2)
+    assert "answers 401 Unauthorized. ~/.netrc has an entry for its host" in line
+    (found,) = doctor.store()
+    assert found.seen == "answers 401 Unauthorized"
 
 
 def test_a_dead_run_that_only_others_may_close_is_left_with_a_line(

@@ -166,7 +166,9 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
                 with artifacts.open_at(uri, tags.UNCOMMITTED, client.tracking_uri) as diff:
                     git.ask(folder, "apply", str(diff.resolve()), env=env)
     except GitError as error:
-        raise UserError(f"The code cannot be fetched: {error}. Is the commit pushed?") from error
+        raise UserError(
+            f"The code cannot be fetched: {error}. Is the commit pushed, and may you fetch it?"
+        ) from error
     except (MlflowException, OSError) as error:
         said = without_user(one_line(error))
         raise UserError(f"{tags.UNCOMMITTED} of run {run.info.run_id} is lost: {said}.") from error

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from http import HTTPStatus
 
+import mlflow
 import requests
 from mlflow.exceptions import MlflowException, RestException
 
@@ -15,6 +16,10 @@ from storage.uris import without_user
 
 LATER = "Run this again later: steps that have finished are not run twice."
 LOGIN = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+NETRC = (
+    "~/.netrc has an entry for its host, which goes before MLFLOW_TRACKING_USERNAME and its like: "
+    "write the server's user there, or take it out."
+)
 CURES: dict[int, str] = {  # by HTTP status
     301: "Set MLFLOW_TRACKING_URI to the address that it has now.",
     400: "Check MLFLOW_TRACKING_URI, and that the server is as new as the MLflow here.",
@@ -133,7 +138,8 @@ def _explain(error: BaseException) -> str:
         return f"The server answers with what is not MLflow's. {LOGIN}"
     if package in CLIENTS:
         said = one_line(Exception(str(error)))
-        return f"The store of artifacts says: {said}. Check its address and credentials."
+        own = "" if "amazonaws.com" not in said else " An S3 of your own: set AWS_ENDPOINT_URL."
+        return f"The store of files says: {said}. Check its address and credentials.{own}"
     return ""
 
 
@@ -188,6 +194,8 @@ def _status(code: int) -> str:
 
 
 def _cure(code: int) -> str:
+    if code == 401 and requests.utils.get_netrc_auth(mlflow.get_tracking_uri()):
+        return NETRC
     if code in CURES:
         return CURES[code]
     return f"See the server's log. {LATER}" if code >= 500 else CURES[400]

@@ -369,3 +369,17 @@ def test_only_an_artifact_that_is_not_listed_is_called_deleted(
     assert "does not come whole. The server answers 409 Conflict. Check MLFLOW" in there
     with artifacts.open_file(run_id, "a/text.txt") as path, pytest.raises(OSError, match="5 bytes"):
         artifacts._check_size(path, 9)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_told"), [("team.s3.amazonaws.com", True), ("127.0.0.1:9000", False)]
+)
+def test_an_s3_of_ones_own_that_was_looked_for_at_amazons_is_told_how_to_name_it(
+    host: str, is_told: bool
+) -> None:
+    exceptions = pytest.importorskip("botocore.exceptions")
+    line = refusals.explain_refusal(
+        exceptions.EndpointConnectionError(endpoint_url=f"http://{host}")
+    )
+    assert line.startswith("The store of files says: Could not connect to the endpoint URL")
+    assert ("AWS_ENDPOINT_URL" in line) == is_told
