@@ -80,7 +80,7 @@ def make_facts(
         groups=tested.groups,
         coverage=tested.coverage,
         fitted_to=fitted_to,
-        commit=preprocess.code.commit,
+        commit=candidate.code.commit,
         is_dirty=provenance.is_dirty,
         command=command,
         slices=judged.decision.slices,

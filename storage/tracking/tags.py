@@ -219,7 +219,7 @@ JUDGED_BY = tag(
 )
 IMPROVEMENT = tag("improvement", "minutes of test RMSE below the champion's, so judged", "register")
 IMPROVEMENT_INTERVAL = tag("improvement_interval", "its 95 % interval", "register")
-VERSION_COMMIT = tag("git_commit", "commit that a version's months were cleaned by", "register")
+VERSION_COMMIT = tag("git_commit", "commit of the code that trained a version", "register")
 PIPELINE = tag("pipeline_run_id", "pipeline that made a version", "register")
 RMSE_VALID = tag(
     "rmse_valid", "a version's RMSE on its valid months with metered distance, minutes", "register"

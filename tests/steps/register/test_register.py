@@ -173,6 +173,15 @@ def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # it needs nothing but itself
 
 
+def test_a_version_tells_the_commit_that_trained_it_not_that_of_months_cleaned_before(
+    lab: Lab, pipelines: Pipelines
+) -> None:
+    lab.register("traced", *pipelines.of(lab, GOOD))  # whose months this checkout has cleaned
+    version = lab.version("traced", "1")
+    assert "Trained by commit c0ffee" in version.description
+    assert version.tags["git_commit"] == "c0ffee"
+
+
 def test_a_name_that_is_html_stays_text(lab: Lab, pipelines: Pipelines) -> None:
     run, _ = lab.register("<b>bold<b>", *pipelines.of(lab, GOOD))
     page = artifacts.read_text(run.info.run_id, "model_card.html")
