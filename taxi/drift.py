@@ -20,8 +20,9 @@ from .words import HISTOGRAMS, WEEKDAYS, measured_words
 
 # minutes; an end bin takes whatever lies beyond it
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
-# a bin that few train trips fall in moves by chance: they are counted together
-RARE = 0.01
+# a bin that few train trips fall in moves by chance: they are counted together, but for one that
+# as many trips fall in now as no chance brings
+RARE, GROWN = 0.01, 0.05
 PSI, RMSE = "PSI", "RMSE"  # names of a measure, and of what one is of
 PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
 MARKS = "osD^v"  # of months beside each other, for eyes that do not tell their colours apart
@@ -147,7 +148,7 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
 
     Source: Siddiqi, Credit Risk Scorecards, 2006.
     """
-    rare = expected < RARE * expected.sum()
+    rare = (expected < RARE * expected.sum()) & (observed <= GROWN * observed.sum())
     shares = []
     for counts in (expected, observed):
         pooled = np.append(counts[~rare], counts[rare].sum()) + 0.5  # no bin is empty

@@ -64,6 +64,14 @@ def test_rare_bins_are_counted_together() -> None:
     assert drift.psi(np.append(common, here), np.append(common, there)) < 0.001
 
 
+def test_a_zone_of_few_trips_that_a_third_of_the_month_begins_in_has_drifted() -> None:
+    trips = simulated_trips("2021-03")
+    begun = profile_of(simulated_trips("2021-01")).counts["pickup_zone"]
+    rare = np.where(begun > 0, begun, begun.max()).argmin()
+    there = np.where(np.arange(len(trips)) % 3 == 0, rare, trips.pickup_zone).astype(np.int32)
+    assert measured(replace(trips, pickup_zone=there))["PSI", "pickup_zone"].drifted
+
+
 def test_the_next_month_of_the_same_city_has_not_drifted() -> None:
     found = measured(simulated_trips("2021-03"), rmse=5.1)
     assert [one for one in found.values() if one.drifted] == []
