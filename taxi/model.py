@@ -146,9 +146,9 @@ class TripModel:
             state: the live level, for a request that asks for it; None where there is none.
             now: New York local time; None is the wall clock.
         Returns:
-            The minutes, float64 [n]. Where more is asked, n rows of them, `prediction`, and a
-            column for each thing asked: `p10` for the quantile 0.1, `longer_than`,
-            `live_age_minutes`.
+            The minutes, float64 [n]. Where more is asked, n rows of them, `prediction`, with the
+            frame's index, and a column for each thing asked: `p10` for the quantile 0.1,
+            `longer_than`, `live_age_minutes`.
         Raises:
             TripError: a param, a column or a row is not to be used, or there is no answer; says
                 which and why.
@@ -165,7 +165,9 @@ class TripModel:
             more["live_age_minutes"] = np.array(age, object)
         if asked.asks_spread:
             more |= self._answer_spread(trips, predicted, asked)
-        return pd.DataFrame({"prediction": predicted, **more}) if more else predicted
+        if not more:
+            return predicted
+        return pd.DataFrame({"prediction": predicted, **more}, index=frame.index)
 
     def answer_plain(self, records: Any) -> np.ndarray | None:
         """Answer n raw trips of a request's JSON that `answer` would say nothing of but minutes.

@@ -450,6 +450,16 @@ def test_a_model_keeps_its_spread_when_it_is_saved(frame: pd.DataFrame) -> None:
     assert np.array_equal(np.asarray(loaded.answer(frame)), plain.answer(frame))
 
 
+def test_an_answer_in_columns_joins_the_rows_that_it_is_of(
+    model: TripModel, frame: pd.DataFrame
+) -> None:
+    booked = frame.set_index(pd.Index(range(900, 900 + len(frame)), name="booking"))
+    answer = model.answer(booked[::-1], {"live": True})
+    assert isinstance(answer, pd.DataFrame)
+    joined = booked.join(answer)["prediction"]
+    assert joined.tolist() == model.predict_frame(frame).tolist()
+
+
 def test_a_bad_row_is_named_whatever_is_asked(model: TripModel, frame: pd.DataFrame) -> None:
     spoilt = frame.assign(**{START: "Harlem"})
     with pytest.raises(TripError, match="Row 0, column 'PULocationID': got 'Harlem'"):
