@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import NamedTuple
 
 import numpy as np
@@ -164,6 +165,7 @@ class Tally:
     n_live: int = 0  # rows whose prediction has a live level
     unreadable: str = ""  # the first value that nobody can read, in words
     profile: Profile = field(default_factory=Profile)
+    dates: set[date] = field(default_factory=set)  # on which those trips began
     # of the model alone, which is what drifts
     predictions: np.ndarray = field(default_factory=lambda: count_predictions(np.empty(0)))
     total: Errors = field(default_factory=Errors)
@@ -188,7 +190,9 @@ class Tally:
         self.unreadable = self.unreadable or prepared.unreadable
         self.n_predicted += int(prepared.judgeable.sum())
         eligible = prepared.eligible
-        self.profile.add(_trips(prepared))
+        self.profile.add(trips := _trips(prepared))
+        began = trips.column("pickup_at").to_numpy(zero_copy_only=False)
+        self.dates.update(np.unique(began.astype("datetime64[D]")).tolist())
         self.predictions = self.predictions + count_predictions(predicted[eligible])
         counted = eligible & np.isfinite(prepared.minutes)
         pickup = prepared.columns["pickup_at"].filter(pa.array(counted)).to_numpy()

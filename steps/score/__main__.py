@@ -32,6 +32,7 @@ from steps.score.record import (
     log_moved,
     log_read,
     log_worst_of,
+    say_days,
     say_estimate,
     say_moved,
     say_seen,
@@ -252,6 +253,8 @@ def month_line(scored: ScoredMonth) -> str:
         )
     if scores:
         errors += f"; without drop-offs {say_estimate(tally)}"
+    if days := say_days(scored.month, tally):
+        errors += f"; {days}"
     if within := say_within(tally):
         errors += f"; {within}"
     if tally.unreadable:

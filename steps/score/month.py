@@ -114,7 +114,7 @@ def write(
             if writer:
                 writer.close()
         file.check_unchanged()
-        require_predictions(tally)
+        require_trips(tally, month)
     tally.estimated = losses.estimate()
     return tally
 
@@ -186,10 +186,15 @@ def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> dict[str, 
     return columns
 
 
-def require_predictions(tally: Tally) -> None:
-    """Stop at a month that nobody can say anything of."""
+def require_trips(tally: Tally, month: str) -> None:
+    """Stop at a month that nobody can say anything of, or that holds no trip of that month."""
     if not tally.n_predicted:
         raise TripError(
             f"none of its {tally.n_rows:,} rows has a pickup time and both zones. "
             f"Check the file, or leave the month out."
+        )
+    if not tally.profile.n_trips:  # drift and errors would be those of nothing
+        raise TripError(
+            f"none of its {tally.n_rows:,} rows is a trip of {month} that counts, by the rules of "
+            "docs/trips.md. Check that the file holds that month, and its times."
         )

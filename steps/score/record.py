@@ -17,6 +17,7 @@ from storage.tracking.model_references import logged_tags
 from storage.uris import without_credentials
 from taxi import schema
 from taxi.city import City
+from taxi.cleaning import month_bounds
 from taxi.drift import PSI, RMSE, DriftMeasure, Reference
 from taxi.maps import draw_moved
 from taxi.scoring import Tally
@@ -63,17 +64,32 @@ def say_estimate(tally: Tally) -> str:
     if not tally.estimated:
         return "not estimated"
     error = tally.estimate_error
-    how_good = ""
-    if error is not None:
-        how_good = f", {percent(abs(error))} too {'high' if error > 0 else 'low'}"
+    how_good = "" if error is None else f", {say_off(error)}"
     whose = " for the model alone" if how_good and tally.n_live else ""
     return f"estimated {tally.estimated}{how_good}{whose}"
+
+
+def say_off(error: float) -> str:
+    """Write by which share an estimate was too high or too low."""
+    if (percents := percent(abs(error))) == percent(0):
+        return "rightly"
+    return f"{percents} too {'high' if error > 0 else 'low'}"
 
 
 def say_within(tally: Tally) -> str:
     """Write how many trips took no longer than each quantile; empty where nobody asked or knows."""
     shares = tally.shares_within.items()
     return ", ".join(f"{percent(share)} within {name}" for name, share in shares)
+
+
+def say_days(month: str, tally: Tally) -> str:
+    """Write how many days of a month there are trips of; empty where of all.
+
+    Half a month is no fault, and its weekdays lie far off by that alone.
+    """
+    start, end = month_bounds(month)
+    n_days = (end - start).days
+    return f"trips of {len(tally.dates)} of {n_days} days" if len(tally.dates) < n_days else ""
 
 
 def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
@@ -208,6 +224,8 @@ def write_scored(
     drift = ["rise of RMSE", "furthest off, PSI"] if known_drift else []
     within = ["quantiles"] if any(month.tally.within for month in scored) else []
     heads = ["month", "RMSE, min", *live, *drift, *within, "without drop-offs", "predicted", "rows"]
+    if days := [f"{m.month}: {d}" for m in scored if (d := say_days(m.month, m.tally))]:
+        verdict += f"; **{', '.join(days)}**"
     if seen := seen_months(scored, model):
         verdict += f"; **{say_seen(seen)}**"
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]

@@ -1,13 +1,15 @@
 """What is told of a scored month beside the trips that the model was fitted to."""
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from steps.score.record import city_of_model, drift_cells, say_moved
+from steps.score.record import city_of_model, drift_cells, say_moved, say_off
 from storage.tracking import models
 from taxi.drift import FEATURES, DriftMeasure
 from taxi.model import write_frame
@@ -72,6 +74,29 @@ def test_what_has_moved_stands_beside_what_the_errors_did(
         measures.append(DriftMeasure("rise", "RMSE", rise, 0.15, rise > 0.15))
     assert say_moved(measures) == said.format(moved="PSI of pickup zone 0.300 > 0.25")
     assert drift_cells(measures) == cells
+
+
+def test_how_many_days_of_a_month_there_are_trips_of_is_said_where_some_are_missing(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    table = pa.Table.from_batches(month_batches("2021-04", 2_000, 42))
+    half = pc.less(table["lpep_pickup_datetime"], pa.scalar(datetime(2021, 4, 16)))
+    pq.write_table(table.filter(half), tmp_path / APRIL_FILE)
+    run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-04", champion)
+    assert "; trips of 15 of 30 days" in lines[0]
+    assert "; **2021-04: trips of 15 of 30 days**" in run.data.tags["mlflow.note.content"]
+    run, lines = lab.run("score", SIMULATED, "--months=2021-04", champion)
+    assert " days" not in lines[0] + run.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(0.0514, "5.1 % too high"), (-0.0514, "5.1 % too low"), (-0.0004, "rightly")],
+)
+def test_an_estimate_that_was_right_is_not_said_to_be_too_high_or_too_low(
+    error: float, said: str
+) -> None:
+    assert say_off(error) == said
 
 
 @pytest.mark.pictures

@@ -67,6 +67,11 @@ def test_a_month_of_zero_rows(lab: Lab, champion: str, tmp_path: Path) -> None:
     refused(lab, champion, tmp_path, table, "none of its 0 rows")
 
 
+def test_a_file_with_the_trips_of_another_month(lab: Lab, champion: str, tmp_path: Path) -> None:
+    table = pa.Table.from_batches(month_batches("2021-05", 2_000, 42))
+    refused(lab, champion, tmp_path, table, "none of its 2,000 rows is a trip of 2021-04 that")
+
+
 def test_a_month_that_breaks_off_half_way(lab: Lab, champion: str, tmp_path: Path) -> None:
     table = pa.Table.from_batches(month_batches("2021-04", 140_000, 42))
     zones = table["PULocationID"].cast(pa.string()).to_pylist()
