@@ -35,6 +35,7 @@ from steps.score.record import (
     say_days,
     say_estimate,
     say_moved,
+    say_retraining,
     say_seen,
     say_within,
     seen_months,
@@ -99,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
         if seen := seen_months(scored, about):
             print(say_seen(seen))
-        write_scored(scored, model.uri, taxi, measures, about)
+        remedy = say_retraining(params, model.name, scored, measures or {})
+        write_scored(scored, model.uri, taxi, measures, about, remedy)
         tag_result(params, model.uri, scored)
         if feed and params.live_state:
             save_feed(feed, months[-1], params.live_state)

@@ -7,9 +7,11 @@ import pyarrow as pa
 
 from steps.common import page
 from steps.common.inputs import load_city
+from steps.common.parameters import MainParameters, ScoreParameters
 from steps.common.results import SEEN, SIMULATED, read_preprocess
 from steps.score.month import ScoredMonth
 from storage import UserError
+from storage.checkout import run_command
 from storage.data.months import SIMULATED_URI
 from storage.tracking import artifacts, datasets, runs, tags
 from storage.tracking.datasets import HashedDataset
@@ -193,12 +195,49 @@ def say_errors(scored: Sequence[ScoredMonth], errors: Sequence[str], without: Se
     return f"{said} with the live level{some}, {', '.join(without)} without"
 
 
+def say_retraining(
+    params: ScoreParameters,
+    model_name: str,
+    scored: Sequence[ScoredMonth],
+    measures: Mapping[str, Sequence[DriftMeasure]],
+) -> list[str]:
+    """Write how to train on the months before the last one that has drifted, and test on it.
+
+    Args:
+        params: of the step.
+        model_name: registered model; where it is empty, or a drop-off is still to come, there is
+            nothing to say.
+        scored: the months.
+        measures: month -> how far it lies from the fitted trips.
+    """
+    is_known = {one.month for one in scored if one.tally.total.n}
+    drifted = [month for month in is_known & set(measures) if say_moved(measures[month])]
+    if not (model_name and drifted):
+        return []
+    month = max(drifted)
+    train, valid = (str(np.datetime64(month, "M") - back) for back in (2, 1))
+    asked = MainParameters(
+        taxi=params.taxi,
+        source=params.source,
+        train_months=train,
+        valid_months=valid,
+        test_months=month,
+        model_name=model_name,
+    )
+    texts = asked.rerun_texts()
+    values = {name: texts[name] for name in texts if name in asked.model_fields_set}
+    command = run_command(asked.entry_point, values, experiment=runs.experiment_name())
+    said = f"A model of the months before {month}, for the gate to judge on it:"
+    return [said, page.as_code(command)]
+
+
 def write_scored(
     scored: Sequence[ScoredMonth],
     uri: str,
     taxi: str,
     measures: Mapping[str, Sequence[DriftMeasure]] | None,
     model: Mapping[str, str],
+    remedy: Sequence[str],
 ) -> None:
     """Write the run's page.
 
@@ -208,6 +247,7 @@ def write_scored(
         taxi: key of schema.TAXIS.
         measures: month -> how far it lies from the fitted trips; None where that is not known.
         model: its tags, as far as they are known.
+        remedy: what to do where a month has drifted.
     """
     n_trips = sum(month.tally.n_predicted for month in scored)
     is_live = any(month.tally.n_live for month in scored)
@@ -228,7 +268,7 @@ def write_scored(
         verdict += f"; **{', '.join(days)}**"
     if seen := seen_months(scored, model):
         verdict += f"; **{say_seen(seen)}**"
-    parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows)]
+    parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows), *remedy]
     run_id = runs.active_info().run_id
     there = {text: name for text, name in LINKED.items() if artifacts.has_file(run_id, name)}
     parts.append(" · ".join(page.link(text, name) for text, name in there.items()))

@@ -33,6 +33,8 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     assert f"trips predicted; **drift in 2021-04**: {what}\n" in note
     assert what.endswith(" that on the months it was judged by")
     assert "| month | RMSE, min | rise of RMSE | furthest off, PSI | without drop-offs |" in note
+    months = "-P train_months=2021-02 -P valid_months=2021-03 -P test_months=2021-04"
+    assert f" {months} -P model_name=scored`\n" in note
     rows = {row["of"]: float(row["value"]) for row in lab.table(run, "drift.csv")}
     furthest = max((*FEATURES, "prediction"), key=rows.__getitem__)
     rise, psi = percent(rows["RMSE"], sign="+"), f"{rows[furthest]:.3f}"
@@ -105,6 +107,7 @@ def test_a_month_that_has_not_drifted_ends_well(lab: Lab, champion: str) -> None
     run, lines = lab.run("score", *given)
     assert lines[-1] == "2021-04: no drift"
     assert run.data.tags["drift"] == "false"
+    assert "train_months" not in run.data.tags["mlflow.note.content"]
     measures = lab.table(run, "drift.csv")
     assert {row["drifted"] for row in measures} == {"False"}
     assert [row["of"] for row in measures if row["measure"] == "PSI"][-1] == "prediction"
