@@ -249,7 +249,7 @@ def test_preprocess_tells_which_bytes_went_in_and_out(pipeline: Pipeline) -> Non
     profile = json.loads(inputs["train 2023-01"].dataset.profile)
     assert profile["num_rows"] >= found.data.metrics["n_trips_train"]
     page = found.data.tags["mlflow.note.content"]
-    assert re.match(r"\*\*Kept \d+\.\d% of [\d,]+ trips\*\*: ", page)
+    assert re.match(r"\*\*Kept \d+\.\d % of [\d,]+ trips\*\*: ", page)
     paths = {item.path for item in pipeline.client.list_artifacts(found.info.run_id)}
     assert {"data", "months.csv", "profile.png"} <= paths
 

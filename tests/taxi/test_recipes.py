@@ -1,6 +1,6 @@
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.model import TripModel
 from taxi.recipes import Member, Recipe
 from taxi.rows import blind_rows, has_distance, is_split, sighted_rows, weights_by_age
-from taxi.schema import join_trips
+from taxi.schema import Trips
 from tests.conftest import make_trips, simulated_trips
 
 TRAIN, VALID = simulated_trips("2021-01"), simulated_trips("2021-02")
@@ -28,7 +28,8 @@ RECIPE = Recipe(
 
 
 def fitted(recipe: Recipe, n_threads: int = 1) -> TripModel:
-    trips = join_trips([TRAIN, VALID])
+    columns = ([getattr(part, one.name) for part in (TRAIN, VALID)] for one in fields(Trips))
+    trips = Trips(*map(np.concatenate, columns))
     encoder = features.fit_encoder(recipe.features, trips)
     train = partial(sight.train_here, n_threads=n_threads)
     return sight.fit_boosters(recipe, trips, "green", encoder, train)
