@@ -6,6 +6,7 @@ It runs on any Python that the lock is resolved for, and what it imports needs n
 environment may lack.
 """
 
+import configparser
 import os
 import re
 import shlex
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from storage import checkout, environment
 from storage.checkout import ROOT
@@ -33,6 +34,9 @@ OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons that the lock is resolved for
 NEED_GB = 5.0  # an environment takes 2 GB, months and models some more
 MOVE = "unset MLFLOW_TRACKING_URI  # or start it"
 LOG_IN = "export MLFLOW_TRACKING_USERNAME=<user> MLFLOW_TRACKING_PASSWORD=<password>"
+NETRC = "${EDITOR:-vi} ~/.netrc  # its entry for this host goes before MLFLOW_TRACKING_USERNAME"
+USERS = "~/.mlflow/credentials"
+UNASKED = (OSError, ValueError, KeyError, sqlite3.Error, configparser.Error)
 MAKE_AGAIN = "rm -f .venv/.ready && make .venv/.ready"
 
 
@@ -186,7 +190,7 @@ def experiment() -> Iterator[Finding]:
             found = named_experiment.ask_server(place, asked)
         else:
             found = named_experiment.ask_file(place, asked)
-    except (OSError, ValueError, KeyError, sqlite3.Error):  # the store has been looked at
+    except UNASKED:  # the store has been looked at
         return
     (named,) = asked.values()
     if found and found.is_deleted:
@@ -342,14 +346,21 @@ def _server(address: str) -> Finding:
     try:
         named_experiment.ask_experiments(address, "search", {"max_results": 1})
     except urllib.error.HTTPError as error:
-        cure = LOG_IN if error.code in (401, 403) else MOVE
-        return Finding(what, f"answers {error.code} {error.reason}", cure)
+        return Finding(what, f"answers {error.code} {error.reason}", _cure(error.code, address))
+    except configparser.Error:
+        return Finding(what, f"not asked: MLflow cannot read {USERS}", f"rm {USERS} && {LOG_IN}")
     except OSError as error:
         reason = getattr(error, "reason", type(error).__name__)
         return Finding(what, f"does not answer: {reason}", MOVE)
     except ValueError:
         return Finding(what, "answers with what is not MLflow's, such as a login's page", LOG_IN)
     return Finding(what, "answers")
+
+
+def _cure(code: int, address: str) -> str:
+    if code == 401 and any(named_experiment.in_netrc(urlsplit(address).hostname)):
+        return NETRC
+    return LOG_IN if code in (401, 403) else MOVE
 
 
 def _sqlite(path: Path) -> Finding:

@@ -69,6 +69,7 @@ def ask_experiments(address: str, path: str, body: dict[str, Any] | None = None)
 
     Raises:
         OSError, ValueError: it does not answer, says no (HTTPError), or is not MLflow's.
+        configparser.Error: MLflow cannot read its file of users.
     """
     request = urllib.request.Request(
         f"{address}/api/2.0/mlflow/experiments/{path}",
@@ -89,7 +90,7 @@ def _login() -> dict[str, str]:
         return os.environ.get(name) or str(file.get("mlflow", name, fallback=""))
 
     uri = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    user, password = _in_netrc(uri.hostname or "")
+    user, password = in_netrc(uri.hostname)
     if not (user and password):
         user, password = map(urllib.parse.unquote, (uri.username or "", uri.password or ""))
     if not (user and password):
@@ -101,10 +102,12 @@ def _login() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _in_netrc(host: str) -> tuple[str, str]:
+def in_netrc(host: str | None) -> tuple[str, str]:
     """Look up user and password of a host where requests does, before all that MLflow is told."""
+    # by its name: of a file that it finds by itself Python refuses one that others may read
+    file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     try:
-        found = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+        found = netrc.netrc(file).authenticators(host or "")
     except (OSError, netrc.NetrcParseError):
         return "", ""
     user, _, password = found or ("", "", "")

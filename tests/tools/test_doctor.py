@@ -7,13 +7,16 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import platformdirs.macos
 import platformdirs.unix
 import pytest
+import requests
 from mlflow import MlflowClient
 
 from storage.checkout import ROOT, Checkout
@@ -233,6 +236,46 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(
     assert problem.what == "store http://127.0.0.1:1"
     assert "hush" not in str(problem)
     assert problem.cure.startswith("unset MLFLOW_TRACKING_URI")
+
+
+@pytest.fixture
+def closed_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A server that lets nobody in, and a home of one's own; gives who asked it."""
+    asked: list[str] = []
+
+    class Door(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.headers.get("Authorization", "nobody"))
+            self.send_error(401)
+
+    with HTTPServer(("127.0.0.1", 0), Door) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.serve_forever)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        yield asked
+        server.shutdown()
+
+
+def test_an_entry_of_netrc_that_others_may_read_is_taken_as_a_run_takes_it_and_named(
+    closed_server: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login git password of-git\n")
+    (tmp_path / ".netrc").chmod(0o644)
+    (problem,) = problems(doctor.store)
+    requests.post(os.environ["MLFLOW_TRACKING_URI"], timeout=9)
+    assert closed_server[0] == closed_server[1] != "nobody"
+    assert (problem.seen, problem.cure) == ("answers 401 Unauthorized", doctor.NETRC)
+
+
+def test_a_file_of_users_that_mlflow_cannot_read_is_named(
+    closed_server: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").write_text("user=ana\n")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "taxi")
+    assert problems(doctor.experiment) == closed_server == []
+    (problem,) = problems(doctor.store)
+    assert problem.seen == "not asked: MLflow cannot read ~/.mlflow/credentials"
 
 
 @pytest.fixture(params=["file", "server"])
