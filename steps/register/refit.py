@@ -22,7 +22,7 @@ from steps.common.candidates import (
     read_profiles,
 )
 from steps.common.inputs import load_city, load_trips, log_inputs
-from steps.common.results import Candidate, PreprocessResult
+from steps.common.results import Candidate, PreprocessResult, read_code
 from steps.common.served import load_served
 from storage import StorageError, UserError
 from storage.scratch import scratch_folder
@@ -51,7 +51,7 @@ class TrainingPlace(NamedTuple):
 def refit_candidate(
     candidate: Candidate, preprocess: PreprocessResult, place: TrainingPlace
 ) -> Candidate:
-    """Fit a candidate to train and valid in a child run; returns it with the new model's URI.
+    """Fit a candidate to train and valid in a child run; returns it with its new URI and commit.
 
     The spread of its errors stays that of the candidate: it was measured on trips that it had not
     seen. What later months are compared with is made anew, of train and valid.
@@ -83,7 +83,8 @@ def refit_candidate(
         note = f"**{candidate.model}** fitted again to {n_trips}: what is tested and registered"
         note += f"\n\n{page.link_worst()} of valid, which it was fitted to"
         mlflow.set_tags({tags.MODEL_URI: uri, tags.NOTE: note})
-    return candidate._replace(model_uri=uri)
+    fitted_by = read_code(runs.active()).commit  # the model's own is that of its search
+    return candidate._replace(model_uri=uri, code=candidate.code._replace(commit=fitted_by))
 
 
 def read_recipe(candidate: Candidate) -> Recipe:

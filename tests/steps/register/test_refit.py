@@ -32,6 +32,7 @@ from taxi.sight import BoosterSet
 from tests.clusters import Dask, dask_cluster
 from tests.steps.lab import GOOD, Lab, Pipelines
 
+COMMIT = "mlflow.source.git.commit"
 ANY_SCORE = ("--max_rmse=100", "--min_r2=-1", "--max_coverage_gap=1")
 
 
@@ -118,6 +119,20 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
     assert lab.version("refitted", "1").tags["rmse_valid"] == (
         f"{candidate.data.metrics['rmse']:.6f}"
     )
+
+
+def test_a_refitted_version_tells_the_commit_that_refitted_it_not_that_of_an_earlier_search(
+    lab: Lab, searched: list[str]
+) -> None:
+    found = candidate_of(searched)
+    lab.client.set_tag(found.info.run_id, COMMIT, "c0ffee")
+    try:
+        refitted, _ = lab.register("by this commit", *searched)
+        lab.register("by that commit", *searched, "--refit=train")
+    finally:
+        lab.client.set_tag(found.info.run_id, COMMIT, found.data.tags[COMMIT])
+    assert lab.version("by this commit", "1").tags["git_commit"] == refitted.data.tags[COMMIT]
+    assert lab.version("by that commit", "1").tags["git_commit"] == "c0ffee"
 
 
 def test_the_same_candidate_refitted_again_is_the_same_version(
