@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
         if seen := seen_months(scored, about):
             print(say_seen(seen))
-        remedy = say_retraining(params, model.name, scored, measures or {})
+        remedy = say_retraining(params, model.name, scored, measures or {}, about)
         write_scored(scored, model.uri, taxi, measures, about, remedy)
         tag_result(params, model.uri, scored)
         if feed and params.live_state:
@@ -153,12 +153,12 @@ def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool)
     """Make the folder for the predictions.
 
     Raises:
-        UserError: it is no folder of this machine, or a month's predictions are there already.
+        UserError: it is an address, or a month's predictions are there already.
         StorageError: it cannot be made.
     """
     if "://" in output:
         raise UserError(
-            f"output {without_credentials(output)!r} is no folder of this machine. Pass one, or "
+            f"output {without_credentials(output)!r} is an address. Pass the path of a folder, or "
             "leave it out for the artifacts of the run, which lie where the store keeps them."
         )
     paths = [output_path(output, taxi, month) for month in months]

@@ -144,14 +144,19 @@ def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
 
 
 def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:
-    """List the scored months that a model was fitted to or chosen by, as its tags say.
+    """List the scored months that a model was fitted to or chosen by, as its tags say."""
+    return [one.month for one in scored if one.month in known_months(one, model)]
+
+
+def known_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
+    """Name the months of a scored one's kind that a model was fitted to or chosen by.
 
     A real month and a simulated one of the same name hold other trips.
     """
-    seen = {month for split in SEEN for month in model.get(tags.MONTHS.of(split), "").split(",")}
     is_simulated = model.get(tags.DATA) == SIMULATED
-    of_its_kind = (one for one in scored if one.uri.startswith(SIMULATED_URI) == is_simulated)
-    return [one.month for one in of_its_kind if one.month in seen]
+    if scored.uri.startswith(SIMULATED_URI) != is_simulated:
+        return set()
+    return {m for split in SEEN for m in model.get(tags.MONTHS.of(split), "").split(",") if m}
 
 
 def say_seen(months: Sequence[str]) -> str:
@@ -200,22 +205,29 @@ def say_retraining(
     model_name: str,
     scored: Sequence[ScoredMonth],
     measures: Mapping[str, Sequence[DriftMeasure]],
+    model: Mapping[str, str],
 ) -> list[str]:
     """Write how to train on the months before the last one that has drifted, and test on it.
 
     Args:
         params: of the step.
-        model_name: registered model; where it is empty, or a drop-off is still to come, there is
-            nothing to say.
+        model_name: registered model; where it is empty, a drop-off is still to come, or the model
+            knows as late months already, there is nothing to say.
         scored: the months.
         measures: month -> how far it lies from the fitted trips.
+        model: its tags, as far as they are known.
     """
-    is_known = {one.month for one in scored if one.tally.total.n}
-    drifted = [month for month in is_known & set(measures) if say_moved(measures[month])]
+    drifted = {
+        one.month: known_months(one, model)
+        for one in scored
+        if one.tally.total.n and say_moved(measures.get(one.month, ()))
+    }
     if not (model_name and drifted):
         return []
     month = max(drifted)
     train, valid = (str(np.datetime64(month, "M") - back) for back in (2, 1))
+    if valid <= max(drifted[month], default=""):
+        return []
     asked = MainParameters(
         taxi=params.taxi,
         source=params.source,

@@ -46,6 +46,14 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     assert run.data.tags["drift"] == "true"
 
 
+def test_a_model_of_the_months_before_a_drifted_one_is_not_told_to_be_trained_once_more(
+    lab: Lab, champion: str
+) -> None:
+    run, _ = lab.run("score", SIMULATED, "--months=2021-03", champion, "--max_psi=0")
+    assert run.data.tags["drift"] == "true"
+    assert "train_months" not in run.data.tags["mlflow.note.content"]
+
+
 JUDGED_BY = "that on the months it was judged by"
 
 

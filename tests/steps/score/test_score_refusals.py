@@ -144,11 +144,12 @@ def test_an_output_that_is_a_file(lab: Lab, champion: str, tmp_path: Path) -> No
     assert f"Cannot write to {tmp_path / 'taken'}" in line
 
 
-def test_an_output_elsewhere_is_refused_and_leaves_no_folder_of_its_name(
-    lab: Lab, champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("address", ["s3://bucket/out", "file:///tmp/out"])
+def test_an_output_that_is_an_address_is_refused_and_leaves_no_folder_of_its_name(
+    lab: Lab, champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = (SIMULATED, "--months=2021-04", champion, "--output=s3://bucket/out")
+    given = (SIMULATED, "--months=2021-04", champion, f"--output={address}")
     _, (line,) = lab.run("score", *given, code=2)
-    assert line.startswith("score: output 's3://bucket/out' is no folder of this machine. Pass one")
+    assert line.startswith(f"score: output '{address}' is an address. Pass the path of a folder, ")
     assert list(tmp_path.iterdir()) == []
