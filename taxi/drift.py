@@ -20,8 +20,8 @@ from .words import HISTOGRAMS, WEEKDAYS, measured_words
 
 # minutes; an end bin takes whatever lies beyond it
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
-# a bin that few train trips fall in moves by chance: they are counted together, but for one that
-# as many trips fall in now as no chance brings
+# a bin that few train trips fall in moves by chance: such are counted together, except one that
+# holds so many of a month's trips that chance does not explain it
 RARE, GROWN = 0.01, 0.05
 PSI, RMSE = "PSI", "RMSE"  # names of a measure, and of what one is of
 PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's

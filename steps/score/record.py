@@ -72,9 +72,9 @@ def say_estimate(tally: Tally) -> str:
 
 
 def say_off(error: float) -> str:
-    """Write by which share an estimate was too high or too low."""
+    """Write by which share an estimate was off, and to which side where it was to any."""
     if (percents := percent(abs(error))) == percent(0):
-        return "rightly"
+        return f"{percents} off"
     return f"{percents} too {'high' if error > 0 else 'low'}"
 
 

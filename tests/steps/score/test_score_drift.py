@@ -101,7 +101,7 @@ def test_how_many_days_of_a_month_there_are_trips_of_is_said_where_some_are_miss
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(0.0514, "5.1 % too high"), (-0.0514, "5.1 % too low"), (-0.0004, "rightly")],
+    [(0.0514, "5.1 % too high"), (-0.0514, "5.1 % too low"), (-0.0004, "0.0 % off")],
 )
 def test_an_estimate_that_was_right_is_not_said_to_be_too_high_or_too_low(
     error: float, said: str
