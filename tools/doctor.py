@@ -17,6 +17,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,7 @@ MOVE = "unset MLFLOW_TRACKING_URI  # or start it"
 LOG_IN = "export MLFLOW_TRACKING_USERNAME=<user> MLFLOW_TRACKING_PASSWORD=<password>"
 NETRC = "${EDITOR:-vi} ~/.netrc  # its entry for this host goes before MLFLOW_TRACKING_USERNAME"
 USERS = "~/.mlflow/credentials"
-UNASKED = (OSError, ValueError, KeyError, sqlite3.Error, configparser.Error)
+UNASKED = (OSError, ValueError, KeyError, HTTPException, sqlite3.Error, configparser.Error)
 MAKE_AGAIN = "rm -f .venv/.ready && make .venv/.ready"
 
 
@@ -352,7 +353,7 @@ def _server(address: str) -> Finding:
     except OSError as error:
         reason = getattr(error, "reason", type(error).__name__)
         return Finding(what, f"does not answer: {reason}", MOVE)
-    except ValueError:
+    except (ValueError, HTTPException):
         return Finding(what, "answers with what is not MLflow's, such as a login's page", LOG_IN)
     return Finding(what, "answers")
 

@@ -68,7 +68,8 @@ def ask_experiments(address: str, path: str, body: dict[str, Any] | None = None)
     """Ask a server's API of experiments, as the user that MLflow would be there.
 
     Raises:
-        OSError, ValueError: it does not answer, says no (HTTPError), or is not MLflow's.
+        OSError, ValueError, HTTPException: it does not answer, says no (HTTPError), or is not
+            MLflow's.
         configparser.Error: MLflow cannot read its file of users.
     """
     request = urllib.request.Request(

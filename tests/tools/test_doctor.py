@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler, TCPServer
 from types import SimpleNamespace
 
 import platformdirs.macos
@@ -265,6 +266,25 @@ def test_an_entry_of_netrc_that_others_may_read_is_taken_as_a_run_takes_it_and_n
     requests.post(os.environ["MLFLOW_TRACKING_URI"], timeout=9)
     assert closed_server[0] == closed_server[1] != "nobody"
     assert (problem.seen, problem.cure) == ("answers 401 Unauthorized", doctor.NETRC)
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.0 200 OK\r\n\r\n<html>"])
+def test_a_server_of_something_else_is_called_so(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(said)
+            self.request.recv(4096)
+
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "taxi")
+    with TCPServer(("127.0.0.1", 0), Other) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.serve_forever)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_address[1]}")
+        found, experiments = problems(doctor.store), problems(doctor.experiment)
+        server.shutdown()
+    assert [one.seen.partition(",")[0] for one in found] == ["answers with what is not MLflow's"]
+    assert experiments == []
 
 
 def test_a_file_of_users_that_mlflow_cannot_read_is_named(
