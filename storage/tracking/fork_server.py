@@ -267,6 +267,8 @@ def _run(module: str, request: _Request) -> NoReturn:
         os.environ.update(request.env)
         os.chdir(request.cwd)
         environment.prepare()
+        # what waits to interrupt it is told in its name, not in that of whom it was forked from
+        sys.modules["__main__"] = sys.modules.get(module, sys.modules["__main__"])
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
         code = _exit_code(module, request.command)
         threading._shutdown()  # type: ignore[attr-defined]

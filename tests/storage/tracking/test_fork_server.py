@@ -9,6 +9,7 @@ import mlflow
 import pytest
 
 from bench.steps import children_cpu_s
+from storage import environment
 from storage.repro import step_key
 from storage.tracking import fork_server
 from storage.tracking.fork_server import ForkedProcess, ForkServer
@@ -94,6 +95,23 @@ def test_one_that_is_told_to_stop_is_interrupted(
     process.terminate()
     assert process.wait() == process.poll() == 130
     assert "interrupted" in capfd.readouterr().err
+
+
+def test_one_that_is_interrupted_before_it_has_begun_says_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    prepare = environment.prepare
+
+    def interrupted() -> None:
+        prepare()
+        os.kill(os.getpid(), signal.SIGTERM)  # blocked as yet
+
+    monkeypatch.setattr("mlflow.projects.backend.loader.MLFLOW_BACKENDS", {})
+    monkeypatch.setattr(environment, "prepare", interrupted)
+    server = ForkServer(step_key.read_loaded)
+    assert start(server, "print('begun')").wait() == 130
+    server.close()
+    assert capfd.readouterr() == ("", "forked: interrupted\n")
 
 
 def test_what_runs_as_python_ends_runs_here_too(
