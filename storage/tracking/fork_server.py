@@ -56,6 +56,7 @@ class ForkServer(LocalBackend):
             read_code: notes the code that is loaded, which steps will run whatever is edited
                 meanwhile, and that alone; called by the copy.
         """
+        self.last: ForkedProcess | None = None
         import_store(mlflow.get_tracking_uri())  # once for this process and all that it forks
         self.channel, theirs = socket.socketpair()
         signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
@@ -111,7 +112,8 @@ class ForkServer(LocalBackend):
         request = json.dumps({"command": command, "cwd": cwd, "env": dict(env)}).encode()
         with suppress(BrokenPipeError):  # no answer will come either
             socket.send_fds(self.channel, [request + b"\n"], OUTPUTS)
-        return ForkedProcess(self)
+        self.last = ForkedProcess(self)
+        return self.last
 
 
 class ForkedProcess:
@@ -145,8 +147,6 @@ class ForkedProcess:
         if self.code is None:
             try:
                 self.code = int(self._hear(2)[1])
-                if self.code < 0:  # else nobody has said anything
-                    print(ended_by(-self.code), file=sys.stderr)
             except ProcessLookupError as error:
                 print(error, file=sys.stderr)
                 self.code = 1
@@ -163,8 +163,13 @@ class ForkedProcess:
         return self.heard
 
 
-def ended_by(number: int) -> str:
-    """Say what a signal that ended a process mostly comes of."""
+def ended_by() -> str:
+    """Say which signal ended the step that was forked last, whose run cannot; empty if none did."""
+    server = loader.MLFLOW_BACKENDS[BACKEND]() if is_running() else None
+    last = server.last if isinstance(server, ForkServer) else None
+    if not last or not last.code or last.code > 0:
+        return ""
+    number = -last.code
     why = ", which is mostly for lack of memory" if number == signal.SIGKILL else ""
     return f"The step was ended by signal {number}, {signal.strsignal(number)}{why}."
 

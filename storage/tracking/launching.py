@@ -43,6 +43,7 @@ def launch(step: str, parameters: Mapping[str, str], *, name: str = "") -> str:
             raise
         if run:
             interrupted.restore(MlflowClient(), run.info.run_id)
+            _say_what_killed(run)
         raise UserError(_failure(step, run, error)) from error
     return str(submitted.run_id)
 
@@ -153,6 +154,12 @@ def _kill(run: Run | None) -> None:
     interrupted.restore(client, run.info.run_id)
 
 
+def _say_what_killed(run: Run) -> None:
+    """Write on the run of a step that a signal ended what it could not say itself."""
+    if tags.FAILURE not in run.data.tags and (reason := fork_server.ended_by()):
+        stale_runs.close_run(MlflowClient(), run.info.run_id, reason, status="FAILED")
+
+
 def _launched(step: str, parent_run_id: str, began_ms: int) -> Run | None:
     """Find the run of a step that was launched since; None where it never had one."""
     launched = [
@@ -172,5 +179,5 @@ def _failure(step: str, run: Run | None, error: ExecutionException) -> str:
             f"{step} failed before it had a run: {one_line(error)}. See the output above, and "
             f"check that MLproject declares {step}."
         )
-    reason = run.data.tags.get(tags.FAILURE, f"see the output above and run {run.info.run_id}")
-    return f"{step} failed: {reason}"
+    reason = run.data.tags.get(tags.FAILURE) or fork_server.ended_by()
+    return f"{step} failed: {reason or f'see the output above and run {run.info.run_id}'}"

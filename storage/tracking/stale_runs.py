@@ -57,15 +57,15 @@ def close_own(reason: str) -> None:
         close_run(client, run.info.run_id, reason)
 
 
-def close_run(client: MlflowClient, run_id: str, reason: str) -> bool:
-    """Close a run as KILLED; False where the store does not let this user do it.
+def close_run(client: MlflowClient, run_id: str, reason: str, status: str = "KILLED") -> bool:
+    """Close a run that its process left open; False where the store does not let this user do it.
 
     It may be somebody else's, or deleted by now: nobody has to stop for that.
     """
     try:
-        marks = failure_tags("KILLED", reason)
+        marks = failure_tags(status, reason)
         client.log_batch(run_id, tags=[RunTag(*mark) for mark in marks.items()])
-        client.set_terminated(run_id, "KILLED")
+        client.set_terminated(run_id, status)
     except MlflowException as error:
         if refusals.is_gone(error):
             raise

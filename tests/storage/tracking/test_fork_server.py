@@ -39,9 +39,9 @@ def start(server: ForkServer, code: str, cwd: Path = Path(), **env: str) -> Fork
         (
             "import os; os.kill(os.getpid(), 9)",
             -9,
-            "9, Killed, which is mostly for lack of memory.\n",
+            "The step was ended by signal 9, Killed, which is mostly for lack of memory.",
         ),
-        ("import os; os.abort()", -6, "The step was ended by signal 6, Aborted.\n"),
+        ("import os; os.abort()", -6, "The step was ended by signal 6, Aborted."),
     ],
 )
 def test_it_ends_as_python_would(
@@ -52,7 +52,8 @@ def test_it_ends_as_python_would(
     said: str,
 ) -> None:
     assert start(server, code).wait() == expected
-    assert capfd.readouterr().err.endswith(said)
+    assert (capfd.readouterr().err + fork_server.ended_by()).endswith(said)
+    assert bool(fork_server.ended_by()) == (expected < 0)
 
 
 def test_it_has_its_own_environment_folder_and_process_and_prints_where_this_one_does(

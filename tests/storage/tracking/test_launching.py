@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import ExecutionException
 
 from storage import UserError, environment
-from storage.tracking import interrupted, launching, processes, runs
+from storage.tracking import fork_server, interrupted, launching, processes, runs
 from storage.tracking.tags import ENTRY_POINT, FAILURE, PARENT
 from tests.stores import Store
 
@@ -23,8 +23,10 @@ def fail_with(*made: tuple[str, str]) -> Callable[..., None]:
     def run(*_: object, **__: object) -> None:
         client, parent = MlflowClient(), mlflow.active_run().info
         for step, reason in made:
-            tags = {PARENT: parent.run_id, ENTRY_POINT: step, FAILURE: reason}
-            client.create_run(parent.experiment_id, tags=tags)
+            tags = {PARENT: parent.run_id, ENTRY_POINT: step}
+            client.create_run(
+                parent.experiment_id, tags=tags | {FAILURE: reason} if reason else tags
+            )
         raise ExecutionException("Entry point\nbroken. ")
 
     return run
@@ -61,6 +63,18 @@ def test_a_step_that_fails_says_its_own_reason(
 ) -> None:
     with runs.StepRun("main", ""):
         assert launch_error(monkeypatch, ("hpo", "No trips.")) == "hpo failed: No trips."
+
+
+def test_a_step_that_is_killed_has_its_reason_said_for_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = "The step was ended by signal 9, Killed, which is mostly for lack of memory."
+    monkeypatch.setattr(fork_server, "ended_by", lambda: killed)
+    with runs.StepRun("main", ""):
+        parent = runs.active().info.run_id
+        assert launch_error(monkeypatch, ("hpo", "")) == f"hpo failed: {killed}"
+    (run,) = runs.children(parent)
+    assert (run.info.status, run.data.tags[FAILURE]) == ("FAILED", killed)
 
 
 @pytest.mark.parametrize("earlier", [[], ["baseline", "hpo"]])
