@@ -18,6 +18,9 @@ _USER = re.compile(
     rf"(?<=://)(?:{_OPEN}(?:(?!://)\S)*@(?=[\w.-]+:[0-9]+(?:[/?#\s]|$))"
     rf"|[^/\s]*@|{_OPEN}(?:(?!://)[^\s@])*@)"
 )
+_USER_WITH_A_BLANK = re.compile(
+    r"(?<=://)[^/?#]*\s[^/?#]*@"
+)  # of a text that is a URI, and no more
 FROM_ENVIRONMENT = "env:"  # before the name of a variable that holds the address
 N_SHOWN = 60  # characters of what was passed
 _QUERY, _QUERY_OR_FRAGMENT = re.compile(r"\?.*", re.DOTALL), re.compile(r"[?#].*", re.DOTALL)
@@ -32,7 +35,7 @@ def without_credentials(uri: str) -> str:
     if not mark or not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*", scheme):
         return uri
     secret = _QUERY if rest.startswith("/") else _QUERY_OR_FRAGMENT
-    return secret.sub("", without_user(uri))
+    return secret.sub("", without_user(_USER_WITH_A_BLANK.sub("", uri)))
 
 
 def without_user(text: str) -> str:
@@ -42,7 +45,7 @@ def without_user(text: str) -> str:
 
 def holds_password(uri: str) -> bool:
     """Whether a password stands before the host of a URI; a user alone is no secret."""
-    before = _USER.search(uri)
+    before = _USER_WITH_A_BLANK.search(uri) or _USER.search(uri)
     return before is not None and ":" in before[0]
 
 

@@ -50,6 +50,7 @@ def test_an_address_without_secrets_stays_as_it_is(uri: str) -> None:
     [
         ("https://ada:hush@host:8443/a/b.git", "https://host:8443/a/b.git"),
         ("HTTPS://ada:hush@Host/a", "HTTPS://Host/a"),
+        ("http://ada:hu sh@host:80/a b@c", "http://host:80/a b@c"),
         ("https://token@host/a.git?key=hush#hush", "https://host/a.git"),
         ("ssh://git@host/a.git", "ssh://host/a.git"),
         ("https://ada:hu@sh@host/a@b", "https://host/a@b"),
@@ -109,6 +110,7 @@ def test_it_needs_no_package() -> None:
             for uri in ("sftp://ada@host/m", "abfss://box@host/m", "https://host/a:b@c")
         ),
         *((uri, True) for uri in ("sftp://ada:hush@host/m", "s3://:hu/sh@b/m", "s3://a:b@c@d/m")),
+        ("http://ada:hu sh@host", True),
     ],
 )
 def test_a_password_before_the_host_is_told_from_a_user(uri: str, holds: bool) -> None:
