@@ -349,7 +349,7 @@ def _server(address: str) -> Finding:
     except urllib.error.HTTPError as error:
         return Finding(what, f"answers {error.code} {error.reason}", _cure(error.code, address))
     except configparser.Error:
-        return Finding(what, f"not asked: MLflow cannot read {USERS}", f"rm {USERS} && {LOG_IN}")
+        return Finding(what, f"not asked: MLflow cannot read {USERS}", f"${{EDITOR:-vi}} {USERS}")
     except OSError as error:
         reason = getattr(error, "reason", type(error).__name__)
         return Finding(what, f"does not answer: {reason}", MOVE)
