@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xgboost as xgb
-from xgboost.callback import TrainingCallback
+from xgboost.callback import LearningRateScheduler, TrainingCallback
 
 from . import TripError
 from .batches import BatchedMatrix, batches_of, join
@@ -165,6 +165,16 @@ def train_on(
         booster.reset()  # lets go of what it holds of each row, which the next one will hold too
         give_back()
         return booster
+
+
+def schedule(rates: Sequence[float]) -> list[TrainingCallback]:
+    """Return what gives each round its learning rate; [] where there is none of each round.
+
+    Args:
+        rates: of each round; the first one xgboost has from its parameters.
+    """
+    # it is asked after a round, by that one's number, for the rate of the next
+    return [LearningRateScheduler([*rates[1:], rates[-1]])] if rates else []
 
 
 def is_cuda(parameters: Mapping[str, Any]) -> bool:

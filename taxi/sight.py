@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import xgboost as xgb
 
-from .boosting import is_cuda, n_bytes_of_bins, train_matrix, train_on
+from .boosting import is_cuda, n_bytes_of_bins, schedule, train_matrix, train_on
 from .features import Encoder
 from .model import TripModel
 from .recipes import Member, Recipe
@@ -95,7 +95,7 @@ def train_member(
 ) -> xgb.Booster:
     """Train a booster, which does not depend on the threads."""
     parameters = {**member.parameters, "nthread": n_threads, "max_bin": max_bin}
-    return train_on(parameters, rows, member.rounds)
+    return train_on(parameters, rows, member.rounds, callbacks=schedule(member.rates()))
 
 
 def is_on_gpu(members: Sequence[Member]) -> bool:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -39,6 +39,7 @@ from taxi.spread import restore_spread
 from taxi.worst import find_worst
 
 TRAIN_VALID = "train_valid"  # of the parameter refit
+LAST_RATE = "last_learning_rate"  # beside xgboost's parameters of a model, of rates that grow
 
 
 class TrainingPlace(NamedTuple):
@@ -139,9 +140,12 @@ def count_fitted(recipe: Recipe, n_trips: int) -> str:
 
 def trace(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) -> Lineage:
     """Say where the refitted model comes from."""
-    first = dict(recipe.members[0].parameters) if recipe.members else {"seed": recipe.seed}
+    told: dict[str, Any] = {"seed": recipe.seed}
+    if recipe.members:
+        first = recipe.members[0]
+        told = dict(first.parameters) | ({LAST_RATE: first.last_rate} if first.last_rate else {})
     parent = candidate.model_uri
-    return Lineage("register", candidate.model, candidate.features, preprocess, first, parent)
+    return Lineage("register", candidate.model, candidate.features, preprocess, told, parent)
 
 
 def log_refitted(

@@ -23,7 +23,7 @@ from storage.cluster.connection import connected
 from storage.cluster.executor import Cluster
 from storage.cluster.tasks import once_per_worker
 from taxi.batches import batches_of, whole
-from taxi.boosting import train_matrix
+from taxi.boosting import schedule, train_matrix
 from taxi.recipes import Member
 from taxi.rows import TrainPart
 from taxi.sight import BoosterSet, Train, train_member
@@ -146,7 +146,13 @@ async def _train_each(
         await _bring_home(matrix, cluster, workers)
         for member in one.members:
             parameters = {**member.parameters, "max_bin": one.max_bin}
-            told = await xgboost.dask.train(cluster.client, parameters, matrix, member.rounds)
+            told = await xgboost.dask.train(
+                cluster.client,
+                parameters,
+                matrix,
+                member.rounds,
+                callbacks=schedule(member.rates()),
+            )
             trained.append(told["booster"])
     return trained
 

@@ -126,7 +126,8 @@ def test_a_refit_is_the_same_model_whichever_way_its_rows_go(
         yield str(tmp_path) if n_bytes else ""
         assert list(tmp_path.iterdir()) == []  # bins go before their folder does
 
-    members = (Member(POINT, 9), Member(POINT | {"objective": "reg:squarederror"}, 7))
+    squared = POINT | {"objective": "reg:squarederror"}
+    members = (Member(POINT, 9), Member(squared, 7, last_rate=0.4))
     found = []
     for blind in ((), members[:1]):
         recipe = Recipe("full", seed=3, members=members, blind=blind, half_life=2, max_bin=128)

@@ -10,7 +10,7 @@ import pytest
 from taxi import boosting, features, sight, threads
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.model import TripModel
-from taxi.recipes import Member, Recipe
+from taxi.recipes import MORE_ROUNDS, Member, Recipe
 from taxi.rows import blind_rows, has_distance, is_split, sighted_rows, weights_by_age
 from taxi.schema import Trips
 from tests.conftest import make_trips, simulated_trips
@@ -39,6 +39,13 @@ def test_a_recipe_is_rebuilt_from_its_json() -> None:
     assert Recipe.restore(json.loads(json.dumps(RECIPE.state()))) == RECIPE
 
 
+def test_a_recipe_from_before_rates_grew_keeps_its_rate_in_all_rounds() -> None:
+    state = json.loads(json.dumps(RECIPE.state()))
+    state["members"] = [member[:2] for member in state["members"]]
+    (member,) = Recipe.restore(state).members
+    assert (member, member.rates()) == (Member(POINT, 7), [])
+
+
 def test_a_recipe_from_before_answers_were_blended_blends_none() -> None:
     state = RECIPE.state()
     del state["blind_share"]
@@ -61,20 +68,49 @@ def test_more_trips_get_more_rounds_and_no_other_points() -> None:
 @pytest.mark.parametrize(
     ("n_trips", "rate", "wanted"),
     [
-        (1_000_000, 0.2, (0.1, 19)),
-        (1_000_000, 0.1, (0.1, 10)),
-        (1_000_000, 0.05, (0.05, 10)),
-        (1_000_001, 0.2, (0.2, 10)),
+        (1_000_000, 0.2, (0.05, 0.35, 12)),
+        (1_000_000, 0.12, (0.03, 0.21, 12)),
+        (1_000_000, 0.8, (0.05, 0.35, 48)),
+        (1_000_000, 0.1, (0.1, 0.0, 10)),
+        (1_000_001, 0.2, (0.2, 0.0, 10)),
     ],
 )
-def test_few_trips_are_learned_in_small_steps(
-    n_trips: int, rate: float, wanted: tuple[float, int]
+def test_few_trips_are_learned_in_steps_that_begin_small(
+    n_trips: int, rate: float, wanted: tuple[float, float, int]
 ) -> None:
     member = Member({**POINT, "learning_rate": rate}, 7)
     more = replace(RECIPE, members=(member,), blind=(member,)).for_more_trips(n_trips)
     for again in (*more.members, *more.blind):
-        assert (again.parameters["learning_rate"], again.rounds) == wanted
+        assert (again.parameters["learning_rate"], again.last_rate, again.rounds) == pytest.approx(
+            wanted
+        )
         assert {**again.parameters, "learning_rate": rate} == member.parameters
+
+
+def test_rates_grow_by_the_same_factor_from_the_first_to_the_last() -> None:
+    assert Member({"learning_rate": 0.1}, 3, 0.4).rates() == [0.1, 0.2, 0.4]
+    assert Member({"learning_rate": 0.1}, 1, 0.4).rates() == [0.1]
+
+
+def test_growing_rates_are_as_many_steps_as_the_rounds_of_the_search_were_with_more_of_them() -> (
+    None
+):
+    member = Member({**POINT, "learning_rate": 0.2}, 100)
+    (again,) = replace(RECIPE, members=(member,)).for_more_trips(9).members
+    assert sum(again.rates()) == pytest.approx(100 * 0.2 * MORE_ROUNDS, rel=0.01)
+
+
+def test_each_round_has_its_own_rate() -> None:
+    grown = Member({**POINT, "learning_rate": 0.1}, 2, 0.5)
+    (booster,), (steady,) = (
+        fitted(replace(RECIPE, members=(member,))).estimators
+        for member in (grown, grown._replace(last_rate=0.0))
+    )
+    assert booster[:1].save_raw() == steady[:1].save_raw()
+    second, second_of_steady = (one[1:2].trees_to_dataframe() for one in (booster, steady))
+    is_leaf = second["Feature"] == "Leaf"
+    minutes, of_steady = (one["Gain"][is_leaf].to_numpy() for one in (second, second_of_steady))
+    assert minutes == pytest.approx(5 * of_steady, rel=1e-4)
 
 
 def test_a_fitted_recipe_has_its_boosters_with_its_rounds_whatever_the_threads() -> None:
@@ -90,9 +126,9 @@ def test_one_booster_has_all_threads_where_it_has_the_rows_for_them(
 ) -> None:
     asked = []
 
-    def train_on(parameters: Mapping[str, Any], *given: Any) -> Any:
+    def train_on(parameters: Mapping[str, Any], *given: Any, **options: Any) -> Any:
         asked.append(parameters["nthread"])
-        return boosting.train_on(parameters, *given)
+        return boosting.train_on(parameters, *given, **options)
 
     monkeypatch.setattr(sight, "train_on", train_on)
     few = fitted(RECIPE, n_threads=2)

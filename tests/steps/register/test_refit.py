@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from math import ceil
 from threading import Thread
 from typing import Any
 
@@ -26,7 +25,7 @@ from taxi.batches import BatchedMatrix
 from taxi.drift import Reference, count_predictions
 from taxi.model import TripModel, write_frame
 from taxi.profile import join_profiles
-from taxi.recipes import FINE_RATE, MORE_ROUNDS, Member, Recipe
+from taxi.recipes import MORE_ROUNDS, Member, Recipe
 from taxi.rows import TrainPart
 from taxi.sight import BoosterSet
 from tests.clusters import Dask, dask_cluster
@@ -94,9 +93,9 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
     before, after = recipe_of(candidate), recipe_of(refit)
     parts = zip([*before.members, *before.blind], [*after.members, *after.blind], strict=True)
     for known, again in parts:
-        known_rate = known.parameters["learning_rate"]
-        assert again.rounds == ceil(known.rounds * MORE_ROUNDS * known_rate / FINE_RATE)
-        assert again.parameters == {**known.parameters, "learning_rate": FINE_RATE}
+        assert sum(again.rates()) == pytest.approx(known.rounds * MORE_ROUNDS * 0.2, rel=0.02)
+        assert again.rates()[:: again.rounds - 1] == [0.05, 0.35]
+        assert again.parameters == {**known.parameters, "learning_rate": 0.05}
     uri = lab.version("refitted", "1").tags["model_uri"]
     assert uri != candidate.data.tags["model_uri"]
     (chosen, chosen_profile), (model, profile) = map(
