@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from bench.serving import load
 from steps.common.search_key import SearchSettings
-from steps.hpo.ensemble import choose_boosters, log_boosters
+from steps.hpo.ensemble import choose_boosters, log_boosters, train_seeds
 from steps.hpo.executor import open_executor
 from steps.hpo.search import Budget, run_search
 from storage.tracking import experiments, runs
@@ -128,7 +128,8 @@ def searched(space: SearchSpace, rows: Rows, *, max_evals: int = 50, scheduler: 
         trials = run_search(settings, budget, executor, log, reuse=True, resume=str)
         search = clock.lap()
         with runs.child_run("ensemble", {"model": "xgboost"}):
-            chosen = choose_boosters(settings, executor, trials, rows)
+            seeds = train_seeds(settings, executor, trials)
+            chosen = choose_boosters(settings, executor, trials, seeds, rows)
             log_boosters(chosen, [])
         boosters = [one.booster for one in chosen]
         return Found(

@@ -69,7 +69,7 @@ def search(
         space: what to search; without dimensions one trial is made.
         submit: has a point trained by some executor, pruned where it misses the threshold given.
         max_evals: trials in all, finished ones included.
-        seed: suggestion n depends on it, on n and on the outcomes up to n - lag alone.
+        seed: suggestion n depends on it, on n and on the outcomes that TrialHistory names alone.
         n_parallel: trials at once.
         n_waiting: submitted beside them, so that the executor has the next one at hand.
         lag: suggestion n looks at outcomes up to n - lag, so no more than this are submitted.
@@ -152,13 +152,21 @@ class TrialHistory:
         if trial.result is not None:
             self.results[trial.number] = trial.result
 
+    def needed_by(self, number: int) -> range:
+        """Return the trials that this one depends on: those by lag before it, and the first points.
+
+        So what is suggested after these knows them all, and is pruned by the best of them.
+        """
+        n_first = len(self.space.first)
+        return range(max(number - self.lag + 1, n_first if number >= n_first else 0))
+
     def is_ready(self, number: int) -> bool:
         """Whether all the results that this trial depends on are there."""
-        return all(known in self.results for known in range(number - self.lag + 1))
+        return all(needed in self.results for needed in self.needed_by(number))
 
     def known_to(self, number: int) -> dict[int, Outcome]:
         """Return the outcomes that this trial depends on, by number, failures left out."""
-        known = ((n, self.results[n]) for n in range(number - self.lag + 1))
+        known = ((n, self.results[n]) for n in self.needed_by(number))
         return {n: result for n, result in known if isinstance(result, Outcome)}
 
     def pruning_threshold(self, number: int) -> PruningThreshold | None:

@@ -36,9 +36,9 @@ from steps.hpo.ensemble import (
     choose_boosters,
     log_boosters,
     train_blind,
-    train_points,
+    train_seeds,
 )
-from steps.hpo.executor import TrialExecutor, open_executor
+from steps.hpo.executor import open_executor
 from steps.hpo.sample import Seen
 from steps.hpo.search import Budget, run_search
 from storage.tracking import artifacts, doubles, models, runs, tags
@@ -53,7 +53,6 @@ from taxi.search import Trial, best_trial
 from taxi.words import counted
 
 MODEL = "xgboost"
-N_SEEDS = 3  # of the search's first point, to tell what a seed makes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -116,8 +115,9 @@ def search_boosters(
     )
     with opened(laid_out) as executor:
         trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
-        log_noise(settings, executor, trials)
-        sighted, blind = choose_boosters(settings, executor, trials, laid_out), []
+        seeds = train_seeds(settings, executor, trials)
+        log_noise(trials, seeds)
+        sighted, blind = choose_boosters(settings, executor, trials, seeds, laid_out), []
     if seen.leaves_out_train:
         del laid_out  # many rows are laid out one way at a time
     if is_split:
@@ -208,14 +208,12 @@ def describe_trials(trials: Sequence[Trial]) -> str:
     return f"{counted(len(trials), 'trial')} ({ended}), the best one trial {best.number}{rmse}"
 
 
-def log_noise(settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]) -> None:
+def log_noise(trials: list[Trial], seeds: list[Trained]) -> None:
     """Log what the search gained over its first point, and what the luck of a seed makes there."""
     first = trials[0]
-    if len(trials) == 1 or first.outcome is None:
+    if not seeds or first.outcome is None:
         return
-    seeds = [settings.seed + number for number in range(1, N_SEEDS)]
-    others = train_points(settings, executor, [first.point | {"seed": seed} for seed in seeds])
-    noise = float(np.std([first.outcome.rmse, *(other.rmse for other in others)], ddof=1))
+    noise = float(np.std([first.outcome.rmse, *(other.rmse for other in seeds)], ddof=1))
     gain = first.outcome.rmse - min(trial.outcome.rmse for trial in trials if trial.outcome)
     mlflow.log_metrics({tags.SEARCH_GAIN: gain, tags.SEED_NOISE: noise})
     print(f"search: {gain:.4f} min better than its first point, where a seed makes {noise:.4f} min")

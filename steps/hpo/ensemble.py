@@ -14,6 +14,8 @@ from taxi.recipes import Member
 from taxi.rows import Rows
 from taxi.search import Trial
 
+N_SEEDS = 3  # of the search's first point, to tell what a seed makes
+
 
 class Trained(NamedTuple):
     """A booster of the model, and where it comes from."""
@@ -24,8 +26,26 @@ class Trained(NamedTuple):
     booster: xgb.Booster
 
 
+def train_seeds(
+    settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]
+) -> list[Trained]:
+    """Train the search's first point with other seeds; [] where it failed, or is the only one."""
+    first = trials[0]
+    if len(trials) == 1 or first.outcome is None:
+        return []
+    seeds = range(settings.seed + 1, settings.seed + N_SEEDS)
+    points = [first.point | {"seed": seed} for seed in seeds]
+    outcomes = train_points(settings, executor, points)
+    pairs = zip(points, outcomes, strict=True)
+    return [as_trained(settings, first._replace(point=point), made) for point, made in pairs]
+
+
 def choose_boosters(
-    settings: SearchSettings, executor: TrialExecutor, trials: list[Trial], rows: Rows
+    settings: SearchSettings,
+    executor: TrialExecutor,
+    trials: list[Trial],
+    seeds: list[Trained],
+    rows: Rows,
 ) -> list[Trained]:
     """Choose on valid, among the boosters of the best trials, those whose average is best.
 
@@ -33,9 +53,12 @@ def choose_boosters(
         settings: of the search.
         executor: trains once more what an earlier process had trained, to the same bits.
         trials: of the search.
+        seeds: of its first point, which may join where boosters are averaged.
         rows: that the trials were trained and scored on.
     """
     pool = train_missing(settings, executor, pool_of(trials))
+    if settings.space.n_boosters > 1:
+        pool += seeds
     predicted = predict_each([one.booster for one in pool], rows.valid)
     chosen = choose_members(predicted, rows.valid_y, settings.space.n_boosters)
     return [pool[place] for place in chosen]

@@ -21,8 +21,9 @@ from tests.taxi.searches import SEARCHED, Objective, outcome, points, run, valle
 class OutOfOrder:
     """The valley, where of each `block` trials the last one asked for finishes first."""
 
-    def __init__(self, block: int, n_trials: int) -> None:
+    def __init__(self, block: int, n_trials: int, n_first: int) -> None:
         self.block = block
+        self.n_first = n_first  # known to be good: what comes after them waits for them all
         self.finished = [Event() for _ in range(n_trials)]
         self.order: list[int] = []
         self.n_entered = 0
@@ -33,7 +34,8 @@ class OutOfOrder:
             number = self.n_entered
             self.n_entered += 1
         later = number + 1
-        if later < len(self.finished) and later % self.block:
+        place = later - self.n_first if later >= self.n_first else later
+        if later < len(self.finished) and place % self.block:
             assert self.finished[later].wait(timeout=60)
         with self.lock:
             self.order.append(number)
@@ -46,11 +48,12 @@ class OutOfOrder:
 
 @pytest.mark.parametrize("name", SEARCHED)
 def test_trials_in_parallel_make_the_same_search_whatever_finishes_first(name: str) -> None:
-    alone = run(SEARCH_SPACES[name])
+    space = SEARCH_SPACES[name]
+    alone = run(space)
     assert [trial.number for trial in alone] == list(range(36))
     for n_parallel in (2, 8):
-        objective = OutOfOrder(block=n_parallel, n_trials=36)
-        together = run(SEARCH_SPACES[name], objective, n_parallel=n_parallel)
+        objective = OutOfOrder(n_parallel, n_trials=36, n_first=len(space.first))
+        together = run(space, objective, n_parallel=n_parallel)
         assert objective.order != sorted(objective.order)
         assert together == alone
 
@@ -283,14 +286,34 @@ def test_a_search_whose_time_is_over_asks_for_no_more_and_keeps_what_is_finished
 
 
 def test_the_pruning_threshold_is_the_best_of_the_trials_that_one_may_know() -> None:
-    history = search.TrialHistory(SEARCH_SPACES["lossguide"], LAG)
+    space = replace(SEARCH_SPACES["lossguide"], first=())
+    history = search.TrialHistory(space, LAG)
     for number, rmse in enumerate([6.0, 5.0, 7.0, 4.0]):
         history.add(Trial(number, {}, outcome(rmse)))
     assert [history.pruning_threshold(number) for number in range(LAG)] == [None] * LAG
     # each by the trials of its own objective, which is that of every other trial
     thresholds = [history.pruning_threshold(number) for number in range(LAG + 1, LAG + 4)]
     assert [threshold.rmse for threshold in thresholds] == [5.0, 6.0, 4.0]
-    assert {threshold.rule for threshold in thresholds} == {SEARCH_SPACES["lossguide"].pruning}
+    assert {threshold.rule for threshold in thresholds} == {space.pruning}
+
+
+def test_what_is_suggested_waits_for_all_points_known_to_be_good_and_is_pruned_by_them() -> None:
+    history = search.TrialHistory(SEARCH_SPACES["lossguide"], LAG)
+    n_first = len(SEARCH_SPACES["lossguide"].first)
+    assert 0 < n_first < LAG
+    for number in range(n_first):
+        assert history.is_ready(number)
+        assert not history.is_ready(n_first)
+        history.add(Trial(number, {}, outcome(6.0 - number / 10)))
+    assert all(history.is_ready(number) for number in range(n_first + LAG))
+    assert not history.is_ready(n_first + LAG)
+    assert history.known_to(n_first - 1) == {}
+    assert list(history.known_to(n_first)) == list(range(n_first))
+    best = {n_first % 2: 6.0 - (n_first - 2) / 10, (n_first + 1) % 2: 6.0 - (n_first - 1) / 10}
+    for number in (n_first, n_first + 1):
+        threshold = history.pruning_threshold(number)
+        assert threshold is not None
+        assert threshold.rmse == best[number % 2]
 
 
 def test_every_trial_is_given_its_pruning_threshold() -> None:
@@ -302,7 +325,9 @@ def test_every_trial_is_given_its_pruning_threshold() -> None:
 
     space = SEARCH_SPACES["lossguide"]
     list(search.search(space, submit, max_evals=LAG + 2, seed=1, n_parallel=1))
-    assert [threshold is None for threshold in asked] == [True] * LAG + [False] * 2
+    n_first = len(space.first)
+    pruned = [False] * (LAG + 2 - n_first)
+    assert [threshold is None for threshold in asked] == [True] * n_first + pruned
 
 
 def test_a_space_without_pruning_has_no_threshold() -> None:
