@@ -103,7 +103,7 @@ def _scores(facts: Facts) -> list[str]:
         f"{KINDS[kind_of(facts.taxi)]}; so measured, RMSE on the valid months is "
         f"{facts.rmse_valid:.3f} min.",
         "",
-        f"| on test | | {percent(CONFIDENCE, 0)} interval |",
+        f"| on test | found | {percent(CONFIDENCE, 0)} interval |",
         "|---|---|---|",
         *rows,
     ]

@@ -58,8 +58,8 @@ class City:
         return json.dumps({"zones": zones}, separators=(",", ":"))
 
     def name_zone(self, zone: int) -> str:
-        """Call a zone by its name; by its id where that is not known."""
-        return str(self.name[zone]) or f"zone {zone}"
+        """Call a zone by its name; by its id where that is not known, and 0 is none."""
+        return str(self.name[zone]) or (f"zone {zone}" if zone else "no zone")
 
     @property
     def has_place(self) -> np.ndarray:

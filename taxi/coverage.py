@@ -16,6 +16,7 @@ LOW, HIGH = 0.1, 0.9  # the levels of the interval that is judged
 NOMINAL = HIGH - LOW
 RELIABILITY_LEVELS = np.arange(5, 100, 5) / 100
 ALL = "all"
+ASKED_BLIND = "all trips, asked with none"  # as a band of distances
 
 
 class GroupCoverage(NamedTuple):

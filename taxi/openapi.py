@@ -158,8 +158,10 @@ PAGE = """<!doctype html>
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse }} th, td {{ text-align: left; padding: .2rem 1rem .2rem 0 }}
+td {{ overflow-wrap: anywhere }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere; padding: 1rem; border: 1px solid }}
 </style>
+<main>
 <h1>Minutes of {trips}</h1>
 <p><code>POST /invocations</code> answers the minutes of each trip; <code>GET /ping</code> says
 whether the model is loaded. Machines read <a href="openapi.json">openapi.json</a>.</p>
@@ -171,6 +173,7 @@ whether the model is loaded. Machines read <a href="openapi.json">openapi.json</
 <pre>{curls}</pre>
 <p>What cannot be answered is refused with status 400 and one line, <code>message</code>. A zone or
 a distance that was not used is told in <code>warnings</code>, beside <code>predictions</code>.</p>
+</main>
 <script>
 const examples = document.querySelector("pre"), here = new URL("invocations", location).href;
 examples.textContent = examples.textContent.replaceAll("{url}", here);

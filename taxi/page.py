@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 
+from .regions import framed
 from .words import are_numbers
 
 # no raw HTML, and nothing that would be fetched or followed: a developer may be called so
@@ -73,12 +74,6 @@ class Section(NamedTuple):
 def markdown(lines: Sequence[str]) -> str:
     """Write markdown as HTML; markup in it, links and pictures come out as the text they are."""
     return framed("Table", str(MARKDOWN.render("\n".join(lines))))
-
-
-def framed(label: str, html: str) -> str:
-    """Let the tables in some HTML be scrolled sideways, with a finger as with the keyboard."""
-    scroll = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}"><table>'
-    return html.replace("<table>", scroll).replace("</table>", "</table></div>")
 
 
 def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:

@@ -7,12 +7,21 @@ import numpy as np
 
 from .breakdown import RESIDUAL_EDGES, Breakdown
 from .city import City
-from .coverage import ALL, NOMINAL
+from .coverage import ALL, ASKED_BLIND, NOMINAL
 from .evaluation import Group
+from .groups import UNKNOWN
 from .page import Chart, paragraph
 from .report_search import Rows
 from .scores import CLOSE_MINUTES
-from .words import FEW_TRIPS, WEEKDAYS, group_words, percent, weekday_of
+from .words import (
+    FEW_TRIPS,
+    WEEKDAYS,
+    among_which,
+    group_words,
+    percent,
+    weekday_of,
+    worth_a_word,
+)
 
 RMSE, N_TRIPS = "RMSE, min", "trips"
 
@@ -28,10 +37,11 @@ def where_it_fails(
         breakdown: by day and zone; None where the run is of an older version.
         city: whose zones are drawn.
     """
+    found = {kind: [one for one in groups if one.kind == kind] for kind in ("hour", "distance")}
     charts: list[str | Chart] = [
         group_chart(kind, those)
-        for kind in ("hour", "distance")
-        if (those := [one for one in groups if one.kind == kind])
+        for kind, those in found.items()
+        if {one.group for one in those} - {UNKNOWN}
     ]
     if breakdown:
         charts.append(group_chart("weekday", by_weekday(breakdown.days)))
@@ -59,17 +69,19 @@ def by_weekday(days: Sequence[Group]) -> list[Group]:
 
 def group_chart(kind: str, groups: Sequence[Group]) -> Chart:
     """Draw the RMSE of groups, with their counts."""
-    judged = [group for group in groups if group.n_trips >= FEW_TRIPS] or groups
+    counts = [group.n_trips for group in groups]
+    judged = [groups[place] for place in worth_a_word(counts)]
     worst, best = (pick(judged, key=lambda group: group.rmse) for pick in (max, min))
     most, least = (group_words(kind, group.group) for group in (worst, best))
+    found = f"By {kind}{among_which(counts)}: most off {most} ({worst.rmse:.2f} min)"
     return Chart(
         "bars",
-        f"By {kind}: most off {most} ({worst.rmse:.2f} min), least {least} ({best.rmse:.2f} min).",
+        f"{found}." if worst is best else f"{found}, least {least} ({best.rmse:.2f} min).",
         {
             kind: [group_words(kind, group.group) for group in groups],
             RMSE: [round(group.rmse, 3) for group in groups],
             "bias, min": [round(group.bias, 3) for group in groups],
-            N_TRIPS: [group.n_trips for group in groups],
+            N_TRIPS: counts,
         },
         best=most,
     )
@@ -95,11 +107,16 @@ def residual_chart(breakdown: Breakdown) -> Chart:
 def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
     """Draw the RMSE of the trips that begin in each zone on the map.
 
-    A zone of few trips has no colour: it would have the strongest one, and say nothing.
+    A zone of few trips has no colour: it would have the strongest one, and say nothing. Those that
+    are on no map, as the unknown ones, are in the table only.
     """
     numbers = [int(group.group) for group in zones]
     named = [city.name_zone(zone) for zone in numbers]
-    judged = [place for place, group in enumerate(zones) if group.n_trips >= FEW_TRIPS]
+    judged = [
+        place
+        for place, group in enumerate(zones)
+        if group.n_trips >= FEW_TRIPS and city.has_place[numbers[place]]
+    ]
     rows = {numbers[place]: place for place in judged or range(len(zones))}
     worst = max(judged, key=lambda place: zones[place].rmse, default=None)
     found = "" if worst is None else f": most off from {named[worst]} ({zones[worst].rmse:.2f} min)"
@@ -157,9 +174,14 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
         f"p10 to p90 should hold {percent(NOMINAL, 0)} of the trips. On test it holds "
         f"{percent(share)}, and is {width:.1f} min wide on average."
     )
+    found = {
+        kind: [row for row in coverage if row["kind"] == kind] for kind in ("distance", "hour")
+    }
     parts = [
-        interval_chart(kind, [row for row in coverage if row["kind"] == kind])
-        for kind in ("distance", "hour")
+        interval_chart(kind, rows)
+        for kind, rows in found.items()
+        # where no trip has a distance, both bands are all trips
+        if {row["group"] for row in rows} - {UNKNOWN, ASKED_BLIND}
     ]
     return [paragraph(said), '<div class="charts">', *parts, "</div>"]
 
@@ -168,15 +190,17 @@ def interval_chart(kind: str, rows: Sequence[Mapping[str, str]]) -> Chart:
     """Draw the share of trips within their intervals by group."""
     names = [group_words(kind, row["group"]) for row in rows]
     share = [round(100 * float(row["coverage"]), 1) for row in rows]
-    least = min(range(len(rows)), key=share.__getitem__)
+    counts = [int(row["n_trips"]) for row in rows]
+    least = min(worth_a_word(counts), key=share.__getitem__)
     return Chart(
         "bars",
-        f"By {kind}, intervals hold least at {names[least]}: {share[least]:.0f} %.",
+        f"By {kind}{among_which(counts)}, intervals hold least at {names[least]}: "
+        f"{share[least]:.0f} %.",
         {
             kind: names,
             "trips within p10 to p90, %": share,
             "mean width, min": [round(float(row["width"]), 2) for row in rows],
-            N_TRIPS: [int(row["n_trips"]) for row in rows],
+            N_TRIPS: counts,
         },
         best=names[least],
         wanted=[[0.0, 100 * NOMINAL], [1.0, 100 * NOMINAL]],

@@ -120,6 +120,9 @@ def read_numbers(values: pa.Array) -> ReadValues:
         texts = pc.if_else(is_number, texts, pa.scalar(None, pa.string()))
         numbers = texts.cast(pa.float64())
     else:
+        if pa.types.is_decimal(values.type):
+            # cast at once, a 3 with nine decimals may become 3.0000000000000004, which is no zone
+            values = values.cast(pa.string())
         numbers = values.cast(pa.float64(), safe=False)
     is_infinite = pc.is_inf(numbers)
     if pc.any(is_infinite).as_py():

@@ -1,7 +1,7 @@
 """How people are told: names that they know, and how many trips are worth a word."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -14,6 +14,18 @@ HISTOGRAMS = {  # name in a profile -> what it counts
 # columns of the table of months, months.csv; the others are reasons that rows were dropped for
 ABOUT_A_MONTH = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
 FEW_TRIPS = 30  # a group of fewer makes no finding, nor a colour on a map: it varies by chance
+
+
+def worth_a_word(n_trips: Sequence[int]) -> list[int]:
+    """List the places of the groups with trips enough for a finding; all where none has."""
+    enough = [place for place, n in enumerate(n_trips) if n >= FEW_TRIPS]
+    return enough or list(range(len(n_trips)))
+
+
+def among_which(n_trips: Sequence[int]) -> str:
+    """Say which groups a finding is about; nothing where it is about all of them."""
+    is_all = len(worth_a_word(n_trips)) == len(n_trips)
+    return "" if is_all else f", of those with {FEW_TRIPS} trips or more"
 
 
 def counted(n: int, thing: str) -> str:

@@ -245,10 +245,11 @@ def log_backtest_report(
 ) -> None:
     """Log all of it as one page that opens offline, and say where it lies."""
     of = "a growing window" if params.growing else f"a window of {in_months(params.window)}"
-    months_judged = page.span(sorted(backtest.fresh(rows)))
+    judged = page.span(sorted(backtest.fresh(rows)))
+    kind = "TLC" if months.simulated_seed(params.source) is None else "simulated"
     scripts = charts.read_scripts()
     text = write_backtest(
-        f"Minutes of {taxi_named(params.taxi).a_trip}: backtest of {months_judged}, {of}",
+        f"Minutes of {taxi_named(params.taxi).a_trip}: backtest of {kind} months {judged}, {of}",
         charts.which_run(runs.active()),
         said,
         rows,

@@ -16,6 +16,7 @@ from taxi import card, distances, evaluation, maps
 from taxi.card import Facts
 from taxi.distances import METERED
 from taxi.gate import Provenance
+from taxi.regions import framed
 
 PICTURE_DPI = 80
 MAX_DESCRIPTION = 4980  # characters: a registry in a database keeps 5000, an import has longer ids
@@ -23,17 +24,18 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
 body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }}
+table {{ border-collapse: collapse }}
+.scroll {{ margin: 1rem 0; overflow-x: auto }}
 td, th {{ font-size: 0.85rem }}
 td:first-child {{ white-space: nowrap }}
 td, th {{ border: 1px solid #ccc; padding: 0.2rem 0.6rem; text-align: left }}
-pre {{ background: #f4f4f4; padding: 0.8rem; overflow-x: auto }}
+pre {{ background: #f4f4f4; padding: 0.8rem; white-space: pre-wrap; overflow-wrap: anywhere }}
 img {{ max-width: 100% }}
-</style></head><body>
+</style></head><body><main>
 {body}
 <h2>Pictures</h2>
 {pictures}
-</body></html>
+</main></body></html>
 """
 
 
@@ -104,7 +106,8 @@ def description(facts: Facts, whole: str) -> str:
 def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess: PreprocessResult) -> None:
     """Log the card as one page, pictures included."""
     # without raw HTML: a developer or a folder may be called <script>
-    body = MarkdownIt("js-default").render(card.write_card(facts, short=False))
+    text = MarkdownIt("js-default").render(card.write_card(facts, short=False))
+    body = framed("Table", text)
     figure = evaluation.draw_evaluation(test.trips, tested.predicted[METERED], tested.groups)
     pictures = {"errors on test": artifacts.to_png(figure, PICTURE_DPI)}
     if test.city:
@@ -124,5 +127,5 @@ def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess: Prepro
         f'{base64.b64encode(content).decode()}">'
         for title, content in pictures.items()
     )
-    page = PAGE.format(title=escape(facts.name), body=body, pictures="\n".join(shown))
-    mlflow.log_text(page, tags.CARD)
+    title = escape(f"Model card of {facts.name}")
+    mlflow.log_text(PAGE.format(title=title, body=body, pictures="\n".join(shown)), tags.CARD)

@@ -8,10 +8,8 @@ import numpy as np
 from steps.register.testset import TestSet, request_frames
 from storage.tracking import artifacts, models, tags
 from taxi import coverage
-from taxi.coverage import ALL, HIGH, LOW, GroupCoverage
+from taxi.coverage import ALL, ASKED_BLIND, HIGH, LOW, GroupCoverage
 from taxi.distances import METERED, MISSING, as_known
-
-ASKED_BLIND = "all trips, asked with none"  # as a band of distances
 
 
 def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]:

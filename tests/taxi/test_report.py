@@ -12,6 +12,7 @@ from taxi import report, report_backtest, report_errors, report_search, simulati
 from taxi.backtest import Rise
 from taxi.bootstrap import Interval
 from taxi.breakdown import Breakdown, break_down
+from taxi.coverage import ALL, ASKED_BLIND
 from taxi.evaluation import Group, errors_by_group, feature_words
 from taxi.features import FEATURES
 from taxi.groups import UNKNOWN
@@ -223,7 +224,34 @@ def test_each_trip_is_on_one_day_and_in_one_zone() -> None:
 def test_a_zone_of_few_trips_is_no_finding() -> None:
     groups = [Group("hour", "01", 3, 90.0, 1.0, 0.0), Group("hour", "02", 300, 5.0, 1.0, 0.0)]
     chart = report_errors.group_chart("hour", groups)
-    assert chart.title == "By hour: most off 02:00 (5.00 min), least 02:00 (5.00 min)."
+    assert chart.title == "By hour, of those with 30 trips or more: most off 02:00 (5.00 min)."
+    counted = ({"n_trips": "3", "coverage": "0.1"}, {"n_trips": "300", "coverage": "0.8"})
+    rows = [{"group": f"0{hour}", "width": "9"} | row for hour, row in enumerate(counted, 1)]
+    said = report_errors.interval_chart("hour", rows).title
+    assert said == "By hour, of those with 30 trips or more, intervals hold least at 02:00: 80 %."
+
+
+def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
+    groups = [Group("distance", UNKNOWN, 300, 5.0, 1.0, 0.0)]
+    hours = [Group("hour", f"0{hour}", 150, 5.0 + hour, 1.0, 0.0) for hour in (1, 2)]
+    shown = report_errors.where_it_fails("test", [*hours, *groups], None, None)
+    named = [("all", ALL), ("hour", "01"), ("distance", UNKNOWN), ("distance", ASKED_BLIND)]
+    rest = {"n_trips": "300", "coverage": "0.8", "width": "9"}
+    coverage = [{"kind": kind, "group": group} | rest for kind, group in named]
+    parts = [*shown, *report_errors.interval_parts(coverage)]
+    titles = [part.title for part in parts if isinstance(part, Chart)]
+    assert [title.partition(":")[0] for title in titles] == [
+        "By hour",
+        "By hour, intervals hold least at 01",
+    ]
+
+
+def test_a_zone_that_is_on_no_map_is_no_finding_of_the_map() -> None:
+    zones = [Group("zone", "0", 300, 90.0, 1.0, 0.0), Group("zone", "4", 300, 5.0, 1.0, 0.0)]
+    city = simulation.simulated_zones(42)
+    chart = report_errors.zone_chart(city, zones)
+    assert chart.title.startswith(f"By the zone where a trip begins: most off from {city.name[4]} ")
+    assert chart.columns["zone"][0] == "no zone"
 
 
 def test_a_zone_of_few_trips_has_no_colour_but_its_numbers() -> None:

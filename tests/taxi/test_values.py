@@ -1,9 +1,12 @@
-"""Where the parts of a time end: what is a value, and what nobody can read."""
+"""Where the parts of a time end, and numbers to the last digit: what can be read, and what not."""
+
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 
-from taxi.values import read_times
+from taxi.schema import N_ZONES
+from taxi.values import read_numbers, read_times, read_zones
 
 WELL_WRITTEN = (
     *("2021-01-01 00:00:00", "2021-12-31 23:59:59", "2020-02-29 12:00:00", "0001-01-01 00:00:00"),
@@ -28,3 +31,18 @@ def test_midnight_and_noon_of_a_clock_of_twelve_hours_are_told_apart() -> None:
     texts = ["01/31/2021 12:30:00 AM", "01/31/2021 12:30:00 PM"]
     values, _ = read_times(pa.array(texts))
     assert [str(value) for value in values] == ["2021-01-31 00:30:00", "2021-01-31 12:30:00"]
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(38, 9), pa.decimal128(18, 5), pa.decimal256(50, 9)])
+def test_every_zone_is_read_whatever_decimals_its_column_has(kind: pa.DataType) -> None:
+    zones = list(range(1, N_ZONES))
+    values, unreadable = read_zones(pa.array([Decimal(zone) for zone in zones], kind))
+    assert unreadable is None
+    assert values.to_pylist() == zones
+
+
+def test_a_distance_in_decimals_is_the_number_that_its_text_is() -> None:
+    texts = ["0.70", "8.95", "14.28", "178980.00", None]
+    kind = pa.decimal128(9, 2)
+    decimals = pa.array([None if text is None else Decimal(text) for text in texts], kind)
+    assert read_numbers(decimals).values.equals(read_numbers(pa.array(texts)).values)

@@ -90,7 +90,7 @@ def test_the_report_says_what_was_judged(
 ) -> None:
     run, _ = start(MONTHS, f"--taxi={taxi}", f"--growing={growing}")
     text = artifacts.read_text(run.info.run_id, "report.html")
-    title = f"Minutes of {a_trip}: backtest of 2021-06..2021-08, {window}"
+    title = f"Minutes of {a_trip}: backtest of simulated months 2021-06..2021-08, {window}"
     assert f"<title>{title}</title>" in text
 
 

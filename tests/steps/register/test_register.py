@@ -171,6 +171,13 @@ def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
     pictures = re.findall(r'<img alt="([a-z ]+)" src="data:image/png;base64,iVBORw0KGgo', page)
     assert pictures == ["errors on test", "errors on test by zone", "train and valid trips"]
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # it needs nothing but itself
+    # by keyboard and with a screen reader: each table can be reached, and is told from the others
+    regions = re.findall(
+        r'<div class="scroll" role="region" tabindex="0" aria-label="(.+?)">', page
+    )
+    assert len(set(regions)) == page.count("<table>") > 1
+    assert page.count("<main>") == 1
+    assert "<th></th>" not in page
 
 
 def test_a_version_tells_the_commit_that_trained_it_not_that_of_months_cleaned_before(

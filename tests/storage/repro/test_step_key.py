@@ -187,7 +187,10 @@ FACTS = {
     | PICTURES,
     "baseline": SCORED | LINEAR,
     "hpo": SCORED | BOOSTERS | SEARCH | files("ensemble", "sampling"),
-    "register": SCORED | BOOSTERS | LINEAR | files("sight", "bootstrap", "card", "gate", "slices"),
+    "register": SCORED
+    | BOOSTERS
+    | LINEAR
+    | files("sight", "bootstrap", "card", "gate", "slices", "regions"),
 }
 
 
