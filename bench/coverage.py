@@ -19,6 +19,7 @@ from taxi.rows import Rows, blind_rows, sighted_rows
 from taxi.schema import Trips
 from taxi.sight import fit_boosters, train_here
 from taxi.spread import Calibration, fit_spread
+from taxi.words import percent
 from taxi.zones import fit_zone_tables
 
 # fitted, calibrated, measured; the months by the first two of which 2022 is known have no third
@@ -92,13 +93,13 @@ def report(what: str, groups: list[GroupCoverage]) -> Iterator[Result]:
     low, high = (end(shown, key=lambda group: group.coverage) for end in (min, max))
     yield Result(
         f"{what}: within p10 to p90 (shorter, longer), mean width",
-        f"{overall.coverage:.1%} ({overall.below:.1%}, {overall.above:.1%}), "
+        f"{percent(overall.coverage)} ({percent(overall.below)}, {percent(overall.above)}), "
         f"{overall.width:.2f} min",
         "78 % to 82 %",
     )
     yield Result(
-        f"{what}: least and most in {len(shown)} groups of {MIN_SHARE:.0%} of the trips",
-        " to ".join(f"{end.coverage:.1%} ({end.kind} {end.group})" for end in (low, high)),
+        f"{what}: least and most in {len(shown)} groups of {percent(MIN_SHARE, 0)} of the trips",
+        " to ".join(f"{percent(end.coverage)} ({end.kind} {end.group})" for end in (low, high)),
         "78 % to 82 %",
     )
     far = sum(abs(group.coverage - 0.8) > 0.02 for group in shown)

@@ -17,6 +17,7 @@ from steps.common.months import find_city, find_zone_files
 from taxi import features, spaces
 from taxi.boosting import build_matrices
 from taxi.rows import Rows, blind_rows, sighted_rows
+from taxi.words import percent
 
 N_ROUNDS, N_TIMES = 30, 5
 
@@ -32,7 +33,7 @@ def measure() -> Iterator[Result]:
             rows = lay_out(encoder, train, valid)
             share = np.isnan(rows.train).mean(axis=0).max()
             what = f"{year}, trips {kind} a distance"
-            yield Result(f"{what}: most missing values of a column", f"{share:.1%}", "")
+            yield Result(f"{what}: most missing values of a column", percent(share), "")
             filled = rows._replace(train=np.nan_to_num(rows.train), valid=np.nan_to_num(rows.valid))
             ours, dense = fastest_ms(rows, filled)
             ratio = f"{ours / dense:.2f}x ({ours:.0f} / {dense:.0f} ms)"

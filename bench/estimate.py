@@ -24,6 +24,7 @@ from taxi.schema import MAX_MINUTES, Trips, clean_miles
 from taxi.scores import rmse
 from taxi.simulation import month_batches
 from taxi.spread import Calibration, Spread, fit_spread
+from taxi.words import percent
 
 N_TRIPS, SEED = 30_000, 42
 NEAR = 0.1  # share of the true RMSE
@@ -122,12 +123,14 @@ def judge(model: TripModel, spread: Spread, trips: Trips) -> tuple[float, Estima
 def report(what: str, true: float, estimated: EstimatedRmse) -> Result:
     """Show one month."""
     off = estimated.value / true - 1
-    return Result(f"{what}: RMSE", f"{true:.3f} min, estimated {estimated}, {off:+.1%}", "10 %")
+    return Result(
+        f"{what}: RMSE", f"{true:.3f} min, estimated {estimated}, {percent(off, sign='+')}", "10 %"
+    )
 
 
 def conclude(kind: str, found: list[tuple[float, EstimatedRmse]], *, must: str) -> Iterator[Result]:
     """Count how many months were told well."""
     near = sum(abs(told.value / true - 1) <= NEAR for true, told in found)
     held = sum(told.low <= true <= told.high for true, told in found)
-    yield Result(f"{kind} months told within {NEAR:.0%}", f"{near} of {len(found)}", must)
+    yield Result(f"{kind} months told within {percent(NEAR, 0)}", f"{near} of {len(found)}", must)
     yield Result(f"{kind} months whose 95 % interval holds the RMSE", f"{held} of {len(found)}", "")

@@ -375,6 +375,17 @@ def test_nothing_is_pickled() -> None:
     assert found(pickles, SENDS) != []
 
 
+def test_a_share_is_written_in_one_way() -> None:
+    def shares(path: Path) -> list[str]:
+        fields = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FormattedValue))
+        specs = (ast.unparse(field.format_spec) for field in fields if field.format_spec)
+        return [spec for spec in specs if spec.rstrip("'\"").endswith("%")]
+
+    writes = ROOT / "taxi/words.py"
+    assert found(shares, *(path for path in EVERY_FILE if path != writes)) == []
+    assert found(shares, writes) != []
+
+
 # --- the repository
 
 

@@ -11,6 +11,7 @@ from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
+from mlflow.utils.validation import MAX_EXPERIMENT_NAME_LENGTH
 
 from storage import StorageError, UserError
 from storage.tracking import refusals, tags
@@ -39,7 +40,8 @@ def find_experiment() -> Experiment | None:
     """Find the experiment, without making it; None where there is none of its name yet.
 
     Raises:
-        UserError: it has no name, is deleted, or MLFLOW_EXPERIMENT_ID is not one, or another's.
+        UserError: it has no name or too long a one, is deleted, or MLFLOW_EXPERIMENT_ID is not
+            one, or another's.
     """
     by_id, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if by_id is None and name is None:
@@ -130,4 +132,9 @@ def _of_name(name: str) -> Experiment | None:
             f"MLFLOW_EXPERIMENT_NAME is {name!r}. Unset it for {DEFAULT}, or set it to a name."
         )
     found: Experiment | None = MlflowClient().get_experiment_by_name(name)
+    if found is None and len(name) > MAX_EXPERIMENT_NAME_LENGTH:
+        raise UserError(
+            f"MLFLOW_EXPERIMENT_NAME, {name[:20]}…, has {len(name)} characters, and MLflow takes "
+            f"{MAX_EXPERIMENT_NAME_LENGTH}. Set it to a shorter name."
+        )
     return found

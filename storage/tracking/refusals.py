@@ -10,6 +10,7 @@ from http import HTTPStatus
 import mlflow
 import requests
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.utils.credentials import read_mlflow_creds
 
 from storage import UserError, one_line
 from storage.uris import without_user
@@ -19,6 +20,10 @@ LOGIN = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TR
 NETRC = (
     "~/.netrc has an entry for its host, which goes before MLFLOW_TRACKING_USERNAME and its like: "
     "write the server's user there, or take it out."
+)
+NOT_ASCII = (  # of files alone: it reads their names for runs and models another way
+    f"{LOGIN} Where they are right: MLflow's own server takes no files from a user whose name or "
+    "password is not ASCII, so have its admin make one of plain letters."
 )
 CURES: dict[int, str] = {  # by HTTP status
     301: "Set MLFLOW_TRACKING_URI to the address that it has now.",
@@ -196,6 +201,8 @@ def _status(code: int) -> str:
 def _cure(code: int) -> str:
     if code == 401 and requests.utils.get_netrc_auth(mlflow.get_tracking_uri()):
         return NETRC
+    if code == 401 and not "".join(filter(None, read_mlflow_creds())).isascii():
+        return NOT_ASCII
     if code in CURES:
         return CURES[code]
     return f"See the server's log. {LATER}" if code >= 500 else CURES[400]

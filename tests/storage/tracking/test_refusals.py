@@ -97,6 +97,19 @@ def test_what_a_server_answers_is_one_line_at_the_door_and_later(
     assert not isinstance(later.value, StoreGoneError)
 
 
+@pytest.mark.parametrize("name", ["USERNAME", "PASSWORD"])
+def test_a_user_that_mlflows_server_cannot_read_is_told_so_where_it_is_refused(
+    server: Answers, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    server.status = 401
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "jürgen")
+    with pytest.raises(StorageError, match="whose name or password is not ASCII") as at_door:
+        tracking_store.prepare_store()
+    assert "jürgen" not in str(at_door.value)
+
+
 def test_a_server_that_asks_to_be_left_alone_for_hours_is_asked_for_minutes(
     server: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +352,11 @@ def test_the_experiment_that_the_environment_names(
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", " ")
     with pytest.raises(UserError, match="MLFLOW_EXPERIMENT_NAME is ' '"):
         experiments.find_experiment()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "x" * 501)
+    with pytest.raises(UserError, match="has 501 characters, and MLflow takes 500"):
+        experiments.find_experiment()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "x" * 500)
+    assert experiments.find_experiment() is None
 
 
 def test_artifacts_that_cannot_be_written(tmp_path: Path) -> None:
