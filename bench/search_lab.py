@@ -139,7 +139,7 @@ def searched(space: SearchSpace, rows: Rows, *, max_evals: int = 50, scheduler: 
 
 def n_rounds(trials: list[Trial]) -> int:
     """Count the boosting rounds that trials ran."""
-    return sum(len(trial.outcome.curve) for trial in trials if trial.outcome)
+    return sum(trial.outcome.n_rounds for trial in trials if trial.outcome)
 
 
 def spans_of_trials() -> list[tuple[int, int]]:

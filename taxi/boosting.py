@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from threading import Event, Lock
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -36,12 +37,23 @@ class Outcome(NamedTuple):
 
     rmse: float  # minutes, on valid, at the best round
     best_round: int  # counted from 0
-    curve: list[float]  # valid RMSE after each round
+    curve: list[float]  # valid RMSE after each round that was scored
     seconds: float
     pruned: bool  # it missed its pruning threshold
     booster: xgb.Booster | None  # cut to its best round; None where pruned, or not asked for
     cpu_seconds: float = 0.0  # of the thread that trained it, where somebody has measured
     peak_megabytes: float = 0.0  # that its process has held until then, likewise
+    score_every: int = 1  # rounds from one point of the curve to the next
+
+    @property
+    def rounds(self) -> list[int]:
+        """The round of each point of the curve, counted from 0."""
+        return [number * self.score_every - 1 for number in range(1, len(self.curve) + 1)]
+
+    @property
+    def n_rounds(self) -> int:
+        """How many rounds were trained."""
+        return len(self.curve) * self.score_every
 
 
 def build_matrices(rows: Rows, folder: str = "") -> Matrices:
@@ -203,9 +215,9 @@ class PruningThreshold(NamedTuple):
     rmse: float  # minutes
     rule: Pruning
 
-    def is_missed(self, curve: Sequence[float]) -> bool:
-        """Whether a trial with this curve so far, a valid RMSE a round, is to be pruned."""
-        if len(curve) < self.rule.warmup_rounds:
+    def is_missed(self, curve: Sequence[float], score_every: int) -> bool:
+        """Whether a trial with this curve so far, scored every so many rounds, is to be pruned."""
+        if len(curve) * score_every < self.rule.warmup_rounds:
             return False
         return extrapolated_rmse(curve, self.rule.n_doublings) > self.rmse
 
@@ -217,40 +229,54 @@ def extrapolated_rmse(curve: Sequence[float], n_doublings: int) -> float:
     the last time.
 
     Args:
-        curve: valid RMSE after each round so far, minutes; one at least.
+        curve: valid RMSE so far, minutes, every so many rounds; one at least.
         n_doublings: of the rounds made so far.
     """
-    best = np.minimum.accumulate(curve)
-    quarter, half, now = best[len(best) // 4], best[len(best) // 2], best[-1]
+    best, n = np.minimum.accumulate(curve), len(curve)
+    now = best[-1]
+    quarter, half = np.interp([n / 4, n / 2], np.arange(1, n + 1), best)
     shrinks = min((half - now) / (quarter - half), 1.0) if quarter > half else 1.0
     to_come = sum(shrinks**doubling for doubling in range(1, n_doublings + 1))
     return float(now - (half - now) * to_come)
 
 
-class EarlyEnd(TrainingCallback):
-    """Ends training that is pruned, or stopped from outside."""
-
-    def __init__(self, threshold: PruningThreshold | None, stop: Event | None) -> None:
-        super().__init__()
-        self.threshold = threshold
-        self.stop = stop
-        self.pruned = False
-
-    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-        """Whether to end training after this round."""
-        curve = evals_log["valid"]["rmse"]
-        self.pruned = self.threshold is not None and self.threshold.is_missed(curve)
-        return self.pruned or (self.stop is not None and self.stop.is_set())
-
-
 class TrainingJob(NamedTuple):
     """How to train one booster; the rows are shared by many jobs."""
 
-    parameters: Mapping[str, Any]  # xgboost's
-    rounds: int  # at most so many trees
+    parameters: Mapping[str, Any]  # xgboost's, with RMSE as what it is judged by
+    rounds: int  # at most so many trees, or those up to the next one that is scored
     patience: int  # rounds without a better RMSE that end it
     pruning_threshold: PruningThreshold | None = None  # none: it is trained to its end
     keep: bool = False  # the outcome holds the booster too, unless it is pruned
+    score_every: int = 1  # rounds; scoring valid after each one takes a third of all the time
+
+
+class Judge(TrainingCallback):
+    """Scores a booster as it grows; ends training that is over, pruned or stopped from outside.
+
+    xgboost's own early stopping wants a score after every round.
+    """
+
+    def __init__(self, valid: xgb.DMatrix, job: TrainingJob, stop: Event | None) -> None:
+        super().__init__()
+        self.valid, self.job, self.stop = valid, job, stop
+        self.curve: list[float] = []
+        self.pruned = False
+
+    def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: Any) -> bool:
+        """Whether to end training after this round, counted from 0."""
+        if (epoch + 1) % self.job.score_every:
+            return False
+        told = model.eval_set([(self.valid, "valid")], epoch)  # "[7]<tab>valid-rmse:3.95"
+        self.curve.append(float(told.rpartition(":")[2]))
+        threshold = self.job.pruning_threshold
+        if threshold is not None:
+            self.pruned = threshold.is_missed(self.curve, self.job.score_every)
+        return self.pruned or self._is_over() or (self.stop is not None and self.stop.is_set())
+
+    def _is_over(self) -> bool:
+        n_since = len(self.curve) - 1 - int(np.argmin(self.curve))
+        return n_since * self.job.score_every >= self.job.patience
 
 
 def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = None) -> Outcome:
@@ -259,32 +285,28 @@ def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = Non
     Args:
         matrices: train and valid rows.
         job: parameters, and when to end.
-        stop: asked after each round; None where nobody stops it from outside.
+        stop: asked after each score; None where nobody stops it from outside.
     Raises:
         XGBoostError: xgboost refuses a parameter, or cannot use the device.
     """
-    curves: dict[str, dict[str, list[float]]] = {}
-    end = EarlyEnd(job.pruning_threshold, stop)
+    judge = Judge(matrices.valid, job, stop)
     start = perf_counter()
     booster = train_on(
         {**job.parameters, "max_bin": matrices.max_bin},
         matrices.train,
-        job.rounds,
-        evals=[(matrices.valid, "valid")],
-        early_stopping_rounds=job.patience,
-        evals_result=curves,
-        verbose_eval=False,
-        callbacks=[end],
+        job.score_every * ceil(job.rounds / job.score_every),
+        callbacks=[judge],
     )
-    curve = curves["valid"]["rmse"]
-    best_round = int(np.argmin(curve))
+    best = int(np.argmin(judge.curve))
+    n_best = job.score_every * (best + 1)
     return Outcome(
-        rmse=curve[best_round],
-        best_round=best_round,
-        curve=curve,
+        rmse=judge.curve[best],
+        best_round=n_best - 1,
+        curve=judge.curve,
         seconds=perf_counter() - start,
-        pruned=end.pruned,
-        booster=booster[: best_round + 1] if job.keep and not end.pruned else None,
+        pruned=judge.pruned,
+        booster=booster[:n_best] if job.keep and not judge.pruned else None,
+        score_every=job.score_every,
     )
 
 

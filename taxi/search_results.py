@@ -45,7 +45,7 @@ def _outcome_columns(trial: Trial) -> dict[str, Any]:
     return {
         "rmse": outcome.rmse,
         "best_round": outcome.best_round,
-        "n_rounds": len(outcome.curve),
+        "n_rounds": outcome.n_rounds,
         "train_seconds": round(outcome.seconds, 3),
     }
 
@@ -56,16 +56,20 @@ def curves_table(trials: Sequence[Trial]) -> list[dict[str, float]]:
     A long curve is thinned to MAX_POINTS, first and best round included.
     """
     return [
-        {"trial": trial.number, "round": number, "rmse": round(trial.outcome.curve[number], 6)}
+        {
+            "trial": trial.number,
+            "round": trial.outcome.rounds[place],
+            "rmse": round(trial.outcome.curve[place], 6),
+        }
         for trial in trials
         if trial.outcome
-        for number in _shown_rounds(trial.outcome.curve)
+        for place in _shown_places(trial.outcome.curve)
     ]
 
 
-def _shown_rounds(curve: Sequence[float]) -> list[int]:
-    rounds = np.linspace(0, len(curve) - 1, min(len(curve), MAX_POINTS - 1)).astype(int)
-    return sorted({*rounds.tolist(), int(np.argmin(curve))})
+def _shown_places(curve: Sequence[float]) -> list[int]:
+    places = np.linspace(0, len(curve) - 1, min(len(curve), MAX_POINTS - 1)).astype(int)
+    return sorted({*places.tolist(), int(np.argmin(curve))})
 
 
 def searched_values(trials: Sequence[Trial]) -> dict[str, np.ndarray]:

@@ -56,7 +56,7 @@ class Pruning(NamedTuple):
     """
 
     warmup_rounds: int = 12  # before them a curve cannot be extrapolated
-    n_doublings: int = 2  # of the rounds made that a trial may still go on for
+    n_doublings: int = 1  # of the rounds made that a trial may still go on for
 
 
 class Objective(NamedTuple):
@@ -84,6 +84,7 @@ class SearchSpace:
     is_split_by_distance: bool = False
     rounds: int = 1000  # of a trial, at most
     patience: int = 50  # rounds without a better RMSE that end a trial
+    score_every: int = 1  # rounds from one score on valid to the next
     first: tuple[Mapping[str, float], ...] = ()  # points tried before anything is suggested
     pruning: Pruning | None = None
     n_boosters: int = 1  # of the model, at most; predictions are averaged
@@ -180,6 +181,7 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
         max_bin=128,
         is_split_by_distance=True,
         patience=20,
+        score_every=2,
         first=PORTFOLIO,
         pruning=Pruning(),
         n_boosters=4,

@@ -15,12 +15,13 @@ import numpy as np
 
 from steps.common import page
 from steps.common.search_key import SearchSettings
+from steps.hpo.ensemble import make_job
 from steps.hpo.executor import TrialExecutor
 from storage.terminal import Progress
 from storage.tracking import artifacts, store, tags
 from storage.tracking.trials import TrialRun, TrialRuns, earlier_points
 from taxi import search, search_pictures, search_results
-from taxi.boosting import Outcome, PruningThreshold, TrainingJob
+from taxi.boosting import Outcome, PruningThreshold
 from taxi.search import Failure, FinishedTrial, Trial
 from taxi.spaces import SearchSpace
 from taxi.words import counted
@@ -69,9 +70,7 @@ def run_search(
     def submit(
         point: dict[str, Any], pruning_threshold: PruningThreshold | None
     ) -> "Future[Outcome]":
-        # two trials on a thread each do more than one trial on two
-        parameters = common | point | {"nthread": 1}
-        job = TrainingJob(parameters, space.rounds, space.patience, pruning_threshold, keep=True)
+        job = make_job(settings, point)._replace(pruning_threshold=pruning_threshold)
         return executor.submit(job)
 
     n_parallel = budget.parallelism or executor.n_workers
@@ -86,7 +85,7 @@ def run_search(
             n_parallel=n_parallel,
             n_waiting=executor.n_waiting(n_parallel),
             lag=settings.lag,
-            finished={number: as_finished(run) for number, run in finished.items()},
+            finished={number: as_finished(run, space) for number, run in finished.items()},
             is_over=after(budget.max_minutes),
         ):
             logger.log_trial(trial, finished)
@@ -113,8 +112,8 @@ def start_warm(
     return replace(space, first=(*space.first, *points))
 
 
-def as_finished(run: TrialRun) -> FinishedTrial:
-    """Read what an earlier process wrote of a trial."""
+def as_finished(run: TrialRun, space: SearchSpace) -> FinishedTrial:
+    """Read what an earlier process wrote of a trial in this space."""
     outcome = Outcome(
         rmse=run.metrics["rmse"],
         best_round=int(run.metrics[tags.BEST_ROUND]),
@@ -122,6 +121,7 @@ def as_finished(run: TrialRun) -> FinishedTrial:
         seconds=run.metrics[tags.TRAIN_SECONDS],
         pruned=run.tags[tags.PRUNED] == "true",
         booster=None,
+        score_every=space.score_every,
     )
     return FinishedTrial(run.params, outcome)
 
@@ -208,20 +208,20 @@ class SearchLogger:
             metrics={
                 "rmse": outcome.rmse,
                 tags.BEST_ROUND: outcome.best_round,
-                tags.N_ROUNDS: len(outcome.curve),
+                tags.N_ROUNDS: outcome.n_rounds,
                 tags.TRAIN_SECONDS: outcome.seconds,
                 tags.WALL_SECONDS: outcome.seconds,
                 tags.CPU_SECONDS: outcome.cpu_seconds,
                 tags.PEAK_MEMORY: outcome.peak_megabytes,
             },
-            curve=outcome.curve,
+            curve=dict(zip(outcome.rounds, outcome.curve, strict=True)),
             tags={
                 tags.PRUNED: str(outcome.pruned).lower(),
                 tags.NOTE: page.write_trial(
                     trial.number,
                     rmse=outcome.rmse,
                     best_round=outcome.best_round,
-                    n_rounds=len(outcome.curve),
+                    n_rounds=outcome.n_rounds,
                     pruned=outcome.pruned,
                 ),
             },

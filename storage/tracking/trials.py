@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -109,13 +109,21 @@ class TrialRuns:
         *,
         params: Mapping[str, Any],
         metrics: Mapping[str, float],
-        curve: Sequence[float],
+        curve: Mapping[int, float],
         tags: Mapping[str, str],
     ) -> str:
-        """Write what a trial came to, with tags, and close its run; returns the run's id."""
+        """Write what a trial came to, with tags, and close its run; returns the run's id.
+
+        Args:
+            number: of the trial.
+            params: of xgboost.
+            metrics: of the whole trial.
+            curve: round, counted from 0 -> valid RMSE after it, minutes.
+            tags: of the run.
+        """
         now = int(time.time() * 1000)
         points = [Metric(name, value, now, 0) for name, value in metrics.items()]
-        points += [Metric(CURVE, value, now, step) for step, value in enumerate(curve)]
+        points += [Metric(CURVE, value, now, step) for step, value in curve.items()]
         entries = [Param(name, str(value)) for name, value in params.items()]
         run_tags = [RunTag(name, value) for name, value in tags.items()]
         run_id = self.run_ids[number]

@@ -68,6 +68,30 @@ def test_training_makes_at_most_the_rounds_asked_for_and_keeps_no_booster(
     assert found.booster is None
 
 
+def test_a_booster_that_is_scored_in_every_other_round_grows_as_one_scored_in_each(
+    compact: Matrices,
+) -> None:
+    job = TrainingJob(EAGER | {"learning_rate": 0.1}, rounds=9, patience=40, keep=True)
+    each = train_booster(compact, job._replace(rounds=10))
+    other = train_booster(compact, job._replace(score_every=2))
+    assert other.curve == each.curve[1::2]
+    assert (other.rounds, other.n_rounds) == ([1, 3, 5, 7, 9], 10)
+    assert (each.rounds, each.n_rounds) == (list(range(10)), 10)
+    assert (other.rmse, other.best_round) == (each.rmse, each.best_round) == (each.curve[9], 9)
+    assert other.booster.save_raw("ubj") == each.booster.save_raw("ubj")
+
+
+def test_patience_and_warm_up_are_rounds_however_many_of_them_are_scored(
+    compact: Matrices,
+) -> None:
+    job = TrainingJob(EAGER, rounds=500, patience=8, keep=True, score_every=4)
+    found = train_booster(compact, job)
+    assert found.n_rounds == found.best_round + 1 + 8 < 500
+    assert found.booster.num_boosted_rounds() == found.best_round + 1
+    hopeless = PruningThreshold(0.0, Pruning(warmup_rounds=12))
+    assert train_booster(compact, job._replace(pruning_threshold=hopeless)).n_rounds == 12
+
+
 @pytest.mark.parametrize("features_name", ["compact", "course"])
 def test_matrices_hold_the_rows_and_minutes_given(features_name: str) -> None:
     rows = make(features_name)
@@ -102,19 +126,26 @@ def test_the_key_of_rows_changes_with_any_value_in_them_and_with_nothing_else(
 
 def test_a_curve_is_extrapolated_as_its_gains_shrink() -> None:
     # gains of 4 and 2 over the last two doublings: 1 and 0.5 are to come
-    assert extrapolated_rmse([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=1) == 2.0 - 1.0
-    assert extrapolated_rmse([8.0, 8.0, 4.0, 2.0, 2.0], n_doublings=2) == 2.0 - 1.0 - 0.5
+    curve = [9.0, 8.0, 7.0, 4.0, 3.5, 3.0, 2.5, 2.0]
+    assert extrapolated_rmse(curve, n_doublings=1) == 2.0 - 1.0
+    assert extrapolated_rmse(curve, n_doublings=2) == 2.0 - 1.0 - 0.5
+
+
+def test_a_doubling_that_began_between_two_points_began_on_the_line_between_them() -> None:
+    # 9 after a quarter, half way from 10 to 8; 6 after half: gains of 3 and 2
+    found = extrapolated_rmse([10.0, 8.0, 6.0, 5.0, 4.5, 4.0], n_doublings=1)
+    assert found == pytest.approx(4.0 - 2.0 * 2 / 3)
 
 
 def test_a_curve_whose_gains_grow_is_not_expected_to_grow_on() -> None:
-    assert extrapolated_rmse([8.0, 8.0, 7.0, 4.0, 4.0], n_doublings=2) == 4.0 - 3.0 - 3.0
-    assert extrapolated_rmse([8.0, 9.0, 9.0, 7.0, 7.0], n_doublings=1) == 7.0 - 1.0
+    grows = [8.0, 8.0, 8.0, 7.0, 6.0, 6.0, 5.0, 4.0]
+    assert extrapolated_rmse(grows, n_doublings=2) == 4.0 - 3.0 - 3.0
+    assert extrapolated_rmse([8.0, *[9.0] * 6, 7.0], n_doublings=1) == 7.0 - 1.0
 
 
 def test_what_is_extrapolated_is_the_best_so_far() -> None:
-    assert extrapolated_rmse([8.0, 8.0, 4.0, 2.0, 5.0], 2) == extrapolated_rmse(
-        [8.0, 8.0, 4.0, 2.0, 2.0], 2
-    )
+    falls = [9.0, 8.0, 7.0, 4.0, 3.5, 3.0, 2.0]
+    assert extrapolated_rmse([*falls, 5.0], 2) == extrapolated_rmse([*falls, 2.0], 2)
 
 
 def test_a_trial_is_pruned_in_the_first_round_whose_extrapolated_rmse_misses_the_threshold(

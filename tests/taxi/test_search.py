@@ -362,7 +362,8 @@ def test_an_objective_that_is_worse_at_every_point_changes_no_suggestion() -> No
 
 def test_a_pruned_trial_counts_by_its_extrapolated_rmse() -> None:
     space = replace(SEARCH_SPACES["lossguide"], pruning=Pruning(n_doublings=1))
-    falls = Outcome(2.0, 3, [8.0, 8.0, 4.0, 2.0, 2.0], 0.0, pruned=True, booster=None)
+    curve = [9.0, 8.0, 7.0, 4.0, 3.5, 3.0, 2.5, 2.0]  # 1 is what its gains of 4 and 2 lead to
+    falls = Outcome(2.0, 7, curve, 0.0, pruned=True, booster=None)
 
     def suggested(outcome: Outcome) -> dict[str, Any]:
         sampler = search.Sampler(space, seed=1)

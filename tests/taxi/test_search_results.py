@@ -59,6 +59,13 @@ def test_a_long_learning_curve_is_thinned_and_keeps_its_ends_and_its_best_round(
     assert [row["rmse"] for row in rows if row["trial"] == 3] == [5.5, 4.5]
 
 
+def test_a_learning_curve_names_the_rounds_that_were_scored() -> None:
+    outcome = Outcome(4.0, 5, [6.0, 4.0], 1.0, pruned=False, booster=None, score_every=3)
+    rows = search_results.curves_table([Trial(0, {}, outcome)])
+    assert [(row["round"], row["rmse"]) for row in rows] == [(2, 6.0), (5, 4.0)]
+    assert search_results.trials_table([Trial(0, {}, outcome)])[0]["n_rounds"] == 6
+
+
 def test_parallel_coordinates_have_an_axis_for_each_parameter_and_a_line_for_each_trial() -> None:
     axis = search_pictures.draw_parallel(MIXED).axes[0]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["leaves", "rate"]

@@ -61,7 +61,7 @@ def test_a_run_made_twice_is_there_once_and_its_double_is_closed(line: Line) -> 
             with TrialRuns("key twice", {"model": "none"}) as log:
                 log.start(0)
                 assert running("search_key", "key twice") == ["KILLED", "RUNNING"]
-                log.finish(0, params={"eta": 0.3}, metrics={"rmse": 6.0}, curve=[], tags={})
+                log.finish(0, params={"eta": 0.3}, metrics={"rmse": 6.0}, curve={}, tags={})
             assert set(log.recorded()) == {0}
     assert lost == ["POST runs/create"]
     assert running("search_key", "key twice") == ["FINISHED", "KILLED"]

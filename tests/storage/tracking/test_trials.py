@@ -28,7 +28,7 @@ def write(log: TrialRuns, number: int, *, rmse: float = 6.5, curve: list[float] 
         number,
         params={"max_depth": 6, "eta": 0.1 + 0.2},
         metrics={"rmse": rmse},
-        curve=curve,
+        curve={2 * place: value for place, value in enumerate(curve)},
         tags={"pruned": "false"},
     )
 
@@ -42,7 +42,7 @@ def test_a_trial_holds_its_parameters_tags_score_and_whole_curve(store: Store) -
     with TrialRuns("key a", {"model": "xgboost"}) as log:
         log.start(0)
         second = write(log, 1)
-        first = log.finish(0, params={}, metrics={"rmse": 6.25}, curve=[], tags={})
+        first = log.finish(0, params={}, metrics={"rmse": 6.25}, curve={}, tags={})
     found = {run.data.tags["trial"]: run for run in runs.children(parent.info.run_id)}
     assert {name: run.info.run_id for name, run in found.items()} == {"0": first, "1": second}
     run = found["1"]
@@ -54,7 +54,9 @@ def test_a_trial_holds_its_parameters_tags_score_and_whole_curve(store: Store) -
     assert (tags["model"], tags["developer"], tags["pruned"]) == ("xgboost", "Ada", "false")
     assert processes.process_tags().items() <= tags.items()
     points = MlflowClient(store.uri).get_metric_history(run.info.run_id, CURVE)
-    assert sorted((point.step, point.value) for point in points) == list(enumerate(LONG))
+    assert sorted((point.step, point.value) for point in points) == list(
+        zip(range(0, 2 * len(LONG), 2), LONG, strict=True)
+    )
 
 
 def test_finished_trials_are_read_back_to_the_last_digit() -> None:
