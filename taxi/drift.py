@@ -7,8 +7,9 @@ pandas frame and bring a platform of their own; scipy's Wasserstein distance kno
 ids have no order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
+from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,9 @@ PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
 # a bin that few train trips fall in moves by chance: such are counted together, except one that
 # holds so many of a month's trips that chance does not explain it
 RARE, GROWN = 0.01, 0.05
+# standard deviations of chance: a month of few trips is held against a dozen measures, and its
+# trips come in clusters, so that what is rare of one measure by itself would be told every year
+SURE = 4.0
 PSI, RMSE = "PSI", "RMSE"  # names of a measure, and of what one is of
 PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
 MARKS = "osD^v"  # of months beside each other, for eyes that do not tell their colours apart
@@ -69,7 +73,7 @@ class DriftMeasure(NamedTuple):
     measure: str
     of: str
     value: float
-    threshold: float
+    threshold: float  # that was asked for, or what chance alone makes of so few trips
     drifted: bool
 
 
@@ -111,6 +115,7 @@ def measure_drift(
     predictions: np.ndarray,
     *,
     rmse: float | None,
+    rmse_chance: float,
     rmse_before: float,
     thresholds: DriftThresholds,
 ) -> list[DriftMeasure]:
@@ -121,26 +126,38 @@ def measure_drift(
         month: profile of the month's trips.
         predictions: their predicted minutes, counted in PREDICTION_EDGES.
         rmse: on the month, minutes; None where no drop-off is known.
+        rmse_chance: standard deviation of that, as a share of it.
         rmse_before: on the months the model was judged by, minutes.
         thresholds: above which a value is drift.
     """
-    moved = {name: psi(reference.train.counts[name], month.counts[name]) for name in FEATURES} | {
-        "prediction": psi(reference.predictions, predictions)
-    }
-    measures = [_measure(PSI, name, value, thresholds.max_psi) for name, value in moved.items()]
-    before = (reference.unseen_zones, reference.unseen_pairs)
-    names = ("zone", "pair of zones")
-    for name, now, then in zip(names, unseen(reference.train, month), before, strict=True):
-        measures.append(_measure("unseen above valid", name, now - then, thresholds.max_unseen))
-    if HAS_DISTANCE in reference.train.counts:
-        more = without_distance(month) - without_distance(reference.train)
-        measures.append(
-            _measure("above fitted", "trips without distance", more, thresholds.max_unseen)
-        )
+    counts = {name: (reference.train.counts[name], month.counts[name]) for name in FEATURES}
+    counts["prediction"] = (reference.predictions, predictions)
+    measures = [
+        _measure(PSI, name, psi(*pair), thresholds.max_psi, chance=psi_by_chance(*pair))
+        for name, pair in counts.items()
+    ]
+    measures += _measure_shares(reference, month, thresholds.max_unseen)
     if rmse is not None:
-        rise = rmse / rmse_before - 1
-        measures.append(_measure("rise", RMSE, rise, thresholds.max_rmse_rise))
+        rise, chance = rmse / rmse_before - 1, SURE * rmse_chance
+        measures.append(_measure("rise", RMSE, rise, thresholds.max_rmse_rise, chance=chance))
     return measures
+
+
+def _measure_shares(
+    reference: Reference, month: Profile, max_unseen: float
+) -> Iterator[DriftMeasure]:
+    """Compare how many trips are of a kind that the model knows little of."""
+    zones, pairs = unseen(reference.train, month)
+    shares = [
+        ("unseen above valid", "zone", zones, reference.unseen_zones),
+        ("unseen above valid", "pair of zones", pairs, reference.unseen_pairs),
+    ]
+    if HAS_DISTANCE in reference.train.counts:
+        now, then = map(without_distance, (month, reference.train))
+        shares.append(("above fitted", "trips without distance", now, then))
+    for measure, of, now, then in shares:
+        chance = share_by_chance(then, month.n_trips)
+        yield _measure(measure, of, now - then, max_unseen, chance=chance)
 
 
 def psi(expected: np.ndarray, observed: np.ndarray) -> float:
@@ -148,13 +165,40 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
 
     Source: Siddiqi, Credit Risk Scorecards, 2006.
     """
-    rare = (expected < RARE * expected.sum()) & (observed <= GROWN * observed.sum())
+    rare = _rare(expected, observed)
     shares = []
     for counts in (expected, observed):
         pooled = np.append(counts[~rare], counts[rare].sum()) + 0.5  # no bin is empty
         shares.append(pooled / pooled.sum())
     index = np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0]))
     return round(float(index), PSI_DECIMALS)
+
+
+def psi_by_chance(expected: np.ndarray, observed: np.ndarray) -> float:
+    """Return the index that SURE deviations of chance make of so many trips of one distribution.
+
+    Of bins without a shift it is that of chi-squared, times what the trips of either make.
+
+    Source: Yurdakul, Statistical properties of population stability index, 2018; Wilson and
+    Hilferty, The distribution of chi-square, 1931.
+    """
+    sizes = [counts.sum() for counts in (expected, observed)]
+    n_free = np.count_nonzero(~_rare(expected, observed))  # all rare ones are a bin more
+    if not (n_free and all(sizes)):
+        return 0.0
+    ninth = 2 / (9 * n_free)
+    chi_squared = n_free * (1 - ninth + SURE * sqrt(ninth)) ** 3
+    return chi_squared * sum(1 / float(size) for size in sizes)
+
+
+def share_by_chance(share: float, n_trips: int) -> float:
+    """Return how far SURE deviations of chance bring n trips off a share (Bernstein's bound)."""
+    n = max(n_trips, 1)
+    return SURE * sqrt(share * (1 - share) / n) + SURE**2 / (3 * n)
+
+
+def _rare(expected: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    return (expected < RARE * expected.sum()) & (observed <= GROWN * observed.sum())
 
 
 def unseen(train: Profile, month: Profile) -> tuple[float, float]:
@@ -242,5 +286,12 @@ def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[Drift
     axis.legend(fontsize="small")
 
 
-def _measure(measure: str, of: str, value: float, threshold: float) -> DriftMeasure:
-    return DriftMeasure(measure, of, value, threshold, value > threshold)
+def _measure(
+    measure: str, of: str, value: float, threshold: float, *, chance: float
+) -> DriftMeasure:
+    """Compare a value with its threshold, or with what chance makes where that is more.
+
+    A threshold of 0 is that of somebody who wants to be told of any move, be it by chance.
+    """
+    limit = max(threshold, round(chance, 3)) if threshold else threshold
+    return DriftMeasure(measure, of, value, limit, value > limit)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -140,6 +141,7 @@ class Errors:
     error: float = 0.0
     size: float = 0.0
     square: float = 0.0
+    fourth: float = 0.0
 
     def add(self, error: np.ndarray) -> None:
         """Add the errors of m more trips, [m] minutes."""
@@ -147,6 +149,7 @@ class Errors:
         self.error += float(error.sum())
         self.size += float(np.abs(error).sum())
         self.square += float((error**2).sum())
+        self.fourth += float((error**4).sum())
 
     def scores(self) -> dict[str, float]:
         """Return rmse, mae and bias in minutes; nothing where there is no trip."""
@@ -154,6 +157,13 @@ class Errors:
             return {}
         rmse = float(rmse_of_mean(self.square / self.n))
         return {"rmse": rmse, "mae": self.size / self.n, "bias": self.error / self.n}
+
+    def rmse_chance(self) -> float:
+        """Return the standard deviation of rmse by chance, as a share of it; 0 without an error."""
+        if not self.square:
+            return 0.0
+        spread = self.n * self.fourth / self.square**2 - 1  # of the squared errors
+        return 0.5 * sqrt(max(spread, 0.0) / self.n)
 
 
 @dataclass

@@ -320,6 +320,7 @@ def watch(
             month.tally.profile,
             month.tally.predictions,
             rmse=month.tally.base.scores().get("rmse"),  # a live level would hide the drift
+            rmse_chance=month.tally.base.rmse_chance(),
             rmse_before=rmse_before,
             thresholds=thresholds,
         )
