@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from .coverage import NOMINAL
 from .profile import EDGES, ENDS, HAS_DISTANCE, Profile, join_profiles
 from .style import GREY, styled
 from .words import HISTOGRAMS, WEEKDAYS, measured_words
@@ -28,6 +29,7 @@ RARE, GROWN = 0.01, 0.05
 # trips come in clusters, so that what is rare of one measure by itself would be told every year
 SURE = 4.0
 PSI, RMSE = "PSI", "RMSE"  # names of a measure, and of what one is of
+GAP, INTERVAL = "coverage gap", "80 % interval"
 PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
 MARKS = "osD^v"  # of months beside each other, for eyes that do not tell their colours apart
 FEATURES = ("distance_miles", "hour", "weekday", *ENDS)
@@ -65,6 +67,16 @@ class DriftThresholds(NamedTuple):
     max_psi: float
     max_unseen: float  # share of trips above that of valid; without distance, of the fitted ones
     max_rmse_rise: float  # share above the RMSE on the months the model was judged by
+    max_coverage_gap: float  # share of trips above or below what the 80 % interval promises
+
+
+class MonthScores(NamedTuple):
+    """How far a model was off on the trips of a month whose drop-offs are known."""
+
+    n_trips: int
+    rmse: float  # minutes
+    rmse_chance: float  # its standard deviation, as a share of it
+    coverage: float | None  # share of the trips within the 80 % interval; None where it gives none
 
 
 class DriftMeasure(NamedTuple):
@@ -114,8 +126,7 @@ def measure_drift(
     month: Profile,
     predictions: np.ndarray,
     *,
-    rmse: float | None,
-    rmse_chance: float,
+    errors: MonthScores | None,
     rmse_before: float,
     thresholds: DriftThresholds,
 ) -> list[DriftMeasure]:
@@ -125,8 +136,7 @@ def measure_drift(
         reference: what the model has stored.
         month: profile of the month's trips.
         predictions: their predicted minutes, counted in PREDICTION_EDGES.
-        rmse: on the month, minutes; None where no drop-off is known.
-        rmse_chance: standard deviation of that, as a share of it.
+        errors: on the month; None where no drop-off is known.
         rmse_before: on the months the model was judged by, minutes.
         thresholds: above which a value is drift.
     """
@@ -137,9 +147,8 @@ def measure_drift(
         for name, pair in counts.items()
     ]
     measures += _measure_shares(reference, month, thresholds.max_unseen)
-    if rmse is not None:
-        rise, chance = rmse / rmse_before - 1, SURE * rmse_chance
-        measures.append(_measure("rise", RMSE, rise, thresholds.max_rmse_rise, chance=chance))
+    if errors:
+        measures += _measure_errors(errors, rmse_before, thresholds)
     return measures
 
 
@@ -158,6 +167,18 @@ def _measure_shares(
     for measure, of, now, then in shares:
         chance = share_by_chance(then, month.n_trips)
         yield _measure(measure, of, now - then, max_unseen, chance=chance)
+
+
+def _measure_errors(
+    errors: MonthScores, rmse_before: float, thresholds: DriftThresholds
+) -> Iterator[DriftMeasure]:
+    """Compare errors with those before, and intervals with what they promise."""
+    rise, chance = errors.rmse / rmse_before - 1, SURE * errors.rmse_chance
+    yield _measure("rise", RMSE, rise, thresholds.max_rmse_rise, chance=chance)
+    if errors.coverage is not None:
+        gap = round(abs(errors.coverage - NOMINAL), 9)  # as the gate asks it
+        chance = share_by_chance(NOMINAL, errors.n_trips)
+        yield _measure(GAP, INTERVAL, gap, thresholds.max_coverage_gap, chance=chance)
 
 
 def psi(expected: np.ndarray, observed: np.ndarray) -> float:

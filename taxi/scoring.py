@@ -19,7 +19,7 @@ from .cleaning import (
     read_columns,
     to_minutes,
 )
-from .drift import count_predictions
+from .drift import MonthScores, count_predictions
 from .expected_loss import EstimatedRmse
 from .profile import Profile
 from .schema import (
@@ -185,6 +185,7 @@ class Tally:
     estimated: EstimatedRmse | None = None  # RMSE of the model alone, told without any drop-off
     worst: list[WorstTrip] = field(default_factory=list)
     within: dict[str, int] = field(default_factory=dict)  # quantile -> trips that took no longer
+    n_covered: int | None = None  # trips within the model's 80 % interval; None where it gives none
 
     def add(
         self, prepared: Prepared, predicted: np.ndarray, live: np.ndarray | None = None
@@ -221,6 +222,23 @@ class Tally:
         for name, minutes in quantiles.items():
             n_within = int(np.count_nonzero((prepared.minutes <= minutes)[counted]))
             self.within[name] = self.within.get(name, 0) + n_within
+
+    def add_covered(self, prepared: Prepared, covered: np.ndarray) -> None:
+        """Count the trips of a batch of n rows that are within their 80 % intervals, bool [n]."""
+        n_covered = int(np.count_nonzero(covered & prepared.eligible))
+        self.n_covered = (self.n_covered or 0) + n_covered
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the trips within their 80 % intervals; None where either is not known."""
+        return None if self.n_covered is None or not self.base.n else self.n_covered / self.base.n
+
+    @property
+    def errors(self) -> MonthScores | None:
+        """How far the model alone was off, which a live level would hide; None without drop-off."""
+        if not (scores := self.base.scores()):
+            return None
+        return MonthScores(self.base.n, scores["rmse"], self.base.rmse_chance(), self.coverage)
 
     @property
     def shares_within(self) -> dict[str, float]:
