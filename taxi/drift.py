@@ -7,13 +7,15 @@ pandas frame and bring a platform of their own; scipy's Wasserstein distance kno
 ids have no order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
+from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from .coverage import NOMINAL
 from .profile import EDGES, ENDS, HAS_DISTANCE, Profile, join_profiles
 from .style import GREY, styled
 from .words import HISTOGRAMS, WEEKDAYS, measured_words
@@ -23,7 +25,11 @@ PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
 # a bin that few train trips fall in moves by chance: such are counted together, except one that
 # holds so many of a month's trips that chance does not explain it
 RARE, GROWN = 0.01, 0.05
+# standard deviations of chance: a month of few trips is held against a dozen measures, and its
+# trips come in clusters, so that what is rare of one measure by itself would be told every year
+SURE = 4.0
 PSI, RMSE = "PSI", "RMSE"  # names of a measure, and of what one is of
+GAP, INTERVAL = "coverage gap", "80 % interval"
 PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
 MARKS = "osD^v"  # of months beside each other, for eyes that do not tell their colours apart
 FEATURES = ("distance_miles", "hour", "weekday", *ENDS)
@@ -61,6 +67,16 @@ class DriftThresholds(NamedTuple):
     max_psi: float
     max_unseen: float  # share of trips above that of valid; without distance, of the fitted ones
     max_rmse_rise: float  # share above the RMSE on the months the model was judged by
+    max_coverage_gap: float  # share of trips above or below what the 80 % interval promises
+
+
+class MonthScores(NamedTuple):
+    """How far a model was off on the trips of a month whose drop-offs are known."""
+
+    n_trips: int
+    rmse: float  # minutes
+    rmse_chance: float  # its standard deviation, as a share of it
+    coverage: float | None  # share of the trips within the 80 % interval; None where it gives none
 
 
 class DriftMeasure(NamedTuple):
@@ -69,7 +85,7 @@ class DriftMeasure(NamedTuple):
     measure: str
     of: str
     value: float
-    threshold: float
+    threshold: float  # that was asked for, or what chance alone makes of so few trips
     drifted: bool
 
 
@@ -110,7 +126,7 @@ def measure_drift(
     month: Profile,
     predictions: np.ndarray,
     *,
-    rmse: float | None,
+    errors: MonthScores | None,
     rmse_before: float,
     thresholds: DriftThresholds,
 ) -> list[DriftMeasure]:
@@ -120,27 +136,49 @@ def measure_drift(
         reference: what the model has stored.
         month: profile of the month's trips.
         predictions: their predicted minutes, counted in PREDICTION_EDGES.
-        rmse: on the month, minutes; None where no drop-off is known.
+        errors: on the month; None where no drop-off is known.
         rmse_before: on the months the model was judged by, minutes.
         thresholds: above which a value is drift.
     """
-    moved = {name: psi(reference.train.counts[name], month.counts[name]) for name in FEATURES} | {
-        "prediction": psi(reference.predictions, predictions)
-    }
-    measures = [_measure(PSI, name, value, thresholds.max_psi) for name, value in moved.items()]
-    before = (reference.unseen_zones, reference.unseen_pairs)
-    names = ("zone", "pair of zones")
-    for name, now, then in zip(names, unseen(reference.train, month), before, strict=True):
-        measures.append(_measure("unseen above valid", name, now - then, thresholds.max_unseen))
-    if HAS_DISTANCE in reference.train.counts:
-        more = without_distance(month) - without_distance(reference.train)
-        measures.append(
-            _measure("above fitted", "trips without distance", more, thresholds.max_unseen)
-        )
-    if rmse is not None:
-        rise = rmse / rmse_before - 1
-        measures.append(_measure("rise", RMSE, rise, thresholds.max_rmse_rise))
+    counts = {name: (reference.train.counts[name], month.counts[name]) for name in FEATURES}
+    counts["prediction"] = (reference.predictions, predictions)
+    measures = [
+        _measure(PSI, name, psi(*pair), thresholds.max_psi, chance=psi_by_chance(*pair))
+        for name, pair in counts.items()
+    ]
+    measures += _measure_shares(reference, month, thresholds.max_unseen)
+    if errors:
+        measures += _measure_errors(errors, rmse_before, thresholds)
     return measures
+
+
+def _measure_shares(
+    reference: Reference, month: Profile, max_unseen: float
+) -> Iterator[DriftMeasure]:
+    """Compare how many trips are of a kind that the model knows little of."""
+    zones, pairs = unseen(reference.train, month)
+    shares = [
+        ("unseen above valid", "zone", zones, reference.unseen_zones),
+        ("unseen above valid", "pair of zones", pairs, reference.unseen_pairs),
+    ]
+    if HAS_DISTANCE in reference.train.counts:
+        now, then = map(without_distance, (month, reference.train))
+        shares.append(("above fitted", "trips without distance", now, then))
+    for measure, of, now, then in shares:
+        chance = share_by_chance(then, month.n_trips)
+        yield _measure(measure, of, now - then, max_unseen, chance=chance)
+
+
+def _measure_errors(
+    errors: MonthScores, rmse_before: float, thresholds: DriftThresholds
+) -> Iterator[DriftMeasure]:
+    """Compare errors with those before, and intervals with what they promise."""
+    rise, chance = errors.rmse / rmse_before - 1, SURE * errors.rmse_chance
+    yield _measure("rise", RMSE, rise, thresholds.max_rmse_rise, chance=chance)
+    if errors.coverage is not None:
+        gap = round(abs(errors.coverage - NOMINAL), 9)  # as the gate asks it
+        chance = share_by_chance(NOMINAL, errors.n_trips)
+        yield _measure(GAP, INTERVAL, gap, thresholds.max_coverage_gap, chance=chance)
 
 
 def psi(expected: np.ndarray, observed: np.ndarray) -> float:
@@ -148,13 +186,40 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
 
     Source: Siddiqi, Credit Risk Scorecards, 2006.
     """
-    rare = (expected < RARE * expected.sum()) & (observed <= GROWN * observed.sum())
+    rare = _rare(expected, observed)
     shares = []
     for counts in (expected, observed):
         pooled = np.append(counts[~rare], counts[rare].sum()) + 0.5  # no bin is empty
         shares.append(pooled / pooled.sum())
     index = np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0]))
     return round(float(index), PSI_DECIMALS)
+
+
+def psi_by_chance(expected: np.ndarray, observed: np.ndarray) -> float:
+    """Return the index that SURE deviations of chance make of so many trips of one distribution.
+
+    Of bins without a shift it is that of chi-squared, times what the trips of either make.
+
+    Source: Yurdakul, Statistical properties of population stability index, 2018; Wilson and
+    Hilferty, The distribution of chi-square, 1931.
+    """
+    sizes = [counts.sum() for counts in (expected, observed)]
+    n_free = np.count_nonzero(~_rare(expected, observed))  # all rare ones are a bin more
+    if not (n_free and all(sizes)):
+        return 0.0
+    ninth = 2 / (9 * n_free)
+    chi_squared = n_free * (1 - ninth + SURE * sqrt(ninth)) ** 3
+    return chi_squared * sum(1 / float(size) for size in sizes)
+
+
+def share_by_chance(share: float, n_trips: int) -> float:
+    """Return how far SURE deviations of chance bring n trips off a share (Bernstein's bound)."""
+    n = max(n_trips, 1)
+    return SURE * sqrt(share * (1 - share) / n) + SURE**2 / (3 * n)
+
+
+def _rare(expected: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    return (expected < RARE * expected.sum()) & (observed <= GROWN * observed.sum())
 
 
 def unseen(train: Profile, month: Profile) -> tuple[float, float]:
@@ -242,5 +307,12 @@ def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[Drift
     axis.legend(fontsize="small")
 
 
-def _measure(measure: str, of: str, value: float, threshold: float) -> DriftMeasure:
-    return DriftMeasure(measure, of, value, threshold, value > threshold)
+def _measure(
+    measure: str, of: str, value: float, threshold: float, *, chance: float
+) -> DriftMeasure:
+    """Compare a value with its threshold, or with what chance makes where that is more.
+
+    A threshold of 0 is that of somebody who wants to be told of any move, be it by chance.
+    """
+    limit = max(threshold, round(chance, 3)) if threshold else threshold
+    return DriftMeasure(measure, of, value, limit, value > limit)

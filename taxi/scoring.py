@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from .cleaning import (
     read_columns,
     to_minutes,
 )
-from .drift import count_predictions
+from .drift import MonthScores, count_predictions
 from .expected_loss import EstimatedRmse
 from .profile import Profile
 from .schema import (
@@ -140,6 +141,7 @@ class Errors:
     error: float = 0.0
     size: float = 0.0
     square: float = 0.0
+    fourth: float = 0.0
 
     def add(self, error: np.ndarray) -> None:
         """Add the errors of m more trips, [m] minutes."""
@@ -147,6 +149,7 @@ class Errors:
         self.error += float(error.sum())
         self.size += float(np.abs(error).sum())
         self.square += float((error**2).sum())
+        self.fourth += float((error**4).sum())
 
     def scores(self) -> dict[str, float]:
         """Return rmse, mae and bias in minutes; nothing where there is no trip."""
@@ -154,6 +157,13 @@ class Errors:
             return {}
         rmse = float(rmse_of_mean(self.square / self.n))
         return {"rmse": rmse, "mae": self.size / self.n, "bias": self.error / self.n}
+
+    def rmse_chance(self) -> float:
+        """Return the standard deviation of rmse by chance, as a share of it; 0 without an error."""
+        if not self.square:
+            return 0.0
+        spread = self.n * self.fourth / self.square**2 - 1  # of the squared errors
+        return 0.5 * sqrt(max(spread, 0.0) / self.n)
 
 
 @dataclass
@@ -175,6 +185,7 @@ class Tally:
     estimated: EstimatedRmse | None = None  # RMSE of the model alone, told without any drop-off
     worst: list[WorstTrip] = field(default_factory=list)
     within: dict[str, int] = field(default_factory=dict)  # quantile -> trips that took no longer
+    n_covered: int | None = None  # trips within the model's 80 % interval; None where it gives none
 
     def add(
         self, prepared: Prepared, predicted: np.ndarray, live: np.ndarray | None = None
@@ -211,6 +222,23 @@ class Tally:
         for name, minutes in quantiles.items():
             n_within = int(np.count_nonzero((prepared.minutes <= minutes)[counted]))
             self.within[name] = self.within.get(name, 0) + n_within
+
+    def add_covered(self, prepared: Prepared, covered: np.ndarray) -> None:
+        """Count the trips of a batch of n rows that are within their 80 % intervals, bool [n]."""
+        n_covered = int(np.count_nonzero(covered & prepared.eligible))
+        self.n_covered = (self.n_covered or 0) + n_covered
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the trips within their 80 % intervals; None where either is not known."""
+        return None if self.n_covered is None or not self.base.n else self.n_covered / self.base.n
+
+    @property
+    def errors(self) -> MonthScores | None:
+        """How far the model alone was off, which a live level would hide; None without drop-off."""
+        if not (scores := self.base.scores()):
+            return None
+        return MonthScores(self.base.n, scores["rmse"], self.base.rmse_chance(), self.coverage)
 
     @property
     def shares_within(self) -> dict[str, float]:

@@ -192,7 +192,20 @@ class ChoiceParameters(Parameters):
     )
 
 
-class PipelineParameters(ChoiceParameters, HpoParameters, BaselineParameters):
+class CoverageParameters(Parameters):
+    """How far off the intervals of a model may be."""
+
+    group = Parameters.group
+    max_coverage_gap: float = param(
+        0.08,
+        "share by which the 80 % interval may hold more or fewer trips than it promises: of the "
+        "test months, or of a scored one",
+        minimum=0,
+        maximum=1,
+    )
+
+
+class PipelineParameters(CoverageParameters, ChoiceParameters, HpoParameters, BaselineParameters):
     """What the steps have in common that come to a registered model."""
 
     group = "registration"
@@ -208,12 +221,6 @@ class PipelineParameters(ChoiceParameters, HpoParameters, BaselineParameters):
     min_r2: float = param(0.5, "smallest R2 on test that a champion may have", minimum=-1)
     min_improvement: float = param(
         0.01, "minutes of test RMSE by which the champion must be beaten", minimum=0
-    )
-    max_coverage_gap: float = param(
-        0.08,
-        "share by which the 80 % interval may hold more or fewer test trips than it promises",
-        minimum=0,
-        maximum=1,
     )
     max_slice_loss: float = param(
         0.05,
@@ -321,7 +328,7 @@ class BacktestParameters(
     )
 
 
-class ScoreParameters(ClusterParameters, JudgedMonthsParameters):
+class ScoreParameters(CoverageParameters, ClusterParameters, JudgedMonthsParameters):
     """Parameters of score."""
 
     entry_point, group = "score", "scoring"

@@ -35,3 +35,8 @@ def load_served(uri: str, taxi: str) -> Any:
             f"Pass the taxi that it was trained for, or another model."
         )
     return model
+
+
+def gives_intervals(model: Any) -> bool:
+    """Whether a loaded model answers quantiles, which one of a handful of trips does not."""
+    return getattr(models.unwrapped(model), "spread", None) is not None

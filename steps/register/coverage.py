@@ -5,6 +5,7 @@ from typing import Any
 import mlflow
 import numpy as np
 
+from steps.common.served import gives_intervals
 from steps.register.testset import TestSet, request_frames
 from storage.tracking import artifacts, models, tags
 from taxi import coverage
@@ -23,7 +24,7 @@ def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]
         All trips first; last those whose distances were all taken away. Empty where the model
         answers no quantiles.
     """
-    if getattr(models.unwrapped(model), "spread", None) is None:
+    if not gives_intervals(model):
         return []
     groups = _count(model, uri, test, METERED)
     without = _count(model, uri, test, MISSING)[0]

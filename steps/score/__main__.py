@@ -32,6 +32,7 @@ from steps.score.record import (
     log_moved,
     log_read,
     log_worst_of,
+    say_coverage,
     say_days,
     say_estimate,
     say_moved,
@@ -56,7 +57,7 @@ from taxi.question import read_question
 DRIFTED = 3  # exit code
 SCORE_AGAIN = "score again, with overwrite=true where output has some of the months already."
 ESTIMATES = (*map(tags.RMSE_ESTIMATED.of, ("", "_low", "_high")), tags.ESTIMATE_ERROR)
-SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE, *ESTIMATES)
+SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE, *ESTIMATES, tags.COVERAGE)
 # a worker with another version of these might answer otherwise, or not read the same rows
 SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
 
@@ -94,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_months(scored, taxi)
         about = model_references.reference_tags(model, sha256)
         if reference:
-            limits = DriftThresholds(params.max_psi, params.max_unseen, params.max_rmse_rise)
+            limits = DriftThresholds(
+                params.max_psi, params.max_unseen, params.max_rmse_rise, params.max_coverage_gap
+            )
             rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
             measures = watch(scored, reference, rmse_before, limits)
             log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
@@ -248,6 +251,9 @@ def month_line(scored: ScoredMonth) -> str:
     errors = f"rmse {scores['rmse']:.4f} min on {tally.total.n:,}" if scores else unknown
     if scores and tally.n_live:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
+    if covered := say_coverage(tally):
+        whose = " of the model alone" if scored.with_feed else ""
+        errors += f"; the 80 % interval{whose} holds {covered}"
     if scored.with_feed:
         errors += (
             f"; {tally.n_live:,} of {tally.n_predicted:,} trips, those after the state's clock and "
@@ -278,6 +284,8 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
             numbers[tags.N_LIVE] = tally.n_live
         if tally.base.n:
             scores[tags.RMSE_BASE] = tally.base.scores()["rmse"]
+        if tally.coverage is not None:
+            scores[tags.COVERAGE] = tally.coverage
         within = {tags.SHARE_WITHIN.of(q): share for q, share in tally.shares_within.items()}
         scores |= estimate_scores(tally) | within
         mlflow.log_metrics(numbers | scores, step=step_of(name), timestamp=time_of(name))
@@ -319,7 +327,7 @@ def watch(
             reference,
             month.tally.profile,
             month.tally.predictions,
-            rmse=month.tally.base.scores().get("rmse"),  # a live level would hide the drift
+            errors=month.tally.errors,
             rmse_before=rmse_before,
             thresholds=thresholds,
         )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from storage import UserError
-from storage.data.objects import check_object_writable, read_object, write_object
+from storage.data.objects import check_object_writable, local_path, read_object, write_object
 from storage.uris import without_credentials
 from taxi import TripError, live, live_file
 from taxi.cleaning import month_bounds
@@ -157,28 +157,29 @@ def open_feed(
 
     Raises:
         UserError: it is no live state, of other taxis, or has counted a month that is to come.
-        StorageError: it cannot be read.
+        StorageError: it cannot be read, or not be written.
     """
-    state = _read(state_uri, new) if state_uri else None
+    content = read_object(state_uri) if state_uri else None
+    state = None if content is None else _read(content, state_uri, new)
     end = np.datetime64(month_bounds(months[0])[1], "m")
     if state is not None and state.clock >= end:
         raise UserError(
             f"{without_credentials(state_uri)} has counted trips until {state.clock}, and "
             f"{months[0]} ends before. Leave that month out, or pass another live_state."
         )
+    if state_uri and local_path(state_uri) is None:
+        # a store elsewhere tells who may write this very file only where it is written
+        write_object(state_uri, live_file.write_state(new) if content is None else content)
     return LiveFeed(settings, state, new)
 
 
-def _read(uri: str, new: LiveState) -> LiveState | None:
-    content = read_object(uri)
-    if content is None:
-        return None
+def _read(content: bytes, uri: str, new: LiveState) -> LiveState | None:
     shown = without_credentials(uri)
     try:
         state = live_file.read_state(content, taxi=new.taxi, model_sha256=new.model_sha256)
         if state.clock > live_file.new_york_now() + CLOCK_SKEW:
             raise TripError(f"it is from the future: {state.clock}")
-        return state
+        return state if state.sums[0].any() else None  # of a run that ended before its first trip
     except OtherModelError as error:
         print(
             f"{shown} begins anew: {error}. Once it is written, a server of that other model "

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
 from steps.common.months import find_month, read_month
+from steps.common.served import gives_intervals
 from steps.score.estimate import LossCounter
 from steps.score.feed import LiveFeed, row_times
 from storage.data.files import discard_unfinished, whole_file
@@ -21,6 +22,8 @@ from storage.data.months import MonthFile, identity_of
 from storage.tracking import models, tags
 from storage.uris import without_credentials
 from taxi import TripError, scoring
+from taxi.coverage import HIGH, LOW
+from taxi.question import MAX_QUANTILES, quantile_column
 from taxi.scoring import MAY_MISS, Prepared, Tally
 
 COMPRESSION = "zstd"
@@ -96,6 +99,8 @@ def write(
             for rows in predict_month(job, month, file.path, model, feed):
                 tally.add(rows.prepared, rows.base, rows.live)
                 tally.add_quantiles(rows.prepared, rows.quantiles)
+                if rows.covered is not None:
+                    tally.add_covered(rows.prepared, rows.covered)
                 tally.n_live += rows.n_live
                 losses.add(rows.prepared, rows.base, job.taxi)
                 batch = scoring.prediction_batch(
@@ -127,6 +132,15 @@ class PredictedRows(NamedTuple):
     live: np.ndarray | None  # [n] the same at the feed's level; None without a feed
     n_live: int = 0  # rows that have a level
     quantiles: Mapping[str, np.ndarray] = MappingProxyType({})  # column -> [n] minutes
+    covered: np.ndarray | None = None  # as of `Answers`
+
+
+class Answers(NamedTuple):
+    """What a model says of n rows, NaN where a row cannot be judged."""
+
+    minutes: np.ndarray  # [n]
+    quantiles: Mapping[str, np.ndarray]  # column -> [n] minutes, for each level that was asked for
+    covered: np.ndarray | None  # bool [n]: known to be in its 80 % interval; None without any
 
 
 def predict_month(
@@ -139,23 +153,24 @@ def predict_month(
     """
     if feed is None:
         for prepared in prepare_month(job, month, source):
-            columns = predict_batch(job, prepared, model)
-            yield PredictedRows(prepared, columns.pop("prediction"), None, quantiles=columns)
+            minutes, quantiles, covered = predict_batch(job, prepared, model)
+            yield PredictedRows(prepared, minutes, None, quantiles=quantiles, covered=covered)
         return
-    times = [
-        row_times(prepared, predict_batch(job, prepared, model)["prediction"])
-        for prepared in prepare_month(job, month, source)
-    ]
+    times, within = [], []
+    for prepared in prepare_month(job, month, source):
+        minutes, _, covered = predict_batch(job, prepared, model)
+        times.append(row_times(prepared, minutes))
+        within.append(covered)
     factor = feed.follow(month, times) if times else np.empty(0)
     start = 0
-    for prepared, kept in zip(prepare_month(job, month, source), times, strict=True):
+    again = prepare_month(job, month, source)
+    for prepared, kept, covered in zip(again, times, within, strict=True):
         base = kept.trips.predicted
         level = factor[start : start + len(base)]
         start += len(base)
         has_level = np.isfinite(level)
-        yield PredictedRows(
-            prepared, base, base * np.where(has_level, level, 1.0), int(has_level.sum())
-        )
+        followed = base * np.where(has_level, level, 1.0)
+        yield PredictedRows(prepared, base, followed, int(has_level.sum()), covered=covered)
 
 
 def prepare_month(job: ScoringJob, month: str, source: Path) -> Iterator[Prepared]:
@@ -164,16 +179,12 @@ def prepare_month(job: ScoringJob, month: str, source: Path) -> Iterator[Prepare
     return read_month(source, job.taxi, prepare, may_miss=MAY_MISS)
 
 
-def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> dict[str, np.ndarray]:
-    """Ask the model about a batch of n rows.
-
-    Returns:
-        `prediction` and a column for each quantile, [n] minutes; NaN where a row cannot be judged.
-    """
+def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> Answers:
+    """Ask the model about a batch of n rows, and for its interval where it gives one."""
     frame = scoring.request_frame(prepared, job.taxi)
-    if job.quantiles:
-        asked = {"quantiles": list(job.quantiles)}
-        answers = models.predict_columns(model, frame, job.model_uri, asked)
+    levels = levels_to_ask(job, model)
+    if levels:
+        answers = models.predict_columns(model, frame, job.model_uri, {"quantiles": levels})
     elif len(frame):
         minutes = models.predict_typed(model, frame, job.model_uri)
         answers = pd.DataFrame({"prediction": minutes})
@@ -183,7 +194,21 @@ def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> dict[str, 
     for name, values in answers.items():
         columns[str(name)] = np.full(len(prepared.judgeable), np.nan)
         columns[str(name)][prepared.judgeable] = values
-    return columns
+    low, high = (columns.get(quantile_column(level)) for level in (LOW, HIGH))
+    covered = None
+    if low is not None and high is not None:
+        covered = (prepared.minutes >= low) & (prepared.minutes <= high)
+    minutes = columns.pop("prediction")
+    for level in set(levels) - set(job.quantiles):
+        columns.pop(quantile_column(level))
+    return Answers(minutes, columns, covered)
+
+
+def levels_to_ask(job: ScoringJob, model: Any) -> list[float]:
+    """List the levels of quantiles that are asked for, and those of the interval if they fit in."""
+    with_interval = list(dict.fromkeys((*job.quantiles, LOW, HIGH)))
+    fits = len(with_interval) <= MAX_QUANTILES and gives_intervals(model)
+    return with_interval if fits else list(job.quantiles)
 
 
 def require_trips(tally: Tally, month: str) -> None:

@@ -84,6 +84,11 @@ def say_within(tally: Tally) -> str:
     return ", ".join(f"{percent(share)} within {name}" for name, share in shares)
 
 
+def say_coverage(tally: Tally) -> str:
+    """Write how many trips were within their 80 % intervals; empty where that is not known."""
+    return "" if tally.coverage is None else percent(tally.coverage)
+
+
 def say_days(month: str, tally: Tally) -> str:
     """Write how many days of a month there are trips of; empty where of all.
 
@@ -176,7 +181,7 @@ def scored_row(
     rmses = [f"{scores['rmse']:.3f}" if scores else "" for scores in found]
     drift = drift_cells(measures) if measures else []
     within = [say_within(tally)] if tally.within else []
-    counts = [f"{tally.n_predicted:,}", f"{tally.n_rows:,}"]
+    counts = [say_coverage(tally), f"{tally.n_predicted:,}", f"{tally.n_rows:,}"]
     return [month.month, *rmses, *drift, *within, say_estimate(tally), *counts]
 
 
@@ -275,7 +280,8 @@ def write_scored(
     live = ["without the live level"] if is_live else []
     drift = ["rise of RMSE", "furthest off, PSI"] if known_drift else []
     within = ["quantiles"] if any(month.tally.within for month in scored) else []
-    heads = ["month", "RMSE, min", *live, *drift, *within, "without drop-offs", "predicted", "rows"]
+    told = ["without drop-offs", "80 % interval holds"]
+    heads = ["month", "RMSE, min", *live, *drift, *within, *told, "predicted", "rows"]
     if days := [f"{m.month}: {d}" for m in scored if (d := say_days(m.month, m.tally))]:
         verdict += f"; **{', '.join(days)}**"
     if seen := seen_months(scored, model):

@@ -304,6 +304,7 @@ RMSE_ESTIMATED = metrics(
     "RMSE of a scored month as told without its drop-offs, minutes; its 95 % interval",
     "record score",
 )
+COVERAGE = metric("coverage", "share of its trips that the 80 % interval holds", "score")
 SHARE_WITHIN = metrics(
     "share_within_",
     "share of a scored month's trips that took no longer than a quantile, such as p10",

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 
 from taxi import drift
-from taxi.drift import DriftThresholds, Reference
+from taxi.drift import DriftThresholds, MonthScores, Reference
 from taxi.profile import HAS_DISTANCE, Profile
 from taxi.schema import TRIPS, Trips, clean_miles
 from tests.conftest import random_trips, simulated_trips
 
-LOOSE = DriftThresholds(max_psi=0.25, max_unseen=0.05, max_rmse_rise=0.15)
+LOOSE = DriftThresholds(0.25, max_unseen=0.05, max_rmse_rise=0.15, max_coverage_gap=0.08)
 
 
 def profile_of(trips: Trips) -> Profile:
@@ -27,14 +27,19 @@ def make_reference() -> Reference:
 
 
 def measured(
-    trips: Trips, rmse: float | None = None, reference: Reference | None = None
+    trips: Trips,
+    rmse: float | None = None,
+    reference: Reference | None = None,
+    *,
+    rmse_chance: float = 0.01,
+    coverage: float | None = None,
 ) -> dict[tuple[str, str], drift.DriftMeasure]:
     predictions = drift.count_predictions(trips.trip_minutes)
     found = drift.measure_drift(
         reference or make_reference(),
         profile_of(trips),
         predictions,
-        rmse=rmse,
+        errors=rmse and MonthScores(len(trips), rmse, rmse_chance, coverage),
         rmse_before=5.0,
         thresholds=LOOSE,
     )
@@ -76,6 +81,56 @@ def test_the_next_month_of_the_same_city_has_not_drifted() -> None:
     found = measured(simulated_trips("2021-03"), rmse=5.1)
     assert [one for one in found.values() if one.drifted] == []
     assert len(found) == len(drift.FEATURES) + 5
+
+
+@pytest.mark.parametrize("n_trips", [30, 100, 300])
+def test_so_few_trips_of_the_next_month_that_they_lie_off_by_chance_are_no_drift(
+    n_trips: int,
+) -> None:
+    trips, reference = simulated_trips("2021-03"), make_reference()
+    told = []
+    for seed in range(20):
+        few = trips.take(np.random.default_rng(seed).permutation(len(trips))[:n_trips])
+        found = measured(few, rmse=6.5, reference=reference, rmse_chance=0.1)
+        told += [one for one in found.values() if one.drifted]
+    assert told == []
+
+
+def test_few_trips_that_lie_off_by_more_than_chance_have_drifted() -> None:
+    trips = simulated_trips("2021-03").take(np.arange(100))
+    there = replace(trips, pickup_zone=np.full(100, 5, np.int32))
+    found = measured(there, rmse=9.0, rmse_chance=0.1)
+    assert {of for (_, of), one in found.items() if one.drifted} >= {"pickup_zone", "RMSE"}
+    assert found["PSI", "pickup_zone"].threshold > LOOSE.max_psi
+    assert found["rise", "RMSE"].threshold == 0.4
+
+
+def test_a_month_of_many_trips_is_held_against_the_thresholds_that_were_asked_for() -> None:
+    reference, now = (np.full(40, n) for n in (1_500, 800))
+    assert drift.psi_by_chance(reference, now) < 0.01
+    assert drift.share_by_chance(0.02, 32_000) < 0.005
+    found = measured(simulated_trips("2021-03"), rmse=5.1)
+    asked = {"PSI": 0.25, "unseen above valid": 0.05, "above fitted": 0.05, "rise": 0.15}
+    assert all(one.threshold == asked[one.measure] for one in found.values())
+
+
+def test_a_threshold_of_0_tells_of_any_move() -> None:
+    few = simulated_trips("2021-03").take(np.arange(100))
+    thresholds = DriftThresholds(0, 0, 0, 0)
+    found = drift.measure_drift(
+        make_reference(),
+        profile_of(few),
+        drift.count_predictions(few.trip_minutes),
+        errors=MonthScores(100, 5.1, 0.1, 0.79),
+        rmse_before=5.0,
+        thresholds=thresholds,
+    )
+    assert {one.of for one in found if one.drifted} >= {
+        *drift.FEATURES,
+        "prediction",
+        "RMSE",
+        "80 % interval",
+    }
 
 
 @pytest.mark.parametrize(
@@ -158,6 +213,26 @@ def test_a_refitted_model_is_held_against_train_and_valid_and_what_it_says_of_va
 @pytest.mark.parametrize(("rmse", "drifted"), [(5.0, False), (5.7, False), (5.8, True)])
 def test_an_error_that_has_risen_is_drift(rmse: float, drifted: bool) -> None:
     assert measured(simulated_trips("2021-03"), rmse)["rise", "RMSE"].drifted == drifted
+
+
+@pytest.mark.parametrize(
+    ("coverage", "n_trips", "drifted"),
+    [
+        (0.80, 2_000, False),
+        (0.72, 2_000, False),
+        (0.715, 2_000, True),
+        (0.89, 2_000, True),  # wider than need be: of no use to who plans by them
+        (0.70, 100, False),  # four deviations of chance are 21 %
+        (0.50, 100, True),
+    ],
+)
+def test_intervals_that_hold_fewer_or_more_trips_than_they_promise_are_drift(
+    coverage: float, n_trips: int, drifted: bool
+) -> None:
+    trips = simulated_trips("2021-03").take(np.arange(n_trips))
+    found = measured(trips, rmse=5.1, rmse_chance=0.1, coverage=coverage)
+    one = found["coverage gap", "80 % interval"]
+    assert (one.drifted, one.value) == (drifted, pytest.approx(abs(coverage - 0.8)))
 
 
 def test_where_no_dropoff_is_known_no_error_is_measured() -> None:

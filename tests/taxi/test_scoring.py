@@ -208,3 +208,16 @@ def test_both_predictions_are_written_where_there_are_two() -> None:
     assert rows.column("prediction_base").to_pylist() == [10, 20]
     assert rows.column("prediction").to_pylist() == pytest.approx([11, 22])
     assert rows.column("error").to_pylist() == pytest.approx([-1, 10])
+
+
+def test_how_far_chance_moves_rmse_is_what_resampled_trips_say() -> None:
+    random = np.random.default_rng(1)
+    error = random.standard_t(8, 400) * 5
+    whole, again = Errors(), []
+    whole.add(error)
+    for _ in range(500):
+        resampled = Errors()
+        resampled.add(random.choice(error, 400))
+        again.append(resampled.scores()["rmse"])
+    assert whole.rmse_chance() == pytest.approx(np.std(again) / whole.scores()["rmse"], rel=0.1)
+    assert Errors().rmse_chance() == 0

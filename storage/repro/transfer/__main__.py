@@ -63,11 +63,13 @@ def import_file(words: list[str]) -> list[str]:
         run_id = importing.run()
     run = mlflow.get_run(run_id)
     n_new = len(file.manifest.runs) - len(importing.done)
+    n_back = importing.n_restored
     place = mlflow.get_experiment(run.info.experiment_id).name
     uri = without_credentials(mlflow.get_tracking_uri())
     link = pages.address(pages.run_link(run.info.experiment_id, run_id))
     return [
         f"{counts(file.manifest)} of {file.manifest.store}: {n_new} of the runs were not there yet",
+        *([f"files that were lost here and are put back: {n_back}"] if n_back else []),
         *importing.lines,
         f"run {file.manifest.run_id} is {run_id} in experiment {place} of {uri}: {link}",
     ]

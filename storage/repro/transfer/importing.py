@@ -5,7 +5,7 @@ Killed half way and begun again it goes on: what it has made is found by the tag
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +38,7 @@ from storage.repro.transfer.export_file import (
 )
 from storage.repro.transfer.id_map import IdMap
 from storage.repro.transfer.versions import add_version, refuse_other_taxis
-from storage.tracking import datasets, doubles, experiments, processes, refusals, tags
+from storage.tracking import artifacts, datasets, doubles, experiments, processes, refusals, tags
 from storage.tracking.query import equals
 from storage.tracking.registry_lock import ImportLock
 
@@ -59,6 +59,7 @@ class Import:
         self.done: set[str] = set()  # runs that were there, with all that belongs to them
         self.grown: dict[str, int] = {}  # file -> bytes that it is longer here
         self.lines: list[str] = []  # what became of aliases
+        self.n_restored = 0  # files that were lost here
 
     def run(self) -> str:
         """Write all that is not there; returns the id here of the run that was asked for.
@@ -97,7 +98,9 @@ class Import:
             self.lines += lines
         # those above last: a run that is whole has all that is below it
         for record in reversed(self.manifest.runs):
-            if record.run_id not in self.done:
+            if record.run_id in self.done:
+                self._restore_files(record)
+            else:
                 self._fill_run(record)
         return self.map.ids[self.manifest.run_id]
 
@@ -202,14 +205,17 @@ class Import:
         text = self.file.read(record.files[MLMODEL]).decode() if MLMODEL in record.files else ""
         here = self.map.mlmodel(text, model.artifact_location)
         self.grown[f"{model.model_uri}/{MLMODEL}"] = len(here.encode()) - len(text.encode())
+        files = record.files
+        if model.status == LoggedModelStatus.READY:
+            files = self._lost(files, model.artifact_location)
+        if files:
+            with TemporaryDirectory(prefix="import-") as name:
+                self._extract(files, Path(name))
+                if MLMODEL in files:
+                    Path(name, MLMODEL).write_text(here)
+                self.client.log_model_artifacts(model.model_id, name)
         if model.status == LoggedModelStatus.READY:
             return
-        with TemporaryDirectory(prefix="import-") as name:
-            folder = Path(name)
-            self._extract(record.files, folder)
-            if text:
-                (folder / MLMODEL).write_text(here)
-            self.client.log_model_artifacts(model.model_id, name)
         # tags may name models that came after this one
         self.client.set_logged_model_tags(model.model_id, self.map.tags(record.tags))
         self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
@@ -217,13 +223,26 @@ class Import:
     def _fill_run(self, record: RunRecord) -> None:
         """Write what a run holds, and close it as it was closed; whatever is there stays once."""
         run = self.client.get_run(self.map.ids[record.run_id])
-        self._log_files(record, run)
+        self._log_files(record, run, record.files)
         self._log_lineage(record, run)
         self._log_values(record, run)
         self.client.set_terminated(run.info.run_id, record.status, record.end_time)
 
-    def _log_files(self, record: RunRecord, run: Run) -> None:
-        if not record.files:
+    def _restore_files(self, record: RunRecord) -> None:
+        """Put back what a run that is here has lost: a folder of a checkout goes with it."""
+        run = self.client.get_run(self.map.ids[record.run_id])
+        self._log_files(record, run, self._lost(record.files, run.info.artifact_uri))
+
+    def _lost(self, files: dict[str, str], uri: str) -> dict[str, str]:
+        """Keep of files that were written here those that are here no longer."""
+        there = artifacts.list_files(uri) if files else {}
+        lost = {path: sha256 for path, sha256 in files.items() if path not in there}
+        self.n_restored += len(lost)
+        return lost
+
+    def _log_files(self, record: RunRecord, run: Run, wanted: Collection[str]) -> None:
+        """Log some files of a run, each as it reads here."""
+        if not wanted:
             return
         with TemporaryDirectory(prefix="import-") as name:
             folder = Path(name)
@@ -235,6 +254,8 @@ class Import:
             if tags.OUTPUTS in record.files:
                 outputs = folder / tags.OUTPUTS
                 outputs.write_text(self.map.outputs(outputs.read_text(), grown))
+            for path in record.files.keys() - set(wanted):
+                (folder / path).unlink()
             self.client.log_artifacts(run.info.run_id, name)
 
     def _rewrite(self, path: Path) -> int:

@@ -18,7 +18,7 @@ from taxi.words import measured_words, percent
 from tests.conftest import simulated_trips
 from tests.logged import log_model
 from tests.steps.lab import Lab
-from tests.steps.score.conftest import APRIL_FILE, SIMULATED, WIDE
+from tests.steps.score.conftest import APRIL_FILE, SIMULATED, WIDE, read_scored
 
 
 def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finished(
@@ -97,6 +97,34 @@ def test_how_many_days_of_a_month_there_are_trips_of_is_said_where_some_are_miss
     assert "; **2021-04: trips of 15 of 30 days**" in run.data.tags["mlflow.note.content"]
     run, lines = lab.run("score", SIMULATED, "--months=2021-04", champion)
     assert " days" not in lines[0] + run.data.tags["mlflow.note.content"]
+
+
+def test_a_month_that_the_models_intervals_do_not_hold_is_an_alarm_with_a_live_level_or_without(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    table = pa.Table.from_batches(month_batches("2021-04", 2_000, 42))
+    start, end = (table[f"lpep_{name}_datetime"].to_numpy() for name in ("pickup", "dropoff"))
+    longer = start + (end - start) * np.where(np.arange(2_000) % 2, 1.6, 0.6)
+    place = table.column_names.index("lpep_dropoff_datetime")
+    moved = table.set_column(place, "lpep_dropoff_datetime", pa.array(longer.astype("M8[us]")))
+    pq.write_table(moved, tmp_path / APRIL_FILE)
+    given = (f"--source={tmp_path}", "--months=2021-04", champion, *WIDE, "--fail_on_drift=true")
+    run, lines = lab.run("score", *given, "--quantiles=0.1,0.9", code=3)
+    rows = read_scored(run, "2021-04").to_pandas()
+    rows = rows[rows["eligible"]]
+    within = (rows["prediction"] - rows["error"]).between(rows["p10"], rows["p90"]).mean()
+    assert run.data.metrics["coverage"] == pytest.approx(within, abs=2e-3)
+    assert f"; the 80 % interval holds {percent(run.data.metrics['coverage'])}" in lines[0]
+    assert lines[1].startswith("2021-04: drift: coverage gap of 80 % interval 0.")
+    note = run.data.tags["mlflow.note.content"]
+    assert "**drift in 2021-04**: coverage gap of 80 % interval 0." in note
+    live, _ = lab.run("score", *given, "--live=feed", code=3)
+    assert live.data.metrics["coverage"] == run.data.metrics["coverage"]
+    assert "p10" not in read_scored(live, "2021-04").column_names
+    wide, lines = lab.run("score", *given, "--max_coverage_gap=0.9")
+    assert lines[-1] == "2021-04: no drift"
+    (month,) = lab.table(wide, "months.csv")
+    assert float(month["coverage"]) == run.data.metrics["coverage"]
 
 
 @pytest.mark.parametrize(

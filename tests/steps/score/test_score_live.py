@@ -219,6 +219,40 @@ def test_a_state_that_cannot_be_written_is_refused_before_any_work(
         assert f"Cannot write {path}: " in line
 
 
+def test_a_store_elsewhere_that_lets_nobody_write_the_state_is_told_before_any_month_is_scored(
+    lab: Lab, champion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise FileNotFoundError("The specified bucket does not exist")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.pipe_file", refused)
+    uri = "memory://nowhere/live.json"
+    run, lines = lab.run("score", *given(champion, APRIL), f"--live_state={uri}", code=2)
+    assert lines == [
+        f"score: Cannot write {uri}: The specified bucket does not exist. Check the address and "
+        "your access."
+    ]
+    assert "rmse" not in run.data.metrics
+
+
+def test_a_run_that_failed_before_its_first_trip_leaves_a_state_elsewhere_that_counts_none(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    state = "--live_state=memory://states/live.json"
+    nowhere = f"--source={tmp_path}"
+    lab.run("score", *given(champion, MAY), nowhere, state, code=2)
+    first = read_object("memory://states/live.json")
+    assert first is not None
+    assert json.loads(first)["clock"] == "1970-01-01T00:00"
+    run, lines = lab.run("score", *given(champion, APRIL), state)
+    alone, said = lab.run("score", *given(champion, APRIL))
+    assert lines == said
+    assert read_scored(run, APRIL).equals(read_scored(alone, APRIL))
+    kept = read_object("memory://states/live.json")
+    lab.run("score", *given(champion, MAY), nowhere, state, code=2)
+    assert read_object("memory://states/live.json") == kept != first
+
+
 def test_a_state_that_can_no_longer_be_written_at_the_end_costs_no_number(
     lab: Lab, champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """A pipeline from one store into another: whole, and once."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -101,6 +102,29 @@ def test_what_names_runs_and_models_names_those_here(
     assert version.source == model.model_uri == version.tags["model_uri"]
     assert version.tags["pipeline_run_id"] == ids["main"]
     assert version.description == f"Of run {ids['main'][:8]}…"
+
+
+def test_files_that_were_lost_here_are_put_back_as_they_were(
+    exported: Exported, other: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_here(exported.path, capsys)
+    folder = other.folder / "artifacts"
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    rows = [*map(str, everything())]
+    (model,) = everything().models
+    shutil.rmtree(model.artifact_location.removeprefix("file://"))
+    said = "import: files that were lost here and are put back: "
+    assert import_here(exported.path, capsys)[1] == f"{said}2"
+    report = next(path for path in files if path.name == "report.html")
+    report.unlink()
+    assert import_here(exported.path, capsys)[1] == f"{said}1"
+    shutil.rmtree(folder)
+    first, second, *_ = import_here(exported.path, capsys)
+    assert first.endswith(" 0 of the runs were not there yet")
+    assert second == f"{said}{len(files)}"
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
+    assert [*map(str, everything())] == rows
+    assert not any("put back" in line for line in import_here(exported.path, capsys))
 
 
 def test_an_imported_step_is_reused_as_if_it_had_run_here(
