@@ -25,7 +25,7 @@ from steps.common.served import load_served
 from steps.common.step import step_run
 from steps.score.estimate import tell_unknown
 from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed, save_feed
-from steps.score.month import ScoredMonth, ScoringJob, output_path, score_month
+from steps.score.month import NoTripError, ScoredMonth, ScoringJob, output_path, score_month
 from steps.score.record import (
     estimate_scores,
     find_furthest,
@@ -46,6 +46,7 @@ from storage import StorageError, UserError
 from storage.cluster.connection import connected
 from storage.cluster.tasks import once_per_worker
 from storage.data.months import parse_months, step_of, time_of
+from storage.data.sources import NoMonthError
 from storage.repro import reuse
 from storage.tracking import artifacts, model_references, models, names, runs, tags
 from storage.uris import without_credentials
@@ -55,6 +56,7 @@ from taxi.live import LiveState
 from taxi.question import read_question
 
 DRIFTED = 3  # exit code
+JUST_BEGUN = "it has just begun, and no trip of it is there yet; the live level stays as it is"
 SCORE_AGAIN = "score again, with overwrite=true where output has some of the months already."
 ESTIMATES = (*map(tags.RMSE_ESTIMATED.of, ("", "_low", "_high")), tags.ESTIMATE_ERROR)
 SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE, *ESTIMATES, tags.COVERAGE)
@@ -77,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             make_room(params.output, taxi, months, overwrite=params.overwrite)
         model = model_references.resolve(params.model_uri)
         served = load_served(model.uri, taxi)
-        if levels:
-            check_quantiles(served, model.uri, taxi, levels)
+        check_quantiles(served, model.uri, taxi, levels)
         reference = read_reference(served, model.uri, must=fail_on_drift)
         run_id, store = runs.active().info.run_id, mlflow.get_tracking_uri()
         job = ScoringJob(taxi, params.source, model.uri, params.output, run_id, store, levels)
@@ -92,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         scored = score_and_tell(job, months, params.scheduler, feed)
         mlflow.set_tags({tags.TAXI: taxi, tags.SCORED_BY: without_credentials(model.uri)})
         mlflow.set_tag(tags.LIVE, str(settings))
+        if not scored:
+            runs.write_page(f"**{', '.join(months)}: {JUST_BEGUN}**")
+            return
         log_months(scored, taxi)
         about = model_references.reference_tags(model, sha256)
         if reference:
@@ -107,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_scored(scored, model.uri, taxi, measures, about, remedy)
         tag_result(params, model.uri, scored)
         if feed and params.live_state:
-            save_feed(feed, months[-1], params.live_state)
+            save_feed(feed, scored[-1].month, params.live_state)
     if fail_on_drift and measures and has_drifted(measures):
         sys.exit(DRIFTED)
 
@@ -131,13 +135,14 @@ def read_levels(text: str, *, live: str) -> tuple[float, ...]:
 
 
 def check_quantiles(model: Any, uri: str, taxi: str, levels: Sequence[float]) -> None:
-    """Ask a model about no trip at all, before any month is fetched.
+    """Ask a model about no trip at all, before any month is fetched; nothing without levels.
 
     Raises:
         StorageError: it knows no quantiles.
     """
-    nothing = pd.DataFrame(columns=list(schema.input_names(taxi).values()))
-    models.predict_columns(model, nothing, uri, {"quantiles": list(levels)})
+    if levels:
+        nothing = pd.DataFrame(columns=list(schema.input_names(taxi).values()))
+        models.predict_columns(model, nothing, uri, {"quantiles": list(levels)})
 
 
 def months_to_score(text: str) -> list[str]:
@@ -222,7 +227,13 @@ def score(
     """Score the months, here one after the other or on the workers of a cluster."""
     if not scheduler:
         load = partial(load_served, job.model_uri, job.taxi)
-        yield from (score_month(job, month, load, feed) for month in months)
+        for month in months:
+            try:
+                yield score_month(job, month, load, feed)
+            except (NoMonthError, NoTripError):
+                if feed is None or not feed.waits_for(month):
+                    raise
+                print(f"{month}: {JUST_BEGUN}")
         return
     code = (steps, storage, taxi_package)
     with connected(scheduler, code=code, packages=SCORING_PACKAGES, on_gpus=False) as cluster:

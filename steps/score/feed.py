@@ -14,6 +14,8 @@ from taxi.live import BIN, MODES, Asked, Ended, LiveState
 from taxi.live_file import CLOCK_SKEW, OtherModelError
 from taxi.scoring import Prepared
 
+BEGINNING = np.timedelta64(1, "D")  # of a month, until which its first trips may be late
+
 
 class FeedSettings(NamedTuple):
     """How ended trips become known."""
@@ -81,6 +83,14 @@ class LiveFeed:
         self.state = state
         self.new = new
         self.last: tuple[LiveState, Ended] | None = None  # what the last month began with
+
+    def waits_for(self, month: str) -> bool:
+        """Whether a month begins about now, and there is a state to go on with until it has trips.
+
+        A clock that is hours ahead of New York asks for it before.
+        """
+        start = np.datetime64(month_bounds(month)[0])
+        return self.state is not None and bool(abs(live_file.new_york_now() - start) < BEGINNING)
 
     def follow(self, month: str, parts: list[RowTimes]) -> np.ndarray:
         """Go through a month; gives each row's factor in the order of the file, NaN for none.

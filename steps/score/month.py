@@ -29,6 +29,10 @@ from taxi.scoring import MAY_MISS, Prepared, Tally
 COMPRESSION = "zstd"
 
 
+class NoTripError(TripError):
+    """A month's file is there, and no trip of that month is in it."""
+
+
 class ScoringJob(NamedTuple):
     """What is to be done with every month."""
 
@@ -72,7 +76,7 @@ def score_month(
         try:
             tally = write(job, month, file, path, load(), feed)
         except TripError as error:
-            raise TripError(f"{file.uri}: {error}") from error
+            raise type(error)(f"{file.uri}: {error}") from error
         discard_unfinished(path)  # of a worker that was killed at this month
         if not job.output:
             MlflowClient().log_artifact(job.run_id, str(path), tags.PREDICTIONS)
@@ -214,12 +218,12 @@ def levels_to_ask(job: ScoringJob, model: Any) -> list[float]:
 def require_trips(tally: Tally, month: str) -> None:
     """Stop at a month that nobody can say anything of, or that holds no trip of that month."""
     if not tally.n_predicted:
-        raise TripError(
+        raise NoTripError(
             f"none of its {tally.n_rows:,} rows has a pickup time and both zones. "
             f"Check the file, or leave the month out."
         )
     if not tally.profile.n_trips:  # drift and errors would be those of nothing
-        raise TripError(
+        raise NoTripError(
             f"none of its {tally.n_rows:,} rows is a trip of {month} that counts, by the rules of "
             "docs/trips.md. Check that the file holds that month, and its times."
         )

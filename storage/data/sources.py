@@ -38,6 +38,10 @@ DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
 Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
 
 
+class NoMonthError(StorageError):
+    """The source answers, and has no such month."""
+
+
 class MonthLocation(NamedTuple):
     """Where a month is, or a file beside the months, before anybody fetches it."""
 
@@ -89,9 +93,9 @@ class Source(ABC):
         """The source as anybody may see it."""
         return without_credentials(self.text).rstrip("/")
 
-    def none(self, month: str, tried: Sequence[str], hint: str = "") -> StorageError:
+    def none(self, month: str, tried: Sequence[str], hint: str = "") -> "NoMonthError":
         """Describe that there is no such month."""
-        return StorageError(
+        return NoMonthError(
             f"No {self.taxi} trips in {self.base} for {month}: tried {', '.join(tried)}. {hint}"
             "Check the month, or pass -P source=<folder>."
         )

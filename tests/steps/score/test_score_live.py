@@ -139,6 +139,42 @@ def test_the_page_of_a_month_that_has_grown_says_how_many_trips_had_a_level(
     assert said in run.data.tags["mlflow.note.content"].splitlines()[0]
 
 
+@pytest.mark.parametrize("trips", ["no file", "none that counts"])
+@pytest.mark.parametrize("now", ["2021-04-30T23:30", "2021-05-01T00:05", "2021-05-01T09:00"])
+def test_a_job_at_the_very_start_of_a_month_goes_on_with_the_state_that_is_there(
+    lab: Lab,
+    champion: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trips: str,
+    now: str,
+) -> None:
+    state = f"--live_state={tmp_path}/live.json"
+    lab.run("score", *given(champion, APRIL), state)
+    before = Path(tmp_path, "live.json").read_bytes()
+    if trips != "no file":
+        table = pa.Table.from_batches(month_batches(APRIL, 10, 1))
+        pq.write_table(table, tmp_path / f"green_tripdata_{MAY}.parquet")
+    job = (*given(champion, MAY), state, f"--source={tmp_path}", "--fail_on_drift=true")
+    monkeypatch.setattr(live_file, "new_york_now", lambda: np.datetime64(now, "us"))
+    run, (line,) = lab.run("score", *job)
+    assert line.startswith("2021-05: it has just begun, and no trip of it is there yet; the live ")
+    assert line in run.data.tags["mlflow.note.content"]
+    assert Path(tmp_path, "live.json").read_bytes() == before
+    monkeypatch.setattr(live_file, "new_york_now", lambda: np.datetime64("2021-05-03", "us"))
+    _, (line,) = lab.run("score", *job, code=2)
+    assert "No green trips in" in line or "none of its 10 rows is a trip of 2021-05" in line
+    assert Path(tmp_path, "live.json").read_bytes() == before
+
+
+def test_a_month_that_has_just_begun_is_refused_where_there_is_no_state_to_go_on_with(
+    lab: Lab, champion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_file, "new_york_now", lambda: np.datetime64("2021-05-01T00:05", "us"))
+    _, (line,) = lab.run("score", *given(champion, MAY), f"--source={tmp_path}", code=2)
+    assert "No green trips in" in line
+
+
 def test_a_state_of_another_model_begins_anew_and_says_so(
     lab: Lab, champion: str, tmp_path: Path
 ) -> None:
