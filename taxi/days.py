@@ -3,6 +3,8 @@
 Days are counted from 1970-01-01, as numpy does.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 # holidays is imported where it is used: a served model holds the days that it needs
@@ -48,3 +50,22 @@ def school_recess() -> np.ndarray:
     """List the days of SCHOOL_RECESSES, int64 [d], ascending."""
     ends = np.array(SCHOOL_RECESSES, "M8[D]").astype(np.int64)
     return np.concatenate([np.arange(first, last + 1) for first, last in ends])
+
+
+def beyond_calendar(months: Iterable[str], recess: np.ndarray) -> str:
+    """Name the months, YYYY-MM, whose weeks without school a calendar has not; empty if it has all.
+
+    Args:
+        months: in any order.
+        recess: its days, as of `school_recess`: a summer's are the last, and Christmas comes next.
+    """
+    if not len(recess):
+        return ""
+    end = str(np.datetime64(int(recess.max()), "D"))
+    late = [month for month in sorted(set(months)) if month >= f"{end[:4]}-12"]
+    if not late:
+        return ""
+    return (
+        f"{', '.join(late)}: the school calendar ends {end}, so weeks without school are taken for "
+        "others. Add the city's to SCHOOL_RECESSES, taxi/days.py, and train anew."
+    )

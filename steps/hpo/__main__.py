@@ -6,6 +6,7 @@ python -m steps.hpo --source=simulated --max_evals=10
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import mlflow
@@ -45,7 +46,8 @@ from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
 from taxi import evaluation, features, maps, rows, search_results
 from taxi.batches import sample_matrix
-from taxi.features import Encoder
+from taxi.days import beyond_calendar
+from taxi.features import DenseFeatures, Encoder
 from taxi.model import TripModel
 from taxi.recipes import BLIND_SHARE, Recipe
 from taxi.rows import Rows
@@ -65,10 +67,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline.tag("hpo")
         trips = open_learning(preprocess)
         encoder = features.fit_encoder(settings.features, trips.train, trips.city)
+        tell_unknown_recesses(encoder, preprocess.dataset.months)
         searched = search_boosters(params, settings, preprocess, encoder, trips)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
             scores = log_ensemble(settings, preprocess, encoder, trips, searched)
         tell_search(params, preprocess, searched, scores)
+
+
+def tell_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
+    """Say which months of the splits the school calendar of an encoder does not reach."""
+    if not isinstance(encoder, DenseFeatures):
+        return
+    if line := beyond_calendar(chain.from_iterable(months.values()), encoder.around.recess):
+        print(line)
 
 
 class Searched(NamedTuple):

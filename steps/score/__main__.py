@@ -23,7 +23,7 @@ from steps.common.parameters import ScoreParameters
 from steps.common.pipeline import score_key
 from steps.common.served import load_served
 from steps.common.step import step_run
-from steps.score.estimate import tell_unknown
+from steps.score.estimate import tell_calendar, tell_unknown
 from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed, save_feed
 from steps.score.month import NoTripError, ScoredMonth, ScoringJob, output_path, score_month
 from steps.score.record import (
@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_id, store = runs.active().info.run_id, mlflow.get_tracking_uri()
         job = ScoringJob(taxi, params.source, model.uri, params.output, run_id, store, levels)
         tell_unknown(served, model.uri)
+        tell_calendar(served, months)
         sha256 = models.digest(served, model.uri)
         feed = None
         if settings.mode != "off":

@@ -1,5 +1,6 @@
-"""What a served model expects of its errors on trips whose drop-offs are not known yet."""
+"""What a served model knows before any drop-off: of its errors, and of the calendar."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from storage.tracking import models
 from storage.uris import without_credentials
 from taxi import scoring
+from taxi.days import beyond_calendar
 from taxi.expected_loss import EstimatedRmse, estimate_rmse
 from taxi.scoring import Prepared
 
@@ -50,3 +52,12 @@ def tell_unknown(model: Any, uri: str) -> None:
     if read_losses(model) is None:
         shown = without_credentials(uri)
         print(f"no estimate without drop-offs: {shown} does not know its losses. Train it anew.")
+
+
+def tell_calendar(model: Any, months: Iterable[str]) -> None:
+    """Say of a model that looks at days of school which months its calendar does not reach."""
+    encoder = getattr(models.unwrapped(model), "encoder", None)
+    if encoder is None or "school_day" not in getattr(encoder, "names", ()):
+        return
+    if line := beyond_calendar(months, encoder.around.recess):
+        print(line)

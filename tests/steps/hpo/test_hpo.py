@@ -24,8 +24,10 @@ from steps.hpo import __main__ as hpo
 from storage.checkout import ROOT
 from storage.tracking import artifacts, models, runs
 from taxi import boosting
+from taxi.features import fit_encoder
 from taxi.recipes import BLIND_SHARE, Recipe
 from taxi.spaces import SEARCH_SPACES
+from tests.conftest import simulated_trips
 from tests.servers import free_port, wait_for
 from tests.stores import EXPERIMENT, Store
 
@@ -502,3 +504,14 @@ def test_a_server_that_stays_away_ends_the_search_which_goes_on_later(
     again = run("-m", "steps.hpo", *step[1:], MLFLOW_EXPERIMENT_NAME="gone")
     assert f"search: 5 trials (0 pruned, 0 failed, {n_kept} from before), best" in again
     assert "RUNNING" not in [trial.info.status for trial in trials_of(last_hpo())]
+
+
+def test_months_that_the_school_calendar_does_not_reach_are_told_where_it_is_looked_at(
+    capsys: Any,
+) -> None:
+    trips, months = simulated_trips("2021-02"), {"train": ["2026-11", "2026-12"], "valid": []}
+    for name, said in (("full", "2026-12: the school calendar ends "), ("compact", "")):
+        hpo.tell_unknown_recesses(fit_encoder(name, trips), months)
+        assert capsys.readouterr().out[:34] == said
+    hpo.tell_unknown_recesses(fit_encoder("full", trips), {"train": ["2026-11"]})
+    assert capsys.readouterr().out == ""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,15 @@ import pytest
 from steps.common.results import read_scoring
 from steps.common.served import load_served
 from steps.pipelines import nested
+from steps.score.estimate import tell_calendar
 from storage.checkout import ROOT
 from storage.tracking import models
-from taxi.model import input_columns
+from taxi.features import fit_encoder
+from taxi.model import TripModel, input_columns
 from taxi.simulation import month_batches
 from taxi.words import percent
 from tests.clusters import dask_cluster
+from tests.conftest import simulated_trips
 from tests.entry import parsed
 from tests.steps.lab import Lab
 from tests.steps.score.conftest import APRIL_FILE, SIMULATED, WIDE, read_scored
@@ -174,6 +178,20 @@ def test_a_model_of_an_older_version_scores_and_gives_no_estimate(
     assert lines[1].endswith("; without drop-offs not estimated")
     assert "rmse_estimated" not in run.data.metrics
     assert run.data.metrics["rmse"] > 0
+
+
+def test_of_a_model_that_looks_at_days_of_school_the_months_beyond_its_calendar_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for trained_in, said in (("2021-02", "2026-12: the school calendar ends "), ("2021-01", "")):
+        encoder = fit_encoder("full", simulated_trips(trained_in), None)
+        model = SimpleNamespace(model=TripModel("green", encoder, []))
+        served = SimpleNamespace(unwrap_python_model=lambda model=model: model)
+        tell_calendar(served, ["2026-11", "2026-12"])
+        out = capsys.readouterr().out
+        assert (out.count("\n"), out[: len(said)]) == (1 if said else 0, said)
+    tell_calendar(SimpleNamespace(unwrap_python_model=lambda: None), ["2026-12"])
+    assert capsys.readouterr().out == ""
 
 
 def test_an_output_that_exists_is_replaced_only_where_that_is_said(
