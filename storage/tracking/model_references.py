@@ -19,6 +19,8 @@ from storage.tracking.query import equals, why_unsearchable
 from storage.tracking.tags import MODEL_SHA256, MODEL_URI, RMSE_TEST
 from storage.uris import without_credentials, without_user
 
+NO_FOLDER = "No such artifact: ''"  # what MLflow says where the whole of a model is gone
+
 
 class ModelReference(NamedTuple):
     """A model that a long run can hold on to, whatever happens to aliases meanwhile."""
@@ -157,4 +159,6 @@ def _no_alias(uri: str, root: str) -> StorageError | None:
 def cannot_load(uri: str, error: Exception) -> StorageError:
     """Say in one line why a model cannot be loaded."""
     reason = refusals.explain_refusal(error) or f"{without_user(one_line(error))}."
+    if NO_FOLDER in reason:
+        reason = "its files are lost. Import an export of its pipeline again, or train it anew."
     return StorageError(f"Cannot load model {without_credentials(uri)}: {reason}")

@@ -27,6 +27,7 @@ MAX_RATIO, ALLOWANCE = 100, 100_000_000  # bytes unpacked a byte of the file, an
 CHUNK = 1 << 20
 # what reading a member may end in; RuntimeError is zipfile's for one that is encrypted
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+MLMODEL = "MLmodel"  # what every folder of a model has
 COMPILED = "__pycache__"  # of the machine that has loaded the model, and vouched for by nobody
 
 

@@ -15,6 +15,7 @@ from storage.repro.reuse import LOADED_NOTE, N_CHILDREN
 from storage.repro.transfer.export_file import (
     COMPILED,
     FORMAT,
+    MLMODEL,
     ExportWriter,
     InputDataset,
     Manifest,
@@ -280,6 +281,13 @@ class Gathered:
         return None, None
 
     def _model_record(self, model: LoggedModel, writer: ExportWriter) -> ModelRecord:
+        files = add_files(str(model.artifact_location), writer)
+        lost = [one for one in self.versions if one.model_id == model.model_id]
+        if lost and MLMODEL not in files:
+            raise UserError(
+                f"{lost[0].name} version {lost[0].version} has lost its files here, so nobody "
+                "could load it there. Import an export from before, or train it anew."
+            )
         return ModelRecord(
             model_id=model.model_id,
             origin=model.tags.get(tags.ORIGIN_MODEL, model.model_id),
@@ -288,7 +296,7 @@ class Gathered:
             kind=model.model_type or None,
             tags={key: value for key, value in model.tags.items() if key != tags.ORIGIN_MODEL},
             params=model.params,
-            files=add_files(str(model.artifact_location), writer),
+            files=files,
         )
 
     def _digests(self) -> dict[str, str]:

@@ -31,6 +31,7 @@ from mlflow.exceptions import MlflowException
 
 from storage import UserError
 from storage.repro.transfer.export_file import (
+    MLMODEL,
     ExportFile,
     InputDataset,
     ModelRecord,
@@ -42,7 +43,6 @@ from storage.tracking import artifacts, datasets, doubles, experiments, processe
 from storage.tracking.query import equals
 from storage.tracking.registry_lock import ImportLock
 
-MLMODEL = "MLmodel"
 TEXTS = (".csv", ".html", ".json")  # artifacts of runs that may name others
 N_METRICS, N_MARKS = 1000, 100  # of one call to the store
 

@@ -13,12 +13,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from storage import UserError
+from storage import StorageError, UserError
 from storage.repro.transfer import __main__ as transfer
 from storage.repro.transfer import export_file
 from storage.repro.transfer.export_file import check_folder, check_path, opened
-from storage.tracking import tags
-from tests.storage.repro.transfers import MODEL, Exported, below, everything, step
+from storage.tracking import models, tags
+from tests.storage.repro.transfers import MODEL, Exported, below, everything, import_here, step
 from tests.stores import Store
 
 
@@ -233,6 +233,21 @@ def test_a_model_that_was_deleted_is_named(
     with patch.object(MlflowClient, "get_logged_model", side_effect=gone):
         said = refusal("export", exported.run_id, str(tmp_path / "x.zip"), capsys=capsys)
     assert " was deleted since. Run the pipeline again." in said
+
+
+def test_a_version_that_has_lost_its_files_is_exported_to_nobody(
+    exported: Exported, other: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_here(exported.path, capsys)
+    found = everything()
+    (model,), run = found.models, found.runs[exported.run_id]
+    shutil.rmtree(model.artifact_location.removeprefix("file://"))
+    path = tmp_path / "lost.zip"
+    said = refusal("export", run.info.run_id, str(path), capsys=capsys)
+    assert f"{MODEL} version 1 has lost its files here, so nobody could load it there. " in said
+    assert not path.exists()
+    with pytest.raises(StorageError, match=r"its files are lost\. Import an export of its"):
+        models.load(f"models:/{MODEL}/1")
 
 
 def test_no_room_here_for_what_is_imported_is_one_line(
