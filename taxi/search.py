@@ -69,7 +69,7 @@ def search(
         space: what to search; without dimensions one trial is made.
         submit: has a point trained by some executor, pruned where it misses the threshold given.
         max_evals: trials in all, finished ones included.
-        seed: suggestion n depends on it, on n and on the outcomes that TrialHistory names alone.
+        seed: suggestion n depends on it, on n and on the outcomes of TrialHistory.needed_by alone.
         n_parallel: trials at once.
         n_waiting: submitted beside them, so that the executor has the next one at hand.
         lag: suggestion n looks at outcomes up to n - lag, so no more than this are submitted.

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from . import TripError
 
-# Trial n is asked for, and pruned, by the outcomes of the trials up to n - LAG, and by those of the
-# points known to be good once it is none of them, all finished. So it depends on no race: up to LAG
-# trials at once give the same search as one at a time, to the last bit, and so does a search that
-# was killed and goes on.
+# Trial n is asked for, and pruned, by the outcomes of the trials up to n - LAG, all of them
+# finished; once the points known to be good are over, by all of these. So it depends on no race: up
+# to LAG trials at once give the same search as one at a time, to the last bit, and so does a search
+# that was killed and goes on.
 LAG = 8
 
 

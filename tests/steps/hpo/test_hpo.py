@@ -184,6 +184,22 @@ def test_the_model_is_boosters_of_the_best_trials_and_of_the_first_ones_other_se
     assert ensemble.data.params["max_leaves"] == sighted[0]["max_leaves"]
 
 
+def test_the_courses_model_is_its_best_trial_scored_after_every_round(
+    store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("course"))
+    hpo.main(
+        [f"--preprocess_run_id={preprocessed}", *SMALL, "--search_space=seed", "--max_evals=2"]
+    )
+    search = last_hpo()
+    assert search.data.metrics["seed_noise"] == 0  # nothing of that space is drawn at random
+    (booster,) = boosters_of(search)
+    assert (booster["trial"], booster["seed"]) == (search.data.tags["best_trial"], SEED)
+    for trial in trials_of(search):
+        curve = MlflowClient().get_metric_history(trial.info.run_id, "rmse_by_round")
+        assert sorted(point.step for point in curve) == list(range(len(curve)))
+
+
 def test_trips_without_a_distance_get_a_booster_of_the_best_point_of_each_objective(
     store: Store, whole: Run
 ) -> None:
