@@ -87,9 +87,10 @@ demo: .venv/.ready  ## the whole pipeline on simulated months, in the locked env
 	else echo "demo: $(NO_PINNED) ($$python)"; fi; \
 	set -ex; mlflow run . --env-manager $$manager --experiment-name $(EXPERIMENT) \
 	    -P source=simulated -P max_evals=10
-	@manager=local; test "$$(python -V)" = "Python $(PINNED)" || $(BAD_ROOT) || \
-	    ! uv python find $(PINNED) >/dev/null 2>&1 || manager=uv; \
-	printf '%s\n' '' 'Next, the runs in a browser:' '    make ui' 'or a longer search, which goes on from this one:' \
+	@manager=local; instead=; test "$$(python -V)" = "Python $(PINNED)" || $(BAD_ROOT) || \
+	    { uv python find $(PINNED) >/dev/null 2>&1 && manager=uv; } || \
+	    instead='Without Python $(PINNED), mlflow run --env-manager uv fails here: write local.'; \
+	printf '%s\n' $${instead:+'' "$$instead"} '' 'Next, the runs in a browser:' '    make ui' 'or a longer search, which goes on from this one:' \
 	    '    source .venv/bin/activate' '    export MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT)' \
 	    "    mlflow run . --env-manager $$manager -e hpo -P source=simulated -P max_evals=50"
 

@@ -78,6 +78,9 @@ def test_the_demo_makes_a_second_environment_only_where_it_is_another_one(
     assert f"    mlflow run . --env-manager {manager} -e hpo" in done.stdout  # goes on in the same
     assert said in done.stdout
     assert ("demo: " in done.stdout) == bool(said)
+    # of the line that main prints to run it again
+    is_lost = "mlflow run --env-manager uv fails here: write local." in done.stdout
+    assert is_lost == (not found)
 
 
 @pytest.mark.parametrize("uri", ["", "https://team"])
