@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
@@ -67,6 +68,19 @@ def test_what_names_no_process_is_never_called_dead(missing: str) -> None:
 def test_a_process_of_another_host_or_container_is_never_called_dead() -> None:
     tags = processes.process_tags() | {STARTED: "1000000000"}
     assert not processes.is_dead(tags | {HOST: "elsewhere"})
+
+
+@pytest.mark.parametrize("tells_boots", [True, False])
+def test_a_process_is_known_where_python_draws_the_address_of_the_network_card(
+    monkeypatch: pytest.MonkeyPatch, tells_boots: bool
+) -> None:
+    drawn = count(0x7F85B477C055)  # RFC 9562: the first octet's lowest bit marks one that is drawn
+    monkeypatch.setattr(processes.uuid, "getnode", lambda: next(drawn))
+    if not tells_boots:
+        monkeypatch.setattr(processes.Path, "is_file", lambda _: False)
+    tags = processes.process_tags()
+    assert not processes.is_dead(tags)
+    assert processes.is_dead(tags | {STARTED: "1000000000"})
 
 
 # --- other systems than Linux
