@@ -29,7 +29,8 @@ from .values import read_times
 N_SHOWN = 10  # columns that a refusal lists
 MAX_BITS = 1000  # of a whole number that a float still holds
 MAX_ID = 1_000_000  # a larger one is a zone nobody knows
-PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
+# Python from 3.14 on takes hour 24 for the next day's first one
+PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\d ([01]\d|2[0-3]):\d\d:\d\d", re.ASCII)
 # pandas names the second of two columns of one name so when it reads a csv
 SECOND_OF_A_NAME = re.compile(r"\.[0-9]+$")
 

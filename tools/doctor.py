@@ -367,7 +367,7 @@ def _cure(code: int, address: str) -> str:
 def _sqlite(path: Path) -> Finding:
     if folder := sqlite_file.misread_folder(Path.cwd(), path):
         home, here = "~/nyc-taxi-duration", shlex.quote(str(ROOT))
-        seen = f"MLflow misreads {folder}, because of an apostrophe, a % or a ? in its path"
+        seen = f"MLflow misreads {folder}, because of an apostrophe, a %, a ? or a # in its path"
         return Finding("store", seen, f"rm -rf .venv && mv {here} {home} && cd {home}")
     if not path.exists():
         return Finding("store", f"{path}: not there yet; `make store` makes it")

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from sys import version_info
 
 COMPANIONS = ("-journal", "-wal", "-shm")  # without them the file is not whole
 BUSY_S = 20.0  # as MLflow waits for another's write
@@ -24,6 +25,8 @@ def misread_folder(here: Path, store: Path) -> str:
     """
     # decoded where artifacts are written, where a URI's query begins, and quoted in new tables
     misread = r"%[0-9a-fA-F]{2}|\?" + ("" if store.exists() else "|'")
+    if version_info >= (3, 14):  # whose url2pathname ends at a fragment: files land beside here
+        misread += "|#"
     if re.search(misread, str(here)):
         return str(here)
     mlflow = _mlflow_folder()  # alembic takes any % in there for a reference

@@ -275,8 +275,8 @@ def _make_once(path: Path, uri: str) -> None:
     """Let one process make the tables of a new store while the others wait: two would crash."""
     if folder := sqlite_file.misread_folder(Path.cwd(), path):
         raise StorageError(
-            f"MLflow misreads the folder {folder}, because of an apostrophe, a percent sign or a "
-            f"question mark in its path. Move the checkout to a folder without."
+            f"MLflow misreads the folder {folder}, because of an apostrophe, a %, a ? or a # in "
+            f"its path. Move the checkout to a folder without."
         )
     if os.environ.get("MLFLOW_RUN_ID") and not path.exists():
         # `mlflow run` has written its run to the file of this name in its own folder

@@ -182,16 +182,24 @@ def test_a_store_is_named_as_its_folder_is_and_no_other_folder_stays(
     assert (encoded / "notes").exists()
 
 
-@pytest.mark.parametrize("name", ["it's", "my%20work", "really?"])
+@pytest.mark.parametrize("name", ["it's", "my%20work", "really?", "work #1"])
 def test_a_folder_that_mlflow_mistakes_for_another_is_refused(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    monkeypatch.setattr(sqlite_file, "version_info", (3, 14))
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     with pytest.raises(StorageError, match=f"{re.escape(name)}, because of"):
         tracking_store.prepare_store()
     assert list((tmp_path / name).iterdir()) == []
+
+
+def test_a_number_sign_is_read_by_mlflow_before_python_3_14(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "version_info", (3, 13))
+    assert sqlite_file.misread_folder(tmp_path / "work #1", tmp_path / "mlflow.db") == ""
 
 
 def test_an_mlflow_in_a_folder_that_alembic_misreads_is_refused(
