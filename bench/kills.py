@@ -63,7 +63,7 @@ def measure() -> Iterator[Result]:
                 raise RuntimeError("main does not end well where nobody kills it")
             seconds, whole = time.monotonic() - start, results(uri)
         while n_kills < N_KILLS:
-            with copy_of(template, Path(folder, str(n_kills + 1))) as uri:
+            with copy_of(template, Path(folder, str(len(harms) + 1))) as uri:
                 n_most = min(N_IN_A_ROW, N_KILLS - n_kills)
                 n, n_repairs = harass(uri, chance, seconds / 3, n_kills, n_most)
                 harms.append(find_harm(uri, whole, n_repairs))
