@@ -328,6 +328,13 @@ def test_the_steps_are_few_rooms_on_few_floors() -> None:
     assert arrows == {(f"steps/{room}", "steps/common") for room in rooms - {"common"}}
 
 
+def test_the_picture_of_imports_shows_rooms_that_are_there() -> None:
+    rooms = {room for arrow in contract.room_imports(ROOT) for room in arrow}
+    there = {room for room in rooms if any(ROOT.glob(f"{room}*"))}
+    assert len(rooms) > 10
+    assert rooms - there == set()
+
+
 # --- what a run carries
 
 

@@ -8,7 +8,7 @@ With --check nothing is written: it leaves with 1 where a file is not what it wo
 import ast
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from steps.common.declaration import Parameters, fields_of
@@ -198,18 +198,20 @@ def room_imports(root: Path) -> Iterator[tuple[str, str]]:
             for name in imported_names(ast.parse(path.read_bytes()), package):
                 parts = name.split(".")
                 if parts[0] in TREES:
-                    importer, imported = room_of(path.relative_to(root).parts), room_of(parts)
+                    importer = room_of(path.relative_to(root).parts, root=root)
+                    imported = room_of(parts, root=root)
                     if importer != imported and imported not in ("steps", "storage"):
                         yield importer, imported
 
 
-def room_of(parts: tuple[str, ...] | list[str]) -> str:
+def room_of(parts: Sequence[str], *, root: Path) -> str:
     """Return the room that a file or module lies in: steps/hpo, storage/data, taxi."""
     if parts[0] not in ("steps", "storage") or len(parts) == 1:
         return parts[0]
     name = parts[1].removesuffix(".py")
-    is_name_of_package = name == "__init__" or not name.islower()
-    return parts[0] if is_name_of_package else f"{parts[0]}/{name}"
+    there = (root / parts[0] / name).is_dir() or (root / parts[0] / f"{name}.py").is_file()
+    # what is neither is a function or class of the package itself
+    return f"{parts[0]}/{name}" if there and name != "__init__" else parts[0]
 
 
 if __name__ == "__main__":
