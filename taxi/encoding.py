@@ -12,7 +12,7 @@ from .features import DenseFeatures, Encoder
 from .schema import Trips
 from .zones import OutOfFold
 
-# up to so many trips stand encoded in memory, which is the fastest: 128 bytes each, and 32 as a
+# up to so many trips stand encoded in memory, which is the fastest: 96 bytes each, and 32 as a
 # trip. More of them are encoded anew whenever somebody reads them
 WHOLE_ROWS = 2_000_000
 

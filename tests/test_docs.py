@@ -10,6 +10,24 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
+from steps.hpo import ensemble as seeds
+from taxi import (
+    baselines,
+    boosting,
+    bootstrap,
+    encoding,
+    ensemble,
+    features,
+    question,
+    recipes,
+    schema,
+    search,
+    slices,
+    spaces,
+    spread,
+    threads,
+    worst,
+)
 from tests import docs
 from tests.docs import DOCUMENTS, PAGES, ROOT
 
@@ -169,6 +187,51 @@ def test_every_number_is_printed_by_a_measurement_or_a_test() -> None:
     assert [what for what, _, _, printed_by in rows if not source.fullmatch(printed_by)] == []
 
 
+LOSSGUIDE = spaces.SEARCH_SPACES["lossguide"]
+IN_WORDS = {2: "two", 4: "four", 5: "five", 6: "six"}
+PERCENT = {0.05: "5 %", 0.02: "2 %", 0.035: "3.5 %"}
+SAID = [  # page, and what it says with the numbers of the code
+    ("search", f"The first {IN_WORDS[len(LOSSGUIDE.first)]} points are a portfolio"),
+    ("search", f"it knows those up to {spaces.LAG} before: trials 5 to {18 + spaces.LAG}"),
+    ("search", f"any `parallelism` up to {spaces.LAG}"),
+    ("search", f"Of the {IN_WORDS[ensemble.N_POOL]} best trials of each loss"),
+    ("search", f"of the first point with {IN_WORDS[seeds.N_SEEDS - 1]} more seeds"),
+    ("search", f"{IN_WORDS[LOSSGUIDE.n_boosters]} at most, each after the first worth"),
+    ("search", f"worth {ensemble.MIN_GAIN} min"),
+    ("search", f"{PERCENT[recipes.BLIND_SHARE]} of each answer"),
+    ("search", f"with {recipes.MORE_ROUNDS} times the rounds, finer bins"),
+    ("search", f"up to {recipes.FEW_TRIPS:,} trips, steps that begin small"),
+    ("search", f"where the search has {LOSSGUIDE.fixed['learning_rate']}"),
+    ("search", f"a thread for each {threads.ROWS_A_THREAD:,} trips"),
+    ("search", f"`search_rows` trips, {spaces.SEARCH_ROWS:,} by default"),
+    ("search", f"up to {encoding.WHOLE_ROWS:,} | the trip 32"),
+    ("search", f"its columns {4 * len(features.FULL_WITH_CITY)} and"),
+    ("search", f"up to {boosting.BINNED_ROWS:,} | the trip and the bins"),
+    ("search", f"a batch of {schema.BATCH_ROWS:,} trips at a time"),
+    ("search", f"It takes {boosting.BYTES_PER_VALUE} bytes a column"),
+    (
+        "search",
+        f"more than a fifth of its trials do (and more than {search.MAX_FAILED})",
+    ),
+    ("large", f"`TMPDIR`, {4 * len(features.FULL_WITH_CITY)} bytes a trip"),
+    ("large", f"`lasso_0.01` | up to {baselines.LINEAR_ROWS:,}"),
+    ("large", f"`gradient_boosting` | up to {baselines.TREE_ROWS:,}"),
+    ("champion", f"a paired bootstrap of {bootstrap.N_RESAMPLES:,} resamples"),
+    ("champion", f"more than {PERCENT[slices.MIN_SHARE]} of the test trips"),
+    ("champion", f"squared errors at {PERCENT[slices.ALPHA]} over all slices"),
+    ("champion", f"has the {worst.N_WORST} trips whose predictions were furthest off"),
+    ("serving", f"each of its leaves, {spread.LEAF_ROWS} trips or more"),
+    ("serving", f"more than {question.MAX_QUANTILES} of them"),
+    ("serving", f"a model of fewer than {spread.MIN_ROWS} valid trips"),
+]
+
+
+@pytest.mark.parametrize(("page", "said"), SAID)
+def test_a_page_has_the_numbers_of_the_code(page: str, said: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    assert " ".join(said.split()) in " ".join(text.split())
+
+
 # --- links, names and files
 
 
@@ -203,6 +266,13 @@ def test_every_file_named_exists(page: Path) -> None:
     rooms = r"(?<![\w./])(?:bench|docs|steps|storage|taxi|tests|tools)/[\w/-]*(?:\.\w+)?"
     named = {name.rstrip("/") for name in re.findall(rooms, docs.prose(page).replace("\\", ""))}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_test_that_contributors_are_shown_exists() -> None:
+    named = {word for word in docs.code_words(CONTRIBUTING) if re.fullmatch(r"test_\w+", word)}
+    text = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert named != set()
+    assert {name for name in named if f"def {name}(" not in text} == set()
 
 
 def test_readme_lists_the_entry_points() -> None:
