@@ -1,11 +1,11 @@
 """Run the measurements named, or all of them, and print them as a table.
 
 python -m bench [cleaning memory flat fuzz_months steps reuse same_bits serving load score live
-                 judging estimate drift slices baselines large accuracy ablation coverage
+                 judging estimate drift slices baselines large plan accuracy ablation coverage
                  zones_only dense search kills sweep dask backtest_kills server_faults image]
 
-`search` stands for all that begin with it, such as search_cost; so do `cleaning`, `dask`, `flat`
-and `load`.
+`search` stands for all that begin with it, such as search_cost; so do `cleaning`, `dask`, `flat`,
+`load` and `memory`.
 """
 
 import sys

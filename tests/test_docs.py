@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
+from steps.common import parameters
 from steps.hpo import ensemble as seeds
 from taxi import (
     baselines,
@@ -179,6 +180,19 @@ def measurements() -> set[str]:
     )
     assert isinstance(table, ast.Dict)
     return {key.value for key in table.keys if isinstance(key, ast.Constant)}
+
+
+def test_bench_says_how_each_measurement_is_asked_for() -> None:
+    usage = ast.get_docstring(ast.parse((ROOT / "bench" / "__main__.py").read_text())) or ""
+    asked = set(usage.partition("[")[2].partition("]")[0].split())
+    assert {name for name in measurements() if not {name, name.partition("_")[0]} & asked} == set()
+
+
+def test_the_steps_in_a_room_of_their_own_are_said_to_be_there() -> None:
+    text = (ROOT / "docs" / "parameters.md").read_text()
+    (said,) = re.findall(r"\(([^()]*): `python -m steps.pipelines.sweep`\)", text)
+    inside = {name for name, one in parameters.ENTRY_POINTS.items() if one.room != "steps"}
+    assert set(re.findall(r"`(\w+)`", said)) == inside
 
 
 def test_every_number_is_printed_by_a_measurement_or_a_test() -> None:

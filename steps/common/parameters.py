@@ -132,7 +132,9 @@ class SearchParameters(ClusterParameters):
     )
     max_minutes: float = param(0.0, "start no trial after so many minutes; 0 = no limit", minimum=0)
     warm_start: bool = param(
-        False, "try the best points of earlier searches of this space and these features first"
+        False,
+        "try the best points of the five latest searches of this space and these features too, "
+        "after the points that every search begins with",
     )
     half_life: float = param(
         8.0,

@@ -64,7 +64,7 @@ def tell_needs(
     for step, need in needs.items():
         yield f"needs: {step} {write_need(need)}"
     if unknown := [step for step in wanted if step not in needs]:
-        enough = f"none on {n_all // MAX_FACTOR:,} trips or more has ended here"
+        enough = f"none that did the same on {n_all // MAX_FACTOR:,} trips or more has ended here"
         yield f"needs: nothing tells of {', '.join(unknown)}: {enough}"
     yield from warn(needs)
 

@@ -143,7 +143,8 @@ def trace(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) ->
     told: dict[str, Any] = {"seed": recipe.seed}
     if recipe.members:
         first = recipe.members[0]
-        told = dict(first.parameters) | ({LAST_RATE: first.last_rate} if first.last_rate else {})
+        last = {LAST_RATE: round(first.last_rate, 4)} if first.last_rate else {}  # as of its rates
+        told = dict(first.parameters) | last
     parent = candidate.model_uri
     return Lineage("register", candidate.model, candidate.features, preprocess, told, parent)
 

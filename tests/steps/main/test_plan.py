@@ -37,7 +37,7 @@ def test_a_plan_without_a_store_says_that_all_is_new_and_makes_no_store(
         f"└── register    runs, {first}",
         "trips: train 300, valid 300, test 300",
         "needs: nothing tells of preprocess, baseline, hpo, register: "
-        "none on 30 trips or more has ended here",
+        "none that did the same on 30 trips or more has ended here",
         "to download: nothing",
         "Nothing was started.",
     ]

@@ -98,6 +98,11 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
         assert again.parameters == {**known.parameters, "learning_rate": 0.05}
     uri = lab.version("refitted", "1").tags["model_uri"]
     assert uri != candidate.data.tags["model_uri"]
+    logged = mlflow.get_logged_model(uri.removeprefix("models:/"))
+    assert [logged.params[name] for name in ("learning_rate", "last_learning_rate")] == [
+        "0.05",
+        "0.35",
+    ]
     (chosen, chosen_profile), (model, profile) = map(
         model_at, (candidate.data.tags["model_uri"], uri)
     )
