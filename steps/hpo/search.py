@@ -26,7 +26,7 @@ from taxi.search import Failure, FinishedTrial, Trial
 from taxi.spaces import SearchSpace
 from taxi.words import counted
 
-N_WARM = 5  # earlier searches whose best point is tried first
+N_WARM = 5  # earlier searches whose best point is tried
 
 
 class Budget(NamedTuple):
@@ -96,7 +96,7 @@ def run_search(
 def start_warm(
     space: SearchSpace, log: TrialRuns, finished: Mapping[int, TrialRun], space_key: str
 ) -> SearchSpace:
-    """Have the best points of earlier searches tried first, and record which ones.
+    """Have the best points of earlier searches tried after the space's own, and record which ones.
 
     A search that goes on tries those that it began with, whatever has come since.
     """

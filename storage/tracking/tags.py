@@ -189,7 +189,11 @@ RMSE_WITH = metrics(
 
 SEARCH_KEY = tag("search_key", "sha256 of what the trials of a search depend on", "search trials")
 SPACE_KEY = tag("space_key", "sha256 of search space and features, for warm starts", "search")
-WARM_START = tag("warm_start", "points of earlier searches that were tried first, JSON", "search")
+WARM_START = tag(
+    "warm_start",
+    "points of earlier searches that were tried before any was suggested, JSON",
+    "search",
+)
 TRIAL = tag("trial", "number of a trial", "trials")
 PRUNED = tag("pruned", "true where a trial was given up", "search")
 BEST_TRIAL = tag("best_trial", "number of the best trial", "search")
