@@ -153,7 +153,8 @@ def _comparable(key: StepKey, experiment_id: str) -> Run | None:
     """Return the last run of this step that came to its work, one of the same taxi if it can be."""
     # one that has just begun has no key
     is_keyed = both(equals(f"tags.{tags.STEP}", key.step), differs(f"tags.{tags.KEY}", ""))
-    taxi = equals(f"tags.{tags.TAXI}", key.parameters.get("taxi", ""))
+    whose = {**key.inputs, **key.parameters}  # of preprocess it is a parameter, else what goes in
+    taxi = equals(f"tags.{tags.TAXI}", whose.get("taxi", ""))
     return _latest(experiment_id, both(is_keyed, taxi)) or _latest(experiment_id, is_keyed)
 
 
