@@ -355,6 +355,8 @@ def test_names_and_numbers_are_written_as_people_read_them() -> None:
     assert band_words(UNKNOWN) == UNKNOWN
     assert group_words("day", "2021-02-01") == "Mon 2021-02-01"
     assert group_words("weekday", "Monday") == "Monday"
+    assert group_words("pickup zone", "busyness 1 (1 zone)") == "busiest (1 zone)"
+    assert group_words("pickup zone", "busyness 5 (9 zones)") == "quietest (9 zones)"
     assert weekday_of("2021-02-01") == "Monday"
     assert [short_count(n) for n in (9_999, 10_000, 3_400_000)] == ["9,999", "10k", "3.4M"]
     assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
