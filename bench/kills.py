@@ -53,7 +53,8 @@ def measure() -> Iterator[Result]:
     with all below it, at any moment of the first third of a pipeline: what has finished is reused,
     so the steps after it come into reach.
     """
-    chance, harms, n_kills = random.Random(0), [], 0
+    chance, n_kills = random.Random(0), 0
+    harms: list[Harm] = []
     with TemporaryDirectory() as folder:
         template = make_store(Path(folder, "template"))
         with copy_of(template, Path(folder, "0")) as uri:
