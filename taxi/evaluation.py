@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .features import FEATURES
-from .groups import by_busyness, by_distance, by_hour
+from .groups import UNKNOWN, by_busyness, by_distance, by_hour
 from .schema import Trips
 from .scores import CLOSE_MINUTES, rmse
 from .style import BLUE, GREY, bar_chart, new_figure, new_grid, styled
@@ -65,6 +65,8 @@ def _group(kind: str, name: str, error: np.ndarray) -> Group:
 def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]) -> "Figure":
     """Draw residuals, calibration and the errors by hour and distance.
 
+    Where no trip has a distance, it is by how busy the pickup zone is instead.
+
     Args:
         trips: n trips with their minutes.
         predicted: [n] minutes.
@@ -72,7 +74,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     """
     minutes = trips.trip_minutes
     error = predicted - minutes
-    figure, ((residual, calibration), (hour, distance)) = new_grid(12, 8, 2, 2, below=0.9)
+    figure, ((residual, calibration), (hour, place)) = new_grid(12, 8, 2, 2, below=0.9)
     figure.suptitle(f"Off by {rmse(error):.2f} min (RMSE) on {len(error):,} trips", y=0.995)
     # one outline: 120 bars take as long to draw as half the rest
     residual.stairs(*np.histogram(np.clip(error, -30, 30), bins=120), fill=True)
@@ -83,7 +85,8 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
         title=f"{percent(near, 0)} of the trips are told within {CLOSE_MINUTES:g} minutes",
     )
     _draw_calibration(calibration, minutes, predicted)
-    for axis, kind in ((hour, "hour"), (distance, "distance")):
+    has_distance = any(one.kind == "distance" and one.group != UNKNOWN for one in groups)
+    for axis, kind in ((hour, "hour"), (place, "distance" if has_distance else "pickup zone")):
         _draw_groups(axis, kind, [group for group in groups if group.kind == kind])
     return figure
 

@@ -44,6 +44,7 @@ class ReportFacts(NamedTuple):
     trials: Rows
     curves: Rows
     luck: Mapping[str, float]  # what the search gained and what a seed makes, minutes
+    is_split: bool  # the search's model has boosters of their own for trips without a distance
     errors: ErrorFacts
     city: City | None
     coverage: Rows
@@ -72,7 +73,10 @@ def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> s
         Section("Steps", [draw_steps(facts.steps)] if facts.steps else []),
         Section("Data", data_parts(facts.files)),
         Section("Models", [markdown(facts.leaderboard)] if facts.leaderboard else []),
-        Section("Search", search_parts(facts.trials, facts.curves, facts.luck)),
+        Section(
+            "Search",
+            search_parts(facts.trials, facts.curves, facts.luck, is_split=facts.is_split),
+        ),
         Section(
             "Where it fails",
             where_it_fails(errors.of, errors.groups, errors.breakdown, facts.city),

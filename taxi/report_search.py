@@ -13,13 +13,16 @@ N_FEATURES = 15
 TRIAL, RMSE_VALID = "trial", "RMSE on valid, min"
 
 
-def search_parts(trials: Rows, curves: Rows, luck: Mapping[str, float]) -> list[str | Chart]:
+def search_parts(
+    trials: Rows, curves: Rows, luck: Mapping[str, float], *, is_split: bool
+) -> list[str | Chart]:
     """Show the trials, and how the best of them learned.
 
     Args:
         trials: rows of trials.csv.
         curves: rows of learning_curves.csv; none where the run is of an older version.
         luck: `gain` over the first point and `noise` of a seed, minutes; empty where unknown.
+        is_split: trips without a distance have boosters of their own, which no trial knows.
     """
     scored = sorted((row for row in trials if row["rmse"]), key=lambda row: float(row["rmse"]))
     finished = [row for row in scored if row["state"] == "finished"] or scored
@@ -34,10 +37,11 @@ def search_parts(trials: Rows, curves: Rows, luck: Mapping[str, float]) -> list[
             f" The best one is {luck['gain']:.3f} min better than the first point tried; another "
             f"seed alone makes {luck['noise']:.3f} min."
         )
-    said += (
-        " Where trips without a distance have boosters of their own, "
-        "trials are scored on the others, and the model is scored on all."
-    )
+    if is_split:
+        said += (
+            " Trips without a distance have boosters of their own: trials are scored on the "
+            "others, and the model is scored on all."
+        )
     charts = [trials_chart(scored, best), *curve_chart(finished, curves)]
     return [paragraph(said), '<div class="charts">', *charts, "</div>"]
 

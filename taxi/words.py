@@ -83,11 +83,19 @@ def day_words(name: str) -> str:
     return f"{weekday_of(name)[:3]} {name}"
 
 
+def busyness_words(name: str) -> str:
+    """Say how busy zones are, `busyness 1 (3 zones)`: `busiest (3 zones)`."""
+    return re.sub(r"^busyness ([1-5])", lambda place: BUSYNESS[int(place[1]) - 1], name)
+
+
+BUSYNESS = ("busiest", "busy", "middling", "quiet", "quietest")
+
 # kind of group -> how people say one; the others are called as they are
 GROUP_WORDS: Mapping[str, Callable[[str], str]] = {
     "hour": hour_words,
     "distance": band_words,
     "day": day_words,
+    "pickup zone": busyness_words,
 }
 
 

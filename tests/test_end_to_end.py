@@ -172,6 +172,10 @@ def test_every_run_carries_repository_commit_and_developer(
         assert tags["developer"]
 
 
+def test_a_pipeline_that_reused_nothing_says_none(pipeline: Pipeline) -> None:
+    assert pipeline.step("main").data.tags["reused"] == "none"
+
+
 def test_the_parameter_file_of_the_command_is_named_and_kept(pipeline: Pipeline) -> None:
     main, example = pipeline.step("main"), "experiments/2023.yaml"
     assert f" -P config={example} -P " in main.data.tags["rerun"]

@@ -81,6 +81,17 @@ def rerun_command(params: Parameters, *, experiment: str = "") -> str:
     return run_command(params.entry_point, params.rerun_texts(), experiment=experiment)
 
 
+def tell_uncommitted(artifact: str) -> list[str]:
+    """Say where a teammate has the parameter file of a command from, which no commit holds."""
+    command = f"mlflow artifacts download -r {runs.active_info().run_id} -a {artifact} -d ."
+    return [
+        f"The file is in no commit. It is the artifact {artifact}, which a teammate fetches and "
+        "names by its whole path:",
+        "",
+        as_code(command),
+    ]
+
+
 def as_code(text: str) -> str:
     """Write a command on a line of its own."""
     return f"    {text}"

@@ -104,6 +104,8 @@
   }
 
   function each(chart, plot, draw) {
+    // there is no half a trial
+    if (Object.values(chart.columns)[0].every(Number.isInteger)) plot.below[0].ticker.min_interval = 1
     // in the same order in every report, so that what is called the same looks the same; nothing hides the best
     const values = chart.series ? [...new Set(chart.columns[chart.series].map(String))].sort() : [""]
     const isBest = (value) => chart.best !== "" && value === chart.best

@@ -160,7 +160,7 @@ def log_summary(pipeline: Pipeline) -> str:
     mlflow.set_tags(
         {
             **{tags.RUN_IDS[step]: run.info.run_id for step, run in pipeline.done.items()},
-            tags.REUSED: ",".join(reused),
+            tags.REUSED: ",".join(reused) or "none",
             tags.RERUN: command,
             **pipeline.preprocess().dataset.tags(),
         }

@@ -66,6 +66,7 @@ def log_report(
         trials=read.rows(hpo.run_id, tags.TRIALS_TABLE, must=True) if hpo else [],
         curves=read.rows(hpo.run_id, tags.CURVES_TABLE) if hpo else [],
         luck=luck_of(pipeline.done["hpo"]) if hpo else {},
+        is_split=any(read.has_blind(one.run_id) for one in (hpo.candidates if hpo else [])),
         errors=error_facts(read, outcome),
         city=read.city(preprocess),
         coverage=read.rows(registered.run_id, tags.COVERAGE_TABLE) if registered else [],
@@ -106,6 +107,11 @@ class Reader:
     def rows(self, run_id: str, name: str, *, must: bool = False) -> list[dict[str, str]]:
         """Read the rows of a table, as `text` does."""
         return artifacts.parse_csv(self.text(run_id, name, must=must))
+
+    def has_blind(self, run_id: str) -> bool:
+        """Whether a model has boosters of their own for trips without a distance."""
+        recipe = self.text(run_id, tags.RECIPE)
+        return bool(recipe and json.loads(recipe)["blind"])
 
     def version(self, name: str, number: str) -> dict[str, str]:
         """Read the tags of a registered version; none where it is gone."""

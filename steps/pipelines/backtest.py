@@ -14,7 +14,7 @@ from steps.common.step import placing, step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines import nested
 from steps.pipelines.folds import Fold, age_at, make_folds
-from steps.pipelines.rival import check_shared, compare_with, find_rival
+from steps.pipelines.rival import check_shared, compare_with, find_rival, rerun_lines
 from storage import UserError
 from storage.data import months
 from storage.tracking import artifacts, pages, runs, tags
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             others = [row for fold, one in made for row in judge_rival(recipe, fold, one)]
         rises = backtest.measure_ageing(rows)
         compared = [compare_with(rows, rival, others)] if rival else []
-        log_backtest(params, rows, rises, compared)
+        log_backtest(params, rows, rises, compared, rerun_lines(params, rival))
         print("\n".join([backtest.answer(rises, rows), *compared]))
 
 
@@ -213,6 +213,7 @@ def log_backtest(
     rows: Sequence[MonthErrors],
     rises: Sequence[Rise],
     compared: Sequence[str],
+    rerun: Sequence[str],
 ) -> None:
     """Log the tables, the picture and the page."""
     answer = backtest.answer(rises, rows)
@@ -227,11 +228,10 @@ def log_backtest(
     judged = sorted(backtest.fresh(rows))
     mean = backtest.mean_of([backtest.fresh(rows)[month].rmse.value for month in judged]).value
     mlflow.log_metric(tags.MEAN_RMSE, mean)
-    rerun = page.as_code(page.rerun_command(params))
-    log_backtest_report(params, rows, rises, [answer, *compared], [rerun])
+    log_backtest_report(params, rows, rises, [answer, *compared], rerun)
     # MLflow folds the page, and what follows the first two lines cannot be clicked then
     parts = [f"**{answer}** {charts.link_report(runs.active())}", *compared]
-    parts += [month_table(rows), ageing_table(rises), "Run it again:", rerun]
+    parts += [month_table(rows), ageing_table(rises), "Run it again:", "\n".join(rerun)]
     about = f"{params.taxi} {page.span(judged)} · {mean:.2f} min"
     runs.write_page("\n\n".join(filter(None, parts)), about)
 
@@ -266,16 +266,17 @@ def log_backtest_report(
 def month_table(rows: Sequence[MonthErrors]) -> str:
     """Lay out how fresh models did by month, those beside them, and their own ones later."""
     experiment_id = runs.active_info().experiment_id
-    beside = [backtest.fresh(rows, name) for name in BESIDE]
+    beside = {BESIDE[name]: there for name in BESIDE if (there := backtest.fresh(rows, name))}
     ages = sorted({row.age for row in rows if row.age})
     old = {(row.fold, row.age): row for row in rows if row.age}
-    heads = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *BESIDE.values()]
+    heads = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *beside]
     heads += [f"the same model {in_months(age)} later" for age in ages]
     lines = []
     for month, row in sorted(backtest.fresh(rows).items()):
         link = pages.run_link(experiment_id, row.run_id)
         cells = [f"[{month}]({link})", *error_cells(row)]
-        others = [there.get(month) for there in beside] + [old.get((month, age)) for age in ages]
+        others = [there.get(month) for there in beside.values()]
+        others += [old.get((month, age)) for age in ages]
         cells += [f"{other.rmse.value:.3f}" if other else "" for other in others]
         lines.append(cells)
     return page.to_table(heads, lines)

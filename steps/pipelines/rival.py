@@ -85,6 +85,14 @@ def check_shared(folds: Sequence[Fold], rival: Rival | None) -> None:
         )
 
 
+def rerun_lines(params: BacktestParameters, rival: Rival | None) -> list[str]:
+    """Say how the backtest is run again, and whence a teammate has the file of the rival."""
+    lines = [page.as_code(page.rerun_command(params))]
+    if rival and rival.file and not rival.file.committed:
+        lines += ["", *page.tell_uncommitted(tags.AGAINST_FILE)]
+    return lines
+
+
 def compare_with(rows: Sequence[MonthErrors], rival: Rival, others: Sequence[MonthErrors]) -> str:
     """Say which of two recipes is better, and log by how much.
 

@@ -246,14 +246,7 @@ def sweep_again(params: SweepParameters) -> list[str]:
     command = page.as_code(page.rerun_command(params))
     lines = ["Run it again; what is finished is not run twice:", "", command]
     if params.file and not params.file.committed:
-        run_id = runs.active_info().run_id
-        lines += [
-            "",
-            f"The file is in no commit. It is the artifact {tags.CONFIG}, which a teammate fetches "
-            "and names by its whole path:",
-            "",
-            page.as_code(f"mlflow artifacts download -r {run_id} -a {tags.CONFIG} -d ."),
-        ]
+        lines += ["", *page.tell_uncommitted(tags.CONFIG)]
     return lines
 
 

@@ -25,7 +25,7 @@ from storage.repro import verify
 from storage.repro.comparison import comparison_table
 from storage.repro.reuse import N_CHILDREN
 from storage.repro.verify import Verdict
-from storage.tracking import artifacts, refusals, runs, store, tags
+from storage.tracking import artifacts, pages, refusals, runs, store, tags
 from storage.tracking.query import both, equals
 from storage.uris import read_indirect, refuse_password, without_credentials
 
@@ -34,6 +34,10 @@ DAYS, DAY_MS = 30, 86_400_000
 MAX_TAG = 1_000
 N_SHOWN = 40  # differences that a page shows
 IDENTICAL, DIFFERENT, NOT_RUN = "identical", "differs", "not verified"
+FRESH = {  # by env_manager
+    "uv": "in a fresh clone, environment and store",
+    "local": "in a fresh clone and store, and the environment of this run",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             verdicts.append(verify_one(client, run, params.env_manager, alone=len(chosen) == 1))
             print("\n".join(verdict_lines(verdicts[-1])))
             write_on_pipeline(client, verdicts[-1])
-        write_on_this(verdicts, without_credentials(uri or mlflow.get_tracking_uri()))
+        place = f"they are in {without_credentials(uri)}" if uri else link_runs(chosen)
+        write_on_this(verdicts, f"{FRESH[params.env_manager]}; {place}")
     if not all(verdict.is_same for verdict in verdicts):
         sys.exit(DIFFERS)
 
@@ -203,8 +208,21 @@ def write_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
         )
 
 
-def write_on_this(verdicts: Sequence[Verdict], place: str) -> None:
-    """Write the verdicts on this run, and its page."""
+def link_runs(pipelines: Sequence[Run]) -> str:
+    """Link pipelines of the store that this runs in, too."""
+    return ", ".join(
+        f"[{run.info.run_name}]({pages.run_link(run.info.experiment_id, run.info.run_id)})"
+        for run in pipelines
+    )
+
+
+def write_on_this(verdicts: Sequence[Verdict], where: str) -> None:
+    """Write the verdicts on this run, and its page.
+
+    Args:
+        verdicts: of each pipeline.
+        where: they ran again, and where they are.
+    """
     counts = Counter(brief(verdict) for verdict in verdicts)
     worst = next(word for word in (DIFFERENT, NOT_RUN, IDENTICAL) if counts[word])
     said = f"{counts[IDENTICAL]} of {len(verdicts)} pipelines came out identical"
@@ -220,8 +238,8 @@ def write_on_this(verdicts: Sequence[Verdict], place: str) -> None:
     lines = [line for verdict in verdicts for line in verdict_lines(verdict)]
     more = f"\n{len(lines) - N_SHOWN} lines more" if len(lines) > N_SHOWN else ""
     runs.write_page(
-        f"**{', '.join([said, *others])}** in a fresh clone, environment and store; they are in "
-        f"{place}\n\n```\n" + "\n".join(lines[-N_SHOWN:]) + more + "\n```",
+        f"**{', '.join([said, *others])}** {where}\n\n"
+        "```\n" + "\n".join(lines[-N_SHOWN:]) + more + "\n```",
         f"{counts[IDENTICAL]} of {len(verdicts)} identical",
     )
 

@@ -26,6 +26,7 @@ NO_CHAMPION = (
     "Version {version} of {name} is no former champion that is there. These are: {former}. Another "
     "one must pass the gate of register."
 )
+IS_CHAMPION = "Version {version} of {name} is the champion already: nothing is to be put back."
 CHANGED = (
     "The champion of {name} was version {seen} when this began, and is version {now} by now: a "
     "rollback would take out of use what nobody meant. Look at it; if it must go, run this again."
@@ -89,8 +90,10 @@ def check_former(registry: Registry, version: str, champion: str) -> str:
     """Return a version that was champion before, and is not; empty where none is named.
 
     Raises:
-        UserError: it was not, or is deleted.
+        UserError: it was not, or is deleted, or is champion now.
     """
+    if version and version == champion:
+        raise UserError(IS_CHAMPION.format(version=version, name=registry.name))
     former = former_champions(registry.history()) & registry.versions() - {champion}
     if version and version not in former:
         shown = ", ".join(sorted(former, key=int)) or "none"

@@ -153,8 +153,10 @@ def _comparable(key: StepKey, experiment_id: str) -> Run | None:
     """Return the last run of this step that came to its work, one of the same taxi if it can be."""
     # one that has just begun has no key
     is_keyed = both(equals(f"tags.{tags.STEP}", key.step), differs(f"tags.{tags.KEY}", ""))
-    taxi = equals(f"tags.{tags.TAXI}", key.parameters.get("taxi", ""))
-    return _latest(experiment_id, both(is_keyed, taxi)) or _latest(experiment_id, is_keyed)
+    asked = {**key.inputs, **key.parameters}  # of preprocess it is a parameter, else what goes in
+    name = tags.TAXI if tags.TAXI in asked else tags.MODEL_NAME  # register's, which is of one taxi
+    is_alike = equals(f"tags.{name}", asked.get(name, ""))
+    return _latest(experiment_id, both(is_keyed, is_alike)) or _latest(experiment_id, is_keyed)
 
 
 def _latest(experiment_id: str, condition: str, which: int = ViewType.ACTIVE_ONLY) -> Run | None:

@@ -133,7 +133,9 @@ def failure_tags(status: str, reason: str, command: str = "") -> dict[str, str]:
     shown = re.sub("`[^`]*`|<", lambda part: "\\<" if part[0] == "<" else part[0], said)
     lines = [f"**{status}**: {shown}"]
     if command:
-        lines += ["", "Once that is mended:", "", f"    {command}"]
+        # who stopped a run has nothing to mend
+        when = "Go on with:" if status == "KILLED" else "Once that is mended:"
+        lines += ["", when, "", f"    {command}"]
     return {tags.FAILURE: said, tags.NOTE: fit_page("\n".join(lines))}
 
 

@@ -244,7 +244,7 @@ CHAMPION_TEST = metrics("champion_test_", "the champion's score on the very same
 
 # --- main and score
 
-REUSED = tag("reused", "steps whose result was there already", "main")
+REUSED = tag("reused", "steps whose result was there already, or none", "main")
 REPORT = artifact(
     "report.html", "the whole pipeline, or backtest, on one page, offline", "report backtest"
 )

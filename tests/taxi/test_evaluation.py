@@ -111,7 +111,7 @@ def test_the_busiest_zones_come_first_and_the_groups_are_about_equal() -> None:
     assert max(sizes) < 1.2 * min(sizes)
     one = make_trips(10, pickup_zone=[1] * 8 + [2, 3])
     names = [g.group for g in evaluation.errors_by_group(one, np.zeros(10)) if "zone" in g.kind]
-    assert names == ["busyness 1 (1 zones)", "busyness 5 (2 zones)"]
+    assert names == ["busyness 1 (1 zone)", "busyness 5 (2 zones)"]
 
 
 def test_the_picture_shows_the_errors_of_the_groups_it_is_given(
@@ -129,6 +129,19 @@ def test_the_picture_shows_the_errors_of_the_groups_it_is_given(
     for axis, kind in ((hour, "hour"), (distance, "distance")):
         heights = [bar.get_height() for bar in axis.patches]
         assert heights == [group.rmse for group in groups if group.kind == kind]
+
+
+def test_trips_that_never_have_a_distance_are_drawn_by_the_zones_they_begin_in() -> None:
+    trips = simulated_trips("2021-01", taxi="fhv")
+    predicted = np.full(len(trips), trips.trip_minutes.mean())
+    groups = evaluation.errors_by_group(trips, predicted)
+    _, _, _, place = evaluation.draw_evaluation(trips, predicted, groups).axes
+    heights = [bar.get_height() for bar in place.patches]
+    assert heights == [group.rmse for group in groups if group.kind == "pickup zone"]
+    assert place.get_xlabel() == "pickup zone · trips"
+    FigureCanvasAgg(place.figure).draw()
+    labels = [label.get_window_extent() for label in place.get_xticklabels()]
+    assert all(one.x1 < other.x0 for one, other in pairwise(labels))
 
 
 def test_trips_told_alike_are_one_point_of_the_calibration_in_whatever_order_they_come(

@@ -61,6 +61,7 @@ def make_report(**changed: object) -> ReportFacts:
         ],
         "curves": [{"trial": n, "round": "0", "rmse": "6.0"} for n in "01"],
         "luck": {"gain": 0.1, "noise": 0.02},
+        "is_split": True,
         "errors": ErrorFacts(
             "the test months 2021-03",
             errors_by_group(TRIPS, PREDICTED),
@@ -167,6 +168,10 @@ def test_each_kind_of_chart_is_one_that_is_drawn(page: Parsed) -> None:
     assert {chart["kind"] for chart in json.loads(page.data).values()} == set(kinds.split(", "))
     # and a chart is drawn of what it says
     assert set(re.findall(r"chart\.(\w+)", DRAWING)) <= set(Chart._fields)
+
+
+def test_an_axis_of_trials_has_no_halves() -> None:
+    assert "every(Number.isInteger)) plot.below[0].ticker.min_interval = 1" in DRAWING
 
 
 def test_a_legend_stands_above_its_chart_where_it_hides_no_point() -> None:
@@ -276,12 +281,20 @@ def test_an_error_is_drawn_at_the_middle_of_its_bin() -> None:
 
 def test_the_best_trial_is_the_best_of_those_that_were_not_pruned() -> None:
     def title(*trials: dict[str, str]) -> str:
-        _, _, chart, *_ = report_search.search_parts(trials, [], {})
+        _, _, chart, *_ = report_search.search_parts(trials, [], {}, is_split=False)
         return str(chart.title)
 
     pruned, finished = trial(0, "5.0", "pruned"), trial(1, "5.1", "finished")
     assert title(pruned, finished) == "Trial 1 came out best, with 5.100 min."
     assert title(pruned, trial(2, "", "failed")) == "Trial 0 came out best, with 5.000 min."
+
+
+@pytest.mark.parametrize("is_split", [True, False])
+def test_boosters_of_trips_without_a_distance_are_told_of_where_there_are_some(
+    *, is_split: bool
+) -> None:
+    page = report.write_report(make_report(is_split=is_split), style="", scripts=[])
+    assert ("have boosters of their own" in page) is is_split
 
 
 def test_shares_are_drawn_in_percent() -> None:
@@ -342,6 +355,8 @@ def test_names_and_numbers_are_written_as_people_read_them() -> None:
     assert band_words(UNKNOWN) == UNKNOWN
     assert group_words("day", "2021-02-01") == "Mon 2021-02-01"
     assert group_words("weekday", "Monday") == "Monday"
+    assert group_words("pickup zone", "busyness 1 (1 zone)") == "busiest (1 zone)"
+    assert group_words("pickup zone", "busyness 5 (9 zones)") == "quietest (9 zones)"
     assert weekday_of("2021-02-01") == "Monday"
     assert [short_count(n) for n in (9_999, 10_000, 3_400_000)] == ["9,999", "10k", "3.4M"]
     assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]

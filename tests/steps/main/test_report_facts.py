@@ -149,6 +149,16 @@ def test_what_the_store_has_lost_is_told_and_costs_no_more_than_its_section(
     assert "<script>" not in text
 
 
+@pytest.mark.parametrize("blind", [[], [[{"max_depth": 3}, 9]]])
+def test_a_report_knows_whether_trips_without_a_distance_have_boosters_of_their_own(
+    pipeline: SimpleNamespace, blind: list[object]
+) -> None:
+    with mlflow.start_run(pipeline.done["hpo"].info.run_id):
+        mlflow.log_dict({"blind": blind}, tags.RECIPE)
+    text, _ = logged(pipeline, None)
+    assert ("Trips without a distance have boosters of their own" in text) is bool(blind)
+
+
 def test_the_library_asks_for_nothing_more() -> None:
     library = charts.read_library()
     assert not [text for text in library if "</script" in text or "sourceMappingURL" in text]

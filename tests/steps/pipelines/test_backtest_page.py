@@ -133,9 +133,9 @@ def test_the_page_answers_first_and_the_metrics_stand_in_time(
     report = artifacts.read_text(run.info.run_id, "report.html")
     assert f'<p class="verdict">{html.escape(answer.strip("*"))}</p>' in report
     assert "2021-08 was the hardest month: RMSE 5.200 min." in report
-    assert "| the same model 1 month later |" in next(
-        line for line in page if line.startswith("| month")
-    )
+    heads = next(line for line in page if line.startswith("| month"))
+    assert "| naive (mean) | the same model 1 month later |" in heads
+    assert "the course's recipe" not in heads  # which models=mean has not judged
     assert any("mlflow run " in line and "-e backtest" in line for line in page)
     assert run.info.run_name.startswith("backtest · green 2021-06..2021-08 · 5.07 min")
     history = lab.client.get_metric_history(run.info.run_id, "rmse")
@@ -199,6 +199,12 @@ def test_a_recipe_of_a_parameter_file_is_judged_on_the_same_months(
     assert "better than that of" in run.data.tags["mlflow.note.content"].splitlines()[2]
     assert run.data.metrics["against.value"] == -1
     assert artifacts.read_text(run.info.run_id, "against.yaml") == file.read_text()
+    fetched = f"mlflow artifacts download -r {run.info.run_id} -a against.yaml -d ."
+    for page in (
+        run.data.tags["mlflow.note.content"],
+        artifacts.read_text(run.info.run_id, "report.html"),
+    ):
+        assert fetched in page  # no commit holds the file that the command names
     assert len(lab.table(run, "backtest.csv")) == 8  # of this recipe alone
     for text, said in (
         ("taxi: green\n", "names no parameter of a recipe, such as window"),

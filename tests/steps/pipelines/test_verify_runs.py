@@ -17,7 +17,7 @@ from steps.pipelines import verify as step
 from storage import StorageError, UserError
 from storage.repro import verify
 from storage.repro.comparison import Difference, Row
-from storage.tracking import artifacts, runs
+from storage.tracking import artifacts, pages, runs
 from storage.tracking import store as stores
 from tests.entry import entry, parsed
 from tests.stores import EXPERIMENT, Store
@@ -75,6 +75,8 @@ def test_the_verdict_stands_on_the_pipeline_and_on_the_run_that_verified_it(
     assert mine.info.status == "FINISHED"
     assert mine.data.tags["verified"] == said
     assert mine.data.tags["verified_runs"] == run.info.run_id
+    first = mine.data.tags["mlflow.note.content"].splitlines()[0]
+    assert first.endswith(pages.run_link(run.info.experiment_id, run.info.run_id) + ")")
     assert theirs.data.tags["verified"].startswith(f"{said}: 5 metrics and hashes of 2 runs: ")
     assert theirs.data.tags["verified_by"].startswith(mine.info.run_id)
     assert table(mine) == table(theirs)
@@ -107,6 +109,23 @@ def test_of_several_one_that_does_not_run_leaves_the_others_their_turn(
     first = "**1 of 2 pipelines came out identical, 1 not verified** in a fresh clone"
     assert about["mlflow.note.content"].startswith(first)
     assert about["verified"] == "not verified"
+
+
+@pytest.mark.parametrize(
+    ("manager", "said"),
+    [
+        ("uv", "in a fresh clone, environment and store; "),
+        ("local", "in a fresh clone and store, and the environment of this run; "),
+    ],
+)
+def test_the_page_calls_no_environment_fresh_that_is_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch, manager: str, said: str
+) -> None:
+    run = pipeline()
+    monkeypatch.setattr(verify, "verify", lambda client, run, manager: verdict(run))
+    entry("verify").main([f"--run_id={run.info.run_id}", f"--env_manager={manager}"])
+    first = newest(store).data.tags["mlflow.note.content"].splitlines()[0]
+    assert first.startswith(f"**1 of 1 pipelines came out identical** {said}")
 
 
 def test_a_pipeline_that_may_not_be_written_to_keeps_the_verdict_on_the_run_alone(

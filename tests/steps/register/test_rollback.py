@@ -109,10 +109,12 @@ def test_a_version_that_never_was_champion_is_not_restored(lab: Lab, pipelines: 
     for depth in (BETTER, GOOD):
         lab.register("never", *pipelines.of(lab, depth))
     before = lab.client.get_registered_model("never").tags
-    for version in ("2", "1", "7", "x"):  # refused, champion now, not there, no number
+    for version in ("2", "7", "x"):  # refused, not there, no number
         _, said = lab.register("never", f"--restore={version}", code=2)
         wanted = f"Version {version} of never is no former champion that is there. These are: none."
         assert wanted in said
+    _, said = lab.register("never", "--restore=1", code=2)
+    assert "Version 1 of never is the champion already" in said
     _, said = lab.register("never", "--restore=1", "--rollback=true", code=2)
     assert "rollback and restore are two ways back. Pass one of them." in said
     assert lab.aliases("never") == {"champion": "1", "challenger": "2"}

@@ -163,13 +163,23 @@ def test_a_miss_is_compared_with_a_run_that_came_to_its_work(key: StepKey, statu
     assert line.endswith(f"since {run.info.run_id[:8]}…")
 
 
-def test_a_miss_is_compared_with_the_last_run_of_the_same_taxi(key: StepKey) -> None:
-    """Where a team trains two in one experiment, what the other one is asked says nothing."""
-    green, yellow = (key._replace(parameters={"taxi": taxi}) for taxi in ("green", "yellow"))
-    run = finish(green, taxi="green")
-    finish(yellow, taxi="yellow")
+@pytest.mark.parametrize(
+    ("part", "name"), [("parameters", "taxi"), ("inputs", "taxi"), ("parameters", "model_name")]
+)
+def test_a_miss_is_compared_with_the_last_run_of_the_same_taxi(
+    key: StepKey, part: str, name: str
+) -> None:
+    """Where a team trains two in one experiment, what the other one is asked says nothing.
+
+    Of preprocess the taxi is a parameter; the steps after it have it of the trips that go in, and
+    register a model's name, which is of one taxi.
+    """
+    step = key._replace(step=f"step by {part} {name}", parameters={})
+    green, yellow = (step._replace(**{part: {name: taxi}}) for taxi in ("green", "yellow"))
+    run = finish(green, **{name: "green"})
+    finish(yellow, **{name: "yellow"})
     line = refusal(green._replace(code={"taxi/cleaning.py": "2"}))
-    assert line == f"preprocess: runs, taxi/cleaning.py changed since {run.info.run_id[:8]}…"
+    assert line == f"{step.step}: runs, taxi/cleaning.py changed since {run.info.run_id[:8]}…"
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "FAILED"])

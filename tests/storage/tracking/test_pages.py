@@ -95,3 +95,11 @@ def test_a_failed_run_tells_its_reason_and_the_next_command(store: Store) -> Non
     shown = r"**FAILED**: Pass source=\<folder>, or run `mlflow gc --run-ids <id>`."
     assert closing.failure_tags("FAILED", reason) == {tags.FAILURE: reason, tags.NOTE: shown}
     assert closing.failure_tags("KILLED", "interrupted")[tags.NOTE] == "**KILLED**: interrupted"
+    killed = closing.failure_tags("KILLED", "interrupted", "mlflow run .")[tags.NOTE]
+    assert killed.splitlines() == [
+        "**KILLED**: interrupted",
+        "",
+        "Go on with:",
+        "",
+        "    mlflow run .",
+    ]
