@@ -53,11 +53,12 @@ class GateResult(NamedTuple):
     decision: GateDecision
     improvement: Interval | None
     distance: str  # kind that both were judged by
+    once: str = ""  # what was made of the version when it was judged; where it is UNCHANGED
 
     @property
     def reasons(self) -> str:
         """Why, in one line."""
-        return "; ".join(self.decision.reasons)
+        return "; ".join(filter(None, [*self.decision.reasons, self.once]))
 
 
 def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> TestResult:
@@ -155,7 +156,8 @@ def judge_candidate(
     before, version = (str(found.version) if found else "" for found in (current, whole))
     if current and before == version:
         same = Check("the model", f"that of version {before}", "no second version of it", True)
-        return GateResult(UNCHANGED, version, before, GateDecision(True, (same,)), None, distance)
+        decision, once = GateDecision(True, (same,)), judged_once(current)
+        return GateResult(UNCHANGED, version, before, decision, None, distance, once)
     champion = None
     if current:
         champion = evaluate_champion(current, test, tested, provenance.seen_months, seed=seed)
@@ -173,6 +175,12 @@ def judge_candidate(
     outcome = PROMOTED if decision.promoted else REFUSED
     improvement = champion.improvement if champion else None
     return GateResult(outcome, version, before, decision, improvement, distance)
+
+
+def judged_once(version: ModelVersion) -> str:
+    """Say what the gate made of a version; the run that asked it may have been cut short since."""
+    outcome, reasons = (version.tags.get(name, "") for name in (tags.OUTCOME, tags.REASONS))
+    return f"{outcome} when it was judged: {reasons}" if outcome and reasons else ""
 
 
 def version_provenance(version: ModelVersion) -> Provenance:

@@ -15,6 +15,7 @@ from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from steps.common.results import read_code, read_registration
 from steps.register.evaluate import REFUSED
+from storage import UserError
 from storage.repro import reuse
 from storage.tracking import artifacts, pages, runs
 from taxi.schema import TAXIS
@@ -206,12 +207,30 @@ def test_registering_the_champion_again_changes_nothing(lab: Lab, pipelines: Pip
     assert said.startswith("tree was already again version 1, alias champion")
     assert run.data.tags["outcome"] == "unchanged"
     # after which the page of its pipeline says: It is the champion
-    said = "the model is that of version 1, wanted no second version of it"
-    assert run.data.tags["reasons"] == said
+    reasons = run.data.tags["reasons"]
+    same = "the model is that of version 1, wanted no second version of it; promoted when it was"
+    assert reasons.startswith(f"{same} judged: test RMSE with metered distance is ")
     assert (run.data.tags["version"], run.data.tags["champion_version"]) == ("1", "1")
     after = lab.client.get_registered_model("again")
     assert (after.tags, after.aliases) == (before.tags, before.aliases)
     assert len(lab.client.search_model_versions("name = 'again'")) == 1
+
+
+def test_a_register_cut_short_once_its_version_is_champion_loses_no_reason_of_the_gate(
+    lab: Lab, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(**_: str) -> None:
+        raise UserError("cut short")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("steps.register.__main__.write_registration", cut_short)
+        cut, _ = lab.register("cut", *pipelines.of(lab, GOOD), code=2)
+    assert "reasons" not in cut.data.tags
+    run, _ = lab.register("cut", *pipelines.of(lab, GOOD))
+    assert run.data.tags["outcome"] == "unchanged"
+    gate = lab.version("cut", "1").tags["reasons"]
+    assert run.data.tags["reasons"].endswith(f"; promoted when it was judged: {gate}")
+    assert "test RMSE with metered distance is " in gate
 
 
 def test_a_refused_candidate_may_try_again_as_the_same_version(
