@@ -24,7 +24,7 @@ from steps.common.candidates import (
 from steps.common.inputs import load_city, load_trips, log_inputs
 from steps.common.results import Candidate, PreprocessResult, read_code
 from steps.common.served import load_served
-from storage import StorageError, UserError
+from storage import UserError
 from storage.scratch import scratch_folder
 from storage.tracking import artifacts, models, runs, tags
 from storage.tracking.processes import n_cores
@@ -93,10 +93,11 @@ def read_recipe(candidate: Candidate) -> Recipe:
 
     Raises:
         UserError: nothing tells.
+        StorageError: what tells is there, and does not come.
     """
     try:
         state = json.loads(artifacts.read_text(candidate.run_id, tags.RECIPE))
-    except StorageError as error:
+    except artifacts.LostError as error:
         raise UserError(
             f"Run {candidate.run_id} has no {tags.RECIPE}, so its model cannot be fitted to valid "
             f"too: an older version of this project made it. Run its step again, or pass "

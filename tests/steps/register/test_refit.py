@@ -303,3 +303,18 @@ def test_a_candidate_without_a_recipe_is_refused_in_one_line(
     assert "has no recipe.json, so its model cannot be fitted to valid too" in said
     assert "Run its step again, or pass -P refit=train." in said
     assert "without recipe" not in lab.store.registered()
+
+
+def test_a_recipe_that_a_store_does_not_give_is_not_called_an_older_versions(
+    lab: Lab, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, read = pipelines.of(lab, GOOD), artifacts.read_text
+
+    def refuse(run_id: str, name: str) -> str:
+        if name == "recipe.json":
+            raise StorageError("recipe.json is there and does not come whole.")
+        return read(run_id, name)
+
+    monkeypatch.setattr(artifacts, "read_text", refuse)
+    _, said = lab.register("kept from", *given, "--refit=train_valid", code=2)
+    assert said == "register: recipe.json is there and does not come whole."
