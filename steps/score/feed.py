@@ -171,16 +171,26 @@ def open_feed(
     """
     content = read_object(state_uri) if state_uri else None
     state = None if content is None else _read(content, state_uri, new)
-    end = np.datetime64(month_bounds(months[0])[1], "m")
-    if state is not None and state.clock >= end:
-        raise UserError(
-            f"{without_credentials(state_uri)} has counted trips until {state.clock}, and "
-            f"{months[0]} ends before. Leave that month out, or pass another live_state."
-        )
+    if state is not None:
+        _check_to_come(state, state_uri, months)
     if state_uri and local_path(state_uri) is None:
         # a store elsewhere tells who may write this very file only where it is written
         write_object(state_uri, live_file.write_state(new) if content is None else content)
     return LiveFeed(settings, state, new)
+
+
+def _check_to_come(state: LiveState, uri: str, months: list[str]) -> None:
+    """Refuse months that end before a state's clock, which goes forward alone."""
+    over = [m for m in months if np.datetime64(month_bounds(m)[1], "m") <= state.clock]
+    if not over:
+        return
+    named, end = ", ".join(over), "end" if over[1:] else "ends"
+    leave = "" if over == months else f"Leave {named} out. "
+    raise UserError(
+        f"{without_credentials(uri)} has counted trips until {state.clock}, and {named} {end} "
+        f"before. {leave}To score what is over, leave live_state out, and a level begins with it, "
+        "or pass another live_state."
+    )
 
 
 def _read(content: bytes, uri: str, new: LiveState) -> LiveState | None:

@@ -215,6 +215,18 @@ def test_a_state_that_cannot_be_gone_on_from_is_refused_and_left_as_it_is(
     assert Path(uri).read_text() == spoilt
 
 
+def test_who_asks_for_a_month_that_the_state_is_beyond_is_told_how_it_can_be_scored(
+    lab: Lab, champion: str, tmp_path: Path
+) -> None:
+    state = f"--live_state={tmp_path}/live.json"
+    lab.run("score", *given(champion, MAY), state)
+    _, (line,) = lab.run("score", *given(champion, APRIL), state, code=2)
+    assert "2021-04 ends before. To score what is over, leave live_state out, and a level" in line
+    _, (line,) = lab.run("score", *given(champion, APRIL, MAY), state, code=2)
+    assert "2021-04 ends before. Leave 2021-04 out. To score what is over, leave live_state" in line
+    lab.run("score", *given(champion, APRIL))
+
+
 def test_a_run_that_fails_leaves_the_state_as_it_was(
     lab: Lab, champion: str, tmp_path: Path
 ) -> None:
