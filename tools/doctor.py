@@ -36,6 +36,7 @@ NEED_GB = 5.0  # an environment takes 2 GB, months and models some more
 MOVE = "unset MLFLOW_TRACKING_URI  # or start it"
 LOG_IN = "export MLFLOW_TRACKING_USERNAME=<user> MLFLOW_TRACKING_PASSWORD=<password>"
 NETRC = "${EDITOR:-vi} ~/.netrc  # its entry for this host goes before MLFLOW_TRACKING_USERNAME"
+NOT_ASCII = f"{LOG_IN}  # of letters that are ASCII: MLflow's own server reads no others"
 USERS = "~/.mlflow/credentials"
 UNASKED = (OSError, ValueError, KeyError, HTTPException, sqlite3.Error, configparser.Error)
 MAKE_AGAIN = "rm -f .venv/.ready && make .venv/.ready"
@@ -361,6 +362,8 @@ def _server(address: str) -> Finding:
 def _cure(code: int, address: str) -> str:
     if code == 401 and any(named_experiment.in_netrc(urlsplit(address).hostname)):
         return NETRC
+    if code == 401 and not "".join(named_experiment.find_user()).isascii():
+        return NOT_ASCII
     return LOG_IN if code in (401, 403) else MOVE
 
 

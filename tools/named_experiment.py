@@ -12,6 +12,7 @@ import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,25 +83,44 @@ def ask_experiments(address: str, path: str, body: dict[str, Any] | None = None)
 
 
 def _login() -> dict[str, str]:
-    """Return the header of who MLflow would be: by ~/.netrc, its URI, the environment, its file."""
-    file = configparser.RawConfigParser()
-    file.read(Path("~/.mlflow/credentials").expanduser())
-
-    def of(kind: str) -> str:
-        name = f"MLFLOW_TRACKING_{kind}"
-        return os.environ.get(name) or str(file.get("mlflow", name, fallback=""))
-
-    uri = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    user, password = in_netrc(uri.hostname)
-    if not (user and password):
-        user, password = map(urllib.parse.unquote, (uri.username or "", uri.password or ""))
-    if not (user and password):
-        user, password = of("USERNAME"), of("PASSWORD")
+    """Return the header of who MLflow would be."""
+    user, password = find_user()
     if user and password:
         login = base64.b64encode(f"{user}:{password}".encode()).decode()
         return {"Authorization": f"Basic {login}"}
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def find_user() -> tuple[str, str]:
+    """Look up user and password: of ~/.netrc, the URI, the environment, or MLflow's file.
+
+    Raises:
+        configparser.Error: MLflow cannot read its file, and reads it whatever stands elsewhere.
+    """
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    of_file = read_users(names)
+    uri = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    user, password = in_netrc(uri.hostname)
+    if not (user and password):
+        user, password = map(urllib.parse.unquote, (uri.username or "", uri.password or ""))
+    if not (user and password):
+        user, password = (os.environ.get(name) or of_file[name] for name in names)
+    return user, password
+
+
+def read_users(names: Sequence[str]) -> dict[str, str]:
+    """Read ~/.mlflow/credentials as MLflow does, to which a lone % is an error.
+
+    Raises:
+        configparser.Error: it cannot be read so.
+    """
+    file = configparser.ConfigParser()
+    try:
+        file.read(Path("~/.mlflow/credentials").expanduser())
+    except UnicodeDecodeError as error:
+        raise configparser.Error("it is no text") from error
+    return {name: file.get("mlflow", name, fallback="") for name in names}
 
 
 def in_netrc(host: str | None) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 `python -m storage.tracking.store` makes it where it is missing, and says where it is.
 """
 
+import configparser
 import errno
 import fcntl
 import os
@@ -37,6 +38,12 @@ BUSY = (429, 502, 503, 504)  # may pass within seconds
 SQLITE, HTTP = "sqlite:///", ("http://", "https://")
 DATABRICKS = ("databricks", "databricks-uc", "uc")
 KINDS = ("http", "https", "databricks", *DATABASE_ENGINES)
+UNREADABLE_USERS = (
+    "MLflow cannot read ~/.mlflow/credentials. Below a line [mlflow] it wants "
+    "mlflow_tracking_username=<user> and mlflow_tracking_password=<password>, each % in them "
+    "written %%: mend it, or take it away and set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD."
+)
 UPGRADE_DATABASE = 'mlflow db upgrade "$MLFLOW_TRACKING_URI"'
 
 
@@ -203,6 +210,8 @@ def _ask_server(uri: str) -> None:
         answer = _ask(uri, 0)
         if answer.status_code in BUSY and retries:
             answer = _ask(uri, retries)
+    except (configparser.Error, UnicodeDecodeError) as error:  # whose texts hold the password
+        raise StorageError(UNREADABLE_USERS) from error
     except MlflowException as error:
         reason = type(error.__cause__ or error.__context__ or error).__name__
         raise StorageError(

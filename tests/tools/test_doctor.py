@@ -268,6 +268,21 @@ def test_an_entry_of_netrc_that_others_may_read_is_taken_as_a_run_takes_it_and_n
     assert (problem.seen, problem.cure) == ("answers 401 Unauthorized", doctor.NETRC)
 
 
+@pytest.mark.parametrize("name", ["USERNAME", "PASSWORD"])
+def test_a_user_that_mlflows_server_cannot_read_is_told_so_where_it_is_refused(
+    closed_server: list[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    (problem,) = problems(doctor.store)
+    assert problem.cure == doctor.LOG_IN
+    monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "jürgen")
+    (problem,) = problems(doctor.store)
+    assert problem.cure == doctor.NOT_ASCII
+    assert problem.cure.startswith(f"{doctor.LOG_IN}  # ")
+    assert len(closed_server) == 2
+
+
 @pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.0 200 OK\r\n\r\n<html>"])
 def test_a_server_of_something_else_is_called_so(
     said: bytes, monkeypatch: pytest.MonkeyPatch

@@ -110,6 +110,29 @@ def test_a_user_that_mlflows_server_cannot_read_is_told_so_where_it_is_refused(
     assert "jürgen" not in str(at_door.value)
 
 
+UNREADABLE = {
+    "no section": b"mlflow_tracking_password = hush\n",
+    "a lone %": b"[mlflow]\nmlflow_tracking_username = ana\nmlflow_tracking_password = hush%x\n",
+    "twice": b"[mlflow]\nmlflow_tracking_password = hush\nmlflow_tracking_password = hush\n",
+    "no text": b"[mlflow]\nmlflow_tracking_password = hush\xff\n",
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_file_of_users_that_mlflow_cannot_read_is_one_line_without_what_is_in_it(
+    server: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").write_bytes(content)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StorageError, match=r"cannot read ~/\.mlflow/credentials") as refused:
+        tracking_store.prepare_store()
+    assert "hush" not in str(refused.value)
+    (problem,) = [one for one in doctor.store() if one.cure]
+    assert problem.seen == "not asked: MLflow cannot read ~/.mlflow/credentials"
+    assert "hush" not in str(problem)
+
+
 def test_a_server_that_asks_to_be_left_alone_for_hours_is_asked_for_minutes(
     server: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
