@@ -195,7 +195,7 @@ class Gathered:
             version=number,
             model_id=model_id,
             sha256=version.tags[tags.MODEL_SHA256],
-            tags={key: value for key, value in version.tags.items() if key not in ORIGINS},
+            tags=without(version.tags, *ORIGINS),
             description=version.description or "",
             aliases=sorted(a for a, held in model.aliases.items() if str(held) == number),
             promotions=[json.dumps(one._asdict()) for one in history if one.version == number],
@@ -234,7 +234,7 @@ class Gathered:
             status=run.info.status,
             start_time=run.info.start_time,
             end_time=run.info.end_time,
-            tags={key: value for key, value in marks.items() if key != tags.IMPORTED},
+            tags=without(marks, tags.IMPORTED),
             params=run.data.params,
             metrics=[*self._points(run)],
             inputs=[self._input(entry) for entry in datasets_read],
@@ -254,7 +254,7 @@ class Gathered:
         for name in run.data.metrics:
             for point in self.client.get_metric_history(run.info.run_id, name):
                 alike = of_models.get((point.key, point.timestamp, point.step), [point])
-                yield from map(_point, alike)
+                yield from (MetricPoint.model_validate(one, from_attributes=True) for one in alike)
 
     def _input(self, entry: DatasetInput) -> InputDataset:
         dataset = entry.dataset
@@ -294,7 +294,7 @@ class Gathered:
             run_id=str(model.source_run_id),
             name=model.name,
             kind=model.model_type or None,
-            tags={key: value for key, value in model.tags.items() if key != tags.ORIGIN_MODEL},
+            tags=without(model.tags, tags.ORIGIN_MODEL),
             params=model.params,
             files=files,
         )
@@ -312,16 +312,9 @@ class Gathered:
         return digests
 
 
-def _point(metric: Metric) -> MetricPoint:
-    return MetricPoint(
-        key=metric.key,
-        value=metric.value,
-        timestamp=metric.timestamp,
-        step=metric.step,
-        model_id=metric.model_id,
-        dataset_name=metric.dataset_name,
-        dataset_digest=metric.dataset_digest,
-    )
+def without(marks: Mapping[str, str], *names: str) -> dict[str, str]:
+    """Leave some tags out: those that a store puts on what came from another one."""
+    return {key: value for key, value in marks.items() if key not in names}
 
 
 def add_files(uri: str, writer: ExportWriter) -> dict[str, str]:

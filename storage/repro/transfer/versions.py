@@ -25,7 +25,7 @@ def refuse_other_taxis(manifest: Manifest) -> None:
         RegistryError: the registry does not answer.
     """
     for record in manifest.versions:
-        champion = Registry(record.name, run_id="", developer="").champion()
+        champion = Registry(record.name).champion()
         there, here = record.tags.get(tags.TAXI), champion and champion.tags.get(tags.TAXI)
         if champion and there and here and there != here:
             raise UserError(
