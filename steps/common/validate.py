@@ -42,10 +42,10 @@ def check_pipeline(params: PipelineParameters) -> None:
 
 
 def check_refit(refit: str) -> None:
-    """Refuse to refit on trips that are none.
+    """Refuse to refit on what is none of REFITS.
 
     Raises:
-        TripError: it is no key of REFITS.
+        TripError: so it is.
     """
     if refit not in REFITS:
         raise TripError(f"Unknown refit {refit!r}. Choose from {list(REFITS)}.")

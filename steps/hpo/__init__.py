@@ -1,1 +1,1 @@
-"""The entry point hpo: search xgboost's parameters, refit the winner."""
+"""The entry point hpo: search xgboost's parameters, make the best boosters one model."""

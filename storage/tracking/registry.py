@@ -289,7 +289,7 @@ def previous(history: Sequence[Promotion], champion: str, there: Collection[str]
 
     Args:
         history: of the model.
-        champion: its version; empty where there is none.
+        champion: its version; any other text where there is none.
         there: versions that nobody has deleted.
     """
     pile: list[str] = []
