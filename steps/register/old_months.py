@@ -9,7 +9,7 @@ from steps.common.results import SIMULATED, read_preprocess
 from steps.common.served import load_served
 from steps.register.testset import MAX_TEST_ROWS, TestSet, ask_served
 from storage import UserError
-from storage.tracking import model_references, runs, tags
+from storage.tracking import artifacts, model_references, refusals, runs, tags
 from taxi import distances
 from taxi.distances import as_known
 from taxi.schema import Trips
@@ -33,6 +33,8 @@ def compare_on_old_months(
         candidate_uri: of the candidate's model.
         test: what both are judged by now.
         seen_months: that the candidate was fitted to or chosen by, which is said where it is so.
+    Raises:
+        StorageError: the store that has them does not answer, or refuses.
     """
     wanted, months = (
         version.tags.get(family.of("test"), "") for family in (tags.SHA256, tags.MONTHS)
@@ -43,6 +45,8 @@ def compare_on_old_months(
         check_age(months, min(test.months))
         trips = find_trips(version, wanted, is_simulated=test.is_simulated)
     except UserError as error:
+        if not isinstance(error, artifacts.LostError) and refusals.explain_refusal(error):
+            raise  # of a store that says no for now: the gate waives nothing for that
         reason = f"{months or 'nobody knows which'}, not compared: {error}"
         print(f"the champion's own test months: {reason}", flush=True)
         return OldMonths([], reason)

@@ -1,16 +1,21 @@
 """Where the champion is surely better than a candidate that is better on the whole."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
+from mlflow.exceptions import MlflowException
 
-from steps.register.old_months import check_age, find_trips
-from storage import UserError
+from steps.register import old_months
+from steps.register.old_months import OldMonths, check_age, compare_on_old_months, find_trips
+from storage import StorageError, UserError
 from storage.tracking import models
+from storage.tracking.artifacts import LostError
 from taxi.slices import AIRPORTS
 from tests.steps.lab import BAD, BETTER, GOOD, SIMULATED, Lab, Pipelines
 
@@ -85,6 +90,30 @@ def test_a_champion_that_names_no_run_of_its_test_months_is_told_so() -> None:
     """A version that somebody registered by hand has no tags; of 0.1.0 its model has none."""
     with pytest.raises(UserError, match=r"^nothing names their run: it was registered by hand"):
         find_trips(ModelVersion("by hand", "1", 0), "ab" * 32, is_simulated=False)
+
+
+def no_trips(error: UserError, cause: Exception) -> Callable[..., None]:
+    """Make what looks for trips, and meets an error of a store."""
+
+    def find_none(*_: object, **__: object) -> None:
+        raise error from cause
+
+    return find_none
+
+
+def test_the_gate_waives_lost_test_months_and_none_that_a_store_does_not_give_for_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    champion = ModelVersion("any", "1", 0, tags=[ModelVersionTag("months.test", "2021-03")])
+    test: Any = SimpleNamespace(sha256="ab", months={"2021-04"}, is_simulated=False)
+    away = MlflowException("API request to endpoint /x failed with error code 503 != 200.")
+    lost, refused = LostError("It is lost."), StorageError("It does not come whole.")
+    monkeypatch.setattr(old_months, "find_trips", no_trips(lost, away))
+    found = compare_on_old_months(champion, "models:/m-1", test, frozenset())
+    assert found == OldMonths([], "2021-03, not compared: It is lost.")
+    monkeypatch.setattr(old_months, "find_trips", no_trips(refused, away))
+    with pytest.raises(StorageError, match="does not come whole"):
+        compare_on_old_months(champion, "models:/m-1", test, frozenset())
 
 
 @pytest.mark.parametrize(
