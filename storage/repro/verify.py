@@ -170,6 +170,8 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
             f"The code cannot be fetched: {error}. Is the commit pushed, and may you fetch it?"
         ) from error
     except (MlflowException, OSError) as error:
+        if refusals.is_gone(error):
+            raise
         said = without_user(one_line(error))
         raise UserError(f"{tags.UNCOMMITTED} of run {run.info.run_id} is lost: {said}.") from error
     # before anything in there runs

@@ -9,10 +9,12 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from storage import UserError, git
+from storage import StoreGoneError, UserError, git
+from storage.checkout import ROOT
 from storage.repro import verify
 from storage.repro.comparison import Difference, Row, compare_runs, comparison_table, verdict_line
 from storage.tracking import runs
+from storage.tracking import store as tracking_store
 from tests.stores import Store
 
 
@@ -158,6 +160,19 @@ def test_code_of_another_project_is_not_run(store: Store, tmp_path: Path) -> Non
         MlflowClient().set_tag(run_id, name, value)
     with pytest.raises(UserError, match="is of the project 'weather', and this is 'nyc-taxi-dur"):
         verify.fetch_code(MlflowClient(), mlflow.get_run(run_id), tmp_path / "clone")
+
+
+def test_a_server_that_goes_away_has_lost_no_uncommitted_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tags = {"mlflow.source.git.commit": git.ask(ROOT, "rev-parse", "HEAD").strip()}
+    run: Any = SimpleNamespace(
+        info=SimpleNamespace(run_id="1a", artifact_uri="mlflow-artifacts:/x"),
+        data=SimpleNamespace(tags={**tags, "git_dirty": "true"}),
+    )
+    with pytest.raises(StoreGoneError, match="went away"), tracking_store.gone_as("Again."):
+        verify.fetch_code(MlflowClient("http://127.0.0.1:1"), run, tmp_path / "clone")
 
 
 @pytest.mark.parametrize(
