@@ -1,5 +1,6 @@
 """Runs in MLflow: opening them, looking them up, lineage tags."""
 
+import atexit
 import os
 import re
 import shlex
@@ -69,6 +70,7 @@ class StepRun:
         store.prepare_store()
         _check_adopted()
         self.outer = mlflow.active_run()
+        atexit.register(self._close_at_exit)
         try:
             self._open()
         except BaseException as error:
@@ -132,6 +134,15 @@ class StepRun:
                 stale_runs.close_own(closing.reason_of(error))
         if is_interrupted and run and self.is_adopted and tags.PARENT not in run.data.tags:
             environment.restore_later(run.info.run_id)
+        atexit.unregister(self._close_at_exit)
+
+    def _close_at_exit(self) -> None:
+        """Close what an interruption has cut off while it was closed.
+
+        MLflow would call it FINISHED; its own turn is after this one.
+        """
+        if mlflow.active_run() is not self.outer:
+            self._close(KeyboardInterrupt())
 
     def _close_stale_runs(self, project: str) -> None:
         closed, refused = stale_runs.close_stale_runs(project)

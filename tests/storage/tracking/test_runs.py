@@ -1,6 +1,8 @@
 """Runs: how they open, what they hold, how they close."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -13,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.service_pb2 import RunInfo as ProtoRunInfo
 
 from storage import StorageError, StoreGoneError, UserError
-from storage.checkout import Checkout
+from storage.checkout import ROOT, Checkout
 from storage.tracking import artifacts, closing, processes, runs
 from storage.tracking import store as store_module
 from storage.tracking.tags import HEARTBEAT, STARTED
@@ -126,6 +128,29 @@ def test_a_run_of_which_the_store_no_longer_hears_is_not_finished_when_python_en
         raise StoreGoneError("gone")  # and there again
     run = closed(run_id)
     assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "gone")
+
+
+CUT = """
+from storage.tracking import closing, runs
+
+def cut(*_):
+    closing.write_last = write
+    raise KeyboardInterrupt
+
+write, closing.write_last = closing.write_last, cut
+with runs.StepRun("hpo", ""):
+    {body}
+"""
+
+
+@pytest.mark.parametrize("body", ["pass", "raise ValueError", "raise KeyboardInterrupt"])
+def test_a_run_that_is_interrupted_while_it_is_closed_is_not_finished_when_python_ends(
+    store: Store, body: str
+) -> None:
+    done = subprocess.run([sys.executable, "-c", CUT.format(body=body)], cwd=ROOT, check=False)
+    assert done.returncode != 0
+    *_, run = store.runs().values()
+    assert run["info"]["status"] == "KILLED"
 
 
 def test_a_run_whose_failure_cannot_be_told_is_not_finished(
