@@ -1,11 +1,9 @@
 """Run the measurements named, or all of them, and print them as a table.
 
-python -m bench [cleaning memory flat fuzz_months steps reuse same_bits serving load score live
-                 judging estimate drift slices baselines large accuracy ablation coverage
-                 zones_only dense search kills sweep dask backtest_kills server_faults image]
+python -m bench [NAME ...]
 
-`search` stands for all that begin with it, such as search_cost; so do `cleaning`, `dask`, `flat`
-and `load`.
+Names are keys of MEASUREMENTS; `search` stands for all that begin with it, such as search_cost, and
+so does what stands before the _ of any other.
 """
 
 import sys
@@ -97,12 +95,12 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
 
 def main() -> None:
     """Print one row per number as it is measured."""
-    asked = sys.argv[1:] or list(MEASUREMENTS)
-    names = [name for name in MEASUREMENTS if {name, name.partition("_")[0]} & set(asked)]
-    if not names:
-        raise SystemExit(f"Nothing to measure in {asked}. Choose from {list(MEASUREMENTS)}.")
+    called = {name: {name, name.partition("_")[0]} for name in MEASUREMENTS}
+    asked = set(sys.argv[1:]) or set(MEASUREMENTS)
+    if unknown := sorted(asked.difference(*called.values())):
+        raise SystemExit(f"No measurement is called {unknown[0]}. Choose from {[*MEASUREMENTS]}.")
     print("| what | measured | must |\n|---|---|---|")
-    for name in names:
+    for name in (name for name, names in called.items() if names & asked):
         for result in MEASUREMENTS[name]():
             print(f"| {result.what} | {result.measured} | {result.must} |", flush=True)
 
