@@ -97,12 +97,12 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Result]]] = {
 
 def main() -> None:
     """Print one row per number as it is measured."""
-    asked = sys.argv[1:] or list(MEASUREMENTS)
-    names = [name for name in MEASUREMENTS if {name, name.partition("_")[0]} & set(asked)]
-    if not names:
-        raise SystemExit(f"Nothing to measure in {asked}. Choose from {list(MEASUREMENTS)}.")
+    called = {name: {name, name.partition("_")[0]} for name in MEASUREMENTS}
+    asked = set(sys.argv[1:]) or set(MEASUREMENTS)
+    if unknown := sorted(asked.difference(*called.values())):
+        raise SystemExit(f"No measurement is called {unknown[0]}. Choose from {[*MEASUREMENTS]}.")
     print("| what | measured | must |\n|---|---|---|")
-    for name in names:
+    for name in (name for name, names in called.items() if names & asked):
         for result in MEASUREMENTS[name]():
             print(f"| {result.what} | {result.measured} | {result.must} |", flush=True)
 

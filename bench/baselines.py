@@ -5,15 +5,13 @@ BASELINES=300000,3000000 names the sizes, and BASELINES_MODELS=linear_svr,random
 
 import os
 from collections.abc import Iterator
-from functools import cache
 from time import process_time
 
-import pyarrow as pa
-
 from bench import Result
+from bench.estimate import simulate
 from bench.search_lab import SEED
 from storage.tracking.cost import peak_megabytes
-from taxi import cleaning, features, schema, simulation
+from taxi import features
 from taxi.baselines import select_baselines
 from taxi.model import TripModel
 from taxi.schema import Trips
@@ -27,7 +25,7 @@ MUST = "300 s; 150 MiB"
 def measure() -> Iterator[Result]:
     """Fit each model to a simulated month of each size."""
     for size in map(int, SIZES.split(",")):
-        train = simulated(TRAIN, size)
+        train = simulate(TRAIN, size)
         for name in select_baselines(MODELS):
             yield fit_one(name, train)
 
@@ -47,11 +45,3 @@ def fit_one(name: str, train: Trips) -> Result:
         f"{seconds:.1f} s; {size:.1f} MiB; {peak_megabytes():,.0f} MiB",
         MUST,
     )
-
-
-@cache
-def simulated(month: str, n_trips: int) -> Trips:
-    """Simulate and clean a month of so many raw trips."""
-    batches = simulation.month_batches(month, n_trips, SEED, taxi="green")
-    kept = [cleaning.clean(batch, taxi="green", month=month).trips for batch in batches]
-    return schema.to_trips(pa.Table.from_batches(kept))

@@ -7,6 +7,7 @@ from time import process_time
 import numpy as np
 
 from bench import Result
+from bench.search_rows import join_trips
 from bench.serving import load
 from steps.score.feed import FeedSettings, LiveFeed, RowTimes
 from taxi import features, live, spaces
@@ -49,7 +50,7 @@ def measure() -> Iterator[Result]:
         if not spread:
             raise RuntimeError(f"{months[1]} holds too few trips")
         without, predicted = test.without_distance(), refitted.predict(test)
-        level = follow(months[2], concatenate(train, valid), test, predicted)
+        level = follow(months[2], join_trips([train, valid]), test, predicted)
         for what, trips, minutes in (
             (months[2], test, predicted),
             (f"{months[2]} at the live level, {FEED}", test, predicted * level),
@@ -108,7 +109,7 @@ def report(what: str, groups: list[GroupCoverage]) -> Iterator[Result]:
 
 def fit_both(train: Trips, valid: Trips) -> tuple[TripModel, TripModel]:
     """Fit the search's first point to train, and again to train and valid, as a run does."""
-    encoder, both = features.fit_encoder("full", train), concatenate(train, valid)
+    encoder, both = features.fit_encoder("full", train), join_trips([train, valid])
     members = (Member(parameters(), n_rounds(sighted_rows(encoder, train, valid))),)
     blind = (Member(parameters(), n_rounds(blind_rows(encoder, train, valid))),)
     chosen = Recipe("full", SEED, members=members, blind=blind, blind_share=BLIND_SHARE)
@@ -130,9 +131,3 @@ def parameters() -> dict[str, object]:
     """Return the search's first point."""
     space = spaces.select_space("lossguide")
     return {**space.fixed, **space.parameters(0, space.first[0]), "nthread": 1, "seed": SEED}
-
-
-def concatenate(first: Trips, second: Trips) -> Trips:
-    """Put the trips of two months behind each other."""
-    names = vars(first)
-    return Trips(*(np.concatenate([getattr(first, n), getattr(second, n)]) for n in names))

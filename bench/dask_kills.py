@@ -16,11 +16,11 @@ from unittest.mock import patch
 
 import mlflow
 import numpy as np
-import pyarrow as pa
 from distributed import Client, LocalCluster
 from mlflow import MlflowClient
 
 from bench import Result
+from bench.estimate import simulate
 from bench.search_lab import searched
 from bench.serving import log_in, train_model
 from steps.hpo.executor import open_executor
@@ -28,9 +28,8 @@ from steps.score.__main__ import score
 from steps.score.month import ScoredMonth, ScoringJob
 from storage import StorageError
 from storage.tracking.trials import TrialRuns
-from taxi import features, schema, simulation, spaces
+from taxi import features, spaces
 from taxi.boosting import TrainingJob
-from taxi.cleaning import clean
 from taxi.rows import Rows, make_rows
 from taxi.schema import Trips
 
@@ -45,7 +44,7 @@ LITTLE, N_MANY_ROWS = "500MB", 6_000_000  # of a worker, and rows that do not go
 
 def measure() -> Iterator[Result]:
     """Search and score here, and on a cluster whose workers are killed at what they do."""
-    train, valid = simulated("2021-01"), simulated("2021-02")
+    train, valid = simulate("2021-01", N_TRIPS), simulate("2021-02", N_TRIPS)
     rows = make_rows(features.fit_encoder("compact", train), train, valid)
     space = spaces.select_space("lossguide")
     space = replace(space, rounds=N_ROUNDS, patience=N_ROUNDS)
@@ -62,15 +61,6 @@ def measure() -> Iterator[Result]:
     with cluster(memory_limit=LITTLE) as client:
         what = f"a search on workers of {LITTLE}, which is too little"
         yield Result(what, too_little(rows, address_of(client)), "4 workers died")
-
-
-def simulated(month: str) -> Trips:
-    """Simulate and clean a small month."""
-    kept = [
-        clean(batch, taxi="green", month=month).trips
-        for batch in simulation.month_batches(month, N_TRIPS, 42)
-    ]
-    return schema.to_trips(pa.Table.from_batches(kept))
 
 
 def score_result(train: Trips, valid: Trips, folder: Path, client: Client) -> Result:

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from bench import Result
-from bench.live import RATE
 from bench.serving import load
 from taxi import features, schema, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
@@ -27,6 +26,7 @@ from taxi.spread import Calibration, Spread, fit_spread
 from taxi.words import percent
 
 N_TRIPS, SEED = 30_000, 42
+RATE = 0.15  # of the one booster
 NEAR = 0.1  # share of the true RMSE
 MONTHS = [f"2021-{month:02}" for month in range(3, 13)] + ["2022-01", "2022-02"]
 # fitted, losses measured, asked about
@@ -82,9 +82,9 @@ def measure() -> Iterator[Result]:
     yield from conclude("real", real, must="")
 
 
-def simulate(month: str) -> Trips:
-    """Simulate and clean a month."""
-    batches = month_batches(month, N_TRIPS, SEED)
+def simulate(month: str, n_trips: int = N_TRIPS) -> Trips:
+    """Simulate and clean a month of so many raw trips."""
+    batches = month_batches(month, n_trips, SEED)
     kept = [clean(batch, taxi="green", month=month).trips for batch in batches]
     return schema.to_trips(pa.Table.from_batches(kept))
 

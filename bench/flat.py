@@ -49,12 +49,17 @@ def measure_hpo() -> Iterator[Result]:
 
 def peak_of_hpo(train_months: str) -> float:
     """Run the step on months that are preprocessed; its peak resident memory."""
-    months = (f"--train_months={train_months}", "--valid_months=2021-01", "--test_months=")
     with TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
-        peak_mib(uri, "steps.preprocess", "--source=simulated:1000000", *months)
+        preprocess(uri, train_months)
         given = f"--preprocess_run_id={run_id(uri, 'preprocess')}"
         return peak_mib(uri, "bench.flat", "hpo", given, "--max_evals=3")
+
+
+def preprocess(uri: str, train_months: str) -> float:
+    """Preprocess simulated months of a million trips in a store; the peak resident memory."""
+    months = (f"--train_months={train_months}", "--valid_months=2021-01", "--test_months=")
+    return peak_mib(uri, "steps.preprocess", "--source=simulated:1000000", *months)
 
 
 def measure_refit() -> Iterator[Result]:

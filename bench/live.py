@@ -7,13 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from bench import DATA, Result
+from bench.estimate import fit_booster
 from bench.serving import load
 from steps.score.feed import FeedSettings, LiveFeed, RowTimes, row_times
-from taxi import features, live, scoring, spaces
-from taxi.boosting import TrainingJob, build_matrices, train_booster
+from taxi import live, scoring
 from taxi.model import TripModel
 from taxi.request import read_frame
-from taxi.rows import make_rows
 from taxi.scores import rmse
 
 # train month -> months it is asked about; early stopping looks at the first of them
@@ -32,7 +31,6 @@ FEEDS = {
     "feed, 1 day late": FeedSettings("feed", 1440),
     "feed, 3 days late": FeedSettings("feed", 3 * 1440),
 }
-RATE = 0.15
 WHAT = "one booster, metered distance: RMSE of"
 
 
@@ -55,14 +53,7 @@ def predicted_months() -> Iterator[tuple[str, TripModel, RowTimes]]:
     """Give each month with the model of its January and what that says of its rows."""
     for train_month, months in MONTHS.items():
         train, valid = load(train_month), load(months[0])
-        encoder = features.fit_encoder("full", train)
-        space = spaces.select_space("lossguide")
-        point = space.parameters(0, space.first[0])
-        parameters = {**space.fixed, **point, "learning_rate": RATE, "nthread": 1, "seed": 42}
-        job = TrainingJob(parameters, space.rounds, space.patience, keep=True)
-        rows = make_rows(encoder, train, valid)._replace(max_bin=space.max_bin)
-        outcome = train_booster(build_matrices(rows), job)
-        model = TripModel("green", encoder, [outcome.booster])
+        model = fit_booster(train, valid)
         for month in months:
             yield month, model, predict_rows_of(model, month)
 

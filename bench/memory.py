@@ -5,9 +5,9 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from bench import Result, peak_mib
-from bench.flat import N_HPO_ROUNDS
+from bench.flat import N_HPO_ROUNDS, preprocess
 
-N_TRIPS, N_YELLOW, N_RIDES = 1_000_000, 3_000_000, 20_000_000
+N_YELLOW, N_RIDES = 3_000_000, 20_000_000
 MONTHS = ("--train_months=2023-01", "--valid_months=2023-02", "--test_months=2023-03")
 
 
@@ -20,10 +20,8 @@ def measure() -> Iterator[Result]:
 
 def peak_of(train_months: str) -> float:
     """Preprocess simulated months; the process's peak resident memory."""
-    months = (f"--train_months={train_months}", "--valid_months=2021-01", "--test_months=")
     with TemporaryDirectory() as folder:
-        source = f"--source=simulated:{N_TRIPS}"
-        return peak_mib(f"sqlite:///{folder}/mlflow.db", "steps.preprocess", source, *months)
+        return preprocess(f"sqlite:///{folder}/mlflow.db", train_months)
 
 
 def measure_main() -> Iterator[Result]:

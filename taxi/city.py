@@ -5,6 +5,7 @@ import json
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ ZONE_TABLE, ZONE_SHAPES = "taxi_zone_lookup.csv", "taxi_zones.zip"
 ZONE_FILES = (ZONE_TABLE, ZONE_SHAPES)
 TABLE_COLUMNS = ("LocationID", "Borough", "Zone", "service_zone")
 NOTHING = {"", "n/a", "na", "unknown"}  # what the TLC writes where it says nothing
-# what pyshp and shapely raise where bytes are not what they should be
+# what zipfile, pyshp and shapely raise where bytes are not what they should be
 DAMAGE = (struct.error, ValueError, LookupError, OSError, TypeError, ArithmeticError, SystemError)
 METRES_PER_MILE = 1609.344
 CITY_MILES = (1.0, 200.0)  # least and most width of a city; degrees come to less
@@ -132,16 +133,20 @@ def read_zone_table(content: bytes) -> dict[int, dict[str, str]]:
     """Read the table of zones: id -> name, borough and service_zone, "" where it says nothing.
 
     Raises:
-        TripError: it lacks a column or rows, an id is none of the TLC's, or it contradicts itself.
+        TripError: it is no csv, lacks a column or rows, an id is none of the TLC's, or it
+            contradicts itself.
     """
-    lines = csv.DictReader(content.decode("utf-8-sig", "replace").splitlines())
-    seen = [name.strip() for name in lines.fieldnames or ()]
+    try:
+        lines = [*csv.reader(content.decode("utf-8-sig", "replace").splitlines())]
+    except csv.Error as error:
+        raise TripError(f"{ZONE_TABLE} is no csv ({error}). Replace the file.") from error
+    seen = [name.strip() for name in lines[0]] if lines else []
     if missing := [name for name in TABLE_COLUMNS if name not in seen]:
         raise TripError(f"{ZONE_TABLE} lacks {missing}; it has {str(seen)[:80]}. Replace the file.")
-    lines.fieldnames = seen
     rows: dict[int, dict[str, str]] = {}
-    for line in lines:
-        zone, borough, name, service_zone = (_said(line[column]) for column in TABLE_COLUMNS)
+    for line in filter(None, lines[1:]):
+        told = dict(zip(seen, line, strict=False))
+        zone, borough, name, service_zone = (_said(told.get(column)) for column in TABLE_COLUMNS)
         row = {"name": name, "borough": borough, "service_zone": service_zone}
         if rows.setdefault(_zone_id(zone, ZONE_TABLE), row) != row:
             raise TripError(f"{ZONE_TABLE} describes LocationID {zone} twice. Mend the file.")
@@ -237,7 +242,7 @@ def _unzip(content: bytes) -> dict[str, bytes]:
             parts: dict[str, bytes] = {
                 kind: folder.read(names[kind]) for kind in (".shp", ".dbf", ".prj") if kind in names
             }
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, *DAMAGE) as error:
         raise TripError(f"{ZONE_SHAPES} is no whole zip ({error}). Replace the file.") from error
     if missing := [kind for kind in (".shp", ".dbf", ".prj") if kind not in parts]:
         raise TripError(

@@ -18,6 +18,9 @@ MAX_AGE = np.timedelta64(3, "D")
 CLOCK_SKEW = 2 * BIN  # that machines may differ by
 REPLAYED = np.timedelta64(60, "m")  # a pickup longer before the state's clock is of the past
 
+# what json and numpy raise where bytes are not what they should be
+UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
 
 class OtherModelError(TripError):
     """The state is whole, and of another model."""
@@ -54,13 +57,13 @@ def read_state(content: bytes, *, taxi: str, model_sha256: str) -> LiveState:
     try:
         about = json.loads(content)
         version = about["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise TripError("it is not whole JSON of a live state") from error
     if version != VERSION:
         raise TripError(f"it is of version {version!r}, this code reads {VERSION}")
     try:
         state = _restore(about)
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise TripError(f"its values cannot be read: {error}") from error
     if state.taxi != taxi:
         raise TripError(f"it is of {state.taxi} trips, not of {taxi} ones")

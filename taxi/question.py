@@ -12,6 +12,7 @@ from .request import shown
 # name -> what it is where a request does not say; by then nothing is asked
 PARAMS: Mapping[str, Any] = {"quantiles": [], "longer_than": 0.0, "live": False}
 MAX_QUANTILES = 99
+MAX_MINUTES = float(np.finfo(float).max)  # any whole number can be compared with Python's own
 
 
 class Question(NamedTuple):
@@ -62,7 +63,7 @@ def _levels(values: Any) -> tuple[float, ...]:
 
 
 def _minutes(value: Any) -> float:
-    if not _is_number(value) or not 0 <= value <= np.finfo(float).max:
+    if not _is_number(value) or not 0 <= value <= MAX_MINUTES:
         raise TripError(
             f"Param 'longer_than': got {shown(value)}; send minutes above 0, or 0 to ask nothing."
         )

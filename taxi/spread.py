@@ -166,7 +166,8 @@ def fit_spread(calibration: Calibration) -> Spread | None:
     trips, predicted, unplanned = calibration
     if len(trips) < MIN_ROWS:
         return None
-    without = _fit_table(trips, unplanned)
+    # leaves told apart by a distance would say nothing of trips that have none
+    without = _fit_table(trips.without_distance(), unplanned)
     unknown = np.isnan(clean_miles(trips))
     implausible = unknown & ~np.isnan(trips.distance_miles)
 

@@ -18,6 +18,7 @@ CITY_CLOCK = ZoneInfo("America/New_York")
 HOUR_US = 3_600_000_000
 # years 1 and 9999: what lies beyond cannot be told from them, and differences stay in 64 bits
 EARLIEST_US, LATEST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
+MAX_INT64 = 2**63 - 1
 # years whose summer times are looked up; no taxi drove in others
 FIRST_HOUR, LAST_HOUR = -604_800, 1_139_000  # 1901 and 2099, hours since 1970
 STANDARD_US = -5 * HOUR_US
@@ -72,8 +73,8 @@ def read_times(values: pa.Array, unit: str | None = None) -> ReadValues:
     """Read times as timestamps of New York's clock, microseconds; finer ones are cut.
 
     Args:
-        values: timestamps of any unit and zone, whole numbers of a stated unit, text, or the
-            NaN of a column that nobody has filled: any other float tells no time.
+        values: timestamps of any unit and zone, whole numbers of a stated unit, or text. What is of
+            another type tells no time, but for the NaN of a column that nobody has filled.
         unit: of whole numbers counted from 1970 on: s, ms, us or ns.
     """
     values = plain(values)
@@ -82,13 +83,11 @@ def read_times(values: pa.Array, unit: str | None = None) -> ReadValues:
     zone = None
     if pa.types.is_timestamp(values.type):
         unit, zone = values.type.unit, values.type.tz
-    elif pa.types.is_null(values.type):
-        return ReadValues(values.cast(pa.timestamp("us")), None)
-    elif pa.types.is_floating(values.type):
-        numbers = ~np.isnan(values.to_numpy(zero_copy_only=False))
-        return ReadValues(
-            pa.nulls(len(values), pa.timestamp("us")), numbers if numbers.any() else None
-        )
+    elif not pa.types.is_integer(values.type):
+        unreadable = _mask(pc.invert(values.is_null(nan_is_null=True)))
+        return ReadValues(pa.nulls(len(values), pa.timestamp("us")), unreadable)
+    elif pa.types.is_uint64(values.type):  # such as a -1 for none, written without a sign
+        values = pc.min_element_wise(values, pa.scalar(MAX_INT64, pa.uint64()), skip_nulls=False)
     is_null = _is_null(values)
     us = _to_us(values.cast(pa.int64()).fill_null(0).to_numpy(), unit or "us")
     return ReadValues(_timestamps(to_city_clock(us) if zone else us, is_null), None)
@@ -246,9 +245,11 @@ def _plain_times(texts: pa.Array) -> pa.Array | None:
         return None
     try:
         texts[:1].cast(pa.timestamp("us"))  # a column that cannot be read so shows it at once
-        return texts.cast(pa.timestamp("us"))
+        times = texts.cast(pa.timestamp("us"))
     except pa.ArrowInvalid:
         return None
+    # pyarrow knows a year 0, which nobody else does
+    return times if pc.min(times.cast(pa.int64())).as_py() >= EARLIEST_US else None
 
 
 def _instants(parts: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -86,6 +86,7 @@ def test_a_city_written_and_read_again_is_the_same() -> None:
         (b"", "lacks"),
         (f"{HEADER}\n".encode(), "no zones"),
         (bytes(range(256)), "lacks"),
+        (b"x" * 200_000, "is no csv"),
     ],
 )
 def test_a_wrong_table_is_refused_in_one_line(table: bytes, words: str) -> None:
@@ -123,6 +124,31 @@ def test_shapes_that_unpack_to_too_much_are_refused_before_they_are(
     monkeypatch.setattr(city, "MAX_SHAPES", 500)
     with pytest.raises(TripError, match=r"unpacks to more than 500 bytes"):
         parse_city(make_zone_table(), make_zone_shapes())
+
+
+def test_shapes_are_refused_in_one_line_whichever_of_the_zips_bytes_is_damaged() -> None:
+    whole = deflated(make_zone_shapes())
+    messages = set[str]()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x5A
+        try:
+            parse_city(make_zone_table(), bytes(damaged))
+        except TripError as error:
+            messages.add(str(error))
+    assert any("while decompressing" in message for message in messages)
+    assert not any("\n" in message for message in messages)
+
+
+def deflated(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as plain,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as files,
+    ):
+        for name in plain.namelist():
+            files.writestr(name, plain.read(name))
+    return packed.getvalue()
 
 
 def test_a_damaged_shapefile_in_a_whole_zip_is_refused() -> None:

@@ -47,7 +47,10 @@ def test_a_state_comes_back_from_its_file_to_the_bit(state: LiveState) -> None:
         (lambda about: about["sums"].update(days=[[1.0], [float("nan")]]), "sums of 'days'"),
         (lambda about: about["sums"].update(days=[[1.0], [-1.0]]), "are negative"),
         (lambda about: about["sums"].update(days=[1.0]), "sums of 'days'"),
+        (lambda about: about["sums"].update(days=[[10**400], [1.0]]), "its values cannot be read"),
+        (lambda about: about.update(clock=10**400), "its values cannot be read"),
         (lambda about: about.update(cluster_of_zone=[99] * 266), "cluster_of_zone"),
+        (lambda about: about["cluster_of_zone"].append(float("inf")), "its values cannot be read"),
         (lambda about: about.clear(), "it is not whole JSON of a live state"),
     ],
 )
@@ -68,7 +71,7 @@ def test_a_file_that_is_cut_is_refused(state: LiveState, share: float) -> None:
 
 
 def test_a_file_that_is_no_object_is_refused() -> None:
-    for content in (b"[]", b"3", b"null", b"\xff\xfe", b"{}"):
+    for content in (b"[]", b"3", b"null", b"\xff\xfe", b"{}", b"[" * 100_000):
         with pytest.raises(TripError, match="not whole JSON"):
             read(content)
 

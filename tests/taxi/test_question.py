@@ -56,6 +56,11 @@ def test_minutes_that_are_none_are_refused_by_their_value(value: object) -> None
     assert f"Param 'longer_than': got {value!r}; send minutes" in str(refusal.value)
 
 
+def test_minutes_beyond_all_floats_are_refused() -> None:
+    with pytest.raises(TripError, match=r"Param 'longer_than': got 10+\.\.\.0+; send minutes"):
+        read_question({"longer_than": 10**400})
+
+
 def test_an_unknown_param_is_refused_by_its_name() -> None:
     with pytest.raises(TripError, match=r"Unknown param 'quantile'. Choose from .*'quantiles'"):
         read_question({"quantile": [0.5]})

@@ -82,6 +82,15 @@ def test_rows_without_distance_are_answered_from_errors_without_it(spread: Sprea
     assert np.mean(other - here) == pytest.approx(1.0, abs=0.2)
 
 
+def test_trips_without_distance_are_answered_as_well_where_each_valid_trip_has_one() -> None:
+    trips, close = skewed(N, seed=1)
+    rough = np.full(N, close.mean()) + np.random.default_rng(3).normal(0, 1, N)
+    spread = fit_spread(Calibration(trips, close, rough))
+    assert spread is not None
+    low, high = spread.quantiles(without_distance(trips), rough, [0.1, 0.9]).T
+    assert coverage_by_group(trips, low, high)[0].coverage == pytest.approx(0.8, abs=0.015)
+
+
 @pytest.mark.parametrize("months", MONTHS)
 def test_intervals_hold_next_month_even_of_a_poor_model(months: tuple[str, str]) -> None:
     valid, test = map(clean_month, months)

@@ -15,6 +15,7 @@ WELL_WRITTEN = (
 BEYOND = (
     *("2021-00-01 12:00:00", "2021-13-01 12:00:00", "2021-01-00 12:00:00", "2021-01-32 12:00:00"),
     *("2021-02-29 12:00:00", "2021-04-31 12:00:00"),
+    "0000-01-01 12:00:00",
     *("2021-01-31 24:00:00", "2021-01-31 12:60:00", "2021-01-31 12:00:60"),
     *("01/31/2021 00:30:00 AM", "01/31/2021 13:30:00 PM"),
 )
@@ -31,6 +32,21 @@ def test_midnight_and_noon_of_a_clock_of_twelve_hours_are_told_apart() -> None:
     texts = ["01/31/2021 12:30:00 AM", "01/31/2021 12:30:00 PM"]
     values, _ = read_times(pa.array(texts))
     assert [str(value) for value in values] == ["2021-01-31 00:30:00", "2021-01-31 12:30:00"]
+
+
+def test_a_count_that_no_year_has_is_beyond_all_years_also_without_a_sign() -> None:
+    values, unreadable = read_times(pa.array([2**64 - 1, 1_611_785_851_000_000, None], "uint64"))
+    assert [str(value)[:4] for value in values] == ["9999", "2021", "None"]
+    assert unreadable is None
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.date32(), pa.decimal128(10, 0), pa.bool_()])
+def test_what_tells_no_time_is_unreadable_and_what_is_empty_is_none(kind: pa.DataType) -> None:
+    values, unreadable = read_times(pa.array([1, None], pa.int32()).cast(kind))
+    assert values.null_count == 2
+    assert unreadable is not None
+    assert unreadable.tolist() == [True, False]
+    assert read_times(pa.array([None], kind)).unreadable is None
 
 
 @pytest.mark.parametrize("kind", [pa.decimal128(38, 9), pa.decimal128(18, 5), pa.decimal256(50, 9)])
