@@ -57,7 +57,8 @@ def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[
     }
 
 
-# score -> how it follows from the means of error², |error|, minutes and minutes², rows of [m, 4]
+# score -> how it follows from the means of error², |error|, and of the minutes less their mean and
+# that squared, rows of [m, 4]
 STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rmse": lambda means: rmse_of_mean(means[:, 0]),
     "mae": lambda means: means[:, 1],

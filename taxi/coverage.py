@@ -39,8 +39,8 @@ def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[G
         low: [n] minutes, the lower ends.
         high: [n] minutes, the upper ends; both belong to the interval.
     Returns:
-        All trips first, then the groups of each kind in the order of their names; the trips without
-        a clean distance are the distance `unknown`.
+        All trips first, then the groups of each kind in their order; the trips without a clean
+        distance are the last of the distances, groups.UNKNOWN.
     """
     groupings = {
         ALL: Grouping([ALL], np.zeros(len(trips), np.uint8)),

@@ -32,7 +32,7 @@ PSI, RMSE = "PSI", "RMSE"  # names of a measure, and of what one is of
 GAP, INTERVAL = "coverage gap", "80 % interval"
 PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
 MARKS = "osD^v"  # of months beside each other, for eyes that do not tell their colours apart
-FEATURES = ("distance_miles", "hour", "weekday", *ENDS)
+COMPARED = ("distance_miles", "hour", "weekday", *ENDS)
 
 
 class Reference(NamedTuple):
@@ -140,7 +140,7 @@ def measure_drift(
         rmse_before: on the months the model was judged by, minutes.
         thresholds: above which a value is drift.
     """
-    counts = {name: (reference.train.counts[name], month.counts[name]) for name in FEATURES}
+    counts = {name: (reference.train.counts[name], month.counts[name]) for name in COMPARED}
     counts["prediction"] = (reference.predictions, predictions)
     measures = [
         _measure(PSI, name, psi(*pair), thresholds.max_psi, chance=psi_by_chance(*pair))

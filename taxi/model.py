@@ -136,7 +136,6 @@ class TripModel:
         params: Mapping[str, Any] | None = None,
         *,
         state: LiveState | None = None,
-        now: np.datetime64 | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Answer a request: n raw trips with the TLC's column names, and what is asked of them.
 
@@ -144,7 +143,6 @@ class TripModel:
             frame: n rows.
             params: of `question.PARAMS`, each where it differs from its default.
             state: the live level, for a request that asks for it; None where there is none.
-            now: New York local time; None is the wall clock.
         Returns:
             The minutes, float64 [n]. Where more is asked, n rows of them, `prediction`, with the
             frame's index, and a column for each thing asked: `p10` for the quantile 0.1,
@@ -158,7 +156,7 @@ class TripModel:
         predicted = self._predict_every(trips)
         more: dict[str, Any] = {}
         if asked.live:
-            level = apply_live(state, trips, predicted, new_york_now() if now is None else now)
+            level = apply_live(state, trips, predicted, new_york_now())
             predicted = level.minutes
             # None, which a server writes as null: JSON has no NaN, though MLflow would write it
             age = [None if np.isnan(minutes) else minutes for minutes in level.age_minutes.tolist()]

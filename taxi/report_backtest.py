@@ -7,6 +7,7 @@ import numpy as np
 
 from .backtest import BESIDE, MonthErrors, Rise, fresh, in_months
 from .page import Chart, Section, markdown, paragraph, render_page, table
+from .words import percent
 
 AGEING = (
     "Each model is compared with a fresh one on the very same months, so a hard month is no "
@@ -77,8 +78,8 @@ def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
         return []
     last = rises[-1]
     age, judged = in_months(last.age), in_months(last.n_months)
-    share = round(last.share.value, 3) + 0.0  # none is -0.0 %
-    title = f"{100 * share:+.1f} % at an age of {age}, over {judged} that were judged."
+    rise = percent(last.share.value, sign="+")
+    title = f"{rise} at an age of {age}, over {judged} that were judged."
     columns: dict[str, Sequence[str | float]] = {
         "age of the model": [in_months(rise.age) for rise in rises],
         "RMSE above a fresh model's, %": [round(100 * rise.share.value, 3) for rise in rises],

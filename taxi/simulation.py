@@ -12,7 +12,7 @@ from .city import City, make_city
 from .schema import taxi_named
 from .simulated_files import SHAPES, Rides, Shape
 
-N_ZONES = 263  # zones with a place; 264 and 265 mean "unknown"
+N_PLACED = 263  # zones with a place, 1 to so many; 264 and 265 mean "unknown"
 
 # centre east and north, spread east and north, radius of a zone (all miles), number of zones
 BOROUGHS = np.array(
@@ -56,11 +56,11 @@ ABSURD_MILES = (300.0, 180_000.0)  # least and most, evenly spread in their loga
 class SimulatedCity(NamedTuple):
     """What stays the same from month to month; zones are 0-based here."""
 
-    place: np.ndarray  # float64 (N_ZONES, 2), miles east and north
-    radius: np.ndarray  # float64 (N_ZONES,), miles
-    pair_cdf: np.ndarray  # float64 (N_ZONES**2,), cumulated share of pickup * N_ZONES + dropoff
-    road_factor: np.ndarray  # float64 (N_ZONES**2,), metered over straight miles
-    slowness: np.ndarray  # float64 (N_ZONES**2,), minutes over those of an ordinary area
+    place: np.ndarray  # float64 (N_PLACED, 2), miles east and north
+    radius: np.ndarray  # float64 (N_PLACED,), miles
+    pair_cdf: np.ndarray  # float64 (N_PLACED**2,), cumulated share of pickup * N_PLACED + dropoff
+    road_factor: np.ndarray  # float64 (N_PLACED**2,), metered over straight miles
+    slowness: np.ndarray  # float64 (N_PLACED**2,), minutes over those of an ordinary area
 
 
 def month_batches(
@@ -132,10 +132,10 @@ def simulated_zones(seed: int) -> City:
 def _place_zones(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw each zone's borough, [z], its place, [z, 2] miles, and its radius, [z] miles."""
     numbers = np.repeat(np.arange(len(BOROUGHS)), BOROUGHS[:, 5].astype(int))
-    number = numbers[rng.permutation(N_ZONES)]
+    number = numbers[rng.permutation(N_PLACED)]
     borough = BOROUGHS[number]
     place = rng.normal(borough[:, 0:2], borough[:, 2:4])
-    return number, place, borough[:, 4] * rng.lognormal(0.0, 0.2, N_ZONES)
+    return number, place, borough[:, 4] * rng.lognormal(0.0, 0.2, N_PLACED)
 
 
 def _build_city(seed: int, shape: Shape) -> SimulatedCity:
@@ -143,7 +143,7 @@ def _build_city(seed: int, shape: Shape) -> SimulatedCity:
     _, place, radius = _place_zones(rng)
     straight = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
     centrality = np.exp(-np.sum((place / SLOW_CENTRE[1]) ** 2, axis=1))
-    slow = SLOW_CENTRE[0] * centrality + rng.normal(0.0, SLOW_SPREAD[0], N_ZONES)
+    slow = SLOW_CENTRE[0] * centrality + rng.normal(0.0, SLOW_SPREAD[0], N_PLACED)
     slowness = np.exp((slow[:, None] + slow[None, :]) / 2)
     slowness *= rng.lognormal(0.0, SLOW_SPREAD[1], straight.shape)
     road_factor = ROAD_FACTOR * rng.lognormal(0.0, ROAD_SPREAD[0], straight.shape)
@@ -155,7 +155,7 @@ def _build_city(seed: int, shape: Shape) -> SimulatedCity:
 
 def _pair_share(straight: np.ndarray, from_hub: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw each pair's share of the trips, [z, z]: busy zones first, near ones before far ones."""
-    rank = np.argsort(np.argsort(from_hub / HUB_MILES + rng.normal(0.0, 1.0, N_ZONES)))
+    rank = np.argsort(np.argsort(from_hub / HUB_MILES + rng.normal(0.0, 1.0, N_PLACED)))
     pickups, dropoffs = ((rank + a) ** b for a, b in (PICKUP_RANKS, DROPOFF_RANKS))
     near, far = (np.exp(-straight / miles) for miles in DECAY_MILES)
     attraction = (near + FAR_WEIGHT * far) * dropoffs
@@ -182,7 +182,7 @@ def _pickups(month: str, ranks: np.ndarray, rng: np.random.Generator) -> np.ndar
 def _drive(city: SimulatedCity, pickup_at: np.ndarray, rng: np.random.Generator) -> Rides:
     n = len(pickup_at)
     pair = np.searchsorted(city.pair_cdf[:-1], rng.random(n), side="right")
-    start, end = np.divmod(pair, N_ZONES)
+    start, end = np.divmod(pair, N_PLACED)
     spread = np.hypot(city.radius[start], city.radius[end])
     east, north = (city.place[end] - city.place[start]).T
     east, north = east + spread * rng.standard_normal(n), north + spread * rng.standard_normal(n)
@@ -204,7 +204,7 @@ def _hour_speed(pickup_at: np.ndarray) -> np.ndarray:
 
 
 def _spoil(rides: Rides, dirt: Mapping[str, float], rng: np.random.Generator) -> Rides:
-    """Spoil a few rows, each in one way of DIRT."""
+    """Spoil a few rows, each in one way of `dirt`: kind -> share of the rows."""
     n = len(rides.miles)
     kind = np.searchsorted(np.cumsum(list(dirt.values())), rng.random(n), side="right")
     rows = {name: np.flatnonzero(kind == i) for i, name in enumerate(dirt)}

@@ -116,7 +116,8 @@ MAX_LEVEL = 8  # bars whose names fit side by side
 
 def short_count(n: int) -> str:
     """Write a count in four characters or so: 950, 12k, 3.4M."""
-    for least, unit, letter in ((1_000_000, 1_000_000, "M"), (10_000, 1_000, "k")):
+    # 999,500 rounds to a million
+    for least, unit, letter in ((999_500, 1_000_000, "M"), (10_000, 1_000, "k")):
         if n >= least:
             return f"{n / unit:.3g}{letter}"
     return f"{n:,}"

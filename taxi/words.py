@@ -35,7 +35,8 @@ def counted(n: int, thing: str) -> str:
 
 def percent(share: float, digits: int = 1, *, sign: str = "") -> str:
     """Write a share: 0.047 as 4.7 %."""
-    return f"{share:{sign}.{digits}%}".replace("%", " %")
+    rounded = round(share, digits + 2) + 0.0  # none is -0.0 %
+    return f"{rounded:{sign}.{digits}%}".replace("%", " %")
 
 
 def reasons_among(columns: Iterable[str]) -> list[str]:

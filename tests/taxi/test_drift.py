@@ -80,7 +80,7 @@ def test_a_zone_of_few_trips_that_a_third_of_the_month_begins_in_has_drifted() -
 def test_the_next_month_of_the_same_city_has_not_drifted() -> None:
     found = measured(simulated_trips("2021-03"), rmse=5.1)
     assert [one for one in found.values() if one.drifted] == []
-    assert len(found) == len(drift.FEATURES) + 5
+    assert len(found) == len(drift.COMPARED) + 5
 
 
 @pytest.mark.parametrize("n_trips", [30, 100, 300])
@@ -126,7 +126,7 @@ def test_a_threshold_of_0_tells_of_any_move() -> None:
         thresholds=thresholds,
     )
     assert {one.of for one in found if one.drifted} >= {
-        *drift.FEATURES,
+        *drift.COMPARED,
         "prediction",
         "RMSE",
         "80 % interval",

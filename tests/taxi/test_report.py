@@ -19,7 +19,7 @@ from taxi.groups import UNKNOWN
 from taxi.page import Chart, Section, render_page, table, written_cell
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 from taxi.style import short_count
-from taxi.words import are_numbers, band_words, group_words, weekday_of
+from taxi.words import are_numbers, band_words, group_words, percent, weekday_of
 from tests.conftest import random_trips
 
 HOSTILE = "</script><script>alert('it')</script><img src=https://evil.example/x.png>"
@@ -358,7 +358,9 @@ def test_names_and_numbers_are_written_as_people_read_them() -> None:
     assert group_words("pickup zone", "busyness 1 (1 zone)") == "busiest (1 zone)"
     assert group_words("pickup zone", "busyness 5 (9 zones)") == "quietest (9 zones)"
     assert weekday_of("2021-02-01") == "Monday"
-    assert [short_count(n) for n in (9_999, 10_000, 3_400_000)] == ["9,999", "10k", "3.4M"]
+    counts = (9_999, 10_000, 999_499, 999_500, 3_400_000)
+    assert [short_count(n) for n in counts] == ["9,999", "10k", "999k", "1M", "3.4M"]
+    assert [percent(share, sign="+") for share in (0.047, -1e-9)] == ["+4.7 %", "+0.0 %"]
     assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
     assert [report.duration(s) for s in (8.04, 185, 3720)] == ["8 s", "3 min 5 s", "1 h 2 min"]
 
