@@ -13,7 +13,7 @@ from storage.tracking.closing import failure_tags
 from storage.tracking.query import both, equals
 
 N_MOST = 1000  # a shared server may have more that run; the next time sees them
-REASON = "its process ended without closing it"
+REASON = "its process ended without closing it; the same command, run again, goes on from there"
 BEGINS_S = 86_400.0  # within which `mlflow run` has made an environment, and its step begun
 IS_RUNNING = equals("attributes.status", "RUNNING")
 
