@@ -35,8 +35,7 @@ def counted(n: int, thing: str) -> str:
 
 def percent(share: float, digits: int = 1, *, sign: str = "") -> str:
     """Write a share: 0.047 as 4.7 %."""
-    rounded = round(share, digits + 2) + 0.0  # none is -0.0 %
-    return f"{rounded:{sign}.{digits}%}".replace("%", " %")
+    return f"{share:{sign}z.{digits}%}".replace("%", " %")  # z: none is not -0.0 %
 
 
 def reasons_among(columns: Iterable[str]) -> list[str]:

@@ -144,7 +144,7 @@ def find_furthest(measures: Sequence[DriftMeasure]) -> DriftMeasure:
 def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
     """Lay drift out for the page beside what errors did."""
     rise, furthest = find_rise(measures), find_furthest(measures)
-    risen = percent(round(rise.value, 3) + 0.0, sign="+") if rise else ""
+    risen = percent(rise.value, sign="+") if rise else ""
     return [risen, f"{measured_words(furthest.of)} {furthest.value:.3f}"]
 
 

@@ -361,6 +361,7 @@ def test_names_and_numbers_are_written_as_people_read_them() -> None:
     counts = (9_999, 10_000, 999_499, 999_500, 3_400_000)
     assert [short_count(n) for n in counts] == ["9,999", "10k", "999k", "1M", "3.4M"]
     assert [percent(share, sign="+") for share in (0.047, -1e-9)] == ["+4.7 %", "+0.0 %"]
+    assert [percent(share, 0) for share in (0.815, 1.445)] == ["82 %", "144 %"]  # rounded once
     assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
     assert [report.duration(s) for s in (8.04, 185, 3720)] == ["8 s", "3 min 5 s", "1 h 2 min"]
 
