@@ -1,6 +1,9 @@
 """README, CONTRIBUTING and docs/ as their Markdown is read: commands, links, headings, tables."""
 
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -28,6 +31,16 @@ def command(start: str) -> str:
 def readme_command(start: str) -> str:
     """Return the one command of README and docs/ that begins so."""
     return command(start)
+
+
+def with_curl(command: str) -> str:
+    """Have Python ask what curl is to ask, where a machine has no curl."""
+    if shutil.which("curl"):
+        return command
+    _curl, _silent, url, _header, header, _data, body = shlex.split(command)
+    kind = header.removeprefix("Content-Type: ")
+    ask = f"requests.post({url!r}, {body!r}, headers={{'Content-Type': {kind!r}}}).text"
+    return shlex.join([sys.executable, "-c", f"import requests; print({ask})"])
 
 
 @cache

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from mlflow.entities import LoggedModel, Run
 
 from steps.common.pipeline import UPSTREAM
 from taxi.spaces import SEARCH_SPACES
-from tests.docs import README, readme_command
+from tests.docs import README, readme_command, with_curl
 from tests.servers import free_port, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,16 +54,6 @@ def clean_environment(home: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": cache,
         "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
     }
-
-
-def with_curl(command: str) -> str:
-    """Have Python ask what curl is to ask, where a machine has no curl."""
-    if shutil.which("curl"):
-        return command
-    _curl, _silent, url, _header, header, _data, body = shlex.split(command)
-    kind = header.removeprefix("Content-Type: ")
-    ask = f"requests.post({url!r}, {body!r}, headers={{'Content-Type': {kind!r}}}).text"
-    return shlex.join([sys.executable, "-c", f"import requests; print({ask})"])
 
 
 def in_an_environment(command: str) -> str:

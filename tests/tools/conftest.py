@@ -2,5 +2,6 @@
 
 from tests.storage.sources import cache
 from tests.stores import initialised_store, store
+from tests.tools.checkout_root import root
 
-__all__ = ["cache", "initialised_store", "store"]
+__all__ = ["cache", "initialised_store", "root", "store"]
