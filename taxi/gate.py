@@ -58,12 +58,13 @@ class Check(NamedTuple):
 
     check: str
     found: str
-    wanted: str
+    wanted: str  # empty where it was merely looked at
     passed: bool
 
     def sentence(self) -> str:
         """Return what was asked and what was seen, in one line."""
-        return f"{self.check} is {self.found}, wanted {self.wanted}"
+        wanted = f", wanted {self.wanted}" if self.wanted else ""
+        return f"{self.check} is {self.found}{wanted}"
 
 
 class GateDecision(NamedTuple):

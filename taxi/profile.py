@@ -100,13 +100,17 @@ def draw_profile(
 ) -> Figure:
     """Draw the splits' histograms over each other, and what was dropped from each month.
 
+    A histogram of what no trip has, such as the distance of a car service's, is left out.
+
     Args:
         profiles: split -> its profile.
         dropped: month -> reason -> rows.
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
-    axes = figure.subplots(3, 2).flat
-    for axis, (name, edges) in zip(axes, EDGES.items(), strict=False):
+    axes = iter(figure.subplots(3, 2).flat)
+    drawn = [name for name in EDGES if any(one.counts[name].any() for one in profiles.values())]
+    for name, axis in zip(drawn, axes, strict=False):
+        edges = EDGES[name]
         inner = edges[np.isfinite(edges)]
         finite = np.clip(edges, inner[0] - 0.5, inner[-1] + 0.5)  # an end bin as wide as the others
         for (split, profile), dashes in zip(profiles.items(), cycle(("-", "--")), strict=False):
@@ -116,16 +120,19 @@ def draw_profile(
         axis.legend()
         if name == "weekday":
             axis.set_xticks(range(len(WEEKDAYS)), [day[:3] for day in WEEKDAYS])
-    _draw_dropped(figure.axes[4], dropped)
-    figure.axes[5].legend(*figure.axes[4].get_legend_handles_labels(), loc="center left")
-    figure.axes[5].set_axis_off()
+    of_drops = next(axes)
+    _draw_dropped(of_drops, dropped)
+    legend = next(axes)
+    legend.legend(*of_drops.get_legend_handles_labels(), loc="center left")
+    for axis in (legend, *axes):
+        axis.set_axis_off()
     return figure
 
 
 def _peak(name: str, profiles: Mapping[str, Profile]) -> str:
     """Say where the most trips of the first split are."""
     split, profile = next(iter(profiles.items()))
-    if not profile.counts[name].any():
+    if not profile.counts[name].any():  # but one of another split does
         return f"No {split} trip has any"
     place = int(profile.counts[name].argmax())
     low, high = EDGES[name][place : place + 2]

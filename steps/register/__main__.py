@@ -44,7 +44,7 @@ from steps.register.verdict import (
     write_tested,
 )
 from storage import StorageError, UserError
-from storage.tracking import artifacts, names, runs, tags
+from storage.tracking import artifacts, names, refusals, runs, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 from storage.tracking.registry_lock import RegistryError
 from taxi import distances
@@ -213,7 +213,12 @@ def check_has_test(given: Dataset | None, test_months: str) -> None:
 
 
 def check_champion(registry: Registry, taxi: str) -> None:
-    """Look whether the champion takes trips of this taxi, before any upstream step starts."""
+    """Look whether the champion takes trips of this taxi, before any upstream step starts.
+
+    Raises:
+        StorageError: it cannot be loaded, or does not take them; says how it is put out of the way
+            where that is not for now alone.
+    """
     champion = registry.champion()
     if not champion:
         return
@@ -221,6 +226,8 @@ def check_champion(registry: Registry, taxi: str) -> None:
         uri = f"models:/{champion.name}/{champion.version}"
         load_served(uri, taxi)
     except StorageError as error:
+        if refusals.explain_refusal(error):
+            raise  # of a store that says no for now: the champion may be as good as ever
         raise StorageError(
             f"The champion cannot be measured against: {error} Mend it, or put the champion before "
             f"it back with -e register -P rollback=true; where there is none, take its alias away, "

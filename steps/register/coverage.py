@@ -11,6 +11,7 @@ from storage.tracking import artifacts, models, tags
 from taxi import coverage
 from taxi.coverage import ALL, ASKED_BLIND, HIGH, LOW, GroupCoverage
 from taxi.distances import METERED, MISSING, as_known
+from taxi.schema import knows_distance
 
 
 def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]:
@@ -21,14 +22,17 @@ def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]
         uri: of the model, for messages.
         test: n trips, their distances as metered.
     Returns:
-        All trips first; last those whose distances were all taken away. Empty where the model
-        answers no quantiles.
+        All trips first; last those whose distances were all taken away. By distance nothing where
+        no trip of the taxi has one; empty where the model answers no quantiles.
     """
     if not gives_intervals(model):
         return []
-    groups = _count(model, uri, test, METERED)
-    without = _count(model, uri, test, MISSING)[0]
-    found = [*groups, without._replace(kind="distance", group=ASKED_BLIND)]
+    found = _count(model, uri, test, METERED)
+    if knows_distance(test.taxi):
+        without = _count(model, uri, test, MISSING)[0]
+        found.append(without._replace(kind="distance", group=ASKED_BLIND))
+    else:  # all trips are of one band, and asked with none as they are
+        found = [one for one in found if one.kind != "distance"]
     mlflow.log_metric(tags.TEST_COVERAGE, overall(found))
     artifacts.log_table([one._asdict() for one in found], tags.COVERAGE_TABLE)
     return found

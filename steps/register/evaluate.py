@@ -155,7 +155,7 @@ def judge_candidate(
     whole = known if known and models.has_files(f"models:/{known.name}/{known.version}") else None
     before, version = (str(found.version) if found else "" for found in (current, whole))
     if current and before == version:
-        same = Check("the model", f"that of version {before}", "no second version of it", True)
+        same = Check("the model", f"that of version {before}, the champion", "", True)
         decision, once = GateDecision(True, (same,)), judged_once(current)
         return GateResult(UNCHANGED, version, before, decision, None, distance, once)
     champion = None

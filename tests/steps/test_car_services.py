@@ -23,11 +23,13 @@ def test_car_services_go_from_raw_months_to_a_champion_that_scores_a_later_one(l
     assert hpo.data.metrics["rmse_missing"] == hpo.data.metrics["rmse"]
     baseline = lab.step("baseline", preprocess, None)
     built_on = (f"--baseline_run_id={baseline}", f"--hpo_run_id={hpo.info.run_id}")
-    _, said = lab.register("services", *built_on, *LOOSE)
+    registered, said = lab.register("services", *built_on, *LOOSE)
     assert said.startswith("xgboost registered as services version 1, alias champion: test rmse ")
     assert said.endswith(" min with no distance")
     version = lab.version("services", "1")
     assert (version.tags[tags.TAXI], version.tags[tags.JUDGED_BY]) == ("fhv", "missing")
+    covered = lab.table(registered, "coverage.csv")
+    assert {row["kind"] for row in covered} == {"all", "hour"}
     assert "These trips have no distance in any row" in version.description
     assert "with metered distance" not in version.description
     assert all(f"- {limit}" in version.description for limit in TAXIS["fhv"].limits)

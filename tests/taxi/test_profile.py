@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from taxi.cleaning import REASONS, clean
-from taxi.profile import EDGES, HAS_DISTANCE, Profile, draw_profile
+from taxi.profile import EDGES, HAS_DISTANCE, HISTOGRAMS, Profile, draw_profile
 from taxi.schema import TRIPS
 from tests.conftest import make_raw
 
@@ -80,3 +80,11 @@ def test_the_picture_shows_every_split_and_every_reason() -> None:
     assert "Mon" in [text.get_text() for text in figure.axes[3].get_xticklabels()]
     widths = [bar.get_width() for bar in figure.axes[len(EDGES)].patches]
     assert sum(widths) == 2 * 2 * len(REASONS)
+
+
+def test_a_distance_that_no_trip_has_is_not_drawn() -> None:
+    unknown = make_batch(distance_miles=None)
+    figure = draw_profile({"train": profile_of(unknown)}, {"2021-01": dict.fromkeys(REASONS, 2)})
+    labels = [axis.get_xlabel() for axis in figure.axes if axis.axison]
+    known = [HISTOGRAMS[name] for name in EDGES if name != "distance_miles"]
+    assert labels == [*known, "rows dropped"]

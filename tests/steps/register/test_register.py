@@ -6,16 +6,19 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import mlflow
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag
+from mlflow.exceptions import MlflowException
 
 from steps.common.results import read_code, read_registration
+from steps.register import __main__ as register
 from steps.register.evaluate import REFUSED
-from storage import UserError
+from storage import StorageError, UserError
 from storage.repro import reuse
 from storage.tracking import artifacts, pages, runs
 from taxi.schema import TAXIS
@@ -208,7 +211,7 @@ def test_registering_the_champion_again_changes_nothing(lab: Lab, pipelines: Pip
     assert run.data.tags["outcome"] == "unchanged"
     # after which the page of its pipeline says: It is the champion
     reasons = run.data.tags["reasons"]
-    same = "the model is that of version 1, wanted no second version of it; promoted when it was"
+    same = "the model is that of version 1, the champion; promoted when it was"
     assert reasons.startswith(f"{same} judged: test RMSE with metered distance is ")
     assert (run.data.tags["version"], run.data.tags["champion_version"]) == ("1", "1")
     after = lab.client.get_registered_model("again")
@@ -369,6 +372,25 @@ def test_a_champion_whose_files_are_gone_stops_register_before_anything_is_train
     assert runs.children(run.info.run_id) == []
     after = lab.client.get_registered_model(lost)
     assert (after.tags, after.aliases) == (before.tags, before.aliases)
+
+
+def test_a_champion_that_a_store_does_not_give_for_now_is_not_advised_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("See the server's log.") from MlflowException(
+            "API request to endpoint /x failed with error code 503 != 200."
+        )
+
+    def lose(*_: object) -> None:
+        raise StorageError("Its files are lost.")
+
+    any_version: Any = SimpleNamespace(champion=lambda: SimpleNamespace(name="any", version="1"))
+    for load, is_advised in (refuse, False), (lose, True):
+        monkeypatch.setattr(register, "load_served", load)
+        with pytest.raises(StorageError) as caught:
+            register.check_champion(any_version, "green")
+        assert ("-e register -P rollback=true" in str(caught.value)) is is_advised
 
 
 def test_a_rollback_helps_where_the_champions_files_are_gone(lab: Lab, lost: str) -> None:
