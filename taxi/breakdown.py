@@ -12,7 +12,7 @@ RESIDUAL_EDGES = np.arange(-30.0, 31.0, 1.0)
 
 
 class Bin(NamedTuple):
-    """Trips that were told about equally long."""
+    """Trips that were predicted to be about equally long."""
 
     n_trips: int
     predicted: float  # mean, minutes

@@ -17,8 +17,8 @@ from .words import group_words, percent, reasons_among, rules
 MAX_NAMED_FEATURES = 60  # a column per pair of zones is no reading matter
 LIMITS = (
     "{Trips} in New York between TLC zones; no other city, car or kind of trip.",
-    "Trips of 1 to 60 minutes: what is shorter or longer was left out, so a longer trip is told "
-    "too short, and nobody should be promised an answer above 60.",
+    "Trips of 1 to 60 minutes: what is shorter or longer was left out, so a longer trip is "
+    "predicted too short, and nobody should be promised an answer above 60.",
     "Zones and pairs that the train months do not have are guessed from their neighbours or not at "
     "all; the months after {last_month} may differ, which `-e score` measures.",
     "Its answer is a mean, and its quantiles hold for many trips, not for this one: no arrival may "

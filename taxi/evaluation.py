@@ -82,7 +82,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     residual.set(
         xlabel="predicted - measured, min",
         ylabel="trips",
-        title=f"{percent(near, 0)} of the trips are told within {CLOSE_MINUTES:g} minutes",
+        title=f"{percent(near, 0)} of the trips are predicted within {CLOSE_MINUTES:g} minutes",
     )
     _draw_calibration(calibration, minutes, predicted)
     has_distance = any(one.kind == "distance" and one.group != UNKNOWN for one in groups)
@@ -107,7 +107,7 @@ def _draw_groups(axis: "Axes", kind: str, groups: Sequence[Group]) -> None:
 def calibration_bins(predicted: np.ndarray) -> list[np.ndarray]:
     """Sort the rows of predictions [n] into bins of about equally many, short ones first.
 
-    Those told alike are in one bin: which of them are on average long, no prediction says.
+    Those predicted alike are in one bin: which of them are on average long, no prediction says.
     """
     order = np.argsort(predicted, kind="stable")
     firsts = [predicted[rows[0]] for rows in np.array_split(order, N_CALIBRATION_BINS) if len(rows)]
@@ -117,14 +117,14 @@ def calibration_bins(predicted: np.ndarray) -> list[np.ndarray]:
 
 def _draw_calibration(axis: "Axes", minutes: np.ndarray, predicted: np.ndarray) -> None:
     bins = calibration_bins(predicted)
-    told, took = ([float(values[b].mean()) for b in bins] for values in (predicted, minutes))
+    said, took = ([float(values[b].mean()) for b in bins] for values in (predicted, minutes))
     axis.plot([0, 60], [0, 60], color=GREY, linestyle="--", linewidth=0.8)
-    axis.plot(told, took, "o-", color=BLUE)
-    off = max(abs(a - b) for a, b in zip(told, took, strict=True))
+    axis.plot(said, took, "o-", color=BLUE)
+    off = max(abs(a - b) for a, b in zip(said, took, strict=True))
     axis.set(
         xlabel="mean predicted, min",
         ylabel="mean measured, min",
-        title=f"Trips told alike take as long on average, within {off:.1f} min",
+        title=f"Predicted means are within {off:.1f} min of the measured ones",
     )
 
 

@@ -94,7 +94,7 @@ def residual_chart(breakdown: Breakdown) -> Chart:
     near = float(counts[np.abs(middle) < CLOSE_MINUTES].sum() / max(counts.sum(), 1))
     return Chart(
         "bars",
-        f"{percent(near, 0)} of the trips are told within {CLOSE_MINUTES:g} minutes.",
+        f"{percent(near, 0)} of the trips are predicted within {CLOSE_MINUTES:g} minutes.",
         {
             "predicted - measured, min (middle of 2)": [
                 f"{at:+.0f}" for at in RESIDUAL_EDGES[1::2]
@@ -149,8 +149,8 @@ def calibration_chart(breakdown: Breakdown) -> Chart:
     longest = max(max(one.predicted, one.measured) for one in bins)
     return Chart(
         "lines",
-        f"Trips told about equally long take as long on average, within "
-        f"{abs(worst.measured - worst.predicted):.2f} min (at {worst.predicted:.0f} min).",
+        f"Predicted means are within {abs(worst.measured - worst.predicted):.2f} min of the "
+        f"measured ones (most off at {worst.predicted:.0f} min).",
         {
             "mean predicted, min": [round(one.predicted, 3) for one in bins],
             "mean measured, min": [round(one.measured, 3) for one in bins],

@@ -182,7 +182,7 @@ class Tally:
     base: Errors = field(default_factory=Errors)  # of the model alone
     days: dict[str, Errors] = field(default_factory=dict)
     base_days: dict[str, Errors] = field(default_factory=dict)
-    estimated: EstimatedRmse | None = None  # RMSE of the model alone, told without any drop-off
+    estimated: EstimatedRmse | None = None  # RMSE of the model alone, of no drop-off
     worst: list[WorstTrip] = field(default_factory=list)
     within: dict[str, int] = field(default_factory=dict)  # quantile -> trips that took no longer
     n_covered: int | None = None  # trips within the model's 80 % interval; None where it gives none

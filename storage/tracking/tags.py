@@ -305,7 +305,7 @@ N_LIVE = metric("n_live", "rows of it whose prediction has a live level", "score
 RMSE_BASE = metric("rmse_base", "RMSE of a scored month without the live level, minutes", "score")
 RMSE_ESTIMATED = metrics(
     "rmse_estimated",
-    "RMSE of a scored month as told without its drop-offs, minutes; its 95 % interval",
+    "RMSE of a scored month, estimated without its drop-offs, minutes; its 95 % interval",
     "record score",
 )
 COVERAGE = metric("coverage", "share of its trips that the 80 % interval holds", "score")
