@@ -14,5 +14,5 @@ class StoreGoneError(StorageError):
 
 
 def one_line(error: Exception) -> str:
-    """Put the reason of an error into one short line, without its full stop."""
-    return " ".join(str(error).split())[:300].rstrip(". ")
+    """Put the reason of an error, or its kind if it gives none, on one line without a full stop."""
+    return " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__

@@ -29,6 +29,7 @@ NOTHING = {"", "n/a", "na", "unknown"}  # what the TLC writes where it says noth
 DAMAGE = (struct.error, ValueError, LookupError, OSError, TypeError, ArithmeticError, SystemError)
 METRES_PER_MILE = 1609.344
 CITY_MILES = (1.0, 200.0)  # least and most width of a city; degrees come to less
+ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # others have errors of their own
 MAX_SHAPES = 64 << 20  # bytes; the TLC's have 1.5 million
 OUTLINE_MILES = 0.04  # outlines are drawn to about this precision
 DECIMALS = 4  # of a coordinate in miles: half a foot
@@ -238,6 +239,8 @@ def _unzip(content: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(pa.BufferReader(content)) as folder:
             if sum(part.file_size for part in folder.infolist()) > MAX_SHAPES:
                 raise ValueError(f"it unpacks to more than {MAX_SHAPES:,} bytes")
+            if odd := {part.compress_type for part in folder.infolist()} - ZIP_METHODS:
+                raise ValueError(f"it is packed by method {min(odd)}")
             names = {name[-4:].lower(): name for name in folder.namelist()}
             parts: dict[str, bytes] = {
                 kind: folder.read(names[kind]) for kind in (".shp", ".dbf", ".prj") if kind in names

@@ -56,6 +56,6 @@ def by_busyness(trips: Trips) -> Grouping:
     before = np.cumsum(counts[order]) - counts[order]
     rank = np.empty(len(counts), np.uint8)
     rank[order] = np.minimum(before * N_ZONE_GROUPS // len(zone), N_ZONE_GROUPS - 1)
-    n_zones = np.bincount(rank[counts > 0], minlength=N_ZONE_GROUPS)
+    n_zones = np.bincount(rank[counts > 0], minlength=N_ZONE_GROUPS).tolist()
     names = [f"busyness {place + 1} ({counted(n, 'zone')})" for place, n in enumerate(n_zones)]
     return Grouping(names, rank[zone])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from storage import StorageError, one_line
+from storage import StorageError, one_line, zips
 from storage.data import csv_files
 from storage.data.parquet_files import open_parquet, read_parquet
 from storage.data.streams import CHUNK_BYTES, is_packed, mistaken_for, open_bytes
@@ -105,12 +105,12 @@ def check_whole(path: Path, name: str) -> None:
     """
     _check_ends(path, name)
     try:
-        if _is_zip(name) and (spoilt := zipfile.ZipFile(path).testzip()):
-            raise zipfile.BadZipFile(f"{spoilt} in it is damaged")
+        if _is_zip(name):
+            _check_members(path)
         with open_bytes(path, packed=_is_csv(name) and is_packed(path, name)) as stream:
             while stream.read(CHUNK_BYTES):  # a gzip proves itself whole at its end
                 pass
-    except (pa.ArrowException, OSError, zipfile.BadZipFile) as error:
+    except (pa.ArrowException, *zips.DAMAGED) as error:
         raise _unusable(error, name) from error
 
 
@@ -133,8 +133,15 @@ def _check_ends(path: Path, name: str) -> None:
         return
     try:
         zipfile.ZipFile(path).close()
-    except (OSError, zipfile.BadZipFile) as error:
+    except zips.DAMAGED as error:
         raise _unusable(error, name) from error
+
+
+def _check_members(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        zips.check_methods(archive)
+        if spoilt := archive.testzip():
+            raise zipfile.BadZipFile(f"{spoilt} in it is damaged")
 
 
 def _schema(path: Path, name: str) -> pa.Schema:

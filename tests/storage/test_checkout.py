@@ -12,9 +12,10 @@ from storage.checkout import Checkout
 
 
 def git(root: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    settings = ["user.name=Ada", "user.email=ada@example.org", "maintenance.auto=false"]
+    given = [word for setting in settings for word in ("-c", setting)]
     return subprocess.run(
-        ["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True
+        ["git", *given, *arguments], cwd=root, check=True, capture_output=True, text=True
     ).stdout
 
 

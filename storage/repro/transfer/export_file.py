@@ -8,7 +8,6 @@ import re
 import shutil
 import stat
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +17,13 @@ from typing import IO, Annotated
 from mlflow.utils.validation import path_not_unique
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from storage import StorageError, UserError, one_line
+from storage import StorageError, UserError, one_line, zips
 
 FORMAT = 1  # of what stands here; an older one must stay readable
 MANIFEST, FILES = "manifest.json", "files/"
 VOUCHED = "manifest sha256 "  # comment of the zip
 MAX_RATIO, ALLOWANCE = 100, 100_000_000  # bytes unpacked a byte of the file, and beside that
 CHUNK = 1 << 20
-# what reading a member may end in; RuntimeError is zipfile's for one that is encrypted
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 MLMODEL = "MLmodel"  # what every folder of a model has
 COMPILED = "__pycache__"  # of the machine that has loaded the model, and vouched for by nobody
 
@@ -234,7 +231,7 @@ def opened(path: Path) -> Iterator[ExportFile]:
         try:
             manifest = _read_manifest(path, archive)
             _verify_files(path, archive, manifest)
-        except DAMAGED as error:
+        except zips.DAMAGED as error:
             raise changed(path, one_line(error)) from error
         yield ExportFile(archive, manifest)
 
@@ -250,7 +247,7 @@ def _open_zip(path: Path, file: IO[bytes]) -> zipfile.ZipFile:
     begins = file.read(4)
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except zips.DAMAGED as error:
         if begins == b"PK\x03\x04":
             raise changed(path, f"its end is cut off or damaged ({one_line(error)})") from error
         raise UserError(f"{path} is no export of a pipeline. Make one with make export.") from error
@@ -281,6 +278,7 @@ def _read_manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
     """Refuse a zip with other members than an export has, or that unpacks to too much."""
+    zips.check_methods(archive)
     members = archive.infolist()
     names = Counter(member.filename for member in members)
     for member in members:
