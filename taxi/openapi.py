@@ -16,41 +16,44 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "pickup_at": {
         "type": "string",
         "format": "date-time",
-        "description": "pickup, New York local time; one with a zone is converted to it",
+        "description": "time of the pickup, New York local time; with a UTC offset it is converted",
         "example": "2021-03-05 17:45:00",
     },
     "pickup_zone": {
         "type": ["integer", "string"],
-        "description": f"TLC zone of the pickup, 1 to {N_ZONES - 1}; others are unknown ones",
+        "description": f"TLC zone of the pickup, 1 to {N_ZONES - 1}; any other is unknown",
         "example": 74,
     },
     "dropoff_zone": {
         "type": ["integer", "string"],
-        "description": f"TLC zone of the drop-off, 1 to {N_ZONES - 1}; others are unknown ones",
+        "description": f"TLC zone of the drop-off, 1 to {N_ZONES - 1}; any other is unknown",
         "example": 75,
     },
     "distance_miles": {
         "type": ["number", "string", "null"],
-        "description": f"planned miles, above 0 and up to {MAX_MILES:g}; null where nobody planned",
+        "description": f"planned miles, above 0 and up to {MAX_MILES:g}; null if unknown",
         "example": 1.3,
     },
 }
 PARAMS_SCHEMA: Mapping[str, Any] = {
     "type": "object",
-    "description": "what is asked beside the minutes; each row is then an object",
+    "description": "what to answer beside the minutes; each row is then an object",
     "properties": {
         "quantiles": {
             "type": "array",
             "items": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
             "maxItems": MAX_QUANTILES,
-            "description": "of the minutes: 0.1 is answered as p10",
+            "description": "quantiles of the duration in minutes; 0.1 comes as p10",
         },
         "longer_than": {
             "type": "number",
             "minimum": 0,
-            "description": "minutes; answered is the probability that the trip takes longer",
+            "description": "minutes; the probability that the trip takes longer comes with it",
         },
-        "live": {"type": "boolean", "description": "at the level of the trips that have ended"},
+        "live": {
+            "type": "boolean",
+            "description": "scale the minutes to how long trips take at present",
+        },
     },
     "additionalProperties": False,
 }
@@ -61,12 +64,12 @@ ANSWER: Mapping[str, Any] = {
         "predictions": {
             "type": "array",
             "items": {"type": ["number", "object"]},
-            "description": "minutes of each row, or an object where params ask for more",
+            "description": "minutes of each row, or an object if params ask for more",
         },
         "warnings": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "zones and distances that were not used; not there where each was",
+            "description": "zones and distances that were not used; absent if all were",
         },
     },
 }
@@ -112,7 +115,7 @@ def field_of(role: str, taxi: str) -> dict[str, Any]:
     about = dict(FIELDS[role])
     if role in ZONES and not inputs_of(taxi)[role]:
         about["type"] = [*about["type"], "null"]
-        about["description"] += "; null where nobody knows"
+        about["description"] += "; null if unknown"
     return about
 
 
@@ -158,21 +161,22 @@ PAGE = """<!doctype html>
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse }} th, td {{ text-align: left; padding: .2rem 1rem .2rem 0 }}
-td {{ overflow-wrap: anywhere }}
+td {{ overflow-wrap: anywhere }} td:first-child {{ overflow-wrap: normal }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere; padding: 1rem; border: 1px solid }}
 </style>
 <main>
 <h1>Minutes of {trips}</h1>
 <p><code>POST /invocations</code> answers the minutes of each trip; <code>GET /ping</code> says
-whether the model is loaded. Machines read <a href="openapi.json">openapi.json</a>.</p>
+whether the model is loaded. The same for machines: <a href="openapi.json">openapi.json</a>.</p>
 <h2>A trip</h2>
 <table><tr><th>column</th><th>type</th><th>needed</th><th>what it is</th></tr>{fields}</table>
 <h2>Params</h2>
 <table><tr><th>param</th><th>type</th><th>what it is</th></tr>{params}</table>
 <h2>Examples</h2>
 <pre>{curls}</pre>
-<p>What cannot be answered is refused with status 400 and one line, <code>message</code>. A zone or
-a distance that was not used is told in <code>warnings</code>, beside <code>predictions</code>.</p>
+<p>A request that cannot be answered gets status 400 and one line in <code>message</code>. Zones
+and distances that were not used are listed in <code>warnings</code>, beside
+<code>predictions</code>.</p>
 </main>
 <script>
 const examples = document.querySelector("pre"), here = new URL("invocations", location).href;
