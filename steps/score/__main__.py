@@ -5,7 +5,6 @@ python -m steps.score --source=simulated --months=2021-04
 Exit code 3 where a month has drifted and fail_on_drift=true: its run is FINISHED all the same.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
-import pandas as pd
 
 import steps
 import storage
@@ -23,9 +20,9 @@ from steps.common.parameters import ScoreParameters
 from steps.common.pipeline import score_key
 from steps.common.served import load_served
 from steps.common.step import step_run
-from steps.score.estimate import tell_calendar, tell_unknown
-from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed, save_feed
-from steps.score.month import NoTripError, ScoredMonth, ScoringJob, output_path, score_month
+from steps.score.feed import LiveFeed, save_feed
+from steps.score.month import NoTripError, ScoredMonth, ScoringJob, score_month
+from steps.score.opening import Scorer, open_live, open_model, read_request, scoring_job
 from steps.score.record import (
     estimate_scores,
     find_furthest,
@@ -42,18 +39,15 @@ from steps.score.record import (
     seen_months,
     write_scored,
 )
-from storage import StorageError, UserError
 from storage.cluster.connection import connected
 from storage.cluster.tasks import once_per_worker
-from storage.data.months import parse_months, step_of, time_of
+from storage.data.months import step_of, time_of
 from storage.data.sources import NoMonthError
 from storage.repro import reuse
-from storage.tracking import artifacts, model_references, models, names, runs, tags
+from storage.tracking import artifacts, model_references, models, runs, tags
 from storage.uris import without_credentials
-from taxi import drift, live, schema
+from taxi import drift
 from taxi.drift import DriftMeasure, DriftThresholds, Reference
-from taxi.live import LiveState
-from taxi.question import read_question
 
 DRIFTED = 3  # exit code
 JUST_BEGUN = "it has just begun, and no trip of it is there yet; the live level stays as it is"
@@ -66,147 +60,41 @@ SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-l
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Score month after month, log what they came to, and compare them with the fitted trips."""
-    measures: dict[str, list[DriftMeasure]] | None = None
     with step_run(ScoreParameters, __doc__, argv) as params:
-        taxi, fail_on_drift = params.taxi, params.fail_on_drift
-        schema.raw_columns(taxi)
-        names.check_model_uri(params.model_uri)
-        settings = FeedSettings(params.live, params.feed_delay)
-        check_feed(settings, state_uri=params.live_state, scheduler=params.scheduler)
-        levels = read_levels(params.quantiles, live=params.live)
-        months = months_to_score(params.months)
-        if params.output:
-            make_room(params.output, taxi, months, overwrite=params.overwrite)
-        model = model_references.resolve(params.model_uri)
-        served = load_served(model.uri, taxi)
-        check_quantiles(served, model.uri, taxi, levels)
-        reference = read_reference(served, model.uri, must=fail_on_drift)
-        run_id, store = runs.active().info.run_id, mlflow.get_tracking_uri()
-        job = ScoringJob(taxi, params.source, model.uri, params.output, run_id, store, levels)
-        tell_unknown(served, model.uri)
-        tell_calendar(served, months)
-        sha256 = models.digest(served, model.uri)
-        feed = None
-        if settings.mode != "off":
-            months = sorted(months)
-            new = new_feed_state(served, taxi, sha256)
-            feed = open_feed(settings, state_uri=params.live_state, new=new, months=months)
-        scored = score_and_tell(job, months, params.scheduler, feed)
-        mlflow.set_tags({tags.TAXI: taxi, tags.SCORED_BY: without_credentials(model.uri)})
-        mlflow.set_tag(tags.LIVE, str(settings))
+        asked = read_request(params)
+        model = open_model(params, asked)
+        feed, job = open_live(params, asked, model), scoring_job(params, asked, model)
+        scored = score_and_tell(job, asked.months, params.scheduler, feed)
+        mlflow.set_tags({tags.TAXI: params.taxi, tags.SCORED_BY: without_credentials(model.uri)})
+        mlflow.set_tag(tags.LIVE, str(asked.settings))
         if not scored:
-            runs.write_page(f"**{', '.join(months)}: {JUST_BEGUN}**")
+            runs.write_page(f"**{', '.join(asked.months)}: {JUST_BEGUN}**")
             return
-        log_months(scored, taxi)
-        about = model_references.reference_tags(model, sha256)
-        if reference:
-            limits = DriftThresholds(
-                params.max_psi, params.max_unseen, params.max_rmse_rise, params.max_coverage_gap
-            )
-            rmse_before = float(about.get(tags.RMSE_TEST, reference.rmse))
-            measures = watch(scored, reference, rmse_before, limits)
-            log_moved(scored, reference, about.get(tags.MODEL_URI, model.uri))
-        if seen := seen_months(scored, about):
-            print(say_seen(seen))
-        remedy = say_retraining(params, model.name, scored, measures or {}, about)
-        write_scored(scored, model.uri, taxi, measures, about, remedy)
-        tag_result(params, model.uri, scored)
+        drifted = conclude(params, model, scored)
         if feed and params.live_state:
             save_feed(feed, scored[-1].month, params.live_state)
-    if fail_on_drift and measures and has_drifted(measures):
+    if params.fail_on_drift and drifted:
         sys.exit(DRIFTED)
 
 
-def read_levels(text: str, *, live: str) -> tuple[float, ...]:
-    """Read levels of quantiles, written 0.1,0.5,0.9.
-
-    Raises:
-        UserError: they are no numbers, or there is a live level, which errors were not measured at.
-        TripError: one is not above 0 and below 1, or there are too many.
-    """
-    try:
-        levels = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise UserError(
-            f"quantiles {text!r} holds what is no number. Pass -P quantiles=0.1,0.5,0.9, for one."
-        ) from error
-    if levels and live != "off":
-        raise UserError("quantiles are those of the model alone. Pass live=off, or leave them out.")
-    return read_question({"quantiles": levels}).quantiles
-
-
-def check_quantiles(model: Any, uri: str, taxi: str, levels: Sequence[float]) -> None:
-    """Ask a model about no trip at all, before any month is fetched; nothing without levels.
-
-    Raises:
-        StorageError: it knows no quantiles.
-    """
-    if levels:
-        nothing = pd.DataFrame(columns=list(schema.input_names(taxi).values()))
-        models.predict_columns(model, nothing, uri, {"quantiles": list(levels)})
-
-
-def months_to_score(text: str) -> list[str]:
-    """Read the months to score.
-
-    Raises:
-        UserError: there are none.
-    """
-    months = parse_months(text)
-    if not months:
-        raise UserError("months is empty. Pass -P months=YYYY-MM.")
-    return months
-
-
-def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool) -> None:
-    """Make the folder for the predictions.
-
-    Raises:
-        UserError: it is an address, or a month's predictions are there already.
-        StorageError: it cannot be made.
-    """
-    if "://" in output:
-        raise UserError(
-            f"output {without_credentials(output)!r} is an address. Pass the path of a folder, or "
-            "leave it out for the artifacts of the run, which lie where the store keeps them."
+def conclude(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMonth]) -> bool:
+    """Log what the months came to and write the run's page; returns whether any has drifted."""
+    log_months(scored, params.taxi)
+    about = model_references.reference_tags(model.reference, model.sha256)
+    measures: dict[str, list[DriftMeasure]] | None = None
+    if model.profile:
+        limits = DriftThresholds(
+            params.max_psi, params.max_unseen, params.max_rmse_rise, params.max_coverage_gap
         )
-    paths = [output_path(output, taxi, month) for month in months]
-    try:
-        there = [str(path) for path in paths if path.exists()]
-        if there and not overwrite:
-            raise UserError(
-                f"{there[0]} exists. Pass -P overwrite=true to replace it, or another output."
-            )
-        Path(output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write to {output}: {error.strerror}. Pass another output."
-        ) from error
-
-
-def read_reference(model: Any, uri: str, *, must: bool) -> Reference | None:
-    """Read what the model's months looked like; None, and a line, where an older one stores it not.
-
-    Raises:
-        UserError: it does not, and drift was to end this with an error.
-    """
-    content = models.profile(model)
-    if content:
-        return Reference.restore(json.loads(content))
-    model_uri = without_credentials(uri)
-    line = f"Model {model_uri} stores no training profile, so drift cannot be seen. Train it again"
-    if must:
-        raise UserError(f"{line}, or leave out fail_on_drift.")
-    print(f"{line}.")
-    mlflow.set_tag(tags.DRIFT, "unknown")
-    return None
-
-
-def new_feed_state(served: Any, taxi: str, sha256: str) -> LiveState:
-    """Make the state that a feed begins with for this model, on the map that the model holds."""
-    encoder = getattr(models.unwrapped(served), "encoder", None)
-    position = getattr(getattr(encoder, "tables", None), "position", None)
-    return live.new_state(taxi, sha256, np.datetime64(0, "m"), position)
+        rmse_before = float(about.get(tags.RMSE_TEST, model.profile.rmse))
+        measures = watch(scored, model.profile, rmse_before, limits)
+        log_moved(scored, model.profile, about.get(tags.MODEL_URI, model.uri))
+    if seen := seen_months(scored, about):
+        print(say_seen(seen))
+    remedy = say_retraining(params, model.reference.name, scored, measures or {}, about)
+    write_scored(scored, model.uri, params.taxi, measures, about, remedy)
+    tag_result(params, model.uri, scored)
+    return has_drifted(measures or {})
 
 
 def score_and_tell(

@@ -1,0 +1,187 @@
+"""What score begins with: its parameters looked at, the model loaded, the feed opened."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from steps.common.parameters import ScoreParameters
+from steps.common.served import load_served
+from steps.score.estimate import tell_calendar, tell_unknown
+from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed
+from steps.score.month import ScoringJob, output_path
+from storage import StorageError, UserError
+from storage.data.months import parse_months
+from storage.tracking import model_references, models, names, runs, tags
+from storage.tracking.model_references import ModelReference
+from storage.uris import without_credentials
+from taxi import live, schema
+from taxi.drift import Reference
+from taxi.live import LiveState
+from taxi.question import read_question
+
+
+class Request(NamedTuple):
+    """What the parameters ask for, looked at before anything is fetched."""
+
+    months: list[str]
+    levels: tuple[float, ...]  # of quantiles
+    settings: FeedSettings
+
+
+class Scorer(NamedTuple):
+    """The model that scores, as it is served."""
+
+    reference: ModelReference
+    served: Any
+    sha256: str
+    profile: Reference | None  # of the trips that it was fitted to; older models store none
+
+    @property
+    def uri(self) -> str:
+        """Return the URI that was loaded: of a version, be it asked for by its alias."""
+        return self.reference.uri
+
+
+def read_request(params: ScoreParameters) -> Request:
+    """Read the parameters, and make room for the output.
+
+    Raises:
+        UserError, StorageError, TripError: one cannot be used.
+    """
+    schema.raw_columns(params.taxi)
+    names.check_model_uri(params.model_uri)
+    settings = FeedSettings(params.live, params.feed_delay)
+    check_feed(settings, state_uri=params.live_state, scheduler=params.scheduler)
+    levels = read_levels(params.quantiles, live=params.live)
+    months = months_to_score(params.months)
+    if params.output:
+        make_room(params.output, params.taxi, months, overwrite=params.overwrite)
+    return Request(months if settings.mode == "off" else sorted(months), levels, settings)
+
+
+def open_model(params: ScoreParameters, asked: Request) -> Scorer:
+    """Load the model, and say what it does not know of these months.
+
+    Raises:
+        UserError, StorageError: it cannot be loaded, or cannot answer what is asked.
+    """
+    reference = model_references.resolve(params.model_uri)
+    served = load_served(reference.uri, params.taxi)
+    check_quantiles(served, reference.uri, params.taxi, asked.levels)
+    profile = read_reference(served, reference.uri, must=params.fail_on_drift)
+    tell_unknown(served, reference.uri)
+    tell_calendar(served, asked.months)
+    return Scorer(reference, served, models.digest(served, reference.uri), profile)
+
+
+def open_live(params: ScoreParameters, asked: Request, model: Scorer) -> LiveFeed | None:
+    """Open the feed that the live level follows; None without one."""
+    if asked.settings.mode == "off":
+        return None
+    new = new_feed_state(model.served, params.taxi, model.sha256)
+    return open_feed(asked.settings, state_uri=params.live_state, new=new, months=asked.months)
+
+
+def scoring_job(params: ScoreParameters, asked: Request, model: Scorer) -> ScoringJob:
+    """Put together what scoring a month takes, on this machine or on another."""
+    run_id, store = runs.active().info.run_id, mlflow.get_tracking_uri()
+    return ScoringJob(
+        params.taxi, params.source, model.uri, params.output, run_id, store, asked.levels
+    )
+
+
+def read_levels(text: str, *, live: str) -> tuple[float, ...]:
+    """Read levels of quantiles, written 0.1,0.5,0.9.
+
+    Raises:
+        UserError: they are no numbers, or there is a live level, which errors were not measured at.
+        TripError: one is not above 0 and below 1, or there are too many.
+    """
+    try:
+        levels = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UserError(
+            f"quantiles {text!r} holds what is no number. Pass -P quantiles=0.1,0.5,0.9, for one."
+        ) from error
+    if levels and live != "off":
+        raise UserError("quantiles are those of the model alone. Pass live=off, or leave them out.")
+    return read_question({"quantiles": levels}).quantiles
+
+
+def check_quantiles(model: Any, uri: str, taxi: str, levels: Sequence[float]) -> None:
+    """Ask a model about no trip at all, before any month is fetched; nothing without levels.
+
+    Raises:
+        StorageError: it knows no quantiles.
+    """
+    if levels:
+        nothing = pd.DataFrame(columns=list(schema.input_names(taxi).values()))
+        models.predict_columns(model, nothing, uri, {"quantiles": list(levels)})
+
+
+def months_to_score(text: str) -> list[str]:
+    """Read the months to score.
+
+    Raises:
+        UserError: there are none.
+    """
+    months = parse_months(text)
+    if not months:
+        raise UserError("months is empty. Pass -P months=YYYY-MM.")
+    return months
+
+
+def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool) -> None:
+    """Make the folder for the predictions.
+
+    Raises:
+        UserError: it is an address, or a month's predictions are there already.
+        StorageError: it cannot be made.
+    """
+    if "://" in output:
+        raise UserError(
+            f"output {without_credentials(output)!r} is an address. Pass the path of a folder, or "
+            "leave it out for the artifacts of the run, which lie where the store keeps them."
+        )
+    paths = [output_path(output, taxi, month) for month in months]
+    try:
+        there = [str(path) for path in paths if path.exists()]
+        if there and not overwrite:
+            raise UserError(
+                f"{there[0]} exists. Pass -P overwrite=true to replace it, or another output."
+            )
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to {output}: {error.strerror}. Pass another output."
+        ) from error
+
+
+def read_reference(model: Any, uri: str, *, must: bool) -> Reference | None:
+    """Read what the model's months looked like; None, and a line, where an older one stores it not.
+
+    Raises:
+        UserError: it does not, and drift was to end this with an error.
+    """
+    content = models.profile(model)
+    if content:
+        return Reference.restore(json.loads(content))
+    model_uri = without_credentials(uri)
+    line = f"Model {model_uri} stores no training profile, so drift cannot be seen. Train it again"
+    if must:
+        raise UserError(f"{line}, or leave out fail_on_drift.")
+    print(f"{line}.")
+    mlflow.set_tag(tags.DRIFT, "unknown")
+    return None
+
+
+def new_feed_state(served: Any, taxi: str, sha256: str) -> LiveState:
+    """Make the state that a feed begins with for this model, on the map that the model holds."""
+    encoder = getattr(models.unwrapped(served), "encoder", None)
+    position = getattr(getattr(encoder, "tables", None), "position", None)
+    return live.new_state(taxi, sha256, np.datetime64(0, "m"), position)
