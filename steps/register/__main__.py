@@ -62,39 +62,57 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(RegisterParameters, __doc__, argv) as params:
         names.check_name(params.model_name)
         registry = open_registry(params.model_name)
-        if params.rollback and params.restore:
-            raise UserError("rollback and restore are two ways back. Pass one of them.")
         if params.rollback or params.restore:
-            line = put_back(registry, params.restore)
-            write_put_back(registry, line)
-            print(line)
+            go_back(params, registry)
             return
         pipeline = open_pipeline(params, registry)
-        preprocess = pipeline.preprocess()
-        if not preprocess.dataset.has_test:
-            raise UserError(NO_TEST)
-        trained = [pipeline.training(step) for step in TRAINING]
-        pipeline.tag("register")
-
-        judge_by = distances.select_kind(params.judge_by)
-        distance = distances.kind_of(preprocess.dataset.taxi, judge_by)
-        best = choose([one for step in trained for one in step.candidates], distance)
-        if params.refit == TRAIN_VALID:
-            place = TrainingPlace(params.scheduler, params.refit_workers)
-            best = refit_candidate(best, preprocess, place)
-        test = open_test_set(preprocess, distance)
-        n_trips = f"{len(test.trips):,} trips of {', '.join(sorted(test.months))}"
-        print(f"test: {best.model} on {n_trips}", flush=True)
-        tested = evaluate_candidate(best, test, seed=params.seed)
+        tested, test = choose_and_test(params, pipeline)
+        dataset = pipeline.preprocess().dataset
         if params.test_only:
-            write_tested(tested, preprocess.dataset, distance)
+            write_tested(tested, dataset, test.distance)
             return
         judged = register_candidate(params, pipeline, registry, tested, test)
-        write_registered(registry, tested, judged, preprocess.dataset)
+        write_registered(registry, tested, judged, dataset)
         # what main says at its end has the reasons
         print(
             registration_line(registry.name, tested, judged, why=runs.is_looked_up(runs.active()))
         )
+
+
+def go_back(params: RegisterParameters, registry: Registry) -> None:
+    """Make a former version champion again.
+
+    Raises:
+        UserError: which one is not clear, or there is none.
+    """
+    if params.rollback and params.restore:
+        raise UserError("rollback and restore are two ways back. Pass one of them.")
+    line = put_back(registry, params.restore)
+    write_put_back(registry, line)
+    print(line)
+
+
+def choose_and_test(params: RegisterParameters, pipeline: Pipeline) -> tuple[TestResult, TestSet]:
+    """Train what is missing, choose on valid, refit, and open the test months, once.
+
+    Raises:
+        UserError: there are none, or no candidate.
+    """
+    preprocess = pipeline.preprocess()
+    if not preprocess.dataset.has_test:
+        raise UserError(NO_TEST)
+    trained = [pipeline.training(step) for step in TRAINING]
+    pipeline.tag("register")
+    judge_by = distances.select_kind(params.judge_by)
+    distance = distances.kind_of(preprocess.dataset.taxi, judge_by)
+    best = choose([one for step in trained for one in step.candidates], distance)
+    if params.refit == TRAIN_VALID:
+        place = TrainingPlace(params.scheduler, params.refit_workers)
+        best = refit_candidate(best, preprocess, place)
+    test = open_test_set(preprocess, distance)
+    n_trips = f"{len(test.trips):,} trips of {', '.join(sorted(test.months))}"
+    print(f"test: {best.model} on {n_trips}", flush=True)
+    return evaluate_candidate(best, test, seed=params.seed), test
 
 
 def open_registry(name: str) -> Registry:
