@@ -236,7 +236,7 @@ SAID = [  # page, and what it says with the numbers of the code
     ("champion", f"has the {worst.N_WORST} trips whose predictions were furthest off"),
     ("serving", f"each of its leaves, {spread.LEAF_ROWS} trips or more"),
     ("serving", f"more than {question.MAX_QUANTILES} of them"),
-    ("serving", f"a model of fewer than {spread.MIN_ROWS} valid trips"),
+    ("serving", f"a model with fewer than {spread.MIN_ROWS} valid trips"),
 ]
 
 
