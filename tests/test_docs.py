@@ -206,7 +206,7 @@ IN_WORDS = {2: "two", 4: "four", 5: "five", 6: "six"}
 PERCENT = {0.05: "5 %", 0.02: "2 %", 0.035: "3.5 %"}
 SAID = [  # page, and what it says with the numbers of the code
     ("search", f"The first {IN_WORDS[len(LOSSGUIDE.first)]} points are a portfolio"),
-    ("search", f"it knows those up to {spaces.LAG} before: trials 5 to {18 + spaces.LAG}"),
+    ("search", f"only those at least {spaces.LAG} before: trials 5 to {18 + spaces.LAG}"),
     ("search", f"any `parallelism` up to {spaces.LAG}"),
     ("search", f"Of the {IN_WORDS[ensemble.N_POOL]} best trials of each loss"),
     ("search", f"of the first point with {IN_WORDS[seeds.N_SEEDS - 1]} more seeds"),
