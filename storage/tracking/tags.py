@@ -178,7 +178,9 @@ PARENT_MODEL = tag(
 MODEL_URI = tag("model_uri", "URI of the logged model", "refit registry results")
 ESTIMATOR_NAME = tag("estimator_name", "sklearn's class, as autolog names it", "baseline")
 ESTIMATOR_CLASS = tag("estimator_class", "the same with its module", "baseline")
-BOUNDED = tag("bounded", "sample of the train trips that a baseline was fitted on", "baseline")
+BOUNDED = tag(
+    "bounded", "number of train trips that a baseline was fitted on, if not all", "baseline"
+)
 N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess")
 RMSE_WITH = metrics(
     "rmse_",
