@@ -206,7 +206,7 @@ IN_WORDS = {2: "two", 4: "four", 5: "five", 6: "six"}
 PERCENT = {0.05: "5 %", 0.02: "2 %", 0.035: "3.5 %"}
 SAID = [  # page, and what it says with the numbers of the code
     ("search", f"The first {IN_WORDS[len(LOSSGUIDE.first)]} points are a portfolio"),
-    ("search", f"it knows those up to {spaces.LAG} before: trials 5 to {18 + spaces.LAG}"),
+    ("search", f"only those at least {spaces.LAG} before: trials 5 to {18 + spaces.LAG}"),
     ("search", f"any `parallelism` up to {spaces.LAG}"),
     ("search", f"Of the {IN_WORDS[ensemble.N_POOL]} best trials of each loss"),
     ("search", f"of the first point with {IN_WORDS[seeds.N_SEEDS - 1]} more seeds"),
@@ -236,7 +236,7 @@ SAID = [  # page, and what it says with the numbers of the code
     ("champion", f"has the {worst.N_WORST} trips whose predictions were furthest off"),
     ("serving", f"each of its leaves, {spread.LEAF_ROWS} trips or more"),
     ("serving", f"more than {question.MAX_QUANTILES} of them"),
-    ("serving", f"a model of fewer than {spread.MIN_ROWS} valid trips"),
+    ("serving", f"a model with fewer than {spread.MIN_ROWS} valid trips"),
 ]
 
 

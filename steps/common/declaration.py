@@ -52,7 +52,7 @@ def param(
 
 def run_id(step: str, use: str) -> Any:
     """Declare a parameter that names a finished run of a step."""
-    return param("", f"{step} run {use}; empty makes one", in_key=False)
+    return param("", f"{step} run {use}; empty = run {step}", in_key=False)
 
 
 def is_run_id(name: str) -> bool:
@@ -73,8 +73,8 @@ class Parameters(BaseModel):
     shared_in_key: ClassVar[frozenset[str]] = frozenset()
     config: str = param(
         "",
-        "YAML file of parameters, such as `experiments/2023.yaml`, for what is not given here or "
-        "has its default; empty = none",
+        "YAML file of parameters, such as `experiments/2023.yaml`, for those that are not given or "
+        "have their default; empty = none",
         in_key=False,
         in_rerun=False,
     )

@@ -21,16 +21,16 @@ class MonthsParameters(Parameters):
     group = "months"
     taxi: str = param(
         "green",
-        "trips of which kind: `green` or `yellow` taxis, `fhvhv` (app rides: Uber, Lyft) or `fhv` "
-        "(other cars for hire, without distances)",
+        "kind of trips: `green` or `yellow` taxis, `fhvhv` (app rides: Uber, Lyft) or `fhv` (other "
+        "cars for hire, without distances)",
     )
     source: str = param(
         "tlc",
         "`tlc` (the public files, downloaded once to a cache that all checkouts share), "
         "`simulated`, `simulated:<trips>:<seed>`, or a folder or URI (file, http, s3, gs) with "
-        "files named as the TLC names them: parquet, csv, csv.gz, or in a folder a folder of "
-        "such parts, or `year=2021/month=01`; its two files of the zones "
-        "may lie beside them; `env:<NAME>` reads it from the environment",
+        "files named as the TLC names them: parquet, csv, csv.gz; a folder may also have a "
+        "subfolder of part files for a month, or `year=2021/month=01`; the TLC's two files of the "
+        "zones may lie beside them; `env:<NAME>` reads the value from the environment",
         in_key=False,
     )
 
@@ -47,8 +47,8 @@ class ReuseParameters(Parameters):
     group = Parameters.group
     reuse: bool = param(
         True,
-        "take the results of steps that have run already, and months that are clean already; false "
-        "runs all, and the search afresh",
+        "reuse the results of finished steps, and months that are already cleaned; false runs "
+        "everything again, and the search from its start",
         in_key=False,
     )
 
@@ -60,7 +60,7 @@ class ClusterParameters(Parameters):
     scheduler: str = param(
         "",
         "address of a Dask scheduler whose workers clean months, run trials, refit the model's "
-        "boosters or score months; empty = here",
+        "boosters or score months; empty = this machine",
         in_key=False,
     )
 
@@ -74,10 +74,10 @@ class PreprocessParameters(ClusterParameters, ReuseParameters, MonthsParameters)
         "months to fit on: `2021-01`, a list `2021-01,2021-03`, a range `2021-01..2021-06`",
         in_key=False,
     )
-    valid_months: str = param("2021-02", "months to choose by", in_key=False)
+    valid_months: str = param("2021-02", "months to choose the model by (validation)", in_key=False)
     test_months: str = param(
         "next",
-        "months that only register opens; `next` is the one after valid_months, empty is none",
+        "months that only register opens; `next` = the month after valid_months, empty = none",
         in_key=False,
     )
 
@@ -86,7 +86,7 @@ class SeedParameters(Parameters):
     """What chance begins with."""
 
     group = Parameters.group
-    seed: int = param(42, "every random choice", minimum=0, maximum=MAX_SEED)
+    seed: int = param(42, "seed of every random choice", minimum=0, maximum=MAX_SEED)
 
 
 class TrainingParameters(SeedParameters, PreprocessParameters):
@@ -127,31 +127,33 @@ class SearchParameters(ClusterParameters):
     )
     max_evals: int = param(
         50,
-        "trials in all, those that an earlier run of the same search finished included",
+        "trials in total, including those that an earlier run of the same search finished",
         minimum=1,
     )
-    max_minutes: float = param(0.0, "start no trial after so many minutes; 0 = no limit", minimum=0)
+    max_minutes: float = param(
+        0.0, "start no trial after this many minutes; 0 = no limit", minimum=0
+    )
     warm_start: bool = param(
         False,
-        "try the best points of the five latest searches of this space and these features too, "
+        "also try the best points of the five latest searches with this space and these features, "
         "after the points that every search begins with",
     )
     half_life: float = param(
         8.0,
-        "months after which a train trip counts half, against one of the latest month; 0 = all "
-        "count the same",
+        "age of a train trip, in months before the latest train month, at which it weighs half; "
+        "0 = all weigh the same",
         minimum=0,
     )
     search_rows: int = param(
         SEARCH_ROWS,
-        "trips of train, and of valid, that the trials of the search see where there are more, "
-        "drawn by the seed; the model is trained on all. 0 = the trials see all",
+        "largest number of trips of train, and of valid, that the trials of the search see: a "
+        "sample drawn with the seed; the model is trained on all trips. 0 = the trials see all",
         minimum=0,
         in_key=False,
     )
     parallelism: int = param(
         0,
-        "trials at once; 0 = one per core (or worker's thread), at most 8. Up to 8 the result "
+        "trials at once; 0 = one per core (or thread of a worker), at most 8. Up to 8 the result "
         "does not depend on it",
         minimum=0,
         in_key=False,
@@ -177,20 +179,20 @@ class ChoiceParameters(Parameters):
     group = "registration"
     refit: str = param(
         "train_valid",
-        "what the chosen model is fitted to before it is tested: `train_valid`, the latest months "
-        "included, or `train`, as it was chosen",
+        "what the chosen model is fitted to before it is tested: `train_valid`, which adds the "
+        "latest months, or `train`, which leaves it as it was chosen",
     )
     refit_workers: int = param(
         0,
-        "workers of `scheduler` over whose memory each booster of the refit is trained, for trips "
-        "that no single one can hold; the boosters depend on this number, and are others than "
-        "those of one machine. 0 = one trains each",
+        "number of workers of `scheduler` that train each booster of the refit together, for trips "
+        "that do not fit on one worker; the boosters depend on this number, and differ from those "
+        "of one machine. 0 = one worker trains each booster",
         minimum=0,
     )
     judge_by: str = param(
         "metered",
-        "distance that RMSE and R2 are measured with to choose a candidate and judge it: "
-        "`metered`, `planned` (a tenth off) or `missing`",
+        "kind of distance with which RMSE and R2 are measured to choose a candidate and judge it: "
+        "`metered`, `planned` (off by 10 %) or `missing`",
     )
 
 
@@ -200,8 +202,8 @@ class CoverageParameters(Parameters):
     group = Parameters.group
     max_coverage_gap: float = param(
         0.08,
-        "share by which the 80 % interval may hold more or fewer trips than it promises: of the "
-        "test months, or of a scored one",
+        "largest difference between the share of trips that the 80 % interval covers and 80 %: on "
+        "the test months, or in a scored month",
         minimum=0,
         maximum=1,
     )
@@ -215,7 +217,7 @@ class PipelineParameters(CoverageParameters, ChoiceParameters, HpoParameters, Ba
     hpo_run_id: str = run_id("hpo", "whose model is a candidate")
     model_name: str = param("nyc-taxi-duration", "registered model")
     test_only: bool = param(
-        False, "true refits and tests the best candidate, and leaves the registry as it is"
+        False, "true refits and tests the best candidate, but does not change the registry"
     )
     max_rmse: float = param(
         7.0, "largest RMSE on test, in minutes, that a champion may have", minimum=0
@@ -226,8 +228,8 @@ class PipelineParameters(CoverageParameters, ChoiceParameters, HpoParameters, Ba
     )
     max_slice_loss: float = param(
         0.05,
-        "share by which RMSE may surely be above the champion's on a slice of the test trips "
-        "(hours, distances, airports, parts of town), or on the champion's own test months",
+        "share by which RMSE may be significantly above the champion's on a slice of the test "
+        "trips (hours, distances, airports, parts of town), or on the champion's own test months",
         minimum=0,
     )
     allow_simulated: bool = param(
@@ -237,7 +239,7 @@ class PipelineParameters(CoverageParameters, ChoiceParameters, HpoParameters, Ba
         False, "true lets a model of uncommitted code replace a champion of committed code"
     )
     allow_slice_loss: bool = param(
-        False, "true lets a model replace a champion that is surely better on some slice"
+        False, "true lets a model replace a champion that is significantly better on some slice"
     )
 
 
@@ -246,10 +248,10 @@ class RegisterParameters(PipelineParameters):
 
     entry_point = "register"
     shared_in_key = frozenset({"seed"})  # of the bootstrap
-    rollback: bool = param(False, "true only puts the champion before this one back", in_key=False)
+    rollback: bool = param(False, "true only restores the previous champion", in_key=False)
     restore: str = param(
         "",
-        "version that was champion before: only makes it champion again, even if rolled back",
+        "former champion version: only makes it champion again, even if it was rolled back",
         in_key=False,
     )
 
@@ -270,7 +272,7 @@ class PlanParameters(Parameters):
 
     group = Parameters.group
     plan: bool = param(
-        False, "true says what would run, and why, and runs nothing", in_key=False, in_rerun=False
+        False, "true only says what would run, and why (dry run)", in_key=False, in_rerun=False
     )
 
 
@@ -291,7 +293,7 @@ class JudgedMonthsParameters(MonthsParameters):
     """Which months are looked at, one by one."""
 
     months: str = param(
-        "", "months to score, or to judge models on; written as `train_months`", in_key=False
+        "", "months to score, or to judge models on, in the format of `train_months`", in_key=False
     )
 
 
@@ -311,10 +313,12 @@ class BacktestParameters(
         3, "months that a fold's models are fitted on, before its valid month", minimum=1
     )
     horizon: int = param(
-        3, "months for which a fold's model is followed after its own, within `months`", minimum=0
+        3,
+        "months that a fold's model is followed after its own test month, within `months`",
+        minimum=0,
     )
     growing: bool = param(
-        False, "true lets the window begin where that of the first fold does, and grow"
+        False, "true starts every window where that of the first fold starts, so that it grows"
     )
     folds_at_once: int = param(
         1,
@@ -324,8 +328,8 @@ class BacktestParameters(
     )
     against: str = param(
         "",
-        "recipe that this one is compared with, month by month: a backtest run, or a parameter "
-        "file of what differs, which is then judged too",
+        "recipe to compare this one with, month by month: a backtest run, or a parameter file of "
+        "what differs, which is then judged too",
         in_key=False,
     )
 
@@ -341,37 +345,37 @@ class ScoreParameters(CoverageParameters, ClusterParameters, JudgedMonthsParamet
     )
     live: str = param(
         "off",
-        "`off`, or what is followed: `feed` (trips that have ended so far, each told of "
-        "`feed_delay` minutes late) or `nightly` (trips that ended before midnight)",
+        "`off`, or which trips adjust the predictions: `feed` (those that have ended so far, each "
+        "known `feed_delay` minutes late) or `nightly` (those that ended before midnight)",
     )
-    feed_delay: float = param(15.0, "minutes until a trip that has ended is known", minimum=0)
+    feed_delay: float = param(15.0, "minutes until a finished trip is known", minimum=0)
     live_state: str = param(
         "",
-        "file or URI that the live level is read from where it is there, and written to at the "
-        "end, as a model server takes it; empty = none",
+        "file or URI from which the live level is read if it exists, and to which it is written "
+        "at the end, in the format that a model server reads; empty = none",
         in_key=False,
     )
     quantiles: str = param(
-        "", "levels of quantiles of the minutes, each a column: 0.1,0.5,0.9 adds p10, p50 and p90"
+        "", "quantiles of the minutes to add as columns: 0.1,0.5,0.9 adds p10, p50 and p90"
     )
     output: str = param(
         "", "folder for the predictions; empty = the artifacts of the run", in_key=False
     )
-    overwrite: bool = param(False, "true replaces predictions that are there", in_key=False)
+    overwrite: bool = param(False, "true replaces existing predictions", in_key=False)
     fail_on_drift: bool = param(
-        False, "true ends with exit code 3 where a month has drifted", in_key=False
+        False, "true ends with exit code 3 if a month has drifted", in_key=False
     )
     max_psi: float = param(
         0.25, "population stability index above which a feature has drifted", minimum=0
     )
     max_unseen: float = param(
         0.05,
-        "share of trips with an unseen zone or pair, above valid's, or without a usable distance, "
-        "above that of the trips the model was fitted to",
+        "largest rise of the share of trips with an unseen zone or pair of zones, over that of "
+        "valid, or without a usable distance, over that of the trips the model was fitted to",
         minimum=0,
     )
     max_rmse_rise: float = param(
-        0.15, "share by which RMSE may be above that on the test months", minimum=0
+        0.15, "share by which RMSE may be above the RMSE on the test months", minimum=0
     )
 
 
@@ -380,17 +384,19 @@ class VerifyParameters(SeedParameters):
 
     entry_point, room, group = "verify", "steps.pipelines", "verification"
     run_id: str = param("", "finished run of main to run again")
-    sample: int = param(0, "runs of main to choose by chance, instead of run_id", minimum=0)
+    sample: int = param(
+        0, "number of random runs of main to run again, instead of run_id", minimum=0
+    )
     month: str = param(
-        "", "month, YYYY-MM, that those of the sample began in; empty = the last 30 days"
+        "", "month, YYYY-MM, in which the runs of the sample began; empty = the last 30 days"
     )
     tracking_uri: str = param(
         "",
-        "store that the runs are in, without a password; `env:<NAME>` reads it from the "
-        "environment; empty = the one that this runs in",
+        "store of the runs, without a password; `env:<NAME>` reads it from the environment; empty "
+        "= the store of this run",
     )
     env_manager: str = param(
-        "uv", "what makes the fresh environment: `uv`, or `local`, which takes this one"
+        "uv", "what creates the fresh environment: `uv`, or `local`, which uses the current one"
     )
 
 

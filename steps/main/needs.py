@@ -52,7 +52,7 @@ def tell_needs(
         wanted: steps that will run.
     """
     if not n_trips:
-        yield "trips: not known before the months are here, nor what they will need"
+        yield "trips: unknown until the months are here, and so are time and memory"
         return
     yield "trips: " + ", ".join(f"{split} {count:,}" for split, count in n_trips.items())
     past = read_past(params) if wanted else {}
@@ -64,8 +64,8 @@ def tell_needs(
     for step, need in needs.items():
         yield f"needs: {step} {write_need(need)}"
     if unknown := [step for step in wanted if step not in needs]:
-        enough = f"none that did the same on {n_all // MAX_FACTOR:,} trips or more has ended here"
-        yield f"needs: nothing tells of {', '.join(unknown)}: {enough}"
+        enough = f"no finished run did the same on at least {n_all // MAX_FACTOR:,} trips"
+        yield f"needs: no estimate for {', '.join(unknown)}: {enough} here"
     yield from warn(needs)
 
 
@@ -176,7 +176,7 @@ def write_need(need: Need) -> str:
     span = dict.fromkeys((need.told_by[0], need.told_by[-1]))
     words, told_by = "about" if len(span) > 1 else "at most", " to ".join(f"{n:,}" for n in span)
     minutes = f"{need.minutes:,.0f}" if need.minutes >= 10 else f"{need.minutes:.1f}"
-    return f"{words} {minutes} min and {need.gib:.1f} GiB, told by runs on {told_by} trips"
+    return f"{words} {minutes} min and {need.gib:.1f} GiB, estimated from runs on {told_by} trips"
 
 
 def warn(needs: Mapping[str, Need]) -> Iterator[str]:

@@ -73,7 +73,7 @@ def artifact(name: str, meaning: str, writers: str = "") -> Name:
 
 # --- MLflow's own
 
-PARENT = tag("mlflow.parentRunId", "the run above", "trials")
+PARENT = tag("mlflow.parentRunId", "the parent run", "trials")
 RUN_NAME = tag("mlflow.runName", "what the UI calls the run", "runs fork_server launching")
 NOTE = tag(
     "mlflow.note.content",
@@ -96,13 +96,13 @@ DEVELOPER = tag("developer", "who started it", "register runs")
 MACHINE = tag("machine", "processor and system that it ran on", "runs")
 DIRTY = tag(
     "git_dirty",
-    "true where code ran that is in no commit, unknown where git does not answer for it",
+    "true if uncommitted code ran, unknown if git cannot tell the state of the code",
     "register runs",
 )
-FAILURE = tag("failure", "why the run came to nothing", "closing interrupted")
+FAILURE = tag("failure", "why the run failed", "closing interrupted")
 HOST = tag(
     "process.host",
-    "space in which its process id means one process: machine, or container",
+    "where its process id is unique: machine, or container",
     "processes",
 )
 PID = tag("process.id", "its process id", "processes")
@@ -116,18 +116,22 @@ KEY = tag("step_key", "sha256 of what the step's result depends on", "reuse")
 
 # --- what came from another store
 
-ORIGIN_RUN = tag("origin.run_id", "what an imported run was where it ran", "importing")
+ORIGIN_RUN = tag("origin.run_id", "id of an imported run in the store where it ran", "importing")
 ORIGIN_STORE = tag("origin.store", "the store that it ran in, without credentials", "importing")
 IMPORTING = tags("importing.", "ticket of an import's lock; of the experiment", "registry_lock")
 IMPORTED = tag(
     "origin.imported",
-    "whole, or part where not all runs below it have come; not there yet = the import goes on",
+    "whole, or part if not all runs below it came along; no tag yet = the import is unfinished",
     "importing",
 )
 WHOLE, PART = "whole", "part"
-ORIGIN_MODEL = tag("origin.model_id", "what an imported model was; of the model", "importing")
+ORIGIN_MODEL = tag(
+    "origin.model_id",
+    "id of an imported model in the store where it was made; of the model",
+    "importing",
+)
 ORIGIN_VERSION = tag(
-    "origin.version", "which version of which store an imported version was", "versions"
+    "origin.version", "version and store that an imported version came from", "versions"
 )
 ORIGIN_PROMOTIONS = tag(
     "origin.promotions", "how it became champion there, JSON; of the version", "versions"
@@ -135,13 +139,13 @@ ORIGIN_PROMOTIONS = tag(
 
 # --- what a step hands over
 
-TAXI = tag("taxi", "whose trips, as the parameter has it", "backtest candidates results score")
-DATA = tag("data", "real, or simulated where any month is", "results")
+TAXI = tag("taxi", "kind of trips, as in the parameter", "backtest candidates results score")
+DATA = tag("data", "real, or simulated if any month is", "results")
 MONTHS = tags("months.", "months of a split", "candidates results")
 SHA256 = tags("sha256.", "sha256 of a split's trips", "results")
 CITY = tag(
     "city",
-    "sha256 of what is known of the city's zones; none where their map is learned alone",
+    "sha256 of the TLC's data on the city's zones; none if their map is only learned",
     "results",
 )
 CLEANED = tags(
@@ -149,7 +153,7 @@ CLEANED = tags(
 )
 ODD_MONTHS = tag(
     "odd_months",
-    "what about a month is not plausible after the one before it, or in its split, a line each",
+    "what is implausible about a month, given the one before it or its split, a line each",
     "preprocess",
 )
 MONTHS_SOURCE = tag("source", "where the months came from, without credentials", "results")
@@ -161,9 +165,7 @@ RUN_IDS = {
     )
     for step in ("preprocess", "baseline", "hpo", "register")
 }
-CANDIDATE = tag(
-    "candidate", "true where the run logged a model that register may choose", "results"
-)
+CANDIDATE = tag("candidate", "true if the run logged a model that register may choose", "results")
 MODEL = tag(
     "model",
     "kind of model: xgboost, or a baseline's name",
@@ -171,16 +173,18 @@ MODEL = tag(
 )
 FEATURES = tag("features", "feature set of a candidate", "baseline candidates hpo refit")
 PARENT_MODEL = tag(
-    "parent_model", "logged model that a model was fitted again from; of the model", "candidates"
+    "parent_model", "logged model that a model is the refit of; of the model", "candidates"
 )
 MODEL_URI = tag("model_uri", "URI of the logged model", "refit registry results")
 ESTIMATOR_NAME = tag("estimator_name", "sklearn's class, as autolog names it", "baseline")
 ESTIMATOR_CLASS = tag("estimator_class", "the same with its module", "baseline")
-BOUNDED = tag("bounded", "what of the train trips the fit of a baseline left out", "baseline")
+BOUNDED = tag(
+    "bounded", "number of train trips that a baseline was fitted on, if not all", "baseline"
+)
 N_TRIPS = metrics("n_trips_", "trips kept of a split", "preprocess")
 RMSE_WITH = metrics(
     "rmse_",
-    "RMSE, minutes, where no distance is known (missing) or one planned to 10 or 20 % (planned_10, "
+    "RMSE, minutes, without a distance (missing) or with one planned to 10 or 20 % (planned_10, "
     "planned_20); rmse alone is with the metered one",
     "results",
 )
@@ -191,11 +195,11 @@ SEARCH_KEY = tag("search_key", "sha256 of what the trials of a search depend on"
 SPACE_KEY = tag("space_key", "sha256 of search space and features, for warm starts", "search")
 WARM_START = tag(
     "warm_start",
-    "points of earlier searches that were tried before any was suggested, JSON",
+    "points of earlier searches that were tried before TPE suggested any, JSON",
     "search",
 )
 TRIAL = tag("trial", "number of a trial", "trials")
-PRUNED = tag("pruned", "true where a trial was given up", "search")
+PRUNED = tag("pruned", "true if a trial was pruned", "search")
 BEST_TRIAL = tag("best_trial", "number of the best trial", "search")
 BEST_POINT = tag("best_point", "its parameters, JSON", "search")
 CURVE = metric("rmse_by_round", "valid RMSE of a trial after each round, minutes", "trials")
@@ -215,13 +219,15 @@ REASONS = tag("reasons", "why, in one line", "register results")
 MEASURED_AGAINST = tag(
     "measured_against", "champion that a version was measured against", "register"
 )
-ALLOWED = tag("allowed", "exceptions of the gate that somebody asked for", "register")
+ALLOWED = tag("allowed", "checks of the gate that were waived on request", "register")
 JUDGED_BY = tag(
     "judged_by",
     "distance that the gate judged a version with: metered, planned_10, missing",
     "register",
 )
-IMPROVEMENT = tag("improvement", "minutes of test RMSE below the champion's, so judged", "register")
+IMPROVEMENT = tag(
+    "improvement", "minutes of test RMSE below the champion's, with that distance", "register"
+)
 IMPROVEMENT_INTERVAL = tag("improvement_interval", "its 95 % interval", "register")
 VERSION_COMMIT = tag("git_commit", "commit of the code that trained a version", "register")
 PIPELINE = tag("pipeline_run_id", "pipeline that made a version", "register")
@@ -232,7 +238,7 @@ RMSE_TEST = tag(
     "rmse_test", "a version's RMSE on its test months with metered distance, minutes", "register"
 )
 MODEL_SHA256 = tag("model_sha256", "digest of a version's files", "registry")
-ROLLED_BACK = tag("rolled_back", "when a version was taken out of use", "registry")
+ROLLED_BACK = tag("rolled_back", "when a version was rolled back", "registry")
 PROMOTION = tags(
     "promotion.", "one change of the champion, JSON; of the registered model", "registry"
 )
@@ -240,11 +246,11 @@ PROMOTING = tags(
     "promoting.", "ticket of the lock, by run id; of the registered model", "registry_lock"
 )
 TEST = metrics("test_", "a score on the test months", "evaluate")
-CHAMPION_TEST = metrics("champion_test_", "the champion's score on the very same trips", "evaluate")
+CHAMPION_TEST = metrics("champion_test_", "the champion's score on the same trips", "evaluate")
 
 # --- main and score
 
-REUSED = tag("reused", "steps whose result was there already, or none", "main")
+REUSED = tag("reused", "steps whose result was reused, or none", "main")
 REPORT = artifact(
     "report.html", "the whole pipeline, or backtest, on one page, offline", "report backtest"
 )
@@ -254,15 +260,15 @@ SWEEP_TABLE = artifact("sweep.csv", "the points of a sweep, best first", "sweep"
 SWEEP_PICTURE = artifact("sweep.png", "the same as a picture", "sweep")
 VERIFIED = tag(
     "verified",
-    "whether the same came out again: identical, differs, or why it was not run; of the pipeline, "
-    "and of the run that verified it",
+    "result of running it again: identical, differs, or why it was not run; of the pipeline, and "
+    "of the run that verified it",
     "verify",
 )
 VERIFIED_BY = tag("verified_by", "run that verified a pipeline, and when", "verify")
 VERIFIED_RUNS = tag("verified_runs", "pipelines that a run has verified", "verify")
 VERIFY_TABLE = artifact(
     "verify.csv",
-    "what a pipeline came to twice, a row for each of its runs, with what moved furthest",
+    "both results of a pipeline, a row for each of its runs, with the largest difference",
     "verify",
 )
 SCORED_BY = tag("scored_by", "model that scored", "score")
@@ -271,22 +277,24 @@ LIVE = tag(
     "live", "off, or the feed of ended trips that was followed: `feed, 15 min late`", "score"
 )
 DRIFT = tag(
-    "drift", "true where a month has drifted; unknown where the model stores no profile", "score"
+    "drift",
+    "true if a month has drifted; unknown if the model stores no profile",
+    "opening score",
 )
 
 # --- metrics that are logged by name
 
 TEST_COVERAGE = metric(
-    "test_coverage", "share of the test trips that the 80 % interval holds", "coverage"
+    "test_coverage", "share of the test trips within the 80 % interval", "coverage"
 )
 BEST_RMSE = metric("best_rmse", "valid RMSE of the best trial so far, minutes", "search")
 SEARCH_GAIN = metric("search_gain", "what the search gained over its first point, minutes", "hpo")
-SEED_NOISE = metric("seed_noise", "what another seed makes there, minutes", "hpo")
-N_SEEN = metrics("n_seen_", "trips of a split that trials saw, where they saw a sample", "sample")
+SEED_NOISE = metric("seed_noise", "effect of another seed on that point, minutes", "hpo")
+N_SEEN = metrics("n_seen_", "trips of a split that trials saw, if they saw a sample", "sample")
 SAMPLE_COST = metric(
     "sample_cost",
-    "valid RMSE of the chosen points trained on the sample that trials saw, less that of the same "
-    "trained on all train trips, minutes",
+    "valid RMSE of the chosen points trained on the sample that trials saw, minus that of the same "
+    "points trained on all train trips, minutes",
     "sample",
 )
 PSI = metric("psi", "largest population stability index of a scored month", "score")
@@ -300,7 +308,7 @@ N_ROUNDS = metric("n_rounds", "rounds that a trial ran", "search")
 TRAIN_SECONDS = metric("train_seconds", "how long a trial trained", "search")
 N_ROWS = metric("n_rows", "rows of a scored month", "score")
 N_PREDICTED = metric("n_predicted", "rows of it that have a prediction", "score")
-N_ELIGIBLE = metric("n_eligible", "rows of it that its errors are counted on", "score")
+N_ELIGIBLE = metric("n_eligible", "rows of it on which errors are measured", "score")
 N_LIVE = metric("n_live", "rows of it whose prediction has a live level", "score")
 RMSE_BASE = metric("rmse_base", "RMSE of a scored month without the live level, minutes", "score")
 RMSE_ESTIMATED = metrics(
@@ -308,7 +316,7 @@ RMSE_ESTIMATED = metrics(
     "RMSE of a scored month, estimated without its drop-offs, minutes; its 95 % interval",
     "record score",
 )
-COVERAGE = metric("coverage", "share of its trips that the 80 % interval holds", "score")
+COVERAGE = metric("coverage", "share of its trips within the 80 % interval", "score")
 SHARE_WITHIN = metrics(
     "share_within_",
     "share of a scored month's trips that took no longer than a quantile, such as p10",
@@ -316,20 +324,20 @@ SHARE_WITHIN = metrics(
 )
 ESTIMATE_ERROR = metric(
     "rmse_estimate_error",
-    "share by which that was too high, once the drop-offs are known",
+    "share by which that estimate was too high, once the drop-offs are known",
     "record score",
 )
 
 # --- what it cost, where MLflow shows system metrics
 
-SYSTEM = metrics("system/", "what a run cost: no two cost the same", "")
+SYSTEM = metrics("system/", "resources that a run used: they differ from run to run", "")
 WALL_SECONDS = metric("system/wall_seconds", "seconds that a step or trial took", "cost search")
 CPU_SECONDS = metric(
     "system/cpu_seconds", "CPU seconds of it, and of what it started on this machine", "cost search"
 )
 PEAK_MEMORY = metric(
     "system/peak_memory_megabytes",
-    "most memory that its process, or one that it started, has held until then",
+    "peak memory of its process, or of one that it started, until then",
     "cost search",
 )
 
@@ -347,8 +355,10 @@ TRIALS_TABLE = artifact("trials.csv", "the search's trials", "search")
 CURVES_TABLE = artifact("learning_curves.csv", "valid RMSE of the trials by round", "search")
 IMPORTANCE_PICTURE = artifact("importance.png", "what the model looks at", "hpo")
 KEY_FILE = artifact("step_key.json", "what the step key was made of", "reuse")
-OUTPUTS = artifact("outputs.json", "what the step has written, so that a loss is noticed", "reuse")
-UNCOMMITTED = artifact("uncommitted.diff", "the code that is in no commit", "runs")
+OUTPUTS = artifact(
+    "outputs.json", "what the step has written, so that lost files are noticed", "reuse"
+)
+UNCOMMITTED = artifact("uncommitted.diff", "the uncommitted changes of the code", "runs")
 PREDICTIONS = artifact("predictions", "folder of scored months", "month")
 GROUPS_TABLE = artifact(
     "errors_by_group.csv",
@@ -364,7 +374,7 @@ EVALUATION_PICTURE = artifact(
 )
 RELIABILITY_PICTURE = artifact(
     "reliability.png",
-    "levels of the quantiles, and the shares of trips that came out",
+    "levels of the quantiles, and the shares of trips that were within",
     "candidates",
 )
 LEADERBOARD = artifact("leaderboard.csv", "the baselines, best first", "baseline")
@@ -377,17 +387,19 @@ BOOSTERS_TABLE = artifact("boosters.csv", "the boosters of the model", "ensemble
 RECIPE = artifact("recipe.json", "how a candidate was fitted", "baseline hpo refit")
 IMPORTANCE_TABLE = artifact("importance.csv", "what the model looks at", "hpo")
 PREPROCESSOR = artifact(
-    "preprocessor/preprocessor.json", "the encoder by itself, as the course keeps it", "hpo"
+    "preprocessor/preprocessor.json", "the encoder by itself, as the course saves it", "hpo"
 )
 NATIVE_MODEL = artifact("models_mlflow", "the first booster by itself, an MLflow model", "hpo")
 COVERAGE_TABLE = artifact(
-    "coverage.csv", "how many test trips the 80 % interval holds, by group", "coverage"
+    "coverage.csv", "share of test trips within the 80 % interval, by group", "coverage"
 )
-GATE_TABLE = artifact("gate.csv", "what the gate asked, found and wanted", "register")
+GATE_TABLE = artifact("gate.csv", "the checks of the gate: values found and required", "register")
 CARD = artifact("model_card.html", "the model card as a page", "card")
-ANSWER = tag("answer", "how often to train again, in a sentence", "backtest")
+ANSWER = tag("answer", "how often to retrain, in a sentence", "backtest")
 MEAN_RMSE = metric("mean_rmse", "mean over the months of fresh models' RMSE, minutes", "backtest")
-BESIDE_RMSE = metrics("beside_rmse.", "RMSE by month of a model beside the chosen one", "backtest")
+BESIDE_RMSE = metrics(
+    "beside_rmse.", "RMSE by month of a model compared with the chosen one", "backtest"
+)
 RISE = metric("rise_by_age", "share by which RMSE is above a fresh model's; by age", "backtest")
 AGAINST = metrics(
     "against.", "minutes of RMSE above another recipe's, and the 95 % interval", "rival"

@@ -123,10 +123,13 @@ def test_a_container_has_no_more_memory_than_it_may_use(
 @pytest.mark.parametrize(
     ("need", "said"),
     [
-        (Need(9.94, 0.52, [7_000]), "at most 9.9 min and 0.5 GiB, told by runs on 7,000 trips"),
+        (
+            Need(9.94, 0.52, [7_000]),
+            "at most 9.9 min and 0.5 GiB, estimated from runs on 7,000 trips",
+        ),
         (
             Need(1234.4, 12.0, [7_000, 8_000, 90_000]),
-            "about 1,234 min and 12.0 GiB, told by runs on 7,000 to 90,000 trips",
+            "about 1,234 min and 12.0 GiB, estimated from runs on 7,000 to 90,000 trips",
         ),
     ],
 )
@@ -174,4 +177,4 @@ def test_a_month_that_does_not_tell_or_is_not_here_is_not_counted(
 
 def test_where_nobody_knows_the_trips_nothing_is_said_of_needs() -> None:
     (line,) = needs.tell_needs(MainParameters(), {}, 50, ["hpo"])
-    assert line == "trips: not known before the months are here, nor what they will need"
+    assert line == "trips: unknown until the months are here, and so are time and memory"

@@ -36,8 +36,8 @@ def test_a_plan_without_a_store_says_that_all_is_new_and_makes_no_store(
         f"├── hpo         runs, {first}",
         f"└── register    runs, {first}",
         "trips: train 300, valid 300, test 300",
-        "needs: nothing tells of preprocess, baseline, hpo, register: "
-        "none that did the same on 30 trips or more has ended here",
+        "needs: no estimate for preprocess, baseline, hpo, register: "
+        "no finished run did the same on at least 30 trips here",
         "to download: nothing",
         "Nothing was started.",
     ]
@@ -58,10 +58,11 @@ def test_a_plan_makes_no_run_and_knows_what_is_done(
     assert said[1].endswith(" (seconds ago, ana)")
     assert "; 0 of 50 trials are done" in said[3]
     assert re.fullmatch(r"trips: train 2\d\d, valid 2\d\d, test 2\d\d", said[5])  # clean ones
-    assert said[6].startswith("needs: nothing tells of baseline, hpo, register: ")
+    assert said[6].startswith("needs: no estimate for baseline, hpo, register: ")
     (known,) = (line for line in plan(capsys, SMALL, "--reuse=false") if "needs: preproc" in line)
     # the memory is the most that this process has held, for whatever test
-    assert re.search(r"at most 0\.\d min and \d+\.\d GiB, told by runs on [78]\d\d trips$", known)
+    told = r"at most 0\.\d min and \d+\.\d GiB, estimated from runs on [78]\d\d trips$"
+    assert re.search(told, known)
     assert plan(capsys, SMALL, "--test_months=")[4] == (
         "└── register    left out, there are no test months"
     )
