@@ -294,9 +294,9 @@ def log_profiles(profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[
 def describe_city(city: City | None, zone_files: Mapping[str, SideFile]) -> str:
     """Say in one line what is known of the city."""
     if city is not None:
-        return f"city: {city.has_place.sum()} zones with their place and borough"
+        return f"city: {city.has_place.sum()} zones with location and borough"
     missing = ", ".join(name for name in ZONE_FILES if name not in zone_files)
-    return f"city: no {missing} beside the months, so its map is learned from the trips alone"
+    return f"city: no {missing} next to the months, so the map is learned from the trips only"
 
 
 def log_city(

@@ -169,7 +169,7 @@ def answer(rises: Sequence[Rise], rows: Iterable[MonthErrors]) -> str:
     error = f"after {age} the error is {_beside_fresh((worse or rises[-1]).share)}."
     if worse:
         return f"Retrain every {age}: {error}"
-    return f"No age up to {age} is surely worse than a fresh model: {error}"
+    return f"No age up to {age} is significantly worse than a fresh model: {error}"
 
 
 def in_months(n: int) -> str:
@@ -179,7 +179,7 @@ def in_months(n: int) -> str:
 
 def _beside_fresh(share: Interval) -> str:
     value, low, high = (100 * part for part in share)
-    told = f"95 % interval {low:+.1f} to {high:+.1f}" if np.isfinite(low) else "one month tells"
+    told = f"95 % interval {low:+.1f} to {high:+.1f}" if np.isfinite(low) else "a single month"
     side = f"{abs(value):.1f} % {'below' if value < 0 else 'above'}"
     return f"{'as large as' if side.startswith('0.0') else side} a fresh model's ({told})"
 
@@ -189,8 +189,8 @@ def describe_difference(found: PairedDifference, other: str) -> str:
     value, low, high = found.minutes
     over = f"over {in_months(found.n_months)}"
     if not np.isfinite(low):
-        return f"RMSE is {value:+.3f} min against {other} {over}, which alone proves nothing."
-    sure = "better" if high < 0 else "worse" if low > 0 else "not surely better or worse"
+        return f"RMSE is {value:+.3f} min against {other} {over}, and a single one proves nothing."
+    sure = "better" if high < 0 else "worse" if low > 0 else "not significantly better or worse"
     return (
         f"This recipe is {sure} than {other}: RMSE {value:+.3f} min, 95 % interval {low:+.3f} to "
         f"{high:+.3f}, {over}."

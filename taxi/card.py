@@ -80,7 +80,9 @@ def write_card(facts: Facts, *, short: bool) -> str:
 
 
 def _head(facts: Facts) -> list[str]:
-    data = "simulated trips: it knows nothing of New York" if facts.is_simulated else "real trips"
+    data = (
+        "simulated trips: it knows nothing about New York" if facts.is_simulated else "real trips"
+    )
     dirty = " with uncommitted changes" if facts.is_dirty else ""
     return [
         f"# {facts.name}: the minutes of {taxi_named(facts.taxi).a_trip}",
@@ -112,7 +114,7 @@ def _scores(facts: Facts) -> list[str]:
 def _distances(facts: Facts) -> list[str]:
     name = input_names(facts.taxi).get("distance_miles")
     if name is None:
-        return ["These trips have no distance in any row, so it takes none."]
+        return ["These trips never have a distance, so the model takes none."]
     rows = [[KINDS[kind], f"{rmse:.3f}"] for kind, rmse in facts.rmse_with.items()]
     return [
         f"`{name}` must be the planned distance, or missing: it was trained on the meter's, "
@@ -125,7 +127,7 @@ def _distances(facts: Facts) -> list[str]:
 
 def _coverage(facts: Facts, *, short: bool) -> list[str]:
     if not facts.coverage:
-        return ["It answers no quantiles: there were too few valid trips to know its errors."]
+        return ["It gives no quantiles: there were too few valid trips to measure its errors."]
     rows = [
         [
             *(one.kind, group_words(one.kind, one.group), f"{one.n_trips:,}"),
@@ -135,7 +137,7 @@ def _coverage(facts: Facts, *, short: bool) -> list[str]:
         if not (short and one.kind == "hour")
     ]
     return [
-        f"p10 to p90 should hold {percent(NOMINAL, 0)} of the trips. On test:",
+        f"p10 to p90 should cover {percent(NOMINAL, 0)} of the trips. On test:",
         "",
         *_table(["by", "group", "trips", "within", "mean width, min"], rows),
     ]
@@ -183,7 +185,7 @@ def _gate(facts: Facts, *, short: bool) -> list[str]:
         [check.check, check.found, check.wanted, "yes" if check.passed else "**no**"]
         for check in [*facts.checks, *(() if short else facts.slices)]
     ]
-    return ["## The gate", "", *_table(["asked", "found", "wanted", "passed"], rows)]
+    return ["## The gate", "", *_table(["check", "found", "wanted", "passed"], rows)]
 
 
 def _groups(facts: Facts, *, short: bool) -> list[str]:

@@ -41,7 +41,7 @@ class Champion(NamedTuple):
 
     improvement: Interval  # its RMSE on test less the candidate's, minutes
     provenance: Provenance
-    slices: Sequence[PairedErrors] = ()  # of test and, where they can be had, its own test months
+    slices: Sequence[PairedErrors] = ()  # of test and, if they are available, its own test months
     not_compared: str = ""  # why its own test months are missing there; empty if not
 
 
@@ -125,7 +125,7 @@ def judge(
             checks.append(_check_losses(losses, limit, known, is_allowed=overrides.slice_loss))
         slices = [_check_slice(loss, limit) for loss in losses]
         if champion.not_compared:
-            slices.append(Check(OWN_MONTHS, champion.not_compared, "where they can be had", True))
+            slices.append(Check(OWN_MONTHS, champion.not_compared, "if they are available", True))
     if rolled_back:
         checks.append(rolled_back)
     promoted = all(check.passed for check in checks)
@@ -175,7 +175,7 @@ def _check_improvement(gained: Interval, min_improvement: float, known: str) -> 
     interval = f"{_less_or_more(gained.low)} to {_less_or_more(gained.high)}"
     return [
         Check(
-            f"test RMSE beside the champion's {known}",
+            f"test RMSE against the champion's {known}",
             _less_or_more(gained.value),
             f"at least {min_improvement:g} min less",
             gained.value >= min_improvement,
@@ -237,7 +237,7 @@ def _check_provenance(
             data[candidate.is_simulated],
             "any, as the champion's are simulated"
             if champion.is_simulated
-            else "real as the champion's, or allow_simulated=true",
+            else "real, like the champion's, or allow_simulated=true",
             champion.is_simulated or not candidate.is_simulated or overrides.simulated,
         ),
         Check(
@@ -245,7 +245,7 @@ def _check_provenance(
             code[candidate.is_dirty],
             "any, as the champion's is uncommitted"
             if champion.is_dirty
-            else "committed as the champion's, or allow_dirty=true",
+            else "committed, like the champion's, or allow_dirty=true",
             champion.is_dirty or not candidate.is_dirty or overrides.dirty,
         ),
         Check(

@@ -123,7 +123,7 @@ def data_parts(files: Rows) -> list[str]:
         return []
     reasons = [why for why in reasons_among(files[0]) if any(int(file[why]) for file in files)]
     n_raw, n_kept = (sum(int(file[name]) for file in files) for name in ("n_raw", "n_kept"))
-    lead = paragraph(f"{n_kept:,} of {n_raw:,} rows are trips that count; the others were dropped.")
+    lead = paragraph(f"{n_kept:,} of {n_raw:,} rows are usable trips; the others were dropped.")
     columns: dict[str, list[str]] = {
         "split": [file["split"] for file in files],
         "month": [file["month"] for file in files],
@@ -140,12 +140,12 @@ def champion_parts(compared: Mapping[str, Sequence[str]], gate: Rows) -> list[st
     """Show the champion before it beside this model, and what the gate asked."""
     parts = []
     if compared:
-        parts.append(table("The champion before and this model", compared))
+        parts.append(table("The previous champion and this model", compared))
     elif gate:
-        parts.append(paragraph("There was no champion before it."))
+        parts.append(paragraph("There was no previous champion."))
     if gate:
         shown = {
-            "asked": [row["check"] for row in gate],
+            "check": [row["check"] for row in gate],
             "found": [row["found"] for row in gate],
             "wanted": [row["wanted"] for row in gate],
             "passed": ["yes" if row["passed"] == "True" else "NO" for row in gate],
@@ -170,6 +170,6 @@ def drift_parts(rows: Rows) -> list[str]:
     said = f"Drifted: {', '.join(moved)}." if moved else "No scored month has drifted."
     about = (
         "PSI is the population stability index, a distance between two histograms: below 0.1 there "
-        "is nothing to see, above 0.25 the months are another world."
+        "is no drift to speak of, above 0.25 the months differ strongly."
     )
     return [paragraph(f"{said} {about}"), table("Drift by measure", shown)]

@@ -10,8 +10,8 @@ from .page import Chart, Section, markdown, paragraph, render_page, table
 from .words import percent
 
 AGEING = (
-    "Each model is compared with a fresh one on the very same months, so a hard month is no "
-    "ageing. The lines are 95 % intervals: Student's, over the months."
+    "Each model is compared with a fresh one on the same months, so a hard month is not "
+    "ageing. The lines are 95 % intervals (Student's t over the months)."
 )
 
 
@@ -79,7 +79,7 @@ def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
     last = rises[-1]
     age, judged = in_months(last.age), in_months(last.n_months)
     rise = percent(last.share.value, sign="+")
-    title = f"{rise} at an age of {age}, over {judged} that were judged."
+    title = f"{rise} at an age of {age}, measured on {judged}."
     columns: dict[str, Sequence[str | float]] = {
         "age of the model": [in_months(rise.age) for rise in rises],
         "RMSE above a fresh model's, %": [round(100 * rise.share.value, 3) for rise in rises],

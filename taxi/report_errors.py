@@ -73,10 +73,10 @@ def group_chart(kind: str, groups: Sequence[Group]) -> Chart:
     judged = [groups[place] for place in worth_a_word(counts)]
     worst, best = (pick(judged, key=lambda group: group.rmse) for pick in (max, min))
     most, least = (group_words(kind, group.group) for group in (worst, best))
-    found = f"By {kind}{among_which(counts)}: most off {most} ({worst.rmse:.2f} min)"
+    found = f"By {kind}{among_which(counts)}: largest error {most} ({worst.rmse:.2f} min)"
     return Chart(
         "bars",
-        f"{found}." if worst is best else f"{found}, least {least} ({best.rmse:.2f} min).",
+        f"{found}." if worst is best else f"{found}, smallest {least} ({best.rmse:.2f} min).",
         {
             kind: [group_words(kind, group.group) for group in groups],
             RMSE: [round(group.rmse, 3) for group in groups],
@@ -119,7 +119,11 @@ def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
     ]
     rows = {numbers[place]: place for place in judged or range(len(zones))}
     worst = max(judged, key=lambda place: zones[place].rmse, default=None)
-    found = "" if worst is None else f": most off from {named[worst]} ({zones[worst].rmse:.2f} min)"
+    found = (
+        ""
+        if worst is None
+        else f": largest error from {named[worst]} ({zones[worst].rmse:.2f} min)"
+    )
     return Chart(
         "map",
         f"By the zone where a trip begins{found}.",
@@ -150,7 +154,7 @@ def calibration_chart(breakdown: Breakdown) -> Chart:
     return Chart(
         "lines",
         f"Predicted means are within {abs(worst.measured - worst.predicted):.2f} min of the "
-        f"measured ones (most off at {worst.predicted:.0f} min).",
+        f"measured ones (largest gap at {worst.predicted:.0f} min).",
         {
             "mean predicted, min": [round(one.predicted, 3) for one in bins],
             "mean measured, min": [round(one.measured, 3) for one in bins],
@@ -167,11 +171,11 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
         coverage: rows of coverage.csv; none where the model answers no quantiles.
     """
     if not coverage:
-        return [paragraph("The model answers no quantiles, or there are no test months.")]
+        return [paragraph("The model gives no quantiles, or there are no test months.")]
     whole = next(row for row in coverage if row["kind"] == ALL)
     share, width = float(whole["coverage"]), float(whole["width"])
     said = (
-        f"p10 to p90 should hold {percent(NOMINAL, 0)} of the trips. On test it holds "
+        f"p10 to p90 should cover {percent(NOMINAL, 0)} of the trips. On test it covers "
         f"{percent(share)}, and is {width:.1f} min wide on average."
     )
     found = {
@@ -194,7 +198,7 @@ def interval_chart(kind: str, rows: Sequence[Mapping[str, str]]) -> Chart:
     least = min(worth_a_word(counts), key=share.__getitem__)
     return Chart(
         "bars",
-        f"By {kind}{among_which(counts)}, intervals hold least at {names[least]}: "
+        f"By {kind}{among_which(counts)}, intervals cover least at {names[least]}: "
         f"{share[least]:.0f} %.",
         {
             kind: names,

@@ -35,12 +35,12 @@ def search_parts(
     if luck:
         said += (
             f" The best one is {luck['gain']:.3f} min better than the first point tried; another "
-            f"seed alone makes {luck['noise']:.3f} min."
+            f"seed changes that by {luck['noise']:.3f} min."
         )
     if is_split:
         said += (
             " Trips without a distance have boosters of their own: trials are scored on the "
-            "others, and the model is scored on all."
+            "others, but the model is scored on all trips."
         )
     charts = [trials_chart(scored, best), *curve_chart(finished, curves)]
     return [paragraph(said), '<div class="charts">', *charts, "</div>"]
@@ -56,7 +56,7 @@ def trials_chart(scored: Rows, best: Mapping[str, str]) -> Chart:
     points = [name for name in shown[0] if name not in NOT_SEARCHED]
     return Chart(
         "points",
-        f"Trial {best['trial']} came out best, with {float(best['rmse']):.3f} min.",
+        f"Trial {best['trial']} is best, with {float(best['rmse']):.3f} min.",
         {
             TRIAL: [int(row["trial"]) for row in shown],
             RMSE_VALID: [round(float(row["rmse"]), 4) for row in shown],
@@ -82,7 +82,7 @@ def curve_chart(finished: Rows, curves: Rows) -> list[Chart]:
     return [
         Chart(
             "lines",
-            f"Trial {wanted[0]} has learned most after {_nth(finished[0]['best_round'])} rounds.",
+            f"Trial {wanted[0]} is best after {_nth(finished[0]['best_round'])} rounds.",
             {
                 "round": [_nth(row["round"]) for row in shown],
                 RMSE_VALID: [round(float(row["rmse"]), 4) for row in shown],
@@ -111,15 +111,15 @@ def looked_at_parts(importance: Rows) -> list[str | Chart]:
     minutes = [float(row["shap"]) for row in shown]
     first = [f"{feature_words(row['feature'])} ({float(row['shap']):.1f} min)" for row in shown[:3]]
     said = (
-        "How far each thing moves a prediction up or down, on average over trips (mean absolute "
+        "How far each feature moves a prediction up or down, on average over trips (mean absolute "
         "SHAP value). Most: " + "; ".join(first) + "."
     )
     chart = Chart(
         "rows",
-        f"What is known of a trip, by how much it moves the answer; "
-        f"{counted(len(importance), 'thing')} in all.",
+        f"Features by how much they move the prediction; "
+        f"{counted(len(importance), 'feature')} in total.",
         {
-            "what it is": [feature_words(row["feature"]) for row in shown],
+            "feature": [feature_words(row["feature"]) for row in shown],
             "mean move, min": [round(m, 3) for m in minutes],
             "column": [row["feature"] for row in shown],
         },

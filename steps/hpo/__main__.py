@@ -182,7 +182,7 @@ def tell_search(
     n_trees = counted(sum(one.member.rounds for one in boosters), "tree")
     n_boosters = counted(len(boosters), "booster")
     # trials were scored on the other trips alone: the model may be above the best of them
-    also = ", also of trips without a distance;" if searched.blind else ","
+    also = ", trips without a distance included;" if searched.blind else ","
     print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {n_trees} in {n_boosters}")
     longer = params.model_copy(update={"max_evals": 2 * len(searched.trials)})
     page.write_verdict(
@@ -227,7 +227,10 @@ def log_noise(trials: list[Trial], seeds: list[Trained]) -> None:
     noise = float(np.std([first.outcome.rmse, *(other.rmse for other in seeds)], ddof=1))
     gain = first.outcome.rmse - min(trial.outcome.rmse for trial in trials if trial.outcome)
     mlflow.log_metrics({tags.SEARCH_GAIN: gain, tags.SEED_NOISE: noise})
-    print(f"search: {gain:.4f} min better than its first point, where a seed makes {noise:.4f} min")
+    print(
+        f"search: {gain:.4f} min better than its first point; another seed changes that by "
+        f"{noise:.4f} min"
+    )
 
 
 def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) -> None:

@@ -181,7 +181,7 @@ def summary(outcome: PipelineOutcome) -> list[str]:
 
 def odd(lines: Sequence[str]) -> list[str]:
     """List what about the months is not plausible; nothing where all is."""
-    return ["Have a look at the months:", "", *(f"- {line}" for line in lines), ""] if lines else []
+    return ["Check these months:", "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
 AGAIN = "Run it again:"
@@ -207,7 +207,7 @@ def suggestion(dataset: Dataset) -> list[str]:
     if dataset.is_simulated or not earlier or earlier[0] < taxi_named(dataset.taxi).since:
         return []
     line = (
-        f"The same months a year earlier, which count less (half_life), mostly help: "
+        f"The same months a year earlier, with less weight (half_life), usually help: "
         f"`-P train_months={','.join([*earlier, *train])}`."
     )
     return [line, ""]
@@ -250,8 +250,8 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
     if champion == version:
         lines += ["", f"It is the champion: {why_champion(registered)}."]
     else:
-        there = f"version {champion} stays" if champion else "there is none"
-        lines += ["", f"It is not the champion, {there}: {registered.reasons}."]
+        there = f"version {champion} stays champion" if champion else "no champion yet"
+        lines += ["", f"It is refused; {there}: {registered.reasons}."]
     return lines
 
 
@@ -268,8 +268,8 @@ def why_champion(registered: RegisterResult) -> str:
         return registered.reasons
     gained, low, high = (registered.metrics[name] for name in GAINED)
     return (
-        f"its RMSE is {gained:.3f} min below that of the champion before on the very same trips "
-        f"(95 % interval {low:.3f} to {high:.3f}), and every other check of the gate is passed"
+        f"its RMSE is {gained:.3f} min below the previous champion's on the same trips "
+        f"(95 % interval {low:.3f} to {high:.3f}), and it passes every other check of the gate"
     )
 
 

@@ -62,8 +62,8 @@ def take_recipe(params: BacktestParameters, file: ParameterFile) -> BacktestPara
     said = {name: entry.texts[0] for name, entry in file.of(dict.fromkeys(names)).items()}
     if not said:
         raise UserError(
-            f"{params.against} names no parameter of a recipe, such as window or half_life. "
-            "Put in what differs."
+            f"{params.against} has no parameter of a recipe, such as window or half_life. "
+            "Add what differs."
         )
     texts: dict[str, Any] = {**params.launch_texts(), **said, "horizon": "0", "against": ""}
     return BacktestParameters(**texts).with_file(file)
@@ -105,6 +105,8 @@ def compare_with(rows: Sequence[MonthErrors], rival: Rival, others: Sequence[Mon
         mlflow.log_text(rival.file.text, tags.AGAINST_FILE)
     found = backtest.compare_recipes(rows, others)
     if not found:
-        return f"Not compared with {rival.name}: it was judged on other trips of the same months."
+        return (
+            f"Not compared with {rival.name}: it was judged on different trips of the same months."
+        )
     mlflow.log_metrics({tags.AGAINST.of(end): v for end, v in found.minutes._asdict().items()})
     return backtest.describe_difference(found, rival.name)

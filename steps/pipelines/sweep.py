@@ -133,7 +133,7 @@ def why_not_varied(name: str, is_given: bool) -> str:
     if name == "steps":
         return f"{name} cannot be swept: points compare the models that the same steps make."
     if is_run_id(name) or name in (*USELESS, tags.MODEL_NAME):
-        return f"{name} cannot be swept: its points would be the same model, or no two comparable."
+        return f"{name} cannot be swept: its points would be the same model, or not comparable."
     if name not in varied:
         kind = "chooses or judges" if name in ChoiceParameters.model_fields else "judges"
         return (
@@ -231,7 +231,10 @@ def best_and_next(
     """Say how much the verdict means, and what to do next."""
     for point in best_points(swept):
         if point.noise is not None:
-            yield f"Another seed of its search makes {point.noise:.3f} min: less is no difference."
+            yield (
+                f"Another seed of its search changes that by {point.noise:.3f} min: smaller "
+                "differences are noise."
+            )
         whole = pipelines[point.name].model_copy(update={"steps": ALL_STEPS})
         yield (
             "No test month was opened. The best of many looks better on valid than it is; this "
@@ -244,7 +247,7 @@ def best_and_next(
 def sweep_again(params: SweepParameters) -> list[str]:
     """Say how the sweep is run again, or goes on."""
     command = page.as_code(page.rerun_command(params))
-    lines = ["Run it again; what is finished is not run twice:", "", command]
+    lines = ["Run it again (what has finished is reused):", "", command]
     if params.file and not params.file.committed:
         lines += ["", *page.tell_uncommitted(tags.CONFIG)]
     return lines

@@ -204,7 +204,7 @@ def write_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
         if not reason:
             raise
         print(
-            f"verify: the verdict stands on this run alone, for run {run_id} refuses it. {reason}"
+            f"verify: the verdict is only on this run: run {run_id} could not be tagged. {reason}"
         )
 
 

@@ -86,7 +86,7 @@ def go_back(params: RegisterParameters, registry: Registry) -> None:
         UserError: which one is not clear, or there is none.
     """
     if params.rollback and params.restore:
-        raise UserError("rollback and restore are two ways back. Pass one of them.")
+        raise UserError("rollback and restore exclude each other. Pass one of them.")
     line = put_back(registry, params.restore)
     write_put_back(registry, line)
     print(line)
@@ -247,9 +247,9 @@ def check_champion(registry: Registry, taxi: str) -> None:
         if refusals.explain_refusal(error):
             raise  # of a store that says no for now: the champion may be as good as ever
         raise StorageError(
-            f"The champion cannot be measured against: {error} Mend it, or put the champion before "
-            f"it back with -e register -P rollback=true; where there is none, take its alias away, "
-            f"as docs/champion.md has it."
+            f"The champion cannot be measured: {error} Fix it, or restore the previous champion "
+            "with -e register -P rollback=true; if there is none, remove the alias as described in "
+            "docs/champion.md."
         ) from error
 
 

@@ -81,7 +81,7 @@ def refit_candidate(
         lineage = trace(candidate, recipe, preprocess)
         uri = log_refitted(model, candidate, valid, predicted, lineage)
         log_worst(find_worst(valid, predicted))
-        note = f"**{candidate.model}** fitted again to {n_trips}: what is tested and registered"
+        note = f"**{candidate.model}** refitted to {n_trips}: this model is tested and registered"
         note += f"\n\n{page.link_worst()} of valid, which it was fitted to"
         mlflow.set_tags({tags.MODEL_URI: uri, tags.NOTE: note})
     fitted_by = read_code(runs.active()).commit  # the model's own is that of its search

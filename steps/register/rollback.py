@@ -14,22 +14,22 @@ from storage.tracking.registry import (
 )
 
 NEVER = (
-    "No champion of {name} was ever promoted, so none can be put back. Check model_name; "
-    "docs/champion.md has how to set alias champion by hand."
+    "No champion of {name} was ever promoted, so none can be restored. Check model_name; "
+    "docs/champion.md says how to set alias champion by hand."
 )
 NO_HISTORY = (
-    "No champion of {name} comes before {before}, or it is deleted. Its history is in the tags "
-    "promotion.* of the registered model; docs/champion.md has how to set alias champion by hand."
+    "{name} had no champion before {before}, or it is deleted. The history is in the tags "
+    "promotion.* of the registered model; docs/champion.md says how to set alias champion by hand."
 )
 
 NO_CHAMPION = (
-    "Version {version} of {name} is no former champion that is there. These are: {former}. Another "
-    "one must pass the gate of register."
+    "Version {version} of {name} is not a former champion, or is deleted. Former champions: "
+    "{former}. Any other version must pass the gate of register."
 )
-IS_CHAMPION = "Version {version} of {name} is the champion already: nothing is to be put back."
+IS_CHAMPION = "Version {version} of {name} is already the champion: nothing to restore."
 CHANGED = (
     "The champion of {name} was version {seen} when this began, and is version {now} by now: a "
-    "rollback would take out of use what nobody meant. Look at it; if it must go, run this again."
+    "rollback would remove the wrong one. Check version {now}; to roll it back, run this again."
 )
 
 
@@ -54,10 +54,10 @@ def put_back(registry: Registry, version: str = "") -> str:
         chosen = check_former(registry, version, replaced) or find_previous(registry, replaced)
         models.load(f"models:/{registry.name}/{chosen}")
         if version:
-            why = f"restore={version}: put in place of version {replaced}"
+            why = f"restore={version}: replaced version {replaced}"
             registry.restore(chosen, why=why)
         else:
-            why = f"rollback=true: version {replaced} taken out of use"
+            why = f"rollback=true: version {replaced} rolled back"
             registry.roll_back(chosen, why=why)
         registry.describe_model(ABOUT)
     write_registration(
@@ -69,7 +69,7 @@ def put_back(registry: Registry, version: str = "") -> str:
     )
     return (
         f"{registry.name}: version {chosen} is champion again, in place of version {replaced}. "
-        "Start servers of the champion again: each keeps the version that it began with"
+        "Restart servers of the champion: each keeps the version that it started with"
     )
 
 

@@ -11,9 +11,9 @@ TESTED = "tested"  # what comes of a candidate that nobody asked to register
 NOT_ASKED = "test_only=true"
 
 ABOUT = (
-    "Minutes from pickup to drop-off of a taxi trip, asked at pickup: raw trips in, named as the "
-    "TLC names the columns, minutes out. Alias `champion` is the version to serve; what a version "
-    "was made from, tested on and refused for stands on its own page."
+    "Predicts the minutes from pickup to drop-off of a taxi trip from what is known at pickup. "
+    "Input: raw trips with the TLC's column names. Serve the version with alias `champion`; the "
+    "page of each version says what it was trained and tested on, and why it was refused, if so."
 )
 
 
@@ -28,18 +28,18 @@ def write_registered(
     )
     version = f"{registry.name} version {judged.known}"
     if judged.outcome == UNCHANGED:
-        verdict = f"**Unchanged**: {model} was the champion already, {version}: {rmse}"
+        verdict = f"**Unchanged**: {model} is already the champion, {version}: {rmse}"
     elif judged.outcome == PROMOTED:
         over = f", in place of version {judged.before}" if judged.before else ""
         verdict = f"**Promoted**: {model} is the champion, {version}{over}: {rmse}"
     else:
-        stays = f"version {judged.before} stays champion" if judged.before else "there is none"
-        verdict = f"**Refused**: {model} is {version} and no champion, {stays}: {rmse}"
+        stays = f"version {judged.before} stays champion" if judged.before else "no champion"
+        verdict = f"**Refused**: {model} is {version}; {stays}: {rmse}"
     rows = [
         (check.check, check.found, check.wanted, "yes" if check.passed else "**no**")
         for check in judged.decision.rows
     ]
-    table = page.to_table(["asked", "found", "wanted", "passed"], rows)
+    table = page.to_table(["check", "found", "wanted", "passed"], rows)
     champion = judged.known if judged.outcome in (PROMOTED, UNCHANGED) else judged.before
     serve = page.write_serving(registry.name) if champion else ""
     page.write_verdict(verdict, serve, table, page.link_worst(), dataset=dataset, rmse=score)

@@ -50,8 +50,8 @@ from taxi import drift
 from taxi.drift import DriftMeasure, DriftThresholds, Reference
 
 DRIFTED = 3  # exit code
-JUST_BEGUN = "it has just begun, and no trip of it is there yet; the live level stays as it is"
-SCORE_AGAIN = "score again, with overwrite=true where output has some of the months already."
+JUST_BEGUN = "it has just begun and has no trips yet; the live level is left unchanged"
+SCORE_AGAIN = "score again, with overwrite=true where output already has some of the months."
 ESTIMATES = (*map(tags.RMSE_ESTIMATED.of, ("", "_low", "_high")), tags.ESTIMATE_ERROR)
 SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE, *ESTIMATES, tags.COVERAGE)
 # a worker with another version of these might answer otherwise, or not read the same rows
@@ -153,7 +153,7 @@ def month_line(scored: ScoredMonth) -> str:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
     if covered := say_coverage(tally):
         whose = " of the model alone" if scored.with_feed else ""
-        errors += f"; the 80 % interval{whose} holds {covered}"
+        errors += f"; the 80 % interval{whose} covers {covered}"
     if scored.with_feed:
         errors += (
             f"; {tally.n_live:,} of {tally.n_predicted:,} trips, those after the state's clock and "
@@ -166,7 +166,7 @@ def month_line(scored: ScoredMonth) -> str:
     if within := say_within(tally):
         errors += f"; {within}"
     if tally.unreadable:
-        errors += f"; rows with what nobody can read are not counted: {tally.unreadable}"
+        errors += f"; rows with unreadable values are not counted: {tally.unreadable}"
     return f"{scored.month}: predicted {tally.n_predicted:,} of {tally.n_rows:,} trips, {errors}"
 
 

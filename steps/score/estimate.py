@@ -51,7 +51,9 @@ def tell_unknown(model: Any, uri: str) -> None:
     """Say of a model that was saved without losses that there will be no estimate."""
     if read_losses(model) is None:
         shown = without_credentials(uri)
-        print(f"no estimate without drop-offs: {shown} does not know its losses. Train it anew.")
+        print(
+            f"no estimate without drop-offs: {shown} was saved without its errors. Train it again."
+        )
 
 
 def tell_calendar(model: Any, months: Iterable[str]) -> None:

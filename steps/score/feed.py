@@ -39,7 +39,7 @@ def check_feed(settings: FeedSettings, *, state_uri: str, scheduler: str) -> Non
     if settings.mode not in MODES:
         raise TripError(f"Unknown live {settings.mode!r}. Choose from {list(MODES)}.")
     if settings.mode == "off" and state_uri:
-        raise UserError("live_state is of no use with live=off. Pass -P live=feed with it.")
+        raise UserError("live_state has no effect with live=off. Pass -P live=feed with it.")
     if settings.mode != "off" and scheduler:
         raise UserError(
             f"live={settings.mode} follows the trips in the order of time, which workers side by "
@@ -202,8 +202,8 @@ def _read(content: bytes, uri: str, new: LiveState) -> LiveState | None:
         return state if state.sums[0].any() else None  # of a run that ended before its first trip
     except OtherModelError as error:
         print(
-            f"{shown} begins anew: {error}. Once it is written, a server of that other model "
-            "answers without a level."
+            f"{shown} is started anew: {error}. Once it is written, a server with that other model "
+            "predicts without a level."
         )
         return None
     except TripError as error:

@@ -106,7 +106,8 @@ def read_levels(text: str, *, live: str) -> tuple[float, ...]:
         levels = [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise UserError(
-            f"quantiles {text!r} holds what is no number. Pass -P quantiles=0.1,0.5,0.9, for one."
+            f"quantiles {text!r} is not a list of numbers. Pass, for example, "
+            "-P quantiles=0.1,0.5,0.9."
         ) from error
     if levels and live != "off":
         raise UserError("quantiles are those of the model alone. Pass live=off, or leave them out.")
@@ -172,7 +173,9 @@ def read_reference(model: Any, uri: str, *, must: bool) -> Reference | None:
     if content:
         return Reference.restore(json.loads(content))
     model_uri = without_credentials(uri)
-    line = f"Model {model_uri} stores no training profile, so drift cannot be seen. Train it again"
+    line = (
+        f"Model {model_uri} stores no training profile, so drift cannot be measured. Train it again"
+    )
     if must:
         raise UserError(f"{line}, or leave out fail_on_drift.")
     print(f"{line}.")

@@ -28,8 +28,8 @@ from taxi.worst import join_worst
 
 LINKED = {  # on the page -> artifact
     "How far the months have drifted": tags.DRIFT_PICTURE,
-    "the same in numbers": tags.DRIFT_TABLE,
-    "where more trips begin": tags.DRIFT_MAP,
+    "as a table": tags.DRIFT_TABLE,
+    "where trips have shifted": tags.DRIFT_MAP,
     "RMSE by day": tags.DAYS_TABLE,
     page.WORST: tags.WORST_TABLE,
 }
@@ -167,7 +167,7 @@ def known_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
 def say_seen(months: Sequence[str]) -> str:
     """Write that errors on such months flatter the model."""
     return (
-        f"{', '.join(months)}: the model was fitted to these trips or chosen by them, so its "
+        f"{', '.join(months)}: the model was fitted to or chosen on these trips, so its "
         "errors are smaller here than on new ones"
     )
 
@@ -244,7 +244,7 @@ def say_retraining(
     texts = asked.rerun_texts()
     values = {name: texts[name] for name in texts if name in asked.model_fields_set}
     command = run_command(asked.entry_point, values, experiment=runs.experiment_name())
-    said = f"A model of the months before {month}, for the gate to judge on it:"
+    said = f"To train a model on the months before {month} and have the gate judge it on {month}:"
     return [said, page.as_code(command)]
 
 
@@ -278,9 +278,9 @@ def write_scored(
     verdict = f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {say_drift(measures)}"
     about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
     live = ["without the live level"] if is_live else []
-    drift = ["rise of RMSE", "furthest off, PSI"] if known_drift else []
+    drift = ["rise of RMSE", "largest PSI"] if known_drift else []
     within = ["quantiles"] if any(month.tally.within for month in scored) else []
-    told = ["without drop-offs", "80 % interval holds"]
+    told = ["without drop-offs", "80 % interval covers"]
     heads = ["month", "RMSE, min", *live, *drift, *within, *told, "predicted", "rows"]
     if days := [f"{m.month}: {d}" for m in scored if (d := say_days(m.month, m.tally))]:
         verdict += f"; **{', '.join(days)}**"

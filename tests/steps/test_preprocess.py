@@ -64,7 +64,7 @@ def test_the_city_is_read_once_and_handed_on(
     write_zone_files(folder)
     result = preprocess(folder)
     said = capsys.readouterr().out
-    assert "city: 4 zones with their place and borough\n" in said
+    assert "city: 4 zones with location and borough\n" in said
     (odd,) = result.odd_months
     assert f"\nodd: {odd}\n" in said
     assert odd.startswith("2021-02 has 8")
@@ -86,7 +86,7 @@ def test_without_both_files_the_learned_map_alone_serves_and_the_run_says_so(
     for name in missing:
         (folder / name).unlink()
     result = preprocess(folder)
-    said = f"city: no {', '.join(missing)} beside the months, so its map is learned from the trips"
+    said = f"city: no {', '.join(missing)} next to the months, so the map is learned from the trips"
     assert said in capsys.readouterr().out
     assert load_city(result) is None
     assert MlflowClient().get_run(result.run_id).data.tags[tags.CITY] == "none"

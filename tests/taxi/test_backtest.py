@@ -94,13 +94,13 @@ def test_ageing_is_measured_against_fresh_models_on_the_same_months() -> None:
         ([make_rise(1, 0.03, 0.01, 0.05)], "Retrain every 1 month: after 1 month the error is 3.0"),
         (
             [make_rise(1, 0.01, -0.01, 0.03), make_rise(2, 0.02, -0.01, 0.05)],
-            "No age up to 2 months is surely worse than a fresh model: after 2 months the error is "
-            "2.0 %",
+            "No age up to 2 months is significantly worse than a fresh model: after 2 months the "
+            "error is 2.0 %",
         ),
         ([make_rise(3, -0.01, -0.03, 0.01)], "after 3 months the error is 1.0 % below a fresh"),
         (
             [Rise(1, 1, Interval(0.1, -np.inf, np.inf))],
-            "error is 10.0 % above a fresh model's (one month tells)",
+            "error is 10.0 % above a fresh model's (a single month)",
         ),
         ([], "RMSE is 5.500 min over 2 months; no model was followed beyond its own month."),
     ],
@@ -157,7 +157,7 @@ def test_the_report_has_the_answer_first_and_every_row() -> None:
     about = '<p class="about">Run &lt;1&gt;.</p>'
     assert f'<p class="verdict">Retrain &lt;now&gt;.</p>{about}<p>Better.</p>' in text
     assert "2021-02 was the hardest month: RMSE 6.000 min." in text
-    assert "+10.0 % at an age of 1 month, over 1 month that were judged." in text
+    assert "+10.0 % at an age of 1 month, measured on 1 month." in text
     assert '"ends":[[4.9,5.1],[5.9,6.1]]' in text  # the interval of each month
     assert text.count("naive (mean)") >= 3  # its column, and a row for each month
     assert "What ageing costs" not in write_backtest("Green", "", ["None."], rows, [], **parts)

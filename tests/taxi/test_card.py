@@ -67,7 +67,7 @@ def make_facts(**changed: object) -> Facts:
         "| distance planned to ±20 % | 5.400 |\n| no distance | 6.300 |\n",
         "61 of the 997 test trips have no usable distance.\n",
         "opened once, with metered distance",
-        "p10 to p90 should hold 80 % of the trips",
+        "p10 to p90 should cover 80 % of the trips",
         "| all | all | 997 | 81.2 % | 11.5 |",
         "| distance | no distance | 61 | 75.0 % | 14.0 |\n",
         "| distance | all trips, asked with none | 997 | 79.0 % | 13.0 |\n",
@@ -101,7 +101,7 @@ def test_a_failed_check_stands_out_and_so_do_simulated_months_and_uncommitted_co
         make_facts(checks=[failed], is_simulated=True, is_dirty=True), short=True
     )
     assert "| test R2 | 0.1 | at least 0.5 | **no** |" in text
-    assert "simulated trips: it knows nothing of New York" in text
+    assert "simulated trips: it knows nothing about New York" in text
     assert "with uncommitted changes" in text
     # a registry cuts what is long from the end
     assert text.index("## What it must not be used for") < text.index("## Features")

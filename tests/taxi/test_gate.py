@@ -82,7 +82,10 @@ def test_it_must_beat_the_champion_by_enough_and_not_by_luck(
 ) -> None:
     decision = judge(champion=Champion(improvement, REAL))
     assert decision.promoted == promoted
-    asked = ["test RMSE beside the champion's with metered distance", "its 95 % bootstrap interval"]
+    asked = [
+        "test RMSE against the champion's with metered distance",
+        "its 95 % bootstrap interval",
+    ]
     failed = [check.check for check in decision.checks if not check.passed]
     assert set(failed) <= set(asked) and bool(failed) != promoted
 
@@ -90,7 +93,7 @@ def test_it_must_beat_the_champion_by_enough_and_not_by_luck(
 def test_a_difference_says_which_way_it_goes() -> None:
     worse = judge(champion=Champion(Interval(-0.05, -0.08, 0.02), REAL))
     assert worse.reasons == [
-        "test RMSE beside the champion's with metered distance is 0.050 min more, "
+        "test RMSE against the champion's with metered distance is 0.050 min more, "
         "wanted at least 0.01 min less",
         "its 95 % bootstrap interval is 0.080 min more to 0.020 min less, wanted all less",
     ]
@@ -123,7 +126,7 @@ def test_what_is_allowed_must_be_said_one_by_one() -> None:
 
 def test_a_refusal_says_what_would_allow_it() -> None:
     (reason,) = against(SIMULATED, REAL).reasons
-    wanted = "real as the champion's, or allow_simulated=true"
+    wanted = "real, like the champion's, or allow_simulated=true"
     assert reason == f"kind of months is simulated, wanted {wanted}"
 
 
@@ -153,7 +156,7 @@ def test_a_promotion_names_every_check_it_passed() -> None:
     assert [check.check for check in decision.checks] == [
         "test RMSE with metered distance",
         "test R2 with metered distance",
-        "test RMSE beside the champion's with metered distance",
+        "test RMSE against the champion's with metered distance",
         "its 95 % bootstrap interval",
         "kind of months",
         "state of the code",

@@ -132,11 +132,11 @@ def test_a_hostile_name_stays_text_and_nothing_is_fetched(page: Parsed) -> None:
         "1 min 5 s",
         "990 of 1,000 rows",
         "3 trials: 2 finished, 1 failed. The best one is 0.100 min better",
-        "trials are scored on the others, and the model is scored on all.",
-        "Trial 1 has learned most after 8 rounds.",
-        "Trial 1 came out best, with 5.100 min.",
+        "trials are scored on the others, but the model is scored on all trips.",
+        "Trial 1 is best after 8 rounds.",
+        "Trial 1 is best, with 5.100 min.",
         "Errors on the test months 2021-03",
-        "On test it holds 70.0 %, and is 11.5 min wide",
+        "On test it covers 70.0 %, and is 11.5 min wide",
         "how far the way goes along the learned map's second axis, miles (1.5 min)",
         "Drifted: 2021-04.",
         "PSI of hour of the pickup",
@@ -196,7 +196,7 @@ def test_what_is_not_there_leaves_no_empty_heading() -> None:
     )
     text = report.write_report(facts, style="", scripts=[])
     assert re.findall('<h2 id="(.*?)"', text) == ["calibration-and-intervals"]
-    assert "The model answers no quantiles" in text
+    assert "The model gives no quantiles" in text
     assert json.loads(Parsed(text).data) == {}
 
 
@@ -229,11 +229,11 @@ def test_each_trip_is_on_one_day_and_in_one_zone() -> None:
 def test_a_zone_of_few_trips_is_no_finding() -> None:
     groups = [Group("hour", "01", 3, 90.0, 1.0, 0.0), Group("hour", "02", 300, 5.0, 1.0, 0.0)]
     chart = report_errors.group_chart("hour", groups)
-    assert chart.title == "By hour, of those with 30 trips or more: most off 02:00 (5.00 min)."
+    assert chart.title == "By hour, of those with 30 trips or more: largest error 02:00 (5.00 min)."
     counted = ({"n_trips": "3", "coverage": "0.1"}, {"n_trips": "300", "coverage": "0.8"})
     rows = [{"group": f"0{hour}", "width": "9"} | row for hour, row in enumerate(counted, 1)]
     said = report_errors.interval_chart("hour", rows).title
-    assert said == "By hour, of those with 30 trips or more, intervals hold least at 02:00: 80 %."
+    assert said == "By hour, of those with 30 trips or more, intervals cover least at 02:00: 80 %."
 
 
 def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
@@ -247,7 +247,7 @@ def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
     titles = [part.title for part in parts if isinstance(part, Chart)]
     assert [title.partition(":")[0] for title in titles] == [
         "By hour",
-        "By hour, intervals hold least at 01",
+        "By hour, intervals cover least at 01",
     ]
 
 
@@ -255,7 +255,9 @@ def test_a_zone_that_is_on_no_map_is_no_finding_of_the_map() -> None:
     zones = [Group("zone", "0", 300, 90.0, 1.0, 0.0), Group("zone", "4", 300, 5.0, 1.0, 0.0)]
     city = simulation.simulated_zones(42)
     chart = report_errors.zone_chart(city, zones)
-    assert chart.title.startswith(f"By the zone where a trip begins: most off from {city.name[4]} ")
+    assert chart.title.startswith(
+        f"By the zone where a trip begins: largest error from {city.name[4]} "
+    )
     assert chart.columns["zone"][0] == "no zone"
 
 
@@ -285,8 +287,8 @@ def test_the_best_trial_is_the_best_of_those_that_were_not_pruned() -> None:
         return str(chart.title)
 
     pruned, finished = trial(0, "5.0", "pruned"), trial(1, "5.1", "finished")
-    assert title(pruned, finished) == "Trial 1 came out best, with 5.100 min."
-    assert title(pruned, trial(2, "", "failed")) == "Trial 0 came out best, with 5.000 min."
+    assert title(pruned, finished) == "Trial 1 is best, with 5.100 min."
+    assert title(pruned, trial(2, "", "failed")) == "Trial 0 is best, with 5.000 min."
 
 
 @pytest.mark.parametrize("is_split", [True, False])
@@ -304,7 +306,7 @@ def test_shares_are_drawn_in_percent() -> None:
     ]
     chart = report_errors.interval_chart("hour", rows)
     assert chart.columns["trips within p10 to p90, %"] == [70.0, 81.2]
-    assert chart.title == "By hour, intervals hold least at 07:00: 70 %."
+    assert chart.title == "By hour, intervals cover least at 07:00: 70 %."
     assert chart.wanted == [[0.0, 80.0], [1.0, 80.0]]
     _, aged = report_backtest.ageing_parts([Rise(1, 4, Interval(0.02, 0.01, 0.03))])
     assert aged.columns["RMSE above a fresh model's, %"] == [2.0]

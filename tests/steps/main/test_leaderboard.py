@@ -49,7 +49,7 @@ def test_the_best_by_the_distance_asked_for_comes_first_and_is_the_headline() ->
 
 def test_what_is_odd_about_months_stands_on_the_page() -> None:
     odd = entry("main").odd
-    assert odd(["2021-02 is short"]) == ["Have a look at the months:", "", "- 2021-02 is short", ""]
+    assert odd(["2021-02 is short"]) == ["Check these months:", "", "- 2021-02 is short", ""]
     assert odd([]) == []
 
 
@@ -69,8 +69,8 @@ def test_a_champion_is_told_by_what_it_gained_and_the_first_one_by_what_it_was_a
     ends = {tags.GAINED.of(end): at for end, at in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
     second = first._replace(metrics=tested | ends)
     assert verdict(second, "2021-03", "green")[2] == (
-        "It is the champion: its RMSE is 0.500 min below that of the champion before on the very "
-        "same trips (95 % interval 0.400 to 0.600), and every other check of the gate is passed."
+        "It is the champion: its RMSE is 0.500 min below the previous champion's on the same "
+        "trips (95 % interval 0.400 to 0.600), and it passes every other check of the gate."
     )
 
 

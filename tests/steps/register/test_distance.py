@@ -52,7 +52,7 @@ def test_the_champion_is_beaten_by_the_distance_asked_for(lab: Lab, pipelines: P
     gained = metrics["champion_test_rmse_planned_10"] - metrics["test_rmse_planned_10"]
     assert metrics["improvement"] == pytest.approx(gained)
     assert metrics["improvement_low"] < gained < metrics["improvement_high"]
-    beside = "test RMSE beside the champion's with distance planned to ±10 % is "
+    beside = "test RMSE against the champion's with distance planned to ±10 % is "
     assert beside in run.data.tags["reasons"]
 
 

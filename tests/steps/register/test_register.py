@@ -123,7 +123,7 @@ def test_a_better_candidate_takes_the_champions_place_and_a_worse_one_does_not(
     )
     run, said = lab.register("both", *pipelines.of(lab, BAD))
     assert "version 3, alias challenger" in said
-    assert "champion is version 2: test RMSE beside the champion's with metered distance" in said
+    assert "champion is version 2: test RMSE against the champion's with metered distance" in said
     assert "min more, wanted at least 0.01 min less" in said
     assert lab.aliases("both") == {"champion": "2", "challenger": "3"}
     assert (run.data.tags["version"], run.data.tags["champion_version"]) == ("3", "2")
@@ -141,10 +141,10 @@ def test_outcome_numbers_and_reasons_are_on_the_version_and_in_a_table(
     assert version.tags["reasons"] == run.data.tags["reasons"]
     low, high = (float(end) for end in version.tags["improvement_interval"].split(".."))
     assert 0 < low < float(version.tags["improvement"]) < high
-    assert "| test RMSE beside the champion's with metered distance | " in version.description
+    assert "| test RMSE against the champion's with metered distance | " in version.description
     table = lab.table(run, "gate.csv")
     assert [row["passed"] for row in table] == ["True"] * len(table)
-    assert table[3]["check"] == "test RMSE beside the champion's with metered distance"
+    assert table[3]["check"] == "test RMSE against the champion's with metered distance"
     page = lab.client.get_registered_model("told").description
     gained = float(version.tags["improvement"])
     said = f"| test RMSE {float(version.tags['rmse_test']):.3f} min with metered distance, "
@@ -263,7 +263,7 @@ def test_a_model_of_simulated_months_replaces_a_real_one_only_where_that_is_said
     origin(lab, "real", "1", data="real")
     _, said = lab.register("real", *pipelines.of(lab, BETTER))
     assert (
-        "kind of months is simulated, wanted real as the champion's, or allow_simulated=true"
+        "kind of months is simulated, wanted real, like the champion's, or allow_simulated=true"
         in said
     )
     assert lab.aliases("real") == {"champion": "1", "challenger": "2"}
@@ -281,8 +281,8 @@ def test_a_model_of_code_not_known_to_be_committed_replaces_a_committed_one_only
     dirty = pipelines.of(lab, BETTER, git_dirty="unknown")
     _, said = lab.register("clean", *dirty)
     assert (
-        "state of the code is uncommitted, wanted committed as the champion's, or allow_dirty=true"
-        in said
+        "state of the code is uncommitted, wanted committed, like the champion's, or "
+        "allow_dirty=true" in said
     )
     lab.register("clean", *dirty, "--allow_dirty=true")
     assert lab.aliases("clean") == {"champion": "2"}
@@ -368,7 +368,7 @@ def test_a_champion_whose_files_are_gone_stops_register_before_anything_is_train
     before = lab.client.get_registered_model(lost)
     run, said = lab.register(lost, SIMULATED, code=2)
     assert f"Cannot load model models:/{lost}/2: " in said
-    assert "put the champion before it back with -e register -P rollback=true" in said
+    assert "restore the previous champion with -e register -P rollback=true" in said
     assert runs.children(run.info.run_id) == []
     after = lab.client.get_registered_model(lost)
     assert (after.tags, after.aliases) == (before.tags, before.aliases)

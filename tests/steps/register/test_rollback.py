@@ -24,7 +24,7 @@ def test_a_rollback_puts_the_previous_champion_back_and_says_so(
     lab.register("back", *pipelines.of(lab, GOOD))
     lab.register("back", *pipelines.of(lab, BETTER))
     run, said = lab.register("back", "--rollback=true")
-    assert said.startswith("back: version 1 is champion again, in place of version 2. Start")
+    assert said.startswith("back: version 1 is champion again, in place of version 2. Restart")
     assert lab.aliases("back") == {"champion": "1"}
     tags = run.data.tags
     assert (tags["outcome"], tags["version"], tags["champion_version"]) == ("rolled back", "1", "1")
@@ -34,7 +34,7 @@ def test_a_rollback_puts_the_previous_champion_back_and_says_so(
     assert "version 2, alias challenger" in said
     assert "pass restore=2 to use it again" in said
     _, said = lab.register("back", "--rollback=true", code=2)
-    assert "No champion of back comes before version 1" in said
+    assert "back had no champion before version 1" in said
     # by hand, as the page says
     line = readme_command('python -c "from mlflow import MlflowClient as C; C().set_registered_')
     run_by_hand(lab, line, "back")
@@ -49,7 +49,7 @@ def test_the_only_champion_whose_files_are_lost_makes_way_for_the_same_model_tra
     model_id = lab.version("strayed", "1").tags["model_uri"].rpartition("/")[2]
     shutil.rmtree(mlflow.get_logged_model(model_id).artifact_location.removeprefix("file://"))
     _, said = lab.register("strayed", *pipelines.of(lab, LOST), code=2)
-    assert "where there is none, take its alias away, as docs/champion.md has it." in said
+    assert "if there is none, remove the alias as described in docs/champion.md." in said
     line = readme_command('python -c "from mlflow import MlflowClient as C; C().delete_registered_')
     run_by_hand(lab, line, "strayed")
     _, said = lab.register("strayed", *pipelines.of(lab, LOST))
@@ -91,13 +91,13 @@ def test_a_champion_that_was_rolled_back_is_restored_by_its_number_with_a_trace(
     lab.register("again", "--rollback=true")
     _, *_, line = readme_command("mlflow run . -e register -P restore=").split()
     run, said = lab.register("again", f"--{line}")
-    assert said.startswith("again: version 2 is champion again, in place of version 1. Start")
+    assert said.startswith("again: version 2 is champion again, in place of version 1. Restart")
     assert lab.aliases("again") == {"champion": "2"}
     assert "rolled_back" not in lab.version("again", "2").tags
     tags = run.data.tags
     assert (tags["outcome"], tags["version"], tags["champion_version"]) == ("promoted", "2", "2")
     page = lab.client.get_registered_model("again").description
-    (told,) = (line for line in page.splitlines() if "restore=2: put in place of version 1" in line)
+    (told,) = (line for line in page.splitlines() if "restore=2: replaced version 1" in line)
     assert "| 2 | 1 | promoted |" in told
     _, said = lab.register("again", *pipelines.of(lab, BETTER))
     assert said.startswith("tree was already again version 2, alias champion")
@@ -111,12 +111,12 @@ def test_a_version_that_never_was_champion_is_not_restored(lab: Lab, pipelines: 
     before = lab.client.get_registered_model("never").tags
     for version in ("2", "7", "x"):  # refused, not there, no number
         _, said = lab.register("never", f"--restore={version}", code=2)
-        wanted = f"Version {version} of never is no former champion that is there. These are: none."
-        assert wanted in said
+        wanted = f"Version {version} of never is not a former champion, or is deleted."
+        assert f"{wanted} Former champions: none." in said
     _, said = lab.register("never", "--restore=1", code=2)
-    assert "Version 1 of never is the champion already" in said
+    assert "Version 1 of never is already the champion" in said
     _, said = lab.register("never", "--restore=1", "--rollback=true", code=2)
-    assert "rollback and restore are two ways back. Pass one of them." in said
+    assert "rollback and restore exclude each other. Pass one of them." in said
     assert lab.aliases("never") == {"champion": "1", "challenger": "2"}
     after = lab.client.get_registered_model("never").tags
     assert {key for key in after if key.startswith("promotion.")} == {

@@ -86,7 +86,7 @@ def test_quantiles_that_are_asked_for_are_columns_of_the_predictions(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--quantiles=0.5,half"], "quantiles '0.5,half' holds what is no number"),
+        (["--quantiles=0.5,half"], "quantiles '0.5,half' is not a list of numbers"),
         (["--quantiles=0.5,1.5"], "Param 'quantiles': got 1.5"),
         (["--quantiles=nan"], "Param 'quantiles': got nan"),
         (["--quantiles=0.5", "--live=feed"], "Pass live=off, or leave them out"),

@@ -114,7 +114,7 @@ def test_a_month_that_the_models_intervals_do_not_hold_is_an_alarm_with_a_live_l
     rows = rows[rows["eligible"]]
     within = (rows["prediction"] - rows["error"]).between(rows["p10"], rows["p90"]).mean()
     assert run.data.metrics["coverage"] == pytest.approx(within, abs=2e-3)
-    assert f"; the 80 % interval holds {percent(run.data.metrics['coverage'])}" in lines[0]
+    assert f"; the 80 % interval covers {percent(run.data.metrics['coverage'])}" in lines[0]
     assert lines[1].startswith("2021-04: drift: coverage gap of 80 % interval 0.")
     note = run.data.tags["mlflow.note.content"]
     assert "**drift in 2021-04**: coverage gap of 80 % interval 0." in note
@@ -173,7 +173,7 @@ def test_a_month_that_the_model_has_seen_is_named_and_one_of_other_trips_is_not(
 ) -> None:
     months = "--months=2021-01,2021-02,2021-04"
     run, lines = lab.run("score", SIMULATED, months, champion, *WIDE)
-    said = "2021-01, 2021-02: the model was fitted to these trips or chosen by them, so its "
+    said = "2021-01, 2021-02: the model was fitted to or chosen on these trips, so its "
     assert [line.startswith(said) for line in lines].count(True) == 1
     (verdict, *_) = run.data.tags["mlflow.note.content"].splitlines()
     assert said in verdict
@@ -197,7 +197,7 @@ def test_a_model_without_a_training_profile_is_used_and_says_so_in_one_line(
     lab: Lab, silent: str
 ) -> None:
     run, lines = lab.run("score", SIMULATED, "--months=2021-04", silent)
-    assert "stores no training profile, so drift cannot be seen. Train it again." in lines[0]
+    assert "stores no training profile, so drift cannot be measured. Train it again." in lines[0]
     assert lines[1].startswith("2021-04: predicted 2,000 of 2,000 trips")
     assert run.data.tags["drift"] == "unknown"
     assert "| month | RMSE, min | without drop-offs |" in run.data.tags["mlflow.note.content"]

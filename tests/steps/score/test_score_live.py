@@ -184,8 +184,8 @@ def test_a_state_of_another_model_begins_anew_and_says_so(
     Path(uri).write_text(json.dumps(about))
     again, lines = lab.run("score", *given(champion, APRIL), f"--live_state={uri}")
     assert lines[0] == (
-        f"{uri} begins anew: it is of another model, abababababab. Once it is written, a server of "
-        "that other model answers without a level."
+        f"{uri} is started anew: it is of another model, abababababab. Once it is written, a "
+        "server with that other model predicts without a level."
     )
     assert read_scored(again, APRIL).equals(read_scored(run, APRIL))
 
@@ -246,7 +246,7 @@ def test_a_run_that_fails_leaves_the_state_as_it_was(
     ("arguments", "said"),
     [
         (["--live=sometimes"], "Unknown live 'sometimes'. Choose from ['off', 'nightly', 'feed']."),
-        (["--live=off", "--live_state=x"], "live_state is of no use with live=off"),
+        (["--live=off", "--live_state=x"], "live_state has no effect with live=off"),
         (["--scheduler=tcp://127.0.0.1:9"], "live=feed follows the trips in the order of time"),
         (["--feed_delay=-1"], "must be a number of at least 0"),
     ],
