@@ -65,7 +65,7 @@ class Waiting(logging.Handler):
         is_retry = record.getMessage().startswith("Retrying") and "/mlflow" in record.getMessage()
         if is_retry and self.clock() >= self.quiet_until:
             print(
-                "The MLflow server does not answer: it is asked again, for some minutes.",
+                "The MLflow server does not answer: retrying, for some minutes.",
                 file=sys.stderr,
             )
         if is_retry:
@@ -125,7 +125,7 @@ def print_table(
             break
     console.print(table, highlight=False)
     if left_out := ", ".join(heads[n_columns:]):
-        console.print(f"(left out for want of room: {left_out})", highlight=False, markup=False)
+        console.print(f"(left out for lack of space: {left_out})", highlight=False, markup=False)
 
 
 def _table(

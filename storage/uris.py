@@ -62,8 +62,8 @@ def refuse_password(uri: str, what: str, instead: str) -> None:
     if holds_password(uri):
         public = without_credentials(uri)[:N_SHOWN]
         raise UserError(
-            f"{what} {public!r} was passed with a password, which `mlflow run` notes with the "
-            f"run as it stands: change it. Pass the address without, and the password {instead}."
+            f"{what} {public!r} was passed with a password, which `mlflow run` logs with the "
+            f"run in plain text: change it. Pass the address without, and the password {instead}."
         )
 
 
@@ -77,7 +77,7 @@ def refuse_query(uri: str, what: str, instead: str) -> None:
     if public != without_user(uri):
         raise UserError(
             f"{what} {public[:N_SHOWN]!r} was passed with a query, which may be a secret and which "
-            f"`mlflow run` notes with the run as it stands. Pass {instead}."
+            f"`mlflow run` logs with the run in plain text. Pass {instead}."
         )
 
 

@@ -207,7 +207,7 @@ class TripModel:
         if self.spread is None:
             raise TripError(
                 "This model knows no spread of its errors, so it answers no quantiles and no "
-                "longer_than. Leave both out, or train it anew."
+                "longer_than. Leave both out, or train it again."
             )
         minutes = self.spread.quantiles(trips, predicted, asked.quantiles)
         columns = dict(zip(map(quantile_column, asked.quantiles), minutes.T, strict=True))
@@ -223,7 +223,7 @@ class TripModel:
     def find_leaves(self, frame: pd.DataFrame, predicted: np.ndarray) -> np.ndarray:
         """Find the row of `losses` of n raw trips and their predicted minutes, int [n]."""
         if self.spread is None:
-            raise TripError("This model knows no spread of its errors. Train it anew.")
+            raise TripError("This model knows no spread of its errors. Train it again.")
         return self.spread.find_leaves(read_frame(frame, self.taxi), predicted)
 
     def with_spread(self, spread: Spread | None) -> "TripModel":

@@ -211,6 +211,6 @@ def test_a_dead_run_that_only_others_may_close_is_left_with_a_line(
     said = run("eve", "eves", "register", "--rollback=true", code=2)  # of nothing
     (line,) = [line for line in said if line.startswith("register: left ")]
     assert line.startswith("register: left 1 run of dead processes RUNNING")
-    assert line.endswith(f"lets only others close: {dead}")
+    assert line.endswith(f"may not close: {dead}")
     assert said[-1].startswith("register: No champion")  # it went on all the same
     assert client.get_run(dead).info.status == "RUNNING"

@@ -204,7 +204,7 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
     names = (tags.CHAMPION_TEST.of(rmse), tags.TEST.of(rmse))
     both = [registered.metrics.get(name) for name in names]
     if both[0] is not None and both[1] is not None:
-        rows.append(("RMSE on the very same test trips, min", f"{both[0]:.3f}", f"{both[1]:.3f}"))
+        rows.append(("RMSE on the same test trips, min", f"{both[0]:.3f}", f"{both[1]:.3f}"))
     gained = with_three_digits(
         f"{now.get(tags.IMPROVEMENT, '')} ({now.get(tags.IMPROVEMENT_INTERVAL, '')})"
     ).replace("..", " to ")

@@ -46,9 +46,7 @@ def missing(run: Run, params: MainParameters) -> list[str]:
             f"&& git apply {code.diff}",
         ]
     if run.data.tags[tags.DIRTY] == checkout.UNKNOWN:
-        texts.append(
-            "**git did not answer for the code that ran**, so no commit is known to hold it."
-        )
+        texts.append("**git could not tell which code ran**, so no commit is known to contain it.")
     if "://" in params.source and checkout.portable(params.source) != params.source:
         texts.append("The source wants credentials, which are not kept: put in your own.")
     if params.source.startswith(FROM_ENVIRONMENT):

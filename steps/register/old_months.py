@@ -47,7 +47,7 @@ def compare_on_old_months(
     except UserError as error:
         if not isinstance(error, artifacts.LostError) and refusals.explain_refusal(error):
             raise  # of a store that says no for now: the gate waives nothing for that
-        reason = f"{months or 'nobody knows which'}, not compared: {error}"
+        reason = f"{months or 'unknown months'}, not compared: {error}"
         print(f"the champion's own test months: {reason}", flush=True)
         return OldMonths([], reason)
     trips = distances.sample(trips, MAX_TEST_ROWS)

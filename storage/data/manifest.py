@@ -31,7 +31,7 @@ def check_listed(path: Path) -> None:
         if name in listed and (seen := sha256_of(file)) != listed[name]:
             raise StorageError(
                 f"{file} is not the file that {SUMS} beside it lists: its sha256 is {seen}, "
-                f"there it is {listed[name]}. Fetch the file again, or mend {SUMS}."
+                f"there it is {listed[name]}. Fetch the file again, or fix {SUMS}."
             )
 
 
@@ -51,6 +51,6 @@ def read_manifest(path: Path) -> dict[str, str]:
         elif line.strip():
             raise StorageError(
                 f"{path}: line {number} is not as sha256sum writes it: {line[:80]!r}. "
-                f"Write it anew: sha256sum *.parquet > {SUMS}"
+                f"Write it again: sha256sum *.parquet > {SUMS}"
             )
     return listed

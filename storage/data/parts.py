@@ -27,7 +27,7 @@ def part_files(path: Path) -> list[Path]:
     if not found:
         raise StorageError(
             f"{path} is a folder without parts: no file in it ends in {', '.join(SUFFIXES)}. "
-            "Write it anew, or put the month's own file in its place."
+            "Write it again, or put the month's own file in its place."
         )
     return sorted(found, key=lambda file: in_order(file.relative_to(path).as_posix()))
 

@@ -92,7 +92,7 @@ def verdict_line(rows: Sequence[Row]) -> str:
     said += f", first {found[0][0]}, {found[0][1]}"
     furthest = max(found, key=lambda pair: abs(pair[1].share or 0))
     if furthest[1].share and furthest != found[0]:
-        said += f"; the number that moved furthest is {furthest[0]}, {furthest[1]}"
+        said += f"; the largest change is {furthest[0]}, {furthest[1]}"
     return said
 
 

@@ -99,7 +99,7 @@ def what_is_lost(run: Run) -> str:
     except (MlflowException, OSError, StorageError, ValueError) as error:
         if not _tells_loss(error):
             raise
-        return f"what {short(run)} wrote cannot be found any more"
+        return f"what {short(run)} wrote is missing now"
     return _moved_champion(run)
 
 

@@ -57,8 +57,8 @@ class Verdict(NamedTuple):
         """Say it in a line."""
         if self.problem:
             return f"not verified: {self.problem}"
-        before, after = (machine or "a machine nobody named" for machine in self.machines)
-        where = f"; it ran on {before} first, and on {after} again" if before != after else ""
+        before, after = (machine or "an unknown machine" for machine in self.machines)
+        where = f"; the first run was on {before}, the second on {after}" if before != after else ""
         return verdict_line(self.rows) + ("" if self.is_same else where)
 
 
@@ -143,7 +143,7 @@ def why_not(run: Run) -> str:
     if given := re.findall(r"\w+_run_id=\w+", about[tags.RERUN]):
         return f"Run {run_id} builds on runs of this store: {', '.join(given)}."
     if not about.get(tags.COMMIT) or about.get(tags.DIRTY) == checkout.UNKNOWN:
-        return f"git did not answer for the code of run {run_id}: it is lost."
+        return f"git could not tell the code of run {run_id}: it is lost."
     return ""
 
 

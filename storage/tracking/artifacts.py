@@ -74,7 +74,7 @@ def _why_not(run_id: str, uri: str, name: str, error: Exception) -> StorageError
     if not is_there:
         return _deleted(run_id, name)
     reason = refusals.explain_refusal(error) or f"{without_user(_last_line(error))}."
-    return StorageError(f"{name} of run {run_id} is there and does not come whole. {reason}")
+    return StorageError(f"{name} of run {run_id} exists, but arrives incomplete. {reason}")
 
 
 def _deleted(run_id: str, name: str) -> LostError:

@@ -134,7 +134,7 @@ def failure_tags(status: str, reason: str, command: str = "") -> dict[str, str]:
     lines = [f"**{status}**: {shown}"]
     if command:
         # who stopped a run has nothing to mend
-        when = "Go on with:" if status == "KILLED" else "Once that is mended:"
+        when = "Go on with:" if status == "KILLED" else "Once that is fixed:"
         lines += ["", when, "", f"    {command}"]
     return {tags.FAILURE: said, tags.NOTE: fit_page("\n".join(lines))}
 

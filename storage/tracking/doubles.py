@@ -17,7 +17,7 @@ from mlflow.models import Model
 from storage.tracking import closing, refusals, stale_runs, tags
 from storage.tracking.query import both, equals
 
-REASON = "made twice: the server's answer was lost"
+REASON = "created twice: the server's answer was lost"
 SERVERS = ("http://", "https://")  # a database answers the process itself
 
 

@@ -170,7 +170,7 @@ def ended_by() -> str:
     if not last or not last.code or last.code > 0:
         return ""
     number = -last.code
-    why = ", which is mostly for lack of memory" if number == signal.SIGKILL else ""
+    why = ", usually for lack of memory" if number == signal.SIGKILL else ""
     return f"The step was ended by signal {number}, {signal.strsignal(number)}{why}."
 
 

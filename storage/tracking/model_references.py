@@ -160,5 +160,5 @@ def cannot_load(uri: str, error: Exception) -> StorageError:
     """Say in one line why a model cannot be loaded."""
     reason = refusals.explain_refusal(error) or f"{without_user(one_line(error))}."
     if NO_FOLDER in reason:
-        reason = "its files are lost. Import an export of its pipeline again, or train it anew."
+        reason = "its files are lost. Import an export of its pipeline again, or train it again."
     return StorageError(f"Cannot load model {without_credentials(uri)}: {reason}")

@@ -293,7 +293,7 @@ def predict_columns(
     is_ours = hasattr(served, "sha256")
     known = {param.name for param in model.metadata.get_params_schema() or () if is_ours}
     if unknown := sorted(set(params) - known):
-        raise _refused(uri, f"it was saved before one could ask for {unknown[0]}; train it anew")
+        raise _refused(uri, f"it was saved before one could ask for {unknown[0]}; train it again")
     try:
         # MLflow would look at each value by itself, as for `predict_typed`
         return pd.DataFrame(served.predict(None, frame, dict(params)))

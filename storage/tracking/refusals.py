@@ -33,7 +33,7 @@ CURES: dict[int, str] = {  # by HTTP status
     404: "Check MLFLOW_TRACKING_URI, and that what is asked for was not deleted.",
     407: "Set HTTPS_PROXY with the user of the proxy, or NO_PROXY.",
     413: "Let the proxy before the server take larger bodies (nginx: client_max_body_size).",
-    429: f"It has been asked too much. {LATER}",
+    429: f"It received too many requests. {LATER}",
     507: "Make room on the server.",
 }
 FULL = "Make room there, or point TMPDIR, TAXI_CACHE or MLFLOW_TRACKING_URI to another disk."
@@ -161,18 +161,18 @@ def _explain_request(error: requests.RequestException) -> str:
         return f"The server answers {_status(int(code[1]))} again and again. {_cure(int(code[1]))}"
     if isinstance(error, requests.JSONDecodeError):
         return f"The server answers with something that is not MLflow's. {LOGIN}"
-    return f"The server has not answered whole ({type(error).__name__}). {LATER}"
+    return f"The server's answer was incomplete ({type(error).__name__}). {LATER}"
 
 
 def _explain_mlflow(error: MlflowException) -> str:
     if deleted := DELETED.search(str(error)):
         return (
-            f"Run {deleted[1]}, or its experiment, was deleted before it was through. Run this "
-            f"again; `mlflow runs restore --run-id {deleted[1]}` first has what it finished reused."
+            f"Run {deleted[1]}, or its experiment, was deleted before it had finished. Run this "
+            f"again; after `mlflow runs restore --run-id {deleted[1]}` its results are reused."
         )
     if isinstance(error, RestException):
         if NO_ID.search(str(error)):
-            return f"The server has made something and told no id of it. {PROXY}"
+            return f"The server created something but returned no id. {PROXY}"
         if error.error_code == "INVALID_PARAMETER_VALUE":
             return ""  # what this project has asked, which is a mistake in it
         code = error.get_http_status_code()

@@ -189,7 +189,7 @@ class Registry:
             raise RegistryError(
                 f"{error} It went away while version {version} was becoming champion of "
                 f"{self.name}: the champion is {before} or version {version}. Run this again with "
-                f"the same run ids; that ends with one of them and mends the history."
+                f"the same run ids; that settles it and repairs the history."
             ) from error
 
     def roll_back(self, version: str, *, why: str) -> None:

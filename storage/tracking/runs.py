@@ -112,8 +112,8 @@ class StepRun:
             experiments.dress(mlflow.get_experiment(run.info.experiment_id))
         if code.unknown:
             print(
-                f"{self.step}: git does not answer for this code ({code.unknown}), so it counts as "
-                f"uncommitted: {tags.DIRTY}={code.dirty}. `make doctor` has the cure."
+                f"{self.step}: git cannot tell the state of this code ({code.unknown}), so it "
+                f"counts as uncommitted: {tags.DIRTY}={code.dirty}. `make doctor` has the cure."
             )
         if code.diff:
             mlflow.log_text(code.diff, tags.UNCOMMITTED)
@@ -150,8 +150,8 @@ class StepRun:
             print(f"{self.step}: closed {_n_runs(closed)} that a dead process had left RUNNING")
         if refused:
             print(
-                f"{self.step}: left {_n_runs(refused)} of dead processes RUNNING, which the store "
-                f"lets only others close: {', '.join(refused[:N_NAMED])}"
+                f"{self.step}: left {_n_runs(refused)} of dead processes RUNNING, which this user "
+                f"may not close: {', '.join(refused[:N_NAMED])}"
             )
 
     def _tags(self, run: Run, code: checkout.Checkout) -> dict[str, str]:

@@ -30,7 +30,7 @@ def test_car_services_go_from_raw_months_to_a_champion_that_scores_a_later_one(l
     assert (version.tags[tags.TAXI], version.tags[tags.JUDGED_BY]) == ("fhv", "missing")
     covered = lab.table(registered, "coverage.csv")
     assert {row["kind"] for row in covered} == {"all", "hour"}
-    assert "These trips have no distance in any row" in version.description
+    assert "These trips never have a distance" in version.description
     assert "with metered distance" not in version.description
     assert all(f"- {limit}" in version.description for limit in TAXIS["fhv"].limits)
 

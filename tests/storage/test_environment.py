@@ -271,7 +271,7 @@ def test_a_step_runs_in_a_strange_folder_of_a_strange_user(store: Store, tmp_pat
         command, cwd=checkout, env=env, umask=0o077, capture_output=True, encoding="latin-1"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "preprocess: git does not answer for this code (git cannot be run" in done.stdout
+    assert "preprocess: git cannot tell the state of this code (git cannot be run" in done.stdout
     client = MlflowClient(f"sqlite:///{checkout}/mlflow.db")
     experiment = client.get_experiment_by_name("nyc-taxi-experiment")
     (run,) = client.search_runs([experiment.experiment_id])

@@ -183,7 +183,7 @@ def test_a_narrow_terminal_is_shown_whole_columns(
     terminal.print_table(HEADS, ROWS, n_texts=2, strong=1)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
     assert plain.splitlines()[0].split()[-1] == last
-    told = " ".join(plain.split()).partition("(left out for want of room: ")[2].rstrip(")")
+    told = " ".join(plain.split()).partition("(left out for lack of space: ")[2].rstrip(")")
     assert told == ", ".join(HEADS[HEADS.index(last) + 1 :])
 
 

@@ -17,7 +17,7 @@ from storage.repro.transfer.importing import Import
 from storage.tracking import pages, store
 from storage.uris import without_credentials
 
-AGAIN = "Run this again: what is there already stays as it is."
+AGAIN = "Run this again: what is already there is kept."
 
 
 def main(argv: list[str] | None = None) -> None:

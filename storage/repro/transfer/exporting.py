@@ -286,7 +286,7 @@ class Gathered:
         if lost and MLMODEL not in files:
             raise UserError(
                 f"{lost[0].name} version {lost[0].version} has lost its files here, so nobody "
-                "could load it there. Import an export from before, or train it anew."
+                "could load it there. Import an export from before, or train it again."
             )
         return ModelRecord(
             model_id=model.model_id,

@@ -114,9 +114,9 @@ def test_code_that_git_did_not_answer_for_is_said_to_be_lost(
 ) -> None:
     monkeypatch.setattr("storage.checkout.read", lambda: Checkout("", "", "", "no git"))
     run = ran(store)
-    assert "no commit is known to hold it" in "\n".join(rerun.missing(run, parsed()))
+    assert "no commit is known to contain it" in "\n".join(rerun.missing(run, parsed()))
     MlflowClient().set_tag(run.info.run_id, "rerun", "mlflow run .")
-    with pytest.raises(UserError, match="git did not answer for the code of run"):
+    with pytest.raises(UserError, match="git could not tell the code of run"):
         verify.pipeline(MlflowClient(), run.info.run_id)
 
 

@@ -207,8 +207,8 @@ def test_a_recipe_of_a_parameter_file_is_judged_on_the_same_months(
         assert fetched in page  # no commit holds the file that the command names
     assert len(lab.table(run, "backtest.csv")) == 8  # of this recipe alone
     for text, said in (
-        ("taxi: green\n", "names no parameter of a recipe, such as window"),
-        ("folds_at_once: 2\n", "names no parameter of a recipe, such as window"),
+        ("taxi: green\n", "has no parameter of a recipe, such as window"),
+        ("folds_at_once: 2\n", "has no parameter of a recipe, such as window"),
         ("warm_start: true\n", "warm_start=true lets a fold's search begin with"),
         ("windw: 3\n", "wider.yaml:1: no entry point has a parameter 'windw'"),
         ("seed: 7\nfeatures: fool\n", "['compact', 'course', 'full']. See " + f"{file}:2."),

@@ -83,7 +83,7 @@ def test_the_verdict_stands_on_the_pipeline_and_on_the_run_that_verified_it(
     assert [row["verdict"] for row in table(mine)] == ["identical", said]
     if differences:
         assert "rmse: 5.0 became 5.5 (+0.5, +10 %)" in mine.data.tags["mlflow.note.content"]
-        assert "it ran on A first, and on B again" in theirs.data.tags["verified"]
+        assert "the first run was on A, the second on B" in theirs.data.tags["verified"]
         assert (table(mine)[1]["moved"], table(mine)[1]["moved_share"]) == ("0.5", "0.1")
 
 
@@ -137,7 +137,7 @@ def test_a_pipeline_that_may_not_be_written_to_keeps_the_verdict_on_the_run_alon
 
     with runs.StepRun("verify", ""):
         step.write_on_pipeline(ReadOnly(), verdict(pipeline_below()))
-    assert "stands on this run alone" in capsys.readouterr().out
+    assert "the verdict is only on this run" in capsys.readouterr().out
 
 
 def pipeline_below() -> Run:

@@ -312,9 +312,9 @@ def test_a_recipe_that_a_store_does_not_give_is_not_called_an_older_versions(
 
     def refuse(run_id: str, name: str) -> str:
         if name == "recipe.json":
-            raise StorageError("recipe.json is there and does not come whole.")
+            raise StorageError("recipe.json exists, but arrives incomplete.")
         return read(run_id, name)
 
     monkeypatch.setattr(artifacts, "read_text", refuse)
     _, said = lab.register("kept from", *given, "--refit=train_valid", code=2)
-    assert said == "register: recipe.json is there and does not come whole."
+    assert said == "register: recipe.json exists, but arrives incomplete."

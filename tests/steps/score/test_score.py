@@ -173,7 +173,8 @@ def test_a_model_of_an_older_version_scores_and_gives_no_estimate(
     monkeypatch.delattr(type(models.unwrapped(load_served("models:/scored/1", "green"))), "losses")
     run, lines = lab.run("score", SIMULATED, "--months=2021-04", champion, *WIDE)
     assert lines[0] == (
-        "no estimate without drop-offs: models:/scored/1 does not know its losses. Train it anew."
+        "no estimate without drop-offs: models:/scored/1 was saved without its errors. "
+        "Train it again."
     )
     assert lines[1].endswith("; without drop-offs not estimated")
     assert "rmse_estimated" not in run.data.metrics

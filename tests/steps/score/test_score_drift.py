@@ -32,7 +32,7 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     note = run.data.tags["mlflow.note.content"]
     assert f"trips predicted; **drift in 2021-04**: {what}\n" in note
     assert what.endswith(" that on the months it was judged by")
-    assert "| month | RMSE, min | rise of RMSE | furthest off, PSI | without drop-offs |" in note
+    assert "| month | RMSE, min | rise of RMSE | largest PSI | without drop-offs |" in note
     months = "-P train_months=2021-02 -P valid_months=2021-03 -P test_months=2021-04"
     assert f" {months} -P model_name=scored`\n" in note
     rows = {row["of"]: float(row["value"]) for row in lab.table(run, "drift.csv")}
@@ -180,8 +180,8 @@ def test_a_month_that_the_model_has_seen_is_named_and_one_of_other_trips_is_not(
     (raw,) = month_batches("2021-02", 2_000, 7)
     pq.write_table(pa.Table.from_batches([raw]), tmp_path / APRIL_FILE.replace("04", "02"))
     run, lines = lab.run("score", f"--source={tmp_path}", "--months=2021-02", champion, *WIDE)
-    assert not any("chosen by them" in line for line in lines)
-    assert "chosen by them" not in run.data.tags["mlflow.note.content"]
+    assert not any("chosen on these trips" in line for line in lines)
+    assert "chosen on these trips" not in run.data.tags["mlflow.note.content"]
 
 
 @pytest.fixture

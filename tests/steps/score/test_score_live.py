@@ -158,7 +158,7 @@ def test_a_job_at_the_very_start_of_a_month_goes_on_with_the_state_that_is_there
     job = (*given(champion, MAY), state, f"--source={tmp_path}", "--fail_on_drift=true")
     monkeypatch.setattr(live_file, "new_york_now", lambda: np.datetime64(now, "us"))
     run, (line,) = lab.run("score", *job)
-    assert line.startswith("2021-05: it has just begun, and no trip of it is there yet; the live ")
+    assert line.startswith("2021-05: it has just begun and has no trips yet; the live ")
     assert line in run.data.tags["mlflow.note.content"]
     assert Path(tmp_path, "live.json").read_bytes() == before
     monkeypatch.setattr(live_file, "new_york_now", lambda: np.datetime64("2021-05-03", "us"))

@@ -215,7 +215,7 @@ def test_a_run_that_lost_an_artifact_is_not_taken(key: StepKey, damage: str) -> 
 
 def test_a_run_whose_list_of_outputs_is_gone_is_not_taken(key: StepKey) -> None:
     artifact(finish(key), tags.OUTPUTS).unlink()
-    assert "cannot be found any more" in refusal(key)
+    assert "is missing now" in refusal(key)
 
 
 NO_ANSWERS = [
@@ -223,7 +223,7 @@ NO_ANSWERS = [
     requests.JSONDecodeError("a login page", "<html>", 0),
     MlflowException("403", error_code=PERMISSION_DENIED),
     MlflowException("404 of a proxy", error_code=ENDPOINT_NOT_FOUND),
-    StorageError("it is there and does not come whole"),
+    StorageError("it exists, but arrives incomplete"),
 ]
 
 
@@ -244,7 +244,7 @@ def test_a_model_that_the_store_no_longer_has_is_a_loss(key: StepKey) -> None:
     finish(key)
     gone = MlflowException("no such model", error_code=RESOURCE_DOES_NOT_EXIST)
     with patch("storage.tracking.artifacts.list_files", side_effect=gone):
-        assert "cannot be found any more" in refusal(key)
+        assert "is missing now" in refusal(key)
 
 
 def test_a_run_that_lost_a_run_below_it_is_not_taken(key: StepKey) -> None:

@@ -116,7 +116,7 @@ def test_the_first_to_differ_is_named_as_they_were_run_and_not_who_repeats_its_n
     said = verdict_line([Row(name, 1, differences) for name, differences in moved.items()])
     assert said == (
         "4 metrics and hashes of 4 runs: 4 runs differ, first hpo/trial 1, rmse: 4.0 became 4.01 "
-        "(+0.01, +0.25 %); the number that moved furthest is register, rmse: 4.0 became 5.0 "
+        "(+0.01, +0.25 %); the largest change is register, rmse: 4.0 became 5.0 "
         "(+1, +25 %)"
     )
 
@@ -129,7 +129,7 @@ def test_where_it_differs_the_machines_are_named() -> None:
     assert verify.Verdict(run, [SAME], machines=("A", "B")).line.endswith("all identical")
     differs = verify.Verdict(run, [OTHER], machines=("", "B"))
     assert not differs.is_same
-    assert differs.line.endswith("it ran on a machine nobody named first, and on B again")
+    assert differs.line.endswith("first run was on an unknown machine, the second on B")
     assert "machine" not in verify.Verdict(run, [OTHER], machines=("B", "B")).line
     assert verify.Verdict(run, [], problem="no clone").line == "not verified: no clone"
 
@@ -179,7 +179,7 @@ def test_a_server_that_goes_away_has_lost_no_uncommitted_code(
     ("tags", "said"),
     [
         ({"step": "hpo"}, "is of hpo and FINISHED. Pass a FINISHED run of main."),
-        ({"rerun": "x", "mlflow.source.git.commit": ""}, "git did not answer for the code of run"),
+        ({"rerun": "x", "mlflow.source.git.commit": ""}, "git could not tell the code of run"),
         ({"rerun": "mlflow run . -P hpo_run_id=1a"}, "builds on runs of this store: hpo_run_id=1a"),
     ],
 )

@@ -39,7 +39,7 @@ def start(server: ForkServer, code: str, cwd: Path = Path(), **env: str) -> Fork
         (
             "import os; os.kill(os.getpid(), 9)",
             -9,
-            "The step was ended by signal 9, Killed, which is mostly for lack of memory.",
+            "The step was ended by signal 9, Killed, usually for lack of memory.",
         ),
         ("import os; os.abort()", -6, "The step was ended by signal 6, Aborted."),
     ],

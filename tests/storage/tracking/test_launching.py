@@ -69,7 +69,7 @@ def test_a_step_that_fails_says_its_own_reason(
 def test_a_step_that_is_killed_has_its_reason_said_for_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = "The step was ended by signal 9, Killed, which is mostly for lack of memory."
+    killed = "The step was ended by signal 9, Killed, usually for lack of memory."
     monkeypatch.setattr(fork_server, "ended_by", lambda: killed)
     with runs.StepRun("main", ""):
         parent = runs.active().info.run_id

@@ -210,13 +210,13 @@ def test_a_disk_that_takes_nothing_is_one_line(number: int, said: str) -> None:
 )
 def test_an_id_that_an_answer_did_not_hold_is_the_proxys_doing(said: str) -> None:
     error = RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": said})
-    assert "told no id of it. Look at the proxy" in refusals.explain_refusal(error)
+    assert "returned no id. Look at the proxy" in refusals.explain_refusal(error)
 
 
 def test_a_run_that_was_deleted_meanwhile_is_one_line_of_a_server_too() -> None:
     said = f"The run {'a' * 32} must be in the 'active' state. Current state is deleted."
     error = RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": said})
-    assert "was deleted before it was through. Run this again; " in refusals.explain_refusal(error)
+    assert "was deleted before it had finished. Run this again; " in refusals.explain_refusal(error)
 
 
 def test_a_mistake_of_the_project_stays_a_surprise() -> None:
@@ -403,11 +403,11 @@ def test_only_an_artifact_that_is_not_listed_is_called_deleted(
     cut = MlflowException("The following failures:\n##### File a/text.txt #####\nConnection broken")
     there = str(artifacts._why_not(run_id, uri, "a/text.txt", cut))
     assert "a/text.txt" in there
-    assert there.endswith("does not come whole. Connection broken.")
+    assert there.endswith("exists, but arrives incomplete. Connection broken.")
     said = "409 Client Error: Conflict for url: http://host/a/text.txt. Response text: injected"
     cut = MlflowException(f"The following failures:\n##### File a/text.txt #####\n{said}")
     there = str(artifacts._why_not(run_id, uri, "a/text.txt", cut))
-    assert "does not come whole. The server answers 409 Conflict. Check MLFLOW" in there
+    assert "arrives incomplete. The server answers 409 Conflict. Check MLFLOW" in there
     with artifacts.open_file(run_id, "a/text.txt") as path, pytest.raises(OSError, match="5 bytes"):
         artifacts._check_size(path, 9)
 

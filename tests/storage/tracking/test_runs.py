@@ -338,7 +338,7 @@ def test_code_that_git_does_not_answer_for_is_not_clean_and_a_line_says_so(
     tags = closed(adopted).data.tags
     assert (tags["git_dirty"], tags["mlflow.source.git.commit"]) == ("unknown", "")
     said = capsys.readouterr().out
-    assert "hpo: git does not answer for this code (not in 'HEAD')" in said
+    assert "hpo: git cannot tell the state of this code (not in 'HEAD')" in said
     assert "git_dirty=unknown" in said
 
 

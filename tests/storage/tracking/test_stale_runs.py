@@ -174,7 +174,7 @@ def test_a_run_that_this_user_may_not_close_stops_nobody_and_is_named(
     with runs.StepRun("hpo", ""):
         pass
     assert (status(mine), status(others)) == ("KILLED", "RUNNING")
-    line = "left 1 run of dead processes RUNNING, which the store lets only others close"
+    line = "left 1 run of dead processes RUNNING, which this user may not close"
     assert f"hpo: {line}: {others}" in capsys.readouterr().out
     monkeypatch.undo()
     MlflowClient(store.uri).set_terminated(others)
