@@ -19,7 +19,7 @@ RUN ?=
 FILE ?=
 ## EXTRAS      of lock, optional drivers: EXTRAS="s3 gs"
 EXTRAS ?=
-## UPGRADE     of lock, packages whose newest version is taken: UPGRADE="numpy pandas"
+## UPGRADE     of lock, packages to upgrade to their newest version: UPGRADE="numpy pandas"
 UPGRADE ?=
 ## MLFLOW_LOGGING_LEVEL  of demo, ui and verify: INFO shows MLflow's own log lines too
 MLFLOW_LOGGING_LEVEL ?= WARNING
@@ -103,41 +103,41 @@ ui: .venv/.ready  ## the MLflow UI on the store of this folder, or of MLFLOW_TRA
 	esac; set -x; \
 	PYTHONWARNINGS=ignore exec mlflow ui --port $(PORT) --workers 1 --uvicorn-opts --no-access-log
 
-serve: .venv/.ready  ## the champion, by MLflow's model server, from the store of this folder
+serve: .venv/.ready  ## serve the champion with MLflow's model server, from the store of this folder
 	@python -m tools.served $(CHAMPION) $(PORT)
 	MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow models serve \
 	    -m $(CHAMPION) --env-manager local --port $(PORT) --workers 2
 
-plan: .venv/.ready  ## what main would run, and why; runs nothing
+plan: .venv/.ready  ## say what main would run, and why, without running it
 	python -m steps.main --plan=true $(ARGS)
 
 verify: .venv/.ready  ## run a pipeline again in a fresh clone and environment, and compare
 	@manager=$(ENV_MANAGER); test $$manager = uv || echo "verify: $(NO_PINNED) ($$(python -V))"; \
 	python -m storage.repro.verify --env-manager $$manager "$(RUN)"
 
-export: .venv/.ready  ## a pipeline with all that belongs to it, from the store here into a file
+export: .venv/.ready  ## write a pipeline with all that belongs to it from this store to a file
 	@python -m storage.repro.transfer export "$(RUN)" "$(FILE)"
 
-import: .venv/.ready  ## a file that export has written, into the store here; twice is once
+import: .venv/.ready  ## read a file that export has written into this store; safe to repeat
 	@python -m storage.repro.transfer import "$(FILE)"
 
-doctor:  ## what a run needs and lacks, each with the command that mends it
+doctor:  ## check what a run needs, with a command that fixes each problem
 	@python=$$(test -x .venv/bin/python && echo .venv/bin/python || echo $(PYTHON)); \
 	test -n "$$python" || { echo "$(NO_PYTHON)" >&2; exit 2; }; $$python -m tools.doctor
 
-store: .venv/.ready  ## make the store, before several pipelines use it at once for the first time
+store: .venv/.ready  ## create the store, before several pipelines use it at once for the first time
 	python -m storage.tracking.store
 
-test: .venv/.ready  ## every test; one of them is make check
+test: .venv/.ready  ## run every test, make check included
 	python -m pytest -q --numprocesses=auto --maxprocesses=4
 
-check: .venv/.ready  ## lint, types, and whether what make contract writes is up to date
+check: .venv/.ready  ## check lint, types, and that what make contract writes is up to date
 	ruff check .
 	ruff format --check .
 	mypy
 	python -m tools.contract --check
 
-pictures: .venv/.ready  ## draw the pictures of README again, after make demo; needs Chromium
+pictures: .venv/.ready  ## take the screenshots of README again, after make demo; needs Chromium
 	MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT) python -m tools.pictures
 
 notebook: .venv/.ready  ## run docs/explore.ipynb again, after make demo; Jupyter is fetched for it
@@ -145,7 +145,7 @@ notebook: .venv/.ready  ## run docs/explore.ipynb again, after make demo; Jupyte
 	    --with nbconvert --with ipykernel --with ipywidgets jupyter nbconvert --execute \
 	    --ExecutePreprocessor.record_timing=False --to notebook --inplace docs/explore.ipynb
 
-contract: .venv/.ready  ## write MLproject, the tables and the picture in docs from what is declared
+contract: .venv/.ready  ## generate MLproject, and the tables and the diagram in docs, from declarations
 	python -m tools.contract
 
 lock: .venv/.ready  ## resolve the dependencies of pyproject.toml into requirements*.txt
