@@ -70,7 +70,7 @@ def prepare() -> None:
 
 
 def give_matplotlib_a_folder() -> None:
-    """Name a shared one if the home is not writable: forks would try to remove a temporary one."""
+    """Set MPLCONFIGDIR if the home is not writable: forks would try to remove a temporary one."""
     places = {"XDG_CONFIG_HOME": "~/.config", "XDG_CACHE_HOME": "~/.cache"}
     folders = [Path(os.environ.get(name) or place).expanduser() for name, place in places.items()]
     if not all(map(_can_be_written, folders)):

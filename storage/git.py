@@ -19,7 +19,7 @@ SETTINGS = "[core]\nautocrlf = input\nfileMode = false\n"
 
 
 class GitError(UserError):
-    """git is missing or failed; the message is its own, in one line."""
+    """git is missing or failed; the message says why, in one line."""
 
 
 def ask(
@@ -31,7 +31,7 @@ def ask(
         folder: its working directory.
         arguments: its command line.
         stdin: its input.
-        env: its environment; None = the user's, which includes the folders that they call safe.
+        env: its environment; None = that of this process, without what would mislead git.
     Raises:
         GitError: it failed, with its reason in one line, or it is missing.
     """

@@ -215,7 +215,7 @@ def _start_bar(what: str, total: int) -> "tuple[Bar, TaskID]":
         console=_console(sys.stderr),
         refresh_per_second=4,
         transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # a file's lines would go to stderr
+        redirect_stdout=sys.stdout.isatty(),  # else a file's lines would go to stderr
     )
     task = bar.add_task(what, total=total or None, said="")
     bar.start()

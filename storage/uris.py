@@ -66,7 +66,9 @@ def refuse_password(uri: str, what: str, instead: str) -> None:
 
 
 def refuse_query(uri: str, what: str, instead: str) -> None:
-    """Refuse a parameter whose query or fragment may be a secret; arguments as refuse_password.
+    """Refuse a parameter with a query or fragment, which may be a signature or a token.
+
+    Arguments as for refuse_password.
 
     Raises:
         UserError: it has one.

@@ -9,7 +9,7 @@ METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # the others raise errors 
 
 
 def check_methods(archive: zipfile.ZipFile) -> None:
-    """Refuse a zip with another compression method than those of all zips that a run reads.
+    """Refuse a zip with a compression method other than METHODS.
 
     Raises:
         BadZipFile: it has one.

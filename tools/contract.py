@@ -205,7 +205,7 @@ def room_imports(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def room_of(parts: Sequence[str], *, root: Path) -> str:
-    """Return the room of a file or module: its part of the tree: steps/hpo, storage/data, taxi."""
+    """Return the room, a package or module, that a file is in: steps/hpo, storage/data, taxi."""
     if parts[0] not in ("steps", "storage") or len(parts) == 1:
         return parts[0]
     name = parts[1].removesuffix(".py")

@@ -29,7 +29,7 @@ class NamedExperiment(NamedTuple):
 
 
 def wanted() -> dict[str, str]:
-    """Return its id or name by the environment, keyed as in MLflow's API; empty if not named."""
+    """Return id or name from the environment, keyed as in MLflow's API; empty if there is none."""
     number, name = (os.environ.get(f"MLFLOW_EXPERIMENT_{kind}") for kind in ("ID", "NAME"))
     if number:
         return {"experiment_id": number}

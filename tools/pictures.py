@@ -72,7 +72,7 @@ def find_browser() -> str:
 
 
 def last_pipeline() -> Run:
-    """Find the run of main that finished last in the experiment.
+    """Find the finished run of main that started last in the experiment.
 
     Raises:
         UserError: there is none.

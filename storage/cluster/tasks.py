@@ -59,7 +59,7 @@ class ByValue:
 
 
 class _ByName(pickle.Pickler):
-    """Pickles what a task returns, with classes by name, so that this checkout's are used here.
+    """Pickles what a task returns, with this project's classes by name: this checkout's are used.
 
     Pickled by value, as Dask would, they would put the worker's functions into the classes of the
     same names here.

@@ -1,4 +1,4 @@
-"""Reads csv as people write it: separator and encoding are told from the start of the file."""
+"""Reads csv as people write it: separator and encoding are detected from its start."""
 
 import codecs
 import csv

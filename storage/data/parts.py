@@ -11,7 +11,7 @@ SUFFIXES = (".parquet", ".csv", ".csv.gz")  # in the order in which they are tri
 
 
 def part_files(path: Path) -> list[Path]:
-    """List the files of a month, a file or a folder, in the order in which they were written.
+    """List the files of a month, a file or a folder, by name, with numbers in order of size.
 
     Raises:
         StorageError: the folder has no part, or one that is no file, or a link to a folder.

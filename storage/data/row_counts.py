@@ -10,7 +10,7 @@ from storage.data.sources import SIMULATED_URI, MonthLocation
 
 
 def count_raw(locations: Iterable[MonthLocation]) -> int | None:
-    """Count the raw trips of months; None if one is not on this machine, or has no footer."""
+    """Count the raw trips of months; None if the number of one is not known."""
     counts = [count_month(location) for location in locations]
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None

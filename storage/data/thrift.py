@@ -17,7 +17,7 @@ Fields = dict[int, Any]  # field number -> integer, list, struct; None for the r
 
 
 def read_struct(data: mmap.mmap, at: int, depth: int = 0) -> tuple[Fields, int]:
-    """Read the struct at an offset; return its fields, and the offset behind it.
+    """Read the struct at an offset; return its fields, and the offset after it.
 
     Raises:
         IndexError: the data is malformed or ends too early.

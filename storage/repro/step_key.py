@@ -30,7 +30,7 @@ COMPUTING = (
 # its run is called: a step imports them, but its result does not depend on them.
 FRAME = (
     "steps/common/cleaned_months.py",  # yields the same trips as cleaning them anew
-    "steps/common/cluster_cleaning.py",  # so does this
+    "steps/common/cluster_cleaning.py",  # the same trips, too
     "steps/common/command_line.py",
     "steps/common/parameter_file.py",
     "steps/common/declaration.py",
@@ -52,7 +52,7 @@ FRAME = (
     "storage/data/cache.py",
     "storage/data/downloads.py",  # months enter the key by the sha256 of their bytes
     "storage/data/manifest.py",
-    "storage/data/splits.py",  # so does the split that each belongs to
+    "storage/data/splits.py",  # the split of each month enters the key, too
     "storage/terminal.py",
     "storage/tracking/closing.py",
     "storage/tracking/datasets.py",

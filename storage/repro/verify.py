@@ -217,7 +217,7 @@ def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) ->
 
 
 def parts(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
-    """Yield the finished runs of a pipeline, by name: main, its steps, even reused, and theirs."""
+    """Yield a pipeline's finished runs by name: main, steps (also reused), children, trials."""
     yield "main", run
     for step, step_tag in tags.RUN_IDS.items():
         if run_id := run.data.tags.get(step_tag):

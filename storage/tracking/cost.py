@@ -21,7 +21,7 @@ class Meter:
     """
 
     def __init__(self, *, whole_process: bool = False) -> None:
-        """Start measuring now or, if this process serves one run only, with its start."""
+        """Start measuring now or, if this process serves one run only, from its start."""
         self.began = psutil.Process().create_time() if whole_process else time.time()
         self.cpu_before = 0.0 if whole_process else cpu_seconds()
 

@@ -133,7 +133,7 @@ def _unfinished(client: MlflowClient, run: Run) -> list[str]:
 
 
 def _remove_models(client: MlflowClient, run: Run) -> None:
-    """Delete a run's duplicate models: the incomplete ones, as it has logged its own."""
+    """Delete a run's duplicate models: the incomplete ones, as its own are complete by now."""
     for model_id in _unfinished(client, run):
         with suppress(MlflowException):  # a duplicate that stays does no harm
             client.delete_logged_model(model_id)

@@ -161,8 +161,8 @@ def load(uri: str) -> PyFuncModel:
         if folder:
             folder.cleanup()
         raise cannot_load(uri, error) from error
-    # a reference cycle, which is not freed at exit: freed after xgboost's own module is gone,
-    # the boosters of a model of 0.1.0 would print a traceback each
+    # a reference cycle keeps the model from being freed at exit: once xgboost's module is gone,
+    # freeing a booster of a model of 0.1.0 prints a traceback
     vars(model)["itself"] = model
     if folder:
         weakref.finalize(model, folder.cleanup)  # at the latest when the process ends

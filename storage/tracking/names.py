@@ -38,7 +38,7 @@ def check_name(name: str) -> None:
 def check_model_uri(uri: str) -> None:
     """Refuse a text that cannot be the URI of a model, before any request.
 
-    A password in it is refused, too: `mlflow run` has logged it already, nothing else may.
+    A password in it is refused, too: `mlflow run` has logged it already, and nothing else must.
 
     Raises:
         UserError: what is wrong with it.

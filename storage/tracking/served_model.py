@@ -175,10 +175,10 @@ def read_verified(folder: Path) -> ModelFiles:
 
 
 def check_manifest(manifest: Any, folder: Path) -> None:
-    """Refuse a manifest that omits a file of its folder, or lists one outside.
+    """Refuse a manifest that is empty, omits a file of its folder, or lists one outside.
 
     Raises:
-        ValueError: it does; says which file.
+        ValueError: says what is wrong.
     """
     if not isinstance(manifest, dict) or not manifest:
         raise ValueError("the manifest lists none")

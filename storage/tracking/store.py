@@ -104,7 +104,7 @@ def name_plainly() -> None:
 
 
 def exists() -> bool:
-    """Whether there is a store; sqlite's is neither created nor migrated.
+    """Whether there is a store; create no sqlite file, and migrate no database.
 
     Raises:
         StorageError: it belongs to another version of MLflow, or refuses.
@@ -120,7 +120,7 @@ def exists() -> bool:
 
 
 def open_other(uri: str) -> MlflowClient:
-    """Open a store other than the configured one, without creating or migrating it.
+    """Open a store other than the configured one; create no sqlite file, migrate no database.
 
     Raises:
         StorageError: there is none, or it refuses; the message names tracking_uri as the cause.
@@ -199,7 +199,7 @@ def _is_database(kind: str) -> bool:
 
 
 def _ask_server(uri: str) -> None:
-    """Send a request that any MLflow server answers, to fail in less than MLflow's minutes.
+    """Send a request that any MLflow server answers, with fewer retries than MLflow makes.
 
     A server's Retry-After may ask for hours, which MLflow would wait before each retry: here and in
     child steps it keeps to its own pauses, which add up to minutes.

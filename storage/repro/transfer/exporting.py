@@ -300,7 +300,7 @@ class Gathered:
         )
 
     def _digests(self) -> dict[str, str]:
-        """Return digests of the champions: of those after a run, and those measured against."""
+        """Return the digests of champions that these ended with, or were measured against."""
         marks = [run.data.tags for run in self.runs.values()]
         named = {(one.get(tags.MODEL_NAME), one.get(tags.CHAMPION_VERSION)) for one in marks}
         named |= {(one.name, one.tags.get(tags.MEASURED_AGAINST)) for one in self.versions}
