@@ -1,8 +1,8 @@
-"""The world outside: files, downloads and MLflow; knows nothing of taxis."""
+"""The outside world: files, downloads and MLflow; knows nothing of taxis."""
 
 
 class UserError(Exception):
-    """What a user can mend; the message is one line that says how."""
+    """An error that the user can mend; the message says how, in one line."""
 
 
 class StorageError(UserError):
@@ -14,5 +14,5 @@ class StoreGoneError(StorageError):
 
 
 def one_line(error: Exception) -> str:
-    """Put the reason of an error, or its kind if it gives none, on one line without a full stop."""
+    """Return the reason of an error, or its type if it has none: one line without a full stop."""
     return " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__

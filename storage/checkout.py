@@ -1,4 +1,4 @@
-"""The checkout that runs come from: its MLproject, its commit, what is not committed."""
+"""The checkout that runs: its MLproject, its commit and its uncommitted changes."""
 
 import re
 import shlex
@@ -25,26 +25,26 @@ def as_text(value: object) -> str:
 
 
 class Checkout(NamedTuple):
-    """Where the code stands; empty texts where git does not tell."""
+    """The state of the code; empty texts if git does not tell."""
 
     commit: str
     repository: str  # URL or folder of the remote, without credentials
-    diff: str  # what the work tree holds beyond the commit; empty where it is clean
-    unknown: str = ""  # why git does not answer for the code that runs; empty where it does
+    diff: str  # uncommitted changes of the work tree; empty if it is clean
+    unknown: str = ""  # why git cannot tell which code runs; empty if it can
 
     @property
     def dirty(self) -> str:
-        """Return whether code runs that is in no commit: true, false, or unknown."""
+        """Return whether uncommitted code runs: true, false, or unknown."""
         return UNKNOWN if self.unknown else as_text(bool(self.diff))
 
     @property
     def url(self) -> str:
-        """Return the remote where `mlflow run` clones it, and does not fetch into it."""
+        """Return the remote if `mlflow run` would clone it; empty if it would fetch into it."""
         return "" if is_folder(self.repository) else self.repository
 
 
 def read(root: Path = ROOT) -> Checkout:
-    """Ask git what code is about to run."""
+    """Ask git which code is about to run."""
     commit = repository = ""
     try:
         commit = _head(root)
@@ -55,26 +55,26 @@ def read(root: Path = ROOT) -> Checkout:
 
 
 def is_folder(remote: str) -> bool:
-    """Whether a remote is a folder of this machine, by git's rule for an address.
+    """Whether a remote is a local folder, by git's rule for addresses.
 
-    `mlflow run` takes it for a checkout of its own: it fetches into that very folder, which moves
-    the HEAD of a checkout, and hides what a bare repository holds.
+    `mlflow run` would not clone it but fetch into that very folder, which moves the HEAD of a
+    checkout, and hides what a bare repository contains.
     """
     return re.match(r"(?!file:)[^/]+:", remote) is None
 
 
 def is_unpushed(commit: str, root: Path = ROOT) -> bool:
-    """Whether no branch that git has pushed or fetched holds a commit; False where it has none."""
+    """Whether no remote branch or tag contains a commit; False if there is no remote branch."""
     try:
         known = git.ask(root, "for-each-ref", "--count=1", "refs/remotes")
         where = (f"--contains={commit}", "refs/remotes", "refs/tags")
         return bool(known) and not git.ask(root, "for-each-ref", "--count=1", *where)
-    except GitError:  # a clone that holds one commit alone, say
+    except GitError:  # such as in a clone of one commit
         return False
 
 
 def committed_path(path: Path, content: bytes, root: Path = ROOT) -> str:
-    """Return a file's path in this project if its commit holds this content; else nothing."""
+    """Return a file's path in this project if the commit has it with this content; else empty."""
     try:
         relative = path.resolve().relative_to(root).as_posix()
         held = git.ask(root, "cat-file", "blob", f"{_head(root)}:./{relative}")
@@ -85,7 +85,7 @@ def committed_path(path: Path, content: bytes, root: Path = ROOT) -> str:
 
 
 def user_name(root: Path = ROOT) -> str:
-    """Return the name of the git user, empty where there is none."""
+    """Return the name of the git user; empty if there is none."""
     try:
         return git.ask(root, "config", "user.name").strip()
     except GitError:
@@ -99,9 +99,9 @@ def run_command(
 
     Args:
         entry_point: of MLproject.
-        values: the texts of its parameters, those that are to be in the command.
-        experiment: its name: what it holds is reused, what another one holds is not.
-        code: what ran; without it what is here now.
+        values: the parameters to name in the command -> their values as text.
+        experiment: its name; results of other experiments are not reused.
+        code: the code that ran; None = the code that is here now.
     """
     code = code or read()
     words = ["mlflow", "run", code.url or ".", "--env-manager", "uv"]
@@ -116,7 +116,7 @@ def run_command(
 
 
 def portable(source: str) -> str:
-    """Write a source so that it means the same from any folder, without credentials."""
+    """Return a source, without credentials, so that it means the same from any folder."""
     if "://" in source:
         return without_credentials(source)
     folder = existing_folder(source)
@@ -124,20 +124,20 @@ def portable(source: str) -> str:
 
 
 def _head(root: Path) -> str:
-    """Return the commit that this code is of."""
+    """Return the commit of this code."""
     git.ask(root, "rev-parse", "--git-dir")
     try:
         head = git.ask(root, "rev-parse", "--verify", "HEAD").strip()
     except GitError as error:
         raise GitError("there is no commit yet") from error
-    # the repository may be that of a folder further up, which does not hold this code
+    # the repository may be that of a parent folder, which does not contain this code
     git.ask(root, "rev-parse", f"{head}:./{PROJECT_FILE}")
     return head
 
 
 def _remote(root: Path) -> str:
-    """Return the URL or folder of origin, or of the only remote; empty where there is none."""
-    # `git remote get-url` puts the user's own abbreviations in
+    """Return the URL or folder of origin, or of the only remote; empty if there is none."""
+    # `git remote get-url` would apply the user's own abbreviations (url.*.insteadOf)
     settings = git.ask(root, "config", "--local", "--null", "--list").split("\0")
     pairs = [setting.partition("\n") for setting in settings]
     urls = {

@@ -1,4 +1,4 @@
-"""What a store needs beside the lock: extras of pyproject.toml, by the module that is missing."""
+"""Drivers that a store needs besides the lock: missing module -> extra of pyproject.toml."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ EXTRAS = {
 
 @contextmanager
 def missing_as_error() -> Iterator[None]:
-    """Turn a missing driver into one line with its extra; any other module is a surprise.
+    """Turn a missing driver into a one-line error that names its extra; pass other errors on.
 
     Raises:
         StorageError: a store's driver is not installed.

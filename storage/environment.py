@@ -1,6 +1,6 @@
-"""What a process was started with and would trip over: made harmless, or told in one line.
+"""What a process would trip over in its environment: made harmless, or reported in one line.
 
-It needs the standard library alone: it comes first, also in an environment that is half built.
+Needs only the standard library: it runs first, even in an incomplete environment.
 """
 
 import atexit
@@ -25,37 +25,37 @@ from typing import Any
 from storage import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = ("steps", "storage", "taxi")  # an import that fails in there is a mistake, not a lack
+OWN = ("steps", "storage", "taxi")  # a failed import of these is a bug, not a missing package
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 INTERRUPTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-CLOSED = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
-# objects made between two searches for those that only hold one another
+CLOSED = (errno.EPIPE, errno.EIO)  # of a closed pipe, of a closed terminal
+# objects created between two garbage collections
 GC_THRESHOLD = 50_000
 
 
 class Outlet(io.FileIO):
-    """Where this process prints, for as long as somebody reads it."""
+    """A standard stream of this process that discards its output once nobody reads it."""
 
     def write(self, data: Any, /) -> int:
-        """Write, to nowhere from when the pipe or the terminal is closed."""
+        """Write; once the pipe or the terminal is closed, discard."""
         try:
             return super().write(data)
         except OSError as error:
             if error.errno not in CLOSED:
                 raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())  # for what this process starts as well
+            os.dup2(nowhere, self.fileno())  # for child processes as well
             os.close(nowhere)
             return super().write(data)
 
 
 def prepare() -> None:
-    """Make this process, and those that it starts, run where they were started."""
-    # a uv.lock of the working directory would go into every model, and be installed where it serves
+    """Make this process and its children work in the environment that they were started in."""
+    # MLflow would save the working directory's uv.lock in every model, and install it for serving
     os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
-    os.environ["MPLBACKEND"] = "agg"  # a notebook's own lies in another environment
-    # where git is missing, or a $ in the path, MLflow's own looks fill the screen; storage/git.py
-    # says what follows from it
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's own is in another environment
+    # if git is missing, or a path contains a $, MLflow's own warnings fill the screen;
+    # storage/git.py says what matters
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     warnings.filterwarnings("ignore", "The use of environment variables in paths", UserWarning)
     os.environ["LOGNAME"] = login_name()
@@ -64,13 +64,13 @@ def prepare() -> None:
     give_matplotlib_a_folder()
     show_what_can_be_shown()
     sys.excepthook = explain
-    for number in interrupts():  # until the step has its run, and does so itself
+    for number in interrupts():  # until the step has its run, and handles them itself
         signal.signal(number, leave)
     spend_less()
 
 
 def give_matplotlib_a_folder() -> None:
-    """Name one where the home takes none: one of its own each forked step would try to remove."""
+    """Set MPLCONFIGDIR if the home is not writable: forks would try to remove a temporary one."""
     places = {"XDG_CONFIG_HOME": "~/.config", "XDG_CACHE_HOME": "~/.cache"}
     folders = [Path(os.environ.get(name) or place).expanduser() for name, place in places.items()]
     if not all(map(_can_be_written, folders)):
@@ -79,44 +79,44 @@ def give_matplotlib_a_folder() -> None:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Whether files can be kept in a folder, made for that where it is not there."""
+    """Whether a folder, created if needed, is writable."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     return os.access(folder, os.W_OK)
 
 
 def interrupts() -> list[int]:
-    """List the signals that end this process; nohup has it ignore that its terminal is gone."""
+    """List the signals that interrupt this process; not SIGHUP if that is ignored, as by nohup."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in INTERRUPTS if number != signal.SIGHUP or not ignored]
 
 
 def is_prepared() -> bool:
-    """Whether this process was started for a step, and has nothing but that step in it."""
+    """Whether this process was started for a step, and runs nothing else."""
     return sys.excepthook is explain
 
 
 def spend_less() -> None:
-    """Leave out what costs CPU and brings nothing."""
-    # on a busy machine, scikit-learn's waiting threads took six times the CPU of those that work
+    """Avoid CPU time that brings nothing."""
+    # on a busy machine, scikit-learn's waiting threads took six times the CPU of the working ones
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     gc.set_threshold(GC_THRESHOLD)
-    gc.disable()  # imports make hundreds of thousands of objects, all of which stay
-    atexit.register(gc.freeze)  # taking them apart before the end took as long as a third of them
+    gc.disable()  # imports create hundreds of thousands of objects, all of which stay
+    atexit.register(gc.freeze)  # collecting them at exit took a third of the imports' time
 
 
 def have_imported() -> None:
-    """Look for waste from now on, among what is not there yet; in a process of a step alone."""
+    """Start garbage collection, only of objects created from now on, in a process of a step."""
     if is_prepared():
         gc.freeze()
         gc.enable()
 
 
 def login_name() -> str:
-    """Return the name of the user who is logged in, or the number where it has none."""
+    """Return the login name of the user, or the user id if it has none."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # in a container, say
+    except (KeyError, OSError):  # as in a container
         return str(os.getuid())
 
 
@@ -130,13 +130,13 @@ def machine() -> str:
 
 
 def show_what_can_be_shown() -> None:
-    """Print ? for what the terminal has no letter for, and nothing once nobody reads any more.
+    """Print ? for characters that the terminal lacks, and nothing once nobody reads any more.
 
-    What a step does is worth more than its lines, of which `| head -1` reads the first.
+    A step must not fail because its output is not read to the end, as with `| head -1`.
     """
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        if stream is None:  # closed, as by >&-: a file of ours would get its number, and its lines
+        if stream is None:  # closed, as by >&-: the next file would get its number, and lines
             _occupy(number)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
         if name == "stdin" or not isinstance(stream, io.TextIOWrapper):
@@ -160,18 +160,18 @@ def _occupy(number: int) -> None:
 def _number(stream: io.TextIOWrapper) -> int | None:
     try:
         return stream.fileno()
-    except io.UnsupportedOperation:  # a test's, in memory
+    except io.UnsupportedOperation:  # in memory, as in a test
         return None
 
 
 def check_lock() -> None:
-    """Refuse an environment that MLflow may have made of a uv.lock instead of requirements.txt.
+    """Refuse an environment that MLflow may have made from a uv.lock instead of requirements.txt.
 
-    It does so with `--env-manager uv`, and gives that environment the name of the other one. With
-    `local` a uv.lock does nothing, and a pylock.toml never does.
+    It does so with `--env-manager uv`, under the name of the environment of requirements.txt. With
+    `local` a uv.lock has no effect, and a pylock.toml never has.
 
     Raises:
-        UserError: so it is.
+        UserError: there is a uv.lock, and MLflow has made this environment.
     """
     here, lock = Path(sys.prefix), ROOT / "uv.lock"
     if lock.exists() and _is_made_by_mlflow(here):
@@ -187,8 +187,8 @@ def _is_made_by_mlflow(prefix: Path) -> bool:
 
 
 def cure(prefix: Path) -> str:
-    """Return the command that makes an environment whole again."""
-    if _is_made_by_mlflow(prefix):  # MLflow makes it where it is missing
+    """Return the command that repairs an environment."""
+    if _is_made_by_mlflow(prefix):  # MLflow makes it again
         return f"rm -r {shlex.quote(str(prefix))}"
     if prefix == ROOT / ".venv":
         return "rm -rf .venv && make .venv/.ready"
@@ -196,7 +196,7 @@ def cure(prefix: Path) -> str:
 
 
 def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Tell in one line of a library that cannot be imported; leave the rest to Python."""
+    """Report a library that cannot be imported in one line; leave other errors to Python."""
     if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] in OWN:
         sys.__excepthook__(kind, error, trace)
         return
@@ -210,28 +210,28 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 
 def explain_when_run() -> None:
-    """Explain what the module lacks that Python has been told to run, and is only looking for."""
+    """Install `explain`, if Python is still looking for the module that it was told to run."""
     if sys.argv[:1] == ["-m"]:
         sys.excepthook = explain
 
 
 def step_name() -> str:
-    """Return the name of the step that this process is, as far as Python knows it by now."""
+    """Return the name of the step that this process runs, as far as Python knows it by now."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = spec.name.removesuffix(".__main__") if spec else ""
     return name.rpartition(".")[2] if "." in name else "python"
 
 
 def leave(signum: int, frame: FrameType | None) -> None:
-    """End a step that is interrupted while it imports, where nothing but this could be told."""
-    with suppress(OSError):  # print may be in the middle of a line; nobody may be there to read it
+    """Exit when a step is interrupted during its imports, before it has a run to close."""
+    with suppress(OSError):  # print may be in the middle of a line; stderr may be closed
         os.write(2, f"{step_name()}: interrupted\n".encode())
     restore_later(os.environ.get("MLFLOW_RUN_ID"))
-    os._exit(INTERRUPTED)  # no import is to take it for its own failure
+    os._exit(INTERRUPTED)  # an exception might be taken for an import's failure
 
 
 def restore_later(run_id: str | None) -> None:
-    """Have a process call a run of `mlflow run` KILLED that outlives it, for it speaks last."""
+    """Start a process that sets a run to KILLED after `mlflow run` has marked it FAILED."""
     if not run_id:
         return
     subprocess.Popen(

@@ -1,4 +1,4 @@
-"""git, asked so that nothing of the user's own settings changes an answer."""
+"""git, called so that the user's own settings do not change its answers."""
 
 import json
 import os
@@ -10,28 +10,28 @@ from tempfile import TemporaryDirectory
 
 from storage import UserError
 
-# which folders are safe, and where git itself lies; the others name another repository, or
-# change what git prints
+# variables for the folders that are safe, and for where git itself is; others select another
+# repository, or change what git prints
 KEPT = ("GIT_CONFIG_", "GIT_EXEC_PATH")
-# Line ends and permissions do not change what Python runs, and depend on who has made the checkout.
+# Line ends and permissions do not change what Python runs, and depend on who made the checkout.
 ANY_BYTE = "surrogateescape"
 SETTINGS = "[core]\nautocrlf = input\nfileMode = false\n"
 
 
 class GitError(UserError):
-    """What git said where it did not answer."""
+    """git is missing or failed; the message says why, in one line."""
 
 
 def ask(
     folder: Path, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None
 ) -> str:
-    """Run git in a folder; returns what it prints.
+    """Run git in a folder; return what it prints.
 
     Args:
-        folder: where.
+        folder: its working directory.
         arguments: its command line.
-        stdin: what it reads.
-        env: its environment; without it the user's, and with that the folders they call safe.
+        stdin: its input.
+        env: its environment; None = that of this process, without what would mislead git.
     Raises:
         GitError: it failed, with its reason in one line, or it is missing.
     """
@@ -48,13 +48,13 @@ def ask(
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
         raise GitError(said.splitlines()[0].removeprefix("fatal: "))
-    # not read as text, which would take the CR out of the ends of lines
+    # not read as text, which would drop the CR of line ends
     return done.stdout.decode(errors=ANY_BYTE)
 
 
 @contextmanager
 def without_settings() -> Iterator[dict[str, str]]:
-    """Yield an environment in which git has no settings but its own."""
+    """Yield an environment in which git has no settings but SETTINGS."""
     with TemporaryDirectory() as home:
         Path(home, ".gitconfig").write_text(SETTINGS)
         settings = {"HOME": home, "XDG_CONFIG_HOME": home, "GIT_CONFIG_NOSYSTEM": "1"}
@@ -63,10 +63,10 @@ def without_settings() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def fresh_copy(root: Path, commit: str) -> Iterator[dict[str, str]]:
-    """Yield an environment in which git compares a work tree with a commit, and knows no more.
+    """Yield an environment in which git compares a work tree with a commit, and nothing else.
 
-    The repository that it sees has the objects of the user's, and nothing else: no settings,
-    attributes, exclusions, hooks or replaced commits, and an index that hides no file.
+    Its repository shares the objects of the user's repository, but has no settings, attributes,
+    exclusions, hooks or replaced commits, and its index hides no file.
     """
     top = ask(root, "rev-parse", "--show-toplevel").removesuffix("\n")
     objects = ask(root, "rev-parse", "--git-path", "objects").removesuffix("\n")
@@ -75,9 +75,9 @@ def fresh_copy(root: Path, commit: str) -> Iterator[dict[str, str]]:
         env["GIT_DEFAULT_HASH"] = "sha1" if len(commit) == 40 else "sha256"
         ask(root, "init", "--quiet", "--bare", "--template=", str(folder), env=env)
         with (folder / "config").open("a") as config:
-            config.write(SETTINGS)  # init has written what it finds of the file system
+            config.write(SETTINGS)  # overrides what init has found out about the file system
         env |= {"GIT_DIR": str(folder), "GIT_WORK_TREE": top}
-        # quoted, as git reads a path that may hold a colon
+        # quoted as git expects it: the path may contain a colon
         env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = json.dumps(
             str(root / objects), ensure_ascii=False
         )
@@ -86,7 +86,7 @@ def fresh_copy(root: Path, commit: str) -> Iterator[dict[str, str]]:
 
 
 def _environment(kept: tuple[str, ...] = KEPT) -> dict[str, str]:
-    """Return this process' environment without what would lead git somewhere else."""
+    """Return this process's environment without the variables that would mislead git."""
     env = {
         name: text
         for name, text in os.environ.items()

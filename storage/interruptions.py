@@ -1,11 +1,11 @@
-"""An interruption comes once, where it is neither lost nor leaves what is closed after it broken.
+"""Interruptions that are raised once, and where they are not lost and break no clean-up.
 
-Python raises KeyboardInterrupt wherever it happens to be. In the middle of an import half a module
-stays behind, and the run cannot be closed with it. In the middle of a query the store stays locked
-until the exception is gone. A pool of threads, as MLflow has for files, never tells the one to end
-that it is starting, nor gives back what it is locking, and the process waits for ever. A folder
-that is being removed, or that a pool still writes into, makes another error of it. And in a
-callback of the garbage collector it is printed and forgotten.
+Python raises KeyboardInterrupt wherever it happens to be. During an import it leaves half a module,
+with which the run cannot be closed. During a query the store stays locked until the exception is
+gone. A thread pool, such as MLflow's for files, may never stop a thread that it is just starting,
+or never release a lock, and the process waits for ever. While a folder is removed, or a pool still
+writes into it, it turns into another error. And in a callback of the garbage collector it is
+printed and forgotten.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any
 
 from storage.environment import interrupts
 
-# in whose files Python must not be for it to come
+# files whose code must not be interrupted
 UNCUT = (
     "<frozen importlib",
     f"{os.sep}sqlalchemy{os.sep}",
@@ -26,13 +26,13 @@ UNCUT = (
     f"{os.sep}shutil.py",
     f"{os.sep}tempfile.py",
 )
-POOLS = os.path.join("concurrent", "futures", "")  # noqa: PTH118  whose waiting may be cut
-JOINS = ("join", "_wait_for_tstate_lock")  # of threads; Python 3.13 has the first alone
-WAIT_S, N_WAITS = 0.05, 200  # ten seconds; an sqlite store that others have locked takes longer
+POOLS = os.path.join("concurrent", "futures", "")  # noqa: PTH118  its waits may be interrupted
+JOINS = ("join", "_wait_for_tstate_lock")  # of threads; Python 3.13 has only the first
+WAIT_S, N_WAITS = 0.05, 200  # ten seconds in all; a locked sqlite store takes longer
 
 
 def raise_once() -> None:
-    """Raise KeyboardInterrupt for the first signal that this process is interrupted by."""
+    """Raise KeyboardInterrupt at the first signal that interrupts this process, and only then."""
     for number in (*interrupts(), signal.SIGALRM):
         signal.signal(number, _interrupt)
 
@@ -48,7 +48,7 @@ def _interrupt(signum: int, frame: FrameType | None, n_waits: int = N_WAITS) -> 
 
 
 def ignore(signum: int, frame: FrameType | None) -> None:
-    """Do nothing; SIG_IGN instead would leave a line where a signal waits meanwhile."""
+    """Do nothing; with SIG_IGN instead, Python prints a line for a signal already pending."""
 
 
 def _is_uncut(frame: FrameType | None) -> bool:
@@ -63,7 +63,7 @@ def _is_uncut(frame: FrameType | None) -> bool:
 def _waits_for_a_thread(frame: FrameType | None) -> bool:
     if not frame or frame.f_code.co_filename != threading.__file__:
         return False
-    # Condition.wait, between letting go of its lock and taking it again; and Thread.join
+    # Condition.wait, between releasing its lock and acquiring it again; and Thread.join
     is_in_wait = frame.f_code.co_name == "wait" and frame.f_locals.get("gotit") is False
     return is_in_wait or frame.f_code.co_name in JOINS
 

@@ -1,4 +1,4 @@
-"""A folder for what memory has no room for, gone when it is left."""
+"""A temporary folder for data that does not fit in memory."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ GIB = 1 << 30
 
 @contextmanager
 def scratch_folder(n_bytes: int) -> Iterator[str]:
-    """Open a folder, below TMPDIR where that is set, that so many bytes go into; empty for none.
+    """Yield a temporary folder, in TMPDIR if set, with room for n_bytes; an empty text for none.
 
     Raises:
         StorageError: the disk has no room for them.

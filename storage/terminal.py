@@ -1,6 +1,6 @@
-"""What people see while something runs: lines, bars and tables, plain where nobody watches.
+"""What people see while something runs: lines, bars and tables, plain if not on a terminal.
 
-Colours and bars are for a terminal; into a pipe or a file go whole lines without escape codes.
+Colours and bars are for a terminal; a pipe or a file gets whole lines without escape codes.
 """
 
 import logging
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
-# rich is imported where something is drawn: most of what runs prints lines alone
+# rich is imported where something is drawn: most processes print only lines
 
 LEVEL, QUIET = "MLFLOW_LOGGING_LEVEL", "WARNING"
-# what MLflow shows besides its log, and how it is asked not to
+# what MLflow prints besides its log -> the value that turns it off
 SHOWS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines a run, of a server's runs alone
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines a run, only with a server
 }
-# what is raised too, and then told in one line of ours, or (psycopg's) taken as done: MLflow writes
-# the metrics of a run once more with each model
+# loggers of errors that are also raised, and then reported in one line or, psycopg's, handled:
+# MLflow writes the metrics of a run again with each model
 RAISED_TOO = ("mlflow.store.db.utils", "mlflow.exceptions", "psycopg")
-ASKS_AGAIN = "urllib3.connectionpool"  # its log, which goes nowhere
+ASKS_AGAIN = "urllib3.connectionpool"  # logger of its retries, which prints nothing
 EVERY_S = 30.0  # between two lines of progress, where there is no bar
-ENDLESS = 10_000  # columns of what is no terminal
-COMMAND = " " * 4  # how a line begins that is to be pasted
+ENDLESS = 10_000  # columns, where there is no terminal
+COMMAND = " " * 4  # begins a line that is to be pasted
 
 
 def quieten() -> None:
-    """Leave the terminal to what the steps print, unless MLFLOW_LOGGING_LEVEL asks for more.
+    """Silence all but the steps' own output, unless MLFLOW_LOGGING_LEVEL asks for more.
 
-    The steps that this process starts find its choice in their environment.
+    Steps that this process starts inherit this through their environment.
     """
     for name, value in SHOWS.items():
         os.environ.setdefault(name, value)
@@ -53,15 +53,15 @@ def quieten() -> None:
 
 
 class Waiting(logging.Handler):
-    """Says that a server is waited for: MLflow asks again for minutes without a word."""
+    """Prints that a server does not answer: MLflow retries for minutes without a word."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with nothing said."""
+        """Create the handler, with a clock in seconds."""
         super().__init__(logging.WARNING)
         self.clock, self.quiet_until = clock, 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say so, of each process and outage once."""
+        """Print it, once per process and outage."""
         is_retry = record.getMessage().startswith("Retrying") and "/mlflow" in record.getMessage()
         if is_retry and self.clock() >= self.quiet_until:
             print(
@@ -73,12 +73,12 @@ class Waiting(logging.Handler):
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether somebody watches who can be shown colours and bars."""
+    """Whether a stream is a terminal that shows colours and bars."""
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 def say(line: str, *, style: str, to: TextIO | None = None) -> None:
-    """Print a line, on a terminal in a style of rich; it stays one line wherever it goes."""
+    """Print a line, on a terminal in a style of rich; it is never wrapped."""
     stream = to or sys.stdout
     if is_terminal(stream):
         _console(stream).print(line, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -87,9 +87,9 @@ def say(line: str, *, style: str, to: TextIO | None = None) -> None:
 
 
 def print_page(lines: Iterable[str]) -> None:
-    """Print lines of a run's page without their marks.
+    """Print lines of a run's page without Markdown's marks.
 
-    A terminal's end breaks them between words, but for what is to be pasted.
+    On a terminal they are wrapped between words, except commands, which are to be pasted.
     """
     console = _console(sys.stdout) if is_terminal(sys.stdout) else None
     for line in lines:
@@ -102,20 +102,20 @@ def print_page(lines: Iterable[str]) -> None:
 
 
 def without_marks(line: str) -> str:
-    """Take Markdown's marks out of a line: of words that are strong or code, and of links."""
+    """Remove Markdown's marks from a line: those of strong words, code and links."""
     return re.sub(r"\*\*|`", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line))
 
 
 def print_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], *, n_texts: int, strong: int
 ) -> None:
-    """Print a table; where the terminal is too narrow for it, without its last columns.
+    """Print a table, without its last columns if the terminal is too narrow.
 
     Args:
-        heads: of the columns.
+        heads: titles of the columns.
         rows: a text for each column.
-        n_texts: columns of words; the others are numbers, and stand to the right.
-        strong: row that a terminal shows in bold.
+        n_texts: how many columns, from the left, are words; the others are numbers, right-aligned.
+        strong: number of the row that a terminal shows in bold.
     """
     console = _console(sys.stdout)
     options = console.options.update(max_width=ENDLESS)
@@ -152,15 +152,15 @@ def _console(stream: TextIO) -> "Console":
 
 
 class Progress:
-    """How far something has come: a bar on a terminal, elsewhere a line now and then.
+    """The progress of some work: a bar on a terminal, elsewhere a line now and then.
 
-    A bar of this kind is one for pooch, too, which sets `total` and calls the rest.
+    It also serves as a progress bar for pooch, which sets `total` and calls the methods.
     """
 
     def __init__(
         self, what: str, total: int, unit: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begin with none of `total` units done; bytes are shown in MB."""
+        """Start at 0 of `total` units; unit B is shown in MB."""
         self.what, self.total, self.unit = what, total, unit
         self.clock, self.said_at = clock, clock()
         self.n_done = 0
@@ -175,7 +175,7 @@ class Progress:
         self.close()
 
     def update(self, n: int = 1, note: str = "") -> None:
-        """Take in that n more are done, and what there is to say of them."""
+        """Count n more units as done, and show them with a note."""
         self.n_done += n
         said = ", ".join(filter(None, (self._amount(), note)))
         if self.bar:
@@ -186,11 +186,11 @@ class Progress:
             print(f"{self.what}: {said}", file=sys.stderr, flush=True)
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start again at 0."""
         self.n_done = 0
 
     def close(self) -> None:
-        """Take the bar away: what it came to is for whoever began it to say."""
+        """Remove the bar; the caller reports the result."""
         if self.bar:
             self.bar[0].stop()
             self.bar = None
@@ -215,7 +215,7 @@ def _start_bar(what: str, total: int) -> "tuple[Bar, TaskID]":
         console=_console(sys.stderr),
         refresh_per_second=4,
         transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # else its lines would go where the bar is
+        redirect_stdout=sys.stdout.isatty(),  # else a file's lines would go to stderr
     )
     task = bar.add_task(what, total=total or None, said="")
     bar.start()

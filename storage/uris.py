@@ -1,6 +1,6 @@
-"""Addresses that users type, without what may be secret in them, or as folders: the only place.
+"""Addresses that users type: removing secrets from them and reading them, in one place.
 
-It needs the standard library alone: tools.doctor runs before there is an environment.
+Needs only the standard library: tools.doctor runs before there is an environment.
 """
 
 import os
@@ -10,24 +10,22 @@ from urllib.parse import unquote
 
 from storage import UserError
 
-# What stands before the host: all up to its last @; or, where a password holds a slash that nobody
-# has encoded, from a colon that no port follows up to the @, or up to the last @ that a host with a
-# port follows. A host of IPv6 begins with a bracket.
+# User and password before the host: all up to its last @; or, if the password has a slash that is
+# not encoded, from a colon that no port follows up to the @, or up to the last @ before a host with
+# a port. An IPv6 host begins with a bracket.
 _OPEN = r"[^/\s:@?#\[]*:(?![0-9]*(?:[/?#\s]|$))"
 _USER = re.compile(
     rf"(?<=://)(?:{_OPEN}(?:(?!://)\S)*@(?=[\w.-]+:[0-9]+(?:[/?#\s]|$))"
     rf"|[^/\s]*@|{_OPEN}(?:(?!://)[^\s@])*@)"
 )
-_USER_WITH_A_BLANK = re.compile(
-    r"(?<=://)[^/?#]*\s[^/?#]*@"
-)  # of a text that is a URI, and no more
-FROM_ENVIRONMENT = "env:"  # before the name of a variable that holds the address
-N_SHOWN = 60  # characters of what was passed
+_USER_WITH_A_BLANK = re.compile(r"(?<=://)[^/?#]*\s[^/?#]*@")  # only for a text that is one URI
+FROM_ENVIRONMENT = "env:"  # prefix of the name of a variable that holds the address
+N_SHOWN = 60  # characters of a value, in a message
 _QUERY, _QUERY_OR_FRAGMENT = re.compile(r"\?.*", re.DOTALL), re.compile(r"[?#].*", re.DOTALL)
 
 
 def without_credentials(uri: str) -> str:
-    """Cut user, password, query and fragment out of a URI; any other text stays as it is.
+    """Remove user, password, query and fragment from a URI; any other text stays as it is.
 
     A URI without a host, such as sqlite:///a#b.db, is the path of a file, and keeps its #.
     """
@@ -39,25 +37,25 @@ def without_credentials(uri: str) -> str:
 
 
 def without_user(text: str) -> str:
-    """Cut user and password out of every URI in a text; all else stays as it is."""
+    """Remove user and password from every URI in a text; all else stays as it is."""
     return _USER.sub("", text)
 
 
 def holds_password(uri: str) -> bool:
-    """Whether a password stands before the host of a URI; a user alone is no secret."""
+    """Whether a URI has a password before its host; a user alone is no secret."""
     before = _USER_WITH_A_BLANK.search(uri) or _USER.search(uri)
     return before is not None and ":" in before[0]
 
 
 def refuse_password(uri: str, what: str, instead: str) -> None:
-    """Refuse a parameter that holds a password, which `mlflow run` notes before a step begins.
+    """Refuse a parameter with a password, which `mlflow run` logs before a step begins.
 
     Args:
-        uri: its value.
+        uri: the parameter's value.
         what: the parameter, such as "The source".
         instead: where the password belongs.
     Raises:
-        UserError: a password stands before the host.
+        UserError: there is a password before the host.
     """
     if holds_password(uri):
         public = without_credentials(uri)[:N_SHOWN]
@@ -68,7 +66,9 @@ def refuse_password(uri: str, what: str, instead: str) -> None:
 
 
 def refuse_query(uri: str, what: str, instead: str) -> None:
-    """Refuse a parameter whose query or fragment may be a signature or a token; as refuse_password.
+    """Refuse a parameter with a query or fragment, which may be a signature or a token.
+
+    Arguments as for refuse_password.
 
     Raises:
         UserError: it has one.
@@ -82,7 +82,7 @@ def refuse_query(uri: str, what: str, instead: str) -> None:
 
 
 def read_indirect(text: str, what: str) -> str:
-    """Return an address, read from the environment where env:<NAME> stands for it.
+    """Return an address; env:<NAME> is read from that variable of the environment.
 
     Args:
         text: as it was passed.
@@ -107,17 +107,17 @@ def file_path(uri: str) -> str:
 
 
 def expand_home(text: str) -> Path:
-    """Return the path that a text names, its ~ replaced unless nobody has that name."""
+    """Return the path that a text names, with its ~ expanded if the user is known."""
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # of a user nobody knows: a file of that name may be meant
+    except RuntimeError:  # of an unknown user: a file of that name may be meant
         return Path(text)
 
 
 def existing_folder(text: str) -> Path | None:
-    """Return the folder of this machine that a text names; None where there is none."""
+    """Return the local folder that a text names; None if there is none."""
     try:
         folder = Path(text).expanduser().resolve()
         return folder if text.strip() and folder.is_dir() else None
-    except (OSError, RuntimeError, ValueError):  # too long, of a user nobody knows, or with a NUL
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, or with a NUL
         return None

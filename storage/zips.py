@@ -1,18 +1,18 @@
-"""Zips that came from elsewhere, any byte of which may be another than was written."""
+"""Zips from elsewhere, any byte of which may be damaged."""
 
 import zipfile
 import zlib
 
-# what reading a member may end in; RuntimeError is zipfile's for one that is encrypted
+# what reading a damaged zip may raise; RuntimeError is zipfile's for an encrypted member
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
-METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # each other one has errors of its own
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # the others raise errors of their own
 
 
 def check_methods(archive: zipfile.ZipFile) -> None:
-    """Refuse a zip that is packed in another way than all zips are that a run reads.
+    """Refuse a zip with a compression method other than METHODS.
 
     Raises:
-        BadZipFile: it is.
+        BadZipFile: it has one.
     """
     for member in archive.infolist():
         if member.compress_type not in METHODS:

@@ -1,1 +1,1 @@
-"""What developers and users run beside the pipeline."""
+"""Tools that developers and users run besides the pipeline."""

@@ -2,7 +2,7 @@
 
 python -m tools.contract [--check]
 
-With --check nothing is written: it leaves with 1 where a file is not what it would write.
+With --check nothing is written: it exits with 1 if a file is not what it would write.
 """
 
 import ast
@@ -33,7 +33,7 @@ TREES = ("steps", "storage", "taxi", "tools", "bench")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write every generated part, or compare it with what is there."""
+    """Write every generated file, or compare it with the one that is there."""
     words = sys.argv[1:] if argv is None else argv
     wanted = {path: text for path, text in generate() if (ROOT / path).read_text() != text}
     for path, text in wanted.items():
@@ -56,7 +56,7 @@ def generate(root: Path = ROOT) -> Iterator[tuple[str, str]]:
 
 
 def filled(path: Path, parts: Mapping[str, str]) -> str:
-    """Put generated parts between their markers in a page."""
+    """Return a page with the generated parts between their markers."""
     page = path.read_text()
     for name, text in parts.items():
         begin, end = f"<!-- {name}: written by make contract -->", f"<!-- end of {name} -->"
@@ -69,12 +69,12 @@ def filled(path: Path, parts: Mapping[str, str]) -> str:
 
 
 def mlproject(entry_points: Mapping[str, type[Parameters]]) -> str:
-    """Write MLproject."""
+    """Return the text of MLproject."""
     return HEAD + "\n".join(block(name, declared) for name, declared in entry_points.items())
 
 
 def block(name: str, declared: type[Parameters]) -> str:
-    """Write the block of an entry point."""
+    """Return the block of an entry point."""
     lines = [f"  {name}:", "    parameters:"]
     for parameter, field in fields_of(declared).items():
         kind, default = TYPES[field.annotation], as_text(field.default)
@@ -91,7 +91,7 @@ def must_be_quoted(text: str) -> bool:
 
 
 def wrapped(words: list[str], *, indent: int) -> list[str]:
-    """Fill lines with words, none of which is broken."""
+    """Wrap words into lines of at most WIDTH characters; no word is broken."""
     lines = [" " * indent + words[0]]
     for word in words[1:]:
         if len(lines[-1]) + 1 + len(word) > WIDTH:
@@ -105,7 +105,7 @@ def wrapped(words: list[str], *, indent: int) -> list[str]:
 
 
 def parameter_table(entry_points: Mapping[str, type[Parameters]]) -> str:
-    """Lay every parameter out once, with its default and who takes it."""
+    """Return a table of all parameters, each once, with default, entry points and meaning."""
     rows: dict[str, str] = {}
     for declared in entry_points.values():
         for name, field in fields_of(declared).items():
@@ -119,7 +119,7 @@ def parameter_table(entry_points: Mapping[str, type[Parameters]]) -> str:
 
 
 def name_table(root: Path) -> str:
-    """Lay every tag, metric and artifact out with who writes and who else reads it."""
+    """Return a table of all tags, metrics and artifacts, and the files that write or read them."""
     users = users_of_names(root)
     rows = [
         f"| {name.kind} | `{name}{'…' if isinstance(name, tags.Family) else ''}` | {name.meaning} "
@@ -138,13 +138,13 @@ def name_table(root: Path) -> str:
 
 
 def declared_names() -> dict[str, list[Name]]:
-    """List what tags.py declares, by what it is called there; RUN_IDS are several under one."""
+    """Return the names that tags.py declares, by variable; RUN_IDS is several under one."""
     alone = {called: [it] for called, it in vars(tags).items() if isinstance(it, Name)}
     return alone | {"RUN_IDS": [*tags.RUN_IDS.values()]}
 
 
 def users_of_names(root: Path) -> dict[str, set[str]]:
-    """Find the files of steps and storage that mention what tags.py declares, each by its name."""
+    """Return variable of tags.py -> the files of steps and storage that mention it."""
     users: dict[str, set[str]] = {called: set() for called in declared_names()}
     for path in (path for tree in ("steps", "storage") for path in (root / tree).rglob("*.py")):
         short = path.parent.name if path.name == "__main__.py" else path.stem
@@ -154,7 +154,7 @@ def users_of_names(root: Path) -> dict[str, set[str]]:
 
 
 def mentioned_names(tree: ast.Module) -> set[str]:
-    """Name what of tags.py a file mentions, as tags.STEP or imported by itself."""
+    """Return the variables of tags.py that a file mentions, as tags.STEP or imported by name."""
     found = set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -165,7 +165,7 @@ def mentioned_names(tree: ast.Module) -> set[str]:
 
 
 def import_picture(root: Path) -> str:
-    """Draw which room imports which, as mermaid; between trees only that one imports the other."""
+    """Draw which room imports which, as mermaid; between trees one arrow for all imports."""
     arrows = set(room_imports(root))
     rooms = {room for arrow in arrows for room in arrow if "/" in room}
     inside = {(a, b) for a, b in arrows if tree_of(a) == tree_of(b)}
@@ -181,17 +181,17 @@ def import_picture(root: Path) -> str:
 
 
 def tree_of(room: str) -> str:
-    """Return the tree that a room stands in."""
+    """Return the tree (steps, storage, taxi, ...) that a room is in."""
     return room.partition("/")[0]
 
 
 def node(room: str) -> str:
-    """Name a room as mermaid can."""
+    """Return the identifier of a room in mermaid."""
     return room.replace("/", "_")
 
 
 def room_imports(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield every import of one room by another, tests and bench left out."""
+    """Yield every import of one room by another, without bench: importer, imported."""
     for tree in TREES[:-1]:
         for path in sorted((root / tree).rglob("*.py")):
             package = path.relative_to(root).parts[:-1]
@@ -205,7 +205,7 @@ def room_imports(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def room_of(parts: Sequence[str], *, root: Path) -> str:
-    """Return the room that a file or module lies in: steps/hpo, storage/data, taxi."""
+    """Return the room, a package or module, that a file is in: steps/hpo, storage/data, taxi."""
     if parts[0] not in ("steps", "storage") or len(parts) == 1:
         return parts[0]
     name = parts[1].removesuffix(".py")

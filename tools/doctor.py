@@ -1,9 +1,9 @@
-"""Look at what a run needs before it fails for the lack of it; each problem with its cure.
+"""Check what a run needs before it fails for lack of it; each problem is shown with its cure.
 
 python -m tools.doctor
 
-It runs on any Python that the lock is resolved for, and what it imports needs nothing that an
-environment may lack.
+It runs on any Python that the lock is resolved for, and imports nothing that an environment may
+lack.
 """
 
 import configparser
@@ -43,15 +43,15 @@ MAKE_AGAIN = "rm -f .venv/.ready && make .venv/.ready"
 
 
 class Finding(NamedTuple):
-    """One thing looked at."""
+    """The result of one check."""
 
     what: str
     seen: str
-    cure: str = ""  # a command; empty where nothing is wrong
+    cure: str = ""  # a command; empty if nothing is wrong
 
 
 def python() -> Iterator[Finding]:
-    """Compare the Python that runs with those of the lock."""
+    """Compare the running Python with those of the lock."""
     pinned, running = pinned_python(), ".".join(map(str, sys.version_info[:3]))
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         yield Finding("Python", f"{running} (runs are pinned to {pinned})")
@@ -64,7 +64,7 @@ def python() -> Iterator[Finding]:
 
 
 def tools() -> Iterator[Finding]:
-    """List the ways there are to make the environment of a run."""
+    """List the available ways to make the environment of a run."""
     if not shutil.which("git"):
         yield Finding("git", "missing: runs will not know their commit", "install git")
     pinned = pinned_python()
@@ -84,22 +84,22 @@ def tools() -> Iterator[Finding]:
 
 
 def uv_cure(pinned: str) -> str:
-    """Return how uv gets the pinned Python, empty where it has it."""
+    """Return the command that gives uv the pinned Python; empty if it has it."""
     return "" if _answers("uv", "python", "find", pinned) else f"uv python install {pinned}"
 
 
 def pyenv_cure(pinned: str) -> str:
-    """Return how pyenv gets the pinned Python, empty where it has it."""
+    """Return the command that gives pyenv the pinned Python; empty if it has it."""
     return "" if _answers("pyenv", "prefix", pinned) else f"pyenv install {pinned}"
 
 
 def conda_cure(_pinned: str) -> str:
-    """Return how conda gets the environment, empty where it has it."""
+    """Return the command that makes conda's environment; empty if it exists."""
     there = "nyc-taxi-duration" in _answers("conda", "env", "list")
     return "" if there else "conda env create -f conda.yaml"
 
 
-# what makes environments -> what `mlflow run` calls it, and how it gets the pinned Python
+# what makes environments -> its name for `mlflow run`, and how it gets the pinned Python
 WAYS: dict[str, tuple[str, Callable[[str], str]]] = {
     "uv": ("uv", uv_cure),
     "pyenv": ("virtualenv", pyenv_cure),
@@ -108,7 +108,7 @@ WAYS: dict[str, tuple[str, Callable[[str], str]]] = {
 
 
 def commit() -> Iterator[Finding]:
-    """Ask whether git answers for the code: what it does not answer for counts as uncommitted."""
+    """Check that git can tell which code runs: otherwise it counts as uncommitted."""
     unknown = checkout.read(ROOT).unknown
     if "dubious ownership" in unknown:
         trust = f"git config --global --add safe.directory {shlex.quote(str(ROOT))}"
@@ -120,14 +120,14 @@ def commit() -> Iterator[Finding]:
 
 
 def other_lock() -> Iterator[Finding]:
-    """Look for a lock that MLflow would take instead of requirements.txt."""
+    """Look for a lock that MLflow would use instead of requirements.txt."""
     if (ROOT / "uv.lock").exists():
         seen = "there: --env-manager uv would install it instead of requirements.txt"
         yield Finding("uv.lock", seen, "rm uv.lock")
 
 
 def user() -> Iterator[Finding]:
-    """Ask whether the user has a name: where it has none, `mlflow run` itself fails."""
+    """Check that the user has a name: without one, `mlflow run` itself fails."""
     name = environment.login_name()
     nameless = name == str(os.getuid())
     cure = "export LOGNAME=$(id -u)" if nameless else ""
@@ -135,7 +135,7 @@ def user() -> Iterator[Finding]:
 
 
 def installed_packages() -> Iterator[Finding]:
-    """Compare the packages that are installed here with the lock."""
+    """Compare the installed packages with the lock."""
     is_tools = (ROOT / ".venv").resolve() == Path(sys.prefix).resolve()
     lock = LOCK_OF_TOOLS if is_tools else LOCK
     ready = ROOT / ".venv" / ".ready"
@@ -153,9 +153,9 @@ def installed_packages() -> Iterator[Finding]:
 
 
 def boosters() -> Iterator[Finding]:
-    """Load xgboost, whose package for macOS brings no OpenMP."""
+    """Load xgboost, whose package for macOS comes without OpenMP."""
     if not find_spec("xgboost"):
-        return  # which is told of the packages
+        return  # reported with the packages
     command = [sys.executable, "-c", "import xgboost"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -168,7 +168,7 @@ def boosters() -> Iterator[Finding]:
 
 
 def store() -> Iterator[Finding]:
-    """Ask the store whether it can be used as it is."""
+    """Check that the store can be used as it is."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     place = _place_of(uri)
     if isinstance(place, str):
@@ -183,7 +183,7 @@ def store() -> Iterator[Finding]:
 
 
 def experiment() -> Iterator[Finding]:
-    """Ask the store for the experiment that runs go to, where the environment names one."""
+    """Ask the store for the experiment that runs go to, if the environment names one."""
     place, asked = _place_of(os.environ.get("MLFLOW_TRACKING_URI", "")), named_experiment.wanted()
     if not asked or not place:
         return
@@ -192,7 +192,7 @@ def experiment() -> Iterator[Finding]:
             found = named_experiment.ask_server(place, asked)
         else:
             found = named_experiment.ask_file(place, asked)
-    except UNASKED:  # the store has been looked at
+    except UNASKED:  # reported with the store
         return
     (named,) = asked.values()
     if found and found.is_deleted:
@@ -211,13 +211,13 @@ def experiment() -> Iterator[Finding]:
 
 
 def run_environments() -> Iterator[Finding]:
-    """Look at the environments that `mlflow run` has made: half built ones are used as they are."""
+    """Check the environments that `mlflow run` made: it uses incomplete ones as they are."""
     folder = Path(os.environ.get("MLFLOW_ENV_ROOT") or Path.home() / ".mlflow" / "envs")
     n_good, ours = 0, {name for name, _ in locked_versions(LOCK)}
     for place in sorted(folder.glob("mlflow-*")):
         libraries = list(place.glob("lib/python*/site-packages"))
         there, cure = packages.installed(libraries), environment.cure(place)
-        # a served model's has MLflow and what the model needs, another project's what we have not
+        # a served model's has MLflow and the model's needs, another project's other packages
         is_begun = "mlflow" not in there and set(there) <= ours
         wrong = _differences(LOCK, libraries) if "hyperopt" in there else packages.holes(there)
         if not (place / "bin" / "python").exists() or is_begun:
@@ -229,7 +229,7 @@ def run_environments() -> Iterator[Finding]:
             yield Finding("environment", seen, cure)
         else:
             n_good += "hyperopt" in there
-    # MLflow hands the path to a shell as it is, and alembic takes a % for a reference
+    # MLflow passes the path to a shell unquoted, and alembic interpolates a %
     if re.search(r"[^\w@+=:,./~-]", str(folder)):
         seen = f"MLflow can make none in {folder}, because of a blank or a sign in its path"
         cure = "export MLFLOW_ENV_ROOT=/var/tmp/mlflow-envs-$(id -u)"
@@ -239,7 +239,7 @@ def run_environments() -> Iterator[Finding]:
 
 
 def disk() -> Iterator[Finding]:
-    """Ask how much room there is."""
+    """Check the free disk space."""
     cache = _cache()
     places = {"disk here": ROOT} | ({"disk of the cache": cache} if cache else {})
     for what, folder in places.items():
@@ -250,7 +250,7 @@ def disk() -> Iterator[Finding]:
 
 
 def months() -> Iterator[Finding]:
-    """Count the cached months, and find those that are not whole."""
+    """Count the cached months, and find incomplete ones."""
     cache = _cache()
     if cache is None:
         yield Finding("cached months", "not looked at: platformdirs, which knows where, is missing")
@@ -288,7 +288,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 
 def main() -> None:
-    """Print what was found as a table; leave with 1 where something needs a cure."""
+    """Print the findings as a table; exit with 1 if something needs a cure."""
     environment.show_what_can_be_shown()
     findings = [finding for check in CHECKS for finding in check()]
     width = max(len(finding.what) for finding in findings)
@@ -311,7 +311,7 @@ def locked_versions(lock: str) -> list[tuple[str, str]]:
 
 
 def _cache() -> Path | None:
-    """Return the folder that months are kept in; None where nothing here can know it."""
+    """Return the cache folder; None if this cannot be known without platformdirs."""
     try:
         return cache_dir()
     except ModuleNotFoundError:
@@ -319,7 +319,7 @@ def _cache() -> Path | None:
 
 
 def _differences(lock: str, folders: Iterable[Path]) -> list[str]:
-    """Say of each package of a lock how what lies in these folders differs from it."""
+    """List how the packages in these folders differ from a lock, one line for each that does."""
     there = packages.installed(folders)
     told = (packages.deviation(name, wanted, there) for name, wanted in locked_versions(lock))
     return [one for one in told if one]
@@ -334,13 +334,13 @@ def _answers(*command: str) -> str:
 
 
 def _place_of(uri: str) -> str | Path | None:
-    """Return the address of a server, or the file of an sqlite store; None where it is neither."""
+    """Return the address of a server, or the file of an sqlite store; None if it is neither."""
     if uri.startswith(("http://", "https://")):
         return without_credentials(uri).rstrip("/")
     if uri and not uri.startswith("sqlite:///"):
         return None
     name = unquote(uri.removeprefix("sqlite:///"))  # as SQLAlchemy does
-    return Path(name or "mlflow.db").resolve()  # without a URI the one that MLflow makes here
+    return Path(name or "mlflow.db").resolve()  # without a URI, the one that MLflow creates here
 
 
 def _server(address: str) -> Finding:

@@ -1,6 +1,6 @@
-"""The experiment that the environment names, asked for without MLflow: whether runs may go to it.
+"""The experiment that the environment names, looked up without MLflow: may runs go to it?
 
-`mlflow run` makes its run before any step begins, and ends in fifty lines where it may not.
+`mlflow run` creates its run before any step begins, and fails with fifty lines if it may not.
 """
 
 import base64
@@ -21,7 +21,7 @@ SERVER_TIMEOUT_S = 5
 
 
 class NamedExperiment(NamedTuple):
-    """What a store knows of it."""
+    """What a store knows of the experiment."""
 
     number: str
     name: str
@@ -29,7 +29,7 @@ class NamedExperiment(NamedTuple):
 
 
 def wanted() -> dict[str, str]:
-    """Return what the environment names it by, as MLflow's API does; empty where it names none."""
+    """Return id or name from the environment, keyed as in MLflow's API; empty if there is none."""
     number, name = (os.environ.get(f"MLFLOW_EXPERIMENT_{kind}") for kind in ("ID", "NAME"))
     if number:
         return {"experiment_id": number}
@@ -37,10 +37,10 @@ def wanted() -> dict[str, str]:
 
 
 def ask_server(address: str, asked: dict[str, str]) -> NamedExperiment | None:
-    """Ask a server for it; None where there is none.
+    """Ask a server for the experiment; None if there is none.
 
     Raises:
-        OSError, ValueError, KeyError: it does not answer so, or lets only others see it.
+        OSError, ValueError, KeyError: the server does not answer as MLflow does, or refuses.
     """
     way = "get" if "experiment_id" in asked else "get-by-name"
     try:
@@ -54,9 +54,9 @@ def ask_server(address: str, asked: dict[str, str]) -> NamedExperiment | None:
 
 
 def may_write(address: str, number: str) -> bool:
-    """Ask a server whether runs may be made in an experiment; nothing there is changed."""
+    """Ask a server whether this user may write to an experiment, without changing it."""
     try:
-        # nobody has set this tag: to ask for its removal asks for the permission alone
+        # this tag is never set, so its deletion changes nothing and tests the permission alone
         ask_experiments(
             address, "delete-experiment-tag", {"experiment_id": number, "key": "no such tag"}
         )
@@ -66,12 +66,12 @@ def may_write(address: str, number: str) -> bool:
 
 
 def ask_experiments(address: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Ask a server's API of experiments, as the user that MLflow would be there.
+    """Send a request to a server's API of experiments, as the user that MLflow would be.
 
     Raises:
-        OSError, ValueError, HTTPException: it does not answer, says no (HTTPError), or is not
-            MLflow's.
-        configparser.Error: MLflow cannot read its file of users.
+        OSError, ValueError, HTTPException: the server does not answer, refuses (HTTPError), or is
+            not MLflow's.
+        configparser.Error: MLflow cannot read its file of credentials.
     """
     request = urllib.request.Request(
         f"{address}/api/2.0/mlflow/experiments/{path}",
@@ -83,7 +83,7 @@ def ask_experiments(address: str, path: str, body: dict[str, Any] | None = None)
 
 
 def _login() -> dict[str, str]:
-    """Return the header of who MLflow would be."""
+    """Return the header by which MLflow would log in."""
     user, password = find_user()
     if user and password:
         login = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -93,10 +93,10 @@ def _login() -> dict[str, str]:
 
 
 def find_user() -> tuple[str, str]:
-    """Look up user and password: of ~/.netrc, the URI, the environment, or MLflow's file.
+    """Look up user and password: in ~/.netrc, the URI, the environment, or MLflow's file.
 
     Raises:
-        configparser.Error: MLflow cannot read its file, and reads it whatever stands elsewhere.
+        configparser.Error: MLflow cannot read its file, which it reads in any case.
     """
     names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     of_file = read_users(names)
@@ -110,10 +110,10 @@ def find_user() -> tuple[str, str]:
 
 
 def read_users(names: Sequence[str]) -> dict[str, str]:
-    """Read ~/.mlflow/credentials as MLflow does, to which a lone % is an error.
+    """Read ~/.mlflow/credentials as MLflow does, for which a lone % is an error.
 
     Raises:
-        configparser.Error: it cannot be read so.
+        configparser.Error: it cannot be read.
     """
     file = configparser.ConfigParser()
     try:
@@ -124,8 +124,8 @@ def read_users(names: Sequence[str]) -> dict[str, str]:
 
 
 def in_netrc(host: str | None) -> tuple[str, str]:
-    """Look up user and password of a host where requests does, before all that MLflow is told."""
-    # by its name: of a file that it finds by itself Python refuses one that others may read
+    """Look up user and password of a host in ~/.netrc, which requests prefers to all others."""
+    # by its path: if Python finds the file itself, it refuses one that others may read
     file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     try:
         found = netrc.netrc(file).authenticators(host or "")
@@ -136,7 +136,7 @@ def in_netrc(host: str | None) -> tuple[str, str]:
 
 
 def ask_file(path: Path, asked: dict[str, str]) -> NamedExperiment | None:
-    """Look it up in the file of an sqlite store; None where there is none.
+    """Look the experiment up in the file of an sqlite store; None if there is none.
 
     Raises:
         sqlite3.Error: it cannot be read, or is no store.

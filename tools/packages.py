@@ -1,4 +1,4 @@
-"""What is installed in an environment, read from its files: none of it is imported."""
+"""What is installed in an environment, read from its files: nothing is imported."""
 
 import csv
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def installed(folders: Iterable[Path]) -> dict[str, Path]:
-    """List the packages of some folders, as Python searches them: name -> what is noted of it."""
+    """List the packages in some folders, the first folder wins: name -> its dist-info folder."""
     found = [note for folder in folders for note in sorted(folder.glob("*.dist-info"))]
     return {_name(note): note for note in reversed(found)}
 
 
 def deviation(name: str, wanted: str, packages: Mapping[str, Path]) -> str:
-    """Say how a package differs from the locked one: missing, another version, not whole."""
+    """Say how a package differs from the lock: missing, another version, incomplete; else empty."""
     if name not in packages:
         return f"{name} is missing"
     version = packages[name].stem.partition("-")[2]
@@ -24,17 +24,17 @@ def deviation(name: str, wanted: str, packages: Mapping[str, Path]) -> str:
 
 
 def holes(packages: Mapping[str, Path]) -> list[str]:
-    """List what a killed install has left: packages that another needs, or that are not whole."""
+    """List the gaps that a killed install has left: missing requirements, incomplete packages."""
     needed = {name for note in packages.values() for name in _needs(note)}
     missing = [f"{name} is missing" for name in sorted(needed - set(packages))]
     return missing + [f"{name} is not whole" for name in packages if not _is_whole(packages[name])]
 
 
 def _needs(note: Path) -> list[str]:
-    """List the packages that a package cannot do without, on any machine."""
+    """List the requirements that a package has on any machine."""
     about = note / "METADATA"
     text = about.read_text(encoding="utf-8") if about.is_file() else ""
-    # a line with a ; holds for some machines or extras only
+    # a line with a ; is for some machines or extras only
     return [_normal(name) for name in re.findall(r"^Requires-Dist: ([\w.-]+)[^;\n]*$", text, re.M)]
 
 
@@ -47,7 +47,7 @@ def _normal(name: str) -> str:
 
 
 def _is_whole(note: Path) -> bool:
-    """Whether each file is there that the package was installed with."""
+    """Whether all files of a package are there."""
     record = note / "RECORD"
     if not record.is_file():
         return False

@@ -1,6 +1,6 @@
-"""Draw the pictures that README shows, of the pipeline that ran last here: make pictures.
+"""Draw the pictures that README shows, of the last pipeline in this store: make pictures.
 
-It needs a store with a pipeline, which `make demo` makes, and Chromium.
+Needs a store with a pipeline, which `make demo` makes, and Chromium.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from storage import UserError
 from storage.checkout import ROOT
 from storage.tracking import artifacts, experiments, pages, runs, store, tags
 
-# MLflow's assistant opens over a third of the page, but not for a server that is not this machine
+# MLflow's assistant opens over a third of the page, unless the server has another host name
 HOST = "mlflow"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -30,11 +30,11 @@ FLAGS = (
     f"--host-resolver-rules=MAP {HOST} 127.0.0.1",
 )
 UI_SIZE, REPORT_SIZE = (1600, 900), (1280, 1000)  # pixels
-PATIENCE_MS = 20_000  # of a page's own clock, which stands still while it waits for the server
+PATIENCE_MS = 20_000  # of a page's own clock, which stops while it waits for the server
 
 
 def main() -> None:
-    """Draw every picture, or say in one line what it takes."""
+    """Draw every picture, or say in one line what is missing."""
     try:
         draw(ROOT / "docs")
     except UserError as error:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def draw(folder: Path) -> None:
-    """Draw the last pipeline of the experiment: its report, and in the UI its page and its row.
+    """Draw the last pipeline of the experiment: its report, and its page and its row in the UI.
 
     Raises:
         UserError: there is no browser, no store, or no pipeline in it.
@@ -60,7 +60,7 @@ def draw(folder: Path) -> None:
 
 
 def find_browser() -> str:
-    """Find Chromium, or one of its kind.
+    """Find Chromium, or a browser of its kind.
 
     Raises:
         UserError: there is none.
@@ -72,7 +72,7 @@ def find_browser() -> str:
 
 
 def last_pipeline() -> Run:
-    """Find the run of main that finished last in the experiment.
+    """Find the finished run of main that started last in the experiment.
 
     Raises:
         UserError: there is none.
@@ -85,13 +85,13 @@ def last_pipeline() -> Run:
 
 
 def report_of(run: Run) -> Path:
-    """Name the file of a pipeline's report, which lies on this machine."""
+    """Return the path of a pipeline's report, which must be on this machine."""
     return Path(artifacts.where_it_lies(run.info.run_id, tags.REPORT)).resolve()
 
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Serve the UI on this store for a while; gives its address."""
+    """Serve the UI of this store during the body; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -111,7 +111,7 @@ def serving() -> Iterator[str]:
 
 
 def wait_for_server(address: str, *, n_tries: int = 120) -> None:
-    """Wait until the UI answers, for about a second a try.
+    """Wait until the UI answers, about a second per try.
 
     Raises:
         UserError: it does not.
@@ -129,7 +129,7 @@ def wait_for_server(address: str, *, n_tries: int = 120) -> None:
 
 
 def shoot(browser: str, url: str, path: Path, size: tuple[int, int]) -> None:
-    """Draw a page as it is once it has settled."""
+    """Take a screenshot of a page once it has settled."""
     width, height = size
     with TemporaryDirectory() as profile:
         subprocess.run(

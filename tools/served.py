@@ -1,4 +1,4 @@
-"""Say in a line which model is served, or why it cannot be, before MLflow does in fifty.
+"""Say in one line which model is served, or why it cannot be, before MLflow does in fifty.
 
 python -m tools.served models:/nyc-taxi-duration@champion 5001
 """
@@ -12,7 +12,7 @@ from storage.tracking.tags import MODEL_SHA256
 
 
 def main() -> None:
-    """Look up the model, and whether the port is free; exit code 2 where it is not to be."""
+    """Look up the model and check the port; exit with 2 if the model cannot be served."""
     uri, port = sys.argv[1:]
     try:
         if not store.exists():

@@ -13,7 +13,11 @@ SCHEMES = {"tcp": False, "tls": True, "ws": False, "wss": True}  # -> whether it
 
 
 def read_address(address: str) -> tuple[tuple[str, int], bool]:
-    """Read host and port, and whether the line is encrypted; Dask would raise much later."""
+    """Parse host and port, and whether the connection is encrypted; Dask would fail much later.
+
+    Raises:
+        StorageError: it is not the address of a scheduler.
+    """
     try:
         scheme, where = parse_address(address)
         host, port = parse_host_port(where)
@@ -29,7 +33,7 @@ def read_address(address: str) -> tuple[tuple[str, int], bool]:
 
 
 def is_worker_reached(worker: str) -> bool:
-    """Whether somebody listens at the address of a worker."""
+    """Whether the address of a worker accepts connections."""
     try:
         socket.create_connection(parse_host_port(parse_address(worker)[1]), REACH_S).close()
     except OSError:

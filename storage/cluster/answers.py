@@ -1,21 +1,21 @@
-"""What a cluster is asked, for so long as one waits: Dask itself waits for ever for what hangs."""
+"""Requests to a cluster with a time limit: Dask itself waits for ever if something hangs."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
 from typing import Any
 
-ANSWER_S = 60  # within which all workers do what they are asked, however busy they are
+ANSWER_S = 60  # enough for all workers to answer, however busy they are
 
 
 def begin(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
-    """Ask a cluster something in a thread."""
+    """Start a request to a cluster in a thread."""
     answer = Future[Any]()
 
     def ask() -> None:
         try:
             answer.set_result(call(*arguments, **options))
-        except BaseException as raised:  # noqa: BLE001  who waits is told
+        except BaseException as raised:  # noqa: BLE001  raised to the caller who waits
             answer.set_exception(raised)
 
     Thread(target=ask, daemon=True).start()
@@ -23,7 +23,7 @@ def begin(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[A
 
 
 def answered(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Ask a cluster something.
+    """Send a request to a cluster, and wait for the answer.
 
     Raises:
         TimeoutError: it has not answered within ANSWER_S.

@@ -1,4 +1,4 @@
-"""The way to a cluster: whether one answers whose workers can run this checkout's code."""
+"""Connecting to a cluster: does it answer, and can its workers run this checkout's code?"""
 
 import asyncio
 import logging
@@ -30,17 +30,17 @@ def connected(
 
     Args:
         address: of the scheduler, such as tcp://127.0.0.1:8786.
-        code: packages and modules whose functions travel to the workers by value: those need no
-            checkout, and can hold no older one.
-        packages: whose versions must be the same here and there, beside those that connect us.
+        code: packages and modules whose functions are sent to the workers by value: these need no
+            checkout, and cannot use an older one.
+        packages: those whose versions must agree, besides the ones that the connection needs.
         on_gpus: run a task per GPU rather than per thread.
     Raises:
-        StorageError: nobody answers, there are no workers, or they have other versions.
+        StorageError: nothing answers, there are no workers, or they have other versions.
     """
-    # nor its errors, with their tracebacks: what went wrong is raised, and told in one line
-    for name in ("distributed", "distributed.client"):  # Dask gives the client a level of its own
+    # not even errors, with their tracebacks: what goes wrong is raised as a one-line error
+    for name in ("distributed", "distributed.client"):  # Dask sets the client's level separately
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.simplefilter("ignore", VersionMismatchWarning)  # what matters of it is refused
+    warnings.simplefilter("ignore", VersionMismatchWarning)  # those that matter are refused below
     client = _client(address)
     try:
         with travelling((storage.cluster, *code)):
@@ -52,7 +52,7 @@ def connected(
 
 
 def _checked(client: Client, address: str, packages: Sequence[str], *, on_gpus: bool) -> Cluster:
-    """Make sure that the workers can be used."""
+    """Return the cluster, if its workers can be used."""
     try:
         check_versions(client, address, packages)
         cluster = Cluster(client, address, on_gpus=on_gpus)
@@ -74,7 +74,7 @@ def _client(address: str) -> Client:
     if is_encrypted:
         _check_certified(shown)
     try:
-        socket.create_connection(place, timeout=TIMEOUT_S).close()  # Dask asks for 5 s in vain
+        socket.create_connection(place, timeout=TIMEOUT_S).close()  # Dask would try for 5 s
         kind, told = asyncio.run(_ask_what(address))
         if kind != "Scheduler":
             raise StorageError(
@@ -82,7 +82,7 @@ def _client(address: str) -> Client:
             )
         compare_versions(address, told, spoken(get_versions()))
         return Client(address, timeout=TIMEOUT_S, set_as_default=False)
-    # what is no scheduler may answer with anything, which Dask reads as sizes and such
+    # another server may answer with anything, which Dask takes for sizes and the like
     except (OSError, MemoryError, ValueError) as error:
         of_both = "with a certificate that both sides take, " if is_encrypted else ""
         raise StorageError(
@@ -92,10 +92,10 @@ def _client(address: str) -> Client:
 
 
 def _check_certified(shown: str) -> None:
-    """Make sure that Dask has a certificate here, by its configuration."""
+    """Make sure that Dask's configuration has a certificate."""
     try:
         context, error = Security().get_connection_args("client")["ssl_context"], ""
-    except OSError as raised:  # it is not there, or is none
+    except OSError as raised:  # it is missing or invalid
         context, error = None, f" that can be read ({one_line(raised)})"
     if not context:
         raise StorageError(
@@ -105,7 +105,7 @@ def _check_certified(shown: str) -> None:
 
 
 async def _ask_what(address: str) -> tuple[str, dict[str, str]]:
-    """Ask what answers at an address, and which versions it has; Dask would wait for ever."""
+    """Ask what kind of server is at an address, and its versions; Dask would wait for ever."""
     encryption = Security().get_connection_args("client")
     async with asyncio.timeout(TIMEOUT_S):
         line = await connect(address, timeout=TIMEOUT_S, **encryption)

@@ -1,4 +1,4 @@
-"""A connected cluster: runs tasks on its workers, and says why where it does not any more."""
+"""A connected cluster: runs tasks on its workers, and says why if it no longer can."""
 
 import asyncio
 import socket
@@ -19,12 +19,12 @@ from storage.cluster.addresses import TIMEOUT_S, is_worker_reached, read_address
 from storage.cluster.answers import ANSWER_S, answered, begin
 from storage.cluster.tasks import ByValue, do_task, pack, unpack, unpack_data, unpack_one
 
-PATIENCE_S = 300.0  # within which workers that died have others in their place
-RETRIES = 3  # of fetching data, where the network fails for a moment
+PATIENCE_S = 300.0  # for dead workers to be replaced
+RETRIES = 3  # of fetching data, if the network fails briefly
 MORE_MEMORY = "Too little memory? Give each worker more of it with --memory-limit."
 NO_ANSWER = f"has not answered within {ANSWER_S} s, or a worker of it"
 VIA_SCHEDULER = "the scheduler keeps the data for them"
-GPU = "GPU"  # the resource by which workers offer theirs: dask worker --resources GPU=1
+GPU = "GPU"  # the resource that workers with one declare: dask worker --resources GPU=1
 
 
 class Cluster:
@@ -33,36 +33,38 @@ class Cluster:
     def __init__(self, client: Client, address: str, *, on_gpus: bool) -> None:
         self.client = client
         self.address = address
-        self.lost = ""  # why no task is done any more, once that is so
+        self.lost = ""  # why the cluster was given up; empty until then
         self.open: set[Future[Any]] = set()
         self.tasks: dict[Callable[..., Any], ByValue] = {}
-        self.keeps_data = False  # the scheduler, as has been said
-        self.needed: Sequence[str] = ()  # addresses of workers that no other can stand in for
+        self.keeps_data = False  # whether the scheduler does, which is printed once
+        self.needed: Sequence[str] = ()  # addresses of workers that no other can replace
         places = answered(client.scheduler_info)["workers"]
         workers = places.values()
-        # what tasks return goes through the scheduler only where some worker cannot be reached
+        # results go through the scheduler only if some worker cannot be reached from here
         client.direct_to_workers = all(map(is_worker_reached, places))
         if on_gpus:
             self.n_workers = int(sum(worker["resources"].get(GPU, 0) for worker in workers))
         else:
             self.n_workers = sum(worker["nthreads"] for worker in workers)
-        # a task whose worker dies goes to another one by itself
+        # Dask moves a task whose worker dies to another one
         self.task_needs: dict[str, Any] = {"resources": {GPU: 1}} if on_gpus else {}
         self.executor = client.get_executor(pure=False, **self.task_needs)
 
     @contextmanager
     def hold(self, data: Any, worker: str = "") -> Iterator[Any]:
-        """Keep plain data for the workers; tasks are given it through the handle that is yielded.
+        """Hold plain data for the workers; yields a handle that tasks take as first argument.
 
-        Where a worker's address is given, that one fetches it, unless it has died, and keeps it.
+        A task fetches the data from this process, so what is lost with a worker is fetched again.
+        Workers also pass it on to each other. None of it goes through the scheduler, unless some
+        worker cannot reach this machine: then it is part of the task, which the scheduler keeps.
 
-        A task fetches it from this process, so what dies with a worker is fetched again. It goes
-        from worker to worker, too, and none of it through the scheduler, unless some worker cannot
-        reach this machine: then it is part of the task, which the scheduler keeps.
+        Args:
+            data: what to hold.
+            worker: address of the worker that fetches and keeps it, if alive; empty = any.
         """
         place, _ = read_address(self.address)
         with self._in_reach(), socket.create_connection(place, timeout=TIMEOUT_S) as line:
-            hosts = (line.getsockname()[0], get_ip())  # of this end of the line
+            hosts = (line.getsockname()[0], get_ip())  # of this machine
         with held_data.serve(pack(data), hosts) as held:
             ask = ByValue(partial(held_data.is_reached, held))
             with self._in_reach():
@@ -76,7 +78,7 @@ class Cluster:
             yield self.client.submit(task, pure=False, retries=RETRIES, **where)
 
     def _say_kept(self) -> None:
-        """Say once where the data is, of which a refit holds several parts."""
+        """Print where the data is kept, but once: a refit holds several parts."""
         if not self.keeps_data:
             self.keeps_data = True
             print(f"The workers of {self.address} cannot reach this machine: {VIA_SCHEDULER}.")
@@ -84,7 +86,7 @@ class Cluster:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a function on some worker with these arguments, the first of which may be a handle.
 
-        The future is cancelled when the cluster is lost, whatever the reason.
+        The future is cancelled if the cluster is lost, for whatever reason.
         """
         done = Future[Any]()
         self.open.add(done)
@@ -95,10 +97,10 @@ class Cluster:
     def submit_kept(
         self, function: Callable[..., Any], *arguments: Any
     ) -> Callable[[], Future[Any]]:
-        """Run a function like submit; what it returns stays with its worker, who may spill it.
+        """Run a function like submit; the result stays on its worker, which may spill it to disk.
 
         Returns:
-            Begins to fetch it; its future is cancelled as that of submit.
+            A function that begins to fetch the result; its future is cancelled like submit's.
         """
         task = self._pack_task(function, arguments)
         kept = self.client.submit(*task, pure=False, **self.task_needs)
@@ -112,14 +114,14 @@ class Cluster:
         self, function: Callable[..., Any], arguments: Sequence[Any]
     ) -> tuple[ByValue, Any, bytes]:
         first, *others = arguments
-        if function not in self.tasks:  # to pack its code takes as long as to clean a small month
+        if function not in self.tasks:  # packing its code takes as long as cleaning a small month
             self.tasks[function] = ByValue(partial(do_task, function))
         return self.tasks[function], first, pack(others)
 
     def follow(
         self, work: Coroutine[Any, Any, Any], unpack: Callable[[Any], Any] = lambda result: result
     ) -> Future[Any]:
-        """Let the client do work of its own; its future is cancelled as that of submit."""
+        """Run a coroutine of the client; its future is cancelled like submit's."""
         done = Future[Any]()
         self.open.add(done)
         loop: Any = self.client.loop
@@ -141,18 +143,18 @@ class Cluster:
         elif self._claim(done):
             try:
                 done.set_result(unpack(ended.result()))
-            except BaseException as raised:  # noqa: BLE001  who waits is told, and nobody else can be
+            except BaseException as raised:  # noqa: BLE001  raised to the caller who waits
                 done.set_exception(raised)
 
     def lose(self, reason: str) -> None:
-        """Give the cluster up: what still waits for it is cancelled."""
+        """Give the cluster up, and cancel all open futures."""
         self.lost = self.lost or reason
         for done in filter(self._claim, list(self.open)):
             done.cancel()
-            done.set_running_or_notify_cancel()  # wakes who waits for it
+            done.set_running_or_notify_cancel()  # wakes whoever waits for it
 
     def _claim(self, done: Future[Any]) -> bool:
-        """Whether it is for the caller to end a future: several threads might."""
+        """Whether the caller may end a future: only the first of several threads may."""
         try:
             self.open.remove(done)
         except KeyError:
@@ -164,10 +166,10 @@ class Cluster:
 
     @contextmanager
     def _in_reach(self) -> Iterator[None]:
-        """Give the cluster up where the scheduler is asked something and does not answer.
+        """Give the cluster up if it does not answer a request of the body.
 
         Raises:
-            CancelledError: it does not, as what waits for the cluster raises; see gone_as.
+            CancelledError: it does not; a future of a lost cluster raises the same, see gone_as.
         """
         try:
             yield
@@ -177,10 +179,10 @@ class Cluster:
 
     @contextmanager
     def gone_as(self, hint: Callable[[], str]) -> Iterator[None]:
-        """Turn the loss of the cluster into one line, which ends with a hint.
+        """Turn the loss of the cluster into a one-line error, which ends with a hint.
 
         Raises:
-            StorageError: no task is done any more.
+            StorageError: the cluster is lost.
         """
         try:
             yield
@@ -189,7 +191,7 @@ class Cluster:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Give the cluster up when for PATIENCE_S no worker could have done anything."""
+        """Give the cluster up if no worker is able to do anything for PATIENCE_S."""
         stop = Event()
         watch = Thread(target=self._watch, args=[stop], daemon=True)
         watch.start()
@@ -202,7 +204,7 @@ class Cluster:
     def _watch(self, stop: Event) -> None:
         able, asked = time.monotonic(), begin(self.client.scheduler_info)
         while not stop.wait(PATIENCE_S / 20):
-            places = None  # the scheduler, which may hang, has not answered
+            places = None  # the scheduler has not answered, and may hang
             if asked.done():
                 places = {} if asked.exception() else asked.result().get("workers", {})
                 asked = begin(self.client.scheduler_info)
@@ -213,13 +215,13 @@ class Cluster:
                 return
 
     def _goes_on(self, places: Mapping[str, Any]) -> bool:
-        """Whether the workers that there are, by their addresses, can do what is asked of them."""
+        """Whether these workers, address -> state, can do what is asked of them."""
         if self.needed:
             return all(place in places and is_able(places[place]) for place in self.needed)
         return any(map(is_able, places.values()))
 
     def _describe(self, places: Mapping[str, Any] | None) -> str:
-        """Say why nothing goes on, by what the scheduler has told, if anything."""
+        """Say why nothing goes on, from the scheduler's last answer, if any."""
         minutes = f"for {PATIENCE_S / 60:.0f} minutes"
         if places is None:
             return f"The scheduler of the Dask cluster at {self.address} does not answer {minutes}"
@@ -229,5 +231,5 @@ class Cluster:
 
 
 def is_able(worker: Mapping[str, Any]) -> bool:
-    """Whether a worker takes tasks or has one: what is paused for lack of memory takes none."""
+    """Whether a worker takes tasks or is running one; paused for lack of memory, it takes none."""
     return bool(worker["status"] == "running" or worker.get("metrics", {}).get("executing"))

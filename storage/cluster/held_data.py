@@ -1,7 +1,7 @@
-"""Data that this process keeps for the workers of a cluster, who fetch it as often as they need.
+"""Data that this process serves to the workers of a cluster, which fetch it as often as needed.
 
-A plain server of one file: who does not know its random name gets nothing, and nothing that is sent
-to it is ever read. The sha256 travels with the task, so other bytes are never taken.
+A plain server of one file: nobody gets it without its random name, and no request body is ever
+read. The sha256 is sent with the task, so other bytes are never accepted.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from typing import Any, NamedTuple
 from urllib.request import ProxyHandler, Request, build_opener
 
 CHUNK_BYTES = 1 << 20
-REACH_S, FETCH_S = 3, 60  # of silence
+REACH_S, FETCH_S = 3, 60  # seconds of silence
 
 
 class HeldData(NamedTuple):
-    """Where data is, and what it must be."""
+    """Where to fetch data, and its digest."""
 
-    addresses: tuple[str, ...]  # of the same bytes, the likeliest first
+    addresses: tuple[str, ...]  # of the same data, the likeliest first
     sha256: str
 
 
 @contextmanager
 def serve(data: bytes, hosts: Iterable[str]) -> Iterator[HeldData]:
-    """Serve bytes to whoever asks for it by name.
+    """Serve bytes to whoever knows their random name.
 
     Args:
-        data: what is served; a file holds it.
+        data: what to serve, from a temporary file.
         hosts: names of this machine by which it may be reached, the likeliest first.
     """
     name = secrets.token_urlsafe(32)
@@ -54,7 +54,7 @@ class _Server(ThreadingTCPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Leave out a worker that died while it fetched: another one asks again."""
+        """Do not report a worker that died while it fetched: another one will ask again."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -78,7 +78,7 @@ def _server(path: Path, name: str) -> Iterator[int]:
             return is_known
 
         def log_message(self, *_: object) -> None:
-            """Leave the terminal to the step."""
+            """Log nothing: the terminal belongs to the step."""
 
     with _Server(("", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -89,7 +89,7 @@ def _server(path: Path, name: str) -> Iterator[int]:
 
 
 def is_reached(held: HeldData) -> bool:
-    """Whether the data can be reached from here; asked on a worker."""
+    """Whether the data can be reached from here; called on a worker."""
     return _reached(held) is not None
 
 
@@ -97,7 +97,8 @@ def fetch(held: HeldData) -> bytes:
     """Fetch the data; called by a task on a worker.
 
     Raises:
-        OSError: nobody answers, or with other bytes; HTTPException: they are cut.
+        OSError: nothing answers, or the bytes differ.
+        HTTPException: the answer is truncated.
     """
     address = _reached(held)
     if address is None:
@@ -120,4 +121,4 @@ def _reached(held: HeldData) -> str | None:
 
 
 def _opener() -> Any:
-    return build_opener(ProxyHandler({}))  # a proxy of the worker's knows no machine of ours
+    return build_opener(ProxyHandler({}))  # a worker's proxy does not know this machine

@@ -1,6 +1,6 @@
-"""Tasks as they travel: functions with their code, what they return with names of classes.
+"""Serialization of tasks: functions are pickled by value, classes in their results by name.
 
-Workers need no checkout, and can hold no older one.
+Workers need no checkout, and cannot use an older one.
 """
 
 import io
@@ -18,13 +18,13 @@ from distributed import get_worker
 
 from storage.environment import OWN
 
-# without which no other message can be read: code of another Python may end a worker
+# must agree before any message can be read: code of another Python may crash a worker
 SPOKEN = ("python", "distributed", "cloudpickle")
 
 
 @contextmanager
 def travelling(code: Sequence[ModuleType]) -> Iterator[None]:
-    """Let functions of packages and modules, and of what is in them, travel with their code."""
+    """Pickle functions of these packages and modules, and of their submodules, by value."""
     for module in code:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -35,23 +35,23 @@ def travelling(code: Sequence[ModuleType]) -> Iterator[None]:
 
 
 def pack(data: Any) -> bytes:
-    """Pack plain data, or arguments."""
+    """Pickle plain data, or arguments."""
     return cloudpickle.dumps(data)
 
 
 def unpack_data(packed: bytes) -> Any:
-    """Unpack what `pack` has packed."""
+    """Unpickle what `pack` returned."""
     return cloudpickle.loads(packed)
 
 
 class ByValue:
-    """A function that travels with its code: distributed would send no more than its name."""
+    """A function that is pickled with its code: distributed would send only its name."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.packed = cloudpickle.dumps(function)
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call it."""
+        """Call the function."""
         return cloudpickle.loads(self.packed)(*arguments)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
@@ -59,10 +59,10 @@ class ByValue:
 
 
 class _ByName(pickle.Pickler):
-    """Packs what a task returns: its classes by their names, which mean this checkout's here.
+    """Pickles what a task returns, with this project's classes by name: this checkout's are used.
 
-    Packed with their code, as Dask would, they would put the worker's functions into the classes of
-    the same names here.
+    Pickled by value, as Dask would, they would put the worker's functions into the classes of the
+    same names here.
     """
 
     def persistent_id(self, thing: Any) -> tuple[str, str] | None:
@@ -81,12 +81,12 @@ def _is_own(kind: type) -> bool:
 
 
 def do_task(function: Callable[..., Any], first: Any, others: bytes) -> bytes:
-    """Call a function on a worker; packs what it returns, or the error of this project's."""
+    """Call a function on a worker; return its pickled result, or error of this project."""
     try:
         returned, error = function(first, *cloudpickle.loads(others)), None
     except Exception as raised:
         if not _is_own(type(raised)):
-            raise  # with its traceback, which Dask brings
+            raise  # Dask sends it with its traceback
         returned, error = None, raised
     packed = io.BytesIO()
     _ByName(packed, pickle.HIGHEST_PROTOCOL).dump((returned, error))
@@ -94,7 +94,7 @@ def do_task(function: Callable[..., Any], first: Any, others: bytes) -> bytes:
 
 
 def unpack(packed: bytes) -> Any:
-    """Return what a function on a worker has returned, or raise what it has raised."""
+    """Return what a function returned on a worker, or raise what it raised."""
     returned, error = _Named(io.BytesIO(packed)).load()
     if error:
         raise error
@@ -102,12 +102,12 @@ def unpack(packed: bytes) -> Any:
 
 
 def unpack_one(packed: Sequence[bytes]) -> Any:
-    """Return or raise likewise what stands alone in a list."""
+    """Unpack the only item of a list."""
     return unpack(packed[0])
 
 
 def once_per_worker(key: str, make: Callable[[], Any]) -> Any:
-    """Return what `make` makes, made once in this worker's process; only the last key is kept.
+    """Return the result of `make`, called once per worker process; only the last key is kept.
 
     Called by a task on a worker.
     """

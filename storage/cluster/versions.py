@@ -15,14 +15,14 @@ REQUIREMENTS = "Start scheduler and workers in the environment of requirements.t
 
 
 def check_versions(client: Client, address: str, packages: Sequence[str]) -> None:
-    """Make sure that scheduler and workers have the versions that are here.
+    """Make sure that scheduler and workers have the same versions as this process.
 
     Raises:
-        StorageError: one has another, which is named, or there are no workers.
+        StorageError: one has another version, which is named, or there are no workers.
         TimeoutError: one does not answer.
     """
     here = spoken(get_versions())
-    # before any code is sent there: that of another Python ends a worker
+    # before any code is sent: that of another Python may crash a worker
     for place, told in answered(client.get_versions)["workers"].items():
         compare_versions(place, spoken(told), here)
     ask, names = ByValue(_versions), list(packages)
@@ -31,17 +31,17 @@ def check_versions(client: Client, address: str, packages: Sequence[str]) -> Non
         raise StorageError(
             f"The scheduler at {address} has no workers. Start some: dask worker {address}"
         )
-    # the scheduler, too, unpacks what passes through it
+    # the scheduler unpickles what passes through it, too
     everywhere = {address: answered(client.run_on_scheduler, ask, names), **workers}
     for place, there in everywhere.items():
         compare_versions(place, there, _versions(names))
 
 
 def compare_versions(place: str, there: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Refuse other versions than those here.
+    """Refuse versions that differ from those here.
 
     Raises:
-        StorageError: they are named.
+        StorageError: some differ; names them.
     """
     wrong = (name for name in here if there[name] != here[name])
     if differ := [f"{name} {there[name]}, not {here[name]}" for name in wrong]:
@@ -59,6 +59,6 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def spoken(told: Mapping[str, Any]) -> dict[str, str]:
-    """Pick what must be the same for any message to be read, of what Dask tells of versions."""
+    """Select, from the versions that Dask reports, those that must agree for any message."""
     versions = {name: str(told["packages"].get(name) or "missing") for name in SPOKEN}
     return versions | {"python": ".".join(versions["python"].split(".")[:2])}

@@ -1,4 +1,4 @@
-"""Reads csv as people write it: its head tells how fields are separated and text is encoded."""
+"""Reads csv as people write it: separator and encoding are detected from its start."""
 
 import codecs
 import csv
@@ -15,14 +15,14 @@ import pyarrow.csv as pa_csv
 from storage import one_line
 from storage.data.streams import is_packed, mistaken_for, open_bytes
 
-BLOCK_BYTES = 8 << 20  # of rows at once; no line may be longer
-HEAD_BYTES = 256 << 10  # the header must end within
+BLOCK_BYTES = 8 << 20  # read at once; no line may be longer
+HEAD_BYTES = 256 << 10  # the header must end within these
 MAX_COLUMNS = 2_000
 SEPARATORS = ",;\t|"
-# pyarrow takes the usual words for missing values; this is that of MySQL and Hive
+# pyarrow knows the usual words for missing values, but not that of MySQL and Hive
 NULLS = [*pa_csv.ConvertOptions().null_values, "\\N"]
 LINE_END = re.compile(r"\r\n|\n|\r")
-END = "end of block"  # in a row behind each block, which a quote that nobody closes would swallow
+END = "end of block"  # in a row added to each block, which an unclosed quote would swallow
 
 
 class Layout(NamedTuple):
@@ -33,11 +33,11 @@ class Layout(NamedTuple):
     encoding: str
     header: bytes  # as UTF-8
     header_line: int  # counted from 0
-    n_fields: int  # of a row, which may have empty ones more than the header
+    n_fields: int  # of a row, which may have more, empty, fields than the header
 
 
 def read_layout(path: Path, name: str) -> Layout:
-    """Read how a csv is written; name is the one it will have.
+    """Read how a csv is written; `name` is the name that the file will have.
 
     Raises:
         csv.Error: it does not begin with a header line.
@@ -50,7 +50,7 @@ def read_layout(path: Path, name: str) -> Layout:
     encoding = "utf-16" if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
     lines = LINE_END.split(head.decode(encoding, "replace").lstrip("\ufeff"))
     if len(head) == HEAD_BYTES:
-        lines.pop()  # is cut
+        lines.pop()  # the last line is cut off
         if not lines:
             raise csv.Error(f"its first line is longer than {HEAD_BYTES:,} bytes")
     filled = [number for number, line in enumerate(lines) if line.strip()]
@@ -72,25 +72,25 @@ def read_rows(
 
     Args:
         path: of the csv.
-        columns: names of some of the header's, in the order asked for.
+        columns: names from the header, in the order wanted.
         layout: how it is written.
         block_bytes: read at once; no line may be longer.
     Yields:
-        The rows of each block, every column of them text.
+        The rows of each block, every column as text.
     Raises:
         pa.ArrowException, OSError, UnicodeError: it cannot be read, or a line is broken.
     """
-    # the header's own names may be there twice
+    # the header may have a name twice
     places = [f"c{place}" for place in range(layout.n_fields)]
     wanted = [places[layout.names.index(name)] for name in columns]
     beyond = places[len(layout.names) :]
     reading = pa_csv.ReadOptions(
-        use_threads=False,  # only then does an error tell its row
+        use_threads=False,  # only then does an error name its row
         column_names=places,
     )
     converting = pa_csv.ConvertOptions(
         include_columns=wanted + beyond,
-        column_types=dict.fromkeys(places, pa.binary()),  # a letter that is no UTF-8 ends nothing
+        column_types=dict.fromkeys(places, pa.binary()),  # invalid UTF-8 is no error here
         null_values=NULLS,
         strings_can_be_null=True,
     )
@@ -115,8 +115,8 @@ def read_rows(
 def _blocks(path: Path, layout: Layout, block_bytes: int) -> Iterator[bytes]:
     """Read a csv in blocks of whole lines.
 
-    All in this thread: pyarrow's streaming reader reads ahead in one of its own, and crashes or
-    hangs now and then where it is closed before its end and Python unpacks or decodes for it.
+    All in this thread: pyarrow's streaming reader reads ahead in a thread of its own, and sometimes
+    crashes or hangs if it is closed early while Python unpacks or decodes for it.
     """
     held = b""
     for chunk in _chunks(path, layout.encoding, block_bytes):
@@ -131,16 +131,16 @@ def _blocks(path: Path, layout: Layout, block_bytes: int) -> Iterator[bytes]:
 
 
 def _chunks(path: Path, encoding: str, n_bytes: int) -> Iterator[bytes]:
-    """Read a csv as UTF-8."""
+    """Read a csv in chunks, converted to UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)()
     with open_bytes(path, packed=is_packed(path, path.name)) as stream:
         while chunk := stream.read(n_bytes):
             yield chunk if encoding == "utf-8" else decoder.decode(chunk).encode()
-        decoder.decode(b"", final=True)  # refuses half a letter
+        decoder.decode(b"", final=True)  # refuses half a character
 
 
 def _without_again(content: bytes, header: bytes) -> bytes:
-    """Empty each line of a block that is the header again, which may be shorter than the rows."""
+    """Empty each line of a block that repeats the header, which may be shorter than the rows."""
     if header not in content:
         return content
     lines = content.splitlines(keepends=True)
@@ -150,7 +150,7 @@ def _without_again(content: bytes, header: bytes) -> bytes:
 
 
 def _in_memory(*parts: bytes) -> pa.BufferReader:
-    """Copy bytes into memory of pyarrow's own: its threads need no Python to let go of that."""
+    """Copy bytes into pyarrow's own memory, which its threads can free without Python."""
     with pa.BufferOutputStream() as memory:
         for part in parts:
             memory.write(part)
@@ -158,26 +158,26 @@ def _in_memory(*parts: bytes) -> pa.BufferReader:
 
 
 def _with_line(reason: str, content: bytes, first: int) -> str:
-    """Name the line of the file, not the row of a block whose first line has this number."""
+    """Name the file's line in an error, not the block's row; the block begins at line `first`."""
     row = re.search(r"Row #([0-9]+): ", reason)
     if not row:
         return reason
-    said = reason[row.end() :].partition(f" {END}")[0]  # which is not of the file
+    said = reason[row.end() :].partition(f" {END}")[0]  # the added row is not in the file
     return f"line {_line_in(content, first, int(row[1]) - 1)}: {said}"
 
 
 def _line_in(content: bytes, first: int, row: int) -> int | None:
-    """Return the line of a row, counted from 0, of a block whose first line has this number."""
+    """Return the line of a block's row, counted from 0; the block begins at line `first`."""
     # pyarrow makes no row of an empty line, such as the second one of old TLC files
     filled = (number for number, line in enumerate(content.splitlines(), first) if line)
     return next(islice(filled, row, None), None)
 
 
 def _without_end(table: pa.Table, content: bytes, first: int) -> pa.Table:
-    """Take away the row that was put behind a block.
+    """Remove the row that was added to a block.
 
     Raises:
-        pa.ArrowInvalid: it is part of another one, as all lines after an open quote are.
+        pa.ArrowInvalid: an unclosed quote has swallowed it, with all lines after the quote.
     """
     last = len(table) - 1
     if table.column(0)[last].as_py() != END.encode():
@@ -187,7 +187,7 @@ def _without_end(table: pa.Table, content: bytes, first: int) -> pa.Table:
 
 
 def line_of(path: Path, row: int) -> int | None:
-    """Return the line that a row is in; it is counted from 0, and the line as people do: from 1."""
+    """Return the line, counted from 1, of a row, counted from 0; None if there is no such row."""
     layout = read_layout(path, path.name)
     blocks = _blocks(path, layout, BLOCK_BYTES)
     lines = enumerate(chain.from_iterable(map(bytes.splitlines, blocks)), 1)
@@ -201,7 +201,7 @@ def _fields(line: str, separator: str) -> list[str]:
 
 
 def _check_header(names: list[str], line: str) -> None:
-    """Refuse what is no header: a line of trips has numbers in it, a text no second column."""
+    """Refuse a line that is no header: trips have numbers in it, prose has no second column."""
     named = [name for name in names if name.strip()]
     if len(named) < 2 or not all(re.match(r"\s*[^\W\d]", name) for name in named):
         raise csv.Error(f"its first line is no header: {line[:80]!r}")
@@ -210,7 +210,7 @@ def _check_header(names: list[str], line: str) -> None:
 
 
 def _n_beyond(row: list[str], names: list[str], line: int) -> int:
-    """Count the empty fields that the first row has beyond the header's."""
+    """Count the empty fields of the first row beyond those of the header."""
     beyond = row[len(names) :]
     if any(field.strip() for field in beyond):
         raise csv.Error(f"line {line + 1} has {len(row)} fields, and its header {len(names)}")
@@ -233,7 +233,7 @@ def _text(values: pa.Array) -> pa.Array:
 
 
 def _without_headers(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Leave out rows that are the header again, as in files put one after the other."""
+    """Leave out rows that repeat the header, as in concatenated files."""
     is_header = None
     for name, values in zip(rows.schema.names, rows.columns, strict=True):
         is_name = pc.equal(values, name).fill_null(False)

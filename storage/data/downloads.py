@@ -1,4 +1,4 @@
-"""Brings files from servers and stores into a cache on this machine, whole or not at all."""
+"""Downloads files from servers and object stores into a cache, completely or not at all."""
 
 import errno
 import tempfile
@@ -21,17 +21,17 @@ from storage.uris import without_credentials
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# pooch and fsspec are imported where they are used: a local folder needs none of them
+# pooch and fsspec are imported where they are used: a local folder needs neither
 
 TIMEOUT_S = 30.0  # a server silent for longer has failed
-LOOK_TIMEOUT_S = 5.0  # a plan would rather not know a size than wait
-BACK_OFF_S = (2.0, 8.0, 0.0)  # between questions to a server that may want to be left alone
+LOOK_TIMEOUT_S = 5.0  # a plan can do without a size, but should not wait
+BACK_OFF_S = (2.0, 8.0, 0.0)  # after each request to a server that may limit them
 RETRIES = 3  # after the first attempt; pooch waits 1, 2, 3 s between them
 STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 
 
 class IncompleteError(ValueError):
-    """A download that is not whole: pooch throws it away, and asks again after a ValueError."""
+    """An incomplete download; a ValueError, after which pooch discards it and retries."""
 
 
 class RefusedError(Exception):
@@ -39,11 +39,11 @@ class RefusedError(Exception):
 
 
 class OfflineError(Exception):
-    """This machine reaches no network, which asking again does not change."""
+    """This machine has no network connection, so that a retry is useless."""
 
 
 def is_offline(error: requests.RequestException) -> bool:
-    """Whether it was this machine that knew no way to a server."""
+    """Whether a request failed because this machine has no network connection."""
     cause = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(cause, NameResolutionError):
         return True
@@ -53,27 +53,27 @@ def is_offline(error: requests.RequestException) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Write in one line, and without any address, why a file could not be read."""
+    """Return in one line, without any address, why a file could not be read."""
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
     if isinstance(error, requests.RequestException):
         return type(error).__name__  # its text quotes the address
     if isinstance(error, ValueError) and not isinstance(error, IncompleteError):
-        return type(error).__name__  # of urllib3, as of a name too long for a host
+        return type(error).__name__  # urllib3's, such as for a host name that is too long
     return one_line(error)
 
 
 def discard_broken(path: Path) -> bool:
-    """Whether a file is here and can be used as it is; throws it away if its content is broken.
+    """Whether a cached file exists and is complete; deletes it if its content is broken.
 
     Raises:
-        StorageError: it is here and cannot be read, which says nothing about its content.
+        StorageError: it exists, but cannot be read, which says nothing about its content.
     """
     if not path.exists():
         return False
     if files.is_whole(path):
         return True
-    path.unlink(missing_ok=True)  # left by a dying machine; fetched again
+    path.unlink(missing_ok=True)  # left by a crash; downloaded again
     return False
 
 
@@ -81,26 +81,26 @@ def discard_broken(path: Path) -> bool:
 
 
 def ask_size(source: str, name: str) -> int | None:
-    """Ask how big a file of a server is, None where it does not say.
+    """Ask a server for the size of a file, bytes; None if it does not say.
 
     Raises:
-        RefusedError: it is not there.
-        requests.RequestException: nobody answers.
+        RefusedError: the file is not there.
+        requests.RequestException: the server does not answer.
     """
     url = _address(source, name)
     headers = {"Accept-Encoding": "identity"}
     answer = requests.head(url, timeout=LOOK_TIMEOUT_S, headers=headers, allow_redirects=True)
-    if answer.status_code in (403, 404, 410):  # where nobody may list, what is not there is 403
+    if answer.status_code in (403, 404, 410):  # 403: a missing file, if listing is forbidden
         raise RefusedError(answer.status_code)
     length = answer.headers.get("Content-Length", "")
     return int(length) if answer.ok and length.isdecimal() else None
 
 
 def still_refused(source: str, name: str) -> int | None:
-    """Ask for a file that is there for sure, waiting longer each time.
+    """Ask for a file that certainly exists, up to three times with pauses.
 
     Returns:
-        The HTTP status where it is refused to the last, None where it is answered or nobody is.
+        The last HTTP status if it was refused each time; None if it was not, or nothing answered.
     """
     status = None
     for wait in BACK_OFF_S:
@@ -110,17 +110,17 @@ def still_refused(source: str, name: str) -> int | None:
         except RefusedError as refused:
             status = int(str(refused))
         except requests.RequestException:
-            return None  # another thing than a refusal, and said where it is met
+            return None  # not a refusal; reported by the download
         time.sleep(wait)
     return status
 
 
 def download(source: str, name: str) -> Path:
-    """Fetch a file from a server; returns where it is now.
+    """Download a file from a server into the cache; return its path there.
 
     Raises:
-        RefusedError: it is not there.
-        StorageError: it did not come whole, however often it was asked for.
+        RefusedError: the file is not there.
+        StorageError: no attempt succeeded, or this machine is offline.
     """
     import pooch
 
@@ -137,7 +137,7 @@ def download(source: str, name: str) -> Path:
             f"-P source=simulated for trips that are made up here."
         ) from None
     except (requests.RequestException, ValueError) as error:
-        # "from None": requests quotes the address, password and all
+        # "from None": requests quotes the address, including a password
         raise StorageError(
             f"Cannot download {base}/{name} in {1 + RETRIES} attempts: {reason(error)}. "
             "Try again later, or pass -P source=<folder>."
@@ -181,10 +181,10 @@ def _get(url: str, name: str, _public_url: str, target: str, cache: object) -> N
 
 
 def open_object_store(source: str) -> tuple["AbstractFileSystem", str]:
-    """Open the store that a URI begins with; returns it and the path in it.
+    """Open the object store of a URI; return it and the path in it.
 
     Raises:
-        StorageError: its package is not installed.
+        StorageError: the store's package is not installed.
     """
     from fsspec.core import url_to_fs
 
@@ -200,11 +200,11 @@ def open_object_store(source: str) -> tuple["AbstractFileSystem", str]:
 
 
 def fetch_object(fs: "AbstractFileSystem", remote: str, target: Path) -> Path:
-    """Fetch a file from a store unless it is whole in the cache; returns where it is now.
+    """Fetch a file from an object store, unless the cache has it; return its path there.
 
     Raises:
-        StorageError: it is not whole.
-        OSError: it cannot be read or kept.
+        StorageError: it is incomplete, or the cached file cannot be read.
+        OSError: it cannot be read or stored.
     """
     if discard_broken(target):
         return target

@@ -1,4 +1,4 @@
-"""Reads files of trips: parquet, csv, csv.gz; and tells whether those, or a zip, are whole."""
+"""Reads files of trips (parquet, csv, csv.gz), and checks whether those, or a zip, are complete."""
 
 import csv
 import glob
@@ -19,21 +19,21 @@ CSV_BLOCK_BYTES = csv_files.BLOCK_BYTES
 
 
 class BrokenFileError(StorageError):
-    """A file whose content was read, and is not whole or not what its name says."""
+    """A file whose content could be read, but is incomplete or not what its name says."""
 
 
 def read_schema(path: Path) -> pa.Schema:
     """Read a file's columns and types; every column of a csv is text.
 
     Raises:
-        BrokenFileError: the file is not whole parquet, or not csv with a header line.
-        StorageError: it cannot be read: it is not there, access is denied, its disk fails.
+        BrokenFileError: the file is not complete parquet, or not csv with a header line.
+        StorageError: it cannot be read: it is missing, access is denied or its disk fails.
     """
     return _schema(path, name=str(path))
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file begins and, if it is parquet or a zip, ends as it should; changes nothing.
+    """Whether a file begins and, if it is parquet or a zip, ends as it should.
 
     Raises:
         StorageError: it cannot be read, which says nothing about its content.
@@ -48,7 +48,7 @@ def is_whole(path: Path) -> bool:
 def read_batches(
     path: Path, columns: Sequence[str], *, batch_rows: int = 131_072
 ) -> Iterator[pa.RecordBatch]:
-    """Read some columns, in the order asked for, in memory that does not grow with the file.
+    """Read some columns, in the order wanted, in memory that does not grow with the file.
 
     Yields:
         Batches of at most batch_rows rows.
@@ -63,7 +63,7 @@ def read_batches(
         for batch in read(path, list(columns), batch_rows):
             for start in range(0, len(batch), batch_rows):
                 yield batch.slice(start, batch_rows)
-    except (pa.ArrowException, OSError, UnicodeError) as error:  # the last of broken UTF-16
+    except (pa.ArrowException, OSError, UnicodeError) as error:  # the last for broken UTF-16
         raise StorageError(
             f"Cannot read {path}: {one_line(error)}. Mend or replace the file."
         ) from error
@@ -71,7 +71,7 @@ def read_batches(
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield another name to write a file under; it gets its own when the body is through.
+    """Write a file atomically: yield a temporary path, which is renamed after the body.
 
     Raises:
         StorageError: it cannot be written; nothing is left of it.
@@ -90,17 +90,17 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def discard_unfinished(path: Path) -> None:
-    """Remove what those left who were killed while they wrote a file as of whole_file."""
+    """Remove the temporary files of processes that were killed in whole_file."""
     for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with suppress(OSError):
             unfinished.unlink()
 
 
 def check_whole(path: Path, name: str) -> None:
-    """Read a file to its end; name is the one it will have.
+    """Read a file to its end to check it; `name` is the name that the file will have.
 
     Raises:
-        BrokenFileError: something is missing, or it is not what its name says.
+        BrokenFileError: it is incomplete, or not what its name says.
         StorageError: it cannot be read.
     """
     _check_ends(path, name)
@@ -108,14 +108,14 @@ def check_whole(path: Path, name: str) -> None:
         if _is_zip(name):
             _check_members(path)
         with open_bytes(path, packed=_is_csv(name) and is_packed(path, name)) as stream:
-            while stream.read(CHUNK_BYTES):  # a gzip proves itself whole at its end
+            while stream.read(CHUNK_BYTES):  # a gzip has its checksum at the end
                 pass
     except (pa.ArrowException, *zips.DAMAGED) as error:
         raise _unusable(error, name) from error
 
 
 def place(path: Path, row: int) -> str:
-    """Say where a row, counted from 0, is in its file."""
+    """Say where a row, counted from 0, is in its file: its line in a csv, else its row from 1."""
     return f"line {csv_files.line_of(path, row)}" if _is_csv(path.name) else f"row {row + 1:,}"
 
 

@@ -1,4 +1,4 @@
-"""Compares files with the SHA256SUMS that lies beside them: what `sha256sum` writes and checks."""
+"""Checks files against a SHA256SUMS beside them, as `sha256sum` writes and checks it."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from storage.data.digest import sha256_of
 from storage.data.parts import part_files
 
 SUMS = "SHA256SUMS"
-# the two ways of sha256sum: <hash>  <name>, and that of BSD
+# the two formats of sha256sum: <hash>  <name>, and that of BSD
 LINE = re.compile(
     r"(?P<hash>[0-9a-f]{64}) [ *](?P<name>.+)|SHA256 \((?P<name_2>.+)\) = (?P<hash_2>[0-9a-f]{64})",
     re.IGNORECASE,
@@ -16,10 +16,10 @@ LINE = re.compile(
 
 
 def check_listed(path: Path) -> None:
-    """Make sure that a file, or each part of a folder, is what a manifest beside it says, if any.
+    """Check the sha256 of a file, or of each part of a folder, if a manifest beside it lists it.
 
     Raises:
-        StorageError: it is another one, or the manifest is none.
+        StorageError: it differs, or the manifest is malformed.
         OSError: the manifest cannot be read.
     """
     manifest = path.parent / SUMS
@@ -39,7 +39,7 @@ def read_manifest(path: Path) -> dict[str, str]:
     """Read a manifest: name -> sha256.
 
     Raises:
-        StorageError: a line of it is none of sha256sum's.
+        StorageError: a line is not as sha256sum writes it.
     """
     listed = {}
     text = path.read_text(encoding="utf-8", errors="replace")

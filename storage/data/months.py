@@ -1,4 +1,4 @@
-"""Finds months and brings them here: one file each, named as the TLC names it."""
+"""Finds months and fetches them: one file or folder each, named as the TLC names it."""
 
 import re
 from collections import Counter
@@ -30,9 +30,9 @@ from storage.data.sources import MonthLocation as MonthLocation
 from storage.uris import read_indirect, without_credentials
 
 MAX_SOURCE = 2_000  # characters
-FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # taxis drove before, and the calendar goes on
+FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # generous bounds
 
-# a new source is one line: how it begins, or its whole name -> its class
+# a new kind of source is one line: its prefix, or its whole name -> its class
 SOURCES: dict[str, type[Source]] = {
     "tlc": Tlc,
     "simulated": Simulation,
@@ -51,28 +51,28 @@ class MonthFile(NamedTuple):
     month: str  # "2021-01"
     uri: str  # where it came from, without credentials
     path: Path  # the bytes on this machine: a file, or a folder of its parts
-    sha256: str  # of those bytes; of a folder's as of digest_of
+    sha256: str  # of those bytes; for a folder see digest_of
     n_bytes: int
 
     @property
     def identity(self) -> str:
-        """What the month is known by, as of identify."""
+        """What identifies the month, see identify."""
         return identity_of(self.uri, self.sha256)
 
     @property
     def is_simulated(self) -> bool:
-        """Whether it is made up."""
+        """Whether its trips are simulated."""
         return self.uri.startswith(SIMULATED_URI)
 
     def check_unchanged(self) -> None:
-        """Hold what has been read by now against the hash, which was taken before.
+        """Make sure, after reading the month, that its bytes still have the sha256 from before.
 
         Raises:
-            StorageError: somebody has written to it since, or is still about to.
+            StorageError: it was changed or removed while it was read.
         """
         try:
             is_same = digest_of(self.path) == self.sha256
-        except OSError:  # taken away
+        except OSError:  # removed
             is_same = False
         if not is_same:
             raise StorageError(
@@ -81,7 +81,7 @@ class MonthFile(NamedTuple):
 
 
 class SideFile(NamedTuple):
-    """A file on this machine that lies beside the months of a source."""
+    """A file beside the months of a source, fetched to this machine."""
 
     name: str
     uri: str  # where it came from, without credentials
@@ -90,17 +90,17 @@ class SideFile(NamedTuple):
 
 
 def identity_of(uri: str, sha256: str) -> str:
-    """Return what a month is known by: sha256 of its bytes, or what it is simulated from."""
+    """Return what identifies a month: the sha256 of its bytes, or the URI of its simulation."""
     return uri if uri.startswith(SIMULATED_URI) else sha256
 
 
 def parse_months(text: str) -> list[str]:
-    """Read "2021-01", "2021-01,2021-03", "2021-01..2021-06" or a mix, in the order given.
+    """Parse "2021-01", "2021-01,2021-03", "2021-01..2021-06" or a mix, in the order given.
 
     Returns:
         Every month as YYYY-MM; no months for blank text.
     Raises:
-        UserError: not written so, a range that runs backwards, or a month given twice.
+        UserError: the text is malformed, a range runs backwards, or a month is given twice.
     """
     parts = text.split(",") if text.strip() else []
     months = [month for part in parts for month in _expand(part.strip(), text)]
@@ -117,7 +117,7 @@ def next_month(month: str) -> str:
 
 
 def months_between(first: str, last: str) -> list[str]:
-    """List the months from one to another, both included; none where the last comes before."""
+    """List the months from one to another, both included; none if the last precedes the first."""
     found = []
     while first <= last:
         found.append(first)
@@ -126,20 +126,20 @@ def months_between(first: str, last: str) -> list[str]:
 
 
 def step_of(month: str) -> int:
-    """Return a month's place among a metric's values: 202303."""
+    """Return the step of a month's metric value: 202303."""
     return int(month.replace("-", ""))
 
 
 def time_of(month: str) -> int:
-    """Return when a month begins, its place on an axis of time: milliseconds since 1970."""
+    """Return when a month begins, UTC, for a time axis: milliseconds since 1970."""
     return int(datetime(int(month[:4]), int(month[5:]), 1, tzinfo=UTC).timestamp() * 1000)
 
 
 def find(source: str, *, taxi: str, month: str, work_dir: Path, simulate: Simulate) -> MonthFile:
-    """Bring one month to this machine.
+    """Fetch one month to this machine.
 
     Args:
-        source: tlc, simulated[:n_trips[:seed]], a folder, or a URI that begins as one of SOURCES.
+        source: tlc, simulated[:n_trips[:seed]], a folder, or a URI with a prefix from SOURCES.
         taxi: first word of the file's name, such as green.
         month: YYYY-MM.
         work_dir: where a simulated month is written.
@@ -156,10 +156,12 @@ def find(source: str, *, taxi: str, month: str, work_dir: Path, simulate: Simula
 
 
 def identify(source: str, *, taxi: str, month: str) -> str:
-    """Return what a month is known by: sha256 of its bytes, or what it would be simulated from.
+    """Return what identifies a month: sha256 of its bytes, or the URI of its simulation.
+
+    Fetches the month, unless it is simulated.
 
     Raises:
-        StorageError: as of find, which brings the month here unless it is simulated.
+        StorageError: as for find.
     """
     if isinstance(simulation := _source(source, taxi), Simulation):
         return simulation.uri
@@ -167,10 +169,10 @@ def identify(source: str, *, taxi: str, month: str) -> str:
 
 
 def find_beside(source: str, names: Sequence[str]) -> dict[str, SideFile]:
-    """Bring files that lie beside the months to this machine: name -> file, of those there are.
+    """Fetch files that lie beside the months: name -> file; those that do not exist are left out.
 
     Raises:
-        StorageError: there is no such source, or a file is there and cannot be read or cached.
+        StorageError: there is no such source, or an existing file cannot be read or cached.
     """
     advice = f"Check your access, and that the cache {cache_dir()} can be written."
     with _accessible(f"Cannot read or keep {', '.join(names)} from", source, advice):
@@ -183,10 +185,10 @@ def find_beside(source: str, names: Sequence[str]) -> dict[str, SideFile]:
 
 
 def locate_beside(source: str, names: Sequence[str]) -> list[MonthLocation]:
-    """Find out where files beside the months are, of those there are; fetches and writes nothing.
+    """Find where the files beside the months are, without fetching or writing; skip missing ones.
 
     Raises:
-        StorageError: there is no such source, or what is here cannot be read.
+        StorageError: there is no such source, or a local file cannot be read.
     """
     with _accessible(f"Cannot look for {', '.join(names)} in", source, "Check your access."):
         places = [_source(source, "").locate_beside(name) for name in names]
@@ -194,16 +196,16 @@ def locate_beside(source: str, names: Sequence[str]) -> list[MonthLocation]:
 
 
 def simulated_seed(source: str) -> int | None:
-    """Return the seed of a simulation, which its city depends on; None for any other source."""
+    """Return the seed of a simulation, on which its city depends; None for any other source."""
     simulation = _source(source, "")
     return simulation.seed if isinstance(simulation, Simulation) else None
 
 
 def locate(source: str, *, taxi: str, month: str) -> MonthLocation:
-    """Find out where a month is; fetches and writes nothing.
+    """Find where a month is, without fetching or writing.
 
     Raises:
-        StorageError: there is no such source or month, or what is here cannot be read.
+        StorageError: there is no such source or month, or a local file cannot be read.
     """
     with _accessible(f"Cannot look for {month} in", source, "Check your access."):
         return _source(source, taxi).locate(month)
@@ -227,13 +229,13 @@ def _source(
 
 
 def _check_host(address: str) -> None:
-    """Refuse an address without a host, or with one that nobody can be asked by."""
+    """Refuse an address without a host, or with a malformed host or port."""
     shown = without_credentials(address)
     try:
         parts = urlsplit(shown)
-        _ = parts.port  # which only then is read
+        _ = parts.port  # parsed only now
         lack = "" if parts.hostname else "it names no host"
-    except ValueError as error:  # brackets of IPv6 that are not closed, a port beyond 65535
+    except ValueError as error:  # unclosed brackets of IPv6, a port above 65535
         lack = one_line(error)
     if lack:
         raise StorageError(

@@ -10,10 +10,10 @@ from storage.uris import expand_home, file_path, without_credentials
 
 
 def read_object(uri: str) -> bytes | None:
-    """Read a whole file; None where there is none.
+    """Read a whole file; None if there is none.
 
     Raises:
-        StorageError: it is there and cannot be read, or nobody says whether it is.
+        StorageError: it cannot be read, or the store does not answer.
     """
     try:
         if path := local_path(uri):
@@ -27,7 +27,7 @@ def read_object(uri: str) -> bytes | None:
 
 
 def write_object(uri: str, content: bytes) -> None:
-    """Write a whole file, so that a reader sees the old one or the new one.
+    """Write a whole file atomically: a reader sees either the old one or the new one.
 
     Raises:
         StorageError: it cannot be written.
@@ -39,16 +39,16 @@ def write_object(uri: str, content: bytes) -> None:
                 unfinished.write_bytes(content)
             return
         fs, remote = open_object_store(uri)
-        fs.pipe_file(remote, content)  # stores of objects put each at once or not at all
+        fs.pipe_file(remote, content)  # object stores write an object atomically
     except (OSError, ValueError) as error:
         raise _refused("write", uri, error) from error
 
 
 def check_object_writable(uri: str) -> None:
-    """Make sure that a file of this machine can be written; a store elsewhere is not asked.
+    """Make sure that a local file can be written; a remote store is not asked.
 
     Raises:
-        StorageError: it cannot be written, or is of the web, which is only read.
+        StorageError: it cannot be written, or is on the web, which is read-only.
     """
     if uri.lower().startswith(("http://", "https://")):
         raise StorageError(
@@ -66,10 +66,10 @@ def check_object_writable(uri: str) -> None:
 
 
 def local_path(uri: str) -> Path | None:
-    """Return the path that a URI means on this machine; None where it is of a store elsewhere.
+    """Return the local path that a URI means; None if it is of a remote store.
 
     Raises:
-        StorageError: it is a file's, and names no whole path.
+        StorageError: it begins with file:// and names no absolute path.
     """
     path = file_path(uri)
     if path != uri:

@@ -1,7 +1,7 @@
 """Reads parquet within bounds: few bytes can claim any number of rows, of zeros or of long texts.
 
-How much a page unpacks to stands in its own header, which is what a reader goes by, whatever the
-footer says. pyarrow shows no such header.
+The unpacked size of a page is in its own header, which readers go by, whatever the footer says.
+pyarrow does not expose these headers.
 """
 
 import mmap
@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from storage.data.streams import CHUNK_BYTES, most_unpacked
 from storage.data.thrift import Fields, read_struct
 
-# what a footer may make this machine set aside: a month has some twenty columns
+# the most memory that a footer may claim: a month has some twenty columns
 FOOTER_LIMITS = {"thrift_string_size_limit": 16 << 20, "thrift_container_size_limit": 200_000}
-MAX_PAGE = 64 << 20  # bytes unpacked; writers make them of a few at most
-MAX_TEXT = 64 << 20  # bytes in a batch, which is read and understood in some times as many
+MAX_PAGE = 64 << 20  # bytes unpacked; writers make pages of a few MB at most
+MAX_TEXT = 64 << 20  # bytes in a batch; reading and parsing it takes several times as many
 TEXTS = {
     *(pa.string(), pa.large_string(), pa.string_view()),
     *(pa.binary(), pa.large_binary(), pa.binary_view()),
@@ -28,43 +28,43 @@ VALUE_BYTES = 8  # of a number or a time, in memory
 END_BYTES = 8  # the length of the footer, and PAR1
 MAX_FOOTER = 4 << 20
 # of the format: https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
-GROUPS, CHUNKS, ABOUT, CRYPTO = 4, 1, 3, 8  # fields on the way from the footer to a chunk
-N_IN_CHUNK, DATA_AT, DICTIONARY_AT = 5, 9, 11  # and of that
+GROUPS, CHUNKS, ABOUT, CRYPTO = 4, 1, 3, 8  # field numbers from the footer to a chunk
+N_IN_CHUNK, DATA_AT, DICTIONARY_AT = 5, 9, 11  # and those of a chunk
 N_BYTES, N_PACKED, DATA, DATA_2 = 2, 3, 5, 8  # fields of a page's header
-N_VALUES, ENCODINGS = 1, {DATA: 2, DATA_2: 4}  # fields of those two
+N_VALUES, ENCODINGS = 1, {DATA: 2, DATA_2: 4}  # fields of these two kinds of header
 DICTIONARY = None  # in place of a page's encoding
-DELTA_BYTE_ARRAY = 7  # each text as what it has more than the beginning of the one before
-AS_DICTIONARY = {DICTIONARY, 0, 2, 8}  # what pyarrow can read as a dictionary: plain, and those
+DELTA_BYTE_ARRAY = 7  # each text as a prefix of the one before, and a rest
+AS_DICTIONARY = {DICTIONARY, 0, 2, 8}  # what pyarrow reads as a dictionary: plain, dictionaries
 
 
 class Page(NamedTuple):
-    """What a page says of itself."""
+    """What the header of a page says."""
 
     n_bytes: int  # unpacked
     n_values: int
-    encoding: int | None  # DICTIONARY where it is one
+    encoding: int | None  # DICTIONARY if it is a dictionary page
 
 
 class Weight(NamedTuple):
-    """What the pages of a column come to."""
+    """The sums over the pages of a column."""
 
     n_bytes: int  # in memory
-    longest: int  # bytes of the largest page that may hold a text which stands in many rows
+    longest: int  # bytes of the largest page whose text may be repeated in many rows
     encodings: set[int | None]
 
 
 class Bounds(NamedTuple):
-    """How columns are read so that no batch of them is large."""
+    """How to read columns so that no batch is too large."""
 
     batch_rows: int
-    dictionaries: list[str]  # texts that are there once, however many rows have them
+    dictionaries: list[str]  # columns to read so: each text once for all its rows
 
 
 def open_parquet(path: Path, **options: Any) -> pq.ParquetFile:
-    """Open a file, whose footer is bounded.
+    """Open a file, if its footer is within bounds.
 
     Raises:
-        pa.ArrowException, OSError: it is not whole, or cannot be read.
+        pa.ArrowException, OSError: it is incomplete, or cannot be read.
     """
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - END_BYTES, 0))
@@ -78,8 +78,8 @@ def read_parquet(path: Path, columns: list[str], batch_rows: int) -> Iterator[pa
     """Read some columns, batch_rows rows at a time or fewer.
 
     Raises:
-        pa.ArrowException, OSError: it cannot be read, unpacks to too much, or holds other rows than
-            its footer says.
+        pa.ArrowException, OSError: it cannot be read, unpacks to too much, or has another number of
+            rows than its footer says.
     """
     with open_parquet(path) as parquet:
         metadata = parquet.metadata
@@ -100,10 +100,10 @@ def read_parquet(path: Path, columns: list[str], batch_rows: int) -> Iterator[pa
 
 
 def bound(path: Path, metadata: pq.FileMetaData, columns: list[str], batch_rows: int) -> Bounds:
-    """Decide how columns may be read, batch_rows rows at a time or fewer.
+    """Decide how to read columns, batch_rows rows at a time or fewer.
 
     Raises:
-        pa.ArrowInvalid: its pages unpack to too much, or one has no header.
+        pa.ArrowInvalid: the pages unpack to too much, or one has no valid header.
     """
     left, dictionaries = most_unpacked(path.stat().st_size), []
     fields = [metadata.schema.column(place) for place in range(metadata.num_columns)]
@@ -125,10 +125,10 @@ def bound(path: Path, metadata: pq.FileMetaData, columns: list[str], batch_rows:
 
 
 def _weigh(pages: Iterator[Page], name: str, most: int) -> Weight:
-    """Add the pages of a column up.
+    """Add up the pages of a column, which may have `most` bytes in all.
 
     Raises:
-        pa.ArrowInvalid: one, or all of them, are more than they may be, or damaged.
+        pa.ArrowInvalid: one page or all of them are too large, or a page is damaged.
     """
     n_bytes, longest, encodings = 0, 0, set()
     for page in _undamaged(pages, name):
@@ -167,16 +167,16 @@ def _pages(data: mmap.mmap, groups: list[Fields], place: int) -> Iterator[Page]:
     """Read the headers of a column's pages, in each row group up to its last value.
 
     Raises:
-        LookupError, TypeError, ValueError: one has none.
-        pa.ArrowNotImplementedError: they are encrypted.
+        LookupError, TypeError, ValueError: a page has no valid header.
+        pa.ArrowNotImplementedError: the column is encrypted.
     """
     for group in groups:
-        if CRYPTO in group[CHUNKS][place]:  # which a footer that can be read does not rule out
+        if CRYPTO in group[CHUNKS][place]:  # possible even if the footer can be read
             raise pa.ArrowNotImplementedError("it is encrypted: write it without encryption")
         chunk = group[CHUNKS][place][ABOUT]
         if not (n_left := chunk[N_IN_CHUNK]):
-            continue  # a part that no row fell into may have no page either
-        # some writers say 0 for no dictionary
+            continue  # a row group without rows may have no pages
+        # some writers give 0 for no dictionary
         at = min(filter(None, (chunk[name] for name in (DATA_AT, DICTIONARY_AT) if name in chunk)))
         while n_left > 0:
             header, at = read_struct(data, at)
@@ -190,10 +190,10 @@ def _pages(data: mmap.mmap, groups: list[Fields], place: int) -> Iterator[Page]:
 
 
 def _n_bytes(batch: pa.RecordBatch, most: int) -> int:
-    """Count what a batch will have where every row has its own text.
+    """Return the bytes of a batch with its dictionaries decoded, every row with its own text.
 
     Raises:
-        pa.ArrowInvalid: it is more than it may be.
+        pa.ArrowInvalid: they are more than `most`.
     """
     n_bytes = batch.nbytes
     for values in batch:
@@ -207,6 +207,6 @@ def _n_bytes(batch: pa.RecordBatch, most: int) -> int:
 
 
 def _plain(values: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """Give a column that was read as a dictionary its own type again."""
+    """Decode a column that was read as a dictionary to its own type."""
     is_other = pa.types.is_dictionary(values.type) and not pa.types.is_dictionary(wanted)
     return values.dictionary_decode().cast(wanted) if is_other else values

@@ -1,4 +1,4 @@
-"""A month in one file or in several: the folder of parts that Spark, DuckDB and Dask write."""
+"""A month as one file, or as a folder of parts, which Spark, DuckDB and Dask write."""
 
 import hashlib
 import re
@@ -7,14 +7,14 @@ from pathlib import Path
 from storage import StorageError
 from storage.data.digest import sha256_of
 
-SUFFIXES = (".parquet", ".csv", ".csv.gz")  # in the order they are tried
+SUFFIXES = (".parquet", ".csv", ".csv.gz")  # in the order in which they are tried
 
 
 def part_files(path: Path) -> list[Path]:
-    """List the files of a month, a file or a folder, in the order they were written in.
+    """List the files of a month, a file or a folder, by name, with numbers in order of size.
 
     Raises:
-        StorageError: there is none in the folder, or one that cannot be read.
+        StorageError: the folder has no part, or one that is no file, or a link to a folder.
     """
     if not path.is_dir():
         return [path]
@@ -33,7 +33,7 @@ def part_files(path: Path) -> list[Path]:
 
 
 def is_part(path: Path) -> bool:
-    """Whether a file of a folder is a part, and not a mark such as _SUCCESS or a checksum."""
+    """Whether a file in a folder is a part, not a marker such as _SUCCESS or a checksum."""
     return not _is_hidden(path) and path.name.lower().endswith(SUFFIXES)
 
 
@@ -42,17 +42,17 @@ def _is_hidden(path: Path) -> bool:
 
 
 def check_kept(path: Path) -> None:
-    """Refuse what holds no bytes: a pipe would be waited for, and a device never ends.
+    """Refuse what is no file or folder: a pipe would block, and a device never ends.
 
     Raises:
-        StorageError: it is no file and no folder, or a link to nothing.
+        StorageError: it is neither, or a broken link.
     """
     if not (path.is_file() or path.is_dir()):
         raise StorageError(f"{path} is no file and no folder. Put the month's file in its place.")
 
 
 def _check_followed(path: Path) -> None:
-    """Refuse a link that would be passed by: what lies behind it would be missing unnoticed."""
+    """Refuse a link to a folder: it is not followed, so its files would silently be missing."""
     if path.is_symlink() and path.is_dir():
         raise StorageError(
             f"{path} is a link to a folder, which is not followed. Put the folder in its place, or "
@@ -61,13 +61,13 @@ def _check_followed(path: Path) -> None:
 
 
 def in_order(name: str) -> list[tuple[int, str]]:
-    """Sort numbers in names as numbers: part.2.parquet comes before part.10.parquet."""
+    """Return a sort key with numbers as numbers: part.2.parquet before part.10.parquet."""
     words = re.split(r"(\d+)", name)
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in words]
 
 
 def digest_of(path: Path) -> str:
-    """Hash a month: the bytes of its file, or the names and hashes of its parts."""
+    """Return the sha256 of a month: of its file's bytes, or of its parts' names and hashes."""
     if not path.is_dir():
         return sha256_of(path)
     names = {file.relative_to(path).as_posix(): file for file in part_files(path)}
@@ -76,5 +76,5 @@ def digest_of(path: Path) -> str:
 
 
 def n_bytes(path: Path) -> int:
-    """Count the bytes of a month, a file or a folder of parts."""
+    """Return the size, bytes, of a month, a file or a folder of parts."""
     return sum(file.stat().st_size for file in part_files(path))

@@ -1,4 +1,4 @@
-"""How many raw trips months hold, as far as it can be told without reading or fetching them."""
+"""How many raw trips months have, as far as is known without reading or fetching them."""
 
 from collections.abc import Iterable
 
@@ -10,14 +10,14 @@ from storage.data.sources import SIMULATED_URI, MonthLocation
 
 
 def count_raw(locations: Iterable[MonthLocation]) -> int | None:
-    """Count the raw trips of months; None where one is not here, or does not tell."""
+    """Count the raw trips of months; None if the number of one is not known."""
     counts = [count_month(location) for location in locations]
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None
 
 
 def count_month(location: MonthLocation) -> int | None:
-    """Read from the footers of a month's files how many raw trips it has; None where none says."""
+    """Count a month's raw trips by the footers of its files, or its URI; None if not known."""
     if location.uri.startswith(SIMULATED_URI):
         return int(location.uri.split(":")[1])
     if location.path is None:
@@ -27,5 +27,5 @@ def count_month(location: MonthLocation) -> int | None:
         if any(file.suffix != ".parquet" for file in files):
             return None
         return sum(open_parquet(file).metadata.num_rows for file in files)
-    except (pa.ArrowException, OSError):  # preprocess says what is wrong with it
+    except (pa.ArrowException, OSError):  # preprocess will say what is wrong
         return None

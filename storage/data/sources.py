@@ -1,6 +1,6 @@
 """The kinds of sources that months come from: a folder, a simulation, a server, an object store.
 
-A source looks for a month without writing anything, and brings it to this machine when asked.
+A source locates a month without writing anything, and fetches it to this machine when asked.
 """
 
 import re
@@ -27,62 +27,62 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
-PUBLISHED = "2021-01"  # a month that the TLC has for sure, of this taxi:
+PUBLISHED = "2021-01"  # a month that the TLC certainly has, of this taxi:
 PUBLISHED_OF = "yellow"
-TLC_SIDE = "misc"  # beside the folder of the months
+TLC_SIDE = "misc"  # folder beside that of the months
 MONTH_NAME = re.compile(r"([a-z]+)_tripdata_(\d{4}-\d{2})")
-N_SHOWN = 5  # months of a message
-SIMULATED_URI = "simulated:"  # how the URI of a simulated month begins
+N_SHOWN = 5  # months in a message
+SIMULATED_URI = "simulated:"  # prefix of the URI of a simulated month
 DEFAULT_TRIPS, DEFAULT_SEED = 30_000, 42  # of a simulated month
 
 Simulate = Callable[[str, int, int], Iterator[pa.RecordBatch]]  # (month, n_trips, seed) -> batches
 
 
 class NoMonthError(StorageError):
-    """The source answers, and has no such month."""
+    """The source answers, but has no such month."""
 
 
 class MonthLocation(NamedTuple):
-    """Where a month is, or a file beside the months, before anybody fetches it."""
+    """Where a month, or a file beside the months, is before it is fetched."""
 
-    month: str  # YYYY-MM; the name of a file that is none
+    month: str  # YYYY-MM; or the name of a file beside the months
     uri: str  # without credentials
-    must_come: bool  # it is not on this machine yet
-    n_bytes: int | None  # None where it is not a file yet, or nobody says
-    answers: bool = True  # False where nobody could be asked
-    path: Path | None = None  # of the file, or the folder of its parts, where it is on this machine
+    must_come: bool  # it is not on this machine yet, and must be fetched
+    n_bytes: int | None  # None if it is not a file yet, or the size is unknown
+    answers: bool = True  # False if the source did not answer
+    path: Path | None = None  # of the file, or the folder of its parts, on this machine
 
 
 def no_simulation(month: str, n_trips: int, seed: int) -> Iterator[pa.RecordBatch]:
-    """Refuse to simulate: for those who only look."""
+    """Refuse to simulate: for callers that only locate."""
     raise StorageError(f"{month} is not simulated.")
 
 
 @dataclass
 class Source(ABC):
-    """Where the months of one taxi come from; one class for each kind of source."""
+    """Where the months of one taxi come from; a subclass for each kind of source."""
 
-    text: str  # as the user wrote it, credentials and all
+    text: str  # as the user wrote it, including credentials
     taxi: str  # first word of a file's name
-    known: Sequence[str] = ()  # how sources begin, for a message
+    known: Sequence[str] = ()  # prefixes of sources, for a message
     work_dir: Path = Path()  # where a simulated month is written
     simulate: Simulate = no_simulation
 
     @abstractmethod
     def locate(self, month: str) -> MonthLocation:
-        """Find out where a month is; fetches and writes nothing."""
+        """Find where a month is, without fetching or writing."""
 
     @abstractmethod
     def fetch(self, month: str) -> tuple[str, Path]:
-        """Bring a month to this machine; returns its URI without credentials, and the file."""
+        """Fetch a month to this machine; return its URI without credentials, and its path."""
 
     @abstractmethod
     def locate_beside(self, name: str) -> MonthLocation | None:
-        """Find out where a file beside the months is, None where there is none; as locate."""
+        """Find where a file beside the months is, like locate; None if there is none."""
 
     @abstractmethod
     def fetch_beside(self, name: str) -> tuple[str, Path] | None:
-        """Bring a file beside the months to this machine, None where there is none; as fetch."""
+        """Fetch a file beside the months, like fetch; None if there is none."""
 
     def names(self, month: str) -> list[str]:
         """List the file names that a month may have, best first."""
@@ -90,11 +90,11 @@ class Source(ABC):
 
     @property
     def base(self) -> str:
-        """The source as anybody may see it."""
+        """The source without credentials."""
         return without_credentials(self.text).rstrip("/")
 
     def none(self, month: str, tried: Sequence[str], hint: str = "") -> "NoMonthError":
-        """Describe that there is no such month."""
+        """Return the error that there is no such month."""
         return NoMonthError(
             f"No {self.taxi} trips in {self.base} for {month}: tried {', '.join(tried)}. {hint}"
             "Check the month, or pass -P source=<folder>."
@@ -102,15 +102,15 @@ class Source(ABC):
 
 
 class Folder(Source):
-    """A folder of this machine; its files, and its folders of parts, are used where they lie."""
+    """A local folder; its files, and its folders of parts, are used in place."""
 
     def locate(self, month: str) -> MonthLocation:
-        """Find the file in the folder."""
+        """Find the file, or the folder of parts, in the folder."""
         uri, path = self.fetch(month)
         return MonthLocation(month, uri, False, n_bytes(path), path=path)
 
     def fetch(self, month: str) -> tuple[str, Path]:
-        """Find the file in the folder, whatever the case of its name, or the folder of parts."""
+        """Find the file, whatever the case of its name, or the folder of parts, in the folder."""
         folder = self._folder()
         there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
         stem = self.names(month)[0].removesuffix(SUFFIXES[0])
@@ -161,7 +161,7 @@ class Folder(Source):
 
 
 def list_months(names: Iterable[str], taxi: str) -> str:
-    """List the latest months among names of files; those of other taxis where none is of this."""
+    """List the latest months among file names; those of other taxis if this one has none."""
     found = {match.groups() for name in names if (match := MONTH_NAME.match(name))}
     own = {month for kind, month in found if kind == taxi}
     shown = own or {f"{kind} {month}" for kind, month in found}
@@ -171,17 +171,17 @@ def list_months(names: Iterable[str], taxi: str) -> str:
 
 
 def hive_folders(folder: Path, month: str) -> list[Path]:
-    """List the folders that Hive and Spark would write a month into."""
+    """Return the folders into which Hive and Spark would write a month."""
     year, number = month.split("-")
     names = dict.fromkeys((number, str(int(number))))
     return [folder / f"year={year}" / f"month={name}" for name in names]
 
 
 class Simulation(Source):
-    """Made-up trips: simulated[:n_trips[:seed]]."""
+    """Simulated trips: simulated[:n_trips[:seed]]."""
 
     def locate(self, month: str) -> MonthLocation:
-        """Read what would be simulated."""
+        """Return the simulation's URI: there is no file yet."""
         return MonthLocation(month, self.uri, False, None)
 
     def fetch(self, month: str) -> tuple[str, Path]:
@@ -207,16 +207,16 @@ class Simulation(Source):
 
     @property
     def seed(self) -> int:
-        """What the simulated city depends on."""
+        """The seed, on which the simulated city depends."""
         return self._size()[1]
 
     @property
     def uri(self) -> str:
-        """The simulation in full, by which its months are known."""
+        """The complete simulation, which identifies its months."""
         return "{}{}:{}".format(SIMULATED_URI, *self._size())
 
     def _size(self) -> tuple[int, int]:
-        """Read how many trips to simulate, and the seed."""
+        """Parse how many trips to simulate, and the seed."""
         match = re.fullmatch(r"simulated(?::0*([1-9][0-9]{0,9})(?::([0-9]{1,9}))?)?", self.text)
         if not match:
             raise StorageError(
@@ -227,12 +227,12 @@ class Simulation(Source):
 
 
 class Server(Source):
-    """A folder of a web server, whose files are kept in the cache."""
+    """A folder on a web server, whose files are cached."""
 
     late = "The TLC publishes a month about two months late. "
 
     def locate(self, month: str) -> MonthLocation:
-        """Look into the cache, then ask the server."""
+        """Look in the cache, then ask the server."""
         folder = cache_folder(self.text)
         for name in self.names(month):
             path = folder / name
@@ -244,7 +244,7 @@ class Server(Source):
                 n_bytes = downloads.ask_size(self.text, name)
             except RefusedError:
                 continue
-            except (requests.RequestException, ValueError):  # as of a name too long for a host
+            except (requests.RequestException, ValueError):  # as for a host name that is too long
                 uri = f"{self.base}/{self.names(month)[0]}"
                 return MonthLocation(month, uri, True, None, answers=False)
             return MonthLocation(month, f"{self.base}/{name}", True, n_bytes)
@@ -267,15 +267,15 @@ class Server(Source):
         raise self.none(month, answers, self.late)
 
     def check_answers_others(self) -> None:
-        """Make sure that a server that refuses a month does not refuse all of them."""
+        """Make sure that a server which refuses a month does not refuse everything."""
 
     @property
     def side(self) -> str:
-        """The folder of the server that holds the files beside the months."""
+        """The URL of the folder with the files beside the months."""
         return self.text
 
     def locate_beside(self, name: str) -> MonthLocation | None:
-        """Look into the cache, then ask the server; a server that is silent has nothing."""
+        """Look in the cache, then ask the server; None if it does not answer."""
         path, uri = cache_folder(self.side) / name, self._side_uri(name)
         if path.exists() and files.is_whole(path):
             return MonthLocation(name, uri, False, path.stat().st_size, path=path)
@@ -285,11 +285,11 @@ class Server(Source):
             return None
 
     def fetch_beside(self, name: str) -> tuple[str, Path] | None:
-        """Take the file from the cache, or download it; a server that is silent has nothing."""
+        """Take the file from the cache, or download it; None if the server does not answer."""
         if downloads.discard_broken(path := cache_folder(self.side) / name):
             return self._side_uri(name), path
         try:
-            downloads.ask_size(self.side, name)  # one question: a download is tried for longer
+            downloads.ask_size(self.side, name)  # one request: a download is retried longer
             return self._side_uri(name), downloads.download(self.side, name)
         except (RefusedError, requests.RequestException, ValueError):
             return None
@@ -305,10 +305,10 @@ class Tlc(Server):
         super().__init__(TLC_URL, *options)
 
     def check_answers_others(self) -> None:
-        """Ask for a month that is there for sure: a caller who asks too much gets 403 for it too.
+        """Ask for a month that certainly exists: a throttled caller gets 403 for it, too.
 
         Raises:
-            StorageError: the server refuses it as well, however long one waits.
+            StorageError: the server refuses it as well, each time it is asked.
         """
         status = downloads.still_refused(self.text, f"{PUBLISHED_OF}_tripdata_{PUBLISHED}.parquet")
         if status:
@@ -320,7 +320,7 @@ class Tlc(Server):
 
     @property
     def side(self) -> str:
-        """The folder that the TLC keeps all but trips in."""
+        """The URL of the TLC's folder for everything but trips."""
         return f"{self.text.rpartition('/')[0]}/{TLC_SIDE}"
 
 
@@ -328,12 +328,12 @@ class StoredObject(NamedTuple):
     """An object of a store."""
 
     fs: "AbstractFileSystem"
-    remote: str  # its path there
-    path: Path  # its place in the cache
+    remote: str  # its path in the store
+    path: Path  # its path in the cache
 
 
 class ObjectStore(Source):
-    """A folder of an object store, whose objects are kept in the cache until they change."""
+    """A folder in an object store, whose objects are cached until they change."""
 
     def locate(self, month: str) -> MonthLocation:
         """Ask the store for the object, then look for it in the cache."""
@@ -371,16 +371,16 @@ class ObjectStore(Source):
     def _side_object(self, name: str) -> StoredObject | None:
         try:
             return self._object([name])
-        except PermissionError:  # where nobody may list, what is not there is forbidden
+        except PermissionError:  # what is missing, if listing is forbidden
             return None
 
     def _object(self, names: Sequence[str]) -> StoredObject | None:
-        """Find the first object there is of these names."""
+        """Find the first object with one of these names; None if there is none."""
         fs, root = downloads.open_object_store(self.text)
         for name in names:
             remote = f"{root.rstrip('/')}/{name}"
             try:
-                version = fs.ukey(remote)[:16]  # changes with the object, then fetched again
+                version = fs.ukey(remote)[:16]  # changes with the object: fetched again
             except FileNotFoundError:
                 continue
             return StoredObject(fs, remote, cache_folder(self.text) / version / name)

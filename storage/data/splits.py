@@ -1,4 +1,4 @@
-"""Which months go where, and what each is known by before it is read."""
+"""Which months are in which split, and what identifies each before it is read."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ NAMES = ("train", "valid", "test")
 
 
 class Content(NamedTuple):
-    """What a month of a split is known by: its bytes' sha256, or what it is simulated from."""
+    """A month of a split; `identity` is its sha256, or the URI of its simulation."""
 
     split: str
     month: str
@@ -17,10 +17,10 @@ class Content(NamedTuple):
 
 
 def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
-    """Share months out: split -> months; no entry for a test set that is not wanted.
+    """Parse the months of each split: split -> months; without test if that is empty.
 
     Raises:
-        UserError: a month is none, train or valid are empty, or two splits share a month.
+        UserError: a month is malformed, train or valid is empty, or two splits share a month.
     """
     splits = {"train": months.parse_months(train), "valid": months.parse_months(valid)}
     for split, names in splits.items():
@@ -43,13 +43,13 @@ def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
 
 
 def a_year_earlier(train: list[str], valid: list[str], test: list[str]) -> list[str]:
-    """List the months a year before those of train and valid; none where any split has one."""
+    """List the months a year before those of train and valid; none if any is in a split."""
     wanted = {f"{int(month[:4]) - 1:04}{month[4:]}" for month in (*train, *valid)}
     return [] if wanted & {*train, *valid, *test} else sorted(wanted)
 
 
 def inputs(contents: list[Content]) -> dict[str, str]:
-    """Lay months out as inputs of a step's key; their order within a split counts."""
+    """Return months as inputs of a step's key, in which their order within a split counts."""
     months_of: dict[str, list[str]] = {}
     for split, month, _ in contents:
         months_of.setdefault(split, []).append(month)

@@ -1,4 +1,4 @@
-"""Opens a file's bytes, unpacked and within bounds; says what a file is by how it begins."""
+"""Opens a file's bytes, unpacked and within bounds; says what a file is by its first bytes."""
 
 import io
 from pathlib import Path
@@ -7,8 +7,8 @@ import pyarrow as pa
 
 CHUNK_BYTES = 1 << 20
 GZIP = b"\x1f\x8b"
-TAR, TAR_AT = b"ustar", 257  # after the first name and what is known of that file
-# a month of csv is packed to a tenth; what grows beyond this is no month
+TAR, TAR_AT = b"ustar", 257  # offset of the mark in the first header
+# a month of csv shrinks to a tenth by gzip; what unpacks to more than this is no month
 MAX_GROWTH, MAX_UNPACKED = 100, 256 << 20
 KINDS = (
     (
@@ -29,22 +29,22 @@ KINDS = (
 
 
 class Bounded(io.RawIOBase):
-    """A stream that ends with an error where it is longer than it may be."""
+    """A stream that raises an error once it is longer than allowed."""
 
     def __init__(self, stream: pa.NativeFile, most: int) -> None:
         self._stream, self._left, self._most = stream, most, most
 
     def readable(self) -> bool:
-        """Whether it can be read."""
+        """Return True: the stream can be read."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Read some bytes, at most as many as are allowed in all and one.
+        """Read some bytes; a read of everything stops one byte beyond the bound.
 
         Raises:
-            pa.ArrowInvalid: there are more.
+            pa.ArrowInvalid: the stream is longer than allowed.
         """
-        # of a read that fails, pyarrow keeps the bytes that it made room for, but not a buffer
+        # if a read fails, pyarrow leaks the bytes object that it allocated, but not a buffer
         content = self._stream.read_buffer(self._left + 1 if size < 0 else size).to_pybytes()
         self._left -= len(content)
         if self._left < 0:
@@ -52,18 +52,18 @@ class Bounded(io.RawIOBase):
         return content
 
     def close(self) -> None:
-        """Close the file too."""
+        """Close the stream and its file."""
         self._stream.close()
         super().close()
 
 
 def most_unpacked(n_bytes: int) -> int:
-    """Return how many bytes so many may unpack to."""
+    """Return the most bytes to which n_bytes may unpack."""
     return MAX_UNPACKED + MAX_GROWTH * n_bytes
 
 
 def open_bytes(path: Path, *, packed: bool) -> pa.NativeFile | Bounded:
-    """Open a file, unpacked where it is packed by gzip."""
+    """Open a file; unpack it, within bounds, if it is packed by gzip."""
     if not packed:
         return pa.input_stream(str(path), compression=None)
     most = most_unpacked(path.stat().st_size)
@@ -71,7 +71,7 @@ def open_bytes(path: Path, *, packed: bool) -> pa.NativeFile | Bounded:
 
 
 def is_packed(path: Path, name: str) -> bool:
-    """Whether a csv is packed by gzip: its name says so, or its first bytes do."""
+    """Whether a csv is packed by gzip, by its name or its first bytes."""
     if name.lower().endswith(".gz"):
         return True
     with pa.input_stream(str(path), compression=None) as stream:
@@ -79,7 +79,7 @@ def is_packed(path: Path, name: str) -> bool:
 
 
 def mistaken_for(head: bytes) -> str:
-    """Say what a file is by its first bytes; empty where that is not known."""
+    """Say what a file is by its first bytes; empty if that is not known."""
     if head[TAR_AT:].startswith(TAR):
         return "a tar: unpack it"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()

@@ -1,7 +1,7 @@
-"""Reads thrift's compact protocol, in which parquet writes its footer and the headers of its pages.
+"""Reads Thrift's compact protocol, in which parquet writes its footer and the headers of its pages.
 
-pyarrow shows no header of a page, and where a chunk's statistics are damaged it ends the process of
-whoever asks for the chunk's place.
+pyarrow does not expose page headers, and crashes the process that asks for a chunk's offset if the
+chunk's statistics are damaged.
 
 Source: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
@@ -10,17 +10,17 @@ import mmap
 from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, _MAP, STRUCT = range(1, 13)
-LONG_LIST = 15  # in place of a length that follows
-MAX_DEPTH = 12  # of structs and lists in each other
+LONG_LIST = 15  # the length follows
+MAX_DEPTH = 12  # of nested structs and lists
 
-Fields = dict[int, Any]  # number of a field -> integer, None for what nobody asks for, list, struct
+Fields = dict[int, Any]  # field number -> integer, list, struct; None for the rest
 
 
 def read_struct(data: mmap.mmap, at: int, depth: int = 0) -> tuple[Fields, int]:
-    """Read a struct that begins at a byte; returns where it ends, too.
+    """Read the struct at an offset; return its fields, and the offset after it.
 
     Raises:
-        IndexError: there is none.
+        IndexError: the data is malformed or ends too early.
     """
     fields: Fields = {}
     number = 0
@@ -30,7 +30,7 @@ def read_struct(data: mmap.mmap, at: int, depth: int = 0) -> tuple[Fields, int]:
             number += head >> 4
         else:
             number, at = _read_integer(data, at)
-        if kind in (TRUE, FALSE):  # a boolean is its kind
+        if kind in (TRUE, FALSE):  # the kind itself is the value
             fields[number] = None
         else:
             fields[number], at = _read_value(data, at, kind, depth + 1)

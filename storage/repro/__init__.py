@@ -1,4 +1,4 @@
-"""The same again: step keys, reuse, verification, transfer to another store."""
+"""Reproducibility: step keys, reuse, verification, transfer to another store."""
 
 from storage import environment
 

@@ -1,4 +1,4 @@
-"""What a pipeline came to twice, held against each other: which numbers moved, and how far."""
+"""The results of a pipeline compared with those of its repetition: what moved, and how far."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from storage.tracking import tags
 
-Facts = dict[str, str]  # what is compared: metric, hash -> value
-NUMBER = re.compile(r"-?(\d+\.\d+|\d(\.\d+)?e[+-]?\d+)")  # as Python writes a float, no hash
+Facts = dict[str, str]  # what is compared: name of a metric or hash -> value
+NUMBER = re.compile(r"-?(\d+\.\d+|\d(\.\d+)?e[+-]?\d+)")  # a float as Python writes it, not a hash
 NOT_THERE = "not there"
 
 
 class Difference(NamedTuple):
-    """A fact that did not come out the same."""
+    """A fact that differs in the repetition."""
 
     what: str
     before: str
@@ -20,13 +20,13 @@ class Difference(NamedTuple):
 
     @property
     def moved(self) -> float | None:
-        """How far a number moved; None where it is none."""
+        """By how much the number moved; None if it is not a number."""
         is_number = NUMBER.fullmatch(self.before) and NUMBER.fullmatch(self.after)
         return float(self.after) - float(self.before) if is_number else None
 
     @property
     def share(self) -> float | None:
-        """The same as a share of what it was."""
+        """The same as a share of the first value; None if there is none, or it was 0."""
         is_zero = self.moved is None or float(self.before) == 0
         return None if is_zero or self.moved is None else self.moved / abs(float(self.before))
 
@@ -38,7 +38,7 @@ class Difference(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A run of the pipeline, and what became of it the second time."""
+    """A run of the pipeline, compared with its repetition."""
 
     name: str
     n_facts: int
@@ -46,12 +46,12 @@ class Row(NamedTuple):
 
     @property
     def furthest(self) -> Difference | None:
-        """What moved furthest; what is no number counts as further than any."""
+        """The largest difference, by share; one without a share counts as larger than any."""
         shares = [1e9 if one.share is None else abs(one.share) for one in self.differences]
         return self.differences[shares.index(max(shares))] if shares else None
 
     def cells(self) -> dict[str, object]:
-        """Lay it out as a row of verify.csv."""
+        """Return the row of verify.csv."""
         far = self.furthest
         about = {"run": self.name, "compared": self.n_facts, "differing": len(self.differences)}
         values = (far.what, far.before, far.after, far.moved, far.share) if far else ("",) * 5
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 
 def compare_runs(name: str, before: Facts, after: Mapping[str, str] | None) -> Row:
-    """Hold a run against its repetition; None: it did not run again."""
+    """Compare a run with its repetition; `after` is None if it did not run again."""
     if after is None:
         return Row(name, len(before), [Difference("the run", "there", NOT_THERE)])
     differences = [
@@ -72,7 +72,7 @@ def compare_runs(name: str, before: Facts, after: Mapping[str, str] | None) -> R
 
 
 def comparison_table(rows: Sequence[Row]) -> Iterator[str]:
-    """Lay the comparison out, with a line for each difference and one that sums up."""
+    """Format the comparison: a line for each run and each difference, and a summary."""
     width = max(len(row.name) for row in rows)
     for row in rows:
         verdict = "differs" if row.differences else "identical"
@@ -82,7 +82,7 @@ def comparison_table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def verdict_line(rows: Sequence[Row]) -> str:
-    """Sum a comparison up: where it begins to differ, and what moved furthest."""
+    """Sum a comparison up: the first difference, and the number that moved furthest."""
     n_facts, differing = sum(row.n_facts for row in rows), [row for row in rows if row.differences]
     said = f"{n_facts} metrics and hashes of {len(rows)} runs: "
     if not differing:
@@ -96,10 +96,10 @@ def verdict_line(rows: Sequence[Row]) -> str:
     return said
 
 
-ORDER = (*tags.RUN_IDS, "main")  # who repeats the numbers of whom
+ORDER = (*tags.RUN_IDS, "main")  # later steps repeat the numbers of earlier ones
 
 
 def _turn(row: Row) -> tuple[int, bool]:
-    """Sort runs by when they were done: what is below a run before that run."""
+    """Return the sort key of a run: steps in order, child runs before their parent."""
     step = row.name.partition("/")[0]
     return ORDER.index(step), step == row.name

@@ -1,17 +1,17 @@
-"""Which modules a text of Python imports, read from its syntax tree: nothing is run."""
+"""The modules that Python source imports, read from its syntax tree: nothing is run."""
 
 import ast
 from collections.abc import Iterator, Sequence
 
 
 def imported_names(tree: ast.AST, package: Sequence[str]) -> Iterator[str]:
-    """List the full names of what a file imports, wherever in it the import stands.
+    """List the full names that a file imports, at any depth of its code.
 
     Args:
-        tree: of the file.
-        package: the packages that the file lies in, from the top one on; relative imports need it.
+        tree: the file's syntax tree.
+        package: the packages that contain the file, outermost first, for relative imports.
     Yields:
-        a.b for `import a.b` as for `from a import b`, whether b is a module or something in one.
+        a.b both for `import a.b` and for `from a import b`, whether b is a module or a name in one.
     """
     for node in statements(tree):
         if isinstance(node, ast.Import):
@@ -23,7 +23,7 @@ def imported_names(tree: ast.AST, package: Sequence[str]) -> Iterator[str]:
 
 
 def statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk the statements at any depth: imports and definitions stand in no expression."""
+    """Yield the statements at any depth; expressions hold no imports or definitions."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
             yield child

@@ -1,6 +1,6 @@
-"""What a text of Python means, as a sha256, and what it imports; kept for the next process.
+"""What Python source means, as a sha256, and what it imports; cached for later processes.
 
-To read the syntax of all the steps' files takes half as long as to import MLflow.
+Parsing the files of all steps takes half as long as importing MLflow.
 """
 
 import ast
@@ -18,22 +18,22 @@ from storage.data.cache import cache_dir
 from storage.repro import imports
 from storage.repro.imports import imported_names, statements
 
-N_KEPT = 4_000  # files, the newest: a megabyte or two
+N_KEPT = 4_000  # newest files in the cache: a megabyte or two
 
 
 class Meaning(NamedTuple):
-    """What a file does, whatever its comments and docstrings say."""
+    """What a file does, regardless of its comments and docstrings."""
 
     sha256: str
     imports: tuple[str, ...]  # full names
 
 
 def read_meaning(text: bytes, package: Sequence[str]) -> Meaning:
-    """Read what a file means.
+    """Return the meaning of a file, from the cache if it is there.
 
     Args:
-        text: of the file.
-        package: the packages that the file lies in, from the top one on.
+        text: the file's content.
+        package: the packages that contain the file, outermost first.
     """
     known, name = _known(), _sha256(b"\0".join([*(part.encode() for part in package), text]))
     if name not in known:
@@ -44,7 +44,7 @@ def read_meaning(text: bytes, package: Sequence[str]) -> Meaning:
 
 
 def keep_all() -> None:
-    """Write down what was read, for other processes; where nothing can be written, it is not."""
+    """Write the cache file for other processes, atomically; skip it if it cannot be written."""
     kept = read_kept(path := _file())
     if _known().keys() <= kept.keys():
         return
@@ -60,7 +60,7 @@ def keep_all() -> None:
 
 
 def read_kept(path: Path) -> dict[str, Meaning]:
-    """Read what was written down; nothing where it is not there or was damaged since."""
+    """Read the cache file; empty if it is missing or damaged."""
     try:
         digest, _, text = path.read_bytes().partition(b"\n")
     except OSError:
@@ -79,7 +79,7 @@ def _known() -> dict[str, Meaning]:
 
 @cache
 def _file() -> Path:
-    """Name the file for those who wrote it: another Python reads and writes syntax otherwise."""
+    """Return the cache file of this Python and this code: others parse or hash differently."""
     readers = (Path(str(module.__file__)) for module in (sys.modules[__name__], imports))
     version = _sha256(b"".join([sys.version.encode(), *(path.read_bytes() for path in readers)]))
     return cache_dir() / f"meanings-{version[:16]}.json"
@@ -90,7 +90,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
-    """Take the docstrings out of a syntax tree; comments never were in it."""
+    """Remove the docstrings from a syntax tree, in place; it has no comments anyway."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in (tree, *statements(tree)):
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
@@ -99,10 +99,10 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def _written(node: Any) -> str:
-    """Write a syntax tree as every Python does: `ast.unparse` and `ast.dump` differ between them.
+    """Format a syntax tree equally in every Python: `ast.unparse` and `ast.dump` differ.
 
-    What is not there is left out, for a later Python has fields that an earlier one has not, and
-    so is an empty text within an f-string, which 3.12 alone puts after a width.
+    Empty fields are left out, as later Pythons have more of them, and so are empty texts in an
+    f-string, which only 3.12 puts after a width.
     """
     if isinstance(node, list):
         return f"[{','.join(map(_written, node))}]"

@@ -1,4 +1,4 @@
-"""Whether a step has been run already: the run whose result can be taken, or why there is none."""
+"""Whether a step has been run already: the run to reuse, or why there is none."""
 
 import json
 import time
@@ -18,20 +18,20 @@ from storage.tracking import artifacts, refusals, tags
 from storage.tracking.query import both, differs, equals
 from storage.tracking.registry import CHAMPION
 
-N_NEWEST = 5  # runs with the right key that are looked at; one is enough if it is whole
-N_CHILDREN = 50_000  # the most that MLflow gives at once
+N_NEWEST = 5  # runs with the right key to check; the first complete one is reused
+N_CHILDREN = 50_000  # the most that MLflow returns at once
 FIRST = "for the first time in this experiment"
-# MLflow leaves it in a model that was loaded by its registered name, and takes it away again
+# MLflow adds it to a model that is loaded by its registered name, and removes it again
 LOADED_NOTE = "registered_model_meta"
-N_SAID = 2  # differences that fit into a line
+N_SAID = 2  # differences that fit on a line
 
 
 class ReuseDecision(NamedTuple):
-    """Whether a step is run or its result is there already, and why."""
+    """Whether a step is run or its result is reused, and why."""
 
     step: str
-    run: Run | None  # to take instead of running; None = it runs
-    reason: str  # of a run that is taken, its age and who made it; else what has changed
+    run: Run | None  # to reuse; None = the step runs
+    reason: str  # of a reused run its age and developer; else what has changed
 
     @property
     def why(self) -> str:
@@ -40,14 +40,14 @@ class ReuseDecision(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The same in a line that begins with the step."""
+        """The same as a line that begins with the step."""
         return f"{self.step}: {self.why}"
 
 
 def find_reusable(key: StepKey, experiment_id: str) -> ReuseDecision:
-    """Look for a finished run of this very step, whole and not deleted, in one query.
+    """Find a finished run with this very key that is complete and not deleted, by one search.
 
-    Another query finds out what has changed, but only where there is no such run.
+    Further searches find out what has changed, but only if there is no such run.
     """
     if not experiment_id:
         return ReuseDecision(key.step, None, FIRST)
@@ -61,20 +61,20 @@ def find_reusable(key: StepKey, experiment_id: str) -> ReuseDecision:
 
 
 def find_tagged(name: str, value: str, experiment_id: str) -> Iterable[Run]:
-    """List the newest finished runs with this value of a tag."""
+    """List the newest finished runs with this value of a tag, at most N_NEWEST."""
     if not experiment_id:
         return []
     return _search(experiment_id, equals(f"tags.`{name}`", value), "FINISHED", N_NEWEST)
 
 
 def tag_key(key: StepKey) -> None:
-    """Write the key of the step that is running to its run, and what it is made of."""
+    """Write the step key, and what it was made of, to the active run."""
     mlflow.log_text(key.to_json(), tags.KEY_FILE)
     mlflow.set_tag(tags.KEY, key.sha256)
 
 
 def record_outputs() -> None:
-    """Write down what the active run has come to: its files, its models and the runs below it."""
+    """Record the outputs of the active run, if it has a key: its files, models and child runs."""
     active = mlflow.active_run()
     run = MlflowClient().get_run(active.info.run_id) if active else None
     if run and tags.KEY in run.data.tags:
@@ -82,12 +82,12 @@ def record_outputs() -> None:
 
 
 def what_is_lost(run: Run) -> str:
-    """Describe what a finished run no longer has, empty where it is whole.
+    """Describe what a finished run no longer has; empty if it is complete.
 
     A run counts as deleted with the pipeline it belonged to; a file as lost if its size differs.
 
     Raises:
-        MlflowException, OSError, StorageError: nobody answers, or the store says no.
+        MlflowException, OSError, StorageError: the store does not answer, or refuses.
     """
     try:
         if deleted := next(_deleted_above(run), None):
@@ -104,15 +104,15 @@ def what_is_lost(run: Run) -> str:
 
 
 def _tells_loss(error: Exception) -> bool:
-    """Whether an error means that something is lost, and not that somebody could not answer."""
-    if isinstance(error, requests.RequestException):  # which are OSErrors, and some ValueErrors
+    """Whether an error means that something is lost, not that the store could not answer."""
+    if isinstance(error, requests.RequestException):  # these are OSErrors, and some are ValueErrors
         return False
     lost = (artifacts.LostError, FileNotFoundError, NotADirectoryError, ValueError)
     return isinstance(error, lost) or refusals.is_missing(error)
 
 
 def newest(step: str, experiment_id: str) -> Run | None:
-    """Return the run of a step that started last, however it ended; None where there is none."""
+    """Return the run of a step that started last, however it ended; None if there is none."""
     if not experiment_id:
         return None
     return _latest(experiment_id, equals(f"tags.{tags.STEP}", step))
@@ -131,7 +131,7 @@ def _age_and_author(run: Run) -> str:
 
 
 def _news(key: StepKey, experiment_id: str) -> str:
-    """Describe what has changed since the last run of this step, or became of the very same."""
+    """Describe what has changed since the last run, or why one with the same key is no use."""
     is_same = equals(f"tags.{tags.KEY}", key.sha256)
     if same := _latest(experiment_id, is_same, ViewType.ALL):
         is_deleted = same.info.lifecycle_stage == LifecycleStage.DELETED
@@ -150,11 +150,11 @@ def _news(key: StepKey, experiment_id: str) -> str:
 
 
 def _comparable(key: StepKey, experiment_id: str) -> Run | None:
-    """Return the last run of this step that came to its work, one of the same taxi if it can be."""
-    # one that has just begun has no key
+    """Return the last run of this step with a key, preferably of the same taxi; None if none."""
+    # a run that has just begun has no key
     is_keyed = both(equals(f"tags.{tags.STEP}", key.step), differs(f"tags.{tags.KEY}", ""))
-    asked = {**key.inputs, **key.parameters}  # of preprocess it is a parameter, else what goes in
-    name = tags.TAXI if tags.TAXI in asked else tags.MODEL_NAME  # register's, which is of one taxi
+    asked = {**key.inputs, **key.parameters}  # a parameter of preprocess, an input of the others
+    name = tags.TAXI if tags.TAXI in asked else tags.MODEL_NAME  # register's, of one taxi
     is_alike = equals(f"tags.{name}", asked.get(name, ""))
     return _latest(experiment_id, both(is_keyed, is_alike)) or _latest(experiment_id, is_keyed)
 
@@ -182,7 +182,7 @@ def _search(
 
 
 def _deleted_above(run: Run) -> Iterator[str]:
-    """List the ids of the runs above this one that are deleted, for good or not."""
+    """Yield the ids of the ancestors of a run that are marked as deleted."""
     client = MlflowClient()
     while parent_id := run.data.tags.get(tags.PARENT):
         run = client.get_run(parent_id)
@@ -191,14 +191,14 @@ def _deleted_above(run: Run) -> Iterator[str]:
 
 
 def _outputs(run: Run) -> dict[str, int | None]:
-    """List what a step has written: files with their bytes, and the runs and models below it."""
+    """List the outputs of a step: child runs, and files, also of models -> size in bytes."""
     client = MlflowClient()
     below = client.search_runs(
         [run.info.experiment_id],
         equals(f"tags.{tags.PARENT}", run.info.run_id),
         max_results=N_CHILDREN,
     )
-    # steps below are what this one builds on, not what it has made
+    # child runs that are steps are inputs of this one, not its outputs
     parts = [other for other in below if tags.STEP not in other.data.tags]
     outputs: dict[str, int | None] = {f"run {part.info.run_id}": None for part in parts}
     outputs |= artifacts.list_files(run.info.artifact_uri)
@@ -216,7 +216,7 @@ def _read_json(run: Run, artifact: str) -> dict[str, Any]:
 
 
 def _moved_champion(run: Run) -> str:
-    """Describe what the registry has lost or moved since a run of register, empty if nothing."""
+    """Describe what the registry has lost or moved since a run of register; empty if nothing."""
     marks = run.data.tags
     if not marks.get(tags.VERSION):
         return ""

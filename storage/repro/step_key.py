@@ -2,7 +2,7 @@
 
 Equal keys mean equal results, whatever commit, checkout, machine or teammate they come from. Code
 counts by its meaning: an edit of a comment, a docstring or a help text changes no key, nor does one
-in a file that the step does not use; an uncommitted edit counts as any other.
+in a file that the step does not use; an uncommitted edit counts like any other.
 """
 
 import hashlib
@@ -20,17 +20,17 @@ from storage.checkout import ROOT
 from storage.environment import OWN
 from storage.repro import meanings
 
-ENVIRONMENT = ("requirements.txt", "python_env.yaml")  # every package and Python, exact
+ENVIRONMENT = ("requirements.txt", "python_env.yaml")  # pin every package, and Python, exactly
 # the packages that numbers come from: --env-manager local runs whatever is installed
 COMPUTING = (
     *("holidays", "hyperopt", "numpy", "pandas", "pyarrow"),
     *("pyshp", "scikit-learn", "scipy", "shapely", "xgboost"),
 )
-# Files, and folders, that decide whether and where a step runs, from where its input comes and
-# what its run is called: a step imports them, and its result does not depend on them.
+# Files and folders that decide whether and where a step runs, where its input comes from and what
+# its run is called: a step imports them, but its result does not depend on them.
 FRAME = (
-    "steps/common/cleaned_months.py",  # the very trips that cleaning would give
-    "steps/common/cluster_cleaning.py",  # likewise
+    "steps/common/cleaned_months.py",  # yields the same trips as cleaning them anew
+    "steps/common/cluster_cleaning.py",  # the same trips, too
     "steps/common/command_line.py",
     "steps/common/parameter_file.py",
     "steps/common/declaration.py",
@@ -38,7 +38,7 @@ FRAME = (
     "steps/common/step.py",
     "steps/common/pipeline.py",
     "steps/common/page.py",
-    "steps/common/results.py",  # a run whose hand-over cannot be read any more is not reused
+    "steps/common/results.py",  # a run whose outputs can no longer be read is not reused
     "steps/common/validate.py",
     "steps/register/rollback.py",
     "steps/register/verdict.py",
@@ -52,7 +52,7 @@ FRAME = (
     "storage/data/cache.py",
     "storage/data/downloads.py",  # months enter the key by the sha256 of their bytes
     "storage/data/manifest.py",
-    "storage/data/splits.py",  # and so does which of them go where
+    "storage/data/splits.py",  # the split of each month enters the key, too
     "storage/terminal.py",
     "storage/tracking/closing.py",
     "storage/tracking/datasets.py",
@@ -78,18 +78,18 @@ class StepKey(NamedTuple):
     """What a step's result depends on; `sha256` is its short name."""
 
     step: str
-    parameters: dict[str, Any]  # typed, so that 0.10 and 0.1 are one
-    inputs: dict[str, str]  # what goes in -> its sha256, or the key of the step that made it
+    parameters: dict[str, Any]  # typed, so that 0.10 and 0.1 are equal
+    inputs: dict[str, str]  # input -> its sha256, or the key of the step that made it
     code: dict[str, str]  # file of this repository -> sha256 of its meaning
-    environment: dict[str, str]  # lock -> its sha256, and what runs otherwise than it says
+    environment: dict[str, str]  # lock -> its sha256; and versions that differ from the lock
 
     @property
     def sha256(self) -> str:
-        """Hash all of it."""
+        """The digest of the whole key."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Write it down; equal keys are equal texts."""
+        """Return the key as JSON; equal keys give equal texts."""
         return json.dumps(self._asdict(), indent=1, sort_keys=True)
 
 
@@ -100,8 +100,9 @@ def make(
 
     Args:
         step: entry point; its code is what it imports in this repository, FRAME left out.
-        parameters: name -> typed value of those that the result depends on.
-        inputs: what goes in -> its sha256 or key.
+        parameters: those that the result depends on: name -> typed value.
+        inputs: input -> its sha256 or key.
+        root: the repository.
     """
     environment = {name: hashlib.sha256((root / name).read_bytes()) for name in ENVIRONMENT}
     return StepKey(
@@ -114,9 +115,9 @@ def make(
 
 
 def read_loaded(root: Path = ROOT) -> None:
-    """Read the files of the modules that are loaded by now: they are what this process runs.
+    """Read the files of all loaded modules now: their current text is what this process runs.
 
-    What was read of others is forgotten: they are loaded as they are when it comes to that.
+    Other files are forgotten and read again when needed: they may be edited before they are loaded.
     """
     names = [name for name in sys.modules if name.partition(".")[0] in (*OWN, "__main__")]
     files = filter(None, (getattr(sys.modules[name], "__file__", None) for name in names))
@@ -131,7 +132,7 @@ def read_loaded(root: Path = ROOT) -> None:
 
 @cache
 def departures(root: Path = ROOT) -> dict[str, str]:
-    """Compare what runs with the lock: Python or package -> the version that the lock has not."""
+    """Return what differs from the lock: Python or package -> the version that is installed."""
     pinned = re.findall(r'^python: "(\d+\.\d+)', (root / "python_env.yaml").read_text(), re.M)
     lock = re.findall(r"^([\w.-]+)==([^\s;\\]+)", (root / "requirements.txt").read_text(), re.M)
     running = {"Python": "{}.{}".format(*sys.version_info)}
@@ -149,7 +150,7 @@ def code(step: str, root: Path = ROOT) -> dict[str, str]:
 def code_reached(*files: str, root: Path = ROOT) -> dict[str, str]:
     """Hash files of the repository and what they import, FRAME left out: path -> sha256.
 
-    The first answer stays: a process runs the code it has read, not what an editor wrote since.
+    Cached: a process runs the code that it has read, not later edits.
     """
     reached: set[Path] = set()
     waiting = [root / file for file in files]
@@ -163,7 +164,7 @@ def code_reached(*files: str, root: Path = ROOT) -> dict[str, str]:
 
 
 def difference(then: Mapping[str, Any], now: StepKey) -> list[str]:
-    """List what differs between a key written down earlier and this one, the likeliest first."""
+    """List the differences between an earlier key and this one, the likeliest cause first."""
     before = {part: then.get(part) or {} for part in StepKey._fields}
     return [
         *(f"{path} changed" for path in _changed(before["code"], now.code)),
@@ -182,7 +183,7 @@ def _described(
 ) -> Iterator[str]:
     for name in _changed(before, now):
         if " " in name and not (name in before and name in now):
-            continue  # a month that came or went: the list of months says so
+            continue  # an added or removed month: the list of months shows it
         then, value = (str(values.get(name, missing)) for values in (before, now))
         if SHA256.fullmatch(then) and SHA256.fullmatch(value):
             yield f"{name} changed"
@@ -191,7 +192,7 @@ def _described(
 
 
 class _File(NamedTuple):
-    """What a file of this repository means, and which others it imports."""
+    """The meaning of a file of this repository, and the files that it imports."""
 
     sha256: str
     imports: frozenset[Path]
@@ -216,7 +217,7 @@ def _read(path: Path, root: Path) -> _File:
 
 @cache
 def _files_of(name: str, root: Path) -> list[Path]:
-    """List the files of the repository that run where a name is imported."""
+    """List the files of the repository that run when a name is imported."""
     package, _, _ = name.rpartition(".")
     above = _files_of(package, root) if package else []  # importing a.b runs a's __init__ too
     place = root.joinpath(*name.split("."))

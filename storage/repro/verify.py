@@ -31,8 +31,8 @@ from storage.uris import without_user
 
 EXPERIMENT = "verify"
 MANAGERS = ("uv", "local")  # what can make the environment of the run
-# what another run of the same pipeline may have otherwise: what things cost, how often a search was
-# interrupted, and how the champion of that store compares
+# what may differ in a repetition of a pipeline: costs, how often a search was interrupted, and the
+# comparison with the champion of that store
 FREE = re.compile(rf"{tags.SYSTEM}.*|.*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*")
 BOOSTER = ".ubj"
 AGAIN = "Run this again: it leaves nothing behind."
@@ -40,21 +40,21 @@ NOT_AGAIN = "The pipeline did not run again: see the output above."
 
 
 class Verdict(NamedTuple):
-    """A pipeline that was run again, and whether the same came out."""
+    """The comparison of a pipeline with its repetition."""
 
     run: Run
-    rows: list[Row]  # none where it could not be run again
+    rows: list[Row]  # empty if it could not be run again
     problem: str = ""  # why not
-    machines: tuple[str, str] = ("", "")  # it ran on first, and again; empty: nobody knows
+    machines: tuple[str, str] = ("", "")  # first and again; empty = unknown
 
     @property
     def is_same(self) -> bool:
-        """Whether all came out the same."""
+        """Whether all results are the same."""
         return not (self.problem or any(row.differences for row in self.rows))
 
     @property
     def line(self) -> str:
-        """Say it in a line."""
+        """The verdict as one line."""
         if self.problem:
             return f"not verified: {self.problem}"
         before, after = (machine or "an unknown machine" for machine in self.machines)
@@ -63,7 +63,7 @@ class Verdict(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Repeat the run named, print a table, leave with 1 where anything differs."""
+    """Repeat the run, print the comparison, and exit with 1 if anything differs."""
     environment.show_what_can_be_shown()
     terminal.quieten()
     parser = argparse.ArgumentParser(prog="verify", description=__doc__)
@@ -90,12 +90,12 @@ def verify(client: MlflowClient, first: Run, env_manager: str) -> Verdict:
     """Run a pipeline again and compare it; leaves nothing behind.
 
     Args:
-        client: of the store that it is in.
+        client: of the store that the run is in.
         first: the finished run of main.
-        env_manager: what MLflow makes the environment with; local: it is this process's.
+        env_manager: how MLflow makes the environment; local = use that of this process.
 
     Raises:
-        UserError: it cannot be repeated from nothing.
+        UserError: it cannot be repeated from scratch.
     """
     with TemporaryDirectory(prefix="verify-") as name:
         folder = Path(name)
@@ -119,7 +119,7 @@ def pipeline(client: MlflowClient, run_id: str) -> Run:
     """Look up a finished pipeline that has a rerun command.
 
     Raises:
-        UserError: it is something else.
+        UserError: there is no such run, or it cannot be repeated from scratch.
     """
     try:
         run = client.get_run(run_id)
@@ -133,7 +133,7 @@ def pipeline(client: MlflowClient, run_id: str) -> Run:
 
 
 def why_not(run: Run) -> str:
-    """Say why a run cannot be repeated from nothing; empty where it can."""
+    """Say why a run cannot be repeated from scratch; empty if it can."""
     run_id, about = run.info.run_id, run.data.tags
     if tags.STEP not in about:
         return f"Run {run_id} is of another project: it is of no step. Pass a run of main."
@@ -148,15 +148,15 @@ def why_not(run: Run) -> str:
 
 
 def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
-    """Clone the code that a run ran, with the changes that were in no commit.
+    """Clone the code of a run and apply its uncommitted changes; return the folder.
 
     Raises:
-        UserError: git cannot get it, or it is of another project.
+        UserError: git cannot fetch the code, the changes are lost, or it is another project.
     """
     about = run.data.tags
     repository = about.get(tags.REPOSITORY) or str(checkout.ROOT)
     try:
-        # no hooks, and the user's settings only where they say how to reach the repository
+        # no hooks; the user's settings only for how to reach the repository
         hookless = ("--no-checkout", "--template=")
         git.ask(folder.parent, "clone", "--quiet", *hookless, "--", repository, str(folder))
         with git.without_settings() as env:
@@ -174,7 +174,7 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
             raise
         said = without_user(one_line(error))
         raise UserError(f"{tags.UNCOMMITTED} of run {run.info.run_id} is lost: {said}.") from error
-    # before anything in there runs
+    # checked before any of this code runs
     theirs, ours = (project_name(root) for root in (folder, checkout.ROOT))
     if theirs != ours:
         raise UserError(
@@ -184,17 +184,17 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
 
 
 def project_name(root: Path) -> str:
-    """Read the name of a project; empty where it is none of MLflow's."""
+    """Read the name of a project; empty if it is not one of MLflow's."""
     path = root / checkout.PROJECT_FILE
     found = re.findall(r"^name: (.*)$", path.read_text(), re.M) if path.is_file() else []
     return str(found[0]).strip() if found else ""
 
 
 def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) -> None:
-    """Run a pipeline's parameters on a clone, in a store of their own.
+    """Run a pipeline again in a clone, with its parameters and a store of its own.
 
     Raises:
-        UserError: it failed.
+        UserError: the pipeline failed.
     """
     command = shlex.split(run.data.tags[tags.RERUN])
     values = [value for flag, value in pairwise(command) if flag == "-P"]
@@ -204,7 +204,7 @@ def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) ->
     env |= {
         "MLFLOW_TRACKING_URI": store,
         "MLFLOW_ENV_ROOT": str(folder / "envs"),
-        runs.PASSING: "true",  # no links to what is gone when it ends
+        runs.PASSING: "true",  # no links: the store is deleted afterwards
         terminal.LEVEL: os.environ.get(terminal.LEVEL, terminal.QUIET),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     }
@@ -217,7 +217,7 @@ def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) ->
 
 
 def parts(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
-    """List the finished runs of a pipeline: main, its steps whoever ran them, what is below."""
+    """Yield a pipeline's finished runs by name: main, steps (also reused), children, trials."""
     yield "main", run
     for step, step_tag in tags.RUN_IDS.items():
         if run_id := run.data.tags.get(step_tag):
@@ -237,9 +237,9 @@ def parts(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
 
 
 def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
-    """List the finished trials of a pipeline's search, also those of a search that it went on with.
+    """Yield the finished trials of a pipeline's search, also those of a search that it resumed.
 
-    The search's own table says which they are.
+    The search's own table lists them.
     """
     if run_id := run.data.tags.get(tags.RUN_IDS["hpo"]):
         uri = str(client.get_run(run_id).info.artifact_uri)
@@ -251,7 +251,7 @@ def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
 
 
 def comparable_facts(client: MlflowClient, run: Run) -> Facts:
-    """Collect what must come out the same: metrics, hashes of the trips and of the boosters."""
+    """Collect what must not differ: metrics, hashes of the trips and of the boosters."""
     facts = {name: repr(value) for name, value in run.data.metrics.items() if not is_free(name)}
     facts |= {
         tags.SHA256.of(split): sha for split, sha in tags.SHA256.select(run.data.tags).items()
@@ -264,12 +264,12 @@ def comparable_facts(client: MlflowClient, run: Run) -> Facts:
 
 
 def is_free(metric: str) -> bool:
-    """Whether a metric may differ from one run to the next."""
+    """Whether a metric may differ in a repetition."""
     return bool(FREE.fullmatch(metric))
 
 
 def hash_boosters(uri: str, store: str) -> Iterator[tuple[str, str]]:
-    """Hash the boosters below a URI: file name -> sha256."""
+    """Yield the boosters under a URI: file name and sha256."""
     for name in artifacts.list_files(uri, store):
         if name.endswith(BOOSTER):
             with artifacts.open_at(uri, name, store) as path:

@@ -1,4 +1,4 @@
-"""Files of runs and models, wherever the store keeps them; nothing that is fetched stays behind."""
+"""Files of runs and models, wherever the store keeps them; downloads are temporary."""
 
 import csv
 import io
@@ -21,23 +21,23 @@ from storage.tracking import pages, refusals
 from storage.tracking.runs import fetch_run
 from storage.uris import without_user
 
-if TYPE_CHECKING:  # which takes long to import, and most of what reads artifacts draws nothing
+if TYPE_CHECKING:  # slow to import, and most users of this module draw nothing
     from matplotlib.figure import Figure
 
 
 class LostError(StorageError):
-    """A run no longer has a file that it has logged."""
+    """A run no longer has a file that it logged."""
 
 
 @contextmanager
 def open_file(run_id: str, name: str) -> Iterator[Path]:
-    """Yield an artifact of a run as a file, or folder, of this machine.
+    """Yield an artifact of a run as a local file or folder.
 
-    It is used where it lies, or else fetched into a folder that is removed on leaving.
+    A local artifact is used in place; any other is downloaded into a temporary folder.
 
     Raises:
         LostError: the run has no such artifact.
-        StorageError: it does not come whole.
+        StorageError: it cannot be read, or arrives incomplete.
     """
     try:
         uri = folder_of(run_id)
@@ -55,17 +55,17 @@ def open_file(run_id: str, name: str) -> Iterator[Path]:
 
 @lru_cache(maxsize=1000)
 def folder_of(run_id: str) -> str:
-    """Ask where a run has its artifacts, once: a run stays where it is.
+    """Return the URI of a run's artifact folder; cached, as it never changes.
 
     Raises:
         MlflowException: there is no such run, or the store refuses.
-        StorageError: what answers sends something else.
+        StorageError: the response is not this run.
     """
     return str(fetch_run(run_id).info.artifact_uri)
 
 
 def _why_not(run_id: str, uri: str, name: str, error: Exception) -> StorageError:
-    """Say what became of an artifact: only who asks for the list knows that it is gone."""
+    """Explain why an artifact cannot be read; only a listing can tell that it is gone."""
     try:
         is_there = name in _sizes(get_artifact_repository(uri), name)
     except (MlflowException, OSError) as unlisted:
@@ -87,21 +87,21 @@ def _sizes(repository: ArtifactRepository, name: str) -> dict[str, int | None]:
 
 
 def _last_line(error: Exception) -> str:
-    """Shorten what MLflow says of a download: it lists files, and ends with the reason."""
+    """Return the reason at the end of MLflow's download error, after a list of files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return one_line(Exception(lines[-1] if lines else type(error).__name__))
 
 
 @contextmanager
 def open_at(uri: str, name: str, store: str | None = None) -> Iterator[Path]:
-    """Yield a file below a URI as a file of this machine, as open_file does.
+    """Yield a file under a URI as a local file, as open_file does.
 
     Args:
-        uri: of the folder.
-        name: of the file in it.
-        store: tracking URI of the store that speaks of it; None: the one that MLflow is pointed at.
+        uri: the folder.
+        name: the file's path in it.
+        store: tracking URI of the store that it belongs to; None = the configured one.
     Raises:
-        MlflowException, OSError: there is no such file, or nobody answers.
+        MlflowException, OSError: there is no such file, it is incomplete, or nothing answers.
     """
     repository = get_artifact_repository(uri, tracking_uri=store)
     if is_local(repository):
@@ -114,10 +114,13 @@ def open_at(uri: str, name: str, store: str | None = None) -> Iterator[Path]:
 
 
 def _check_size(path: Path, n_bytes: int | None) -> None:
-    """Refuse a file that a proxy has cut, or has put a page of its own in the place of.
+    """Refuse a download that a proxy has truncated, or replaced by a page of its own.
 
+    Args:
+        path: the download.
+        n_bytes: its size as the store lists it; None = not listed.
     Raises:
-        OSError: so it is.
+        OSError: the sizes differ.
     """
     if path.is_file() and n_bytes is not None and path.stat().st_size != n_bytes:
         came = path.stat().st_size
@@ -125,14 +128,14 @@ def _check_size(path: Path, n_bytes: int | None) -> None:
 
 
 def is_local(repository: ArtifactRepository) -> bool:
-    """Whether files lie on this machine, so that they are used in place when no copy is asked."""
+    """Whether the files are on this machine: they are used in place unless a copy is asked for."""
     if isinstance(repository, ModelsArtifactRepository):
         repository = repository.repo
     return isinstance(repository, LocalArtifactRepository)
 
 
 def read_text(run_id: str, name: str) -> str:
-    """Read a text that a run has logged.
+    """Read a text file that a run has logged.
 
     Raises:
         StorageError: the run has no such artifact.
@@ -151,7 +154,7 @@ def read_bytes(run_id: str, name: str) -> bytes:
 
 
 def read_table(run_id: str, name: str) -> list[dict[str, str]]:
-    """Read the rows of a table that a run has logged: column -> text.
+    """Read the rows of a CSV file that a run has logged: column -> text.
 
     Raises:
         StorageError: the run has no such artifact.
@@ -160,7 +163,7 @@ def read_table(run_id: str, name: str) -> list[dict[str, str]]:
 
 
 def parse_csv(text: str) -> list[dict[str, str]]:
-    """Read the rows of a table from its text: column -> text."""
+    """Parse the rows of a CSV text: column -> text."""
     return list(csv.DictReader(io.StringIO(text)))
 
 
@@ -168,7 +171,7 @@ def has_file(run_id: str, name: str) -> bool:
     """Whether a run has logged a file of this name.
 
     Raises:
-        StorageError: nobody answers.
+        StorageError: the store does not answer, or refuses.
     """
     uri = folder_of(run_id)
     try:
@@ -178,21 +181,21 @@ def has_file(run_id: str, name: str) -> bool:
 
 
 def where_it_lies(run_id: str, name: str) -> str:
-    """Say where a person opens a file of a run: its path, the page of a server, or its URI."""
+    """Return where a person can open a file of a run: its path, a server's page, or its URI."""
     info = mlflow.get_run(run_id).info
     repository = get_artifact_repository(str(info.artifact_uri))
     if is_local(repository):
-        return str(repository.download_artifacts(name))  # used where it lies
+        return str(repository.download_artifacts(name))  # the file itself, no copy
     if mlflow.get_tracking_uri().startswith("http"):
         return pages.address(pages.artifact_link(info.experiment_id, run_id, name))
     return without_user(f"{info.artifact_uri}/{name}")
 
 
 def list_files(uri: str, store: str | None = None) -> dict[str, int | None]:
-    """List the files below a URI with their bytes, in however many folders.
+    """List all files under a URI, recursively: path -> bytes, None if the size is unknown.
 
     Raises:
-        MlflowException, OSError: nobody answers.
+        MlflowException, OSError: the store does not answer, or refuses.
     """
     repository = get_artifact_repository(uri, tracking_uri=store)
     sizes: dict[str, int | None] = {}
@@ -212,7 +215,7 @@ def log_table(rows: Sequence[Mapping[str, Any]], name: str) -> None:
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows, one at least, as a table of all their columns; a row may lack some."""
+    """Format rows, at least one, as CSV text with all their columns; a row may lack some."""
     text, names = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
@@ -221,7 +224,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def log_figure(figure: "Figure", name: str) -> None:
-    """Write a picture as an artifact of the active run."""
+    """Write a figure as a PNG artifact of the active run."""
     folder, _, file = name.rpartition("/")
     with TemporaryDirectory() as work_dir:
         path = Path(work_dir) / file
@@ -230,11 +233,11 @@ def log_figure(figure: "Figure", name: str) -> None:
 
 
 def to_png(figure: "Figure", dpi: float | None = None) -> bytes:
-    """Draw a picture once; `savefig` draws it twice, to the same pixels.
+    """Return a figure as PNG bytes, drawn once; `savefig` draws it twice, to the same pixels.
 
     Args:
-        figure: whatever is in it.
-        dpi: None for the figure's own.
+        figure: what to draw.
+        dpi: dots per inch; None = the figure's own.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -1,4 +1,4 @@
-"""Closing the active run: no path leads to FINISHED but a body that ended well."""
+"""Closing the active run: FINISHED only if its body ended without an error."""
 
 import os
 import re
@@ -21,12 +21,12 @@ from storage.tracking import interrupted, refusals, tags
 from storage.tracking.cost import Meter
 from storage.uris import without_user
 
-N_RETRIES, TIMEOUT_S = 2, 5  # of a request once something has gone wrong
+N_RETRIES, TIMEOUT_S = 2, 5  # per request, once something has gone wrong
 
 
 @contextmanager
 def closing_run() -> Iterator[None]:
-    """Close the active run as the body has ended, with what it has cost."""
+    """Close the active run according to how the body ended, and log its cost."""
     meter = Meter()
     try:
         yield
@@ -43,14 +43,14 @@ def close_active(
 ) -> None:
     """Close the active run: FINISHED, unless there is an error.
 
-    Whatever happens meanwhile, it is not active afterwards: MLflow makes FINISHED what still is
-    when Python ends. A store that says no as well is not what went wrong first, so that is not
-    raised; one that says no to FINISHED is asked for FAILED, and that is.
+    The run is never left active: MLflow would mark it FINISHED when Python exits. If the store
+    refuses to record an error, only the error itself matters and the refusal is not raised. If it
+    refuses FINISHED, the run is closed as FAILED and the refusal is raised.
 
     Args:
-        error: that ends it.
-        meter: of what it has cost.
-        next_command: names what to run once that is mended.
+        error: what ended the body; None = nothing went wrong.
+        meter: measures the run's cost.
+        next_command: returns the command to run once the error is mended.
     """
     run = mlflow.active_run()
     if run is None:
@@ -70,7 +70,7 @@ def close_active(
 
 @contextmanager
 def in_seconds(error: BaseException | None) -> Iterator[None]:
-    """Have MLflow ask for seconds where something went wrong: it repeats a request for minutes."""
+    """After an error, let MLflow retry a request for seconds only, not for minutes."""
     n_retries = 0 if error and refusals.is_gone(error) else N_RETRIES
     bounds: dict[str, str] = {
         MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: str(
@@ -96,14 +96,14 @@ def _end(
     cost: Mapping[str, float],
     next_command: Callable[[], str] | None = None,
 ) -> None:
-    """Close a run that came to nothing, with the reason, as far as the store lets."""
+    """Close a failed or killed run and record the reason, as far as the store allows."""
     client, command = MlflowClient(), ""
     with in_seconds(error):
         with suppress(MlflowException):
             command = next_command() if next_command and not refusals.is_gone(error) else ""
         with suppress(MlflowException):
             write_last(run_id, cost, failure_tags(status, reason_of(error), command))
-        for _ in range(2):  # a refusal may be a moment's
+        for _ in range(2):  # a refusal may be transient
             with suppress(MlflowException):
                 _terminate(client, run_id, status)
                 return
@@ -112,13 +112,13 @@ def _end(
 def _terminate(client: MlflowClient, run_id: str, status: str) -> None:
     active = mlflow.active_run()
     if active and active.info.run_id == run_id:
-        mlflow.end_run(status)  # whatever comes of it, the run is not active any more
+        mlflow.end_run(status)  # even if this raises, the run is no longer active
     else:
         client.set_terminated(run_id, status)
 
 
 def reason_of(error: BaseException) -> str:
-    """Say why a run came to nothing, as its tag does."""
+    """Return why a run failed or was killed, as its `failure` tag says it."""
     if isinstance(error, KeyboardInterrupt):
         return interrupted.REASON
     is_said = isinstance(error, (ValueError, UserError))
@@ -127,26 +127,26 @@ def reason_of(error: BaseException) -> str:
 
 
 def failure_tags(status: str, reason: str, command: str = "") -> dict[str, str]:
-    """Say why a run came to nothing: as a tag, and on its page with the command that goes on."""
+    """Return the tags of a failed run: the reason, and a page that adds the next command."""
     said = without_user(reason)
-    # what looks like HTML, such as <folder>, MLflow leaves out, but in `code`
+    # MLflow drops what looks like HTML, such as <folder>, except in `code`
     shown = re.sub("`[^`]*`|<", lambda part: "\\<" if part[0] == "<" else part[0], said)
     lines = [f"**{status}**: {shown}"]
     if command:
-        # who stopped a run has nothing to mend
+        # a run that somebody stopped has nothing to fix
         when = "Go on with:" if status == "KILLED" else "Once that is fixed:"
         lines += ["", when, "", f"    {command}"]
     return {tags.FAILURE: said, tags.NOTE: fit_page("\n".join(lines))}
 
 
-WIDEST = 88  # characters of a block of code beside which a page shows what it has to
+WIDEST = 88  # characters; a wider code block pushes the rest of the page out of view
 
 
 def fit_page(note: str) -> str:
-    """Have commands that are wider than a page broken by it.
+    """Turn the commands that are too wide for a page into inline code, which wraps.
 
-    MLflow makes a page as wide as its widest block of code, and puts the values of metrics and all
-    about the run at the far end. What stands between fences is a table, and stays as it is.
+    MLflow makes a page as wide as its widest code block, and puts metrics and run details at the
+    far end. Fenced blocks hold tables and stay as they are.
     """
     parts = re.split("(^```.*?^```)", note, flags=re.DOTALL | re.MULTILINE)
     parts[::2] = ["\n".join(map(_fit, part.split("\n"))) for part in parts[::2]]
@@ -161,7 +161,7 @@ def _fit(line: str) -> str:
 
 
 def write_last(run_id: str, cost: Mapping[str, float], marks: Mapping[str, str]) -> None:
-    """Write metrics, which belong to no model, and tags of a run in one request."""
+    """Write metrics (linked to no model) and tags of a run in one request."""
     if not (cost or marks):
         return
     now = int(time.time() * 1000)

@@ -1,4 +1,4 @@
-"""Data sets in MLflow: which bytes went in, what they hold, and where they open."""
+"""Data sets in MLflow: which bytes a run read, what they contain, and where to open them."""
 
 import json
 import warnings
@@ -22,8 +22,8 @@ from storage.tracking.artifacts import folder_of
 from storage.tracking.runs import active_info
 from storage.uris import without_user
 
-DIGEST_CHARS = 36  # what MLflow's store has room for
-PROXIED = "mlflow-artifacts:"  # how URIs begin of files that a tracking server hands out
+DIGEST_CHARS = 36  # all that MLflow's store has room for
+PROXIED = "mlflow-artifacts:"  # scheme of files that a tracking server serves
 KINDS = (
     (pa.types.is_timestamp, DataType.datetime),
     (pa.types.is_int64, DataType.long),
@@ -34,32 +34,32 @@ KINDS = (
 
 
 class HashedDataset(MetaDataset):
-    """A data set that is known by the sha256 of its bytes, with its columns and rows."""
+    """A data set identified by the sha256 of its bytes, with its columns and number of rows."""
 
     def __init__(
         self, *, name: str, uri: str, sha256: str, columns: pa.Schema | None, n_rows: int | None
     ) -> None:
-        """Describe bytes.
+        """Describe the data set.
 
         Args:
             name: of the data set.
-            uri: where they are, without credentials.
-            sha256: of them.
-            columns: that they hold; None where they are no table.
-            n_rows: that they hold; None where nobody has counted.
+            uri: where its bytes are, without credentials.
+            sha256: of its bytes.
+            columns: its columns; None if it is not a table.
+            n_rows: its rows; None if they were not counted.
         """
         self.n_rows = n_rows
         schema = to_schema(columns) if columns else None
         super().__init__(source_of(uri), name=name, digest=sha256[:DIGEST_CHARS], schema=schema)
 
     def to_dict(self) -> dict[str, str]:
-        """Describe it as MLflow's store keeps it, rows included."""
+        """Describe it for MLflow's store, including the number of rows."""
         about: dict[str, str] = super().to_dict()
         return about | ({"profile": json.dumps(self.profile)} if self.profile else {})
 
     @property
     def profile(self) -> dict[str, int] | None:
-        """Rows and values, as MLflow's own data sets count them."""
+        """Number of rows and of values, under MLflow's names; None if the rows were not counted."""
         if self.n_rows is None:
             return None
         n_columns = len(self.schema.inputs) if self.schema else 1
@@ -67,7 +67,7 @@ class HashedDataset(MetaDataset):
 
 
 def log_datasets(inputs: Sequence[tuple[Dataset, str]]) -> None:
-    """Record on the active run which data sets it reads, each with its context, in one request."""
+    """Record the data sets that the active run reads, each with its context, in one request."""
     entries = [
         DatasetInput(dataset._to_mlflow_entity(), [InputTag(MLFLOW_DATASET_CONTEXT, context)])
         for dataset, context in inputs
@@ -78,7 +78,7 @@ def log_datasets(inputs: Sequence[tuple[Dataset, str]]) -> None:
     except MlflowException as error:
         if error.error_code != "BAD_REQUEST":
             raise
-        # of two runs that note the same new data set at the same moment MLflow refuses one
+        # MLflow refuses one of two runs that record the same new data set at the same moment
         client.log_inputs(run_id, datasets=entries)
 
 
@@ -87,32 +87,32 @@ def log_scores(scores: dict[str, float], *, model_uri: str, dataset: Dataset) ->
 
     Args:
         scores: metric -> value.
-        model_uri: models:/m-...; of any other model the run alone keeps the metrics.
-        dataset: that it was scored on.
+        model_uri: models:/m-...; with any other URI, only the run gets the metrics.
+        dataset: what it was scored on.
     """
     mlflow.log_metrics(scores, model_id=model_id_of(model_uri), dataset=dataset)
 
 
 def model_id_of(model_uri: str) -> str | None:
-    """Return the id of a logged model by its URI; None where it is named otherwise."""
+    """Return the id in the URI of a logged model; None for any other URI."""
     name = model_uri.removeprefix("models:/")
     return name if name.startswith("m-") and "/" not in name else None
 
 
 def source_of(uri: str) -> DatasetSource:
-    """Return a source that `mlflow.data.get_source(...).load()` opens, where MLflow knows its kind.
+    """Return a source that `mlflow.data.get_source(...).load()` opens, if MLflow knows its kind.
 
-    One that nobody can open, such as a simulated month, is text.
+    One that cannot be opened, such as a simulated month, is recorded as text.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # a path and file: are one kind to us
+        with warnings.catch_warnings(action="ignore"):  # a path and file: are the same
             return resolve_dataset_source(uri)
     except MlflowException:
         return CodeDatasetSource(tags={"uri": uri})
 
 
 def artifact_source(run_id: str, folder: str) -> str:
-    """Return where a folder of a run opens: its address at the tracking server, else its URI."""
+    """Return where to open a folder of a run: its address at the tracking server, else its URI."""
     uri = folder_of(run_id)
     if uri.startswith(PROXIED):
         server = without_user(mlflow.get_tracking_uri()).rstrip("/")
@@ -121,7 +121,7 @@ def artifact_source(run_id: str, folder: str) -> str:
 
 
 def to_schema(columns: pa.Schema) -> Schema:
-    """Describe columns in MLflow's words; what it has no word for is text."""
+    """Convert columns to MLflow's schema; types that it does not have become text."""
     return Schema([ColSpec(_kind(field.type), field.name) for field in columns])
 
 

@@ -1,7 +1,7 @@
-"""What a request made twice, because the answer to the first one was lost on its way.
+"""Duplicates that a retried request created, because the first response was lost.
 
-MLflow's client asks again where no answer comes, and a server that had done its work does it once
-more. So whoever makes something on a server looks afterwards whether it is there once.
+MLflow's client retries a request that got no response, and a server that had already done its work
+does it again. So code that creates something on a server looks for duplicates afterwards.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +18,16 @@ from storage.tracking import closing, refusals, stale_runs, tags
 from storage.tracking.query import both, equals
 
 REASON = "created twice: the server's answer was lost"
-SERVERS = ("http://", "https://")  # a database answers the process itself
+SERVERS = ("http://", "https://")  # with a database there are no such retries
 
 
 def close_runs(run: Run) -> None:
-    """Close as KILLED the empty runs that were made together with a new one.
+    """Close as KILLED the empty duplicates of a new run.
 
-    A request that is repeated says the same of the run, the millisecond of its start included.
+    A retried request carries the same tags and the same start time, to the millisecond.
 
     Args:
-        run: that is used, with all its tags.
+        run: the run in use, with all its tags.
     """
     if not mlflow.get_tracking_uri().startswith(SERVERS):
         return
@@ -41,7 +41,7 @@ def close_runs(run: Run) -> None:
 
 
 def _is_double(other: Run, run: Run) -> bool:
-    # the store makes up a name for a run that was given none
+    # the store generates a name for a run that was created without one
     same = {key: value for key, value in other.data.tags.items() if key != tags.RUN_NAME}
     is_empty = not other.data.params and not other.data.metrics
     return (
@@ -57,17 +57,16 @@ def log_model_once(
     params: Mapping[str, str] | None = None,
     marks: Mapping[str, str] | None = None,
 ) -> str:
-    """Log a model of a run once: it is linked once, and no other is left.
+    """Log a model of a run exactly once, linked to the run once, without duplicates.
 
-    MLflow's log_model of a flavour does the same, but takes it for a failure that a store refuses
-    the second of two links that are the same.
+    A flavour's own log_model fails if a store refuses a link that exists already; this does not.
 
     Args:
-        run_id: of the run that learned it.
-        name: of the model.
-        save: writes it, given path and mlflow_model: save_model of a flavour with the rest bound.
-        params: what it was fitted with, beside the run's own.
-        marks: its tags.
+        run_id: the run that trained it.
+        name: the model's name.
+        save: a flavour's save_model, with all arguments bound but path and mlflow_model.
+        params: what it was fitted with, in addition to the run's parameters.
+        marks: the model's tags.
     Returns:
         The model's URI, models:/m-...
     """
@@ -92,7 +91,7 @@ def log_model_once(
 
 
 def _fill(client: MlflowClient, run: Run, model: LoggedModel, save: Callable[..., None]) -> None:
-    """Write the files of a model that a run has just made."""
+    """Link a newly created model to its run, write its files and mark it READY."""
     number = model.model_id
     _link(client, run, number)
     about = Model(model.artifact_location, run.info.run_id, model_uuid=number, model_id=number)
@@ -103,7 +102,7 @@ def _fill(client: MlflowClient, run: Run, model: LoggedModel, save: Callable[...
 
 
 def _link(client: MlflowClient, run: Run, model_id: str) -> None:
-    """Make a model, and the metrics that its run has by now, known as each other's."""
+    """Link a model to its run, and the run's metrics so far (those of step 0) to the model."""
     run_id = run.info.run_id
     try:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
@@ -127,30 +126,30 @@ def _linked(client: MlflowClient, run_id: str) -> set[str]:
 
 
 def _unfinished(client: MlflowClient, run: Run) -> list[str]:
-    """List the models of a run that no file was ever written to, or not all: their ids."""
+    """Return the ids of a run's models whose files are missing or incomplete."""
     of_run = equals("source_run_id", run.info.run_id)
     models = client.search_logged_models([run.info.experiment_id], of_run)
     return [model.model_id for model in models if model.status == LoggedModelStatus.PENDING]
 
 
 def _remove_models(client: MlflowClient, run: Run) -> None:
-    """Remove the models that a run has made twice; all that it logs are whole."""
+    """Delete a run's duplicate models: the incomplete ones, as its own are complete by now."""
     for model_id in _unfinished(client, run):
-        with suppress(MlflowException):  # it does no harm where it stays
+        with suppress(MlflowException):  # a duplicate that stays does no harm
             client.delete_logged_model(model_id)
 
 
 def _fail_models(client: MlflowClient, run: Run) -> None:
-    """Call those models of a run failed that did not come whole, and that MLflow waits for."""
+    """Mark a run's incomplete models as FAILED, so that MLflow no longer waits for them."""
     for model_id in _unfinished(client, run):
         client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
 
 
 def keep_first(client: MlflowClient, name: str, versions: Sequence[str]) -> str:
-    """Delete all of these versions of a registered model but the first; returns what is kept.
+    """Delete all but the first of these versions of a registered model; return the one kept.
 
-    Who may make versions may not always delete them: then the last is kept, which is the one that
-    whoever looks for these bytes finds.
+    A user who may create versions may not be allowed to delete them: then the last is kept, since
+    a look-up by digest finds the newest.
     """
     first, *others = sorted(versions, key=int)
     for version in reversed(others):
@@ -159,6 +158,6 @@ def keep_first(client: MlflowClient, name: str, versions: Sequence[str]) -> str:
         except MlflowException as error:
             if error.error_code == "PERMISSION_DENIED":
                 return max(versions, key=int)
-            if not refusals.is_missing(error):  # this answer was lost, too
+            if not refusals.is_missing(error):  # already deleted: that response was lost, too
                 raise
     return first

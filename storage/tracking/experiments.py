@@ -1,4 +1,4 @@
-"""The experiment that runs go to, as the environment names it: one that is there and in use."""
+"""The experiment that runs go to, as the environment names it: find or create it."""
 
 import json
 import os
@@ -37,11 +37,11 @@ its steps; its page says what won, by how much, and what to run next.
 
 
 def find_experiment() -> Experiment | None:
-    """Find the experiment, without making it; None where there is none of its name yet.
+    """Find the experiment without creating it; None if there is none of its name yet.
 
     Raises:
-        UserError: it has no name or too long a one, is deleted, or MLFLOW_EXPERIMENT_ID is not
-            one, or another's.
+        UserError: its name is empty or too long, it is deleted, or MLFLOW_EXPERIMENT_ID is of no
+            experiment, or of one with another name.
     """
     by_id, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if by_id is None and name is None:
@@ -61,16 +61,16 @@ def find_experiment() -> Experiment | None:
 
 
 def use() -> str:
-    """Let runs go to the experiment, made where it is not there; returns its id.
+    """Make the experiment the one that runs go to, creating it if needed; return its id.
 
     Raises:
-        UserError: as find_experiment.
+        UserError: as for find_experiment.
         StorageError: its artifacts cannot be written.
     """
     found = find_experiment()
     if found is None:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT)
-        # where two make it at once, MLflow does not go on to use it by itself
+        # if two processes create it at once, this alone may not select it
         found = mlflow.set_experiment(name)
     chosen = mlflow.set_experiment(experiment_id=found.experiment_id)
     dress(chosen)
@@ -79,22 +79,22 @@ def use() -> str:
 
 
 def dress(experiment: Experiment) -> None:
-    """Give an experiment a page and a view of its runs, where it has none of its own."""
+    """Give an experiment a page and a view of its runs, unless it has its own."""
     wanted = {tags.NOTE: PAGE, tags.VIEW.of(PIPELINES): VIEW}
     for name in wanted:
         if name not in experiment.tags:
             try:
                 MlflowClient().set_experiment_tag(experiment.experiment_id, name, wanted[name])
-            except MlflowException as error:  # who may write runs may not always write this
+            except MlflowException as error:  # some users may write runs, but not this
                 if refusals.is_gone(error):
                     raise
 
 
 def check_writable(uri: str) -> None:
-    """Refuse a folder of artifacts on this machine that nothing can be written to.
+    """Refuse a local artifact folder that cannot be written to; a remote one is not checked.
 
     Raises:
-        StorageError: so it is.
+        StorageError: it cannot be written to.
     """
     if not is_local_uri(uri):
         return

@@ -1,8 +1,8 @@
-"""Steps as forks of one process, so that what they import in common is imported once.
+"""A fork server: steps are forked from one process, so that common imports happen once.
 
-A step that launches others forks itself before it has threads or a store. The copy waits: for each
-launch it imports the module of the step, and forks a process that runs it. Imports are most of what
-a small step costs. To MLflow this is a backend of projects, as a plugin may bring one.
+A step that launches others forks itself before it has threads or an open store. The copy is the
+server: for each launch it imports the step's module and forks a process that runs it. Imports are
+most of a small step's cost. To MLflow this is a project backend, like that of a plugin.
 """
 
 import atexit
@@ -41,23 +41,23 @@ from storage import environment, interruptions
 from storage.environment import INTERRUPTS
 from storage.tracking import tags
 
-BACKEND = "fork"  # of MLflow's projects
-OUTPUTS = (1, 2)  # file descriptors
-N_BYTES = 1 << 20  # of a request, at once
+BACKEND = "fork"  # its name among MLflow's project backends
+OUTPUTS = (1, 2)  # file descriptors of stdout and stderr
+N_BYTES = 1 << 20  # of a request, per read
 
 
 class ForkServer(LocalBackend):
-    """The process that steps are forked from, as seen by the one that launches them."""
+    """The fork server, as seen by the process that launches steps."""
 
     def __init__(self, read_code: Callable[[], None]) -> None:
-        """Fork it; the caller has no threads yet, and no store.
+        """Fork the server; the caller must not have threads or an open store yet.
 
         Args:
-            read_code: notes the code that is loaded, which steps will run whatever is edited
-                meanwhile, and that alone; called by the copy.
+            read_code: records the loaded code, and only that: steps will run it even if files are
+                edited meanwhile; called in the server.
         """
         self.last: ForkedProcess | None = None
-        import_store(mlflow.get_tracking_uri())  # once for this process and all that it forks
+        import_store(mlflow.get_tracking_uri())  # once, for this process and all its forks
         self.channel, theirs = socket.socketpair()
         signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
         self.pid = _fork()
@@ -70,7 +70,7 @@ class ForkServer(LocalBackend):
         loader.MLFLOW_BACKENDS[BACKEND] = lambda: self  # type: ignore[assignment]
 
     def close(self) -> None:
-        """Wait for its end, so that its cost counts as that of a process started here."""
+        """Stop the server and wait for it, so that its cost counts as that of a child process."""
         loader.MLFLOW_BACKENDS.pop(BACKEND, None)
         self.answers.close()
         self.channel.close()
@@ -96,13 +96,13 @@ class ForkServer(LocalBackend):
         (command,) = get_entry_point_command(project, entry_point, params, None)
         env = get_run_env_vars(run.info.run_id, experiment_id)
         env |= get_databricks_env_vars(tracking_uri)
-        # MLflow does so once the step has begun, and may have read another
+        # MLflow does so only after the step has begun, which by then may have read another name
         MlflowClient().set_tag(run.info.run_id, tags.RUN_NAME, backend_config[tags.RUN_NAME])
         process = self.start(shlex.split(command), work_dir, os.environ | env)
         return LocalSubmittedRun(run.info.run_id, process)
 
     def start(self, command: list[str], cwd: str, env: Mapping[str, str]) -> "ForkedProcess":
-        """Start a process that prints where this one does.
+        """Start a process that shares this one's stdout and stderr.
 
         Args:
             command: python -m <module with a function main> and its arguments.
@@ -110,24 +110,24 @@ class ForkServer(LocalBackend):
             env: its environment.
         """
         request = json.dumps({"command": command, "cwd": cwd, "env": dict(env)}).encode()
-        with suppress(BrokenPipeError):  # no answer will come either
+        with suppress(BrokenPipeError):  # the server is gone: waiting for its answer says so
             socket.send_fds(self.channel, [request + b"\n"], OUTPUTS)
         self.last = ForkedProcess(self)
         return self.last
 
 
 class ForkedProcess:
-    """The process of a step, with what MLflow asks of a subprocess."""
+    """The process of a step, with the methods of a subprocess that MLflow calls."""
 
     def __init__(self, server: ForkServer) -> None:
-        """Describe the process that was asked for last."""
+        """Describe the process that was requested last."""
         self.server = server
-        self.heard: list[bytes] = []  # of the server: its id, and its exit code
+        self.heard: list[bytes] = []  # the server's answers: the process id, then its exit code
         self.code: int | None = None
 
     @property
     def pid(self) -> int:
-        """Return its id, once it has been forked.
+        """Return the process id; wait until it has been forked.
 
         Raises:
             ProcessLookupError: it never was.
@@ -135,28 +135,28 @@ class ForkedProcess:
         return int(self._hear(1)[0])
 
     def poll(self) -> int | None:
-        """Return the exit code where somebody has waited for it."""
+        """Return the exit code if `wait` has read it; else None."""
         return self.code
 
     def terminate(self) -> None:
-        """Interrupt it."""
+        """Interrupt the process."""
         os.kill(self.pid, signal.SIGTERM)
 
     def wait(self) -> int:
-        """Wait for its end, and return the exit code."""
+        """Wait for the process to end, and return its exit code."""
         if self.code is None:
             try:
                 self.code = int(self._hear(2)[1])
             except ProcessLookupError as error:
                 print(error, file=sys.stderr)
                 self.code = 1
-                if self.heard:  # nobody would know when the step ends
+                if self.heard:  # without the server, nobody would notice the step's end
                     self.terminate()
         return self.code
 
     def _hear(self, n_answers: int) -> list[bytes]:
         with suppress(ConnectionError):
-            # in one call: an interruption comes before an answer is read, or once it is kept
+            # in one call: no interruption can lose an answer between reading and keeping it
             self.heard.extend(islice(self.server.answers, max(n_answers - len(self.heard), 0)))
         if len(self.heard) < n_answers:
             raise ProcessLookupError("the process that forks steps has died")
@@ -164,7 +164,7 @@ class ForkedProcess:
 
 
 def ended_by() -> str:
-    """Say which signal ended the step that was forked last, whose run cannot; empty if none did."""
+    """Say which signal killed the last forked step, as it cannot itself; empty if none did."""
     server = loader.MLFLOW_BACKENDS[BACKEND]() if is_running() else None
     last = server.last if isinstance(server, ForkServer) else None
     if not last or not last.code or last.code > 0:
@@ -175,12 +175,12 @@ def ended_by() -> str:
 
 
 def is_running() -> bool:
-    """Whether steps can be forked here."""
+    """Whether this process has a fork server."""
     return BACKEND in loader.MLFLOW_BACKENDS
 
 
 def import_store(uri: str) -> None:
-    """Import what speaks to a store, and open none."""
+    """Import the modules that a store needs, without opening it."""
     if not uri.startswith("http"):
         importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
         importlib.import_module("sqlalchemy.orm").configure_mappers()
@@ -190,13 +190,13 @@ def _fork() -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
-        # of the linear algebra's threads, which know how to be forked
+        # about threads of the linear-algebra library, which is safe to fork
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 
 def _serve(channel: socket.socket, read_code: Callable[[], None]) -> NoReturn:
-    """Fork a process for each request, one after the other, until the asking end is closed."""
+    """Fork a process for each request, one at a time, until the caller closes its end."""
     for number in environment.interrupts():
         signal.signal(number, interruptions.ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
@@ -215,21 +215,21 @@ def _serve(channel: socket.socket, read_code: Callable[[], None]) -> NoReturn:
             channel.sendall(b"%d\n" % pid)
             _, status = os.waitpid(pid, 0)
             channel.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-    except ConnectionError:  # the one that asks has died
+    except ConnectionError:  # the caller has died
         pass
-    except Exception:  # noqa: BLE001  as where Python ends by itself
+    except Exception:  # noqa: BLE001  reported as Python itself would
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(0)
 
 
 class _Request(NamedTuple):
-    """What a process is to be."""
+    """A request to start a process."""
 
     command: list[str]  # python -m <module> and so on
     cwd: str
     env: dict[str, str]
-    outputs: list[int]  # where it prints, and where its errors go
+    outputs: list[int]  # file descriptors for its stdout and stderr
 
 
 def _receive(channel: socket.socket) -> _Request | None:
@@ -242,26 +242,26 @@ def _receive(channel: socket.socket) -> _Request | None:
 
 
 def _prepare(command: list[str], env: Mapping[str, str]) -> str:
-    """Import the module of a command, and what it will, for all that are forked from here later.
+    """Import the module of a command, and what it will need, for this and all later forks.
 
     Returns:
         The name of the module.
     """
     name = command[2]
-    with suppress(Exception):  # whatever is wrong, the step itself says so
+    with suppress(Exception):  # the step itself will report what is wrong
         spec = find_spec(name)
         if spec and spec.submodule_search_locations:
             name = f"{name}.__main__"
         importlib.import_module(name)
         import_store(env["MLFLOW_TRACKING_URI"])
         if "storage.tracking.models" in sys.modules:
-            # MLflow looks through all that is installed before it saves or loads its first model
+            # MLflow checks all installed packages before it saves or loads its first model
             warn_dependency_requirement_mismatches(["mlflow"])
     return name
 
 
 def _run(module: str, request: _Request) -> NoReturn:
-    """Be the process that was asked for."""
+    """Run a request in this process, which was just forked, and exit."""
     code: Any = 1
     try:
         for place, output in zip(OUTPUTS, request.outputs, strict=True):
@@ -272,7 +272,7 @@ def _run(module: str, request: _Request) -> NoReturn:
         os.environ.update(request.env)
         os.chdir(request.cwd)
         environment.prepare()
-        # what waits to interrupt it is told in its name, not in that of whom it was forked from
+        # a pending interruption must be reported under this step's name, not its parent's
         sys.modules["__main__"] = sys.modules.get(module, sys.modules["__main__"])
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
         code = _exit_code(module, request.command)
@@ -280,7 +280,7 @@ def _run(module: str, request: _Request) -> NoReturn:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-    except Exception:  # noqa: BLE001  as where Python ends by itself
+    except Exception:  # noqa: BLE001  reported as Python itself would
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
@@ -293,7 +293,7 @@ def _exit_code(module: str, command: list[str]) -> int:
             step: ModuleType = importlib.import_module(module)
             sys.modules["__main__"] = step
             step.main()
-        except Exception:  # noqa: BLE001  as where Python ends by itself
+        except Exception:  # noqa: BLE001  reported as Python itself would
             sys.excepthook(*sys.exc_info())
             return 1
     except SystemExit as end:

@@ -1,7 +1,7 @@
-"""A sign of life in the run of a step, so that other hosts know when its process has died.
+"""The heartbeat in a step's run, by which other hosts notice that its process has died.
 
-The same thread ends the step where the pipeline that launched it has died: it would go on unseen
-while the next pipeline runs the very step again.
+The same thread ends an orphaned step, whose pipeline has died: it would go on unseen while the next
+pipeline runs the same step again.
 """
 
 import os
@@ -16,26 +16,26 @@ from mlflow.exceptions import MlflowException
 from storage.tracking import processes
 from storage.tracking.tags import HEARTBEAT
 
-BEAT_S = 120.0  # a tenth of the silence that means death
-LOOK_S = 0.2  # at the process above, which costs microseconds
+BEAT_S = 120.0  # a tenth of the silence after which a process counts as dead
+LOOK_S = 0.2  # between looks at the parent process, which take microseconds
 GRACE_S = 30.0  # for closing the run, before the step is killed
 
 
 def first_beat() -> dict[str, str]:
-    """Return the sign of life that a run begins with, as a tag."""
+    """Return the heartbeat tag that a run begins with."""
     return {str(HEARTBEAT): f"{time.time():.0f}"}
 
 
 class Heartbeat:
-    """Shows that this process lives, from a thread, until it is stopped."""
+    """A thread that writes heartbeats of this process until it is stopped."""
 
     def __init__(self, run_id: str, above: Mapping[str, str]) -> None:
-        """Begin.
+        """Start the thread.
 
         Args:
-            run_id: of the run that shows it.
-            above: tags of the run above, which name the process that waits for this one; may be
-                empty.
+            run_id: the run to write to.
+            above: tags of the parent run, which name the process that waits for this one; empty =
+                there is none.
         """
         self.run_id = run_id
         self.above = above
@@ -49,7 +49,7 @@ class Heartbeat:
         return processes.is_dead(self.above)
 
     def stop(self) -> None:
-        """Show no more signs of life."""
+        """Stop the thread."""
         self.over.set()
 
     def _run(self) -> None:
@@ -64,14 +64,14 @@ class Heartbeat:
                 waited_s = 0.0
 
     def beat(self, client: MlflowClient) -> None:
-        """Show one sign of life; where the store is away, the step itself will come to know."""
+        """Write one heartbeat; if the store does not answer, the step itself will notice."""
         try:
             client.set_tag(self.run_id, HEARTBEAT, first_beat()[HEARTBEAT])
         except MlflowException:
             return
 
     def _end(self) -> None:
-        """End this process in order, as an interruption does, or without order where it hangs."""
+        """End this process as an interruption does; kill it if that hangs."""
         os.kill(os.getpid(), signal.SIGTERM)
         if not self.over.wait(GRACE_S):
             os.kill(os.getpid(), signal.SIGKILL)

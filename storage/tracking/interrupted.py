@@ -1,8 +1,8 @@
-"""The run of an interrupted step is KILLED, whatever launched the step calls it.
+"""Keep the run of an interrupted step KILLED, although MLflow's runner marks it FAILED.
 
-MLflow's runner calls a run FAILED whose command ended with a code other than 0, after the step has
-closed it as KILLED. Where nobody of this project waits for the step, a process of its own corrects
-that: python -m storage.tracking.interrupted <run id>
+The runner does so for every command that exits with a code other than 0, after the step has closed
+its run as KILLED. If no code of this project waits for the step, a separate process corrects that:
+python -m storage.tracking.interrupted <run id>
 """
 
 import sys
@@ -17,7 +17,7 @@ POLL_S, PATIENCE_S = 0.5, 60.0
 
 
 def restore(client: MlflowClient, run_id: str) -> bool:
-    """Make the run of an interrupted step KILLED where it is FAILED; returns whether it was."""
+    """Set the run of an interrupted step from FAILED to KILLED; return whether it was FAILED."""
     run = client.get_run(run_id)
     was_failed = run.info.status == "FAILED" and run.data.tags.get(FAILURE) == REASON
     if was_failed:
@@ -26,9 +26,9 @@ def restore(client: MlflowClient, run_id: str) -> bool:
 
 
 def main() -> None:
-    """Wait until the run is called FAILED, and restore it."""
+    """Wait until the run is marked FAILED, then restore it."""
     client, end = MlflowClient(), time.monotonic() + PATIENCE_S
-    if PID not in client.get_run(sys.argv[1]).data.tags:  # no step had taken it yet
+    if PID not in client.get_run(sys.argv[1]).data.tags:  # no step had adopted it yet
         client.set_tag(sys.argv[1], FAILURE, REASON)
     while not restore(client, sys.argv[1]) and time.monotonic() < end:
         time.sleep(POLL_S)

@@ -18,7 +18,7 @@ from storage.tracking import doubles, fork_server, interrupted, stale_runs, tags
 from storage.tracking.processes import is_dead
 from storage.tracking.runs import active_info, children
 
-POLL_S = 0.2  # between looks at runs that go on at the same time
+POLL_S = 0.2  # between polls of runs that run at the same time
 
 
 def launch(step: str, parameters: Mapping[str, str], *, name: str = "") -> str:
@@ -26,12 +26,12 @@ def launch(step: str, parameters: Mapping[str, str], *, name: str = "") -> str:
 
     Args:
         step: entry point.
-        parameters: their texts, as they are typed.
-        name: of its run; empty = the step's.
+        parameters: name -> value, as text, as on a command line.
+        name: the run's name; empty = the step's.
     Returns:
         The id of the step's run.
     Raises:
-        UserError: it failed; the message carries that step's own reason.
+        UserError: the step failed; the message carries its own reason.
     """
     began_ms = int(time.time() * 1000)
     try:
@@ -55,12 +55,12 @@ def launch_all(
 
     Args:
         step: entry point.
-        asked: name of a run -> its parameters, as of `launch`.
-        at_once: runs at the same time.
+        asked: name of a run -> its parameters, as for `launch`.
+        at_once: the most runs at the same time.
     Returns:
         Name -> the id of the step's run.
     Raises:
-        UserError: one failed, after which none was begun, and those that ran have ended.
+        UserError: one failed; no further run was started, and those already running have ended.
     """
     running: dict[str, SubmittedRun] = {}
     try:
@@ -69,7 +69,7 @@ def launch_all(
         for one in running.values():
             one.cancel()
         for run in children(active_info().run_id):
-            if tags.ENTRY_POINT in run.data.tags:  # some step's, which this run launched
+            if tags.ENTRY_POINT in run.data.tags:  # a step that this run launched
                 _kill(run)
         raise
     for name, one in ended.items():
@@ -85,11 +85,11 @@ def _run_all(
     running: dict[str, SubmittedRun],
     at_once: int,
 ) -> dict[str, SubmittedRun]:
-    """Launch runs until all have ended, or one has failed and those beside it have ended.
+    """Launch runs until all have ended, or one has failed and the others running have ended.
 
     Args:
-        step, asked, at_once: as of `launch_all`.
-        running: filled with the runs that go on.
+        step, asked, at_once: as for `launch_all`.
+        running: updated in place with the runs in progress, for the caller to cancel.
     """
     waiting, ended = list(asked), dict[str, SubmittedRun]()
     while waiting or running:
@@ -104,22 +104,22 @@ def _run_all(
 
 
 def has_ended(submitted: SubmittedRun) -> bool:
-    """Whether the command of a run has ended, well or not."""
+    """Whether the command of a run has ended, successfully or not."""
     return bool(RunStatus.is_terminated(RunStatus.from_string(submitted.get_status())))
 
 
 def _submit(
     step: str, parameters: Mapping[str, str], *, name: str, synchronous: bool
 ) -> SubmittedRun:
-    """Start an entry point below the active run; returns once it has ended, where synchronous."""
-    # `python` in MLproject's commands must be the one that runs now
+    """Start an entry point under the active run; if synchronous, wait for it to end."""
+    # `python` in MLproject's commands must be this interpreter
     own, before = str(Path(sys.executable).parent), os.environ["PATH"]
     if before.partition(os.pathsep)[0] != own:
         os.environ["PATH"] = os.pathsep.join((own, before))
     is_forked = synchronous and fork_server.is_running()
     with _known_by_id_alone():
         return mlflow.projects.run(
-            os.path.relpath(checkout.ROOT),  # "." as a rule: what follows a # would be cut off
+            os.path.relpath(checkout.ROOT),  # usually ".": MLflow cuts a path at a #
             entry_point=step,
             parameters=dict(parameters),
             experiment_id=active_info().experiment_id,
@@ -133,7 +133,7 @@ def _submit(
 
 @contextmanager
 def _known_by_id_alone() -> Iterator[None]:
-    """Take the experiment's name out of the environment: beside the id `mlflow run` refuses it."""
+    """Unset the experiment's name: `mlflow run` refuses a name together with an id."""
     name = os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
     try:
         yield
@@ -143,25 +143,25 @@ def _known_by_id_alone() -> Iterator[None]:
 
 
 def _kill(run: Run | None) -> None:
-    """Close the run of a step that was interrupted together with the one that launched it."""
+    """Close the run of a step that was interrupted together with its parent."""
     if run is None or run.info.status == "FINISHED":
         return
     client, marks = MlflowClient(), run.data.tags
     is_at_work = run.info.status == "RUNNING" and tags.PID in marks and not is_dead(marks)
-    # its process was stopped before it took the run, or when it had nothing more to say
+    # its process ended before it adopted the run, or before it could record a reason
     if tags.FAILURE not in marks and not is_at_work:
         stale_runs.close_run(client, run.info.run_id, interrupted.REASON)
     interrupted.restore(client, run.info.run_id)
 
 
 def _say_what_killed(run: Run) -> None:
-    """Write on the run of a step that a signal ended what it could not say itself."""
+    """Record what killed a step, if a signal did: the step could not record it itself."""
     if tags.FAILURE not in run.data.tags and (reason := fork_server.ended_by()):
         stale_runs.close_run(MlflowClient(), run.info.run_id, reason, status="FAILED")
 
 
 def _launched(step: str, parent_run_id: str, began_ms: int) -> Run | None:
-    """Find the run of a step that was launched since; None where it never had one."""
+    """Find the run of a step launched since `began_ms`; None if it never got a run."""
     launched = [
         run
         for run in children(parent_run_id)
@@ -173,7 +173,7 @@ def _launched(step: str, parent_run_id: str, began_ms: int) -> Run | None:
 
 
 def _failure(step: str, run: Run | None, error: ExecutionException) -> str:
-    """Describe why a launched step failed, in its own words where it had a run."""
+    """Describe why a launched step failed, in its own words if it had a run."""
     if run is None:
         return (
             f"{step} failed before it had a run: {one_line(error)}. See the output above, and "

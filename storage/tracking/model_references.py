@@ -1,4 +1,4 @@
-"""A model's URI: the version that it means now, and the measured version that it stands for."""
+"""A model's URI: the version it resolves to now, and the measured version with that model."""
 
 import warnings
 from collections.abc import Mapping
@@ -19,33 +19,34 @@ from storage.tracking.query import equals, why_unsearchable
 from storage.tracking.tags import MODEL_SHA256, MODEL_URI, RMSE_TEST
 from storage.uris import without_credentials, without_user
 
-NO_FOLDER = "No such artifact: ''"  # what MLflow says where the whole of a model is gone
+NO_FOLDER = "No such artifact: ''"  # MLflow's message if all files of a model are gone
 
 
 class ModelReference(NamedTuple):
-    """A model that a long run can hold on to, whatever happens to aliases meanwhile."""
+    """A fixed reference to a model, for a long run during which aliases may move."""
 
-    uri: str  # what to load; of a registered model always a version
-    name: str  # of the registered model; empty where the URI names none
-    version: str  # of the registered model; empty as name is
-    tags: Mapping[str, str]  # of that version
+    uri: str  # what to load; for a registered model always one version
+    name: str  # registered model; empty if the URI names none
+    version: str  # its number; empty if `name` is
+    tags: Mapping[str, str]  # tags of that version
 
 
 def resolve(uri: str) -> ModelReference:
-    """Replace what a URI of a registered model points to by the version that this is now.
+    """Resolve the URI of a registered model to the version that it means now.
 
-    An alias, `latest` and a stage move on; a version, a logged model (models:/m-...), a run's model
-    (runs:/...) and files anywhere (a path, file:, s3:, mlflow-artifacts:) stay as they are.
+    An alias, `latest` and a stage may move, so they are replaced; a version, a logged model
+    (models:/m-...), a run's model (runs:/...) and files anywhere (a path, file:, s3:,
+    mlflow-artifacts:) stay as they are.
 
     Raises:
-        StorageError: no URI of a model, or there is no such version, alias or stage.
+        StorageError: this is no URI of a model, or there is no such version, alias or stage.
     """
     check_model_uri(uri)
     if not ModelsArtifactRepository.is_models_uri(uri):
         return ModelReference(uri, "", "", {})
     root, path = ModelsArtifactRepository.split_models_uri(uri)
     try:
-        with warnings.catch_warnings():  # stages are deprecated, and still there
+        with warnings.catch_warnings():  # stages are deprecated, but still work
             warnings.simplefilter("ignore", FutureWarning)
             registry = _registry_of(uri)
             name, *numbers = get_model_name_and_version(registry.client, root)
@@ -56,20 +57,20 @@ def resolve(uri: str) -> ModelReference:
     except MlflowException as error:
         raise _no_alias(uri, root) or cannot_load(uri, error) from error
     pinned = f"{registry.prefix}{name}/{number}"
-    if path:  # something inside the version's folder, which is another model
+    if path:  # a folder inside the version's, which holds another model
         return ModelReference(f"{pinned}/{path}", "", "", {})
     return ModelReference(pinned, name, number, dict(tags))
 
 
 def reference_tags(reference: ModelReference, digest: str) -> dict[str, str]:
-    """Read what is known of a model: the tags of a registered version that holds this very model.
+    """Return the tags of the measured version that holds this very model.
 
-    That is the version that the reference names, if it has been measured. Else it is the newest
-    measured one with the same bytes, or registered from the same URI: a model that is named by its
-    id, its run or its folder was measured all the same.
+    That is the version that the reference names, if it was measured. Otherwise it is the newest
+    measured version with the same digest or, failing that, from the same URI, so that a model named
+    by its id, its run or its folder is found, too. If there is none: the reference's own tags.
 
     Args:
-        reference: of the model.
+        reference: to the model.
         digest: of the loaded model.
     """
     if RMSE_TEST in reference.tags:
@@ -90,9 +91,9 @@ def reference_tags(reference: ModelReference, digest: str) -> dict[str, str]:
 
 
 def logged_tags(uri: str) -> dict[str, str]:
-    """Read the tags of a logged model, models:/m-...; none where it is none, or is gone."""
+    """Return the tags of a logged model, models:/m-...; empty if there is no such model."""
     model_id = uri.rpartition("/")[2]
-    if not model_id:  # of a version that somebody has registered by hand
+    if not model_id:  # a version that somebody registered by hand
         return {}
     try:
         return dict(MlflowClient().get_logged_model(model_id).tags)
@@ -106,7 +107,7 @@ def logged_model(client: MlflowClient, model_id: str, run_id: str) -> LoggedMode
     """Look up a model that a run has logged.
 
     Raises:
-        StorageError: it was deleted since.
+        StorageError: the model was deleted since.
     """
     try:
         return client.get_logged_model(model_id)
@@ -120,16 +121,16 @@ def logged_model(client: MlflowClient, model_id: str, run_id: str) -> LoggedMode
 
 class _Registry(NamedTuple):
     client: MlflowClient
-    prefix: str  # of a URI that names a model of this registry
+    prefix: str  # what the URIs of its models begin with
 
 
 def _registry_of(uri: str) -> _Registry:
-    """Open the registry that a URI of a registered model names: this one, or one of Databricks."""
+    """Return the registry that a model's URI names: the configured one, or one of Databricks."""
     host = urlsplit(uri).netloc
     if not host:
         return _Registry(MlflowClient(), "models:/")
     profile = get_databricks_profile_uri_from_artifact_uri(uri)
-    if not profile:  # MLflow would look the name up in this registry all the same
+    if not profile:  # MLflow would silently look the name up in the configured one
         raise StorageError(
             f"Cannot load model {without_credentials(uri)}: MLflow reaches no registry this way. "
             "Set MLFLOW_REGISTRY_URI, and pass models:/<name>/<version>."
@@ -138,13 +139,13 @@ def _registry_of(uri: str) -> _Registry:
 
 
 def _no_alias(uri: str, root: str) -> StorageError | None:
-    """Say that a model lacks the alias, and which ones it has; None where that is not so."""
+    """Return the error of a missing alias, with those that exist; None if it is not missing."""
     name, mark, alias = root.removeprefix("models:/").partition("@")
-    if not mark or name.startswith("/"):  # of a registry of Databricks
+    if not mark or name.startswith("/"):  # in a registry of Databricks
         return None
     try:
         aliases = MlflowClient().get_registered_model(name).aliases
-    except MlflowException:  # which has been told already
+    except MlflowException:  # the caller's own error says so
         return None
     if alias in aliases:
         return None
@@ -157,7 +158,7 @@ def _no_alias(uri: str, root: str) -> StorageError | None:
 
 
 def cannot_load(uri: str, error: Exception) -> StorageError:
-    """Say in one line why a model cannot be loaded."""
+    """Return the error that says in one line why a model cannot be loaded."""
     reason = refusals.explain_refusal(error) or f"{without_user(one_line(error))}."
     if NO_FOLDER in reason:
         reason = "its files are lost. Import an export of its pipeline again, or train it again."

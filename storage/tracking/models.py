@@ -44,7 +44,7 @@ NO_NAME = re.compile("[/:.%\"']")  # what MLflow refuses in the name of a logged
 MAX_SHOWN = 500  # characters of a parameter
 SERVED = Path(__file__).with_name(LOADER)
 LOADER_MODULE = "mlflow.pyfunc.loaders.code_model"  # MLflow's, which runs the loader
-# what loading and predicting imports, pinned to the versions that trained
+# packages that loading and predicting import, pinned to the versions that trained
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "skops", "xgboost")
 
 
@@ -63,15 +63,15 @@ def log(
     """Log a model of plain files on the active run.
 
     Args:
-        files: name -> bytes, what the package's `model` module rebuilds the model from.
-        name: of the logged model; what MLflow takes in no name becomes _.
+        files: name -> bytes, from which the package's `model` module rebuilds the model.
+        name: the logged model's name; characters that MLflow refuses become _.
         package: folder of this checkout that holds the code, e.g. taxi.
-        modules: the modules of it that travel with the model.
+        modules: the package's modules to save with the model.
         columns: input columns -> whether each is required.
-        params: what a request may ask beside its rows -> its default.
+        params: what a request may ask for besides its rows -> the default.
         example: a few rows of input.
-        fitted_with: parameter -> value, which MLflow's page of the model shows.
-        marks: its tags.
+        fitted_with: parameter -> value, shown on MLflow's page of the model.
+        marks: the model's tags.
     Returns:
         The model's URI, models:/m-...
     """
@@ -100,16 +100,17 @@ def write_files(
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    vouched = contents | {LOADER: SERVED.read_bytes()}  # which log_model puts beside the folder
+    vouched = contents | {LOADER: SERVED.read_bytes()}  # log_model puts it beside the folder
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in vouched.items()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def signature(columns: Mapping[str, bool], params: Mapping[str, Any]) -> ModelSignature:
-    """Describe the input: any type per column, for ids and times come as numbers or text.
+    """Describe the input and the output of a model.
 
-    The output is that of a request without params, one number a row: MLflow has no words for
-    columns that are there where a request asks for them.
+    A column may have any type, as ids and times come as numbers or text. The output is that of a
+    request without params, one number a row: MLflow cannot describe columns that are only there if
+    a request asks for them.
 
     Args:
         columns: input columns -> whether each is required.
@@ -131,18 +132,18 @@ def _param(name: str, default: Any) -> ParamSpec:
 
 
 def pins() -> list[str]:
-    """Pin what a model needs to the versions that run now."""
+    """Pin the requirements of a model to the installed versions."""
     return [f"{name}=={version(name)}" for name in REQUIREMENTS]
 
 
 def load(uri: str) -> PyFuncModel:
-    """Load a model as it will be served.
+    """Load a model as a server would.
 
-    Files that are not on this machine are fetched into a folder that goes with the model. Those of
-    a registered version are compared with its tag before a line of them is imported.
+    Remote files are downloaded into a folder that is removed together with the model. The files of
+    a registered version are checked against its digest tag before any of them is imported.
 
     Raises:
-        StorageError: there is none at this URI, or its files are gone or are not what was saved.
+        StorageError: there is no model at this URI, or its files are missing or were changed.
     """
     folder = None
     reference = resolve(uri)
@@ -152,7 +153,7 @@ def load(uri: str) -> PyFuncModel:
         if not is_local(get_artifact_repository(root)):
             folder = TemporaryDirectory(prefix="model-")
         here = download_artifacts(reference.uri, dst_path=folder.name if folder else None)
-        read_flavor(Path(here))  # MLflow takes for granted that it is one
+        read_flavor(Path(here))  # MLflow does not check that it is a model
         if sha256 := reference.tags.get(MODEL_SHA256):
             check_files(Path(here), sha256)
         model = mlflow.pyfunc.load_model(here)
@@ -160,8 +161,8 @@ def load(uri: str) -> PyFuncModel:
         if folder:
             folder.cleanup()
         raise cannot_load(uri, error) from error
-    # a cycle, which nobody takes apart when the process ends: freed one by one after xgboost's own
-    # module is gone, boosters of a model of 0.1.0 would print a traceback each
+    # a reference cycle keeps the model from being freed at exit: once xgboost's module is gone,
+    # freeing a booster of a model of 0.1.0 prints a traceback
     vars(model)["itself"] = model
     if folder:
         weakref.finalize(model, folder.cleanup)  # at the latest when the process ends
@@ -169,21 +170,21 @@ def load(uri: str) -> PyFuncModel:
 
 
 def check_files(folder: Path, sha256: str) -> None:
-    """Compare the files of a model with the digest that it was registered with; imports nothing.
+    """Check the files of a model against the digest it was registered with, importing nothing.
 
     Args:
-        folder: of its MLmodel.
+        folder: the one that holds MLmodel.
         sha256: of its manifest.
     Raises:
-        MlflowException: they are others, or MLmodel has MLflow import what the manifest does not
-            vouch for.
+        MlflowException: the files differ, or MLmodel makes MLflow import what the manifest does
+            not cover.
     """
     about = read_flavor(folder)
     artifacts = about.get("artifacts", {})
     path = artifacts["model"].get("path", "") if "model" in artifacts else ""
     loader = Path(about.get("model_code_path") or "").name
     imported = [about.get(key) for key in ("loader_module", "code", "data", "python_model")]
-    # the manifest vouches for the loader two floors above its folder
+    # the manifest covers the loader, which is two levels above the manifest's folder
     if (loader, imported) != (LOADER, [LOADER_MODULE, None, None, None]) or not is_two_below(path):
         raise damaged("MLmodel is not the one that was saved")
     if read_verified(folder / path).sha256 != sha256:
@@ -191,10 +192,10 @@ def check_files(folder: Path, sha256: str) -> None:
 
 
 def read_flavor(folder: Path) -> dict[str, Any]:
-    """Read from a model's MLmodel what pyfunc loads; empty where it is no such model.
+    """Read the pyfunc flavour from a model's MLmodel; only empty `artifacts` if it has none.
 
     Raises:
-        MlflowException: there is none, or it is something else.
+        MlflowException: there is no MLmodel, or it is malformed.
     """
     try:
         about = dict(Model.load(str(folder)).flavors.get("python_function", {}))
@@ -205,29 +206,29 @@ def read_flavor(folder: Path) -> dict[str, Any]:
 
 
 def is_two_below(path: str) -> bool:
-    """Whether a path names a folder in a folder of where it starts."""
+    """Whether a relative path leads exactly two levels down."""
     parts = Path(path).parts
     return len(parts) == 2 and not {"..", "/"} & set(parts)
 
 
 def digest(model: Any, uri: str) -> str:
-    """Identify a loaded model by all its bytes; by its URI where it does not tell them."""
+    """Return the digest of a loaded model's files; that of its URI if the model has none."""
     sha256 = getattr(_served(model), "sha256", None)
     return str(sha256 or hashlib.sha256(uri.encode()).hexdigest())
 
 
 def profile(model: Any) -> bytes:
-    """Return the training profile that a loaded model stores; empty where it stores none."""
+    """Return the training profile that a loaded model stores; empty if it stores none."""
     return bytes(getattr(_served(model), "profile", b""))
 
 
 def unwrapped(model: Any) -> Any:
-    """Return what answers inside a loaded model of this project; None in any other one."""
+    """Return the object that predicts in a loaded model of this project; None for any other."""
     return getattr(_served(model), "model", None)
 
 
 def has_files(uri: str) -> bool:
-    """Whether anything is left of what was saved of a model: folders of a checkout get lost."""
+    """Whether any file of a saved model is left: folders of a checkout get lost."""
     try:
         return bool(list_artifacts(uri))
     except MlflowException as error:
@@ -237,33 +238,33 @@ def has_files(uri: str) -> bool:
 
 
 def required_columns(model: Any) -> set[str]:
-    """Return the columns that a loaded model must be given; none where it does not say."""
+    """Return the input columns that a loaded model requires; empty if it declares none."""
     schema = model.metadata.get_input_schema()
     return set(schema.required_input_names()) if schema else set()
 
 
 def predict(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
-    """Ask a loaded model, as its server would.
+    """Predict n rows with a loaded model, as its server would: float64 [n].
 
     Raises:
-        StorageError: it does not take these rows.
+        StorageError: the model refuses these rows.
     """
     try:
         return np.asarray(model.predict(frame), np.float64)
     except MlflowException as error:
-        # MLflow writes all the rows out before it says what is wrong with them
+        # MLflow's message lists all rows before it says what is wrong with them
         reason = " ".join(str(error).rpartition("Error: ")[2].split()).rstrip(".")
         raise _refused(uri, reason[:300]) from error
 
 
 def predict_typed(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
-    """Ask a loaded model about rows whose columns have one type each.
+    """Predict n rows whose columns have one type each, without MLflow's input check: float64 [n].
 
-    MLflow's own check of the input looks at every value by itself where a column may hold text or
-    numbers, and takes a quarter of the time; the model's check of its rows stays.
+    MLflow checks every value by itself if a column may hold text or numbers, which takes a quarter
+    of the time. The model still checks its rows.
 
     Raises:
-        StorageError: it does not take these rows.
+        StorageError: the model refuses these rows.
     """
     served = _served(model)
     if not hasattr(served, "sha256"):  # not a model of this project
@@ -277,17 +278,17 @@ def predict_typed(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
 def predict_columns(
     model: Any, frame: pd.DataFrame, uri: str, params: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Ask a loaded model about n rows whose columns have one type each, and for more than minutes.
+    """Predict n rows whose columns have one type each, with further columns beside the minutes.
 
     Args:
         model: a loaded one.
         frame: n rows.
         uri: of the model, for messages.
-        params: what is asked, such as `{"quantiles": [0.1, 0.9]}`.
+        params: what to ask for, such as `{"quantiles": [0.1, 0.9]}`.
     Returns:
-        n rows: `prediction`, and a column for each thing asked.
+        n rows: `prediction`, and a column for each thing asked for.
     Raises:
-        StorageError: it does not take these rows, or has no answer to one of the params.
+        StorageError: the model refuses these rows, or does not know one of the params.
     """
     served = _served(model)
     is_ours = hasattr(served, "sha256")
@@ -295,7 +296,7 @@ def predict_columns(
     if unknown := sorted(set(params) - known):
         raise _refused(uri, f"it was saved before one could ask for {unknown[0]}; train it again")
     try:
-        # MLflow would look at each value by itself, as for `predict_typed`
+        # without MLflow's check of every value, as in `predict_typed`
         return pd.DataFrame(served.predict(None, frame, dict(params)))
     except MlflowException as error:
         raise _refused(uri, one_line(error)) from error

@@ -1,4 +1,4 @@
-"""Names and URIs of models, before any work: what registry, store and file system take."""
+"""Checks of model names and URIs before any work: what registry, store and file system accept."""
 
 import re
 from urllib.parse import urlsplit
@@ -12,18 +12,18 @@ from storage import UserError
 from storage.tracking.query import why_unsearchable
 from storage.uris import N_SHOWN, refuse_password, without_credentials
 
-MAX_NAME = 255  # bytes, of a file; MLflow's tables hold a character more
+MAX_NAME = 255  # bytes of a file's name; MLflow's tables hold one character more
 MAX_URI = 4000  # characters
-MAX_VERSION = 2**31 - 1  # the largest whole number in a column of PostgreSQL
-PROFILE = re.compile(r"//[^/]*@databricks(-uc)?(/|$)")  # where a colon parts a scope from a key
+MAX_VERSION = 2**31 - 1  # the largest integer in a column of PostgreSQL
+PROFILE = re.compile(r"//[^/]*@databricks(-uc)?(/|$)")  # a colon before a key, no password
 MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 
 
 def check_name(name: str) -> None:
     """Refuse a name that cannot be registered, searched for and served, before any training.
 
-    MLflow itself refuses some of these only when the model is registered, and lets others become
-    champion of a name that no URI can load.
+    MLflow itself refuses some of these only when the model is registered, and accepts others that
+    no URI can load.
 
     Raises:
         UserError: what is wrong with the name.
@@ -36,9 +36,9 @@ def check_name(name: str) -> None:
 
 
 def check_model_uri(uri: str) -> None:
-    """Refuse a text that leads to no model whatever a store holds, before anybody is asked.
+    """Refuse a text that cannot be the URI of a model, before any request.
 
-    A password is refused too: `mlflow run` has noted it already, and nothing else of it may stay.
+    A password in it is refused, too: `mlflow run` has logged it already, and nothing else must.
 
     Raises:
         UserError: what is wrong with it.
@@ -55,7 +55,7 @@ def check_model_uri(uri: str) -> None:
 def _wrong_in_name(name: str) -> str:
     if wrong := _wrong_in_text(name):
         return wrong
-    # / and : MLflow refuses; models:/<name>/1 is cut at a ?, and at an @ it takes an alias
+    # MLflow refuses / and :, cuts models:/<name>/1 at a ?, and takes an alias after an @
     if cut := [mark for mark in name if mark in "/:?@"]:
         return f"holds {cut[0]}"
     if wrong := why_unsearchable(name):
@@ -97,7 +97,7 @@ def _wrong_in_uri(uri: str) -> str:
 
 
 def _wrong_in_registered(path: str) -> str:
-    """Look at what follows models: in a URI."""
+    """Return what is wrong with the part of a URI after models:; empty if nothing is."""
     name, _, rest = path.lstrip("/").partition("/")
     if not path.startswith("/") or not name.strip():
         return "has no name after models:/"

@@ -1,6 +1,6 @@
-"""Where the MLflow UI shows a run, and the runs of an experiment: python -m storage.tracking.pages.
+"""Links to runs in MLflow's UI: python -m storage.tracking.pages prints that of an experiment.
 
-Without the type of workflow MLflow opens an empty page for language models.
+They name the workflow type: without it MLflow opens an empty page for language models.
 """
 
 import os
@@ -19,33 +19,33 @@ WORKFLOW = "workflowType=machine_learning"
 
 
 def run_link(experiment_id: str, run_id: str) -> str:
-    """Name the page of a run within the UI, wherever that is."""
+    """Return the link to the page of a run, relative to the UI's address."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?{WORKFLOW}"
 
 
 def artifact_link(experiment_id: str, run_id: str, name: str) -> str:
-    """Name the page of a run's file within the UI."""
+    """Return the link to the page of a run's file."""
     return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/{name}?{WORKFLOW}"
 
 
 def runs_link(experiment_id: str) -> str:
-    """Name the page of an experiment's runs, with the columns that matter."""
+    """Return the link to the runs of an experiment, with the columns that matter."""
     view = f"viewStateShareKey={experiments.PIPELINES}"
     return f"#/experiments/{experiment_id}/runs?{WORKFLOW}&{view}"
 
 
 def address(link: str, port: int = PORT) -> str:
-    """Write a link for a browser: at the tracking server, else where `make ui` shows the store."""
+    """Complete a link for a browser: at the tracking server, else at the UI of `make ui`."""
     uri = mlflow.get_tracking_uri()
     root = without_user(uri).rstrip("/") if uri.startswith(store.HTTP) else ""
     return f"{root or LOCAL_UI.format(port=port)}/{link}"
 
 
 def free_port(text: str) -> int:
-    """Read a port that something is to listen on.
+    """Parse the number of a port to listen on.
 
     Raises:
-        UserError: it is none, is in use, or may not be used.
+        UserError: it is not a port, is in use, or not permitted.
     """
     if not text.isdecimal() or int(text) >= N_PORTS:
         raise UserError(f"{text!r} is no port. Pass a number below {N_PORTS}: PORT={PORT}.")

@@ -10,14 +10,14 @@ import psutil
 
 from storage.tracking.tags import HEARTBEAT, HOST, PID, STARTED
 
-# the kernel's clock and ours drift apart by seconds; a process id comes round far more slowly
+# the kernel's clock and ours drift apart by seconds; a process id is reused far more slowly
 CLOCK_DRIFT_S = 60.0
-# a store that is away for minutes, a laptop that naps and clocks that differ kill nobody
+# long enough for a store that is down for minutes, a laptop asleep and clocks that differ
 SILENCE_S = 1200.0
 
 
 def n_cores() -> int:
-    """Count the cores that this process may use; all there are where no system call says."""
+    """Return how many cores this process may use; all cores if the system does not say."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -31,9 +31,9 @@ def process_tags() -> dict[str, str]:
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:
-    """Whether the process that these tags name is surely gone.
+    """Whether the process that these tags name has certainly ended.
 
-    False where nobody here can know: another host or container, or a run that names no process.
+    False if this cannot be known here: another host or container, or a run that names no process.
     """
     if tags.get(HOST) != _host() or not {PID, STARTED} <= set(tags):
         return False
@@ -48,9 +48,9 @@ def is_dead(tags: Mapping[str, str]) -> bool:
 
 
 def is_silent(tags: Mapping[str, str], now: float) -> bool:
-    """Whether a run of another host has shown no sign of life for so long that it is dead.
+    """Whether a run of another host has had no heartbeat for so long that its process is dead.
 
-    False for one of this host, whose process can be looked for, and for one that never shows any.
+    False for a run of this host, whose process can be looked up, and for one without heartbeats.
 
     Args:
         tags: of the run.
@@ -61,16 +61,16 @@ def is_silent(tags: Mapping[str, str], now: float) -> bool:
 
 
 def process_of(tags: Mapping[str, str]) -> tuple[str, ...]:
-    """Name the process that works on a run, among those of all hosts; empty where none is named."""
+    """Return what identifies a run's process among those of all hosts; empty if it names none."""
     names = (HOST, PID, STARTED)
     return tuple(tags[name] for name in names) if set(names) <= set(tags) else ()
 
 
 def _host() -> str:
-    """Return what tells apart the spaces in which a process id means one process.
+    """Identify the space in which a process id is unique: on Linux a namespace, else a machine.
 
-    Linux has namespaces; elsewhere it is the machine. Containers may share a host's name and its
-    network card, and machines their name.
+    One name or network card is not enough: containers may share their host's name and card, and
+    machines a name.
     """
     namespace = Path("/proc/self/ns/pid")
     ids = namespace.readlink().name if namespace.is_symlink() else "pid"
@@ -78,10 +78,10 @@ def _host() -> str:
 
 
 def _machine() -> str:
-    """Name the machine: by its network card, or by when it was started where it shows none.
+    """Identify the machine by its network card's address, or by its boot id if there is none.
 
-    A small image has no program that tells Python the card's address, and one without a network no
-    card; Python then draws an address, another one in each process, and marks it as drawn.
+    A small container image may lack the program from which Python gets the address, or have no
+    card; Python then draws a random address, another one in each process, and marks it as random.
 
     Source: RFC 9562, section 6.10.
     """

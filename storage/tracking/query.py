@@ -16,30 +16,30 @@ def differs(field: str, value: str) -> str:
     """Write the condition that a field has another value.
 
     Raises:
-        UserError: as of equals.
+        UserError: the value cannot be quoted.
     """
     return f"{field} != {_quoted(value)}"
 
 
 def begins(field: str, start: str) -> str:
-    """Write the condition that a field begins so; `_` stands for any character, as SQL has it.
+    """Write the condition that a field begins with a text; as in SQL, `_` is any character.
 
     Raises:
-        UserError: as of equals.
+        UserError: the text cannot be quoted.
     """
     return f"{field} LIKE {_quoted(f'{start}%')}"
 
 
 def both(*conditions: str) -> str:
-    """Write that all of these conditions hold; empty ones hold always."""
+    """Join conditions that must all hold; empty ones are left out."""
     return " and ".join(condition for condition in conditions if condition)
 
 
 def why_unsearchable(value: str) -> str:
-    """Return what keeps a value out of a condition, empty where nothing does.
+    """Return why a value cannot be used in a condition; empty if it can.
 
-    The language has no escapes: a value may hold one kind of quotes, and a backslash at its end
-    would take the closing one.
+    The language has no escapes: a value may contain one kind of quotes only, and a backslash at its
+    end would swallow the closing quote.
     """
     if "'" in value and '"' in value:
         return "holds both ' and \""

@@ -1,4 +1,4 @@
-"""Why a store, or what stands before it, says no: one line that says what to do."""
+"""Why a store, or a proxy before it, refuses: one line that says what to do."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ NETRC = (
     "~/.netrc has an entry for its host, which goes before MLFLOW_TRACKING_USERNAME and its like: "
     "write the server's user there, or take it out."
 )
-NOT_ASCII = (  # of files alone: it reads their names for runs and models another way
+NOT_ASCII = (  # file requests only: for runs and models the server decodes user names differently
     f"{LOGIN} Where they are right: MLflow's own server takes no files from a user whose name or "
     "password is not ASCII, so have its admin make one of plain letters."
 )
@@ -38,8 +38,8 @@ CURES: dict[int, str] = {  # by HTTP status
 }
 FULL = "Make room there, or point TMPDIR, TAXI_CACHE or MLFLOW_TRACKING_URI to another disk."
 DENIED = "Let this user write there, or set another place."
-ERRNOS: dict[int, str] = {  # of what no code can mend
-    errno.ENOSPC: FULL,  # no inodes left is the same number
+ERRNOS: dict[int, str] = {  # errors that no code can mend
+    errno.ENOSPC: FULL,  # also the code for no inodes left
     errno.EDQUOT: FULL,
     errno.EROFS: DENIED,
     errno.EACCES: DENIED,
@@ -47,30 +47,30 @@ ERRNOS: dict[int, str] = {  # of what no code can mend
     errno.EIO: "Look at the disk.",
     errno.EMFILE: "Raise the limit: ulimit -n 4096.",
 }
-# MLflow's clients of a server, which take for granted what is in an answer
+# MLflow's own clients, which do not check what a response contains
 READERS = ("mlflow.store.artifact.http_artifact_repo", "mlflow.store.tracking.rest_store")
-CLIENTS = ("botocore", "boto3", "google", "azure", "urllib3")  # of stores of artifacts
+CLIENTS = ("botocore", "boto3", "google", "azure", "urllib3")  # of artifact stores
 HTML = re.compile(r"\s*<(!doctype|html|head|body)", re.I)
-# what is asked for with the id that an answer before did not hold
+# a request with an empty id, because an earlier response held none
 NO_ID = re.compile(
     r"Missing value for required parameter '(experiment|run|model)_(id|uuid)'|experiment ID ''"
 )
-CODE = re.compile(  # of a request, and of each file that MLflow could not download
+CODE = re.compile(  # status of a request, and of each file that MLflow could not download
     r"^API request to endpoint .* failed with error code (\d{3})"
     r"|^(\d{3}) (?:Client|Server) Error: ",
     re.M,
 )
 DELETED = re.compile(r"The run ([0-9a-f]{32}) must be in the 'active' state")
 PROXY = "Look at the proxy before it, which changes its answers."
-# of files logged through a server, and asked for at the database behind it
+# for files that were logged through a server, but are read through the database behind it
 SERVED = "A tracking server hands out its files: set MLFLOW_TRACKING_URI to its address."
 DATABASE = "Look whether the database answers, has room and may be written."
 
 
 def explain_refusal(error: BaseException) -> str:
-    """Say in one line why a store said no; empty where this is a surprise of another kind.
+    """Explain in one line why a store refused; empty if the error is something else.
 
-    What the server quotes may be an address with a password in it: that is cut out.
+    The server may quote an address with a password, which is removed.
     """
     for cause in _causes(error):
         if line := _explain(cause):
@@ -79,12 +79,12 @@ def explain_refusal(error: BaseException) -> str:
 
 
 def said_before(error: BaseException) -> UserError | None:
-    """Return what was told in one line already, and met this error while a run was closed."""
+    """Return the UserError that came first, if closing its run raised this error; else None."""
     return next((cause for cause in _causes(error) if isinstance(cause, UserError)), None)
 
 
 def is_gone(error: BaseException) -> bool:
-    """Whether nobody answered, after all of MLflow's retries."""
+    """Whether the store did not answer, after all of MLflow's retries."""
     silent = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
     causes = [*_causes(error)]
     is_asked = any(isinstance(cause, MlflowException) for cause in causes)
@@ -92,18 +92,18 @@ def is_gone(error: BaseException) -> bool:
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether a store says that it has no such thing, which no refusal and no cut answer means."""
+    """Whether a store says that something does not exist, not just that it refuses or fails."""
     missing = "RESOURCE_DOES_NOT_EXIST"
     return isinstance(error, MlflowException) and error.error_code == missing
 
 
 def is_no_such_id(error: MlflowException) -> bool:
-    """Whether a store says that it has nothing of this id, or that this can be none."""
+    """Whether a store says that there is nothing with this id, or that the id is invalid."""
     return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def explain_answer(answer: requests.Response) -> str:
-    """Say why an answer to a question that any MLflow server answers is none; empty if it is."""
+    """Explain why a response cannot come from an MLflow server; empty if it can."""
     if HTML.match(answer.text):
         page = "with a web page, such as a login's"
         said = page if answer.ok else f"{_status(answer.status_code)}, {page}"
@@ -134,9 +134,9 @@ def _explain(error: BaseException) -> str:
         return f"{os.strerror(error.errno)}{where}. {ERRNOS[error.errno]}"
     if isinstance(error, MlflowException):
         return _explain_mlflow(error)
-    package = type(error).__module__.partition(".")[0]  # importing them takes long
+    package = type(error).__module__.partition(".")[0]  # by name: importing them takes long
     if package == "sqlalchemy" and type(error).__name__ in ("OperationalError", "InterfaceError"):
-        # before the driver's own words may stand what SQLAlchemy was about to do
+        # SQLAlchemy may put its own operation before the driver's message
         said = str(getattr(error, "orig", error)).partition("\n")[0]
         return f"The database of the store says: {one_line(Exception(said))}. {DATABASE}"
     if isinstance(error, (AttributeError, LookupError, TypeError)) and _raised_in(error) in READERS:
@@ -174,7 +174,7 @@ def _explain_mlflow(error: MlflowException) -> str:
         if NO_ID.search(str(error)):
             return f"The server created something but returned no id. {PROXY}"
         if error.error_code == "INVALID_PARAMETER_VALUE":
-            return ""  # what this project has asked, which is a mistake in it
+            return ""  # a bad request by this project: a bug
         code = error.get_http_status_code()
         return f"The server refuses ({one_line(error)}). {_cure(code)}"
     text = str(error)

@@ -1,7 +1,7 @@
-"""A registered model: its versions, its champion, and the true history of how it came to be that.
+"""A registered model: its versions, its champion, and the history of its champions.
 
-Whoever promotes holds the lock of registry_lock.py, so that on one server, whatever host they run
-on, two pipelines come one after the other, each measured against the champion that is there.
+A promotion holds the lock of registry_lock.py: pipelines that share a server take turns, whatever
+hosts they run on, so that each is measured against the current champion.
 """
 
 import io
@@ -23,26 +23,26 @@ from storage.uris import without_credentials, without_user
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 BEGUN, DONE, BROKEN_OFF = "begun", "done", "broken off"
-N_SHOWN = 20  # changes of the champion, on the page of the registered model
+N_SHOWN = 20  # latest changes of the champion, on the page of the registered model
 HEADS = "| when (UTC) | champion | in place of | how | who | why |"
 PROMOTE, ROLL_BACK = "promoted", "rolled back"
 
 
 class Promotion(NamedTuple):
-    """One change of the champion, as the registered model's tags tell it."""
+    """One change of the champion, as stored in a tag of the registered model."""
 
     action: str  # PROMOTE or ROLL_BACK
     version: str  # the new champion
-    over: str  # the one before; empty where there was none
+    over: str  # the previous champion; empty if there was none
     at: str  # UTC
     by: str  # developer
     run_id: str
     why: str
-    state: str  # BEGUN until the alias is set; BROKEN_OFF where it never was
+    state: str  # BEGUN until the alias is set, then DONE; BROKEN_OFF if it never was
 
 
 class Registry:
-    """One registered model, as one run works on it; who only reads names none."""
+    """One registered model, as one run uses it; reading needs no run id."""
 
     def __init__(self, name: str, *, run_id: str = "", developer: str = "") -> None:
         self.name = name
@@ -53,18 +53,18 @@ class Registry:
     # --- reading
 
     def champion(self) -> ModelVersion | None:
-        """Look up the version that alias champion points to, if there is one."""
+        """Look up the version with alias champion; None if there is none."""
         version = self.aliases().get(CHAMPION)
         with self._answers():
             return self.client.get_model_version(self.name, version) if version else None
 
     def aliases(self) -> dict[str, str]:
-        """Read alias -> version."""
+        """Return alias -> version; empty if there is no registered model."""
         model = self._model()
         return {alias: str(version) for alias, version in model.aliases.items()} if model else {}
 
     def page(self) -> str:
-        """Read the page of the registered model; empty where there is none."""
+        """Return the page of the registered model; empty if there is none."""
         model = self._model()
         return str(model.description or "") if model else ""
 
@@ -74,13 +74,13 @@ class Registry:
         return [Promotion(**json.loads(changes[number])) for number in sorted(changes)]
 
     def versions(self) -> set[str]:
-        """List the versions that are there."""
+        """Return the numbers of all versions that exist."""
         with self._answers():
             found = self.client.search_model_versions(equals("name", self.name))
         return {str(version.version) for version in found}
 
     def known(self, digest: str) -> ModelVersion | None:
-        """Find the version that holds a model of the same bytes, the newest if several do."""
+        """Find the newest version whose model has this digest; None if there is none."""
         return max(self._same(digest), key=lambda version: int(version.version), default=None)
 
     def _same(self, digest: str) -> list[ModelVersion]:
@@ -94,12 +94,12 @@ class Registry:
         """Refuse a registered model that this user may not change, before any work.
 
         Raises:
-            RegistryError: so it is, or the registry does not answer.
+            RegistryError: this user may not change it, or the registry does not answer.
         """
-        if self._model() is None:  # whoever makes it may change it
+        if self._model() is None:  # whoever creates it may change it
             return
         try:
-            # nobody has set this tag: to ask for its removal asks for the permission alone
+            # this tag is never set, so its deletion changes nothing and tests the permission alone
             self.client.delete_registered_model_tag(self.name, tags.PROMOTING.of("nobody"))
         except MlflowException as error:
             hint = "" if refusals.is_gone(error) else " Or pass test_only=true, which changes none."
@@ -107,7 +107,7 @@ class Registry:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Let one run at a time change the champion; makes the registered model if need be.
+        """Let one run at a time change the champion; create the registered model if needed.
 
         Raises:
             RegistryError: another run has held it for longer than any promotion takes.
@@ -121,14 +121,15 @@ class Registry:
             yield
 
     def add_version(self, model_uri: str, digest: str) -> str:
-        """Make a logged model a version, without any alias; returns the version's number.
+        """Register a logged model as a version without an alias; return the version's number.
 
-        Holding the lock, so that whatever else has come to hold its bytes was made with it.
+        The caller must hold the lock: then any other new version with this digest is a duplicate
+        from a retried request.
         """
         before = {version.version for version in self._same(digest)}
-        # the tags come with the version, so that a crash between two calls cannot lose them
+        # the tags are set with the version, so that a crash between two calls cannot lose them
         about = {str(tags.MODEL_URI): model_uri, str(tags.MODEL_SHA256): digest}
-        # it says of every model that it exists already, which lock has seen to
+        # it prints that the registered model exists, which is always so: `lock` creates it
         with self._answers(), redirect_stderr(io.StringIO()):
             made = mlflow.register_model(model_uri, self.name, tags=about)
         since = {version.version for version in [made, *self._same(digest)]} - before
@@ -136,14 +137,14 @@ class Registry:
             return doubles.keep_first(self.client, self.name, [*map(str, since)])
 
     def describe(self, version: str, about: Mapping[str, str], description: str) -> None:
-        """Write what is known of a version, as tags and as a page."""
+        """Write the tags and the page of a version."""
         with self._answers():
             for key, value in about.items():
                 self.client.set_model_version_tag(self.name, version, key, value)
             self.client.update_model_version(self.name, version, description)
 
     def describe_model(self, about: str) -> None:
-        """Write the page of the registered model: what it is, and how its champions came to be.
+        """Write the page of the registered model: what it is, and the history of its champions.
 
         Args:
             about: what it is, markdown.
@@ -154,15 +155,15 @@ class Registry:
                 self.client.update_registered_model(self.name, text)
 
     def challenge(self, version: str) -> None:
-        """Give a version that is not to be champion the alias challenger."""
+        """Give the alias challenger to a version that was not promoted."""
         with self._answers():
             self.client.set_registered_model_alias(self.name, CHALLENGER, version)
 
     def promote(self, version: str, *, action: str, why: str) -> None:
-        """Make a version the champion and write it into the history, holding the lock.
+        """Make a version the champion and record it in the history; the caller holds the lock.
 
         Raises:
-            RegistryError: it went away half way; the champion is the old one or this one.
+            RegistryError: the registry failed halfway; champion is the old version or this one.
         """
         aliases, history = self.aliases(), self.history()
         entry = Promotion(
@@ -177,7 +178,7 @@ class Registry:
         )
         number = len(history) + 1
         try:
-            # the history first: whatever happens next, nothing becomes champion without a trace
+            # history first: whatever happens next, no version becomes champion without a trace
             self._write_entry(number, entry)
             with self._answers():
                 self.client.set_registered_model_alias(self.name, CHAMPION, version)
@@ -193,7 +194,7 @@ class Registry:
             ) from error
 
     def roll_back(self, version: str, *, why: str) -> None:
-        """Put an earlier version back, and mark the one it replaces, holding the lock."""
+        """Promote an earlier version and mark the one it replaces; the caller holds the lock."""
         replaced = self.aliases().get(CHAMPION)
         self.promote(version, action=ROLL_BACK, why=why)
         if replaced:
@@ -201,7 +202,7 @@ class Registry:
                 self.client.set_model_version_tag(self.name, replaced, tags.ROLLED_BACK, utc_now())
 
     def restore(self, version: str, *, why: str) -> None:
-        """Make a former champion champion again, be it marked as rolled back, holding the lock."""
+        """Promote a former champion, and unmark it if rolled back; the caller holds the lock."""
         self.promote(version, action=PROMOTE, why=why)
         with self._answers():
             if tags.ROLLED_BACK in self.client.get_model_version(self.name, version).tags:
@@ -217,7 +218,7 @@ class Registry:
     # --- the history
 
     def _mend(self) -> None:
-        """Write how a promotion ended that broke off: holding the lock, nobody is in the middle."""
+        """Record how interrupted promotions ended: under the lock, none is still in progress."""
         champion = self.aliases().get(CHAMPION)
         for number, entry in enumerate(self.history(), start=1):
             if entry.state == BEGUN:
@@ -251,14 +252,14 @@ class Registry:
             raise self._error(error) from error
 
     def _error(self, error: MlflowException) -> RegistryError:
-        # the message may quote the server's address, password and all
+        # the message may quote the server's address, including a password
         reason = refusals.explain_refusal(error) or f"{without_user(one_line(error))}."
         where = without_credentials(mlflow.get_registry_uri())
         return RegistryError(f"Cannot use registered model {self.name!r} at {where}: {reason}")
 
 
 def history_table(history: Sequence[Promotion]) -> str:
-    """Lay the changes of the champion out as a markdown table, the newest first."""
+    """Format the changes of the champion as a markdown table, newest first."""
     lines = [HEADS, "|---" * 6 + "|"]
     for entry in list(reversed(history))[:N_SHOWN]:
         how = entry.action if entry.state == DONE else f"{entry.action}, {entry.state}"
@@ -271,26 +272,28 @@ def history_table(history: Sequence[Promotion]) -> str:
 
 
 def about(page: str) -> str:
-    """Return what the page of a registered model says before its history."""
+    """Return the part of a registered model's page before its history."""
     return page.partition(HEADS)[0].rstrip()
 
 
 def former_champions(history: Sequence[Promotion]) -> set[str]:
-    """List the versions that are or were champion, as far as a history tells."""
+    """Return the versions that are or were champion according to a history."""
     told = (entry for entry in history if entry.state != BROKEN_OFF)
     return {version for entry in told for version in (entry.version, entry.over)} - {""}
 
 
 def previous(history: Sequence[Promotion], champion: str, there: Collection[str]) -> str | None:
-    """Find which version was champion before this one, whatever was rolled back since.
+    """Find the version that was champion before this one, allowing for rollbacks.
 
-    Promotions pile up and rollbacks take one off. A champion that was put in place by hand lies on
-    top of the pile.
+    A promotion puts its version on a stack; a rollback takes off all that lies above its version.
+    A champion that was set by hand counts as the top of the stack.
 
     Args:
-        history: of the model.
-        champion: its version; any other text where there is none.
-        there: versions that nobody has deleted.
+        history: changes of the champion, oldest first.
+        champion: version of the champion; any other text if there is none.
+        there: versions that still exist.
+    Returns:
+        The version; None if there is none.
     """
     pile: list[str] = []
     for entry in history:
@@ -303,6 +306,6 @@ def previous(history: Sequence[Promotion], champion: str, there: Collection[str]
             version for version in (entry.over, entry.version) if version not in ("", *pile[-1:])
         ]
     if champion in pile:
-        # the last place it was put in
+        # from its last entry upwards
         del pile[len(pile) - 1 - pile[::-1].index(champion) :]
     return next((version for version in reversed(pile) if version in there), None)

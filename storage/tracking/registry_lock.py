@@ -1,10 +1,9 @@
 """A lock on a registered model, made of its tags: one run at a time changes the champion.
 
-An experiment has tags as well, and a lock made of them: one import at a time writes to it.
+An experiment's tags make such a lock as well: one import at a time writes to it.
 
-MLflow has tags and aliases, and nothing that compares and sets in one go. Tags are
-enough: each writer has one of its own, a read shows all of them at one instant, and of that
-Lamport's bakery makes a lock, whatever hosts the runs are on.
+MLflow has no compare-and-set, but tags are enough for Lamport's bakery algorithm: each run writes
+a tag of its own, and one read returns all tags as of one instant. It works across hosts.
 """
 
 import json
@@ -26,13 +25,13 @@ POLL_S, PATIENCE_S = 0.2, 600.0  # scoring two models on a month takes seconds, 
 
 
 class RegistryError(StorageError):
-    """The registry did not answer, or refused."""
+    """The registry did not answer, or refused a request."""
 
 
 class RegistryLock:
-    """The lock of one registered model, as one run asks for it."""
+    """The lock of one registered model, for one run."""
 
-    family = PROMOTING  # of the tags that are tickets
+    family = PROMOTING  # prefix of the tags that are tickets
     at_work = "Run {number} has been changing the champion of registered model {name}"
 
     def __init__(
@@ -44,7 +43,15 @@ class RegistryLock:
         read_tags: Callable[[], Mapping[str, str]],
         answers: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """Take what asks the registry: how to read the model's tags, what turns its errors."""
+        """Describe the lock.
+
+        Args:
+            client: of the registry.
+            name: the registered model.
+            run_id: the run that asks for the lock.
+            read_tags: reads the registered model's tags.
+            answers: context in which MLflow's errors become RegistryErrors.
+        """
         self.client = client
         self.name = name
         self.tag = self.family.of(run_id)
@@ -53,7 +60,7 @@ class RegistryLock:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Wait for the lock, and hold it until the body is through.
+        """Wait for the lock, and hold it until the body ends.
 
         Raises:
             RegistryError: another run has held it for longer than any promotion takes.
@@ -62,7 +69,7 @@ class RegistryLock:
             self._wait_for_turn()
             yield
         except BaseException as error:
-            # a registry that is gone keeps the tag, and who comes next sees that this run has ended
+            # an unreachable registry keeps the tag; the next run sees that this one has ended
             with closing.in_seconds(error), suppress(MlflowException):
                 self._delete(self.tag)
             raise
@@ -80,7 +87,7 @@ class RegistryLock:
 
         Source: Lamport, A new solution of Dijkstra's concurrent programming problem, 1974.
         """
-        self._set_ticket(0)  # 0: drawing; nobody may overtake who draws
+        self._set_ticket(0)  # 0 = drawing a number: everybody waits for that
         mine = 1 + max(ticket["ticket"] for ticket in self._tickets().values())
         self._set_ticket(mine)
         started = time.monotonic()
@@ -95,7 +102,7 @@ class RegistryLock:
             time.sleep(POLL_S)
 
     def _before(self, mine: int) -> list[str]:
-        """List the tags of those whose turn is first, having cleared away those who are gone."""
+        """Return the tags of the tickets ahead of this one, after deleting those of dead runs."""
         others = {key: ticket for key, ticket in self._tickets().items() if key != self.tag}
         first = {
             key: ticket
@@ -121,18 +128,18 @@ class RegistryLock:
             self._write(self.tag, json.dumps(ticket))
 
     def _is_gone(self, tag: str, ticket: Mapping[str, str]) -> bool:
-        """Whether the run that holds a ticket has ended, or its process has."""
+        """Whether the run that holds a ticket, or its process, has ended."""
         if processes.is_dead(ticket):
             return True
         try:
             status = self.client.get_run(tag.removeprefix(self.family)).info.status
-        except MlflowException:  # a run of another store: nobody here can know
+        except MlflowException:  # a run of another store: its status is unknown here
             return False
         return bool(RunStatus.is_terminated(RunStatus.from_string(status)))
 
 
 class ImportLock(RegistryLock):
-    """The lock of one experiment, named by its id, as one import asks for it."""
+    """The lock of one experiment, for one import; `name` is the experiment's id."""
 
     family = IMPORTING
     at_work = "Another import has been writing to experiment {name}"
@@ -145,5 +152,5 @@ class ImportLock(RegistryLock):
 
 
 def utc_now() -> str:
-    """Return the time, UTC, as text that sorts."""
+    """Return the current UTC time as ISO text, whose order is that of time."""
     return datetime.now(UTC).isoformat(timespec="seconds")

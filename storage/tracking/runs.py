@@ -1,4 +1,4 @@
-"""Runs in MLflow: opening them, looking them up, lineage tags."""
+"""Runs in MLflow: opening and finding them, and the tags that say where they come from."""
 
 import atexit
 import os
@@ -34,16 +34,16 @@ from storage.tracking.heartbeat import Heartbeat
 from storage.tracking.query import begins, both, equals
 from storage.uris import without_credentials
 
-N_NAMED = 3  # runs that fit a line
-ADOPTED = "MLFLOW_RUN_ID"  # of the run that `mlflow run` has made for a step
-PASSING = "TAXI_PASSING_STORE"  # set where the store goes away with what runs in it
+N_NAMED = 3  # run ids that fit on a line
+ADOPTED = "MLFLOW_RUN_ID"  # id of the run that `mlflow run` created for a step
+PASSING = "TAXI_PASSING_STORE"  # set if the store is temporary: nobody will look its runs up
 
 
 class StepRun:
-    """The MLflow run of one step: the one `mlflow run` made, or a new one.
+    """The MLflow run of one step: the one that `mlflow run` created, or a new one.
 
-    Leaving it closes the run: FINISHED, FAILED with the reason as tag `failure`, or KILLED where
-    the step was interrupted.
+    Leaving the context closes the run: FINISHED, FAILED with the reason as tag `failure`, or KILLED
+    if the step was interrupted.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class StepRun:
 
         Args:
             step: entry point.
-            developer: who starts it; empty = as git or the machine knows them.
-            next_command: names what to run where this fails, once that is mended.
+            developer: who starts it; empty = git's user name, or else the login name.
+            next_command: returns the command to run after a failure, once its cause is mended.
         """
         self.step = step
         self.developer = developer
         self.next_command = next_command
         self.meter: Meter | None = None
         self.is_adopted = bool(os.environ.get(ADOPTED))
-        self.outer: mlflow.ActiveRun | None = None  # which is not this one's to close
+        self.outer: mlflow.ActiveRun | None = None  # active before this run, and not closed with it
         self.heartbeat: Heartbeat | None = None
 
     def __enter__(self) -> None:
-        """Start or adopt the run and tag it with where it comes from."""
+        """Start or adopt the run, and tag it with its origin."""
         self.meter = Meter(whole_process=self.is_adopted)
         store.prepare_store()
         _check_adopted()
@@ -83,10 +83,10 @@ class StepRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the run with the status and the reason that fit.
+        """Close the run with the matching status and reason.
 
         Raises:
-            KeyboardInterrupt: the pipeline has died, and the next one may be at this step by now.
+            KeyboardInterrupt: the pipeline has died, and the next one may be running this step.
         """
         if error is None and self.heartbeat and self.heartbeat.is_orphan:
             error = KeyboardInterrupt()
@@ -96,7 +96,7 @@ class StepRun:
 
     def _open(self) -> None:
         experiment_id = None if self.is_adopted else experiments.use()
-        # with its creation, so that a run that was hardly begun can be closed by others
+        # set at creation, so that others can close the run even if this process dies right away
         begun = {str(tags.STEP): self.step, **processes.process_tags(), **heartbeat.first_beat()}
         run = mlflow.start_run(experiment_id=experiment_id, tags=begun)
         doubles.close_runs(run)
@@ -125,11 +125,11 @@ class StepRun:
             self.heartbeat.stop()
         run = None
         while (active := mlflow.active_run()) and active is not self.outer:
-            run = active  # the last one is the step's: those below it come first
+            run = active  # nested runs come first, the step's own run last
             closing.close_active(error, self.meter, self.next_command)
         is_interrupted = isinstance(error, KeyboardInterrupt)
         if error and (is_interrupted or refusals.explain_refusal(error)):
-            # what was being opened, or was made without anybody being told
+            # runs that were being opened, or whose creation was never confirmed
             with closing.in_seconds(error), suppress(MlflowException):
                 stale_runs.close_own(closing.reason_of(error))
         if is_interrupted and run and self.is_adopted and tags.PARENT not in run.data.tags:
@@ -137,9 +137,9 @@ class StepRun:
         atexit.unregister(self._close_at_exit)
 
     def _close_at_exit(self) -> None:
-        """Close what an interruption has cut off while it was closed.
+        """Close the run if an interruption cut its closing short.
 
-        MLflow would call it FINISHED; its own turn is after this one.
+        MLflow's own exit handler, which runs after this one, would mark it FINISHED.
         """
         if mlflow.active_run() is not self.outer:
             self._close(KeyboardInterrupt())
@@ -161,12 +161,12 @@ class StepRun:
             tags.DIRTY: code.dirty,
             tags.MACHINE: environment.machine(),
         }
-        if code.commit or tags.COMMIT in run.data.tags:  # MLflow also takes another folder's
+        if code.commit or tags.COMMIT in run.data.tags:  # MLflow's may be another folder's
             values[tags.COMMIT] = code.commit
         source = run.data.tags.get(tags.PROJECT_URI, "")
         if code.repository:
             values[tags.REPOSITORY] = code.repository
-            # a step of a cloned project names the temporary clone, which helps nobody
+            # MLflow names the temporary clone of a cloned project, which is of no use later
             if Path(source).resolve().is_relative_to(tempfile.gettempdir()):
                 source = code.repository
         if source:
@@ -184,7 +184,7 @@ def _n_runs(ids: Sequence[str]) -> str:
 
 @contextmanager
 def plan_run() -> Iterator[None]:
-    """Open the run that `mlflow run` made for a plan; where it made none, there is none."""
+    """Adopt the run that `mlflow run` created for a plan; if it created none, do nothing."""
     if not os.environ.get(ADOPTED):
         yield
         return
@@ -197,7 +197,7 @@ def plan_run() -> Iterator[None]:
 
 
 def experiment_id() -> str:
-    """Find the experiment that runs go to, without making it; empty where there is none yet."""
+    """Return the id of the experiment for runs, without creating it; empty if there is none."""
     if active := mlflow.active_run():
         return str(active.info.experiment_id)
     if not store.exists():
@@ -207,14 +207,14 @@ def experiment_id() -> str:
 
 
 def finished(run_id: str, step: str, *, parameter: str = "") -> Run:
-    """Look up a run that must be a finished one of this step.
+    """Look up a run that must be a finished run of this step.
 
     Args:
-        run_id: as it was given.
+        run_id: as the user gave it.
         step: entry point.
-        parameter: that it was given by; empty = the step's run id.
+        parameter: the parameter it was given as; empty = `<step>_run_id`.
     Raises:
-        UserError: there is no such run, it is of another step, or it has not finished.
+        UserError: there is no such run, it belongs to another step, or it has not finished.
     """
     parameter = parameter or f"{step}_run_id"
     if not store.exists():
@@ -230,14 +230,14 @@ def finished(run_id: str, step: str, *, parameter: str = "") -> Run:
 
 
 def noted_text(params: Mapping[str, str], name: str) -> str | None:
-    """Read what a run had for a parameter; None where nobody has noted it.
+    """Return the value that a run had for a parameter, as text; None if it was not logged.
 
-    MLflow notes what was typed, or the default, quoted for a shell; what a file of parameters said
-    instead stands beside it as it is.
+    MLflow logs what was typed, or the default, quoted for a shell. A value from a parameter file
+    overrides it and is logged under a name of its own, unquoted.
 
     Args:
-        params: all that is noted of the run.
-        name: of the parameter.
+        params: the logged parameters of the run.
+        name: the parameter's name.
     """
     of_file = params.get(tags.FROM_CONFIG.of(name))
     if of_file is not None or name not in params:
@@ -255,10 +255,10 @@ def _find(run_id: str, named_by: str) -> Run:
 
 
 def _check_adopted() -> None:
-    """Refuse to go on with a run that has ended: its results are somebody's.
+    """Refuse to adopt a run that has ended: its results would be overwritten.
 
     Raises:
-        UserError: MLFLOW_RUN_ID names no run, or one that is not open.
+        UserError: MLFLOW_RUN_ID names no run, or one that has ended or was deleted.
     """
     run_id = os.environ.get(ADOPTED)
     if not run_id:
@@ -274,15 +274,15 @@ def _check_adopted() -> None:
 
 
 def active() -> Run:
-    """Read the active run anew, with all its tags and metrics."""
+    """Fetch the active run from the store, with all its tags and metrics."""
     return fetch_run(active_info().run_id)
 
 
 def fetch_run(run_id: str) -> Run:
-    """Read a run, with all its tags and metrics.
+    """Fetch a run, with all its tags and metrics.
 
     Raises:
-        StorageError: what answers sends something else, from which MLflow makes an empty run.
+        StorageError: the response is not this run; MLflow turns such a response into an empty run.
         MlflowException: there is no such run, or the store refuses.
     """
     run = mlflow.get_run(run_id)
@@ -292,17 +292,17 @@ def fetch_run(run_id: str) -> Run:
 
 
 def experiment_name() -> str:
-    """Return the name of the experiment that the active run is in."""
+    """Return the name of the active run's experiment."""
     return str(mlflow.get_experiment(active_info().experiment_id).name)
 
 
 def is_looked_up(run: Run) -> bool:
-    """Whether the page of a run is where people go: it has no parent's, and its store stays."""
+    """Whether people will look this run up: it has no parent, and its store is not temporary."""
     return tags.PARENT not in run.data.tags and not os.environ.get(PASSING)
 
 
 def active_info() -> RunInfo:
-    """Return what is known of the active run without asking the store.
+    """Return what is known of the active run, without a request to the store.
 
     Raises:
         RuntimeError: no run is active.
@@ -314,13 +314,13 @@ def active_info() -> RunInfo:
 
 
 def write_page(note: str, about: str = "") -> None:
-    """Write the page of the active run, and name it by what it is about and who started it.
+    """Write the page of the active run, and name the run after its subject and its developer.
 
-    It keeps a name that somebody gave it, and a step of a pipeline keeps the step's.
+    A run that somebody named keeps that name, and a step of a pipeline keeps the step's name.
 
     Args:
-        note: its page, markdown; MLflow shows the first lines and folds the rest.
-        about: such as `green 2021-01 > 02 · 5.39 min`; empty = it keeps its name.
+        note: the page, markdown; MLflow shows the first lines and folds the rest.
+        about: the subject, such as `green 2021-01 > 02 · 5.39 min`; empty = keep the name.
     """
     run = active()
     values: dict[str, str] = {tags.NOTE: closing.fit_page(note)}
@@ -332,7 +332,7 @@ def write_page(note: str, about: str = "") -> None:
 
 
 def children(run_id: str) -> list[Run]:
-    """List the runs directly under a run, oldest first."""
+    """List the child runs of a run, without grandchildren, oldest first."""
     run = fetch_run(run_id)
     below: list[Run] = mlflow.search_runs(
         [run.info.experiment_id],
@@ -349,10 +349,10 @@ def latest_finished(
     """List the latest finished runs of a step in an experiment, newest first.
 
     Args:
-        experiment_id: of the experiment.
-        step: whose runs they are.
-        n_most: of them.
-        scored_by: what the model's URI begins with, of runs of score.
+        experiment_id: where to search.
+        step: entry point.
+        n_most: the most runs to return.
+        scored_by: for runs of score: only those whose model's URI begins with this text.
     """
     found: list[Run] = mlflow.search_runs(
         [experiment_id],
@@ -370,11 +370,11 @@ def latest_finished(
 
 @contextmanager
 def child_run(name: str, marks: Mapping[str, str]) -> Iterator[mlflow.ActiveRun]:
-    """Open a run nested in the active one, with the parent's developer and state of the code.
+    """Open a child of the active run, with the developer and code tags of its parent.
 
     Args:
-        name: of the run.
-        marks: its own tags.
+        name: the child's name.
+        marks: tags of its own.
     """
     inherited = inherited_tags(active()) | processes.process_tags()
     run = mlflow.start_run(run_name=name, nested=True, tags={**inherited, **marks})
@@ -384,7 +384,7 @@ def child_run(name: str, marks: Mapping[str, str]) -> Iterator[mlflow.ActiveRun]
 
 
 def inherited_tags(parent: Run) -> dict[str, str]:
-    """Return the tags a nested run has from its parent: who, and which code."""
+    """Return the tags that a child run inherits: its developer, and which code runs."""
     return {
         key: value
         for key, value in parent.data.tags.items()
@@ -393,13 +393,13 @@ def inherited_tags(parent: Run) -> dict[str, str]:
 
 
 def _run_name(run: Run, step: str) -> str:
-    """Name a run for its step, unless somebody gave it a name of its own."""
+    """Return the step as the run's name, or the name that somebody gave it."""
     name = str(run.info.run_name or "")
     return name if name and (_is_given(name) or not _is_made_up(name)) else step
 
 
 def _is_made_up(name: str) -> bool:
-    """Whether MLflow may have made a name from its lists of words: fearless-fox-123."""
+    """Whether MLflow may have generated a name from its word lists: fearless-fox-123."""
     words = re.fullmatch(r"([a-z]+)-([a-z]+)-[0-9]+", name)
     if not words:
         return False
@@ -409,10 +409,10 @@ def _is_made_up(name: str) -> bool:
 
 
 def _is_given(name: str) -> bool:
-    """Whether a process above this one was started with this name: mlflow run --run-name ..."""
+    """Whether an ancestor process was started with this name: mlflow run --run-name ..."""
     commands = []
     for process in psutil.Process().parents():
-        with suppress(psutil.Error):  # one that may not be looked at
+        with suppress(psutil.Error):  # a process that this user may not inspect
             commands.append(process.cmdline())
     options = {("--run-name", name)}
     return any(

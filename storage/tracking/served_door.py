@@ -1,8 +1,8 @@
-"""What MLflow's model server says to a request that it cannot answer; travels with a saved model.
+"""How MLflow's model server answers bad requests; this module is saved with each model.
 
-By itself that server answers a body without content type, or nested too deep, with status 500,
-a csv with 400, and what it refuses with a stack or all of the caller's rows. A model that it loads
-can reach the one function that its handler calls for a request, `invocations`, and guards that.
+By itself the server answers a body without content type, or nested too deep, with status 500, and a
+csv with 400; its refusals contain a stack trace or all of the caller's rows. The model that it
+loads can reach the one function that it calls for each request, `invocations`, and wraps that.
 """
 
 import codecs
@@ -35,9 +35,9 @@ PARAMS = "params"
 
 
 class RequestError(MlflowException):
-    """A request without an answer.
+    """A request that cannot be answered.
 
-    MLflow's server would put all rows of the request before the message: it stays what it was.
+    The message cannot be changed: MLflow's server would put all rows of the request before it.
     """
 
     def __init__(self, message: str, *, status: int = 400) -> None:
@@ -51,46 +51,46 @@ class RequestError(MlflowException):
 
     @message.setter
     def message(self, text: str) -> None:
-        """Keep what was said first."""
+        """Ignore the new text and keep the original message."""
 
     def get_http_status_code(self) -> int:
-        """Return the status that goes with it."""
+        """Return the HTTP status of the response."""
         return self.status
 
 
 class GuardedModel:
-    """A loaded model as the server's function asks it."""
+    """A loaded model as the server's function calls it."""
 
     def __init__(self, model: Any, *, is_csv: bool) -> None:
         self.metadata = model.metadata
         self.served = model.unwrap_python_model()
         self.is_csv = is_csv
-        self.remarks: list[str] = []  # on what was answered
+        self.remarks: list[str] = []  # on the rows that were answered last
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """Answer, or say whose fault it is that there is no answer.
+        """Predict, or say whose fault it is that this failed.
 
-        The model looks at every column and param itself. So the look that MLflow takes at them
-        before, and what that says of all rows, is left out.
+        The model checks every column and param itself, so MLflow's own check, whose messages list
+        all rows, is skipped.
 
         Raises:
-            RequestError: the caller's, with status 400, or the server's, with 500.
+            RequestError: the caller's fault, with status 400, or the server's, with 500.
         """
         with _telling_whose_fault():
             frame = self._as_frame(data)
-            if not (len(frame) or len(frame.columns)):  # no rows need no names
+            if not (len(frame) or len(frame.columns)):  # an empty table needs no column names
                 frame = frame.reindex(columns=self.metadata.get_input_schema().input_names())
             answer = self.served.predict(None, frame, params)
             self.remarks = self.served.model.remarks(frame)
             return answer
 
     def answer_plain(self, body: Any) -> str:
-        """Write the answer to a JSON that holds nothing but plain rows; empty for any other one.
+        """Return the response to a JSON body of plain rows only; empty for any other body.
 
-        It is the one that MLflow's function would write.
+        It is the same text that MLflow's function would return.
 
         Raises:
-            RequestError: the server's, with status 500.
+            RequestError: the server's fault, with status 500.
         """
         if type(body) is not dict or body.keys() != {RECORDS}:
             return ""
@@ -100,7 +100,7 @@ class GuardedModel:
 
     def _as_frame(self, data: Any) -> pd.DataFrame:
         if isinstance(data, pd.DataFrame):
-            # pandas takes the first column for an index where rows are longer than the header
+            # pandas takes the first column for an index if rows are longer than the header
             if self.is_csv and not isinstance(data.index, pd.RangeIndex):
                 raise MlflowException("The csv's rows have more fields than its header.")
             return data
@@ -119,7 +119,7 @@ def _telling_whose_fault() -> Iterator[None]:
         yield
     except MlflowException as error:
         raise RequestError(error.message) from error
-    except Exception as error:  # what the log holds is not for the caller
+    except Exception as error:  # the details are for the log, not for the caller
         logging.getLogger(__name__).exception("A request could not be answered.")
         raise RequestError(
             f"The server failed with {type(error).__name__}; its log says why.", status=500
@@ -127,24 +127,24 @@ def _telling_whose_fault() -> Iterator[None]:
 
 
 def guard(server: ModuleType) -> None:
-    """Guard the function that MLflow's server module answers requests with; once is enough."""
+    """Wrap the function that answers requests in MLflow's server module, unless already done."""
     if not hasattr(server.invocations, "__wrapped__"):
         answered = server.InvocationsResponse
         server.invocations = guarded(server.invocations, answered)  # type: ignore[attr-defined]
 
 
 def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the server's function so that it says of every bad request what is wrong with it.
+    """Wrap the server's function so that it says what is wrong with a bad request.
 
     Args:
         answer: the function.
-        answered_with: makes what it returns.
+        answered_with: constructor of its return value.
     """
 
     @wraps(answer)
     def answer_or_refuse(data: Any, content_type: str | None, model: Any, schema: Any) -> Any:
         kind = read_kind(content_type or "")
-        # MLflow reads no csv whose columns may hold text or numbers unless it knows no types
+        # given a schema, MLflow reads no csv whose columns may hold text or numbers
         schema = None if kind == CSV else schema
         guarded_model = GuardedModel(model, is_csv=kind == CSV)
         body = _decoded(data) if kind == JSON else None
@@ -156,7 +156,7 @@ def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Ca
         except RequestError:
             raise
         except (MlflowException, RecursionError, TypeError, ValueError) as error:
-            # only reading the body is left: all else is in GuardedModel
+            # raised by reading the body: GuardedModel turns all else into RequestErrors
             reason = in_short(error)
             raise RequestError(
                 f"Cannot read the body: {reason}. It must be {KINDS[kind]}."
@@ -167,10 +167,10 @@ def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Ca
 
 
 def read_kind(content_type: str) -> str:
-    """Tell which of KINDS a body is, in whatever case and with whatever parameters its type stands.
+    """Return which of KINDS a content type is, whatever its case and parameters.
 
     Raises:
-        RequestError: it is none of them, or its characters are not UTF-8.
+        RequestError: it is none of them, or its charset is neither UTF-8 nor ASCII.
     """
     header = Message()
     header["Content-Type"] = content_type
@@ -189,13 +189,13 @@ def read_kind(content_type: str) -> str:
 
 
 def refuse_unread(body: Any) -> None:
-    """Refuse what stands beside the rows of a JSON, where MLflow's function would overlook it.
+    """Refuse unknown keys beside the rows of a JSON body, which MLflow's function would ignore.
 
     Raises:
-        RequestError: names it.
+        RequestError: there is one; names it.
     """
     if type(body) is not dict or not (rows := sorted(ROWS & body.keys())):
-        return  # it has no rows, which MLflow's function says better
+        return  # no rows: MLflow's function has the better message
     if unread := [key for key in body if key not in {*ROWS, PARAMS}]:
         raise RequestError(
             f"{unread[0][:40]!r} beside {rows[0]!r} is not read. What is asked of the rows belongs "
@@ -204,10 +204,10 @@ def refuse_unread(body: Any) -> None:
 
 
 def _decoded(data: Any) -> Any:
-    """Decode a JSON; None where it is none, which MLflow's function says better.
+    """Decode a JSON body; None if it is invalid: MLflow's function has the better message.
 
     Raises:
-        RequestError: a name stands twice in one object, of which JSON keeps the last.
+        RequestError: an object has the same key twice, of which JSON keeps the last.
     """
     try:
         return json.loads(data, object_pairs_hook=_each_once)
@@ -225,7 +225,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def with_warnings(answered: Any, remarks: list[str]) -> Any:
-    """Put what there is to say of the rows beside their predictions, an object's JSON."""
+    """Add remarks on the rows as `warnings` to a response, whose body is a JSON object."""
     if not remarks:
         return answered
     warned = f'{answered.response.rstrip()[:-1]}, "warnings": {json.dumps(remarks)}}}'
@@ -233,10 +233,10 @@ def with_warnings(answered: Any, remarks: list[str]) -> Any:
 
 
 def send_at_once(server: Any) -> None:
-    """Have the workers of a server send what they write as they write it; once is enough.
+    """Patch a server to set TCP_NODELAY on its workers' shared sockets, unless already done.
 
-    The socket that uvicorn has several of them share waits, before it sends an answer's body, until
-    the client has acknowledged its head, which clients put off by 40 ms.
+    Without it, a socket that uvicorn's workers share sends the body of a response only after the
+    client has acknowledged its head, which clients delay by 40 ms.
 
     Args:
         server: uvicorn's class.
@@ -255,15 +255,15 @@ def send_at_once(server: Any) -> None:
 
 
 def introduce(operation: Mapping[str, Any], page: str) -> None:
-    """Have the server's /docs and /openapi.json say what its requests hold.
+    """Make the server's /docs and /openapi.json describe its requests.
 
-    FastAPI's own page fetches its scripts from elsewhere, and knows nothing of MLflow's requests.
+    FastAPI's own page loads scripts from other hosts, and knows nothing of MLflow's requests.
 
     Args:
-        operation: of OpenAPI, for POST /invocations.
-        page: HTML.
+        operation: OpenAPI's description of POST /invocations.
+        page: HTML of /docs.
     """
-    from fastapi.responses import HTMLResponse  # which only a server has at hand
+    from fastapi.responses import HTMLResponse  # only a server has it
 
     applications: Any = import_module("fastapi.applications")
     make = applications.get_openapi
@@ -281,7 +281,7 @@ def introduce(operation: Mapping[str, Any], page: str) -> None:
 
 
 def in_short(error: Exception) -> str:
-    """Put the reason of an error into one short line without control characters."""
+    """Return the reason of an error as one short line without control characters."""
     cause = error.__cause__ or error.__context__ or error
     if isinstance(cause, RecursionError):
         return "it is nested too deep"

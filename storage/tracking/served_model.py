@@ -1,8 +1,8 @@
 """The file that MLflow runs to load a saved model (models-from-code).
 
-It stands alone: the package it needs lies beside the parameters in the artifact and is imported
-under a name made from its own content, so another version of it in the process changes nothing.
-It is imported from the bytes that were checked: no cached bytecode is read or left in the artifact.
+It is self-contained: the package it needs is saved beside the parameters and imported under a name
+made from its content, so that another version of it in the same process does not interfere. It is
+imported from the verified bytes: no cached bytecode is read or left in the artifact.
 """
 
 import hashlib
@@ -37,8 +37,8 @@ DOOR = "served_door"  # a module among the code
 SERVER = "mlflow.pyfunc.scoring_server"  # its .app loads the model while it is imported
 REGISTERED, DATABASE = "registered_model_meta", "mlflow.db"  # MLflow's names
 MODEL_SHA256 = "model_sha256"  # tag of a registered version
-PROFILE = "profile.json"  # what the months it was trained on look like
-LIVE_STATE = "NYC_TAXI_LIVE_STATE"  # variable: the path of the file that `score` keeps
+PROFILE = "profile.json"  # what the training months look like
+LIVE_STATE = "NYC_TAXI_LIVE_STATE"  # environment variable: path of the file that `score` writes
 LOOK_SECONDS = 30.0
 
 
@@ -55,11 +55,11 @@ class ServedModel(PythonModel):
         package = import_package(files)
         try:
             model = importlib.import_module(f"{package}.model")
-            self.request_error = model.TripError  # of this very copy of the package
+            self.request_error = model.TripError  # of this copy of the package
             self.model = model.TripModel.from_files(files)
         except (ImportError, LookupError, ValueError) as error:
             raise why_unloadable(error, package) from error
-        # nothing that refers to this model itself, or its files would outlive it
+        # must not refer to self: a reference cycle would keep the model's files alive
         read = partial(read_live, self.model, self.sha256, self.request_error)
         self.live_file = WatchedFile(read)
         if is_server:
@@ -73,12 +73,11 @@ class ServedModel(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> np.ndarray | pd.DataFrame:
-        """Predict the minutes of each row, float64 [n]; a frame of n rows where params ask more.
+        """Predict the minutes of each row, float64 [n]; a frame of n rows if params ask for more.
 
         Raises:
-            MlflowException: a column is missing or a row or a param cannot be judged, which is the
-                caller's mistake; says which. Whatever else goes wrong is the server's and keeps
-                its type.
+            MlflowException: a column is missing, or a row or a param is invalid; says which. This
+                is the caller's mistake: any other error is the server's and keeps its type.
         """
         asks_live = isinstance(params, dict) and params.get("live")
         state = self.live_file.value() if asks_live else None
@@ -89,35 +88,35 @@ class ServedModel(PythonModel):
 
 
 def read_live(model: Any, sha256: str, refusal: type[ValueError], content: bytes) -> Any:
-    """Read the level of a model.
+    """Parse the live level of a model.
 
     Raises:
-        ValueError: the content is no level of it.
+        ValueError: the content is not a live level of this model.
     """
     try:
         return model.read_live(content, sha256)
-    except refusal as error:  # here the file is wrong, and no request
+    except refusal as error:  # here the file is wrong, not a request
         raise ValueError(str(error)) from error
 
 
 class WatchedFile:
-    """What a small file says that others replace; without one, or with a bad one, None.
+    """The content of a small file that others replace; None if it is missing or invalid.
 
-    Any number of threads ask: all that changes is one reference, which is replaced as a whole.
+    Safe for any number of threads: the only state is one reference, replaced atomically.
     """
 
     def __init__(self, read: Callable[[bytes], Any]) -> None:
         """Watch the file that LIVE_STATE names, if it names one.
 
         Args:
-            read: makes something of its bytes; a ValueError says why they cannot be used.
+            read: parses its bytes; raises ValueError with the reason if they are invalid.
         """
         self.read = read
         self.path = os.environ.get(LIVE_STATE, "")
         self._last = Look(-LOOK_SECONDS, (), None)
 
     def value(self) -> Any:
-        """Return what the file said when it was last looked at, LOOK_SECONDS ago at most."""
+        """Return the parsed content of the file, at most LOOK_SECONDS old."""
         last = self._last
         if not self.path or monotonic() - last.at < LOOK_SECONDS:
             return last.value
@@ -140,27 +139,27 @@ class WatchedFile:
 
 
 class Look(NamedTuple):
-    """What a look at a file came to."""
+    """The result of one look at a file."""
 
     at: float  # seconds of the monotonic clock
-    stamp: tuple[int, ...]  # of the file that was read; empty where none was
+    stamp: tuple[int, ...]  # of the file that was read; empty if none was
     value: Any
-    reason: str = ""  # why there is none
+    reason: str = ""  # why there is no value
 
 
 class ModelFiles(NamedTuple):
-    """The files of a model, each of which is what was saved."""
+    """The files of a model, each verified to be what was saved."""
 
     files: dict[str, bytes]  # name -> content
-    sha256: str  # of the manifest, and so of all of them
+    sha256: str  # of the manifest, which covers all of them
 
 
 def read_verified(folder: Path) -> ModelFiles:
-    """Read the files of a model, importing nothing.
+    """Read the files of a model and check them against its manifest, importing nothing.
 
     Raises:
-        MlflowException: the manifest is none or lists too little, or a file is missing or is not
-            what was saved.
+        MlflowException: the manifest is invalid or incomplete, or a file is missing or is not what
+            was saved.
     """
     try:
         content = (folder / MANIFEST).read_bytes()
@@ -176,10 +175,10 @@ def read_verified(folder: Path) -> ModelFiles:
 
 
 def check_manifest(manifest: Any, folder: Path) -> None:
-    """Refuse a manifest that does not vouch for every file of its folder, and for those alone.
+    """Refuse a manifest that is empty, omits a file of its folder, or lists one outside.
 
     Raises:
-        ValueError: says why.
+        ValueError: says what is wrong.
     """
     if not isinstance(manifest, dict) or not manifest:
         raise ValueError("the manifest lists none")
@@ -192,12 +191,12 @@ def check_manifest(manifest: Any, folder: Path) -> None:
 
 
 def place_of(name: str, folder: Path) -> Path:
-    """Find a file that the manifest of a folder lists."""
+    """Return the path of a file that the manifest of a folder lists."""
     return folder.parents[1] / name if name == LOADER else folder / name
 
 
 def damaged(why: str) -> MlflowException:
-    """Make the error of a model whose files are not those that were saved."""
+    """Return the error for a model whose files are not those that were saved."""
     reason = " ".join(why.split())
     return MlflowException.invalid_parameter_value(
         f"The model's files are not whole: {reason}. Fetch the model again."
@@ -205,32 +204,32 @@ def damaged(why: str) -> MlflowException:
 
 
 def why_unloadable(error: Exception, package: str) -> MlflowException:
-    """Tell a model that lacks files, though its manifest is whole, from a machine that lacks some.
+    """Return the error for a model that cannot be imported: files or packages are missing.
 
     Args:
-        error: what loading ended in.
-        package: of the model's code.
+        error: what loading raised.
+        package: name under which the model's code was imported.
     """
     origin = getattr(error, "name", None) or type(error).__module__
     if isinstance(error, LookupError) or origin.startswith(package):
         return damaged(f"the manifest lists too few of them: {error!r}")
-    reason = " ".join(str(error).split())[:200]  # xgboost's, without its library, is a page
+    reason = " ".join(str(error).split())[:200]  # xgboost's can fill a page
     return MlflowException.invalid_parameter_value(
         f"The model's packages cannot be used here: {reason}. Its requirements.txt names them."
     )
 
 
 def check_registered(root: Path, sha256: str) -> None:
-    """Compare a model that a server loads with the tag of the version that it was asked for.
+    """Check the model that a server loads against the digest tag of its registered version.
 
     Args:
-        root: folder of MLmodel, in which MLflow notes the version.
+        root: folder of MLmodel, where MLflow notes the version.
         sha256: of the manifest.
     Raises:
         MlflowException: the version was registered with other files.
     """
     if not ((root / REGISTERED).is_file() and (is_tracking_uri_set() or Path(DATABASE).is_file())):
-        return  # no version, or no registry to ask: a container, for one
+        return  # no version, or no registry to ask, as in a container
     version = yaml.safe_load((root / REGISTERED).read_text())
     name, number = version["model_name"], str(version["model_version"])
     try:
@@ -239,13 +238,13 @@ def check_registered(root: Path, sha256: str) -> None:
         logging.getLogger(__name__).warning("Not compared with the registry: %s", error)
         return
     tag = found.tags.get(MODEL_SHA256, sha256)
-    # the note may be an older one, of another model that had this version's name and number
+    # the note may be stale: from another model that had this version's name and number
     if found.source == f"models:/{Model.load(str(root)).model_id}" and tag != sha256:
         raise damaged(f"version {number} of {name!r} was registered with other ones")
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Imports one package from texts in memory."""
+    """Imports one package from source texts in memory."""
 
     def __init__(self, sources: dict[str, bytes]) -> None:
         self.sources = sources  # full name of a module -> its text
@@ -266,7 +265,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def import_package(files: dict[str, bytes]) -> str:
-    """Make the package that lies among a model's files importable; returns its name."""
+    """Make the package among a model's files importable; return its name."""
     code = {name: files[name] for name in sorted(files) if name.startswith(f"{CODE}/")}
     package = f"served_{hashlib.sha256(b''.join(code.values())).hexdigest()[:16]}"
     if package not in sys.modules:

@@ -1,6 +1,6 @@
-"""The file of an sqlite store, looked at without MLflow.
+"""The file of an sqlite store, read without MLflow.
 
-It needs the standard library alone: tools.doctor runs before there is an environment.
+Needs only the standard library: tools.doctor runs before there is an environment.
 """
 
 import re
@@ -12,35 +12,35 @@ from importlib.util import find_spec
 from pathlib import Path
 from sys import version_info
 
-COMPANIONS = ("-journal", "-wal", "-shm")  # without them the file is not whole
-BUSY_S = 20.0  # as MLflow waits for another's write
+COMPANIONS = ("-journal", "-wal", "-shm")  # a database is incomplete without them
+BUSY_S = 20.0  # as long as MLflow waits for another process to write
 
 
 def misread_folder(here: Path, store: Path) -> str:
-    """Return the folder that keeps MLflow from a store, for what its path has in it; else empty.
+    """Return the folder whose path has characters that MLflow misreads; empty if there is none.
 
     Args:
-        here: where the run starts, and its artifacts go.
-        store: the file, which an apostrophe troubles only where it is new.
+        here: where the run starts and its artifacts go.
+        store: the store's file; an apostrophe does harm only while it does not exist yet.
     """
-    # decoded where artifacts are written, where a URI's query begins, and quoted in new tables
+    # %xx is decoded in artifact paths, ? begins a URI's query, and ' breaks the SQL of new tables
     misread = r"%[0-9a-fA-F]{2}|\?" + ("" if store.exists() else "|'")
-    if version_info >= (3, 14):  # whose url2pathname ends at a fragment: files land beside here
+    if version_info >= (3, 14):  # its url2pathname stops at a #: files would land elsewhere
         misread += "|#"
     if re.search(misread, str(here)):
         return str(here)
-    mlflow = _mlflow_folder()  # alembic takes any % in there for a reference
+    mlflow = _mlflow_folder()  # alembic interpolates any % in this path
     return mlflow if "%" in mlflow else ""
 
 
 def read_revision(path: Path) -> str:
-    """Read which schema a store is of; empty where no MLflow has finished making it.
+    """Read the schema revision of a store; empty if no MLflow has finished creating it.
 
-    It is opened for writing: what a process has written half when it was killed lies in a journal
-    that only a writer can roll back, and SQLite does so at the first look.
+    The file is opened for writing: the partial write of a killed process is in a journal that only
+    a writer can roll back, which SQLite does at the first read.
 
     Raises:
-        sqlite3.Error: it is no database, is held by another, or cannot be rolled back here.
+        sqlite3.Error: it is no database, is locked by another process, or cannot be rolled back.
     """
     uri = f"{path.absolute().as_uri()}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as store:
@@ -52,10 +52,10 @@ def read_revision(path: Path) -> str:
 
 
 def is_empty(path: Path) -> bool:
-    """Whether a database holds no table at all, as one that was hardly begun.
+    """Whether a database has no tables at all, as right after its creation.
 
     Raises:
-        sqlite3.Error: as read_revision.
+        sqlite3.Error: as for read_revision.
     """
     uri = f"{path.absolute().as_uri()}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as store:
@@ -63,7 +63,7 @@ def is_empty(path: Path) -> bool:
 
 
 def cure_file(path: Path, error: sqlite3.Error) -> str:
-    """Return the command that helps where a file cannot be read; none of them loses anything."""
+    """Return a command that helps with an unreadable file; none of them loses data."""
     reason = str(error)
     if "locked" in reason:
         return f"fuser {shlex.quote(str(path))}  # the process that holds it: let it end"
@@ -73,22 +73,22 @@ def cure_file(path: Path, error: sqlite3.Error) -> str:
 
 
 def set_aside(path: Path) -> str:
-    """Return the command that puts a database away, whole: with the journal that belongs to it."""
+    """Return the command that moves a database away, together with its journal."""
     folder = shlex.quote(f"{path}.kept")
     return f"mkdir {folder} && mv {_quoted(path)} {folder}"
 
 
 def upgrade(path: Path) -> str:
-    """Return the command that brings a store to the schema of the MLflow here, after a backup.
+    """Return the command that backs a store up and migrates it to the installed MLflow's schema.
 
-    The file has just been read, so that no journal is left beside it.
+    The backup needs no journal: the file has just been read, which leaves none.
     """
     backup = " ".join(shlex.quote(str(one)) for one in (path, f"{path}.bak"))
     return f"cp -p {backup} && mlflow db upgrade {shlex.quote(f'sqlite:///{path}')}"
 
 
 def newest_revision() -> str:
-    """Find the schema that the installed MLflow wants; empty where there is no MLflow."""
+    """Return the schema revision that the installed MLflow needs; empty if it cannot be found."""
     if not (mlflow := _mlflow_folder()):
         return ""
     folder = Path(mlflow, "store", "db_migrations", "versions")

@@ -1,4 +1,4 @@
-"""Runs that a dying process left RUNNING, closed by the next pipeline, wherever they were."""
+"""Stale runs, left RUNNING by a dead process on any machine: the next pipeline closes them."""
 
 import time
 from typing import NamedTuple
@@ -12,45 +12,45 @@ from storage.tracking import processes, refusals, tags
 from storage.tracking.closing import failure_tags
 from storage.tracking.query import both, equals
 
-N_MOST = 1000  # a shared server may have more that run; the next time sees them
+N_MOST = 1000  # a shared server may have more that run; the next pipeline sees those
 REASON = "its process ended without closing it; the same command, run again, goes on from there"
-BEGINS_S = 86_400.0  # within which `mlflow run` has made an environment, and its step begun
+BEGINS_S = 86_400.0  # for `mlflow run` to make an environment and start its step
 IS_RUNNING = equals("attributes.status", "RUNNING")
 
 
 class Closed(NamedTuple):
     """What became of the runs of dead processes."""
 
-    run_ids: list[str]  # closed
-    refused: list[str]  # which the store does not let this user close
+    run_ids: list[str]  # those closed
+    refused: list[str]  # those that the store does not let this user close
 
 
 def close_stale_runs(project: str = "") -> Closed:
-    """Close as KILLED what dead processes left RUNNING.
+    """Close as KILLED the runs that dead processes left RUNNING.
 
-    A process of this machine is looked for; one of another is dead once its runs have shown no sign
-    of life for long. A run that names no process goes with the run above it. What belongs to a
-    living process stays as it is, and so does the active run.
+    A process of this machine is dead if it no longer exists; one of another machine, if its runs
+    have had no heartbeat for long. A run that names no process is closed together with its parent.
+    Runs of living processes stay open, and so does the active run.
 
     Args:
-        project: what `mlflow run` was told to run: those of its runs are dead that no step has
-            taken within a day. Empty = it was not.
+        project: the project URI given to `mlflow run`: its runs that no step has adopted within a
+            day count as dead. Empty = this was not started by `mlflow run`.
     """
     client = MlflowClient()
     running = _search(client, IS_RUNNING)
     dead = _dead(running, project)
     if active := mlflow.active_run():
         dead.discard(active.info.run_id)
-    # newest first: where this is cut short, the run above is still there to be found next time
+    # newest first: if this is cut short, the parent is still RUNNING for the next pipeline to find
     ids = [run.info.run_id for run in running if run.info.run_id in dead]
-    # one may have ended well after it was listed, and its process then
+    # since it was listed, a run may have FINISHED and its process exited
     left = [run_id for run_id in ids if client.get_run(run_id).info.status == "RUNNING"]
     closed = [run_id for run_id in left if close_run(client, run_id, REASON)]
     return Closed(closed, [run_id for run_id in left if run_id not in closed])
 
 
 def close_own(reason: str) -> None:
-    """Close as KILLED what this process has left RUNNING: runs that it was opening, say."""
+    """Close as KILLED the runs that this process left RUNNING, such as one it was opening."""
     client = MlflowClient()
     marks = [equals(f"tags.{key}", value) for key, value in processes.process_tags().items()]
     for run in _search(client, both(IS_RUNNING, *marks)):
@@ -58,9 +58,12 @@ def close_own(reason: str) -> None:
 
 
 def close_run(client: MlflowClient, run_id: str, reason: str, status: str = "KILLED") -> bool:
-    """Close a run that its process left open; False where the store does not let this user do it.
+    """Close a run that its process left open; return False if the store refuses.
 
-    It may be somebody else's, or deleted by now: nobody has to stop for that.
+    The run may be somebody else's, or deleted by now: no reason to fail.
+
+    Raises:
+        MlflowException: the store does not answer.
     """
     try:
         marks = failure_tags(status, reason)
@@ -80,7 +83,7 @@ def _search(client: MlflowClient, condition: str) -> list[Run]:
 
 
 def _dead(running: list[Run], project: str) -> set[str]:
-    """Find the runs of dead processes: their ids."""
+    """Return the ids of the runs of dead processes."""
     now = time.time()
     silent = {
         processes.process_of(run.data.tags)

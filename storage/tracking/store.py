@@ -1,6 +1,6 @@
-"""The store that MLflow is pointed at: it answers, it exists, it is one place for all steps.
+"""The configured store of MLflow: make sure that it exists, answers, and is one for all steps.
 
-`python -m storage.tracking.store` makes it where it is missing, and says where it is.
+`python -m storage.tracking.store` creates it if it is missing, and says where it is.
 """
 
 import configparser
@@ -34,7 +34,7 @@ from storage.tracking import refusals, sqlite_file
 from storage.uris import without_credentials, without_user
 
 SERVER_TIMEOUT_S, SERVER_RETRIES = 5, 3
-BUSY = (429, 502, 503, 504)  # may pass within seconds
+BUSY = (429, 502, 503, 504)  # HTTP statuses that may pass within seconds
 SQLITE, HTTP = "sqlite:///", ("http://", "https://")
 DATABRICKS = ("databricks", "databricks-uc", "uc")
 KINDS = ("http", "https", "databricks", *DATABASE_ENGINES)
@@ -51,7 +51,7 @@ def prepare_store() -> None:
     """Make sure that the store can be used, before anything is written to it.
 
     Raises:
-        StorageError: it says no, or a relative store is not the one `mlflow run` wrote to.
+        StorageError: it refuses, or a relative path is not the store that `mlflow run` wrote to.
     """
     hide_credentials()
     _check_kind(mlflow.get_tracking_uri())
@@ -65,9 +65,9 @@ def prepare_store() -> None:
 
 
 def hide_credentials() -> None:
-    """Hand user and password of a server's URI to MLflow where nothing quotes them.
+    """Move user and password from a server's URI into MLflow's environment variables.
 
-    MLflow prints the URI after each run, and messages and artifacts' addresses hold it.
+    MLflow prints the URI after each run, and messages and artifact addresses contain it.
     """
     uri = mlflow.get_tracking_uri()
     if not uri.startswith(HTTP) or without_user(uri) == uri:
@@ -79,23 +79,23 @@ def hide_credentials() -> None:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the file of an sqlite store, None for any other store."""
+    """Return the file of an sqlite store; None for any other store."""
     if not uri.startswith(SQLITE):
         return None
-    # MLflow writes %20 for a space, and SQLAlchemy reads it so
+    # MLflow writes %20 for a space, and SQLAlchemy decodes it
     return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0]))
 
 
 def name_plainly() -> None:
-    """Name an sqlite store by the path that it has, where MLflow writes my%20work for my work.
+    """Name an sqlite store by its real path, if MLflow has written my%20work for my work.
 
-    MLflow finds the file by either name, but makes empty folders of the name that it is given.
+    MLflow finds the file by either name, but creates empty folders for the encoded one.
     """
     uri = mlflow.get_tracking_uri()
     path, given = sqlite_path(uri), Path(uri.removeprefix(SQLITE))
     if path is None or path == given or sqlite_path(f"{SQLITE}{path}") != path or "?" in uri:
         return
-    with suppress(OSError):  # one holds something, or is not there
+    with suppress(OSError):  # a folder is not empty, or not there
         for folder in given.parents:
             if folder in path.parents:
                 break
@@ -104,10 +104,10 @@ def name_plainly() -> None:
 
 
 def exists() -> bool:
-    """Whether there is a store; makes none, and migrates none.
+    """Whether there is a store; create no sqlite file, and migrate no database.
 
     Raises:
-        StorageError: it is of another MLflow, or says no.
+        StorageError: it belongs to another version of MLflow, or refuses.
     """
     hide_credentials()
     _check_kind(mlflow.get_tracking_uri())
@@ -120,10 +120,10 @@ def exists() -> bool:
 
 
 def open_other(uri: str) -> MlflowClient:
-    """Open a store besides the one that MLflow is pointed at; makes none, and migrates none.
+    """Open a store other than the configured one; create no sqlite file, migrate no database.
 
     Raises:
-        StorageError: there is none, or it says no; the message speaks of tracking_uri.
+        StorageError: there is none, or it refuses; the message names tracking_uri as the cause.
     """
     try:
         _check_kind(uri)
@@ -142,13 +142,13 @@ def open_other(uri: str) -> MlflowClient:
 
 @contextmanager
 def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
-    """Turn what a store says, after all of MLflow's retries, into one line.
+    """Turn a store's error, after all of MLflow's retries, into a one-line error.
 
     Args:
-        hint: how to go on; a function is only asked when the server is gone.
+        hint: how to go on; a function is called only if the server is gone.
     Raises:
-        StoreGoneError: nobody answers any more.
-        StorageError: the store, or a disk, says no.
+        StoreGoneError: the store no longer answers.
+        StorageError: the store, or a disk, refuses.
     """
     try:
         yield
@@ -162,7 +162,7 @@ def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
                 f"{hint if isinstance(hint, str) else hint()}"
             ) from error
         if line := refusals.explain_refusal(error):
-            # where the store also refuses to close the run, what came first is what matters
+            # if the store also refuses to close the run, the first error is what matters
             raise refusals.said_before(error) or StorageError(line) from error
         raise
 
@@ -173,7 +173,7 @@ def _scheme(uri: str) -> str:
 
 
 def _check_kind(uri: str) -> None:
-    """Refuse a URI that no store can be behind."""
+    """Refuse a URI that cannot lead to a store."""
     kind = _scheme(uri)
     if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
         said = f"has no scheme. Set it to http://{uri}"
@@ -189,7 +189,7 @@ def _check_kind(uri: str) -> None:
 
 
 def _is_in_memory(uri: str) -> bool:
-    """Whether sqlite would keep this database in no file."""
+    """Whether sqlite would keep this database in memory only."""
     place, _, query = uri.partition("://")[2].partition("?")
     return place in ("", "/") or ":memory:" in place or "mode=memory" in query
 
@@ -199,10 +199,10 @@ def _is_database(kind: str) -> bool:
 
 
 def _ask_server(uri: str) -> None:
-    """Ask what any MLflow server answers, before MLflow's minutes of retries.
+    """Send a request that any MLflow server answers, with fewer retries than MLflow makes.
 
-    A server may ask to be left alone for hours, for which MLflow would wait before each of its
-    retries: here and in the steps below it goes by its own pauses, which come to minutes.
+    A server's Retry-After may ask for hours, which MLflow would wait before each retry: here and in
+    child steps it keeps to its own pauses, which add up to minutes.
     """
     os.environ.setdefault(MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER.name, "false")
     retries = min(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), SERVER_RETRIES)
@@ -210,7 +210,7 @@ def _ask_server(uri: str) -> None:
         answer = _ask(uri, 0)
         if answer.status_code in BUSY and retries:
             answer = _ask(uri, retries)
-    except (configparser.Error, UnicodeDecodeError) as error:  # whose texts hold the password
+    except (configparser.Error, UnicodeDecodeError) as error:  # their messages contain the password
         raise StorageError(UNREADABLE_USERS) from error
     except MlflowException as error:
         reason = type(error.__cause__ or error.__context__ or error).__name__
@@ -236,11 +236,11 @@ def _ask(uri: str, retries: int) -> requests.Response:
 
 
 def _ask_other(uri: str) -> None:
-    """Ask a database, or a store that MLflow has by a plugin, before MLflow's minutes of retries.
+    """Query a database, or a plugin's store, to report what is wrong before any work.
 
-    One that an older MLflow has made is left as it is: MLflow would migrate it unasked.
+    A database of another MLflow version is refused: MLflow would migrate an older one unasked.
     """
-    import sqlalchemy  # takes long, and a server needs none of it
+    import sqlalchemy  # slow, and not needed for a server
 
     try:
         with drivers.missing_as_error():
@@ -256,7 +256,7 @@ def _ask_other(uri: str) -> None:
 
 
 def _database_revision(uri: str) -> str:
-    """Read which schema a database is of; empty where it is new."""
+    """Read the schema revision of a database; empty if it is new."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri)
@@ -271,7 +271,7 @@ def _database_revision(uri: str) -> str:
 
 
 def _check_revision(revision: str, upgrade: str) -> None:
-    """Refuse a store of another MLflow, which could not open it any more once it is migrated."""
+    """Refuse a store of another MLflow version, which could no longer open it once migrated."""
     newest = sqlite_file.newest_revision()
     if revision and newest and revision != newest:
         raise StorageError(
@@ -281,14 +281,14 @@ def _check_revision(revision: str, upgrade: str) -> None:
 
 
 def _make_once(path: Path, uri: str) -> None:
-    """Let one process make the tables of a new store while the others wait: two would crash."""
+    """Create a new store in one process while others wait: two at once would crash."""
     if folder := sqlite_file.misread_folder(Path.cwd(), path):
         raise StorageError(
             f"MLflow misreads the folder {folder}, because of an apostrophe, a %, a ? or a # in "
             f"its path. Move the checkout to a folder without."
         )
     if os.environ.get("MLFLOW_RUN_ID") and not path.exists():
-        # `mlflow run` has written its run to the file of this name in its own folder
+        # `mlflow run` has written its run to a file of this name in its own working folder
         raise StorageError(
             f"The store {uri} is seen from {Path.cwd()}, where it is not. Set MLFLOW_TRACKING_URI "
             f"to an absolute one: {SQLITE}/<folder>/{path.name}"
@@ -309,14 +309,14 @@ def _make_once(path: Path, uri: str) -> None:
 
 
 def _make(path: Path) -> None:
-    """Make a store beside its place and put it there whole, so that a kill leaves none half made.
+    """Create a store atomically: in a file beside its place, then renamed.
 
-    A half made one could not be told from one of an older MLflow.
+    A partial store, left by a killed process, would look like one of an older MLflow.
     """
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, f"{path} is no file")
     half = path.with_name(f".{path.name}.half")
-    half.unlink(missing_ok=True)  # of a process that was killed
+    half.unlink(missing_ok=True)  # left by a killed process
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # seconds, once a store
 
     made = SqlAlchemyStore(f"{SQLITE}{half.absolute()}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
@@ -327,15 +327,15 @@ def _make(path: Path) -> None:
 @contextmanager
 def _locked(path: Path, kind: int) -> Iterator[None]:
     with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, kind)  # closing the file lets go, and so does the process' death
+        fcntl.flock(lock, kind)  # released when the file is closed or the process dies
         yield
 
 
 def _has_tables(path: Path) -> bool:
-    """Whether this is a store of the MLflow here; False where there is nothing yet.
+    """Whether this is a store of the installed MLflow; False if there is nothing yet.
 
     Raises:
-        StorageError: it is of another MLflow, no store at all, or cannot be opened.
+        StorageError: it belongs to another MLflow version, is no store, or cannot be opened.
     """
     if not path.is_file():
         return False

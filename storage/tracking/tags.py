@@ -1,7 +1,7 @@
 """Every tag, metric and artifact of a run that code writes or reads by name: each name once.
 
-docs/architecture.md shows them as a table, which `make contract` writes from here; which files read
-a name it finds in the code.
+`make contract` writes them as a table into docs/architecture.md, and finds the files that read each
+name in the code.
 """
 
 from collections.abc import Mapping
@@ -15,29 +15,29 @@ class Name(str):
 
     kind: str  # tag, parameter, metric, artifact
     meaning: str
-    # files of this repository: runs is storage/tracking/runs.py; none where it is MLflow
+    # names of files: runs = storage/tracking/runs.py; empty if MLflow writes it
     writers: tuple[str, ...]
 
     def __new__(cls, kind: str, name: str, meaning: str, writers: str) -> "Name":
-        """Declare a name; files are separated by blanks."""
+        """Declare a name; `writers` are separated by spaces."""
         self = super().__new__(cls, name)
         self.kind, self.meaning, self.writers = kind, meaning, tuple(writers.split())
         return self
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        """Travel to a worker as the plain text that it is."""
+        """Pickle as plain text, for workers."""
         return str, (str(self),)
 
 
 class Family(Name):
-    """The beginning of names that end in a split, a step or a score."""
+    """A prefix of names that end in a split, a step or a score."""
 
     def of(self, end: str) -> str:
-        """Name one of them: months.train."""
+        """Return one name of the family: months.train."""
         return f"{self}{end}"
 
     def select(self, values: Mapping[str, V]) -> dict[str, V]:
-        """Read the members of the family: train -> value."""
+        """Select the members of the family, by their endings: train -> value."""
         return {name.removeprefix(self): values[name] for name in values if name.startswith(self)}
 
 
@@ -47,12 +47,12 @@ def tag(name: str, meaning: str, writers: str = "") -> Name:
 
 
 def tags(name: str, meaning: str, writers: str = "") -> Family:
-    """Declare tags that begin so."""
+    """Declare the prefix of a family of tags."""
     return Family("tag", name, meaning, writers)
 
 
 def metrics(name: str, meaning: str, writers: str = "") -> Family:
-    """Declare metrics that begin so."""
+    """Declare the prefix of a family of metrics."""
     return Family("metric", name, meaning, writers)
 
 
@@ -62,7 +62,7 @@ def metric(name: str, meaning: str, writers: str = "") -> Name:
 
 
 def params(name: str, meaning: str, writers: str = "") -> Family:
-    """Declare logged parameters that begin so."""
+    """Declare the prefix of a family of logged parameters."""
     return Family("parameter", name, meaning, writers)
 
 

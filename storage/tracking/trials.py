@@ -1,4 +1,4 @@
-"""The trials of a search as runs in MLflow: all that a search is, and all it needs to go on."""
+"""The trials of a search as runs in MLflow: its only record, and all it needs to resume."""
 
 import json
 import time
@@ -25,12 +25,12 @@ from storage.tracking.tags import (
     TRIAL,
 )
 
-MAX_METRICS, MAX_ENTITIES = 1000, 1000  # of one call to the store
+MAX_METRICS, MAX_ENTITIES = 1000, 1000  # per call to the store
 UNDONE = "the search ended before it did"
 
 
 class TrialRun(NamedTuple):
-    """A trial that was finished and written down whole."""
+    """A finished trial, completely recorded."""
 
     run_id: str
     params: dict[str, str]
@@ -40,14 +40,14 @@ class TrialRun(NamedTuple):
 
 
 class TrialRuns:
-    """The child runs of a search, written in few calls: a trial costs little more.
+    """The child runs of a search, written in few calls so that they add little to a trial's cost.
 
-    A run is FINISHED in the last call that writes it, so what a killed process leaves is either
-    whole or RUNNING. Leaving the context closes what still runs as KILLED.
+    The last call that writes a run sets it FINISHED, so a killed process leaves runs that are
+    either complete or RUNNING. Leaving the context closes the open runs as KILLED.
     """
 
     def __init__(self, search_key: str, tags: Mapping[str, str]) -> None:
-        """Write trials of this search under the active run."""
+        """Prepare to write the trials of this search under the active run."""
         self.client = MlflowClient()
         self.search_key = search_key
         self.parent = active()
@@ -58,10 +58,10 @@ class TrialRuns:
             SEARCH_KEY: search_key,
             PARENT: self.parent.info.run_id,
         }
-        self.run_ids: dict[int, str] = {}  # of the trials that run
+        self.run_ids: dict[int, str] = {}  # of the trials in progress
 
     def __enter__(self) -> "TrialRuns":
-        """Write from here on."""
+        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -70,19 +70,20 @@ class TrialRuns:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close what still runs."""
+        """Close the open runs as KILLED."""
         if kind is not None and issubclass(kind, StoreGoneError):
             return  # the next search of this key closes them
-        refused = (MlflowException,) if error else ()  # what came first is raised
+        refused = (MlflowException,) if error else ()  # the original error is raised, not this one
         reason = closing.reason_of(error) if error else UNDONE
         for run_id in self.run_ids.values():
             with closing.in_seconds(error), suppress(*refused):
                 self._close(run_id, "KILLED", reason)
 
     def recorded(self) -> dict[int, TrialRun]:
-        """Read the finished trials of this search, whoever ran them; the first of each number.
+        """Read the finished trials of this search, by number, whichever process ran them.
 
-        Runs that a process left behind when it died are closed as KILLED on the way.
+        Of several with the same number the first counts. Runs that a dead process left RUNNING are
+        closed as KILLED.
         """
         trials: dict[int, TrialRun] = {}
         for run in _all(self.parent.info.experiment_id, self.search_key):
@@ -112,14 +113,14 @@ class TrialRuns:
         curve: Mapping[int, float],
         tags: Mapping[str, str],
     ) -> str:
-        """Write what a trial came to, with tags, and close its run; returns the run's id.
+        """Record the result of a trial, close its run as FINISHED and return the run's id.
 
         Args:
-            number: of the trial.
-            params: of xgboost.
-            metrics: of the whole trial.
+            number: the trial's number.
+            params: parameters of xgboost.
+            metrics: metrics of the whole trial.
             curve: round, counted from 0 -> valid RMSE after it, minutes.
-            tags: of the run.
+            tags: further tags of the run.
         """
         now = int(time.time() * 1000)
         points = [Metric(name, value, now, 0) for name, value in metrics.items()]
@@ -135,7 +136,7 @@ class TrialRuns:
         return self.run_ids.pop(number)
 
     def fail(self, number: int, reason: str) -> str:
-        """Close the run of a trial that came to nothing, with the reason; returns the run's id."""
+        """Close the run of a failed trial with the reason; return the run's id."""
         self._close(self.run_ids[number], "FAILED", reason)
         return self.run_ids.pop(number)
 
@@ -172,9 +173,9 @@ def earlier_points(space_key: str, search_key: str, n_most: int) -> list[dict[st
     """Read the best point of each of the latest finished searches, other than this one.
 
     Args:
-        space_key: tag of searches that would try the same points on other rows.
-        search_key: of the search that asks.
-        n_most: at most so many.
+        space_key: of searches with the same search space and features, but other rows.
+        search_key: of this search, which is left out.
+        n_most: the most points to return.
     """
     searches = mlflow.search_runs(
         [active_info().experiment_id],

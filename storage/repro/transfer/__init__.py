@@ -1,1 +1,1 @@
-"""A pipeline with all that belongs to it, from one store into another as one file."""
+"""Transfer of a pipeline, with all that belongs to it, from store to store as one file."""

@@ -21,7 +21,7 @@ AGAIN = "Run this again: what is already there is kept."
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Export or import, say what came of it; leave with 2 where a user can mend what went wrong."""
+    """Export or import and print the result; exit with 2 on an error that the user can mend."""
     environment.show_what_can_be_shown()
     terminal.quieten()
     parser = argparse.ArgumentParser(prog="transfer", description=__doc__)
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def export_run(words: list[str]) -> list[str]:
-    """Export a run to a file."""
+    """Export a run to a file; return the lines to print."""
     if len(words) != 2:
         raise UserError("Name the run and the file: make export RUN=<id> FILE=<path>.")
     run_id, path = words[0], Path(words[1])
@@ -54,7 +54,7 @@ def export_run(words: list[str]) -> list[str]:
 
 
 def import_file(words: list[str]) -> list[str]:
-    """Import a file into the store here."""
+    """Import a file into this store; return the lines to print."""
     if len(words) != 1:
         raise UserError("Name the file: make import FILE=<path>.")
     with opened(Path(words[0])) as file:
@@ -76,7 +76,7 @@ def import_file(words: list[str]) -> list[str]:
 
 
 def counts(manifest: Manifest) -> str:
-    """Say how much there is."""
+    """Return how many runs, models, versions and files an export has, as text."""
     n_files = sum(map(len, manifest.folders()))
     numbers = {
         "run": len(manifest.runs),

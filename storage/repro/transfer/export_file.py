@@ -1,6 +1,6 @@
-"""The file of an export: a zip of a manifest, and of each file's bytes once, by their sha256.
+"""The file of an export: a zip of a manifest, and of each distinct file, named by its sha256.
 
-Nothing of it is used before all of it is verified, and no name in the zip becomes a path.
+Nothing in it is used before all of it is verified, and no name in the zip becomes a path.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from storage import StorageError, UserError, one_line, zips
 
-FORMAT = 1  # of what stands here; an older one must stay readable
+FORMAT = 1  # version of this format; older ones must stay readable
 MANIFEST, FILES = "manifest.json", "files/"
 VOUCHED = "manifest sha256 "  # comment of the zip
-MAX_RATIO, ALLOWANCE = 100, 100_000_000  # bytes unpacked a byte of the file, and beside that
+MAX_RATIO, ALLOWANCE = 100, 100_000_000  # bytes unpacked per byte of the file, and in addition
 CHUNK = 1 << 20
-MLMODEL = "MLmodel"  # what every folder of a model has
-COMPILED = "__pycache__"  # of the machine that has loaded the model, and vouched for by nobody
+MLMODEL = "MLmodel"  # every model's folder has one
+COMPILED = "__pycache__"  # of a machine that has loaded the model; not verified by anything
 
 
 def check_path(path: str) -> str:
-    """Refuse the name of an artifact that would not lie in its own folder, or would be run."""
+    """Return an artifact's path; refuse one that leaves its folder, or is compiled code."""
     parts = PurePosixPath(path).parts
     is_odd = not path or "\\" in path or not path.isprintable() or "/".join(parts) != path
     if is_odd or {"..", "/", COMPILED} & set(parts) or path_not_unique(path):
@@ -38,7 +38,7 @@ def check_path(path: str) -> str:
 
 
 def check_folder(files: dict[str, str]) -> dict[str, str]:
-    """Refuse names of which one would be a file and a folder."""
+    """Return paths of files; refuse them if one is both a file and a folder."""
     folders = {str(above) for path in files for above in PurePosixPath(path).parents}
     if both := sorted(folders & set(files)):
         raise ValueError(f"{both[0]!r} is a file and a folder")
@@ -53,7 +53,7 @@ Artifacts = Annotated[dict[ArtifactPath, Sha256], AfterValidator(check_folder)]
 
 
 class Record(BaseModel):
-    """A part of the manifest; what it does not know is refused."""
+    """A part of the manifest; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
@@ -80,17 +80,17 @@ class InputDataset(Record):
     columns: str | None
     profile: str | None
     tags: dict[str, str]
-    run_id: RunId | None = None  # whose artifact it is
+    run_id: RunId | None = None  # run whose artifact it is
     path: ArtifactPath | None = None
 
 
 class RunRecord(Record):
-    """A run; `run_id` is what the others name it by, `origin` what it was where it ran."""
+    """A run; `run_id` is its id in the exporting store, `origin` the one where it ran."""
 
     run_id: RunId
     origin: RunId
-    store: str  # where it ran
-    is_whole: bool  # all that is below it comes along
+    store: str  # the store where it ran
+    is_whole: bool  # with all its descendants
     parent: RunId | None
     status: Annotated[str, Field(pattern="^(FINISHED|FAILED|KILLED)$")]
     start_time: int
@@ -108,7 +108,7 @@ class ModelRecord(Record):
     """A logged model."""
 
     model_id: ModelId
-    origin: ModelId  # what it was where it was made
+    origin: ModelId  # its id where it was made
     run_id: RunId
     name: str
     kind: str | None
@@ -127,21 +127,21 @@ class VersionRecord(Record):
     tags: dict[str, str]
     description: str
     aliases: list[str]
-    promotions: list[str]  # changes of the champion that were its own, JSON
-    about: str  # what the registered model is
+    promotions: list[str]  # changes that made it champion, JSON
+    about: str  # page of the registered model, without its history
 
 
 class Manifest(Record):
-    """All that an export holds; runs stand below the run above them."""
+    """The contents of an export; a parent run comes before its children."""
 
     format: int
     store: str
-    run_id: RunId  # that was asked for
+    run_id: RunId  # the run that was asked for
     runs: list[RunRecord]
     models: list[ModelRecord]
     versions: list[VersionRecord]
-    digests: dict[str, Sha256]  # name/version that a run mentions -> of its model
-    sizes: dict[Sha256, Annotated[int, Field(ge=0)]]  # of the files
+    digests: dict[str, Sha256]  # name/version that a run mentions -> digest of its model
+    sizes: dict[Sha256, Annotated[int, Field(ge=0)]]  # of each file, bytes
 
     def folders(self) -> list[dict[str, str]]:
         """List the files of each run and each model: path -> sha256."""
@@ -149,7 +149,7 @@ class Manifest(Record):
 
 
 class ExportWriter:
-    """Writes an export beside its place, and puts it there whole."""
+    """Adds files and the manifest to an export."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self.path = path
@@ -157,7 +157,7 @@ class ExportWriter:
         self.sizes: dict[str, int] = {}
 
     def add(self, file: Path) -> str:
-        """Add the bytes of a file, once; returns their sha256."""
+        """Add a file, unless its bytes are there already; return their sha256."""
         with file.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         if sha256 not in self.sizes:
@@ -166,7 +166,7 @@ class ExportWriter:
         return sha256
 
     def finish(self, manifest: Manifest) -> None:
-        """Add the manifest, and what vouches for it."""
+        """Add the manifest, and its digest as the comment of the zip."""
         text = manifest.model_dump_json(indent=1).encode()
         self.archive.writestr(MANIFEST, text)
         self.archive.comment = f"{VOUCHED}{hashlib.sha256(text).hexdigest()}".encode()
@@ -174,7 +174,7 @@ class ExportWriter:
 
 @contextmanager
 def writing(path: Path) -> Iterator[ExportWriter]:
-    """Write an export; where that fails, nothing stays behind.
+    """Write an export atomically; a failure leaves nothing behind.
 
     Raises:
         UserError: there is a file of this name.
@@ -188,7 +188,7 @@ def writing(path: Path) -> Iterator[ExportWriter]:
             yield ExportWriter(path, archive)
         half.replace(path)
     except OSError as error:
-        # an answer of a server is an OSError of no number
+        # a server's error is an OSError without errno
         if error.errno is None or error.filename not in (None, str(half)):
             raise
         reason = f"{error.strerror}. Pass a FILE where there is room and this user may write"
@@ -198,20 +198,20 @@ def writing(path: Path) -> Iterator[ExportWriter]:
 
 
 class ExportFile:
-    """An export that was verified: every byte is the one that was exported."""
+    """A verified export: every byte is as it was exported."""
 
     def __init__(self, archive: zipfile.ZipFile, manifest: Manifest) -> None:
         self.archive = archive
         self.manifest = manifest
 
     def extract(self, sha256: str, path: Path) -> None:
-        """Write a file of it to a path."""
+        """Write one of its files to a path."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with self.archive.open(f"{FILES}{sha256}") as content, path.open("wb") as file:
             shutil.copyfileobj(content, file)
 
     def read(self, sha256: str) -> bytes:
-        """Read a file of it."""
+        """Read one of its files."""
         return self.archive.read(f"{FILES}{sha256}")
 
 
@@ -220,7 +220,7 @@ def opened(path: Path) -> Iterator[ExportFile]:
     """Open an export, and verify all of it first.
 
     Raises:
-        UserError: it is none, is cut or changed, or is of a newer format.
+        UserError: it is no export, is truncated or changed, or is of a newer format.
     """
     try:
         file = path.open("rb")
@@ -237,7 +237,7 @@ def opened(path: Path) -> Iterator[ExportFile]:
 
 
 def changed(path: Path, what: str) -> UserError:
-    """Say that a file is not what was exported."""
+    """Return the error that a file is not as it was exported."""
     return UserError(
         f"{path} is not as it was exported: {what}. Nothing was imported. Copy or export it again."
     )
@@ -277,7 +277,7 @@ def _read_manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuse a zip with other members than an export has, or that unpacks to too much."""
+    """Refuse a zip with members that no export has, or that unpacks to too many bytes."""
     zips.check_methods(archive)
     members = archive.infolist()
     names = Counter(member.filename for member in members)

@@ -1,4 +1,4 @@
-"""What belongs to a pipeline, and writing it to a file."""
+"""Gathering all that belongs to a pipeline, and writing it to a file."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -31,15 +31,15 @@ from storage.tracking.query import equals
 from storage.tracking.registry import Registry
 from storage.uris import without_credentials
 
-ORIGINS = (tags.ORIGIN_VERSION, tags.ORIGIN_PROMOTIONS)  # of the store that exports, not of here
+ORIGINS = (tags.ORIGIN_VERSION, tags.ORIGIN_PROMOTIONS)  # of an import into the exporting store
 
 
 def export(run_id: str, path: Path) -> Manifest:
-    """Write a run and all that belongs to it to a file; returns what is in it.
+    """Write a run and all that belongs to it to a file; return its manifest.
 
     Raises:
         UserError: there is no such run, it still runs, or there is a file of this name.
-        StorageError: the file cannot be written, or a file of the store has gone.
+        StorageError: the file cannot be written, or the store has lost a file.
     """
     gathered = Gathered(MlflowClient(), run_id)
     with writing(path) as writer:
@@ -49,18 +49,18 @@ def export(run_id: str, path: Path) -> Manifest:
 
 
 class Gathered:
-    """A run, what is below it, what it builds on, and what stands above those."""
+    """A run with its descendants, the runs that it builds on, and the ancestors of those."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         """Find all that belongs to a run.
 
         Raises:
-            UserError: there is no such run, or one of them still runs.
+            UserError: there is no such run, or one that belongs to it still runs.
         """
         self.client = client
         self.run_id = run_id
         self.runs: dict[str, Run] = {}
-        self.whole: set[str] = set()  # with all that is below
+        self.whole: set[str] = set()  # runs with all their descendants
         self.store = without_credentials(mlflow.get_tracking_uri())
         self._add_whole(self._find(run_id))
         self.models = self._find_models()
@@ -84,7 +84,7 @@ class Gathered:
         return run
 
     def _add_whole(self, run: Run) -> None:
-        """Add a run with what is below it, and with the steps that it was handed."""
+        """Add a run with its descendants, and the steps and trials that it builds on."""
         self._add(run)
         if run.info.run_id in self.whole:
             return
@@ -104,7 +104,7 @@ class Gathered:
                 self._add_whole(trial)
 
     def _add(self, run: Run) -> None:
-        """Add a run, and those above it without what else is below them."""
+        """Add a run and its ancestors, without their other descendants."""
         if run.info.run_id in self.runs:
             return
         if not RunStatus.is_terminated(RunStatus.from_string(run.info.status)):
@@ -114,7 +114,7 @@ class Gathered:
             )
         if above := self._if_there(run.data.tags.get(tags.PARENT, "")):
             self._add(above)
-        self.runs[run.info.run_id] = run  # after those above it
+        self.runs[run.info.run_id] = run  # after its ancestors
 
     def _if_there(self, run_id: str) -> Run | None:
         try:
@@ -126,7 +126,7 @@ class Gathered:
         return run if run and run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
     def _trials_of(self, run: Run) -> list[str]:
-        """Read which trials a search has counted; some are below a search that it went on with."""
+        """Return the ids of a search's trials; some are below an earlier search that it resumed."""
         if tags.SEARCH_KEY not in run.data.tags or tags.STEP not in run.data.tags:
             return []
         if not artifacts.has_file(run.info.run_id, tags.TRIALS_TABLE):
@@ -145,7 +145,7 @@ class Gathered:
         return {model.model_id: model for model in found if model.source_run_id in self.runs}
 
     def _find_versions(self) -> list[VersionRecord]:
-        """Find the versions that the runs have registered, or found to be what they would."""
+        """Find the versions that the runs have registered, or found to be registered already."""
         named = {
             (run.data.tags[tags.MODEL_NAME], run.data.tags[tags.VERSION])
             for run in self.runs.values()
@@ -167,9 +167,9 @@ class Gathered:
             return None
 
     def _model_of(self, version: ModelVersion) -> str:
-        """Return which of the models a version holds; empty where it is none of them.
+        """Return the id of the gathered model that a version holds; empty if it is none of them.
 
-        One that an earlier pipeline has registered has the bytes of the run's own.
+        A version that an earlier pipeline registered has the same bytes as the run's own model.
         """
         uris = [version.tags.get(tags.MODEL_URI, "")]
         uris += [
@@ -205,7 +205,7 @@ class Gathered:
     # --- writing
 
     def write(self, writer: ExportWriter) -> Manifest:
-        """Write the files, and describe all of it."""
+        """Write the files, and return the manifest."""
         runs = [self._run_record(run, writer) for run in self.runs.values()]
         models = [self._model_record(model, writer) for model in self.models.values()]
         return Manifest(
@@ -244,7 +244,7 @@ class Gathered:
         )
 
     def _points(self, run: Run) -> Iterable[MetricPoint]:
-        """Read every value of every metric, once for each model that has it too."""
+        """Yield every value of every metric, once for each model that has it as well."""
         of_models: dict[tuple[str, int, int], list[Metric]] = {}
         for model in self.models.values():
             for point in model.metrics or ():
@@ -272,7 +272,7 @@ class Gathered:
         )
 
     def _artifact_of(self, source: Mapping[str, object]) -> tuple[str | None, str | None]:
-        """Find the run, of these, whose artifact a data set is: its id and the path."""
+        """Return id and path of the gathered run whose artifact a data set is; else None, None."""
         uri = str(source.get("uri") or source.get("url") or "")
         for run_id in self.runs:
             prefix = datasets.artifact_source(run_id, "")
@@ -300,7 +300,7 @@ class Gathered:
         )
 
     def _digests(self) -> dict[str, str]:
-        """Read what the versions hold that these were measured against, or that stayed champion."""
+        """Return the digests of champions that these ended with, or were measured against."""
         marks = [run.data.tags for run in self.runs.values()]
         named = {(one.get(tags.MODEL_NAME), one.get(tags.CHAMPION_VERSION)) for one in marks}
         named |= {(one.name, one.tags.get(tags.MEASURED_AGAINST)) for one in self.versions}
@@ -313,12 +313,12 @@ class Gathered:
 
 
 def without(marks: Mapping[str, str], *names: str) -> dict[str, str]:
-    """Leave some tags out: those that a store puts on what came from another one."""
+    """Return tags without some, such as those that an import adds."""
     return {key: value for key, value in marks.items() if key not in names}
 
 
 def add_files(uri: str, writer: ExportWriter) -> dict[str, str]:
-    """Add all files below a URI, but for what loading a model leaves there: path -> sha256."""
+    """Add all files under a URI, except what loading a model leaves there: path -> sha256."""
     files: dict[str, str] = {}
     for name in sorted(artifacts.list_files(uri)):
         if COMPILED not in name.split("/") and name != LOADED_NOTE:

@@ -1,4 +1,4 @@
-"""What the runs, models and versions of one store are called in another, in texts too."""
+"""The ids of runs, models and versions of one store mapped to those of another, in texts too."""
 
 import json
 import re
@@ -10,21 +10,21 @@ from storage.repro.transfer.export_file import COMPILED
 
 RUN_PAGE = re.compile(r"experiments/\d+/runs/([0-9a-f]{32})")
 ID = re.compile(r"(?<![0-9a-zA-Z])(?:m-[0-9a-f]{32}|[0-9a-f]{32}|[0-9a-f]{64})(?![0-9a-zA-Z])")
-SHORT = re.compile(r"(?<![0-9a-zA-Z])[0-9a-f]{8}(?=…)")  # as people read it
+SHORT = re.compile(r"(?<![0-9a-zA-Z])[0-9a-f]{8}(?=…)")  # as people see it
 LOCATION = re.compile(r"^artifact_path: \S.*$", re.MULTILINE)  # in MLmodel
 
 
 class IdMap:
-    """Ids of the store that was exported from -> those here, as far as they are known."""
+    """Ids in the exporting store -> ids in this store, as far as they are known."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment.name  # that new runs go to
+        self.experiment = experiment.name  # where new runs go
         self.experiment_id = experiment.experiment_id
         self.ids: dict[str, str] = {}  # of runs and models, and keys of steps
-        self.versions: dict[tuple[str, str], str] = {}  # name, number -> number
+        self.versions: dict[tuple[str, str], str] = {}  # name, number there -> number here
 
     def text(self, text: str) -> str:
-        """Write a text with the ids of this store."""
+        """Return a text with the ids of this store."""
         text = RUN_PAGE.sub(self._page, text)
         short = {old[:8]: new[:8] for old, new in self.ids.items()}
         text = SHORT.sub(lambda found: short.get(found[0], found[0]), text)
@@ -35,19 +35,19 @@ class IdMap:
         return f"experiments/{self.experiment_id}/runs/{found[1]}" if is_here else found[0]
 
     def tags(self, marks: Mapping[str, str]) -> dict[str, str]:
-        """Write tags, or other values by name, with the ids of this store."""
+        """Return tags, or other values by name, with the ids of this store."""
         return {key: self.text(value) for key, value in marks.items()}
 
     def mlmodel(self, text: str, location: str) -> str:
-        """Write MLmodel as that of a model that lies elsewhere."""
+        """Return the text of MLmodel with the ids of this store and the model's location here."""
         return LOCATION.sub(lambda _: f"artifact_path: {location}", self.text(text))
 
     def outputs(self, text: str, grown: Mapping[str, int]) -> str:
-        """Write what a step has come to with the ids, and the sizes, that things have here.
+        """Return the outputs of a step with the ids and file sizes of this store.
 
         Args:
-            text: of the artifact.
-            grown: file -> bytes that it is longer here than it was.
+            text: content of the artifact that lists them.
+            grown: file -> bytes by which it is longer here.
         """
         sizes = {
             self.text(name): size

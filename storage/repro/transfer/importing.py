@@ -1,6 +1,6 @@
-"""Writing an export into the store here: what is there already stays, the rest is added.
+"""Importing an export into this store: what is there already stays, the rest is added.
 
-Killed half way and begun again it goes on: what it has made is found by the tag of its origin.
+A killed import resumes when it is run again: it finds what it made by the tag of its origin.
 """
 
 import hashlib
@@ -43,12 +43,12 @@ from storage.tracking import artifacts, datasets, doubles, experiments, processe
 from storage.tracking.query import equals
 from storage.tracking.registry_lock import ImportLock
 
-TEXTS = (".csv", ".html", ".json")  # artifacts of runs that may name others
-N_METRICS, N_MARKS = 1000, 100  # of one call to the store
+TEXTS = (".csv", ".html", ".json")  # artifacts that may contain ids
+N_METRICS, N_MARKS = 1000, 100  # per call to the store
 
 
 class Import:
-    """An export on its way into the store here."""
+    """One import of an export into this store."""
 
     def __init__(self, file: ExportFile) -> None:
         self.file = file
@@ -56,20 +56,20 @@ class Import:
         self.client = MlflowClient()
         self.experiment_id = experiments.use()
         self.map = IdMap(self.client.get_experiment(self.experiment_id))
-        self.done: set[str] = set()  # runs that were there, with all that belongs to them
-        self.grown: dict[str, int] = {}  # file -> bytes that it is longer here
-        self.lines: list[str] = []  # what became of aliases
-        self.n_restored = 0  # files that were lost here
+        self.done: set[str] = set()  # runs that are here already, completely
+        self.grown: dict[str, int] = {}  # file -> bytes by which it is longer here
+        self.lines: list[str] = []  # what to print about aliases
+        self.n_restored = 0  # files that were lost here and are put back
 
     def run(self) -> str:
-        """Write all that is not there; returns the id here of the run that was asked for.
+        """Write all that is missing; return this store's id of the exported run.
 
-        One import at a time: two of the same file would each find nothing there.
+        One import at a time: two of the same file would both find nothing and create it twice.
 
         Raises:
-            UserError: a run is in another experiment, and not whole; a version is of another taxi
-                than the champion here.
-            RegistryError: another import goes on and on.
+            UserError: a run is in another experiment and incomplete, or a version is of another
+                taxi than the champion here.
+            RegistryError: another import holds the lock for too long.
         """
         number = self.experiment_id
         with ImportLock(
@@ -96,7 +96,7 @@ class Import:
             number, lines = add_version(self.manifest, version, self.map)
             self.map.versions[version.name, version.version] = number
             self.lines += lines
-        # those above last: a run that is whole has all that is below it
+        # parents last: a run marked as whole must have all its descendants
         for record in reversed(self.manifest.runs):
             if record.run_id in self.done:
                 self._restore_files(record)
@@ -114,10 +114,10 @@ class Import:
         return str(found.info.run_id)
 
     def _find_run(self, record: RunRecord) -> Run | None:
-        """Find the run that was imported before, or that has run here and comes home.
+        """Find the run here, if it was imported before or has originally run here.
 
         Raises:
-            UserError: it is in another experiment, and what is missing of it would come here.
+            UserError: it is in another experiment and incomplete: the rest would go to this one.
         """
         run = self._search_run(record)
         if run is None or is_done(record, run) or run.info.experiment_id == self.experiment_id:
@@ -146,7 +146,7 @@ class Import:
         return next(ours, None)
 
     def _make_run(self, record: RunRecord) -> Run:
-        # the process that works on it is this one: where it dies, the next pipeline closes the run
+        # names this process: if it dies, the next pipeline closes the run
         marks = {str(tags.ORIGIN_RUN): record.origin, str(tags.ORIGIN_STORE): record.store}
         marks |= processes.process_tags()
         name = record.tags.get(tags.RUN_NAME)
@@ -177,7 +177,7 @@ class Import:
         )
 
     def _map_keys(self) -> None:
-        """Find the keys of steps that depend on a run's id, or on such a key: they are others."""
+        """Map the step keys that depend on an id, or on such a key: they differ in this store."""
         before: dict[str, str] = {}
         while before != self.map.ids:
             before = dict(self.map.ids)
@@ -190,7 +190,7 @@ class Import:
                     self.map.ids[record.tags[tags.KEY]] = sha256
 
     def _map_champions(self) -> None:
-        """Find the champions of the other store here, by the bytes of their models."""
+        """Map the champions of the other store to versions here, by the digest of their models."""
         for place, sha256 in self.manifest.digests.items():
             name, _, number = place.rpartition("/")
             wanted = equals(f"tags.{tags.MODEL_SHA256}", sha256)
@@ -198,7 +198,7 @@ class Import:
                 if version.name == name:
                     self.map.versions.setdefault((name, number), str(version.version))
 
-    # --- what is in them
+    # --- their contents
 
     def _fill_model(self, record: ModelRecord) -> None:
         model = self.client.get_logged_model(self.map.ids[record.model_id])
@@ -216,12 +216,12 @@ class Import:
                 self.client.log_model_artifacts(model.model_id, name)
         if model.status == LoggedModelStatus.READY:
             return
-        # tags may name models that came after this one
+        # last, as tags may name models that were added after this one
         self.client.set_logged_model_tags(model.model_id, self.map.tags(record.tags))
         self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
     def _fill_run(self, record: RunRecord) -> None:
-        """Write what a run holds, and close it as it was closed; whatever is there stays once."""
+        """Write the contents of a run and close it as it was closed; repeating it is harmless."""
         run = self.client.get_run(self.map.ids[record.run_id])
         self._log_files(record, run, record.files)
         self._log_lineage(record, run)
@@ -229,19 +229,19 @@ class Import:
         self.client.set_terminated(run.info.run_id, record.status, record.end_time)
 
     def _restore_files(self, record: RunRecord) -> None:
-        """Put back what a run that is here has lost: a folder of a checkout goes with it."""
+        """Put back files that a run here has lost, such as with the folder of a checkout."""
         run = self.client.get_run(self.map.ids[record.run_id])
         self._log_files(record, run, self._lost(record.files, run.info.artifact_uri))
 
     def _lost(self, files: dict[str, str], uri: str) -> dict[str, str]:
-        """Keep of files that were written here those that are here no longer."""
+        """Return those of the files that are no longer here, and count them."""
         there = artifacts.list_files(uri) if files else {}
         lost = {path: sha256 for path, sha256 in files.items() if path not in there}
         self.n_restored += len(lost)
         return lost
 
     def _log_files(self, record: RunRecord, run: Run, wanted: Collection[str]) -> None:
-        """Log some files of a run, each as it reads here."""
+        """Log the wanted files of a run, with the ids of this store."""
         if not wanted:
             return
         with TemporaryDirectory(prefix="import-") as name:
@@ -259,7 +259,7 @@ class Import:
             self.client.log_artifacts(run.info.run_id, name)
 
     def _rewrite(self, path: Path) -> int:
-        """Give a text the ids of this store; returns by how many bytes it is longer."""
+        """Rewrite a text with the ids of this store; return by how many bytes it has grown."""
         before = path.read_bytes()
         try:
             after = self.map.text(before.decode()).encode()
@@ -303,7 +303,7 @@ class Import:
             self.client.log_batch(run_id, metrics=part)
         for part in chunks([Param(*param) for param in record.params.items()], N_MARKS):
             self.client.log_batch(run_id, params=part)
-        for name in (tags.FAILURE, tags.NOTE):  # of the import that died
+        for name in (tags.FAILURE, tags.NOTE):  # left by an import that died
             if name in run.data.tags and name not in record.tags:
                 self.client.delete_tag(run_id, name)
         marks = self.map.tags(record.tags) | self._versions(record)
@@ -327,7 +327,7 @@ class Import:
                 )
 
     def _known_points(self, record: RunRecord, run: Run) -> set[tuple[str | None, str, int, int]]:
-        """Find the metrics of models that an import has written before it died."""
+        """Return the metric values of models that an import wrote before it died."""
         models = {self.map.ids[point.model_id] for point in record.metrics if point.model_id}
         return {
             (model_id, point.key, point.timestamp, point.step)
@@ -337,10 +337,10 @@ class Import:
         }
 
     def _versions(self, record: RunRecord) -> dict[str, str]:
-        """Name the versions that a run of register tells of by their numbers here.
+        """Return the tags of a run of register that name versions, with their numbers here.
 
-        One that is not here gets no number that another might have: 0 of a version, and of a
-        champion where it was.
+        A version that is not here must not get the number of another one: it becomes 0, a champion
+        its number and store.
         """
         name = record.tags.get(tags.MODEL_NAME, "")
         here: dict[str, str] = {}
@@ -352,7 +352,7 @@ class Import:
 
 
 def is_done(record: RunRecord, run: Run) -> bool:
-    """Whether a run that is here has all that it has in the file."""
+    """Whether a run in this store has all that the file has of it."""
     if tags.ORIGIN_RUN not in run.data.tags:  # it has run here
         return True
     enough = (tags.WHOLE,) if record.is_whole else (tags.WHOLE, tags.PART)
@@ -360,5 +360,5 @@ def is_done(record: RunRecord, run: Run) -> bool:
 
 
 def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    """Part a list."""
+    """Split a list into parts of at most `size` items."""
     return (items[start : start + size] for start in range(0, len(items), size))

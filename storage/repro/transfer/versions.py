@@ -1,6 +1,6 @@
-"""Versions of registered models on their way, with what is told of them, but no champion's place.
+"""Importing versions of registered models, with tags and pages, without replacing a champion.
 
-A store's champion is the one that passed the gate there: an import takes its alias from nobody.
+A store's champion has passed the gate there: an import takes no alias from another version.
 """
 
 import json
@@ -13,15 +13,15 @@ from storage.repro.transfer.id_map import IdMap
 from storage.tracking import registry, runs, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 
-# parameters of register by which a candidate is another model, or is measured otherwise
+# parameters of register that change the candidate, or how it is measured
 MADE_BY = ("refit", "refit_workers", "judge_by", "seed")
 
 
 def refuse_other_taxis(manifest: Manifest) -> None:
-    """Refuse a version that would stand beside a champion which it is never measured against.
+    """Refuse a version that could never be measured against the champion here.
 
     Raises:
-        UserError: they are of two taxis.
+        UserError: they are of different taxis.
         RegistryError: the registry does not answer.
     """
     for record in manifest.versions:
@@ -36,15 +36,15 @@ def refuse_other_taxis(manifest: Manifest) -> None:
 
 
 def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple[str, list[str]]:
-    """Make a version where none holds its bytes; returns its number here, and what to tell.
+    """Add a version, unless one has its digest; return its number here, and lines to print.
 
     Raises:
         RegistryError: the registry does not answer, or refuses.
     """
-    if here.ids[record.model_id] == record.model_id:  # it comes home
+    if here.ids[record.model_id] == record.model_id:  # the model was made here
         return record.version, []
     developer = checkout.user_name() or environment.login_name()
-    # no run of this store, so that nobody takes it for one that has ended
+    # no run of this store: a lock of a run that has ended would count as stale
     held = Registry(record.name, run_id=manifest.run_id, developer=developer)
     known = held.known(record.sha256)
     if known and tags.ORIGIN_VERSION in known.tags:
@@ -62,14 +62,14 @@ def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple
         held.describe(number, about, version.description or here.text(record.description))
         lines = settle_aliases(held, version, record, manifest, here)
         held.describe_model(registry.about(held.page()) or record.about)
-        # last: where this is cut short, it is done again
+        # last, so that an interrupted import does this again
         whence = f"{record.name} version {record.version} of {manifest.store}"
         held.client.set_model_version_tag(record.name, number, tags.ORIGIN_VERSION, whence)
     return number, lines
 
 
 def imported_tags(record: VersionRecord, store: str, here: IdMap) -> dict[str, str]:
-    """Write the tags of a version as they read here, with how it came to be champion there."""
+    """Return the tags of a version for this store, with how it became champion there."""
     marks = here.tags(record.tags)
     if number := record.tags.get(tags.MEASURED_AGAINST, ""):
         known = here.versions.get((record.name, number))
@@ -82,7 +82,7 @@ def imported_tags(record: VersionRecord, store: str, here: IdMap) -> dict[str, s
 def settle_aliases(
     held: Registry, version: ModelVersion, record: VersionRecord, manifest: Manifest, here: IdMap
 ) -> list[str]:
-    """Give a version the aliases that it had, as far as nothing else has them; what to tell."""
+    """Give a version those of its aliases that no other version has; return lines to print."""
     number = str(version.version)
     taken = held.aliases()
     wanted = set(record.aliases)
@@ -109,7 +109,7 @@ def settle_aliases(
 
 
 def judging_command(record: VersionRecord, manifest: Manifest, here: IdMap) -> str:
-    """Write the command that puts an imported candidate to the gate, made as it was made there."""
+    """Return the command that puts an imported candidate to the gate, made as it was there."""
     marks = next(run.tags for run in manifest.runs if run.run_id == manifest.run_id)
     names = (tags.RUN_IDS["baseline"], tags.RUN_IDS["hpo"])
     given = {str(name): here.text(marks[name]) for name in names if name in marks}
