@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap intervals over the trips it was measured on."""
+"""Bootstrap confidence intervals of scores, over the trips they were measured on."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,31 +12,31 @@ from .threads import thread_pool
 
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
-BLOCK = 16  # resamples that draw from one stream, one after the other
-AT_ONCE = 16  # streams that a thread goes through side by side
-BLOCK_ROWS = 65_536  # rows that are looked at at once, however many there are
-NEAR_ROWS = 8_192  # of these, whose counts stay near a core
-# a 16-bit random number is the count k of a row where it lies between the bounds k and k + 1:
-# the Poisson distribution with mean 1, which ends at 8 for all that 16 bits can tell
+BLOCK = 16  # resamples drawn from one random stream, one after the other
+AT_ONCE = 16  # streams that a thread processes side by side
+BLOCK_ROWS = 65_536  # rows in memory at a time
+NEAR_ROWS = 8_192  # of these, rows whose counts fit a core's cache
+# a row's count is the number of bounds that its 16-bit random number reaches: Poisson with mean 1,
+# cut at 8, as far as 16 bits can resolve it
 MOST = 8  # times that a row can occur
 BOUNDS = [round(65_536 * sum(exp(-1) / factorial(j) for j in range(k + 1))) for k in range(MOST)]
 
 
 class Interval(NamedTuple):
-    """A score and where it lies with CONFIDENCE."""
+    """A score and its confidence interval at level CONFIDENCE."""
 
     value: float
     low: float
     high: float
 
 
-# rows -> what is known of these b of n rows, [b, k]; asked for in each pass anew, for those of all
-# rows would be many times the predictions
+# slice of b rows -> k columns of them, [b, k]; computed again in each pass, because the columns of
+# all rows would take many times the memory of the predictions
 Columns = Callable[[slice], np.ndarray]
 
 
 def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[str, Interval]:
-    """Estimate rmse and mae, in minutes, and r2 with their intervals.
+    """Estimate rmse and mae, in minutes, and r2, with their confidence intervals.
 
     Args:
         minutes: [n] measured, n > 0.
@@ -57,8 +57,7 @@ def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[
     }
 
 
-# score -> how it follows from the means of error², |error|, and of the minutes less their mean and
-# that squared, rows of [m, 4]
+# score -> its formula from the means, [m, 4], of: error², |error|, centred minutes, their square
 STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rmse": lambda means: rmse_of_mean(means[:, 0]),
     "mae": lambda means: means[:, 1],
@@ -69,15 +68,15 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def improvement(
     minutes: np.ndarray, candidate: np.ndarray, champion: np.ndarray, *, seed: int
 ) -> Interval:
-    """Estimate the champion's RMSE less the candidate's, minutes: above 0 the candidate is better.
+    """Estimate the champion's RMSE minus the candidate's, minutes; above 0 the candidate is better.
 
-    The interval is of the difference: both are judged by the same rows in every resample, so what
-    makes a trip hard for both cancels out.
+    The bootstrap is paired: both are scored on the same rows in every resample, so what makes a
+    trip hard for both cancels out.
 
     Args:
         minutes: [n] measured, n > 0.
-        candidate: [n] predicted for the same trips.
-        champion: [n] likewise.
+        candidate: [n] its predictions of the same trips.
+        champion: [n] its predictions of the same trips.
         seed: of the resamples.
     """
 
@@ -95,16 +94,15 @@ def resampled_means(
 ) -> np.ndarray:
     """Compute the means of columns over resamples of their rows, float64 [n_resamples, k].
 
-    A row occurs in a resample as often as a Poisson variable of mean 1 says, which is what drawing
-    rows with replacement comes to, and needs no index per draw: 10,000 resamples are a matrix of
-    counts times the columns. The result depends on the seed only, not on the cores, and the memory
-    not on the rows.
+    A row's count in a resample is Poisson with mean 1, which approximates drawing rows with
+    replacement and needs no index per draw: 10,000 resamples are a matrix of counts times the
+    columns. The result does not depend on the number of cores, nor the memory on that of rows.
 
     Args:
-        columns: of the rows.
-        n_rows: that there are.
+        columns: computes the columns of a slice of rows.
+        n_rows: number of rows.
         seed: of the resamples.
-        n_resamples: rows of the result; a few less where a resample of few rows has none of them.
+        n_resamples: rows of the result; fewer if some resamples of a few rows come out empty.
     Source: Hanley & MacGibbon, Creating non-parametric bootstrap samples using Poisson
         frequencies, 2006.
     """
@@ -129,7 +127,7 @@ def _blocks(n_rows: int, size: int) -> Iterator[slice]:
 
 
 def _means(columns: Columns, n_rows: int) -> np.ndarray:
-    """Compute the means of columns, [k], added up row by row."""
+    """Compute the means of columns, [k], adding up the rows in their order."""
     parts = (columns(rows) for rows in _blocks(n_rows, BLOCK_ROWS))
     total = next(parts).sum(axis=0)
     for part in parts:
@@ -138,10 +136,9 @@ def _means(columns: Columns, n_rows: int) -> np.ndarray:
 
 
 def _worth(columns: Columns, n_rows: int) -> np.ndarray:
-    """Find what 1 is worth in the coarse and in the fine whole numbers of columns, [2, k].
+    """Choose the units of the coarse and the fine whole numbers of each column, [2, k].
 
-    None of these is so large that a sum of MOST times all of them would exceed what float64 counts
-    to.
+    The numbers must be so small that MOST times the sum of all of them is still exact in float64.
     """
     most = [np.abs(columns(rows)).max(axis=0) for rows in _blocks(n_rows, BLOCK_ROWS)]
     largest = 2.0**53 // (MOST * n_rows)
@@ -152,10 +149,11 @@ def _worth(columns: Columns, n_rows: int) -> np.ndarray:
 def _whole_numbers(
     columns: np.ndarray, coarse_worth: np.ndarray, fine_worth: np.ndarray
 ) -> np.ndarray:
-    """Write columns [b, k] in whole numbers, whose sums are exact in whatever order they are made.
+    """Convert columns [b, k] to whole numbers, whose sums are exact in any order.
 
     Returns:
-        A column of ones, k of whole numbers and k for what those leave, [b, 2 k + 1].
+        A column of ones, k columns of coarse units and k of the remainder in fine units,
+        [b, 2 k + 1].
     """
     coarse = np.rint(columns / coarse_worth)
     fine = np.rint((columns - coarse * coarse_worth) / fine_worth)
@@ -163,14 +161,14 @@ def _whole_numbers(
 
 
 class _Stream:
-    """The 16-bit random numbers of a seed, in their order."""
+    """The 16-bit random numbers of a seed, in order."""
 
     def __init__(self, seed: np.random.SeedSequence) -> None:
         self.source = np.random.SFC64(seed)
-        self.left = np.empty(0, np.uint16)  # of the 64 bits drawn last, which are four
+        self.left = np.empty(0, np.uint16)  # unused ones of the last 64 bits drawn, which make four
 
     def fill(self, numbers: np.ndarray) -> None:
-        """Write the next ones into an array, uint16 [n]."""
+        """Fill an array, uint16 [n], with the next numbers."""
         n_left = min(len(self.left), len(numbers))
         numbers[:n_left], self.left = self.left[:n_left], self.left[n_left:]
         if n_more := len(numbers) - n_left:
@@ -179,7 +177,7 @@ class _Stream:
 
 
 def _add(whole: np.ndarray, streams: list[_Stream], sums: np.ndarray) -> None:
-    """Add to the sums of a resample of each stream, [s, c], those of these rows [b, c]."""
+    """Add the rows [b, c], times their counts in a resample per stream, to its sums [s, c]."""
     random = np.empty((len(streams), len(whole)), np.uint16)
     for stream, numbers in zip(streams, random, strict=True):
         stream.fill(numbers)
@@ -188,7 +186,7 @@ def _add(whole: np.ndarray, streams: list[_Stream], sums: np.ndarray) -> None:
 
 
 def _counts(random: np.ndarray) -> np.ndarray:
-    """Turn 16-bit random numbers into how often each row occurs, int8 of the same shape."""
+    """Convert 16-bit random numbers to counts of rows, int8 of the same shape."""
     counts = np.zeros(random.shape, np.int8)
     for bound in BOUNDS:
         counts += (random >= bound).view(np.int8)
@@ -196,7 +194,7 @@ def _counts(random: np.ndarray) -> np.ndarray:
 
 
 def interval_of(value: np.ndarray | float, resampled: np.ndarray) -> Interval:
-    """Give a value the interval that CONFIDENCE of its resamples lie in."""
+    """Build the percentile interval of a value from its resamples."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high))

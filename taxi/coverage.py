@@ -1,4 +1,4 @@
-"""Whether quantiles keep what they promise: how many trips are shorter, by group, and a picture."""
+"""Coverage and reliability of quantiles: the shares of trips below them, and a picture."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,35 +12,35 @@ from .style import BLUE, GREY, new_grid, styled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOW, HIGH = 0.1, 0.9  # the levels of the interval that is judged
+LOW, HIGH = 0.1, 0.9  # levels of the interval whose coverage is measured
 NOMINAL = HIGH - LOW
 RELIABILITY_LEVELS = np.arange(5, 100, 5) / 100
 ALL = "all"
-ASKED_BLIND = "all trips, asked with none"  # as a band of distances
+ASKED_BLIND = "all trips, asked with none"  # listed as one of the distance bands
 
 
 class GroupCoverage(NamedTuple):
-    """How the intervals of the trips that have something in common turned out."""
+    """Coverage of the intervals on a group of trips."""
 
     kind: str
     group: str
     n_trips: int
-    coverage: float  # share of the trips that are within theirs
-    below: float  # share that are shorter
-    above: float  # share that are longer
-    width: float  # mean, minutes
+    coverage: float  # share of the trips within their interval
+    below: float  # share of the trips that are shorter
+    above: float  # share of the trips that are longer
+    width: float  # mean width of the interval, minutes
 
 
 def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[GroupCoverage]:
-    """Count the trips within their intervals: all of them, by hour and by distance.
+    """Measure the coverage of intervals: over all trips, by hour and by distance.
 
     Args:
         trips: n trips with their minutes, n > 0.
         low: [n] minutes, the lower ends.
-        high: [n] minutes, the upper ends; both belong to the interval.
+        high: [n] minutes, the upper ends; both ends belong to the interval.
     Returns:
-        All trips first, then the groups of each kind in their order; the trips without a clean
-        distance are the last of the distances, groups.UNKNOWN.
+        All trips first, then the groups of each kind in their order; trips without a clean
+        distance come last, as groups.UNKNOWN.
     """
     groupings = {
         ALL: Grouping([ALL], np.zeros(len(trips), np.uint8)),
@@ -58,19 +58,19 @@ def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[G
 
 
 def measure_reliability(calibration: Calibration) -> np.ndarray | None:
-    """Measure how many trips are at most as long as each quantile of RELIABILITY_LEVELS says.
+    """Measure the share of trips that are at most as long as each quantile of RELIABILITY_LEVELS.
 
-    The spread is fitted on the earlier half of the trips and measured on the later one, so that it
-    can be wrong.
+    The spread is fitted on the earlier half of the trips and measured on the later one, for an
+    honest test.
 
     Returns:
-        The share of trips, 0..1, [levels]; None where there are too few of them.
+        The share of trips, 0..1, [levels]; None if there are too few trips.
     """
     order = np.argsort(calibration.trips.pickup_at, kind="stable")
     earlier, later = (calibration.take(rows) for rows in np.array_split(order, 2))
     if not (spread := fit_spread(earlier)):
         return None
-    # of few trips one half may be empty, but then the other is too small for a spread
+    # the later half may be empty, but then the earlier one is too small for a spread
     minutes = later.trips.trip_minutes[:, None]
     found = spread.quantiles(later.trips, later.predicted, list(RELIABILITY_LEVELS))
     return np.asarray((minutes <= found).mean(axis=0))
@@ -78,10 +78,10 @@ def measure_reliability(calibration: Calibration) -> np.ndarray | None:
 
 @styled
 def draw_reliability(observed: np.ndarray) -> "Figure":
-    """Draw the shares of trips that each level promises against those that came out.
+    """Draw the observed shares of trips against the nominal levels.
 
     Args:
-        observed: of `measure_reliability`.
+        observed: by `measure_reliability`.
     """
     figure, ((axis,),) = new_grid(6, 6, below=0.5)
     axis.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=0.8)

@@ -1,10 +1,10 @@
-"""How far a month lies from the trips a model was fitted to.
+"""Measure how far a month has drifted from the trips a model was fitted to.
 
-The population stability index is what people who watch models read: below 0.1 nothing to see, above
-0.25 a large shift. It is ten lines over histograms that are counted anyway, in memory that does not
-grow. evidently, nannyml, alibi-detect and deepchecks have it too, but want both months whole in a
-pandas frame and bring a platform of their own; scipy's Wasserstein distance knows no zones, whose
-ids have no order.
+The population stability index (PSI) is the usual measure in model monitoring: below 0.1 there is no
+shift to speak of, above 0.25 a large one. It takes ten lines over histograms that are counted
+anyway, in constant memory. evidently, nannyml, alibi-detect and deepchecks offer it too, but need
+both months whole in a pandas frame and bring a platform of their own; scipy's Wasserstein distance
+does not suit zones, whose ids have no order.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,32 +20,32 @@ from .profile import EDGES, ENDS, HAS_DISTANCE, Profile, join_profiles
 from .style import GREY, styled
 from .words import HISTOGRAMS, WEEKDAYS, measured_words
 
-# minutes; an end bin takes whatever lies beyond it
+# minutes; values beyond the ends count in the end bins
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
-# a bin that few train trips fall in moves by chance: such are counted together, except one that
-# holds so many of a month's trips that chance does not explain it
+# a bin holding less than RARE of the training trips fluctuates by chance, so such bins are pooled;
+# one with more than GROWN of a month's trips is not, since chance cannot explain that
 RARE, GROWN = 0.01, 0.05
-# standard deviations of chance: a month of few trips is held against a dozen measures, and its
-# trips come in clusters, so that what is rare of one measure by itself would be told every year
+# standard deviations: each month is tested on a dozen measures and its trips are not independent,
+# so a lower bar would raise a false alarm every year
 SURE = 4.0
-PSI, RMSE = "PSI", "RMSE"  # names of a measure, and of what one is of
+PSI, RMSE = "PSI", "RMSE"  # a measure, and what a measure is of
 GAP, INTERVAL = "coverage gap", "80 % interval"
-PSI_DECIMALS = 9  # the last digits of a logarithm are the machine's
-MARKS = "osD^v"  # of months beside each other, for eyes that do not tell their colours apart
+PSI_DECIMALS = 9  # the last digits of a logarithm depend on the machine
+MARKS = "osD^v"  # one per month, for readers who cannot tell the colours apart
 COMPARED = ("distance_miles", "hour", "weekday", *ENDS)
 
 
 class Reference(NamedTuple):
-    """Histograms and error of the trips a model was fitted to and chosen by."""
+    """What later months are compared with: a model's training and validation trips."""
 
-    train: Profile  # of all that it was fitted to; of a refitted model the valid trips are in it
-    predictions: np.ndarray  # its own of the valid trips, counted in PREDICTION_EDGES
-    unseen_zones: float  # share of the valid trips with a zone that no trip of train has
-    unseen_pairs: float
+    train: Profile  # of all trips it was fitted to, the validation trips too after a refit
+    predictions: np.ndarray  # of the validation trips, counted in PREDICTION_EDGES
+    unseen_zones: float  # share of the validation trips with a zone that no training trip has
+    unseen_pairs: float  # the same for pairs of zones
     rmse: float  # minutes, on valid
 
     def state(self) -> dict[str, Any]:
-        """Return all of it as plain JSON values, from which `restore` rebuilds it."""
+        """Return the reference as plain JSON values; `restore` rebuilds it."""
         about = self._asdict()
         return about | {"train": self.train.state(), "predictions": self.predictions.tolist()}
 
@@ -65,18 +65,18 @@ class DriftThresholds(NamedTuple):
     """Values above which a month counts as drifted."""
 
     max_psi: float
-    max_unseen: float  # share of trips above that of valid; without distance, of the fitted ones
-    max_rmse_rise: float  # share above the RMSE on the months the model was judged by
-    max_coverage_gap: float  # share of trips above or below what the 80 % interval promises
+    max_unseen: float  # rise in the share of unseen zones or pairs, or of trips without distance
+    max_rmse_rise: float  # share by which RMSE exceeds that on the months the model was judged on
+    max_coverage_gap: float  # coverage of the 80 % interval may differ from 0.8 by so much
 
 
 class MonthScores(NamedTuple):
-    """How far a model was off on the trips of a month whose drop-offs are known."""
+    """A model's scores on a month's trips with known drop-offs."""
 
     n_trips: int
     rmse: float  # minutes
-    rmse_chance: float  # its standard deviation, as a share of it
-    coverage: float | None  # share of the trips within the 80 % interval; None where it gives none
+    rmse_chance: float  # standard error of rmse, as a share of it
+    coverage: float | None  # share of the trips within the 80 % interval; None without intervals
 
 
 class DriftMeasure(NamedTuple):
@@ -85,32 +85,33 @@ class DriftMeasure(NamedTuple):
     measure: str
     of: str
     value: float
-    threshold: float  # that was asked for, or what chance alone makes of so few trips
+    threshold: float  # the configured one, or what chance alone explains, if that is larger
     drifted: bool
 
 
 def make_reference(train: Profile, valid: Profile, predicted: np.ndarray, rmse: float) -> Reference:
-    """Join what later months are compared with, for a model that valid was not fitted to.
+    """Build the reference of a model that was fitted to train alone.
 
     Args:
         train: profile of the trips that the model was fitted to.
-        valid: profile of the trips that it was chosen by.
-        predicted: [n] minutes of the valid trips.
-        rmse: on the valid trips, minutes.
+        valid: profile of the validation trips.
+        predicted: [n] minutes, of the validation trips.
+        rmse: on the validation trips, minutes.
     """
     zones, pairs = unseen(train, valid)
     return Reference(train, count_predictions(predicted), zones, pairs, rmse)
 
 
 def refit_reference(chosen: Reference, valid: Profile, predicted: np.ndarray) -> Reference:
-    """Return what later months are compared with once the valid trips are fitted to as well.
+    """Build the reference of a model that was refitted to train and valid.
 
-    What valid alone can tell stays: how many trips of a new month are unseen, and how far off.
+    The shares of unseen zones and pairs and the RMSE stay those of `chosen`: only a model that has
+    not seen the validation trips can be measured on them.
 
     Args:
-        chosen: of the model that was fitted to train.
-        valid: profile of the valid trips.
-        predicted: [n] minutes that the refitted model says of them.
+        chosen: reference of the model that was fitted to train alone.
+        valid: profile of the validation trips.
+        predicted: [n] minutes that the refitted model predicts for them.
     """
     both = join_profiles((chosen.train, valid))
     return chosen._replace(train=both, predictions=count_predictions(predicted))
@@ -130,15 +131,15 @@ def measure_drift(
     rmse_before: float,
     thresholds: DriftThresholds,
 ) -> list[DriftMeasure]:
-    """Measure how far a month is from what the model was fitted to.
+    """Measure how far a month has drifted from what the model was fitted to.
 
     Args:
-        reference: what the model has stored.
+        reference: stored with the model.
         month: profile of the month's trips.
         predictions: their predicted minutes, counted in PREDICTION_EDGES.
-        errors: on the month; None where no drop-off is known.
-        rmse_before: on the months the model was judged by, minutes.
-        thresholds: above which a value is drift.
+        errors: scores on the month; None if no drop-off is known.
+        rmse_before: on the months the model was judged on, minutes.
+        thresholds: values above them are drift.
     """
     counts = {name: (reference.train.counts[name], month.counts[name]) for name in COMPARED}
     counts["prediction"] = (reference.predictions, predictions)
@@ -155,7 +156,7 @@ def measure_drift(
 def _measure_shares(
     reference: Reference, month: Profile, max_unseen: float
 ) -> Iterator[DriftMeasure]:
-    """Compare how many trips are of a kind that the model knows little of."""
+    """Compare the shares of trips with unseen zones or pairs, and without a distance."""
     zones, pairs = unseen(reference.train, month)
     shares = [
         ("unseen above valid", "zone", zones, reference.unseen_zones),
@@ -172,11 +173,11 @@ def _measure_shares(
 def _measure_errors(
     errors: MonthScores, rmse_before: float, thresholds: DriftThresholds
 ) -> Iterator[DriftMeasure]:
-    """Compare errors with those before, and intervals with what they promise."""
+    """Compare the RMSE with the one before, and the intervals' coverage with the nominal one."""
     rise, chance = errors.rmse / rmse_before - 1, SURE * errors.rmse_chance
     yield _measure("rise", RMSE, rise, thresholds.max_rmse_rise, chance=chance)
     if errors.coverage is not None:
-        gap = round(abs(errors.coverage - NOMINAL), 9)  # as the gate asks it
+        gap = round(abs(errors.coverage - NOMINAL), 9)  # as in the gate
         chance = share_by_chance(NOMINAL, errors.n_trips)
         yield _measure(GAP, INTERVAL, gap, thresholds.max_coverage_gap, chance=chance)
 
@@ -196,15 +197,18 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
 
 
 def psi_by_chance(expected: np.ndarray, observed: np.ndarray) -> float:
-    """Return the index that SURE deviations of chance make of so many trips of one distribution.
+    """Return the PSI that two samples of one distribution exceed only beyond SURE deviations.
 
-    Of bins without a shift it is that of chi-squared, times what the trips of either make.
+    Without a shift, PSI is distributed as chi-squared (a degree of freedom per bin but one) times
+    the sum of 1 / n over both samples.
 
+    Args:
+        expected, observed: counts [b] in the same bins.
     Source: Yurdakul, Statistical properties of population stability index, 2018; Wilson and
     Hilferty, The distribution of chi-square, 1931.
     """
     sizes = [counts.sum() for counts in (expected, observed)]
-    n_free = np.count_nonzero(~_rare(expected, observed))  # all rare ones are a bin more
+    n_free = np.count_nonzero(~_rare(expected, observed))  # the pooled rare bins are one more bin
     if not (n_free and all(sizes)):
         return 0.0
     ninth = 2 / (9 * n_free)
@@ -213,7 +217,7 @@ def psi_by_chance(expected: np.ndarray, observed: np.ndarray) -> float:
 
 
 def share_by_chance(share: float, n_trips: int) -> float:
-    """Return how far SURE deviations of chance bring n trips off a share (Bernstein's bound)."""
+    """Return how far chance may move a share of n trips, at SURE deviations (Bernstein's bound)."""
     n = max(n_trips, 1)
     return SURE * sqrt(share * (1 - share) / n) + SURE**2 / (3 * n)
 
@@ -223,7 +227,7 @@ def _rare(expected: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def unseen(train: Profile, month: Profile) -> tuple[float, float]:
-    """Compute the share of trips with a zone, and with a pair of zones, that train has not."""
+    """Compute the shares of a month's trips with a zone, and with a pair, that train lacks."""
     pairs = month.pairs.reshape(len(month.counts["pickup_zone"]), -1)
     unseen_at = [train.counts[name] == 0 for name in ENDS]
     with_zone = pairs[unseen_at[0][:, None] | unseen_at[1][None, :]].sum()
@@ -243,10 +247,10 @@ def draw_drift(
     months: Mapping[str, tuple[Profile, np.ndarray]],
     measures: Mapping[str, Sequence[DriftMeasure]],
 ) -> Figure:
-    """Draw each month's histograms over those of the fitted trips, and the measures.
+    """Draw each month's histograms over those of the training trips, and the measures.
 
     Args:
-        reference: what the model has stored.
+        reference: stored with the model.
         months: month -> its profile and its predictions, counted in PREDICTION_EDGES.
         measures: month -> its measures of `measure_drift`.
     """
@@ -269,7 +273,7 @@ def draw_drift(
 
 
 def _furthest(name: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> str:
-    """Say which month is furthest from the months before by the PSI of a histogram."""
+    """Say which month's histogram has the largest PSI."""
     found = {
         month: one.value
         for month, of_month in measures.items()
@@ -296,7 +300,7 @@ def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[Drift
     for place, (month, of_month) in enumerate(measures.items(), start=1):
         shown = [m for m in of_month if (m.measure == PSI) == bool(wanted)]
         moved += [month] if any(m.drifted for m in shown) else []
-        # a threshold of 0 asks for no rise at all; the picture needs a scale all the same
+        # a threshold of 0 is no scale to divide by
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]
         names = [f"{m.measure}, {measured_words(m.of)}" for m in shown]
         mark = MARKS[place % len(MARKS)]
@@ -310,9 +314,9 @@ def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[Drift
 def _measure(
     measure: str, of: str, value: float, threshold: float, *, chance: float
 ) -> DriftMeasure:
-    """Compare a value with its threshold, or with what chance makes where that is more.
+    """Compare a value with its threshold, or with what chance explains if that is more.
 
-    A threshold of 0 is that of somebody who wants to be told of any move, be it by chance.
+    With a threshold of 0 every rise counts as drift, even one by chance.
     """
     limit = max(threshold, round(chance, 3)) if threshold else threshold
     return DriftMeasure(measure, of, value, limit, value > limit)

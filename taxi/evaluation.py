@@ -1,4 +1,4 @@
-"""How good predictions are, in minutes: errors by group, pictures, what a model looks at."""
+"""Evaluation of predictions: errors by group, pictures, feature importance."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from xgboost import Booster, DMatrix
 
 N_CALIBRATION_BINS = 20
-POISSON_LOSS = "count:poisson"  # not from spaces.py: an edit of a search would be one of baselines
-N_SHAP_ROWS = 300  # to explain: exact values of trees without a bound on depth take 16 ms a row
+# not imported from spaces.py: an edit of a search space would then change the key of `baseline`
+POISSON_LOSS = "count:poisson"
+N_SHAP_ROWS = 300  # rows to explain: exact values for trees of unbounded depth take 16 ms a row
 
 
 class Group(NamedTuple):
-    """The errors of the trips that have something in common."""
+    """The errors on a group of trips, such as those of an hour."""
 
     kind: str
     group: str
@@ -41,7 +42,7 @@ def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
         trips: n trips with their minutes.
         predicted: [n] minutes.
     Returns:
-        The groups of each kind in the order of their names; each trip is in one of each kind.
+        The groups of each kind in their order; each trip is in one group of each kind.
     """
     groupings = {
         "hour": by_hour(trips),
@@ -65,18 +66,18 @@ def _group(kind: str, name: str, error: np.ndarray) -> Group:
 def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]) -> "Figure":
     """Draw residuals, calibration and the errors by hour and distance.
 
-    Where no trip has a distance, it is by how busy the pickup zone is instead.
+    If no trip has a distance, how busy the pickup zone is takes its place.
 
     Args:
         trips: n trips with their minutes.
         predicted: [n] minutes.
-        groups: of `errors_by_group` for these predictions.
+        groups: by `errors_by_group`, for these predictions.
     """
     minutes = trips.trip_minutes
     error = predicted - minutes
     figure, ((residual, calibration), (hour, place)) = new_grid(12, 8, 2, 2, below=0.9)
     figure.suptitle(f"Off by {rmse(error):.2f} min (RMSE) on {len(error):,} trips", y=0.995)
-    # one outline: 120 bars take as long to draw as half the rest
+    # one outline: 120 separate bars take half as long to draw as all the rest
     residual.stairs(*np.histogram(np.clip(error, -30, 30), bins=120), fill=True)
     near = float((np.abs(error) <= CLOSE_MINUTES).mean())
     residual.set(
@@ -105,9 +106,9 @@ def _draw_groups(axis: "Axes", kind: str, groups: Sequence[Group]) -> None:
 
 
 def calibration_bins(predicted: np.ndarray) -> list[np.ndarray]:
-    """Sort the rows of predictions [n] into bins of about equally many, short ones first.
+    """Group the rows of predictions [n] into bins of about equal size, ascending.
 
-    Those predicted alike are in one bin: which of them are on average long, no prediction says.
+    Equal predictions share a bin: splitting them would be arbitrary.
     """
     order = np.argsort(predicted, kind="stable")
     firsts = [predicted[rows[0]] for rows in np.array_split(order, N_CALIBRATION_BINS) if len(rows)]
@@ -129,10 +130,10 @@ def _draw_calibration(axis: "Axes", minutes: np.ndarray, predicted: np.ndarray) 
 
 
 def feature_words(name: str) -> str:
-    """Say what a feature tells: its docstring up to the semicolon, which is written to be read so.
+    """Describe a feature: its docstring up to the semicolon, which is written for reports.
 
     Args:
-        name: of FEATURES; another, such as a pair of zones, stays as it is.
+        name: key of FEATURES; any other, such as a pair of zones, is returned as it is.
     """
     said = FEATURES[name].__doc__ if name in FEATURES else None
     if not said:
@@ -151,11 +152,11 @@ def feature_importance(
         matrix: float32 [n, k], rows to explain.
         names: of the k features.
     Returns:
-        feature -> gain (mean loss reduction of its splits) and shap (by how many minutes it moves
-        a prediction, on average), most important first.
+        feature -> gain (mean loss reduction of its splits) and shap (mean absolute SHAP value,
+        minutes), most important first.
     Source: Lundberg et al., Consistent individualized feature attribution, 2018 (TreeSHAP).
     """
-    from xgboost import DMatrix  # seconds, with sklearn and scipy; main reads errors without it
+    from xgboost import DMatrix  # takes seconds to import, and `main` only reads errors
 
     rows = DMatrix(matrix)
     shap = np.abs(minutes_moved(booster, rows)).mean(axis=0).round(6)
@@ -168,12 +169,13 @@ def feature_importance(
 
 
 def minutes_moved(booster: "Booster", rows: "DMatrix") -> np.ndarray:
-    """Return what each prediction is less what it were without a feature's SHAP value, minutes.
+    """Compute by how many minutes each feature's SHAP value moves each prediction.
 
-    With count:poisson SHAP values add up to the logarithm of the minutes, and else to the minutes.
+    SHAP values add up to the minutes, but for count:poisson to their logarithm; there the move is
+    the prediction minus what it would be without the value.
 
     Returns:
-        float64 [n, k] of n rows and k features.
+        float64 [n, k] for n rows and k features.
     """
     values = booster.predict(rows, pred_contribs=True)[:, :-1].astype(np.float64)
     learner = json.loads(booster.save_config())["learner"]
@@ -187,7 +189,7 @@ def draw_feature_importance(importance: Mapping[str, Mapping[str, float]]) -> "F
     """Draw the mean absolute SHAP value of each feature, most important on top.
 
     Args:
-        importance: of `feature_importance`.
+        importance: by `feature_importance`.
     """
     figure = new_figure(10, 0.3 * len(importance) + 1.2)
     axis = figure.subplots()

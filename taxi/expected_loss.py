@@ -1,17 +1,16 @@
-"""What RMSE to expect of trips whose drop-offs are not known yet: direct loss estimation.
+"""Estimate the RMSE on trips whose drop-offs are not known yet: direct loss estimation.
 
-A model is wrong by other amounts on other trips, and how much so was measured on the valid trips,
-which it was not fitted on. Its spread tells them apart by the leaves of a tree, and keeps the mean
-squared error of each. The mean over a month's trips of what their leaves have is the squared RMSE
-to expect of it: where there are more trips of the kind that it errs on, it goes up before a single
-drop-off is known. It cannot know of trips that take longer than such trips took on valid, be it
-for snow or for road works: no estimate without drop-offs can.
+How far a model is off depends on the trip. Its spread groups the validation trips, to which it was
+not fitted, into the leaves of a tree and keeps the mean squared error of each leaf. The expected
+squared RMSE of a month is the mean of these over the month's trips: with more trips of kinds that
+the model errs on, it rises before a single drop-off is known. Like any estimate without drop-offs,
+it misses trips that take longer than similar ones did on valid, because of snow or road works.
 
-The interval holds the month's own chance, that of the valid trips behind each leaf, and, as far as
-valid tells, how much one part of a month differs from another.
+The interval covers the sampling error of the month and of the validation trips in each leaf and, as
+far as valid shows it, how much one part of a month differs from another.
 
-Source: NannyML's direct loss estimation (DLE); here by leaves instead of a second booster, so that
-it travels with the model in a few kilobytes of JSON.
+Source: NannyML's direct loss estimation (DLE); here with leaves instead of a second booster, so
+that it ships with the model in a few kilobytes of JSON.
 """
 
 from math import sqrt
@@ -21,12 +20,12 @@ import numpy as np
 
 from .leaves import Leaves
 
-N_PARTS = 4  # of valid, in the order of time: about a week each
+N_PARTS = 4  # of valid, in time order: about a week each
 WIDTH = 1.96  # standard deviations to either side: 95 %
 
 
 class EstimatedRmse(NamedTuple):
-    """What the RMSE of trips will be, minutes, and where it lies with 95 %."""
+    """An estimated RMSE, minutes, and its 95 % interval."""
 
     value: float
     low: float
@@ -38,15 +37,15 @@ class EstimatedRmse(NamedTuple):
 
 
 def measure_losses(leaves: Leaves, values: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Measure the squared errors of n rows by leaf, float64 [number of leaves, 4].
-
-    Of a leaf: its trips, the mean of their squared errors (minutes²), the variance of those, and
-    the share by which the mean moves from one part of valid to another.
+    """Measure the squared errors of n rows by leaf.
 
     Args:
         leaves: grown on these rows, so that none is empty.
-        values: [n, k] that leaves are told apart by.
-        error: [n] minutes, in the order of time.
+        values: [n, k], the columns that the leaves split by.
+        error: [n] minutes, in time order.
+    Returns:
+        float64 [number of leaves, 4]: the leaf's number of trips, mean (minutes²) and variance of
+        their squared errors, and `measure_moves` of all rows.
     """
     leaf, square = leaves.find(values), error**2
     n = np.bincount(leaf)
@@ -57,12 +56,14 @@ def measure_losses(leaves: Leaves, values: np.ndarray, error: np.ndarray) -> np.
 
 
 def measure_moves(square: np.ndarray, expected: np.ndarray, variance: np.ndarray) -> float:
-    """Measure by what share squared errors differ between parts of a month, chance taken off.
+    """Measure by what share squared errors vary between parts of a month, beyond chance.
 
     Args:
-        square: [n] squared errors in the order of time.
-        expected: [n] of them, by their leaves.
-        variance: [n] of them, by their leaves.
+        square: [n] squared errors in time order.
+        expected: [n] their mean, by leaf.
+        variance: [n] their variance, by leaf.
+    Returns:
+        The standard deviation between parts of observed / expected, without its sampling error.
     """
     parts = np.array_split(np.arange(len(square)), N_PARTS)
     ratio = np.array([square[part].sum() / max(expected[part].sum(), 1e-9) for part in parts])
@@ -71,11 +72,11 @@ def measure_moves(square: np.ndarray, expected: np.ndarray, variance: np.ndarray
 
 
 def estimate_rmse(counts: np.ndarray, losses: np.ndarray) -> EstimatedRmse | None:
-    """Estimate the RMSE of trips from the leaves that they fall in; None where there are none.
+    """Estimate the RMSE on trips from the leaves that they fall in; None if there are no trips.
 
     Args:
         counts: [m] trips in each leaf.
-        losses: [m, 4] of `measure_losses`, of all tables of the model.
+        losses: [m, 4] by `measure_losses`, of all tables of the model.
     """
     if not (n_trips := counts.sum()):
         return None

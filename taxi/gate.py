@@ -1,8 +1,8 @@
-"""Whether a candidate takes the champion's place, and why.
+"""Decide whether a candidate replaces the champion, and say why.
 
 `mlflow.validate_evaluation_results` compares two numbers with a threshold and raises at the first
-that fails. It knows no interval, so that luck on the test months passes it, and it leaves no list
-of what was asked and what was found, which is what a person wants of a refusal. Hence this.
+failure. It uses no confidence interval, so a candidate can pass by luck on the test months, and it
+keeps no list of what was checked and found, which is what a person needs from a refusal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,29 +24,29 @@ class GateThresholds(NamedTuple):
     max_rmse: float  # minutes
     min_r2: float
     min_improvement: float  # minutes of RMSE below the champion's
-    max_coverage_gap: float  # share by which the 80 % interval may hold more, or fewer
-    max_slice_loss: float  # share of the champion's RMSE, on any slice of the trips
+    max_coverage_gap: float  # coverage of the 80 % interval may differ from 0.8 by so much
+    max_slice_loss: float  # rise in RMSE on any slice, as a share of the champion's RMSE
 
 
 class Provenance(NamedTuple):
     """What a model was made from."""
 
     is_simulated: bool  # any of its months
-    is_dirty: bool  # fitted by code that no commit holds, as far as anybody knows
-    seen_months: frozenset[str]  # it was fitted to, or chosen by
+    is_dirty: bool  # some of the code that made it is not known to be committed
+    seen_months: frozenset[str]  # YYYY-MM of its training and validation months
 
 
 class Champion(NamedTuple):
-    """The model in use, as far as the gate asks about it."""
+    """What the gate needs to know about the model in use."""
 
-    improvement: Interval  # its RMSE on test less the candidate's, minutes
+    improvement: Interval  # its RMSE on test minus the candidate's, minutes
     provenance: Provenance
-    slices: Sequence[PairedErrors] = ()  # of test and, if they are available, its own test months
-    not_compared: str = ""  # why its own test months are missing there; empty if not
+    slices: Sequence[PairedErrors] = ()  # of the test months and, if available, its own test months
+    not_compared: str = ""  # why the slices lack its own test months; empty if they do not
 
 
 class Overrides(NamedTuple):
-    """What may happen all the same, because somebody has said so."""
+    """Checks that the user has chosen to waive."""
 
     simulated: bool = False
     dirty: bool = False
@@ -54,34 +54,34 @@ class Overrides(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One thing that was asked of the candidate."""
+    """One check of the candidate, and its result."""
 
     check: str
     found: str
-    wanted: str  # empty where it was merely looked at
+    wanted: str  # empty if the value is only reported
     passed: bool
 
     def sentence(self) -> str:
-        """Return what was asked and what was seen, in one line."""
+        """Return what was checked, found and wanted, in one line."""
         wanted = f", wanted {self.wanted}" if self.wanted else ""
         return f"{self.check} is {self.found}{wanted}"
 
 
 class GateDecision(NamedTuple):
-    """Whether the candidate is promoted, and every check that was asked."""
+    """Whether the candidate is promoted, and every check that was made."""
 
     promoted: bool
     checks: tuple[Check, ...]
-    slices: tuple[Check, ...] = ()  # one by one; what follows of them is one of the checks
+    slices: tuple[Check, ...] = ()  # one each, for information; `checks` has their joint verdict
 
     @property
     def rows(self) -> tuple[Check, ...]:
-        """All that was asked, slices last."""
+        """All checks, those of the slices last."""
         return self.checks + self.slices
 
     @property
     def reasons(self) -> list[str]:
-        """The failed checks of a refusal, all checks of a promotion, each as a sentence."""
+        """The failed checks if refused, all checks if promoted, each as a sentence."""
         return [check.sentence() for check in self.checks if check.passed == self.promoted]
 
 
@@ -97,19 +97,19 @@ def judge(
     overrides: Overrides,
     rolled_back: Check | None,
 ) -> GateDecision:
-    """Ask every check of a candidate; it is promoted where all of them are passed.
+    """Run every check on a candidate, and promote it if all pass.
 
     Args:
-        scores: of the candidate on test, rmse (minutes) and r2 among them.
+        scores: the candidate's on test, including rmse (minutes) and r2.
         thresholds: what it must reach.
-        distance: of distances.KINDS, that both models' errors were measured with.
-        coverage: share of the test trips within the candidate's 80 % interval; None where it gives
-            none.
-        champion: the model in use; None where there is none yet.
+        distance: key of distances.KINDS, the kind with which both models' errors were measured.
+        coverage: share of the test trips within the candidate's 80 % interval; None if it gives
+            no intervals.
+        champion: the model in use; None if there is none yet.
         provenance: of the candidate.
-        test_months: YYYY-MM of the trips that both were scored on.
-        overrides: what may happen all the same.
-        rolled_back: whether this very model was taken out of use; None where it is a new one.
+        test_months: YYYY-MM of the trips that both models were scored on.
+        overrides: checks that the user has waived.
+        rolled_back: check that this very model was not rolled back; None for a new model.
     """
     known = f"with {KINDS[distance]}"
     checks, slices = _check_scores(scores, thresholds, known), list[Check]()
@@ -135,7 +135,7 @@ def judge(
 def _check_scores(
     scores: Mapping[str, float], thresholds: GateThresholds, known: str
 ) -> list[Check]:
-    """Ask for what every champion must reach, whether there is one yet or not."""
+    """Check the scores that every champion must reach, the first one included."""
     rmse, r2 = scores["rmse"], scores["r2"]
     return [
         Check(
@@ -154,24 +154,24 @@ def _check_scores(
 
 
 def check_coverage(coverage: float, *, nominal: float, tolerance: float) -> Check:
-    """Ask that intervals hold about as many trips as they promise.
+    """Check that the coverage of the intervals is close to the nominal one.
 
     Args:
-        coverage: share of the test trips that are within their intervals.
-        nominal: share that should be.
-        tolerance: share by which it may be off; a month unlike the one before moves it by 0.05.
+        coverage: share of the test trips within their intervals.
+        nominal: the share that there should be.
+        tolerance: how much the two may differ; a month unlike the one before shifts it by 0.05.
     """
     lowest, highest = max(nominal - tolerance, 0), min(nominal + tolerance, 1)
     return Check(
         f"coverage of the {percent(nominal, 0)} interval",
         percent(coverage),
         f"{100 * lowest:.4g} to {100 * highest:.4g} %",
-        round(abs(coverage - nominal), 9) <= tolerance,  # 0.8 - 0.72 is a digit more than 0.08
+        round(abs(coverage - nominal), 9) <= tolerance,  # 0.8 - 0.72 is slightly above 0.08
     )
 
 
 def _check_improvement(gained: Interval, min_improvement: float, known: str) -> list[Check]:
-    """Ask that the candidate is better than the champion by enough, and not by luck."""
+    """Check that the candidate beats the champion by enough, and not by chance."""
     interval = f"{_less_or_more(gained.low)} to {_less_or_more(gained.high)}"
     return [
         Check(
@@ -193,7 +193,7 @@ def _less_or_more(gained: float) -> str:
 def _check_losses(
     losses: Sequence[SliceLoss], limit: float, known: str, *, is_allowed: bool
 ) -> Check:
-    """Ask that no slice of the trips is surely worse by more than may be; names the worst ones."""
+    """Check that no slice is surely worse by more than the limit; name the worst ones."""
     worst = sorted((one for one in losses if one.is_surely_worse), key=lambda one: -one.loss)
     worse = [
         f"{one.name} by {percent(one.loss)} (surely {percent(one.at_least)})"
@@ -221,14 +221,14 @@ def _check_slice(loss: SliceLoss, limit: float) -> Check:
 def _check_provenance(
     candidate: Provenance, champion: Provenance, test_months: frozenset[str], overrides: Overrides
 ) -> list[Check]:
-    """Ask that the two may be compared, and that nothing better founded is lost.
+    """Check that the two are comparable, and that no better-founded model is replaced.
 
     A model that has seen the test months looks better on them than it is. The candidate's own
-    months never overlap (preprocess sees to that), those of a champion from elsewhere may.
+    months never overlap (preprocess ensures that), but those of a champion from elsewhere may.
     """
     data = {True: "simulated", False: "real"}
     code = {True: "uncommitted", False: "committed"}
-    # a real month and a simulated one of the same name hold other trips
+    # a real and a simulated month of the same name hold different trips
     same_data = candidate.is_simulated == champion.is_simulated
     seen = sorted(champion.seen_months & test_months) if same_data else []
     return [

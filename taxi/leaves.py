@@ -1,4 +1,4 @@
-"""A small regression tree: rows of one leaf have much in common, and are many."""
+"""A small regression tree that groups similar rows into leaves of many rows each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ N_BINS = 64  # of a column: a split lies between two of them
 
 @dataclass(frozen=True)
 class Leaves:
-    """A grown tree of s splits, split 0 its root; it numbers its s + 1 leaves from 0."""
+    """A grown tree of s splits, of which split 0 is the root, and s + 1 leaves, numbered from 0."""
 
     column: np.ndarray  # int [s]
-    bound: np.ndarray  # float64 [s]; rows whose value is at most that go below
-    below: np.ndarray  # int [s], the split that they come to, or ~leaf
-    above: np.ndarray  # int [s], the same for the other rows
+    bound: np.ndarray  # float64 [s]; rows with a value up to this go below
+    below: np.ndarray  # int [s], next split for rows below, or ~leaf
+    above: np.ndarray  # int [s], the same for rows above
 
     def find(self, values: np.ndarray) -> np.ndarray:
         """Find the leaf of each row, int [n], by its values [n, k]; NaN goes above."""
@@ -43,12 +43,12 @@ def restore_leaves(state: Mapping[str, Any]) -> Leaves:
 
 
 def grow_leaves(values: np.ndarray, targets: np.ndarray, *, min_rows: int) -> Leaves:
-    """Split rows for as long as that brings rows of like targets together.
+    """Grow a tree that splits rows as long as this reduces the variance within leaves.
 
     Args:
-        values: [n, k], what leaves are told apart by.
-        targets: [n, t], whose variance within leaves, summed over t, is made small.
-        min_rows: that a leaf must hold; fewer than twice as many rows are one leaf.
+        values: [n, k], the columns to split by.
+        targets: [n, t], whose variance within leaves, summed over t, is minimised.
+        min_rows: least rows of a leaf; fewer than twice as many are not split.
     Source: Breiman et al., Classification and regression trees, 1984; on binned columns.
     """
     return _Growth(values, targets, min_rows).grow()
@@ -56,7 +56,7 @@ def grow_leaves(values: np.ndarray, targets: np.ndarray, *, min_rows: int) -> Le
 
 class _Split(NamedTuple):
     column: int
-    last_bin: int  # that goes below
+    last_bin: int  # the last one that goes below
     gain: float
 
 
@@ -79,7 +79,7 @@ class _Growth:
         return restore_leaves({"column": column, "bound": bound, "below": below, "above": above})
 
     def _grow(self, rows: np.ndarray) -> int:
-        """Split these rows and their parts; returns the number of the split, or ~leaf."""
+        """Split these rows recursively; return the number of the split, or ~leaf."""
         split = self._best_split(rows)
         if split is None:
             self.n_leaves += 1
@@ -103,12 +103,12 @@ class _Growth:
     def _split_by(
         self, column: int, rows: np.ndarray, targets: Sequence[tuple[np.ndarray, float]]
     ) -> _Split | None:
-        """Find the best split by a column, if one leaves enough rows on either side.
+        """Find the best split by a column; None if none leaves enough rows on both sides.
 
         Args:
-            column: of the values.
-            rows: [m] to be split.
-            targets: those of these rows, [m] each with their sum.
+            column: index into the values.
+            rows: [m] indices of the rows to split.
+            targets: each target of these rows, [m], and its sum.
         """
         bins, n_bins = self.bins[column][rows], len(self.edges[column]) + 1
         n_below = np.bincount(bins, minlength=n_bins).cumsum()[:-1]
@@ -126,5 +126,5 @@ class _Growth:
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """Choose the bounds between bins, ascending: a value equal to one lies below it."""
+    """Choose the bounds between bins, ascending; a value equal to a bound lies below it."""
     return np.unique(np.quantile(values, np.linspace(0, 1, N_BINS + 1)[1:-1]))

@@ -1,8 +1,8 @@
-"""How far off a model is just now, told by the trips that have ended: one factor for a new trip.
+"""Correct predictions by the trips that have just ended: one factor for each new trip.
 
-A model knows the months it was trained on. Each level of LEVELS compares what later trips took
-with what was expected of them, in the whole city, in parts of it and zone by zone, and forgets at
-its own pace, also while no trips arrive: a feed that is late or stops leads back to the model.
+A model knows only the months it was trained on. Each level of LEVELS compares how long later trips
+took with what was predicted, for the whole city, parts of it or single zones. Its sums decay
+exponentially, also while no trips arrive, so a late or dead feed falls back to the model alone.
 
 Nothing here looks ahead: a trip counts from the end of the BIN in which it ended.
 """
@@ -18,26 +18,26 @@ from .schema import MAX_MINUTES, MIN_MINUTES, N_ZONES, known_zone
 
 BIN_MINUTES = 5
 BIN = np.timedelta64(BIN_MINUTES, "m")
-BLOCK = np.timedelta64(1, "D")  # bins whose sums are held at once
-CLIP_MINUTES = 15.0  # of a residual: one wild trip is not the city
-FACTORS = (0.5, 2.0)  # whatever a feed holds, no factor lies outside
-N_HALVINGS = 4  # of the map: 16 clusters of zones
+BLOCK = np.timedelta64(1, "D")  # sums are held in memory for the bins of one block
+CLIP_MINUTES = 15.0  # residuals are clipped to this, so that one outlier does not move the city
+FACTORS = (0.5, 2.0)  # bounds of the factor, whatever a feed holds
+N_HALVINGS = 4  # of the map, which give 16 clusters of zones
 N_CLUSTERS = 2**N_HALVINGS
 MODES = ("off", "nightly", "feed")
 
 
 class Level(NamedTuple):
-    """One comparison with the trips that have ended, on top of what the levels before it left."""
+    """One correction by ended trips, applied to what the levels before it predict."""
 
     name: str
     by: str  # key of N_GROUPS
-    minutes: float  # in which what it knows fades to a third (1/e)
-    prior: float  # minutes of trips as expected that it begins with
+    minutes: float  # time constant: the sums decay by a factor of e in so many minutes
+    prior: float  # pseudo-minutes of trips that took as long as predicted; shrinks the factor to 1
     weight: float
 
 
-# Chosen by RMSE on 2021-02, 2022-02, 2023-02 and 2023-03 together, feeds of 15 min to a day late;
-# halving or doubling any one of them costs less than 0.01 min
+# Chosen by RMSE on 2021-02, 2022-02, 2023-02 and 2023-03 together, with feeds delayed by 15 min to
+# a day; halving or doubling any one value costs less than 0.01 min
 LEVELS = (
     Level("days", "city", minutes=2 * 1440, prior=3000, weight=1.0),
     Level("hour", "city", minutes=60, prior=500, weight=1.0),
@@ -47,8 +47,8 @@ LEVELS = (
     Level("dropoff part", "dropoff_cluster", minutes=120, prior=600, weight=0.6),
     Level("pair of parts", "cluster_pair", minutes=10 * 1440, prior=600, weight=0.6),
 )
-N_PLACES = N_CLUSTERS + 1  # one more for zones that have no place on the map
-# by what a level tells trips apart -> how many there are
+N_PLACES = N_CLUSTERS + 1  # one more for zones without a position on the map
+# how a level groups trips -> number of groups
 N_GROUPS = {
     "city": 1,
     "pickup_cluster": N_PLACES,
@@ -60,17 +60,17 @@ N_GROUPS = {
 
 
 class Ended(NamedTuple):
-    """Trips that have ended, n of them in any order, and what the model alone says of them."""
+    """n ended trips in any order, and their predictions by the model alone."""
 
     pickup_at: np.ndarray  # datetime64[us] [n], New York local time
-    dropoff_at: np.ndarray  # datetime64[us] [n]; NaT where it is not known
+    dropoff_at: np.ndarray  # datetime64[us] [n]; NaT where unknown
     pickup_zone: np.ndarray  # int32 [n]
     dropoff_zone: np.ndarray  # int32 [n]
     predicted: np.ndarray  # float64 [n] minutes
 
     @property
     def minutes(self) -> np.ndarray:
-        """How long each trip took, [n]; NaN where it is not known."""
+        """How long each trip took, [n]; NaN where unknown."""
         return (self.dropoff_at - self.pickup_at) / np.timedelta64(1, "m")
 
     def take(self, rows: np.ndarray) -> "Ended":
@@ -79,42 +79,43 @@ class Ended(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """New trips, n of them in any order, and what is known when each is asked for."""
+    """n new trips in any order, and up to when ended trips are known for each."""
 
     pickup_at: np.ndarray  # datetime64[us] [n]
-    known_until: np.ndarray  # datetime64[m] [n], start of a bin: trips that ended before it count
+    known_until: np.ndarray  # datetime64[m] [n], start of a bin: only trips ended before it count
     pickup_zone: np.ndarray  # int32 [n]
     dropoff_zone: np.ndarray  # int32 [n]
 
 
 @dataclass(frozen=True)
 class LiveState:
-    """What the ended trips have told so far; never changed, only replaced."""
+    """What has been learned from the ended trips so far; immutable."""
 
     taxi: str
-    model_sha256: str  # whose predictions the trips were compared with
+    model_sha256: str  # of the model whose predictions the trips were compared with
     clock: np.datetime64  # [m], start of a bin: every trip that ended before it is counted
-    cluster_of_zone: np.ndarray  # int64 [N_ZONES], N_CLUSTERS where a zone has no place
-    sums: tuple[np.ndarray, ...]  # a level's residuals and expected minutes, [2, groups] each
+    cluster_of_zone: np.ndarray  # int64 [N_ZONES], N_CLUSTERS for a zone without a position
+    sums: tuple[np.ndarray, ...]  # per level: decayed residuals, predicted minutes; [2, groups]
 
 
 class Replay(NamedTuple):
-    """What came of a stretch of time."""
+    """The result of replaying a period of time."""
 
     state: LiveState  # at its end
-    factor: np.ndarray  # [n] of the trips asked for; NaN where the state began too late
+    factor: np.ndarray  # [n], of the new trips; NaN where the state began too late
 
 
 def new_state(
     taxi: str, model_sha256: str, clock: np.datetime64, position: np.ndarray | None
 ) -> LiveState:
-    """Begin with no trips counted.
+    """Create a state in which no trips are counted yet.
 
     Args:
         taxi: key of schema.TAXIS.
         model_sha256: digest of the model.
-        clock: from when on trips are to count.
-        position: [N_ZONES, 2] of the zones on the model's map, NaN where unknown; None for none.
+        clock: time from which trips count.
+        position: [N_ZONES, 2] of the zones on the model's map, NaN where unknown; None if the model
+            has no map.
     """
     sums = tuple(np.zeros((2, N_GROUPS[level.by])) for level in LEVELS)
     return LiveState(taxi, model_sha256, floor_to_bin(clock), cluster_zones(position), sums)
@@ -123,7 +124,7 @@ def new_state(
 def cluster_zones(position: np.ndarray | None) -> np.ndarray:
     """Cut the map into N_CLUSTERS parts with about equally many zones, int64 [N_ZONES].
 
-    Each part is halved across its longer side, so nothing is left to chance.
+    Each part is halved across its longer side, which needs no random start.
     """
     clusters = np.full(N_ZONES, N_CLUSTERS)
     if position is None:
@@ -145,18 +146,18 @@ def _halve(zones: np.ndarray, position: np.ndarray) -> list[np.ndarray]:
 
 
 def floor_to_bin(times: Any) -> Any:
-    """Cut times [n], or one, to the start of their bin, datetime64[m]."""
+    """Round times [n], or a single one, down to the start of their bin, datetime64[m]."""
     minutes = np.asarray(times).astype("datetime64[m]").astype(np.int64)
     return (minutes // BIN_MINUTES * BIN_MINUTES).astype("datetime64[m]")
 
 
 def known_until(pickup_at: np.ndarray, mode: str, delay_minutes: float) -> np.ndarray:
-    """Say until when ended trips are known at each pickup, datetime64[m] [n].
+    """Return up to when ended trips are known at each pickup, datetime64[m] [n].
 
     Args:
         pickup_at: [n].
-        mode: nightly (until midnight before the pickup) or feed.
-        delay_minutes: how late a feed tells of a trip that has ended; rounded up to bins.
+        mode: nightly (up to midnight before the pickup) or feed.
+        delay_minutes: how late a feed reports an ended trip; rounded up to whole bins.
     """
     if mode == "nightly":
         return pickup_at.astype("datetime64[D]").astype("datetime64[m]")
@@ -164,7 +165,7 @@ def known_until(pickup_at: np.ndarray, mode: str, delay_minutes: float) -> np.nd
 
 
 def countable(ended: Ended) -> np.ndarray:
-    """Which trips can have been: their times and minutes possible, each once; bool [n]."""
+    """Tell which trips are plausible, in duration and prediction, and no duplicates; bool [n]."""
     minutes = ended.minutes
     with np.errstate(invalid="ignore"):
         possible = (minutes >= MIN_MINUTES) & (minutes <= MAX_MINUTES) & (ended.predicted > 0)
@@ -173,7 +174,7 @@ def countable(ended: Ended) -> np.ndarray:
 
 
 def _first_of_equals(ended: Ended) -> np.ndarray:
-    """Which rows are the first with their times and zones, bool [n]."""
+    """Tell which rows are the first with their times and zones, bool [n]."""
     ends = known_zone(ended.pickup_zone).astype(np.int64) * N_ZONES + known_zone(ended.dropoff_zone)
     keys = (ends, ended.dropoff_at.astype(np.int64), ended.pickup_at.astype(np.int64))
     order = np.lexsort(keys)  # stable: of equal rows the first comes first
@@ -184,17 +185,17 @@ def _first_of_equals(ended: Ended) -> np.ndarray:
 
 
 def replay(state: LiveState, ended: Ended, asked: Asked, until: np.datetime64) -> Replay:
-    """Let time pass: count the trips as they end, and say each new trip's factor at its time.
+    """Replay a period: count trips as they end, and compute each new trip's factor at its time.
 
     Args:
-        state: where to begin; what ended before its clock counts there already.
-        ended: n trips in any order; impossible ones and repetitions do not count.
+        state: at the start; trips that ended before its clock are counted in it already.
+        ended: n trips in any order; implausible ones and duplicates do not count.
         asked: m trips in any order, with known_until <= until.
-        until: where to end, a whole bin; what ends later does not count yet.
+        until: end of the period, start of a bin; trips that end later do not count yet.
     """
     ended = ended.take(countable(ended))
     ended = ended.take((ended.dropoff_at >= state.clock) & (ended.dropoff_at < until))
-    # those of a moment in one order, whatever the file's: the last digit of a sum depends on it
+    # the order of simultaneous trips must not depend on the file: the last digit of a sum does
     ended = ended.take(np.lexsort((ended.pickup_at, ended.predicted, ended.dropoff_at)))
     factor = np.full(len(asked.pickup_at), np.nan)
     rows = np.argsort(asked.known_until, kind="stable")
@@ -218,14 +219,14 @@ def _block_bounds(start: np.datetime64, end: np.datetime64) -> list[np.datetime6
 
 
 def factor_now(state: LiveState, asked: Asked) -> np.ndarray:
-    """Say the factors of n trips by a state as it is, [n]; it has grown old by each pickup."""
+    """Compute the factors of n trips from a state as it is, decayed up to each pickup, [n]."""
     history = [sums[None] for sums in state.sums]
     asked = asked._replace(known_until=np.full(len(asked.pickup_at), state.clock))
     return _factors(state, history, asked)
 
 
 def _history(state: LiveState, ended: Ended, n_bins: int) -> list[np.ndarray]:
-    """Each level's sums before each bin and after the last, [n_bins + 1, 2, groups]."""
+    """Compute each level's sums before each bin and after the last, [n_bins + 1, 2, groups]."""
     bins = ((ended.dropoff_at - state.clock) // BIN).astype(np.int64)
     expected = ended.predicted
     histories = []
@@ -241,7 +242,7 @@ def _history(state: LiveState, ended: Ended, n_bins: int) -> list[np.ndarray]:
 
 
 def _fade(sums: np.ndarray, new: np.ndarray, level: Level) -> np.ndarray:
-    """Add what each bin brings, [b, 2, groups], to sums that fade from bin to bin."""
+    """Add each bin's sums, [b, 2, groups], to sums that decay from bin to bin."""
     kept = _kept(BIN_MINUTES, level)
     history = np.empty((len(new) + 1, *sums.shape))
     history[0] = sums
@@ -251,8 +252,8 @@ def _fade(sums: np.ndarray, new: np.ndarray, level: Level) -> np.ndarray:
 
 
 def _kept(minutes: np.ndarray | float, level: Level) -> np.ndarray:
-    """Which share of what a level knows is left after so many minutes, 0..1."""
-    # the last digit of an exponential is the machine's
+    """Return the share of a level's sums that is left after so many minutes, 0..1."""
+    # the last digit of an exponential depends on the machine
     return np.round(np.exp(-minutes / level.minutes), 12)
 
 
@@ -268,12 +269,12 @@ def _factors(state: LiveState, history: Sequence[np.ndarray], asked: Asked) -> n
 
 
 def _multiplier(level: Level, sums: np.ndarray, kept: np.ndarray | float) -> np.ndarray:
-    """Turn sums [n, 2], of which a share [n] is kept, into a level's factor [n]."""
+    """Turn sums [n, 2], of which a share [n] is left, into a level's factor [n]."""
     return 1 + level.weight * sums[:, 0] * kept / (sums[:, 1] * kept + level.prior)
 
 
 def _groups(level: Level, state: LiveState, trips: Ended | Asked) -> np.ndarray:
-    """Which of a level's groups each trip belongs to, int64 [n]."""
+    """Return the group of a level that each trip belongs to, int64 [n]."""
     pickup, dropoff = known_zone(trips.pickup_zone), known_zone(trips.dropoff_zone)
     if level.by == "city":
         return np.zeros(len(pickup), np.int64)

@@ -1,4 +1,4 @@
-"""The live state as a small JSON file, and what a server does with one."""
+"""The live state as a small JSON file, and how a server applies one."""
 
 import json
 from collections.abc import Mapping
@@ -12,25 +12,25 @@ from .live import BIN, LEVELS, N_CLUSTERS, N_GROUPS, Asked, LiveState, factor_no
 from .schema import N_ZONES, Trips
 from .values import CITY_CLOCK
 
-VERSION = 1  # whatever changes LEVELS or BIN changes it too
-# a state fades by itself, and one of three days still gains; an older one is of a job that broke
+VERSION = 1  # increase it whenever LEVELS or BIN change
+# a state decays by itself and still helps after three days; an older one means that its job broke
 MAX_AGE = np.timedelta64(3, "D")
-CLOCK_SKEW = 2 * BIN  # that machines may differ by
-REPLAYED = np.timedelta64(60, "m")  # a pickup longer before the state's clock is of the past
+CLOCK_SKEW = 2 * BIN  # tolerated difference between machines' clocks
+REPLAYED = np.timedelta64(60, "m")  # a pickup earlier than this before the state's clock is past
 
-# what json and numpy raise where bytes are not what they should be
+# what json and numpy raise on malformed content
 UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 class OtherModelError(TripError):
-    """The state is whole, and of another model."""
+    """The state is intact, but belongs to another model."""
 
 
 class LiveAnswer(NamedTuple):
-    """Predictions at the state's level, n rows."""
+    """Predictions corrected by the live state, n rows."""
 
     minutes: np.ndarray  # float64 [n]
-    age_minutes: np.ndarray  # float64 [n], how old the state is; NaN where none was used
+    age_minutes: np.ndarray  # float64 [n], age of the state; NaN where it was not used
 
 
 def write_state(state: LiveState) -> bytes:
@@ -48,11 +48,11 @@ def write_state(state: LiveState) -> bytes:
 
 
 def read_state(content: bytes, *, taxi: str, model_sha256: str) -> LiveState:
-    """Read a state that was kept for this model.
+    """Read a state that was written for this model.
 
     Raises:
-        OtherModelError: it was kept for another model.
-        TripError: it is cut, of another version of this code or of other taxis.
+        OtherModelError: it was written for another model.
+        TripError: it is malformed, of another VERSION or for another kind of trips.
     """
     try:
         about = json.loads(content)
@@ -89,7 +89,7 @@ def _restore(about: Mapping[str, Any]) -> LiveState:
 
 
 def why_unusable(state: LiveState, now: np.datetime64) -> str:
-    """Say why a server must not use a state now; empty where it may.
+    """Say why a server must not use a state now; empty if it may.
 
     Args:
         state: as read.
@@ -105,12 +105,12 @@ def why_unusable(state: LiveState, now: np.datetime64) -> str:
 def apply_live(
     state: LiveState | None, trips: Trips, predicted: np.ndarray, now: np.datetime64
 ) -> LiveAnswer:
-    """Bring predictions to the state's level.
+    """Correct predictions by the live state; a trip of the past keeps its prediction.
 
     Args:
-        state: None where there is none; one that is unusable now is left out.
+        state: None if there is none; one that is unusable now is ignored.
         trips: n new trips.
-        predicted: [n] minutes of the model alone.
+        predicted: [n] minutes by the model alone.
         now: New York local time.
     """
     none = np.full(len(predicted), np.nan)
@@ -130,10 +130,10 @@ def new_york_now() -> np.datetime64:
 
 
 def city_time(now: datetime) -> np.datetime64:
-    """Read a moment off the city's clock, datetime64[us].
+    """Convert an instant to the city's wall clock, datetime64[us].
 
-    The hour that autumn repeats stands at its end the second time: until there a feed has told
-    of trips already, and none of them is from the future.
+    In autumn an hour repeats. While it does, the clock stands at the end of that hour: trips
+    already reported from the first pass must not appear to lie in the future.
     """
     local = now.astimezone(CITY_CLOCK)
     if local.fold:

@@ -1,4 +1,4 @@
-"""Raw rows of a month prepared for a model, and the errors of its predictions, by batch."""
+"""Prepare a month's raw rows for a model, and add up its prediction errors, batch by batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,23 +38,23 @@ from .schema import (
 from .scores import rmse_of_mean
 from .worst import WorstTrip, find_worst, join_worst
 
-# roles that a file to score may be without: a trip still to be made has no drop-off
+# roles that a file to score may lack: a future trip has no drop-off
 MAY_MISS = frozenset({"dropoff_at", *INPUTS}) - {role for role, must in INPUTS.items() if must}
 
 
 class Prepared(NamedTuple):
-    """A batch of n raw rows, every one of them."""
+    """A batch of n raw rows, none left out."""
 
     columns: dict[str, pa.Array]  # role -> [n]
-    judgeable: np.ndarray  # bool [n]: a model can answer
-    eligible: np.ndarray  # bool [n]: such a trip would be trained on, as far as it is known
-    minutes: np.ndarray  # [n], NaN where the drop-off is not known
-    foreseen: np.ndarray  # bool [n]: as eligible, as far as it is known at pickup
-    unreadable: str = ""  # the first value that nobody can read, in words
+    judgeable: np.ndarray  # bool [n]: the row has what a model needs to predict it
+    eligible: np.ndarray  # bool [n]: nothing known of the trip would exclude it from training
+    minutes: np.ndarray  # [n], NaN where the drop-off is unknown
+    foreseen: np.ndarray  # bool [n]: as `eligible`, but by what is known at pickup only
+    unreadable: str = ""  # description of the first unreadable value; empty if there is none
 
 
 def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
-    """Read n raw rows, and decide which can be predicted and which count in the errors.
+    """Read n raw rows, and decide which can be predicted and which count towards the errors.
 
     Args:
         batch: n rows with the TLC's columns for this taxi; others are ignored.
@@ -62,7 +62,7 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
         month: YYYY-MM, the month whose file this is.
 
     Raises:
-        TripError: a needed column is missing or of another type, or a value may mean two things.
+        TripError: a required column is missing or has the wrong type, or a value is ambiguous.
     """
     rows = read_columns(batch, taxi, may_miss=MAY_MISS)
     columns = rows.columns
@@ -72,7 +72,7 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     judgeable = np.ones(batch.num_rows, bool)
     for role in (role for role, must in inputs_of(taxi).items() if must):
         judgeable &= columns[role].is_valid().to_numpy(zero_copy_only=False)
-    # an app ride may state its seconds and have no drop-off: a row that is no trip
+    # an app ride with stated seconds but no drop-off is not a trip
     durations_us = pc.if_else(columns["dropoff_at"].is_valid(), durations(columns), None)
     minutes = to_minutes(durations_us).to_numpy(zero_copy_only=False)
     start, end = (microseconds(bound) for bound in month_bounds(month))
@@ -89,7 +89,7 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
 
 
 def request_frame(prepared: Prepared, taxi: str) -> pd.DataFrame:
-    """Convert the judgeable rows, m <= n, to the frame that a model is sent, one type a column."""
+    """Convert the m <= n judgeable rows to the frame sent to a model, one type per column."""
     rows = pa.array(prepared.judgeable)
     roles = input_names(taxi).items()
     columns = prepared.columns
@@ -109,11 +109,11 @@ def prediction_batch(
 
     Args:
         prepared: n rows.
-        predicted: [n] minutes, NaN where a row cannot be judged.
+        predicted: [n] minutes, NaN where a row is not judgeable.
         taxi: key of schema.TAXIS.
         model: URI of the model that predicted.
-        base: [n] minutes of the model alone, where a live level is in `predicted`.
-        quantiles: column -> [n] minutes, NaN where `predicted` is.
+        base: [n] minutes by the model alone, if `predicted` includes the live level.
+        quantiles: column -> [n] minutes, NaN where `predicted` is NaN.
     """
     columns = {c.name: prepared.columns[c.role] for c in raw_columns(taxi)}
     columns["prediction"] = pa.array(predicted, from_pandas=True)
@@ -129,7 +129,7 @@ def prediction_batch(
 
 
 def is_distance_known(prepared: Prepared) -> np.ndarray:
-    """Which of n rows have a distance that can be, bool [n]."""
+    """Tell which of n rows have a plausible distance, bool [n]."""
     return is_mileage(prepared.columns["distance_miles"].to_numpy(zero_copy_only=False))
 
 
@@ -152,14 +152,14 @@ class Errors:
         self.fourth += float((error**4).sum())
 
     def scores(self) -> dict[str, float]:
-        """Return rmse, mae and bias in minutes; nothing where there is no trip."""
+        """Return rmse, mae and bias in minutes; an empty dict if there are no trips."""
         if not self.n:
             return {}
         rmse = float(rmse_of_mean(self.square / self.n))
         return {"rmse": rmse, "mae": self.size / self.n, "bias": self.error / self.n}
 
     def rmse_chance(self) -> float:
-        """Return the standard deviation of rmse by chance, as a share of it; 0 without an error."""
+        """Return the standard error of rmse as a share of rmse; 0 if all errors are 0."""
         if not self.square:
             return 0.0
         spread = self.n * self.fourth / self.square**2 - 1  # of the squared errors
@@ -172,20 +172,20 @@ class Tally:
 
     n_rows: int = 0
     n_predicted: int = 0
-    n_live: int = 0  # rows whose prediction has a live level
-    unreadable: str = ""  # the first value that nobody can read, in words
-    profile: Profile = field(default_factory=Profile)
-    dates: set[date] = field(default_factory=set)  # on which those trips began
-    # of the model alone, which is what drifts
+    n_live: int = 0  # rows whose prediction includes the live level
+    unreadable: str = ""  # description of the first unreadable value; empty if there is none
+    profile: Profile = field(default_factory=Profile)  # of the eligible trips
+    dates: set[date] = field(default_factory=set)  # pickup days of the eligible trips
+    # by the model alone: drift is measured without the live level
     predictions: np.ndarray = field(default_factory=lambda: count_predictions(np.empty(0)))
     total: Errors = field(default_factory=Errors)
-    base: Errors = field(default_factory=Errors)  # of the model alone
+    base: Errors = field(default_factory=Errors)  # by the model alone
     days: dict[str, Errors] = field(default_factory=dict)
     base_days: dict[str, Errors] = field(default_factory=dict)
-    estimated: EstimatedRmse | None = None  # RMSE of the model alone, of no drop-off
+    estimated: EstimatedRmse | None = None  # RMSE of the model alone, estimated without drop-offs
     worst: list[WorstTrip] = field(default_factory=list)
     within: dict[str, int] = field(default_factory=dict)  # quantile -> trips that took no longer
-    n_covered: int | None = None  # trips within the model's 80 % interval; None where it gives none
+    n_covered: int | None = None  # trips within the model's 80 % interval; None if it gives none
 
     def add(
         self, prepared: Prepared, predicted: np.ndarray, live: np.ndarray | None = None
@@ -194,8 +194,8 @@ class Tally:
 
         Args:
             prepared: the rows.
-            predicted: [n] minutes of the model alone, NaN where a row cannot be judged.
-            live: [n] the same with a live level; None where there is none.
+            predicted: [n] minutes by the model alone, NaN where a row is not judgeable.
+            live: [n] the same with the live level; None if there is none.
         """
         self.n_rows += len(predicted)
         self.unreadable = self.unreadable or prepared.unreadable
@@ -217,42 +217,47 @@ class Tally:
         self.worst = join_worst([self.worst, found])
 
     def add_quantiles(self, prepared: Prepared, quantiles: Mapping[str, np.ndarray]) -> None:
-        """Count the trips of a batch of n rows that took no longer than each quantile, [n]."""
+        """Count the trips in a batch of n rows that took no longer than each quantile, [n]."""
         counted = prepared.eligible & np.isfinite(prepared.minutes)
         for name, minutes in quantiles.items():
             n_within = int(np.count_nonzero((prepared.minutes <= minutes)[counted]))
             self.within[name] = self.within.get(name, 0) + n_within
 
     def add_covered(self, prepared: Prepared, covered: np.ndarray) -> None:
-        """Count the trips of a batch of n rows that are within their 80 % intervals, bool [n]."""
+        """Count the trips in a batch of n rows that are within their 80 % intervals.
+
+        Args:
+            prepared: the rows.
+            covered: bool [n].
+        """
         n_covered = int(np.count_nonzero(covered & prepared.eligible))
         self.n_covered = (self.n_covered or 0) + n_covered
 
     @property
     def coverage(self) -> float | None:
-        """Share of the trips within their 80 % intervals; None where either is not known."""
+        """Share of the trips within their 80 % intervals; None without intervals or drop-offs."""
         return None if self.n_covered is None or not self.base.n else self.n_covered / self.base.n
 
     @property
     def errors(self) -> MonthScores | None:
-        """How far the model alone was off, which a live level would hide; None without drop-off."""
+        """Scores of the model alone, as a live level would hide drift; None without drop-offs."""
         if not (scores := self.base.scores()):
             return None
         return MonthScores(self.base.n, scores["rmse"], self.base.rmse_chance(), self.coverage)
 
     @property
     def shares_within(self) -> dict[str, float]:
-        """Share of the trips that took no longer than each quantile; none without a drop-off."""
+        """Quantile -> share of the trips that took no longer; empty without drop-offs."""
         return {name: n / self.base.n for name, n in self.within.items() if self.base.n}
 
     @property
     def estimate_error(self) -> float | None:
-        """Share by which the RMSE was estimated too high; None where either is not known."""
+        """Estimated RMSE / measured RMSE - 1; None if either is unknown."""
         scores = self.base.scores()
         return self.estimated.value / scores["rmse"] - 1 if self.estimated and scores else None
 
     def daily(self) -> list[Mapping[str, str | int | float]]:
-        """List the days in order: day, n_trips, rmse, mae, bias and the model's own rmse_base."""
+        """List the days in order: day, n_trips, rmse, mae, bias; rmse_base of the model alone."""
         return [
             {
                 "day": day,
@@ -265,14 +270,14 @@ class Tally:
 
 
 def _add_errors(total: Errors, days: dict[str, Errors], error: np.ndarray, day: np.ndarray) -> None:
-    """Add errors [m] of trips of these days [m] to the month's and the days' sums."""
+    """Add the errors [m] of m trips to the month's sums and to those of their days [m]."""
     total.add(error)
     for value in np.unique(day):
         days.setdefault(str(value), Errors()).add(error[day == value])
 
 
 def _counted_trips(prepared: Prepared, counted: np.ndarray) -> Trips:
-    """Select the trips that errors are counted on, m of them."""
+    """Select the m trips on which errors are measured."""
     rows = pa.array(counted)
     inputs = {
         role: prepared.columns[role].filter(rows).to_numpy(zero_copy_only=False) for role in INPUTS
@@ -281,7 +286,7 @@ def _counted_trips(prepared: Prepared, counted: np.ndarray) -> Trips:
 
 
 def _trips(prepared: Prepared) -> pa.RecordBatch:
-    """Select the eligible trips, with the columns that a profile counts."""
+    """Select the eligible trips, with the columns that a profile needs."""
     rows = pa.array(prepared.eligible)
     minutes = pa.array(prepared.minutes, from_pandas=True)
     columns = prepared.columns | {"trip_minutes": minutes}

@@ -1,17 +1,17 @@
-"""Where a candidate is surely worse than the champion, although it is better on the whole.
+"""Find slices on which a candidate is significantly («surely») worse than the champion.
 
 The rule. On a slice of n trips let c and h be the mean squared errors of candidate and champion on
-the very same trips. With k = (1 + max_loss)², the mean of d = (error of candidate)² - k (error of
-champion)² is above 0 where the candidate's RMSE is larger by more than max_loss. Student's t of d
-with n - 1 degrees of freedom gives a one-sided p-value. Over all m slices, the champion's own test
-months one of them, Holm steps down: the smallest p-value must be at most ALPHA / m, the next at
-most ALPHA / (m - 1), and so on until one is not. Slices before that are surely worse; the chance
-that any of them is not is at most ALPHA, however the slices overlap. What a slice is surely worse
-by is Fieller's lower bound of c / h at the level where it stood.
+the same trips. With k = (1 + max_loss)², the mean of d = (candidate's error)² - k (champion's
+error)² is above 0 if the candidate's RMSE is larger by more than max_loss. Student's t of d with
+n - 1 degrees of freedom gives a one-sided p-value. Over all m slices, the champion's own test
+months among them, Holm steps down: the smallest p-value must be at most ALPHA / m, the next at most
+ALPHA / (m - 1), and so on until one is not. Slices before that are surely worse; the chance that
+any of them is not is at most ALPHA, however the slices overlap. The loss that is sure on a slice
+follows from Fieller's lower bound of c / h, at the level of its step or of the one that failed.
 
-Why not the bootstrap that judges the whole: `python -m bench slices` has percentiles of resamples
-refuse up to nine times as many equal candidates as they should in slices of 30 trips, where
-t refuses no more than it should; and t needs two passes over the errors.
+Why not the bootstrap that judges the whole: on slices of 30 trips, percentiles of resamples refuse
+up to nine times as many equal candidates as they should (`python -m bench slices`), while t refuses
+no more than it should and needs only two passes over the errors.
 
 Source: Holm, A simple sequentially rejective multiple test procedure, 1979; Fieller, Some problems
 in interval estimation, 1954.
@@ -31,14 +31,14 @@ from .schema import Trips, known_zone
 from .words import band_words
 from .zones import fit_zone_tables
 
-ALPHA = 0.05  # chance that any slice is called worse which is not
-MIN_SHARE = 0.02  # of the test trips; a slice that holds no more is not looked at
+ALPHA = 0.05  # family-wise error rate: chance of calling any slice worse that is not
+MIN_SHARE = 0.02  # of the test trips; slices that hold no more than this are not tested
 AIRPORTS = (1, 132, 138)  # TLC zones: Newark, JFK, LaGuardia
 HOUR_BANDS = (0, 6, 10, 16, 20, 24)
 
 
 class PairedErrors(NamedTuple):
-    """The squared errors of two models on the same n trips, n > 1, in what a test needs of them."""
+    """The statistics a test needs of two models' squared errors on the same n trips, n > 1."""
 
     name: str  # of the slice
     n_trips: int
@@ -53,18 +53,18 @@ class SliceLoss(NamedTuple):
 
     name: str
     n_trips: int
-    loss: float  # share of the champion's RMSE; below 0 it is smaller
-    at_least: float  # what it surely is
-    is_surely_worse: bool  # by more than may be
+    loss: float  # share of the champion's RMSE; below 0 if the candidate's is smaller
+    at_least: float  # lower confidence bound of the loss
+    is_surely_worse: bool  # significantly, by more than the allowed loss
 
 
 def slice_rows(trips: Trips, city: City | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Give the slices of n trips, each a name and its rows, bool [n]; those without a trip too.
+    """Yield the slices of n trips, empty ones too, each as its name and its rows, bool [n].
 
     Args:
-        trips: as metered.
-        city: whose boroughs are slices by pickup; without one parts of a map that these trips'
-            distances make are.
+        trips: with metered distances.
+        city: slices by pickup are its boroughs; without it, quarters of a map learned from these
+            trips.
     """
     band = np.searchsorted(HOUR_BANDS, pickup_hours(trips), side="right") - 1
     for number, (start, end) in enumerate(pairwise(HOUR_BANDS)):
@@ -97,13 +97,13 @@ def _parts_of_town(trips: Trips, city: City | None) -> Grouping:
 def pair_slices(
     trips: Trips, candidate: np.ndarray, champion: np.ndarray, city: City | None
 ) -> list[PairedErrors]:
-    """Sum up both models' errors on each slice of n test trips that holds more than MIN_SHARE.
+    """Compare both models' errors on each slice that holds more than MIN_SHARE of n test trips.
 
     Args:
-        trips: as metered, with their minutes.
-        candidate: [n] predicted minutes.
-        champion: [n] likewise.
-        city: as of slice_rows.
+        trips: with metered distances and their minutes.
+        candidate: [n] its predictions, minutes.
+        champion: [n] its predictions, minutes.
+        city: as for slice_rows.
     """
     least = max(MIN_SHARE * len(trips), 1)
     return [
@@ -116,7 +116,14 @@ def pair_slices(
 def pair_errors(
     name: str, minutes: np.ndarray, candidate: np.ndarray, champion: np.ndarray
 ) -> PairedErrors:
-    """Sum up the errors of two models on n trips, n > 1, minutes [n] each."""
+    """Compute the statistics of two models' errors on n trips, n > 1.
+
+    Args:
+        name: of the slice.
+        minutes: [n] measured.
+        candidate: [n] its predictions, minutes.
+        champion: [n] its predictions, minutes.
+    """
     n = len(minutes)
     one, two = (candidate - minutes) ** 2, (champion - minutes) ** 2
     means = float(one.mean()), float(two.mean())
@@ -126,13 +133,13 @@ def pair_errors(
 
 
 def judge_slices(parts: Sequence[PairedErrors], max_loss: float) -> list[SliceLoss]:
-    """Find the slices where the candidate is surely worse by more than a share, as said above.
+    """Test on which slices the candidate is surely worse, by the rule of this module.
 
     Args:
-        parts: m slices; of none of them nothing is said.
-        max_loss: share by which its RMSE may be larger.
+        parts: m slices; may be empty.
+        max_loss: share by which the candidate's RMSE may be larger.
     Returns:
-        One for each slice, in their order.
+        One result for each slice, in their order.
     """
     p_values = [_p_value(part, max_loss) for part in parts]
     order = sorted(range(len(parts)), key=p_values.__getitem__)
@@ -151,14 +158,14 @@ def _p_value(part: PairedErrors, max_loss: float) -> float:
     k = (1 + max_loss) ** 2
     (one, two), both = part.variances, part.covariance
     mean, variance = part.candidate - k * part.champion, one - 2 * k * both + k * k * two
-    if variance <= 0:  # all trips say the same
+    if variance <= 0:  # d is the same for all trips
         return 0.0 if mean > 0 else 1.0
     return float(stdtr(part.n_trips - 1, -mean / sqrt(variance / part.n_trips)))
 
 
 def _loss(part: PairedErrors, max_loss: float, level: float, *, is_worse: bool) -> SliceLoss:
     at_least = sqrt(_least_ratio(part, level)) - 1
-    if is_worse:  # the last digits of the two ways to say so may differ
+    if is_worse:  # the test and the bound agree, but for their last digits
         at_least = max(at_least, max_loss)
     return SliceLoss(part.name, part.n_trips, _ratio(part) - 1, at_least, is_worse)
 
@@ -171,12 +178,12 @@ def _ratio(part: PairedErrors) -> float:
 
 
 def _least_ratio(part: PairedErrors, level: float) -> float:
-    """Return Fieller's one-sided lower bound of candidate / champion, 0 where there is none."""
+    """Return Fieller's one-sided lower bound of candidate / champion; 0 if there is none."""
     quantile = float(stdtrit(part.n_trips - 1, level))
     share = quantile**2 / part.n_trips
     (one, two), both = part.variances, part.covariance
     a, b = part.champion**2 - share * two, part.candidate * part.champion - share * both
     c = part.candidate**2 - share * one
-    if a <= 0:  # the champion's own error may be nothing, for all that is known
+    if a <= 0:  # the champion's error does not differ significantly from 0
         return 0.0
     return max(0.0, (b - sqrt(max(b * b - a * c, 0.0))) / a)

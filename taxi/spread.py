@@ -1,8 +1,8 @@
-"""How far trips lie from what is predicted of them: quantiles of the minutes, and the risk of more.
+"""The spread of trips around their predictions: quantiles of the minutes, and exceedance risk.
 
-A model is wrong by other amounts on other trips. So the errors it made on the valid trips, which
-it was not fitted on, are told apart by a tree, and each leaf keeps the quantiles of its errors. A
-quantile of a trip's minutes is its prediction plus that quantile of its leaf's errors.
+How far a model is off depends on the trip. So a tree groups the errors it made on the validation
+trips, to which it was not fitted, and each leaf keeps the quantiles of its errors. A quantile of a
+trip's minutes is its prediction plus that quantile of its leaf's errors.
 
 Source: Vovk et al., Mondrian confidence machine, 2003 (calibration within groups); Papadopoulos et
 al., Inductive confidence machines for regression, 2002 (errors on rows kept apart).
@@ -19,36 +19,46 @@ from .leaves import Leaves, grow_leaves, restore_leaves
 from .schema import Trips, clean_miles
 
 LEVELS = np.array([0, 0.005, *(percent / 100 for percent in range(1, 100)), 0.995, 1])
-MIN_ROWS = 20  # fewer errors say nothing of their quantiles
-LEAF_ROWS = 400  # errors in a leaf: the tenth part of so many is known within 1.5 %
+MIN_ROWS = 20  # fewer errors are too few to estimate quantiles
+LEAF_ROWS = 400  # least errors in a leaf: the standard error of its 0.1 quantile's level is 1.5 %
 MAX_LEAVES = 256  # of one tree, however many trips there are
-FAR = 30.0  # minutes; an error beyond is no more reason to split than this one
-LEAST = 0.5  # minutes; no trip is answered to be shorter
-N_IMPLAUSIBLE_ROWS = 200  # fewer trips of an implausible distance say nothing of others like them
+FAR = 30.0  # minutes; errors are clipped to this when splits are chosen
+LEAST = 0.5  # minutes; no quantile is shorter
+N_IMPLAUSIBLE_ROWS = 200  # fewer trips with an implausible distance get no table of their own
 
 
 @dataclass(frozen=True)
 class ErrorTable:
-    """The errors of a model by leaf, measured - predicted minutes."""
+    """Quantiles of a model's errors, measured - predicted minutes, by leaf."""
 
     leaves: Leaves
     errors: np.ndarray  # float64 [number of leaves, len(LEVELS)], ascending from left to right
-    losses: np.ndarray | None = None  # of `measure_losses`; None of a model that was saved without
+    losses: np.ndarray | None = None  # by `measure_losses`; None if the model was saved without
 
     def quantiles(self, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Look up k quantiles of the errors of rows like these [n, c], float64 [n, k]."""
+        """Look up quantiles of the errors for n rows, float64 [n, k].
+
+        Args:
+            values: [n, c], as `describe` gives them.
+            levels: [k], 0..1.
+        """
         leaf = self.leaves.find(values)[:, None]
         right = np.searchsorted(LEVELS[1:-1], levels, side="right") + 1
         weight = (levels - LEVELS[right - 1]) / (LEVELS[right] - LEVELS[right - 1])
         return self.errors[leaf, right - 1] * (1 - weight) + self.errors[leaf, right] * weight
 
     def state(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the table as plain JSON values."""
         state = {"leaves": self.leaves.state(), "errors": self.errors.tolist()}
         return state | ({} if self.losses is None else {"losses": self.losses.tolist()})
 
     def share_above(self, values: np.ndarray, error: np.ndarray) -> np.ndarray:
-        """Look up how many of the errors are larger than these [n], 0..1 each, float64 [n]."""
+        """Look up the share of errors in each row's leaf above a given one, 0..1, float64 [n].
+
+        Args:
+            values: [n, c], as `describe` gives them.
+            error: [n] minutes.
+        """
         leaf = self.leaves.find(values)
         share = np.empty(len(leaf))
         for number in np.unique(leaf):
@@ -59,10 +69,10 @@ class ErrorTable:
 
 @dataclass(frozen=True)
 class Spread:
-    """The errors of a model on the valid trips, by what is known of their distance.
+    """The errors of a model on the validation trips, by what is known of their distance.
 
-    A trip without a plausible distance is one that nobody planned (it has none), or one whose meter
-    was off (it has 0 miles, or 1,000): the model answers both alike, and errs more on the latter.
+    A trip without a plausible distance has either none (it was not planned) or a wrong one (its
+    meter says 0 miles, or 1,000). The model predicts both alike, but errs more on the latter.
     """
 
     planned: ErrorTable
@@ -70,12 +80,12 @@ class Spread:
     implausible: ErrorTable
 
     def quantiles(self, trips: Trips, predicted: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-        """Compute k quantiles of the minutes of each trip, float64 [n, k], LEAST or more.
+        """Compute k quantiles of each trip's minutes, float64 [n, k], at least LEAST.
 
         Args:
             trips: n trips.
             predicted: [n] minutes, by the model whose errors these are.
-            levels: of the quantiles, each above 0 and below 1.
+            levels: k levels, each above 0 and below 1.
         """
         minutes = np.empty((len(trips), len(levels)))
         for rows, table in self._parts(trips):
@@ -89,7 +99,7 @@ class Spread:
         Args:
             trips: n trips.
             predicted: [n] minutes, by the model whose errors these are.
-            minutes: which a trip may take longer than.
+            minutes: longer than this.
         """
         if minutes < LEAST:
             return np.ones(len(trips))
@@ -100,7 +110,7 @@ class Spread:
         return share
 
     def losses(self) -> np.ndarray | None:
-        """Return the losses of all tables' leaves; None where they were not measured."""
+        """Return the losses of all tables' leaves, stacked; None if any table lacks them."""
         parts = [table.losses for table in self._tables()]
         known = [part for part in parts if part is not None]
         return np.concatenate(known) if len(known) == len(parts) else None
@@ -122,7 +132,7 @@ class Spread:
         return [self.planned, self.unplanned, self.implausible]
 
     def _parts(self, trips: Trips) -> Iterator[tuple[np.ndarray, ErrorTable]]:
-        """Give the rows of each table that has any."""
+        """Yield each table that has rows among the trips, with those rows."""
         unknown, missing = np.isnan(clean_miles(trips)), np.isnan(trips.distance_miles)
         masks = (~unknown, self.planned), (missing, self.unplanned)
         for mask, table in (*masks, (unknown & ~missing, self.implausible)):
@@ -130,7 +140,7 @@ class Spread:
                 yield rows, table
 
     def state(self) -> dict[str, Any]:
-        """Return all that was measured as plain JSON values; `restore_spread` rebuilds it."""
+        """Return the spread as plain JSON values; `restore_spread` rebuilds it."""
         return {name: table.state() for name, table in vars(self).items()}
 
 
@@ -148,12 +158,12 @@ def restore_spread(state: Mapping[str, Any]) -> Spread:
 
 
 class Calibration(NamedTuple):
-    """Trips that a model was not fitted on, and what it says of them."""
+    """Trips to which a model was not fitted, and its predictions of them."""
 
     trips: Trips  # n
     predicted: np.ndarray  # [n] minutes
-    # [n] minutes, where the distances of all of them are taken away: months hold few trips without
-    # one, and a caller may know no distance of any
+    # [n] minutes predicted with every distance removed: a caller may know none, and the months hold
+    # too few trips without a distance to measure that case
     unplanned: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Calibration":
@@ -162,11 +172,11 @@ class Calibration(NamedTuple):
 
 
 def fit_spread(calibration: Calibration) -> Spread | None:
-    """Measure the errors of a model on n trips; None where n is below MIN_ROWS."""
+    """Measure the errors of a model on n trips; None if n is below MIN_ROWS."""
     trips, predicted, unplanned = calibration
     if len(trips) < MIN_ROWS:
         return None
-    # leaves told apart by a distance would say nothing of trips that have none
+    # leaves split by distance would be useless for trips without one
     without = _fit_table(trips.without_distance(), unplanned)
     unknown = np.isnan(clean_miles(trips))
     implausible = unknown & ~np.isnan(trips.distance_miles)
@@ -181,7 +191,7 @@ def _fit_table(trips: Trips, predicted: np.ndarray) -> ErrorTable:
     values, error = describe(trips, predicted), trips.trip_minutes - predicted
     near = np.clip(error, -FAR, FAR)
     min_rows = max(LEAF_ROWS, len(error) // MAX_LEAVES)
-    # rows that are wrong by as much belong together, and so do those that are too low or too high
+    # the signed error groups rows by bias, the absolute error by spread
     leaves = grow_leaves(values, np.column_stack([near, np.abs(near)]), min_rows=min_rows)
     leaf = leaves.find(values)
     quantiles = np.array([_quantiles(error[leaf == n]) for n in range(leaf.max() + 1)])
@@ -192,14 +202,14 @@ def _fit_table(trips: Trips, predicted: np.ndarray) -> ErrorTable:
 def _quantiles(error: np.ndarray) -> np.ndarray:
     """Compute the quantiles at LEVELS of the errors [n], float64 [len(LEVELS)].
 
-    Weibull's position q (n + 1) is the finite-sample correction: of n errors and a new one, each is
-    as likely as any other to be the smallest.
+    Weibull's plotting position q (n + 1) is the finite-sample correction: a new error is equally
+    likely to take any of the n + 1 ranks among the n measured ones.
     """
     return np.round(np.quantile(error, LEVELS, method="weibull"), 3)
 
 
 def describe(trips: Trips, predicted: np.ndarray) -> np.ndarray:
-    """List what the errors of n trips are told apart by, float64 [n, 6]; NaN without a distance."""
+    """Compute what the errors of n trips are grouped by, float64 [n, 6]; NaN without a distance."""
     miles, at = clean_miles(trips), trips.pickup_at.astype("datetime64[m]").astype(np.int64)
     weekday = (at // 1440 + 3) % 7  # 1970-01-01 was a Thursday
     is_within = trips.pickup_zone == trips.dropoff_zone
