@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 ZONE_TABLE, ZONE_SHAPES = "taxi_zone_lookup.csv", "taxi_zones.zip"
 ZONE_FILES = (ZONE_TABLE, ZONE_SHAPES)
 TABLE_COLUMNS = ("LocationID", "Borough", "Zone", "service_zone")
-NOTHING = {"", "n/a", "na", "unknown"}  # what the TLC writes where it says nothing
-# what zipfile, pyshp and shapely raise where bytes are not what they should be
+NOTHING = {"", "n/a", "na", "unknown"}  # what the TLC writes for a missing value
+# what zipfile, pyshp and shapely raise on damaged files
 DAMAGE = (struct.error, ValueError, LookupError, OSError, TypeError, ArithmeticError, SystemError)
 METRES_PER_MILE = 1609.344
-CITY_MILES = (1.0, 200.0)  # least and most width of a city; degrees come to less
-ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # others have errors of their own
-MAX_SHAPES = 64 << 20  # bytes; the TLC's have 1.5 million
-OUTLINE_MILES = 0.04  # outlines are drawn to about this precision
+CITY_MILES = (1.0, 200.0)  # least and greatest extent of a city; degrees come to less
+ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # others raise errors of their own
+MAX_SHAPES = 64 << 20  # bytes, unpacked; the TLC's take 1.5 million
+OUTLINE_MILES = 0.04  # outlines are simplified to about this precision
 DECIMALS = 4  # of a coordinate in miles: half a foot
 
 
@@ -46,7 +46,7 @@ class City:
     outline: tuple[tuple[np.ndarray, ...], ...]  # per zone its polygons' outer rings, [v, 2] miles
 
     def to_json(self) -> str:
-        """Write it as one small JSON; equal cities are equal texts."""
+        """Write the city as compact JSON; equal cities give equal text."""
         zones = {
             str(zone): {
                 "name": str(self.name[zone]),
@@ -60,7 +60,7 @@ class City:
         return json.dumps({"zones": zones}, separators=(",", ":"))
 
     def name_zone(self, zone: int) -> str:
-        """Call a zone by its name; by its id where that is not known, and 0 is none."""
+        """Return the name of a zone; `zone <id>` if it is unknown, and `no zone` for 0."""
         return str(self.name[zone]) or (f"zone {zone}" if zone else "no zone")
 
     @property
@@ -80,7 +80,7 @@ class City:
 def make_city(
     rows: Mapping[int, Mapping[str, str]], places: Mapping[int, Any], outlines: Mapping[int, Any]
 ) -> City:
-    """Lay out what is known of some zones.
+    """Build a City from what is known of some zones.
 
     Args:
         rows: zone -> name, borough and service_zone.
@@ -101,13 +101,13 @@ def make_city(
 
 
 def parse_city(table: bytes, shapes: bytes) -> City:
-    """Read the TLC's table of zones and its shapes of them.
+    """Read the TLC's zone table and zone shapes.
 
     Args:
         table: content of ZONE_TABLE.
         shapes: content of ZONE_SHAPES, a zip with a shapefile.
     Raises:
-        TripError: one of them is not what its name says, or they do not belong together.
+        TripError: one of them is damaged or of another kind, or they contradict each other.
     """
     rows = read_zone_table(table)
     polygons = read_zone_shapes(shapes)
@@ -131,11 +131,11 @@ def parse_city(table: bytes, shapes: bytes) -> City:
 
 
 def read_zone_table(content: bytes) -> dict[int, dict[str, str]]:
-    """Read the table of zones: id -> name, borough and service_zone, "" where it says nothing.
+    """Read the zone table: id -> name, borough and service_zone, "" where not given.
 
     Raises:
-        TripError: it is no csv, lacks a column or rows, an id is none of the TLC's, or it
-            contradicts itself.
+        TripError: it is not a csv, lacks a column or has no rows, has an id outside the TLC's
+            range, or describes a zone in two ways.
     """
     try:
         lines = [*csv.reader(content.decode("utf-8-sig", "replace").splitlines())]
@@ -175,12 +175,13 @@ def _zone_id(text: Any, file: str) -> int:
 
 
 def read_zone_shapes(content: bytes) -> dict[int, tuple["BaseGeometry", str | None]]:
-    """Read the zones' shapes: id -> its area, all its polygons together, in miles; its borough.
+    """Read the zone shapes: id -> the union of its polygons, in miles, and its borough.
 
-    The borough is None where the shapes do not name it.
+    The borough is None if the shapes do not name it.
 
     Raises:
-        TripError: no whole zip, no shapefile in it, it is not in miles' kin, or holds no areas.
+        TripError: the zip or its shapefile is damaged or incomplete, its coordinates are not in a
+            unit of length, or a zone has no area.
     """
     import shapefile
 
@@ -198,10 +199,12 @@ def read_zone_shapes(content: bytes) -> dict[int, tuple["BaseGeometry", str | No
 
 
 def miles_per_unit(projection: str) -> float:
-    """Read from a .prj, well-known text, how many miles its unit of length is.
+    """Return the length in miles of a projection's unit.
 
+    Args:
+        projection: content of a .prj, well-known text.
     Raises:
-        TripError: it is in degrees, or stretches the city as Mercator does.
+        TripError: its unit is degrees, or it is a Mercator projection, which stretches lengths.
     """
     units = re.findall(r'UNIT\s*\[\s*"([^"]*)"\s*,\s*([0-9]+[.]?[0-9]*)', projection)
     if not projection.lstrip().upper().startswith("PROJC") or not units:
@@ -218,7 +221,7 @@ def miles_per_unit(projection: str) -> float:
 
 
 def simplified_outlines(areas: Mapping[int, "BaseGeometry"]) -> dict[int, list[np.ndarray]]:
-    """Return the outer rings of each zone's polygons with few points, neighbours without a gap."""
+    """Simplify the outer rings of each zone's polygons, leaving no gaps between neighbours."""
     import shapely
 
     zones = list(areas)
@@ -234,7 +237,7 @@ def simplified_outlines(areas: Mapping[int, "BaseGeometry"]) -> dict[int, list[n
 
 
 def _unzip(content: bytes) -> dict[str, bytes]:
-    """Read the parts of the shapefile, in whatever folder of the zip they lie: .shp -> bytes."""
+    """Read the parts of the shapefile, from any folder of the zip: suffix (.shp) -> bytes."""
     try:
         with zipfile.ZipFile(pa.BufferReader(content)) as folder:
             if sum(part.file_size for part in folder.infolist()) > MAX_SHAPES:
@@ -284,7 +287,7 @@ def _areas(reader: Any, miles: float) -> Iterator[tuple[int, "BaseGeometry", str
 def _united(
     parts: list[tuple[int, "BaseGeometry", str | None]],
 ) -> dict[int, tuple["BaseGeometry", str | None]]:
-    """Join the shapes of one id: the TLC gives some zones several."""
+    """Merge the shapes that share an id: the TLC gives some zones several."""
     import shapely
 
     shapes: dict[int, list[BaseGeometry]] = {}

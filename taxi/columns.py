@@ -1,8 +1,8 @@
-"""What a feature can say of a trip: its planned distance, its zones and its time.
+"""Features of a trip's planned distance, zones and pickup time.
 
-Everything here is known at pickup, plus the planned distance. Not used: pickup seconds, passenger
-count, rate code, trip type and the store-and-forward flag, which tell the computer that wrote the
-record or are known only after the trip; fares and the drop-off time are known only after it.
+Everything here is known at pickup, given a planned distance. Not used: pickup seconds, passenger
+count, rate code, trip type and the store-and-forward flag, which identify the computer that wrote
+the record or are known only after the trip, as are fares and the drop-off time.
 """
 
 from collections.abc import Callable
@@ -29,15 +29,15 @@ class Columns:
         first_row: int = 0,
         blind: bool = False,
     ) -> None:
-        """Begin to describe n trips.
+        """Prepare the columns of n trips.
 
         Args:
             trips: n trips.
-            tables: fitted on the train months.
-            around: what surrounds them.
-            out_of_fold: of all train trips, where these are some of them.
-            first_row: place among the train trips of the first one here.
-            blind: describe them as trips whose own distance is not known.
+            tables: fitted on the training months.
+            around: the zones' places and the calendar.
+            out_of_fold: of all training trips, if these are among them; None for new trips.
+            first_row: index of the first of these trips among all training trips.
+            blind: treat their own distance as unknown.
         """
         self.trips = trips
         self.tables = tables
@@ -57,7 +57,7 @@ class Columns:
 
     @cached_property
     def pair(self) -> np.ndarray:
-        """Row of each trip's pair in the tables, int64 [n]; the last row + 1 where unseen."""
+        """Row of each trip's pair in the tables, int64 [n]; the number of rows where unseen."""
         known = self.tables.pairs
         codes = zones.pair_code(self.trips)
         row = np.searchsorted(known, codes)
@@ -65,25 +65,25 @@ class Columns:
         return np.where(seen, row, len(known))
 
     def of_pair(self, values: np.ndarray, unseen: float) -> np.ndarray:
-        """Statistic of each trip's pair, [n]; `unseen` for pairs the train months do not have."""
+        """Look up a statistic of each trip's pair, [n]; `unseen` where the pair is unseen."""
         return np.append(values, unseen)[self.pair]
 
     @cached_property
     def pair_miles(self) -> np.ndarray:
-        """Typical distance of the pair; a train row's own fold does not vote on it."""
+        """Median distance of each trip's pair, miles [n]; of a training row, out of fold."""
         if self.out_of_fold:
             return self.out_of_fold.of_rows(self.first_row, zones.pair_code(self.trips))
         return self.of_pair(self.tables.pair_miles, np.nan)
 
     @cached_property
     def typical_miles(self) -> np.ndarray:
-        """The pair's typical distance, else the mean of its two zones' ones."""
+        """Median distance of the pair, else the mean of its two zones' medians, miles [n]."""
         both = self.tables.zone_miles[self.pickup] + self.tables.zone_miles[self.dropoff]
         return np.where(np.isnan(self.pair_miles), both / 2, self.pair_miles)
 
     @cached_property
     def position(self) -> np.ndarray:
-        """Places of the zones on the learned map, miles [N_ZONES, 2]; its middle where unknown.
+        """Positions of the zones on the learned map, miles [N_ZONES, 2]; 0, 0 where unknown.
 
         A few missing values in a column cost xgboost a third of its speed.
         """
@@ -156,7 +156,7 @@ def filled_miles(c: Columns) -> np.ndarray:
 def traffic_weekday(c: Columns) -> np.ndarray:
     """Weekday of the pickup, holidays as Sundays; 0 = Monday.
 
-    Holidays or the minute of the week as columns of their own are worth nothing beside it.
+    Columns of their own for holidays or for the minute of the week add nothing to it.
     """
     return np.where(c.is_holiday, 6, weekday(c))
 
@@ -169,8 +169,8 @@ def school_day(c: Columns) -> np.ndarray:
 def years_ago(c: Columns) -> np.ndarray:
     """Years from a train trip's month to the latest one, rounded; 0 of a new trip.
 
-    What has changed from year to year is thus told apart from what has not, and trips are predicted
-    as those of the latest year.
+    A model can so separate what changes from year to year, and predicts new trips as those of the
+    latest year.
     """
     if c.out_of_fold is None:
         return np.zeros(len(c.trips), np.int64)
@@ -178,7 +178,7 @@ def years_ago(c: Columns) -> np.ndarray:
 
 
 def n_recess_days(trips: Trips, around: Surroundings) -> int:
-    """Count the days on which n trips were made and only a week without school kept it shut."""
+    """Count the school recess days with trips, other than weekends and holidays."""
     days = np.unique(trips.pickup_at.astype("datetime64[D]").astype(np.int64))
     is_workday = ((days + 3) % 7 < 5) & ~np.isin(days, around.holidays)
     return int((is_workday & np.isin(days, around.recess)).sum())

@@ -1,4 +1,4 @@
-"""The calendar: days on which traffic is that of a Sunday, and weeks without school.
+"""The calendar: holidays, with traffic like a Sunday's, and school recesses.
 
 Days are counted from 1970-01-01, as numpy does.
 """
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-# holidays is imported where it is used: a served model holds the days that it needs
+# the package holidays is imported where it is used: a served model stores the days it needs
 
 YEARS = range(2009, 2041)  # the TLC's records begin in 2009
 
-# first and last days without school, as planned when the school year began; single days off are not
-# among them. Source: New York City Department of Education, calendars of 2018-19 to 2025-26
+# first and last days of recesses, as planned when the school year began, without single days off.
+# Source: New York City Department of Education, calendars of 2018-19 to 2025-26
 SCHOOL_RECESSES = (
     *(("2018-12-24", "2019-01-01"), ("2019-02-18", "2019-02-22"), ("2019-04-19", "2019-04-26")),
     ("2019-06-27", "2019-09-04"),
@@ -36,9 +36,9 @@ SCHOOL_RECESSES = (
 def public_holidays() -> np.ndarray:
     """List the days of YEARS on which offices are closed, int64 [d], ascending.
 
-    The federal holidays and the weekdays on which those of a weekend are observed. New York has
-    more, such as Lincoln's Birthday, on which it works: a model that took them for holidays told
-    trips on them too short by over a minute.
+    These are the federal holidays, and the weekdays on which those of a weekend are observed. New
+    York has more, such as Lincoln's Birthday, but works on them: counted as holidays, their trips
+    were predicted too short by over a minute.
     """
     import holidays
 
@@ -53,11 +53,12 @@ def school_recess() -> np.ndarray:
 
 
 def beyond_calendar(months: Iterable[str], recess: np.ndarray) -> str:
-    """Name the months, YYYY-MM, whose weeks without school a calendar has not; empty if it has all.
+    """Say which months, YYYY-MM, have school recesses that a calendar lacks; empty if none.
 
     Args:
         months: in any order.
-        recess: its days, as of `school_recess`: a summer's are the last, and Christmas comes next.
+        recess: its days, as from `school_recess`. They end with a summer, so the first ones that
+            are lacking are at Christmas.
     """
     if not len(recess):
         return ""

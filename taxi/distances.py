@@ -1,8 +1,8 @@
-"""How well a trip's distance is known when its minutes are predicted.
+"""Kinds of distance: how well a trip's distance is known when its minutes are predicted.
 
-Every model is trained on the metered distance, which is known only after the trip: an error that is
-measured with it is one that no caller will see. A caller sends what a route planner says, which is
-off by some share either way, or nothing. So each error is measured with all of them.
+Every model is trained on the metered distance, which is known only after the trip, so errors
+measured with it are not those that callers see. They send a route planner's distance, which is off
+by some percentage, or none. So errors are measured with all of these.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from .schema import Trips, clean_miles, knows_distance
 
 METERED, PLANNED_10, PLANNED_20 = "metered", "planned_10", "planned_20"
 MISSING = "missing"
-# kind -> how people read it
+# kind -> its name for people
 KINDS: Mapping[str, str] = {
     METERED: "metered distance",
     PLANNED_10: "distance planned to ±10 %",
@@ -24,9 +24,9 @@ KINDS: Mapping[str, str] = {
 }
 # standard deviation of log(planned / metered): two trips of three lie within that share
 SPREADS: Mapping[str, float] = {PLANNED_10: 0.10, PLANNED_20: 0.20}
-# value of the parameter judge_by -> the kind that a candidate is chosen and judged by
+# value of the parameter judge_by -> kind of distance with which candidates are chosen and judged
 JUDGE_BY: Mapping[str, str] = {"metered": METERED, "planned": PLANNED_10, "missing": MISSING}
-# of noise and samples, and one for all: models of every seed are measured on the very same trips
+# of noise and samples, the same for models of every seed, so that all are measured on equal trips
 SEED = 42
 
 
@@ -34,13 +34,13 @@ def as_known(trips: Trips, kind: str, *, seed: int = SEED) -> Trips:
     """Return the trips as a caller knows them at pickup.
 
     A planned distance is the clean metered one times exp(s z), z standard normal, so that it is
-    positive and too long as often as too short. Trip i gets the i-th z, however many trips follow
-    and whichever s, so that kinds differ by nothing else.
+    positive, and too long as often as too short. Trip i gets the i-th z, whatever the number of
+    trips and s, so that kinds differ by nothing else.
 
     Args:
-        trips: n trips, their distances as metered.
-        kind: of KINDS. Metered are the trips as they are; a distance that is planned is missing
-            where the metered one is no clean one, for nobody knows what was planned.
+        trips: n trips with metered distances.
+        kind: key of KINDS. With METERED the trips are returned unchanged; a planned distance is
+            missing where there is no clean metered one to derive it from.
         seed: of the noise.
     Returns:
         The same n trips in the same order; only distance_miles, miles [n], differs.
@@ -62,19 +62,22 @@ def as_known(trips: Trips, kind: str, *, seed: int = SEED) -> Trips:
 
 
 def sample(trips: Trips, max_rows: int) -> Trips:
-    """Return all n trips, or so many of them in their order: the same for every model."""
+    """Return a sample of max_rows trips in their order, or all if they are no more.
+
+    The sample is the same for every model.
+    """
     return trips if len(trips) <= max_rows else trips.take(sample_rows(len(trips), max_rows))
 
 
 def sample_rows(n_rows: int, max_rows: int) -> np.ndarray:
-    """Choose all of n rows, or so many of them, ascending, int [m]."""
+    """Choose max_rows of n_rows rows, or all if they are no more, ascending, int [m]."""
     if n_rows <= max_rows:
         return np.arange(n_rows)
     return np.sort(np.random.default_rng(SEED).choice(n_rows, max_rows, replace=False))
 
 
 def n_unknown(trips: Trips) -> int:
-    """Count the trips without a clean distance, whatever kind is asked for."""
+    """Count the trips without a clean distance."""
     return int(np.isnan(clean_miles(trips)).sum())
 
 
@@ -82,7 +85,7 @@ def select_kind(judge_by: str) -> str:
     """Return the kind of distance that a candidate is judged by.
 
     Raises:
-        TripError: the value means none.
+        TripError: it is not a key of JUDGE_BY.
     """
     if judge_by not in JUDGE_BY:
         raise TripError(f"Unknown judge_by {judge_by!r}. Choose from {sorted(JUDGE_BY)}.")
@@ -90,5 +93,5 @@ def select_kind(judge_by: str) -> str:
 
 
 def kind_of(taxi: str, kind: str = METERED) -> str:
-    """Return a kind of KINDS, or that of no distance where the trips of a taxi never have one."""
+    """Return the given kind of KINDS; MISSING if trips of this taxi never have a distance."""
     return kind if knows_distance(taxi) else MISSING

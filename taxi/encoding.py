@@ -1,4 +1,4 @@
-"""Trips encoded for boosters: whole, or batch by batch where they are too many for that."""
+"""Encode trips for boosters: all at once, or batch by batch if they are too many."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,8 +12,8 @@ from .features import DenseFeatures, Encoder
 from .schema import Trips
 from .zones import OutOfFold
 
-# up to so many trips stand encoded in memory, which is the fastest: 96 bytes each, and 32 as a
-# trip. More of them are encoded anew whenever somebody reads them
+# up to this many trips are kept encoded in memory, which is fastest: 96 bytes each, and 32 for the
+# trip itself. More of them are encoded again on every read
 WHOLE_ROWS = 2_000_000
 
 
@@ -23,9 +23,9 @@ class EncodedTrips(BatchedMatrix):
 
     encoder: DenseFeatures
     trips: Trips
-    kept: np.ndarray | None = None  # bool, which of the trips are rows; None = all
+    kept: np.ndarray | None = None  # bool, which of the trips become rows; None = all
     is_train: bool = False  # the encoder was fitted on these trips
-    blind: bool = False  # encoded as if no distance were known, and nothing missing everywhere
+    blind: bool = False  # as if no distance were known, 0 in columns that are missing in all rows
 
     @cached_property
     def shape(self) -> tuple[int, int]:
@@ -61,7 +61,10 @@ class EncodedTrips(BatchedMatrix):
 
     @cached_property
     def _missing(self) -> np.ndarray:
-        """Whether each column is missing in all rows, bool [k]; few are left after a batch."""
+        """Tell which columns are missing in all rows, bool [k].
+
+        Only columns missing so far are encoded: few are left after the first batch.
+        """
         left = self.encoder.names
         for first, part in self._parts():
             matrix = self._encode(replace(self.encoder, names=left), part, first)
@@ -76,9 +79,9 @@ def encode(
     """Encode trips for boosters: whole up to WHOLE_ROWS of them, and batch by batch beyond.
 
     Args:
-        encoder: the one-hot encoding is sparse, and always whole.
+        encoder: of a feature set; one-hot matrices are sparse, and always whole.
         trips: n trips.
-        kept: bool [n], which of them are rows; None = all.
+        kept: bool [n], which of them become rows; None = all.
         is_train: whether the encoder was fitted on these trips.
     Returns:
         [m, k]: float32, CSR or EncodedTrips.
@@ -92,8 +95,8 @@ def encode(
 def encode_blind(encoder: Any, trips: Trips, *, is_train: bool) -> Any:
     """Encode n trips as if no distance were known, float32 [n, k] or EncodedTrips; see `encode`.
 
-    Columns that then say nothing are constant: missing everywhere, they would keep xgboost from its
-    compact bins, and no tree asks them either way.
+    Columns that are then missing in all rows are set to 0. Missing values would keep xgboost from
+    using its compact bins, and no tree splits on such a column either way.
     """
     if len(trips) > WHOLE_ROWS:
         return EncodedTrips(encoder, trips, is_train=is_train, blind=True)

@@ -1,4 +1,4 @@
-"""From trips to feature columns, fitted on train months only: sets of features, and encoders."""
+"""Feature sets, and the encoders that turn trips into their columns; fitted on train only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,7 +17,7 @@ from .zones import OutOfFold, ZoneTables, has_old_months
 if TYPE_CHECKING:
     from .city import City
 
-# what the learned map says where there is no other
+# from the learned map, which `full` uses only without the TLC's map
 TURNED = [along(end, degrees) for end in ("pickup", "dropoff") for degrees in DIRECTIONS]
 OF_LEARNED_MAP = [
     geometry.bearing,
@@ -27,7 +27,7 @@ OF_LEARNED_MAP = [
     geometry.middle_y,
     *TURNED,
 ]
-OF_CITY = [  # what the TLC's map says
+OF_CITY = [  # from the TLC's map
     geometry.pickup_crosstown,
     geometry.pickup_uptown,
     geometry.dropoff_crosstown,
@@ -69,28 +69,28 @@ FEATURES: dict[str, Feature] = {
         *OF_CITY,
     )
 }
-# of fewer days without school a model learns what else was special to those: with one or none of
-# them in its train months it was worse by 0.01 min, in 2021 and 2022
+# from fewer recess days a model learns whatever else was special about them: with none or one in
+# the training months it was worse by 0.01 min, in 2021 and 2022
 MIN_RECESS_DAYS = 3
-# columns that `full` has where the train months hold what they tell
+# columns that `full` has only if the training months can teach them
 ON_OCCASION = ("school_day", "years_ago")
 COMPACT = ("filled_miles", "pickup_zone", "dropoff_zone", "hour", "weekday", "minute_of_day")
 
 
 def _whole(*left_out: Feature) -> tuple[str, ...]:
-    # two that brought nothing beside the map, in any year, are out as well
+    # filled_miles and weekday add nothing to the other columns, in any year
     out = {"filled_miles", "weekday", *ON_OCCASION, *(feature.__name__ for feature in left_out)}
     return tuple(name for name in FEATURES if name not in out)
 
 
-# name -> columns; `course` is the pair one-hot + distance, a matrix of its own kind
+# name -> columns; `course` is one-hot pairs and the distance, a sparse matrix by PairOneHot
 FEATURE_SETS: dict[str, tuple[str, ...]] = {
     "course": (),
     "compact": COMPACT,
     "full": _whole(*OF_CITY),
 }
-# what says nothing that the TLC's map and the other columns do not: without them boosters of three
-# years are as good, in four fifths of the time
+# redundant beside the TLC's map and the other columns: in three years, boosters without them were
+# as good and took four fifths of the time
 LITTLE_BESIDE_CITY = [
     columns.pickup_trips,
     columns.dropoff_trips,
@@ -99,7 +99,7 @@ LITTLE_BESIDE_CITY = [
     geometry.dropoff_x,
     geometry.dropoff_y,
 ]
-# `full` where the city is known
+# `full` if the city is known
 FULL_WITH_CITY = _whole(*OF_LEARNED_MAP, *LITTLE_BESIDE_CITY)
 # columns that a trip's own distance changes
 OF_OWN_DISTANCE = {
@@ -111,8 +111,8 @@ OF_OWN_DISTANCE = {
         geometry.detour_miles,
     )
 }
-# columns that say nothing, or are one value, where no train trip has a distance: the learned map is
-# one of distances
+# columns that are missing or constant if no training trip has a distance, from which the map is
+# learned
 OF_ANY_DISTANCE = {
     feature.__name__
     for feature in (
@@ -130,25 +130,25 @@ OF_ANY_DISTANCE = {
 
 
 class Encoder(Protocol):
-    """Encodes trips as a matrix; fitted on train months."""
+    """Encodes trips as a matrix; fitted on training months."""
 
     @property
     def names(self) -> list[str]:
         """Column names of the matrix, k of them."""
 
     def transform(self, trips: Trips) -> Any:
-        """Encode n trips never seen in fitting as a matrix [n, k]."""
+        """Encode n new trips as a matrix [n, k]."""
 
     def transform_train(self, trips: Trips) -> Any:
         """Encode the n trips the encoder was fitted on as a matrix [n, k]."""
 
     def state(self) -> dict[str, Any]:
-        """Return all that was fitted as plain JSON values; `restore_encoder` rebuilds it."""
+        """Return the encoder as plain JSON values; `restore_encoder` rebuilds it."""
 
 
 @dataclass(frozen=True)
 class DenseFeatures:
-    """Named features of FEATURES side by side, float32, NaN where one cannot be known."""
+    """Features of FEATURES side by side, float32; NaN where a value is unknown."""
 
     names: list[str]
     tables: ZoneTables
@@ -159,24 +159,24 @@ class DenseFeatures:
         return self._matrix(Columns(trips, self.tables, self.around))
 
     def transform_train(self, trips: Trips, *, blind: bool = False) -> np.ndarray:
-        """Encode the train trips, out of fold where a feature would see the row itself.
+        """Encode the n training trips as float32 [n, k], pair distances out of fold.
 
         Args:
             trips: n trips.
-            blind: encode them as trips whose own distance is not known.
+            blind: encode them as if their own distance were unknown.
         """
         return self.transform_rows(trips, OutOfFold(trips), 0, blind=blind)
 
     def transform_rows(
         self, trips: Trips, out_of_fold: OutOfFold, first_row: int, *, blind: bool
     ) -> np.ndarray:
-        """Encode some of the train trips, as `transform_train` encodes all.
+        """Encode n consecutive training trips as `transform_train` does.
 
         Args:
-            trips: n trips that follow each other.
-            out_of_fold: of all train trips.
-            first_row: place among all of the first one.
-            blind: encode them as trips whose own distance is not known.
+            trips: n trips.
+            out_of_fold: of all training trips.
+            first_row: index of the first one among all training trips.
+            blind: encode them as if their own distance were unknown.
         """
         return self._matrix(
             Columns(
@@ -193,7 +193,7 @@ class DenseFeatures:
         """Encode n new trips as if no distance were known, float32 [n, k].
 
         Args:
-            matrix: of `transform`, most columns of which stay.
+            matrix: the trips as encoded by `transform`; only OF_OWN_DISTANCE is recomputed.
             trips: the n trips.
         """
         hidden, columns = matrix.copy(), Columns(trips, self.tables, self.around, blind=True)
@@ -212,18 +212,18 @@ class DenseFeatures:
         """Return the names and the tables as plain JSON values."""
         tables = {f.name: getattr(self.tables, f.name).tolist() for f in fields(self.tables)}
         state = {"set": "dense", "names": self.names, "tables": tables}
-        # a set that asks for none keeps none
+        # a feature set that needs none stores none
         known = {} if self.around is NOTHING_KNOWN else {"surroundings": self.around.state()}
         return state | known
 
 
 def fit_encoder(name: str, trips: Trips, city: "City | None" = None) -> Encoder:
-    """Fit the encoder of a feature set on train trips.
+    """Fit the encoder of a feature set on training trips.
 
     Args:
         name: key of FEATURE_SETS.
-        trips: n train trips; their trip_minutes are not looked at.
-        city: what the TLC says of the zones; without it `full` has no columns of its map.
+        trips: n training trips; their trip_minutes are not used.
+        city: the TLC's zones; without it `full` lacks the columns of their map.
     Raises:
         TripError: there is no such feature set.
     """
@@ -246,7 +246,7 @@ def check_feature_set(name: str) -> None:
     """Refuse a feature set that does not exist.
 
     Raises:
-        TripError: it is no key of FEATURE_SETS.
+        TripError: it is not a key of FEATURE_SETS.
     """
     if name not in FEATURE_SETS:
         raise TripError(f"Unknown features {name!r}. Choose from {sorted(FEATURE_SETS)}.")
@@ -257,7 +257,7 @@ def restore_encoder(state: Mapping[str, Any]) -> Encoder:
     if state["set"] == "course":
         return PairOneHot(state["pairs"])
     tables = {
-        # JSON has no NaN of its own, Python's reader and writer agree on one
+        # NaN is not standard JSON, but Python's json writes and reads it
         name: np.array(values, float if name in _FLOATS else np.int64)
         for name, values in state["tables"].items()
     }

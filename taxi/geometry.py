@@ -1,10 +1,10 @@
-"""What features say of where a trip goes: on the map learned from trips, and on the TLC's own."""
+"""Features of where a trip goes, on the map learned from trips and on the TLC's map."""
 
 import numpy as np
 
 from .columns import Columns, Feature
 
-# --- the learned map, whose axes point anywhere
+# --- the learned map, whose axes have no fixed direction
 
 
 def pickup_x(c: Columns) -> np.ndarray:
@@ -65,7 +65,7 @@ def middle_y(c: Columns) -> np.ndarray:
 def along(end: str, degrees: int, *, is_grid: bool = False) -> Feature:
     """Make the feature «how far a zone lies in a direction of a map», miles.
 
-    A tree cuts along its columns only, and the city's avenues and rivers run as they like.
+    A tree splits on one column at a time, while avenues and rivers run in any direction.
 
     Args:
         end: pickup or dropoff.
@@ -76,7 +76,7 @@ def along(end: str, degrees: int, *, is_grid: bool = False) -> Feature:
 
     def feature(c: Columns) -> np.ndarray:
         place = (c.around.place if is_grid else c.position)[getattr(c, end)]
-        # no matrix product: its last digit depends on how many rows it is given
+        # no matrix product: its last digit depends on the number of rows
         return place[:, 0] * cosine + place[:, 1] * sine
 
     where = "street grid" if is_grid else "learned map"
@@ -89,7 +89,7 @@ def along(end: str, degrees: int, *, is_grid: bool = False) -> Feature:
 DIRECTIONS = (30, 45, 60, 120, 135, 150)  # degrees; 0 and 90 are x and y
 
 
-# --- the TLC's map: where it draws the zones, across and along Manhattan's avenues
+# --- the TLC's map of the zones, with axes across and along Manhattan's avenues
 
 
 def pickup_crosstown(c: Columns) -> np.ndarray:

@@ -1,37 +1,38 @@
-"""A map of the zones learned from trips: places whose straight lines fit the pairs' distances.
+"""A map of the zones learned from trips: positions whose distances fit those of the pairs.
 
-Every sum is made in one order, by numpy's own loops: those of BLAS and LAPACK depend on the machine
-and its threads, and a last digit leads a fit like this one to another map.
+Every sum is made in a fixed order, by numpy's own loops: sums by BLAS and LAPACK depend on the
+machine and its threads, and a difference in the last digit leads this fit to another map.
 """
 
 import numpy as np
 
 from .schema import N_ZONES
 
-UNKNOWN_ZONES = (264, 265)  # «unknown» and «outside New York»: no place on a map
-DECIMALS = 3  # of a position in miles: five feet, and 10,000 times what the fit leaves open
-# pairs that nobody has travelled share this part of all weight: enough for a zone that few trips
-# touch to have one best place, and too little to move the others
+UNKNOWN_ZONES = (264, 265)  # «unknown» and «outside New York»: no position on a map
+DECIMALS = 3  # of a position in miles: five feet, 10,000 times the fit's convergence error
+# share of the total weight that goes to pairs without trips: enough to give a zone with few trips a
+# unique best position, too little to move the others
 GUESSED = 0.01
-N_SPECTRAL = 200  # iterations for the start
-TOLERANCE = 1e-9  # miles that the fit still moves a zone when it ends
-N_CAREFUL = 50  # iterations in which the stress cannot rise
+N_SPECTRAL = 200  # power iterations for the starting positions
+TOLERANCE = 1e-9  # miles; the fit ends when no zone moves by more
+N_CAREFUL = 50  # first iterations, of full Guttman steps, in which the stress cannot rise
 MAX_ITERATIONS = 5_000  # it takes 100 to 400
-STEPS = (0.25, 100.0)  # least and greatest length of the later ones, in careful ones
+STEPS = (0.25, 100.0)  # least and greatest length of later steps, in Guttman steps
 
 
 def learn_map(pairs: np.ndarray, pair_trips: np.ndarray, pair_miles: np.ndarray) -> np.ndarray:
     """Place the zones so that straight lines between them fit the pairs' median distances.
 
     Weighted least-squares multidimensional scaling; a pair weighs sqrt(trips) / distance, so that
-    well-travelled and short ways count most.
+    frequent and short pairs count most.
 
     Args:
-        pairs: [p] codes of zones.pair_code. pair_trips: [p]. pair_miles: [p], NaN pairs are left
-            out.
+        pairs: [p] codes of zones.pair_code.
+        pair_trips: [p] number of trips.
+        pair_miles: [p] median distance; pairs with NaN are left out.
     Returns:
-        [N_ZONES, 2] positions in miles from their middle, the first axis along the longest
-        extent; NaN for zones that no clean trip reaches.
+        [N_ZONES, 2] positions in miles from their mean, the first axis along the longest extent;
+        NaN for zones without clean trips, and for all zones if fewer than 3 have any.
     Source: Kruskal, Nonmetric multidimensional scaling, 1964 (stress); de Leeuw, 1977 (weights).
     """
     start, end = np.divmod(pairs, 1000)
@@ -54,7 +55,7 @@ def learn_map(pairs: np.ndarray, pair_trips: np.ndarray, pair_miles: np.ndarray)
 def _join_ways(
     start: np.ndarray, end: np.ndarray, weight: np.ndarray, miles: np.ndarray, n_zones: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Join both directions: weights that add up to 1, and miles, 0 where unseen; [z, z] each."""
+    """Merge both directions: weights that sum to 1, and mean miles, 0 if unseen; [z, z] each."""
     place, size = start * n_zones + end, n_zones * n_zones
     sums = [np.bincount(place, values, size) for values in (weight, weight * miles)]
     total, of_miles = (one.reshape(n_zones, -1) + one.reshape(n_zones, -1).T for one in sums)
@@ -63,7 +64,7 @@ def _join_ways(
 
 
 def _shortest_ways(miles: np.ndarray) -> np.ndarray:
-    """Measure the shortest ways through the pairs seen, miles [z, z]."""
+    """Compute the shortest paths through the pairs seen, miles [z, z]."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import shortest_path
 
@@ -75,7 +76,7 @@ def _shortest_ways(miles: np.ndarray) -> np.ndarray:
 def _add_guesses(
     weight: np.ndarray, miles: np.ndarray, ways: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Let the shortest ways stand for the pairs that are unseen, with little weight."""
+    """Fill in unseen pairs with their shortest paths, at little weight."""
     unseen = (weight == 0) & (ways > 0)
     guess = np.divide(1, ways, out=np.zeros_like(ways), where=unseen)
     guess *= GUESSED / max(guess.sum(), GUESSED)
@@ -83,7 +84,7 @@ def _add_guesses(
 
 
 def _spectral_start(ways: np.ndarray) -> np.ndarray:
-    """Place the zones by classical scaling of the shortest ways, [2, z]."""
+    """Compute starting positions by classical scaling of the shortest paths, [2, z]."""
     square = ways**2
     inner = square.mean(axis=0) + square.mean(axis=1)[:, None] - square.mean() - square
     first = np.linspace(-1, 1, len(ways))
@@ -97,10 +98,10 @@ def _spectral_start(ways: np.ndarray) -> np.ndarray:
 
 
 def _minimise_stress(weight: np.ndarray, miles: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Move the points until the weighted squared errors of their distances are least, [2, z].
+    """Move the points to minimise the weighted squared errors of their distances, [2, z].
 
-    Each step is that of the Guttman transform, which can only go down; after N_CAREFUL of them, as
-    long as the way that the last two steps have seen it bend allows.
+    Each step follows the Guttman transform, which never increases the stress; after N_CAREFUL full
+    steps its length is Barzilai and Borwein's.
 
     Source: de Leeuw, Applications of convex analysis to multidimensional scaling, 1977; Barzilai &
         Borwein, Two-point step size gradient methods, 1988.
@@ -120,7 +121,7 @@ def _minimise_stress(weight: np.ndarray, miles: np.ndarray, points: np.ndarray) 
 
 
 def _slope(weight: np.ndarray, miles: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Half the gradient of the stress, [2, z]."""
+    """Compute half the gradient of the stress, [2, z]."""
     east, north = (axis[:, None] - axis for axis in points)
     distance = np.sqrt(east * east + north * north + 1e-9)
     pull = weight * (1 - miles / distance)
@@ -128,7 +129,7 @@ def _slope(weight: np.ndarray, miles: np.ndarray, points: np.ndarray) -> np.ndar
 
 
 def _step_length(moved: np.ndarray, bent: np.ndarray, turned: np.ndarray) -> float:
-    """How far to go, by what the last step changed of the points, their slope and their move."""
+    """Choose a step length from the last changes of the points, their slope and their move."""
     along, across = (moved * bent).sum(), (bent * turned).sum()
     if along <= 0 or across <= 0:
         return 1.0
@@ -139,7 +140,7 @@ def _inverse_of_laplacian(weight: np.ndarray) -> np.ndarray:
     """Invert the graph Laplacian of the weights for vectors that add up to 0, [z, z]."""
     matrix = np.diag(weight.sum(axis=1)) - weight
     matrix += matrix.diagonal().mean() / len(matrix)
-    for k in range(len(matrix)):  # Gauss and Jordan's; it is positive definite and needs no pivots
+    for k in range(len(matrix)):  # Gauss-Jordan; positive definite, so no pivoting is needed
         pivot, row, column = matrix[k, k], matrix[k].copy(), matrix[:, k].copy()
         matrix -= column[:, None] * (row / pivot)
         matrix[k], matrix[:, k], matrix[k, k] = row / pivot, -column / pivot, 1 / pivot
@@ -147,7 +148,10 @@ def _inverse_of_laplacian(weight: np.ndarray) -> np.ndarray:
 
 
 def _turn(points: np.ndarray) -> np.ndarray:
-    """Centre the points, their longest extent along the first axis, the farthest ahead; [2, z]."""
+    """Centre the points, and turn them to their longest extent in a unique way, [2, z].
+
+    On each axis the point farthest from the middle has a positive coordinate.
+    """
     x, y = points - points.mean(axis=1)[:, None]
     half = np.arctan2(2 * (x * y).sum(), (x * x).sum() - (y * y).sum()) / 2
     cosine, sine = np.cos(half), np.sin(half)

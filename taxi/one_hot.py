@@ -21,9 +21,9 @@ class PairOneHot:
         return [*(f"PU_DO={pair}" for pair in self.pairs), "trip_distance"]
 
     def transform(self, trips: Trips) -> csr_matrix:
-        """Encode n trips as float64 [n, p + 1] CSR; an unseen pair has no column set.
+        """Encode n trips as float64 CSR [n, p + 1]; an unseen pair sets no column.
 
-        A missing distance counts as 0, which is what the TLC's meters write for it.
+        A missing distance counts as 0, which is how the TLC's meters write it.
         """
         n, p = len(trips), len(self.pairs)
         codes = np.array([_code(pair) for pair in self.pairs])

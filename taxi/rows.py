@@ -1,4 +1,4 @@
-"""What boosters are trained and scored on: trips as rows of numbers, and what each weighs."""
+"""The rows that boosters are trained and scored on: encoded trips and their weights."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -11,27 +11,27 @@ from .encoding import encode, encode_blind
 from .features import DenseFeatures, Encoder
 from .schema import Trips, clean_miles
 
-# below this share of trips with a distance, those without one get no boosters of their own
+# below this share of trips with a distance, trips without one get no boosters of their own
 MIN_KNOWN = 0.5
 
 
 class Rows(NamedTuple):
-    """What trials are trained and scored on; once whole, plain arrays that travel to any worker."""
+    """What trials are trained and scored on; once whole, arrays that can be sent to any worker."""
 
     train: Any  # [n, k] float32, CSR, or a BatchedMatrix
     train_y: np.ndarray  # minutes, float32 [n] as boosters take them
     valid: Any  # [m, k] of the same kind
     valid_y: np.ndarray  # minutes [m]
-    weight: np.ndarray | None = None  # [n] of the train rows; None where all weigh the same
+    weight: np.ndarray | None = None  # [n] of the train rows; None if all weigh the same
     max_bin: int = 256  # of each dense column
 
     def whole(self) -> "Rows":
-        """Encode all of it."""
+        """Return the same rows with both matrices whole in memory."""
         return self._replace(train=whole(self.train), valid=whole(self.valid))
 
     @property
     def key(self) -> str:
-        """Hash of all values of whole rows: equal where they are, whatever made them."""
+        """Hash of all values of whole rows: equal values have equal keys, however made."""
         digest = hashlib.sha256(f"{self.max_bin} ".encode())
         parts = [self.train, self.train_y, self.valid, self.valid_y]
         for part in parts if self.weight is None else [*parts, self.weight]:
@@ -48,9 +48,9 @@ def _arrays(part: Any) -> list[np.ndarray]:
 class TrainPart(NamedTuple):
     """What boosters are trained on."""
 
-    matrix: Any  # [n, k], as `encode` gives it
+    matrix: Any  # [n, k], as `encode` returns it
     minutes: np.ndarray  # float32 [n]
-    weight: np.ndarray | None  # [n]; None where all weigh the same
+    weight: np.ndarray | None  # [n]; None if all weigh the same
 
 
 def make_rows(
@@ -59,9 +59,9 @@ def make_rows(
     """Encode the trips that trials are trained and scored on.
 
     Args:
-        encoder: fitted on the train trips.
+        encoder: fitted on the training trips.
         train, valid: n and m trips.
-        half_life: months after which a train trip counts half; 0 = all count the same.
+        half_life: months after which a training trip counts half; 0 = all count the same.
         max_bin: of each dense column.
     """
     part = lay_out_train(encoder, train, half_life)
@@ -72,7 +72,7 @@ def make_rows(
 def lay_out_train(
     encoder: Encoder, trips: Trips, half_life: float, kept: np.ndarray | None = None
 ) -> TrainPart:
-    """Encode n trips that the encoder was fitted on, or those of them that are kept, bool [n]."""
+    """Encode the n trips that the encoder was fitted on, or only those `kept`, bool [n]."""
     matrix = encode(encoder, trips, kept, is_train=True)
     rows = slice(None) if kept is None else kept
     minutes = trips.trip_minutes[rows].astype(np.float32)
@@ -80,23 +80,23 @@ def lay_out_train(
 
 
 def lay_out_blind(encoder: Any, trips: Trips, half_life: float) -> TrainPart:
-    """Encode n trips that the encoder was fitted on, as if no distance were known."""
+    """Encode the n trips that the encoder was fitted on as if no distance were known."""
     matrix = encode_blind(encoder, trips, is_train=True)
     minutes = trips.trip_minutes.astype(np.float32)
     return TrainPart(matrix, minutes, weights_by_age(trips.pickup_at, half_life))
 
 
 def weights_by_age(pickup_at: np.ndarray, half_life: float) -> np.ndarray | None:
-    """Weigh trips by how many months before the latest one they were made.
+    """Weight trips by their age, in months before the latest one.
 
-    Streets, traffic and habits move on: trips of a year ago help, and harm where they count as much
+    Streets, traffic and habits change: trips of a year ago help, but do harm if they count as much
     as those of last month.
 
     Args:
         pickup_at: datetime64 [n].
         half_life: months after which a trip counts half; 0 = all count the same.
     Returns:
-        [n] in (0, 1], those of the latest month 1; None where all are.
+        [n] in (0, 1], 1 in the latest month; None if all weights are 1.
     """
     month = pickup_at.astype("datetime64[M]").astype(np.int32)
     age = month.max() - month
@@ -106,10 +106,12 @@ def weights_by_age(pickup_at: np.ndarray, half_life: float) -> np.ndarray | None
 
 
 def is_split(encoder: Encoder, *splits: Trips) -> bool:
-    """Whether trips without a distance can get boosters of their own: most trips must have one.
+    """Whether trips without a distance get boosters of their own.
+
+    They do if at least MIN_KNOWN of the trips of every split have a distance.
 
     Args:
-        encoder: the one-hot encoding cannot do without a distance.
+        encoder: must be dense; the one-hot encoding requires a distance.
         splits: trips that boosters are trained or scored on.
     """
     shares = [float(np.mean(has_distance(trips))) for trips in splits]
@@ -117,14 +119,14 @@ def is_split(encoder: Encoder, *splits: Trips) -> bool:
 
 
 def has_distance(trips: Trips) -> np.ndarray:
-    """Whether each trip has a distance to go by, bool [n]."""
+    """Tell which trips have a clean distance, bool [n]."""
     return ~np.isnan(clean_miles(trips))
 
 
 def sighted_rows(
     encoder: Encoder, train: Trips, valid: Trips, half_life: float = 0, max_bin: int = 256
 ) -> Rows:
-    """Encode the train trips that have a distance, and the valid trips that do; see make_rows."""
+    """Encode the training and validation trips that have a distance; see make_rows."""
     judged = has_distance(valid)
     part = lay_out_train(encoder, train, half_life, kept=has_distance(train))
     matrix, minutes = encode(encoder, valid, judged, is_train=False), valid.trip_minutes[judged]

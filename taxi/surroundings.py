@@ -1,4 +1,4 @@
-"""What is known of the city and its calendar without any trip, as an encoder keeps it."""
+"""What an encoder stores about the city and the calendar, independent of trips."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from .schema import N_ZONES
 if TYPE_CHECKING:
     from .city import City
 
-GRID_DEGREES = 29.0  # Manhattan's avenues run so far east of north
+GRID_DEGREES = 29.0  # Manhattan's avenues run this far east of north
 DECIMALS = 4  # of a place in miles: half a foot
 
 
@@ -24,21 +24,21 @@ class Surroundings:
     recess: np.ndarray  # int64 [r], ascending: days in weeks without school
 
     def state(self) -> dict[str, Any]:
-        """Return all of it as plain JSON values; `restore_surroundings` rebuilds it."""
+        """Return the surroundings as plain JSON values; `restore_surroundings` rebuilds them."""
         return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
 
-# without a city all zones are alike, without a calendar all weeks
+# without a city all zones are in one place, without a calendar all weeks are alike
 NOTHING_KNOWN = Surroundings(np.zeros((N_ZONES, 2)), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def find_surroundings(city: "City | None") -> Surroundings:
-    """Gather what is known; without a city its zones are all alike.
+    """Gather the zones' places and the calendar.
 
     Args:
-        city: its zones' centroids are what features are made of.
+        city: the TLC's zones; without it all zones are in one place.
     """
-    # a served model is restored from what was gathered, and takes no calendar with it
+    # imported here: a served model is restored from the result and ships without the calendar
     from .days import public_holidays, school_recess
 
     place = NOTHING_KNOWN.place if city is None else turn_to_grid(city.centroid)
@@ -46,7 +46,7 @@ def find_surroundings(city: "City | None") -> Surroundings:
 
 
 def restore_surroundings(state: Mapping[str, Any] | None) -> Surroundings:
-    """Rebuild surroundings from their `state`; None is that of an encoder that has none."""
+    """Rebuild surroundings from their `state`; NOTHING_KNOWN from None, of an encoder without."""
     if state is None:
         return NOTHING_KNOWN
     holidays, recess = (np.array(state[name], np.int64) for name in ("holidays", "recess"))
@@ -56,12 +56,12 @@ def restore_surroundings(state: Mapping[str, Any] | None) -> Surroundings:
 def turn_to_grid(centroid: np.ndarray) -> np.ndarray:
     """Turn the map so that Manhattan's avenues run along its second axis.
 
-    A tree cuts along its columns only, and there the streets do too.
+    A tree splits on one column at a time, and so along the streets.
 
     Args:
         centroid: [N_ZONES, 2] miles east and north, NaN where unknown.
     Returns:
-        float64 [N_ZONES, 2], miles from the middle of the zones, where unknown ones are put: a few
+        float64 [N_ZONES, 2], miles from the mean of the zones. Unknown zones are put there: a few
         missing values in a column cost xgboost a third of its speed.
     """
     east, north = (centroid - np.nanmean(centroid, axis=0)).T

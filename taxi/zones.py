@@ -1,6 +1,6 @@
-"""Statistics of zones and pairs of zones on the train months: counts, distances, a map.
+"""Statistics of zones and pairs of zones on the training months: counts, distances, a map.
 
-Nothing here looks at the target, so no row's duration can reach its own features.
+Nothing here uses the target, so no row's duration can leak into its own features.
 """
 
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ import numpy as np
 
 from .schema import N_ZONES, Trips, clean_miles, known_zone
 
-N_FOLDS = 5  # a train row's pair is described by the rows of the other folds
+N_FOLDS = 5  # statistics of a training row's pair come from the other folds
 N_CODES = N_ZONES * 1000  # of pairs
-SORTED_ROWS = 1 << 21
+SORTED_ROWS = 1 << 21  # values that are sorted at a time
 
 
 @dataclass(frozen=True)
 class ZoneTables:
-    """Statistics fitted on train months; p pairs seen, arrays indexed by zone or by pair."""
+    """Statistics of the training months; p pairs seen, arrays indexed by zone or by pair."""
 
     pairs: np.ndarray  # int64 [p], codes of pair_code, ascending
     pair_trips: np.ndarray  # int64 [p]
-    pair_miles: np.ndarray  # float64 [p], median clean distance; NaN where no clean one
+    pair_miles: np.ndarray  # float64 [p], median clean distance; NaN if there is none
     pickup_trips: np.ndarray  # int64 [N_ZONES]
     dropoff_trips: np.ndarray  # int64 [N_ZONES]
     zone_miles: np.ndarray  # float64 [N_ZONES], median clean distance of trips touching the zone,
-    #                         of all trips where there is none: never NaN
+    #                         or of all trips if there is none; never NaN
     position: np.ndarray  # float64 [N_ZONES, 2], miles on the learned map; NaN off the map
 
 
@@ -36,8 +36,8 @@ def pair_code(trips: Trips) -> np.ndarray:
 
 
 def fit_zone_tables(trips: Trips) -> ZoneTables:
-    """Count and measure the zones and pairs of the train months, n rows."""
-    # a served model is restored from its tables, and takes no fit with it
+    """Compute the statistics of zones and pairs on n training trips."""
+    # imported here: a served model is restored from its tables and ships without the fit
     from .learned_map import learn_map
 
     miles, codes = clean_miles(trips), _codes(trips)
@@ -72,7 +72,7 @@ def medians(groups: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray
         n_groups: a group without values has the median NaN.
     """
     result = np.full(n_groups, np.nan)
-    # as many groups at once as have SORTED_ROWS values: to sort takes four times their memory
+    # in chunks of groups with about SORTED_ROWS values: sorting takes four times their memory
     ends = np.cumsum(np.bincount(groups.ravel(), minlength=n_groups))
     at_once = np.searchsorted(ends, np.arange(SORTED_ROWS, groups.size, SORTED_ROWS)) + 1
     for first, last in pairwise(np.unique([0, *at_once, n_groups])):
@@ -95,15 +95,15 @@ def _medians(groups: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarra
 
 
 class OutOfFold:
-    """What train rows are told otherwise than new ones: years ago, and their pairs' distances.
+    """What features say differently of training rows: pair distances, and years ago.
 
-    Those are typical distances over the rows of other folds than a row's own. A row's own distance
-    would otherwise be its pair's typical one wherever the pair is rare, and the model would trust
-    that column more than it may on new trips.
+    A training row's pair distance is the median over the rows of the other folds. Over all rows, a
+    rare pair's median would be the row's own distance, and the model would learn to trust that
+    column more than new trips warrant.
     """
 
     def __init__(self, trips: Trips) -> None:
-        """Describe n train trips, once somebody asks."""
+        """Keep n training trips; statistics are computed on first use."""
         self.trips = trips
 
     @cached_property
@@ -115,11 +115,16 @@ class OutOfFold:
         return np.stack([medians(codes[rows], miles[rows], N_CODES) for rows in outside], axis=1)
 
     def of_rows(self, first: int, codes: np.ndarray) -> np.ndarray:
-        """Look up the miles of the rows from `first` on, whose pairs have these codes, [m]."""
+        """Look up the out-of-fold median distance for m consecutive rows, miles [m].
+
+        Args:
+            first: index of the first row among the training trips.
+            codes: [m] of the rows' pairs.
+        """
         return np.asarray(self.medians[codes, (first + np.arange(len(codes))) % N_FOLDS])
 
     def years_ago(self, trips: Trips) -> np.ndarray:
-        """Count the years from each of m train trips to the latest month, rounded, [m]."""
+        """Count the years from each of m training trips to the latest month, rounded, [m]."""
         return np.asarray((self._latest_month - _month(trips) + 5) // 12)
 
     @cached_property
@@ -133,6 +138,6 @@ def _month(trips: Trips) -> np.ndarray:
 
 
 def has_old_months(trips: Trips) -> bool:
-    """Whether some of n train trips are of another year than the latest."""
+    """Whether any of n training trips is, rounded, a year or more before the latest month."""
     rows = OutOfFold(trips)
     return any(rows.years_ago(part).any() for part in trips.batches())
