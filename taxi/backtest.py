@@ -1,4 +1,4 @@
-"""What a backtest says: errors by month and by the age of the model, and when to train again."""
+"""Results of a backtest: errors by month and by the model's age, and when to train again."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -11,18 +11,18 @@ from .scores import rmse_of_mean
 from .words import counted
 
 N_RESAMPLES = 2_000
-# models of the baselines that stand beside the one that was chosen -> what they are called
+# baselines that are shown beside the chosen model -> their names for people
 BESIDE: Mapping[str, str] = {"mean": "naive (mean)", "linear_regression": "the course's recipe"}
-OWN = "chosen"  # the model that the recipe came to
+OWN = "chosen"  # the model that the recipe produced
 
 
 class DayErrors(NamedTuple):
-    """How a model did on the trips of a day, minutes."""
+    """The errors of a model on the trips of a day, minutes."""
 
     day: str  # YYYY-MM-DD
     n_trips: int
     rmse: float
-    bias: float  # predicted less what they took
+    bias: float  # mean of predicted - measured
 
     @classmethod
     def read(cls, row: Mapping[str, str]) -> "DayErrors":
@@ -31,19 +31,19 @@ class DayErrors(NamedTuple):
 
 
 class MonthErrors(NamedTuple):
-    """How a model did on a month: a row of the table of a backtest."""
+    """The errors of a model on a month: a row of a backtest's table."""
 
     fold: str  # month that its model was trained for
-    month: str  # that it was judged on
+    month: str  # month that it was scored on
     age: int  # months from one to the other
     model: str  # OWN, or a key of BESIDE
     n_trips: int
     rmse: Interval  # minutes
-    bias: Interval  # minutes, predicted less what they took
-    run_id: str  # which scored it
+    bias: Interval  # minutes, mean of predicted - measured
+    run_id: str  # of the run that scored it
 
     def row(self) -> dict[str, str | int | float]:
-        """Lay it out as a row of a table."""
+        """Convert it to a row of the table."""
         errors: dict[str, str | int | float] = {
             f"{name}{end}": value
             for name, interval in (("rmse", self.rmse), ("bias", self.bias))
@@ -64,15 +64,15 @@ class MonthErrors(NamedTuple):
 
 
 class Rise(NamedTuple):
-    """How much worse a model of some age is than a fresh one on the very same months."""
+    """How much worse models of some age are than fresh ones on the same months."""
 
     age: int  # months
-    n_months: int  # that models of this age and fresh ones were judged on
-    share: Interval  # of the fresh model's RMSE; open where there is one month
+    n_months: int  # months on which models of this age and fresh ones were both scored
+    share: Interval  # of the fresh model's RMSE; unbounded if there is only one month
 
 
 class PairedDifference(NamedTuple):
-    """One recipe's RMSE less another's on the same months, a pair a month."""
+    """One recipe's RMSE minus another's, paired by month."""
 
     n_months: int
     minutes: Interval
@@ -88,13 +88,13 @@ def measure_month(
     run_id: str,
     seed: int,
 ) -> MonthErrors:
-    """Sum the days of a month up, with intervals from drawing its days anew.
+    """Sum up the days of a month, with bootstrap intervals from resampling its days.
 
-    Trips of a day are late together, so days are what is drawn: by trips the intervals would
-    promise too much.
+    Errors of a day's trips are correlated, so days are resampled: intervals from resampled trips
+    would be too narrow.
 
     Raises:
-        TripError: none of the days is of the month.
+        TripError: none of the days is in the month.
     """
     own = [one for one in days if one.day.startswith(month)]
     if not own:
@@ -111,14 +111,12 @@ def measure_month(
 
 
 def fresh(rows: Iterable[MonthErrors], model: str = OWN) -> dict[str, MonthErrors]:
-    """Select what models did on the month they were trained for: month -> errors."""
+    """Select the errors of a model's fresh fits, on the months they were trained for, by month."""
     return {row.month: row for row in rows if row.age == 0 and row.model == model}
 
 
 def measure_ageing(rows: Sequence[MonthErrors]) -> list[Rise]:
-    """Compare models of each age with fresh ones, month by month: what a month has of hard trips
-    counts for both.
-    """
+    """Compare models of each age with fresh ones, paired by month, so that hard months cancel."""
     new = fresh(rows)
     rises: dict[int, list[float]] = {}
     for row in rows:
@@ -128,11 +126,11 @@ def measure_ageing(rows: Sequence[MonthErrors]) -> list[Rise]:
 
 
 def mean_of(values: Sequence[float]) -> Interval:
-    """Compute the mean of independent values, n > 0, with Student's interval; open where n is 1."""
+    """Compute the mean of n > 0 independent values and Student's interval; unbounded if n is 1."""
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, -np.inf, np.inf)
-    from scipy.special import stdtrit  # a second, which a step that only scores need not spend
+    from scipy.special import stdtrit  # takes a second, which a step that only scores can save
 
     spread = float(np.std(values, ddof=1)) / len(values) ** 0.5
     reach = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * spread
@@ -142,9 +140,10 @@ def mean_of(values: Sequence[float]) -> Interval:
 def compare_recipes(
     rows: Iterable[MonthErrors], others: Iterable[MonthErrors]
 ) -> PairedDifference | None:
-    """Compare two recipes on the months that both were judged on, each model fresh.
+    """Compare the fresh models of two recipes on the months on which both were scored.
 
-    None where there is no such month, or a month has other trips.
+    Returns:
+        None if there is no such month, or if the recipes' trips differ in any.
     """
     own, other = fresh(rows), fresh(others)
     both = sorted(own.keys() & other.keys())
@@ -159,7 +158,7 @@ def compare_recipes(
 
 
 def answer(rises: Sequence[Rise], rows: Iterable[MonthErrors]) -> str:
-    """Say in a sentence how often to train again; or, where no model was followed, how they did."""
+    """Say in a sentence how often to retrain or, if no model was followed, the mean RMSE."""
     if not rises:
         errors = [row.rmse.value for row in fresh(rows).values()]
         mean, n = float(np.mean(errors)), in_months(len(errors))

@@ -20,7 +20,7 @@ def draw_backtest(rows: Sequence[MonthErrors], rises: Sequence[Rise], title: str
     Args:
         rows: the table of the backtest.
         rises: by age; may be empty.
-        title: what is found.
+        title: the finding.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle(title, fontsize="medium", x=0.01, ha="left", wrap=True)

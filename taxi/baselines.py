@@ -11,17 +11,17 @@ import numpy as np
 from . import TripError, least_squares
 from .sampling import draw_rows
 
-# leaves of few trips let a forest learn trips by heart, and its file grow to hundreds of
-# megabytes; on one thread, because several add up their trees' answers in any order, and the last
-# digit shows it. Trees that see fewer trips are more unlike each other, and made in 0.3 to 0.4 of
-# the time: on months of 2020 to 2023 0.008 to 0.024 min better than trees that see all, with
-# leaves of 20 (files a fifth larger); the extra trees, whose cuts are drawn by chance, within
-# 0.008 min (files an eighth larger)
+# n_jobs: several threads sum up trees in any order, which changes the last digit.
+# max_samples: trees on fewer trips are less alike, and take 0.3 to 0.4 of the time. On months of
+# 2020 to 2023 the random forest is 0.008 to 0.024 min better than one of trees that see all trips,
+# with leaves of 20 (files a fifth larger), and the extra trees, whose cuts are random, within
+# 0.008 min (files an eighth larger).
+# min_samples_leaf (below): smaller leaves overfit, and files grow to hundreds of megabytes
 FOREST = {"n_estimators": 100, "n_jobs": 1, "bootstrap": True, "max_samples": 0.3}
-# the same in 0.6 of the time, and within 0.012 min
+# takes 0.6 of the time, and is within 0.012 min
 HALF_THE_TRIPS_EACH = {"subsample": 0.5}
-# trips that a baseline is fitted on, drawn where there are more: of a year of yellow ones a support
-# vector machine would take hours, and a forest keep a file of 14 GiB
+# most trips that a baseline is fitted on, sampled if there are more: on a year of yellow ones a
+# support vector machine would take hours, and a forest's file 14 GiB
 TREE_ROWS = SVR_ROWS = 300_000
 LINEAR_ROWS = 1_000_000
 
@@ -29,16 +29,16 @@ LINEAR_ROWS = 1_000_000
 class Baseline(NamedTuple):
     """An estimator and the features it is fitted on.
 
-    The estimator is named rather than imported: looking up a name need not load all of sklearn.
+    The estimator is named rather than imported, so that a look-up does not load all of sklearn.
     """
 
     features: str  # key of features.FEATURE_SETS
     estimator: str  # of sklearn: module.Class
     options: dict[str, Any] = {}  # noqa: RUF012  # nobody writes to it
-    # (estimator, matrix, minutes) -> it, fitted; takes the place of `estimator.fit` where what that
-    # gives depends on the machine, as it does where sklearn uses BLAS
+    # (estimator, matrix, minutes) -> the fitted estimator; replaces an `estimator.fit` whose result
+    # depends on the machine, for example because sklearn uses BLAS
     fit_otherwise: Callable[[Any, Any, np.ndarray], Any] | None = None
-    max_rows: int = 0  # that it is fitted on; 0 = all
+    max_rows: int = 0  # most rows that it is fitted on; 0 = all
 
     def make(self, seed: int) -> Any:
         """Create the estimator, unfitted; the seed goes to those that draw random numbers."""
@@ -51,46 +51,46 @@ class Baseline(NamedTuple):
         """Create the estimator and fit it to n rows, or to max_rows of them.
 
         Args:
-            matrix: [n, k] of these features.
+            matrix: [n, k] of `features`.
             minutes: [n].
-            seed: as of `make`, and of the rows that are drawn.
+            seed: of the estimator, and of the rows that are drawn.
         """
         estimator = self.make(seed)
         matrix, minutes = self.draw(matrix, minutes, seed=seed)
         from sklearn.exceptions import ConvergenceWarning
 
         with warnings.catch_warnings():
-            # models that have not converged are kept, and `has_converged` tells of them in the run
+            # models that have not converged are kept, and reported through `has_converged`
             warnings.simplefilter("ignore", ConvergenceWarning)
             if self.fit_otherwise:
                 return self.fit_otherwise(estimator, matrix, minutes)
             return estimator.fit(matrix, minutes)
 
     def draw(self, matrix: Any, minutes: np.ndarray, *, seed: int) -> tuple[Any, np.ndarray]:
-        """Draw the rows that it is fitted on; all, where there are no more."""
+        """Draw the rows that it is fitted on; all of them if they are at most max_rows."""
         if not self.is_bounded(len(minutes)):
             return matrix, minutes
         drawn = draw_rows(len(minutes), self.max_rows, seed=seed)
         return matrix[drawn], minutes[drawn]
 
     def is_bounded(self, n_rows: int) -> bool:
-        """Whether it is fitted on fewer than n_rows where there are so many."""
+        """Whether it is fitted on only some of n_rows."""
         return 0 < self.max_rows < n_rows
 
     def n_fitted(self, n_rows: int) -> str:
-        """Say how many of n_rows it is fitted on: 300,000 of 2,900,000; 57,651 where on all."""
+        """Say how many of n_rows it is fitted on: 300,000 of 2,900,000, or 57,651 if on all."""
         return f"{self.max_rows:,} of {n_rows:,}" if self.is_bounded(n_rows) else f"{n_rows:,}"
 
 
 def fit_on_any_threads(estimator: Any, matrix: Any, minutes: np.ndarray) -> Any:
-    """Fit HistGradientBoosting, which keeps how many threads it had: no part of the model."""
+    """Fit HistGradientBoosting, and reset the thread count it stores, which is not of the model."""
     estimator.fit(matrix, minutes)
     estimator._bin_mapper.n_threads = 1
     return estimator
 
 
 def has_converged(estimator: Any) -> bool:
-    """Whether a fitted linear model met its tolerance in its rounds; trees have none to meet."""
+    """Whether a fitted linear model converged within its iterations; True for other models."""
     n_rounds, n_most = (getattr(estimator, name, None) for name in ("n_iter_", "max_iter"))
     if not hasattr(estimator, "coef_") or n_rounds is None or n_most is None:
         return True
@@ -117,8 +117,8 @@ BASELINES: dict[str, Baseline] = {
     ),
     "lasso_0.01": _lasso(0.01),
     "lasso_0.1": _lasso(0.1),
-    # unlike least squares it never learns to distrust the meter: one absurd distance among the
-    # validation trips costs it hundreds of minutes
+    # unlike least squares, it is not driven by the meter's outliers to a small weight of distance:
+    # one absurd distance among the validation trips costs it hundreds of minutes
     "linear_svr": Baseline("course", "svm.LinearSVR", max_rows=SVR_ROWS),
     "random_forest": Baseline(
         "compact",
@@ -148,10 +148,10 @@ def select_baselines(text: str) -> dict[str, Baseline]:
     """Return the baselines of a list of names, in its order.
 
     Args:
-        text: `all`, or names of BASELINES with commas between them.
+        text: `all`, or comma-separated names of BASELINES.
 
     Raises:
-        TripError: a name is not in BASELINES, or there is none.
+        TripError: a name is not in BASELINES, or the list is empty.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if names == ["all"]:

@@ -1,4 +1,4 @@
-"""A matrix that is never whole: its batches are made anew whenever somebody reads them."""
+"""A matrix that is never whole in memory: its batches are made again on every read."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from .distances import sample_rows
 
 
 class BatchedMatrix(ABC):
-    """Rows of numbers, float32 [n, k], of which a batch at a time is in memory."""
+    """A matrix, float32 [n, k], with one batch of rows in memory at a time."""
 
     @property
     @abstractmethod
@@ -22,11 +22,11 @@ class BatchedMatrix(ABC):
         """Make the rows in their order, [b, k] each."""
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Make the first rows, such as [:5]; no more of them than a batch has."""
+        """Make the first rows, such as [:5]; at most those of the first batch."""
         return next(self.batches())[rows]
 
     def whole(self) -> np.ndarray:
-        """Make all rows, for whom memory does not matter."""
+        """Make all rows in memory, float32 [n, k]."""
         matrix, first = np.empty(self.shape, np.float32), 0
         for batch in self.batches():
             matrix[first : first + len(batch)] = batch
@@ -35,14 +35,14 @@ class BatchedMatrix(ABC):
 
 
 def batches_of(matrix: Any) -> Iterator[Any]:
-    """Cut a matrix of any kind, [n, k], into what may be in memory at once."""
+    """Return the batches of a matrix of any kind, [n, k]; one if it is whole."""
     return matrix.batches() if isinstance(matrix, BatchedMatrix) else iter([matrix])
 
 
 def sample_matrix(matrix: Any, max_rows: int) -> np.ndarray:
-    """Make all n rows of a dense matrix of any kind, [n, k], or so many drawn from all of them.
+    """Make a sample of max_rows rows of a dense matrix of any kind, [n, k], or all if n is less.
 
-    The first ones are no sample: they are of a month's first night.
+    The first rows would not do: they are of a month's first night.
     """
     rows = sample_rows(matrix.shape[0], max_rows)
     taken, first = [], 0
@@ -54,9 +54,9 @@ def sample_matrix(matrix: Any, max_rows: int) -> np.ndarray:
 
 
 def join(batches: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
-    """Join batches, float32 [b, k] each, to larger ones of n_rows at most, which is no less than b.
+    """Join batches, float32 [b, k] each, to larger ones of at most n_rows >= b rows.
 
-    Each is used before the next is asked for, which is made in the same place.
+    The batches share one buffer: use each before asking for the next.
     """
     joined, n_filled = np.empty((0, 0), np.float32), 0
     for batch in batches:
@@ -72,5 +72,5 @@ def join(batches: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
 
 
 def whole(matrix: Any) -> Any:
-    """Make a matrix of any kind whole, [n, k]."""
+    """Return a matrix of any kind, [n, k], whole in memory."""
     return matrix.whole() if isinstance(matrix, BatchedMatrix) else matrix

@@ -1,4 +1,4 @@
-"""One trial: train a booster until it stops improving, is pruned or is stopped from outside."""
+"""Training of one booster, until it stops improving, is pruned or is stopped from outside."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,10 @@ from .freed_memory import give_back
 from .rows import Rows
 from .spaces import Pruning
 
-BINNED_ROWS = 6_000_000  # train rows whose bins are in memory
+BINNED_ROWS = 6_000_000  # up to this many training rows, bins are kept in memory
 BYTES_PER_VALUE = 2.3  # of bins in a file
-# rows of a page of that file: a round maps every page anew some hundred times, so few large ones
-# cost less, and more memory
+# rows in a page of that file: a round maps each page some hundred times, so few large pages are
+# faster, but take more memory
 PAGE_ROWS = 1 << 20
 
 
@@ -40,10 +40,10 @@ class Outcome(NamedTuple):
     curve: list[float]  # valid RMSE after each round that was scored
     seconds: float
     pruned: bool  # it missed its pruning threshold
-    booster: xgb.Booster | None  # cut to its best round; None where pruned, or not asked for
-    cpu_seconds: float = 0.0  # of the thread that trained it, where somebody has measured
-    peak_megabytes: float = 0.0  # that its process has held until then, likewise
-    score_every: int = 1  # rounds from one point of the curve to the next
+    booster: xgb.Booster | None  # cut to its best round; None if pruned, or not requested
+    cpu_seconds: float = 0.0  # of the thread that trained it; 0 if not measured
+    peak_megabytes: float = 0.0  # of its process up to then; 0 if not measured
+    score_every: int = 1  # rounds between two points of the curve
 
     @property
     def rounds(self) -> list[int]:
@@ -60,14 +60,14 @@ def build_matrices(rows: Rows, folder: str = "") -> Matrices:
     """Convert rows for xgboost: dense features are binned once for all trials, one-hot is not.
 
     Args:
-        rows: that boosters are trained and scored on.
+        rows: the rows that boosters are trained and scored on.
         folder: see train_matrix.
     """
-    # one-hot columns gain nothing from bins and cost ninefold
+    # one-hot columns gain nothing from bins and take nine times as long
     train = train_matrix(rows.train, rows.train_y, rows.weight, rows.max_bin, folder)
     if not isinstance(rows.valid, BatchedMatrix):
-        # to judge by a matrix of bins, xgboost looks each value up again in every round, which took
-        # half of a trial's time
+        # no bins: to score them, xgboost looks up each value again in every round, which took half
+        # of a trial's time
         return Matrices(train, xgb.DMatrix(rows.valid, rows.valid_y), rows.max_bin)
     batches = _Batches(rows.valid, rows.valid_y, None)
     valid = xgb.QuantileDMatrix(batches, max_bin=rows.max_bin, ref=train)
@@ -77,20 +77,20 @@ def build_matrices(rows: Rows, folder: str = "") -> Matrices:
 def train_matrix(
     matrix: Any, minutes: np.ndarray, weight: np.ndarray | None, max_bin: int, folder: str = ""
 ) -> xgb.DMatrix:
-    """Convert n train rows for xgboost; every way gives the same boosters, to the bit.
+    """Convert n training rows for xgboost; every way gives the same boosters, bit for bit.
 
-    xgboost makes bins of dense columns and needs them no more. Where the matrix is whole
-    (`encoding.encode`), that is fastest. Trips too many for it are encoded anew for each of
-    xgboost's four passes; a row then takes about 70 bytes, its bins, which all trials share. Where
-    even these are too many, they are in a file that each round reads, and boosters are trained one
-    after the other, each on all cores. `python -m bench flat_refit` has what each way costs.
+    xgboost bins dense columns, and then no longer needs the values. A whole matrix
+    (`encoding.encode`) is fastest. A BatchedMatrix is encoded again in each of xgboost's four
+    passes; only its bins stay in memory, about 70 bytes a row, shared by all trials. If even these
+    are too many, they go to a file that is read in each round, and boosters are trained one after
+    the other, each on all cores. `python -m bench flat_refit` measures what each way costs.
 
     Args:
         matrix: [n, k]: float32, CSR or a BatchedMatrix.
         minutes: [n].
-        weight: [n]; None where all rows weigh the same.
+        weight: [n]; None if all rows weigh the same.
         max_bin: of each dense column.
-        folder: of the file, for as long as the matrix is used; empty where bins are in memory.
+        folder: for the file of bins, kept as long as the matrix is used; empty for bins in memory.
     """
     if isinstance(matrix, np.ndarray):
         return xgb.QuantileDMatrix(matrix, minutes, weight=weight, max_bin=max_bin)
@@ -102,7 +102,7 @@ def train_matrix(
 
 
 class _Batches(xgb.DataIter):
-    """Hands encoded trips to xgboost, which goes through them several times."""
+    """Feeds encoded trips to xgboost, which makes several passes over them."""
 
     def __init__(
         self,
@@ -115,13 +115,13 @@ class _Batches(xgb.DataIter):
         super().__init__(cache_prefix)
 
     def reset(self) -> None:
-        """Begin again, without what the last time has left."""
+        """Start another pass, after freeing the memory of the last one."""
         give_back()
         batches, self.n_read = self.matrix.batches(), 0
         self.batches = join(batches, PAGE_ROWS) if self.cache_prefix else batches
 
     def next(self, input_data: Callable[..., None]) -> bool:
-        """Hand over the next batch; returns whether there was one."""
+        """Hand over the next batch; return whether there was one."""
         batch = next(self.batches, None)
         if batch is None:
             return False
@@ -133,7 +133,7 @@ class _Batches(xgb.DataIter):
 
 
 class _BinsInFile(xgb.ExtMemQuantileDMatrix):
-    """Bins in a file, which no two boosters can read at once."""
+    """Bins in a file, which only one booster can read at a time."""
 
     def __init__(self, batches: _Batches, max_bin: int) -> None:
         self.reading = Lock()
@@ -141,11 +141,11 @@ class _BinsInFile(xgb.ExtMemQuantileDMatrix):
 
 
 def n_bytes_of_bins(matrix: Any, *, on_gpu: bool) -> int:
-    """Estimate the file that the bins of train rows are to go into; 0 where they need none.
+    """Estimate the size in bytes of the file for the bins of training rows; 0 if none is needed.
 
     Args:
-        matrix: of train_matrix.
-        on_gpu: whether boosters are trained there, which has its own way to so many bins.
+        matrix: as for train_matrix.
+        on_gpu: whether boosters are trained on a GPU, which never uses the file.
     """
     n_rows, n_columns = matrix.shape
     in_file = isinstance(matrix, BatchedMatrix) and n_rows > BINNED_ROWS and not on_gpu
@@ -155,37 +155,37 @@ def n_bytes_of_bins(matrix: Any, *, on_gpu: bool) -> int:
 def train_on(
     parameters: Mapping[str, Any], matrix: xgb.DMatrix, rounds: int, **options: Any
 ) -> xgb.Booster:
-    """Train a booster; one whose bins are in a file has that file and all cores to itself.
+    """Train a booster; with bins in a file it has that file and all cores to itself.
 
     Args:
         parameters: xgboost's.
-        matrix: of train_matrix.
-        rounds: at most so many trees.
-        options: of xgb.train.
+        matrix: by train_matrix.
+        rounds: maximum number of trees.
+        options: passed to xgb.train.
     Raises:
-        TripError: the booster is for a GPU, and there is none.
+        TripError: the parameters ask for a GPU, and there is none.
     """
     if is_cuda(parameters):
         check_gpu()
     if not isinstance(matrix, _BinsInFile):
         booster = xgb.train(dict(parameters), matrix, rounds, **options)
-        if is_cuda(parameters):  # rows to predict are in the memory of the processor
+        if is_cuda(parameters):  # the rows to predict are in main memory
             booster.set_param({"device": "cpu"})
         return booster
     with matrix.reading:
         booster = xgb.train({**parameters, "nthread": 0}, matrix, rounds, **options)
-        booster.reset()  # lets go of what it holds of each row, which the next one will hold too
+        booster.reset()  # frees its data per row, before the next booster allocates its own
         give_back()
         return booster
 
 
 def schedule(rates: Sequence[float]) -> list[TrainingCallback]:
-    """Return what gives each round its learning rate; [] where there is none of each round.
+    """Return the callback that sets each round's learning rate; [] without `rates`.
 
     Args:
-        rates: of each round; the first one xgboost has from its parameters.
+        rates: of each round; the first must be that of xgboost's parameters.
     """
-    # it is asked after a round, by that one's number, for the rate of the next
+    # xgboost asks after round n, with index n, for the rate of round n + 1
     return [LearningRateScheduler([*rates[1:], rates[-1]])] if rates else []
 
 
@@ -195,10 +195,10 @@ def is_cuda(parameters: Mapping[str, Any]) -> bool:
 
 
 def check_gpu() -> None:
-    """Refuse to train on a GPU where there is none: xgboost goes on with the CPU and merely warns.
+    """Refuse to train on a GPU if there is none: xgboost would only warn and use the CPU.
 
     Raises:
-        TripError: it is so.
+        TripError: xgboost finds no GPU.
     """
     with xgb.config_context(verbosity=0):
         probe = xgb.train({"device": "cuda"}, xgb.DMatrix(np.zeros((2, 1)), [0.0, 1.0]), 1)
@@ -210,27 +210,29 @@ def check_gpu() -> None:
 
 
 class PruningThreshold(NamedTuple):
-    """The RMSE that a trial's extrapolated curve must reach, or the trial is pruned."""
+    """The RMSE that a trial's extrapolated curve must reach for the trial not to be pruned."""
 
     rmse: float  # minutes
     rule: Pruning
 
     def is_missed(self, curve: Sequence[float], score_every: int) -> bool:
-        """Whether a trial with this curve so far, scored every so many rounds, is to be pruned."""
+        """Whether to prune a trial with this curve so far, scored every `score_every` rounds."""
         if len(curve) * score_every < self.rule.warmup_rounds:
             return False
         return extrapolated_rmse(curve, self.rule.n_doublings) > self.rmse
 
 
 def extrapolated_rmse(curve: Sequence[float], n_doublings: int) -> float:
-    """Extrapolate a falling curve to where its rounds have doubled so many times.
+    """Extrapolate a learning curve to `n_doublings` doublings of its rounds.
 
-    What the last doubling gained, each one to come gains again, shrunk every time as it shrank
-    the last time.
+    Each further doubling is assumed to gain what the one before gained, times the ratio of the last
+    two gains (at most 1).
 
     Args:
-        curve: valid RMSE so far, minutes, every so many rounds; one at least.
-        n_doublings: of the rounds made so far.
+        curve: validation RMSE so far, minutes, at even steps; one value at least.
+        n_doublings: number of doublings of the rounds made so far.
+    Returns:
+        The extrapolated RMSE, minutes.
     """
     best, n = np.minimum.accumulate(curve), len(curve)
     now = best[-1]
@@ -243,18 +245,18 @@ def extrapolated_rmse(curve: Sequence[float], n_doublings: int) -> float:
 class TrainingJob(NamedTuple):
     """How to train one booster; the rows are shared by many jobs."""
 
-    parameters: Mapping[str, Any]  # xgboost's, with RMSE as what it is judged by
-    rounds: int  # at most so many trees, or those up to the next one that is scored
-    patience: int  # rounds without a better RMSE that end it
-    pruning_threshold: PruningThreshold | None = None  # none: it is trained to its end
-    keep: bool = False  # the outcome holds the booster too, unless it is pruned
-    score_every: int = 1  # rounds; scoring valid after each one takes a third of all the time
+    parameters: Mapping[str, Any]  # xgboost's, with RMSE as eval_metric
+    rounds: int  # maximum number of trees, rounded up to a multiple of score_every
+    patience: int  # training ends after so many rounds without a better RMSE
+    pruning_threshold: PruningThreshold | None = None  # None: never pruned
+    keep: bool = False  # return the booster in the outcome too, unless it is pruned
+    score_every: int = 1  # rounds; scoring after each one takes a third of the time
 
 
 class Judge(TrainingCallback):
-    """Scores a booster as it grows; ends training that is over, pruned or stopped from outside.
+    """Scores a booster during training, and ends it by patience, pruning or from outside.
 
-    xgboost's own early stopping wants a score after every round.
+    xgboost's own early stopping requires a score after every round.
     """
 
     def __init__(self, valid: xgb.DMatrix, job: TrainingJob, stop: Event | None) -> None:
@@ -280,13 +282,14 @@ class Judge(TrainingCallback):
 
 
 def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = None) -> Outcome:
-    """Train until valid RMSE no longer improves, the trial is pruned, or `stop` is set.
+    """Train until validation RMSE no longer improves, the trial is pruned, or `stop` is set.
 
     Args:
-        matrices: train and valid rows.
+        matrices: training and validation rows.
         job: parameters, and when to end.
-        stop: asked after each score; None where nobody stops it from outside.
+        stop: checked after each score; None if training is never stopped from outside.
     Raises:
+        TripError: the parameters ask for a GPU, and there is none.
         XGBoostError: xgboost refuses a parameter, or cannot use the device.
     """
     judge = Judge(matrices.valid, job, stop)

@@ -1,4 +1,4 @@
-"""Which of the boosters that a search has trained make the model: chosen greedily on valid.
+"""Select the boosters of a search that make up the model, greedily by their score on valid.
 
 Source: Caruana et al., Ensemble selection from libraries of models, 2004.
 """
@@ -10,12 +10,12 @@ import numpy as np
 from .scores import rmse
 from .search import Trial
 
-N_POOL = 6  # best trials of each objective that may join
-MIN_GAIN = 0.002  # minutes of valid RMSE that each booster after the first must bring
+N_POOL = 6  # best trials of each objective to choose from
+MIN_GAIN = 0.002  # minutes by which each booster after the first must lower validation RMSE
 
 
 def pool_of(trials: Sequence[Trial]) -> list[Trial]:
-    """List the finished trials whose boosters may join: the best of each objective, best first."""
+    """List the trials to choose from: the best finished ones of each objective, best first."""
     finished = [trial for trial in trials if trial.outcome and not trial.outcome.pruned]
     best = sorted(finished, key=lambda t: (t.outcome.rmse if t.outcome else np.inf, t.number))
     pool: list[Trial] = []
@@ -27,12 +27,12 @@ def pool_of(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def choose_members(predictions: np.ndarray, minutes: np.ndarray, n_most: int) -> list[int]:
-    """Choose predictions whose average is best, one after the other.
+    """Choose predictions greedily by the RMSE of their average.
 
     Args:
-        predictions: [t, m] minutes, of t boosters for m valid trips.
+        predictions: [t, m] minutes, by t boosters for m validation trips.
         minutes: [m] measured.
-        n_most: so many at most; fewer where the next one brings less than MIN_GAIN.
+        n_most: maximum number; fewer if the next one gains less than MIN_GAIN.
     Returns:
         Rows of `predictions`, in the order in which they were chosen.
     """

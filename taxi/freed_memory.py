@@ -1,7 +1,7 @@
-"""Memory that is free again goes back to the system, which its users would rather keep for later.
+"""Return freed memory to the system, which allocators would rather keep for later.
 
-Many rows are taken in batches of megabytes, and what one pass over them has freed lies between what
-is still used: glibc and pyarrow then hold a fifth of all memory for nobody.
+Many rows are processed in batches of megabytes, and a pass leaves freed blocks between used ones:
+glibc and pyarrow then hold on to a fifth of all memory for nothing.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 
 def give_back() -> None:
-    """Give back what this process has freed, as far as its C library can (glibc)."""
+    """Return this process's freed memory to the system, as far as its C library can (glibc)."""
     pa.default_memory_pool().release_unused()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

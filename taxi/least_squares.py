@@ -9,18 +9,18 @@ Product = Callable[[np.ndarray], np.ndarray]
 
 
 class Centred(NamedTuple):
-    """A matrix [n, k] less the means of its columns, by its products."""
+    """A matrix [n, k] minus its columns' means, as its products with vectors."""
 
     times: Product  # [k] -> [n]
     transposed_times: Product  # [n] -> [k]
 
 
 def fit_sparse(estimator: Any, matrix: Any, minutes: np.ndarray) -> Any:
-    """Fit sklearn's LinearRegression to n rows; returns it.
+    """Fit sklearn's LinearRegression to n rows; return it.
 
-    sklearn leaves it to LSQR, which ends long before the least squares where a few distances are
-    absurd: after how many steps, and where they have led, the last digits of BLAS decide. So LSQR's
-    steps are made here, with every sum in one order.
+    sklearn uses LSQR, which stops far from the least squares if a few distances are absurd. After
+    how many steps it stops, and where, then depends on the last digits of BLAS. So LSQR's steps
+    are made here, with every sum in a fixed order.
 
     Args:
         estimator: a LinearRegression with an intercept, unfitted.
@@ -39,10 +39,11 @@ def fit_sparse(estimator: Any, matrix: Any, minutes: np.ndarray) -> Any:
 
 
 def fit_lasso(estimator: Any, matrix: Any, minutes: np.ndarray) -> Any:
-    """Fit sklearn's Lasso to n rows; returns it.
+    """Fit sklearn's Lasso to n rows; return it.
 
-    Its coefficients come from loops of its own. The intercept comes from BLAS, and so does the gap
-    that tells when to stop, which not even two fits on one machine have to the last digit.
+    sklearn computes the coefficients in loops of its own, but uses BLAS for the intercept, so that
+    is set again, and for the dual gap, so that is deleted: its last digit differs even between two
+    fits on one machine.
 
     Args:
         estimator: a Lasso with an intercept, unfitted.
@@ -61,12 +62,12 @@ def means_of(matrix: Any) -> np.ndarray:
 
 
 def set_intercept(estimator: Any, means: np.ndarray, minutes: np.ndarray) -> None:
-    """Let a linear model with coefficients say the mean of the minutes [n] at the means [k]."""
+    """Set a linear model's intercept so that it predicts the mean minutes [n] at the means [k]."""
     estimator.intercept_ = float(minutes.mean() - (means * estimator.coef_).sum())
 
 
 def lsqr(matrix: Centred, wanted: np.ndarray, *, tolerance: float) -> np.ndarray:
-    """Approach the x of least squares of matrix x - wanted until a tolerance is met, float64 [k].
+    """Approximate the x that minimises |matrix x - wanted|² to within a tolerance, float64 [k].
 
     Source: Paige & Saunders, LSQR: an algorithm for sparse linear equations and sparse least
         squares, 1982; its stopping rules 1 and 2, both tolerances the same.
@@ -92,7 +93,7 @@ def lsqr(matrix: Centred, wanted: np.ndarray, *, tolerance: float) -> np.ndarray
 
 
 def _unit(vector: np.ndarray) -> tuple[np.ndarray, float]:
-    """A vector of length 1, and the length that it had; a vector without any stays as it is."""
+    """Return a vector scaled to length 1, and its length; a zero vector is returned unchanged."""
     length = _norm(vector)
     return (vector / length if length else vector), length
 

@@ -1,7 +1,7 @@
-"""How a chosen model was fitted, so that the same can be fitted to other trips, or to more of them.
+"""Recipes: how a chosen model was fitted, so that it can be refitted to other or more trips.
 
-A model is chosen by its errors on valid. Once it is chosen, the valid trips are the latest there
-are, and the model that is used learns from them too: with rounds that are fixed by then.
+A model is chosen by its errors on valid. As the validation trips are the latest, the model that
+goes into use is then refitted to them too, for a number of rounds that is fixed by then.
 """
 
 from collections.abc import Mapping
@@ -9,60 +9,60 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil, log
 from typing import Any, NamedTuple
 
-# with more trips to learn from the best number of rounds grows; nothing is left to find it by
+# more trips need more rounds, and no trips are left on which to find the best number
 MORE_ROUNDS = 1.3
-# a column's bins, at least: what is fitted once, not in every trial, has time for fine ones
+# least bins of a column: a refit is done once, not in every trial, and can afford fine ones
 FINE_BINS = 256
-# and, as long as the trips are few, for steps that begin small: a rate above FINE_RATE grows round
-# by round, from a quarter of itself (of COARSE_RATE at most) to 1.75 times it. What small steps are
-# worth (0.003 to 0.009 min of 2020-12, 2021-01 and 2023-03) is in the first of them: half the rate
-# in every round is no better, and wants half as many rounds again
+# with few trips it can also afford to start with small steps: a learning rate above FINE_RATE grows
+# from round to round, from FIRST_RATE to LAST_RATE times itself (capped at COARSE_RATE). The gain
+# (0.003 to 0.009 min on 2020-12, 2021-01 and 2023-03) comes from the first steps: half the rate in
+# every round is no better, and takes half as many rounds again
 FINE_RATE, COARSE_RATE = 0.1, 0.2
 FIRST_RATE, LAST_RATE = 0.25, 1.75
 FEW_TRIPS = 1_000_000
-# A distance that is planned is off, and boosters of metered ones believe it. This much of the
-# answer without one costs nothing where the distance is as metered, and the more it is off, the
-# more it gains: over 2020, 2021 and 2023
+# A planned distance has errors, but boosters trained on metered ones trust it. Mixing in this share
+# of the prediction without a distance costs nothing if the distance is exact, and gains more the
+# further it is off: measured over 2020, 2021 and 2023
 BLIND_SHARE = 0.035
 
 
 class Member(NamedTuple):
-    """A booster of a model: how it is trained, and how long."""
+    """A booster of a model: how it is trained, and for how long."""
 
     parameters: Mapping[str, Any]  # xgboost's
     rounds: int
-    last_rate: float = 0.0  # that the learning rate grows to; 0 = it stays as it is
+    last_rate: float = 0.0  # learning rate of the last round; 0 = constant rate
 
     def rates(self) -> list[float]:
-        """List the learning rate of each round, the same factor between any two; [] if it stays."""
+        """List each round's learning rate, growing geometrically; [] if it is constant."""
         if not self.last_rate:
             return []
         first, last_round = self.parameters["learning_rate"], max(self.rounds - 1, 1)
         growth = self.last_rate / first
-        # rounded: not every processor's last digit of a power is the same
+        # rounded: the last digit of a power depends on the processor
         return [round(first * growth ** (n / last_round), 4) for n in range(self.rounds)]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a model beside the trips it is fitted to."""
+    """All that determines a model, apart from the trips it is fitted to."""
 
     features: str  # key of features.FEATURE_SETS
     seed: int
-    baseline: str = ""  # key of baselines.BASELINES; empty where it is made of boosters
-    members: tuple[Member, ...] = ()  # of the trips with a distance, or of all
-    blind: tuple[Member, ...] = ()  # of the trips without one; empty where `members` take all
-    blind_share: float = 0.0  # of `blind` in the answer for a trip with a distance
-    half_life: float = 0.0  # months, of a trip's weight
+    baseline: str = ""  # key of baselines.BASELINES; empty for a model of boosters
+    members: tuple[Member, ...] = ()  # boosters for trips with a distance, or for all
+    blind: tuple[Member, ...] = ()  # for trips without one; empty if `members` predict all
+    blind_share: float = 0.0  # weight of `blind` in the prediction of a trip with a distance
+    half_life: float = 0.0  # months, of a trip's weight; 0 = all weigh the same
     max_bin: int = 256
 
     def state(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the recipe as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> "Recipe":
-        """Rebuild it from its `state`, or from the JSON of that."""
+        """Rebuild a recipe from its `state`, directly or after a round trip through JSON."""
         told = dict(state)
         for part in ("members", "blind"):
             told[part] = tuple(Member(*member) for member in state[part])
@@ -80,7 +80,7 @@ class Recipe:
 
 
 def _longer(member: Member, *, is_fine: bool) -> Member:
-    """Give a booster more rounds, and so many more as smaller steps want."""
+    """Give a booster more rounds, and in a fine fit more for its smaller steps too."""
     n_rounds = member.rounds * MORE_ROUNDS
     rate = member.parameters.get("learning_rate", 0.0)
     if rate <= FINE_RATE or not is_fine:

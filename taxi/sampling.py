@@ -1,4 +1,4 @@
-"""A bounded sample of trips: the same rows for the same seed, evenly over the time they cover."""
+"""A bounded sample of trips: reproducible by its seed, and spread evenly over their time."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from .schema import Trips
 
 
 def take_sample(trips: Trips, max_rows: int, *, seed: int) -> Trips:
-    """Return the trips themselves where they are no more than max_rows; else so many of them.
+    """Return a sample of max_rows trips, or the trips themselves if they are no more.
 
     Args:
         trips: n trips.
@@ -19,14 +19,14 @@ def take_sample(trips: Trips, max_rows: int, *, seed: int) -> Trips:
 
 
 def draw_rows(n_rows: int, n_drawn: int, *, seed: int) -> np.ndarray:
-    """Draw one row of each of so many stretches of rows, in their order; int64 [n_drawn].
+    """Draw one row from each of n_drawn equal stretches of rows, ascending, int64 [n_drawn].
 
-    Trips lie in the order of their months, so each month gives its share, and so does each part of
-    it. The rows that are not drawn take no memory.
+    Trips are ordered by month, so each month, and each part of one, is represented by its share.
+    Unlike a permutation, this takes no memory for rows that are not drawn.
 
     Args:
-        n_rows: to draw from, at least n_drawn.
-        n_drawn: so many.
+        n_rows: rows to draw from, at least n_drawn.
+        n_drawn: rows to draw.
         seed: of the draw.
     """
     edges = np.arange(n_drawn + 1, dtype=np.int64) * n_rows // n_drawn

@@ -1,8 +1,8 @@
-"""The scores of predictions, minutes: each formula once."""
+"""Scores of predictions; each formula is defined once."""
 
 import numpy as np
 
-CLOSE_MINUTES = 5.0  # that a prediction may be off and still be of use
+CLOSE_MINUTES = 5.0  # a prediction off by at most this much is still useful
 
 
 def rmse(error: np.ndarray) -> float:
@@ -11,19 +11,19 @@ def rmse(error: np.ndarray) -> float:
 
 
 def rmse_of_mean(mean_square: np.ndarray | float) -> np.ndarray:
-    """Compute the RMSE that belongs to a mean of squared errors, or to each of several, [m]."""
+    """Compute the RMSE of a mean squared error, or of each of several, [m]."""
     return np.sqrt(mean_square)
 
 
 def score_predictions(minutes: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Compute the scores of predictions against what the trips took.
+    """Compute the scores of predictions against the measured minutes.
 
     Args:
         minutes: [n] measured, n > 0.
         predicted: [n].
     Returns:
-        rmse, mae, median_ae in minutes, r2 (minus infinity where all trips took as long), and the
-        share of trips predicted within 5 minutes.
+        rmse, mae and median_ae in minutes, r2 (minus infinity if all trips took equally long), and
+        within_5_min, the share of trips predicted within 5 minutes.
     """
     error = predicted - minutes
     size = np.abs(error)

@@ -33,18 +33,18 @@ class Trial(NamedTuple):
 
     @property
     def outcome(self) -> Outcome | None:
-        """Its outcome; None where it runs or has failed."""
+        """Its outcome; None if it is running or has failed."""
         return self.result if isinstance(self.result, Outcome) else None
 
 
 class FinishedTrial(NamedTuple):
     """A trial that an earlier process finished."""
 
-    params: Mapping[str, str]  # of its point among others, as text
+    params: Mapping[str, str]  # those of its point and others, as text
     outcome: Outcome
 
     def is_of(self, point: Mapping[str, Any]) -> bool:
-        """Whether this is the trial of a point."""
+        """Whether this trial was run at a point."""
         return all(self.params.get(name) == str(value) for name, value in point.items())
 
 
@@ -63,27 +63,27 @@ def search(
     finished: Mapping[int, FinishedTrial] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Trial]:
-    """Run the trials of a search; TPE suggests their points, the first ones at random.
+    """Run the trials of a search: the space's first points, then TPE's, which begin at random.
 
     Args:
-        space: what to search; without dimensions one trial is made.
-        submit: has a point trained by some executor, pruned where it misses the threshold given.
-        max_evals: trials in all, finished ones included.
-        seed: suggestion n depends on it, on n and on the outcomes of TrialHistory.needed_by alone.
+        space: what to search; without ranges a single trial is run.
+        submit: submits a point and its pruning threshold to some executor.
+        max_evals: total number of trials, finished ones included.
+        seed: suggestion n depends only on it, on n and on the outcomes of TrialHistory.needed_by.
         n_parallel: trials at once.
-        n_waiting: submitted beside them, so that the executor has the next one at hand.
-        lag: suggestion n looks at outcomes up to n - lag, so no more than this are submitted.
-        finished: trials that an earlier process finished, by number; they are not run again.
-        is_over: asked before each new trial; True lets the running ones finish and ends the search.
+        n_waiting: trials submitted beyond these, so that the executor always has one queued.
+        lag: suggestion n uses outcomes up to n - lag, so no more than this are submitted at once.
+        finished: trials finished by an earlier process, by number; they are not run again.
+        is_over: asked before each new trial; True ends the search once the running trials finish.
     Yields:
-        Every trial twice: as it starts, and as it ends; one that is reused once.
+        Every trial twice, when it starts and when it ends; a reused one once.
     Raises:
         TripError: too many trials have failed.
     """
     n_trials = max_evals if space.ranges else 1
     history = TrialHistory(space, lag)
     sampler = Sampler(space, seed)
-    submitted: dict[Future[Outcome], Trial] = {}  # in the order in which they are begun
+    submitted: dict[Future[Outcome], Trial] = {}  # in the order in which they start
     started: set[int] = set()
     ended: list[Trial] = []
     asked, n_most = 0, n_parallel + n_waiting
@@ -101,7 +101,7 @@ def search(
             else:
                 submitted[submit(trial.point, history.pruning_threshold(asked))] = trial
             asked += 1
-        # only now, so that no worker waits while the caller logs them
+        # yield after submitting, so that no worker is idle while the caller logs
         for trial in [*submitted.values()][:n_parallel] + ended:
             if trial.number not in started:
                 started.add(trial.number)
@@ -115,10 +115,10 @@ def search(
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """Return the trial with the smallest RMSE; of equal ones the earlier, whichever ended first.
+    """Return the unpruned trial with the smallest RMSE; on a tie, the one with the lower number.
 
     Raises:
-        TripError: all of them failed or were pruned.
+        TripError: all trials failed or were pruned.
     """
     scored = [(t.outcome.rmse, t.number, t) for t in trials if t.outcome and not t.outcome.pruned]
     if not scored:
@@ -140,7 +140,7 @@ def _result(future: "Future[Outcome]") -> Outcome | Failure:
 
 
 class TrialHistory:
-    """The results of a search so far, and which of them a trial may depend on."""
+    """The results of a search so far, and those that each trial depends on."""
 
     def __init__(self, space: SearchSpace, lag: int) -> None:
         self.space = space
@@ -153,26 +153,27 @@ class TrialHistory:
             self.results[trial.number] = trial.result
 
     def needed_by(self, number: int) -> range:
-        """Return the trials that this one depends on: those by lag before it, and the first points.
+        """Return the trials that this one depends on: those up to `number` - lag.
 
-        So what is suggested after these knows them all, and is pruned by the best of them.
+        A trial after the space's first points depends on all of these too, so that each suggestion
+        uses them, and is pruned by the best of them.
         """
         n_first = len(self.space.first)
         return range(max(number - self.lag + 1, n_first if number >= n_first else 0))
 
     def is_ready(self, number: int) -> bool:
-        """Whether all the results that this trial depends on are there."""
+        """Whether the results of all trials that this one depends on are known."""
         return all(needed in self.results for needed in self.needed_by(number))
 
     def known_to(self, number: int) -> dict[int, Outcome]:
-        """Return the outcomes that this trial depends on, by number, failures left out."""
+        """Return the outcomes that this trial depends on, by number, without failures."""
         known = ((n, self.results[n]) for n in self.needed_by(number))
         return {n: result for n, result in known if isinstance(result, Outcome)}
 
     def pruning_threshold(self, number: int) -> PruningThreshold | None:
-        """Return the best RMSE that this trial depends on; None where there is none, or no rule.
+        """Return the best RMSE that this trial depends on; None without any, or without pruning.
 
-        Trials of another objective do not count: one may be better at every point.
+        Trials of another objective do not count: one objective may be better at every point.
         """
         objective = self.space.objective(number)
         known = [
@@ -185,10 +186,10 @@ class TrialHistory:
         return PruningThreshold(min(known), self.space.pruning)
 
     def check_failures(self, max_evals: int) -> None:
-        """Refuse to go on where too many trials have failed.
+        """Refuse to go on after too many failed trials.
 
         Raises:
-            TripError: more than MAX_FAILED of them, and than MAX_FAILED_SHARE of max_evals.
+            TripError: more than MAX_FAILED trials and MAX_FAILED_SHARE of max_evals have failed.
         """
         failures = [result for result in self.results.values() if isinstance(result, Failure)]
         most = max(MAX_FAILED, int(MAX_FAILED_SHARE * max_evals))
@@ -207,18 +208,18 @@ class Sampler:
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self.space = space
         self.seed = seed
-        # hyperopt knows no space without dimensions
+        # hyperopt does not support a space without dimensions
         self.domain: Any = Domain(lambda p: 0.0, _expressions(space)) if space.ranges else None
-        self.values: dict[int, dict[str, list[float]]] = {}  # trial -> hyperopt's own values
+        self.values: dict[int, dict[str, list[float]]] = {}  # trial -> its point in hyperopt's form
 
     def ask(self, number: int, outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
         """Suggest the point of a trial.
 
         Args:
             number: of the trial.
-            outcomes: of earlier trials, by number, whose points were asked for here.
+            outcomes: of earlier trials, by number; their points must come from this sampler.
         Returns:
-            Parameter -> value, as xgboost takes them: the objective, and what is searched.
+            Parameter -> value, as xgboost takes them: the objective and the searched parameters.
         """
         if self.domain is None:
             return self.space.parameters(number, {})
@@ -227,7 +228,7 @@ class Sampler:
         else:
             self.values[number] = self._suggest(number, outcomes)
         sampled = {name: values[0] for name, values in self.values[number].items()}
-        # hyperopt samples floats, whole ones where xgboost wants a whole number
+        # hyperopt samples whole numbers as floats, xgboost requires ints
         point = {
             name: int(sampled[name]) if allowed.is_whole else float(sampled[name])
             for name, allowed in self.space.ranges.items()
@@ -244,9 +245,9 @@ class Sampler:
         return {name: [_rounded(value) for value in values] for name, values in suggested.items()}
 
     def _losses(self, outcomes: Mapping[int, Outcome]) -> dict[int, float]:
-        """Return by how much each trial is behind the best one of its objective.
+        """Return how far each trial is behind the best one of its objective.
 
-        So TPE learns of a point from trials of either, though one may be better at every point.
+        So TPE can learn from the trials of all objectives, even if one is better at every point.
         """
         losses = {number: self._loss(outcome) for number, outcome in outcomes.items()}
         best: dict[str, float] = {}
@@ -256,7 +257,7 @@ class Sampler:
         return {n: loss - best[self.space.objective(n).name] for n, loss in losses.items()}
 
     def _loss(self, outcome: Outcome) -> float:
-        # a pruned trial's best is that of a few rounds, by which TPE would look for a quick start
+        # a pruned trial had few rounds: by its best RMSE, TPE would favour points that learn fast
         if outcome.pruned and self.space.pruning is not None:
             return extrapolated_rmse(outcome.curve, self.space.pruning.n_doublings)
         return outcome.rmse
@@ -276,7 +277,7 @@ class Sampler:
 
 
 def _rounded(value: float) -> float:
-    # the last digits of the exponentials and logarithms behind it are the machine's
+    # the last digits of the exponentials and logarithms behind it depend on the machine
     return float(f"{value:.6g}")
 
 
@@ -285,7 +286,7 @@ def _expressions(space: SearchSpace) -> dict[str, Any]:
 
 
 def _expression(name: str, allowed: Range) -> Any:
-    """Convert a range to hyperopt's expression: on a logarithmic scale the bounds are exponents."""
+    """Convert a range to hyperopt's expression; on a log scale its bounds are logarithms."""
     low, high = np.log(allowed[:2]) if allowed.is_log else allowed[:2]
     if allowed.is_whole:
         return (hp.qloguniform if allowed.is_log else hp.quniform)(name, low, high, 1)

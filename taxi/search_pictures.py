@@ -14,16 +14,16 @@ from .search import Trial, best_trial
 from .search_results import searched_values, state_of
 from .style import BLACK, BLUE, GREY, ORANGE, PURPLE, styled
 
-LOG_RATIO = 20.0  # a parameter that spans more than this is laid out by its logarithm
-MARGIN = 0.02  # minutes, of a picture above and below
-WORST_QUANTILE = 0.9  # trials beyond share one colour: a few bad ones would hide all the others
+LOG_RATIO = 20.0  # a parameter whose max / min is larger has a logarithmic axis
+MARGIN = 0.02  # minutes, at the top and bottom of a picture
+WORST_QUANTILE = 0.9  # worse trials share one colour: a few bad ones would take up the whole scale
 
 
 @styled
 def draw_history(trials: Sequence[Trial]) -> Figure:
     """Draw each trial's RMSE, and the best so far as steps.
 
-    Trials far worse than most are drawn at the upper edge, so that the others are told apart.
+    Trials far worse than most are drawn at the upper edge, so that the others remain legible.
     """
     figure = Figure(figsize=(10, 5.5), layout="constrained")
     axis = figure.subplots()
@@ -108,7 +108,7 @@ def _axis(axis: Axes, x: int, values: np.ndarray, kinds: Sequence[str]) -> np.nd
         axis: of all parameters.
         x: place of this one.
         values: [t].
-        kinds: what its two values are called, where they are no numbers.
+        kinds: names of its two values, if they are not numbers.
     """
     low, high = values.min(), values.max()
     axis.axvline(x, c="black", lw=0.8)
@@ -130,7 +130,7 @@ def draw_parameter_importance(importance: Mapping[str, float]) -> Figure:
     """Draw the share that each parameter explains, most important on top.
 
     Args:
-        importance: of `parameter_importance`.
+        importance: by `parameter_importance`.
     """
     figure = Figure(figsize=(8, 0.4 * len(importance) + 1), layout="constrained")
     axis = figure.subplots()

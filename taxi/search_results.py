@@ -1,4 +1,4 @@
-"""What a search found: how its trials ended, their curves, which parameter mattered."""
+"""Results of a search: how its trials ended, their curves, the importance of parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from .search import Failure, Trial
 
 MAX_POINTS = 60  # of a learning curve in the table
 N_TREES, N_SHUFFLES = 200, 20
-MIN_TRIALS = 10  # fewer say nothing about which parameter matters
+MIN_TRIALS = 10  # fewer are too few to estimate the importance of parameters
 
 
 def state_of(trial: Trial) -> str:
@@ -73,9 +73,9 @@ def _shown_places(curve: Sequence[float]) -> list[int]:
 
 
 def searched_values(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
-    """Lay the points out by parameter: name -> float64 [t].
+    """Collect the trials' values by parameter: name -> float64 [t].
 
-    The objective, where there are two, is told by its place in the alphabet.
+    The objective, if there are several, is numbered in alphabetical order.
     """
     columns: dict[str, np.ndarray] = {}
     for name in trials[0].point:
@@ -97,7 +97,7 @@ def parameter_importance(trials: Sequence[Trial], seed: int) -> dict[str, float]
         seed: of the forest and the shuffles.
     Returns:
         Parameter -> share of a forest's explained variance lost when its values are shuffled, most
-        important first; empty where fewer than MIN_TRIALS have an RMSE, or nothing was searched.
+        important first; empty if fewer than MIN_TRIALS have an RMSE, or nothing was searched.
     Source: Breiman, Random Forests, 2001 (permutation importance).
     """
     shown = [trial for trial in trials if trial.outcome]
@@ -105,7 +105,7 @@ def parameter_importance(trials: Sequence[Trial], seed: int) -> dict[str, float]
     if not columns:
         return {}
     points = np.column_stack(list(columns.values()))
-    # ranks, of equals the same: one absurd trial must not be all there is to explain
+    # ranks, so that a single absurd trial does not account for all the variance
     rmse = rankdata([trial.outcome.rmse for trial in shown if trial.outcome]) - 1
     forest = RandomForestRegressor(N_TREES, min_samples_leaf=2, random_state=seed, n_jobs=1)
     forest.fit(points, rmse)
@@ -119,12 +119,12 @@ def parameter_importance(trials: Sequence[Trial], seed: int) -> dict[str, float]
 def explained(forest: RandomForestRegressor, points: np.ndarray, rmse: np.ndarray) -> float:
     """Compute the share of variance that a forest explains, as its own `score` does.
 
-    That checks the few points anew for each tree, which takes ten times as long as the answer.
+    `score` validates the few points again for each tree, which takes ten times as long.
 
     Args:
         forest: fitted.
         points: [t, k].
-        rmse: [t], what it should say.
+        rmse: [t], the target.
     """
     values = np.asarray(points, np.float32)
     total = np.zeros(len(values))

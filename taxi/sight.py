@@ -1,4 +1,4 @@
-"""Boosters for trips with a distance and for trips without: their fit for fixed rounds."""
+"""Fit the boosters of a recipe, for trips with a distance and without, for fixed rounds."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,15 +23,15 @@ class BoosterSet(NamedTuple):
 
     members: Sequence[Member]
     max_bin: int  # of each dense column
-    lay_out: Callable[[], TrainPart]  # makes the rows, when it is their turn
+    lay_out: Callable[[], TrainPart]  # makes the rows just before training, to save memory
 
 
-# trains sets of boosters: those of each, in their order
+# trains sets of boosters; returns the boosters of each set, in order
 Train = Callable[[Sequence[BoosterSet]], Sequence[Sequence[xgb.Booster]]]
 
 
 def in_memory(n_bytes: int) -> AbstractContextManager[str]:
-    """Open no folder, however many bytes would go into it."""
+    """Open no folder: bins stay in memory, whatever their size."""
     return nullcontext("")
 
 
@@ -41,11 +41,11 @@ def fit_boosters(
     """Fit the boosters of a recipe, for fixed rounds.
 
     Args:
-        recipe: of boosters.
+        recipe: a recipe with members.
         trips: n trips with their minutes.
         taxi: key of schema.TAXIS.
         encoder: fitted on these trips.
-        train: trains them, such as train_here; the result does not depend on where.
+        train: trains the boosters, as train_here does; the result does not depend on where.
     """
 
     def lay_out() -> TrainPart:
@@ -62,12 +62,12 @@ def fit_boosters(
 def train_here(
     sets: Sequence[BoosterSet], *, n_threads: int, scratch: Scratch = in_memory
 ) -> list[list[xgb.Booster]]:
-    """Train sets one after the other, so that the rows of one are in memory.
+    """Train sets one after the other, with the rows of only one in memory.
 
     Args:
         sets: of boosters.
-        n_threads: that the boosters of a set share; the result does not depend on them.
-        scratch: opens the folder of train_matrix for so many bytes; empty for none.
+        n_threads: shared by the boosters of a set; the result does not depend on them.
+        scratch: opens a folder for so many bytes, as train_matrix takes it; empty for none.
     Returns:
         The boosters of each set, in the order of its members.
     """
@@ -85,7 +85,7 @@ def _train_each(one: BoosterSet, part: TrainPart, n_threads: int, folder: str) -
     rows = train_matrix(*part, one.max_bin, folder)
     shares = share_threads(n_threads, len(one.members), part.matrix.shape[0])
     train = partial(train_member, rows, one.max_bin)
-    # on a GPU two would make their bins of the same rows at once, and the process dies
+    # on a GPU, two boosters that bin the same rows at once crash the process
     with thread_pool(1 if is_on_gpu(one.members) else n_threads) as threads:
         return list(threads.map(train, one.members, shares))
 
@@ -93,11 +93,11 @@ def _train_each(one: BoosterSet, part: TrainPart, n_threads: int, folder: str) -
 def train_member(
     rows: xgb.DMatrix, max_bin: int, member: Member, n_threads: int = 1
 ) -> xgb.Booster:
-    """Train a booster, which does not depend on the threads."""
+    """Train a booster; the result does not depend on n_threads."""
     parameters = {**member.parameters, "nthread": n_threads, "max_bin": max_bin}
     return train_on(parameters, rows, member.rounds, callbacks=schedule(member.rates()))
 
 
 def is_on_gpu(members: Sequence[Member]) -> bool:
-    """Whether boosters are trained on GPUs."""
+    """Whether any of the boosters is trained on a GPU."""
     return any(is_cuda(member.parameters) for member in members)

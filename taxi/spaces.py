@@ -1,4 +1,4 @@
-"""Search spaces: the ranges of the parameters, and what all trials of a search share."""
+"""Search spaces: the ranges of the parameters, and the settings that all trials share."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,30 +8,28 @@ from typing import Any, NamedTuple
 
 from . import TripError
 
-# Trial n is asked for, and pruned, by the outcomes of the trials up to n - LAG, all of them
-# finished; once the points known to be good are over, by all of these. So it depends on no race: up
-# to LAG trials at once give the same search as one at a time, to the last bit, and so does a search
-# that was killed and goes on.
+# Trial n is suggested, and pruned, by the outcomes of trials up to n - LAG only, and waits for all
+# of them; after a space's first points, it waits for all of these too. So no race matters: up to
+# LAG trials at once give the same search as one at a time, bit for bit, as does a resumed search.
 LAG = 8
 
 
 def lag_of(parallelism: int) -> int:
-    """Return how many trials back a suggestion looks, so that so many can run at once.
+    """Return the lag with which so many trials can run at once.
 
     Args:
-        parallelism: trials at once, 0 for one on each core. More than LAG is the only case in which
-            the search depends on it.
+        parallelism: trials at once, 0 for one per core. The search depends on it only above LAG.
     """
     return max(parallelism, LAG)
 
 
-# Trips of a split that trials see where there are more. A month of green taxis has 70,000 of late,
-# one of yellow ones 3 million, a trial on which takes minutes
+# Maximum number of trips of a split that trials use. A recent month of green taxis has 70,000; one
+# of yellow taxis has 3 million, on which a trial takes minutes
 SEARCH_ROWS = 1_000_000
 
 
 def bound_for(n_trips: Iterable[int], max_rows: int) -> int:
-    """Return how many trips of a split the trials see at most; 0 where they see all of each.
+    """Return the bound on the trips of each split that trials use; 0 if they use all.
 
     Args:
         n_trips: of each split.
@@ -45,52 +43,52 @@ class Range(NamedTuple):
 
     low: float
     high: float
-    is_log: bool = False  # tried evenly on a logarithmic scale; low is above 0
+    is_log: bool = False  # sampled on a logarithmic scale; low is above 0
     is_whole: bool = False
 
 
 class Pruning(NamedTuple):
-    """When a trial is pruned: its curve, extrapolated, stays above the best RMSE of earlier ones.
+    """When to prune a trial: if its extrapolated curve stays above the best RMSE of earlier trials.
 
-    Trials are not compared at the same round: those with small steps or few leaves start behind.
+    Trials are not compared at equal rounds: those with a low rate or few leaves start behind.
     """
 
-    warmup_rounds: int = 12  # before them a curve cannot be extrapolated
-    n_doublings: int = 1  # of the rounds made that a trial may still go on for
+    warmup_rounds: int = 12  # a shorter curve cannot be extrapolated
+    n_doublings: int = 1  # of the rounds so far, over which the curve is extrapolated
 
 
 class Objective(NamedTuple):
-    """A loss, and what the values of the ranges are multiplied by for it."""
+    """A loss, and the factors by which it scales sampled parameters."""
 
     name: str  # xgboost's
     scales: Mapping[str, float] = MappingProxyType({})  # parameter -> factor
 
 
 SQUARED = Objective("reg:squarederror")
-# its second derivative is the prediction in minutes, where that of the squared error is 1; so a
-# point means the same tree for both
+# its second derivative is the prediction in minutes, that of the squared error is 1; scaled like
+# this, a point grows about the same tree with both
 POISSON = Objective("count:poisson", {"min_child_weight": 7.0, "reg_lambda": 5.0, "reg_alpha": 7.0})
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is searched, and what every trial has in common."""
+    """What is searched, and what all trials have in common."""
 
     ranges: Mapping[str, Range]  # by xgboost's parameter names; empty = no search
     fixed: Mapping[str, Any]
-    objectives: tuple[Objective, ...] = (SQUARED,)  # trials take them in turn
+    objectives: tuple[Objective, ...] = (SQUARED,)  # trials take turns at them
     max_bin: int = 256  # of each dense column
-    # trips without a distance are left to boosters of their own, which know none of any trip
+    # trips without a distance get boosters of their own, trained with every distance hidden
     is_split_by_distance: bool = False
     rounds: int = 1000  # of a trial, at most
-    patience: int = 50  # rounds without a better RMSE that end a trial
-    score_every: int = 1  # rounds from one score on valid to the next
-    first: tuple[Mapping[str, float], ...] = ()  # points tried before anything is suggested
+    patience: int = 50  # a trial ends after so many rounds without a better RMSE
+    score_every: int = 1  # rounds between two scores on valid
+    first: tuple[Mapping[str, float], ...] = ()  # points tried before TPE suggests any
     pruning: Pruning | None = None
-    n_boosters: int = 1  # of the model, at most; predictions are averaged
+    n_boosters: int = 1  # of the model, at most; their predictions are averaged
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides the course of a search in this space, as plain JSON values."""
+        """Return all that determines a search in this space, as plain JSON values."""
         told = {name: value for name, value in vars(self).items() if name != "n_boosters"}
         told["ranges"] = {name: list(allowed) for name, allowed in self.ranges.items()}
         told["objectives"] = [[name, dict(scales)] for name, scales in self.objectives]
@@ -128,8 +126,8 @@ SEARCHED = (
     "reg_lambda",
 )
 # points that were good and unlike each other in each of 2021, 2022 and 2023, in the order in which
-# they made the average of their boosters better; TPE goes on from them. More of them add less than
-# the first one's other seeds, which are trained anyway
+# they improved the average of their boosters; TPE continues from them. Further ones would add less
+# than the other seeds of the first, which are trained anyway
 PORTFOLIO = tuple(
     dict(zip(SEARCHED, values, strict=True))
     for values in (
@@ -164,8 +162,8 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
             "reg_lambda": 0.011658731377413597,
         },
     ),
-    # trees bounded by leaves. Four boosters of a fast rate and two losses, averaged, are as good as
-    # those of half the rate, and cost nothing once the search has trained them
+    # trees bounded by leaves. An average of four boosters with a high learning rate and two losses
+    # is as good as boosters of half the rate, and comes free with the search
     "lossguide": SearchSpace(
         ranges={
             "max_leaves": Range(32, 192, is_log=True, is_whole=True),
@@ -173,7 +171,7 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
             "subsample": Range(0.6, 1),
             "colsample_bytree": Range(0.4, 1),
             "reg_alpha": Range(1e-2, 10, is_log=True),
-            # more of it is a slower rate in disguise
+            # more of it acts like a lower learning rate
             "reg_lambda": Range(5, 100, is_log=True),
         },
         fixed=LOSSGUIDE | {"learning_rate": 0.2},
@@ -193,7 +191,7 @@ def select_space(name: str) -> SearchSpace:
     """Return a search space by its name.
 
     Raises:
-        TripError: there is none of that name.
+        TripError: there is none with that name.
     """
     if name not in SEARCH_SPACES:
         raise TripError(f"Unknown search_space {name!r}. Choose from {sorted(SEARCH_SPACES)}.")

@@ -1,4 +1,4 @@
-"""The points of a sweep side by side: a table, a picture, and which is best on valid."""
+"""Compare the points of a sweep: a table, a picture, and which is best on valid."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -12,14 +12,14 @@ ROW_INCHES, MIN_INCHES = 0.28, 2.0  # height of the picture
 
 
 class SweptPoint(NamedTuple):
-    """A pipeline at one point of a sweep, and what it came to on valid."""
+    """A pipeline at one point of a sweep, and its result on valid."""
 
     values: Mapping[str, str]  # of the parameters that differ between points
-    rmse: float  # of its best candidate, minutes, as the candidates were chosen
+    rmse: float  # of its best candidate, minutes, with the distance that candidates are chosen by
     model: str
-    searched_rmse: float | None  # of the model that the search came to; None without a search
-    noise: float | None  # what another seed makes of it, minutes; None where nobody measured
-    trips: str  # what valid trips are known by: errors on others do not compare
+    searched_rmse: float | None  # of the search's model; None without a search
+    noise: float | None  # effect of another seed, minutes; None if not measured
+    trips: str  # identifies the validation trips: errors on other trips are not comparable
     run_id: str
 
     @property
@@ -36,18 +36,18 @@ def name_point(values: Mapping[str, str]) -> str:
 def span_grid(
     lists: Mapping[str, Sequence[str]], points: Sequence[Mapping[str, str]] = ()
 ) -> list[dict[str, str]]:
-    """Combine each value of each list with all others, at each of the points."""
+    """Return the Cartesian product of the lists, at each of the points."""
     cells = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
     return [{**point, **cell} for point in (points or [{}]) for cell in cells]
 
 
 def rank_points(points: Sequence[SweptPoint]) -> list[SweptPoint]:
-    """Sort points by their error on valid; where one baseline wins, by what was searched."""
+    """Sort points by trips, then RMSE; if one baseline wins at several, by the search's RMSE."""
     return sorted(points, key=lambda one: (one.trips, one.rmse, one.searched_rmse or 0.0))
 
 
 def best_points(points: Sequence[SweptPoint]) -> list[SweptPoint]:
-    """Return the best point of each set of valid trips: one, where all were chosen on the same."""
+    """Return the best point for each set of validation trips; a single one if all share a set."""
     best: dict[str, SweptPoint] = {}
     for point in rank_points(points):
         best.setdefault(point.trips, point)
@@ -55,7 +55,7 @@ def best_points(points: Sequence[SweptPoint]) -> list[SweptPoint]:
 
 
 def sweep_table(points: Sequence[SweptPoint]) -> list[dict[str, Any]]:
-    """Return a row for each point, best first; points may state different parameters."""
+    """Return a row for each point, best first; points may set different parameters."""
     best = best_points(points)
     stated = dict.fromkeys(name for point in points for name in point.values)
     return [
@@ -73,7 +73,7 @@ def sweep_table(points: Sequence[SweptPoint]) -> list[dict[str, Any]]:
 
 @styled
 def draw_sweep(points: Sequence[SweptPoint], title: str) -> Figure:
-    """Draw each point's RMSE on valid, best at the top; the search's own where a baseline won."""
+    """Draw each point's RMSE on valid, best on top, and the search's where a baseline won."""
     ranked, best = rank_points(points), best_points(points)
     places = range(len(ranked))
     height = max(MIN_INCHES, 1.4 + ROW_INCHES * len(ranked))

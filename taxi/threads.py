@@ -1,4 +1,4 @@
-"""Threads that share the cores, never more than there are, and do their linear algebra alone."""
+"""Thread pools with at most one thread per core, and BLAS limited to one thread in each."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
-# Threads of one booster wait for one another hundreds of times a round: with fewer rows each, that
-# takes longer than they save. `python -m bench flat_threads` has what it comes to
+# Threads of one booster wait for each other hundreds of times a round: with fewer rows per thread,
+# waiting costs more than they save. `python -m bench flat_threads` measures it
 ROWS_A_THREAD = 500_000
 
 
@@ -16,34 +16,36 @@ def open_pool(n_threads: int | None = None) -> ThreadPoolExecutor:
     """Open a pool for work without linear algebra.
 
     Args:
-        n_threads: at once; None for one a core.
+        n_threads: maximum number of threads; None for one per core.
     """
     return ThreadPoolExecutor(n_threads or cpu_count())
 
 
 @contextmanager
 def thread_pool(n_threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Open a pool in which every thread has a core; BLAS starts no threads of its own meanwhile.
+    """Open a pool of one thread per core; meanwhile BLAS starts no threads of its own.
 
-    Two of those in each thread of a pool wait for one another: the bootstrap took five times the
+    Two BLAS threads in each thread of a pool wait for each other: the bootstrap took five times the
     CPU time.
 
     Args:
-        n_threads: at once; None for one a core.
+        n_threads: maximum number of threads; None for one per core.
     """
     with threadpool_limits(1, user_api="blas"), open_pool(n_threads) as threads:
         yield threads
 
 
 def share_threads(n_threads: int, n_jobs: int, n_rows: int) -> list[int]:
-    """Deal threads to jobs that begin in turn, as others end: one to each, all to the last ones.
+    """Assign threads to jobs that start as others end: one each, and all to the last ones.
+
+    The last jobs, too few to keep all threads busy, share them.
 
     Args:
-        n_threads: that there are.
-        n_jobs: each trains a booster.
-        n_rows: of every job, which gets no more threads than these are worth.
+        n_threads: number of threads.
+        n_jobs: number of jobs, each of which trains a booster.
+        n_rows: of every job, which gets at most a thread per ROWS_A_THREAD of them.
     Returns:
-        The threads of each job.
+        The number of threads of each job.
     """
     n_last = n_jobs % n_threads
     most = max(n_rows // ROWS_A_THREAD, 1)
