@@ -1,4 +1,4 @@
-"""Which trips count, and why the others do not."""
+"""Clean raw rows: which of them are trips that count, and why the others are dropped."""
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
@@ -24,13 +24,13 @@ from .values import (
 
 SECOND_US, MINUTE_US = 1_000_000, 60_000_000
 TIMES = ("pickup_at", "dropoff_at")
-MAX_SECONDS = 1e9  # that a row may state: more is as absurd, and differences stay in 64 bits
+MAX_SECONDS = 1e9  # cap of stated durations: absurd anyway, and differences fit in 64 bits
 
 UNREADABLE, OUTSIDE = "unreadable value", "pickup outside the month"
 
 
 class AmbiguousError(TripError):
-    """A value that may mean two things; holds its row, counted from 0."""
+    """A value with two possible readings; `row` is its row, counted from 0."""
 
     def __init__(self, message: str, row: int) -> None:
         super().__init__(message)
@@ -41,25 +41,25 @@ class Cleaned(NamedTuple):
     """What became of a batch of raw rows."""
 
     trips: pa.RecordBatch  # columns of schema.TRIPS, m <= n rows, original order
-    dropped: dict[str, int]  # reason -> rows, every one of `reasons` present
+    dropped: dict[str, int]  # reason -> rows; holds every reason of `reasons`
 
 
 class Rule(NamedTuple):
-    """Why rows are dropped by a column that only the files of some taxis have."""
+    """A reason to drop rows, by a column that only the files of some taxis have."""
 
     reason: str
-    keeps: Callable[[Mapping[str, pa.Array]], pa.Array]  # columns of n rows, that one too -> bool
+    keeps: Callable[[Mapping[str, pa.Array]], pa.Array]  # columns of n rows -> which to keep, bool
 
 
 class RawRows(NamedTuple):
-    """A batch of n raw rows as they were understood."""
+    """A batch of n raw rows, as read."""
 
-    columns: dict[str, pa.Array]  # role -> [n] values of the type they must have, null for none
-    wrong: dict[str, np.ndarray]  # role -> bool [n]: nobody can read that value; where one is so
-    unreadable: str  # the first such value, in words; empty where there is none
+    columns: dict[str, pa.Array]  # role -> [n] of the required type, null if missing or unreadable
+    wrong: dict[str, np.ndarray]  # role -> bool [n]: value is unreadable; only roles with such
+    unreadable: str  # description of the first such value; empty if there is none
 
     def readable(self, roles: Collection[str] | None = None) -> np.ndarray:
-        """Say of which rows every value, or those of some roles, can be read, bool [n]."""
+        """Tell in which rows all values, or those of some roles, are readable, bool [n]."""
         n_rows = len(self.columns["pickup_at"])
         masks = [mask for role, mask in self.wrong.items() if roles is None or role in roles]
         return ~np.logical_or.reduce([np.zeros(n_rows, bool), *masks])
@@ -75,8 +75,8 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
     Returns:
         The kept rows and how many were dropped for which reason.
     Raises:
-        TripError: a column is missing or of another type, or a value may mean two things.
-    Source: TLC trip-record data dictionary; the 1..60 min bound, both ends in: course notebook;
+        TripError: a column is missing or has the wrong type, or a value is ambiguous.
+    Source: TLC trip-record data dictionary; the bound of 1..60 min, inclusive: course notebook;
         docs/trips.md.
     """
     rows = read_columns(batch, taxi)
@@ -86,7 +86,7 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
         columns |= {role: unknown_as_0(columns[role]) for role in ZONES}
     start, end = (microseconds(bound) for bound in month_bounds(month))
     duration = durations(columns)
-    # each test is false for a row to drop under the reason at the same place in REASONS
+    # each test is false for rows to drop, for the reason at the same place in REASONS
     tests = (
         _there(rows, TIMES),
         _there(rows, ZONES),
@@ -109,44 +109,44 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
 
 
 def reasons(taxi: str) -> tuple[str, ...]:
-    """List why rows of a taxi may be dropped, of REASONS."""
+    """List the reasons, among REASONS, for which rows of a taxi may be dropped."""
     roles = {column.role for column in raw_columns(taxi)}
     never = {rule.reason for role, rule in RULES.items() if role not in roles}
     return tuple(reason for reason in REASONS if reason not in never)
 
 
 def unknown_as_0(zone: pa.Array) -> pa.Array:
-    """Write an unknown zone [n], be it none or below 1, as 0."""
-    return pc.max_element_wise(zone, pa.scalar(0, zone.type))  # which looks past a null
+    """Replace unknown zones [n], missing or below 1, with 0."""
+    return pc.max_element_wise(zone, pa.scalar(0, zone.type))  # which ignores nulls
 
 
 def durations(columns: Mapping[str, pa.Array]) -> pa.Array:
-    """Return how long n trips took, microseconds, int64 [n]; null where nobody says.
+    """Compute the durations of n trips, microseconds, int64 [n]; null where unknown.
 
-    Where a row states its seconds, they are what counts; `_is_consistent` holds them to its times.
+    Seconds that a row states take precedence over its times; `_is_consistent` compares the two.
     """
     between = _between_ends(columns)
     return pc.coalesce(_stated(columns), between) if "trip_seconds" in columns else between
 
 
 def to_minutes(duration: pa.Array) -> pa.Array:
-    """Convert microseconds, int64 [n], to minutes; a year such as 9999 loses a few of them."""
+    """Convert microseconds, int64 [n], to minutes; over millennia a few microseconds are lost."""
     return pc.divide(duration.cast(pa.float64(), safe=False), float(MINUTE_US))
 
 
 def kept_by_rules(columns: Mapping[str, pa.Array]) -> list[pa.Array]:
-    """Say by each rule in turn which of n rows it keeps, bool [n]; all where no file tells."""
+    """List for each rule which of n rows it keeps, bool [n]; all if its column is absent."""
     every = pa.array(np.ones(len(columns["pickup_at"]), bool))
     return [rule.keeps(columns) if role in columns else every for role, rule in RULES.items()]
 
 
 def _is_alone(columns: Mapping[str, pa.Array]) -> pa.Array:
-    """Say which of n rides nobody shared who had booked by himself."""
+    """Tell which of n rides were not shared with riders who booked separately."""
     return pc.invert(columns["is_shared"])
 
 
 def _is_consistent(columns: Mapping[str, pa.Array]) -> pa.Array:
-    """Say which of n trips state the seconds that lie between their ends, to a minute, or none."""
+    """Tell which of n trips state no seconds, or those between their times to within a minute."""
     off = pc.abs(pc.subtract(_stated(columns), _between_ends(columns)))
     return pc.less_equal(off, MINUTE_US).fill_null(True)
 
@@ -157,7 +157,7 @@ def _between_ends(columns: Mapping[str, pa.Array]) -> pa.Array:
 
 
 def _stated(columns: Mapping[str, pa.Array]) -> pa.Array:
-    """Return the seconds that n rows state, in microseconds, int64 [n]; null where none."""
+    """Return the durations that n rows state, microseconds, int64 [n]; null where none."""
     seconds = columns["trip_seconds"]
     is_there = pc.is_finite(seconds)
     seconds = pc.if_else(is_there, seconds, pa.scalar(None, pa.float64()))
@@ -167,7 +167,7 @@ def _stated(columns: Mapping[str, pa.Array]) -> pa.Array:
 
 
 def first_unreadable(batch: pa.RecordBatch, taxi: str) -> str:
-    """Name the first value of raw rows that nobody can read; empty where there is none."""
+    """Describe the first unreadable value of raw rows; empty if there is none."""
     return read_columns(batch, taxi).unreadable
 
 
@@ -179,7 +179,7 @@ def count_months(batch: pa.RecordBatch, taxi: str) -> dict[str, int]:
 
 
 def month_bounds(month: str) -> tuple[datetime, datetime]:
-    """First instant of a month YYYY-MM and of the next one, New York local time."""
+    """Return the first instants of a month YYYY-MM and of the next, New York local time."""
     start = datetime.strptime(month, "%Y-%m")
     years, months = divmod(start.month, 12)
     return start, datetime(start.year + years, months + 1, 1)
@@ -188,10 +188,10 @@ def month_bounds(month: str) -> tuple[datetime, datetime]:
 def read_columns(
     batch: pa.RecordBatch, taxi: str, *, may_miss: frozenset[str] = frozenset()
 ) -> RawRows:
-    """Read raw columns as the types they must have.
+    """Read raw columns as the types that they must have.
 
     Raises:
-        TripError: a column is missing or of another type, or a value may mean two things.
+        TripError: a column is missing or has the wrong type, or a value is ambiguous.
     """
     columns, wrong, unreadable = {}, {}, ""
     for name, wanted in match_columns(batch.schema, taxi, may_miss=may_miss).items():
@@ -218,10 +218,10 @@ def _describe(name: str, values: pa.Array, wanted: RawColumn) -> str:
 
 
 def _refuse_ambiguous(name: str, values: pa.Array, unreadable: np.ndarray) -> None:
-    """Refuse a column with a text of which there are two readings.
+    """Refuse a column with an ambiguous text.
 
     Raises:
-        AmbiguousError: names the column, the text and both.
+        AmbiguousError: names the column, the text and both readings.
     """
     rows = np.flatnonzero(unreadable)
     texts = plain(values.filter(pa.array(unreadable))).to_pylist()
@@ -236,7 +236,7 @@ def _refuse_ambiguous(name: str, values: pa.Array, unreadable: np.ndarray) -> No
 
 
 def _there(rows: RawRows, roles: tuple[str, ...]) -> pa.Array:
-    """Say which of n rows have a value in each of some columns, be it one that nobody can read."""
+    """Tell which of n rows have a value, readable or not, in each of some columns."""
     return pc.and_(*(_has_value(rows, role) for role in roles))
 
 
@@ -246,10 +246,10 @@ def _has_value(rows: RawRows, role: str) -> pa.Array:
 
 
 def _apply(tests: Mapping[str, pa.Array], n_rows: int) -> tuple[pa.Array, dict[str, int]]:
-    """Join the tests in order, counting how many rows each one is the first to refuse."""
+    """Combine the tests, and count for each the rows that it is the first to reject."""
     kept, n_kept, dropped = None, n_rows, {}
     for reason, test in tests.items():
-        # a null here is a row that an earlier reason has refused
+        # a null can only be in a row that an earlier test has rejected
         kept = test if kept is None else pc.and_kleene(kept, test)
         n_left = pc.sum(kept).as_py() or 0
         dropped[reason], n_kept = n_kept - n_left, n_left
@@ -261,16 +261,16 @@ def _between(values: pa.Array, low: int, high: int) -> pa.Array:
 
 
 def microseconds(instant: datetime) -> int:
-    """Count from 1970 on, as timestamps in a file do."""
+    """Convert an instant to microseconds since 1970, as timestamps in a file are counted."""
     return int((instant - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
 
 
-# role of a column -> why rows are dropped by it; a new one is a line here
+# role of a column -> the rule that drops rows by it; a new one is a line here
 RULES: Mapping[str, Rule] = {
     "is_shared": Rule("shared with other riders", _is_alone),
     "trip_seconds": Rule("durations at odds", _is_consistent),
 }
-# a dropped row counts under the first of these that holds for it
+# a dropped row counts under the first of these that applies
 REASONS = (
     "time missing",
     "zone missing",

@@ -1,4 +1,4 @@
-"""Which columns of a file are those that are read, whatever year and program it is of."""
+"""Find the columns to read in a file, whatever year and program it comes from."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,7 @@ from . import TripError
 from .schema import TAXIS, RawColumn, raw_columns, taxi_named, taxis_of
 from .values import is_text, stated_unit
 
-# what files before 2016-07 held first, instead of zones
+# files for months before 2016-07, as first published, have these instead of zones
 COORDINATES = frozenset({"pickup_longitude", "start_lon", "dropoff_longitude", "end_lon"})
 MAX_LISTED, MAX_SHOWN = 60, 60  # names in a message, characters of each
 
@@ -19,12 +19,12 @@ def match_columns(
     """Find each required column in a file, whatever its case or stray spaces.
 
     Args:
-        file: its columns; what is not asked for is ignored.
+        file: its columns; others than the required ones are ignored.
         taxi: key of schema.TAXIS.
-        may_miss: roles that a file may be without.
+        may_miss: roles that a file may lack.
 
     Returns:
-        The file's own column name -> the required column it is, in the file's order.
+        The column's name in the file -> the required column it is, in the file's order.
     Raises:
         TripError: a column is missing, or its type can never hold such values.
     """
@@ -48,7 +48,7 @@ def match_columns(
 
 
 def quoted(names: Collection[str]) -> str:
-    """List names for a message, the first of many, each so that it can be seen."""
+    """List names for a message, at most MAX_LISTED of them, as printable text."""
     shown = [shorten(repr(name)) for name in names]
     return ", ".join(shown[:MAX_LISTED]) + (", ..." if shown[MAX_LISTED:] else "")
 
@@ -59,7 +59,7 @@ def shorten(text: str) -> str:
 
 
 def _missing(name: str, names: Collection[str], taxi: str) -> str:
-    """Say that a column is missing, and what may be the reason."""
+    """Say that a column is missing, and the likely reason."""
     since = taxi_named(taxi).since
     if any(other.strip().lower() in COORDINATES for other in names):
         return (
@@ -67,7 +67,7 @@ def _missing(name: str, names: Collection[str], taxi: str) -> str:
             f"for months before 2016-07. The TLC has since published those from {since} on as "
             "parquet with zones: pass -P source=tlc, or fetch them from there."
         )
-    # names as they are, where nothing in them would harm a terminal
+    # unquoted, unless a name could garble the terminal
     is_plain = len(names) <= MAX_LISTED and all(
         len(n) <= MAX_SHOWN and n.isprintable() for n in names
     )
@@ -95,7 +95,7 @@ def _check_type(field: pa.Field, column: RawColumn, *, may_be_empty: bool) -> No
                 "column's metadata: unit=us."
             )
     elif may_be_empty and pa.types.is_floating(given):
-        return  # so pandas writes a column that nobody has filled
+        return  # pandas writes an empty column like this
     elif not _castable(given, column.type):
         raise TripError(
             f"Column {column.name!r} has type {field.type}; "
@@ -106,7 +106,7 @@ def _check_type(field: pa.Field, column: RawColumn, *, may_be_empty: bool) -> No
 def _castable(given: pa.DataType, wanted: pa.DataType) -> bool:
     types = pa.types
     if is_text(given) or types.is_null(given):
-        return True  # text may hold anything; its values are looked at when they are read
+        return True  # text may hold anything; its values are checked when they are read
     if types.is_timestamp(wanted):
         return bool(types.is_timestamp(given))
     if types.is_boolean(given):
@@ -115,7 +115,7 @@ def _castable(given: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _others(taxi: str, names: Collection[str]) -> str:
-    """Name the taxis that a file with such columns may be of, or all the others."""
+    """Name the other taxis whose files may have such columns, or all others if there are none."""
     others = [other for other in taxis_of(names) if other != taxi]
     *some, last = others or [other for other in TAXIS if other != taxi]
     return f"{', '.join(some)} or {last}" if some else last

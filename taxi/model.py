@@ -23,17 +23,17 @@ from .schema import Trips, clean_miles, input_names, inputs_of
 from .spread import Spread, restore_spread
 from .threads import open_pool
 
-# what skops may rebuild beyond the types it trusts by itself: nothing but sklearn's own trees
+# types that skops may load beside those it trusts by default: only sklearn's own trees
 TRUSTED_TYPES = (
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
 )
-# a thread of its own costs less than so many rows: fewer are predicted by the calling one
+# fewer rows are not worth a thread: the calling one predicts them
 ROWS_PER_TASK = 500
-N_TASKS = 16  # of many rows; to hand rows to a booster costs as much as 250 of them
-ROWS_AT_ONCE = 50_000  # that are encoded at once, however many are to be predicted
+N_TASKS = 16  # into which many rows are cut; calling a booster costs as much as predicting 250 rows
+ROWS_AT_ONCE = 50_000  # encoded at a time, to bound the memory
 
-# what a served model needs of this package, which travels with it
+# modules of this package that are shipped with a served model
 MODULES = (
     "__init__",
     "values",
@@ -56,14 +56,14 @@ MODULES = (
     "model",
 )
 SPREAD_FILE = "spread.json"
-SKOPS_SCHEMA = "schema.json"  # in a file of skops: what it holds
-SKOPS_PLACE = re.compile(r'("(?:__id__|file)": "?)([\w-]+)')  # there: an object's, or of its file
+SKOPS_SCHEMA = "schema.json"  # describes the objects in a skops file
+SKOPS_PLACE = re.compile(r'("(?:__id__|file)": "?)([\w-]+)')  # an address in it, and its key
 
 
 class TripModel:
-    """Features and estimator together; the very same object trains, serves and is saved.
+    """Encoder and estimators together; the same object is trained, saved and served.
 
-    Nothing in it changes once it is made, so any number of threads may ask it at once.
+    It never changes once it is made, so any number of threads may use it at once.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class TripModel:
         blind_share: float = 0.0,
         spread: Spread | None = None,
     ) -> None:
-        """Join what was fitted.
+        """Combine what was fitted.
 
         Args:
             taxi: key of schema.TAXIS, which names the raw columns.
-            encoder: fitted on train months.
-            estimators: one sklearn regressor, or boosters whose predictions are averaged; of a
-                booster the model holds a copy.
-            blind: boosters that answer for trips without a distance; none where `estimators` do.
-            blind_share: weight of `blind` in the answer for a trip with a distance.
-            spread: of the errors on trips that it was not fitted on; without one the model answers
-                the minutes and no quantiles of them.
+            encoder: fitted on training months.
+            estimators: one sklearn regressor, or boosters, which are copied and whose predictions
+                are averaged.
+            blind: boosters for trips without a distance; empty if `estimators` predict these too.
+            blind_share: weight of `blind` in the prediction of a trip with a distance.
+            spread: of the errors on trips that the model was not fitted to; None if it gives no
+                quantiles.
         """
         self.taxi = taxi
         self.spread = spread
@@ -101,9 +101,9 @@ class TripModel:
         self.blind = [booster_for_threads(booster.save_raw("ubj")) for booster in blind]
 
     def predict(self, trips: Trips) -> np.ndarray:
-        """Predict the minutes of n trips, float64 [n]; the memory does not grow with their columns.
+        """Predict the minutes of n trips, float64 [n]; at most ROWS_AT_ONCE are encoded at a time.
 
-        Each row is judged by itself, so that it does not matter which are encoded together.
+        Rows are predicted independently, so it does not matter which are encoded together.
         """
         minutes = np.empty(len(trips))
         for start in range(0, len(trips), ROWS_AT_ONCE):
@@ -137,19 +137,19 @@ class TripModel:
         *,
         state: LiveState | None = None,
     ) -> np.ndarray | pd.DataFrame:
-        """Answer a request: n raw trips with the TLC's column names, and what is asked of them.
+        """Answer a request: predict n raw trips, and whatever else its params ask for.
 
         Args:
-            frame: n rows.
-            params: of `question.PARAMS`, each where it differs from its default.
-            state: the live level, for a request that asks for it; None where there is none.
+            frame: n raw trips with the TLC's column names.
+            params: values of `question.PARAMS`; those left out have their defaults.
+            state: the live state, used if the request asks for it; None if there is none.
         Returns:
-            The minutes, float64 [n]. Where more is asked, n rows of them, `prediction`, with the
-            frame's index, and a column for each thing asked: `p10` for the quantile 0.1,
-            `longer_than`, `live_age_minutes`.
+            The minutes, float64 [n]. If more is asked for, a frame of n rows with the index of
+            `frame`: the minutes as `prediction`, and a column for each thing asked for: `p10` for
+            the quantile 0.1, `longer_than`, `live_age_minutes`.
         Raises:
-            TripError: a param, a column or a row is not to be used, or there is no answer; says
-                which and why.
+            TripError: a param, a column or a row is invalid, or the model has no answer for a row;
+                says which and why.
         """
         asked = read_question(params)
         trips = read_frame(frame, self.taxi)
@@ -158,7 +158,7 @@ class TripModel:
         if asked.live:
             level = apply_live(state, trips, predicted, new_york_now())
             predicted = level.minutes
-            # None, which a server writes as null: JSON has no NaN, though MLflow would write it
+            # a server writes None as null; MLflow would write NaN, which is not valid JSON
             age = [None if np.isnan(minutes) else minutes for minutes in level.age_minutes.tolist()]
             more["live_age_minutes"] = np.array(age, object)
         if asked.asks_spread:
@@ -168,24 +168,30 @@ class TripModel:
         return pd.DataFrame({"prediction": predicted, **more}, index=frame.index)
 
     def answer_plain(self, records: Any) -> np.ndarray | None:
-        """Answer n raw trips of a request's JSON that `answer` would say nothing of but minutes.
+        """Answer a request for the minutes of n plain raw trips, without the cost of a frame.
 
+        Args:
+            records: of the request's JSON, whatever was sent.
         Returns:
-            What it would, [n]; None where it is to be asked.
+            The minutes as `answer` would return them, [n]; None if `answer` must be called, for
+            trips that are not plain (see `read_plain`) or have no answer.
         """
         trips = read_plain(records, self.taxi)
         minutes = None if trips is None else self.predict(trips)
         return minutes if minutes is not None and np.isfinite(minutes).all() else None
 
     def remarks(self, frame: pd.DataFrame) -> list[str]:
-        """Say of n raw trips that were answered what was not used of them, a line each."""
+        """List the values of n answered raw trips that were not used, a line each."""
         return remarks_on(frame, self.taxi)
 
     def read_live(self, content: bytes, sha256: str) -> LiveState:
-        """Read a live state's file for this model, whose digest is given.
+        """Read the file of a live state for this model.
 
+        Args:
+            content: of the file.
+            sha256: digest of this model.
         Raises:
-            TripError: it cannot be used, or not now; says why.
+            TripError: the state cannot be used, or not at present; says why.
         """
         state = read_state(content, taxi=self.taxi, model_sha256=sha256)
         if reason := why_unusable(state, new_york_now()):
@@ -194,7 +200,7 @@ class TripModel:
 
     def _predict_every(self, trips: Trips) -> np.ndarray:
         minutes = self.predict(trips)
-        # an estimator has no business answering this, but a caller must never be handed it
+        # no estimator should predict NaN or infinity, but a caller must never get one
         wrong = np.flatnonzero(~np.isfinite(minutes))
         if len(wrong):
             raise TripError(f"Row {wrong[0]}: the model has no answer for it. Check its values.")
@@ -203,7 +209,7 @@ class TripModel:
     def _answer_spread(
         self, trips: Trips, predicted: np.ndarray, asked: Question
     ) -> dict[str, np.ndarray]:
-        """Answer what is asked of the spread: column -> [n]."""
+        """Compute the quantiles and the risk that are asked for: column -> [n]."""
         if self.spread is None:
             raise TripError(
                 "This model knows no spread of its errors, so it answers no quantiles and no "
@@ -217,17 +223,22 @@ class TripModel:
         return columns
 
     def losses(self) -> np.ndarray | None:
-        """Return its squared errors by leaf, as `expected_loss` reads them; None where unknown."""
+        """Return the squared errors by leaf, as `expected_loss` takes them; None if unknown."""
         return self.spread.losses() if self.spread else None
 
     def find_leaves(self, frame: pd.DataFrame, predicted: np.ndarray) -> np.ndarray:
-        """Find the row of `losses` of n raw trips and their predicted minutes, int [n]."""
+        """Find the row of `losses` for each of n raw trips, int [n].
+
+        Args:
+            frame: n raw trips with the TLC's column names.
+            predicted: [n] minutes.
+        """
         if self.spread is None:
             raise TripError("This model knows no spread of its errors. Train it again.")
         return self.spread.find_leaves(read_frame(frame, self.taxi), predicted)
 
     def with_spread(self, spread: Spread | None) -> "TripModel":
-        """Return the same model with the spread of its errors, or without any."""
+        """Return the same model with a spread of its errors, or without one."""
         other = copy(self)
         other.spread = spread
         return other
@@ -260,7 +271,7 @@ class TripModel:
             TripError: one of them is missing.
         """
         about = json.loads(files["model.json"])
-        # a model without one of its boosters would answer, and wrongly
+        # without one of its boosters, a model would still answer, but wrongly
         if missing := sorted(set(about.get("files", ())) - set(files)):
             raise TripError(f"The model's file {missing[0]} is missing.")
         if "estimator.skops" in files:
@@ -276,10 +287,10 @@ class TripModel:
 
 
 def write_estimator(estimator: Any) -> bytes:
-    """Write an estimator of sklearn with skops, the same bytes where it is the same.
+    """Write a sklearn estimator with skops; equal estimators give equal bytes.
 
-    skops names its parts by where they lie in memory, and a zip tells when it was written: a model
-    is known by its bytes, and would be another one in each run.
+    skops names its parts by memory address, and a zip records the time. As models are identified by
+    their bytes, the same one would be another in each run.
     """
     with ZipFile(BytesIO(_skops().dumps(estimator))) as written:
         parts = {name: written.read(name) for name in written.namelist()}
@@ -297,7 +308,7 @@ def write_estimator(estimator: Any) -> bytes:
 
 
 def _skops() -> ModuleType:
-    import skops.io  # takes as long as all other imports together, and boosters do without
+    import skops.io  # takes as long as all other imports together; boosters do not need it
 
     return skops.io
 
@@ -316,21 +327,21 @@ def average(estimators: Sequence[Any], matrix: Any) -> np.ndarray:
 
 
 def booster_for_threads(content: bytearray) -> xgb.Booster:
-    """Load a booster that several threads may ask at once, each on its own core.
+    """Load a booster that several threads may use at once, each on its own core.
 
     Args:
-        content: what `save_raw("ubj")` gave. A booster just trained holds more than that, such as
-            the device it was trained on, and would not serve exactly as it does after loading.
+        content: as returned by `save_raw("ubj")`. A freshly trained booster holds more, such as its
+            device, and would not predict exactly as it does once loaded.
     """
     booster = xgb.Booster({"nthread": 1}, model_file=content)
-    booster.save_config()  # else it sets itself up in the first call, which two may make at once
+    booster.save_config()  # configures it now, or two threads may do so at once in their first call
     return booster
 
 
 def predict_rows(estimator: Any, matrix: Any) -> np.ndarray:
     """Predict n rows with one estimator, [n]; many rows of a booster on several threads.
 
-    Each row is a sum of its own, so neither their number nor the threads change a digit of it.
+    Each prediction is a sum of its own, so neither batches nor threads change a digit.
     """
     if not isinstance(estimator, xgb.Booster):
         return np.asarray(estimator.predict(matrix))

@@ -1,4 +1,4 @@
-"""What a model server takes and answers, in OpenAPI's words, and the same as a page to read."""
+"""A model server's requests and answers as an OpenAPI description, and as a page to read."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from .schema import MAX_MILES, N_ZONES, ZONES, input_names, inputs_of, taxi_name
 URL = "http://127.0.0.1:5001/invocations"
 JSON = "application/json"
 
-# role -> what a caller sends, as JSON Schema has it
+# role -> JSON Schema of what a caller sends
 FIELDS: Mapping[str, Mapping[str, Any]] = {
     "pickup_at": {
         "type": "string",
@@ -111,7 +111,7 @@ def describe_request(taxi: str) -> dict[str, Any]:
 
 
 def field_of(role: str, taxi: str) -> dict[str, Any]:
-    """Describe what a caller sends as a role of trips of this taxi."""
+    """Describe the field that a caller sends for a role of this taxi's trips."""
     about = dict(FIELDS[role])
     if role in ZONES and not inputs_of(taxi)[role]:
         about["type"] = [*about["type"], "null"]
@@ -120,13 +120,13 @@ def field_of(role: str, taxi: str) -> dict[str, Any]:
 
 
 def example(taxi: str) -> dict[str, Any]:
-    """Return a request of one trip."""
+    """Return a request for one trip."""
     row = {name: FIELDS[role]["example"] for role, name in input_names(taxi).items()}
     return {"dataframe_records": [row]}
 
 
 def describe_on_page(taxi: str) -> str:
-    """Write the same as a page of HTML that needs nothing but itself."""
+    """Write the same description as a self-contained HTML page."""
     fields = "".join(
         f"<tr><td><code>{escape(name)}</code></td><td>{_types(field_of(role, taxi))}</td>"
         f"<td>{'yes' if inputs_of(taxi)[role] else 'no'}</td>"

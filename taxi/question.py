@@ -1,4 +1,4 @@
-"""What a caller may ask of a model beside the minutes: params of a request, each with a default."""
+"""The params of a request: what a caller may ask of a model besides the minutes."""
 
 from collections.abc import Mapping
 from numbers import Real
@@ -9,22 +9,22 @@ import numpy as np
 from . import TripError
 from .request import shown
 
-# name -> what it is where a request does not say; by then nothing is asked
+# name -> default, with which nothing is asked
 PARAMS: Mapping[str, Any] = {"quantiles": [], "longer_than": 0.0, "live": False}
 MAX_QUANTILES = 99
-MAX_MINUTES = float(np.finfo(float).max)  # any whole number can be compared with Python's own
+MAX_MINUTES = float(np.finfo(float).max)  # Python's own type compares with any whole number
 
 
 class Question(NamedTuple):
-    """What a request asks beside the minutes."""
+    """What a request asks for besides the minutes."""
 
     quantiles: tuple[float, ...]  # levels, each above 0 and below 1
     longer_than: float  # minutes; 0 = not asked
-    live: bool = False  # at the level of the trips that have ended
+    live: bool = False  # whether to correct the minutes by the live state
 
     @property
     def asks_spread(self) -> bool:
-        """Whether it takes a spread to answer."""
+        """Whether the answer requires a spread."""
         return bool(self.quantiles) or self.longer_than > 0
 
 

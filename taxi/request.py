@@ -1,4 +1,4 @@
-"""Raw trips as a caller sends them: read into arrays, or refused by column, row and value.
+"""Read raw trips as a caller sends them, or refuse them, naming column, row and value.
 
 What a refusal quotes is short and printable, whatever was sent.
 """
@@ -27,11 +27,11 @@ from .schema import (
 from .values import read_times
 
 N_SHOWN = 10  # columns that a refusal lists
-MAX_BITS = 1000  # of a whole number that a float still holds
-MAX_ID = 1_000_000  # a larger one is a zone nobody knows
-# Python from 3.14 on takes hour 24 for the next day's first one
+MAX_BITS = 1000  # a whole number of so many still fits into a float
+MAX_ID = 1_000_000  # a larger one is an unknown zone
+# no hour 24, which Python from 3.14 on reads as hour 0 of the next day
 PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\d ([01]\d|2[0-3]):\d\d:\d\d", re.ASCII)
-# pandas names the second of two columns of one name so when it reads a csv
+# suffix by which pandas, reading a csv, renames the second of two columns with one name
 SECOND_OF_A_NAME = re.compile(r"\.[0-9]+$")
 
 _SHORT = Repr()
@@ -39,10 +39,10 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
 
 
 def shown(value: Any) -> str:
-    """Quote a value that somebody sent: in one line, without control characters, cut if long."""
+    """Quote a value that was sent: in one line, without control characters, cut if long."""
     try:
         return " ".join(_SHORT.repr(value).split())
-    except ValueError:  # Python writes out no whole number of thousands of digits
+    except ValueError:  # Python refuses to print whole numbers of thousands of digits
         return f"a number of {value.bit_length()} bits"
 
 
@@ -51,8 +51,8 @@ def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
 
     Args:
         frame: n rows with the TLC's columns: pickup time (text or timestamp), zone ids (number or
-            text), and optionally the planned distance in miles, as far as trips of this taxi have
-            them. Other columns are ignored.
+            text), and optionally the planned distance in miles, if this taxi's trips have one.
+            Other columns are ignored.
         taxi: key of schema.TAXIS.
     Raises:
         TripError: names the column, the row counted from 0, and the value.
@@ -78,15 +78,16 @@ def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
 
 
 def read_plain(records: Any, taxi: str) -> Trips | None:
-    """Read raw trips of a request's JSON as `read_frame` would, without a frame, in a tenth of it.
+    """Read plain raw trips from JSON as `read_frame` reads a frame, in a tenth of the time.
+
+    A trip is plain if it has a time as text like 2021-01-31 17:45:00, existing zones as whole
+    numbers, a plausible distance or null, and no other column.
 
     Args:
-        records: of the request, whatever was sent.
+        records: of the request's JSON, whatever was sent.
         taxi: key of schema.TAXIS.
     Returns:
-        The trips; None where there are none, or one is not as plain as most: text such as
-        2021-01-31 17:45:00, zones that there are, a distance that is used or null, and no other
-        column.
+        The trips; None if there are none, or any of them is not plain.
     """
     names = input_names(taxi)
     wanted = set(names.values())
@@ -127,13 +128,13 @@ def _plain_miles(sent: list[Any]) -> np.ndarray | None:
 
 
 def remarks_on(frame: pd.DataFrame, taxi: str) -> list[str]:
-    """Say which zones and distances of n raw trips were answered as unknown though there was one.
+    """List the zones and distances of n raw trips that were sent but answered as unknown.
 
     Args:
-        frame: n rows that `read_frame` has read.
-        taxi: key of schema.TAXIS; zones are not looked at where most of its trips have none.
+        frame: n rows that `read_frame` has accepted.
+        taxi: key of schema.TAXIS; zones that its trips need not have are not checked.
     Returns:
-        A line for each, N_SHOWN of a column at most and one that counts the rest.
+        A line for each, at most N_SHOWN per column and one that counts the rest.
     """
     names = input_names(taxi)
     wanted = [names[role] for role in ZONES if inputs_of(taxi)[role]]
@@ -167,13 +168,13 @@ def _remarks(values: pd.Series, unused: np.ndarray, why: str, so: str) -> list[s
 
 
 def check_columns(columns: Iterable[Any], wanted: Mapping[str, bool]) -> None:
-    """Refuse a column that is missing, stands there twice, or would be overlooked for its name.
+    """Refuse a column that is missing, sent twice, or differs from its name in case or spaces.
 
     Args:
-        columns: that were sent.
-        wanted: name -> whether it must be there.
+        columns: names of the columns that were sent.
+        wanted: name -> whether the column is required.
     Raises:
-        TripError: names it.
+        TripError: names the column.
     """
     sent = list(columns)
     plain = [SECOND_OF_A_NAME.sub("", str(column).strip().lower()) for column in sent]
@@ -199,7 +200,7 @@ def _times(values: pd.Series) -> np.ndarray:
 
 
 def _time_text(value: Any) -> str | None:
-    """Write a time as text; None for what is none, such as a number of a unit nobody knows."""
+    """Write a time as text; None for anything else, such as a number, whose unit is unknown."""
     if isinstance(value, datetime):
         return value.isoformat(sep=" ")
     return str(value) if isinstance(value, str | np.datetime64) else None
@@ -209,12 +210,12 @@ def _zones(values: pd.Series, *, may_miss: bool) -> np.ndarray:
     numbers = _finite_numbers(values, may_miss=may_miss)
     numbers = np.where(np.isnan(numbers), 0, numbers)
     _refuse(values, numbers != np.floor(numbers), "send a TLC zone id like 74")
-    # an id too large for the type is a zone nobody knows, as 0 is
+    # an id too large for the type is an unknown zone, as 0 is
     return np.where(np.abs(numbers) < MAX_ID, numbers, 0).astype(np.int32)
 
 
 def _finite_numbers(values: pd.Series, *, may_miss: bool) -> np.ndarray:
-    if values.dtype.kind in "mM":  # pandas would count the nanoseconds
+    if values.dtype.kind in "mM":  # pandas would convert times to nanoseconds
         _refuse(values, np.ones(len(values), bool), "send a number")
     numbers = _to_numbers(values)
     wrong = ~np.isfinite(numbers)
@@ -225,14 +226,14 @@ def _finite_numbers(values: pd.Series, *, may_miss: bool) -> np.ndarray:
 
 
 def _to_numbers(values: pd.Series) -> np.ndarray:
-    """Convert n values, numbers or text, to float64 [n]; NaN where one is no number."""
+    """Convert n values, numbers or text, to float64 [n]; NaN where one is not a number."""
     if (odd := _is_odd_number(values)).any():
         values = values.astype(object).mask(odd)
     return pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
 def _is_odd_number(values: pd.Series) -> np.ndarray:
-    """Tell of n values which pandas would take for others, or stumble over: true, 1j, 10**400."""
+    """Tell which of n values pandas would misread or fail on, such as true, 1j, 10**400."""
     if values.dtype != object:
         return np.full(len(values), values.dtype.kind in "bc")
     kinds = bool, np.bool_, complex, np.complexfloating

@@ -1,4 +1,4 @@
-"""Column names, types and units of a trip, and which of them a model reads: each said once."""
+"""Columns of a trip with their types and units, and which a model reads; each defined once."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,14 +13,14 @@ N_ZONES = 266  # TLC ids are 1..265; 0 stands for an id that the TLC does not ha
 MAX_MILES = 60.0  # a longer metered distance is a fault of the meter
 # a shorter ride is a cancelled one, a longer one a meter left running (the course's bounds)
 MIN_MINUTES, MAX_MINUTES = 1, 60
-# of trips at once where all of them would take too much; encoded, they are 32 MiB
+# trips processed at a time if all would take too much memory; encoded, a batch takes 32 MiB
 BATCH_ROWS = 1 << 18
 
 # the trips that preprocess writes and every model is trained on
 TRIPS = pa.schema(
     [
         pa.field("pickup_at", pa.timestamp("us"), nullable=False),  # New York local time
-        # TLC zone 1..265; 264, 265 unknown, and 0 where the file has none and need not
+        # TLC zone 1..265; 264 and 265 are unknown, 0 is missing in files that may lack zones
         pa.field("pickup_zone", pa.int32(), nullable=False),
         pa.field("dropoff_zone", pa.int32(), nullable=False),
         pa.field("distance_miles", pa.float64()),  # as metered; <= 0 or absurd values are kept
@@ -29,8 +29,8 @@ TRIPS = pa.schema(
 )
 
 
-# what a model reads of a trip: role -> whether a caller must send it. What follows the drop-off is
-# not known yet, and the planned distance may not be
+# inputs of a model: role -> whether a caller must send it. Nothing from after the drop-off is among
+# them, and the planned distance is optional
 INPUTS: Mapping[str, bool] = {
     "pickup_at": True,
     "pickup_zone": True,
@@ -44,18 +44,18 @@ class RawColumn(NamedTuple):
     """One column of a TLC file that is read."""
 
     name: str  # as the TLC spells it
-    role: str  # what it is called from here on
-    type: pa.DataType  # what its values must be castable to
-    must: bool = True  # files of some years are without it where not
-    before: str = ""  # what older files have in its place
+    role: str  # its name in this code
+    type: pa.DataType  # to which its values must be castable
+    must: bool = True  # False: files of some years lack it
+    before: str = ""  # the column that older files have in its place
 
     def spellings(self) -> list[str]:
-        """List what it is called in lower case, its own name first."""
+        """List its possible names in lower case, the current one first."""
         return [name.lower() for name in (self.name, self.before) if name]
 
 
 def _ends(pickup_at: str, dropoff_at: str, *zones: str) -> list[RawColumn]:
-    """List the columns that every file has, by their names."""
+    """Make the columns that every file has, from their names."""
     times = zip((pickup_at, dropoff_at), ("pickup_at", "dropoff_at"), strict=True)
     return [
         *(RawColumn(name, role, pa.timestamp("us")) for name, role in times),
@@ -64,24 +64,24 @@ def _ends(pickup_at: str, dropoff_at: str, *zones: str) -> list[RawColumn]:
 
 
 def _hailed(prefix: str) -> list[RawColumn]:
-    """List the columns of cabs with a meter, whose files differ in a prefix."""
+    """Make the columns of metered cabs, whose files differ only in a prefix."""
     pickup_at, dropoff_at = (f"{prefix}_{end}_datetime" for end in ("pickup", "dropoff"))
     miles = RawColumn("trip_distance", "distance_miles", pa.float64())
     return [*_ends(pickup_at, dropoff_at, "PULocationID", "DOLocationID"), miles]
 
 
 class Taxi(NamedTuple):
-    """All that sets trips of one kind apart; taxi/simulated_files.py has what their files hold."""
+    """All that is specific to one kind of trips; taxi/simulated_files.py simulates their files."""
 
-    a_trip: str  # what people call one of them
-    trips: str  # and many
+    a_trip: str  # one trip, in words
+    trips: str  # its plural
     columns: Sequence[RawColumn]
-    since: str  # the first month, YYYY-MM, of which the TLC's own files have trips that count
-    zones_may_miss: bool = False  # a trip without them counts, its zones unknown
-    limits: Sequence[str] = ()  # what a model of them must not be used for, beside what none must
+    since: str  # the first month, YYYY-MM, for which the TLC's own files have trips that count
+    zones_may_miss: bool = False  # True: trips without zones count, with zones unknown
+    limits: Sequence[str] = ()  # on the use of their models, beside those of all models
 
 
-# word that a file's name begins with -> its trips; docs/trips.md says why each column is read so
+# first word of a file's name -> its kind of trips; docs/trips.md explains how columns are read
 TAXIS: Mapping[str, Taxi] = {
     "green": Taxi("a green taxi trip", "green taxi trips", _hailed("lpep"), since="2014-01"),
     "yellow": Taxi("a yellow taxi trip", "yellow taxi trips", _hailed("tpep"), since="2011-01"),
@@ -116,10 +116,10 @@ TAXIS: Mapping[str, Taxi] = {
 
 
 def taxi_named(taxi: str) -> Taxi:
-    """Look a taxi up.
+    """Look up a kind of trips.
 
     Raises:
-        TripError: it is no key of TAXIS.
+        TripError: taxi is no key of TAXIS.
     """
     if taxi not in TAXIS:
         raise TripError(f"Unknown taxi {taxi!r}. Choose from {sorted(TAXIS)}.")
@@ -146,13 +146,13 @@ def input_names(taxi: str) -> dict[str, str]:
 
 
 def inputs_of(taxi: str) -> dict[str, bool]:
-    """List the roles of INPUTS that a taxi's trips have -> whether a caller must send it."""
+    """List a model's inputs: role of INPUTS that a taxi has -> whether a caller must send it."""
     left_out = ZONES if taxi_named(taxi).zones_may_miss else ()
     return {role: INPUTS[role] and role not in left_out for role in input_names(taxi)}
 
 
 def knows_distance(taxi: str) -> bool:
-    """Whether the files of a taxi know of any distance."""
+    """Whether the files of a taxi have distances."""
     return "distance_miles" in input_names(taxi)
 
 
@@ -179,7 +179,7 @@ class Trips:
     pickup_zone: np.ndarray  # int32
     dropoff_zone: np.ndarray  # int32
     distance_miles: np.ndarray  # float64, NaN where missing
-    trip_minutes: np.ndarray  # float64; NaN where the trip is still to be made
+    trip_minutes: np.ndarray  # float64; NaN for future trips
 
     def __len__(self) -> int:
         """Count the trips."""
@@ -190,12 +190,12 @@ class Trips:
         return Trips(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def batches(self) -> Iterator["Trips"]:
-        """Cut them into batches of BATCH_ROWS, which are views."""
+        """Cut the trips into batches of BATCH_ROWS, as views."""
         starts = range(0, max(len(self), 1), BATCH_ROWS)
         return (self.take(slice(start, start + BATCH_ROWS)) for start in starts)
 
     def without_distance(self) -> "Trips":
-        """Return the same trips, of none of which the distance is known."""
+        """Return the same trips with all distances missing."""
         return replace(self, distance_miles=np.full(len(self), np.nan))
 
 
@@ -205,7 +205,7 @@ def clean_miles(trips: Trips) -> np.ndarray:
 
 
 def is_mileage(miles: np.ndarray) -> np.ndarray:
-    """Tell of n numbers which a trip's distance may be, bool [n]; NaN is none."""
+    """Tell which of n numbers are plausible distances, in (0, MAX_MILES], bool [n]."""
     with np.errstate(invalid="ignore"):
         return (miles > 0) & (miles <= MAX_MILES)
 
@@ -216,7 +216,7 @@ def to_trips(table: pa.Table) -> Trips:
 
 
 def read_trips(batches: Iterable[pa.RecordBatch], n_trips: int) -> Trips:
-    """Convert batches with the columns of TRIPS, n rows in all, as they come."""
+    """Convert batches with the columns of TRIPS, n_trips rows in all, to arrays as they arrive."""
     types = (field.type.to_pandas_dtype() for field in TRIPS)
     trips = Trips(*(np.empty(n_trips, kind) for kind in types))
     first = 0

@@ -1,4 +1,4 @@
-"""What simulated files hold of each taxi: where it goes, its dirt, and the columns of the TLC's."""
+"""Simulated files of each taxi: where it mostly starts, its dirt, and the TLC's columns."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,17 +9,17 @@ import pyarrow as pa
 
 from .schema import input_names, raw_columns
 
-# kinds of spoilt rows and their share of all rows; a row is spoilt in one way at most. Those of
-# cabs are as in real green months, the others are guessed
+# kinds of spoilt rows and their share of all rows; a row is spoilt in one way at most. The shares
+# of cabs are those of real green months, the others are guesses
 DIRT = {
     "short": 0.024,  # cancelled within a minute, mostly with no distance
-    "no distance": 0.030,  # a real trip whose meter said nothing
+    "no distance": 0.030,  # a real trip whose meter recorded none
     "running": 0.0025,  # meter left running, up to 23 h and more
     "absurd": 0.0006,  # up to 180,000 miles
     "other month": 0.0004,  # the clock was wrong
     "unknown zone": 0.008,
 }
-# an app measures the way itself, and ends the ride where its phone does; many go to New Jersey
+# an app measures the distance and the end of a ride by phone; many go to New Jersey
 APP_DIRT = {
     "short": 0.004,
     "no distance": 0.001,
@@ -41,8 +41,8 @@ NO_DETAILS = 0.06  # share of rows without passenger_count, RatecodeID, trip_typ
 FORWARDED = 0.0035  # share of rows kept on board before they were sent
 REFUNDED = 0.0028  # share of rows with negative money
 SHARED_ASKED, SHARED_MATCHED = 0.02, 0.6  # share of the app rides, and of those that ask for it
-DETOUR, STOP_SECONDS = 1.35, 180  # how much longer a ride takes that others share
-AT_ODDS = 0.001  # share of app rides whose own seconds are others than those between their ends
+DETOUR, STOP_SECONDS = 1.35, 180  # a shared ride takes so many times as long, plus a stop
+AT_ODDS = 0.001  # share of app rides that state other seconds than those between their times
 UBER = 0.73  # share of the app rides
 ACCESSIBLE = 0.06  # share of the app rides in a wheelchair-accessible car
 NO_PICKUP_ZONE, NO_DROPOFF_ZONE = 0.835, 0.13  # of the car services: the course's fhv 2021-01
@@ -126,7 +126,7 @@ def _movement(rides: Rides, taxi: str) -> dict[str, pa.Array]:
 
 
 def _app_ride(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
-    """Write rides of an app, some of them shared, and what their files say more."""
+    """Write rides of an app, some of them shared, with all columns of their files."""
     n = len(rides.miles)
     asked = rng.random(n) < SHARED_ASKED
     matched = asked & (rng.random(n) < SHARED_MATCHED)
@@ -175,7 +175,7 @@ def _app_money(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
 
 
 def _service_ride(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
-    """Write rides of car services, most of which tell no pickup zone."""
+    """Write rides of car services, most of which lack a pickup zone."""
     n = len(rides.miles)
     shares = {"PUlocationID": NO_PICKUP_ZONE, "DOlocationID": NO_DROPOFF_ZONE}
     zones = (rides.pickup_zone, rides.dropoff_zone)
@@ -231,7 +231,7 @@ def _times(seconds: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
 
 
 def _texts(words: tuple[str, str], is_second: np.ndarray) -> pa.Array:
-    """Write one of two words of one length in each row."""
+    """Write one of two words of equal length in each row."""
     size, n = len(words[0]), len(is_second)
     letters = np.array([word.encode() for word in words])[is_second.astype(int)]
     ends = np.arange(0, size * (n + 1), size, dtype=np.int32)

@@ -12,7 +12,7 @@ from .city import City, make_city
 from .schema import taxi_named
 from .simulated_files import SHAPES, Rides, Shape
 
-N_PLACED = 263  # zones with a place, 1 to so many; 264 and 265 mean "unknown"
+N_PLACED = 263  # zones 1 to 263 have a place; 264 and 265 mean "unknown"
 
 # centre east and north, spread east and north, radius of a zone (all miles), number of zones
 BOROUGHS = np.array(
@@ -25,11 +25,11 @@ BOROUGHS = np.array(
     ]
 )
 BOROUGH_NAMES = ("Manhattan", "Bronx", "Queens", "Brooklyn", "Staten Island")
-HUB_MILES = 4.0  # so far from there, a zone is about one notch less busy
+HUB_MILES = 4.0  # distance from a taxi's hub that lowers a zone's busyness by one sd of its noise
 PICKUP_RANKS = (3.5, -1.18)  # share of the zone of rank 0, 1, ...: (rank + first) ** second
 DROPOFF_RANKS = (6.0, -0.65)
-DECAY_MILES = (1.1, 9.0)  # near trips and far ones, miles by which they thin out
-FAR_WEIGHT = 0.065  # far trips among near ones, at no distance
+DECAY_MILES = (1.1, 9.0)  # decay lengths of near and of far trips
+FAR_WEIGHT = 0.065  # of far trips against near ones, at distance 0
 PAIR_TASTE = 1.1  # log-sd of a pair's own share
 ROAD_FACTOR = 1.30  # metered over straight miles
 ROAD_SPREAD = (0.12, 0.08)  # its log-sd between pairs, and between trips of a pair
@@ -40,7 +40,7 @@ SLOW_SPREAD = (0.10, 0.06)  # log-sd of slowness between zones, and between pair
 SPEED_MILES = (0.0, 1.0, 3.0, 5.0, 7.0, 10.0, 16.0, 25.0)  # miles
 SPEED_MPH = (10.5, 11.5, 13.0, 16.5, 20.0, 23.0, 27.0, 33.0)  # miles per hour
 OVERHEAD_MINUTES = 0.6  # getting in, getting out
-NOISE = 0.27  # log-sd of a trip's minutes that nobody can foresee
+NOISE = 0.27  # log-sd of a trip's minutes that is unpredictable
 # speed at each full hour of a weekday, relative to an ordinary hour
 AM_SPEED = [1.30, 1.30, 1.34, 1.42, 1.50, 1.50, 1.28, 1.04, 0.94, 0.98, 1.00, 0.98]
 PM_SPEED = [0.97, 0.93, 0.87, 0.84, 0.83, 0.85, 0.92, 1.04, 1.12, 1.17, 1.21, 1.26]
@@ -48,7 +48,7 @@ PM_SPEED = [0.97, 0.93, 0.87, 0.84, 0.83, 0.85, 0.92, 1.04, 1.12, 1.17, 1.21, 1.
 AM_SHARE = [1.5, 1.0, 0.8, 0.7, 0.6, 0.7, 1.6, 3.9, 5.3, 6.1, 6.1, 6.0]
 PM_SHARE = [6.0, 6.4, 6.7, 7.1, 7.6, 7.2, 6.9, 5.5, 4.3, 3.2, 2.7, 2.1]
 DAY_SHARE = np.array([13.5, 14.5, 16.0, 16.5, 16.5, 12.5, 10.5])
-DISORDER_SECONDS = 600.0  # rows of a real file are in time order only to some minutes
+DISORDER_SECONDS = 600.0  # rows of a real file are in time order only to within minutes
 
 ABSURD_MILES = (300.0, 180_000.0)  # least and most, evenly spread in their logarithm
 
@@ -75,8 +75,8 @@ def month_batches(
         month: YYYY-MM.
         n_trips: rows in all; memory does not grow with it.
         seed: 0 or more.
-        taxi: key of schema.TAXIS; decides the columns, what spoils them and where most trips start.
-        batch_rows: rows per batch, the last one may be shorter.
+        taxi: key of schema.TAXIS; decides the columns, their dirt and where most trips start.
+        batch_rows: rows per batch; the last one may be shorter.
     Returns:
         Batches of the columns of SHAPES[taxi], pickups roughly in time order.
     Raises:
@@ -108,7 +108,7 @@ def _batches(
 
 
 def simulated_zones(seed: int) -> City:
-    """Describe the zones of the months that are simulated with a seed, as the TLC does its own.
+    """Describe the zones of the months simulated with a seed, as the TLC describes its own.
 
     Args:
         seed: 0 or more, that of month_batches.
@@ -123,7 +123,7 @@ def simulated_zones(seed: int) -> City:
         }
         for zone, name in enumerate(names, start=1)
     }
-    angles = np.radians(np.arange(0, 361, 30))  # a zone is drawn round
+    angles = np.radians(np.arange(0, 361, 30))  # zones are drawn as circles
     rings = place[:, None] + radius[:, None, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
     outlines = {zone: [ring] for zone, ring in enumerate(rings, start=1)}
     return make_city(rows, dict(enumerate(place, start=1)), outlines)
@@ -154,7 +154,7 @@ def _build_city(seed: int, shape: Shape) -> SimulatedCity:
 
 
 def _pair_share(straight: np.ndarray, from_hub: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw each pair's share of the trips, [z, z]: busy zones first, near ones before far ones."""
+    """Draw each pair's share of the trips, [z, z], larger for busy zones and for near ones."""
     rank = np.argsort(np.argsort(from_hub / HUB_MILES + rng.normal(0.0, 1.0, N_PLACED)))
     pickups, dropoffs = ((rank + a) ** b for a, b in (PICKUP_RANKS, DROPOFF_RANKS))
     near, far = (np.exp(-straight / miles) for miles in DECAY_MILES)
@@ -166,7 +166,7 @@ def _pair_share(straight: np.ndarray, from_hub: np.ndarray, rng: np.random.Gener
 
 
 def _pickups(month: str, ranks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Spread pickups over the month as hours and weekdays ask, in rough order of rank (0..1)."""
+    """Spread pickups over the month by the shares of hours and weekdays, roughly by rank (0..1)."""
     first = np.datetime64(month, "M")
     days = np.arange(first.astype("M8[D]"), (first + 1).astype("M8[D]")).astype(np.int64)
     rate = np.outer(DAY_SHARE[(days + 3) % 7], AM_SHARE + PM_SHARE).ravel()  # day 0 was a Thursday
@@ -174,7 +174,7 @@ def _pickups(month: str, ranks: np.ndarray, rng: np.random.Generator) -> np.ndar
     seconds = np.interp(ranks, cdf, 3600.0 * np.arange(len(cdf)))
     seconds += rng.normal(0.0, DISORDER_SECONDS, len(ranks))
     last = len(rate) * 3600 - 1
-    seconds = last - np.abs(last - np.abs(seconds))  # whoever falls off an end is mirrored back
+    seconds = last - np.abs(last - np.abs(seconds))  # pickups beyond an end are mirrored back
     pickup_at: np.ndarray = days[0] * 86_400 + seconds.astype(np.int64)
     return pickup_at
 
@@ -195,7 +195,7 @@ def _drive(city: SimulatedCity, pickup_at: np.ndarray, rng: np.random.Generator)
 
 
 def _hour_speed(pickup_at: np.ndarray) -> np.ndarray:
-    """Speed at a time relative to an ordinary hour, [n]; weekends have no rush hour."""
+    """Compute the speed relative to an ordinary hour, [n]; weekends have no rush hour."""
     workday = np.array(AM_SPEED + PM_SPEED)
     week = np.concatenate([np.tile(workday, 5), np.tile(1.06 * (0.4 + 0.6 * workday), 2)])
     hours = (pickup_at / 3600.0 + 72.0) % 168.0  # since Monday 0:00
@@ -211,7 +211,7 @@ def _spoil(rides: Rides, dirt: Mapping[str, float], rng: np.random.Generator) ->
     pickup_at, seconds, start, end, miles = (values.copy() for values in rides)
     cancelled, wrong, lost = rows["short"], rows["other month"], rows["unknown zone"]
     pickup_at[wrong] -= rng.choice([31, 365, 5_100], len(wrong)) * 86_400
-    seconds[cancelled] = 60 * rng.random(len(cancelled)) ** 1.4  # the sooner, the likelier
+    seconds[cancelled] = 60 * rng.random(len(cancelled)) ** 1.4  # early ones are more likely
     running = rows["running"]  # most are stopped by the system just before a day is over
     seconds[running] = 3600 * rng.uniform(rng.choice([23, 23, 23, 1], len(running)), 24.0)
     same_zone = cancelled[rng.random(len(cancelled)) < 0.7]

@@ -1,7 +1,7 @@
-"""What raw values mean, whatever a file or a caller wrote them as: times, zones, distances.
+"""Read raw values in whatever form a file or a caller wrote them: times, zones, distances.
 
-Training, scoring and serving read times with the same function, so that one file means the
-same instants to all of them: New York's clock, which a time with a zone is converted to.
+Training, scoring and serving read times with the same function, so that a file means the same
+instants to all of them: New York local time, to which times with a zone are converted.
 """
 
 import re
@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 
 CITY_CLOCK = ZoneInfo("America/New_York")
 HOUR_US = 3_600_000_000
-# years 1 and 9999: what lies beyond cannot be told from them, and differences stay in 64 bits
+# years 1 and 9999: times beyond are clipped to them, so that differences fit in 64 bits
 EARLIEST_US, LATEST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 MAX_INT64 = 2**63 - 1
-# years whose summer times are looked up; no taxi drove in others
+# years for which daylight saving time is looked up; no taxi drove in others
 FIRST_HOUR, LAST_HOUR = -604_800, 1_139_000  # 1901 and 2099, hours since 1970
 STANDARD_US = -5 * HOUR_US
-MAX_AHEAD = 15 * 60  # minutes that a clock may be ahead of UTC, or behind
-UNITS: Mapping[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds in one; ns below
+MAX_AHEAD = 15 * 60  # largest offset from UTC, minutes
+UNITS: Mapping[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}  # in microseconds; ns: _to_us
 BLANKS = " \t\r\n\v\f\u00a0\"'"
 NOTHING = (
     "",
@@ -63,19 +63,19 @@ _COMMA = re.compile(r"([+-]?\d+),(\d+)")
 
 
 class ReadValues(NamedTuple):
-    """A column of n values as they were understood."""
+    """A column of n values, as read."""
 
-    values: pa.Array  # [n], null where there is none
-    unreadable: np.ndarray | None  # bool [n]: there is one, and nobody knows what it means
+    values: pa.Array  # [n], null where missing or unreadable
+    unreadable: np.ndarray | None  # bool [n], a value that cannot be read; None if there is none
 
 
 def read_times(values: pa.Array, unit: str | None = None) -> ReadValues:
-    """Read times as timestamps of New York's clock, microseconds; finer ones are cut.
+    """Read times as New York local timestamps in microseconds; finer digits are cut off.
 
     Args:
-        values: timestamps of any unit and zone, whole numbers of a stated unit, or text. What is of
-            another type tells no time, but for the NaN of a column that nobody has filled.
-        unit: of whole numbers counted from 1970 on: s, ms, us or ns.
+        values: timestamps of any unit and zone, whole numbers of a stated unit, or text. Values of
+            another type are unreadable, except NaN, as in an empty column, which is missing.
+        unit: of whole numbers counted since 1970: s, ms, us or ns.
     """
     values = plain(values)
     if is_text(values.type):
@@ -86,7 +86,7 @@ def read_times(values: pa.Array, unit: str | None = None) -> ReadValues:
     elif not pa.types.is_integer(values.type):
         unreadable = _mask(pc.invert(values.is_null(nan_is_null=True)))
         return ReadValues(pa.nulls(len(values), pa.timestamp("us")), unreadable)
-    elif pa.types.is_uint64(values.type):  # such as a -1 for none, written without a sign
+    elif pa.types.is_uint64(values.type):  # may hold a -1 for missing, written as unsigned
         values = pc.min_element_wise(values, pa.scalar(MAX_INT64, pa.uint64()), skip_nulls=False)
     is_null = _is_null(values)
     us = _to_us(values.cast(pa.int64()).fill_null(0).to_numpy(), unit or "us")
@@ -107,12 +107,12 @@ def read_zones(values: pa.Array) -> ReadValues:
 
 
 def read_numbers(values: pa.Array) -> ReadValues:
-    """Read numbers as float64; an infinite one counts as none."""
+    """Read numbers as float64; infinite ones count as missing."""
     values = plain(values)
     unreadable = None
     if is_text(values.type):
         texts = _trimmed(values)
-        # "inf" is what a program wrote of a float, so it is a number like that float
+        # programs write infinite floats as "inf", so this is no more unreadable than the float
         is_number = pc.and_(_short(texts), pc.match_substring_regex(texts, _NUMBER))
         is_infinite = pc.match_substring_regex(texts, r"^[+-]?[iI]nf(inity)?$")
         unreadable = _mask(pc.invert(pc.or_(is_number, is_infinite)))
@@ -120,7 +120,7 @@ def read_numbers(values: pa.Array) -> ReadValues:
         numbers = texts.cast(pa.float64())
     else:
         if pa.types.is_decimal(values.type):
-            # cast at once, a 3 with nine decimals may become 3.0000000000000004, which is no zone
+            # cast directly, a 3 with nine decimals may become 3.0000000000000004: not a zone
             values = values.cast(pa.string())
         numbers = values.cast(pa.float64(), safe=False)
     is_infinite = pc.is_inf(numbers)
@@ -130,12 +130,12 @@ def read_numbers(values: pa.Array) -> ReadValues:
 
 
 def read_flags(values: pa.Array) -> ReadValues:
-    """Read flags, such as Y and N, or 1 and nothing: whatever does not say no says yes."""
+    """Read flags such as Y and N, or 1 and nothing: a value is true unless it means no."""
     values = plain(values)
     if not is_text(values.type):
         numbers = read_numbers(values).values
         return ReadValues(pc.greater(pc.abs(numbers), 0).fill_null(False), None)
-    # a month has two or three of them, millions of times
+    # a month has two or three distinct texts, repeated millions of times
     codes = pc.dictionary_encode(values)
     texts = _trimmed(codes.dictionary)
     says_no = pc.is_in(pc.utf8_lower(texts), pa.array(SAYS_NO))
@@ -144,20 +144,20 @@ def read_flags(values: pa.Array) -> ReadValues:
 
 
 def stated_unit(field: pa.Field) -> str | None:
-    """Return the unit that a column of whole numbers says its times are counted in, if it does."""
+    """Return the unit of time that a column's metadata states; None if it states none."""
     stated = (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace").strip().lower()
     return stated if stated in {*UNITS, "ns"} else None
 
 
 def two_readings(text: str) -> tuple[str, str] | None:
-    """Give two things that an unreadable text may mean, None where it is not of that kind.
+    """Return the two possible readings of an ambiguous text; None if it is not ambiguous.
 
     Day first or month first: 03/04/2021 12:30. Decimals or thousands: 1,234.
     """
     if date := _DAY_OR_MONTH.match(text.strip(BLANKS)):
         first, _, second, year = date.groups()
         if max(int(first), int(second)) > 12 or int(first) == int(second):
-            # others of its column are not so clear
+            # this date is clear, but others of its column may not be
             return "written month first", "day first"
         pairs = (first, second), (second, first)
         month_first, day_first = (f"{year}-{month:0>2}-{day:0>2}" for month, day in pairs)
@@ -183,7 +183,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def plain(values: pa.Array) -> pa.Array:
-    """Undo how values are stored: a dictionary, bytes, or text that is not UTF-8."""
+    """Decode values stored as a dictionary, as bytes, or as text that is not UTF-8."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if not is_text(values.type):
@@ -198,13 +198,13 @@ def plain(values: pa.Array) -> pa.Array:
 
 
 def to_city_clock(us: np.ndarray) -> np.ndarray:
-    """Convert instants, microseconds since 1970 in UTC [n], to what New York's clock shows."""
+    """Convert instants, microseconds since 1970 in UTC [n], to New York local time."""
     hours, places = np.unique(us // HOUR_US, return_inverse=True)
     return us + np.array([_offset(hour) for hour in hours.tolist()], np.int64)[places]
 
 
 def _offset(hour: int) -> int:
-    """Return what New York's clock is ahead of UTC in an hour since 1970, microseconds."""
+    """Return New York's offset from UTC, microseconds, in an hour counted since 1970."""
     if not FIRST_HOUR <= hour <= LAST_HOUR:
         return STANDARD_US
     ahead = datetime.fromtimestamp(hour * 3600, CITY_CLOCK).utcoffset()
@@ -239,21 +239,21 @@ def _text_times(values: pa.Array) -> ReadValues:
 
 
 def _plain_times(texts: pa.Array) -> pa.Array | None:
-    """Read n texts at once, None where one is not of the form 2021-01-27 22:17:31."""
-    # a shorter one is a day or an hour, which the cast would take
+    """Read n texts in one cast; None if any is not of a form like 2021-01-27 22:17:31."""
+    # a shorter text is a date or an hour without minutes, which the cast would accept
     if (shortest := pc.min(pc.utf8_length(texts)).as_py()) is None or shortest < MIN_TIME:
         return None
     try:
-        texts[:1].cast(pa.timestamp("us"))  # a column that cannot be read so shows it at once
+        texts[:1].cast(pa.timestamp("us"))  # fails early if the column has another form
         times = texts.cast(pa.timestamp("us"))
     except pa.ArrowInvalid:
         return None
-    # pyarrow knows a year 0, which nobody else does
+    # pyarrow accepts a year 0, which no calendar has
     return times if pc.min(times.cast(pa.int64())).as_py() >= EARLIEST_US else None
 
 
 def _instants(parts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Put the parts of n times together: microseconds of New York's clock, and which can be."""
+    """Combine the parts of n times: microseconds in New York local time, and which are valid."""
     year, month, day, hour, minute, second = (
         _whole(parts, name) for name in ("year", "month", "day", "hour", "minute", "second")
     )
@@ -278,7 +278,7 @@ def _instants(parts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _zone_minutes(zones: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Read n offsets such as Z, -05 or -05:00: minutes ahead of UTC, and which can be."""
+    """Read n offsets such as Z, -05 or -05:00: minutes ahead of UTC, and which are valid."""
     known = pc.dictionary_encode(zones)
     minutes, can_be = [], []
     for text in known.dictionary.to_pylist():
@@ -291,7 +291,7 @@ def _zone_minutes(zones: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _whole(parts: pa.Array, name: str) -> np.ndarray:
-    """Read a part of n times as a whole number, 0 where it is not written."""
+    """Read a part of n times as a whole number; 0 where absent."""
     texts = parts.field(name)
     zero = pa.scalar("0", pa.string())
     return pc.if_else(pc.equal(texts, ""), zero, texts).cast(pa.int64()).to_numpy(False)
@@ -302,7 +302,7 @@ def _has(parts: pa.Array, name: str) -> bool:
 
 
 def _trimmed(texts: pa.Array) -> pa.Array:
-    """Cut blanks and quotes off, and take out words that stand for nothing."""
+    """Trim blanks and quotes, and replace words that mean a missing value with null."""
     texts = pc.utf8_trim(texts, BLANKS)
     is_nothing = pc.is_in(pc.utf8_lower(texts), pa.array(NOTHING))
     return pc.if_else(is_nothing, pa.scalar(None, pa.string()), texts)
@@ -317,6 +317,6 @@ def _is_null(values: pa.Array) -> np.ndarray:
 
 
 def _mask(flags: pa.Array) -> np.ndarray | None:
-    """Turn flags into bool [n], false where null; None where none is set."""
+    """Convert flags to bool [n], false where null; None if none is set."""
     mask = flags.fill_null(False).to_numpy(zero_copy_only=False)
     return mask if mask.any() else None
