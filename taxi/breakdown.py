@@ -1,4 +1,4 @@
-"""The errors of predictions in the detail that a page draws: days, zones, calibration."""
+"""The errors of predictions in the detail that the report draws: days, zones, calibration."""
 
 from typing import Any, NamedTuple
 
@@ -7,12 +7,12 @@ import numpy as np
 from .evaluation import Group, calibration_bins
 from .schema import Trips, known_zone
 
-# minutes; an end bin takes whatever lies beyond it
+# minutes; errors beyond the ends count in the end bins
 RESIDUAL_EDGES = np.arange(-30.0, 31.0, 1.0)
 
 
 class Bin(NamedTuple):
-    """Trips that were predicted to be about equally long."""
+    """Trips with about equal predictions."""
 
     n_trips: int
     predicted: float  # mean, minutes
@@ -28,7 +28,7 @@ class Breakdown(NamedTuple):
     residuals: list[int]  # trips by predicted - measured, counted in RESIDUAL_EDGES
 
     def state(self) -> dict[str, Any]:
-        """Return all of it as plain JSON values, from which `restore` rebuilds it."""
+        """Return the breakdown as plain JSON values; `restore` rebuilds it."""
         parts = {name: [one._asdict() for one in getattr(self, name)] for name in self._fields[:3]}
         return parts | {"residuals": self.residuals}
 
@@ -65,7 +65,7 @@ def break_down(trips: Trips, predicted: np.ndarray) -> Breakdown:
 
 
 def _groups(kind: str, key: np.ndarray, names: list[str], error: np.ndarray) -> list[Group]:
-    """Group n errors by their key, 0 .. len(names) - 1; keys without any are left out."""
+    """Group n errors by their key, 0..len(names) - 1; keys without errors are left out."""
     count = np.bincount(key, minlength=len(names))
     there = np.flatnonzero(count)
     square, size, signed = (

@@ -14,7 +14,7 @@ from .gate import Check
 from .schema import input_names, taxi_named
 from .words import group_words, percent, reasons_among, rules
 
-MAX_NAMED_FEATURES = 60  # a column per pair of zones is no reading matter
+MAX_NAMED_FEATURES = 60  # one-hot pairs of zones are too many to list
 LIMITS = (
     "{Trips} in New York between TLC zones; no other city, car or kind of trip.",
     "Trips of 1 to 60 minutes: what is shorter or longer was left out, so a longer trip is "
@@ -46,7 +46,7 @@ class Facts(NamedTuple):
     n_test: int
     checks: Sequence[Check]
     groups: Sequence[Group]  # errors on test
-    coverage: Sequence[GroupCoverage]  # of the 80 % interval on test; empty where there is none
+    coverage: Sequence[GroupCoverage]  # of the 80 % interval on test; empty without intervals
     fitted_to: Sequence[str]  # splits
     commit: str
     is_dirty: bool
@@ -59,12 +59,12 @@ def write_card(facts: Facts, *, short: bool) -> str:
 
     Args:
         facts: its contents.
-        short: leave out what repeats: every file, hour and slice. A registry keeps 5000 characters.
+        short: leave out the rows for each file, hour and slice: a registry keeps 5000 characters.
     """
     again = [["## Run it again", "", f"    {facts.command}"]]
     sections = (
         _head(facts),
-        # a registry cuts what is long from the end
+        # first, as a registry cuts off the end of a long text
         *(again if short else ()),
         _scores(facts),
         _distances(facts),

@@ -1,7 +1,7 @@
-"""Which trips have something in common: their hour, their distance, how busy their zone is.
+"""Group trips by their hour, their distance, or how busy their zone is.
 
-A group is a number for each trip and a name once: names for each of millions of trips, looked
-through for every group, take longer than to predict them.
+Each trip holds its group's number and each group one name: comparing names of millions of trips for
+every group would take longer than predicting them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ class Grouping(NamedTuple):
     number: np.ndarray  # uint8 [n], places in `names`
 
     def parts(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Give the groups that have trips: the name of each, and whether a trip is in it, [n]."""
+        """Yield the groups that have trips, each as its name and its trips, bool [n]."""
         counts = np.bincount(self.number, minlength=len(self.names))
         return ((self.names[at], self.number == at) for at in np.flatnonzero(counts).tolist())
 
@@ -43,13 +43,13 @@ def by_hour(trips: Trips) -> Grouping:
 def by_distance(trips: Trips) -> Grouping:
     """Group n trips by the band of DISTANCE_BANDS that each lies in; UNKNOWN is the last."""
     names = [*(f"{a:04.1f}..{b:04.1f} miles" for a, b in pairwise(DISTANCE_BANDS)), UNKNOWN]
-    # NaN comes after all bounds
+    # NaN sorts after all bounds
     place = np.searchsorted(DISTANCE_BANDS[1:], clean_miles(trips), side="left")
     return Grouping(names, place.astype(np.uint8))
 
 
 def by_busyness(trips: Trips) -> Grouping:
-    """Group n trips by their pickup zones: groups of about equally many pickups."""
+    """Group n trips by how busy their pickup zone is, into groups of about equally many pickups."""
     zone = known_zone(trips.pickup_zone)
     counts = np.bincount(zone)
     order = np.argsort(-counts, kind="stable")

@@ -14,10 +14,10 @@ from .schema import N_ZONES, Trips, known_zone
 from .style import styled
 from .words import FEW_TRIPS
 
-# told apart by everybody, and on paper: dark is much, red against blue is above against below
+# legible to colour-blind readers and in print: dark is much; red is above the middle, blue below
 COLOURS, TWO_SIDED_COLOURS = "viridis_r", "RdBu_r"
 NO_VALUE, BORDER = "#d9d9d9", "#ffffff"
-END_PERCENTILES = (1, 99)  # of the values; a single odd zone is not to leave the rest one colour
+END_PERCENTILES = (1, 99)  # of the values, so that an outlier does not leave the rest one colour
 
 
 def by_zone(zone: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -52,9 +52,9 @@ def draw_zone_map(
         values: [N_ZONES]; zones without one, NaN, are grey.
         title: of the map, for anybody.
         label: what the values are, with their unit.
-        is_log: colours tell how many times as much, not how much more; values below 1 are grey.
-        middle: where there is one, colours tell above from below it.
-        grey: what the zones without a value are.
+        is_log: colours are on a log scale; values below 1 are grey.
+        middle: if given, colours tell values above it from those below.
+        grey: legend of the zones without a value.
     """
     figure = Figure(figsize=(9, 8), layout="constrained")
     axis = figure.subplots()
@@ -115,7 +115,7 @@ def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
     count = np.bincount(known_zone(trips.pickup_zone), minlength=N_ZONES)
     judged = np.where((count >= FEW_TRIPS) & city.has_place, rmse, np.nan)
     found, grey = "How far off it is, by where the trip begins", "no trips"
-    if not np.isnan(judged).all():  # a zone of few trips would have the strongest colour
+    if not np.isnan(judged).all():  # by chance, zones of few trips would have the strongest colours
         rmse, grey = judged, f"fewer than {FEW_TRIPS} trips"
         worst = int(np.nanargmax(judged))
         found += f": most in {city.name_zone(worst)}, {judged[worst]:.1f} min"
@@ -129,7 +129,7 @@ def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
 
 
 def draw_moved(city: City, before: np.ndarray, now: np.ndarray) -> Figure:
-    """Draw how much more of the trips begin in each zone than did before.
+    """Draw how the share of trips that begin in each zone has changed.
 
     Args:
         city: whose zones are drawn.
@@ -154,7 +154,7 @@ def _name_boroughs(axis: Axes, city: City) -> None:
 
 
 def _norm(values: np.ndarray, *, is_log: bool, middle: float | None) -> Normalize:
-    """Choose which values have the end colours."""
+    """Choose the values that get the end colours."""
     known = values[~np.isnan(values)]
     low, high = np.percentile(known, END_PERCENTILES) if len(known) else (0.0, 1.0)
     if middle is not None:

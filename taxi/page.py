@@ -11,9 +11,9 @@ from markdown_it import MarkdownIt
 from .regions import framed
 from .words import are_numbers
 
-# no raw HTML, and nothing that would be fetched or followed: a developer may be called so
+# no raw HTML, and nothing that is fetched or followed: names in a run may contain such markup
 MARKDOWN = MarkdownIt("js-default").disable(["image", "link", "autolink", "reference"])
-# the same once more, held by the browser: the page loads nothing at all
+# the same, enforced by the browser: the page loads nothing at all
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:"
@@ -50,34 +50,34 @@ PAGE = """<!doctype html>
 
 
 class Chart(NamedTuple):
-    """A chart and the table behind it, which have the same numbers."""
+    """A chart and the table of its numbers."""
 
     kind: str  # bars, rows, lines, points or map, as report.js draws them
-    title: str  # what is to be seen, as a sentence
-    columns: Mapping[str, Sequence[Any]]  # heading -> values; x first, then y, then what else
-    series: str = ""  # the column that tells lines or points apart
-    best: str = ""  # one of its values, which is drawn to stand out
-    wanted: Sequence[Sequence[float]] = ()  # two ends of a grey line, where all would be well
-    ends: Sequence[Sequence[float]] = ()  # of bars: the two ends of each one's interval
+    title: str  # the finding, as a sentence
+    columns: Mapping[str, Sequence[Any]]  # heading -> values; x first, then y, then any others
+    series: str = ""  # the column that groups lines or points
+    best: str = ""  # the series or x value that is highlighted
+    wanted: Sequence[Sequence[float]] = ()  # both ends of a grey line that marks the ideal
+    ends: Sequence[Sequence[float]] = ()  # of bars: the ends of each bar's interval
     shapes: Sequence[Any] = ()  # of a map: row of the columns or -1, and a ring's xs and ys
     marks: Sequence[Any] = ()  # of a map: x, y and a name
-    blank: str = ""  # of a map: what shapes without a row are
+    blank: str = ""  # of a map: legend of the shapes without a row
 
 
 class Section(NamedTuple):
-    """A part of the page under a heading of its own."""
+    """A part of the page with its own heading."""
 
     name: str
     parts: Sequence[str | Chart]  # HTML, or a chart
 
 
 def markdown(lines: Sequence[str]) -> str:
-    """Write markdown as HTML; markup in it, links and pictures come out as the text they are."""
+    """Convert markdown to HTML; HTML, links and pictures in it stay plain text."""
     return framed("Table", str(MARKDOWN.render("\n".join(lines))))
 
 
 def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
-    """Write columns as a table, heading -> values."""
+    """Write columns, heading -> values, as an HTML table."""
     texts = [[written_cell(cell) for cell in cells] for cells in columns.values()]
     kinds = [' class="number"' if are_numbers(cells) else "" for cells in texts]
     heads = "".join(
@@ -101,7 +101,7 @@ def _cell(text: str, kind: str) -> str:
 
 
 def written_cell(value: Any) -> str:
-    """Write a value as people read it."""
+    """Write a value for people."""
     if isinstance(value, float):
         return f"{value:,.3f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -140,7 +140,7 @@ def render_page(
         head=head,
         links="\n".join(links),
         sections="\n".join(parts),
-        # text in a script ends where it says </script>
+        # a script element ends at any </script> in its text
         charts=json.dumps(drawn, separators=(",", ":")).replace("<", "\\u003c"),
         scripts="\n".join(f"<script>\n{script}\n</script>" for script in scripts),
     )

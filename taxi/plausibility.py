@@ -1,8 +1,8 @@
-"""Whether a month is plausible after the one before it: half a file, or other units, give away.
+"""Check that a month is plausible after the one before it, to catch half files or wrong units.
 
-The bounds lie well outside what ten real months of green trips did, each held against the one
+The bounds lie well outside what ten real months of green trips did, each compared with the one
 before: 2020-10 to 2021-02, in the pandemic and the snow, 2022-01 and -02, 2023-01 to -03, two of
-them over a gap of eleven months. What lies beyond is worth a look, and no error.
+them over a gap of eleven months. What lies beyond is worth a look, but not an error.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +14,12 @@ import numpy as np
 from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
 from .words import percent
 
-MAX_TRIPS = 2.0  # times as many, or as few: really 0.84 to 1.11
-MAX_LOST = 0.1  # share of rows more or fewer, dropped for a reason or without distance: really 0.03
-MIN_ZONES = 0.75  # of the zones: really 0.93
-MAX_MIDDLE, MAX_LONG = 1.5, 2.0  # times the miles: really 0.75 and 0.61; kilometres make it 1.61
-MIN_TRIPS = 1_000  # zones and distances of fewer vary by chance
+# each with what was seen in real months
+MAX_TRIPS = 2.0  # ratio of trips, either way: 0.84 to 1.11
+MAX_LOST = 0.1  # change in the share of rows dropped for a reason, or without distance: 0.03
+MIN_ZONES = 0.75  # ratio of zones: 0.93
+MAX_MIDDLE, MAX_LONG = 1.5, 2.0  # ratio of miles, either way: 0.75 and 0.61; kilometres: 1.61
+MIN_TRIPS = 1_000  # with fewer, zones and distances vary by chance
 
 
 class Month(NamedTuple):
@@ -30,13 +31,13 @@ class Month(NamedTuple):
 
 
 def odd_months(months: Sequence[Month]) -> list[str]:
-    """Hold each month against the latest one before it: a sentence for each thing that is odd."""
+    """Compare each month with the latest one before it; return a sentence per oddity."""
     ordered = sorted(months, key=lambda month: month.name)
     return [line for before, now in pairwise(ordered) for line in compare(before, now)]
 
 
 def early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:
-    """Name the months, YYYY-MM, that a model is judged on and that lie before those it learns from.
+    """Name the months, YYYY-MM, of valid or test that lie before months the model knows by then.
 
     Args:
         splits: train, valid and perhaps test -> its months.
@@ -50,7 +51,7 @@ def early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def compare(before: Month, now: Month) -> Iterator[str]:
-    """List what about a month is not plausible after the one before."""
+    """Yield a sentence for each thing in a month that is implausible after the one before."""
     counts = before.profile.n_trips, now.profile.n_trips
     if is_beyond(counts[0], counts[1], MAX_TRIPS):
         asked = "is the file whole?" if counts[1] < counts[0] else "is it of one month?"
@@ -69,7 +70,7 @@ def compare(before: Month, now: Month) -> Iterator[str]:
 
 
 def compare_zones(before: Month, now: Month) -> Iterator[str]:
-    """List the ends of trips that are in far fewer zones than they were, or in far more."""
+    """Yield a sentence for each end of trips with far fewer zones than before, or far more."""
     for end in ENDS:
         n_before, n_now = (np.count_nonzero(m.profile.counts[end][1:]) for m in (before, now))
         if min(n_now, n_before) < MIN_ZONES * max(n_now, n_before):
@@ -80,7 +81,7 @@ def compare_zones(before: Month, now: Month) -> Iterator[str]:
 
 
 def compare_miles(before: Month, now: Month) -> Iterator[str]:
-    """List what became of the distances."""
+    """Yield a sentence for each implausible change in the distances."""
     for share, bound, which in ((0.5, MAX_MIDDLE, "middle"), (0.9, MAX_LONG, "longest tenth's")):
         miles = [quantile(month.profile, share) for month in (before, now)]
         if is_beyond(miles[0], miles[1], bound):
@@ -97,19 +98,19 @@ def compare_miles(before: Month, now: Month) -> Iterator[str]:
 
 
 def is_beyond(before: float, now: float, bound: float) -> bool:
-    """Whether a value is more than so many times another, or less than that part of it."""
+    """Whether the ratio of two values, either way, is above a bound."""
     return now > before * bound or before > now * bound
 
 
 def lost(month: Month) -> dict[str, float]:
-    """Return the share of a month's rows that each reason has dropped."""
+    """Return the share of a month's rows dropped for each reason; reasons without rows left out."""
     n_rows = month.profile.n_trips + sum(month.dropped.values())
     return {reason: n / n_rows for reason, n in month.dropped.items() if n}
 
 
 def quantile(profile: Profile, share: float) -> float:
-    """Read a quantile of the distances off their histogram, miles; NaN where there are none."""
-    inner = EDGES["distance_miles"][1:-1]  # what lies beyond is as far as they go
+    """Estimate a quantile of the distances from their histogram, miles; NaN if there are none."""
+    inner = EDGES["distance_miles"][1:-1]  # longer distances count as the last edge
     counts = profile.counts["distance_miles"][1:]
     below = np.concatenate(([0], np.cumsum(counts)))
     if not below[-1]:

@@ -1,4 +1,4 @@
-"""Histograms of a set of trips, counted batch by batch in memory that does not grow."""
+"""Histograms of a set of trips, counted batch by batch in constant memory."""
 
 from collections.abc import Iterable, Mapping
 from itertools import cycle
@@ -22,13 +22,13 @@ EDGES: Mapping[str, np.ndarray] = {
     "weekday": np.arange(-0.5, 7.0),  # 0 = Monday
 }
 ENDS = ("pickup_zone", "dropoff_zone")
-HAS_DISTANCE = "has_distance"  # whether a trip has a clean one: two bins, no and yes
+HAS_DISTANCE = "has_distance"  # whether a trip has a clean distance: two bins, no and yes
 
 
 class Profile:
     """Histograms of the trips added so far: the columns of EDGES, the zones, and their pairs.
 
-    A profile that was stored before HAS_DISTANCE was counted has no such histogram.
+    Profiles stored by older versions, which did not count HAS_DISTANCE, lack that histogram.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Profile:
         return counts / max(counts.sum(), 1)
 
     def state(self) -> dict[str, Any]:
-        """Return all that was counted as plain JSON values, from which `restore` rebuilds it."""
+        """Return the profile as plain JSON values; `restore` rebuilds it."""
         pairs = np.flatnonzero(self.pairs)
         return {
             "n_trips": self.n_trips,
@@ -84,7 +84,7 @@ class Profile:
 
 
 def join_profiles(parts: Iterable[Profile]) -> Profile:
-    """Add profiles up; what one of them has not counted, the sum has not."""
+    """Add profiles up; a histogram that any of them lacks is left out."""
     joined = Profile()
     for part in parts:
         joined.n_trips += part.n_trips
@@ -100,7 +100,7 @@ def draw_profile(
 ) -> Figure:
     """Draw the splits' histograms over each other, and what was dropped from each month.
 
-    A histogram of what no trip has, such as the distance of a car service's, is left out.
+    Empty histograms are left out, such as that of distance for car services.
 
     Args:
         profiles: split -> its profile.
@@ -130,9 +130,9 @@ def draw_profile(
 
 
 def _peak(name: str, profiles: Mapping[str, Profile]) -> str:
-    """Say where the most trips of the first split are."""
+    """Say in which bin the first split has the most trips."""
     split, profile = next(iter(profiles.items()))
-    if not profile.counts[name].any():  # but one of another split does
+    if not profile.counts[name].any():  # other splits have some
         return f"No {split} trip has any"
     place = int(profile.counts[name].argmax())
     low, high = EDGES[name][place : place + 2]

@@ -1,10 +1,10 @@
-"""Tables of a page as regions, which are reached, and scrolled sideways, by keyboard."""
+"""Tables of a page as regions, which can be focused and scrolled sideways by keyboard."""
 
 from html import escape
 
 
 def framed(label: str, html: str) -> str:
-    """Let the tables in some HTML be scrolled sideways, with a finger as with the keyboard."""
+    """Make the tables in some HTML scroll sideways, by touch and by keyboard."""
     before, *tables = html.split("<table>")
     # a screen reader lists regions by their names
     names = [f"{label} {n}" for n in range(1, len(tables) + 1)] if tables[1:] else [label]

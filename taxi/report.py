@@ -1,4 +1,4 @@
-"""The report of a pipeline: what won, why and where it fails, on a page that needs nothing else."""
+"""The report of a pipeline: what won, why and where it fails, on a self-contained page."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -14,12 +14,12 @@ from .words import measured_words, reasons_among
 
 
 class StepFacts(NamedTuple):
-    """A step, and how the pipeline came by its result."""
+    """A step, and how the pipeline got its result."""
 
     step: str
     how: str  # run, reused or given
     why: str
-    seconds: float | None  # that it took when it ran; None where nobody knows
+    seconds: float | None  # it took when it ran; None if unknown
     run_id: str
 
 
@@ -32,18 +32,18 @@ class ErrorFacts(NamedTuple):
 
 
 class ReportFacts(NamedTuple):
-    """The contents of a report; what the store does not have is empty."""
+    """The contents of a report; empty where the store lacks them."""
 
     title: str
-    about: str  # which run it is of
+    about: str  # which run it describes
     headline: Sequence[str]  # markdown, a line each: what won, by how much, the next command
     outcome: Sequence[str]  # markdown: what was registered, and how it is used
-    steps: Sequence[Sequence[StepFacts]]  # by stage: those of a stage do not need each other
+    steps: Sequence[Sequence[StepFacts]]  # by stage; steps of a stage are independent
     files: Rows  # months.csv of preprocess
     leaderboard: Sequence[str]  # markdown
     trials: Rows
     curves: Rows
-    luck: Mapping[str, float]  # what the search gained and what a seed makes, minutes
+    luck: Mapping[str, float]  # gain of the search, and noise of another seed, minutes
     is_split: bool  # the search's model has boosters of their own for trips without a distance
     errors: ErrorFacts
     city: City | None
@@ -62,7 +62,7 @@ def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> s
     Args:
         facts: its contents.
         style: CSS.
-        scripts: JavaScript: the library and what draws the charts with it.
+        scripts: JavaScript: the chart library and the code that uses it.
     """
     errors = facts.errors
     verdict = markdown(["  \n".join(facts.headline)])
@@ -92,7 +92,7 @@ def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> s
 
 
 def draw_steps(stages: Sequence[Sequence[StepFacts]]) -> str:
-    """Draw the steps from top to bottom, those that do not need each other side by side."""
+    """Draw the steps from top to bottom, independent ones side by side."""
     lines = ["<li>" + "".join(map(_step, stage)) + "</li>" for stage in stages]
     return '<ol class="steps">' + "\n".join(lines) + "</ol>"
 
@@ -118,7 +118,7 @@ VERSION = "version"  # column added to the rows of drift.csv: which model scored
 
 
 def data_parts(files: Rows) -> list[str]:
-    """Show which files went in, and what was dropped of them for which reason."""
+    """Show which files were read, and how many of their rows were dropped for which reason."""
     if not files:
         return []
     reasons = [why for why in reasons_among(files[0]) if any(int(file[why]) for file in files)]
@@ -137,7 +137,7 @@ def data_parts(files: Rows) -> list[str]:
 
 
 def champion_parts(compared: Mapping[str, Sequence[str]], gate: Rows) -> list[str]:
-    """Show the champion before it beside this model, and what the gate asked."""
+    """Show the previous champion beside this model, and the gate's checks."""
     parts = []
     if compared:
         parts.append(table("The previous champion and this model", compared))
@@ -155,7 +155,7 @@ def champion_parts(compared: Mapping[str, Sequence[str]], gate: Rows) -> list[st
 
 
 def drift_parts(rows: Rows) -> list[str]:
-    """Show how far each scored month lies from the months that its model was trained on."""
+    """Show how far each scored month has drifted from the months its model was trained on."""
     if not rows:
         return []
     moved = sorted({row["month"] for row in rows if row["drifted"] == "True"})

@@ -1,4 +1,4 @@
-"""The report of a backtest: its answer, the months and the ages, on a page that opens offline."""
+"""The report of a backtest: its verdict, errors by month and by age, on a self-contained page."""
 
 from collections.abc import Sequence
 from html import escape
@@ -31,14 +31,14 @@ def write_backtest(
 
     Args:
         title: what was judged.
-        about: which run it is of.
-        said: the answer, and what two recipes came to, a sentence each.
+        about: which run it describes.
+        said: the verdict, and how two recipes compare, a sentence each.
         rows: the table of the backtest.
         rises: by age; may be empty.
         rerun: markdown: how to run it again.
         missing: what is not on the page, each with the reason.
         style: CSS.
-        scripts: JavaScript: the library and what draws the charts with it.
+        scripts: JavaScript: the chart library and the code that uses it.
     """
     answer, *others = said
     verdict = f'<p class="verdict">{escape(answer)}</p><p class="about">{escape(about)}</p>'
@@ -54,7 +54,7 @@ def write_backtest(
 
 
 def month_parts(rows: Sequence[MonthErrors]) -> list[str | Chart]:
-    """Show how fresh models did, and those beside them."""
+    """Show the errors of fresh models by month, and those of the baselines beside them."""
     found = fresh(rows)
     months = sorted(found)
     worst = max(months, key=lambda month: found[month].rmse.value)
@@ -95,7 +95,7 @@ def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
 
 
 def every_row(rows: Sequence[MonthErrors]) -> str:
-    """Lay the whole table out."""
+    """Show the whole table."""
     columns: dict[str, Sequence[str | int | float]] = {
         "trained for": [row.fold for row in rows],
         "judged on": [row.month for row in rows],

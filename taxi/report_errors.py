@@ -1,4 +1,4 @@
-"""The charts of a report that tell where a model fails, and how far its intervals hold."""
+"""The charts of a report on where a model fails, and how well its intervals are calibrated."""
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
@@ -34,7 +34,7 @@ def where_it_fails(
     Args:
         of: which trips, and with which distance.
         groups: by hour, distance and how busy the pickup zone is.
-        breakdown: by day and zone; None where the run is of an older version.
+        breakdown: by day and zone; None for a run by an older version.
         city: whose zones are drawn.
     """
     found = {kind: [one for one in groups if one.kind == kind] for kind in ("hour", "distance")}
@@ -54,7 +54,7 @@ def where_it_fails(
 
 
 def by_weekday(days: Sequence[Group]) -> list[Group]:
-    """Join the groups of days to those of weekdays, Monday first."""
+    """Merge the groups of days into those of weekdays, Monday first."""
     found = []
     for weekday in WEEKDAYS:
         those = [day for day in days if weekday_of(day.group) == weekday]
@@ -88,7 +88,7 @@ def group_chart(kind: str, groups: Sequence[Group]) -> Chart:
 
 
 def residual_chart(breakdown: Breakdown) -> Chart:
-    """Draw how far the predictions are off, and to which side."""
+    """Draw the distribution of the residuals."""
     counts = np.array(breakdown.residuals)
     middle = (RESIDUAL_EDGES[:-1] + RESIDUAL_EDGES[1:]) / 2
     near = float(counts[np.abs(middle) < CLOSE_MINUTES].sum() / max(counts.sum(), 1))
@@ -107,8 +107,8 @@ def residual_chart(breakdown: Breakdown) -> Chart:
 def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
     """Draw the RMSE of the trips that begin in each zone on the map.
 
-    A zone of few trips has no colour: it would have the strongest one, and say nothing. Those that
-    are on no map, as the unknown ones, are in the table only.
+    Zones of few trips have no colour: by chance they would have the strongest. Zones that are not
+    on the map, such as the unknown ones, are in the table only.
     """
     numbers = [int(group.group) for group in zones]
     named = [city.name_zone(zone) for zone in numbers]
@@ -168,7 +168,7 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
     """Show how many test trips the interval from p10 to p90 holds, by group.
 
     Args:
-        coverage: rows of coverage.csv; none where the model answers no quantiles.
+        coverage: rows of coverage.csv; empty if the model gives no quantiles.
     """
     if not coverage:
         return [paragraph("The model gives no quantiles, or there are no test months.")]
@@ -184,7 +184,7 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
     parts = [
         interval_chart(kind, rows)
         for kind, rows in found.items()
-        # where no trip has a distance, both bands are all trips
+        # if no trip has a distance, both bands hold all trips
         if {row["group"] for row in rows} - {UNKNOWN, ASKED_BLIND}
     ]
     return [paragraph(said), '<div class="charts">', *parts, "</div>"]

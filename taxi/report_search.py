@@ -1,4 +1,4 @@
-"""The charts of a report that tell how the search went, and what its model looks at."""
+"""The charts of a report on how the search went, and on feature importance."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from .words import counted
 
 Rows = Sequence[Mapping[str, str]]  # of a CSV artifact: column -> text
 
-N_CURVES = 12  # learning curves that can be told apart
+N_CURVES = 12  # learning curves; more could not be told apart
 N_FEATURES = 15
 TRIAL, RMSE_VALID = "trial", "RMSE on valid, min"
 
@@ -20,9 +20,9 @@ def search_parts(
 
     Args:
         trials: rows of trials.csv.
-        curves: rows of learning_curves.csv; none where the run is of an older version.
-        luck: `gain` over the first point and `noise` of a seed, minutes; empty where unknown.
-        is_split: trips without a distance have boosters of their own, which no trial knows.
+        curves: rows of learning_curves.csv; empty for a run by an older version.
+        luck: `gain` over the first point and `noise` of a seed, minutes; empty if unknown.
+        is_split: trips without a distance have boosters of their own, not scored in the trials.
     """
     scored = sorted((row for row in trials if row["rmse"]), key=lambda row: float(row["rmse"]))
     finished = [row for row in scored if row["state"] == "finished"] or scored
@@ -50,7 +50,7 @@ STATES = ("finished", "pruned", "failed")
 
 
 def trials_chart(scored: Rows, best: Mapping[str, str]) -> Chart:
-    """Draw the RMSE of the trials in their order, told apart by how they ended."""
+    """Draw the RMSE of the trials in their order, grouped by how they ended."""
     shown = sorted(scored, key=lambda row: int(row["trial"]))
     top = f"best, trial {best['trial']}"
     points = [name for name in shown[0] if name not in NOT_SEARCHED]
@@ -74,7 +74,7 @@ NOT_SEARCHED = (
 
 
 def curve_chart(finished: Rows, curves: Rows) -> list[Chart]:
-    """Draw the learning curves of the best trials, best first; none where there are no curves."""
+    """Draw the learning curves of the best trials, best first; no chart without curves."""
     wanted = [row["trial"] for row in finished[:N_CURVES]]
     shown = [row for trial in wanted for row in curves if row["trial"] == trial]
     if not shown:
@@ -95,12 +95,12 @@ def curve_chart(finished: Rows, curves: Rows) -> list[Chart]:
 
 
 def _nth(place: str) -> int:
-    """Count a round as people do: tables count them from 0."""
+    """Count a round from 1, for people; tables count from 0."""
     return int(place) + 1
 
 
 def looked_at_parts(importance: Rows) -> list[str | Chart]:
-    """Say what the model looks at, and by how many minutes.
+    """Show which features the model uses, and by how many minutes each moves a prediction.
 
     Args:
         importance: rows of importance.csv, most important first.

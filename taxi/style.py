@@ -1,4 +1,4 @@
-"""The one look of every picture: a finding as its title, and colours that all eyes tell apart.
+"""The common style of all pictures: a finding as the title, and colour-blind safe colours.
 
 Source: Okabe and Ito, Color Universal Design, 2008 (the colours).
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-if TYPE_CHECKING:  # half as long to import as MLflow, and main writes errors that it does not draw
+if TYPE_CHECKING:  # half as slow to import as MLflow, and `main` imports this without drawing
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -27,7 +27,7 @@ STYLE: Any = {
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.titlesize": "medium",
-    "axes.titley": 1.0,  # else each text above the axes is measured for its place
+    "axes.titley": 1.0,  # otherwise every text above the axes is measured to place the title
     "axes.axisbelow": True,
     "axes.grid": True,
     "grid.color": "#d8dee4",
@@ -43,7 +43,7 @@ STYLE: Any = {
 
 
 def styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
-    """Have a function draw in the one look, whatever the process it runs in is set to."""
+    """Make a function draw in the common style, whatever its process has configured."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> "Figure":
@@ -57,24 +57,24 @@ def styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Make an empty picture, its size in inches."""
+    """Make an empty picture of a size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-LEFT, RIGHT, TOP = 0.85, 0.06, 0.5  # inches beside axes for what is written there
+LEFT, RIGHT, TOP = 0.85, 0.06, 0.5  # inches around axes for their texts
 
 
 def new_grid(
     width: float, height: float, n_rows: int = 1, n_columns: int = 1, *, below: float
 ) -> "tuple[Figure, np.ndarray]":
-    """Make a picture of axes whose places are given, which spares measuring every text twice.
+    """Make a picture with a grid of axes in fixed places, which saves measuring every text twice.
 
     Args:
         width, height: inches.
-        n_rows, n_columns: of the axes.
-        below: inches that the texts below axes need.
+        n_rows, n_columns: of the grid.
+        below: inches for the texts below axes.
     Returns:
         The picture, and its axes [n_rows, n_columns].
     """
@@ -97,9 +97,9 @@ def new_grid(
 def bar_chart(
     axis: "Axes", names: Sequence[str], values: Sequence[float], counts: Sequence[int]
 ) -> None:
-    """Draw bars side by side, the highest one in a colour of its own, counts below their names.
+    """Draw vertical bars, the highest in another colour, with counts below their names.
 
-    Many bars have their counts upright, where they do not run into each other.
+    The labels of more than MAX_LEVEL bars are rotated, so that they do not overlap.
     """
     highest = max(values, default=0.0)
     places = range(len(names))
@@ -115,7 +115,7 @@ MAX_LEVEL = 8  # bars whose names fit side by side
 
 
 def short_count(n: int) -> str:
-    """Write a count in four characters or so: 950, 12k, 3.4M."""
+    """Write a count in about four characters: 950, 12k, 3.4M."""
     # 999,500 rounds to a million
     for least, unit, letter in ((999_500, 1_000_000, "M"), (10_000, 1_000, "k")):
         if n >= least:

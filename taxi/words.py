@@ -1,4 +1,4 @@
-"""How people are told: names that they know, and how many trips are worth a word."""
+"""Wording for people: familiar names and formats, and how many trips make a finding."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,19 +11,19 @@ HISTOGRAMS = {  # name in a profile -> what it counts
     "hour": "hour of the pickup",
     "weekday": "weekday of the pickup",
 }
-# columns of the table of months, months.csv; the others are reasons that rows were dropped for
+# columns of the table of months, months.csv; all others are reasons for which rows were dropped
 ABOUT_A_MONTH = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
-FEW_TRIPS = 30  # a group of fewer makes no finding, nor a colour on a map: it varies by chance
+FEW_TRIPS = 30  # smaller groups vary by chance: they get no finding, and no colour on a map
 
 
 def worth_a_word(n_trips: Sequence[int]) -> list[int]:
-    """List the places of the groups with trips enough for a finding; all where none has."""
+    """List the indices of the groups with enough trips for a finding; all if none has enough."""
     enough = [place for place, n in enumerate(n_trips) if n >= FEW_TRIPS]
     return enough or list(range(len(n_trips)))
 
 
 def among_which(n_trips: Sequence[int]) -> str:
-    """Say which groups a finding is about; nothing where it is about all of them."""
+    """Say which groups a finding is about; empty if it is about all of them."""
     is_all = len(worth_a_word(n_trips)) == len(n_trips)
     return "" if is_all else f", of those with {FEW_TRIPS} trips or more"
 
@@ -35,11 +35,11 @@ def counted(n: int, thing: str) -> str:
 
 def percent(share: float, digits: int = 1, *, sign: str = "") -> str:
     """Write a share: 0.047 as 4.7 %."""
-    return f"{share:{sign}z.{digits}%}".replace("%", " %")  # z: none is not -0.0 %
+    return f"{share:{sign}z.{digits}%}".replace("%", " %")  # z: no -0.0 %
 
 
 def reasons_among(columns: Iterable[str]) -> list[str]:
-    """List the reasons that rows were dropped for among the columns of the table of months."""
+    """List the reasons for dropped rows among the columns of the table of months."""
     return [name for name in columns if name not in ABOUT_A_MONTH]
 
 
@@ -47,29 +47,29 @@ NUMBER = re.compile(r"(< )?[-+]?[\d,]*\.?\d+( ?%)?")
 
 
 def are_numbers(cells: Iterable[str]) -> bool:
-    """Whether a column of a table holds numbers alone, whose digits stand under each other."""
+    """Whether a column of a table holds only numbers, which are then aligned to the right."""
     written = [cell for cell in cells if cell]
     return bool(written) and all(NUMBER.fullmatch(cell) for cell in written)
 
 
 def rules(columns: Iterable[Iterable[str]]) -> list[str]:
-    """Write the cells below the heads of a markdown table: they put numbers to the right."""
+    """Write the delimiter row of a markdown table, which aligns numbers to the right."""
     return ["---:" if are_numbers(column) else "---" for column in columns]
 
 
 def measured_words(name: str) -> str:
-    """Name what a measure of drift is of, without its unit: a measure has none."""
+    """Name what a measure of drift is about, without its unit, as the measure has none."""
     return HISTOGRAMS.get(name, name.replace("_", " ")).partition(",")[0]
 
 
 def band_words(name: str) -> str:
-    """Say a band of distances, `02.0..04.0 miles`, as people do: `2 to 4 miles`."""
+    """Write a band of distances, `02.0..04.0 miles`, for people: `2 to 4 miles`."""
     ends = re.fullmatch(r"([\d.]+)\.\.([\d.]+) miles", name)
     return f"{float(ends[1]):g} to {float(ends[2]):g} miles" if ends else name
 
 
 def hour_words(name: str) -> str:
-    """Write an hour, 07, as people do."""
+    """Write an hour, 07, for people: 07:00."""
     return f"{name}:00"
 
 
@@ -84,13 +84,13 @@ def day_words(name: str) -> str:
 
 
 def busyness_words(name: str) -> str:
-    """Say how busy zones are, `busyness 1 (3 zones)`: `busiest (3 zones)`."""
+    """Write a group of zones, `busyness 1 (3 zones)`, for people: `busiest (3 zones)`."""
     return re.sub(r"^busyness ([1-5])", lambda place: BUSYNESS[int(place[1]) - 1], name)
 
 
 BUSYNESS = ("busiest", "busy", "middling", "quiet", "quietest")
 
-# kind of group -> how people say one; the others are called as they are
+# kind of group -> function that writes its name for people; other names stay as they are
 GROUP_WORDS: Mapping[str, Callable[[str], str]] = {
     "hour": hour_words,
     "distance": band_words,
@@ -100,5 +100,5 @@ GROUP_WORDS: Mapping[str, Callable[[str], str]] = {
 
 
 def group_words(kind: str, name: str) -> str:
-    """Say a group of trips as people do."""
+    """Write the name of a group of trips for people."""
     return GROUP_WORDS.get(kind, str)(name)

@@ -1,4 +1,4 @@
-"""The trips that a model was furthest off on, for people to look at."""
+"""The trips with a model's largest errors, for people to look at."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ N_WORST = 100
 
 
 class WorstTrip(NamedTuple):
-    """One of them: what the model was told, what it said and what came of it."""
+    """One such trip: the model's inputs, its prediction and the outcome."""
 
     pickup_at: str  # New York local time
     pickup_zone: int
@@ -23,7 +23,7 @@ class WorstTrip(NamedTuple):
 
 
 def find_worst(trips: Trips, predicted: np.ndarray) -> list[WorstTrip]:
-    """List the N_WORST trips, or fewer, whose predictions are furthest off, the furthest first.
+    """List the N_WORST trips with the largest absolute errors, or all if fewer, largest first.
 
     Args:
         trips: n trips with their minutes.
@@ -31,7 +31,7 @@ def find_worst(trips: Trips, predicted: np.ndarray) -> list[WorstTrip]:
     """
     error = predicted - trips.trip_minutes
     size = np.abs(error)
-    if len(size) > N_WORST:  # to sort millions for a hundred takes as long as to predict some
+    if len(size) > N_WORST:  # sorting millions for a hundred would cost as much as predicting some
         rows = np.flatnonzero(size >= np.partition(size, -N_WORST)[-N_WORST])
     else:
         rows = np.arange(len(size))
@@ -51,6 +51,6 @@ def find_worst(trips: Trips, predicted: np.ndarray) -> list[WorstTrip]:
 
 
 def join_worst(parts: Iterable[list[WorstTrip]]) -> list[WorstTrip]:
-    """Choose the N_WORST of several lists; of trips equally far off the first ones."""
+    """Merge several lists into their N_WORST; on a tie, earlier trips come first."""
     every = [trip for part in parts for trip in part]
     return sorted(every, key=lambda trip: -abs(trip.error))[:N_WORST]
