@@ -34,7 +34,7 @@ class Baseline(NamedTuple):
 
     features: str  # key of features.FEATURE_SETS
     estimator: str  # of sklearn: module.Class
-    options: dict[str, Any] = {}  # noqa: RUF012  # nobody writes to it
+    options: dict[str, Any] = {}  # noqa: RUF012  # never written to
     # (estimator, matrix, minutes) -> the fitted estimator; replaces an `estimator.fit` whose result
     # depends on the machine, for example because sklearn uses BLAS
     fit_otherwise: Callable[[Any, Any, np.ndarray], Any] | None = None

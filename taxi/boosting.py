@@ -25,7 +25,7 @@ PAGE_ROWS = 1 << 20
 
 
 class Matrices(NamedTuple):
-    """Train and valid rows as xgboost holds them, shared by all trials of a process."""
+    """Training and validation rows as xgboost holds them, shared by all trials of a process."""
 
     train: xgb.DMatrix
     valid: xgb.DMatrix
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
     rmse: float  # minutes, on valid, at the best round
     best_round: int  # counted from 0
-    curve: list[float]  # valid RMSE after each round that was scored
+    curve: list[float]  # validation RMSE after each round that was scored
     seconds: float
     pruned: bool  # it missed its pruning threshold
     booster: xgb.Booster | None  # cut to its best round; None if pruned, or not requested

@@ -177,7 +177,7 @@ class _Stream:
 
 
 def _add(whole: np.ndarray, streams: list[_Stream], sums: np.ndarray) -> None:
-    """Add the rows [b, c], times their counts in a resample per stream, to its sums [s, c]."""
+    """Add rows [b, c], times their counts in one resample of each stream, to the sums [s, c]."""
     random = np.empty((len(streams), len(whole)), np.uint16)
     for stream, numbers in zip(streams, random, strict=True):
         stream.fill(numbers)

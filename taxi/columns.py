@@ -167,9 +167,9 @@ def school_day(c: Columns) -> np.ndarray:
 
 
 def years_ago(c: Columns) -> np.ndarray:
-    """Years from a train trip's month to the latest one, rounded; 0 of a new trip.
+    """Years from a train trip's month to the latest one, rounded; 0 for a new trip.
 
-    A model can so separate what changes from year to year, and predicts new trips as those of the
+    A model can thus separate what changes from year to year, and predicts new trips as those of the
     latest year.
     """
     if c.out_of_fold is None:

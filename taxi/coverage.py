@@ -60,8 +60,8 @@ def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[G
 def measure_reliability(calibration: Calibration) -> np.ndarray | None:
     """Measure the share of trips that are at most as long as each quantile of RELIABILITY_LEVELS.
 
-    The spread is fitted on the earlier half of the trips and measured on the later one, for an
-    honest test.
+    The spread is fitted on the earlier half of the trips and tested on the later one, which it has
+    not seen.
 
     Returns:
         The share of trips, 0..1, [levels]; None if there are too few trips.

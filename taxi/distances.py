@@ -56,7 +56,7 @@ def as_known(trips: Trips, kind: str, *, seed: int = SEED) -> Trips:
     if kind == MISSING:
         return trips.without_distance()
     noise = np.random.default_rng(seed).standard_normal(len(trips))
-    # the last digit of an exponential is the machine's
+    # the last digit of an exponential depends on the machine
     share = np.round(np.exp(SPREADS[kind] * noise), 8)
     return replace(trips, distance_miles=clean_miles(trips) * share)
 

@@ -300,7 +300,7 @@ def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[Drift
     for place, (month, of_month) in enumerate(measures.items(), start=1):
         shown = [m for m in of_month if (m.measure == PSI) == bool(wanted)]
         moved += [month] if any(m.drifted for m in shown) else []
-        # a threshold of 0 is no scale to divide by
+        # values with a threshold of 0 are drawn unscaled
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]
         names = [f"{m.measure}, {measured_words(m.of)}" for m in shown]
         mark = MARKS[place % len(MARKS)]

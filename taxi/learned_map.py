@@ -148,7 +148,7 @@ def _inverse_of_laplacian(weight: np.ndarray) -> np.ndarray:
 
 
 def _turn(points: np.ndarray) -> np.ndarray:
-    """Centre the points, and turn them to their longest extent in a unique way, [2, z].
+    """Centre the points, and turn their longest extent to the first axis, [2, z].
 
     On each axis the point farthest from the middle has a positive coordinate.
     """

@@ -48,7 +48,7 @@ def grow_leaves(values: np.ndarray, targets: np.ndarray, *, min_rows: int) -> Le
     Args:
         values: [n, k], the columns to split by.
         targets: [n, t], whose variance within leaves, summed over t, is minimised.
-        min_rows: least rows of a leaf; fewer than twice as many are not split.
+        min_rows: minimum number of rows in a leaf; fewer than twice as many are not split.
     Source: Breiman et al., Classification and regression trees, 1984; on binned columns.
     """
     return _Growth(values, targets, min_rows).grow()

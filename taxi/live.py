@@ -32,7 +32,7 @@ class Level(NamedTuple):
     name: str
     by: str  # key of N_GROUPS
     minutes: float  # time constant: the sums decay by a factor of e in so many minutes
-    prior: float  # pseudo-minutes of trips that took as long as predicted; shrinks the factor to 1
+    prior: float  # pseudo-minutes of trips that took as predicted; shrinks the factor towards 1
     weight: float
 
 
@@ -195,7 +195,7 @@ def replay(state: LiveState, ended: Ended, asked: Asked, until: np.datetime64) -
     """
     ended = ended.take(countable(ended))
     ended = ended.take((ended.dropoff_at >= state.clock) & (ended.dropoff_at < until))
-    # the order of simultaneous trips must not depend on the file: the last digit of a sum does
+    # simultaneous trips in one order, whatever the file's: the last digit of a sum depends on it
     ended = ended.take(np.lexsort((ended.pickup_at, ended.predicted, ended.dropoff_at)))
     factor = np.full(len(asked.pickup_at), np.nan)
     rows = np.argsort(asked.known_until, kind="stable")

@@ -16,7 +16,7 @@ VERSION = 1  # increase it whenever LEVELS or BIN change
 # a state decays by itself and still helps after three days; an older one means that its job broke
 MAX_AGE = np.timedelta64(3, "D")
 CLOCK_SKEW = 2 * BIN  # tolerated difference between machines' clocks
-REPLAYED = np.timedelta64(60, "m")  # a pickup earlier than this before the state's clock is past
+REPLAYED = np.timedelta64(60, "m")  # pickups further before the state's clock are not corrected
 
 # what json and numpy raise on malformed content
 UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)

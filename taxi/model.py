@@ -23,7 +23,7 @@ from .schema import Trips, clean_miles, input_names, inputs_of
 from .spread import Spread, restore_spread
 from .threads import open_pool
 
-# types that skops may load beside those it trusts by default: only sklearn's own trees
+# types that skops may load besides those it trusts by default: only sklearn's own trees
 TRUSTED_TYPES = (
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 # more trips need more rounds, and no trips are left on which to find the best number
 MORE_ROUNDS = 1.3
-# least bins of a column: a refit is done once, not in every trial, and can afford fine ones
+# minimum bins of a column: a refit is done once, not in every trial, and can afford fine ones
 FINE_BINS = 256
 # with few trips it can also afford to start with small steps: a learning rate above FINE_RATE grows
 # from round to round, from FIRST_RATE to LAST_RATE times itself (capped at COARSE_RATE). The gain
@@ -80,7 +80,7 @@ class Recipe:
 
 
 def _longer(member: Member, *, is_fine: bool) -> Member:
-    """Give a booster more rounds, and in a fine fit more for its smaller steps too."""
+    """Give a booster more rounds and, if is_fine, a growing rate with the rounds that it needs."""
     n_rounds = member.rounds * MORE_ROUNDS
     rate = member.parameters.get("learning_rate", 0.0)
     if rate <= FINE_RATE or not is_fine:

@@ -19,7 +19,7 @@ class StepFacts(NamedTuple):
     step: str
     how: str  # run, reused or given
     why: str
-    seconds: float | None  # it took when it ran; None if unknown
+    seconds: float | None  # its duration when it ran; None if unknown
     run_id: str
 
 

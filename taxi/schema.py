@@ -78,7 +78,7 @@ class Taxi(NamedTuple):
     columns: Sequence[RawColumn]
     since: str  # the first month, YYYY-MM, for which the TLC's own files have trips that count
     zones_may_miss: bool = False  # True: trips without zones count, with zones unknown
-    limits: Sequence[str] = ()  # on the use of their models, beside those of all models
+    limits: Sequence[str] = ()  # of the use of their models, besides those of all models
 
 
 # first word of a file's name -> its kind of trips; docs/trips.md explains how columns are read
@@ -119,7 +119,7 @@ def taxi_named(taxi: str) -> Taxi:
     """Look up a kind of trips.
 
     Raises:
-        TripError: taxi is no key of TAXIS.
+        TripError: taxi is not a key of TAXIS.
     """
     if taxi not in TAXIS:
         raise TripError(f"Unknown taxi {taxi!r}. Choose from {sorted(TAXIS)}.")
@@ -130,7 +130,7 @@ def raw_columns(taxi: str) -> tuple[RawColumn, ...]:
     """List the columns read from a TLC file; every other one is ignored.
 
     Raises:
-        TripError: taxi is no key of TAXIS.
+        TripError: taxi is not a key of TAXIS.
     Source: TLC trip-record data dictionaries.
     """
     return tuple(taxi_named(taxi).columns)
@@ -140,7 +140,7 @@ def input_names(taxi: str) -> dict[str, str]:
     """List a model's inputs: role of INPUTS -> the TLC's column name.
 
     Raises:
-        TripError: taxi is no key of TAXIS.
+        TripError: taxi is not a key of TAXIS.
     """
     return {column.role: column.name for column in raw_columns(taxi) if column.role in INPUTS}
 
@@ -167,7 +167,7 @@ def taxis_of(names: Collection[str]) -> list[str]:
 
 
 def known_zone(zone: np.ndarray) -> np.ndarray:
-    """Replace ids that the TLC does not have by 0, [n] of the same type."""
+    """Replace ids that the TLC does not have with 0, [n] of the same type."""
     return np.where((zone > 0) & (zone < N_ZONES), zone, 0)
 
 

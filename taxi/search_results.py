@@ -51,7 +51,7 @@ def _outcome_columns(trial: Trial) -> dict[str, Any]:
 
 
 def curves_table(trials: Sequence[Trial]) -> list[dict[str, float]]:
-    """Return the learning curves as rows: trial, round from 0, valid RMSE in minutes.
+    """Return the learning curves as rows: trial, round from 0, validation RMSE in minutes.
 
     A long curve is thinned to MAX_POINTS, first and best round included.
     """

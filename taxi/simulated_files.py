@@ -71,7 +71,7 @@ class Shape(NamedTuple):
 def _cab_schema(taxi: str) -> pa.Schema:
     """List the columns of a cab's file: the TLC's green ones of 2023, times named for the taxi.
 
-    Source: the TLC's file of 2023-02; yellow files differ a little in the columns nobody reads.
+    Source: the TLC's file of 2023-02; yellow files differ a little in columns that are not read.
     """
     pickup_at, dropoff_at = (column.name for column in raw_columns(taxi)[:2])
     types = {"VendorID": pa.int32()} | dict.fromkeys([pickup_at, dropoff_at], pa.timestamp("us"))

@@ -48,7 +48,7 @@ PM_SPEED = [0.97, 0.93, 0.87, 0.84, 0.83, 0.85, 0.92, 1.04, 1.12, 1.17, 1.21, 1.
 AM_SHARE = [1.5, 1.0, 0.8, 0.7, 0.6, 0.7, 1.6, 3.9, 5.3, 6.1, 6.1, 6.0]
 PM_SHARE = [6.0, 6.4, 6.7, 7.1, 7.6, 7.2, 6.9, 5.5, 4.3, 3.2, 2.7, 2.1]
 DAY_SHARE = np.array([13.5, 14.5, 16.0, 16.5, 16.5, 12.5, 10.5])
-DISORDER_SECONDS = 600.0  # rows of a real file are in time order only to within minutes
+DISORDER_SECONDS = 600.0  # rows of a real file are in time order only to within some minutes
 
 ABSURD_MILES = (300.0, 180_000.0)  # least and most, evenly spread in their logarithm
 

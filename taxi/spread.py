@@ -20,7 +20,7 @@ from .schema import Trips, clean_miles
 
 LEVELS = np.array([0, 0.005, *(percent / 100 for percent in range(1, 100)), 0.995, 1])
 MIN_ROWS = 20  # fewer errors are too few to estimate quantiles
-LEAF_ROWS = 400  # least errors in a leaf: the standard error of its 0.1 quantile's level is 1.5 %
+LEAF_ROWS = 400  # minimum errors in a leaf; the level of their 0.1 quantile has a SE of 1.5 %
 MAX_LEAVES = 256  # of one tree, however many trips there are
 FAR = 30.0  # minutes; errors are clipped to this when splits are chosen
 LEAST = 0.5  # minutes; no quantile is shorter
@@ -99,7 +99,7 @@ class Spread:
         Args:
             trips: n trips.
             predicted: [n] minutes, by the model whose errors these are.
-            minutes: longer than this.
+            minutes: duration to exceed.
         """
         if minutes < LEAST:
             return np.ones(len(trips))

@@ -1,4 +1,4 @@
-"""The common style of all pictures: a finding as the title, and colour-blind safe colours.
+"""The common style of all pictures: a finding as the title, and colour-blind-safe colours.
 
 Source: Okabe and Ito, Color Universal Design, 2008 (the colours).
 """

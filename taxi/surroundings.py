@@ -56,7 +56,7 @@ def restore_surroundings(state: Mapping[str, Any] | None) -> Surroundings:
 def turn_to_grid(centroid: np.ndarray) -> np.ndarray:
     """Turn the map so that Manhattan's avenues run along its second axis.
 
-    A tree splits on one column at a time, and so along the streets.
+    A tree splits on one column at a time; on a map turned like this, splits follow the streets.
 
     Args:
         centroid: [N_ZONES, 2] miles east and north, NaN where unknown.

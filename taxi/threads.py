@@ -1,4 +1,4 @@
-"""Thread pools with at most one thread per core, and BLAS limited to one thread in each."""
+"""Thread pools with at most one thread per core, and a limit on the threads of BLAS."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ def open_pool(n_threads: int | None = None) -> ThreadPoolExecutor:
 
 @contextmanager
 def thread_pool(n_threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Open a pool of one thread per core; meanwhile BLAS starts no threads of its own.
+    """Open a pool for work with linear algebra; meanwhile BLAS starts no threads of its own.
 
     Two BLAS threads in each thread of a pool wait for each other: the bootstrap took five times the
     CPU time.

@@ -112,7 +112,7 @@ def read_numbers(values: pa.Array) -> ReadValues:
     unreadable = None
     if is_text(values.type):
         texts = _trimmed(values)
-        # programs write infinite floats as "inf", so this is no more unreadable than the float
+        # "inf" is how programs write an infinite float, so it is readable and counts as missing too
         is_number = pc.and_(_short(texts), pc.match_substring_regex(texts, _NUMBER))
         is_infinite = pc.match_substring_regex(texts, r"^[+-]?[iI]nf(inity)?$")
         unreadable = _mask(pc.invert(pc.or_(is_number, is_infinite)))

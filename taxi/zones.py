@@ -95,7 +95,7 @@ def _medians(groups: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarra
 
 
 class OutOfFold:
-    """What features say differently of training rows: pair distances, and years ago.
+    """Values that differ between training rows and new trips: pair distances, and years ago.
 
     A training row's pair distance is the median over the rows of the other folds. Over all rows, a
     rare pair's median would be the row's own distance, and the model would learn to trust that
