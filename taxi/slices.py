@@ -146,7 +146,7 @@ def judge_slices(parts: Sequence[PairedErrors], max_loss: float) -> list[SliceLo
     levels = [ALPHA / (len(parts) - rank) for rank in range(len(parts))]
     pairs = enumerate(zip(order, levels, strict=True))
     n_worse = next((rank for rank, (at, level) in pairs if p_values[at] > level), len(parts))
-    stood = {at: levels[min(rank, n_worse)] for rank, at in enumerate(order[:n_worse])}
+    stood = dict(zip(order[:n_worse], levels[:n_worse], strict=True))
     rest = levels[n_worse] if n_worse < len(parts) else 0.0
     return [
         _loss(part, max_loss, stood.get(place, rest), is_worse=place in stood)

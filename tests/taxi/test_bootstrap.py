@@ -78,6 +78,23 @@ def test_the_scores_are_those_of_the_rows_and_lie_in_their_intervals() -> None:
     assert all(score.low < score.value < score.high for score in found.values())
 
 
+def test_each_score_of_a_resample_is_that_of_its_rows() -> None:
+    minutes, candidate, _ = make_errors(n=9)
+    rows = np.array([0, 0, 0, 4, 7])  # their mean is not that of all nine
+    error, centred = (candidate - minutes)[rows], (minutes - minutes.mean())[rows]
+    columns = np.stack([error**2, np.abs(error), centred, centred**2], axis=1)
+    found = {
+        name: score(columns.mean(axis=0)[None])[0] for name, score in bootstrap.STATISTICS.items()
+    }
+    assert found == pytest.approx(
+        {
+            "rmse": np.sqrt(np.mean(error**2)),
+            "mae": np.abs(error).mean(),
+            "r2": 1 - (error**2).sum() / ((minutes[rows] - minutes[rows].mean()) ** 2).sum(),
+        }
+    )
+
+
 def test_the_seed_decides_the_interval() -> None:
     first, again, other = (bootstrap.improvement(*make_errors(), seed=s) for s in (9, 9, 10))
     assert first == again != other

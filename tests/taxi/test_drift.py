@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import binom, chi2, norm
 
 from taxi import drift
 from taxi.drift import DriftThresholds, MonthScores, Reference
@@ -103,6 +104,24 @@ def test_few_trips_that_lie_off_by_more_than_chance_have_drifted() -> None:
     assert {of for (_, of), one in found.items() if one.drifted} >= {"pickup_zone", "RMSE"}
     assert found["PSI", "pickup_zone"].threshold > LOOSE.max_psi
     assert found["rise", "RMSE"].threshold == 0.4
+
+
+@pytest.mark.parametrize("n_common", [6, 24, 50])
+def test_what_chance_makes_of_histograms_is_what_four_deviations_of_chi_squared_are(
+    n_common: int,
+) -> None:
+    counts = np.append(np.full(n_common, 100), 0)  # and a rare bin, so as many are free
+    n_trips = 100 * n_common
+    by_table = chi2.ppf(norm.cdf(4), n_common) * (1 / n_trips + 1 / (3 * n_trips))
+    assert drift.psi_by_chance(counts, 3 * counts) == pytest.approx(by_table, rel=0.03)
+    assert drift.psi_by_chance(counts, 0 * counts) == 0  # a month of no trip that counts
+
+
+def test_what_chance_makes_of_a_share_is_hardly_ever_exceeded_and_of_that_order() -> None:
+    for share, n_trips in ((0.8, 100), (0.02, 300), (0.0, 50)):
+        limit = drift.share_by_chance(share, n_trips)
+        assert binom.sf(np.floor(n_trips * (share + limit)), n_trips, share) <= norm.sf(4)
+        assert limit == pytest.approx(4 * np.sqrt(share * (1 - share) / n_trips), abs=6 / n_trips)
 
 
 def test_a_month_of_many_trips_is_held_against_the_thresholds_that_were_asked_for() -> None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from taxi.expected_loss import estimate_rmse, measure_moves
+from taxi.expected_loss import estimate_rmse, measure_losses, measure_moves
+from taxi.leaves import grow_leaves
 from taxi.schema import Trips
 from taxi.scores import rmse
 from taxi.spread import Calibration, Spread, fit_spread, restore_spread
@@ -94,6 +95,26 @@ def test_weeks_that_differ_make_it_less_sure() -> None:
     assert unsure is not None
     assert unsure.value == sure.value == 5
     assert unsure.low < sure.low < 5 < sure.high < unsure.high
+
+
+def test_of_a_leaf_its_squared_errors_their_variance_and_their_moves_are_kept() -> None:
+    error = np.array([1, -1, 3, -3, 1, -1, 3, -3])  # two a week, and weeks differ
+    values = np.zeros((8, 1))
+    (losses,) = measure_losses(grow_leaves(values, values, min_rows=8), values, error)
+    variance = 8 * 4**2 / 7
+    ratios, chance = np.array([0.2, 1.8, 0.2, 1.8]), 2 * variance / (2 * 5) ** 2
+    moves = np.sqrt(ratios.var(ddof=1) - chance)
+    assert losses == pytest.approx([8, 5, variance, moves], abs=1e-4)
+
+
+def test_the_interval_adds_the_months_chance_that_of_valid_and_what_parts_differ_by() -> None:
+    counts, losses = np.array([30, 70]), np.array([[100, 16, 400, 0.1], [400, 36, 900, 0.1]])
+    squared = 0.3 * 16 + 0.7 * 36
+    of_the_month = (0.3 * 400 + 0.7 * 900) / 100
+    of_valid = 0.3**2 * 400 / 100 + 0.7**2 * 900 / 400
+    off = 1.96 * np.sqrt(of_the_month + of_valid + (0.1 * squared) ** 2)
+    ends = [squared, squared - off, squared + off]
+    assert estimate_rmse(counts, losses) == pytest.approx(np.sqrt(ends))
 
 
 def test_of_no_trips_nothing_is_told() -> None:

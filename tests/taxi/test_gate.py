@@ -133,6 +133,8 @@ def test_a_refusal_says_what_would_allow_it() -> None:
 def test_a_promotion_over_one_of_another_kind_says_that_any_kind_would_do() -> None:
     reasons = against(REAL, SIMULATED).reasons
     assert "kind of months is real, wanted any, as the champion's are simulated" in reasons
+    reasons = against(REAL, DIRTY).reasons
+    assert "state of the code is committed, wanted any, as the champion's is uncommitted" in reasons
 
 
 def test_a_champion_that_has_seen_the_test_months_is_no_measure() -> None:

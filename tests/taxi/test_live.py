@@ -59,6 +59,50 @@ def test_a_zone_that_is_off_is_told_from_the_city() -> None:
     assert factor[late & (ended.pickup_zone != 7)].mean() == pytest.approx(1.0, abs=0.03)
 
 
+def told_apart(by: str, trips: Ended | Asked) -> np.ndarray:
+    """By what a level tells n trips apart, as its name says, [n, 0 to 2]."""
+    part = make_state().cluster_of_zone
+    ends = {"pickup": trips.pickup_zone, "dropoff": trips.dropoff_zone}
+    parts = {end: part[zone] for end, zone in ends.items()}
+    columns = {"city": [], "cluster_pair": [*parts.values()]}
+    columns |= {f"{end}_zone": [zone] for end, zone in ends.items()}
+    columns |= {f"{end}_cluster": [one] for end, one in parts.items()}
+    return np.array(columns[by]).reshape(-1, len(trips.pickup_at)).T
+
+
+def one_by_one(ended: Ended, asked: Asked) -> np.ndarray:
+    """Add up all trips that had ended, for each new trip and level anew, with no state kept."""
+    minutes = (ended.dropoff_at - ended.pickup_at) / MINUTE
+    end_bin, at = ((t - START) // (5 * MINUTE) * 5 for t in (ended.dropoff_at, asked.pickup_at))
+    known = (asked.known_until - START) / MINUTE
+    # the new trips, and the ended ones themselves as they were counted
+    until, now = np.append(known, end_bin), np.append(np.maximum(at, known), end_bin)
+    expected, factor = ended.predicted, np.ones(len(at))
+    for level in live.LEVELS:
+        group = told_apart(level.by, ended)
+        of_all = np.concatenate([told_apart(level.by, asked), group])
+        counts = (of_all[:, None] == group).all(axis=2) & (end_bin < until[:, None])
+        left = counts * np.exp(-(now[:, None] - end_bin) / level.minutes)
+        off = left @ np.clip(minutes - expected, -15, 15) / (left @ expected + level.prior)
+        of_new, of_ended = np.split(1 + level.weight * off, [len(at)])
+        factor, expected = factor * of_new, expected * of_ended
+    return np.clip(factor, 0.5, 2.0)
+
+
+@pytest.mark.parametrize(("mode", "delay"), [("feed", 0), ("feed", 17), ("nightly", 0)])
+def test_a_factor_is_what_all_ended_trips_come_to_level_by_level(mode: str, delay: float) -> None:
+    ended = make_ended(n=250, slow=1.4)
+    taken = np.random.default_rng(7).uniform(0.7, 2.5, 250) * ended.predicted  # some beyond 15 min
+    taken = np.clip(taken, 1, 60)
+    ended = ended._replace(dropoff_at=ended.pickup_at + (taken * 60e6).astype("m8[us]"))
+    asked = ask(ended, mode, delay)
+    assert np.isnan(run(ended, asked).factor).sum() == (asked.known_until < START).sum()
+    after = asked.known_until >= START
+    asked = Asked(*(column[after] for column in asked))
+    until = START + (N_DAYS + 1) * DAY
+    assert run(ended, asked, until).factor == pytest.approx(one_by_one(ended, asked), rel=1e-9)
+
+
 def test_a_trips_own_duration_does_not_reach_its_prediction() -> None:
     ended = make_ended()
     factor = run(ended).factor

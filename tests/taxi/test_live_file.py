@@ -50,6 +50,7 @@ def test_a_state_comes_back_from_its_file_to_the_bit(state: LiveState) -> None:
         (lambda about: about["sums"].update(days=[[10**400], [1.0]]), "its values cannot be read"),
         (lambda about: about.update(clock=10**400), "its values cannot be read"),
         (lambda about: about.update(cluster_of_zone=[99] * 266), "cluster_of_zone"),
+        (lambda about: about["cluster_of_zone"].__setitem__(74, -1), "cluster_of_zone"),
         (lambda about: about["cluster_of_zone"].append(float("inf")), "its values cannot be read"),
         (lambda about: about.clear(), "it is not whole JSON of a live state"),
     ],
@@ -79,6 +80,8 @@ def test_a_file_that_is_no_object_is_refused() -> None:
 def test_a_state_from_the_future_or_too_old_is_not_used(state: LiveState) -> None:
     skewed = state.clock - MINUTE  # clocks differ
     assert (live_file.why_unusable(state, NOW), live_file.why_unusable(state, skewed)) == ("", "")
+    answer = live_file.apply_live(state, make_trips(1, pickup_at=NOW), np.ones(1), skewed)
+    assert answer.age_minutes == 0
     for now, reason in (
         (state.clock - HOUR, "it is from the future: 2021-01-05T00:00"),
         (NOW + 3 * DAY, "it is too old: 2021-01-05T00:00"),

@@ -62,6 +62,10 @@ BEFORE = Month("2021-01", {"zone missing": 10}, profile_of())
             "The longest tenth's distance of 2021-02 is 22.7 miles, of 2021-01 10.8",
         ),
         (
+            {"profile": profile_of(miles=8)},  # most of them beyond the histogram's end
+            "The middle distance of 2021-02 is 30.0 miles, of 2021-01 6.0",
+        ),
+        (
             {"profile": profile_of(miles=float("nan"))},
             "100 % of the trips of 2021-02 have no distance",
         ),

@@ -65,6 +65,14 @@ def test_a_missing_column_is_named_with_those_seen(name: str) -> None:
         match_columns(left, "green")
 
 
+@pytest.mark.parametrize("name", ["\x1b[2J", "\u202egnp", "a\nb", "\x9b31m" * 40])
+def test_no_name_of_a_column_in_a_message_is_more_than_its_letters(name: str) -> None:
+    other = pa.schema([(seen, pa.string()) for seen in ("plain", name)])
+    with pytest.raises(TripError, match="Columns seen: 'plain', ") as refusal:
+        match_columns(other, "green")
+    assert str(refusal.value).isprintable()
+
+
 def test_yellow_trips_read_as_green_ones_name_the_parameter_to_change() -> None:
     with pytest.raises(TripError, match=r"'lpep_pickup_datetime' is missing.*-P taxi=yellow"):
         match_columns(make_raw(taxi="yellow").schema, "green")

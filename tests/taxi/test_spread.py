@@ -15,6 +15,7 @@ from taxi.spread import (
     MIN_ROWS,
     Calibration,
     Spread,
+    describe,
     fit_spread,
     restore_spread,
 )
@@ -69,6 +70,18 @@ def test_half_of_the_trips_are_shorter_than_p50_which_is_not_the_mean(spread: Sp
     p50 = spread.quantiles(trips, predicted, [0.5])[:, 0]
     assert (p50 < predicted).mean() > 0.95  # a gamma's median lies below its mean
     assert p50.mean() == pytest.approx(predicted.mean() * (1 - 0.15 * 0.3217), rel=0.01)
+
+
+def test_errors_are_told_apart_by_length_pace_time_weekday_and_whether_a_zone_is_left() -> None:
+    at = ["2021-01-15T17:45:30", "2021-01-17T23:59:59", "2021-01-18T00:00"]  # Friday to Monday
+    trips = make_trips(3, pickup_at=at, dropoff_zone=[75, 74, 75], distance_miles=[2.5, 0, 2.5])
+    wanted = [
+        [10.0, 2.5, 0.25, 17 * 60 + 45, 4, 0],
+        [20.0, np.nan, np.nan, 23 * 60 + 59, 6, 1],
+        [0.1, 2.5, 5.0, 0, 0, 0],  # of half a minute at least
+    ]
+    found = describe(trips, np.array([row[0] for row in wanted]))
+    assert found == pytest.approx(np.array(wanted), nan_ok=True)
 
 
 def test_rows_without_distance_are_answered_from_errors_without_it(spread: Spread) -> None:

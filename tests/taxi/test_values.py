@@ -40,7 +40,10 @@ def test_a_count_that_no_year_has_is_beyond_all_years_also_without_a_sign() -> N
     assert unreadable is None
 
 
-@pytest.mark.parametrize("kind", [pa.float32(), pa.date32(), pa.decimal128(10, 0), pa.bool_()])
+EMPTY_TOO = [pa.float32(), pa.date32(), pa.decimal128(10, 0), pa.bool_(), pa.string()]
+
+
+@pytest.mark.parametrize("kind", EMPTY_TOO)
 def test_what_tells_no_time_is_unreadable_and_what_is_empty_is_none(kind: pa.DataType) -> None:
     values, unreadable = read_times(pa.array([1, None], pa.int32()).cast(kind))
     assert values.null_count == 2

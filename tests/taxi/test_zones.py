@@ -112,6 +112,12 @@ def test_a_city_seen_in_part_and_by_crooked_roads_is_still_recovered() -> None:
     assert np.corrcoef(made, found)[0, 1] > 0.99
     # 0.15 miles; the start alone, from the shortest ways, is 0.58 off
     assert np.sqrt(np.mean((made - found) ** 2)) < 0.25
+    # from their middle, the longest extent along the first axis and what is farthest ahead
+    assert learnt.mean(axis=0) == pytest.approx([0, 0], abs=1e-3)
+    (along, between), (_, across) = np.cov(learnt.T)
+    assert along > across
+    assert between == pytest.approx(0, abs=1e-3)
+    assert (learnt.max(axis=0) > -learnt.min(axis=0)).all()
 
 
 def test_the_map_is_the_same_to_the_bit_each_time_and_in_any_order_of_trips() -> None:
