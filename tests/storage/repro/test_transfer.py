@@ -21,14 +21,17 @@ from storage.repro.transfer.export_file import opened
 from storage.repro.transfer.id_map import IdMap
 from storage.repro.transfer.importing import Import
 from storage.repro.transfer.versions import settle_aliases
-from storage.tracking import stale_runs, tags
+from storage.tracking import artifacts, stale_runs, tags
 from storage.tracking.registry import Registry
 from tests.storage.repro.transfers import (
     MODEL,
+    SHA256,
     Exported,
+    below,
     everything,
     import_here,
     key_of,
+    log_model,
     make_other,
     point_at,
     step,
@@ -102,6 +105,8 @@ def test_what_names_runs_and_models_names_those_here(
     assert version.source == model.model_uri == version.tags["model_uri"]
     assert version.tags["pipeline_run_id"] == ids["main"]
     assert version.description == f"Of run {ids['main'][:8]}…"
+    page = MlflowClient().get_registered_model(MODEL).description
+    assert page.startswith("Minutes of a trip.\n\n| when (UTC) |")
 
 
 def test_files_that_were_lost_here_are_put_back_as_they_were(
@@ -174,6 +179,88 @@ def test_a_step_that_ran_in_another_pipeline_comes_with_it_and_the_rest_of_that_
     ids = {run.info.run_id for run in whole.runs.values()}
     assert {first.data.tags[name] for name in tags.RUN_IDS.values()} <= ids
     assert import_here(path, capsys)[0].endswith(" 0 of the runs were not there yet")
+
+
+def test_a_search_brings_the_trials_of_one_that_it_went_on_with(
+    exported: Exported,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    earlier = mlflow.get_run(exported.run_id).data.tags["hpo_run_id"]
+    (row,) = artifacts.read_table(earlier, tags.TRIALS_TABLE)
+    with step("main") as later:
+        with step("hpo") as hpo:
+            mlflow.set_tag(tags.SEARCH_KEY, "search")
+            mlflow.log_text(f"trial,run_id\n0,{row['run_id']}\n", tags.TRIALS_TABLE)
+        mlflow.set_tag("hpo_run_id", hpo)
+    transfer.main(["export", later, str(tmp_path / "later.zip")])
+    point_at(make_other(store, tmp_path), monkeypatch)
+    import_here(tmp_path / "later.zip", capsys)
+    here = {name: run.info.run_id for name, run in everything().runs.items()}
+    assert set(here) == {later, hpo, row["run_id"], earlier, exported.run_id}
+    (trial,) = artifacts.read_table(here[hpo], tags.TRIALS_TABLE)
+    assert trial["run_id"] == here[row["run_id"]]
+    assert mlflow.get_run(trial["run_id"]).data.tags["mlflow.parentRunId"] == here[earlier]
+
+
+def test_a_pipeline_that_came_to_the_champion_once_more_brings_its_version(
+    exported: Exported,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    preprocess = mlflow.get_run(exported.run_id).data.tags["preprocess_run_id"]
+    with step("main") as again, step("register"):
+        with below("refit", {tags.CANDIDATE: "true"}) as refit:
+            log_model(refit, preprocess)
+        mlflow.set_tags({tags.MODEL_NAME: MODEL, tags.VERSION: "1", tags.CHAMPION_VERSION: "1"})
+    transfer.main(["export", again, str(tmp_path / "again.zip")])
+    point_at(make_other(store, tmp_path), monkeypatch)
+    import_here(tmp_path / "again.zip", capsys)
+    (model,), (version,) = everything().models, everything().versions
+    assert (version.source, version.tags[tags.MODEL_SHA256]) == (model.model_uri, SHA256)
+    assert Registry(MODEL).aliases() == {"champion": "1"}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_champion_that_a_candidate_was_measured_against_is_named_as_it_is_here(
+    exported: Exported,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_known: bool,
+) -> None:
+    preprocess = mlflow.get_run(exported.run_id).data.tags["preprocess_run_id"]
+    name, bytes_of = f"measured {is_known}", {tags.MODEL_SHA256: "a" * 64}
+    client = MlflowClient()
+    client.create_registered_model(name)
+    client.create_model_version(name, "s3://nowhere/champion", tags=bytes_of)
+    with step("main") as main, step("register") as register:
+        with below("refit", {tags.CANDIDATE: "true"}) as refit:
+            uri = log_model(refit, preprocess)
+        held = Registry(name, run_id=register)
+        held.describe(held.add_version(uri, SHA256), {tags.MEASURED_AGAINST: "1"}, "Refused.")
+        mlflow.set_tags({tags.MODEL_NAME: name, tags.VERSION: "2", tags.CHAMPION_VERSION: "1"})
+    transfer.main(["export", main, str(tmp_path / "refused.zip")])
+    point_at(make_other(store, tmp_path), monkeypatch)
+    if is_known:
+        here = MlflowClient()
+        here.create_registered_model(name)
+        for marks in ({}, {}, bytes_of):
+            here.create_model_version(name, "s3://nowhere/m", tags=marks)
+    import_here(tmp_path / "refused.zip", capsys)
+    champion = "3" if is_known else f"1 of {store.uri}"
+    marks = everything().runs[register].data.tags
+    assert (marks[tags.VERSION], marks[tags.CHAMPION_VERSION]) == (
+        "4" if is_known else "1",
+        champion,
+    )
+    (version,) = (v for v in everything().versions if str(v.version) == marks[tags.VERSION])
+    assert version.tags[tags.MEASURED_AGAINST] == champion
 
 
 def test_the_way_home_changes_nothing(

@@ -1,5 +1,6 @@
 """What is not exported or imported, and why, before anything is written."""
 
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -84,6 +85,11 @@ def link(path: Path) -> None:
         archive.writestr(info, "/etc/passwd")
 
 
+def put_in_twice(path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("manifest.json", archive.read("manifest.json"))
+
+
 BAD = {
     "a byte of an artifact": (rewrite(flip_an_artifact), "data/train.parquet has other bytes"),
     "the manifest": (edit('"value": 5.5', '"value": 4.5', vouch=False), "manifest.json was edited"),
@@ -97,6 +103,11 @@ BAD = {
         rewrite(lambda members: members.pop(next(iter(members)))),
         "names other files than it holds",
     ),
+    "a size more": (
+        edit('"sizes": {', f'"sizes": {{"{"3" * 64}": 1,'),
+        "names other files than it holds",
+    ),
+    "a name twice": (put_in_twice, "it holds 'manifest.json', which no export does"),
     "a path upwards": (add("../x"), "it holds '../x', which no export does"),
     "an absolute path": (add("/tmp/x"), "it holds '/tmp/x'"),
     "a link": (link, "which no export does"),
@@ -120,6 +131,7 @@ BAD = {
         "'__pycache__/a.pyc' is no artifact's name",
     ),
     "a field more": (edit('"format": 1', '"format": 1, "more": 1'), "more: Extra inputs"),
+    "a field less": (edit('"format": 1', '"store": ""'), "manifest.json, format: Field required"),
     "no JSON": (edit('"format": 1', '"format": 1 1'), "manifest.json, : Invalid JSON"),
     "gone": (lambda path: path.unlink(), "cannot be read: No such file"),
 }
@@ -143,6 +155,25 @@ def test_a_file_that_is_not_what_was_exported_is_one_line_and_no_store_is_touche
     assert {*tmp_path.iterdir()} <= {path}
 
 
+def test_what_a_pipeline_packs_to_is_no_bomb_however_much_it_is(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_file, "ALLOWANCE", 0)
+    with opened(exported.path) as file:
+        assert sum(file.manifest.sizes.values()) > exported.path.stat().st_size / 10
+
+
+def test_a_file_older_than_any_zip_is_exported(tmp_path: Path) -> None:
+    """As of a container's image, or of a store that keeps no times."""
+    old = tmp_path / "old"
+    old.write_text("trips")
+    os.utime(old, (0, 0))
+    with export_file.writing(tmp_path / "x.zip") as writer:
+        name = f"files/{writer.add(old)}"
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert archive.read(name) == b"trips"
+
+
 def test_no_byte_of_a_file_can_change_what_is_imported(exported: Exported, tmp_path: Path) -> None:
     whole, path = exported.path.read_bytes(), tmp_path / "pipeline.zip"
     with opened(exported.path) as file:
@@ -159,7 +190,8 @@ def test_no_byte_of_a_file_can_change_what_is_imported(exported: Exported, tmp_p
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/a", "../a", "a/../b", "a//b", "./a", "a\\b", "a\0", "a/__pycache__/b", "a/"]
+    "path",
+    ["", "/a", "../a", "a/../b", "a//b", "./a", "a\\b", "a\0", "a/__pycache__/b", "a/", "..a"],
 )
 def test_no_name_of_an_artifact_leads_out_of_its_folder(path: str) -> None:
     with pytest.raises(ValueError, match="is no artifact's name"):
@@ -200,6 +232,21 @@ def test_a_run_that_cannot_be_exported_is_one_line_and_leaves_no_file(
     assert again.endswith("is there already. Pass another FILE, or remove it.")
     for words in (["export"], ["export", "", "x"], ["import", ""], ["import", "a", "b"]):
         assert "Name the " in refusal(*words, capsys=capsys)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.ConnectionError("no answer"),
+        PermissionError(13, "Permission denied", "/store/data/train.parquet"),
+    ],
+)
+def test_what_the_store_does_not_give_is_no_fault_of_the_file_that_is_written(
+    error: OSError, tmp_path: Path
+) -> None:
+    with pytest.raises(type(error)), export_file.writing(tmp_path / "x.zip"):
+        raise error
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_no_room_and_no_right_to_write_a_file_is_one_line(
