@@ -291,8 +291,17 @@ def write_estimator(estimator: Any) -> bytes:
 
     skops names its parts by memory address, and a zip records the time. As models are identified by
     their bytes, the same one would be another in each run.
+
+    Raises:
+        TripError: it contains types that `from_files` refuses to load.
     """
-    with ZipFile(BytesIO(_skops().dumps(estimator))) as written:
+    dumped = _skops().dumps(estimator)
+    if untrusted := sorted({*_skops().get_untrusted_types(data=dumped)} - {*TRUSTED_TYPES}):
+        raise TripError(
+            f"{type(estimator).__name__} could not be loaded again: its file would contain "
+            f"{', '.join(untrusted)}. Add those that are safe to TRUSTED_TYPES in taxi/model.py."
+        )
+    with ZipFile(BytesIO(dumped)) as written:
         parts = {name: written.read(name) for name in written.namelist()}
     schema = parts.pop(SKOPS_SCHEMA).decode()
     places = dict.fromkeys(found[2] for found in SKOPS_PLACE.finditer(schema))

@@ -25,6 +25,7 @@ from steps.common.pipeline import UPSTREAM
 from storage.repro.imports import imported_names
 from storage.repro.step_key import code
 from storage.tracking import tags
+from taxi.model import MODULES
 from tests.entry import entry
 from tools import contract, doctor
 
@@ -248,6 +249,18 @@ def found(look: Callable[[Path], Iterable[object]], *paths: Path) -> list[str]:
     return [f"{path.relative_to(ROOT)}: {what}" for path in paths for what in look(path)]
 
 
+def test_a_saved_model_holds_every_module_that_its_code_imports() -> None:
+    def lacking(path: Path) -> list[str]:
+        # what stands in a function, or for types alone, a served model does without
+        above = [node for node in tree_of(path).body if isinstance(node, ast.ImportFrom)]
+        imported = imported_names(ast.Module(above, []), path.relative_to(ROOT).parts[:-1])
+        own = {name.split(".")[1] for name in imported if within(name, ["taxi"])}
+        there = {name for name in own if (ROOT / "taxi" / f"{name}.py").is_file()}
+        return [f"{name} belongs to MODULES, taxi/model.py" for name in there - {*MODULES}]
+
+    assert found(lacking, *(ROOT / "taxi" / f"{name}.py" for name in MODULES)) == []
+
+
 def test_no_step_imports_another() -> None:
     def others(path: Path) -> list[str]:
         own = path.relative_to(ROOT / "steps").with_suffix("").parts[0]
@@ -324,7 +337,7 @@ def test_the_steps_are_few_rooms_on_few_floors() -> None:
         for importer, imported in contract.room_imports(ROOT)
         if importer.startswith("steps/") and imported.startswith("steps/")
     }
-    assert len(rooms) <= 8, "an entry point may stand in steps/pipelines, with its own `room`"
+    assert len(rooms) <= 8, "what main does not chain may stand in steps/pipelines, with its `room`"
     assert arrows == {(f"steps/{room}", "steps/common") for room in rooms - {"common"}}
 
 

@@ -192,7 +192,8 @@ def test_the_steps_in_a_room_of_their_own_are_said_to_be_there() -> None:
     text = (ROOT / "docs" / "parameters.md").read_text()
     (said,) = re.findall(r"\(([^()]*): `python -m steps.pipelines.sweep`\)", text)
     inside = {name for name, one in parameters.ENTRY_POINTS.items() if one.room != "steps"}
-    assert set(re.findall(r"`(\w+)`", said)) == inside
+    told = "name the entry points of steps/pipelines above the table of docs/parameters.md"
+    assert set(re.findall(r"`(\w+)`", said)) == inside, told
 
 
 def test_every_number_is_printed_by_a_measurement_or_a_test() -> None:
@@ -242,8 +243,9 @@ SAID = [  # page, and what it says with the numbers of the code
 
 @pytest.mark.parametrize(("page", "said"), SAID)
 def test_a_page_has_the_numbers_of_the_code(page: str, said: str) -> None:
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    assert " ".join(said.split()) in " ".join(text.split())
+    text = " ".join((ROOT / "docs" / f"{page}.md").read_text().split())
+    if " ".join(said.split()) not in text:
+        pytest.fail(f"docs/{page}.md does not say {said!r}, as the code has it now: write it there")
 
 
 # --- links, names and files

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from steps.common.results import SEEN, PreprocessResult, write_dataset
-from storage import StorageError
 from storage.data.digest import sha256_of
 from storage.tracking import artifacts, datasets, tags
+from storage.tracking.artifacts import LostError
 from storage.tracking.datasets import HashedDataset
 from taxi import schema
 from taxi.city import City
@@ -77,12 +77,10 @@ def check_sha256(path: Path, sha256: str, run_id: str, name: str) -> None:
     """Refuse an artifact that is not what its run wrote.
 
     Raises:
-        StorageError: its sha256 is another.
+        LostError: its sha256 is another.
     """
     if sha256_of(path) != sha256:
-        raise StorageError(
-            f"{name} of run {run_id} is not what that run wrote. Run preprocess again."
-        )
+        raise LostError(f"{name} of run {run_id} is not what that run wrote. Run preprocess again.")
 
 
 def log_inputs(

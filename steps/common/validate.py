@@ -42,10 +42,10 @@ def check_pipeline(params: PipelineParameters) -> None:
 
 
 def check_refit(refit: str) -> None:
-    """Refuse to refit on what is none of REFITS.
+    """Refuse a refit that does not exist.
 
     Raises:
-        TripError: so it is.
+        TripError: it is none of REFITS.
     """
     if refit not in REFITS:
         raise TripError(f"Unknown refit {refit!r}. Choose from {list(REFITS)}.")
@@ -55,7 +55,7 @@ def check_refit_workers(n_workers: int, scheduler: str) -> None:
     """Refuse a refit over more workers than there are.
 
     Raises:
-        UserError: it is so.
+        UserError: there is no cluster, or it has fewer workers.
         StorageError: nobody answers at the scheduler, or its workers cannot be used.
     """
     if n_workers and not scheduler:
@@ -74,7 +74,7 @@ def check_enough(n_workers: int, cluster: "Cluster") -> None:
     """Refuse a refit over more workers than a cluster has.
 
     Raises:
-        UserError: it is so.
+        UserError: it has fewer.
     """
     n_there = len(cluster.client.scheduler_info()["workers"])
     if n_there < n_workers:

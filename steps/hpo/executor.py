@@ -16,6 +16,7 @@ from storage.cluster.connection import connected
 from storage.cluster.executor import Cluster
 from storage.cluster.tasks import once_per_worker
 from storage.scratch import scratch_folder
+from storage.tracking.cost import PER_MEGABYTE
 from storage.tracking.processes import n_cores
 from taxi.boosting import (
     Matrices,
@@ -28,8 +29,6 @@ from taxi.boosting import (
 from taxi.rows import Rows
 from taxi.threads import thread_pool
 
-# ru_maxrss counts kilobytes, on macOS bytes
-PER_MEGABYTE = 1024 * 1024 if sys.platform == "darwin" else 1024
 SAME_COMMAND = "finished trials are kept: the same command goes on from there."
 
 

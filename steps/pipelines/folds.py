@@ -71,7 +71,7 @@ def check_horizon(folds: Sequence[Fold], horizon: int) -> None:
     """Refuse a horizon that no month is as far off as.
 
     Raises:
-        UserError: so it is.
+        UserError: every month is closer to its fold than that.
     """
     oldest = max(age_at(fold, month) for fold in folds for month in [fold.month, *fold.later])
     if oldest < horizon:

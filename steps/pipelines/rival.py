@@ -73,7 +73,7 @@ def check_shared(folds: Sequence[Fold], rival: Rival | None) -> None:
     """Refuse to compare with a backtest that shares no month.
 
     Raises:
-        UserError: so it is.
+        UserError: the other one judged none of the months of these folds.
     """
     if not rival or rival.recipe:
         return

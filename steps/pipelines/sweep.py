@@ -179,10 +179,10 @@ def check_points(params: SweepParameters, pipelines: Mapping[str, MainParameters
 
 
 def check_distinct(pipelines: Mapping[str, MainParameters]) -> None:
-    """Refuse two points that are written otherwise and are the same.
+    """Refuse two points that are written differently and mean the same.
 
     Raises:
-        UserError: so it is.
+        UserError: two have the same parameters; names both.
     """
     names: dict[str, str] = {}
     for name, params in pipelines.items():

@@ -66,7 +66,7 @@ def check_manager(name: str) -> None:
     """Refuse what cannot make the environment.
 
     Raises:
-        UserError: so it is.
+        UserError: it is none of MANAGERS.
     """
     if name not in verify.MANAGERS:
         raise UserError(f"Unknown env_manager {name!r}. Choose from {list(verify.MANAGERS)}.")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # slow to import, and most users of this module draw nothing
 
 
 class LostError(StorageError):
-    """A run no longer has a file that it logged."""
+    """A file that a run logged is gone, or is another one by now."""
 
 
 @contextmanager

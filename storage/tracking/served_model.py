@@ -212,7 +212,8 @@ def why_unloadable(error: Exception, package: str) -> MlflowException:
     """
     origin = getattr(error, "name", None) or type(error).__module__
     if isinstance(error, LookupError) or origin.startswith(package):
-        return damaged(f"the manifest lists too few of them: {error!r}")
+        lack = "the manifest lists too few of them, or the model was saved with too few"
+        return damaged(f"{lack}: {error!r}")
     reason = " ".join(str(error).split())[:200]  # xgboost's can fill a page
     return MlflowException.invalid_parameter_value(
         f"The model's packages cannot be used here: {reason}. Its requirements.txt names them."

@@ -24,6 +24,7 @@ from storage.data.digest import sha256_of
 from storage.data.manifest import SUMS
 from storage.data.months import MonthFile
 from storage.tracking import artifacts, runs, tags
+from storage.tracking.artifacts import LostError
 from taxi import simulation
 from taxi.city import ZONE_FILES, ZONE_SHAPES, ZONE_TABLE
 from taxi.profile import Profile
@@ -140,7 +141,7 @@ def test_a_city_that_is_not_what_the_run_wrote_is_refused(store: Store) -> None:
     result = preprocess(f"simulated:{N_TRIPS}")
     with artifacts.open_file(result.run_id, tags.CITY_FILE) as path:
         path.write_text(path.read_text().replace("Bronx", "Bronks"))
-    with pytest.raises(StorageError, match=r"city\.json of run .* is not what that run wrote"):
+    with pytest.raises(LostError, match=r"city\.json of run .* is not what that run wrote"):
         load_city(result)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import xgboost as xgb
 from sklearn.linear_model import LinearRegression
+from sklearn.neighbors import KNeighborsRegressor
 
 from taxi import TripError, features, openapi
 from taxi import model as model_module
@@ -232,6 +233,12 @@ def test_what_a_server_says_of_its_requests_is_what_the_model_takes(taxi: str) -
     assert told["summary"] == f"Minutes that {TAXIS[taxi].trips} take"
     assert f"<main>\n<h1>Minutes of {TAXIS[taxi].trips}</h1>" in page
     assert all(f"<code>{name}</code>" in page for name in INPUTS_OF[taxi])
+
+
+def test_an_estimator_that_could_not_be_loaded_again_is_not_saved() -> None:
+    neighbours = KNeighborsRegressor(2, algorithm="kd_tree").fit(np.eye(3), np.arange(3.0))
+    with pytest.raises(TripError, match=r"contain .*KDTree\. .* TRUSTED_TYPES in taxi/model\.py"):
+        model_module.write_estimator(neighbours)
 
 
 # --- how sure it is

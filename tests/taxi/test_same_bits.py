@@ -50,7 +50,8 @@ def fitted(threads: int, **machine: str) -> tuple[list[str], dict[str, str]]:
 def test_an_old_machine_and_one_thread_fit_the_same_bits_as_this_one_and_two_threads() -> None:
     here, then = fitted(2), fitted(1, **OLD_MACHINE)
     assert then[0] != here[0]  # or nothing is shown
-    assert then[1] == here[1]
+    moved = sorted(part for part in here[1] if then[1][part] != here[1][part])
+    assert not moved, "of BLAS or np.exp: CONTRIBUTING.md, «The same on any x86-64 machine»"
 
 
 def psi() -> bytes:
