@@ -229,7 +229,7 @@ def _to_numbers(values: pd.Series) -> np.ndarray:
     """Convert n values, numbers or text, to float64 [n]; NaN where one is not a number."""
     if (odd := _is_odd_number(values)).any():
         values = values.astype(object).mask(odd)
-    return pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
 
 
 def _is_odd_number(values: pd.Series) -> np.ndarray:

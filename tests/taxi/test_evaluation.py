@@ -123,9 +123,19 @@ def test_the_picture_shows_the_errors_of_the_groups_it_is_given(
     ).axes
     (outline,) = residual.patches
     assert outline.get_data().values.sum() == len(trips)
-    x, y = calibration.lines[0].get_data()
+    _diagonal, curve = calibration.lines
+    x, y = curve.get_data()
     assert np.all(np.diff(x) > 0)
     assert np.corrcoef(x, y)[0, 1] > 0.9
+    error = np.abs(predicted - trips.trip_minutes)
+    assert residual.figure.get_suptitle().startswith(f"Off by {np.sqrt((error**2).mean()):.2f} min")
+    near = 100 * (error <= 5).mean()
+    said = f"{near:.0f} % of the trips are predicted within 5 minutes"
+    assert residual.get_title("left") == said
+    said = f"Predicted means are within {np.abs(x - y).max():.1f} min of the measured ones"
+    assert calibration.get_title("left") == said
+    worst = max((one.rmse, one.group) for one in groups if one.kind == "hour")
+    assert hour.get_title("left") == f"By hour: most off at {worst[1]}:00, {worst[0]:.1f} min"
     for axis, kind in ((hour, "hour"), (distance, "distance")):
         heights = [bar.get_height() for bar in axis.patches]
         assert heights == [group.rmse for group in groups if group.kind == kind]
@@ -182,12 +192,26 @@ def test_minutes_that_features_move_a_prediction_are_minutes_with_either_loss(
     minutes = np.where(known[:, 0] == 1, 30.0, 10.0)
     settings = {"objective": objective, "learning_rate": 0.5, "nthread": 1}
     booster = xgb.train(settings, xgb.DMatrix(known, minutes), num_boost_round=40)
+    # one feature alone tells trips apart, so that without it all were predicted alike
+    rows = xgb.DMatrix(known)
+    moved = evaluation.minutes_moved(booster, rows)
+    without = booster.predict(rows) - moved[:, 0]
+    assert without == pytest.approx(without[0], rel=1e-4)
+    assert 10 < without[0] < 30
     importance = evaluation.feature_importance(booster, known, ["far", "nothing"])
-    # 20 min without it in the mean of minutes, 17.3 (the root of 30 * 10) in that of logarithms
-    without = 20 if objective == "reg:squarederror" else np.sqrt(300)
-    wanted = np.mean([30 - without, without - 10])
-    assert importance["far"]["shap"] == pytest.approx(wanted, rel=0.05)
+    assert importance["far"]["shap"] == pytest.approx(10, rel=0.01)
     assert importance["nothing"]["shap"] == 0
+
+
+def test_the_gain_of_a_feature_is_what_its_splits_take_off_the_loss() -> None:
+    known = np.zeros((400, 2), np.float32)
+    known[::2, 0] = 1
+    minutes = np.where(known[:, 0] == 1, 30.0, 10.0)
+    settings = {"base_score": 20, "reg_lambda": 0, "max_depth": 1, "nthread": 1}
+    booster = xgb.train(settings, xgb.DMatrix(known, minutes), num_boost_round=1)
+    importance = evaluation.feature_importance(booster, known, ["far", "nothing"])
+    assert importance["far"]["gain"] == pytest.approx(400 * 10**2)  # each was off by 10 min
+    assert importance["nothing"]["gain"] == 0
 
 
 def test_the_feature_that_decides_the_minutes_is_the_most_important() -> None:

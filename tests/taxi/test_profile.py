@@ -68,7 +68,7 @@ def test_shares_of_nothing_are_zero() -> None:
 
 def test_the_picture_shows_every_split_and_every_reason() -> None:
     profiles = {"train": profile_of(make_batch()), "valid": profile_of(make_batch(n=1))}
-    counts = dict.fromkeys(REASONS, 2)
+    counts = {reason: n for n, reason in enumerate(REASONS, start=1)}
     figure = draw_profile(profiles, {"2021-01": counts, "2021-02": counts})
     shown = [
         [text.get_text() for text in axis.get_legend().texts]
@@ -76,10 +76,11 @@ def test_the_picture_shows_every_split_and_every_reason() -> None:
         if axis.get_legend()
     ]
     n_each = [f"train, {profiles['train'].n_trips:,} trips", "valid, 1 trips"]
-    assert shown == [n_each] * len(EDGES) + [[f"{reason}: 4" for reason in REASONS]]
+    assert shown == [n_each] * len(EDGES) + [[f"{reason}: {2 * n}" for reason, n in counts.items()]]
     assert "Mon" in [text.get_text() for text in figure.axes[3].get_xticklabels()]
-    widths = [bar.get_width() for bar in figure.axes[len(EDGES)].patches]
-    assert sum(widths) == 2 * 2 * len(REASONS)
+    dropped = figure.axes[len(EDGES)]
+    assert sum(bar.get_width() for bar in dropped.patches) == 2 * sum(counts.values())
+    assert dropped.get_title("left") == f"Dropped most often: {REASONS[-1]}"
 
 
 def test_a_distance_that_no_trip_has_is_not_drawn() -> None:

@@ -11,7 +11,7 @@ import pytest
 from taxi import report, report_backtest, report_errors, report_search, simulation
 from taxi.backtest import Rise
 from taxi.bootstrap import Interval
-from taxi.breakdown import Breakdown, break_down
+from taxi.breakdown import Bin, Breakdown, break_down
 from taxi.coverage import ALL, ASKED_BLIND
 from taxi.evaluation import Group, errors_by_group, feature_words
 from taxi.features import FEATURES
@@ -221,6 +221,9 @@ def test_each_trip_is_on_one_day_and_in_one_zone() -> None:
         bias = n @ np.array([group.bias for group in groups]) / len(TRIPS)
         assert bias == pytest.approx(error.mean(), rel=1e-12)
     assert sum(found.residuals) == sum(one.n_trips for one in found.calibration) == len(TRIPS)
+    n, *means = np.array(found.calibration).T
+    wanted = pytest.approx([PREDICTED.mean(), TRIPS.trip_minutes.mean()], rel=1e-12)
+    assert [n @ mean / len(TRIPS) for mean in means] == wanted
     days = TRIPS.pickup_at.astype("M8[D]").astype(str)
     assert [group.group for group in found.days] == sorted(set(days))
     assert Breakdown.restore(json.loads(json.dumps(found.state()))) == found
@@ -279,6 +282,15 @@ def test_an_error_is_drawn_at_the_middle_of_its_bin() -> None:
     assert (middles[0], middles[14:16], middles[-1]) == ("-29", ["-1", "+1"], "+29")
     error = PREDICTED - TRIPS.trip_minutes
     assert counts[15] == ((error >= 0) & (error < 2)).sum()
+    near = 100 * (np.abs(error) < 5).mean()
+    assert chart.title == f"{near:.0f} % of the trips are predicted within 5 minutes."
+
+
+def test_predicted_means_are_held_against_measured_ones_and_the_line_is_as_long() -> None:
+    bins = [Bin(9, 5.0, 6.5), Bin(9, 10.0, 9.0), Bin(9, 20.0, 20.25)]
+    chart = report_errors.calibration_chart(Breakdown([], [], bins, []))
+    said = "Predicted means are within 1.50 min of the measured ones (largest gap at 5 min)."
+    assert (chart.title, chart.wanted) == (said, [[0, 0], [20.25, 20.25]])
 
 
 def test_the_best_trial_is_the_best_of_those_that_were_not_pruned() -> None:

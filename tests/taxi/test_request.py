@@ -226,3 +226,6 @@ def test_an_answer_that_is_no_number_is_never_given(frame: pd.DataFrame) -> None
     absurd.loc[5, MILES] = 1e300
     with pytest.raises(TripError, match="Row 5: the model has no answer"):
         linear.answer(absurd)
+    linear.estimators[0].coef_[-1] = 1e308
+    plain = {TIME: "2021-03-05 17:45:00", START: 74, END: 75, MILES: 10.0}
+    assert linear.answer_plain([plain]) is None  # `answer` is asked, which says so
