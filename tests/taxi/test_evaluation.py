@@ -147,7 +147,7 @@ def test_trips_that_never_have_a_distance_are_drawn_by_the_zones_they_begin_in()
 def test_trips_told_alike_are_one_point_of_the_calibration_in_whatever_order_they_come(
     trips: Trips, predicted: np.ndarray
 ) -> None:
-    told = np.round(predicted / 10)  # few answers, as a shallow tree or the mean gives
+    told = np.round(predicted / 10)  # few distinct predictions, as from a shallow tree or a mean
     order = np.random.default_rng(3).permutation(len(trips))
     bins = break_down(trips, told).calibration
     again = break_down(trips.take(order), told[order]).calibration
@@ -183,7 +183,7 @@ def test_minutes_that_features_move_a_prediction_are_minutes_with_either_loss(
     settings = {"objective": objective, "learning_rate": 0.5, "nthread": 1}
     booster = xgb.train(settings, xgb.DMatrix(known, minutes), num_boost_round=40)
     importance = evaluation.feature_importance(booster, known, ["far", "nothing"])
-    # 20 min without it in the mean of minutes, 17.3 (the root of 30 * 10) in that of logarithms
+    # without it: 20 min as a mean of minutes, 17.3 (root of 30 * 10) as a mean of logarithms
     without = 20 if objective == "reg:squarederror" else np.sqrt(300)
     wanted = np.mean([30 - without, without - 10])
     assert importance["far"]["shap"] == pytest.approx(wanted, rel=0.05)

@@ -1,4 +1,4 @@
-"""Where the champion is surely better than a candidate that is better on the whole."""
+"""Slices where the champion is surely better than a candidate that is better overall."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,7 +22,7 @@ from tests.steps.lab import BAD, BETTER, GOOD, SIMULATED, Lab, Pipelines
 
 @pytest.fixture
 def bad_at_airports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let candidates, which are asked by their own URI, be fifteen minutes off at airports."""
+    """Make candidates, which are loaded by their own URI, fifteen minutes wrong at airports."""
     predict = models.predict_typed
 
     def predict_worse(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
@@ -87,13 +87,13 @@ def test_the_champions_own_test_months_are_looked_at_where_they_can_be_had(
 
 
 def test_a_champion_that_names_no_run_of_its_test_months_is_told_so() -> None:
-    """A version that somebody registered by hand has no tags; of 0.1.0 its model has none."""
+    """A version registered by hand has no tags; one of 0.1.0 has no tags on its logged model."""
     with pytest.raises(UserError, match=r"^nothing names their run: it was registered by hand"):
         find_trips(ModelVersion("by hand", "1", 0), "ab" * 32, is_simulated=False)
 
 
 def no_trips(error: UserError, cause: Exception) -> Callable[..., None]:
-    """Make what looks for trips, and meets an error of a store."""
+    """Return a function that looks for trips, and fails with an error of the store."""
 
     def find_none(*_: object, **__: object) -> None:
         raise error from cause
