@@ -204,7 +204,7 @@ def ask_all(requests: list[Request], port: int, pid: int) -> Tally:
 
 
 def ask_from_clients(requests: list[Request], port: int) -> list[str]:
-    """Send a client's share of the requests over one connection; return what was wrong."""
+    """Send requests, each client its share over its own connection; return a verdict for each."""
 
     def ask(first: int) -> list[str]:
         connection = HTTPConnection("127.0.0.1", port, timeout=120)

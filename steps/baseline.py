@@ -108,7 +108,7 @@ def log_leaderboard(
     Args:
         scores: model -> its scores.
         dataset: the trips that the models were fitted and scored on.
-        bounds: model -> note on the trips that its fit left out; empty if it used them all.
+        bounds: model -> note on how many trips it was fitted on; empty if on all of them.
     """
     ranked = sorted(scores.items(), key=lambda item: item[1]["rmse"])
     artifacts.log_table([{"model": name, **values} for name, values in ranked], tags.LEADERBOARD)

@@ -145,7 +145,7 @@ def log_candidate(
         profiles: of the train and validation trips; logged with the model, to measure drift.
         lineage: where the model comes from.
         valid: the validation trips as a data set, to which the scores belong.
-        bounded: note on the train trips that the fit left out; empty if it used them all.
+        bounded: note on how many train trips it was fitted on; empty if on all of them.
     """
     log_errors(report.groups, report.breakdown)
     log_worst(report.worst)

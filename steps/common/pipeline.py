@@ -254,7 +254,7 @@ def is_readable(step: str, run: Run) -> bool:
 
 def preprocess_key(taxi: str, contents: list[Content], zone_files: Mapping[str, str]) -> StepKey:
     """Make the key of preprocess from the identities of its months and zone files."""
-    # names of the files that later steps ask its run for: older versions may have named them else
+    # names of the files that later steps read from its run: older versions may have had other ones
     files = f"{tags.SPLITS}, {tags.PROFILES}, {tags.MONTHS_TABLE}, {tags.CITY_FILE}"
     inputs = splits.inputs(contents) | {"files": files, **zone_files}
     return step_key.make("preprocess", {"taxi": taxi}, inputs)

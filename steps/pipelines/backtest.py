@@ -264,7 +264,7 @@ def log_backtest_report(
 
 
 def month_table(rows: Sequence[MonthErrors]) -> str:
-    """Tabulate, by month, the errors of the fresh model, those beside it, and it when older."""
+    """Tabulate by month the errors of the fresh model, of those beside it, and of it later."""
     experiment_id = runs.active_info().experiment_id
     beside = {BESIDE[name]: there for name in BESIDE if (there := backtest.fresh(rows, name))}
     ages = sorted({row.age for row in rows if row.age})
