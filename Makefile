@@ -1,6 +1,5 @@
 # Needs a Python from 3.11 to 3.14, git and make. `make demo` runs the pipeline offline, `make test`
-# passes the tests.
-# `make` alone lists the rest: each target's own ## comment, and below them the variables'.
+# runs the tests. `make` alone lists all targets and variables, from their ## comments.
 .DEFAULT_GOAL := help
 SHELL := bash
 ## PYTHON      a Python from 3.11 to 3.14, which makes .venv
@@ -25,22 +24,22 @@ UPGRADE ?=
 MLFLOW_LOGGING_LEVEL ?= WARNING
 demo ui verify: export MLFLOW_LOGGING_LEVEL := $(MLFLOW_LOGGING_LEVEL)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# imports take three times as long without bytecode; Python writes that of what is imported
+# without bytecode, imports take three times as long: let Python write it
 unexport PYTHONDONTWRITEBYTECODE
 
 CHAMPION = models:/nyc-taxi-duration@champion
 PINNED := $(shell sed -n 's/^python: "\(.*\)"/\1/p' python_env.yaml)
-# a uv environment wants the very Python of python_env.yaml; where it is neither here nor to be
-# downloaded, a run takes .venv, which holds the same locked packages. So does the demo where .venv
-# has that Python: a second environment would be the same, and its bytecode written once more
+# a uv environment needs exactly the Python of python_env.yaml; if that is neither here nor can be
+# downloaded, a run uses .venv, which has the same locked packages. So does the demo if .venv has
+# that Python: a second environment would be the same, and cost its bytecode again
 ENV_MANAGER = $$({ uv python find $(PINNED) || uv python install $(PINNED); } >/dev/null 2>&1 \
                 && echo uv || echo local)
-# MLflow hands the folder of its environments to a shell as it is
+# MLflow passes the folder of its environments to a shell unquoted
 BAD_ROOT = case "$${MLFLOW_ENV_ROOT:-$$HOME}" in *[[:space:]%\']*) ;; *) false ;; esac
 NO_PYTHON = make: no Python from 3.11 to 3.14 that can make a venv is on the PATH. \
             Install one (Debian: apt install python3-venv), or name it: PYTHON=<path>.
 NO_XGBOOST = make: xgboost is installed, and cannot be loaded: make doctor (macOS: brew install libomp)
-# uv's own hint is an option, which nobody can type here
+# uv's own hint is a command-line option, which cannot be passed through make
 NO_PACKAGES = make: uv could not install the packages. Where the certificate of a proxy is in its way: \
               export UV_SYSTEM_CERTS=true
 NO_PINNED = no Python $(PINNED) here and none to be downloaded, so this runs in .venv
@@ -51,10 +50,10 @@ LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generat
        --no-annotate --no-emit-index-url --quiet $(addprefix --extra ,$(EXTRAS)) \
        $(addprefix --upgrade-package ,$(UPGRADE))
 
-# what uv tells of each package: those of 10 MB and more are progress, the others are many
+# uv's lines about packages: only downloads of 10 MB and more are shown, as progress
 SMALL = -e '^ [-+~] ' -e '^ Downloaded ' -e '^Downloading .*([0-9.]*KiB)' -e '^Downloading .*([0-9][.][0-9]*MiB)'
 
-# without .ready it is half built, and what lies in it is not built upon
+# without .ready the environment is incomplete, and is made anew
 .venv/.ready: requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
 	@echo "make: installing the locked packages into .venv, once"
@@ -64,7 +63,7 @@ SMALL = -e '^ [-+~] ' -e '^ Downloaded ' -e '^Downloading .*([0-9.]*KiB)' -e '^D
 	    "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)"
 	@set -o pipefail; VIRTUAL_ENV="$$PWD/.venv" .venv/bin/uv pip sync requirements-dev.txt 2>&1 | \
 	    { grep --line-buffered -v $(SMALL) || test $$? -eq 1; } || \
-	    { echo "$(NO_PACKAGES)" >&2; exit 2; }  # 1: there was nothing but these
+	    { echo "$(NO_PACKAGES)" >&2; exit 2; }  # grep's 1: it printed no line
 	@.venv/bin/python -c 'import xgboost' 2>/dev/null || { echo "$(NO_XGBOOST)" >&2; exit 2; }
 	@touch $@
 
@@ -94,7 +93,7 @@ demo: .venv/.ready  ## the whole pipeline on simulated months, in the locked env
 	    '    source .venv/bin/activate' '    export MLFLOW_EXPERIMENT_NAME=$(EXPERIMENT)' \
 	    "    mlflow run . --env-manager $$manager -e hpo -P source=simulated -P max_evals=50"
 
-# a tracking server has its UI; `mlflow ui` by itself would open an empty store of this folder beside it
+# a tracking server has its own UI: `mlflow ui` would show an empty store of this folder instead
 ui: .venv/.ready  ## the MLflow UI on the store of this folder, or of MLFLOW_TRACKING_URI
 	@MLFLOW_EXPERIMENT_NAME="$${MLFLOW_EXPERIMENT_NAME:-$(EXPERIMENT)}" python -m storage.tracking.pages $(PORT)
 	@case "$$MLFLOW_TRACKING_URI" in \

@@ -1,6 +1,6 @@
-"""The numbers in docs/numbers.md, each measured side by side in one run: `make bench`.
+"""Measure the numbers in docs/numbers.md, all in one run: `make bench`.
 
-One measurement: `python -m bench cleaning`. Real months come from TAXI_DATA.
+A single measurement: `python -m bench cleaning`. Real months come from the folder TAXI_DATA.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TAXI_DATA", ROOT / "../shared/data")).resolve()
-# what the system counts peak memory in
+# units of ru_maxrss in a MiB: bytes on macOS, KiB elsewhere
 MIB = 1 << 20 if sys.platform == "darwin" else 1 << 10
 
 
@@ -25,7 +25,7 @@ class Result(NamedTuple):
 
 
 def peak_mib(uri: str, *command: str) -> float:
-    """Run a module in a process of its own on a store; its peak resident memory."""
+    """Run a module on a store, in its own process; return that process's peak memory, MiB."""
     env = os.environ | {"MLFLOW_TRACKING_URI": uri}
     with TemporaryDirectory() as folder, Path(folder, "log").open("w") as log:
         process = subprocess.Popen(

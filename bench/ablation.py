@@ -1,4 +1,4 @@
-"""What each part of the model is worth: valid RMSE without it, on real months of three years."""
+"""What each part of the model is worth: validation RMSE without it, on real months of 3 years."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -45,12 +45,12 @@ def measure() -> Iterator[Result]:
 
 
 def rmses(year: str, left_out: Sequence[str], objective: str = "") -> list[float]:
-    """Score on the valid trips that have a distance, minutes, a score for each of SEEDS.
+    """Return the RMSE on the validation trips that have a distance, minutes, for each of SEEDS.
 
     Args:
-        year: of YEARS.
-        left_out: columns to do without.
-        objective: the one booster's; empty averages one of each.
+        year: key of YEARS.
+        left_out: columns to train without.
+        objective: of a single booster; empty = the average of one booster per objective.
     """
     train, valid = trips(YEARS[year])
     encoder = features.fit_encoder("full", train, read_city())

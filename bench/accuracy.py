@@ -1,7 +1,7 @@
 """RMSE of the default search on the real months of three years, and of the course's recipe.
 
-Everything is measured with the metered distance unless it says otherwise. With the live level the
-very models are asked that are chosen or registered, and a trip is known at the minute it ends.
+Everything is measured with the metered distance unless stated otherwise. With the live level the
+same models are asked, as chosen or as registered, and a trip is known in the minute it ends.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def measure() -> Iterator[Result]:
 
 
 def validated(uri: str, year: str) -> Iterator[Result]:
-    """Give the valid RMSE of the search in a store, without and with the live level."""
+    """Yield the validation RMSE of the search in a store, without and with the live level."""
     rmse, (must, must_live) = read_run(uri, STEP.format("hpo")).data.metrics["rmse"], MUST[year]
     yield Result(f"{year}: valid RMSE", f"{rmse:.3f} min", must)
     found = read_run(uri, f"tags.{tags.MODEL} = 'xgboost' and tags.{tags.CANDIDATE} = 'true'")
@@ -57,7 +57,7 @@ def validated(uri: str, year: str) -> Iterator[Result]:
 
 
 def tested(uri: str, what: str, must: dict[str, str], must_live: str) -> Iterator[Result]:
-    """List the test RMSE with each kind of distance, and with the live level."""
+    """Yield the test RMSE with each kind of distance, and with the live level."""
     found = read_run(uri, STEP.format("register"))
     for kind, name in RMSES.items():
         rmse = found.data.metrics[tags.TEST.of(name)]
@@ -67,20 +67,20 @@ def tested(uri: str, what: str, must: dict[str, str], must_live: str) -> Iterato
 
 
 def follow(uri: str, found: Run, month: str) -> float:
-    """Score a month by the model of a run with the live level; its RMSE, minutes."""
+    """Score a month with a run's model and the live level; return the RMSE, minutes."""
     model = f"--model_uri={found.data.tags[tags.MODEL_URI]}"
     scored = run_step(uri, "score", f"--months={month}", model, *LIVE)
     return float(scored.data.metrics["rmse"])
 
 
 def run_step(uri: str, step: str, *arguments: str) -> Run:
-    """Run a step on a store; its run, the latest of that step."""
+    """Run a step on a store; return the step's latest run."""
     search_lab.run(uri, f"steps.{step}", f"--source={DATA}", *arguments)
     return read_run(uri, STEP.format(step))
 
 
 def read_run(uri: str, such: str) -> Run:
-    """Find the latest run such as is asked for."""
+    """Find the latest run that fits a filter."""
     client = MlflowClient(uri)
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return client.search_runs(ids, such)[0]

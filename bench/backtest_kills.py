@@ -1,4 +1,4 @@
-"""`backtest` killed with SIGKILL at random moments: as if never killed, and no step run twice."""
+"""Kill `backtest` with SIGKILL at random moments: nothing may differ, no step may run twice."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""Each baseline by the trips there are: what its fit takes, and how large its files are.
+"""Each baseline by number of trips: what its fit costs, and how large its files are.
 
 BASELINES=300000,3000000 names the sizes, and BASELINES_MODELS=linear_svr,random_forest the models.
 """

@@ -1,4 +1,4 @@
-"""Cleaning a month in memory, over bare decoding of the columns it needs."""
+"""Cost of cleaning a month in memory, relative to just decoding the columns it needs."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -15,7 +15,7 @@ N_COPIES, N_PAIRS, BATCH_ROWS = 20, 9, 131_072
 
 
 def measure() -> Iterator[Result]:
-    """Time decode and decode + clean in turn over 20 copies of 2023-01."""
+    """Time decode, and decode + clean, alternately on 20 copies of 2023-01."""
     month = pq.read_table(DATA / "green_tripdata_2023-01.parquet")
     sink = pa.BufferOutputStream()
     pq.write_table(pa.concat_tables([month] * N_COPIES), sink)

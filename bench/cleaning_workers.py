@@ -1,4 +1,4 @@
-"""Months cleaned by the workers of a Dask cluster, and what its scheduler keeps of rows."""
+"""Months cleaned on the workers of a Dask cluster, and how much memory its scheduler uses."""
 
 import resource
 from collections.abc import Iterator
@@ -25,18 +25,18 @@ from taxi.rows import Rows
 
 TAXI, N_TRIPS, PAIRS = "green", 500_000, range(7)
 MONTHS = months_between("2020-01", "2020-12")
-N_ROWS, N_COLUMNS = 1_000_000, 32  # that a search hands out
+N_ROWS, N_COLUMNS = 1_000_000, 32  # that a search sends to workers
 MIB_BYTES, TRIP_BYTES = 1 << 20, 32
 
 
 def measure() -> Iterator[Result]:
-    """Clean twelve months, on one worker of one thread and on two in turn."""
+    """Clean twelve months on one single-threaded worker and on two, alternately."""
     with TemporaryDirectory() as folder, cluster(1) as alone, cluster(2) as both:
         for month in MONTHS:
             find_month(f"simulated:{N_TRIPS}", TAXI, month, Path(folder))
         for source, what in ((f"simulated:{N_TRIPS}", "simulated"), (folder, "parquet")):
             for address in (alone, both):
-                clean_on(address, "simulated:1000")  # so that workers have loaded all they need
+                clean_on(address, "simulated:1000")  # warms up the workers: they import all modules
             pairs = [(clean_on(alone, source)[0], clean_on(both, source)[0]) for _ in PAIRS]
             ratios = sorted(one / two for one, two in pairs)
             one, two = map(median, zip(*pairs, strict=True))
@@ -60,9 +60,9 @@ def measure() -> Iterator[Result]:
 
 
 def cpu_of_parts(address: str, source: str) -> tuple[float, list[float]]:
-    """Clean the months; returns the CPU seconds of this process, and of each worker.
+    """Clean the months; return the CPU seconds of this process, and of each worker.
 
-    Where other work keeps the cores busy, these still say what a second worker takes off the first.
+    Even if other work keeps the cores busy, they show how much a second worker relieves the first.
     """
     with Client(address, set_as_default=False) as client:
         before, start = client.run(process_time), process_time()
@@ -73,7 +73,7 @@ def cpu_of_parts(address: str, source: str) -> tuple[float, list[float]]:
 
 
 def clean_on(address: str, source: str) -> tuple[float, float]:
-    """Clean the months on a cluster; returns the seconds, and the MiB of the trips."""
+    """Clean the months on a cluster; return the seconds, and the MiB of the trips."""
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         months, start = MonthSource(source, TAXI, Path(folder), reuse=False), perf_counter()
         write_splits({"train": MONTHS}, months, address)
@@ -83,7 +83,7 @@ def clean_on(address: str, source: str) -> tuple[float, float]:
 
 
 def measure_memory() -> Iterator[Result]:
-    """Hand out the rows of a search, and clean months: what the scheduler's memory grows by."""
+    """Measure how the scheduler's memory grows as a search sends rows and as months are cleaned."""
     matrix, minutes = np.zeros((N_ROWS, N_COLUMNS), np.float32), np.zeros(N_ROWS, np.float32)
     rows, n_mib = Rows(matrix, minutes, matrix[:1], minutes[:1]), matrix.nbytes / MIB_BYTES
     with cluster(2) as address, Client(address, set_as_default=False) as client:
@@ -104,5 +104,5 @@ def measure_memory() -> Iterator[Result]:
 
 
 def peak_here() -> float:
-    """Return the peak memory of the process that this runs in, MiB."""
+    """Return the peak memory of the current process, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB

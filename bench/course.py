@@ -1,4 +1,4 @@
-"""The course's search as its notebook has it: hyperopt's fmin, one MLflow run after another.
+"""The course's search as in its notebook: hyperopt's fmin, one MLflow run after the other.
 
 python -m bench.course 6
 
@@ -33,7 +33,7 @@ SPACE = {
 
 
 def main() -> None:
-    """Run so many trials and print what each took."""
+    """Run the trials and print the seconds that each took."""
     seconds: list[float] = []
     mlflow.set_experiment("course")
     fmin(

@@ -1,4 +1,4 @@
-"""What p10 to p90 hold of the trips of a month that neither model nor spread has seen."""
+"""Share of trips between p10 and p90, in a month that neither the model nor its spread has seen."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -23,14 +23,14 @@ from taxi.spread import Calibration, fit_spread
 from taxi.words import percent
 from taxi.zones import fit_zone_tables
 
-# fitted, calibrated, measured; the months by the first two of which 2022 is known have no third
+# months to fit on, to calibrate on and to measure on; of 2022 there is no third month
 MONTHS = (
     ("2020-10", "2020-11", "2020-12"),
     ("2020-11", "2020-12", "2021-01"),
     ("2020-12", "2021-01", "2021-02"),
     ("2023-01", "2023-02", "2023-03"),
 )
-MIN_SHARE = 0.02  # of the trips, of a group that is shown
+MIN_SHARE = 0.02  # of all trips: smaller groups are not shown
 SEED = 1
 TRAIN = partial(train_here, n_threads=1)
 FEED = FeedSettings("feed", 15)
@@ -70,11 +70,11 @@ def measure() -> Iterator[Result]:
 
 
 def follow(month: str, fitted: Trips, trips: Trips, predicted: np.ndarray) -> np.ndarray:
-    """Give the live level at each of n trips of a month, a factor, [n].
+    """Return the live level for each of n trips of a month, a factor, [n].
 
     Args:
         month: YYYY-MM.
-        fitted: that the model knows.
+        fitted: the trips that the model was fitted to.
         trips: n trips.
         predicted: [n] minutes.
     """
@@ -108,7 +108,7 @@ def report(what: str, groups: list[GroupCoverage]) -> Iterator[Result]:
 
 
 def fit_both(train: Trips, valid: Trips) -> tuple[TripModel, TripModel]:
-    """Fit the search's first point to train, and again to train and valid, as a run does."""
+    """Fit the search's first point to train, and refit it to train and valid, as a run does."""
     encoder, both = features.fit_encoder("full", train), join_trips([train, valid])
     members = (Member(parameters(), n_rounds(sighted_rows(encoder, train, valid))),)
     blind = (Member(parameters(), n_rounds(blind_rows(encoder, train, valid))),)
@@ -121,7 +121,7 @@ def fit_both(train: Trips, valid: Trips) -> tuple[TripModel, TripModel]:
 
 
 def n_rounds(rows: Rows) -> int:
-    """Count the rounds after which valid is predicted no better."""
+    """Return the number of rounds that is best on valid."""
     space = spaces.select_space("lossguide")
     job = TrainingJob(parameters(), space.rounds, space.patience, keep=False)
     return train_booster(build_matrices(rows), job).best_round + 1

@@ -1,6 +1,6 @@
-"""Workers of a Dask cluster killed while they search and score: it costs time, and nothing else.
+"""Kill workers of a Dask cluster while they search and score: it may cost nothing but time.
 
-Their nannies start them again, as they do those that take more memory than they may.
+Their nannies restart them, as they restart workers that exceed their memory limit.
 """
 
 import os
@@ -33,17 +33,17 @@ from taxi.boosting import TrainingJob
 from taxi.rows import Rows, make_rows
 from taxi.schema import Trips
 
-N_WORKERS, STARTS_S = 2, 120  # seconds within which a worker answers
+N_WORKERS, STARTS_S = 2, 120  # seconds within which a worker must answer
 N_TRIPS, N_TRIALS, N_ROUNDS = 3_000, 12, 40
-N_SCORED = 100_000  # trips of a month, so that a worker is at it for a while
+N_SCORED = 100_000  # trips of a month, so that scoring it takes a worker a while
 KILL_AFTER = 3  # trials
 MONTHS = [f"2021-{number:02}" for number in range(4, 10)]
-N_KILLS = 3  # while they are scored: all may hit one task, which Dask gives up at the fourth
-LITTLE, N_MANY_ROWS = "500MB", 6_000_000  # of a worker, and rows that do not go into that
+N_KILLS = 3  # while scoring: all may hit the same task, which Dask gives up at the fourth
+LITTLE, N_MANY_ROWS = "500MB", 6_000_000  # a worker's memory limit, and rows that exceed it
 
 
 def measure() -> Iterator[Result]:
-    """Search and score here, and on a cluster whose workers are killed at what they do."""
+    """Search and score here, and on a cluster whose workers are killed while they work."""
     train, valid = simulate("2021-01", N_TRIPS), simulate("2021-02", N_TRIPS)
     rows = make_rows(features.fit_encoder("compact", train), train, valid)
     space = spaces.select_space("lossguide")
@@ -64,7 +64,7 @@ def measure() -> Iterator[Result]:
 
 
 def score_result(train: Trips, valid: Trips, folder: Path, client: Client) -> Result:
-    """Score months here and on a cluster, one of whose workers is killed at each of the first."""
+    """Score months here, and on a cluster where a worker is killed during each of the first."""
     uri = log_in(folder, train_model(train, valid, n_rounds=N_ROUNDS), valid)
     run_id = MlflowClient().create_run(mlflow.create_experiment("kills")).info.run_id
 
@@ -89,7 +89,7 @@ def score_result(train: Trips, valid: Trips, folder: Path, client: Client) -> Re
 
 
 def too_little(rows: Rows, address: str) -> str:
-    """Search on rows that no worker has the memory for; returns what is said."""
+    """Search on rows that exceed every worker's memory; return the error message."""
     many = rows._replace(
         train=np.zeros((N_MANY_ROWS, rows.train.shape[1]), np.float32),
         train_y=np.zeros(N_MANY_ROWS, np.float32),
@@ -104,19 +104,19 @@ def too_little(rows: Rows, address: str) -> str:
 
 
 def numbers(scored: ScoredMonth) -> tuple[Any, ...]:
-    """Return what a month came to."""
+    """Return the numbers of a scored month that must not change."""
     return scored.month, scored.sha256, scored.tally.n_predicted, scored.tally.total.scores()
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Hash the files of a folder, hidden ones too."""
+    """Hash the files of a folder, including hidden ones."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @contextmanager
 def cluster(memory_limit: str = "0") -> Iterator[Client]:
-    """Start a scheduler, and workers whose nannies start them again."""
+    """Start a scheduler, and workers that their nannies restart."""
     with (
         LocalCluster(
             n_workers=N_WORKERS,
@@ -131,13 +131,13 @@ def cluster(memory_limit: str = "0") -> Iterator[Client]:
 
 
 def address_of(client: Client) -> str:
-    """Return where the scheduler of a client is."""
+    """Return the address of a client's scheduler."""
     return str(client.scheduler_info()["address"])
 
 
 @contextmanager
 def killing_after_trials(client: Client) -> Iterator[list[int]]:
-    """Kill a busy worker after each KILL_AFTER trials; gives the numbers of those trials."""
+    """Kill a busy worker after every KILL_AFTER trials; yield the list of those trials' numbers."""
     killed: list[int] = []
     finish: Callable[..., str] = TrialRuns.finish
 
@@ -151,7 +151,7 @@ def killing_after_trials(client: Client) -> Iterator[list[int]]:
 
 
 def kill_busy(client: Client) -> bool:
-    """Kill a worker that has a task; whether there was one."""
+    """Kill a worker that has a task; return whether there was one."""
     with suppress(OSError):
         busy = [worker for worker, tasks in client.processing().items() if tasks]
         pids = client.run(os.getpid, workers=busy[:1], on_error="ignore") if busy else {}

@@ -1,7 +1,7 @@
-"""Whether the boosters' matrices are dense: a round beside one without missing values.
+"""Whether the boosters' matrices are dense: time of a round, with and without missing values.
 
-A few missing values in a column keep xgboost from its compact bins. Trips without a distance have
-boosters of their own, and zones off a map lie in its middle: so there should be none.
+Even a few missing values in a column keep xgboost from its compact bins. There should be none:
+trips without a distance have separate boosters, and unmapped zones are placed in the map's middle.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ N_ROUNDS, N_TIMES = 30, 5
 
 
 def measure() -> Iterator[Result]:
-    """Lay out real months as the search does, and train on them as they are and filled."""
+    """Lay out real months as the search does, and train on them as they are, and with no gaps."""
     source = str(DATA)
     city = find_city(source, find_zone_files(source))
     for year, months in MONTHS.items():
@@ -41,7 +41,7 @@ def measure() -> Iterator[Result]:
 
 
 def fastest_ms(*every: Rows) -> list[float]:
-    """Train on each in turn; CPU milliseconds of a round, the fastest of N_TIMES."""
+    """Train on each alternately; return the CPU milliseconds of a round, the best of N_TIMES."""
     space = spaces.select_space("lossguide")
     point = space.parameters(0, space.first[0])
     parameters = {**space.fixed, **point, "max_bin": space.max_bin, "nthread": 1, "seed": SEED}

@@ -1,7 +1,7 @@
-"""What a model's profile must hold so that a month that it has learned is no drift.
+"""Which months a model's profile must cover so that a month it has learned from is not drift.
 
-Where train and valid lie far apart, a month like valid is far from train alone. Only profiles are
-made, no model is fitted.
+If train and valid differ much, a month like valid is far from train alone. Only profiles are made;
+no model is fitted.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def measure() -> Iterator[Result]:
 
 
 def profile_of(month: str) -> Profile:
-    """Count a real month's clean trips."""
+    """Make the profile of a real month's clean trips."""
     profile = Profile()
     for batch in pq.ParquetFile(DATA / f"green_tripdata_{month}.parquet").iter_batches():
         profile.add(clean(batch, taxi="green", month=month).trips)

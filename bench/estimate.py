@@ -1,8 +1,8 @@
-"""How near the RMSE that is estimated without drop-offs comes to what the drop-offs say.
+"""How close the RMSE estimated without drop-offs is to the RMSE measured with them.
 
-Simulated months: one booster of 2021-01, whose losses are measured on 2021-02, and the twelve
-months from 2021-03 on, three of them drifted: two in what is asked, which an estimate can see, and
-one in what trips take, which none can.
+Simulated months: one booster fitted on 2021-01, whose losses are measured on 2021-02, and the
+twelve months from 2021-03 on. Three of them drift: two in the trips that are asked about, which an
+estimate can see, and one in how long they take, which no estimate can.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,9 +27,9 @@ from taxi.words import percent
 
 N_TRIPS, SEED = 30_000, 42
 RATE = 0.15  # of the one booster
-NEAR = 0.1  # share of the true RMSE
+NEAR = 0.1  # an estimate this close to the true RMSE, as a share of it, counts as good
 MONTHS = [f"2021-{month:02}" for month in range(3, 13)] + ["2022-01", "2022-02"]
-# fitted, losses measured, asked about
+# months to fit on, to measure losses on, and to estimate
 REAL = (
     ("2020-10", "2020-11", ("2020-12", "2021-01", "2021-02")),
     ("2021-01", "2021-02", ("2022-01", "2022-02", "2023-01", "2023-02", "2023-03")),
@@ -39,20 +39,20 @@ REAL = (
 
 
 def longer(trips: Trips) -> Trips:
-    """Let trips of more than 4 miles be asked for four times as often."""
+    """Make trips of more than 4 miles four times as frequent."""
     far = np.nan_to_num(clean_miles(trips)) > 4
     share = np.where(far, 4.0, 1.0) / (len(trips) + 3 * far.sum())
     return trips.take(np.random.default_rng(SEED).choice(len(trips), len(trips), p=share))
 
 
 def without_distance(trips: Trips) -> Trips:
-    """Let four callers of ten know no distance."""
+    """Take away the distance of four trips in ten."""
     missing = np.random.default_rng(SEED).random(len(trips)) < 0.4
     return replace(trips, distance_miles=np.where(missing, np.nan, trips.distance_miles))
 
 
 def slower(trips: Trips) -> Trips:
-    """Let every trip take a fifth longer, which nobody can know at pickup."""
+    """Make every trip a fifth longer in time, which nobody can know at pickup."""
     late = replace(trips, trip_minutes=1.2 * trips.trip_minutes)
     return late.take(late.trip_minutes <= MAX_MINUTES)
 
@@ -65,7 +65,7 @@ DRIFTED: dict[str, tuple[str, Callable[[Trips], Trips]]] = {
 
 
 def measure() -> Iterator[Result]:
-    """Estimate simulated months and real ones, each beside what came of it."""
+    """Estimate the RMSE of simulated and real months, each beside the true one."""
     model, spread = fit(simulate("2021-01"), simulate("2021-02"))
     found = []
     for month in MONTHS:
@@ -83,7 +83,7 @@ def measure() -> Iterator[Result]:
 
 
 def simulate(month: str, n_trips: int = N_TRIPS) -> Trips:
-    """Simulate and clean a month of so many raw trips."""
+    """Simulate a month of n_trips raw trips, and clean it."""
     batches = month_batches(month, n_trips, SEED)
     kept = [clean(batch, taxi="green", month=month).trips for batch in batches]
     return schema.to_trips(pa.Table.from_batches(kept))
@@ -99,7 +99,7 @@ def fit(train: Trips, valid: Trips) -> tuple[TripModel, Spread]:
 
 
 def fit_booster(train: Trips, valid: Trips) -> TripModel:
-    """Train one booster at the search's first point, stopped by valid."""
+    """Train one booster at the search's first point, with early stopping on valid."""
     encoder, space = features.fit_encoder("full", train), spaces.select_space("lossguide")
     point = space.parameters(0, space.first[0])
     parameters = {**space.fixed, **point, "learning_rate": RATE, "nthread": 1, "seed": SEED}
@@ -109,7 +109,7 @@ def fit_booster(train: Trips, valid: Trips) -> TripModel:
 
 
 def judge(model: TripModel, spread: Spread, trips: Trips) -> tuple[float, EstimatedRmse]:
-    """Return a month's RMSE, and what was told of it without drop-offs."""
+    """Return a month's RMSE, and its estimate without drop-offs."""
     predicted, losses = model.predict(trips), spread.losses()
     if losses is None:
         raise RuntimeError("the spread has no losses")
@@ -129,7 +129,7 @@ def report(what: str, true: float, estimated: EstimatedRmse) -> Result:
 
 
 def conclude(kind: str, found: list[tuple[float, EstimatedRmse]], *, must: str) -> Iterator[Result]:
-    """Count how many months were told well."""
+    """Count how many months were estimated well."""
     near = sum(abs(told.value / true - 1) <= NEAR for true, told in found)
     held = sum(told.low <= true <= told.high for true, told in found)
     yield Result(f"{kind} months told within {percent(NEAR, 0)}", f"{near} of {len(found)}", must)

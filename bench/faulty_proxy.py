@@ -1,4 +1,4 @@
-"""A proxy before an MLflow server that does one thing wrong, once or from then on."""
+"""A proxy in front of an MLflow server that injects one fault, once or from then on."""
 
 import socket
 import struct
@@ -18,7 +18,7 @@ ARTIFACTS = "/mlflow-artifacts/artifacts/"
 
 
 class Answer(NamedTuple):
-    """What a server has answered."""
+    """A server's answer."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -32,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
     proxy: "Proxy"
 
     def handle_request(self) -> None:
-        """Pass a request on, unless it is the one for the fault."""
+        """Pass a request on, unless it is to meet the fault."""
         length = int(self.headers.get("Content-Length") or 0)
         self.request_body = self.rfile.read(length)
         act = self.proxy.fault_of(self.command, self.path)
@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_request  # noqa: N815
 
     def ask(self) -> Answer:
-        """Ask the server."""
+        """Pass the request on to the server; return its answer."""
         server = HTTPConnection(urlsplit(self.proxy.server).netloc, timeout=60)
         headers = {name: self.headers[name] for name in ("Content-Type",) if name in self.headers}
         server.request(self.command, self.path, self.request_body, headers)
@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(
         self, status: int, headers: list[tuple[str, str]], body: bytes, *, claims: int | None = None
     ) -> None:
-        """Answer the client; claims: a length other than that of the body."""
+        """Answer the client; `claims` is a Content-Length other than the body's."""
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -72,30 +72,30 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 Act = Callable[[Handler], None]
 
 
 class Fault(NamedTuple):
-    """One thing that goes wrong."""
+    """A fault to inject."""
 
     name: str
     act: Act
     is_for_good: bool = False
-    only: str = ""  # artifacts that are read (GET) or written (PUT); empty: any request
+    only: str = ""  # GET = only reads of artifacts, PUT = only writes of them; empty = any request
 
     def may_hit(self, method: str, path: str) -> bool:
-        """Whether it is about such a request."""
+        """Whether such a request may meet the fault."""
         return not self.only or (method == self.only and ARTIFACTS in path)
 
 
 class Proxy:
-    """A proxy, and what it has been asked."""
+    """The state of a proxy: its fault, and the requests so far."""
 
     def __init__(self, server: str, fault: Fault | None, number: int) -> None:
-        """Do wrong at the request of this number, from 0, among those that the fault is about."""
+        """Inject the fault at request `number`, from 0, among the requests that may meet it."""
         self.server, self.fault, self.number = server, fault, number
         self.uri = ""
         self.asked: list[tuple[str, str]] = []  # methods and paths
@@ -103,7 +103,7 @@ class Proxy:
         self.lock = threading.Lock()
 
     def fault_of(self, method: str, path: str) -> Act | None:
-        """Return what goes wrong with this request, None for nothing."""
+        """Return the fault that this request meets; None if it meets none."""
         with self.lock:
             self.asked.append((method, path))
             if self.fault is None or not self.fault.may_hit(method, path):
@@ -133,16 +133,16 @@ def proxy_to(server: str, fault: Fault | None = None, number: int = 0) -> Iterat
             thread.join()
 
 
-# --- what goes wrong
+# --- faults
 
 
 def says(status: int, body: bytes = b"injected", *headers: tuple[str, str]) -> Act:
-    """Answer in the server's place, which never sees the request."""
+    """Answer in place of the server, which never sees the request."""
     return lambda handler: handler.answer(status, [*headers], body)
 
 
 def replaces(body: bytes) -> Act:
-    """Put something else in the place of what the server has answered."""
+    """Replace the body of the server's answer."""
 
     def act(handler: Handler) -> None:
         answer = handler.ask()
@@ -159,25 +159,25 @@ def cuts(handler: Handler) -> None:
 
 
 def cuts_unseen(handler: Handler) -> None:
-    """Answer half of it, as if that were all."""
+    """Send half of the answer as if it were all of it."""
     answer = handler.ask()
     handler.answer(*answer._replace(body=answer.body[: len(answer.body) // 2]))
 
 
 def claims_less(handler: Handler) -> None:
-    """Say a length that is smaller than what follows."""
+    """Claim a Content-Length smaller than the body."""
     answer = handler.ask()
     handler.answer(*answer, claims=len(answer.body) // 2)
     handler.close_connection = True
 
 
 def resets_before(handler: Handler) -> None:
-    """Reset the connection before the server was asked."""
+    """Reset the connection before the server is asked."""
     handler.reset()
 
 
 def resets_after(handler: Handler) -> None:
-    """Reset it after the server has done what it was asked: the answer is lost."""
+    """Reset the connection after the server has done its work, so that the answer is lost."""
     handler.ask()
     handler.reset()
 
@@ -189,7 +189,7 @@ def is_silent(handler: Handler) -> None:
 
 
 def drips(handler: Handler) -> None:
-    """Answer byte by byte, each soon enough for the client to wait on."""
+    """Answer byte by byte, each within the client's read timeout."""
     answer = handler.ask()
     handler.answer(*answer._replace(body=b""), claims=len(answer.body))
     for start in range(0, len(answer.body), step := max(1, len(answer.body) // 8)):

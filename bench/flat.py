@@ -1,7 +1,7 @@
-"""Training on many trips: peak memory of hpo, and what a refit costs each way the rows may go.
+"""Training on many trips: peak memory of hpo, and the cost of a refit by how rows reach xgboost.
 
-`python -m bench flat`. What it runs in processes of their own: `python -m bench.flat refit WAY
-FILE THREADS ROUNDS`, and `python -m bench.flat hpo ...`, whose boosters end after a few rounds.
+`python -m bench flat`. It runs, in separate processes, `python -m bench.flat refit WAY FILE
+THREADS ROUNDS`, and `python -m bench.flat hpo ...`, whose boosters have only a few rounds.
 """
 
 import hashlib
@@ -36,19 +36,19 @@ N_TRIPS, MONTH, SEED = 3_000_000, "2021-01", 42
 REAL_MONTHS, N_COPIES = ("2022-01", "2022-02", "2023-01", "2023-02"), 8
 N_PAIRS = 3
 N_ROUNDS, N_HPO_ROUNDS = 100, 5
-# way -> WHOLE_ROWS and BINNED_ROWS by which rows go it
+# way -> WHOLE_ROWS and BINNED_ROWS, the limits that make rows take it
 WAYS = {"in memory": (sys.maxsize, 0), "in batches": (0, sys.maxsize), "from a file": (0, 0)}
 
 
 def measure_hpo() -> Iterator[Result]:
-    """Search on simulated months of a million trips, one and twelve of them."""
+    """Search on one and on twelve simulated months of a million trips each."""
     one, twelve = (peak_of_hpo(months) for months in ("2020-01", "2020-01..2020-12"))
     what = "hpo, 3 trials and the refit, peak memory of 12 months of 1,000,000 train trips over 1"
     yield Result(what, f"{twelve / one:.2f}x ({twelve:.0f} / {one:.0f} MiB)", "1.5x")
 
 
 def peak_of_hpo(train_months: str) -> float:
-    """Run the step on months that are preprocessed; its peak resident memory."""
+    """Run the step on preprocessed months; return its peak resident memory, MiB."""
     with TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
         preprocess(uri, train_months)
@@ -57,13 +57,13 @@ def peak_of_hpo(train_months: str) -> float:
 
 
 def preprocess(uri: str, train_months: str) -> float:
-    """Preprocess simulated months of a million trips in a store; the peak resident memory."""
+    """Preprocess simulated months of a million trips in a store; return the peak memory, MiB."""
     months = (f"--train_months={train_months}", "--valid_months=2021-01", "--test_months=")
     return peak_mib(uri, "steps.preprocess", "--source=simulated:1000000", *months)
 
 
 def measure_refit() -> Iterator[Result]:
-    """Fit one booster to the same rows each way, in turn."""
+    """Fit one booster to the same rows in each way, alternately."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "trips.parquet")
         write_trips(path)
@@ -81,7 +81,7 @@ def measure_refit() -> Iterator[Result]:
 
 
 def measure_threads() -> Iterator[Result]:
-    """Fit one booster to real trips, many times over, on all cores and on one, in turn."""
+    """Fit one booster to many copies of real trips, on all cores and on one, alternately."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "trips.parquet")
         write_real_trips(path)
@@ -98,14 +98,14 @@ def measure_threads() -> Iterator[Result]:
 
 
 def write_real_trips(path: Path) -> None:
-    """Write real months, which trees have much to learn from, N_COPIES times."""
+    """Write N_COPIES copies of real months, which give trees much to learn."""
     parts = [{name: getattr(load(m), name) for name in schema.TRIPS.names} for m in REAL_MONTHS]
     tables = [pa.Table.from_pydict(part, schema=schema.TRIPS) for part in parts]
     pq.write_table(pa.concat_tables(tables * N_COPIES), path)
 
 
 def write_trips(path: Path) -> None:
-    """Simulate and clean a month; those with a distance are kept, as a refit parts them."""
+    """Simulate and clean a month; keep the trips with a distance, which a refit trains apart."""
     with pq.ParquetWriter(path, schema.TRIPS) as file:
         for raw in month_batches(MONTH, N_TRIPS, SEED):
             trips = clean(raw, taxi="green", month=MONTH).trips
@@ -114,7 +114,7 @@ def write_trips(path: Path) -> None:
 
 
 def run_refit(way: str, path: Path, n_threads: int) -> dict[str, Any]:
-    """Fit in a process of its own; returns what it took."""
+    """Fit in a separate process; return what it cost."""
     given = map(str, (way, path, n_threads, N_ROUNDS))
     told = subprocess.run(
         [sys.executable, "-m", "bench.flat", "refit", *given],
@@ -128,7 +128,7 @@ def run_refit(way: str, path: Path, n_threads: int) -> dict[str, Any]:
 
 
 def refit(way: str, path: str, n_threads: str, n_rounds: str) -> None:
-    """Fit one booster and print what it took, as JSON."""
+    """Fit one booster and print what it cost, as JSON."""
     encoding.WHOLE_ROWS, boosting.BINNED_ROWS = WAYS[way]
     trips = schema.to_trips(pq.read_table(path))
     space = spaces.select_space("lossguide")
@@ -150,7 +150,7 @@ def refit(way: str, path: str, n_threads: str, n_rounds: str) -> None:
 
 
 def search_shortly(*arguments: str) -> None:
-    """Run hpo as the step does, each booster for a few rounds."""
+    """Run the step hpo with only a few rounds for each booster."""
     short = replace(spaces.select_space("lossguide"), rounds=N_HPO_ROUNDS)
     spaces.SEARCH_SPACES["lossguide"] = short
     hpo.main(arguments)

@@ -1,7 +1,7 @@
-"""Months whose bytes were changed at random, footers, pages, csv: read, or refused in one line.
+"""Read months with random changes to their bytes: they must be read, or refused in one line.
 
-`FUZZ_MINUTES=3 python -m bench fuzz_months`; 10 minutes where nothing is said. A file that made a
-surprise is kept, and named, with the surprise.
+`FUZZ_MINUTES=3 python -m bench fuzz_months`; 10 minutes by default. A file that caused any other
+error is kept, and named with that error.
 """
 
 import gzip
@@ -47,7 +47,7 @@ WORDS = (
 
 
 def measure() -> Iterator[Result]:
-    """Read changed months in a process of its own, which is begun again where it dies."""
+    """Read changed months in a separate process, which is restarted if it dies."""
     end, seed, n_files, surprises, peak = monotonic() + 60 * MINUTES, 0, 0, 0, 0.0
     with TemporaryDirectory() as folder:
         while (left := end - monotonic()) > 1:
@@ -69,7 +69,7 @@ def measure() -> Iterator[Result]:
 
 
 def originals() -> list[tuple[str, bytes]]:
-    """Write good months in several ways: suffix and bytes."""
+    """Write good months in several formats: (suffix, bytes) of each."""
     table = pa.Table.from_batches(simulation.month_batches(MONTH, N_ROWS, 42))
     ways: list[dict[str, Any]] = [
         {},
@@ -92,7 +92,7 @@ def originals() -> list[tuple[str, bytes]]:
 
 
 def expanding(table: pa.Table) -> pa.Table:
-    """Give every trip the same long text for a zone, which a file holds once."""
+    """Give every trip the same long text as its zone, which a file stores only once."""
     texts = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), ["7" * (10 << 20)])
     return table.set_column(table.schema.get_field_index("PULocationID"), "PULocationID", texts)
 
@@ -104,7 +104,7 @@ def _written(table: pa.Table, **way: Any) -> bytes:
 
 
 def change(content: bytes, rng: np.random.Generator) -> bytes:
-    """Change a file a little: bytes, a cut, a word, a doubled part; half the times near its end."""
+    """Change a file a little: bytes, a cut, a word or a repeat; half the time near its end."""
     body = bytearray(content)
     for _ in range(int(rng.integers(1, 6))):
         near_end = rng.random() < 0.5
@@ -139,7 +139,7 @@ def read_all(path: Path) -> None:
 
 
 def main(folder: str, seed: int, seconds: float) -> None:
-    """Change and read months until the time is over; prints a line for each."""
+    """Change and read months until time is up; print a line for each."""
     files, end = originals(), monotonic() + seconds
     while monotonic() < end:
         rng = np.random.default_rng(seed)
@@ -158,7 +158,7 @@ def main(folder: str, seed: int, seconds: float) -> None:
 
 
 def keep(path: Path, seed: int, reason: str) -> None:
-    """Keep a file that made a surprise."""
+    """Keep a file that caused an unexpected error."""
     kept = Path(gettempdir(), f"surprise-{seed}{''.join(path.suffixes)}")
     kept.write_bytes(path.read_bytes())
     print(f"surprise at {seed}", flush=True)

@@ -1,4 +1,4 @@
-"""The image for other machines, without an engine: its commands, then the job's, from nothing."""
+"""Check docs/Dockerfile without Docker: run its commands, then the job's, from nothing."""
 
 import os
 import re
@@ -16,21 +16,21 @@ from mlflow import MlflowClient
 from bench import ROOT, Result
 
 DOCKERFILE, JOB = ROOT / "docs" / "Dockerfile", ROOT / "docs" / "job.yaml"
-BUILT_BY_OTHERS = "apt-get "  # the system's packages: here they are those of this machine
+BUILT_BY_OTHERS = "apt-get "  # system packages are not installed: this machine's are used
 SMALL = ("source=simulated:1000", "models=mean", "max_evals=2", "max_rmse=30", "min_r2=0")
-# where packages come from, on this machine
+# prefixes of variables that say where packages come from on this machine
 KEPT = ("PIP_", "SSL_", "REQUESTS_", "HTTP", "NO_PROXY")
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Read the Dockerfile: instruction, and what follows it."""
+    """Read the Dockerfile: each instruction with its arguments."""
     text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE)
     lines = text.replace("\\\n", " ").splitlines()
     return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines if line.strip()]
 
 
 def measure() -> Iterator[Result]:
-    """Build, and run a pipeline of a git URL, with the variables of the image and no others."""
+    """Build, and run a pipeline from a git URL, with only the image's environment variables."""
     with TemporaryDirectory(prefix="image-") as name, served_clone(Path(name)) as url:
         root = Path(name, "root")
         env = build(root)
@@ -50,7 +50,7 @@ def measure() -> Iterator[Result]:
 
 
 def build(root: Path) -> dict[str, str]:
-    """Follow the Dockerfile below a folder; returns the environment of its containers."""
+    """Run the Dockerfile's commands below a folder; return the environment of its containers."""
     root.mkdir()
     folder, env = root, {"PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin", "HOME": str(root)}
     packages = {key: value for key, value in os.environ.items() if key.upper().startswith(KEPT)}
@@ -71,7 +71,7 @@ def build(root: Path) -> dict[str, str]:
 
 
 def inside(words: str, root: Path) -> str:
-    """Put what the Dockerfile writes to below a folder."""
+    """Move the paths that the Dockerfile writes to below a folder."""
     return re.sub(r"(?<![\w/.])/(?=(?:opt|tmp)\b)", f"{root}/", words)
 
 
@@ -90,7 +90,7 @@ def run_job(root: Path, env: dict[str, str], url: str) -> int:
 
 @contextmanager
 def served_clone(folder: Path) -> Iterator[str]:
-    """Serve a bare clone of this repository by git's own daemon on loopback; gives its URL."""
+    """Serve a bare clone of this repository with git daemon on loopback; yield its URL."""
     clone = ["git", "clone", "--quiet", "--bare", str(ROOT), str(folder / "taxi.git")]
     subprocess.run(clone, check=True)
     options = [f"--base-path={folder}", "--export-all", "--listen=127.0.0.1", "--port=9419"]

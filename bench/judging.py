@@ -1,6 +1,7 @@
-"""Whether judging a model keeps pace with its predictions, and in memory that does not grow.
+"""Whether judging a model is about as fast as predicting, and its memory does not grow.
 
-`python -m bench.judging 60000` resamples so many rows: what the measurement runs with other BLAS.
+`python -m bench.judging 60000` resamples that many rows: the measurement runs it with other BLAS
+settings.
 """
 
 import os
@@ -29,7 +30,7 @@ KERNELS = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def measure() -> Iterator[Result]:
-    """Resample few rows and many, and log a model that has a million valid trips."""
+    """Resample few rows and many, and log a model with a million validation trips."""
     few, many = (resampling_mib(n_rows) for n_rows in (FEW_ROWS, MANY_ROWS))
     what = f"bootstrap, memory beside the predictions, {MANY_ROWS:,} over {FEW_ROWS:,} rows"
     yield Result(what, f"{many / few:.2f}x ({many:.0f} / {few:.0f} MiB)", "1.2x")
@@ -42,14 +43,14 @@ def measure() -> Iterator[Result]:
 
 
 def guess(n_rows: int) -> list[np.ndarray]:
-    """Make up minutes, and what two models say of them, [n] each."""
+    """Make up minutes, and the predictions of two models for them, [n] each."""
     rng = np.random.default_rng(42)
     minutes = rng.uniform(1, 60, n_rows)
     return [minutes, *(minutes + rng.normal(0, 5, n_rows) for _ in range(2))]
 
 
 def resampling_mib(n_rows: int) -> float:
-    """Measure what resampling takes beside the predictions at its peak."""
+    """Measure the peak memory of resampling on top of the predictions, MiB."""
     minutes, predicted, _ = guess(n_rows)
 
     def columns(rows: slice) -> np.ndarray:
@@ -64,7 +65,7 @@ def resampling_mib(n_rows: int) -> float:
 
 
 def resampling_seconds(env: Mapping[str, str]) -> float:
-    """Resample in a process of its own; its CPU seconds."""
+    """Resample in a separate process; return its CPU seconds."""
     command = [sys.executable, "-m", "bench.judging", str(FEW_ROWS)]
     env = {name: text for name, text in os.environ.items() if name not in KERNELS} | {**env}
     done = subprocess.run(command, env=env, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -72,7 +73,11 @@ def resampling_seconds(env: Mapping[str, str]) -> float:
 
 
 def logging_seconds() -> tuple[float, float]:
-    """Report on a model and log it as a step does; CPU seconds of that less predict, and of it."""
+    """Report on a model and log it as a step does.
+
+    Returns:
+        CPU seconds of that without `predict`, and CPU seconds of `predict`.
+    """
     model = fit_booster(simulate("2021-01"), simulate("2021-02"))
     with store() as uri:
         run(uri, "steps.preprocess", f"--source=simulated:{N_VALID}", "--test_months=")

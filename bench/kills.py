@@ -1,8 +1,8 @@
-"""`main` killed with SIGKILL at random moments: nothing lost, nothing double, nothing to mend.
+"""Kill `main` with SIGKILL at random moments: nothing may be lost, doubled or need repair.
 
 KILLS=8 python -m bench kills
 
-kills it eight times instead of 40, which take an hour of two cores.
+kills it eight times instead of 40, which take an hour on two cores.
 """
 
 import os
@@ -26,32 +26,32 @@ from bench import ROOT, Result
 from storage.tracking import experiments, tags
 
 N_KILLS = int(os.environ.get("KILLS", "40"))
-N_IN_A_ROW = 8  # kills of one pipeline, which then is let end
-# what a search that goes on says of how it came about
+N_IN_A_ROW = 8  # kills of one pipeline, which may then finish
+# metrics of a resumed search that depend on how it was run
 HOW = {"train_seconds", "n_trials_recorded"}
 MAIN = ("steps.main", "--source=simulated:1000", "--models=mean", "--max_evals=3")
 
 
 def is_how(metric: str) -> bool:
-    """Whether a metric tells what a run cost, or how a search that goes on came about."""
+    """Whether a metric depends on how a run went: its cost, or where a search was resumed."""
     return metric in HOW or metric.startswith(tags.SYSTEM)
 
 
 class Harm(NamedTuple):
-    """What the kills of a pipeline have done to its store."""
+    """The damage that the kills of a pipeline did to its store."""
 
-    n_other: int  # results missing, or other than those of a pipeline never killed
+    n_other: int  # results missing, or different from those of a pipeline that was never killed
     n_double: int
     n_running: int
-    n_repairs: int  # times that the command alone did not go on
+    n_repairs: int  # times that the same command alone could not resume
 
 
 def measure() -> Iterator[Result]:
-    """Kill `main` and go on with the same command, a store after the other.
+    """Kill `main` and resume it with the same command, in one store after the other.
 
     Of four kills one hits only the process of main, one a commit of the store, and two the process
-    with all below it, at any moment of the first third of a pipeline: what has finished is reused,
-    so the steps after it come into reach.
+    with all its children. They come within the time of the first third of a pipeline: since
+    finished steps are reused, later steps get hit as well.
     """
     chance, n_kills = random.Random(0), 0
     harms: list[Harm] = []
@@ -80,7 +80,7 @@ def measure() -> Iterator[Result]:
 
 
 def make_store(folder: Path) -> Path:
-    """Make an empty store, which takes longer than to copy it."""
+    """Make an empty store, to be copied: that is faster than making one each time."""
     folder.mkdir()
     MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder
@@ -88,7 +88,7 @@ def make_store(folder: Path) -> Path:
 
 @contextmanager
 def copy_of(template: Path, folder: Path) -> Iterator[str]:
-    """Give a store of one's own as its URI, and remove it in the end."""
+    """Yield the URI of a copy of the store, and delete the copy at the end."""
     shutil.copytree(template, folder)
     uri = f"sqlite:///{folder}/mlflow.db"
     where = (folder / "artifacts").as_uri()
@@ -100,7 +100,7 @@ def copy_of(template: Path, folder: Path) -> Iterator[str]:
 
 
 def begin(uri: str, words: Sequence[str] = MAIN) -> "subprocess.Popen[bytes]":
-    """Start a step in a process group of its own; what it says goes to a file beside the store."""
+    """Start a step in its own process group; its output goes to a file beside the store."""
     with log_of(uri).open("w") as log:
         return subprocess.Popen(
             [sys.executable, "-m", *words],
@@ -113,7 +113,7 @@ def begin(uri: str, words: Sequence[str] = MAIN) -> "subprocess.Popen[bytes]":
 
 
 def log_of(uri: str) -> Path:
-    """Return the file that the step that began last has written to."""
+    """Return the file with the output of the step started last."""
     return Path(uri.removeprefix("sqlite:///")).with_name("log")
 
 
@@ -125,7 +125,7 @@ def harass(
     n_most: int,
     words: Sequence[str] = MAIN,
 ) -> tuple[int, int]:
-    """Kill a pipeline n_most times, then let it end; returns the kills and the repairs it took."""
+    """Kill a pipeline up to n_most times, then let it finish; return the kills and the repairs."""
     n_kills = n_repairs = 0
     while True:
         process = begin(uri, words)
@@ -148,7 +148,7 @@ def kill(
     within_s: float,
     kind: int,
 ) -> bool:
-    """Kill a process at a random moment; False where it has ended by itself before."""
+    """Kill a process at a random moment; return False if it has ended before."""
     end = time.monotonic() + chance.uniform(0, within_s)
     while time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
@@ -165,7 +165,7 @@ def kill(
 
 
 def wait_for_commit(uri: str, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until a commit is being written: its journal is there."""
+    """Wait until the store is writing a commit, that is, until its journal file exists."""
     journal = Path(f"{uri.removeprefix('sqlite:///')}-journal")
     while not journal.exists() and process.poll() is None:
         time.sleep(0.0001)
@@ -179,7 +179,7 @@ def all_runs(uri: str) -> list[Run]:
 
 
 def results(uri: str) -> dict[str, set[str]]:
-    """Read what a pipeline came to: run or champion -> its values, each different one."""
+    """Read the results of a pipeline: run or champion -> its distinct values."""
     values: dict[str, set[str]] = defaultdict(set)
     for run in all_runs(uri):
         if run.info.status == "FINISHED":

@@ -1,6 +1,6 @@
-"""What the steps take by the trips there are: CPU and peak memory, as their own runs tell them.
+"""What the steps need by number of trips: CPU and peak memory, as their runs record them.
 
-LARGE=30000,300000 names the sizes of a simulated month. Train, valid and test are one month each.
+LARGE=30000,300000 sets the sizes of a simulated month. Train, valid and test are one month each.
 """
 
 import os
@@ -23,7 +23,7 @@ WORDS = {
 
 
 def measure() -> Iterator[Result]:
-    """Run the steps one by one on months of each size, in a store of their own."""
+    """Run the steps one by one on months of each size, in a separate store."""
     for size in map(int, SIZES.split(",")):
         with store() as uri:
             for step, words in WORDS.items():
@@ -37,14 +37,14 @@ def measure() -> Iterator[Result]:
 
 
 def measure_plan() -> Iterator[Result]:
-    """Ask what a pipeline would do whose months are clean, in stores of their own."""
+    """Measure the plan of a pipeline whose months are clean, in separate stores."""
     few, many = (cost_of_plan(size) for size in PLANNED)
     what = f"`plan` of months of {PLANNED[1]:,} simulated trips over {PLANNED[0]:,}, CPU"
     yield Result(what, f"{many / few:.2f}x ({many:.1f} / {few:.1f} s)", "1.2x")
 
 
 def cost_of_plan(size: int) -> float:
-    """Plan three times; the least of their CPU seconds."""
+    """Plan three times; return the smallest of the CPU seconds."""
     source = f"--source=simulated:{size}"
     with store() as uri:
         run(uri, "steps.preprocess", source)

@@ -1,4 +1,4 @@
-"""What the live level is worth: RMSE of real months without it and with feeds of every delay."""
+"""What the live level is worth: RMSE of real months without it, and with feeds of many delays."""
 
 from collections.abc import Iterator
 from time import process_time
@@ -15,7 +15,7 @@ from taxi.model import TripModel
 from taxi.request import read_frame
 from taxi.scores import rmse
 
-# train month -> months it is asked about; early stopping looks at the first of them
+# train month -> months to predict; the first of them is used for early stopping
 MONTHS = {
     "2021-01": ("2021-02",),
     "2022-01": ("2022-02",),
@@ -50,7 +50,7 @@ def measure() -> Iterator[Result]:
 
 
 def predicted_months() -> Iterator[tuple[str, TripModel, RowTimes]]:
-    """Give each month with the model of its January and what that says of its rows."""
+    """Yield each month, with its January's model and that model's predictions of its rows."""
     for train_month, months in MONTHS.items():
         train, valid = load(train_month), load(months[0])
         model = fit_booster(train, valid)
@@ -59,7 +59,7 @@ def predicted_months() -> Iterator[tuple[str, TripModel, RowTimes]]:
 
 
 def predict_rows_of(model: TripModel, month: str) -> RowTimes:
-    """Predict every row of a real month that can be judged."""
+    """Predict every row of a real month that can be predicted."""
     (batch,) = pq.read_table(DATA / f"green_tripdata_{month}.parquet").combine_chunks().to_batches()
     prepared = scoring.prepare_batch(batch, taxi="green", month=month)
     predicted = np.full(batch.num_rows, np.nan)
@@ -69,7 +69,7 @@ def predict_rows_of(model: TripModel, month: str) -> RowTimes:
 
 
 def followed(month: str, model: TripModel, rows: RowTimes, settings: FeedSettings | None) -> float:
-    """RMSE of a month's eligible trips with a feed, or with none."""
+    """Return the RMSE of a month's eligible trips, minutes, with a feed, or without if None."""
     factor = np.ones(len(rows.counts))
     if settings:
         position = model.encoder.tables.position  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""A real model server under load: many clients at once, valid and bad requests mixed."""
+"""Put a real model server under load: many clients at once, valid and bad requests mixed."""
 
 import json
 import subprocess
@@ -23,16 +23,16 @@ from taxi.model import TripModel, write_frame
 from taxi.schema import Trips
 
 N_CLIENTS, N_REQUESTS = 16, 20_000
-BAD_EVERY = 8  # requests
+BAD_EVERY = 8  # one request in so many is bad
 N_WORKERS, N_ASKING, N_ROWS = 2, 8, 2_000  # processes, clients, and requests of one row each
-N_ROUNDS = 50  # of each booster: a load is of requests, not of trees
-WARM = 0.2  # share of the requests after which memory is first looked at
+N_ROUNDS = 50  # of each booster: few, because the load is to be requests, not trees
+WARM = 0.2  # share of the requests after which memory is first measured
 JSON, CSV, _ = KINDS
 ZONE = "PULocationID"
 
 
 class Request(NamedTuple):
-    """What a client sends, and the minutes it must be answered; None where it must be refused."""
+    """What a client sends, and the minutes that it must get; None if it must be refused."""
 
     body: str
     kind: str
@@ -42,15 +42,15 @@ class Request(NamedTuple):
 class Tally(NamedTuple):
     """What became of the requests."""
 
-    n_refused: int  # valid ones without an answer
-    n_different: int  # valid ones with another answer
-    n_let_through: int  # bad ones that were not refused in one line
+    n_refused: int  # valid requests without an answer
+    n_different: int  # valid requests with a wrong answer
+    n_let_through: int  # bad requests that were not refused in one line
     n_seconds: float
-    mib: tuple[float, float]  # of the server's memory once warm, and at the end
+    mib: tuple[float, float]  # the server's memory once warm, and at the end
 
 
 def measure() -> Iterator[Result]:
-    """Serve a model, and ask from all clients at once."""
+    """Serve a model, and send requests from all clients at once."""
     trips = load("2023-02").take(np.arange(5_000))
     model = train_model(load("2023-01").take(np.arange(20_000)), trips, n_rounds=N_ROUNDS)
     with TemporaryDirectory() as folder, served(model, trips, Path(folder)) as (port, pid):
@@ -66,7 +66,7 @@ def measure() -> Iterator[Result]:
 
 
 def measure_workers() -> Iterator[Result]:
-    """Serve a model as `make serve` does, and ask for one row at a time."""
+    """Serve a model as `make serve` does, and send requests of one row each."""
     trips = load("2023-02")
     model = train_model(load("2023-01"), trips)
     sent = write_frame(trips.take(np.arange(1)), "green").astype({"lpep_pickup_datetime": str})
@@ -75,7 +75,7 @@ def measure_workers() -> Iterator[Result]:
         TemporaryDirectory() as folder,
         served(model, trips, Path(folder), n_workers=N_WORKERS) as (port, _),
     ):
-        ask_often(body, port, n_clients=N_ASKING)  # warms up both
+        ask_often(body, port, n_clients=N_ASKING)  # warms up both processes
         alone = ask_often(body, port, n_clients=1)
         begin = perf_counter()
         ask_often(body, port, n_clients=N_ASKING)
@@ -86,7 +86,7 @@ def measure_workers() -> Iterator[Result]:
 
 
 def ask_often(body: str, port: int, *, n_clients: int) -> list[float]:
-    """Send a request N_ROWS times in all; the seconds that each waited."""
+    """Send a request N_ROWS times in all; return the seconds that each took."""
 
     def ask(_: int) -> list[float]:
         connection = HTTPConnection("127.0.0.1", port, timeout=120)
@@ -107,7 +107,7 @@ def ask_often(body: str, port: int, *, n_clients: int) -> list[float]:
 def served(
     model: TripModel, trips: Trips, folder: Path, *, n_workers: int = 1
 ) -> Iterator[tuple[int, int]]:
-    """Start MLflow's model server on a model; gives its port and process id."""
+    """Start MLflow's model server on a model; yield its port and process id."""
     log_in(folder, model, trips)
     (about,) = folder.rglob("MLmodel")
     port = 5_571
@@ -137,19 +137,19 @@ def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 def child_of(pid: int) -> int:
-    """Find the process that MLflow's command has started."""
+    """Return the id of the process that MLflow's command has started."""
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True)
     return int(found.stdout.split()[0])
 
 
 def mib_of(pid: int) -> float:
-    """Look up the resident memory of a process."""
+    """Return the resident memory of a process, MiB."""
     command = ["ps", "-o", "rss=", "-p", str(pid)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
 
 
 def make_requests(model: TripModel, trips: Trips) -> list[Request]:
-    """Make requests of 1 to 5 rows each, every BAD_EVERY-th one a bad one."""
+    """Make requests of 1 to 5 rows each, of which every BAD_EVERY-th is bad."""
     frame = write_frame(trips, "green")
     minutes = model.predict(trips).tolist()
     sent = frame.astype({"lpep_pickup_datetime": str})
@@ -167,7 +167,7 @@ def make_requests(model: TripModel, trips: Trips) -> list[Request]:
 
 
 def as_json(rows: pd.DataFrame) -> str:
-    """Write rows as a request; a distance that is missing is null."""
+    """Write rows as a request; a missing distance becomes null."""
     return (
         f'{{"dataframe_split": {rows.to_json(orient="split", index=False, double_precision=15)}}}'
     )
@@ -204,7 +204,7 @@ def ask_all(requests: list[Request], port: int, pid: int) -> Tally:
 
 
 def ask_from_clients(requests: list[Request], port: int) -> list[str]:
-    """Send requests, each client its share over a connection of its own; gives what was wrong."""
+    """Send requests, each client its share over its own connection; return a verdict for each."""
 
     def ask(first: int) -> list[str]:
         connection = HTTPConnection("127.0.0.1", port, timeout=120)
@@ -215,14 +215,14 @@ def ask_from_clients(requests: list[Request], port: int) -> list[str]:
 
 
 def post(connection: HTTPConnection, request: Request) -> tuple[int, Any]:
-    """Send a request; gives status and answer."""
+    """Send a request; return the status and the answer."""
     connection.request("POST", "/invocations", request.body, {"Content-Type": request.kind})
     answer = connection.getresponse()
     return answer.status, json.loads(answer.read())
 
 
 def judge(request: Request, status: int, answer: Any) -> str:
-    """Say what was wrong with an answer; empty where nothing was."""
+    """Return what is wrong with an answer; empty if nothing is."""
     if request.minutes is None:
         message = str(answer.get("message", ""))
         is_short = 0 < len(message) < 500 and message.isprintable()

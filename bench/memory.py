@@ -1,4 +1,4 @@
-"""Peak memory: of preprocess, twelve simulated months over one; of pipelines of large months."""
+"""Peak memory of preprocess on twelve months relative to one, and of pipelines on large months."""
 
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
@@ -12,14 +12,14 @@ MONTHS = ("--train_months=2023-01", "--valid_months=2023-02", "--test_months=202
 
 
 def measure() -> Iterator[Result]:
-    """Run preprocess twice, each in a process of its own."""
+    """Run preprocess twice, each in its own process."""
     one, twelve = (peak_of(months) for months in ("2020-01", "2020-01..2020-12"))
     what = "preprocess, peak memory of 12 months of 1,000,000 trips over 1"
     yield Result(what, f"{twelve / one:.2f}x ({twelve:.0f} / {one:.0f} MiB)", "1.2x")
 
 
 def peak_of(train_months: str) -> float:
-    """Preprocess simulated months; the process's peak resident memory."""
+    """Preprocess simulated months; return the process's peak resident memory, MiB."""
     with TemporaryDirectory() as folder:
         return preprocess(f"sqlite:///{folder}/mlflow.db", train_months)
 
@@ -35,9 +35,9 @@ def measure_main() -> Iterator[Result]:
 
 
 def measure_rides() -> Iterator[Result]:
-    """Run the steps of a pipeline on months of app rides, with boosters of a few rounds.
+    """Run the steps of a pipeline on months of app rides, with boosters of only a few rounds.
 
-    With all their rounds they take hours.
+    With all rounds they would take hours.
     """
     asked = ("--taxi=fhvhv", f"--source=simulated:{N_RIDES}", *MONTHS)
     mean, one = "--models=mean", "--max_evals=1"

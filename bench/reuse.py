@@ -1,4 +1,4 @@
-"""What it costs to find out that nothing has to run, and to start a step that has to."""
+"""What it costs to find out that nothing has to run, and to start a step that does."""
 
 import os
 import sqlite3
@@ -16,10 +16,10 @@ from bench import ROOT, Result
 from bench.steps import children_cpu_s
 
 SMALL = ("source=simulated:3000", "models=mean", "max_evals=1")
-N_TIMES = 3  # of each command, in turn
+N_TIMES = 3  # times that each command is run, alternately
 N_RUNS = 10_000
 EMPTY = "name: empty\nentry_points:\n  main:\n    command: 'true'\n"
-# a step with everything loaded and warm does its own work only; launched, it costs the rest too
+# in a warm process a step costs only its own work; launched, it costs the start-up too
 STEP = """
 import sys, time
 import mlflow, steps.preprocess as module
@@ -83,7 +83,7 @@ def measure() -> Iterator[Result]:
 
 
 def reused(folder: Path, env: dict[str, str]) -> Result:
-    """Hold a pipeline whose steps are all reused against an empty entry point."""
+    """Compare a pipeline whose steps are all reused with an empty entry point."""
     empty, whole = [], []
     for _ in range(N_TIMES):
         empty.append(timed(folder / "empty", env))
@@ -94,7 +94,7 @@ def reused(folder: Path, env: dict[str, str]) -> Result:
 
 
 def fixed(env: dict[str, str]) -> Result:
-    """Hold what a step costs beside its own work against importing MLflow."""
+    """Compare the overhead of a step with importing MLflow."""
     imported = []
     for _ in range(N_TIMES):
         start = perf_counter()
@@ -109,7 +109,7 @@ def fixed(env: dict[str, str]) -> Result:
 
 
 def timed(project: Path, env: dict[str, str], *parameters: str) -> float:
-    """Measure the CPU seconds of one `mlflow run`, whatever else the machine does."""
+    """Return the CPU seconds of one `mlflow run`, which depend little on other load."""
     before = children_cpu_s()
     mlflow_run(project, env, *parameters)
     return children_cpu_s() - before
@@ -125,13 +125,13 @@ def mlflow_run(project: Path, env: dict[str, str], *parameters: str) -> None:
 
 
 def told(word: str, env: dict[str, str], code: str, *arguments: str) -> list[float]:
-    """Run some Python here; the numbers of the lines that begin with a word."""
+    """Run Python code in the checkout; return the numbers on its lines that begin with a word."""
     lines = output_of(env, code, *arguments)
     return [float(words[1]) for words in lines if words and words[0] == word]
 
 
 def output_of(env: dict[str, str], code: str, *arguments: str) -> list[list[str]]:
-    """Run some Python here; the words of its lines."""
+    """Run Python code in the checkout; return the words of its lines of output."""
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:

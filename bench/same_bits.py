@@ -1,16 +1,16 @@
-"""The whole demo on this machine's arithmetic and on that of others: the same to the last bit.
+"""Run the whole demo with the arithmetic of this and of other machines: the bits must be equal.
 
-A kernel of another machine is as good as the machine: which one OpenBLAS, numpy and libm take is
-asked of the processor, and can be told.
+Another machine's kernels stand in for the machine: OpenBLAS, numpy and libm choose theirs by the
+processor, but can be told which to use.
 
 SAME_BITS='--source=simulated:500 --max_evals=2' python -m bench same_bits
 
-is a smaller demo than the one of 3,000 trips a month and four trials.
+runs a smaller demo than the default of 3,000 trips a month and four trials.
 
 SAME_BITS_FILE=bits.json python -m bench same_bits
 
-writes what came out into that file, or, where it is there from another machine, counts what is not
-as it was on that one.
+writes the results to that file, or, if it exists, from another machine, counts the differences
+from it.
 """
 
 import hashlib
@@ -41,13 +41,13 @@ MACHINES: Mapping[str, Mapping[str, str]] = {
     "numpy and libm without AVX2 and FMA": HERE | PLAIN,
     "all of Prescott's, one thread": ONE_THREAD | PLAIN | {"OPENBLAS_CORETYPE": "Prescott"},
 }
-# files that hold ids of runs, times, or what was free to differ before
+# files that are not compared: they hold run ids, times, or values that are free to differ
 FREE = {"manifest.json", "outputs.json", "trials.csv", "boosters.csv"}
 ENDINGS = (".csv", ".json", ".parquet", ".ubj")
 
 
 def measure() -> Iterator[Result]:
-    """Run the demo on each, and count what is not as it is here."""
+    """Run the demo with each, and count the differences from this machine."""
     here = facts(HERE)
     file = os.environ.get("SAME_BITS_FILE")
     if file and Path(file).exists():
@@ -60,14 +60,14 @@ def measure() -> Iterator[Result]:
 
 
 def compared(machine: str, here: Mapping[str, str], there: Mapping[str, str]) -> Result:
-    """Count the metrics and hashes of a demo that are not as they are here."""
+    """Count the metrics and hashes of a demo that differ from this machine's."""
     other = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
     what = f"`main {' '.join(SIZE)}` with {machine}: of {len(here)} metrics and hashes other"
     return Result(what, ", ".join([str(len(other)), *other[:3]]), "0")
 
 
 def facts(env: Mapping[str, str]) -> dict[str, str]:
-    """Run the demo in such an environment on a fresh store; run and metric or file -> its value."""
+    """Run the demo with these variables on a new store: run and metric or file -> its value."""
     with store() as uri:
         run(uri, "steps.main", *SIZE, env=env)
         client = MlflowClient(uri)
@@ -80,7 +80,7 @@ def facts(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def files(part: Run) -> dict[str, str]:
-    """Hash the tables and models that a run has logged: file -> sha256."""
+    """Hash the tables and models that a run logged: file -> sha256."""
     client, hashes = MlflowClient(), {}
     outputs = part.outputs.model_outputs if part.outputs else []
     models = [client.get_logged_model(output.model_id) for output in outputs]
@@ -90,6 +90,6 @@ def files(part: Run) -> dict[str, str]:
             if name.endswith(ENDINGS) and Path(name).name not in FREE:
                 with artifacts.open_at(uri, name) as path:
                     content = path.read_bytes()
-                # a model's files lie in a folder whose name is drawn
+                # the folder of a model's files has a random name
                 hashes[f"{place}/{Path(name).name}"] = hashlib.sha256(content).hexdigest()
     return hashes

@@ -1,4 +1,4 @@
-"""Scoring months in bulk: rows per second, peak memory; and the gate's bootstrap."""
+"""Scoring months in bulk: rows per second and peak memory; and the time of the gate's bootstrap."""
 
 import os
 import subprocess
@@ -27,18 +27,18 @@ N_TRIPS, N_ROWS = 1_000_000, 60_000
 
 
 def measure() -> Iterator[Result]:
-    """Score a real month as the step does, and simulated ones in processes of their own."""
+    """Score a real month as the step does, and simulated months in separate processes."""
     yield throughput()
     yield memory()
     yield resampling()
 
 
 def throughput() -> Result:
-    """Time scoring a real month from file to file and predicting its rows in memory, in turn."""
+    """Time scoring a real month from file to file, and predicting it in memory, alternately."""
     train, valid = load("2023-01"), load(MONTH)
     model = train_model(train, valid)
     answers = model.predict(valid), model.predict(valid.without_distance())
-    # as models are logged: what they know of their errors is counted for each row too
+    # with a spread, as models are logged, so that expected losses are counted for each row too
     spread = fit_spread(Calibration(valid, *answers))
     served = as_served(model.with_spread(spread), valid)
     file = find_month(str(DATA), "green", MONTH, Path())
@@ -56,13 +56,13 @@ def throughput() -> Result:
 
 
 def in_memory(source: Path) -> pd.DataFrame:
-    """Read a month's judgeable rows as one frame."""
+    """Read the rows of a month that can be predicted, as one frame."""
     (batch,) = pq.read_table(source).combine_chunks().to_batches()
     return scoring.request_frame(scoring.prepare_batch(batch, taxi="green", month=MONTH), "green")
 
 
 def memory() -> Result:
-    """Peak resident memory of the step over twelve simulated months, over that of one."""
+    """Measure the step's peak memory on twelve simulated months relative to one."""
     with TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
         model = make_model(uri)
@@ -72,7 +72,7 @@ def memory() -> Result:
 
 
 def make_model(uri: str) -> str:
-    """Fit a baseline that answers quickly, in a store of its own; gives its URI."""
+    """Fit a baseline that answers quickly, in its own store; return the model's URI."""
     env = os.environ | {"MLFLOW_TRACKING_URI": uri}
     command = [sys.executable, "-m", "steps.baseline", "--source=simulated:20000"]
     command += ["--models=hist_gradient_boosting", "--test_months="]
@@ -85,14 +85,14 @@ def make_model(uri: str) -> str:
 
 
 def peak_of(uri: str, model: str, months: str) -> float:
-    """Score simulated months; the process's peak resident memory."""
+    """Score simulated months; return the process's peak resident memory, MiB."""
     with TemporaryDirectory() as folder:
         words = (f"--months={months}", f"--model_uri={model}", f"--output={folder}/out")
         return peak_mib(uri, "steps.score", f"--source=simulated:{N_TRIPS}", *words)
 
 
 def resampling() -> Result:
-    """Time the paired interval of two models on as many trips as a real month has."""
+    """Time the bootstrap of two models' paired difference on a real month's number of trips."""
     rng = np.random.default_rng(42)
     minutes = rng.uniform(1, 60, N_ROWS)
     candidate, champion = (minutes + rng.normal(0, 5, N_ROWS) for _ in range(2))

@@ -1,4 +1,4 @@
-"""What the search costs: beside the course's loop, with and without pruning, and its tracking."""
+"""What the search costs: compared with the course's loop, without pruning, and its tracking."""
 
 import json
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from taxi import search, spaces
 from taxi.boosting import Outcome, PruningThreshold
 
 N_TRIALS = 50
-N_COURSE = 6  # of the course's own trials, from which its 50 are estimated
+N_COURSE = 6  # trials of the course's own search, from which the cost of its 50 is estimated
 YEARS = " / ".join(MONTHS)
 N_TRACKED, N_ROUNDS = 100, 250
 
 
 def measure_cost() -> Iterator[Result]:
-    """Time the course's loop, our search and its choice, and the whole step, one by one."""
+    """Time, one by one, the course's loop, our search with its choice, and the whole step."""
     with store() as uri:
         run(uri, "steps.preprocess", f"--source={DATA}", "--test_months=")
         printed, course = run(uri, "bench.course", str(N_COURSE))
@@ -34,7 +34,7 @@ def measure_cost() -> Iterator[Result]:
     ours = found.search.wall + found.choice.wall
     trials = json.loads(printed.splitlines()[-1])
     wall = N_TRIALS * fmean(trials)
-    # what the process spent beside its trials is left out on the course's side
+    # only the trials count on the course's side, not the rest of its process
     cpu = wall * course.cpu / course.wall
     yield Result(
         f"course's {N_TRIALS} trials ({N_COURSE} of them run: {min(trials):.0f} to "
@@ -60,7 +60,7 @@ def measure_pruning() -> Iterator[Result]:
     first = replace(
         pruned, ranges={}, fixed={**pruned.fixed, **pruned.parameters(0, pruned.first[0])}
     )
-    # with pruning before and after: what else the machine does shall meet both
+    # with pruning before and after, so that other load on the machine affects both variants
     variants = [pruned, replace(pruned, pruning=None), pruned, first]
     found = [[searched(space, real_rows(year)) for space in variants] for year in MONTHS]
     yield Result(
@@ -94,7 +94,7 @@ def measure_pruning() -> Iterator[Result]:
 
 
 def measure_tracking() -> Iterator[Result]:
-    """Write trials with curves of N_ROUNDS into sqlite; they are told at once, not trained."""
+    """Write trials with curves of N_ROUNDS to sqlite; their outcomes are made up, not trained."""
     space, rows = spaces.select_space("lossguide"), real_rows("2021")
     settings, seconds = settings_of(space), 0.0
     with store(), runs.StepRun("hpo", "bench"):

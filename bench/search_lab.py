@@ -1,4 +1,4 @@
-"""What the measurements of the search share: a store of their own, real rows, one search timed."""
+"""What measurements of the search share: a fresh store, real rows, a timed search."""
 
 import os
 import resource
@@ -38,11 +38,11 @@ class Spent(NamedTuple):
     """What something cost."""
 
     wall: float  # seconds
-    cpu: float  # seconds, all threads and children
+    cpu: float  # seconds, of all threads and child processes
 
 
 class Found(NamedTuple):
-    """What a search and the choice of its boosters cost, and what came out."""
+    """What a search and the choice of its boosters cost, and their result."""
 
     n_rounds: int  # of all trials
     spans: list[tuple[int, int]]  # of the trials' runs: start and end, ms
@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 @contextmanager
 def store() -> Iterator[str]:
-    """Make a fresh tracking store, used by this process and handed to others as its URI."""
+    """Make a fresh tracking store for this process; yield its URI, for others."""
     before = mlflow.get_tracking_uri()
     with TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
@@ -67,7 +67,7 @@ def store() -> Iterator[str]:
 
 
 def run(uri: str, *command: str, env: Mapping[str, str] = os.environ) -> tuple[str, Spent]:
-    """Run a module in a process of its own on a store; gives what it printed and what it cost."""
+    """Run a module on a store in its own process; return its output and what it cost."""
     start, before = perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", *command],
@@ -101,7 +101,7 @@ def real_rows(year: str) -> Rows:
 
 
 def settings_of(space: SearchSpace) -> SearchSettings:
-    """Search this space as the step does by default."""
+    """Return the step's default settings for this space."""
     return SearchSettings(
         space,
         features="full",
@@ -115,11 +115,11 @@ def settings_of(space: SearchSpace) -> SearchSettings:
 
 
 def searched(space: SearchSpace, rows: Rows, *, max_evals: int = 50, scheduler: str = "") -> Found:
-    """Search in this process as the step does, tracking included, and choose boosters."""
+    """Search in this process as the step does, with tracking, and choose boosters."""
     settings, budget = settings_of(space), Budget(max_evals, max_minutes=0, parallelism=0)
     with (
         store(),
-        redirect_stdout(sys.stderr),  # the table is alone on stdout
+        redirect_stdout(sys.stderr),  # stdout is for the table alone
         runs.StepRun("hpo", "bench"),
         open_executor(rows, scheduler=scheduler, device="cpu", parallelism=0) as executor,
     ):
@@ -138,7 +138,7 @@ def searched(space: SearchSpace, rows: Rows, *, max_evals: int = 50, scheduler: 
 
 
 def n_rounds(trials: list[Trial]) -> int:
-    """Count the boosting rounds that trials ran."""
+    """Count the boosting rounds of trials."""
     return sum(trial.outcome.n_rounds for trial in trials if trial.outcome)
 
 
@@ -151,7 +151,7 @@ def spans_of_trials() -> list[tuple[int, int]]:
 
 
 def rmse_of(boosters: list[xgb.Booster], rows: Rows) -> float:
-    """Score the average of boosters on valid, minutes."""
+    """Return the RMSE of the boosters' average on valid, minutes."""
     predicted = np.mean([booster.inplace_predict(rows.valid) for booster in boosters], axis=0)
     return score_predictions(rows.valid_y, predicted)["rmse"]
 

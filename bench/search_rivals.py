@@ -1,4 +1,4 @@
-"""FLAML, and Optuna with LightGBM, on the same rows, cores and wall time as the search."""
+"""Compare with FLAML, and Optuna with LightGBM, on the search's rows, cores and wall time."""
 
 from collections.abc import Iterator
 from time import perf_counter
@@ -15,7 +15,7 @@ from taxi.rows import Rows
 from taxi.scores import score_predictions
 
 HOW = "uv pip install -r pyproject.toml --extra bench -c requirements-dev.txt"
-ROUNDS, PATIENCE = 2000, 50  # of LightGBM; the rate is searched too, so more than ours
+ROUNDS, PATIENCE = 2000, 50  # of LightGBM; more than ours, because the rate is searched too
 
 
 def measure() -> Iterator[Result]:
@@ -44,8 +44,8 @@ def measure() -> Iterator[Result]:
 
 
 def flaml_rmse(flaml: ModuleType, rows: Rows, seconds: float) -> float:
-    """Let FLAML choose among all estimators it finds installed, by its RMSE on valid."""
-    # FLAML fills missing values itself, for the estimators that take none, in frames alone
+    """Let FLAML choose among all estimators that it finds installed, by RMSE on valid."""
+    # only in frames does FLAML fill missing values, for estimators that refuse them
     train, valid = (pd.DataFrame(matrix).rename(columns=str) for matrix in (rows.train, rows.valid))
     automl = flaml.AutoML()
     automl.fit(
@@ -57,7 +57,7 @@ def flaml_rmse(flaml: ModuleType, rows: Rows, seconds: float) -> float:
         metric="rmse",
         time_budget=seconds,
         eval_method="holdout",
-        retrain_full=False,  # on train and valid together, which nothing could then judge
+        retrain_full=False,  # a model retrained on valid too could not be judged on it
         n_jobs=n_cores(),
         seed=SEED,
         mlflow_logging=False,
@@ -67,13 +67,13 @@ def flaml_rmse(flaml: ModuleType, rows: Rows, seconds: float) -> float:
 
 
 def optuna_rmse(optuna: ModuleType, lightgbm: ModuleType, rows: Rows, seconds: float) -> float:
-    """Let Optuna's TPE search LightGBM, unpromising trials pruned by its median rule."""
-    # min_child_samples differs from trial to trial, so no feature may be left out beforehand
+    """Let Optuna's TPE search LightGBM, with its median rule for pruning."""
+    # min_child_samples differs from trial to trial, so no feature may be filtered in advance
     options = {"free_raw_data": False, "params": {"verbosity": -1, "feature_pre_filter": False}}
     train = lightgbm.Dataset(rows.train, rows.train_y, **options).construct()
     valid = lightgbm.Dataset(rows.valid, rows.valid_y, reference=train, **options).construct()
 
-    seen: list[float] = []  # after any round: the trial that the time cuts off counts too
+    seen: list[float] = []  # RMSE after every round, so that a trial cut off by time counts too
 
     def objective(trial: Any) -> float:
         def report(now: Any) -> None:
@@ -103,7 +103,7 @@ def optuna_rmse(optuna: ModuleType, lightgbm: ModuleType, rows: Rows, seconds: f
 
 
 def lightgbm_parameters(trial: Any) -> dict[str, Any]:
-    """Suggest the parameters that Optuna's own LightGBM example searches, and the rate."""
+    """Suggest the parameters of Optuna's own LightGBM example, and the learning rate."""
     return {
         "objective": "regression",
         "metric": "rmse",

@@ -1,4 +1,4 @@
-"""What a search sees on a sample: do the same points win there as on all train trips?"""
+"""Search on samples: do the same points win there as on all train trips?"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -22,7 +22,7 @@ from taxi.threads import thread_pool
 
 TRAIN = ("2022-01", "2022-02", "2023-01", "2023-02")
 VALID = "2023-03"
-SHARES = (2, 4, 8, 16)  # all train trips over those of a sample
+SHARES = (2, 4, 8, 16)  # number of train trips divided by that of a sample
 N_POINTS = 12
 
 
@@ -41,13 +41,13 @@ def measure() -> Iterator[Result]:
 
 
 def join_trips(parts: Sequence[Trips]) -> Trips:
-    """Put trips one after the other."""
+    """Concatenate trips."""
     columns = (field.name for field in fields(Trips))
     return Trips(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
 def compare(what: str, whole: np.ndarray, seen: np.ndarray) -> Result:
-    """Compare RMSEs of the same points, minutes [p]: their ranks, and what the best there costs."""
+    """Compare two RMSEs of the same points, minutes [p]: by rank, and by what the choice costs."""
     rank = spearmanr(whole, seen).statistic
     lost = whole[np.argmin(seen)] - whole.min()
     gap = float(np.mean(seen - whole))
@@ -59,7 +59,7 @@ def compare(what: str, whole: np.ndarray, seen: np.ndarray) -> Result:
 
 
 def random_points(space: SearchSpace) -> list[dict[str, Any]]:
-    """Draw points as evenly as the ranges are tried, the losses in turn."""
+    """Draw random points from the ranges of a space, its objectives in turn."""
     rng = np.random.default_rng(SEED)
     return [
         space.parameters(n, {name: draw_value(rng, one) for name, one in space.ranges.items()})
@@ -68,7 +68,7 @@ def random_points(space: SearchSpace) -> list[dict[str, Any]]:
 
 
 def draw_value(rng: np.random.Generator, allowed: Range) -> float:
-    """Draw a value of a range."""
+    """Draw a value from a range."""
     low, high = (np.log([allowed.low, allowed.high])) if allowed.is_log else allowed[:2]
     value = float(np.exp(rng.uniform(low, high)) if allowed.is_log else rng.uniform(low, high))
     return round(value) if allowed.is_whole else value
@@ -83,7 +83,7 @@ def train_points(
     *,
     seed: int = SEED,
 ) -> np.ndarray:
-    """Train each point to its end as a trial does; RMSE on valid, minutes [p]."""
+    """Train each point as a trial does, without pruning; return the RMSE on valid, minutes [p]."""
     matrices = build_matrices(sighted_rows(encoder, seen, valid, max_bin=space.max_bin))
 
     def train(point: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""How trials share a machine: threads per trial, trials at once, and workers of a Dask cluster."""
+"""How trials best share a machine: threads per trial, trials at once, workers of a Dask cluster."""
 
 import os
 import subprocess
@@ -22,11 +22,11 @@ from taxi.boosting import Matrices, TrainingJob, build_matrices, train_booster
 
 N_JOBS, N_JOB_ROUNDS = 8, 60
 N_TRIALS, N_ROUNDS, N_PAIRS = 32, 100, 3  # of the search on the cluster
-STARTS_S = 60  # within which a scheduler or a worker answers
+STARTS_S = 60  # seconds within which a scheduler or a worker must answer
 
 
 def measure_threads() -> Iterator[Result]:
-    """Train the same boosters with so many at once, on so many threads each."""
+    """Train the same boosters with different numbers at once, and of threads each."""
     cores, matrices = n_cores(), build_matrices(real_rows("2021"))
     ways = {(1, 1), (1, cores), (cores, 1), (cores, cores), (max(cores // 2, 1), 2)}
     rates = {way: jobs_per_second(matrices, *way) for way in sorted(ways)}
@@ -42,7 +42,7 @@ def measure_threads() -> Iterator[Result]:
 
 
 def jobs_per_second(matrices: Matrices, at_once: int, threads: int) -> float:
-    """Train N_JOBS boosters; one at a time in this thread, several in a pool of threads."""
+    """Train N_JOBS boosters, one at a time in this thread or several in a pool: jobs per second."""
     space = spaces.select_space("lossguide")
     parameters = {**space.fixed, **space.first[0], "seed": SEED, "nthread": threads}
     job = TrainingJob(parameters, N_JOB_ROUNDS, patience=N_JOB_ROUNDS)
@@ -57,7 +57,7 @@ def jobs_per_second(matrices: Matrices, at_once: int, threads: int) -> float:
 
 
 def measure_dask() -> Iterator[Result]:
-    """Search on one worker process of one thread and on two, in turn, N_PAIRS times."""
+    """Search on one single-threaded worker and on two, alternately, N_PAIRS times."""
     pairs = [(trials_per_second_on(1), trials_per_second_on(2)) for _ in range(N_PAIRS)]
     ratios = sorted(two / one for one, two in pairs)
     one, two = map(median, zip(*pairs, strict=True))
@@ -70,10 +70,10 @@ def measure_dask() -> Iterator[Result]:
 
 
 def trials_per_second_on(n_workers: int) -> float:
-    """Search on a cluster of its own; the matrix is there already."""
+    """Search on a fresh cluster whose workers have the matrix already; return trials a second."""
     space = replace(
         spaces.select_space("lossguide"),
-        # trials of one length
+        # all trials of the same length
         rounds=N_ROUNDS,
         patience=N_ROUNDS,
         pruning=None,
@@ -86,9 +86,9 @@ def trials_per_second_on(n_workers: int) -> float:
 
 
 def per_second(spans: list[tuple[int, int]]) -> float:
-    """Compute how many trials were done per second until the last one started.
+    """Return the trials per second until the last trial started, since no worker idles before.
 
-    Until then no worker was short of work. Trials that ran at that moment count by their share.
+    A trial that was running at that moment counts by the share of it that was done.
     """
     first, last = min(spans)[0], max(spans)[0]
     n_done = sum(min((last - start) / (end - start), 1.0) for start, end in spans)
@@ -97,12 +97,12 @@ def per_second(spans: list[tuple[int, int]]) -> float:
 
 @contextmanager
 def cluster(n_workers: int) -> Iterator[str]:
-    """Start a scheduler and workers of one thread each on loopback; gives the address."""
+    """Start a scheduler and single-threaded workers on loopback; yield the address."""
     with TemporaryDirectory() as folder, ExitStack() as stack:
         found = Path(folder, "scheduler.json")
         started(stack, "scheduler", "--host=127.0.0.1", "--port=0", f"--scheduler-file={found}")
         for _ in range(n_workers):
-            # without a nanny, which would be one more process on the same cores
+            # without a nanny, which would be another process on the same cores
             started(stack, "worker", f"--scheduler-file={found}", "--nthreads=1", "--no-nanny")
         client = Client(scheduler_file=str(found), timeout=STARTS_S, set_as_default=False)
         with client:
@@ -111,10 +111,10 @@ def cluster(n_workers: int) -> Iterator[str]:
 
 
 def started(stack: ExitStack, *command: str) -> None:
-    """Start a process of Dask that ends with the stack."""
+    """Start a Dask process, which ends with the stack."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", *command, "--no-dashboard"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as a nanny would
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as a nanny would set it
         stderr=subprocess.DEVNULL,
     )
     stack.callback(process.wait)

@@ -1,12 +1,11 @@
-"""Steps on a server behind a proxy that does one thing wrong: they end well, or in one line.
+"""Run steps on a server behind a proxy that injects one fault: they must end well, or in one line.
 
 SERVER_FAULTS=hpo,score SERVER_FAULT_KINDS='^50|cut' SERVER_FAULT_MOMENTS=middle \
     python -m bench server_faults
 
-runs those steps, kinds and moments alone, and SERVER_FAULT_MOMENTS=0,1,2 hits the first three
-requests; the whole takes an hour of two cores. A proxy that says
-by itself that all is well, in JSON of the right shape, is not among the kinds: nobody can tell that
-from the server.
+runs only those steps, kinds and moments, and SERVER_FAULT_MOMENTS=0,1,2 hits the first three
+requests; all of it takes an hour on two cores. A proxy that makes up a successful answer, in JSON
+of the right shape, is not among the kinds: no client can tell it from the server.
 """
 
 import atexit
@@ -39,22 +38,22 @@ from storage.tracking import stale_runs, tags
 STEPS = ("preprocess", "baseline", "hpo", "register", "score", "main")
 SOURCE, MODEL = "--source=simulated:300", "prepared"
 TRAINING = ("--models=mean", "--max_evals=2", "--parallelism=1", "--refit=train")
-PRELOADED = [  # what the steps import, so that it is imported once
+PRELOADED = [  # modules of the steps, imported once before forking
     __name__,
     *(f"steps.{name}" for name in ("preprocess", "baseline")),
     *(f"steps.{name}.__main__" for name in ("hpo", "register", "score", "main")),
     *("matplotlib.pyplot", "mlflow.projects", "mlflow.pyfunc", "sklearn.ensemble", "skops.io"),
 ]
 MOMENTS = ("opening", "middle", "closing")
-PATIENCE_S = 300.0  # with the few retries below; no step takes as long, however busy the cores
-CALM = {  # so that what MLflow repeats costs no minutes
+PATIENCE_S = 300.0  # a timeout: with the few retries below no step takes so long on busy cores
+CALM = {  # keeps MLflow's retries from taking minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "OMP_NUM_THREADS": "1",
 }
-# what MLflow and its libraries say by themselves of requests that they repeat, and of runs
+# log lines of MLflow and its libraries about retries and runs
 NOISE = re.compile(r"\d{4}/\d\d/\d\d [\d:]+ (WARNING|INFO) |\W*View (run|experiment|Logged Model) ")
 
 
@@ -67,9 +66,9 @@ class Case(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a step came to its end."""
+    """How a step ended."""
 
-    code: int | None  # None: it had to be killed
+    code: int | None  # exit code; None if it had to be killed
     said: list[str]  # on stderr
     runs: dict[str, Run]
     results: dict[str, set[str]]
@@ -77,7 +76,7 @@ class Ending(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """What a step asks and comes to where nothing goes wrong."""
+    """The requests and results of a step without a fault."""
 
     asked: list[tuple[str, str]]
     results: dict[str, set[str]]
@@ -85,7 +84,7 @@ class Whole(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """A server with a pipeline on it, which the steps build on."""
+    """A server with a pipeline that the steps build on."""
 
     server: str
     folder: Path
@@ -93,7 +92,7 @@ class Bench(NamedTuple):
 
 
 def measure() -> Iterator[Result]:
-    """Run every step against every fault at three moments."""
+    """Run every step with every fault, at three moments."""
     steps = os.environ.get("SERVER_FAULTS", ",".join(STEPS)).split(",")
     kinds = re.compile(os.environ.get("SERVER_FAULT_KINDS", ""))
     moments = os.environ.get("SERVER_FAULT_MOMENTS", ",".join(MOMENTS)).split(",")
@@ -137,9 +136,9 @@ PROBLEMS = (
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Start `mlflow server` on a database of its own."""
+    """Start `mlflow server` on its own database."""
     with proxy_to("") as free:
-        port = free.uri.rpartition(":")[2]  # free again in a moment
+        port = free.uri.rpartition(":")[2]  # free again once the listener is closed
     command = [sys.executable, "-m", "mlflow", "server", "--port", port, "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
@@ -157,7 +156,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def prepare(server: str, folder: Path) -> Bench:
-    """Run a pipeline that the steps build on, and that main finds again."""
+    """Run a pipeline for the steps to build on, and for main to reuse."""
     env = os.environ | CALM | {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": MODEL}
     command = [sys.executable, "-m", "steps.main", SOURCE, *TRAINING, f"--model_name={MODEL}"]
     subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
@@ -191,7 +190,7 @@ def arguments(bench: Bench, step: str, name: str) -> list[str]:
 
 
 def run_step(env: Mapping[str, str], step: str, argv: list[str], log: Path) -> None:
-    """Be `python -m steps.<step>`, in a process that has imported what it needs."""
+    """Run `python -m steps.<step>` in this forked process, which has imported its modules."""
     with log.with_suffix(".out").open("w") as out, log.open("w") as said:
         os.dup2(out.fileno(), 1)
         os.dup2(said.fileno(), 2)
@@ -202,11 +201,11 @@ def run_step(env: Mapping[str, str], step: str, argv: list[str], log: Path) -> N
     try:
         module.main(argv)
     finally:
-        atexit._run_exitfuncs()  # which a forked process leaves out
+        atexit._run_exitfuncs()  # a forked process would skip them
 
 
 def run(bench: Bench, step: str, name: str, proxy: Proxy) -> Ending:
-    """Run a step through a proxy; its experiment and its registered model have this name."""
+    """Run a step through a proxy; `name` is that of its experiment and its registered model."""
     log, began_ms = bench.folder / f"{name}.log", int(time.time() * 1000)
     experiment = MODEL if step == "main" else name
     env = CALM | {"MLFLOW_TRACKING_URI": proxy.uri, "MLFLOW_EXPERIMENT_NAME": experiment}
@@ -224,7 +223,7 @@ def run(bench: Bench, step: str, name: str, proxy: Proxy) -> Ending:
 
 
 def runs_of(bench: Bench, experiment: str, pid: str, began_ms: int) -> dict[str, Run]:
-    """Find the runs that a process has made: run id -> run."""
+    """Find the runs that a process made: run id -> run."""
     client = MlflowClient(bench.server)
     found = client.get_experiment_by_name(experiment)
     if found is None:
@@ -236,7 +235,7 @@ def runs_of(bench: Bench, experiment: str, pid: str, began_ms: int) -> dict[str,
 def results(
     bench: Bench, runs: Mapping[str, Run], name: str
 ) -> tuple[dict[str, set[str]], Counter[str]]:
-    """Return what runs have come to, and how often each of it is there."""
+    """Return the results of runs, and how often each kind of object exists."""
     client, made = MlflowClient(bench.server), Counter[str]()
     values: dict[str, set[str]] = defaultdict(set)
     for one in runs.values():
@@ -258,7 +257,7 @@ def results(
 
 
 def undisturbed(bench: Bench, step: str) -> Whole:
-    """Run a step through a proxy that does nothing wrong."""
+    """Run a step through a proxy without a fault."""
     with proxy_to(bench.server) as proxy:
         start = time.monotonic()
         ending = run(bench, step, f"{step}-whole", proxy)
@@ -270,7 +269,7 @@ def undisturbed(bench: Bench, step: str) -> Whole:
 
 
 def number_of(case: Case, asked: list[tuple[str, str]]) -> int | None:
-    """Choose the request that meets the fault, another for each fault; None where none may."""
+    """Choose the request that meets the fault, different for each; None if no request may."""
     n = sum(case.fault.may_hit(*request) for request in asked)
     if case.moment.isdigit():
         return int(case.moment) if int(case.moment) < n else None
@@ -281,7 +280,7 @@ def number_of(case: Case, asked: list[tuple[str, str]]) -> int | None:
 
 
 def judge(bench: Bench, whole: Mapping[str, Whole], at: int, case: Case) -> list[str]:
-    """Run a case; returns what it has come to."""
+    """Run a case; return words for what happened, of which the caller keeps count."""
     number = number_of(case, whole[case.step].asked)
     if number is None:
         return ["none to hit"]
@@ -299,7 +298,7 @@ def judge(bench: Bench, whole: Mapping[str, Whole], at: int, case: Case) -> list
 
 
 def verdict(case: Case, ending: Ending, whole: Whole) -> list[str]:
-    """Compare how a step has ended with how it should."""
+    """Describe in a few words each how a step ended, and what is wrong with that."""
     found = []
     lines = [line for line in ending.said if line and not NOISE.match(line)]
     if any("Traceback" in line for line in lines):
@@ -320,6 +319,6 @@ def verdict(case: Case, ending: Ending, whole: Whole) -> list[str]:
 
 
 def is_left(run: Run) -> bool:
-    """Whether a run was left RUNNING, be it that another step has closed it since."""
+    """Whether a run was left RUNNING, even if another step has closed it since."""
     reason = run.data.tags.get(tags.FAILURE)
     return run.info.status == "RUNNING" or reason == stale_runs.REASON

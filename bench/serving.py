@@ -1,4 +1,4 @@
-"""The served model against its bare booster: rows per second, and one row's wait."""
+"""The served model compared with its bare boosters: rows per second, and latency of one row."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from taxi.rows import Rows, blind_rows, sighted_rows
 from taxi.schema import Trips
 
 N_BULK, N_SINGLE = 7, 200
-N_ROUNDS = 420  # of each of the boosters, about what the refit makes of 2023-01 and -02
+N_ROUNDS = 420  # of each booster, about as many as in the refit on 2023-01 and -02
 
 
 def measure() -> Iterator[Result]:
@@ -33,7 +33,7 @@ def measure() -> Iterator[Result]:
     train, valid = load("2023-01"), load("2023-02")
     model = train_model(train, valid)
     matrix = model.encoder.transform(valid)
-    # the model's own are kept to one thread each; bare ones take all there are
+    # the model's own boosters are limited to one thread each; bare ones use all cores
     files = model.to_files().items()
     boosters = [xgb.Booster(model_file=bytearray(f)) for name, f in files if name[-4:] == ".ubj"]
     served = as_served(model, valid)
@@ -42,7 +42,7 @@ def measure() -> Iterator[Result]:
     whole = timed(lambda: served.unwrap_python_model().predict(None, frame), N_BULK)
     what = "raw rows/s through the model over rows/s of its bare boosters"
     yield Result(what, f"{bare / whole:.2f}", "0.6")
-    # MLflow looks at every value by itself where a column may hold text or numbers
+    # includes MLflow's schema check, value by value for columns that may hold text or numbers
     checked = timed(lambda: served.predict(frame), N_BULK)
     yield Result(f"{what}, MLflow's signature check included", f"{bare / checked:.2f}", "")
     row = frame.iloc[[0]]
@@ -54,7 +54,7 @@ def measure() -> Iterator[Result]:
 
 
 def train_model(train: Trips, valid: Trips, *, n_rounds: int = N_ROUNDS) -> TripModel:
-    """Fit as many boosters as a model has at most, at the search's first points."""
+    """Fit the largest number of boosters that a model may have, at the search's first points."""
     encoder = features.fit_encoder("full", train)
     space = spaces.select_space("lossguide")
     points = [
@@ -71,7 +71,7 @@ def train_model(train: Trips, valid: Trips, *, n_rounds: int = N_ROUNDS) -> Trip
 
 
 def train_all(rows: Rows, jobs: Sequence[TrainingJob]) -> list[xgb.Booster]:
-    """Train a booster by each job."""
+    """Train the booster of each job."""
     matrices = build_matrices(rows)
     outcomes = [train_booster(matrices, job) for job in jobs]
     return [outcome.booster for outcome in outcomes if outcome.booster]
@@ -85,13 +85,13 @@ def load(month: str) -> Trips:
 
 
 def as_served(model: TripModel, trips: Trips) -> PyFuncModel:
-    """Log a model into a store of its own and load it back."""
+    """Log a model to a fresh store, and load it back."""
     with TemporaryDirectory() as folder:
         return models.load(log_in(Path(folder), model, trips))
 
 
 def log_in(folder: Path, model: TripModel, trips: Trips) -> str:
-    """Log a model into a store of its own in a folder; gives its URI."""
+    """Log a model to a new store in a folder; return its URI."""
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("bench", folder.as_uri()))
     with mlflow.start_run():

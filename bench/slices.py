@@ -1,8 +1,8 @@
-"""How often slices refuse a candidate that is just as bad as it may be, and what that costs.
+"""How often slices refuse a candidate that is exactly as bad as allowed.
 
-Two boosters of real months are asked about a later one; the errors of one are scaled until its RMSE
-on a slice is larger by exactly MAX_LOSS, and samples of the slice are judged at the level of the
-first of N_LOOKS slices. One in 1 / level may be refused.
+Two boosters of real months predict a later month. The errors of one are scaled until its RMSE on a
+slice is larger by exactly MAX_LOSS, and samples of the slice are judged at the level of the first
+of N_LOOKS slices. A share equal to the level may be refused.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ N_SAMPLES, N_BOOTSTRAPPED, N_RESAMPLES = 20_000, 200, 4_000
 
 
 def measure() -> Iterator[Result]:
-    """Judge samples of slices with t and with percentiles of resamples."""
+    """Judge samples of slices by Student's t and by the percentile bootstrap."""
     models = [fit_booster(load(train), load(valid)) for train, valid in TRAINED]
     test = load(TEST)
     predicted = [model.predict(test) for model in models]
@@ -51,7 +51,7 @@ def measure() -> Iterator[Result]:
 
 
 def refusals(name: str, difference: np.ndarray, rng: np.random.Generator) -> Result:
-    """Count refusals over what is allowed, by t and by the percentile bootstrap."""
+    """Count refusals relative to the allowed number, by t and by the percentile bootstrap."""
     told = []
     for n in SIZES:
         sample = difference[rng.integers(0, len(difference), (N_SAMPLES, n))]

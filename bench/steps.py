@@ -1,4 +1,4 @@
-"""What whole steps take: wall time, as people wait for them, and CPU, as a busy machine has it."""
+"""What whole steps cost: wall time, which people wait, and CPU time, which depends less on load."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ REAL = ("--train_months=2021-01", "--valid_months=2021-02", "--test_months=")
 
 
 def measure() -> Iterator[Result]:
-    """Time the demo with its environment in place, and baseline on the real months of 2021."""
+    """Time the demo, its environment being in place, and baseline on the real months of 2021."""
     demo = spent("main", "--source=simulated", "--max_evals=10")
     yield Result("`make demo`, environment in place", f"{demo.wall_s / 60:.1f} min", "50 s")
     yield Result("the same, CPU of all its processes", f"{demo.cpu_s:.0f} s", "62 s")
@@ -24,14 +24,14 @@ def measure() -> Iterator[Result]:
 
 
 class Spent(NamedTuple):
-    """What a command took, all the processes that it started included."""
+    """What a command cost, including all processes that it started."""
 
     wall_s: float
     cpu_s: float
 
 
 def spent(step: str, *arguments: str) -> Spent:
-    """Run a step on a fresh store and time it from outside."""
+    """Run a step on a fresh store, and time it from outside."""
     with TemporaryDirectory() as folder:
         env = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
         start, before = perf_counter(), children_cpu_s()
@@ -48,6 +48,6 @@ def spent(step: str, *arguments: str) -> Spent:
 
 
 def children_cpu_s() -> float:
-    """Sum the CPU seconds of every process that this one has started and that has ended."""
+    """Return the CPU seconds of all child processes that have ended."""
     times = os.times()
     return times.children_user + times.children_system

@@ -1,4 +1,4 @@
-"""A sweep of two by two: what its points share runs once, and a kill loses nothing finished."""
+"""A two-by-two sweep: shared work must run once, and kills must lose nothing that was finished."""
 
 import random
 import time
@@ -21,7 +21,7 @@ features: [compact, full]
 
 
 def measure() -> Iterator[Result]:
-    """Sweep undisturbed and killed with SIGKILL at random moments, each in a store of its own."""
+    """Sweep undisturbed, and with SIGKILLs at random moments, each in its own store."""
     with TemporaryDirectory() as folder:
         template, file = make_store(Path(folder, "template")), Path(folder, "sweep.yaml")
         file.write_text(FILE)

@@ -1,8 +1,8 @@
-"""What is left where no distance is known: mean absolute error in seconds, as others state it.
+"""Accuracy without any distance: mean absolute error in seconds, as others state it.
 
 A public benchmark without distances, on yellow trips of 2023, has 297 s for the pair's median,
-263 s for LightGBM and 253 s for an ensemble. Green taxis may not pick up in Manhattan's south, so
-theirs are other trips.
+263 s for LightGBM and 253 s for an ensemble. Its trips differ from these: green taxis may not pick
+up passengers in the south of Manhattan.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,11 +19,11 @@ from taxi.rows import blind_rows
 from taxi.schema import Trips
 
 TRAIN, TEST = "2023-01", "2023-02"
-STOP_DAYS = np.timedelta64(7, "D")  # at the end of the train month, to tell how many rounds
+STOP_DAYS = np.timedelta64(7, "D")  # held out at the end of the train month for early stopping
 
 
 def measure() -> Iterator[Result]:
-    """Fit on a month, test on the next, which nothing is chosen by."""
+    """Fit on a month, test on the next, on which nothing is chosen."""
     train, test = load(TRAIN), load(TEST)
     what = f"green {TRAIN} -> {TEST} without distance, MAE:"
     yield Result(f"{what} the pair's median", seconds(pair_medians(train, test), test), "")
@@ -31,12 +31,12 @@ def measure() -> Iterator[Result]:
 
 
 def seconds(predicted: np.ndarray, test: Trips) -> str:
-    """Write the mean absolute error of n predictions in minutes, [n]."""
+    """Write the mean absolute error, in seconds, of n predictions in minutes, [n]."""
     return f"{60 * np.abs(predicted - test.trip_minutes).mean():.0f} s"
 
 
 def pair_medians(train: Trips, test: Trips) -> np.ndarray:
-    """Predict each of n trips by the median of its pair of zones, of all where it is new, [n]."""
+    """Predict n trips by the median of their pair of zones, or of all trips if it is new, [n]."""
     pairs, of_row = np.unique(zones.pair_code(train), return_inverse=True)
     medians = zones.medians(of_row, train.trip_minutes, len(pairs))
     codes = zones.pair_code(test)
@@ -45,7 +45,7 @@ def pair_medians(train: Trips, test: Trips) -> np.ndarray:
 
 
 def boosted(train: Trips, test: Trips) -> np.ndarray:
-    """Predict n trips by a booster of the search's first point, minutes [n]."""
+    """Predict n trips with a booster of the search's first point, minutes [n]."""
     space = spaces.select_space("lossguide")
     first = space.parameters(0, space.first[0])
     parameters = {**space.fixed, **first, "learning_rate": 0.1, "seed": 42, "nthread": 1}
@@ -57,7 +57,7 @@ def boosted(train: Trips, test: Trips) -> np.ndarray:
 
 
 def fit_and_predict(parameters: Mapping[str, Any], matrices: Matrices, rounds: int) -> np.ndarray:
-    """Train so many rounds and predict the other rows, minutes [n]."""
+    """Train for a number of rounds, and predict the validation rows, minutes [n]."""
     told = {**parameters, "max_bin": matrices.max_bin}
     booster = xgb.train(told, matrices.train, rounds)
     return np.asarray(booster.predict(matrices.valid))

@@ -1,4 +1,4 @@
-"""A client of the model server, of Python's standard library alone: copy it, or call it.
+"""A client for the model server, with only Python's standard library: copy it, or call it.
 
 python docs/client.py http://127.0.0.1:5001 2021-03-05T17:45 74 75 1.3
 """
@@ -16,34 +16,36 @@ USAGE = "Usage: python docs/client.py URL PICKUP_AT PICKUP_ZONE DROPOFF_ZONE [PL
 
 
 class Trip(NamedTuple):
-    """A trip that somebody plans."""
+    """A planned trip."""
 
-    pickup_at: datetime  # New York local time, or with a zone
-    pickup_zone: int  # of the TLC, 1..265
+    pickup_at: datetime  # New York local time, or with a time zone
+    pickup_zone: int  # the TLC's id, 1..265
     dropoff_zone: int
     planned_miles: float | None = None
 
 
 class Answer(NamedTuple):
-    """What the server says of n trips."""
+    """The server's answer for n trips."""
 
     minutes: list[float]  # [n]
-    warnings: list[str]  # rows of which something was not used
+    warnings: list[str]  # on rows with values that were not used
 
 
 class RefusedError(ValueError):
-    """The server does not answer these trips; says why, in its own words if it has some."""
+    """The server did not predict these trips; the message is its own, if it sent one."""
 
 
 def ask(url: str, trips: Sequence[Trip], *, timeout_s: float = 10.0) -> Answer:
-    """Ask a server of green trips for the minutes of n trips.
+    """Ask the server of a model of green trips for the minutes of n trips.
 
     Args:
         url: of the server, such as http://127.0.0.1:5001.
-        trips: n of them.
+        trips: n trips.
         timeout_s: seconds to wait for the answer.
+    Returns:
+        The minutes and the warnings.
     Raises:
-        RefusedError: a trip cannot be judged, the server failed, or it is no model server.
+        RefusedError: a trip cannot be predicted, the server failed, or is not a model server.
         OSError: the server cannot be reached.
     """
     rows = [
@@ -61,7 +63,7 @@ def ask(url: str, trips: Sequence[Trip], *, timeout_s: float = 10.0) -> Answer:
     try:
         address = f"{url.rstrip('/')}/invocations"
         said = _post(Request(address, body, {"Content-Type": "application/json"}), timeout_s)
-    except (HTTPException, ValueError) as error:  # no address after all, or no HTTP came back
+    except (HTTPException, ValueError) as error:  # not a valid address, or the answer is not HTTP
         raise RefusedError(f"{url} cannot be asked: {error!r}") from error
     if not isinstance(said.get("predictions"), list):
         strange = f"{url} answers {said['status']}, no predictions. Is it a model server?"
@@ -70,11 +72,11 @@ def ask(url: str, trips: Sequence[Trip], *, timeout_s: float = 10.0) -> Answer:
 
 
 def _post(request: Request, timeout_s: float) -> dict[str, Any]:
-    """Send a request; gives the JSON object that comes back, good or bad, and its status."""
+    """Send a request; return the JSON object of the answer, good or bad, with its status."""
     try:
         response = urlopen(request, timeout=timeout_s)
     except HTTPError as error:
-        response = error  # an answer, too
+        response = error  # it is an answer, too
     with response:
         content = response.read()
     try:
@@ -85,10 +87,10 @@ def _post(request: Request, timeout_s: float) -> dict[str, Any]:
 
 
 def read_trip(words: Sequence[str]) -> Trip:
-    """Read a trip as a command line tells it.
+    """Read a trip from the words of a command line.
 
     Raises:
-        ValueError: a word is no time, zone or distance; says which.
+        ValueError: a word is not a time, zone or distance; names it.
     """
     pickup_at, pickup_zone, dropoff_zone, *miles = words
     ends = int(pickup_zone), int(dropoff_zone)
@@ -96,7 +98,7 @@ def read_trip(words: Sequence[str]) -> Trip:
 
 
 def main(words: list[str]) -> int:
-    """Print the minutes of the trip that the words of a command line tell; gives its exit code."""
+    """Print the minutes of the trip that a command line describes; return the exit code."""
     if {"-h", "--help"} & set(words):
         print(USAGE)
         return 0

@@ -68,9 +68,9 @@ def encode_train(name: str, train: Trips, city: City | None) -> tuple[Encoder, A
 
 
 def log_fit(estimator: Any, matrix: Any, minutes: np.ndarray) -> None:
-    """Log a fit to n rows as MLflow's autolog would, by its names.
+    """Log a fit to n rows under the names that MLflow's autolog uses.
 
-    Autolog itself predicts the rows twice, and lays a sparse matrix out densely to hash it.
+    Autolog itself would predict the rows twice, and make a sparse matrix dense to hash it.
     """
     found, kind = score_predictions(minutes, estimator.predict(matrix)), type(estimator)
     mlflow.log_params(estimator.get_params())
@@ -92,7 +92,7 @@ def log_fit(estimator: Any, matrix: Any, minutes: np.ndarray) -> None:
 
 
 def log_bound(baseline: Baseline, n_trips: int) -> str:
-    """Log where a fit left train trips out, and return it in words; nothing where it took all."""
+    """Tag a fit that left train trips out; return a note on it, empty if it used them all."""
     if not baseline.is_bounded(n_trips):
         return ""
     bounded = f"fitted on {baseline.n_fitted(n_trips)} train trips"
@@ -103,12 +103,12 @@ def log_bound(baseline: Baseline, n_trips: int) -> str:
 def log_leaderboard(
     scores: Mapping[str, Mapping[str, float]], dataset: Dataset, bounds: Mapping[str, str]
 ) -> None:
-    """Log the table of models, best first, the best one's scores, and the page.
+    """Log the leaderboard, best model first, the best model's scores, and the run's page.
 
     Args:
         scores: model -> its scores.
-        dataset: that they were fitted on and are scored on.
-        bounds: model -> what its fit left out, in words; nothing where it took all.
+        dataset: the trips that the models were fitted and scored on.
+        bounds: model -> note on how many trips it was fitted on; empty if on all of them.
     """
     ranked = sorted(scores.items(), key=lambda item: item[1]["rmse"])
     artifacts.log_table([{"model": name, **values} for name, values in ranked], tags.LEADERBOARD)

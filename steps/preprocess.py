@@ -44,18 +44,18 @@ T = TypeVar("T")
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 COMPRESSION = "zstd"
-MAX_TAG = 4_000  # characters, of the 5,000 that every store takes
+MAX_TAG = 4_000  # characters; every store takes 5,000
 
 
 class MonthReport(NamedTuple):
-    """What one month brought and what was left of it."""
+    """How many trips a month had, and what was kept and dropped."""
 
     split: str
     file: MonthFile
     counted: MonthCount
 
     def row(self) -> dict[str, str | int]:
-        """Lay the report out as one row of the table months.csv."""
+        """Return the report as a row of the table months.csv."""
         n_raw, n_kept = self.counted.n_raw, self.counted.n_kept
         about = {"split": self.split, **self.file._asdict(), "n_raw": n_raw, "n_kept": n_kept}
         del about["path"]
@@ -93,38 +93,38 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class MonthSource(NamedTuple):
-    """Where months are taken from."""
+    """Where months come from."""
 
     source: str
     taxi: str
-    work_dir: Path  # where simulated ones are written
-    reuse: bool  # whether what an earlier run has cleaned is taken
+    work_dir: Path  # where simulated months are written
+    reuse: bool  # whether to use months that an earlier run has cleaned
 
     def find(self, month: str) -> MonthFile:
-        """Bring a month to this machine, or make it up."""
+        """Fetch a month's file to this machine, or simulate it."""
         return find_month(self.source, self.taxi, month, self.work_dir)
 
 
 class MonthToWrite(NamedTuple):
-    """A month that comes next, and who may have cleaned it."""
+    """A month to be written, and its clean trips if they come from elsewhere."""
 
     split: str
     month: str
-    identity: str = ""  # what it is known by; empty where nobody has to know
-    known: CleanedMonth | None = None  # by an earlier run
-    fetch: "Callable[[], Future[Any]] | None" = None  # from a worker, if one was asked
-    ahead: "Future[Any] | None" = None  # what it sends
+    identity: str = ""  # empty if not needed
+    known: CleanedMonth | None = None  # cleaned by an earlier run
+    fetch: "Callable[[], Future[Any]] | None" = None  # starts to fetch it from a worker
+    ahead: "Future[Any] | None" = None  # the month that the worker sends
 
 
 def write_splits(
     splits: Mapping[str, Sequence[str]], months: MonthSource, scheduler: str
 ) -> list[MonthReport]:
-    """Write the trips of all months, in their order, to a parquet file for each split.
+    """Write the trips of all months, in order, to a parquet file for each split.
 
     Args:
         splits: split -> its months.
-        months: where they are taken from.
-        scheduler: of the cluster whose workers clean them; empty = here.
+        months: where they come from.
+        scheduler: address of the cluster whose workers clean them; empty = clean them here.
     """
     reports = []
     with open_months(splits, months, scheduler) as coming:
@@ -139,7 +139,7 @@ def write_splits(
 def open_months(
     splits: Mapping[str, Sequence[str]], months: MonthSource, scheduler: str
 ) -> Iterator[Iterator[MonthToWrite]]:
-    """Give the months one by one; where there are workers, those that follow are theirs by then."""
+    """Yield an iterator of the months; workers, if any, clean the following ones meanwhile."""
     named = (MonthToWrite(split, month) for split, names in splits.items() for month in names)
     found = (look_up(one, months, must=bool(scheduler)) for one in named)
     if not scheduler:
@@ -159,7 +159,7 @@ def open_months(
 
 
 def look_up(one: MonthToWrite, months: MonthSource, *, must: bool) -> MonthToWrite:
-    """Look what a month is known by, which others must know, and who has cleaned those bytes."""
+    """Find a month's identity, if reuse or workers (`must`) need it, and an earlier cleaning."""
     if not (must or months.reuse):
         return one
     identity = identify(months.source, taxi=months.taxi, month=one.month)
@@ -168,12 +168,12 @@ def look_up(one: MonthToWrite, months: MonthSource, *, must: bool) -> MonthToWri
 
 
 def begin_to_fetch(one: MonthToWrite) -> MonthToWrite:
-    """Have a month's trips sent, where a worker has cleaned them."""
+    """Start to fetch a month's trips if a worker cleans it."""
     return one._replace(ahead=one.fetch(), fetch=None) if one.fetch else one
 
 
 def look_ahead(items: Iterable[T], n_ahead: int) -> Iterator[T]:
-    """Yield items in their order, each after the n next ones were made."""
+    """Yield items in order, each only after the n_ahead items that follow it were produced."""
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)
@@ -183,20 +183,20 @@ def look_ahead(items: Iterable[T], n_ahead: int) -> Iterator[T]:
 
 
 def write_month(one: MonthToWrite, months: MonthSource, writer: pq.ParquetWriter) -> MonthReport:
-    """Write the trips of a month to the parquet file of its split, whoever cleans them.
+    """Write the trips of a month to the parquet file of its split, wherever they are cleaned.
 
     Args:
         one: the month.
-        months: where it is taken from.
-        writer: of columns of schema.TRIPS.
+        months: where it comes from.
+        writer: for the columns of schema.TRIPS.
     """
     remote = one.ahead.result() if one.ahead else None
     clean = one.known or remote
-    # nobody has to make one up again
+    # a simulated month that is clean need not be simulated again
     file = clean.file if clean and clean.file.is_simulated else months.find(one.month)
     if one.known:
         return copy_month(one.split, file, one.known, writer)
-    if not remote or remote.file.identity != file.identity:  # it could not, or saw another one
+    if not remote or remote.file.identity != file.identity:  # it failed, or had another file
         return clean_month(one.split, file, writer, taxi=months.taxi)
     for batch in remote.batches():
         writer.write_batch(batch)
@@ -206,7 +206,7 @@ def write_month(one: MonthToWrite, months: MonthSource, writer: pq.ParquetWriter
 def copy_month(
     split: str, file: MonthFile, cleaned: CleanedMonth, writer: pq.ParquetWriter
 ) -> MonthReport:
-    """Write the trips of a month that is clean already."""
+    """Write the trips of a month that an earlier run cleaned."""
     profile = Profile()
     for table in cleaned.tables():
         writer.write_table(table)
@@ -218,7 +218,7 @@ def copy_month(
 
 
 def clean_month(split: str, file: MonthFile, writer: pq.ParquetWriter, *, taxi: str) -> MonthReport:
-    """Clean a month.
+    """Clean a month, and write its trips.
 
     Raises:
         TripError: its columns or values cannot be used, or none of its trips is kept.
@@ -230,7 +230,7 @@ def clean_month(split: str, file: MonthFile, writer: pq.ParquetWriter, *, taxi: 
 
 
 def report_month(split: str, file: MonthFile, count: MonthCount) -> MonthReport:
-    """Say what a month came to."""
+    """Print what was kept and dropped of a month; return its report."""
     print(f"{split} {file.month}: kept {count.n_kept:,} of {count.n_raw:,} trips")
     if count.unreadable:
         n_dropped = count.dropped[UNREADABLE]
@@ -239,7 +239,7 @@ def report_month(split: str, file: MonthFile, count: MonthCount) -> MonthReport:
 
 
 def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
-    """Describe a month that leaves nothing to learn from, and what its file holds instead."""
+    """Make the error for a month of which no trip is kept; it says what the file holds instead."""
     n_raw, dropped, unreadable = count.n_raw, count.dropped, count.unreadable
     reasons = ", ".join(f"{n:,} {why}" for why, n in dropped.items() if n) or "it has no rows"
     held = ""
@@ -259,7 +259,7 @@ def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
 
 
 def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
-    """Log which bytes went in, and what was kept and dropped of each month."""
+    """Log the months' files as inputs, and what was kept and dropped of each month."""
     inputs: list[tuple[HashedDataset, str]] = []
     for report in reports:
         month = HashedDataset(
@@ -275,7 +275,7 @@ def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
 
 
 def log_odd_months(reports: Sequence[MonthReport], splits: Mapping[str, Sequence[str]]) -> None:
-    """Say, and tag, what about a month is not plausible after the one before, or in its split."""
+    """Print and tag what is implausible about a month after the one before it, or in its split."""
     months = [Month(one.file.month, one.counted.dropped, one.counted.profile) for one in reports]
     if odd := odd_months(months) + early_months(splits):
         print("\n".join(f"odd: {line}" for line in odd))
@@ -283,7 +283,7 @@ def log_odd_months(reports: Sequence[MonthReport], splits: Mapping[str, Sequence
 
 
 def log_profiles(profiles: Mapping[str, Profile], dropped: Mapping[str, Mapping[str, int]]) -> None:
-    """Log what the trips look like; those of test are counted only: register opens them."""
+    """Log the profiles of the trips; test trips are only counted, because register opens them."""
     for split, profile in profiles.items():
         mlflow.log_metric(tags.N_TRIPS.of(split), profile.n_trips)
     shown = {split: profile for split, profile in profiles.items() if split != "test"}
@@ -302,10 +302,10 @@ def describe_city(city: City | None, zone_files: Mapping[str, SideFile]) -> str:
 def log_city(
     city: City | None, zone_files: Mapping[str, SideFile], train: Profile, folder: Path
 ) -> str:
-    """Log what is known of the city, and the train trips on its map.
+    """Log the city's zones, and a map of the train trips.
 
     Returns:
-        sha256 of the artifact; empty where nothing is known.
+        sha256 of the artifact; empty if there is no city.
     """
     if city is None:
         return ""
@@ -324,7 +324,7 @@ def log_city(
 def log_splits(
     months: dict[str, list[str]], folder: Path, taxi: str, source: str, is_simulated: bool
 ) -> Dataset:
-    """Log the parquet file of each split; returns the record of them all."""
+    """Log the parquet file of each split; return the data set that they form."""
     paths = {split: folder / f"{split}.parquet" for split in months}
     for path in paths.values():
         mlflow.log_artifact(str(path), tags.SPLITS)
@@ -333,7 +333,7 @@ def log_splits(
 
 
 def write_kept(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
-    """Write the run's page: how many trips count, and why the others do not."""
+    """Write the run's page: how many trips were kept, and why the others were dropped."""
     dropped, kept = Counter[str](), Counter[str]()
     for report in reports:
         dropped.update(report.counted.dropped)

@@ -1,4 +1,4 @@
-"""A Dask cluster that tests start: a scheduler and two workers in processes of their own."""
+"""A Dask cluster that tests start: a scheduler and two workers, each in its own process."""
 
 import shlex
 import subprocess
@@ -16,7 +16,7 @@ SCHEDULER = "tcp://<host>:8786"  # in README
 
 
 class Dask:
-    """A scheduler and its workers, started in a folder that holds none of this project's code."""
+    """A scheduler and its workers, started in a folder without this project's code."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ class Dask:
 
 @contextmanager
 def dask_cluster(folder: Path) -> Iterator[Dask]:
-    """Start one, and end it, also where nobody answers."""
+    """Start a cluster, and stop it even if it never answers."""
     dask = Dask(folder)
     try:
         dask.connect()

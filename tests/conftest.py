@@ -1,4 +1,4 @@
-"""Makers of small inputs: state only what matters, the rest is ordinary."""
+"""Functions that make small inputs (a test states only what matters), and pytest's hooks."""
 
 import os
 import sys
@@ -16,22 +16,22 @@ from taxi import cleaning, schema, simulation
 from taxi.schema import Trips
 
 ROOT = Path(__file__).resolve().parent.parent
-# threads that wait for each other on a busy machine cost tenfold what they bring to small inputs;
-# read when xgboost and sklearn are first imported, which nothing above does
+# on small inputs, threads that wait for each other on a busy machine cost ten times what they gain;
+# the variable is read when xgboost and sklearn are first imported, which nothing above does
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# eight processes of a server, five seconds of a core each, for jobs of language models
+# without job execution, a server starts eight processes less, five CPU seconds each
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 
-# one for all folders: a session's fixture that two conftest.py import is made once for each of them
+# a plugin's session fixture is set up once; one that two conftest.py files import is set up twice
 pytest_plugins = ["tests.tracking_server"]
 
 
-# files that take minutes come first, so that no core waits for one of them at the end
+# files that take minutes run first, so that no core waits for one of them at the end
 LONGEST = (
     *("test_end_to_end.py", "test_readme_commands.py", "test_hpo.py", "test_register.py"),
     *("test_checks.py", "test_team.py"),
 )
-# files that share an MLflow server go to the same worker: to start one takes 18 seconds of a core
+# files that share an MLflow server go to the same worker: to start one takes 18 CPU seconds
 ON_A_SERVER = (
     *("test_registry_away.py", "test_pipeline.py"),
     *("test_artifacts.py", "test_doubles.py", "test_registry.py"),
@@ -39,7 +39,7 @@ ON_A_SERVER = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, the rest in their order."""
+    """Put the longest files first, and keep the order of the rest."""
     places = {name: place for place, name in enumerate((*LONGEST, *ON_A_SERVER))}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
     named = ((item.path.name, getattr(item, "fixturenames", ())) for item in items)
@@ -49,9 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Fork what steps are forked from that tests launch, before any has threads.
+    """Start the server that tests' steps are forked from, while this process has no threads.
 
-    Each is a process with nothing but itself, as ever, and imports what none has imported yet.
+    Each step is still a fresh process, which imports what the server has not imported yet.
     """
     if "storage.tracking.launching" in sys.modules and sys.platform == "linux":
         from storage.repro import step_key
@@ -74,7 +74,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def make_trips(n: int = 3, **columns: object) -> Trips:
-    """Make n ordinary trips; a column is one value for all of them or one for each."""
+    """Make n ordinary trips; a column is one value for all trips, or a value for each."""
     ordinary: dict[str, object] = {
         "pickup_at": "2021-01-15T17:45:30",
         "pickup_zone": 74,
@@ -90,7 +90,7 @@ def make_trips(n: int = 3, **columns: object) -> Trips:
 
 
 def random_trips(n: int, seed: int, n_zones: int = 40) -> Trips:
-    """Make trips between few zones, some of them with a distance no meter should show."""
+    """Make random trips between few zones, some with a distance that no meter should show."""
     rng = np.random.default_rng(seed)
     miles = rng.lognormal(0.8, 0.7, n)
     miles[rng.random(n) < 0.15] = rng.choice([0.0, -1.0, 100.0, np.nan])
@@ -106,9 +106,9 @@ def random_trips(n: int, seed: int, n_zones: int = 40) -> Trips:
 
 
 def make_raw(n: int = 3, taxi: str = "green", **columns: object) -> pa.RecordBatch:
-    """Make n raw rows as the TLC writes them; columns by role, a value for all or one for each.
+    """Make n raw rows as the TLC writes them; columns by role, one value for all or one for each.
 
-    What files may be without, and has neither a value here nor an ordinary one, is left out.
+    Optional columns with neither a given nor an ordinary value are left out.
     """
     ordinary: dict[str, object] = {
         "pickup_at": "2021-01-15 17:45:00",
@@ -148,9 +148,9 @@ def simulated_trips(month: str, n: int = 3_000, taxi: str = "green") -> Trips:
 
 
 def real_month(month: str) -> pa.Table:
-    """Read a month of the TLC's green trips; a test that needs one is skipped where there is none.
+    """Read a month of the TLC's green trips; skip the test if there is none.
 
-    They lie in the folder that TAXI_DATA names, else in ../shared/data beside the checkout.
+    Months are in the folder TAXI_DATA, by default ../shared/data beside the checkout.
     """
     folder = Path(os.environ.get("TAXI_DATA") or ROOT.parent / "shared" / "data")
     path = folder / f"green_tripdata_{month}.parquet"

@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and docs/ as their Markdown is read: commands, links, headings, tables."""
+"""Parse README, CONTRIBUTING and docs/: their commands, links, headings and tables."""
 
 import re
 import shlex
@@ -17,11 +17,11 @@ from storage.checkout import ROOT
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCUMENTS = [*PAGES, ROOT / "CONTRIBUTING.md"]
-SHELLS = ("bash", "console", "sh", "shell")  # of a fenced block; an indented one holds commands
+SHELLS = ("bash", "console", "sh", "shell")  # of fenced blocks; indented ones all hold commands
 
 
 def command(start: str) -> str:
-    """Return the one command of README and docs/ that begins so, which a test then runs."""
+    """Return the only command of README and docs/ that begins with `start`, for a test to run."""
     known = {line for page in PAGES for line in commands(page)}
     matching = sorted(line for line in known if line.startswith(start))
     assert len(matching) == 1, f"README.md and docs/*.md have {matching} for {start!r}"
@@ -29,12 +29,12 @@ def command(start: str) -> str:
 
 
 def readme_command(start: str) -> str:
-    """Return the one command of README and docs/ that begins so."""
+    """Return the only command of README and docs/ that begins with `start`."""
     return command(start)
 
 
 def with_curl(command: str) -> str:
-    """Have Python ask what curl is to ask, where a machine has no curl."""
+    """Have Python send the request of a curl command, if there is no curl on this machine."""
     if shutil.which("curl"):
         return command
     _curl, _silent, url, _header, header, _data, body = shlex.split(command)
@@ -45,7 +45,7 @@ def with_curl(command: str) -> str:
 
 @cache
 def commands(page: Path) -> list[str]:
-    """List the commands of a page's blocks, a line each, without their comments."""
+    """List the commands in a page's blocks, one line each, without comments."""
     text = "\n".join(block.content for block in parse(page) if _holds_commands(block))
     lines = (re.sub(r"\s+#.*", "", line) for line in text.replace("\\\n", " ").splitlines())
     return [line.strip() for line in lines if line.strip()]
@@ -62,29 +62,29 @@ def parse(page: Path) -> list[Token]:
 
 
 def inlines(page: Path) -> Iterator[Token]:
-    """Yield the texts, links, pictures and code words of a page's running text."""
+    """Yield the texts, links, pictures and code spans of a page's running text."""
     for block in parse(page):
         yield from block.children or ()
 
 
 def links(page: Path) -> list[str]:
-    """List where a page's links and pictures lead."""
+    """List the targets of a page's links and pictures."""
     ends = [token.attrGet("href") or token.attrGet("src") for token in inlines(page)]
     return [str(end) for end in ends if end]
 
 
 def code_words(page: Path) -> list[str]:
-    """List what stands between backticks."""
+    """List a page's code spans."""
     return [token.content for token in inlines(page) if token.type == "code_inline"]
 
 
 def prose(page: Path) -> str:
-    """Return the running text of a page, tables included, without its blocks of code."""
+    """Return the running text of a page, including tables, without code blocks."""
     return "\n".join(token.content for token in parse(page) if token.type == "inline")
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the names that GitHub gives to a page's headings."""
+    """Return the anchors that GitHub gives to a page's headings."""
     tokens = parse(page)
     titles = [
         "".join(part.content for part in inline.children or ())
@@ -95,7 +95,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def table(page: Path, *headings: str) -> list[list[str]]:
-    """Return the rows below the one table of a page that has these headings."""
+    """Return the rows of the only table of a page that has these headings."""
     tables = [rows for rows in _tables(page) if rows[0] == list(headings)]
     assert len(tables) == 1, f"{page.name} needs one table headed {headings}"
     return tables[0][1:]

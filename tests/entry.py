@@ -10,7 +10,7 @@ from steps.common.parameters import ENTRY_POINTS
 
 
 def entry(step: str) -> ModuleType:
-    """Import an entry point, be it a file or a package."""
+    """Import an entry point, whether it is a file or a package."""
     module = ENTRY_POINTS[step].module()
     found = find_spec(module)
     is_package = found is not None and found.submodule_search_locations is not None

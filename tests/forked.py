@@ -1,8 +1,8 @@
-"""What a process that is forked in a test does: the Python that it is given."""
+"""A module for processes that tests fork: it runs the Python code that it is given."""
 
 import sys
 
 
 def main() -> None:
-    """Do it."""
+    """Run the code."""
     exec(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Models logged in a store of a module's own."""
+"""Log models in a store of the test module's own."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ from tests.stores import copy_empty_store
 
 @contextmanager
 def own_experiment(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[str]:
-    """Point MLflow at a store of a module's own; gives the id of an experiment in it."""
+    """Point MLflow at a store of the test module's own; yield the id of an experiment in it."""
     folder = tmp_path_factory.mktemp(name)
     mlflow.set_tracking_uri(copy_empty_store(tmp_path_factory, folder))
     yield mlflow.create_experiment(name, (folder / "artifacts").as_uri())
-    mlflow.set_tracking_uri(None)  # the environment decides again
+    mlflow.set_tracking_uri(None)  # back to the one that the environment sets
 
 
 def log_model(
     model: TripModel, experiment: str, example: pd.DataFrame, params: Mapping[str, Any] = PARAMS
 ) -> str:
-    """Log a model of green trips on a run of its own; gives its URI."""
+    """Log a model of green trips on a new run; return its URI."""
     with mlflow.start_run(experiment_id=experiment):
         return models.log(
             model.to_files(),

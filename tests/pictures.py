@@ -1,4 +1,4 @@
-"""Pictures in tests that are about something else: drawing them is half of what a step costs."""
+"""Skip drawing in tests that are not about pictures: it is half of what a step costs."""
 
 from functools import cache
 
@@ -17,6 +17,6 @@ def blank() -> bytes:
 
 @pytest.fixture(autouse=True)
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the pictures of this process blank, but for a test that is marked `pictures`."""
+    """Leave the pictures of this process blank, unless the test is marked `pictures`."""
     if not request.node.get_closest_marker("pictures"):
         monkeypatch.setattr(artifacts, "to_png", lambda figure, dpi=None: blank())

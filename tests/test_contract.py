@@ -1,4 +1,4 @@
-"""What the parts of this project promise each other, read from the files themselves."""
+"""Rules between the parts of this project, checked on the files themselves."""
 
 import ast
 import inspect
@@ -56,7 +56,7 @@ def test_every_entry_point_is_a_step_and_every_step_an_entry_point() -> None:
 
 
 def test_what_is_generated_is_what_the_declarations_say() -> None:
-    """A failure here is mended by `make contract`."""
+    """If this fails, run `make contract`."""
     for path, text in contract.generate():
         assert (ROOT / path).read_text() == text, path
 
@@ -184,12 +184,12 @@ def test_one_python_version_everywhere() -> None:
     assert re.fullmatch(r"3\.\d+\.\d+", exact)
     assert f"python={exact}" in conda["dependencies"]
     oldest, newest = (".".join(map(str, end)) for end in (doctor.OLDEST, doctor.NEWEST))
-    assert oldest == minor  # from which on the lock is resolved
+    assert oldest == minor  # the lock is resolved for versions from this one on
     after = f"{doctor.NEWEST[0]}.{doctor.NEWEST[1] + 1}"
     assert PYPROJECT["project"]["requires-python"] == f">={oldest},<{after}"
     makefile = (ROOT / "Makefile").read_text()
     assert re.findall(r"--python-version (3[.\d]+)", makefile) == [minor]
-    assert re.findall(r"for name in python(3[.\d]+)", makefile) == [minor]  # the first looked for
+    assert re.findall(r"for name in python(3[.\d]+)", makefile) == [minor]  # it is tried first
     for name in ("Makefile", "README.md"):
         spans = re.findall(r"Python from ([.\d]+) to ([.\d]+)", (ROOT / name).read_text())
         assert {*spans} == {(oldest, newest)}, name
@@ -217,13 +217,13 @@ def test_no_other_lock_competes() -> None:
 # --- who may import whom
 
 PICKLERS = {"pickle", "cloudpickle", "dill"}
-# taxi computes: it neither reads, writes, tracks, parses a command line nor looks around itself
+# taxi only computes: no files, no tracking, no command line, no environment
 OUTSIDE = (
     *("argparse", "fsspec", "http", "io", "mlflow", "os", "pathlib", "pooch", "requests", "shutil"),
     *("socket", "sqlite3", "steps", "storage", "subprocess", "sys", "tempfile", "urllib"),
     *("pyarrow.csv", "pyarrow.dataset", "pyarrow.fs", "pyarrow.parquet"),
 )
-IN_MEMORY = ("io.BytesIO", "io.StringIO")  # bytes that are at hand, for who reads files only
+IN_MEMORY = ("io.BytesIO", "io.StringIO")  # allowed: bytes in memory, for functions that take files
 
 
 @cache
@@ -245,7 +245,7 @@ def within(name: str, modules: Iterable[str]) -> bool:
 
 
 def found(look: Callable[[Path], Iterable[object]], *paths: Path) -> list[str]:
-    """Write what was found in which file, a line each."""
+    """List what was found, one line each, with its file."""
     return [f"{path.relative_to(ROOT)}: {what}" for path in paths for what in look(path)]
 
 
@@ -310,7 +310,7 @@ def test_a_public_name_means_one_thing() -> None:
 
 
 def unknown_arguments(function: ast.FunctionDef) -> set[str]:
-    """Name what a docstring says of arguments that are none of the function's."""
+    """Return the arguments that a function's docstring names, but that it does not have."""
     said = re.search(r"Args:\n(.*?)(?=\n\w|\Z)", ast.get_docstring(function) or "", re.DOTALL)
     named = re.findall(r"^    (\w[\w, ]*):", said[1], re.MULTILINE) if said else []
     given = function.args
@@ -366,22 +366,22 @@ def test_every_name_is_used_and_by_the_files_that_it_says_write_it() -> None:
 
 def test_a_tag_is_no_bare_text() -> None:
     every = {str(value) for value in vars(tags).values() if isinstance(value, tags.Name)}
-    telling = {name for name in every if re.search(r"[._]", name)}  # others may be another word
+    telling = {name for name in every if re.search(r"[._]", name)}  # others may be ordinary words
     assert len(telling) > 30
 
     def bare(path: Path) -> Iterator[object]:
         texts = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant))
         return (f"{node.value} in line {node.lineno}" for node in texts if node.value in telling)
 
-    own = ("tags.py", "served_model.py")  # the latter travels with a model, alone
+    own = ("tags.py", "served_model.py")  # the latter is saved with a model, without other modules
     paths = [*ROOMS["storage"], *ROOMS["steps"]]
     assert found(bare, *(path for path in paths if path.name not in own)) == []
 
 
-# --- who pickles
+# --- which modules pickle
 
 
-# sends tasks to the workers of a cluster, which is what cloudpickle is for; it writes no file
+# sends tasks to the workers of a cluster, for which cloudpickle is made; it writes no files
 SENDS = ROOT / "storage" / "cluster" / "tasks.py"
 
 
@@ -410,7 +410,7 @@ def test_a_share_is_written_in_one_way() -> None:
 
 
 def repository() -> list[str]:
-    """List the files that are committed or would be."""
+    """List the files that are committed, or would be by `git add`."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

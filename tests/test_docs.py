@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING and docs/ promise, held against the repository."""
+"""README, CONTRIBUTING and docs/, checked against the repository."""
 
 import ast
 import os
@@ -42,7 +42,7 @@ SCORING = "tests/steps/test_readme_commands.py"
 CLUSTER, SEARCH_THERE = "tests/clusters.py", "tests/steps/hpo/test_executor.py"
 ROLLBACK = "tests/steps/register/test_rollback.py"
 DOOR = "tests/taxi/test_serving_door.py"
-RUN_BY = {  # command -> the test file that runs it, as it is read from the page
+RUN_BY = {  # command -> the test file that reads it from the page and runs it
     "make demo": END_TO_END,
     "make ui": END_TO_END,
     "make plan": END_TO_END,
@@ -78,7 +78,7 @@ RUN_BY = {  # command -> the test file that runs it, as it is read from the page
     f"dask worker {SCHEDULER} --nthreads 1": CLUSTER,
     f"mlflow run . -e hpo -P scheduler={SCHEDULER}": SEARCH_THERE,
 }
-NOT_RUN = {  # command -> why no test runs it as it stands
+NOT_RUN = {  # command -> why no test runs it as written
     "docker build -t nyc-taxi-duration image": "it wants a Docker engine",
     "docker run -p 5001:8080 nyc-taxi-duration": "it wants a Docker engine",
     "docker build -f docs/Dockerfile -t nyc-taxi-env .": "bench/image.py runs its commands",
@@ -133,7 +133,7 @@ def test_the_test_of_a_command_reads_it_from_its_page(command: str) -> None:
 
 
 def read_commands(text: str) -> list[str]:
-    """List the beginnings by which a test file asks for commands, as far as they are constant."""
+    """List the beginnings of commands that a test file asks for, as far as they are constant."""
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     asked = [
         call.args[0] for call in calls if ast.unparse(call.func).endswith("command") and call.args
@@ -171,7 +171,7 @@ def test_every_target_entry_point_step_and_measurement_named_exists(page: Path) 
 
 
 def measurements() -> set[str]:
-    """Return the keys of MEASUREMENTS, without importing what it measures."""
+    """Return the keys of MEASUREMENTS without importing the measurements."""
     tree = ast.parse((ROOT / "bench" / "__main__.py").read_text())
     (table,) = (
         node.value
@@ -205,7 +205,7 @@ def test_every_number_is_printed_by_a_measurement_or_a_test() -> None:
 LOSSGUIDE = spaces.SEARCH_SPACES["lossguide"]
 IN_WORDS = {2: "two", 4: "four", 5: "five", 6: "six"}
 PERCENT = {0.05: "5 %", 0.02: "2 %", 0.035: "3.5 %"}
-SAID = [  # page, and what it says with the numbers of the code
+SAID = [  # page, and words that it must contain, with numbers from the code
     ("search", f"The first {IN_WORDS[len(LOSSGUIDE.first)]} points are a portfolio"),
     ("search", f"only those at least {spaces.LAG} before: trials 5 to {18 + spaces.LAG}"),
     ("search", f"any `parallelism` up to {spaces.LAG}"),
@@ -311,14 +311,14 @@ def test_a_page_has_room_for_what_make_contract_writes(page: str, part: str) -> 
 
 
 def targets() -> dict[str, str]:
-    """Return what a user may ask make for, with its comment."""
+    """Return the documented make targets, each with its comment."""
     rules = re.findall(r"^([a-z][\w-]*):(?!=)[^#\n]*(?:## (.*))?$", MAKEFILE, re.MULTILINE)
     return dict(rules)
 
 
 @pytest.mark.parametrize("asked", ["make", "make help"])
 def test_make_help_lists_every_target_and_variable_with_its_comment(asked: str) -> None:
-    # as a user asks, who is not below the make that runs these tests
+    # like a user's shell, not one below the make that runs these tests
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(
         asked.split(), cwd=ROOT, env=env, capture_output=True, text=True, check=True
@@ -342,7 +342,7 @@ def test_a_commit_is_checked_by_what_make_check_runs() -> None:
     assert {hook["language"] for hook in hooks} == {"system"}
     entries = [hook["entry"].removeprefix(".venv/bin/") for hook in hooks]
     recipe = MAKEFILE.partition("\ncheck:")[2].partition("\n\n")[0].splitlines()[1:]
-    # a hook is handed the files of the commit, make the whole tree
+    # hooks get the files of the commit, make checks the whole tree
     alone = [re.sub(" --force-exclude$", "", entry) for entry in entries]
     assert alone == [line.strip().removesuffix(" .") for line in recipe]
 

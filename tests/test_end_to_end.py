@@ -32,7 +32,7 @@ NOTE = "mlflow.note.content"
 EXPERIMENT = "nyc-taxi-experiment"
 FEW = ("linear_regression", "hist_gradient_boosting")
 ACTIVATE = [readme_command("source .venv"), readme_command("export MLFLOW_EXPERIMENT_NAME")]
-# as it is without the environment that runs the tests
+# PATH without the environment that runs the tests
 BARE_PATH = os.pathsep.join(
     folder
     for folder in os.environ["PATH"].split(os.pathsep)
@@ -41,12 +41,12 @@ BARE_PATH = os.pathsep.join(
 
 
 def clean_environment(home: Path) -> dict[str, str]:
-    """The environment of somebody who has just logged in, with the tools of this one."""
+    """Return the environment of a fresh login, with the tools of this one."""
     kept = ("PATH", "LANG", "OMP_", "UV_", "PIP_", "SSL_", "REQUESTS_", "PYENV_ROOT", "HTTP")
-    kept += ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION",)  # eight processes that no test asks anything
+    kept += ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION",)  # it is off: no test needs those 8 processes
     found = {key: value for key, value in os.environ.items() if key.upper().startswith(kept)}
     path = os.pathsep.join((str(Path(sys.executable).parent), found["PATH"]))
-    # the packages that uv and pip have downloaded before may be used again
+    # packages that uv and pip have downloaded before may be reused
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     return found | {
         "HOME": str(home),
@@ -57,7 +57,7 @@ def clean_environment(home: Path) -> dict[str, str]:
 
 
 def in_an_environment(command: str) -> str:
-    """Let a command do without uv where the pinned Python is not to be had, and say so."""
+    """Replace uv in a command, with a warning, if the pinned Python is not available."""
     (pinned,) = re.findall('^python: "(.*)"', (ROOT / "python_env.yaml").read_text(), re.MULTILINE)
     if not subprocess.run(["uv", "python", "find", pinned], capture_output=True).returncode:
         return command
@@ -120,7 +120,7 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home without anything; the environment that the first command makes lies in it."""
+    """An empty home, in which the first command creates the environment."""
     return tmp_path_factory.mktemp("home")
 
 
@@ -134,7 +134,7 @@ def pipeline(
     command = in_an_environment(readme_command("mlflow run <git url>"))
     command = command.replace("<git url>", git_url).replace("<commit>", commit)
     source = str(DATA) if HAS_DATA else "simulated:4000"
-    few = f"-P models={','.join(FEW)} -P max_evals=3"  # the demo has them all
+    few = f"-P models={','.join(FEW)} -P max_evals=3"  # the demo runs all models
     run(f"{command} -P source={shlex.quote(source)} {few}", folder, env)
     return Pipeline(folder, env)
 
@@ -168,7 +168,7 @@ def test_a_pipeline_that_reused_nothing_says_none(pipeline: Pipeline) -> None:
 def test_the_parameter_file_of_the_command_is_named_and_kept(pipeline: Pipeline) -> None:
     main, example = pipeline.step("main"), "experiments/2023.yaml"
     assert f" -P config={example} -P " in main.data.tags["rerun"]
-    assert " -P max_evals=3 " in main.data.tags["rerun"]  # which was typed, and wins
+    assert " -P max_evals=3 " in main.data.tags["rerun"]  # it was typed, so it wins over the file
     assert " -P train_months=" not in main.data.tags["rerun"]
     assert main.data.params["config.train_months"] == "2023-01"
     assert "config.max_evals" not in main.data.params
@@ -192,7 +192,7 @@ def test_a_trial_has_its_parameters_curve_and_score(pipeline: Pipeline) -> None:
 def test_headline_numbers_are_hoisted_and_summed_up(pipeline: Pipeline) -> None:
     main, hpo = pipeline.step("main"), pipeline.step("hpo")
     assert main.data.metrics["hpo.rmse"] == hpo.data.metrics["rmse"]
-    # the search won, so the table of runs shows the pipeline with its scores
+    # the search won, so the pipeline's run has its scores
     assert main.data.metrics["rmse"] == hpo.data.metrics["rmse"]
     assert main.data.metrics["test_rmse"] == pipeline.step("register").data.metrics["test_rmse"]
     note = main.data.tags[NOTE]
@@ -236,7 +236,7 @@ def test_the_best_candidate_is_champion_and_tested_once(pipeline: Pipeline) -> N
     ]
     best = min(candidates, key=lambda run: run.data.metrics["rmse"])
     assert len(candidates) == 1 + len(FEW)
-    # it was fitted to valid too, and that is the model which was tested
+    # it was refitted to valid too, and the refit is the model that was tested
     (refit,) = pipeline.children(register)
     assert refit.data.tags["model"] == best.data.tags["model"]
     assert version.tags["model_uri"] == refit.data.tags["model_uri"]
@@ -263,7 +263,7 @@ def test_preprocess_tells_which_bytes_went_in_and_out(pipeline: Pipeline) -> Non
 
 @needs_data
 def test_the_numbers_on_real_months_are_within_reach(pipeline: Pipeline) -> None:
-    # three trials only; the course's recipe has 5.14 and 5.37
+    # with only three trials; the course's recipe has 5.14 and 5.37
     assert pipeline.step("hpo").data.metrics["rmse"] < 4.06
     assert pipeline.step("register").data.metrics["test_rmse"] < 4.21
 
@@ -271,7 +271,7 @@ def test_the_numbers_on_real_months_are_within_reach(pipeline: Pipeline) -> None
 def test_the_champion_is_served_as_readme_says(pipeline: Pipeline) -> None:
     port = free_port()
     serve = readme_command("mlflow models serve").replace("5001", str(port))
-    serve = serve.replace("--env-manager uv", "--env-manager local")  # the versions are the same
+    serve = serve.replace("--env-manager uv", "--env-manager local")  # has the same versions
     env = pipeline.env | {
         "MLFLOW_TRACKING_URI": pipeline.uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -304,7 +304,7 @@ class Demo(NamedTuple):
 def demo(
     git_url: str, home: Path, pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory
 ) -> Demo:
-    """README's first command; the environment of its runs is there since the pipeline's."""
+    """README's first command; the fixture `pipeline` has already made its runs' environment."""
     folder = tmp_path_factory.mktemp("demo") / "clone"
     run(f"git clone -q {git_url} {folder}", folder.parent, dict(os.environ))
     env = clean_environment(home)
@@ -315,11 +315,11 @@ def demo(
 def test_make_demo_prints_what_readme_shows(demo: Demo) -> None:
     assert "xgboost registered as nyc-taxi-duration version 1, alias champion" in demo.output
     assert Pipeline(demo.folder, demo.env).step("main").info.status == "FINISHED"
-    # README shows what is really printed; on another machine the digits may differ
+    # README shows what is really printed; digits may differ on another machine
     printed = {re.sub("[0-9.,-]+", "#", line) for line in demo.output.splitlines()}
     shown = README.split("```text\n")[1].split("```")[0].strip().splitlines()
     assert {re.sub("[0-9.,-]+", "#", line) for line in shown} <= printed
-    # and its last words are README's next ones
+    # and it ends with the commands that README shows next
     assert all(line in demo.output for line in (*ACTIVATE, readme_command("make ui")))
 
 
@@ -373,7 +373,7 @@ def test_the_notebook_says_of_the_demo_what_it_shows(demo: Demo) -> None:
     shown = "".join(
         line for cell in cells for out in cell["outputs"] for line in out.get("text", [])
     )
-    # the digits may differ on another machine, as in README
+    # digits may differ on another machine
     words = [re.sub("[0-9.]+", "#", text).split() for text in (shown, printed)]
     assert len(words[0]) > 100
     assert words[0] == words[1]
@@ -414,7 +414,7 @@ def test_the_doctor_finds_nothing_wrong_after_the_demo(demo: Demo) -> None:
 
 
 def test_a_step_started_alone_makes_what_it_needs(demo: Demo) -> None:
-    """README's lines for what comes after the demo, on fewer trips and for fewer trials."""
+    """README's commands for after the demo, with fewer trips and fewer trials."""
     alone = readme_command("mlflow run . --env-manager local -e hpo -P source=simulated")
     small = alone.replace("source=simulated", "source=simulated:1000")
     lines = [*ACTIVATE, small.replace("max_evals=50", "max_evals=5")]
@@ -430,9 +430,9 @@ def test_a_teammates_pipeline_comes_out_the_same_in_an_environment_of_its_own(
     demo: Demo, pipeline: Pipeline
 ) -> None:
     main = pipeline.step("main")
-    # what verify repeats is the line that people read on the page and paste
+    # verify repeats the very command that people read on the page
     assert main.data.tags["rerun"] in main.data.tags["mlflow.note.content"]
-    # it has come to the store of another as a file, imported twice
+    # it was exported to a file, and imported into another store, twice
     team = f"sqlite:///{demo.folder.parent}/team/mlflow.db"
     here, there = ({**demo.env, "MLFLOW_TRACKING_URI": uri} for uri in (pipeline.uri, team))
     run(readme_command("make export").replace("<id>", main.info.run_id), demo.folder, here)

@@ -1,4 +1,4 @@
-"""docs/other-machines.md: an image, a Slurm script and a Kubernetes Job, read as they stand.
+"""docs/other-machines.md: an image, a Slurm script and a Kubernetes Job, read from the files.
 
 `python -m bench image` runs the image's commands and the job's.
 """
@@ -25,7 +25,7 @@ JOB: dict[str, Any] = yaml.safe_load((DOCS / "job.yaml").read_text())
 (CONTAINER,) = JOB["spec"]["template"]["spec"]["containers"]
 SBATCH = DOCS / "run.sbatch"
 PAGE = (DOCS / "other-machines.md").read_text()
-# read by this project or by MLflow
+# environment variables that this project or MLflow reads
 VARIABLES = {
     *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     "TAXI_CACHE",
@@ -33,14 +33,14 @@ VARIABLES = {
 
 
 def check_run(words: list[str]) -> dict[str, Any]:
-    """Read a command as `mlflow run` does, and its parameters as the step does."""
+    """Parse a command as `mlflow run` does, and its parameters as the step does."""
     assert words[:2] == ["mlflow", "run"]
     context = mlflow_run.make_context("run", words[2:])
     options: dict[str, Any] = context.params
     entry_point = options["entry_point"] or "main"
     given = [f"--{value}" for value in options["param_list"]]
     parse(ENTRY_POINTS[entry_point], make_parser(ENTRY_POINTS[entry_point], None), given)
-    assert options["env_manager"] == "local"  # the image holds the packages
+    assert options["env_manager"] == "local"  # the image has the packages
     assert re.fullmatch("[0-9a-f]{40}", options["version"])
     return options
 
@@ -77,7 +77,7 @@ def test_the_image_finds_its_programs_and_hands_signals_on() -> None:
     program, *options = json.loads(lines["ENTRYPOINT"])
     assert {program, "git"} <= set(packages.split())
     assert options == ["-g", "--"]
-    assert lines["USER"].isdigit()  # so that runAsNonRoot can be looked at
+    assert lines["USER"].isdigit()  # Kubernetes can check runAsNonRoot only on a number
 
 
 # --- the job of Kubernetes
@@ -88,7 +88,7 @@ def test_the_job_runs_an_entry_point_with_parameters_that_it_has() -> None:
     pod = JOB["spec"]["template"]["spec"]
     assert pod["restartPolicy"] == "Never"
     options = check_run(CONTAINER["args"])
-    assert "command" not in CONTAINER  # which would take the place of tini
+    assert "command" not in CONTAINER  # it would replace tini
     assert options["experiment_name"] == "nyc-taxi-experiment"
     assert {entry["name"] for entry in CONTAINER["env"]} == VARIABLES
     mounts = {mount["name"]: mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
@@ -101,7 +101,7 @@ def test_the_job_runs_an_entry_point_with_parameters_that_it_has() -> None:
 
 
 def submit(tmp_path: Path, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    """Run the script as a node does, where srun and apptainer run nothing but say it."""
+    """Run the script as a node would, with srun and apptainer that only print their arguments."""
     for name in ("srun", "apptainer"):
         stub = tmp_path / name
         stub.write_text('#!/bin/sh\nprintf "%s\\n" "${0##*/}" "$@"\n')

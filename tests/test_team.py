@@ -1,4 +1,4 @@
-"""A team's set-up: runs in PostgreSQL, artifacts on an S3, over a server with users or straight."""
+"""A team's set-up: runs in PostgreSQL, artifacts on S3, through a server with users or directly."""
 
 import csv
 import os
@@ -24,9 +24,9 @@ MONTHS = ("--source=simulated:200",)
 MODELS = "--models=linear_regression"
 SEARCH = (*MONTHS, "--features=course", "--parallelism=1")
 JUDGED = ("--max_rmse=99", "--min_r2=-1", "--max_coverage_gap=1", "--refit=train")
-DEAD = {"process.id": "4194304", "process.started": "1"}  # above any id that Linux gives
+DEAD = {"process.id": "4194304", "process.started": "1"}  # above any process id of Linux
 
-# name of a user, step, its arguments; code: that it ends with -> what it said
+# user, experiment, step and its arguments; code: the expected exit code -> lines of output
 Say = Callable[..., list[str]]
 
 
@@ -40,13 +40,13 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 def env(
     team: Team, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.MonkeyPatch]:
-    """Reach the S3, and leave the environment and the signals as they were."""
+    """Set the S3's variables, and restore environment and signal handlers afterwards."""
     for name in LEFT_BEHIND:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     for name, value in team.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATH", os.environ["PATH"])  # which launching a step changes
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # launching a step changes it
     monkeypatch.setenv("TAXI_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield monkeypatch
@@ -57,7 +57,7 @@ def env(
 
 @pytest.fixture
 def run(team: Team, env: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Say:
-    """Run a step as a user of the team in an experiment, straight on the database or not."""
+    """Return a function that runs a step as a user, directly on the database or not."""
 
     def run(user: str, experiment: str, step: str, *given: str, code: int = 0) -> list[str]:
         log_in(team, env, user, experiment)
@@ -77,7 +77,7 @@ def run(team: Team, env: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
 
 def log_in(team: Team, env: pytest.MonkeyPatch, user: str, experiment: str) -> None:
-    """Let this process be a user's who has just logged in, with the password in the address."""
+    """Log this process in as a user, with the password in the server's address."""
     mlflow.set_tracking_uri(None)
     env.setattr("mlflow.tracking.fluent._active_experiment_id", None)
     for name in ("USERNAME", "PASSWORD"):
@@ -100,7 +100,7 @@ def test_a_team_runs_reuses_resumes_registers_rolls_back_scores_and_verifies(
         team.allow("ben", "EDIT", "experiment", experiment)
     else:
         run("ana", way, "preprocess", *MONTHS)
-    run("ana", way, "hpo", *SEARCH, "--max_evals=1")  # where need be it launches preprocess
+    run("ana", way, "hpo", *SEARCH, "--max_evals=1")  # launches preprocess if needed
     said = run("ben", way, "hpo", *SEARCH, "--max_evals=2")
     assert said[0].startswith("preprocess: reused ") and said[0].endswith(", ana)")
     assert "search: 2 trials (0 pruned, 0 failed, 1 from before)" in "\n".join(said)
@@ -113,14 +113,14 @@ def test_a_team_runs_reuses_resumes_registers_rolls_back_scores_and_verifies(
     said = run("ben", way, "main", *everything)
     assert sum(": reused " in line for line in said) == 4
 
-    log_in(team, env, "ana", way)  # whose model it is
+    log_in(team, env, "ana", way)  # the owner of the model
     replace_champion(client, name, newest(client, experiment, "register"), by="ana")
     if way == "proxied":
         (line,) = run("ben", way, "register", "--rollback=true", called, code=2)
         assert "Ask for the permission to read and edit this experiment and model" in line
         made = client.search_runs([experiment], "tags.step != 'main'")
         refused = ("main", *everything, "--features=compact")
-        said = run("ben", way, *refused, code=2)  # before the search, and before another trial
+        said = run("ben", way, *refused, code=2)  # before the search, or another trial, begins
         assert said[-1].startswith(f"main: Cannot use registered model '{name}'")
         assert said[-1].endswith("Or pass test_only=true, which changes none.")
         assert len(client.search_runs([experiment], "tags.step != 'main'")) == len(made)
@@ -152,7 +152,7 @@ def newest(client: MlflowClient, experiment: str, step: str) -> Run:
 
 
 def replace_champion(client: MlflowClient, name: str, registered: Run, *, by: str) -> None:
-    """Make the very model of version 1 a version 2, and that the champion."""
+    """Register the model of version 1 again, as version 2, and make that the champion."""
     source = client.get_model_version(name, "1").tags["model_uri"]
     registry = Registry(name, run_id=registered.info.run_id, developer=by)
     with registry.lock():
@@ -208,9 +208,9 @@ def test_a_dead_run_that_only_others_may_close_is_left_with_a_line(
     client = MlflowClient()
     marks = processes.process_tags() | DEAD
     dead = client.create_run(client.create_experiment("hers"), tags=marks).info.run_id
-    said = run("eve", "eves", "register", "--rollback=true", code=2)  # of nothing
+    said = run("eve", "eves", "register", "--rollback=true", code=2)  # nothing to roll back
     (line,) = [line for line in said if line.startswith("register: left ")]
     assert line.startswith("register: left 1 run of dead processes RUNNING")
     assert line.endswith(f"may not close: {dead}")
-    assert said[-1].startswith("register: No champion")  # it went on all the same
+    assert said[-1].startswith("register: No champion")  # it went on nevertheless
     assert client.get_run(dead).info.status == "RUNNING"

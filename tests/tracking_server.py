@@ -1,4 +1,4 @@
-"""A real MLflow server, and what stands between it and a client and may fall silent."""
+"""A real MLflow server, and a proxy in front of it that can fall silent."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ from tests.stores import copy_empty_store
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start `mlflow server` on a database of its own; gives its address."""
+    """Start `mlflow server` on its own database; yield its address."""
     folder = tmp_path_factory.mktemp("server")
-    # so that it tells a receiver on this machine of a promotion, and of one that has just come
+    # allows webhooks to this machine, and to a receiver that has only just been registered
     hooks = {"ALLOW_PRIVATE_IPS": "true", "ALLOWED_SCHEMES": "http", "CACHE_TTL": "0"}
     env = {f"MLFLOW_WEBHOOK_{name}": value for name, value in hooks.items()}
     store = ("--backend-store-uri", copy_empty_store(tmp_path_factory, folder))
@@ -26,17 +26,17 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class Line:
-    """The line to a server; it is cut at the write after the last one that may get through."""
+    """The line to a server; it is cut at the first write after `writes_left` more."""
 
     def __init__(self, server: str) -> None:
         self.server = server
         self.uri = ""
-        self.writes_left: int | None = None  # None: as many as come
+        self.writes_left: int | None = None  # None = no limit
         self.is_cut = False
-        self.loses: Callable[[str, str], bool] = lambda *_: False  # answers: method, path
+        self.loses: Callable[[str, str], bool] = lambda *_: False  # whether to lose method, path
 
     def lets_through(self, is_write: bool) -> bool:
-        """Say whether this request reaches the server."""
+        """Return whether this request reaches the server."""
         if is_write and self.writes_left is not None:
             self.is_cut |= self.writes_left == 0
             self.writes_left -= 1
@@ -49,7 +49,7 @@ class Line:
 
 @contextmanager
 def line_to(server: str) -> Iterator[Line]:
-    """Put a line between a client and a server."""
+    """Put a line in front of a server; yield it."""
     line = Line(server)
 
     class Handler(BaseHTTPRequestHandler):
@@ -65,7 +65,7 @@ def line_to(server: str) -> Iterator[Line]:
                 self.close_connection = True
                 return
             self.send_response(answer.status_code)
-            kind = answer.headers.get("Content-Type", "application/json")  # files come without
+            kind = answer.headers.get("Content-Type", "application/json")  # files come without one
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(answer.content)))
             self.end_headers()

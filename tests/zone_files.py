@@ -1,4 +1,4 @@
-"""Makers of the two files of the city's zones: state only what matters, the rest is ordinary."""
+"""Functions that make the city's two zone files; a test states only what matters."""
 
 import io
 import zipfile
@@ -10,7 +10,7 @@ import shapefile
 from taxi.city import ZONE_SHAPES, ZONE_TABLE
 
 FEET_PER_MILE = 5280
-# as the TLC's file has it, shortened
+# the projection of the TLC's file, shortened
 FEET = (
     'PROJCS["NAD_1983_StatePlane_New_York_Long_Island_FIPS_3104_Feet",GEOGCS["GCS_North_American_'
     '1983",UNIT["Degree",0.0174532925199433]],PROJECTION["Lambert_Conformal_Conic"],'
@@ -31,7 +31,7 @@ SQUARES: tuple[Square, ...] = ((1, 0, 0, 2), (2, 10, 0, 2), (3, 10, 10, 2), (4, 
 
 
 def make_zone_table(*rows: str, header: str = HEADER) -> bytes:
-    """Write a table of zones, by default of ROWS."""
+    """Return a table of zones, by default of ROWS."""
     return ("\ufeff" + "\r\n".join([header, *(rows or ROWS)]) + "\r\n").encode()
 
 
@@ -43,15 +43,15 @@ def make_zone_shapes(
     boroughs: Sequence[str] | None = None,
     column: str = "LocationID",
 ) -> bytes:
-    """Write a zip with a shapefile of square zones, by default of SQUARES.
+    """Return a zip with a shapefile of square zones, by default of SQUARES.
 
     Args:
-        squares: of the zones; an id may come more than once.
-        projection: content of the .prj; None = it has none.
-        unit: so many make a mile.
-        folder: of the zip in which the files lie.
-        boroughs: of the squares; none = the shapes do not name them.
-        column: that holds the ids.
+        squares: the zones; an id may occur more than once.
+        projection: content of the .prj; None = there is no .prj.
+        unit: how many units make a mile.
+        folder: folder within the zip that holds the files.
+        boroughs: one for each square; None = the shapes do not name them.
+        column: name of the column with the ids.
     """
     parts = {kind: io.BytesIO() for kind in ("shp", "shx", "dbf")}
     with shapefile.Writer(**parts, shapeType=shapefile.POLYGON) as writer:
@@ -75,6 +75,6 @@ def make_zone_shapes(
 def write_zone_files(
     folder: Path, *, table: bytes | None = None, shapes: bytes | None = None
 ) -> None:
-    """Write both files into a folder, ordinary ones by default."""
+    """Write both files to a folder; by default they are ordinary ones."""
     (folder / ZONE_TABLE).write_bytes(make_zone_table() if table is None else table)
     (folder / ZONE_SHAPES).write_bytes(make_zone_shapes() if shapes is None else shapes)

@@ -1,1 +1,1 @@
-"""What the steps share: parameters, the frame of a run, the order of the steps."""
+"""What the steps share: parameters, the set-up and close of a run, the order of the steps."""

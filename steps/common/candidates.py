@@ -1,4 +1,4 @@
-"""How a model becomes a candidate: it is scored on valid, and logged with what it knows."""
+"""Make a model a candidate: score it on the validation trips, and log it with its profile."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,34 +28,34 @@ from taxi.spread import MIN_ROWS, Calibration, Spread, fit_spread
 from taxi.worst import WorstTrip, find_worst
 
 N_EXAMPLE_ROWS = 5
-# trips that the errors with other kinds of distance are measured on. A month of green ones whole:
-# by 30,000 of them RMSE is off by 0.7 %, as much as a planned distance may cost. Of millions of
-# yellow ones three more predictions would take longer than the fit
+# Most trips on which the errors with other kinds of distance are measured. It is enough for a whole
+# green month: on a sample of 30,000 trips RMSE is off by 0.7 %, as much as a planned distance may
+# cost. On millions of yellow trips the three extra predictions would take longer than the fit
 MAX_VALID_ROWS = 100_000
 
 
 def read_profiles(preprocess_run_id: str) -> dict[str, Profile]:
-    """Read what the train and valid trips of a preprocess run look like."""
+    """Read the profiles of a preprocess run's train and validation trips: split -> profile."""
     states = json.loads(artifacts.read_text(preprocess_run_id, tags.PROFILES))
     return {split: Profile.restore(state) for split, state in states.items()}
 
 
 class CandidateReport(NamedTuple):
-    """How a model does on the n valid trips."""
+    """How a model does on the n validation trips."""
 
     predicted: np.ndarray  # [n] minutes
-    scores: dict[str, float]  # with metered distance, and the RMSE with each other kind
+    scores: dict[str, float]  # with metered distance, and the RMSE with each other kind of distance
     groups: list[Group]
     breakdown: Breakdown
     figure: Figure
-    spread: Spread | None  # of its errors there; None where they are too few
-    reliability: np.ndarray | None  # of the quantiles, as `measure_reliability` gives it
+    spread: Spread | None  # of its errors there; None if there are too few trips
+    reliability: np.ndarray | None  # of the quantiles, as returned by `measure_reliability`
     example: pd.DataFrame  # a few of the trips, as a caller sends them
     worst: list[WorstTrip]
 
 
 def report_on(model: TripModel, valid: Trips) -> CandidateReport:
-    """Score a model, fitted on train, on the n valid trips."""
+    """Score a model that was fitted on train on the n validation trips."""
     example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
     predicted = model.predict(valid)
     rows = distances.sample_rows(len(valid), MAX_VALID_ROWS)
@@ -64,7 +64,7 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     groups = evaluation.errors_by_group(valid, predicted)
     figure = evaluation.draw_evaluation(valid, predicted, groups)
     scores = rmse_by_distance(answers, trips) | score_predictions(valid.trip_minutes, predicted)
-    if not schema.knows_distance(model.taxi):  # all kinds are one, measured on all trips
+    if not schema.knows_distance(model.taxi):  # every kind of distance gives the same predictions
         scores |= dict.fromkeys(RMSES.values(), scores["rmse"])
     calibration = Calibration(trips, answers[METERED], answers[MISSING])
     spread = fit_spread(calibration)
@@ -88,9 +88,9 @@ def answer_each(model: TripModel, trips: Trips, *, metered: np.ndarray) -> dict[
     """Predict n trips with each kind of distance.
 
     Args:
-        model: fitted on others.
-        trips: n trips, their distances as metered.
-        metered: [n] minutes that it says of them so.
+        model: fitted on other trips.
+        trips: n trips with metered distances.
+        metered: [n] minutes, the model's predictions for them.
     Returns:
         Kind of distance -> minutes [n].
     """
@@ -101,22 +101,22 @@ def answer_each(model: TripModel, trips: Trips, *, metered: np.ndarray) -> dict[
 
 
 def rmse_by_distance(answers: Mapping[str, np.ndarray], trips: Trips) -> dict[str, float]:
-    """Score the answers to n trips, kind of distance -> minutes [n]: metric -> RMSE, minutes."""
+    """Score predictions of n trips: kind of distance -> minutes [n] to metric -> RMSE, minutes."""
     return {name: rmse(answers[kind] - trips.trip_minutes) for kind, name in RMSES.items()}
 
 
 class Lineage(NamedTuple):
-    """Where a model comes from, as its page in MLflow tells it."""
+    """Where a model comes from, as shown on its page in MLflow."""
 
     step: str  # entry point that made it
     model: str  # its kind
     features: str
-    preprocess: PreprocessResult  # whose trips it was fitted on
+    preprocess: PreprocessResult  # the trips that it was fitted on
     fitted_with: Mapping[str, Any]  # parameter -> value
-    parent: str = ""  # URI of the logged model that it was fitted again from
+    parent: str = ""  # URI of the logged model that it is a refit of
 
     def marks(self) -> dict[str, str]:
-        """Write it as tags of the model."""
+        """Return the lineage as tags of the model."""
         dataset = self.preprocess.dataset
         about: dict[str, str] = {
             tags.STEP: self.step,
@@ -137,15 +137,15 @@ def log_candidate(
     valid: HashedDataset,
     bounded: str = "",
 ) -> None:
-    """Log a model and how it does on the active run.
+    """Log a model and its report to the active run.
 
     Args:
         model: fitted on train.
-        report: on the valid trips; the model that is logged keeps the spread of its errors.
-        profiles: of the train and valid trips, which the model keeps for whoever watches it.
-        lineage: where it comes from.
-        valid: the valid trips as a data set, which the scores belong to.
-        bounded: what of the train trips was left out, in words; nothing where the fit took all.
+        report: on the validation trips; the spread of its errors is logged with the model.
+        profiles: of the train and validation trips; logged with the model, to measure drift.
+        lineage: where the model comes from.
+        valid: the validation trips as a data set, to which the scores belong.
+        bounded: note on how many train trips it was fitted on; empty if on all of them.
     """
     log_errors(report.groups, report.breakdown)
     log_worst(report.worst)
@@ -166,26 +166,26 @@ def log_candidate(
 
 
 def log_errors(groups: Sequence[Group], breakdown: Breakdown) -> None:
-    """Log the errors on the active run, by group and in the detail that a page draws."""
+    """Log errors to the active run, by group and in the detail that the report's charts need."""
     artifacts.log_table([group._asdict() for group in groups], tags.GROUPS_TABLE)
     mlflow.log_dict(breakdown.state(), tags.BREAKDOWN)
 
 
 def log_worst(worst: Sequence[WorstTrip]) -> None:
-    """Log on the active run which trips its predictions are furthest off on."""
+    """Log the worst predicted trips to the active run."""
     artifacts.log_table([trip._asdict() for trip in worst], tags.WORST_TABLE)
 
 
 def log_model(
     model: TripModel, reference: Reference, example: pd.DataFrame, lineage: Lineage, *, name: str
 ) -> str:
-    """Log a model as it is served on the active run; returns its URI.
+    """Log a model to the active run in the form in which it is served; return its URI.
 
     Args:
         model: with the spread of its errors.
-        reference: of the trips that it knows, for whoever watches it.
+        reference: profile of the trips that it was fitted and scored on, to measure drift.
         example: a few trips, as a caller sends them.
-        lineage: where it comes from.
+        lineage: where the model comes from.
         name: of the logged model.
     """
     profile = json.dumps(reference.state()).encode()

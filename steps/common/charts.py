@@ -1,4 +1,4 @@
-"""The look of a report, what draws its charts, and the link to it: the page opens offline."""
+"""The CSS and scripts of a report, inlined so that it opens offline, and the link to it."""
 
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from storage.tracking import pages, runs, tags
 
 FOLDER = Path(__file__).parent
-# the parts of BokehJS that charts need, and its file for all the rest stays out
+# only the parts of BokehJS that the charts need
 LIBRARY = ("bokeh.min.js", "bokeh-api.min.js")
 NO_LIBRARY = (
     "Charts: the package bokeh is not installed where this page was made, so it has their tables "
@@ -18,13 +18,13 @@ NO_LIBRARY = (
 
 
 def link_report(run: Run) -> str:
-    """Link the report on the page of the run that has it."""
+    """Write the link to a run's report, for the page of that run."""
     link = pages.artifact_link(run.info.experiment_id, run.info.run_id, tags.REPORT)
     return f"[The report]({link})"
 
 
 def which_run(run: Run) -> str:
-    """Say which run a report is of, so that it is found again, however far it was passed on."""
+    """Say which run a report belongs to, so that a copy passed around can be traced back."""
     began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
     return (
         f"Run {run.info.run_id} of experiment {runs.experiment_name()}, begun "
@@ -38,13 +38,13 @@ def read_style() -> str:
 
 
 def read_scripts() -> list[str]:
-    """Read what draws the charts, the library first; nothing where that is not installed."""
+    """Read the scripts that draw the charts, library first; [] if Bokeh is not installed."""
     library = read_library()
     return [*library, (FOLDER / "report.js").read_text("utf-8")] if library else []
 
 
 def read_library() -> list[str]:
-    """Read BokehJS, which lies in the package bokeh; importing that would take two seconds."""
+    """Read BokehJS from the package bokeh, without the two seconds that importing it takes."""
     found = find_spec("bokeh")
     if not found or not found.submodule_search_locations:
         return []

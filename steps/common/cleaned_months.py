@@ -1,6 +1,6 @@
-"""Months that an earlier run of preprocess has cleaned: the very trips, without cleaning again.
+"""Reuse months that an earlier run of preprocess has cleaned.
 
-Folds of a backtest share most of their months, and so do pipelines whose windows move on.
+Folds of a backtest share most of their months, and so do pipelines with a moving window.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,17 +22,17 @@ from taxi.words import reasons_among
 
 
 class CleanedMonth(NamedTuple):
-    """A month as an earlier run has cleaned it."""
+    """A month as an earlier run cleaned it."""
 
     run_id: str
-    split: str  # whose file it lies in
-    file: MonthFile  # it was read from, whose path is not known any more
+    split: str  # the split whose file holds it
+    file: MonthFile  # the raw file that it was read from; its path is no longer known
     n_raw: int
     dropped: dict[str, int]  # reason -> rows
-    places: list[int]  # of its row groups
+    places: list[int]  # indices of its row groups in the split's file
 
     def tables(self) -> Iterator[pa.Table]:
-        """Read its trips, cut as they were when they were cleaned."""
+        """Yield its trips in the batches in which they were cleaned."""
         name = split_file(self.split)
         with artifacts.open_file(self.run_id, name) as path, pq.ParquetFile(path) as file:
             for place in self.places:
@@ -40,14 +40,14 @@ class CleanedMonth(NamedTuple):
 
 
 def month_key(taxi: str, month: str, identity: str) -> str:
-    """Return what the cleaning of a month depends on, as one sha256."""
+    """Return one sha256 of everything that the cleaning of a month depends on."""
     return step_key.make("preprocess", {"taxi": taxi}, {month: identity}).sha256
 
 
 def find_cleaned(taxi: str, month: str, identity: str) -> CleanedMonth | None:
-    """Look for a month in the finished runs of this experiment; None where it must be cleaned.
+    """Find a cleaned month in the finished runs of this experiment; None if there is none.
 
-    A run that has it alone in a split comes first: less has to be fetched.
+    The runs whose split holds the fewest months are tried first: less has to be fetched.
     """
     key = month_key(taxi, month, identity)
     found = reuse.find_tagged(tags.CLEANED.of(month), key, runs.experiment_id())
@@ -55,7 +55,7 @@ def find_cleaned(taxi: str, month: str, identity: str) -> CleanedMonth | None:
         try:
             if cleaned := _take(run, month):
                 return cleaned
-        except StorageError:  # lost, or not what was written: it is cleaned once more
+        except StorageError:  # lost or altered: try another run, or clean it again
             continue
     return None
 
@@ -82,17 +82,17 @@ def _take(run: Run, month: str) -> CleanedMonth | None:
 
 
 def places_of(month: str, n_kept: Mapping[str, int], sizes: Sequence[int]) -> list[int] | None:
-    """Find the row groups of a month; None where its first and last one cannot be told.
+    """Find the row groups of a month; None if its first and last ones are ambiguous.
 
     Args:
-        month: one of the split's.
-        n_kept: month -> its trips, in the order of the split's file.
-        sizes: rows of each row group, one for each batch that was cleaned.
+        month: one of the split's months.
+        n_kept: month -> number of its trips, in the order of the split's file.
+        sizes: number of rows of each row group; each was one batch when cleaned.
     """
     if list(n_kept) == [month]:
         return list(range(len(sizes)))
     if 0 in sizes:
-        return None  # it may belong to the month before
+        return None  # an empty row group may belong to this month or to the one before
     start = sum(n_kept[one] for one in takewhile(lambda one: one != month, n_kept))
     ends = accumulate(sizes)
     return [place for place, end in enumerate(ends) if start < end <= start + n_kept[month]]

@@ -1,4 +1,4 @@
-"""Months cleaned by the workers of a Dask cluster, which read them from the source themselves."""
+"""Clean months on the workers of a Dask cluster, which read them from the source themselves."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -21,21 +21,21 @@ from storage.data import months
 from storage.data.months import MonthFile
 from taxi import TripError, schema
 
-# a worker with another version of these might not read the same rows, or simulate others
+# a worker with another version of these might read or simulate other rows
 CLEANING_PACKAGES = ("pyarrow", "numpy")
 CLEAN_AGAIN = "leave out scheduler to clean the months here."
-COMPRESSION = "lz4"  # a tenth of what cleaning takes; zstd takes as long as that
+COMPRESSION = "lz4"  # takes a tenth of the time of cleaning; zstd takes as long as cleaning
 
 
 class RemoteMonth(NamedTuple):
     """A month that a worker has cleaned."""
 
-    file: MonthFile  # as the worker found it, whose path means nothing here
+    file: MonthFile  # as the worker found it; its path means nothing on this machine
     counted: MonthCount
     content: bytes  # the trips, an Arrow stream of schema.TRIPS
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Read its trips, cut as they were when they were cleaned."""
+        """Yield its trips in the batches in which they were cleaned."""
         with pa.ipc.open_stream(self.content) as stream:
             yield from stream
 
@@ -43,9 +43,9 @@ class RemoteMonth(NamedTuple):
 class MonthCleaner(NamedTuple):
     """Hands months to workers."""
 
-    # takes a month, and what it is known by; what is returned begins to fetch its trips
+    # takes a month and its identity; calling what it returns starts to fetch the cleaned trips
     submit: Callable[[str, str], Callable[[], "Future[RemoteMonth | None]"]]
-    n_ahead: int  # months that are cleaned, or wait at workers, while one is written here
+    n_ahead: int  # months being cleaned, or waiting on workers, while one is written here
 
 
 @contextmanager
@@ -54,10 +54,10 @@ def open_cleaner(scheduler: str, source: str, taxi: str) -> Iterator[MonthCleane
 
     Args:
         scheduler: address of a Dask scheduler.
-        source: of the months, as it was typed: what a variable holds does not travel.
+        source: of the months, as typed: the value of an env: variable is not sent to workers.
         taxi: key of schema.TAXIS.
     Raises:
-        StorageError: nobody answers at the scheduler, or its workers cannot be used.
+        StorageError: the scheduler does not answer, or its workers cannot be used.
     """
     code = (steps, storage, taxi_package)
     on = connected(scheduler, code=code, packages=CLEANING_PACKAGES, on_gpus=False)
@@ -70,19 +70,20 @@ def clean_on_worker(source: str, taxi: str, month: str, identity: str) -> Remote
     """Find and clean a month on a worker.
 
     Args:
-        source: of the months, as it is called here too.
+        source: of the months, the same as on the machine that asks.
         taxi: key of schema.TAXIS.
         month: YYYY-MM.
-        identity: what the month must be known by.
+        identity: of the file that the month must come from.
     Returns:
-        None where the month cannot be reached from here, is another one, cannot be used or has no
-        trips: whoever asked finds that out for himself, and says it.
+        The month; None if this worker cannot reach it, finds another file, cannot use it or has
+        no room for it, or if no trips are left: the machine that asked then cleans it itself,
+        and reports what is wrong.
     """
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=COMPRESSION)
     try:
         if not months.locate(source, taxi=taxi, month=month).answers:
-            return None  # a download would be tried for minutes
+            return None  # or it would retry a download for minutes
         with (
             TemporaryDirectory() as folder,
             pa.ipc.new_stream(sink, schema.TRIPS, options=options) as stream,
@@ -91,6 +92,6 @@ def clean_on_worker(source: str, taxi: str, month: str, identity: str) -> Remote
             if file.identity != identity:
                 return None
             counted = clean_batches(file, taxi, stream.write_batch)
-    except (UserError, TripError, OSError):  # a worker without room for files, too
+    except (UserError, TripError, OSError):  # OSError: no room for files on this worker, too
         return None
     return RemoteMonth(file, counted, sink.getvalue().to_pybytes()) if counted.n_kept else None

@@ -1,4 +1,4 @@
-"""Reads the command line of a step, and says what may stand there."""
+"""Parse the command line of a step, and write its help."""
 
 import argparse
 import difflib
@@ -19,7 +19,7 @@ P = TypeVar("P", bound=Parameters)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, without the usage, and lists choices to who asks for help alone."""
+    """A parser that refuses in one line, without the usage, and lists choices only in --help."""
 
     def __init__(self, declared: type[Parameters], description: str | None) -> None:
         self.module = declared.module()
@@ -51,12 +51,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser(declared: type[Parameters], description: str | None) -> argparse.ArgumentParser:
-    """Build the command line of an entry point; its values are texts, which `parse` reads."""
+    """Build the parser of an entry point; it leaves values as text, for `parse` to convert."""
     return _Parser(declared, description)
 
 
 def meant(message: str, names: Sequence[str]) -> str:
-    """Guess what was meant by a parameter that is unknown; empty where none is like it."""
+    """Suggest what an unknown parameter was meant to be; empty if no name is similar."""
     if typed := re.match(r"unrecognized arguments: -P ?([\w-]+=\S*)", message):
         return f" -P is mlflow run's: type --{typed[1]} here."
     unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
@@ -68,7 +68,7 @@ def meant(message: str, names: Sequence[str]) -> str:
 
 
 def choices() -> dict[str, list[str]]:
-    """List what those parameters may be that name something; importing the tables takes a while."""
+    """List the choices of each parameter that takes names; importing the tables is slow."""
     from steps.common.validate import DEVICES, REFITS
     from taxi.baselines import BASELINES
     from taxi.distances import JUDGE_BY
@@ -86,7 +86,7 @@ def choices() -> dict[str, list[str]]:
 
 
 def placeholder(field: FieldInfo, names: Sequence[str]) -> str:
-    """Write in a few letters what a parameter may be."""
+    """Write the placeholder for a parameter's value in --help."""
     if field.annotation is bool:
         return "{true,false}"
     if names and field.default in names:
@@ -95,7 +95,7 @@ def placeholder(field: FieldInfo, names: Sequence[str]) -> str:
 
 
 def meaning(field: FieldInfo, names: Sequence[str]) -> str:
-    """Write what a parameter means, with the names of a list, and its default."""
+    """Write a parameter's help: its description, the names to choose from, and its default."""
     text = (field.description or "").replace("`", "")
     if names and field.default not in names:
         text += f": {', '.join(names)}"
@@ -108,10 +108,10 @@ def meaning(field: FieldInfo, names: Sequence[str]) -> str:
 
 
 def parse(declared: type[P], parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> P:
-    """Read a command line, and the file of parameters that it names.
+    """Read a command line, and the parameter file that it names.
 
     Raises:
-        UserError: a parameter is unknown, or its value is none; names both.
+        UserError: a parameter is unknown, or its value is invalid; names both.
     """
     texts = vars(parser.parse_args(argv))
     try:
@@ -127,10 +127,11 @@ def parse(declared: type[P], parser: argparse.ArgumentParser, argv: Sequence[str
 
 
 def check_parameter_file(file: ParameterFile, *, with_lists: bool) -> None:
-    """Look at what a file of parameters says; it may name those of any entry point.
+    """Check a parameter file; it may hold parameters of any entry point.
 
     Raises:
-        UserError: there is no such parameter, its value is none, or it is a list for one value.
+        UserError: a parameter is unknown, its value is invalid, or a list stands where only a
+            single value is allowed.
     """
     known = file_names(ENTRY_POINTS.values())
     for entries in (file.entries, *file.points):
@@ -164,7 +165,7 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 
 
 def refusal(field: FieldInfo, text: str) -> str:
-    """Write what a value must be and what was seen."""
+    """Say what a value must be, and what was given."""
     low, high = (
         next((getattr(rule, key) for rule in field.metadata if hasattr(rule, key)), None)
         for key in ("ge", "le")

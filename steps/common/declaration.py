@@ -1,6 +1,6 @@
-"""What a parameter is: its declaration, how its value is read, and where it comes from.
+"""Parameters: how one is declared, how its value is read, and where it comes from.
 
-A value that was typed wins over one of a file of parameters, and that over the default.
+A typed value wins over one of a parameter file, and that over the default.
 """
 
 import re
@@ -17,9 +17,9 @@ from storage.uris import refuse_password, without_credentials
 from taxi.words import counted
 
 Value = bool | int | float | str
-RUNS = "finished runs to build on"  # group of --help
-IN_PLACE = "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY"  # of a password in a parameter
-SAY_WHERE = "_uri"  # parameters that end so refuse one in words of their own
+RUNS = "finished runs to build on"  # heading of a group in --help
+IN_PLACE = "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY"  # where a password belongs instead
+SAY_WHERE = "_uri"  # parameters with this ending are checked for passwords elsewhere
 
 
 def param(
@@ -34,13 +34,13 @@ def param(
     """Declare a parameter.
 
     Args:
-        default: also of MLproject.
+        default: goes into MLproject too.
         meaning: one line for --help and the docs.
-        minimum, maximum: bounds of a number, both allowed themselves.
-        in_key: whether a step's result depends on the value, so that it enters the step's key.
-            Months and runs do not: they enter by their content. What changes a trial of the search
-            enters the search's own key too, in steps/common/search_key.py.
-        in_rerun: whether it belongs to the command that runs the step again.
+        minimum, maximum: inclusive bounds of a number.
+        in_key: whether a step's result depends on the value, so that it is part of the step's key.
+            Months and runs are not: their content is. What changes a trial of the search belongs
+            in the search key too, steps/common/search_key.py.
+        in_rerun: whether it is part of the command that runs the step again.
     """
     bounds = {"ge": minimum, "le": maximum}
     rules: dict[str, Any] = {rule: bound for rule, bound in bounds.items() if bound is not None}
@@ -61,15 +61,15 @@ def is_run_id(name: str) -> bool:
 
 
 class Parameters(BaseModel):
-    """What every entry point takes."""
+    """The parameters that every entry point has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     entry_point: ClassVar[str] = ""
-    room: ClassVar[str] = "steps"  # package that the entry point's module is in
-    group: ClassVar[str] = "how it runs"  # of --help, for the parameters that a class declares
-    takes_lists: ClassVar[bool] = False  # in a file of parameters, each value of a list for a run
-    # parameters of the steps above that this step uses itself as well: they stay in its key
+    room: ClassVar[str] = "steps"  # package of the entry point's module
+    group: ClassVar[str] = "how it runs"  # heading in --help of a class's own parameters
+    takes_lists: ClassVar[bool] = False  # whether its parameter file may hold lists, for a sweep
+    # parameters of upstream steps that this step uses itself too, so that they stay in its key
     shared_in_key: ClassVar[frozenset[str]] = frozenset()
     config: str = param(
         "",
@@ -82,17 +82,17 @@ class Parameters(BaseModel):
         "", "tag on every run; empty = the git or system user", in_key=False, in_rerun=False
     )
     _file: ParameterFile | None = PrivateAttr(None)  # of config
-    _stated: dict[str, Value] = PrivateAttr({})  # what it says of these parameters
+    _stated: dict[str, Value] = PrivateAttr({})  # the values that it sets
 
     @classmethod
     def module(cls) -> str:
-        """Name what `python -m` runs: steps.hpo."""
+        """Return the module that `python -m` runs, such as steps.hpo."""
         return f"{cls.room}.{cls.entry_point}"
 
     @field_validator("*", mode="before")
     @classmethod
     def _read_plainly(cls, value: Any, info: ValidationInfo) -> Any:
-        """Read true, 7 and 0.5; pydantic would take yes, on, 1_0 and blanks around as well."""
+        """Accept only true, 7 and 0.5; pydantic would accept yes, on, 1_0 and padding as well."""
         kind, text = cls.model_fields[str(info.field_name)].annotation, str(value)
         if kind is bool:
             return {"true": True, "false": False}.get(text.lower(), "neither")
@@ -104,26 +104,26 @@ class Parameters(BaseModel):
     @field_validator("*")
     @classmethod
     def _one_zero(cls, value: Any) -> Any:
-        """Take -0 for 0, so that both make one key."""
+        """Turn -0 into 0, so that both make the same key."""
         return value + 0.0 if isinstance(value, float) else value
 
     @field_validator("*")
     @classmethod
     def _without_password(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse a password in whatever names a place, for MLflow notes all that is typed."""
+        """Refuse a password in any address, because MLflow logs every parameter as typed."""
         if isinstance(value, str) and not str(info.field_name).endswith(SAY_WHERE):
             refuse_password(value, f"The {info.field_name}", IN_PLACE)
         return value
 
     @classmethod
     def of(cls, others: "Parameters") -> Self:
-        """Take over what another entry point was given; the rest keeps its default."""
+        """Copy the parameters shared with another entry point; the rest keep their defaults."""
         shared = cls.model_fields.keys() & type(others).model_fields.keys()
         made = cls(**{name: getattr(others, name) for name in shared})
         return made.with_file(others._file) if others._file else made
 
     def filled_from(self, file: ParameterFile) -> Self:
-        """Take from a file of parameters what has its default here."""
+        """Fill in, from a parameter file, the parameters that have their default here."""
         fields, stated = type(self).model_fields, self.with_file(file)._stated
         taken = {
             name: value
@@ -133,7 +133,7 @@ class Parameters(BaseModel):
         return self.model_copy(update=taken).with_file(file)
 
     def with_file(self, file: ParameterFile) -> Self:
-        """Remember a file and what it says of these parameters; lists are for a sweep to read."""
+        """Attach a file and the single values that it sets; lists are left for a sweep to read."""
         mine = file.of(type(self).model_fields)
         texts = {name: entry.texts[0] for name, entry in mine.items() if not entry.is_list}
         made, read = self.model_copy(), type(self)(**texts)
@@ -142,24 +142,24 @@ class Parameters(BaseModel):
 
     @property
     def file(self) -> ParameterFile | None:
-        """The file of parameters, where there is one."""
+        """The parameter file, if there is one."""
         return self._file
 
     def file_texts(self) -> dict[str, str]:
-        """Write the values that follow from the file of parameters."""
+        """Return the values that come from the parameter file, as text."""
         return {name: as_text(v) for name, v in self._stated.items() if getattr(self, name) == v}
 
     def texts(self) -> dict[str, str]:
-        """Write every value as MLproject and its users do."""
+        """Return every value as text, as it is written in MLproject and on a command line."""
         return {name: as_text(getattr(self, name)) for name in type(self).model_fields}
 
     def names_in_file(self) -> list[str]:
-        """Name what comes from the file of parameters, lists included."""
+        """Name the parameters that come from the parameter file, lists included."""
         lists = self._file.of(type(self).model_fields) if self._file else {}
         return [*self.file_texts(), *(name for name, entry in lists.items() if entry.is_list)]
 
     def describe_lists(self) -> list[str]:
-        """Name what a file of parameters has several values of, with how many."""
+        """Name the lists of the parameter file that apply here, with the number of values each."""
         file, typed = self._file, self.typed_names()
         lists = {n: e.texts for n, e in file.entries.items() if e.is_list} if file else {}
         said = [
@@ -168,7 +168,7 @@ class Parameters(BaseModel):
         return [*said, counted(len(file.points), "point")] if file and file.points else said
 
     def typed_names(self) -> set[str]:
-        """Name what was typed on the command line: it is neither of the file nor the default."""
+        """Name the typed parameters: those whose value is neither the file's nor the default."""
         fields, of_file = type(self).model_fields, self.file_texts()
         return {
             name
@@ -177,23 +177,23 @@ class Parameters(BaseModel):
         }
 
     def launch_texts(self) -> dict[str, str]:
-        """Write every value for a run that is launched: what a file says of them has been read."""
+        """Return every value as text for a child run, without the file, which is read already."""
         return self.texts() | {"config": ""}
 
     def key_values(self, above: Sequence[type["Parameters"]] = ()) -> dict[str, Value]:
-        """Return what a step's result depends on.
+        """Return the parameters that a step's own key is made of.
 
         Args:
-            above: of the steps it builds on, whose parameters enter as what those came to.
+            above: parameters of the upstream steps; they count through those steps' results.
         """
         theirs = {name for other in above for name in key_names(other)} - self.shared_in_key
         return {name: getattr(self, name) for name in sorted(key_names(type(self)) - theirs)}
 
     def rerun_texts(self) -> dict[str, str]:
-        """Write what belongs to the command that runs this again, runs only where given.
+        """Return the parameters of the command that runs this again; run ids only if given.
 
-        A file of parameters that the commit holds is named in place of the values that it sets,
-        unless it would win over a value that this run has: a default that was typed.
+        A committed parameter file is named in place of the values that it sets, unless it would
+        override a value of this run: a default that was typed.
         """
         texts = {name: without_credentials(text) for name, text in self.texts().items()}
         if "source" in texts:
@@ -226,12 +226,12 @@ LAST = Parameters.model_fields
 
 
 def fields_of(declared: type[Parameters]) -> dict[str, FieldInfo]:
-    """List the parameters of an entry point in the order of MLproject, those of all last."""
+    """List the parameters of an entry point in MLproject's order, those that all share last."""
     return dict(sorted(declared.model_fields.items(), key=lambda item: item[0] in LAST))
 
 
 def groups_of(declared: type[Parameters]) -> dict[str, list[str]]:
-    """Sort the parameters of an entry point by what they are about: group -> names."""
+    """Group the parameters of an entry point as in --help: group -> names."""
     found: dict[str, list[str]] = {}
     for name in fields_of(declared):
         (home,) = (cls for cls in declared.__mro__ if name in get_annotations(cls))
@@ -241,7 +241,7 @@ def groups_of(declared: type[Parameters]) -> dict[str, list[str]]:
 
 
 def file_names(entry_points: Iterable[type[Parameters]]) -> dict[str, type[Parameters]]:
-    """Name what may stand in a file of parameters, with a class that has it: parameter -> class."""
+    """Map each parameter that a parameter file may hold to a class that declares it."""
     return {
         name: declared
         for declared in entry_points
@@ -250,7 +250,7 @@ def file_names(entry_points: Iterable[type[Parameters]]) -> dict[str, type[Param
 
 
 def key_names(declared: type[Parameters]) -> set[str]:
-    """Name what a step's result depends on."""
+    """Name the parameters that a step's result depends on."""
     computed: Mapping[str, Any] = declared.model_computed_fields
     return _marked({**declared.model_fields, **computed}, "in_key")
 

@@ -1,4 +1,4 @@
-"""The clean trips of a preprocess run and its city, as the steps after it read them."""
+"""Read the clean trips and the city of a preprocess run, for the steps after it."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -19,15 +19,15 @@ from taxi.schema import Trips
 
 
 def split_file(split: str) -> str:
-    """Name the artifact that holds a split's trips."""
+    """Return the artifact path of a split's trips."""
     return f"{tags.SPLITS}/{split}.parquet"
 
 
 def load_trips(preprocess: PreprocessResult, *splits: str) -> Trips:
-    """Read train, valid or test trips, one split after the other.
+    """Read the trips of one or more splits, concatenated in the given order.
 
     Raises:
-        StorageError: they are gone, or not what the run wrote.
+        StorageError: a file is gone, or not what the run wrote.
     """
     with ExitStack() as stack:
         files = []
@@ -41,7 +41,7 @@ def load_trips(preprocess: PreprocessResult, *splits: str) -> Trips:
 
 
 def load_city(preprocess: PreprocessResult) -> City | None:
-    """Read what is known of the city; None where its map is learned from the trips alone.
+    """Read the city's zones; None if the map is learned from the trips alone.
 
     Raises:
         StorageError: it is gone, or not what the run wrote.
@@ -54,19 +54,19 @@ def load_city(preprocess: PreprocessResult) -> City | None:
 
 
 class LearningTrips(NamedTuple):
-    """What models are fitted to and chosen by."""
+    """What models are fitted to and chosen on."""
 
     train: Trips
     valid: Trips
-    city: City | None  # None where its map is learned from trips
-    scored_on: HashedDataset  # the valid trips, which the scores belong to
+    city: City | None  # None if its map is learned from the trips alone
+    scored_on: HashedDataset  # the validation trips as a data set, to which the scores belong
 
 
 def open_learning(preprocess: PreprocessResult) -> LearningTrips:
-    """Read the trips of train and valid, and the city, and record that the active run does.
+    """Read the train and validation trips and the city, and log them as the active run's inputs.
 
     Raises:
-        StorageError: they are gone, or not what the run wrote.
+        StorageError: a file is gone, or not what the run wrote.
     """
     train, valid = (load_trips(preprocess, split) for split in SEEN)
     described = log_inputs(preprocess, {"train": "training", "valid": "validation"})
@@ -74,7 +74,7 @@ def open_learning(preprocess: PreprocessResult) -> LearningTrips:
 
 
 def check_sha256(path: Path, sha256: str, run_id: str, name: str) -> None:
-    """Refuse an artifact that is not what its run wrote.
+    """Check that an artifact is what its run wrote.
 
     Raises:
         LostError: its sha256 is another.
@@ -86,8 +86,11 @@ def check_sha256(path: Path, sha256: str, run_id: str, name: str) -> None:
 def log_inputs(
     preprocess: PreprocessResult, contexts: Mapping[str, str]
 ) -> dict[str, HashedDataset]:
-    """Record on the active run which trips it reads: split -> context.
+    """Log the trips that the active run reads as its inputs.
 
+    Args:
+        preprocess: the run that made the trips.
+        contexts: split -> what it is used for, such as `training`.
     Returns:
         Split -> the data set, such as `green 2021-02 valid`.
     """
@@ -99,7 +102,7 @@ def log_inputs(
 
 
 def describe_trips(preprocess: PreprocessResult, split: str, folder: str) -> HashedDataset:
-    """Describe a split's trips as a data set; folder is where those of all splits open."""
+    """Describe a split's trips as a data set; `folder` is the URI of all splits' files."""
     dataset = preprocess.dataset
     n_rows = preprocess.metrics.get(tags.N_TRIPS.of(split))
     return HashedDataset(

@@ -1,4 +1,4 @@
-"""One month cleaned batch by batch, and what is counted on the way."""
+"""Clean one month batch by batch, and count what is kept and dropped."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ from taxi.profile import Profile
 
 
 class MonthCount(NamedTuple):
-    """What a month came to."""
+    """What cleaning a month kept and dropped."""
 
     n_raw: int
     dropped: dict[str, int]  # reason -> rows
     profile: Profile  # of the trips that were kept
-    unreadable: str  # a value that nobody can read; empty where there is none
+    unreadable: str  # an example of an unreadable value; empty if there is none
 
     @property
     def n_kept(self) -> int:
@@ -48,11 +48,11 @@ def clean_batches(file: MonthFile, taxi: str, write: Callable[[pa.RecordBatch], 
 
 
 def clean_file(file: MonthFile, *, taxi: str) -> Iterator[tuple[Cleaned, str]]:
-    """Stream a month's cleaned batches, each with a value that nobody can read, if there is one.
+    """Yield a month's cleaned batches, each with an example of an unreadable value, or "".
 
     Raises:
         TripError: its columns or values cannot be used.
-        StorageError: it cannot be read, or was changed meanwhile.
+        StorageError: it cannot be read, or was changed in the meantime.
     """
 
     def understand(batch: pa.RecordBatch) -> tuple[Cleaned, str]:

@@ -1,4 +1,4 @@
-"""How a month, or the city, is brought here or made up, and how a month is read."""
+"""Fetch or simulate a month and the city's zones, and read a month."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def find_month(source: str, taxi: str, month: str, work_dir: Path) -> MonthFile:
-    """Bring one month's file to this machine, or make it up."""
+    """Fetch one month's file to this machine, or simulate it."""
     simulate = partial(simulation.month_batches, taxi=taxi)
     return months.find(source, taxi=taxi, month=month, work_dir=work_dir, simulate=simulate)
 
@@ -36,8 +36,8 @@ def read_month(
     Args:
         path: of the file, or of the folder of parts.
         taxi: key of schema.TAXIS.
-        understand: makes of a batch what is yielded.
-        may_miss: roles of columns that the file may be without.
+        understand: turns a batch into what is yielded.
+        may_miss: roles of columns that the file may lack.
     Raises:
         TripError: columns or values cannot be used; names the part and the line.
         StorageError: a file cannot be read.
@@ -57,18 +57,18 @@ def read_month(
 
 
 def find_zone_files(source: str) -> dict[str, SideFile]:
-    """Bring the zones' table and shapes to this machine: name -> file, of those there are."""
+    """Fetch the zones' table and shapes: name -> file, for those that exist."""
     return months.find_beside(source, ZONE_FILES)
 
 
 def find_city(source: str, files: dict[str, SideFile]) -> City | None:
-    """Read the city that trips are made in, or make it up; None where a file is missing.
+    """Read the city's zones, or simulate them; None if a file is missing.
 
     Args:
         source: of the months.
-        files: of find_zone_files.
+        files: as returned by find_zone_files.
     Raises:
-        TripError: a file is there and is wrong.
+        TripError: a file exists but cannot be used.
     """
     seed = months.simulated_seed(source)
     if seed is not None:

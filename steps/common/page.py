@@ -1,6 +1,6 @@
-"""The page of a run in MLflow: its first line is the verdict, for the UI folds what follows.
+"""The page of a run in MLflow; the verdict comes first, because the UI folds the rest.
 
-What a run is called, and what its page says, changes no result.
+The name and the page of a run change no result.
 """
 
 import shlex
@@ -23,19 +23,19 @@ WORST = "The worst predicted trips"
 def write_verdict(
     verdict: str, *rest: str, dataset: Dataset | None = None, rmse: float | None = None
 ) -> None:
-    """Write the page of the active run, and name it by its trips and its error.
+    """Write the page of the active run, and name the run after its trips and its error.
 
     Args:
-        verdict: in a line.
-        rest: paragraphs, markdown.
-        dataset: trips that it read or made; without them the run keeps its name.
-        rmse: its best one, minutes.
+        verdict: one line.
+        rest: more paragraphs, in markdown.
+        dataset: the trips that the run read or made; if None, the run keeps its name.
+        rmse: the run's best, minutes.
     """
     runs.write_page("\n\n".join([verdict, *filter(None, rest)]), title(dataset, rmse))
 
 
 def tell_plan(lines: Sequence[str]) -> None:
-    """Print what would be done, and write it on the run where `mlflow run` has made one."""
+    """Print a plan, and write it on the run's page if `mlflow run` has created a run."""
     text = "\n".join([*lines, "Nothing was started."])
     print(text)
     if mlflow.active_run():
@@ -43,7 +43,7 @@ def tell_plan(lines: Sequence[str]) -> None:
 
 
 def title(dataset: Dataset | None, rmse: float | None) -> str:
-    """Name trips and an error: green 2021-01 > 02 · 5.39 min."""
+    """Write a run's name from its trips and its error: green 2021-01 > 02 · 5.39 min."""
     if dataset is None:
         return ""
     train, valid = (span(dataset.months[split]) for split in ("train", "valid"))
@@ -54,7 +54,7 @@ def title(dataset: Dataset | None, rmse: float | None) -> str:
 
 
 def span(months: Sequence[str]) -> str:
-    """Write months one after the other as their first and last: 2021-01..2021-03."""
+    """Write consecutive months as a range, 2021-01..2021-03, and others as a list."""
     follow = all(next_month(month) == after for month, after in pairwise(months))
     return ",".join(months) if len(months) == 1 or not follow else f"{months[0]}..{months[-1]}"
 
@@ -66,7 +66,7 @@ def link(text: str, artifact: str) -> str:
 
 
 def link_worst() -> str:
-    """Link the trips that the active run's predictions are furthest off on."""
+    """Link the table of the active run's worst predicted trips."""
     return link(WORST, tags.WORST_TABLE)
 
 
@@ -75,14 +75,14 @@ def rerun_command(params: Parameters, *, experiment: str = "") -> str:
 
     Args:
         params: of the step.
-        experiment: its name; empty = the active run's, for which the store is asked.
+        experiment: its name; empty = the active run's, which is looked up in the store.
     """
     experiment = experiment or runs.experiment_name()
     return run_command(params.entry_point, params.rerun_texts(), experiment=experiment)
 
 
 def tell_uncommitted(artifact: str) -> list[str]:
-    """Say where a teammate has the parameter file of a command from, which no commit holds."""
+    """Say how a teammate gets an uncommitted parameter file that a rerun command names."""
     command = f"mlflow artifacts download -r {runs.active_info().run_id} -a {artifact} -d ."
     return [
         f"The file is in no commit. It is the artifact {artifact}, which a teammate fetches and "
@@ -93,7 +93,7 @@ def tell_uncommitted(artifact: str) -> list[str]:
 
 
 def as_code(text: str) -> str:
-    """Write a command on a line of its own."""
+    """Indent a command as a markdown code block."""
     return f"    {text}"
 
 
@@ -104,19 +104,19 @@ def serve_command(name: str) -> str:
 
 
 def write_serving(name: str) -> str:
-    """Say how the champion of a registered model is served."""
+    """Say how to serve the champion of a registered model."""
     return f"Serve the champion:\n\n{as_code(serve_command(name))}"
 
 
 def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lay rows out as a markdown table."""
+    """Format rows as a markdown table."""
     texts = [[str(cell) for cell in row] for row in rows]
     lines = [heads, rules([*zip(*texts, strict=True)] or [()] * len(heads)), *texts]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pruned: bool) -> str:
-    """Write the page of a trial; its best round is counted from 0."""
+    """Write the page of a trial; best_round counts from 0."""
     ended = ", where it was pruned: better ones had come further by then" if pruned else ""
     return (
         f"**RMSE {rmse:.3f} min** on valid: trial {number} at round {best_round + 1} of "
@@ -125,7 +125,7 @@ def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pru
 
 
 def write_scores(model: str, scores: Mapping[str, float], dataset: Dataset) -> str:
-    """Write how a model does on the valid months of a data set, in a line."""
+    """Write one line on how a model does on the validation months of a data set."""
     return (
         f"**RMSE {scores['rmse']:.3f} min** on {span(dataset.months['valid'])} (valid) with "
         f"{KINDS[kind_of(dataset.taxi)]}: "

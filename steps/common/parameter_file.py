@@ -1,4 +1,4 @@
-"""A file of parameters: YAML, each name with its value or, for a sweep, a list of values."""
+"""Read a parameter file: YAML that maps each name to a value or, for a sweep, a list of values."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,47 +20,47 @@ KINDS: dict[type[yaml.Node], str] = {
 
 
 class Entry(NamedTuple):
-    """What a file says of one parameter, as it is typed there."""
+    """A parameter's value or values in a file, as typed there."""
 
-    texts: list[str]  # one, unless it is a list
+    texts: list[str]  # a single one, unless is_list
     line: int
     is_list: bool = False
 
 
-Entries = dict[str, Entry]  # parameter -> what the file says of it
+Entries = dict[str, Entry]  # parameter -> its entry
 
 
 class ParameterFile(NamedTuple):
-    """A file of parameters, read once."""
+    """A parameter file, read once."""
 
-    path: str  # as it was given
+    path: str  # as given
     text: str
-    committed: str  # its path in the project where the commit holds it as it is; empty: it does not
+    committed: str  # its path in the project, if it is committed unchanged; empty otherwise
     entries: Entries
-    points: list[Entries]  # below the key of that name
+    points: list[Entries]  # below the key `points`
 
     def error(self, line: int, problem: str) -> UserError:
-        """Say what is wrong in a line."""
+        """Return an error that names the file and the line."""
         return UserError(f"{self.path}:{line}: {problem}")
 
     @property
     def has_lists(self) -> bool:
-        """Whether it spans a sweep."""
+        """Whether it holds lists or points, that is, describes a sweep."""
         return bool(self.points) or any(entry.is_list for entry in self.entries.values())
 
     def of(self, names: Mapping[str, object]) -> Entries:
-        """Return what it says of some parameters."""
+        """Return its entries of some parameters."""
         return {name: entry for name, entry in self.entries.items() if name in names}
 
     def places(self, message: str, names: Sequence[str]) -> str:
-        """Say on which lines the values stand that a message is about.
+        """Return the lines of the values that an error message is about, as `path:line`s.
 
-        They are those that it quotes, unless as choices; where it quotes none, those of which it
-        has name and text; where there are none either, those of which it has the name.
+        Those are the values that it quotes, other than as choices; failing that, those whose name
+        and text both occur in it; failing that, those whose name does.
 
         Args:
-            message: of a refusal.
-            names: of parameters beside points, that are looked for; those of points all are.
+            message: of the error.
+            names: parameters to look for outside the points; those of points are all looked for.
         """
         stated = [(name, self.entries[name]) for name in names]
         stated += [pair for point in self.points for pair in point.items()]
@@ -73,10 +73,10 @@ class ParameterFile(NamedTuple):
 
 
 def read_parameter_file(path: str) -> ParameterFile:
-    """Read a file of parameters; whether there are such parameters is for others to say.
+    """Read a parameter file; the caller checks that its parameters exist.
 
     Raises:
-        UserError: there is no such file, it is no YAML, or no mapping of names to values.
+        UserError: there is no such file, or it is not YAML that maps names to values.
     """
     place = expand_home(path)
     try:
@@ -117,7 +117,7 @@ def _parsed(path: str, text: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        # what ends nowhere is told by where it began
+        # a construct that is never closed fails at the end of the file: report where it began
         marks = [m for m in (error.problem_mark, error.context_mark) if m and m.index < len(text)]
         line, column = (marks[0].line, marks[0].column) if marks else (0, 0)
         is_tab = [*text.splitlines(), ""][line][column : column + 1] == "\t"
@@ -131,7 +131,7 @@ def _parsed(path: str, text: str) -> yaml.Node | None:
 
 
 def _pairs(file: ParameterFile, node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
-    """Yield the names of a mapping with what they stand for, each once."""
+    """Yield the names and values of a mapping; refuse a name that occurs twice."""
     lines: dict[str, int] = {}
     for key, value in node.value:
         line = _line(key)
@@ -154,7 +154,7 @@ def _entry(file: ParameterFile, name: str, node: yaml.Node) -> Entry:
 
 
 def _text(file: ParameterFile, name: str, node: yaml.Node) -> str:
-    """Return a value as it is typed: what it means is for the parameter to say, not for YAML."""
+    """Return a value as typed: the parameter decides what it means, not YAML."""
     if not isinstance(node, yaml.ScalarNode):
         problem = f"{name} is {KINDS[type(node)]} where a value must be."
         raise file.error(_line(node), problem)

@@ -1,8 +1,8 @@
-"""Every parameter of every entry point, said once.
+"""Every parameter of every entry point, declared once.
 
-A class per entry point; what several of them have stands in a class that they share. Parsers and
-their help, MLproject's blocks (`make contract`), the table in docs/parameters.md, what a step is
-known by and the command that runs it again all follow from here.
+There is a class per entry point; parameters of several are in a class that those share. Parsers and
+their help, MLproject's blocks (`make contract`), the table in docs/parameters.md, step keys and
+rerun commands are all derived from here.
 """
 
 from pydantic import computed_field, field_validator
@@ -11,12 +11,12 @@ from steps.common.declaration import Parameters, param, run_id
 from storage.uris import refuse_query
 from taxi.spaces import SEARCH_ROWS, lag_of
 
-MAX_SEED = 2**31 - 1_000  # numpy and xgboost take no larger one, and boosters count up from it
+MAX_SEED = 2**31 - 1_000  # numpy and xgboost take no larger one; boosters count up from the seed
 ALL_STEPS = "all"
 
 
 class MonthsParameters(Parameters):
-    """Whose trips, and where their months are."""
+    """Which kind of trips, and where their months are."""
 
     group = "months"
     taxi: str = param(
@@ -42,7 +42,7 @@ class MonthsParameters(Parameters):
 
 
 class ReuseParameters(Parameters):
-    """Whether what is there already is taken."""
+    """Whether existing results are reused."""
 
     group = Parameters.group
     reuse: bool = param(
@@ -54,7 +54,7 @@ class ReuseParameters(Parameters):
 
 
 class ClusterParameters(Parameters):
-    """Where work is done that can be spread."""
+    """Where work that can be distributed is done."""
 
     group = Parameters.group
     scheduler: str = param(
@@ -83,21 +83,21 @@ class PreprocessParameters(ClusterParameters, ReuseParameters, MonthsParameters)
 
 
 class SeedParameters(Parameters):
-    """What chance begins with."""
+    """The seed of all randomness."""
 
     group = Parameters.group
     seed: int = param(42, "seed of every random choice", minimum=0, maximum=MAX_SEED)
 
 
 class TrainingParameters(SeedParameters, PreprocessParameters):
-    """What the steps have in common that train on clean trips."""
+    """Parameters of the steps that train on clean trips."""
 
     group = Parameters.group
     preprocess_run_id: str = run_id("preprocess", "to build on")
 
 
 class ModelsParameters(Parameters):
-    """Which baselines there are."""
+    """Which baselines are fitted."""
 
     group = "baselines"
     models: str = param("all", "baselines to fit: `all`, or a list of names of taxi/baselines.py")
@@ -105,7 +105,7 @@ class ModelsParameters(Parameters):
     @field_validator("models")
     @classmethod
     def _listed_once(cls, value: str) -> str:
-        """Write a list without blanks and repeats, so that each spelling of it makes one key."""
+        """Drop blanks and repeats, so that each spelling of a list makes the same key."""
         names = dict.fromkeys(name.strip() for name in value.split(","))
         return ",".join(name for name in names if name)
 
@@ -163,7 +163,7 @@ class SearchParameters(ClusterParameters):
     @computed_field(json_schema_extra={"in_key": True})  # type: ignore[prop-decorator]
     @property
     def lag(self) -> int:
-        """How many trials back a suggestion looks; what of parallelism the result depends on."""
+        """How many trials back a suggestion looks: all that the result owes to parallelism."""
         return lag_of(self.parallelism)
 
 
@@ -174,7 +174,7 @@ class HpoParameters(SearchParameters, TrainingParameters):
 
 
 class ChoiceParameters(Parameters):
-    """How a candidate is chosen, and what is made of it."""
+    """How a candidate is chosen and refitted."""
 
     group = "registration"
     refit: str = param(
@@ -210,7 +210,7 @@ class CoverageParameters(Parameters):
 
 
 class PipelineParameters(CoverageParameters, ChoiceParameters, HpoParameters, BaselineParameters):
-    """What the steps have in common that come to a registered model."""
+    """Parameters of the entry points that lead to a registered model."""
 
     group = "registration"
     baseline_run_id: str = run_id("baseline", "whose models are candidates")
@@ -247,7 +247,7 @@ class RegisterParameters(PipelineParameters):
     """Parameters of register."""
 
     entry_point = "register"
-    shared_in_key = frozenset({"seed"})  # of the bootstrap
+    shared_in_key = frozenset({"seed"})  # register's bootstrap uses it too
     rollback: bool = param(False, "true only restores the previous champion", in_key=False)
     restore: str = param(
         "",
@@ -257,7 +257,7 @@ class RegisterParameters(PipelineParameters):
 
 
 class PartParameters(Parameters):
-    """How much of a pipeline is run."""
+    """Which steps of a pipeline are run."""
 
     group = Parameters.group
     steps: str = param(
@@ -268,7 +268,7 @@ class PartParameters(Parameters):
 
 
 class PlanParameters(Parameters):
-    """Whether anything runs at all."""
+    """Whether it is a dry run."""
 
     group = Parameters.group
     plan: bool = param(
@@ -290,7 +290,7 @@ class SweepParameters(PartParameters, PlanParameters, PipelineParameters):
 
 
 class JudgedMonthsParameters(MonthsParameters):
-    """Which months are looked at, one by one."""
+    """Which months are scored or judged, one by one."""
 
     months: str = param(
         "", "months to score, or to judge models on, in the format of `train_months`", in_key=False

@@ -1,4 +1,4 @@
-"""The steps of a pipeline and what each builds on: given by the user, reused, or launched."""
+"""Get the run of each step of a pipeline: given by the user, reused, or launched."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -44,13 +44,13 @@ READ: dict[str, Callable[[Run], NamedTuple]] = {
 
 
 def wanted_steps(text: str, given: Iterable[str] = ()) -> list[str]:
-    """Read which steps of a pipeline are to be run, in their order.
+    """Return the wanted steps of a pipeline, in the order in which they run.
 
     Args:
         text: `all`, or a list of names.
-        given: steps whose runs were given, which belong to it too.
+        given: steps whose runs were given; they belong to the pipeline too.
     Raises:
-        UserError: one is no step, or builds on one that is left out.
+        UserError: a name is not a step, or a step builds on one that is left out.
     """
     if text.strip() == ALL_STEPS:
         return list(UPSTREAM)
@@ -71,17 +71,18 @@ def wanted_steps(text: str, given: Iterable[str] = ()) -> list[str]:
 
 
 class Pipeline:
-    """The runs that a step builds on, each taken or made in its turn."""
+    """The runs that a step builds on, each reused or launched when it is asked for."""
 
     def __init__(self, params: TrainingParameters) -> None:
         """Look up the runs that were given.
 
         Raises:
-            UserError: one cannot be used, is not what was asked for, two did not read the same
-                trips, the months make no splits, or the steps no part of a pipeline.
+            UserError: a run cannot be used or is not what was asked for, two runs did not read
+                the same trips, or the months or the steps do not form valid splits or a valid
+                part of a pipeline.
         """
         self.given = given_runs(params)
-        # what a run says of itself wins over what was typed
+        # what is recorded on a given run wins over the parameters
         base = self.given.get("preprocess")
         self.dataset = results.read_preprocess(base).dataset if base else None
         told = self.dataset.parameters() if self.dataset else {}
@@ -98,34 +99,35 @@ class Pipeline:
         asked = (params.train_months, params.valid_months, params.test_months)
         self.splits = {} if self.given else splits.split_months(*asked)  # split -> months to read
         self.done: dict[str, Run] = {}
-        self.trained: dict[str, TrainingResult] = {}  # those of `done` that have been read
-        self.decisions: dict[str, ReuseDecision] = {}  # of the steps that no run was given of
-        self.before_work: Callable[[], None] = lambda: None  # what may refuse it, if a step runs
+        self.trained: dict[str, TrainingResult] = {}  # results of `done` that have been read
+        self.decisions: dict[str, ReuseDecision] = {}  # for the steps without a given run
+        # called before a step is launched; it may raise, to refuse
+        self.before_work: Callable[[], None] = lambda: None
 
     # --- what the steps hand over
 
     def preprocess(self) -> PreprocessResult:
-        """Take or make the clean trips."""
+        """Return the result of preprocess, launching it if needed."""
         return results.read_preprocess(self.get_or_run("preprocess"))
 
     def training(self, step: str) -> TrainingResult:
-        """Take or make the models of a step of TRAINING."""
+        """Return the result of a step of TRAINING, launching it if needed."""
         run = self.get_or_run(step)
         if step not in self.trained:
             self.trained[step] = results.read_training(run)
         return self.trained[step]
 
     def register(self) -> RegisterResult:
-        """Take or make the registration."""
+        """Return the result of register, launching it if needed."""
         return results.read_registration(self.get_or_run("register"))
 
-    # --- taking or making a run
+    # --- finding or launching a run
 
     def get_or_run(self, step: str) -> Run:
         """Return the run of a step: the one given, one with the same key, or a new one.
 
         Raises:
-            UserError: the new one failed.
+            UserError: the new run failed.
         """
         if step in self.done:
             return self.done[step]
@@ -140,7 +142,7 @@ class Pipeline:
         return self.done[step]
 
     def decide_reuse(self, step: str) -> ReuseDecision:
-        """Decide whether a step must run; the steps it builds on are done."""
+        """Decide whether a step must run; its upstream steps must be done."""
         if not self.params.reuse:
             return ReuseDecision(step, None, "reuse=false")
         decision = reuse.find_reusable(self.key(step), runs.experiment_id())
@@ -149,7 +151,7 @@ class Pipeline:
         return decision
 
     def key(self, step: str) -> StepKey:
-        """Make the key of a step; the steps it builds on are done."""
+        """Make the key of a step; its upstream steps must be done."""
         if step == "preprocess":
             return preprocess_key(self.params.taxi, self.months(), self.zone_files())
         above = [ENTRY_POINTS[name] for name in UPSTREAM[step]]
@@ -157,14 +159,14 @@ class Pipeline:
         return step_key.make(step, values, self._inputs(step))
 
     def whole_key(self) -> StepKey:
-        """Make the key of the pipeline from those of its steps, all of which are done."""
+        """Make the key of the pipeline from those of its steps, which must all be done."""
         made_of = {step: content_of(run) for step, run in self.done.items()}
         return step_key.make("main", {}, made_of)
 
     def find_whole(self) -> ReuseDecision:
-        """Look for a finished run of main that chained the very runs that would be reused.
+        """Look for a finished run of main that chained exactly the runs that would be reused.
 
-        Where a step must run, so must main; nothing is started.
+        If a step must run, so must main. Nothing is started.
         """
         for step in self.steps:
             if step == "register" and not self.wants_test():
@@ -178,11 +180,11 @@ class Pipeline:
         return reuse.find_reusable(self.whole_key(), runs.experiment_id())
 
     def tag(self, step: str) -> None:
-        """Tag the active run, of this step, with its key."""
+        """Tag the active run, which is one of this step, with the step's key."""
         reuse.tag_key(self.key(step))
 
     def months(self) -> list[Content]:
-        """Return what every month asked for is known by; absent ones are downloaded."""
+        """Return the identity of every month asked for; missing months are downloaded."""
         schema.raw_columns(self.params.taxi)
         source, taxi = self.params.source, self.params.taxi
         return [
@@ -192,11 +194,11 @@ class Pipeline:
         ]
 
     def zone_files(self) -> dict[str, str]:
-        """Return the sha256 of the files of the city's zones; absent ones are downloaded."""
+        """Return the sha256 of each zone file; missing files are downloaded."""
         return zone_inputs(months.find_beside(self.params.source, ZONE_FILES))
 
     def locate(self) -> list[MonthLocation]:
-        """Find out where all that preprocess would read is; none where a run of it was given."""
+        """Locate every file that preprocess would read; [] if a run of it was given."""
         source, taxi = self.params.source, self.params.taxi
         wanted = [month for names in self.splits.values() for month in names]
         located = [months.locate(source, taxi=taxi, month=month) for month in wanted]
@@ -209,10 +211,10 @@ class Pipeline:
         return "test" in self.splits
 
     def repeatable(self) -> TrainingParameters:
-        """Return the parameters that repeat this, naming the runs that they would not make.
+        """Return parameters that repeat this pipeline; all steps must be done.
 
-        A run that was given is made again by the parameters where it has the key that follows from
-        them; all steps are done.
+        A given run stays named only if they would not make it again: if its key is not the one
+        that follows from them.
         """
         remade: dict[str, Any] = {
             tags.RUN_IDS[step]: ""
@@ -224,12 +226,12 @@ class Pipeline:
     def _inputs(self, step: str) -> dict[str, str]:
         if step == "register":
             return {name: content_of(self.done[name]) for name in UPSTREAM[step]}
-        # what was learned from, not the run it came from: other test months change no model
+        # the content learned from, not the preprocess run: other test months change no model
         preprocess = results.read_preprocess(self.done["preprocess"])
         return preprocess.dataset.learned_from | self._sample(step, preprocess)
 
     def _sample(self, step: str, preprocess: PreprocessResult) -> dict[str, str]:
-        """How many trips of a split the trials see; nothing where they see all of these months."""
+        """Return the bound on the trips that trials see, as a key input; {} if they see all."""
         if not (step == "hpo" and isinstance(self.params, HpoParameters)):
             return {}
         bound = spaces.bound_for(preprocess.n_learned_from.values(), self.params.search_rows)
@@ -242,7 +244,7 @@ class Pipeline:
 
 
 def is_readable(step: str, run: Run) -> bool:
-    """Whether this version of the project can read what a run handed over."""
+    """Whether this version of the project can read a run's result."""
     try:
         READ[step](run)
     except UserError:
@@ -251,8 +253,8 @@ def is_readable(step: str, run: Run) -> bool:
 
 
 def preprocess_key(taxi: str, contents: list[Content], zone_files: Mapping[str, str]) -> StepKey:
-    """Make the key of preprocess from what its months and the files of the zones are known by."""
-    # names of files that the steps after it ask a run for, which may have been others once
+    """Make the key of preprocess from the identities of its months and zone files."""
+    # names of the files that later steps read from its run: older versions may have had other ones
     files = f"{tags.SPLITS}, {tags.PROFILES}, {tags.MONTHS_TABLE}, {tags.CITY_FILE}"
     inputs = splits.inputs(contents) | {"files": files, **zone_files}
     return step_key.make("preprocess", {"taxi": taxi}, inputs)
@@ -263,34 +265,34 @@ def score_key(params: ScoreParameters, model_uri: str, contents: Mapping[str, st
 
     Args:
         params: of score.
-        model_uri: of the very model, which no alias moves.
-        contents: month -> what it is known by, in the order they are scored.
+        model_uri: of the version itself, not of an alias, which may move.
+        contents: month -> its identity, in the order in which they are scored.
     """
     inputs = {"model": model_uri, "months": ",".join(contents), **contents}
     return step_key.make("score", params.key_values(), inputs)
 
 
 def identities(source: str, taxi: str, names: Iterable[str]) -> dict[str, str]:
-    """Return month -> what it is known by; absent months are downloaded."""
+    """Return month -> its identity; missing months are downloaded."""
     return {month: months.identify(source, taxi=taxi, month=month) for month in names}
 
 
 def zone_inputs(files: Mapping[str, SideFile]) -> dict[str, str]:
-    """Lay the files of the zones out as inputs of a step's key."""
+    """Return the zone files as inputs of a step's key."""
     return {name: files[name].sha256 if name in files else "none" for name in ZONE_FILES}
 
 
 def content_of(run: Run) -> str:
-    """Return what a run's result is known by: its key, else the run itself."""
+    """Return what identifies a run's result: its step key, or its run id if it has none."""
     return str(run.data.tags.get(tags.KEY, run.info.run_id))
 
 
 def given_runs(params: TrainingParameters) -> dict[str, Run]:
-    """Look up the runs given to build on, and the preprocess run that those build on.
+    """Look up the runs given to build on, and the preprocess run that they build on.
 
     Raises:
-        UserError: a run cannot be used, or two did not read the same trips, so that their scores
-            do not compare.
+        UserError: a run cannot be used, or two runs did not read the same trips, so that their
+            scores are not comparable.
     """
     given = {
         step: _usable(params.run_ids()[name], step)
@@ -321,17 +323,17 @@ def _usable(run_id: str, step: str) -> Run:
 
 
 def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str) -> None:
-    """Refuse other trips than those of the runs that were given; a default asks for none.
+    """Check that the trips asked for are those of the given runs; a default asks for nothing.
 
     Args:
-        params: with runs that were given.
-        told: what the trips are of: parameter -> its text.
+        params: with given runs.
+        told: the parameters that the trips were made with: name -> text.
         run_id: of the preprocess run that made them.
     Raises:
-        UserError: the taxi or the months of a split are others.
+        UserError: the taxi or the months of a split differ.
     """
     fields = type(params).model_fields
-    for name in sorted(told.keys() - {"source"}):  # the same trips may lie elsewhere
+    for name in sorted(told.keys() - {"source"}):  # a source may differ, with the same trips
         asked, read = getattr(params, name), str.split if name == "taxi" else months.parse_months
         if asked != fields[name].default and {*read(asked)} != {*read(told[name])}:
             raise UserError(
@@ -342,9 +344,9 @@ def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str
 
 
 def not_as_asked(params: TrainingParameters, told: Mapping[str, str]) -> list[str]:
-    """List what the trips of a given run are of where the parameters have their defaults.
+    """List the parameters left at their default that the trips of a given run differ from.
 
-    MLflow hands these on as if they had been typed; what is none has been compared by then.
+    MLflow passes defaults on as if they had been typed; other values are checked before.
     """
     defaults = {name: type(params).model_fields[name].default for name in told.keys() - {"source"}}
     return [
@@ -355,13 +357,13 @@ def not_as_asked(params: TrainingParameters, told: Mapping[str, str]) -> list[st
 
 
 def check_made_so(params: TrainingParameters, given: Mapping[str, Run]) -> None:
-    """Refuse other settings than those that the models of a given run were made with.
+    """Check that the settings asked for are those that the given runs were made with.
 
     Args:
-        params: with runs that were given; a default asks for nothing, and a seed is of every step.
-        given: step -> its run; one that MLflow did not start does not tell its parameters.
+        params: with given runs; a default asks for nothing, and the seed may differ by step.
+        given: step -> its run; a run that MLflow did not start has no parameters to check.
     Raises:
-        UserError: a value is another.
+        UserError: a value differs.
     """
     fields = type(params).model_fields
     for step in sorted(given.keys() & {*TRAINING}):
@@ -380,6 +382,6 @@ def check_made_so(params: TrainingParameters, given: Mapping[str, Run]) -> None:
 
 
 def learned_from(run: Run) -> tuple[str, ...]:
-    """Return which trips a run learned from, or made."""
+    """Return the tags that identify the trips that a run learned from, or made."""
     names = (tags.TAXI, tags.SHA256.of("train"), tags.SHA256.of("valid"), tags.CITY)
     return tuple(run.data.tags.get(name, "") for name in names)

@@ -1,4 +1,4 @@
-"""What a step hands to the next: typed records, each written to a run and read back here alone."""
+"""Results that a step hands to the next: typed records, written to runs and read back only here."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,30 +14,30 @@ from taxi.distances import KINDS, METERED
 
 
 def rmse_name(kind: str) -> str:
-    """Name the RMSE that is measured with a kind of distance of taxi.distances.KINDS."""
+    """Name the RMSE metric for a kind of distance in taxi.distances.KINDS."""
     return "rmse" if kind == METERED else tags.RMSE_WITH.of(kind)
 
 
 RMSES = {kind: rmse_name(kind) for kind in KINDS}
-# on valid, of a candidate and of the step whose best it is
+# on the validation trips: of a candidate, and of a step, whose scores are its best candidate's
 SCORES = (*RMSES.values(), "mae", "r2")
 TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)
-GAINED = tuple(map(tags.GAINED.of, ("", "_low", "_high")))  # and the ends of its interval
+GAINED = tuple(map(tags.GAINED.of, ("", "_low", "_high")))  # the gain and its interval's ends
 NO_CITY = "none"
 SIMULATED, REAL = "simulated", "real"
 TRAINING = ("baseline", "hpo")  # steps whose models are candidates
-SEEN = ("train", "valid")  # splits whose months a model has seen: to learn from, or to be chosen
+SEEN = ("train", "valid")  # splits that a model is fitted on or chosen on
 
 
 class Dataset(NamedTuple):
-    """The clean trips of a pipeline; every run that reads them carries it."""
+    """The clean trips of a pipeline, recorded on every run that reads them."""
 
     taxi: str
-    is_simulated: bool  # any of its months
+    is_simulated: bool  # true if any month is
     source: str  # of the months, without credentials
     months: dict[str, list[str]]  # split -> YYYY-MM
-    sha256: dict[str, str]  # split -> of its trips
-    city: str = ""  # sha256 of what is known of the city; empty where its map is learned alone
+    sha256: dict[str, str]  # split -> sha256 of its trips
+    city: str = ""  # sha256 of the city's zones; empty if the map is learned from trips alone
 
     @property
     def has_test(self) -> bool:
@@ -46,7 +46,7 @@ class Dataset(NamedTuple):
 
     @property
     def learned_from(self) -> dict[str, str]:
-        """What a model depends on: other test months change none."""
+        """The content that a model depends on; test months are not part of it."""
         return {
             "taxi": self.taxi,
             "train": self.sha256["train"],
@@ -60,7 +60,7 @@ class Dataset(NamedTuple):
         return {"taxi": self.taxi, **({"source": self.source} if self.source else {}), **months}
 
     def tags(self) -> dict[str, str]:
-        """Write it as tags of a run."""
+        """Return it as tags of a run."""
         return {
             tags.TAXI: self.taxi,
             tags.DATA: SIMULATED if self.is_simulated else REAL,
@@ -74,22 +74,22 @@ class Dataset(NamedTuple):
 class Code(NamedTuple):
     """The code that a run ran."""
 
-    commit: str  # empty where there is none
-    is_dirty: bool  # some of it is in no commit, or nobody knows
+    commit: str  # empty if there is none
+    is_dirty: bool  # some of it is uncommitted, or it is unknown whether it is
 
 
 class PreprocessResult(NamedTuple):
-    """What preprocess hands over."""
+    """The result of preprocess."""
 
     run_id: str
     dataset: Dataset
     code: Code
-    metrics: dict[str, float]  # n_trips_<split>, which the pipeline shows too
-    odd_months: list[str]  # what is not plausible about them, in words
+    metrics: dict[str, float]  # n_trips_<split>, repeated on the pipeline's run
+    odd_months: list[str]  # what is implausible about its months, one line each
 
     @property
     def n_learned_from(self) -> dict[str, int]:
-        """Count the trips that a model depends on: split -> trips, 0 where nobody has counted."""
+        """The number of trips that a model depends on: split -> trips, 0 if not recorded."""
         counts = {split: self.metrics.get(tags.N_TRIPS.of(split), 0) for split in SEEN}
         return {split: int(count) for split, count in counts.items()}
 
@@ -106,7 +106,7 @@ class Candidate(NamedTuple):
 
 
 class TrainingResult(NamedTuple):
-    """What baseline and hpo hand over."""
+    """The result of baseline or hpo."""
 
     run_id: str
     preprocess_run_id: str
@@ -117,12 +117,12 @@ class TrainingResult(NamedTuple):
 
 
 class RegisterResult(NamedTuple):
-    """What register hands over."""
+    """The result of register."""
 
     run_id: str
-    model_name: str  # it and the version are empty where the model was tested only
+    model_name: str  # empty, as is the version, if the model was only tested
     version: str
-    champion_version: str  # empty where there is none
+    champion_version: str  # empty if there is none
     reasons: str
     model: str
     metrics: dict[str, float]  # on the test months
@@ -130,13 +130,13 @@ class RegisterResult(NamedTuple):
 
 
 class PipelineResult(NamedTuple):
-    """What main hands over: the results of the steps that it chained."""
+    """The result of main: those of the steps that it chained."""
 
     run_id: str
     preprocess: PreprocessResult
     baseline: TrainingResult
     hpo: TrainingResult
-    registered: RegisterResult | None  # None where there were no test months
+    registered: RegisterResult | None  # None if there were no test months
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -145,7 +145,7 @@ class PipelineResult(NamedTuple):
 
 
 class ScoringResult(NamedTuple):
-    """What score hands over of months whose drop-offs are known."""
+    """The result of score for months whose drop-offs are known."""
 
     run_id: str
     days: list[DayErrors]
@@ -155,12 +155,12 @@ class ScoringResult(NamedTuple):
 
 
 def write_dataset(dataset: Dataset, about: Mapping[str, str] | None = None) -> None:
-    """Record the trips that this run makes or reads, and more tags about them."""
+    """Record the trips that this run makes or reads, and further tags."""
     mlflow.set_tags({**dataset.tags(), **(about or {})})
 
 
 def write_candidate(model_uri: str, note: str) -> None:
-    """Record the model that register may choose, and the run's page."""
+    """Record a model as a candidate for register, and write the run's page."""
     mlflow.set_tags({tags.CANDIDATE: "true", tags.MODEL_URI: model_uri, tags.NOTE: note})
 
 
@@ -196,7 +196,7 @@ def write_registration(
 
 
 def read_preprocess(run: Run) -> PreprocessResult:
-    """Read what a finished run of preprocess hands over."""
+    """Read the result of a finished run of preprocess."""
     dataset = read_dataset(run)
     counts = [tags.N_TRIPS.of(split) for split in dataset.sha256]
     return PreprocessResult(
@@ -209,10 +209,10 @@ def read_preprocess(run: Run) -> PreprocessResult:
 
 
 def read_training(run: Run) -> TrainingResult:
-    """Read what a finished run of baseline or hpo hands over.
+    """Read the result of a finished run of baseline or hpo.
 
     Raises:
-        UserError: its best model is not there.
+        UserError: the child run of its best model is missing.
     """
     best = run.data.tags.get(tags.MODEL, "")
     below = runs.children(run.info.run_id)
@@ -234,7 +234,7 @@ def read_training(run: Run) -> TrainingResult:
 
 
 def read_registration(run: Run) -> RegisterResult:
-    """Read what a finished run of register hands over."""
+    """Read the result of a finished run of register."""
     return RegisterResult(
         run_id=run.info.run_id,
         model_name=_tag(run, tags.MODEL_NAME),
@@ -248,7 +248,7 @@ def read_registration(run: Run) -> RegisterResult:
 
 
 def read_pipeline(run: Run) -> PipelineResult:
-    """Read what a finished run of main hands over."""
+    """Read the result of a finished run of main."""
     done = {
         step: runs.finished(run.data.tags[name], step)
         for step, name in tags.RUN_IDS.items()
@@ -264,10 +264,10 @@ def read_pipeline(run: Run) -> PipelineResult:
 
 
 def read_scoring(run: Run) -> ScoringResult:
-    """Read what a finished run of score hands over.
+    """Read the result of a finished run of score.
 
     Raises:
-        UserError: no drop-off was known, so there are no errors.
+        UserError: no drop-off was known, so there are no errors to read.
     """
     if not artifacts.has_file(run.info.run_id, tags.DAYS_TABLE):
         raise UserError(
@@ -279,7 +279,7 @@ def read_scoring(run: Run) -> ScoringResult:
 
 
 def read_code(run: Run) -> Code:
-    """Read which code a run ran; only what says so is committed."""
+    """Read which code a run ran; it counts as dirty unless it is recorded as committed."""
     commit = run.data.tags.get(tags.COMMIT, "")
     return Code(commit, not commit or run.data.tags.get(tags.DIRTY) != "false")
 
@@ -296,7 +296,7 @@ def _candidate(run: Run) -> Candidate:
 
 
 def read_dataset(run: Run) -> Dataset:
-    """Read which trips a run made or reads."""
+    """Read which trips a run made or read."""
     months = tags.MONTHS.select(run.data.tags)
     sha256 = tags.SHA256.select(run.data.tags)
     wanted = [split for split in splits.NAMES if split in sha256]

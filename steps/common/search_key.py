@@ -1,4 +1,4 @@
-"""What a search is: the same settings and trips make the same trials, however many of them."""
+"""The identity of a search: equal settings and trips give equal trials, however many are run."""
 
 import hashlib
 import json
@@ -12,26 +12,26 @@ from storage.tracking.trials import n_finished
 from taxi import spaces
 from taxi.spaces import SearchSpace
 
-# what makes rows of trips: these files, and what they import
+# the code that turns trips into rows: these files, and what they import
 ROWS = ("taxi/rows.py",)
-SAMPLE = "taxi/sampling.py"  # where trials see a sample, that too
+SAMPLE = "taxi/sampling.py"  # counts too if trials see a sample
 
 
 class SearchSettings(NamedTuple):
-    """What decides the course of a search, beside the trips.
+    """What determines the course of a search, apart from the trips.
 
-    A parameter that changes what a trial is belongs here and in `search_key`, or a search would go
-    on from trials of another kind.
+    A parameter that changes a trial belongs here and in `search_key`; otherwise a search would
+    resume from trials of another kind.
     """
 
     space: SearchSpace
     features: str
     seed: int
     device: str
-    lag: int  # trials back that a suggestion looks, so that so many can run at once
+    lag: int  # how many trials back a suggestion looks, so that as many can run at once
     warm_start: bool
-    half_life: float  # months, of a train trip's weight
-    search_rows: int  # trips of a split that trials see where there are more; 0 = all
+    half_life: float  # of a train trip's weight, months
+    search_rows: int  # most trips of a split that trials see; 0 = all
 
     @property
     def common(self) -> dict[str, Any]:
@@ -40,21 +40,21 @@ class SearchSettings(NamedTuple):
 
     @property
     def space_key(self) -> str:
-        """Key of the searches that would try the same points on other rows."""
+        """Key shared by searches of this space and these features on any rows."""
         return hash_json(space=self.space.describe(), features=self.features)
 
     def bound(self, preprocess: PreprocessResult) -> int:
-        """Return how many trips of a split the trials see at most; 0 where they see all."""
+        """Return how many trips of a split the trials see at most; 0 if they see all."""
         return spaces.bound_for(preprocess.n_learned_from.values(), self.search_rows)
 
     def search_key(self, preprocess: PreprocessResult) -> str:
-        """Key of the search: of its trips, of the code that makes rows of them, and of settings.
+        """Make the search's key from its trips, the code that turns them into rows, and settings.
 
-        Nothing of it has to be read or encoded, so a plan asks for it at once.
+        No trip has to be read or encoded for it, so that a plan has it at once.
         """
         dataset, bound = preprocess.dataset, self.bound(preprocess)
         sampled = {"search_rows": bound} if bound else {}
-        many = len(dataset.months["train"]) > 1  # or all trips weigh the same
+        many = len(dataset.months["train"]) > 1  # with a single month all trips weigh the same
         return hash_json(
             trips=dataset.learned_from,
             features=self.features,
@@ -70,7 +70,7 @@ class SearchSettings(NamedTuple):
 
 
 def read_settings(params: HpoParameters) -> SearchSettings:
-    """Read from the parameters what is searched.
+    """Read the settings of a search from the parameters.
 
     Raises:
         TripError: there is no such search space.
@@ -90,10 +90,10 @@ def read_settings(params: HpoParameters) -> SearchSettings:
 def count_finished(
     settings: SearchSettings, preprocess: PreprocessResult, experiment_id: str
 ) -> int:
-    """Count the trials that a search on these trips would find finished; nothing is changed."""
+    """Count the finished trials that a search on these trips would reuse; change nothing."""
     return n_finished(experiment_id, settings.search_key(preprocess))
 
 
 def hash_json(**ingredients: Any) -> str:
-    """Hash what JSON can write."""
+    """Return the sha256 of values that JSON can represent."""
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()

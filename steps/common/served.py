@@ -1,6 +1,6 @@
-"""What register and score share: a model as it is served, asked about trips of one taxi.
+"""Load a model as it is served, for register and score, and check that it suits the trips.
 
-Nothing here imports the checkout's own model code: a saved model brings its own.
+Nothing here imports the checkout's model code, because a saved model brings its own.
 """
 
 from functools import lru_cache
@@ -14,11 +14,11 @@ from taxi import schema
 
 @lru_cache(maxsize=2)  # a candidate and a champion; each may hold hundreds of megabytes
 def load_served(uri: str, taxi: str) -> Any:
-    """Load a model and make sure that it takes trips of this taxi.
+    """Load a model and check that it takes trips of this taxi.
 
     Raises:
-        StorageError: it cannot be loaded, is of another taxi, or needs columns that such trips do
-            not have.
+        StorageError: it cannot be loaded, was trained for another taxi, or needs columns that
+            trips of this taxi do not have.
     """
     model = models.load(uri)
     there = {column.name for column in schema.raw_columns(taxi)}
@@ -38,5 +38,5 @@ def load_served(uri: str, taxi: str) -> Any:
 
 
 def gives_intervals(model: Any) -> bool:
-    """Whether a loaded model answers quantiles, which one of a handful of trips does not."""
+    """Whether a loaded model gives quantiles; one that had too few validation trips does not."""
     return getattr(models.unwrapped(model), "spread", None) is not None

@@ -1,7 +1,7 @@
-"""The frame of every step: it reads the parameters, opens the run, and ends both in order.
+"""The frame of every step: read the parameters, open the run, and close it in any case.
 
-What the user can mend is one line and exit code 2, an interruption 130; a surprise keeps its
-traceback. Whichever it is, the run is closed and tells why.
+An error that the user can mend ends in one line and exit code 2, an interruption in 130; an
+unexpected error keeps its traceback. In each case the run is closed and records why.
 """
 
 import io
@@ -36,7 +36,9 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
     Args:
         declared: the step's parameters.
         description: for --help.
-        argv: the command line; None is that of this process.
+        argv: the command line; None = that of this process.
+    Yields:
+        The parameters.
     """
     interruptions.raise_once()
     _quieten()
@@ -44,7 +46,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
     store.name_plainly()
     try:
         params = _read(declared, description, argv)
-        step_key.code(step)  # the code that runs, whatever is edited meanwhile
+        step_key.code(step)  # hash the code that runs now, before anybody can edit it
         plans = isinstance(params, PlanParameters) and params.plan
         again = partial(page.rerun_command, params)
         run = runs.plan_run() if plans else runs.StepRun(step, params.developer, again)
@@ -62,20 +64,20 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
     except (TripError, UserError) as error:
         _leave(f"{step}: {error}", USER_ERROR, is_open=is_open)
     except KeyboardInterrupt:
-        if not is_open:  # nor has anybody closed what `mlflow run` has made
+        if not is_open:  # so the run that `mlflow run` created has not been closed either
             environment.restore_later(os.environ.get("MLFLOW_RUN_ID"))
         _leave(f"{step}: interrupted", INTERRUPTED, is_open=is_open)
 
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Turn what a store says, and a driver that it lacks, into one line."""
+    """Turn errors of a store, and a missing driver, into one line."""
     with drivers.missing_as_error(), store.gone_as(AGAIN):
         yield
 
 
 def _fork_server(params: P) -> ExitStack:
-    """Fork what the steps below this one are forked from, where it may launch any; to be closed."""
+    """Start the server that child steps are forked from, if any may be launched; to be closed."""
     is_chain = isinstance(params, PlanParameters) and not params.plan
     is_start = isinstance(params, TrainingParameters) and not params.preprocess_run_id
     server = ExitStack()
@@ -86,7 +88,7 @@ def _fork_server(params: P) -> ExitStack:
 
 @contextmanager
 def placing(params: Parameters) -> Iterator[None]:
-    """Say of what is refused where it stands in the file of parameters, where that is not said."""
+    """Add to an error the line of the parameter file that it is about, unless it names one."""
     try:
         yield
     except (TripError, UserError) as error:
@@ -98,7 +100,7 @@ def placing(params: Parameters) -> Iterator[None]:
 
 
 def _log_file(params: P) -> None:
-    """Log the file of parameters on the active run, with what it decides, and say so."""
+    """Log the parameter file and the values that it sets to the active run, and print them."""
     if params.file is None:
         return
     values = params.file_texts()
@@ -106,12 +108,12 @@ def _log_file(params: P) -> None:
     print(f"config: {params.config} gives {', '.join(given) or 'nothing of this step'}")
     if mlflow.active_run():
         mlflow.log_text(params.file.text, tags.CONFIG)
-        # MLflow has logged what was typed under the names alone, and lets nobody change it
+        # MLflow has logged the typed values under the plain names, and they cannot be overwritten
         mlflow.log_params({tags.FROM_CONFIG.of(name): text for name, text in values.items()})
 
 
 def _say_where(step: str) -> None:
-    """Print where the page of the active run is; a step of a pipeline is found from there."""
+    """Print the address of the active run's page, unless a pipeline's page leads there."""
     active = mlflow.active_run()
     if active and runs.is_looked_up(active):
         link = pages.run_link(active.info.experiment_id, active.info.run_id)
@@ -122,7 +124,7 @@ def _read(declared: type[P], description: str | None, argv: Sequence[str] | None
     try:
         return parse(declared, make_parser(declared, description), argv)
     except UserError:
-        # `mlflow run` made the run before anybody looked at the parameters
+        # `mlflow run` created the run before the parameters were checked: open it, to close it
         if os.environ.get("MLFLOW_RUN_ID"):
             step = declared.entry_point
             with runs.StepRun(step, "", lambda: f"python -m {declared.module()} --help"):
@@ -131,7 +133,7 @@ def _read(declared: type[P], description: str | None, argv: Sequence[str] | None
 
 
 def _quieten() -> None:
-    """Leave the terminal to what the steps print, line by line as they print it."""
+    """Silence everything but what the steps print, and flush that line by line."""
     terminal.quieten()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
@@ -139,6 +141,6 @@ def _quieten() -> None:
 
 def _leave(line: str, code: int, *, is_open: bool) -> NoReturn:
     terminal.say(" ".join(line.split()), style="red", to=sys.stderr)
-    if is_open:  # this opens the store, and migrates one of an older MLflow
+    if is_open:  # flushing opens the store, and would migrate one of an older MLflow
         mlflow.flush_async_logging()
     sys.exit(code)

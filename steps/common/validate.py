@@ -1,7 +1,7 @@
-"""What was typed, looked at before any other step starts, so that no hour is lost to a typo.
+"""Check parameters before any other step starts, so that no hour is lost to a typo.
 
-The names are looked up where their tables are. Looking takes seconds of imports for some, so those
-are imported here, and only where the question comes up.
+Names are checked against the tables that define them. Some of those take seconds to import, so they
+are imported inside the functions, only when needed.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 DEVICES = ("cpu", "cuda")
 REFITS = ("train_valid", "train")
-# a worker with another version of these might train another booster
+# a worker with another version of these might train a different booster
 TRAINING_PACKAGES = ("xgboost", "numpy", "scipy")
 DEFAULT_FEATURES = SearchParameters.model_fields["features"].default
 
 
 def check_pipeline(params: PipelineParameters) -> None:
-    """Look at every value that only a later step would stumble over.
+    """Check every value that otherwise only a later step would refuse.
 
     Raises:
-        TripError, UserError: one of them cannot be used.
+        TripError, UserError: a value cannot be used.
     """
     schema.raw_columns(params.taxi)
     baselines.select_baselines(params.models)
@@ -52,7 +52,7 @@ def check_refit(refit: str) -> None:
 
 
 def check_refit_workers(n_workers: int, scheduler: str) -> None:
-    """Refuse a refit over more workers than there are.
+    """Check that there are enough workers for a refit.
 
     Raises:
         UserError: there is no cluster, or it has fewer workers.
@@ -71,7 +71,7 @@ def check_refit_workers(n_workers: int, scheduler: str) -> None:
 
 
 def check_enough(n_workers: int, cluster: "Cluster") -> None:
-    """Refuse a refit over more workers than a cluster has.
+    """Check that a cluster has enough workers for a refit.
 
     Raises:
         UserError: it has fewer.
@@ -85,13 +85,14 @@ def check_enough(n_workers: int, cluster: "Cluster") -> None:
 
 
 def check_given(given: Mapping[str, Run], judge_by: str) -> None:
-    """Look whether the candidates of the runs that were given can be compared.
+    """Check that the candidates of the given runs can be compared.
 
     Args:
         given: step -> its run.
         judge_by: the parameter.
     Raises:
-        UserError: one was logged before its RMSE was measured with such a distance.
+        UserError: a candidate has no RMSE with this kind of distance, because an older version
+            of the project logged it.
     """
     name = rmse_name(distances.select_kind(judge_by))
     for step in sorted(given.keys() & {*TRAINING}):
@@ -105,10 +106,10 @@ def check_given(given: Mapping[str, Run], judge_by: str) -> None:
 
 
 def check_one_taxi(model_name: str, taxi: str) -> None:
-    """Look whether the champion that a model would be measured against is of the same taxi.
+    """Check that the champion that a model would be compared with is of the same taxi.
 
     Raises:
-        UserError: it is of another one.
+        UserError: it is of another taxi.
         StorageError: the registry does not answer.
     """
     champion = Registry(model_name).champion()
@@ -122,11 +123,11 @@ def check_one_taxi(model_name: str, taxi: str) -> None:
 
 
 def check_search(params: SearchParameters) -> None:
-    """Look at what a search is asked to do.
+    """Check the parameters of a search.
 
     Raises:
         TripError: there is no such space, feature set or device.
-        StorageError: nobody answers at the scheduler, or its workers cannot be used.
+        StorageError: the scheduler does not answer, or its workers cannot be used.
     """
     spaces.select_space(params.search_space)
     if params.features != DEFAULT_FEATURES:
@@ -137,7 +138,7 @@ def check_search(params: SearchParameters) -> None:
 
 
 def check_device(device: str, scheduler: str) -> None:
-    """Refuse a device that is none, a GPU that is not there, or a cluster that cannot be used."""
+    """Refuse an unknown device, a missing GPU, or a cluster that cannot be used."""
     if device not in DEVICES:
         raise TripError(f"Unknown device {device!r}. Choose from {list(DEVICES)}.")
     if scheduler:

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def tell_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
-    """Say which months of the splits the school calendar of an encoder does not reach."""
+    """Print which months of the splits an encoder's school calendar does not cover."""
     if not isinstance(encoder, DenseFeatures):
         return
     if line := beyond_calendar(chain.from_iterable(months.values()), encoder.around.recess):
@@ -83,14 +83,14 @@ def tell_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]])
 
 
 class Searched(NamedTuple):
-    """What a search came to."""
+    """The result of a search."""
 
     trials: list[Trial]
-    sighted: list[Trained]  # boosters of the model, for trips with a distance, or for all
-    blind: list[Trained]  # those for trips without one, if they have boosters of their own
-    rows: Rows  # that the sighted ones were trained on
+    sighted: list[Trained]  # the model's boosters for trips with a distance, or for all trips
+    blind: list[Trained]  # those for trips without a distance; [] if they have none of their own
+    rows: Rows  # that the sighted boosters were trained on
     seen: Seen
-    cost: str  # of what the trials have not seen, in words; empty where they saw all
+    cost: str  # what sampling would have cost, in words; empty if the trials saw all train trips
 
 
 def search_boosters(
@@ -100,17 +100,17 @@ def search_boosters(
     encoder: Encoder,
     trips: LearningTrips,
 ) -> Searched:
-    """Search, each trial a run, and choose the boosters of the model.
+    """Search, with a child run per trial, and choose the boosters of the model.
 
     Args:
         params: of hpo.
-        settings: what of them decides the course of the search.
-        preprocess: whose trips they are.
+        settings: those of them that determine the course of the search.
+        preprocess: the run that made the trips.
         encoder: fitted on the train trips.
-        trips: train and valid.
+        trips: train and validation trips.
     """
     budget = Budget(params.max_evals, params.max_minutes, params.parallelism)
-    # it is asked for when the store is gone, too
+    # look up the experiment's name now: the command is needed when the store is gone, too
     resume = partial(page.rerun_command, params, experiment=runs.experiment_name())
     log = TrialRuns(settings.search_key(preprocess), {tags.MODEL: MODEL})
     is_split = settings.space.is_split_by_distance and rows.is_split(encoder, *trips[:2])
@@ -130,7 +130,7 @@ def search_boosters(
         log_noise(trials, seeds)
         sighted, blind = choose_boosters(settings, executor, trials, seeds, laid_out), []
     if seen.leaves_out_train:
-        del laid_out  # many rows are laid out one way at a time
+        del laid_out  # frees the sample's rows before those of all trips are laid out
     if is_split:
         with opened(rows.blind_rows(encoder, trips.train, seen.valid, *weighed)) as executor:
             blind = train_blind(settings, executor, trials)
@@ -150,10 +150,10 @@ def log_ensemble(
     trips: LearningTrips,
     searched: Searched,
 ) -> dict[str, float]:
-    """Log the chosen boosters as a model on the active run; returns its scores on valid."""
+    """Log the chosen boosters to the active run as a model; return its validation scores."""
     sighted, blind = searched.sighted, searched.blind
     log_boosters(sighted, blind)
-    # before there are scores: MLflow hands those of a run to each model that it then logs
+    # before any scores are logged: MLflow copies a run's metrics to each model logged after them
     log_parts(sighted[0].booster, encoder, searched.rows.train, searched.rows.valid)
     recipe = make_recipe(settings, sighted, blind)
     parts = ([one.booster for one in part] for part in (sighted, blind))
@@ -176,12 +176,13 @@ def tell_search(
     searched: Searched,
     scores: Mapping[str, float],
 ) -> None:
-    """Say what the search came to: on the run, on its page and in the terminal."""
+    """Report the search on the run, on its page and in the terminal."""
     write_best(MODEL, scores)
     boosters = [*searched.sighted, *searched.blind]
     n_trees = counted(sum(one.member.rounds for one in boosters), "tree")
     n_boosters = counted(len(boosters), "booster")
-    # trials were scored on the other trips alone: the model may be above the best of them
+    # with blind boosters, trials were scored only on trips with a distance, but the model on all:
+    # its RMSE may be above the best trial's
     also = ", trips without a distance included;" if searched.blind else ","
     print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {n_trees} in {n_boosters}")
     longer = params.model_copy(update={"max_evals": 2 * len(searched.trials)})
@@ -197,7 +198,7 @@ def tell_search(
 
 
 def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Trained]) -> Recipe:
-    """Write down how the model was fitted."""
+    """Return the recipe of the model: how it was fitted."""
     members, without = (tuple(one.member for one in part) for part in (sighted, blind))
     return Recipe(
         settings.features,
@@ -220,7 +221,7 @@ def describe_trials(trials: Sequence[Trial]) -> str:
 
 
 def log_noise(trials: list[Trial], seeds: list[Trained]) -> None:
-    """Log what the search gained over its first point, and what the luck of a seed makes there."""
+    """Log the search's gain over its first point, and how much RMSE there varies with the seed."""
     first = trials[0]
     if not seeds or first.outcome is None:
         return
@@ -234,11 +235,11 @@ def log_noise(trials: list[Trial], seeds: list[Trained]) -> None:
 
 
 def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) -> None:
-    """Log a booster and the preprocessor one by one too, and what the booster looks at.
+    """Log a booster and the preprocessor also by themselves, and the feature importance.
 
     Args:
-        booster: the first one.
-        encoder: of the preprocessor, as the course keeps it.
+        booster: the model's first.
+        encoder: logged as the preprocessor, as the course does.
         train, valid: [n, k] and [m, k], float32, CSR or a BatchedMatrix.
     """
     is_dense = not issparse(train)

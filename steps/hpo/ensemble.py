@@ -1,4 +1,4 @@
-"""From the trials of a search to the boosters of a model."""
+"""Choose and train the boosters of a model from the trials of a search."""
 
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ from taxi.recipes import Member
 from taxi.rows import Rows
 from taxi.search import Trial
 
-N_SEEDS = 3  # of the search's first point, to tell what a seed makes
+N_SEEDS = 3  # seeds tried at the search's first point, its own included, to measure seed noise
 
 
 class Trained(NamedTuple):
     """A booster of the model, and where it comes from."""
 
-    trial: int  # whose point it was trained at
-    rmse: float  # minutes, on the valid trips that it answers for
+    trial: int  # number of the trial whose point it was trained at
+    rmse: float  # minutes, on the validation trips that it answers for
     member: Member
     booster: xgb.Booster
 
@@ -29,7 +29,7 @@ class Trained(NamedTuple):
 def train_seeds(
     settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]
 ) -> list[Trained]:
-    """Train the search's first point with other seeds; [] where it failed, or is the only one."""
+    """Train the search's first point with other seeds; [] if it failed or is the only trial."""
     first = trials[0]
     if len(trials) == 1 or first.outcome is None:
         return []
@@ -47,13 +47,13 @@ def choose_boosters(
     seeds: list[Trained],
     rows: Rows,
 ) -> list[Trained]:
-    """Choose on valid, among the boosters of the best trials, those whose average is best.
+    """Choose, among the boosters of the best trials, those whose average is best on valid.
 
     Args:
         settings: of the search.
-        executor: trains once more what an earlier process had trained, to the same bits.
+        executor: retrains the boosters of trials that an earlier process ran, to the same bits.
         trials: of the search.
-        seeds: of its first point, which may join where boosters are averaged.
+        seeds: boosters of its first point, which may join if boosters are averaged.
         rows: that the trials were trained and scored on.
     """
     pool = train_missing(settings, executor, pool_of(trials))
@@ -67,7 +67,7 @@ def choose_boosters(
 def train_missing(
     settings: SearchSettings, executor: TrialExecutor, pool: list[Trial]
 ) -> list[Trained]:
-    """Return the boosters of trials, training those that this process has not."""
+    """Return the boosters of trials, training those that this process does not have."""
     missing = [trial for trial in pool if trial.outcome and not trial.outcome.booster]
     outcomes = train_points(settings, executor, [trial.point for trial in missing])
     made = {trial.number: outcome for trial, outcome in zip(missing, outcomes, strict=True)}
@@ -78,12 +78,12 @@ def train_missing(
 def train_blind(
     settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]
 ) -> list[Trained]:
-    """Train the boosters that answer where no distance is known: one of each objective.
+    """Train the boosters for trips without a distance, one for each objective.
 
     Args:
         settings: of the search.
-        executor: of the rows without distances.
-        trials: of the search, whose best points serve here too.
+        executor: trains on the rows without distances.
+        trials: of the search; the best point of each objective is used.
     """
     best: dict[str, Trial] = {}
     for trial in pool_of(trials):
@@ -96,14 +96,14 @@ def train_blind(
 def train_points(
     settings: SearchSettings, executor: TrialExecutor, points: list[dict[str, Any]]
 ) -> list[Outcome]:
-    """Train a booster at each point, to its end; the outcomes in the order of the points."""
+    """Train a booster at each point, without pruning; return the outcomes in that order."""
     futures = [executor.submit(make_job(settings, point)) for point in points]
     return [future.result() for future in futures]
 
 
 def make_job(settings: SearchSettings, point: dict[str, Any]) -> TrainingJob:
-    """Make the job of training a point to its end."""
-    # two boosters on a thread each take less time than one after the other on two
+    """Make the job of training at a point, without pruning."""
+    # two boosters at once on one thread each take less time than one after the other on two
     parameters, space = settings.common | point | {"nthread": 1}, settings.space
     return TrainingJob(
         parameters, space.rounds, space.patience, keep=True, score_every=space.score_every
@@ -111,7 +111,7 @@ def make_job(settings: SearchSettings, point: dict[str, Any]) -> TrainingJob:
 
 
 def as_trained(settings: SearchSettings, trial: Trial, outcome: Outcome) -> Trained:
-    """Join a booster and how it came about."""
+    """Combine a booster with the trial and the parameters that it comes from."""
     if outcome.booster is None:
         raise ValueError(f"trial {trial.number} was pruned: it has no booster")
     member = Member(settings.common | trial.point, outcome.best_round + 1)
@@ -119,7 +119,7 @@ def as_trained(settings: SearchSettings, trial: Trial, outcome: Outcome) -> Trai
 
 
 def log_boosters(sighted: list[Trained], blind: list[Trained]) -> None:
-    """Log the parameters of the first booster, and the table of all."""
+    """Log the parameters of the first booster, and a table of all boosters."""
     mlflow.log_params(dict(sighted[0].member.parameters))
     rows = [
         {

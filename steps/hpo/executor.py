@@ -33,20 +33,21 @@ SAME_COMMAND = "finished trials are kept: the same command goes on from there."
 
 
 class TrialExecutor(NamedTuple):
-    """Trains boosters, so many at once."""
+    """Trains boosters, n_workers at once."""
 
     submit: Callable[[TrainingJob], "Future[Outcome]"]
     n_workers: int
     cluster: Cluster | None = None  # None = this process
 
     def gone_as(self, hint: Callable[[], str]) -> AbstractContextManager[None]:
-        """Turn the end of the cluster into one line, which ends with a hint."""
+        """Turn the loss of the cluster into a one-line error that ends with a hint."""
         return self.cluster.gone_as(hint) if self.cluster else nullcontext()
 
     def n_waiting(self, n_parallel: int) -> int:
-        """Return how many jobs wait beside n_parallel ones: one per worker, where those are busy.
+        """Return how many jobs to queue beside n_parallel running ones: 0 if workers are idle.
 
-        So no worker waits for the next job, and no more run at once than were asked for.
+        A queued job per worker saves it the wait for its next one; where workers are idle, queued
+        jobs would run at once, and be more than were asked for.
         """
         return max(2 * self.n_workers - n_parallel, 0) if n_parallel >= self.n_workers else 0
 
@@ -55,7 +56,7 @@ class TrialExecutor(NamedTuple):
 def open_executor(
     rows: Rows, *, scheduler: str, device: str, parallelism: int
 ) -> Iterator[TrialExecutor]:
-    """Open the executor that was asked for; leaving it ends what still runs there.
+    """Open the executor that was asked for; leaving the context stops jobs that still run.
 
     Args:
         rows: that every job trains on.
@@ -63,14 +64,14 @@ def open_executor(
         device: cpu or cuda.
         parallelism: threads here; 0 = one per core; a GPU takes one trial at a time.
     Raises:
-        StorageError: nobody answers at the scheduler, or its workers cannot be used.
+        StorageError: the scheduler does not answer, or its workers cannot be used.
     """
     on_gpu = device == "cuda"
     if scheduler:
         opened = _on_cluster(rows, scheduler, on_gpu)
     else:
-        # two would make bins for the GPU at once, and the process dies; several GPUs are workers of
-        # a cluster
+        # two threads would build bins on the GPU at once, which kills the process; to use several
+        # GPUs, make them workers of a cluster
         opened = _here(rows, 1 if on_gpu else parallelism or n_cores(), on_gpu)
     with opened as executor:
         yield executor
@@ -90,13 +91,13 @@ def _here(rows: Rows, n_workers: int, on_gpu: bool) -> Iterator[TrialExecutor]:
         finally:
             stop.set()
             threads.shutdown(wait=False, cancel_futures=True)
-            built.clear()  # a file of bins goes before its folder does
+            built.clear()  # closes the file of bins before its folder is deleted
 
 
 @contextmanager
 def _on_cluster(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[TrialExecutor]:
     code = [taxi, sys.modules[__name__]]
-    rows = rows.whole()  # what encodes trips does not travel
+    rows = rows.whole()  # encoded here: the encoder is not sent to the workers
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
     with on as cluster, cluster.gone_as(lambda: SAME_COMMAND), cluster.hold(tuple(rows)) as handle:
         submit = partial(cluster.submit, train_on_worker, handle, rows.key)
@@ -104,7 +105,7 @@ def _on_cluster(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[TrialExecu
 
 
 def train_measured(matrices: Matrices, job: TrainingJob, stop: Event | None = None) -> Outcome:
-    """Do a job in this thread, and count what it costs: nothing of it runs in another one."""
+    """Do a job, all of it in this thread, and measure its CPU seconds and peak memory."""
     before = thread_time()
     outcome = train_booster(matrices, job, stop)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PER_MEGABYTE
@@ -112,6 +113,6 @@ def train_measured(matrices: Matrices, job: TrainingJob, stop: Event | None = No
 
 
 def train_on_worker(rows: tuple[Any, ...], key: str, job: TrainingJob) -> Outcome:
-    """Do a job on a worker, whose trials share one matrix."""
+    """Do a job on a worker, all of whose jobs share one matrix."""
     matrices = once_per_worker(key, lambda: build_matrices(Rows(*rows)))
     return train_measured(matrices, job)

@@ -1,4 +1,4 @@
-"""Trials on a sample, where there are more trips than they need: the model is trained on all."""
+"""Run trials on a sample where there are many trips; the model is then trained on all of them."""
 
 from typing import NamedTuple
 
@@ -16,21 +16,21 @@ from taxi.scores import rmse
 
 
 class Seen(NamedTuple):
-    """The trips that trials are trained on and judged by: all there are, or a sample."""
+    """The trips that trials are trained and scored on: all of them, or a sample."""
 
     train: Trips
     valid: Trips
-    n_all: dict[str, int]  # trips that there are: split -> trips
-    words: str = ""  # which share it is, where some are left out
+    n_all: dict[str, int]  # split -> number of trips, those outside the sample included
+    words: str = ""  # size of the sample in words; empty if it is all trips
 
     @property
     def leaves_out_train(self) -> bool:
-        """Whether the trials miss train trips that the model is to know."""
+        """Whether the trials see only a sample of the train trips."""
         return len(self.train) < self.n_all["train"]
 
 
 def draw_seen(train: Trips, valid: Trips, bound: int, *, seed: int) -> Seen:
-    """Draw at most so many trips of each split, and log it where some are left out; 0 = all."""
+    """Draw at most `bound` trips of each split, 0 = all; log the counts if it is a sample."""
     splits = {"train": train, "valid": valid}
     drawn = {name: sampling.take_sample(trips, bound, seed=seed) for name, trips in splits.items()}
     n_all = {name: len(trips) for name, trips in splits.items()}
@@ -45,12 +45,12 @@ def draw_seen(train: Trips, valid: Trips, bound: int, *, seed: int) -> Seen:
 def train_on_all(
     settings: SearchSettings, executor: TrialExecutor, chosen: list[Trained]
 ) -> list[Trained]:
-    """Train the chosen points on all train trips, each to the round that is best there.
+    """Train the chosen points on all train trips, each to the round that is then best.
 
     Args:
         settings: of the search.
-        executor: of all train rows, and of the valid rows that the trials were judged by.
-        chosen: as the search has trained them on its sample.
+        executor: of all train rows, and of the validation rows that trials were scored on.
+        chosen: the boosters as trained on the sample.
     """
     outcomes = train_points(settings, executor, [dict(one.member.parameters) for one in chosen])
     return [
@@ -66,11 +66,11 @@ def train_on_all(
 
 
 def log_cost(chosen: list[Trained], on_all: list[Trained], rows: Rows) -> str:
-    """Log what it would have cost to keep to the sample; returns it in words.
+    """Log the RMSE that training on the sample alone would have cost; return it in words.
 
     Args:
         chosen, on_all: the same points, trained on the sample and on all train trips.
-        rows: whose valid rows judge both.
+        rows: on whose validation rows both are scored.
     """
     of_sample, of_all = (average_rmse(boosters, rows) for boosters in (chosen, on_all))
     mlflow.log_metric(tags.SAMPLE_COST, of_sample - of_all)
@@ -83,12 +83,12 @@ def log_cost(chosen: list[Trained], on_all: list[Trained], rows: Rows) -> str:
 
 
 def tell_sample(seen: Seen, cost: str) -> str:
-    """Say on the page what the trials saw, and what that cost; nothing where they saw all."""
+    """Say for the page what the trials saw, and the sample's cost; empty if they saw all."""
     told = f"Trials saw {seen.words}; the model is of all." if seen.words else ""
     return f"{told} Of the sample: {cost}." if cost else told
 
 
 def average_rmse(boosters: list[Trained], rows: Rows) -> float:
-    """Measure the average of boosters on the valid rows, RMSE in minutes."""
+    """Return the RMSE, in minutes, of the boosters' average on the validation rows."""
     predicted = predict_each([one.booster for one in boosters], rows.valid)
     return rmse(predicted.mean(axis=0) - rows.valid_y)

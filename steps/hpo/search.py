@@ -1,4 +1,4 @@
-"""Runs a search from where it was left, each trial a run, and shows how it went."""
+"""Run or resume a search, with a child run per trial, and log how it went."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ N_WARM = 5  # earlier searches whose best point is tried
 
 
 class Budget(NamedTuple):
-    """How far a search goes, which changes none of its trials."""
+    """How long and how parallel a search is; none of it changes a trial."""
 
     max_evals: int
     max_minutes: float  # 0 = no limit
@@ -46,19 +46,19 @@ def run_search(
     reuse: bool,
     resume: Callable[[], str],
 ) -> list[Trial]:
-    """Search, one child run per trial, and log the search's page.
+    """Search, with a child run per trial, and log the search's results.
 
     Args:
         settings: what is searched.
         budget: how far it goes.
         executor: trains the boosters.
-        log: the trials' runs, of this search's key.
-        reuse: whether trials count that an earlier process finished.
-        resume: returns the command that goes on.
+        log: the trials' runs, for this search's key.
+        reuse: whether to resume from trials that an earlier process finished.
+        resume: returns the command that resumes the search.
     Returns:
-        The trials, by number.
+        The trials, ordered by number.
     Raises:
-        TripError: too many trials failed, or none came to anything.
+        TripError: too many trials failed, or no trial has a result.
         StorageError: the store or the cluster went away.
     """
     space, common = settings.space, settings.common
@@ -75,7 +75,7 @@ def run_search(
 
     n_parallel = budget.parallelism or executor.n_workers
     logger = SearchLogger(log, common, budget.max_evals if space.ranges else 1)
-    # the hint is printed when the bar is gone, which would break its line
+    # the logger is entered last: the hint must be printed after its progress bar is closed
     with log, resume_hint(logger, executor, resume), logger:
         for trial in search.search(
             space,
@@ -96,9 +96,9 @@ def run_search(
 def start_warm(
     space: SearchSpace, log: TrialRuns, finished: Mapping[int, TrialRun], space_key: str
 ) -> SearchSpace:
-    """Have the best points of earlier searches tried after the space's own, and record which ones.
+    """Add the best points of earlier searches after the space's own first points, and record them.
 
-    A search that goes on tries those that it began with, whatever has come since.
+    A resumed search keeps the points that it began with, whatever searches have ended since.
     """
     begun = next((run.tags[tags.WARM_START] for run in finished.values()), None)
     earlier = json.loads(begun) if begun else earlier_points(space_key, log.search_key, N_WARM)
@@ -113,7 +113,7 @@ def start_warm(
 
 
 def as_finished(run: TrialRun, space: SearchSpace) -> FinishedTrial:
-    """Read what an earlier process wrote of a trial in this space."""
+    """Read a trial of this space from the run that an earlier process logged."""
     outcome = Outcome(
         rmse=run.metrics["rmse"],
         best_round=int(run.metrics[tags.BEST_ROUND]),
@@ -127,7 +127,7 @@ def as_finished(run: TrialRun, space: SearchSpace) -> FinishedTrial:
 
 
 def after(minutes: float) -> Callable[[], bool]:
-    """Make a clock that tells when so many minutes are over; never, for 0."""
+    """Return a function that tells whether so many minutes have passed since; never, for 0."""
     start = time.monotonic()
     return lambda: 0 < minutes * 60 <= time.monotonic() - start
 
@@ -136,7 +136,7 @@ def after(minutes: float) -> Callable[[], bool]:
 def resume_hint(
     logger: "SearchLogger", executor: TrialExecutor, resume: Callable[[], str]
 ) -> Iterator[None]:
-    """Have a search that ends before it is done tell what is kept, and the command that goes on.
+    """Tell, if a search ends early, how many trials are kept and which command resumes it.
 
     Raises:
         StorageError: the store or the cluster went away.
@@ -158,7 +158,13 @@ class SearchLogger:
     """Logs a search as it goes: the trials' runs, the parent's metrics, the progress bar."""
 
     def __init__(self, log: TrialRuns, common: Mapping[str, Any], n_trials: int) -> None:
-        """Begin to log n_trials, whose runs `log` writes; `common` holds for all."""
+        """Start logging.
+
+        Args:
+            log: writes the trials' runs.
+            common: parameters that all trials share.
+            n_trials: how many trials the search runs.
+        """
         self.log = log
         self.common = common
         self.n_trials = n_trials
@@ -175,7 +181,7 @@ class SearchLogger:
 
     @property
     def n_kept(self) -> int:
-        """Trials that need not be run again."""
+        """Number of trials that a resumed search need not run again."""
         return len(self.ended) - self.states()["failed"]
 
     def states(self) -> Counter[str]:
@@ -183,11 +189,11 @@ class SearchLogger:
         return Counter(map(search_results.state_of, self.ended.values()))
 
     def trials(self) -> list[Trial]:
-        """List the trials by number."""
+        """Return the trials, ordered by number."""
         return [self.ended[number] for number in sorted(self.ended)]
 
     def log_trial(self, trial: Trial, finished: Mapping[int, TrialRun]) -> None:
-        """Take in that a trial starts, or has ended."""
+        """Log that a trial starts, or has ended."""
         if trial.result is None:
             self.log.start(trial.number)
             return
@@ -231,7 +237,7 @@ class SearchLogger:
         if trial.outcome and not trial.outcome.pruned:
             self.rmse = min(self.rmse, trial.outcome.rmse)
         if np.isfinite(self.rmse):
-            # by how many have ended, not by number: trials end in any order, and this never rises
+            # the step counts ended trials: those end in any order, and so the curve never rises
             mlflow.log_metric(tags.BEST_RMSE, self.rmse, step=len(self.ended) - 1)
         states = self.states()
         ended = [f"{states[state]} {state}" for state in ("pruned", "failed") if states[state]]
@@ -239,7 +245,7 @@ class SearchLogger:
         self.progress.update(note=", ".join([*best, *ended]))
 
     def log_page(self) -> None:
-        """Log what the search came to: counts, best point, table, pictures."""
+        """Log the results of the search: counts, best point, tables, pictures."""
         trials = self.trials()
         best, states = search.best_trial(trials), self.states()
         n_recorded = sum(trial.is_reused for trial in trials)
@@ -259,7 +265,7 @@ class SearchLogger:
 
 
 def log_pictures(trials: list[Trial], seed: int) -> None:
-    """Draw the history, the points, and which parameters mattered."""
+    """Log pictures of the history, the points, and the importance of the parameters."""
     artifacts.log_figure(search_pictures.draw_history(trials), tags.SEARCH_PICTURE)
     if len(trials) > 1:
         artifacts.log_figure(search_pictures.draw_parallel(trials), tags.PARALLEL_PICTURE)

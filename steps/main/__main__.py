@@ -39,12 +39,12 @@ from taxi.schema import taxi_named
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Chain the steps, hand run ids forward, repeat the headline numbers, write the summary."""
+    """Chain the steps, pass run ids on, repeat their headline numbers, write the summary."""
     with step_run(MainParameters, __doc__, argv) as params:
         check_pipeline(params)
         pipeline = Pipeline(params)
         check_given(pipeline.given, params.judge_by)
-        if will_register(pipeline) and (not params.plan or store.exists()):  # a plan makes none
+        if will_register(pipeline) and (not params.plan or store.exists()):  # a plan creates none
             check_one_taxi(params.model_name, pipeline.params.taxi)
             pipeline.before_work = Registry(params.model_name).check_writable
         if params.plan:
@@ -73,21 +73,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def will_register(pipeline: Pipeline) -> bool:
-    """Whether there will be a version; without test months there is nothing to judge it by."""
+    """Whether a version will be registered; without test months there is nothing to judge it by."""
     params = MainParameters.of(pipeline.params)
     wants = "register" in pipeline.steps and not params.test_only
     return wants and bool(params.test_months.strip())
 
 
 def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
-    """Write what won on the pipeline's run, in its report and on the terminal.
+    """Report what won: on the pipeline's run, in its report and on the terminal.
 
     Args:
-        pipeline: all its steps are done that are wanted.
-        outcome: of it.
+        pipeline: all of its wanted steps are done.
+        outcome: its result.
     """
     dataset, best, run = outcome.dataset, outcome.candidates[0], runs.active()
-    # so a table of runs sorted by rmse or test_rmse keeps its pipelines
+    # so that pipelines appear in a table of runs sorted by rmse or test_rmse
     write_best(best.model, headline_scores(best, outcome.registered))
     concluded = [*conclusion(outcome), *odd(pipeline.preprocess().odd_months)]
     how = rerun.lines(run, used(pipeline), outcome.rerun)
@@ -95,21 +95,21 @@ def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
     place = report.log_report(
         pipeline, outcome, headline=first, conclusion=concluded, leaderboard=told, rerun=how
     )
-    # what MLflow shows without unfolding; from the third line on nothing there can be clicked
+    # MLflow shows these lines without unfolding; links work only in the first two
     stands = f"{first[1]} · {charts.link_report(run)}"
     unfolded = "  \n".join([first[0], stands, *first[2:]])
     parts = [told, concluded, links(pipeline.decisions), again]
     note = "\n".join(line for part in parts for line in part)
     title = page.title(dataset, best.scores[rmse_name(outcome.distance)])
     runs.write_page(f"{unfolded}\n\n{note}", title)
-    if runs.is_looked_up(run):  # a page of many pipelines would drown in theirs
+    if runs.is_looked_up(run):  # not below a sweep or backtest, whose own output it would bury
         served = how_served(outcome.registered)
         print_ending(dataset, outcome.candidates, [*concluded, *served, *again])
         print(f"report: {place}")
 
 
 def write_trips(pipeline: Pipeline, command: str) -> None:
-    """Write what there is where no model was wanted."""
+    """Write the page of a pipeline that was not asked for a model."""
     preprocess = pipeline.preprocess()
     again = [AGAIN, "", *rerun.lines(runs.active(), used(pipeline), command)]
     lines = [*odd(preprocess.odd_months), *links(pipeline.decisions), *again]
@@ -122,30 +122,30 @@ def write_trips(pipeline: Pipeline, command: str) -> None:
 
 
 def used(pipeline: Pipeline) -> MainParameters:
-    """Return the parameters that the pipeline has come to use."""
+    """Return the parameters that the pipeline used in the end."""
     return MainParameters.of(pipeline.params)
 
 
 def train(pipeline: Pipeline, step: str) -> TrainingResult:
-    """Take or make the models of a step, and repeat its headline."""
+    """Get the result of a training step, and repeat its headline numbers."""
     result = pipeline.training(step)
     log_headline(step, result.metrics)
     return result
 
 
 def ranked(candidates: Sequence[Candidate], distance: str) -> list[Candidate]:
-    """Sort the candidates as register does: by valid RMSE with this kind of distance."""
+    """Sort the candidates as register does: by validation RMSE with this kind of distance."""
     return sorted(candidates, key=lambda candidate: candidate.scores[rmse_name(distance)])
 
 
 def headline_scores(best: Candidate, registered: RegisterResult | None) -> dict[str, float]:
-    """Join the best candidate's scores on valid and the registered one's on test."""
+    """Combine the best candidate's validation scores with the tested model's scores on test."""
     tested = {name: registered.metrics[name] for name in TEST_SCORES} if registered else {}
     return best.scores | tested
 
 
 def log_headline(step: str, metrics: Mapping[str, float]) -> None:
-    """Repeat a step's headline numbers on the pipeline's run: hpo.rmse and so on."""
+    """Repeat a step's headline numbers on the pipeline's run, as hpo.rmse and so on."""
     mlflow.log_metrics({f"{step}.{name}": value for name, value in metrics.items()})
 
 
@@ -153,7 +153,7 @@ def log_summary(pipeline: Pipeline) -> str:
     """Tag the pipeline's run with its trips and the runs of its steps.
 
     Returns:
-        The command that repeats it, which is a tag too.
+        The command that repeats the pipeline, which is tagged too.
     """
     reused = [step for step, decision in pipeline.decisions.items() if decision.run]
     command = rerun.command(runs.active(), used(pipeline), runs.experiment_name())
@@ -180,18 +180,18 @@ def summary(outcome: PipelineOutcome) -> list[str]:
 
 
 def odd(lines: Sequence[str]) -> list[str]:
-    """List what about the months is not plausible; nothing where all is."""
+    """List what is implausible about the months; [] if nothing is."""
     return ["Check these months:", "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
 AGAIN = "Run it again:"
-# what lets register run
+# what to add so that register runs
 WITH_TEST, WITH_ALL = "-P test_months=next", f"-P steps={ALL_STEPS}"
 WHY_NOT = {WITH_TEST: "register needs test months", WITH_ALL: "steps leaves register out"}
 
 
 def conclusion(outcome: PipelineOutcome) -> list[str]:
-    """Write what became of the best model, and what to do next."""
+    """Say what became of the best model, and what to do next."""
     dataset, lacks = outcome.dataset, outcome.lacks
     if outcome.registered:
         said = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
@@ -201,7 +201,7 @@ def conclusion(outcome: PipelineOutcome) -> list[str]:
 
 
 def suggestion(dataset: Dataset) -> list[str]:
-    """Name months that are worth training on too; none where they are made up, or there already."""
+    """Suggest more months to train on; [] if months are simulated or there are none to add."""
     train, valid = dataset.months["train"], dataset.months["valid"]
     earlier = splits.a_year_earlier(train, valid, dataset.months.get("test", []))
     if dataset.is_simulated or not earlier or earlier[0] < taxi_named(dataset.taxi).since:
@@ -214,13 +214,13 @@ def suggestion(dataset: Dataset) -> list[str]:
 
 
 def leaderboard(candidates: Iterable[Candidate], taxi: str) -> list[str]:
-    """Lay every candidate out as a markdown table, in their order."""
+    """Format the candidates as a markdown table, in the given order."""
     columns = told_apart(COLUMNS if kind_of(taxi) == METERED else HEADS, taxi)
     rows = [[one.model, one.features, *cells(one.scores, columns)] for one in candidates]
     return page.to_table(["model", "features", *columns.values()], rows).split("\n")
 
 
-# score on valid -> its column
+# validation score -> its column heading
 COLUMNS: dict[str, str] = {
     RMSES[METERED]: "RMSE, metered distance",
     RMSES[PLANNED_10]: "±10 %",
@@ -232,7 +232,7 @@ COLUMNS: dict[str, str] = {
 
 
 def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
-    """Write what was registered and how to use it."""
+    """Say what was registered, and whether it is the champion."""
     name, version, champion = (
         registered.model_name,
         registered.version,
@@ -256,14 +256,14 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
 
 
 def how_served(registered: RegisterResult | None) -> list[str]:
-    """Say how the champion is served, where there is one."""
+    """Say how to serve the champion; [] if there is none."""
     if not registered or not registered.champion_version:
         return []
     return [*page.write_serving(registered.model_name).split("\n"), ""]
 
 
 def why_champion(registered: RegisterResult) -> str:
-    """Say by how much it beat the one before; where there was none, what it was asked."""
+    """Say by how much it beat the champion before; without one, the gate's reasons."""
     if not {*GAINED} <= registered.metrics.keys():
         return registered.reasons
     gained, low, high = (registered.metrics[name] for name in GAINED)
@@ -274,7 +274,7 @@ def why_champion(registered: RegisterResult) -> str:
 
 
 def links(decisions: Mapping[str, ReuseDecision]) -> list[str]:
-    """Link the runs that this pipeline did not make itself."""
+    """Link the runs that this pipeline reused."""
     found = [
         f"- {step}: reused "
         f"[{reuse.short(run)}]({pages.run_link(run.info.experiment_id, run.info.run_id)}) "

@@ -1,4 +1,4 @@
-"""What a pipeline says last in the terminal: its models as a table, what won, how to go on."""
+"""The end of a pipeline's terminal output: its models as a table, what won, what to do next."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,7 +6,7 @@ from steps.common.results import RMSES, Candidate, Dataset
 from storage import terminal
 from taxi.distances import METERED, MISSING, PLANNED_10, PLANNED_20, kind_of
 
-# score on valid -> its column, the most telling first: a narrow terminal shows no more than fit
+# validation score -> its column heading, most informative first: a narrow terminal cuts the rest
 HEADS: Mapping[str, str] = {
     RMSES[METERED]: "RMSE",
     RMSES[PLANNED_10]: "±10 %",
@@ -19,19 +19,19 @@ DIGITS = 3
 
 
 def told_apart(columns: Mapping[str, str], taxi: str) -> dict[str, str]:
-    """Leave one column of RMSE, score -> its head, where trips of a taxi never have a distance."""
+    """Keep only one RMSE column, score -> heading, if trips of this taxi never have a distance."""
     one = kind_of(taxi) == MISSING
     others = {name for name in RMSES.values() if name != RMSES[METERED]} if one else set()
     return {name: head for name, head in columns.items() if name not in others}
 
 
 def print_ending(dataset: Dataset, candidates: Sequence[Candidate], page: Iterable[str]) -> None:
-    """Print the models of a pipeline, and lines of its page.
+    """Print the models of a pipeline as a table, and lines of its page.
 
     Args:
         dataset: its trips.
         candidates: the models, best first.
-        page: what follows the table.
+        page: lines to print after the table.
     """
     train, valid = (",".join(dataset.months[split]) for split in ("train", "valid"))
     heads = told_apart(HEADS, dataset.taxi)
@@ -47,15 +47,15 @@ def print_ending(dataset: Dataset, candidates: Sequence[Candidate], page: Iterab
 
 
 def cells(scores: Mapping[str, float], names: Iterable[str]) -> list[str]:
-    """Write the scores of a model as short as they fit; an older run, which was given, lacks some.
+    """Format the scores of a model briefly; "" for one that a given run of an older version lacks.
 
-    Where a single trip has thrown a model out, its errors need no decimals and its R2 no number.
+    Where a single trip has spoiled a model, its errors need no decimals and its R2 no number.
     """
     return [score_cell(name, scores[name]) if name in scores else "" for name in names]
 
 
 def score_cell(name: str, value: float) -> str:
-    """Write a score of one model."""
+    """Format one score of a model."""
     if name == "r2" and value < -99:
         return "< -99"
     return f"{value:,.0f}" if value >= 100 else f"{round(value, DIGITS) + 0.0:.{DIGITS}f}"

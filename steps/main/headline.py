@@ -10,18 +10,18 @@ from taxi.words import percent
 
 
 class PipelineOutcome(NamedTuple):
-    """What a pipeline came to that has made models."""
+    """The result of a pipeline that made models."""
 
     dataset: Dataset
     candidates: Sequence[Candidate]  # best first
-    registered: RegisterResult | None  # what became of the best; None where register did not run
-    distance: str  # kind of it that they were chosen by
+    registered: RegisterResult | None  # what became of the best; None if register did not run
+    distance: str  # kind of distance that candidates were chosen by
     rerun: str  # command that repeats the pipeline
-    lacks: str  # parameter with which register runs, where it did not
+    lacks: str  # parameter to add so that register runs, if it did not
 
 
 def headline(outcome: PipelineOutcome) -> list[str]:
-    """Write what somebody sees without unfolding the page."""
+    """Write the lines that MLflow shows without unfolding the page."""
     months, registered = outcome.dataset.months, outcome.registered
     won = winner(outcome.candidates, outcome.distance)
     verdict = f"{won} on {page.span(months['valid'])} (valid)"
@@ -59,7 +59,7 @@ def standing(registered: RegisterResult) -> str:
 
 
 def what_next(registered: RegisterResult) -> str:
-    """Write what is to be run next: the champion's server, where there is a champion."""
+    """Say what to run next: the champion's server, if there is a champion."""
     if not registered.version:
         return "the same with `-P test_only=false`, which registers it"
     if not registered.champion_version:

@@ -1,4 +1,4 @@
-"""What a pipeline will need, told from what the same steps have needed before in this store."""
+"""Estimate the time and memory that a pipeline will need, from earlier runs of its steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -11,44 +11,44 @@ from storage.data.months import MonthLocation
 from storage.tracking import cost, runs, tags
 from taxi import spaces
 
-N_PAST = 20  # latest runs of a step that are looked at
+N_PAST = 20  # latest runs of a step that are considered
 PER_GIB = 1024  # megabytes
-# what a step takes for hardly any trips, where runs of one size alone do not tell
+# what a step needs for hardly any trips; assumed if all runs are of one size
 FIXED_MINUTES, FIXED_GIB = 0.1, 0.35
-# parameters by which runs of a step are not alike, where it has them
+# parameters in which runs must agree to be comparable, where the step has them
 DECIDES_WORK = (
     *("models", "features", "search_space", "search_rows"),
     *("device", "scheduler", "refit", "refit_workers"),
 )
-MAX_FACTOR = 30  # trips wanted over those of the largest run that tells; of fewer it is all noise
+MAX_FACTOR = 30  # a run with less than 1/30 of the wanted trips is ignored: it is all noise
 
 
 class Past(NamedTuple):
-    """What a finished run of a step has needed."""
+    """What a finished run of a step needed."""
 
-    n_trips: int  # of all splits that it read
-    work: float  # what its time grows with
+    n_trips: int  # trips of all splits that it read
+    work: float  # the quantity that its time grows with
     minutes: float
     gib: float
 
 
 class Need(NamedTuple):
-    """What a run of a step will need, and the trips of the runs that tell."""
+    """The estimated need of a step's run."""
 
     minutes: float
     gib: float
-    told_by: list[int]
+    told_by: list[int]  # numbers of trips of the runs that it is estimated from, ascending
 
 
 def tell_needs(
     params: MainParameters, n_trips: Mapping[str, int], n_trials: int, wanted: Sequence[str]
 ) -> Iterator[str]:
-    """Say how many trips there are, what the steps will need, and whether this machine has it.
+    """Say how many trips there are, what the steps will need, and if this machine has too little.
 
     Args:
         params: of the pipeline.
-        n_trips: split -> trips; empty where nobody knows.
-        n_trials: of the search that are yet to be made.
+        n_trips: split -> number of trips; empty if unknown.
+        n_trials: trials of the search that are still to be run.
         wanted: steps that will run.
     """
     if not n_trips:
@@ -74,10 +74,10 @@ def count_trips(
     splits: Mapping[str, Sequence[str]],
     locations: Sequence[MonthLocation],
 ) -> dict[str, int]:
-    """Count the trips of each split; raw ones where they have not been cleaned; none if unknown.
+    """Count the trips of each split: clean ones if known, else raw ones; {} if unknown.
 
     Args:
-        metrics: of the run of preprocess that is there; empty where it has yet to run.
+        metrics: of the preprocess run; empty if it has yet to run.
         splits: split -> months.
         locations: of these months.
     """
@@ -92,7 +92,7 @@ def count_trips(
 
 
 def read_past(params: MainParameters) -> dict[str, list[Past]]:
-    """Read what the steps have needed in this experiment: step -> its runs, newest first."""
+    """Read what earlier runs in this experiment needed: step -> its runs, newest first."""
     experiment_id = runs.experiment_id()
     if not experiment_id:
         return {}
@@ -109,13 +109,13 @@ def read_past(params: MainParameters) -> dict[str, list[Past]]:
 
 
 def trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
-    """Count the trips of each split that a run read; none where its preprocess is too long ago."""
+    """Count the trips of each split that a run read; {} if its preprocess run is not in `known`."""
     base = run.data.tags.get(tags.RUN_IDS["preprocess"], run.info.run_id)
     return {split: int(n) for split, n in tags.N_TRIPS.select(known.get(base, {})).items()}
 
 
 def as_past(step: str, run: Run, n_trips: Mapping[str, int], params: MainParameters) -> Past | None:
-    """Read what a run has needed; None where it does not tell, or did other work."""
+    """Read what a run needed; None if that is not recorded, or if it is not comparable."""
     metrics, asked = run.data.metrics, params.texts()
     noted = {name: runs.noted_text(run.data.params, name) for name in DECIDES_WORK}
     did_other = any(text not in (None, asked[name]) for name, text in noted.items())
@@ -129,7 +129,7 @@ def as_past(step: str, run: Run, n_trips: Mapping[str, int], params: MainParamet
 
 
 def work_of(step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: float) -> float:
-    """Tell what the time of a step grows with: trips, for a search times its trials."""
+    """Return what the time of a step grows with: its trips, for a search train trips x trials."""
     if step != "hpo":
         return float(sum(n_trips.values()))
     bound = spaces.bound_for(n_trips.values(), search_rows)
@@ -137,12 +137,12 @@ def work_of(step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: f
 
 
 def estimate(n_trips: int, work: float, past: Sequence[Past]) -> Need | None:
-    """Tell what a step will need; None where no run of it, on trips enough, tells.
+    """Estimate what a step will need; None if no run of it had enough trips.
 
     Args:
-        n_trips: that it will read.
-        work: that it will do.
-        past: its runs, newest first.
+        n_trips: number of trips that it will read.
+        work: see `work_of`.
+        past: its earlier runs, newest first.
     """
     known = [one for one in past if one.n_trips * MAX_FACTOR >= n_trips]
     if not known:
@@ -155,12 +155,13 @@ def estimate(n_trips: int, work: float, past: Sequence[Past]) -> Need | None:
 
 
 def extrapolate(wanted: float, known: Sequence[tuple[float, float]], fixed: float) -> float:
-    """Tell a value at a size from others: along the line from the least to the largest size.
+    """Extrapolate a value to a size, along the line through the smallest and the largest size.
 
     Args:
         wanted: the size.
-        known: sizes with their values, newest first.
-        fixed: part that no size changes, for where all are of one: the rest is in proportion.
+        known: (size, value) pairs, newest first.
+        fixed: the part that does not depend on size, assumed if all sizes are equal; the rest then
+            grows in proportion.
     """
     newest = {size: value for size, value in reversed(known)}
     (least, low), (most, high) = min(newest.items()), max(newest.items())
@@ -172,7 +173,7 @@ def extrapolate(wanted: float, known: Sequence[tuple[float, float]], fixed: floa
 
 
 def write_need(need: Need) -> str:
-    """Write what a step will need, and what tells it; runs of one size tell too much."""
+    """Write what a step will need, and from which runs: "at most" if they are all of one size."""
     span = dict.fromkeys((need.told_by[0], need.told_by[-1]))
     words, told_by = "about" if len(span) > 1 else "at most", " to ".join(f"{n:,}" for n in span)
     minutes = f"{need.minutes:,.0f}" if need.minutes >= 10 else f"{need.minutes:.1f}"
@@ -180,7 +181,7 @@ def write_need(need: Need) -> str:
 
 
 def warn(needs: Mapping[str, Need]) -> Iterator[str]:
-    """Warn in a line where a step needs more memory than this machine has."""
+    """Yield a one-line warning if a step needs more memory than this machine has."""
     has = cost.machine_megabytes() / PER_GIB
     step, need = max(needs.items(), key=lambda item: item[1].gib, default=("", None))
     if need and need.gib > has:

@@ -1,4 +1,4 @@
-"""What a pipeline would do: which steps run and why, which months are missing. Starts nothing."""
+"""Plan a pipeline: which steps would run and why, which months are missing. Starts nothing."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ from taxi.spaces import select_space
 
 
 def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
-    """Draw the steps with what becomes of each, then the months that would be downloaded."""
+    """List the steps with what would happen to each, then the months to be downloaded."""
     locations = pipeline.locate()
     whys = {step: plan_step(pipeline, step, locations) for step in pipeline.steps}
     n_trials = n_left = params.max_evals if select_space(params.search_space).ranges else 1
@@ -35,7 +35,7 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
 
 
 def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation]) -> str:
-    """Return what becomes of a step, as far as can be known before the ones above have run."""
+    """Say what would happen to a step, as far as is known before its upstream steps have run."""
     if step in pipeline.given:
         pipeline.get_or_run(step)
         return f"taken as given, {reuse.short(pipeline.given[step])}"
@@ -52,23 +52,23 @@ def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation])
 
 
 def known_odd(pipeline: Pipeline) -> list[str]:
-    """List what was not plausible about the months, where a run has read them before."""
+    """List what is implausible about the months, if the preprocess run is known."""
     known = pipeline.preprocess().odd_months if "preprocess" in pipeline.done else []
     return [f"odd: {line}" for line in known]
 
 
 def count_done(pipeline: Pipeline, params: MainParameters) -> int:
-    """Return how many trials of the search are done, whichever run they belong to."""
+    """Return how many trials of the search are done, in whichever runs."""
     if not (params.reuse and (experiment_id := runs.experiment_id())):
         return 0
-    # of the search alone, so imported where a search is asked about
+    # imported here: only needed if there is a search
     from steps.common.search_key import count_finished, read_settings
 
     return count_finished(read_settings(params), pipeline.preprocess(), experiment_id)
 
 
 def wait_for(step: str, above: str) -> str:
-    """Return what is known of a step before the one above it has run."""
+    """Say what is known of a step before its upstream step has run."""
     if reuse.newest(step, runs.experiment_id()) is None:
         return f"runs, {reuse.FIRST}"
     but = "" if step == "register" else ", unless the trips come out as before"
@@ -76,7 +76,7 @@ def wait_for(step: str, above: str) -> str:
 
 
 def downloads(locations: Sequence[MonthLocation]) -> Iterator[str]:
-    """List the months that are not here, with their sizes where the server tells."""
+    """List the months to be downloaded, with their sizes if the server tells them."""
     missing = [month for month in locations if month.must_come]
     for month in missing:
         size = "size unknown: " + ("the server does not say" if month.answers else "no connection")

@@ -1,4 +1,4 @@
-"""The report of a pipeline: its facts, gathered from the runs of its steps, as one page offline."""
+"""The report of a pipeline: facts gathered from the runs of its steps, on one offline page."""
 
 import json
 import re
@@ -22,10 +22,10 @@ from taxi.distances import KINDS, METERED, kind_of
 from taxi.evaluation import Group
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 
-# which steps wait for which
+# steps with the same upstream steps, as one stage each
 STAGES = [tuple(steps) for _, steps in groupby(UPSTREAM, UPSTREAM.__getitem__)]
 N_SCORED = 5  # latest runs of score whose drift is shown
-COMPARED = {  # of two champions -> tag of a version
+COMPARED = {  # row of the comparison of two champions -> tag of a version
     "model": tags.MODEL,
     "trained on": tags.MONTHS.of("train"),
     "chosen on": tags.MONTHS.of("valid"),
@@ -45,15 +45,15 @@ def log_report(
     leaderboard: Sequence[str],
     rerun: Sequence[str],
 ) -> str:
-    """Make the report of a pipeline and log it on the active run; returns where it lies.
+    """Write the report of a pipeline and log it to the active run; return where it is.
 
     Args:
-        pipeline: all its steps are done that are wanted.
-        outcome: of it.
-        headline, conclusion, leaderboard, rerun: parts of the run's page, as markdown.
+        pipeline: all of its wanted steps are done.
+        outcome: its result.
+        headline, conclusion, leaderboard, rerun: parts of the run's page, as markdown lines.
     """
     preprocess, registered, read = pipeline.preprocess(), outcome.registered, Reader()
-    known = registered if registered and registered.version else None  # to the registry
+    known = registered if registered and registered.version else None  # only if in the registry
     hpo = pipeline.training("hpo") if "hpo" in pipeline.done else None
     facts = ReportFacts(
         title=title_of(preprocess.dataset),
@@ -90,13 +90,19 @@ def log_report(
 
 
 class Reader:
-    """Reads what runs have logged; what the store does not have is noted, and left out."""
+    """Reads artifacts of runs; one that cannot be read is noted in `missing`, and left out."""
 
     def __init__(self) -> None:
         self.missing: list[str] = []
 
     def text(self, run_id: str, name: str, *, must: bool = False) -> str:
-        """Read a text; empty where it does not come, or is none that a run `must` have."""
+        """Read a text; empty if it is not there or cannot be read.
+
+        Args:
+            run_id: of the run that logged it.
+            name: of the artifact.
+            must: whether every such run has it, so that its absence is noted.
+        """
         try:
             is_there = must or artifacts.has_file(run_id, name)
             return artifacts.read_text(run_id, name) if is_there else ""
@@ -105,16 +111,16 @@ class Reader:
             return ""
 
     def rows(self, run_id: str, name: str, *, must: bool = False) -> list[dict[str, str]]:
-        """Read the rows of a table, as `text` does."""
+        """Read the rows of a table; the arguments are those of `text`."""
         return artifacts.parse_csv(self.text(run_id, name, must=must))
 
     def has_blind(self, run_id: str) -> bool:
-        """Whether a model has boosters of their own for trips without a distance."""
+        """Whether a model has separate boosters for trips without a distance."""
         recipe = self.text(run_id, tags.RECIPE)
         return bool(recipe and json.loads(recipe)["blind"])
 
     def version(self, name: str, number: str) -> dict[str, str]:
-        """Read the tags of a registered version; none where it is gone."""
+        """Read the tags of a registered version; {} if it cannot be read."""
         try:
             return dict(model_references.resolve(f"models:/{name}/{number}").tags)
         except StorageError as error:
@@ -122,7 +128,7 @@ class Reader:
             return {}
 
     def city(self, preprocess: PreprocessResult) -> City | None:
-        """Read what is known of the city; None where nothing is, or it is gone."""
+        """Read the city's zones; None if there are none, or if they cannot be read."""
         try:
             return load_city(preprocess)
         except StorageError as error:
@@ -131,21 +137,21 @@ class Reader:
 
 
 def title_of(dataset: Dataset) -> str:
-    """Name a pipeline by its data."""
+    """Write a report's title from the pipeline's data."""
     kind = "simulated" if dataset.is_simulated else "TLC"
     months = ", ".join(f"{split} {','.join(names)}" for split, names in dataset.months.items())
     return f"Minutes of {schema.taxi_named(dataset.taxi).a_trip}: {kind} months, {months}"
 
 
 def step_facts(pipeline: Pipeline) -> list[list[StepFacts]]:
-    """Tell how the pipeline came by the result of each step."""
+    """Say by stage how the pipeline got the result of each step: given, reused or run."""
     return [
         [step_fact(pipeline, step) for step in stage if step in pipeline.done] for stage in STAGES
     ]
 
 
 def step_fact(pipeline: Pipeline, step: str) -> StepFacts:
-    """Tell how the pipeline came by the result of a step that is done."""
+    """Say how the pipeline got the result of a step that is done."""
     info = pipeline.done[step].info
     took = (info.end_time - info.start_time) / 1000 if info.end_time else None
     decision = pipeline.decisions.get(step)
@@ -156,14 +162,14 @@ def step_fact(pipeline: Pipeline, step: str) -> StepFacts:
 
 
 def luck_of(hpo: Run) -> dict[str, float]:
-    """Read what a search gained over its first point, and what a seed makes there."""
+    """Read a search's gain over its first point, and the seed noise there; {} if not measured."""
     names = {"gain": tags.SEARCH_GAIN, "noise": tags.SEED_NOISE}
     found = {key: hpo.data.metrics[name] for key, name in names.items() if name in hpo.data.metrics}
     return found if len(found) == len(names) else {}
 
 
 def error_facts(read: Reader, outcome: PipelineOutcome) -> ErrorFacts:
-    """Read the errors on the test months; on the valid ones where none were opened."""
+    """Read the errors on the test months, or on the validation months if no test was made."""
     dataset, judged = outcome.dataset, outcome.registered or outcome.candidates[0]
     run_id, split = judged.run_id, "test" if outcome.registered else "valid"
     months = ",".join(dataset.months[split])
@@ -179,12 +185,12 @@ def error_facts(read: Reader, outcome: PipelineOutcome) -> ErrorFacts:
 
 
 def with_three_digits(text: str) -> str:
-    """Write each number of a tag with the three digits that minutes have in a report."""
+    """Round each number in a tag's text to three decimals, as minutes have in a report."""
     return re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.3f}", text)
 
 
 def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, list[str]]:
-    """Put what is known of a version beside the champion it was measured against, if any."""
+    """Compare a version with the champion it was measured against: column -> cells; {} if none."""
     now = read.version(registered.model_name, registered.version)
     number = now.get(tags.MEASURED_AGAINST, "")
     if not number:
@@ -219,7 +225,7 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
 
 
 def drift_rows(model_name: str, read: Reader) -> list[dict[str, str]]:
-    """Read how far the months have drifted that versions of a model have scored of late."""
+    """Read the drift of the months that versions of a model have scored lately."""
     experiment_id, uri = runs.active_info().experiment_id, f"models:/{model_name}/"
     latest = runs.latest_finished(experiment_id, "score", N_SCORED, scored_by=uri)
     scored = [run for run in latest if run.data.tags[tags.SCORED_BY].startswith(uri)]

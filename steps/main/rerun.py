@@ -1,4 +1,4 @@
-"""The command that repeats a pipeline somewhere else, and what it cannot bring along."""
+"""The command that repeats a pipeline elsewhere, and what has to be done besides."""
 
 import shlex
 
@@ -12,7 +12,7 @@ from storage.uris import FROM_ENVIRONMENT
 
 
 def command(run: Run, params: MainParameters, experiment: str) -> str:
-    """Write the command that repeats the pipeline of this run: the code it began with."""
+    """Write the command that repeats the pipeline of this run, with the code that it began with."""
     values = params.rerun_texts()
     return checkout.run_command("main", values, experiment=experiment, code=code_of(run))
 
@@ -25,13 +25,13 @@ def code_of(run: Run) -> Checkout:
 
 
 def lines(run: Run, params: MainParameters, command: str) -> list[str]:
-    """Write the command as a part of a page, and what somebody needs besides it."""
+    """Write the command for a page, and what has to be done besides."""
     more = [line for text in missing(run, params) for line in ("", text)]
     return [f"    {command}", *more]
 
 
 def missing(run: Run, params: MainParameters) -> list[str]:
-    """List what the command alone does not bring along."""
+    """List what the command alone does not cover."""
     code, texts = code_of(run), []
     if not code.url:
         texts += without_url(code)
@@ -58,7 +58,7 @@ def missing(run: Run, params: MainParameters) -> list[str]:
 
 
 def without_url(code: Checkout) -> list[str]:
-    """Say where to run a command that can name no repository."""
+    """Say where to run the command if it cannot name a repository."""
     if code.repository and code.commit:
         return [
             "The checkout's remote is a folder, and `mlflow run` would fetch into that very one. "

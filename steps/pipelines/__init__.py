@@ -1,1 +1,1 @@
-"""Entry points that run whole pipelines, each as a run below their own."""
+"""Entry points that run whole pipelines, each as a child run."""

@@ -29,7 +29,7 @@ AGAINST = " against"  # ends the names of the other recipe's runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a pipeline for each month, score its model then and later, and say what came of it."""
+    """Run a pipeline for each month, score its model on it and later ones, and report."""
     with step_run(BacktestParameters, __doc__, argv) as params:
         folds = make_folds(
             params.months, window=params.window, horizon=params.horizon, growing=params.growing
@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
-    """Refuse before any work what a fold would refuse, and months that are not there.
+    """Check, before any work, the parameters of the folds, and that all months exist.
 
     Raises:
-        UserError: what is wrong.
+        UserError: something cannot be used.
     """
     check_no_leak(params)
     check_pipeline(pipeline_of(params, folds[0]))
@@ -71,10 +71,10 @@ def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
 
 
 def check_recipe(recipe: BacktestParameters) -> list[Fold]:
-    """Make the folds of a recipe that is judged on its months, and followed no further.
+    """Make and check the folds of the other recipe, whose models are not followed further.
 
     Raises:
-        UserError: a fold would refuse it; the line of its file is named.
+        UserError: a fold would refuse it; names the line of its file.
     """
     with placing(recipe):
         folds = make_folds(recipe.months, window=recipe.window, horizon=0, growing=recipe.growing)
@@ -83,10 +83,10 @@ def check_recipe(recipe: BacktestParameters) -> list[Fold]:
 
 
 def pipeline_of(params: BacktestParameters, fold: Fold) -> MainParameters:
-    """Write a fold as parameters of main.
+    """Return the parameters of main for a fold.
 
-    It registers nothing: the champion is not a backtest's to change, and with one registered model
-    between them folds would change each other's.
+    Nothing is registered: a backtest must not change the champion, and folds that share a
+    registered model would compete with each other's champions.
     """
     split = {
         "train_months": ",".join(fold.train),
@@ -98,10 +98,10 @@ def pipeline_of(params: BacktestParameters, fold: Fold) -> MainParameters:
 
 
 def check_no_leak(params: BacktestParameters) -> None:
-    """Refuse what would let a fold know of later months.
+    """Refuse what would leak later months into a fold.
 
     Raises:
-        UserError: searches would begin with points that other months have chosen.
+        UserError: warm_start: searches would begin with points chosen on other months.
     """
     if params.warm_start:
         raise UserError(
@@ -111,7 +111,7 @@ def check_no_leak(params: BacktestParameters) -> None:
 
 
 def plan_folds(title: str, params: BacktestParameters, folds: Sequence[Fold]) -> Iterator[str]:
-    """Say what becomes of each fold; nothing is started."""
+    """Say what would happen to each fold; start nothing."""
     yield title
     for fold in folds:
         branch = "└──" if fold is folds[-1] else "├──"
@@ -125,12 +125,12 @@ def plan_folds(title: str, params: BacktestParameters, folds: Sequence[Fold]) ->
 def run_folds(
     params: BacktestParameters, folds: Sequence[Fold], of: str = ""
 ) -> Iterator[PipelineResult]:
-    """Take or make the pipelines of folds, in their order.
+    """Reuse or run the pipelines of folds, in their order.
 
     Args:
         params: of the recipe.
         folds: of its months.
-        of: what the names of their runs end with.
+        of: suffix of the names of their runs.
     """
     asked = {f"{fold.month}{of}": pipeline_of(params, fold) for fold in folds}
     return nested.run_pipelines(asked, at_once=params.folds_at_once)
@@ -139,7 +139,7 @@ def run_folds(
 def judge_fold(
     params: BacktestParameters, fold: Fold, pipeline: PipelineResult
 ) -> list[MonthErrors]:
-    """Score what a fold's pipeline came to, with the models beside it."""
+    """Score the model of a fold's pipeline, and the models beside it."""
     return [
         row
         for model, uri in models_of(pipeline).items()
@@ -150,13 +150,13 @@ def judge_fold(
 def judge_rival(
     recipe: BacktestParameters, fold: Fold, pipeline: PipelineResult
 ) -> list[MonthErrors]:
-    """Score the model of a fold's pipeline of another recipe on the month alone."""
+    """Score the other recipe's model of a fold, on the fold's month only."""
     uri, name = models_of(pipeline)[OWN], f"{fold.month}{AGAINST} {OWN}"
     return judge_model(recipe, fold._replace(later=[]), OWN, uri, name=name)
 
 
 def models_of(pipeline: PipelineResult) -> dict[str, str]:
-    """Name the models that are judged: OWN, refitted as it would serve, and those beside it."""
+    """Return the URIs of the models to judge: OWN, refitted as it would serve, and others."""
     if not pipeline.registered:
         raise RuntimeError("a fold has its month to be tested on")
     found = {one.model: one.model_uri for one in pipeline.baseline.candidates}
@@ -167,7 +167,7 @@ def models_of(pipeline: PipelineResult) -> dict[str, str]:
 def judge_model(
     params: BacktestParameters, fold: Fold, model: str, uri: str, *, name: str = ""
 ) -> list[MonthErrors]:
-    """Score a model on the fold's month, and the fold's own one on later months too."""
+    """Score a model on the fold's month; the fold's own model also on later months."""
     wanted = [fold.month, *(fold.later if model == OWN else ())]
     asked = ScoreParameters(
         taxi=params.taxi,
@@ -192,11 +192,11 @@ def judge_model(
     ]
 
 
-# --- what is told
+# --- reporting
 
 
 def log_fold(fold: Fold, rows: Sequence[MonthErrors]) -> None:
-    """Say, and log, how the models of a fold did on its month; the month is a metric's place."""
+    """Print and log how the models of a fold did; the month is the step of the metrics."""
     own, *beside = (row for row in rows if row.age == 0)
     values = {"rmse": own.rmse.value, "bias": own.bias.value}
     values |= {tags.BESIDE_RMSE.of(row.model): row.rmse.value for row in beside}
@@ -229,7 +229,7 @@ def log_backtest(
     mean = backtest.mean_of([backtest.fresh(rows)[month].rmse.value for month in judged]).value
     mlflow.log_metric(tags.MEAN_RMSE, mean)
     log_backtest_report(params, rows, rises, [answer, *compared], rerun)
-    # MLflow folds the page, and what follows the first two lines cannot be clicked then
+    # MLflow folds the page, and then links work only in the first two lines
     parts = [f"**{answer}** {charts.link_report(runs.active())}", *compared]
     parts += [month_table(rows), ageing_table(rises), "Run it again:", "\n".join(rerun)]
     about = f"{params.taxi} {page.span(judged)} · {mean:.2f} min"
@@ -243,7 +243,7 @@ def log_backtest_report(
     said: Sequence[str],
     rerun: Sequence[str],
 ) -> None:
-    """Log all of it as one page that opens offline, and say where it lies."""
+    """Log the report, one page that opens offline, and print where it is."""
     of = "a growing window" if params.growing else f"a window of {in_months(params.window)}"
     judged = page.span(sorted(backtest.fresh(rows)))
     kind = "TLC" if months.simulated_seed(params.source) is None else "simulated"
@@ -264,7 +264,7 @@ def log_backtest_report(
 
 
 def month_table(rows: Sequence[MonthErrors]) -> str:
-    """Lay out how fresh models did by month, those beside them, and their own ones later."""
+    """Tabulate by month the errors of the fresh model, of those beside it, and of it later."""
     experiment_id = runs.active_info().experiment_id
     beside = {BESIDE[name]: there for name in BESIDE if (there := backtest.fresh(rows, name))}
     ages = sorted({row.age for row in rows if row.age})
@@ -283,7 +283,7 @@ def month_table(rows: Sequence[MonthErrors]) -> str:
 
 
 def error_cells(row: MonthErrors) -> list[str]:
-    """Write RMSE and bias, each with its interval."""
+    """Format RMSE and bias, each with its interval."""
     rmse, bias = row.rmse, row.bias
     return [
         *(f"{rmse.value:.3f}", f"{rmse.low:.3f} to {rmse.high:.3f}"),
@@ -292,7 +292,7 @@ def error_cells(row: MonthErrors) -> list[str]:
 
 
 def ageing_table(rises: Sequence[Rise]) -> str:
-    """Lay out what ageing costs; empty where no model was followed."""
+    """Tabulate what ageing costs; empty if no model was followed."""
     heads = ["age, months", "judged on months", "RMSE above a fresh model's", "95 %"]
     lines = [
         (rise.age, rise.n_months, value, f"{low} to {high}" if rise.n_months > 1 else "")

@@ -1,4 +1,4 @@
-"""The folds of a backtest: which months each learns from, is judged on and is followed for."""
+"""The folds of a backtest: the months that each learns from, is judged on and is followed for."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,28 +10,28 @@ MONTHS_WANTED = "months is empty. Pass -P months=2022-01..2022-12, the months to
 
 
 class Fold(NamedTuple):
-    """One model's months, none of which comes before one that it has learned from."""
+    """The months of one model; it is judged only on months after those that it learned from."""
 
-    month: str  # that it is judged on
+    month: str  # the month that it is judged on
     train: list[str]
-    valid: str  # that it is chosen by, and then fitted to as well
-    later: list[str]  # months that it is followed for, in their order
+    valid: str  # the month that it is chosen on, and then refitted to as well
+    later: list[str]  # months for which it is followed, in order
 
     @property
     def learned(self) -> str:
-        """Name the months that the model has seen, as parameters write them."""
+        """The months that the model has seen, as a range."""
         return f"{self.train[0]}..{self.valid}"
 
 
 def make_folds(text: str, *, window: int, horizon: int, growing: bool) -> list[Fold]:
-    """Roll the origin from month to month.
+    """Make a fold for each month, with a rolling origin.
 
     Args:
-        text: months to judge models on, as they are typed.
-        window: months that each is fitted on, which end before its valid month.
-        horizon: months that it is followed for, as far as they are among those judged: there a
-            fresh model stands beside it.
-        growing: whether each window begins where the first one does.
+        text: months to judge models on, as typed.
+        window: number of train months of each fold, which end before its validation month.
+        horizon: number of months for which a model is followed; only judged months count, because
+            there a fresh model stands beside it.
+        growing: whether every window begins where the first one does.
     Raises:
         UserError: the months leave no room for the window or the horizon.
     """
@@ -49,7 +49,7 @@ def make_folds(text: str, *, window: int, horizon: int, growing: bool) -> list[F
 
 
 def back(month: str, n: int, text: str, window: int) -> str:
-    """Return the month so many before this one."""
+    """Return the month that is n months before this one."""
     place = int(month[:4]) * 12 + int(month[5:]) - 1 - n
     earlier = f"{place // 12:04d}-{place % 12 + 1:02d}"
     if earlier < months.FIRST_MONTH:
@@ -61,14 +61,14 @@ def back(month: str, n: int, text: str, window: int) -> str:
 
 
 def forward(month: str, n: int) -> str:
-    """Return the month so many after this one."""
+    """Return the month that is n months after this one."""
     for _ in range(n):
         month = months.next_month(month)
     return month
 
 
 def check_horizon(folds: Sequence[Fold], horizon: int) -> None:
-    """Refuse a horizon that no month is as far off as.
+    """Check that some fold has a month as far off as the horizon.
 
     Raises:
         UserError: every month is closer to its fold than that.
@@ -82,5 +82,5 @@ def check_horizon(folds: Sequence[Fold], horizon: int) -> None:
 
 
 def age_at(fold: Fold, month: str) -> int:
-    """Return how old a fold's model is in a month, in months."""
+    """Return the age of a fold's model in a month, in months."""
     return len(months.months_between(fold.month, month)) - 1

@@ -1,8 +1,8 @@
-"""A pipeline, or a scoring, below a run of many of them: found finished, or launched.
+"""Reuse or launch a pipeline, or a run of score, below a run of many of them.
 
-It is known by what its result depends on, as a step is, so a run of many that was killed goes on
-with what it had, and two runs of many share what they have in common. What was found stays below
-the run that made it. An interruption closes the pipeline, its steps and the run above them all.
+Like a step, each has a key of what its result depends on. So a sweep or backtest that was killed
+resumes where it was, and two of them share what they have in common. A reused run stays below the
+run that made it. An interruption closes the pipeline, its steps and the run above them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,33 +22,33 @@ from storage.tracking import launching, model_references, runs
 
 
 def run_pipeline(params: MainParameters, *, name: str) -> PipelineResult:
-    """Take or make a pipeline with these parameters below the active run.
+    """Reuse or run a pipeline with these parameters below the active run.
 
     Args:
         params: of main.
-        name: of its run, and what every line about it begins with.
+        name: of its run; every line printed about it begins with it.
     Raises:
-        UserError: it failed; the message carries the reason of the step that did.
+        UserError: it failed; the message has the reason of the step that failed.
     """
     return results.read_pipeline(get_or_run_pipeline(params, name=name))
 
 
 def run_pipelines(asked: Mapping[str, MainParameters], *, at_once: int) -> Iterator[PipelineResult]:
-    """Take or make pipelines below the active run, as `run_pipeline` does, in their order.
+    """Reuse or run pipelines below the active run, as `run_pipeline` does, in their order.
 
     Args:
         asked: name -> parameters of main.
-        at_once: pipelines that run at the same time; all of them are made before the first is
-            told where there is more than one.
+        at_once: how many run at the same time; if more than one, all of them finish before the
+            first result is yielded.
     Raises:
-        UserError: one failed; others that ran with it have ended.
+        UserError: one failed; those that ran beside it have ended.
     """
     if at_once == 1:
         yield from (run_pipeline(params, name=name) for name, params in asked.items())
         return
     decisions = {name: say_decision(find_pipeline(params), name) for name, params in asked.items()}
     missing = {name: asked[name] for name, decision in decisions.items() if not decision.run}
-    for params in missing.values():  # one after the other: months that they share are cleaned once
+    for params in missing.values():  # one by one, so that months they share are cleaned only once
         if params.reuse:
             Pipeline(params).preprocess()
     texts = {name: params.launch_texts() for name, params in missing.items()}
@@ -59,25 +59,25 @@ def run_pipelines(asked: Mapping[str, MainParameters], *, at_once: int) -> Itera
 
 
 def get_or_run_pipeline(params: MainParameters, *, name: str) -> Run:
-    """Take or make a pipeline, or the part of one that is wanted, as `run_pipeline` does."""
+    """Reuse or run a pipeline, or the wanted steps of one, as `run_pipeline` does."""
     return _get_or_run(params, find_pipeline(params), name)
 
 
 def run_scoring(params: ScoreParameters, *, name: str) -> ScoringResult:
-    """Take or make a scoring with these parameters below the active run, as `run_pipeline` does."""
+    """Reuse or run score with these parameters below the active run, as `run_pipeline` does."""
     return results.read_scoring(_get_or_run(params, find_scoring(params), name))
 
 
 def find_pipeline(params: MainParameters) -> ReuseDecision:
-    """Decide whether a pipeline must run: it need not where each of its steps need not.
+    """Decide whether a pipeline must run, as it must if one of its steps must.
 
-    Months that are not here yet are downloaded; nothing is started.
+    Missing months are downloaded; nothing is started.
     """
     return Pipeline(params).find_whole()
 
 
 def plan_pipeline(params: MainParameters) -> str:
-    """Say what becomes of a pipeline, as far as can be known without a download."""
+    """Say what would happen to a pipeline, as far as is known without a download."""
     pipeline = Pipeline(params)
     if absent := next((place for place in pipeline.locate() if place.must_come), None):
         return f"runs, unless {absent.uri}, which is to be downloaded, has been read before"
@@ -85,17 +85,17 @@ def plan_pipeline(params: MainParameters) -> str:
 
 
 def check_months(source: str, taxi: str, wanted: Iterable[str]) -> None:
-    """Look for every month before any work.
+    """Check, before any work, that the source has every month.
 
     Raises:
-        StorageError: the source has one not.
+        StorageError: a month is missing.
     """
     for month in sorted({*wanted}):
         months.locate(source, taxi=taxi, month=month)
 
 
 def find_scoring(params: ScoreParameters) -> ReuseDecision:
-    """Decide whether months must be scored; those that are not here yet are downloaded."""
+    """Decide whether months must be scored; missing months are downloaded."""
     model = model_references.resolve(params.model_uri)
     wanted = months.parse_months(params.months)
     key = score_key(params, model.uri, identities(params.source, params.taxi, wanted))
@@ -114,6 +114,6 @@ def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
 
 
 def say_decision(decision: ReuseDecision, name: str) -> ReuseDecision:
-    """Say what becomes of a run below this one; returns the decision."""
+    """Print what happens to a child run; return the decision."""
     terminal.say(f"{name}: {decision.step} {decision.why}", style="bold")
     return decision

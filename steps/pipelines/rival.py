@@ -1,4 +1,4 @@
-"""The recipe that a backtest is compared with: one that was judged, or one of a parameter file."""
+"""The recipe that a backtest is compared with: that of another backtest, or of a parameter file."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from taxi import backtest
 from taxi.backtest import MonthErrors
 
 FILES = (".yaml", ".yml")
-# not of a recipe: which trips are judged, and how a backtest runs
+# parameters that are not part of a recipe: which trips are judged, and how a backtest runs
 NO_RECIPE = frozenset(
     {
         *("taxi", "source", "months", "horizon", "judge_by", "against"),
@@ -29,13 +29,13 @@ class Rival(NamedTuple):
     """What a backtest is compared with."""
 
     name: str  # in words
-    rows: list[MonthErrors]  # of a backtest that has judged it
-    recipe: BacktestParameters | None = None  # where this one is to judge it
-    file: ParameterFile | None = None  # where that stands
+    rows: list[MonthErrors]  # of the backtest that judged it; [] if this one is to do so
+    recipe: BacktestParameters | None = None  # the recipe to judge; None if it was judged
+    file: ParameterFile | None = None  # that the recipe comes from
 
 
 def find_rival(params: BacktestParameters) -> Rival | None:
-    """Find what a backtest is compared with; None where that is nothing.
+    """Find what a backtest is to be compared with; None if nothing.
 
     Raises:
         UserError: there is no such finished backtest, or the file cannot be used.
@@ -53,10 +53,10 @@ def find_rival(params: BacktestParameters) -> Rival | None:
 
 
 def take_recipe(params: BacktestParameters, file: ParameterFile) -> BacktestParameters:
-    """Put a file's recipe in place of this one; what it leaves out is as it is here.
+    """Return these parameters with a file's recipe in place of theirs.
 
     Raises:
-        UserError: it says nothing of a recipe.
+        UserError: the file holds no parameter of a recipe.
     """
     names = type(params).model_fields.keys() - NO_RECIPE
     said = {name: entry.texts[0] for name, entry in file.of(dict.fromkeys(names)).items()}
@@ -70,7 +70,7 @@ def take_recipe(params: BacktestParameters, file: ParameterFile) -> BacktestPara
 
 
 def check_shared(folds: Sequence[Fold], rival: Rival | None) -> None:
-    """Refuse to compare with a backtest that shares no month.
+    """Check that the backtest to compare with judged at least one of these months.
 
     Raises:
         UserError: the other one judged none of the months of these folds.
@@ -86,7 +86,7 @@ def check_shared(folds: Sequence[Fold], rival: Rival | None) -> None:
 
 
 def rerun_lines(params: BacktestParameters, rival: Rival | None) -> list[str]:
-    """Say how the backtest is run again, and whence a teammate has the file of the rival."""
+    """Say how to run the backtest again, and how a teammate gets the rival's parameter file."""
     lines = [page.as_code(page.rerun_command(params))]
     if rival and rival.file and not rival.file.committed:
         lines += ["", *page.tell_uncommitted(tags.AGAINST_FILE)]

@@ -43,12 +43,12 @@ from taxi.sweep import (
 
 TESTS = "register"
 FEW = 20  # points that a page shows
-# change no model, or all of it
+# parameters that change no model, or leave no two comparable
 USELESS = ("reuse", "scheduler", "parallelism", "taxi", "source", "test_months")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Lay out the points, run or find the pipeline of each, log the table, name the best."""
+    """List the points, run or reuse the pipeline of each, log the table, name the best."""
     with step_run(SweepParameters, __doc__, argv) as params:
         points = name_points(read_points(params))
         pipelines = {name: point_params(params, values) for name, values in points.items()}
@@ -80,16 +80,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_points(params: SweepParameters) -> list[dict[str, str]]:
-    """Lay out the points that the file of parameters spans.
+    """List the points that the parameter file describes.
 
     Raises:
-        UserError: there is none, or a parameter is one that a sweep cannot vary.
+        UserError: there are none, or a sweep cannot vary one of the parameters.
     """
     file = params.file
     if file is None:
         raise UserError("sweep needs a file with lists: pass -P config=<file>.")
     given = params.typed_names()
-    # what is typed wins over a list too
+    # a typed value wins over a list too
     lists = {n: entry for n, entry in file.entries.items() if entry.is_list and n not in given}
     named = [*lists.items(), *(pair for point in file.points for pair in point.items())]
     for name, entry in named:
@@ -110,10 +110,10 @@ def read_points(params: SweepParameters) -> list[dict[str, str]]:
 
 
 def name_points(found: Sequence[dict[str, str]]) -> dict[str, dict[str, str]]:
-    """Name the points by their values.
+    """Name the points after their values.
 
     Raises:
-        UserError: two have the same.
+        UserError: two points have the same values.
     """
     points: dict[str, dict[str, str]] = {}
     for values in found:
@@ -123,7 +123,7 @@ def name_points(found: Sequence[dict[str, str]]) -> dict[str, dict[str, str]]:
 
 
 def why_not_varied(name: str, is_given: bool) -> str:
-    """Say why a sweep does not vary a parameter; empty where it does."""
+    """Say why a sweep cannot vary a parameter; empty if it can."""
     varied = {*HpoParameters.model_fields, *ModelsParameters.model_fields}
     if is_given:
         return f"{name} is in {POINTS} and on the command line. Keep one."
@@ -144,10 +144,10 @@ def why_not_varied(name: str, is_given: bool) -> str:
 
 
 def point_params(params: SweepParameters, values: dict[str, str]) -> MainParameters:
-    """Return the parameters of the pipeline at a point, whose test months stay closed.
+    """Return the parameters of the pipeline at a point; it opens no test months.
 
     Raises:
-        UserError: register was asked for, or no step that makes a model.
+        UserError: the steps include register, or none that makes a model.
     """
     steps = wanted_steps(params.steps)
     if params.steps != ALL_STEPS and TESTS in steps:
@@ -165,10 +165,10 @@ def point_params(params: SweepParameters, values: dict[str, str]) -> MainParamet
 
 
 def check_points(params: SweepParameters, pipelines: Mapping[str, MainParameters]) -> None:
-    """Look at every point, and for its months, before the first one runs.
+    """Check every point and that its months exist, before the first one runs.
 
     Raises:
-        UserError, TripError: one cannot be run, or two are the same.
+        UserError, TripError: a point cannot be run, or two are the same.
     """
     check_distinct(pipelines)
     wanted: set[str] = set()
@@ -192,7 +192,7 @@ def check_distinct(pipelines: Mapping[str, MainParameters]) -> None:
 
 
 def read_point(run: Run, values: dict[str, str], score: str) -> SweptPoint:
-    """Read what a pipeline came to at a point."""
+    """Read the result of the pipeline at a point."""
     metrics = run.data.metrics
     if score not in metrics:
         raise UserError(f"Run {run.info.run_id} made no model. Add hpo or baseline to steps.")
@@ -209,7 +209,7 @@ def read_point(run: Run, values: dict[str, str], score: str) -> SweptPoint:
     )
 
 
-# --- what it came to
+# --- the result
 
 
 def sweep_verdict(swept: Sequence[SweptPoint]) -> str:
@@ -228,7 +228,7 @@ def sweep_verdict(swept: Sequence[SweptPoint]) -> str:
 def best_and_next(
     swept: Sequence[SweptPoint], pipelines: dict[str, MainParameters]
 ) -> Iterator[str]:
-    """Say how much the verdict means, and what to do next."""
+    """Say how large a difference counts, and what to do next."""
     for point in best_points(swept):
         if point.noise is not None:
             yield (
@@ -245,7 +245,7 @@ def best_and_next(
 
 
 def sweep_again(params: SweepParameters) -> list[str]:
-    """Say how the sweep is run again, or goes on."""
+    """Say how to run the sweep again, or resume it."""
     command = page.as_code(page.rerun_command(params))
     lines = ["Run it again (what has finished is reused):", "", command]
     if params.file and not params.file.committed:
@@ -254,12 +254,12 @@ def sweep_again(params: SweepParameters) -> list[str]:
 
 
 def point_rows(swept: Sequence[SweptPoint]) -> list[list[str]]:
-    """Lay the points out, best first."""
+    """Return the rows of the table of points, best first."""
     return [[point.name, f"{point.rmse:.4f}", point.model] for point in rank_points(swept)]
 
 
 def points_table(swept: Sequence[SweptPoint]) -> str:
-    """Lay the best points out for the page."""
+    """Tabulate the best points for the page."""
     experiment_id = runs.active_info().experiment_id
     links = [pages.run_link(experiment_id, point.run_id) for point in rank_points(swept)]
     rows = [

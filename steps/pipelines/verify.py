@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def check_manager(name: str) -> None:
-    """Refuse what cannot make the environment.
+    """Check that an environment manager is one of verify.MANAGERS.
 
     Raises:
         UserError: it is none of MANAGERS.
@@ -73,10 +73,11 @@ def check_manager(name: str) -> None:
 
 
 def read_store(text: str) -> str:
-    """Read where the runs are; empty: in the store that this runs in.
+    """Read the URI of the store that the runs are in; empty = the active store.
 
     Raises:
-        UserError: a password was typed, which MLflow has written down by now, or is not there.
+        UserError: it holds a password, which MLflow has logged by now, or the environment
+            variable that it names is not set.
     """
     instead = "as MLFLOW_TRACKING_PASSWORD, or the whole URI in a variable: tracking_uri=env:<NAME>"
     refuse_password(text, "The tracking_uri", instead)
@@ -84,10 +85,11 @@ def read_store(text: str) -> str:
 
 
 def choose_runs(client: MlflowClient, params: VerifyParameters) -> list[Run]:
-    """Look up the run that was named, or choose some by chance.
+    """Look up the run that was named, or draw a sample of runs.
 
     Raises:
-        UserError: it cannot be repeated, there are none, or it is not said which.
+        UserError: the run cannot be repeated, there are none to draw from, or not exactly one of
+            run_id and sample was given.
     """
     run_id = params.run_id.strip()
     if bool(run_id) == bool(params.sample):
@@ -112,10 +114,10 @@ def choose_runs(client: MlflowClient, params: VerifyParameters) -> list[Run]:
 
 
 def period(month: str, now_ms: int) -> tuple[int, int]:
-    """Return when a month begins and ends, in ms since 1970; without one the last 30 days.
+    """Return the begin and end of a month, in ms since 1970; without a month, of the last 30 days.
 
     Raises:
-        UserError: it is no month.
+        UserError: it is not a month.
     """
     if not month:
         return now_ms - DAYS * DAY_MS, now_ms + DAY_MS
@@ -141,7 +143,7 @@ def finished_pipelines(client: MlflowClient, begin_ms: int, end_ms: int) -> list
 
 
 def draw_sample(found: Sequence[Run], n: int, seed: int) -> list[Run]:
-    """Choose runs by chance: the same ones for the same seed, however they are sorted."""
+    """Draw n runs at random: the same for the same seed, in whatever order they are given."""
     ordered = sorted(found, key=lambda run: str(run.info.run_id))
     return random.Random(seed).sample(ordered, min(n, len(ordered)))
 
@@ -150,10 +152,10 @@ def draw_sample(found: Sequence[Run], n: int, seed: int) -> list[Run]:
 
 
 def verify_one(client: MlflowClient, run: Run, env_manager: str, *, alone: bool) -> Verdict:
-    """Run a pipeline again; of several, one that does not run leaves the others their turn.
+    """Run a pipeline again and compare; one of several that cannot run does not stop the rest.
 
     Raises:
-        UserError: it is the only one, and does not run again.
+        UserError: it is the only one, and cannot be run again.
     """
     try:
         return verify.verify(client, run, env_manager)
@@ -164,20 +166,20 @@ def verify_one(client: MlflowClient, run: Run, env_manager: str, *, alone: bool)
 
 
 def brief(verdict: Verdict) -> str:
-    """Say it in a word or two."""
+    """Return the verdict in a word or two."""
     if verdict.problem:
         return NOT_RUN
     return IDENTICAL if verdict.is_same else DIFFERENT
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """Lay the comparison out, its verdict last."""
+    """Format the comparison as lines of a table, with the verdict last."""
     table = list(comparison_table(verdict.rows))[:-1] if verdict.rows else []
     return [*table, f"{verdict.run.info.run_id}: {verdict.line}"]
 
 
 def table_rows(verdict: Verdict) -> list[dict[str, object]]:
-    """Lay the comparison out as rows of verify.csv."""
+    """Return the comparison as rows of verify.csv."""
     run_id = verdict.run.info.run_id
     if verdict.problem:
         return [{"pipeline": run_id, "verdict": NOT_RUN, "problem": verdict.problem}]
@@ -188,7 +190,7 @@ def table_rows(verdict: Verdict) -> list[dict[str, object]]:
 
 
 def write_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
-    """Write the verdict on the run that was verified, where its store lets this user."""
+    """Write the verdict on the run that was verified, if its store permits this user to."""
     run_id, today = verdict.run.info.run_id, f"{datetime.now(UTC):%Y-%m-%d}"
     about = {
         tags.VERIFIED: f"{brief(verdict)}: {verdict.problem or verdict.line}"[:MAX_TAG],
@@ -209,7 +211,7 @@ def write_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
 
 
 def link_runs(pipelines: Sequence[Run]) -> str:
-    """Link pipelines of the store that this runs in, too."""
+    """Link pipelines that are in the active store."""
     return ", ".join(
         f"[{run.info.run_name}]({pages.run_link(run.info.experiment_id, run.info.run_id)})"
         for run in pipelines
@@ -217,11 +219,11 @@ def link_runs(pipelines: Sequence[Run]) -> str:
 
 
 def write_on_this(verdicts: Sequence[Verdict], where: str) -> None:
-    """Write the verdicts on this run, and its page.
+    """Write the verdicts on the active run, and its page.
 
     Args:
-        verdicts: of each pipeline.
-        where: they ran again, and where they are.
+        verdicts: one for each pipeline.
+        where: words that say where they ran again, and where the originals are.
     """
     counts = Counter(brief(verdict) for verdict in verdicts)
     worst = next(word for word in (DIFFERENT, NOT_RUN, IDENTICAL) if counts[word])

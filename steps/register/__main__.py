@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         judged = register_candidate(params, pipeline, registry, tested, test)
         write_registered(registry, tested, judged, dataset)
-        # what main says at its end has the reasons
+        # below main the reasons are left out: main prints them at its end
         print(
             registration_line(registry.name, tested, judged, why=runs.is_looked_up(runs.active()))
         )
@@ -83,7 +83,7 @@ def go_back(params: RegisterParameters, registry: Registry) -> None:
     """Make a former version champion again.
 
     Raises:
-        UserError: which one is not clear, or there is none.
+        UserError: both ways back were asked for, or there is no such version.
     """
     if params.rollback and params.restore:
         raise UserError("rollback and restore exclude each other. Pass one of them.")
@@ -93,10 +93,10 @@ def go_back(params: RegisterParameters, registry: Registry) -> None:
 
 
 def choose_and_test(params: RegisterParameters, pipeline: Pipeline) -> tuple[TestResult, TestSet]:
-    """Train what is missing, choose on valid, refit, and open the test months, once.
+    """Train what is missing, choose on valid, refit, and test on the test months, once.
 
     Raises:
-        UserError: there are none, or no candidate.
+        UserError: there are no test months, or no candidate.
     """
     preprocess = pipeline.preprocess()
     if not preprocess.dataset.has_test:
@@ -116,13 +116,13 @@ def choose_and_test(params: RegisterParameters, pipeline: Pipeline) -> tuple[Tes
 
 
 def open_registry(name: str) -> Registry:
-    """Open a registered model for the active run and whoever started it."""
+    """Open a registered model in the name of the active run and its developer."""
     run = runs.active()
     return Registry(name, run_id=run.info.run_id, developer=run.data.tags[tags.DEVELOPER])
 
 
 def open_pipeline(params: RegisterParameters, registry: Registry) -> Pipeline:
-    """Look at all that this step would stumble over, before any upstream step starts.
+    """Check everything that this step would refuse, before any upstream step starts.
 
     Raises:
         UserError, TripError: something cannot be used.
@@ -145,12 +145,12 @@ def register_candidate(
     tested: TestResult,
     test: TestSet,
 ) -> GateResult:
-    """Put a candidate that was tested to the gate, and write what comes of it to the registry.
+    """Have the gate judge a tested candidate, and write the outcome to the registry.
 
     Args:
         params: of register.
         pipeline: all its steps are done.
-        registry: of the model's name.
+        registry: for the model's name.
         tested: the candidate.
         test: the trips that it was tested on.
     """
@@ -184,7 +184,7 @@ def register_candidate(
 
 
 def gate_settings(params: RegisterParameters) -> tuple[GateThresholds, Overrides]:
-    """Read from the parameters what the gate asks, and what somebody has allowed."""
+    """Read the gate's thresholds and the user's overrides from the parameters."""
     thresholds = GateThresholds(
         max_rmse=params.max_rmse,
         min_r2=params.min_r2,
@@ -202,12 +202,12 @@ def gate_settings(params: RegisterParameters) -> tuple[GateThresholds, Overrides
 
 @contextmanager
 def judge_again(pipeline: Pipeline) -> Iterator[None]:
-    """Where the registry goes away, add the command that judges the very same candidates again.
+    """Add to a registry error the command that judges the same candidates again.
 
     Raises:
-        StorageError: it went away.
+        StorageError: the registry went away.
     """
-    experiment = runs.experiment_name()  # which nobody can ask for then
+    experiment = runs.experiment_name()  # looked up now: the store may be gone by then
     try:
         yield
     except RegistryError as error:
@@ -220,22 +220,24 @@ def judge_again(pipeline: Pipeline) -> Iterator[None]:
 
 
 def check_has_test(given: Dataset | None, test_months: str) -> None:
-    """Look for test months, before any upstream step starts.
+    """Check that there will be test months, before any upstream step starts.
 
     Args:
-        given: trips of the runs that were given; None where none was.
-        test_months: as typed, for where no run was given.
+        given: trips of the given runs, which are checked later; None if no run was given.
+        test_months: as typed; counts if no run was given.
+    Raises:
+        UserError: no run was given, and test_months is empty.
     """
     if not given and not test_months.strip():
         raise UserError(NO_TEST)
 
 
 def check_champion(registry: Registry, taxi: str) -> None:
-    """Look whether the champion takes trips of this taxi, before any upstream step starts.
+    """Check that the champion takes trips of this taxi, before any upstream step starts.
 
     Raises:
-        StorageError: it cannot be loaded, or does not take them; says how it is put out of the way
-            where that is not for now alone.
+        StorageError: it cannot be loaded, or does not take them. Unless the store only refuses
+            for now, the message says how to remove the champion.
     """
     champion = registry.champion()
     if not champion:
@@ -245,7 +247,7 @@ def check_champion(registry: Registry, taxi: str) -> None:
         load_served(uri, taxi)
     except StorageError as error:
         if refusals.explain_refusal(error):
-            raise  # of a store that says no for now: the champion may be as good as ever
+            raise  # the store refuses for now: nothing may be wrong with the champion
         raise StorageError(
             f"The champion cannot be measured: {error} Fix it, or restore the previous champion "
             "with -e register -P rollback=true; if there is none, remove the alias as described in "
@@ -254,13 +256,13 @@ def check_champion(registry: Registry, taxi: str) -> None:
 
 
 def choose(candidates: Sequence[Candidate], distance: str) -> Candidate:
-    """Pick the candidate with the smallest RMSE on valid.
+    """Choose the candidate with the smallest validation RMSE.
 
     Args:
         candidates: of the baseline and hpo runs.
-        distance: kind of taxi.distances.KINDS that the RMSE is measured with.
+        distance: kind of distance in taxi.distances.KINDS that the RMSE is measured with.
     Raises:
-        UserError: there is none.
+        UserError: there is no candidate.
     """
     if not candidates:
         raise UserError("No candidate model in the baseline and hpo runs. Run them again.")
@@ -268,7 +270,7 @@ def choose(candidates: Sequence[Candidate], distance: str) -> Candidate:
 
 
 def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> Provenance:
-    """Return what the candidate was made from: its months, and the code of each run behind it."""
+    """Return what the candidate was made from: its months, and the code of all runs behind it."""
     codes = (preprocess.code, candidate.code, read_code(runs.active()))
     return Provenance(
         is_simulated=preprocess.dataset.is_simulated,
@@ -282,7 +284,7 @@ def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> 
 def version_tags(
     facts: Facts, dataset: Dataset, judged: GateResult, overrides: Overrides
 ) -> dict[str, str]:
-    """Return the tags of a version: what the gate made of it, and the way back to its data."""
+    """Return the tags of a version: the gate's outcome, and where its data and code come from."""
     about = {
         **dataset.tags(),
         tags.OUTCOME: judged.outcome,
@@ -310,14 +312,16 @@ def version_tags(
 def settle(
     registry: Registry, tested: TestResult, judged: GateResult, about: dict[str, str], text: str
 ) -> GateResult:
-    """Write the outcome to the registry, holding its lock; returns it with the version.
+    """Write the outcome to the registry; the caller holds its lock.
 
     Args:
-        registry: of the model's name.
+        registry: for the model's name.
         tested: the candidate.
-        judged: what becomes of it.
+        judged: the outcome.
         about: tags of the version.
-        text: its description.
+        text: description of the version.
+    Returns:
+        The outcome, with the version.
     """
     version = judged.known or registry.add_version(tested.candidate.model_uri, tested.digest)
     registry.describe(version, about, text)
@@ -331,7 +335,7 @@ def settle(
 
 
 def registration_line(name: str, tested: TestResult, judged: GateResult, *, why: bool) -> str:
-    """Write in one line what was done; of one that was refused also why, if that is wanted."""
+    """Say in one line what was registered; with `why`, also why a candidate was refused."""
     model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
     rmse = f"test rmse {score:.4f} min with {distances.KINDS[judged.distance]}"
     if judged.outcome == UNCHANGED:

@@ -1,4 +1,4 @@
-"""The model card of a version: facts from its runs, as text for the registry and as a page."""
+"""The model card of a version, from facts of its runs: text for the registry, and a page."""
 
 import base64
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ from taxi.gate import Provenance
 from taxi.regions import framed
 
 PICTURE_DPI = 80
-MAX_DESCRIPTION = 4980  # characters: a registry in a database keeps 5000, an import has longer ids
+# characters: a registry in a database keeps 5000, and an import may put in longer ids
+MAX_DESCRIPTION = 4980
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
@@ -49,17 +50,17 @@ def make_facts(
     command: str,
     fitted_to: Sequence[str],
 ) -> Facts:
-    """Gather what the card tells.
+    """Gather the facts of the card.
 
     Args:
         name: of the registered model.
-        preprocess: whose trips it was made from.
-        test: the trips it was tested on.
+        preprocess: the run that made its trips.
+        test: the trips that it was tested on.
         tested: the candidate.
-        judged: what became of it.
+        judged: the gate's outcome.
         provenance: what it was made from.
-        command: that makes it again.
-        fitted_to: the splits that the model which was tested has learned from.
+        command: the command that makes it again.
+        fitted_to: the splits that the tested model was fitted to.
     """
     dataset, candidate = preprocess.dataset, tested.candidate
     return Facts(
@@ -90,11 +91,11 @@ def make_facts(
 
 
 def description(facts: Facts, whole: str) -> str:
-    """Write the card for the registry.
+    """Write the short card, which the registry shows as the version's description.
 
     Args:
         facts: of the version.
-        whole: a link to the card with its pictures, and so to the run that registers.
+        whole: a link to the whole card, with its pictures, in the run of register.
     """
     text = card.write_card(facts, short=True)
     end = f"\n\nAll of it, with pictures: {whole}."
@@ -104,8 +105,8 @@ def description(facts: Facts, whole: str) -> str:
 
 
 def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess: PreprocessResult) -> None:
-    """Log the card as one page, pictures included."""
-    # without raw HTML: a developer or a folder may be called <script>
+    """Log the whole card as one page, pictures included."""
+    # js-default passes no raw HTML through: a developer or a folder may be called <script>
     text = MarkdownIt("js-default").render(card.write_card(facts, short=False))
     body = framed("Table", text)
     figure = evaluation.draw_evaluation(test.trips, tested.predicted[METERED], tested.groups)

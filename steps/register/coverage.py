@@ -1,4 +1,4 @@
-"""Whether the candidate's intervals hold on test what they promise, asked as a caller asks."""
+"""Measure on test whether the candidate's 80 % intervals hold, asking as a caller would."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from taxi.schema import knows_distance
 
 
 def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]:
-    """Count by group how many test trips are within p10 to p90, and log it.
+    """Measure by group the share of test trips between p10 and p90, and log it.
 
     Args:
         model: as it is served.
         uri: of the model, for messages.
-        test: n trips, their distances as metered.
+        test: n trips with metered distances.
     Returns:
-        All trips first; last those whose distances were all taken away. By distance nothing where
-        no trip of the taxi has one; empty where the model answers no quantiles.
+        A row for all trips first, and last one for all trips asked without their distances. No
+        rows by distance if trips of this taxi have none; [] if the model gives no quantiles.
     """
     if not gives_intervals(model):
         return []
@@ -31,7 +31,7 @@ def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]
     if knows_distance(test.taxi):
         without = _count(model, uri, test, MISSING)[0]
         found.append(without._replace(kind="distance", group=ASKED_BLIND))
-    else:  # all trips are of one band, and asked with none as they are
+    else:  # no trip has a distance: they are all one group, and asked without one anyway
         found = [one for one in found if one.kind != "distance"]
     mlflow.log_metric(tags.TEST_COVERAGE, overall(found))
     artifacts.log_table([one._asdict() for one in found], tags.COVERAGE_TABLE)
@@ -39,7 +39,7 @@ def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]
 
 
 def overall(groups: list[GroupCoverage]) -> float:
-    """Return the share of all trips that are within their intervals."""
+    """Return the share of all trips that are within their intervals, 0..1."""
     return next(one.coverage for one in groups if one.kind == ALL)
 
 

@@ -1,4 +1,4 @@
-"""Candidate and champion on the very same test trips, and what the gate makes of it."""
+"""Score candidate and champion on the same test trips, and have the gate judge them."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from taxi.scores import score_predictions
 from taxi.slices import pair_slices
 from taxi.worst import find_worst
 
-# what may become of a candidate
+# outcomes for a candidate
 PROMOTED, REFUSED, UNCHANGED = "promoted", "refused", "unchanged"
 
 
@@ -35,34 +35,34 @@ class TestResult(NamedTuple):
     """A candidate and how it did on the test trips."""
 
     candidate: Candidate
-    predicted: dict[str, np.ndarray]  # kind of distance -> minutes of the trips known by it
+    predicted: dict[str, np.ndarray]  # kind of distance -> minutes [m], of `TestSet.known_by` it
     digest: str  # of the model's files
     features: list[str]
     scores: dict[str, dict[str, float]]  # kind of distance -> its scores
-    intervals: dict[str, Interval]  # with metered distance, as the groups are
+    intervals: dict[str, Interval]  # with metered distance, as are the groups
     groups: list[Group]
-    coverage: list[GroupCoverage]  # of the 80 % interval; empty where the model gives none
+    coverage: list[GroupCoverage]  # of the 80 % interval; [] if the model gives none
 
 
 class GateResult(NamedTuple):
-    """What becomes of the candidate; nothing is written yet."""
+    """The gate's outcome for the candidate, before anything is written to the registry."""
 
     outcome: str  # PROMOTED, REFUSED or UNCHANGED
-    known: str  # version that holds this very model; empty where none does yet
-    before: str  # the champion it was measured against; empty where there was none
+    known: str  # version that holds this very model; empty if there is none yet
+    before: str  # version of the champion it was compared with; empty if there was none
     decision: GateDecision
     improvement: Interval | None
-    distance: str  # kind that both were judged by
-    once: str = ""  # what was made of the version when it was judged; where it is UNCHANGED
+    distance: str  # kind of distance that both were judged by
+    once: str = ""  # if UNCHANGED: how the version was judged at the time
 
     @property
     def reasons(self) -> str:
-        """Why, in one line."""
+        """The reasons for the outcome, in one line."""
         return "; ".join(filter(None, [*self.decision.reasons, self.once]))
 
 
 def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> TestResult:
-    """Score the candidate, through the very model that will be served, and log the scores."""
+    """Score the candidate, in the form in which it will be served, and log the scores."""
     model = load_served(candidate.model_uri, test.taxi)
     predicted = predict_served(model, candidate.model_uri, test)
     groups = evaluation.errors_by_group(test.trips, predicted[METERED])
@@ -83,10 +83,10 @@ def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> Tes
 
 
 def predict_served(model: Any, uri: str, test: TestSet) -> dict[str, np.ndarray]:
-    """Ask a served model about the test trips with each kind of distance: kind -> minutes [m].
+    """Predict the test trips with a served model, by kind of distance: kind -> minutes [m].
 
     Raises:
-        StorageError: it does not take these trips.
+        StorageError: the model does not take these trips.
     """
     return {
         kind: ask_served(model, uri, as_known(test.known_by(kind), kind), test.taxi)
@@ -95,7 +95,7 @@ def predict_served(model: Any, uri: str, test: TestSet) -> dict[str, np.ndarray]
 
 
 def score_each(predicted: Mapping[str, np.ndarray], test: TestSet) -> dict[str, dict[str, float]]:
-    """Score the predictions of each kind of distance: kind -> its scores."""
+    """Score the predictions for each kind of distance: kind -> its scores."""
     return {
         kind: score_predictions(test.known_by(kind).trip_minutes, minutes)
         for kind, minutes in predicted.items()
@@ -103,7 +103,7 @@ def score_each(predicted: Mapping[str, np.ndarray], test: TestSet) -> dict[str, 
 
 
 def to_metrics(family: Family, scores: Mapping[str, dict[str, float]]) -> dict[str, float]:
-    """Name all scores with metered distance, and the RMSE with every kind, as metrics."""
+    """Return as metrics all scores with metered distance, and the RMSE with every kind."""
     rmses = {name: scores[kind]["rmse"] for kind, name in RMSES.items()}
     return {family.of(name): value for name, value in (scores[METERED] | rmses).items()}
 
@@ -116,16 +116,16 @@ def evaluate_champion(
     *,
     seed: int,
 ) -> Champion:
-    """Score the champion, as it is served, on the trips the candidate was scored on.
+    """Score the champion, as it is served, on the trips that the candidate was scored on.
 
     Args:
         version: the champion.
         test: n trips.
         tested: the candidate.
-        seen_months: that the candidate was fitted to or chosen by.
+        seen_months: months that the candidate was fitted to or chosen on.
         seed: of the bootstrap.
     Raises:
-        StorageError: its files are gone, or it does not take these trips.
+        StorageError: the champion's files are gone, or it does not take these trips.
     """
     uri = f"models:/{version.name}/{version.version}"
     predicted = predict_served(load_served(uri, test.taxi), uri, test)
@@ -149,7 +149,7 @@ def judge_candidate(
     *,
     seed: int,
 ) -> GateResult:
-    """Hold the candidate against the champion, holding the registry's lock."""
+    """Judge the candidate against the champion; the caller holds the registry's lock."""
     distance = test.distance
     current, known = registry.champion(), registry.known(tested.digest)
     whole = known if known and models.has_files(f"models:/{known.name}/{known.version}") else None
@@ -178,13 +178,13 @@ def judge_candidate(
 
 
 def judged_once(version: ModelVersion) -> str:
-    """Say what the gate made of a version; the run that asked it may have been cut short since."""
+    """Say how the gate judged a version, in case the run that asked was cut short after that."""
     outcome, reasons = (version.tags.get(name, "") for name in (tags.OUTCOME, tags.REASONS))
     return f"{outcome} when it was judged: {reasons}" if outcome and reasons else ""
 
 
 def version_provenance(version: ModelVersion) -> Provenance:
-    """Read what a version was made from; one that does not tell counts as real and committed."""
+    """Read what a version was made from; without tags it counts as real and committed."""
     months = ",".join(version.tags.get(tags.MONTHS.of(split), "") for split in SEEN)
     return Provenance(
         is_simulated=version.tags.get(tags.DATA) == SIMULATED,
@@ -194,7 +194,7 @@ def version_provenance(version: ModelVersion) -> Provenance:
 
 
 def check_rolled_back(known: ModelVersion) -> Check:
-    """Ask that nobody has taken this very model out of use."""
+    """Check that nobody has rolled back this very model."""
     at = known.tags.get(tags.ROLLED_BACK, "")
     return Check(
         f"rollback of version {known.version}",

@@ -1,4 +1,4 @@
-"""The test months that the champion was once judged by, where they can still be had."""
+"""Compare candidate and champion on the test months that the champion was once judged on."""
 
 from typing import NamedTuple
 
@@ -19,22 +19,23 @@ from taxi.slices import PairedErrors, pair_errors
 class OldMonths(NamedTuple):
     """How candidate and champion do on the champion's own test months."""
 
-    errors: list[PairedErrors]  # one, or none where there is nothing to compare
-    not_compared: str = ""  # why, where they are others than the candidate's and cannot be had
+    errors: list[PairedErrors]  # a single one, or [] if there is nothing to compare
+    not_compared: str = ""  # why not, if they differ from the candidate's and cannot be used
 
 
 def compare_on_old_months(
     version: ModelVersion, candidate_uri: str, test: TestSet, seen_months: frozenset[str]
 ) -> OldMonths:
-    """Ask both models about the champion's own test months, and say so where that cannot be done.
+    """Score both models on the champion's own test months, or print why that is not possible.
 
     Args:
         version: the champion.
         candidate_uri: of the candidate's model.
-        test: what both are judged by now.
-        seen_months: that the candidate was fitted to or chosen by, which is said where it is so.
+        test: the trips that both are judged on now.
+        seen_months: months that the candidate was fitted to or chosen on; the result says if some
+            of the champion's are among them.
     Raises:
-        StorageError: the store that has them does not answer, or refuses.
+        StorageError: the store that has the months does not answer, or refuses.
     """
     wanted, months = (
         version.tags.get(family.of("test"), "") for family in (tags.SHA256, tags.MONTHS)
@@ -46,7 +47,7 @@ def compare_on_old_months(
         trips = find_trips(version, wanted, is_simulated=test.is_simulated)
     except UserError as error:
         if not isinstance(error, artifacts.LostError) and refusals.explain_refusal(error):
-            raise  # of a store that says no for now: the gate waives nothing for that
+            raise  # the store refuses only for now: that is no reason to waive the comparison
         reason = f"{months or 'unknown months'}, not compared: {error}"
         print(f"the champion's own test months: {reason}", flush=True)
         return OldMonths([], reason)
@@ -63,16 +64,16 @@ def compare_on_old_months(
 
 
 def check_age(months: str, now: str) -> None:
-    """Refuse months whose trips are not to be expected again.
+    """Refuse months so old that such trips are not to be expected again.
 
-    Who learns what has changed since is worse there: a champion that stays for long would have to
-    stay for ever. After a year each season has come round.
+    A model that has learned what has changed since does worse on them, so that an old champion
+    could never be beaten. Within a year every season has come round.
 
     Args:
-        months: the champion's own test months, YYYY-MM each; empty where nobody knows.
-        now: YYYY-MM, the first that both are judged by.
+        months: the champion's own test months, YYYY-MM, separated by commas; empty if unknown.
+        now: YYYY-MM, the first month that both are judged on.
     Raises:
-        UserError: they are over a year old.
+        UserError: they are more than a year old.
     """
     year_before = f"{int(now[:4]) - 1:04}{now[4:]}"
     if months and max(months.split(",")) < year_before:
@@ -85,9 +86,9 @@ def find_trips(version: ModelVersion, sha256: str, *, is_simulated: bool) -> Tri
     Args:
         version: the champion.
         sha256: of its test trips.
-        is_simulated: whether the candidate's are.
+        is_simulated: whether the candidate's trips are simulated.
     Raises:
-        UserError: they are of another kind than the candidate's, too few, or gone.
+        UserError: only one of the two is simulated, or the trips are too few or gone.
     """
     if (version.tags.get(tags.DATA) == SIMULATED) != is_simulated:
         raise UserError("simulated months beside real ones.")

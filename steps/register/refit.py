@@ -1,7 +1,7 @@
-"""The chosen candidate once more, the latest months included: what is tested, registered, served.
+"""Refit the chosen candidate to the validation months too; the refit is tested and registered.
 
-It was chosen by its errors on valid, so those trips have done their work, and nothing of test is
-seen: its rounds are those found on valid.
+The candidate has been chosen by its errors on valid, so those trips are free to be learned from.
+Nothing of test is seen: its boosters' rounds follow from those found on valid (taxi/recipes.py).
 """
 
 import json
@@ -38,28 +38,28 @@ from taxi.sight import Train, fit_boosters, is_on_gpu, train_here
 from taxi.spread import restore_spread
 from taxi.worst import find_worst
 
-TRAIN_VALID = "train_valid"  # of the parameter refit
-LAST_RATE = "last_learning_rate"  # beside xgboost's parameters of a model, of rates that grow
+TRAIN_VALID = "train_valid"  # value of the parameter refit
+LAST_RATE = "last_learning_rate"  # logged beside xgboost's parameters, if the rate is scheduled
 
 
 class TrainingPlace(NamedTuple):
     """Where boosters are trained."""
 
     scheduler: str = ""  # of a Dask cluster; empty = here
-    n_together: int = 0  # workers that train each booster together; 0 = one worker does
+    n_together: int = 0  # workers that train each booster together; 0 = one worker trains one
 
 
 def refit_candidate(
     candidate: Candidate, preprocess: PreprocessResult, place: TrainingPlace
 ) -> Candidate:
-    """Fit a candidate to train and valid in a child run; returns it with its new URI and commit.
+    """Refit a candidate to train and valid in a child run; return it with its new URI and commit.
 
-    The spread of its errors stays that of the candidate: it was measured on trips that it had not
-    seen. What later months are compared with is made anew, of train and valid.
+    It keeps the candidate's spread of errors, which was measured on trips not seen in the fit. The
+    reference profile, with which later months are compared, is made anew from train and valid.
 
     Args:
         candidate: as it was chosen.
-        preprocess: whose trips it is fitted to.
+        preprocess: the run that made the trips.
         place: where boosters are trained.
     Raises:
         UserError: it was logged without its recipe.
@@ -84,16 +84,16 @@ def refit_candidate(
         note = f"**{candidate.model}** refitted to {n_trips}: this model is tested and registered"
         note += f"\n\n{page.link_worst()} of valid, which it was fitted to"
         mlflow.set_tags({tags.MODEL_URI: uri, tags.NOTE: note})
-    fitted_by = read_code(runs.active()).commit  # the model's own is that of its search
+    fitted_by = read_code(runs.active()).commit  # candidate.code.commit is that of its training run
     return candidate._replace(model_uri=uri, code=candidate.code._replace(commit=fitted_by))
 
 
 def read_recipe(candidate: Candidate) -> Recipe:
-    """Read how a candidate was fitted.
+    """Read the recipe that a candidate was fitted with.
 
     Raises:
-        UserError: nothing tells.
-        StorageError: what tells is there, and does not come.
+        UserError: its run has none.
+        StorageError: it cannot be read.
     """
     try:
         state = json.loads(artifacts.read_text(candidate.run_id, tags.RECIPE))
@@ -122,7 +122,7 @@ def fit(
 
 @contextmanager
 def open_training(place: TrainingPlace, *, on_gpu: bool) -> Iterator[Train]:
-    """Give what trains boosters: on all cores here, or on all workers of a cluster."""
+    """Yield the function that trains boosters: on all cores here, or on a cluster's workers."""
     if not place.scheduler:
         yield partial(train_here, n_threads=n_cores(), scratch=scratch_folder)
         return
@@ -140,11 +140,11 @@ def count_fitted(recipe: Recipe, n_trips: int) -> str:
 
 
 def trace(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) -> Lineage:
-    """Say where the refitted model comes from."""
+    """Return the lineage of the refitted model."""
     told: dict[str, Any] = {"seed": recipe.seed}
     if recipe.members:
         first = recipe.members[0]
-        last = {LAST_RATE: round(first.last_rate, 4)} if first.last_rate else {}  # as of its rates
+        last = {LAST_RATE: round(first.last_rate, 4)} if first.last_rate else {}
         told = dict(first.parameters) | last
     parent = candidate.model_uri
     return Lineage("register", candidate.model, candidate.features, preprocess, told, parent)
@@ -157,14 +157,14 @@ def log_refitted(
     predicted: np.ndarray,
     lineage: Lineage,
 ) -> str:
-    """Log the refitted model on the active run; returns its URI.
+    """Log the refitted model to the active run; return its URI.
 
     Args:
         model: fitted to train and valid.
         candidate: as it was chosen.
-        valid: n trips.
-        predicted: [n] minutes that the refitted model says of them.
-        lineage: where it comes from.
+        valid: n validation trips.
+        predicted: [n] minutes, the refitted model's predictions for them.
+        lineage: where the model comes from.
     """
     chosen = load_served(candidate.model_uri, model.taxi)
     spread = models.unwrapped(chosen).spread

@@ -1,4 +1,4 @@
-"""Put the champion before this one back, or any former one."""
+"""Make the previous champion, or any former one, champion again."""
 
 from steps.common.results import write_registration
 from steps.register.verdict import ABOUT
@@ -34,19 +34,19 @@ CHANGED = (
 
 
 def put_back(registry: Registry, version: str = "") -> str:
-    """Make a former champion champion again; returns a line that says so.
+    """Make a former champion champion again; return a line that says so.
 
     Args:
-        registry: of the model's name.
-        version: which one, even if it was rolled back. Empty is the one before the champion, which
-            is then marked as taken out of use.
+        registry: for the model's name.
+        version: the former champion, even if it was rolled back. Empty = the one before the current
+            champion, which is then marked as rolled back.
     Raises:
-        UserError: there is none, or the champion to be taken out of use is another by now.
-        StorageError: its files are gone.
+        UserError: there is none, or the champion to be rolled back has changed in the meantime.
+        StorageError: the former champion's files are gone.
     """
-    if not registry.history():  # the lock would make a model of this name
+    if not registry.history():  # taking the lock would create a registered model of this name
         raise UserError(NEVER.format(name=registry.name))
-    seen = registry.aliases().get(CHAMPION, "none")  # the lock may be another's for minutes
+    seen = registry.aliases().get(CHAMPION, "none")  # it may change while the lock is waited for
     with registry.lock():
         replaced = registry.aliases().get(CHAMPION, "none")
         if replaced != seen and not version:
@@ -74,7 +74,7 @@ def put_back(registry: Registry, version: str = "") -> str:
 
 
 def find_previous(registry: Registry, champion: str) -> str:
-    """Find the version before the champion, or before nobody ("none").
+    """Find the champion before this one; `champion` is "none" if there is none now.
 
     Raises:
         UserError: there is none.
@@ -87,10 +87,10 @@ def find_previous(registry: Registry, champion: str) -> str:
 
 
 def check_former(registry: Registry, version: str, champion: str) -> str:
-    """Return a version that was champion before, and is not; empty where none is named.
+    """Check that a version was champion and is not now, and return it; empty stays empty.
 
     Raises:
-        UserError: it was not, or is deleted, or is champion now.
+        UserError: it never was champion, is deleted, or is champion now.
     """
     if version and version == champion:
         raise UserError(IS_CHAMPION.format(version=version, name=registry.name))

@@ -17,9 +17,9 @@ from taxi.distances import METERED
 from taxi.model import write_frame
 from taxi.schema import Trips
 
-# test trips that a kind of distance is measured on which does not decide: more say it no better
+# most trips for kinds of distance that models are not judged by: more would not be more precise
 MAX_TEST_ROWS = 100_000
-# trips of a request: as a frame, and as a model reads it, they take several times their own memory
+# most trips in one request: as a frame, and inside the model, they take several times their memory
 REQUEST_ROWS = 100_000
 
 
@@ -28,27 +28,30 @@ class TestSet(NamedTuple):
 
     taxi: str
     months: frozenset[str]
-    trips: Trips  # n, distances as metered
-    distance: str  # kind of it that models are judged by
-    dataset: HashedDataset  # the same, as scores name it
+    trips: Trips  # n trips with metered distances
+    distance: str  # kind of distance that models are judged by
+    dataset: HashedDataset  # the trips as a data set, to which scores belong
     sha256: str  # of the trips
     is_simulated: bool
-    city: City | None  # None where its map is learned from trips
+    city: City | None  # None if its map is learned from the trips alone
 
     def known_by(self, kind: str) -> Trips:
-        """Return the trips that a kind of distance is measured on, m <= n, as metered."""
+        """Return the m <= n trips, with metered distances, used for a kind of distance.
+
+        All n for metered distance and the kind that models are judged by, else a sample.
+        """
         decides = kind in (METERED, self.distance)
         return self.trips if decides else distances.sample(self.trips, MAX_TEST_ROWS)
 
 
 def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
-    """Read the test trips, and record that this run has.
+    """Read the test trips, and log them as an input of the active run.
 
     Args:
-        preprocess: run that made them.
-        distance: kind that models are judged by.
+        preprocess: the run that made them.
+        distance: kind of distance that models are judged by.
     Raises:
-        UserError: a month is among the train or valid months too.
+        UserError: a test month is a train or validation month too.
     """
     dataset = preprocess.dataset
     months = frozenset(dataset.months["test"])
@@ -73,16 +76,16 @@ def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
 
 
 def ask_served(model: Any, uri: str, trips: Trips, taxi: str) -> np.ndarray:
-    """Ask a served model about n trips, minutes [n].
+    """Predict n trips with a served model, minutes [n].
 
     Raises:
-        StorageError: it does not take these trips.
+        StorageError: the model does not take these trips.
     """
     frames = request_frames(trips, taxi)
     return np.concatenate([models.predict_typed(model, frame, uri) for frame in frames])
 
 
 def request_frames(trips: Trips, taxi: str) -> Iterator[pd.DataFrame]:
-    """Lay n trips out as a caller sends them, so many at a time."""
+    """Yield n trips as frames that a caller would send, at most REQUEST_ROWS rows each."""
     for start in range(0, len(trips), REQUEST_ROWS):
         yield write_frame(trips.take(slice(start, start + REQUEST_ROWS)), taxi)

@@ -1,4 +1,4 @@
-"""The page of a run of register, and what the registered model is, for its own page."""
+"""The page of a run of register, and the description of the registered model."""
 
 from steps.common import page
 from steps.common.results import Dataset, write_registration
@@ -7,7 +7,7 @@ from storage.tracking import runs, tags
 from storage.tracking.registry import Registry
 from taxi.distances import KINDS
 
-TESTED = "tested"  # what comes of a candidate that nobody asked to register
+TESTED = "tested"  # outcome of a candidate that was not to be registered
 NOT_ASKED = "test_only=true"
 
 ABOUT = (
@@ -46,12 +46,12 @@ def write_registered(
 
 
 def promotion_reason(tested: TestResult, judged: GateResult, allowed: str) -> str:
-    """Say for the history in a line why a version becomes champion; all that was asked is its tag.
+    """Say in a line, for the history, why a version becomes champion; all reasons are in its tags.
 
     Args:
         tested: the candidate.
-        judged: what became of it.
-        allowed: what the gate was told to overlook; empty where nothing.
+        judged: the gate's outcome.
+        allowed: what the gate was told to overlook; empty if nothing.
     """
     score, distance = tested.scores[judged.distance]["rmse"], KINDS[judged.distance]
     said = f"test RMSE {score:.3f} min with {distance}"
@@ -62,12 +62,12 @@ def promotion_reason(tested: TestResult, judged: GateResult, allowed: str) -> st
 
 
 def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
-    """Record, and say, how a model did that is not to be registered.
+    """Record and print the test result of a model that is not to be registered.
 
     Args:
         tested: the model.
         dataset: trips of its pipeline.
-        distance: kind of it that candidates were chosen by.
+        distance: kind of distance that candidates were chosen by.
     """
     model, score = tested.candidate.model, tested.scores[distance]["rmse"]
     write_registration(
@@ -85,6 +85,6 @@ def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
 
 
 def write_put_back(registry: Registry, line: str) -> None:
-    """Write the page of a run that put an earlier champion back."""
+    """Write the page of a run that made a former champion champion again."""
     about = f"{registry.name} back to version {runs.active().data.tags[tags.VERSION]}"
     runs.write_page(f"**Put back**: {line}\n\n{page.write_serving(registry.name)}", about)

@@ -1,4 +1,4 @@
-"""The boosters of a refit, trained on the workers of a Dask cluster."""
+"""Train the boosters of a refit on the workers of a Dask cluster."""
 
 import sys
 import uuid
@@ -33,14 +33,14 @@ REFIT_AGAIN = "what is finished is kept: the same command goes on from there."
 
 @contextmanager
 def training_on(scheduler: str, *, on_gpu: bool, n_together: int) -> Iterator[Train]:
-    """Give what trains sets of boosters on all workers of a cluster.
+    """Yield the function that trains sets of boosters on the workers of a cluster.
 
     Args:
         scheduler: its address.
         on_gpu: whether the boosters are trained on GPUs.
         n_together: workers that train each booster together; 0 = each is trained by one.
     Raises:
-        StorageError: nobody answers at the scheduler, or its workers cannot be used.
+        StorageError: the scheduler does not answer, or its workers cannot be used.
     """
     code = [taxi, sys.modules[__name__]]
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
@@ -54,7 +54,7 @@ def training_on(scheduler: str, *, on_gpu: bool, n_together: int) -> Iterator[Tr
 
 
 def train_there(sets: Sequence[BoosterSet], *, cluster: Cluster) -> list[list[xgb.Booster]]:
-    """Train the boosters of all sets at once, each in one thread of some worker."""
+    """Train the boosters of all sets at the same time, each on one thread of a worker."""
     with ExitStack() as stack:
         futures = [_submit(one, cluster, stack) for one in sets]
         return [[future.result() for future in part] for part in futures]
@@ -62,14 +62,14 @@ def train_there(sets: Sequence[BoosterSet], *, cluster: Cluster) -> list[list[xg
 
 def _submit(one: BoosterSet, cluster: Cluster, stack: ExitStack) -> "list[Future[xgb.Booster]]":
     part = one.lay_out()
-    part = part._replace(matrix=whole(part.matrix))  # what encodes trips does not travel
+    part = part._replace(matrix=whole(part.matrix))  # the encoder is not sent to the workers
     handle = stack.enter_context(cluster.hold(tuple(part)))
     submit = partial(cluster.submit, refit_on_worker, handle, uuid.uuid4().hex, one.max_bin)
     return [submit(member) for member in one.members]
 
 
 def refit_on_worker(part: tuple[Any, ...], key: str, max_bin: int, member: Member) -> xgb.Booster:
-    """Train a booster on a worker, where those of a set share one matrix."""
+    """Train a booster on a worker, where the boosters of a set share one matrix."""
     rows = once_per_worker(key, lambda: train_matrix(*TrainPart(*part), max_bin))
     return train_member(rows, max_bin, member)
 
@@ -78,10 +78,10 @@ def refit_on_worker(part: tuple[Any, ...], key: str, max_bin: int, member: Membe
 
 
 def choose_workers(cluster: Cluster, n_workers: int) -> list[str]:
-    """Choose workers, by their addresses, in the order in which xgboost numbers them.
+    """Choose workers, and return their addresses in the order in which xgboost numbers them.
 
     Raises:
-        UserError: there are not so many.
+        UserError: there are too few.
     """
     check_enough(n_workers, cluster)
     there = cluster.client.scheduler_info()["workers"]
@@ -93,13 +93,14 @@ def choose_workers(cluster: Cluster, n_workers: int) -> list[str]:
 def train_together(
     sets: Sequence[BoosterSet], *, cluster: Cluster, workers: Sequence[str]
 ) -> list[list[xgb.Booster]]:
-    """Train booster after booster, each on all workers at once, which have a part of the rows each.
+    """Train one booster after the other, each on all workers, of which each has a part of the rows.
 
-    Sums go over the workers' parts, so the boosters are others than those of one machine; with as
-    many workers they are the same again.
+    Gradients are summed over the workers' parts, so the boosters differ from those of a single
+    machine; with the same number of workers they are always the same.
 
     Raises:
-        StorageError: a worker was lost, or has no memory for its part; or nobody answers.
+        StorageError: a worker was lost or has too little memory for its part, or the cluster does
+            not answer.
     """
     trained, cluster.needed = [], workers
     for one in sets:
@@ -107,7 +108,7 @@ def train_together(
             rows = _place(one, cluster, workers, stack)
             try:
                 trained.append(cluster.follow(_train_each(one, cluster, rows, workers)).result())
-            # of xgboost, which goes on with no other worker, or of the network
+            # from xgboost, which cannot go on without a worker, or from the network
             except (ValueError, RuntimeError, OSError) as error:
                 why = str(error).partition("Stack trace")[0].strip().splitlines()[-1]
                 raise StorageError(f"Workers did not end a refit ({why}); {REFIT_AGAIN}") from error
@@ -117,7 +118,7 @@ def train_together(
 def _place(
     one: BoosterSet, cluster: Cluster, workers: Sequence[str], stack: ExitStack
 ) -> "dict[str, da.Array]":
-    """Give each worker a part of the rows, which it fetches from here."""
+    """Have each worker fetch its part of the rows from here."""
     part = one.lay_out()
     if issparse(part.matrix):
         raise UserError(
@@ -158,12 +159,12 @@ async def _train_each(
 
 
 async def _bring_home(matrix: DaskDMatrix, cluster: Cluster, workers: Sequence[str]) -> None:
-    """Give each worker its own share, with another of which the boosters would be others.
+    """Move each part of the rows to its own worker, since other places would change the boosters.
 
-    Dask gives it to one that has nothing to do, where its own is at the task of somebody else.
+    Dask gives a part to an idle worker if its own is busy with somebody else's task.
 
     Raises:
-        ValueError: a worker is not there any more.
+        ValueError: a worker is gone.
     """
     number = matrix.partition_order
     held = {
@@ -186,7 +187,7 @@ async def _bring_home(matrix: DaskDMatrix, cluster: Cluster, workers: Sequence[s
 
 
 def cut(matrix: Any, sizes: Sequence[int]) -> Iterator[np.ndarray]:
-    """Cut n rows into parts of these sizes, of which one at a time is in memory."""
+    """Cut n rows into parts of these sizes, with one part at a time in memory."""
     batches, waiting = batches_of(matrix), np.empty((0, matrix.shape[1]), np.float32)
     for size in sizes:
         rows, n_rows = [waiting], len(waiting)

@@ -54,12 +54,12 @@ JUST_BEGUN = "it has just begun and has no trips yet; the live level is left unc
 SCORE_AGAIN = "score again, with overwrite=true where output already has some of the months."
 ESTIMATES = (*map(tags.RMSE_ESTIMATED.of, ("", "_low", "_high")), tags.ESTIMATE_ERROR)
 SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE, *ESTIMATES, tags.COVERAGE)
-# a worker with another version of these might answer otherwise, or not read the same rows
+# a worker with another version of these might predict differently, or read other rows
 SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Score month after month, log what they came to, and compare them with the fitted trips."""
+    """Score month by month, log the results, and compare the months with the fitted trips."""
     with step_run(ScoreParameters, __doc__, argv) as params:
         asked = read_request(params)
         model = open_model(params, asked)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def conclude(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMonth]) -> bool:
-    """Log what the months came to and write the run's page; returns whether any has drifted."""
+    """Log the months' results and write the run's page; return whether any month has drifted."""
     log_months(scored, params.taxi)
     about = model_references.reference_tags(model.reference, model.sha256)
     measures: dict[str, list[DriftMeasure]] | None = None
@@ -100,7 +100,7 @@ def conclude(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMont
 def score_and_tell(
     job: ScoringJob, months: Sequence[str], scheduler: str, feed: LiveFeed | None
 ) -> list[ScoredMonth]:
-    """Score the months, and print what each came to and where the files went."""
+    """Score the months, and print the result of each and where the files are."""
     scored = []
     for month in score(job, months, scheduler, feed):
         print(month_line(month))
@@ -113,7 +113,7 @@ def score_and_tell(
 def score(
     job: ScoringJob, months: Sequence[str], scheduler: str, feed: LiveFeed | None
 ) -> Iterator[ScoredMonth]:
-    """Score the months, here one after the other or on the workers of a cluster."""
+    """Score the months, one after the other here, or on the workers of a cluster."""
     if not scheduler:
         load = partial(load_served, job.model_uri, job.taxi)
         for month in months:
@@ -134,7 +134,7 @@ def score(
 
 
 def score_on_worker(fields: tuple[Any, ...], month: str) -> ScoredMonth:
-    """Score a month on a worker, which loads the model once."""
+    """Score a month on a worker, which loads the model only once."""
     job = ScoringJob(*fields)
 
     def load() -> Any:
@@ -144,7 +144,7 @@ def score_on_worker(fields: tuple[Any, ...], month: str) -> ScoredMonth:
 
 
 def month_line(scored: ScoredMonth) -> str:
-    """Write in one line what a month came to."""
+    """Write a month's result in one line."""
     tally = scored.tally
     scores = tally.total.scores()
     unknown = f"no drop-off known, rmse {say_estimate(tally)}"
@@ -171,7 +171,7 @@ def month_line(scored: ScoredMonth) -> str:
 
 
 def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
-    """Log the months' numbers, the days' errors and which bytes went in."""
+    """Log the months' numbers, the errors by day, and the months' files as inputs."""
     mlflow.set_tag(tags.SCORED_MONTHS, ",".join(month.month for month in scored))
     rows: list[dict[str, Any]] = []
     log_read(scored, taxi)
@@ -200,7 +200,7 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
 
 
 def tag_result(params: ScoreParameters, model_uri: str, scored: Sequence[ScoredMonth]) -> None:
-    """Tag the run with its key, unless files elsewhere are a part of what it came to."""
+    """Tag the run with its key, unless files outside the store are part of its result."""
     if not params.output and params.live == "off":
         contents = {month.month: month.identity for month in scored}
         reuse.tag_key(score_key(params, model_uri, contents))
@@ -212,15 +212,15 @@ def watch(
     rmse_before: float,
     thresholds: DriftThresholds,
 ) -> dict[str, list[DriftMeasure]]:
-    """Compare each month with the trips that the model was fitted to, and log it.
+    """Measure and log the drift of each month from the trips that the model was fitted to.
 
     Args:
         scored: the months.
-        reference: what the model stores of its own.
-        rmse_before: on the months that the model was judged by, minutes.
-        thresholds: from where on a month has drifted.
+        reference: the profile that the model stores.
+        rmse_before: RMSE on the months that the model was judged on, minutes.
+        thresholds: above which a month has drifted.
     Returns:
-        month -> its measures.
+        Month -> its measures.
     """
     measures = {
         month.month: drift.measure_drift(
@@ -244,12 +244,12 @@ def watch(
 
 
 def has_drifted(measures: Mapping[str, Sequence[DriftMeasure]]) -> bool:
-    """Whether any month has."""
+    """Whether any month has drifted."""
     return any(one.drifted for measured in measures.values() for one in measured)
 
 
 def report_drift(month: str, measures: Sequence[DriftMeasure]) -> None:
-    """Print what has moved in a month, and log how far."""
+    """Print what has drifted in a month, and log its largest PSI."""
     largest = find_furthest(measures).value
     mlflow.log_metric(tags.PSI, largest, step=step_of(month), timestamp=time_of(month))
     moved = say_moved(measures)

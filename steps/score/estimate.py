@@ -1,4 +1,4 @@
-"""What a served model knows before any drop-off: of its errors, and of the calendar."""
+"""Estimate a month's RMSE before its drop-offs are known, and check the model's calendar."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,19 +14,19 @@ from taxi.scoring import Prepared
 
 
 class LossCounter:
-    """Counts a month's trips by what the model knows of its errors; memory does not grow."""
+    """Counts a month's trips by the model's expected loss, in constant memory."""
 
     def __init__(self, model: Any) -> None:
-        """Begin; a model of an older version, or of another project, knows nothing of them."""
+        """Start at zero; a model without losses, of an older version for one, counts nothing."""
         self.losses, self.model = read_losses(model), models.unwrapped(model)
         self.counts = np.zeros(0 if self.losses is None else len(self.losses), np.int64)
 
     def add(self, prepared: Prepared, predicted: np.ndarray, taxi: str) -> None:
-        """Count a batch of n rows, their drop-offs left aside.
+        """Count a batch of n rows, without looking at their drop-offs.
 
         Args:
             prepared: the rows.
-            predicted: [n] minutes of the model alone.
+            predicted: [n] minutes, without a live level.
             taxi: key of schema.TAXIS.
         """
         rows = prepared.judgeable
@@ -37,18 +37,18 @@ class LossCounter:
         self.counts += np.bincount(leaf, minlength=len(self.counts))
 
     def estimate(self) -> EstimatedRmse | None:
-        """Estimate the RMSE of what was counted; None where nobody can."""
+        """Estimate the RMSE of the trips counted; None if that is not possible."""
         return None if self.losses is None else estimate_rmse(self.counts, self.losses)
 
 
 def read_losses(model: Any) -> np.ndarray | None:
-    """Read the losses that a loaded model was saved with; None where it has none."""
+    """Read the expected losses that a model was saved with; None if it has none."""
     losses = getattr(models.unwrapped(model), "losses", None)
     return losses() if losses else None
 
 
 def tell_unknown(model: Any, uri: str) -> None:
-    """Say of a model that was saved without losses that there will be no estimate."""
+    """Print that there will be no estimate, if the model was saved without losses."""
     if read_losses(model) is None:
         shown = without_credentials(uri)
         print(
@@ -57,7 +57,7 @@ def tell_unknown(model: Any, uri: str) -> None:
 
 
 def tell_calendar(model: Any, months: Iterable[str]) -> None:
-    """Say of a model that looks at days of school which months its calendar does not reach."""
+    """Print which months the school calendar does not cover, if the model has that feature."""
     encoder = getattr(models.unwrapped(model), "encoder", None)
     if encoder is None or "school_day" not in getattr(encoder, "names", ()):
         return

@@ -1,4 +1,4 @@
-"""The feed of ended trips that scoring follows, from month to month, and its state as a file."""
+"""The feed of ended trips that score follows from month to month, and its state as a file."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,26 +14,26 @@ from taxi.live import BIN, MODES, Asked, Ended, LiveState
 from taxi.live_file import CLOCK_SKEW, OtherModelError
 from taxi.scoring import Prepared
 
-BEGINNING = np.timedelta64(1, "D")  # of a month, until which its first trips may be late
+BEGINNING = np.timedelta64(1, "D")  # how far from a month's start it may still be without trips
 
 
 class FeedSettings(NamedTuple):
     """How ended trips become known."""
 
-    mode: str  # of MODES
+    mode: str  # one of MODES
     delay_minutes: float
 
     def __str__(self) -> str:
-        """Write it as the tag says it."""
+        """Return the text of the tag `live`."""
         return f"feed, {self.delay_minutes:g} min late" if self.mode == "feed" else self.mode
 
 
 def check_feed(settings: FeedSettings, *, state_uri: str, scheduler: str) -> None:
-    """Refuse what cannot be followed, before any work.
+    """Check that a feed can be followed, before any work.
 
     Raises:
         TripError: there is no such mode.
-        UserError: a state without a feed, or a feed on a cluster.
+        UserError: there is a state without a feed, or a feed on a cluster.
         StorageError: the state cannot be written.
     """
     if settings.mode not in MODES:
@@ -50,14 +50,14 @@ def check_feed(settings: FeedSettings, *, state_uri: str, scheduler: str) -> Non
 
 
 class RowTimes(NamedTuple):
-    """What is kept of a month's rows to go through them in the order of time: 33 bytes a row."""
+    """What is kept of a month's rows to replay them in order of time: 33 bytes a row."""
 
-    trips: Ended  # every row; not a time, and zone 0, where it has none
-    counts: np.ndarray  # bool [n]: an ended trip to be counted
+    trips: Ended  # every row; NaT for a missing time, 0 for a missing zone
+    counts: np.ndarray  # bool [n]: whether it counts as an ended trip
 
 
 def row_times(prepared: Prepared, predicted: np.ndarray) -> RowTimes:
-    """Keep the times, zones and predictions of a batch, n rows in their order."""
+    """Extract the times, zones and predictions of a batch of n rows, in its order."""
     pickup, dropoff = (
         prepared.columns[role].to_numpy(zero_copy_only=False)
         for role in ("pickup_at", "dropoff_at")
@@ -69,35 +69,35 @@ def row_times(prepared: Prepared, predicted: np.ndarray) -> RowTimes:
 
 
 class LiveFeed:
-    """Where the feed stands; goes through months in the order of time, each once."""
+    """The state of the feed; it goes through months in order of time, once each."""
 
     def __init__(self, settings: FeedSettings, state: LiveState | None, new: LiveState) -> None:
-        """Begin.
+        """Set up the feed.
 
         Args:
             settings: how ended trips become known.
-            state: to go on from; None begins with the first month.
-            new: a state without trips of this model and taxi.
+            state: to continue from; None = begin with the first month.
+            new: an empty state for this model and taxi.
         """
         self.settings = settings
         self.state = state
         self.new = new
-        self.last: tuple[LiveState, Ended] | None = None  # what the last month began with
+        self.last: tuple[LiveState, Ended] | None = None  # state before the last month, its trips
 
     def waits_for(self, month: str) -> bool:
-        """Whether a month begins about now, and there is a state to go on with until it has trips.
+        """Whether a month begins about now, so that an existing state stays until it has trips.
 
-        A clock that is hours ahead of New York asks for it before.
+        A caller whose clock is hours ahead of New York may ask for a month before it begins.
         """
         start = np.datetime64(month_bounds(month)[0])
         return self.state is not None and bool(abs(live_file.new_york_now() - start) < BEGINNING)
 
     def follow(self, month: str, parts: list[RowTimes]) -> np.ndarray:
-        """Go through a month; gives each row's factor in the order of the file, NaN for none.
+        """Replay a month; return each row's factor [n] in the file's order, NaN for none.
 
         Args:
-            month: YYYY-MM, later than any before it.
-            parts: all its rows, n of them.
+            month: YYYY-MM, later than all months before.
+            parts: all n rows of the month.
         """
         start, end = (np.datetime64(bound, "m") for bound in month_bounds(month))
         columns = zip(*(part.trips for part in parts), strict=True)
@@ -119,7 +119,7 @@ class LiveFeed:
         return factor
 
     def _with_late(self, ended: Ended) -> Ended:
-        """Add the trips of the last month that nobody had told of by its end."""
+        """Add the trips of the last month that had not become known by its end."""
         if self.last is None or self.state is None:
             return ended
         before = self.last[1]
@@ -127,10 +127,11 @@ class LiveFeed:
         return Ended(*(np.concatenate(pair) for pair in pairs))
 
     def final_state(self, month: str, *, now: np.datetime64) -> LiveState:
-        """Count all that has ended in the last month, be it half told: what a server begins with.
+        """Return the state that a server starts with: all trips ended in the last month count.
 
-        The clock stands at the last end of a trip, so that a month which grows can be gone on with.
-        A trip that is still to end was told by a wrong clock: it would stop this one until then.
+        The month may be incomplete: the clock stops after its last trip's end, so that a file that
+        grows can be continued. A trip that ends in the future comes from a wrong clock, and is left
+        out: it would stop this clock until then.
 
         Args:
             month: the last one.
@@ -150,7 +151,7 @@ class LiveFeed:
 
 
 def _have_ended(ended: Ended, month: str, now: np.datetime64) -> np.ndarray:
-    """Which trips have, bool [n]; says how many say so before their time."""
+    """Return which trips have ended by now, bool [n]; print how many claim to end later."""
     to_come = ended.dropoff_at > now + CLOCK_SKEW
     if to_come.any():
         print(
@@ -163,24 +164,25 @@ def _have_ended(ended: Ended, month: str, now: np.datetime64) -> np.ndarray:
 def open_feed(
     settings: FeedSettings, *, state_uri: str, new: LiveState, months: list[str]
 ) -> LiveFeed:
-    """Go on from a state where there is one for this model, else begin.
+    """Open a feed that continues from a state, if there is one for this model.
 
     Raises:
-        UserError: it is no live state, of other taxis, or has counted a month that is to come.
-        StorageError: it cannot be read, or not be written.
+        UserError: the file is not a live state, is of another taxi, or has counted a month that
+            is to be scored.
+        StorageError: it cannot be read, or cannot be written.
     """
     content = read_object(state_uri) if state_uri else None
     state = None if content is None else _read(content, state_uri, new)
     if state is not None:
         _check_to_come(state, state_uri, months)
     if state_uri and local_path(state_uri) is None:
-        # a store elsewhere tells who may write this very file only where it is written
+        # whether a remote store lets us write this very file shows only when it is written
         write_object(state_uri, live_file.write_state(new) if content is None else content)
     return LiveFeed(settings, state, new)
 
 
 def _check_to_come(state: LiveState, uri: str, months: list[str]) -> None:
-    """Refuse months that end before a state's clock, which goes forward alone."""
+    """Refuse months that end before a state's clock, which only moves forward."""
     over = [m for m in months if np.datetime64(month_bounds(m)[1], "m") <= state.clock]
     if not over:
         return
@@ -199,7 +201,7 @@ def _read(content: bytes, uri: str, new: LiveState) -> LiveState | None:
         state = live_file.read_state(content, taxi=new.taxi, model_sha256=new.model_sha256)
         if state.clock > live_file.new_york_now() + CLOCK_SKEW:
             raise TripError(f"it is from the future: {state.clock}")
-        return state if state.sums[0].any() else None  # of a run that ended before its first trip
+        return state if state.sums[0].any() else None  # empty: its run ended before any trip
     except OtherModelError as error:
         print(
             f"{shown} is started anew: {error}. Once it is written, a server with that other model "

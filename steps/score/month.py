@@ -1,4 +1,4 @@
-"""One month, scored from its file to a file: what runs here, or on a worker of a cluster."""
+"""Score one month, from its file to a file, on this machine or on a worker of a cluster."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -30,43 +30,43 @@ COMPRESSION = "zstd"
 
 
 class NoTripError(TripError):
-    """A month's file is there, and no trip of that month is in it."""
+    """A month's file exists, but holds no trip of that month."""
 
 
 class ScoringJob(NamedTuple):
-    """What is to be done with every month."""
+    """How every month is to be scored."""
 
     taxi: str
     source: str
     model_uri: str  # of one version
-    output: str  # folder; empty for the run's artifacts
+    output: str  # folder; empty = the run's artifacts
     run_id: str
     tracking_uri: str
-    quantiles: tuple[float, ...] = ()  # levels, each a column more
+    quantiles: tuple[float, ...] = ()  # levels, each an additional column
 
 
 class ScoredMonth(NamedTuple):
-    """A month that is done."""
+    """A month that has been scored."""
 
     month: str
     uri: str  # of its trips
     sha256: str
     tally: Tally
-    with_feed: bool  # its predictions have a live level
+    with_feed: bool  # whether a feed was followed
 
     @property
     def identity(self) -> str:
-        """What the month is known by."""
+        """What identifies the month's content."""
         return identity_of(self.uri, self.sha256)
 
 
 def score_month(
     job: ScoringJob, month: str, load: Callable[[], Any], feed: LiveFeed | None = None
 ) -> ScoredMonth:
-    """Find a month, predict every row of it, and write the rows with their predictions.
+    """Find a month, predict all of its rows, and write the rows with their predictions.
 
     Raises:
-        TripError: its columns or values cannot be used, or no row can be judged.
+        TripError: its columns or values cannot be used, or no row can be predicted or counts.
         StorageError: it cannot be found, read or written, or the model refuses it.
     """
     mlflow.set_tracking_uri(job.tracking_uri)
@@ -77,14 +77,14 @@ def score_month(
             tally = write(job, month, file, path, load(), feed)
         except TripError as error:
             raise type(error)(f"{file.uri}: {error}") from error
-        discard_unfinished(path)  # of a worker that was killed at this month
+        discard_unfinished(path)  # left by a worker that was killed while it scored this month
         if not job.output:
             MlflowClient().log_artifact(job.run_id, str(path), tags.PREDICTIONS)
     return ScoredMonth(month, file.uri, file.sha256, tally, feed is not None)
 
 
 def output_path(folder: str, taxi: str, month: str) -> Path:
-    """Name the file that a month's predictions go to."""
+    """Return the path of a month's predictions."""
     return Path(folder, f"{taxi}_predictions_{month}.parquet")
 
 
@@ -96,7 +96,7 @@ def write(
     model: Any,
     feed: LiveFeed | None = None,
 ) -> Tally:
-    """Stream a month's rows through the model into a file, which is whole or not there."""
+    """Stream a month's rows through the model into a file, which is complete or does not exist."""
     tally, losses, writer = Tally(), LossCounter(model), None
     with whole_file(path) as unfinished:
         try:
@@ -129,22 +129,22 @@ def write(
 
 
 class PredictedRows(NamedTuple):
-    """A batch of n rows and what is said of them."""
+    """A batch of n rows with their predictions."""
 
     prepared: Prepared
-    base: np.ndarray  # [n] minutes of the model alone, NaN where a row cannot be judged
-    live: np.ndarray | None  # [n] the same at the feed's level; None without a feed
-    n_live: int = 0  # rows that have a level
+    base: np.ndarray  # [n] minutes without a live level, NaN where a row cannot be predicted
+    live: np.ndarray | None  # [n] minutes at the feed's level; None without a feed
+    n_live: int = 0  # number of rows that have a level
     quantiles: Mapping[str, np.ndarray] = MappingProxyType({})  # column -> [n] minutes
-    covered: np.ndarray | None = None  # as of `Answers`
+    covered: np.ndarray | None = None  # see `Answers`
 
 
 class Answers(NamedTuple):
-    """What a model says of n rows, NaN where a row cannot be judged."""
+    """A model's answers for n rows, NaN where a row cannot be predicted."""
 
     minutes: np.ndarray  # [n]
-    quantiles: Mapping[str, np.ndarray]  # column -> [n] minutes, for each level that was asked for
-    covered: np.ndarray | None  # bool [n]: known to be in its 80 % interval; None without any
+    quantiles: Mapping[str, np.ndarray]  # column -> [n] minutes, for each level asked for
+    covered: np.ndarray | None  # bool [n]: known to be within its 80 % interval; None if not asked
 
 
 def predict_month(
@@ -152,8 +152,8 @@ def predict_month(
 ) -> Iterator[PredictedRows]:
     """Predict a month's rows batch by batch, in the file's order.
 
-    A feed goes through them in the order of time: then the file is read twice, and what must be
-    known of all rows at once is kept between.
+    A feed needs them in order of time: then the file is read twice, and only what is needed of all
+    rows at once is kept in between.
     """
     if feed is None:
         for prepared in prepare_month(job, month, source):
@@ -184,7 +184,7 @@ def prepare_month(job: ScoringJob, month: str, source: Path) -> Iterator[Prepare
 
 
 def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> Answers:
-    """Ask the model about a batch of n rows, and for its interval where it gives one."""
+    """Ask the model about a batch of n rows, and for their 80 % intervals if it gives them."""
     frame = scoring.request_frame(prepared, job.taxi)
     levels = levels_to_ask(job, model)
     if levels:
@@ -209,20 +209,24 @@ def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> Answers:
 
 
 def levels_to_ask(job: ScoringJob, model: Any) -> list[float]:
-    """List the levels of quantiles that are asked for, and those of the interval if they fit in."""
+    """List the levels of the quantiles asked for, and those of the 80 % interval if possible."""
     with_interval = list(dict.fromkeys((*job.quantiles, LOW, HIGH)))
     fits = len(with_interval) <= MAX_QUANTILES and gives_intervals(model)
     return with_interval if fits else list(job.quantiles)
 
 
 def require_trips(tally: Tally, month: str) -> None:
-    """Stop at a month that nobody can say anything of, or that holds no trip of that month."""
+    """Check that a month has rows to predict, and trips of that month.
+
+    Raises:
+        NoTripError: it has not.
+    """
     if not tally.n_predicted:
         raise NoTripError(
             f"none of its {tally.n_rows:,} rows has a pickup time and both zones. "
             f"Check the file, or leave the month out."
         )
-    if not tally.profile.n_trips:  # drift and errors would be those of nothing
+    if not tally.profile.n_trips:  # there would be nothing to measure drift and errors on
         raise NoTripError(
             f"none of its {tally.n_rows:,} rows is a trip of {month} that counts, by the rules of "
             "docs/trips.md. Check that the file holds that month, and its times."

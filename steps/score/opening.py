@@ -1,4 +1,4 @@
-"""What score begins with: its parameters looked at, the model loaded, the feed opened."""
+"""How score begins: check the parameters, load the model, open the feed."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from taxi.question import read_question
 
 
 class Request(NamedTuple):
-    """What the parameters ask for, looked at before anything is fetched."""
+    """What the parameters ask for, checked before anything is fetched."""
 
     months: list[str]
     levels: tuple[float, ...]  # of quantiles
@@ -34,24 +34,24 @@ class Request(NamedTuple):
 
 
 class Scorer(NamedTuple):
-    """The model that scores, as it is served."""
+    """The model to score with, as it is served."""
 
     reference: ModelReference
     served: Any
     sha256: str
-    profile: Reference | None  # of the trips that it was fitted to; older models store none
+    profile: Reference | None  # of the trips that it was fitted to; None for an older model
 
     @property
     def uri(self) -> str:
-        """Return the URI that was loaded: of a version, be it asked for by its alias."""
+        """URI of the loaded model: of the version, even if it was asked for by alias."""
         return self.reference.uri
 
 
 def read_request(params: ScoreParameters) -> Request:
-    """Read the parameters, and make room for the output.
+    """Read and check the parameters, and create the output folder.
 
     Raises:
-        UserError, StorageError, TripError: one cannot be used.
+        UserError, StorageError, TripError: a parameter cannot be used.
     """
     schema.raw_columns(params.taxi)
     names.check_model_uri(params.model_uri)
@@ -65,7 +65,7 @@ def read_request(params: ScoreParameters) -> Request:
 
 
 def open_model(params: ScoreParameters, asked: Request) -> Scorer:
-    """Load the model, and say what it does not know of these months.
+    """Load the model, and print what it cannot tell about these months.
 
     Raises:
         UserError, StorageError: it cannot be loaded, or cannot answer what is asked.
@@ -80,7 +80,7 @@ def open_model(params: ScoreParameters, asked: Request) -> Scorer:
 
 
 def open_live(params: ScoreParameters, asked: Request, model: Scorer) -> LiveFeed | None:
-    """Open the feed that the live level follows; None without one."""
+    """Open the feed that the live level follows; None if live is off."""
     if asked.settings.mode == "off":
         return None
     new = new_feed_state(model.served, params.taxi, model.sha256)
@@ -88,7 +88,7 @@ def open_live(params: ScoreParameters, asked: Request, model: Scorer) -> LiveFee
 
 
 def scoring_job(params: ScoreParameters, asked: Request, model: Scorer) -> ScoringJob:
-    """Put together what scoring a month takes, on this machine or on another."""
+    """Assemble what is needed to score a month, on this machine or on a worker."""
     run_id, store = runs.active().info.run_id, mlflow.get_tracking_uri()
     return ScoringJob(
         params.taxi, params.source, model.uri, params.output, run_id, store, asked.levels
@@ -96,10 +96,10 @@ def scoring_job(params: ScoreParameters, asked: Request, model: Scorer) -> Scori
 
 
 def read_levels(text: str, *, live: str) -> tuple[float, ...]:
-    """Read levels of quantiles, written 0.1,0.5,0.9.
+    """Read levels of quantiles, written as 0.1,0.5,0.9.
 
     Raises:
-        UserError: they are no numbers, or there is a live level, which errors were not measured at.
+        UserError: one is not a number, or there is a live level, for which no errors were measured.
         TripError: one is not above 0 and below 1, or there are too many.
     """
     try:
@@ -115,10 +115,10 @@ def read_levels(text: str, *, live: str) -> tuple[float, ...]:
 
 
 def check_quantiles(model: Any, uri: str, taxi: str, levels: Sequence[float]) -> None:
-    """Ask a model about no trip at all, before any month is fetched; nothing without levels.
+    """Check, before any month is fetched, that a model gives quantiles, by asking about no trips.
 
     Raises:
-        StorageError: it knows no quantiles.
+        StorageError: it gives none, and levels were asked for.
     """
     if levels:
         nothing = pd.DataFrame(columns=list(schema.input_names(taxi).values()))
@@ -138,11 +138,11 @@ def months_to_score(text: str) -> list[str]:
 
 
 def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool) -> None:
-    """Make the folder for the predictions.
+    """Create the folder for the predictions.
 
     Raises:
-        UserError: it is an address, or a month's predictions are there already.
-        StorageError: it cannot be made.
+        UserError: `output` is a URI, or a month's predictions exist already.
+        StorageError: the folder cannot be created.
     """
     if "://" in output:
         raise UserError(
@@ -164,10 +164,10 @@ def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool)
 
 
 def read_reference(model: Any, uri: str, *, must: bool) -> Reference | None:
-    """Read what the model's months looked like; None, and a line, where an older one stores it not.
+    """Read the profile that a model stores; if an older one stores none, say so and return None.
 
     Raises:
-        UserError: it does not, and drift was to end this with an error.
+        UserError: it stores none, and `must` is true, because drift was to end in an error.
     """
     content = models.profile(model)
     if content:
@@ -184,7 +184,7 @@ def read_reference(model: Any, uri: str, *, must: bool) -> Reference | None:
 
 
 def new_feed_state(served: Any, taxi: str, sha256: str) -> LiveState:
-    """Make the state that a feed begins with for this model, on the map that the model holds."""
+    """Make the empty live state of this model, on the map of zones that the model holds."""
     encoder = getattr(models.unwrapped(served), "encoder", None)
     position = getattr(getattr(encoder, "tables", None), "position", None)
     return live.new_state(taxi, sha256, np.datetime64(0, "m"), position)

@@ -1,4 +1,4 @@
-"""What MLflow shows of scored months: which bytes went in, where they stand in time, the page."""
+"""What MLflow shows of scored months: their files, their errors and drift, and the run's page."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +26,7 @@ from taxi.scoring import Tally
 from taxi.words import measured_words, percent
 from taxi.worst import join_worst
 
-LINKED = {  # on the page -> artifact
+LINKED = {  # text of a link on the page -> artifact
     "How far the months have drifted": tags.DRIFT_PICTURE,
     "as a table": tags.DRIFT_TABLE,
     "where trips have shifted": tags.DRIFT_MAP,
@@ -36,7 +36,7 @@ LINKED = {  # on the page -> artifact
 
 
 def log_read(scored: Sequence[ScoredMonth], taxi: str) -> None:
-    """Log which bytes went in."""
+    """Log the months' files as inputs."""
     columns = pa.schema([(column.name, column.type) for column in schema.raw_columns(taxi)])
     months = [
         HashedDataset(
@@ -52,7 +52,7 @@ def log_read(scored: Sequence[ScoredMonth], taxi: str) -> None:
 
 
 def estimate_scores(tally: Tally) -> dict[str, float]:
-    """Return what was said of a month's RMSE without its drop-offs, and how good that was."""
+    """Return as metrics a month's RMSE estimated without drop-offs, and its error if known."""
     if not tally.estimated:
         return {}
     ends = zip(("", "_low", "_high"), tally.estimated, strict=True)
@@ -62,7 +62,7 @@ def estimate_scores(tally: Tally) -> dict[str, float]:
 
 
 def say_estimate(tally: Tally) -> str:
-    """Write the same for people."""
+    """Write a month's estimated RMSE, and how far off it was if known, in words."""
     if not tally.estimated:
         return "not estimated"
     error = tally.estimate_error
@@ -72,27 +72,27 @@ def say_estimate(tally: Tally) -> str:
 
 
 def say_off(error: float) -> str:
-    """Write by which share an estimate was off, and to which side where it was to any."""
+    """Write by what share an estimate was off, and whether it was too high or too low."""
     if (percents := percent(abs(error))) == percent(0):
         return f"{percents} off"
     return f"{percents} too {'high' if error > 0 else 'low'}"
 
 
 def say_within(tally: Tally) -> str:
-    """Write how many trips took no longer than each quantile; empty where nobody asked or knows."""
+    """Write the share of trips that took no longer than each quantile; empty if not known."""
     shares = tally.shares_within.items()
     return ", ".join(f"{percent(share)} within {name}" for name, share in shares)
 
 
 def say_coverage(tally: Tally) -> str:
-    """Write how many trips were within their 80 % intervals; empty where that is not known."""
+    """Write the share of trips within their 80 % intervals; empty if not known."""
     return "" if tally.coverage is None else percent(tally.coverage)
 
 
 def say_days(month: str, tally: Tally) -> str:
-    """Write how many days of a month there are trips of; empty where of all.
+    """Write on how many days of a month there are trips; empty if on all.
 
-    Half a month is no fault, and its weekdays lie far off by that alone.
+    An incomplete month is no fault, but by itself makes the weekdays drift far.
     """
     start, end = month_bounds(month)
     n_days = (end - start).days
@@ -100,14 +100,14 @@ def say_days(month: str, tally: Tally) -> str:
 
 
 def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
-    """Log which trips the predictions are furthest off on, where any drop-off is known."""
+    """Log the worst predicted trips, if any drop-off is known."""
     worst = join_worst(month.tally.worst for month in scored)
     if worst:
         artifacts.log_table([trip._asdict() for trip in worst], tags.WORST_TABLE)
 
 
 def say_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str:
-    """Write what has moved in which months; None is a model that does not tell what it knew."""
+    """Write what has drifted in which months; `measures` is None if the model has no profile."""
     if measures is None:
         return "drift unknown"
     moved = {month: say_moved(of_month) for month, of_month in measures.items()}
@@ -116,7 +116,7 @@ def say_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str:
 
 
 def say_moved(measures: Sequence[DriftMeasure]) -> str:
-    """Write what has moved in a month, and whether its errors did; empty where nothing has."""
+    """Write what has drifted in a month, and how its RMSE compares; empty if nothing has."""
     moved = [m for m in measures if m.drifted]
     told = [f"{m.measure} of {measured_words(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved]
     rise = find_rise(measures)
@@ -126,37 +126,37 @@ def say_moved(measures: Sequence[DriftMeasure]) -> str:
 
 
 def beside(share: float) -> str:
-    """Write by which share something lies above or below another; nothing where by none."""
+    """Write by what share a value lies above or below another; empty if they are equal."""
     percents = percent(abs(share))
     return "" if percents == percent(0) else f"{percents} {'above' if share > 0 else 'below'} "
 
 
 def find_rise(measures: Sequence[DriftMeasure]) -> DriftMeasure | None:
-    """Find how far a month's RMSE is above that of before; None where no drop-off is known."""
+    """Find the measure of a month's rise in RMSE; None if no drop-off is known."""
     return next((m for m in measures if m.of == RMSE), None)
 
 
 def find_furthest(measures: Sequence[DriftMeasure]) -> DriftMeasure:
-    """Find what has moved furthest of all that has a PSI."""
+    """Find the measure with the largest PSI."""
     return max((m for m in measures if m.measure == PSI), key=lambda m: m.value)
 
 
 def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
-    """Lay drift out for the page beside what errors did."""
+    """Return the cells of the page's table on the rise of RMSE and the largest PSI."""
     rise, furthest = find_rise(measures), find_furthest(measures)
     risen = percent(rise.value, sign="+") if rise else ""
     return [risen, f"{measured_words(furthest.of)} {furthest.value:.3f}"]
 
 
 def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:
-    """List the scored months that a model was fitted to or chosen by, as its tags say."""
+    """List the scored months that a model was fitted to or chosen on, according to its tags."""
     return [one.month for one in scored if one.month in known_months(one, model)]
 
 
 def known_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
-    """Name the months of a scored one's kind that a model was fitted to or chosen by.
+    """Return the months that a model was fitted to or chosen on, if real or simulated as `scored`.
 
-    A real month and a simulated one of the same name hold other trips.
+    A real month and a simulated month of the same name hold different trips.
     """
     is_simulated = model.get(tags.DATA) == SIMULATED
     if scored.uri.startswith(SIMULATED_URI) != is_simulated:
@@ -165,7 +165,7 @@ def known_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
 
 
 def say_seen(months: Sequence[str]) -> str:
-    """Write that errors on such months flatter the model."""
+    """Write that errors on months which the model has seen flatter it."""
     return (
         f"{', '.join(months)}: the model was fitted to or chosen on these trips, so its "
         "errors are smaller here than on new ones"
@@ -175,7 +175,7 @@ def say_seen(months: Sequence[str]) -> str:
 def scored_row(
     month: ScoredMonth, measures: Sequence[DriftMeasure] | None, *, is_live: bool
 ) -> list[str]:
-    """Lay a month out for the page: with a live level, the RMSE without it stands beside."""
+    """Return a month's row of the page's table; with a live level, also the RMSE without it."""
     tally = month.tally
     found = [one.scores() for one in ((tally.total, tally.base) if is_live else (tally.total,))]
     rmses = [f"{scores['rmse']:.3f}" if scores else "" for scores in found]
@@ -186,12 +186,12 @@ def scored_row(
 
 
 def say_errors(scored: Sequence[ScoredMonth], errors: Sequence[str], without: Sequence[str]) -> str:
-    """Write the RMSE of months, and with a live level that without it and how many trips had one.
+    """Write the RMSE of months; with a live level, also without it, and how many trips had one.
 
     Args:
         scored: the months.
-        errors: RMSE of those whose drop-offs are known, in words.
-        without: the same of the model alone; empty where there was no live level.
+        errors: RMSE of the months whose drop-offs are known, as text.
+        without: the same without the live level; empty if there was none.
     """
     if not errors:
         estimates = ", ".join(say_estimate(month.tally) for month in scored)
@@ -212,15 +212,17 @@ def say_retraining(
     measures: Mapping[str, Sequence[DriftMeasure]],
     model: Mapping[str, str],
 ) -> list[str]:
-    """Write how to train on the months before the last one that has drifted, and test on it.
+    """Write the command that trains on the two months before the last drifted one and tests on it.
 
     Args:
         params: of the step.
-        model_name: registered model; where it is empty, a drop-off is still to come, or the model
-            knows as late months already, there is nothing to say.
+        model_name: registered model; empty if the model is not registered.
         scored: the months.
-        measures: month -> how far it lies from the fitted trips.
+        measures: month -> its drift from the fitted trips.
         model: its tags, as far as they are known.
+    Returns:
+        Lines; [] if no month with known drop-offs has drifted, the model is not registered, or it
+        was already fitted to months as late as those.
     """
     drifted = {
         one.month: known_months(one, model)
@@ -262,9 +264,9 @@ def write_scored(
         scored: the months.
         uri: of the model.
         taxi: key of schema.TAXIS.
-        measures: month -> how far it lies from the fitted trips; None where that is not known.
+        measures: month -> its drift from the fitted trips; None if not known.
         model: its tags, as far as they are known.
-        remedy: what to do where a month has drifted.
+        remedy: what to do if a month has drifted.
     """
     n_trips = sum(month.tally.n_predicted for month in scored)
     is_live = any(month.tally.n_live for month in scored)
@@ -294,7 +296,7 @@ def write_scored(
 
 
 def log_moved(scored: Sequence[ScoredMonth], reference: Reference, model_uri: str) -> None:
-    """Draw where more trips begin than of the fitted trips, where the model's city is at hand."""
+    """Log a map of where more trips begin than among the fitted trips, if the city is known."""
     if city := city_of_model(model_uri):
         now = sum(month.tally.profile.counts["pickup_zone"] for month in scored)
         figure = draw_moved(city, reference.train.counts["pickup_zone"], np.asarray(now))
@@ -302,7 +304,7 @@ def log_moved(scored: Sequence[ScoredMonth], reference: Reference, model_uri: st
 
 
 def city_of_model(model_uri: str) -> City | None:
-    """Read what a model's run of preprocess knew of the city; None where this store has it not."""
+    """Read the city of a model's preprocess run; None if this store does not have it."""
     marks = logged_tags(model_uri) if model_uri.startswith("models:/m-") else {}
     try:
         run = runs.finished(marks.get(tags.RUN_IDS["preprocess"], ""), "preprocess")

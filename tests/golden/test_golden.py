@@ -20,7 +20,7 @@ from tests.conftest import real_month
 
 @cache
 def cleaned(month: str) -> tuple[Trips, dict[str, int]]:
-    """Clean a real month: its trips, and rows by reason, those that were there and those kept."""
+    """Clean a real month: its trips, and counts of rows: dropped by reason, raw and kept."""
     table = real_month(month)
     parts = [clean(batch, taxi="green", month=month) for batch in table.to_batches()]
     counts = {why: sum(part.dropped[why] for part in parts) for why in parts[0].dropped}
@@ -30,14 +30,14 @@ def cleaned(month: str) -> tuple[Trips, dict[str, int]]:
 
 @cache
 def pairs() -> tuple[csr_matrix, np.ndarray, csr_matrix, np.ndarray]:
-    """The course's encoding of 2021-01 and 2021-02, each with its minutes."""
+    """Encode 2021-01 and 2021-02 as the course does; return each matrix with its minutes."""
     train, valid = cleaned("2021-01")[0], cleaned("2021-02")[0]
     encoder = features.fit_encoder("course", train)
     matrices = encoder.transform_train(train), encoder.transform(valid)
     return matrices[0], train.trip_minutes, matrices[1], valid.trip_minutes
 
 
-# source: counted by running; that months of 2021 hold 1..60 minutes only is a fact of those files
+# source: counted by running; it is a fact of the files that months of 2021 hold only 1..60 minutes
 @pytest.mark.parametrize(
     ("month", "counts"),
     [
@@ -80,7 +80,7 @@ def test_so_many_trips_of_a_real_month_are_kept(month: str, counts: dict[str, in
 
 
 # source: the course's notebook publishes 7.758715210382775 for LinearRegression on all 73,908 and
-# 61,921 rows; the three pickups outside their month are what differs
+# 61,921 rows; the difference is due to three pickups outside their month
 @pytest.mark.parametrize(
     ("name", "rmse"), [("linear_regression", 7.7587), ("lasso_0.01", 11.167), ("lasso_0.1", 12.143)]
 )
@@ -91,8 +91,8 @@ def test_the_courses_linear_models_come_out_as_published(name: str, rmse: float)
     assert scores.rmse(error) == pytest.approx(rmse, abs=0.005)
 
 
-# source: measured with xgboost 3.2. After all 1,000 rounds, which take minutes, it is 6.318
-# (published with the version of its day: 6.304): `python -m bench accuracy`
+# source: measured with xgboost 3.2. After all 1,000 rounds, which take minutes, RMSE is 6.318
+# (published, with an older version: 6.304): `python -m bench accuracy`
 def test_the_courses_best_point_goes_the_way_it_went_before() -> None:
     space = spaces.select_space("course_best")
     parameters: dict[str, Any] = {**space.fixed, "seed": 42, "nthread": 1}
@@ -104,8 +104,8 @@ def test_the_courses_best_point_goes_the_way_it_went_before() -> None:
     )
 
 
-# source: measured 5.096 and 3.943, for features that know nothing of a trip's end; the bound is
-# 0.02 above
+# source: measured 5.096 and 3.943, with features that do not depend on a trip's end; the bounds are
+# 0.02 higher
 @pytest.mark.parametrize(
     ("train_month", "valid_month", "bound"),
     [("2021-01", "2021-02", 5.116), ("2023-01", "2023-02", 3.963)],

@@ -1,4 +1,4 @@
-"""Runs a step that something happens to at its n-th call to the store.
+"""Run a step that is disturbed at its n-th call to the store.
 
 python -m tests.steps.disturbed <n> <what> <step> [arguments of the step]
 """
@@ -30,19 +30,19 @@ def terminate() -> None:
 
 
 def kill_server() -> None:
-    """Kill the server, whose process group SERVER_GROUP names."""
+    """Kill the server, the process group in the variable SERVER_GROUP."""
     os.killpg(int(os.environ["SERVER_GROUP"]), signal.SIGKILL)
 
 
 def restart_server() -> None:
-    """Kill the server, start it again, and note its process group in the file RESTARTED."""
+    """Kill the server, start it again, and write its process group to the file RESTARTED."""
     kill_server()
     server = subprocess.Popen(os.environ["RESTART"], shell=True, start_new_session=True)
     Path(os.environ["RESTARTED"]).write_text(str(server.pid))
 
 
 def disturb(number: int, what: Callable[[], None]) -> None:
-    """Have something happen before the n-th call to the store, counted from 1."""
+    """Call `what` before the n-th call to the store, counted from 1."""
     calls = count(1)
 
     def wrap(call: Callable[..., Any]) -> Callable[..., Any]:

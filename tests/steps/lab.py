@@ -1,4 +1,4 @@
-"""Pipelines whose search came to a candidate of a known quality, and what is done with them."""
+"""Pipelines whose search ended with a candidate of known quality, for tests of later steps."""
 
 import csv
 from typing import Any
@@ -20,12 +20,12 @@ from tests.entry import entry
 from tests.stores import EXPERIMENT, Store
 
 SIMULATED = "--source=simulated:2000"
-# for models as small as these, which no recipe makes again
+# thresholds for models as small as these, which have no recipe to refit them with
 REACHABLE = ("--max_rmse=12", "--min_r2=0", "--refit=train")
 
 
 class Lab:
-    """Pipelines whose searches came to candidates of a known quality, and their registering."""
+    """Makes pipelines with candidates of known quality, and runs steps on them."""
 
     def __init__(self, store: Store, capfd: Any) -> None:
         self.store, self.capfd = store, capfd
@@ -37,7 +37,7 @@ class Lab:
         return self.run("preprocess", SIMULATED)[0]
 
     def step(self, step: str, preprocess: Run, depth: int | None, **tags: str) -> str:
-        """Leave a finished run of a step with a tree of so many levels, or with no candidate."""
+        """Make a finished run of a step, whose candidate is a tree of this depth, or has none."""
         committed = {"git_dirty": "false", "mlflow.source.git.commit": "c0ffee"}
         tags = {"step": step, "developer": "Ada"} | committed | tags
         with mlflow.start_run(experiment_id=self.experiment, tags=tags) as run:
@@ -57,12 +57,12 @@ class Lab:
         return str(run.info.run_id)
 
     def register(self, name: str, *arguments: str, code: int = 0) -> tuple[Run, str]:
-        """Run register; gives its run and what it said last."""
+        """Run register; return its run and its last line of output."""
         run, lines = self.run("register", f"--model_name={name}", *arguments, code=code)
         return run, lines[-1]
 
     def run(self, step: str, *arguments: str, code: int = 0) -> tuple[Run, list[str]]:
-        """Run a step that ends with this code; gives its run and the lines it said."""
+        """Run a step that must end with this exit code; return its run and its lines of output."""
         self.capfd.readouterr()
         main = entry(step).main
         if code:
@@ -75,11 +75,11 @@ class Lab:
         assert run.info.status == ("FAILED" if code == 2 else "FINISHED")
         out, err = self.capfd.readouterr()
         said = (err if code == 2 else out).splitlines()
-        # MLflow tells where a server shows the run
+        # with a server, MLflow prints the address of the run
         return run, [line for line in said if " View " not in line]
 
     def aliases(self, name: str) -> dict[str, str]:
-        """Read alias -> version."""
+        """Read the aliases of a registered model: alias -> version."""
         found = self.client.get_registered_model(name).aliases
         return {alias: str(version) for alias, version in found.items()}
 
@@ -99,14 +99,14 @@ def lab(store: Store, capfd: pytest.CaptureFixture[str]) -> Lab:
 
 
 class Pipelines:
-    """Run ids as parameters, made once for all tests."""
+    """Parameters that name the runs of pipelines, which are made once for all tests."""
 
     def __init__(self) -> None:
         self.preprocess: Run | None = None
         self.made: dict[Any, str] = {}
 
     def of(self, lab: Lab, depth: int | None, **tags: str) -> list[str]:
-        """Give the parameters that name a pipeline whose best candidate is such a tree."""
+        """Return the parameters that name a pipeline whose best candidate has this depth."""
         self.preprocess = self.preprocess or lab.preprocess()
         for step, levels in (("baseline", None), ("hpo", depth)):
             key = (step, levels, *tags.items())
@@ -122,4 +122,4 @@ def pipelines() -> Pipelines:
     return Pipelines()
 
 
-GOOD, BETTER, BAD = 2, 4, 1  # levels of a tree
+GOOD, BETTER, BAD = 2, 4, 1  # depths of a tree

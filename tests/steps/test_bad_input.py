@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong is answered in one line, fails the run and harms nothing else."""
+"""Whatever a user gets wrong gives a one-line error, fails the run and harms nothing else."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ SIMULATED = "--source=simulated:300"
 
 @pytest.fixture(scope="module")
 def preprocessed(initialised_store: Store) -> str:
-    """Give a run of preprocess that has finished, which no later failure may touch."""
+    """Return the id of a finished run of preprocess, which no later failure may change."""
     given = {"MLFLOW_TRACKING_URI": initialised_store.uri, "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
     before = initialised_store.runs()
     done = run("-m", "steps.preprocess", SIMULATED, **given)
@@ -44,7 +44,7 @@ def refused(store: Store, preprocessed: str, capfd: pytest.CaptureFixture[str]) 
 
 
 class Refused:
-    """Runs a step that must refuse its input; gives the one line it says."""
+    """Runs a step that must refuse its input; returns its one line of output."""
 
     def __init__(self, store: Store, preprocessed: str, capfd: Any) -> None:
         self.store, self.preprocessed, self.capfd = store, preprocessed, capfd
@@ -52,7 +52,7 @@ class Refused:
         assert self.before[preprocessed]["info"]["status"] == "FINISHED"
 
     def make_run(self, status: str, **tags: str) -> str:
-        """Leave a run in the store, as some other program might."""
+        """Make a run in the store, as another program might."""
         client = MlflowClient(self.store.uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         run_id = client.create_run(experiment.experiment_id, tags=tags).info.run_id
@@ -74,7 +74,7 @@ class Refused:
         return line
 
     def new_runs(self) -> list[dict[str, Any]]:
-        """Give the runs made since, after making sure that nothing else has changed."""
+        """Return the new runs, after checking that nothing else has changed."""
         after = self.store.runs()
         assert {run_id: after[run_id] for run_id in self.before} == self.before
         assert self.store.registered() == self.registered
@@ -159,7 +159,7 @@ def test_cuda_where_there_is_no_gpu(refused: Refused, recwarn: pytest.WarningsRe
 
 
 def make_month(**columns: pa.Array | None) -> pa.Table:
-    """Make a good month of January but for some columns; None leaves a column out."""
+    """Make a good month of January, except for the given columns; None leaves a column out."""
     table = pa.Table.from_batches(month_batches("2021-01", 300, 42))
     for name, values in columns.items():
         table = table.drop_columns(name)
@@ -307,7 +307,7 @@ def test_a_run_that_has_not_finished(refused: Refused, status: str) -> None:
 
 @pytest.mark.parametrize("parameter", ["preprocess_run_id", "hpo_run_id"])
 def test_a_run_that_is_deleted(refused: Refused, parameter: str) -> None:
-    """Given, or below one that was."""
+    """The given run, or the preprocess run that it builds on."""
     deleted = refused.make_run("FINISHED", step="preprocess")
     MlflowClient(refused.store.uri).delete_run(deleted)
     built_on = refused.make_run("FINISHED", step="hpo", preprocess_run_id=deleted)
@@ -357,13 +357,13 @@ def test_a_run_whose_trips_are_not_what_it_wrote(refused: Refused, damage: str) 
 
 
 def said_by(step: str, stderr: str) -> list[str]:
-    """Pick the step's own lines out of what MLflow says around them."""
+    """Pick the step's own lines out of MLflow's."""
     assert "Traceback" not in stderr
     return [line for line in stderr.splitlines() if line.startswith(f"{step}: ")]
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # MLflow's own retries of a server take minutes; the limit is far from what a step takes
+    # MLflow's retries take minutes; the timeout is far above what a step takes
     return subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,

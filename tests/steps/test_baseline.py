@@ -54,14 +54,14 @@ def test_a_run_says_what_its_fit_left_out(
     assert f"\nlasso_0.1: {said}" in whole.data.tags["mlflow.note.content"]
     assert "bounded" not in mean
     assert "fitted on" not in mean["mlflow.note.content"]
-    # and so does the fit to train and valid
+    # so does the refit to train and valid
     n_trips = refit.count_fitted(Recipe("course", 1, baseline="lasso_0.1"), 12_345)
     assert (n_trips, refit.count_fitted(Recipe("full", 1), 12_345)) == ("99 of 12,345", "12,345")
 
 
 @pytest.mark.parametrize("models", ["mean", "mean,linear_regression"])
 def test_a_run_whose_best_model_is_gone_hands_nothing_over(store: Store, models: str) -> None:
-    """Whichever are there besides: the second best is not what the run found."""
+    """Even if others are left: the second best is not the run's result."""
     baseline.main(["--source=simulated:310", f"--models={models}"])
     (run, *_) = mlflow.search_runs(filter_string="tags.step = 'baseline'", output_format="list")
     best = run.data.tags["model"]

@@ -1,4 +1,4 @@
-"""Car services, whose rides have no distance and mostly no pickup zone, go the whole way."""
+"""The whole pipeline on car services, whose rides have no distance and mostly no pickup zone."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from tests.steps.lab import Lab
 from tests.steps.score.conftest import read_scored
 
 OF_SERVICES = ("--source=simulated:200", "--taxi=fhv")
-# for a model as small as this, of rides as different as these
+# thresholds for a model as small as this, on rides as varied as these
 LOOSE = ("--max_rmse=99", "--min_r2=-1", "--max_coverage_gap=1", "--refit=train")
 WIDE = ("--max_psi=99", "--max_unseen=1", "--max_rmse_rise=99")
 
@@ -43,6 +43,6 @@ def test_car_services_go_from_raw_months_to_a_champion_that_scores_a_later_one(l
     wanted = model.predict(asked.assign(PUlocationID=rows["PUlocationID"].to_pandas()))
     assert np.array_equal(rows["prediction"].to_numpy(), wanted)
     assert np.isfinite(model.predict(asked)).all()
-    # app rides have a column for all that it needs, and are no rides of its kind
+    # app rides have all the columns that the model needs, but are another kind of rides
     _, said = lab.run("score", "--taxi=fhvhv", "--months=2021-04", champion, code=2)
     assert "is of fhv trips, not of fhvhv ones. Pass the taxi" in said[-1]

@@ -1,4 +1,4 @@
-"""What preprocess hands over: the city, from files beside the months or made up, and its months."""
+"""The result of preprocess: the city, read from files or simulated, and the clean months."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -40,7 +40,7 @@ N_TRIPS = 300
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with two small months, of which the second is odd, and no file of the zones."""
+    """Make a folder with two small months, the second of them implausible, and no zone files."""
     for month, n_trips in (("2021-01", N_TRIPS), ("2021-02", 3 * N_TRIPS)):
         find_month(f"simulated:{n_trips}", "green", month, tmp_path)
     return tmp_path
@@ -151,7 +151,7 @@ def test_a_run_from_before_cities_were_read_has_none(store: Store) -> None:
     assert load_city(read_preprocess(runs.finished(result.run_id, "preprocess"))) is None
 
 
-# --- months that are clean already
+# --- months that an earlier run has cleaned
 
 
 def tables_of(result: PreprocessResult) -> dict[str, bytes]:
@@ -231,7 +231,7 @@ def test_where_a_month_begins_is_not_guessed() -> None:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a scheduler with two workers."""
+    """Start a scheduler with two workers; yield its address."""
     with dask_cluster(tmp_path_factory.mktemp("dask")) as dask:
         yield dask.address
 
@@ -261,7 +261,7 @@ def test_workers_clean_months_to_the_very_bytes_of_this_machine(
     assert pq.read_metadata(BytesIO(there["data/train.parquet"])).num_row_groups == 2
     assert there == here
     own = vars(cluster_cleaning)
-    assert cluster_cleaning.RemoteMonth.batches.__globals__ is own  # still, after workers sent some
+    assert cluster_cleaning.RemoteMonth.batches.__globals__ is own  # even after workers sent some
     *said, run_line = capsys.readouterr().out.splitlines()
     assert "View this run" in run_line
     assert said == said_here[:-1]
@@ -287,7 +287,7 @@ def test_months_that_went_with_their_workers_are_cleaned_again_and_with_the_sche
     with dask_cluster(tmp_path) as dask:
 
         def lose_first(one: MonthToWrite) -> MonthToWrite:
-            """Lose what the workers have cleaned before it is sent."""
+            """Kill the workers, or the scheduler, before the first clean month is sent."""
             for process in dask.workers if lost == "workers" else [dask.scheduler]:
                 process.kill()
                 process.wait()
@@ -310,7 +310,7 @@ def test_months_that_workers_cannot_reach_are_cleaned_here(
     store: Store, folder: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = cleaned_anew(folder)
-    monkeypatch.setenv("NOT_THERE", str(folder))  # which the workers began without
+    monkeypatch.setenv("NOT_THERE", str(folder))  # the workers were started without it
     cleaned_here = []
     monkeypatch.setattr(
         "steps.preprocess.clean_batches",

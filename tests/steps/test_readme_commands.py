@@ -1,4 +1,4 @@
-"""README's commands for keeping watch over a champion, and its recipe for training anew."""
+"""The documented commands that monitor a champion, and the documented retraining job."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ SMALL = "-P models=mean -P max_evals=1 -P max_rmse=12 -P min_r2=0"
 
 @pytest.fixture
 def watched(lab: Lab, pipelines: Pipelines) -> Lab:
-    """A store with two champions, one after the other, under the name that is the default."""
+    """A lab with two champions, one after the other, under the default model name."""
     if NAME not in lab.store.registered():
         for depth in (GOOD, BETTER):
             lab.register(NAME, *pipelines.of(lab, depth))
@@ -28,7 +28,7 @@ def watched(lab: Lab, pipelines: Pipelines) -> Lab:
 
 
 def bash(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # as after a login: the steps of this process have left their experiment in the environment
+    # like a fresh shell: steps run in this process have left their experiment in the environment
     known = {key: value for key, value in os.environ.items() if key not in IN_THE_WAY}
     return subprocess.run(
         ["bash", "-e", "-c", command],
@@ -58,7 +58,7 @@ def test_drift_is_exit_code_3_of_the_step_and_1_of_mlflow_run(watched: Lab) -> N
     command = readme_command("mlflow run . -e score").removesuffix(" -P months=2023-03")
     done = bash(f"{command} {HERE} -P months=2021-05 -P max_psi=0 -P fail_on_drift=true")
     assert done.returncode == 1
-    # MLflow marks the run of whatever ends with another code than 0
+    # MLflow marks every run as FAILED whose command ends with a code other than 0
     run = newest(watched, "score")
     assert (run.info.status, run.data.tags["drift"]) == ("FAILED", "true")
     assert "failure" not in run.data.tags

@@ -1,4 +1,4 @@
-"""What the tests of months share: a server that misbehaves as told, folders, a cache."""
+"""What the tests of months share: a server that misbehaves on demand, folders, a cache."""
 
 import threading
 from collections import defaultdict
@@ -50,14 +50,14 @@ def cached_files(cache: Path) -> list[str]:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
-    """A store of objects, memory://."""
+    """An object store in memory, memory://."""
     monkeypatch.setitem(months.SOURCES, "memory://", sources.ObjectStore)
     there = fsspec.filesystem("memory")
     yield there
     there.store.clear()
 
 
-# --- a server that misbehaves as told
+# --- a server that misbehaves on demand
 
 Answer = Callable[["Handler"], None]
 

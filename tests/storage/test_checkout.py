@@ -1,4 +1,4 @@
-"""What is known of the code that runs: its commit, its remote, what is not committed."""
+"""What is known about the running code: its commit, its remote, what is uncommitted."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ def git(root: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a checkout of two committed files that knows nothing of the user's own settings."""
+    """Make a checkout of two committed files, isolated from the user's git settings."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
@@ -120,11 +120,11 @@ def test_the_developer_is_the_git_user(root: Path) -> None:
     assert checkout.user_name(root) == "Zoë O'Brien"
 
 
-# --- git does not answer: what nobody knows is not clean
+# --- git does not answer: then code does not count as clean
 
 
 def unanswered(root: Path) -> str:
-    """Give the reason why nothing is known of the code."""
+    """Return the reason why nothing is known about the code."""
     code = checkout.read(root)
     assert code.dirty == "unknown"
     assert (code.commit, code.diff) == ("", "")
@@ -155,7 +155,7 @@ def test_a_folder_in_the_repository_of_something_else_is_not_that_ones_commit(ro
 
 
 def strange_git(folder: Path, line: str) -> str:
-    """Put a git on the PATH that does something else first."""
+    """Make a git that first does something else; return a PATH with it."""
     script = folder / "bin" / "git"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\n{line}\nexec {shutil.which("git")} "$@"\n')
@@ -288,7 +288,7 @@ ELSEWHERE = (
 def test_no_variable_of_git_leads_to_another_repository(
     edited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hook of git starts what it runs with such variables."""
+    """Git starts its hooks with such variables."""
     expected = checkout.read(edited)
     for variable in ELSEWHERE:
         monkeypatch.setenv(variable, str(tmp_path))
@@ -322,7 +322,7 @@ def test_a_commit_is_unpushed_where_no_branch_that_git_knows_of_a_remote_holds_i
     root: Path, tmp_path: Path
 ) -> None:
     first = git(root, "rev-parse", "HEAD").strip()
-    assert not checkout.is_unpushed(first, root)  # no branch is known at all
+    assert not checkout.is_unpushed(first, root)  # no remote branch is known at all
     git(root, "clone", "-q", "--bare", ".", str(tmp_path / "team"))
     git(root, "remote", "add", "fork", str(tmp_path / "team"))
     git(root, "fetch", "-q", "fork")
@@ -332,7 +332,7 @@ def test_a_commit_is_unpushed_where_no_branch_that_git_knows_of_a_remote_holds_i
     assert checkout.is_unpushed(second, root)
     git(root, "push", "-q", "fork", "HEAD:refs/heads/try")
     assert not checkout.is_unpushed(second, root)
-    assert not checkout.is_unpushed("0" * 40, root)  # of a run from elsewhere
+    assert not checkout.is_unpushed("0" * 40, root)  # a commit that this checkout does not have
 
 
 def test_a_checkout_that_may_not_be_written_to_is_read(root: Path) -> None:

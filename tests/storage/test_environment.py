@@ -1,4 +1,4 @@
-"""What a process was started with: a notebook's settings, a poor terminal, half an environment."""
+"""Odd environments of a process: a notebook's settings, a poor terminal, missing variables."""
 
 import gc
 import io
@@ -26,9 +26,9 @@ PREPROCESS = ["-m", "steps.preprocess", "--source=simulated:200", "--test_months
 
 @cache
 def bare_prefix() -> str:
-    """What a process that nothing is installed for takes for its environment.
+    """Return sys.prefix as a process sees it for which nothing is installed.
 
-    It knows of the .venv from Python 3.14 on.
+    From Python 3.14 on it is that of the .venv.
     """
     words = [sys.executable, "-S", "-c", "import sys; print(sys.prefix)"]
     return subprocess.check_output(words, text=True).strip()
@@ -77,7 +77,7 @@ def test_a_library_that_is_missed_late_is_told_so_and_a_mistake_here_keeps_its_t
 
 @pytest.mark.parametrize("sign", environment.INTERRUPTS)
 def test_an_interruption_while_a_step_still_imports_is_one_line(sign: signal.Signals) -> None:
-    # these tests themselves may have been started by nohup
+    # reset, because these tests may themselves have been started by nohup
     begin = f"import os, signal; signal.signal({sign:d}, signal.SIG_DFL)"
     code = f"from storage import environment as e; e.prepare(); os.kill(os.getpid(), {sign:d})"
     words = [sys.executable, "-S", "-c", f"{begin}; {code}; print('went on')"]
@@ -174,9 +174,9 @@ def test_a_step_spends_little_on_threads_that_wait_and_on_looking_for_waste(
     try:
         environment.spend_less()
         assert gc.get_threshold()[0] == environment.GC_THRESHOLD
-        assert not gc.isenabled()  # while it imports
+        assert not gc.isenabled()  # during imports
         environment.have_imported()
-        assert not frozen  # where others' objects are about
+        assert not frozen  # because objects of others exist
         monkeypatch.setattr("sys.excepthook", environment.explain)
         environment.have_imported()
         assert gc.isenabled()
@@ -251,7 +251,7 @@ def test_matplotlib_keeps_what_it_keeps_in_one_folder_where_the_home_takes_none(
     cache: str,
     is_named: bool,
 ) -> None:
-    """A folder that it makes itself is removed by the first forked step that ends."""
+    """The first forked step that ends removes a folder that matplotlib has made itself."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("MPLCONFIGDIR", "")  # so that what is set below is undone
     monkeypatch.delenv("MPLCONFIGDIR")
@@ -262,9 +262,9 @@ def test_matplotlib_keeps_what_it_keeps_in_one_folder_where_the_home_takes_none(
 
 
 def test_a_step_runs_in_a_strange_folder_of_a_strange_user(store: Store, tmp_path: Path) -> None:
-    """All at once: its name, the default store, no git, no home, a terminal, a notebook."""
+    """All at once: an odd name, the default store, no git, no home, a terminal, a notebook."""
     name = 'my wörk #1 "x" $HOME & so'
-    if sys.version_info >= (3, 14):  # refused there: MLflow takes what follows for a fragment
+    if sys.version_info >= (3, 14):  # a # is refused there: MLflow takes the rest for a fragment
         name = name.replace("#", "")
     checkout, temporary = tmp_path / name, tmp_path / "tmp of ana"
     temporary.mkdir()
@@ -272,7 +272,7 @@ def test_a_step_runs_in_a_strange_folder_of_a_strange_user(store: Store, tmp_pat
         shutil.copytree(ROOT / tree, checkout / tree)
     for name in ("MLproject", "requirements.txt", "python_env.yaml"):
         shutil.copy(ROOT / name, checkout)
-    shutil.copy(store.folder / "mlflow.db", checkout)  # making its tables takes seconds
+    shutil.copy(store.folder / "mlflow.db", checkout)  # creating its tables would take seconds
     env = {
         "PATH": "",
         "LC_ALL": "C",
@@ -280,7 +280,7 @@ def test_a_step_runs_in_a_strange_folder_of_a_strange_user(store: Store, tmp_pat
         "TMPDIR": str(temporary),
         "TAXI_CACHE": str(temporary / "cache"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "MPLCONFIGDIR": matplotlib.get_configdir(),  # a list of fonts takes seconds
+        "MPLCONFIGDIR": matplotlib.get_configdir(),  # making a list of fonts would take seconds
     }
     command = [sys.executable, *PREPROCESS]
     done = subprocess.run(

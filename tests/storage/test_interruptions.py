@@ -1,4 +1,4 @@
-"""Where an interruption comes, and where it waits."""
+"""Where an interruption is raised, and where it is deferred."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ INTERRUPT = "os.kill(os.getpid(), signal.SIGTERM)"
 
 
 def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
-    """Run code that is interrupted on its way."""
+    """Run code that interrupts itself."""
     return subprocess.run(
         [sys.executable, "-c", BEGIN + code.replace("INTERRUPT", INTERRUPT)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What people see on a terminal, and what a pipe or a file is given instead."""
+"""What is shown on a terminal, and what is written to a pipe or a file instead."""
 
 import io
 import logging
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Have both streams lead to a terminal of 80 columns; to be called where pytest's own are."""
+    """Make both streams a terminal of 80 columns; call it once pytest's capture is in place."""
     shown = Terminal()
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, shown)
@@ -36,7 +36,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 class Clock:
-    """A clock that goes forward by so many seconds each time it is looked at."""
+    """A clock that advances by a number of seconds each time it is read."""
 
     def __init__(self, seconds: float) -> None:
         self.now, self.seconds = 0.0, seconds
@@ -96,7 +96,7 @@ def test_progress_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_download_is_told_in_bytes_and_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
     bar = Progress("trips.parquet", 0, "B", clock=Clock(terminal.EVERY_S))
     bar.update(1_500_000)
-    bar.total = 2_500_000  # as pooch does when the server has told
+    bar.total = 2_500_000  # as pooch does once the server has told the size
     bar.update(1_000_001)
     bar.reset()
     bar.update(1_000_000)
@@ -163,14 +163,14 @@ def test_a_bar_tells_how_far_it_is_and_goes_away(monkeypatch: pytest.MonkeyPatch
     with Progress("search", 3, "trials") as progress:
         progress.update(note="best rmse 5.3978 min")
         print("trial 1 failed: why")
-        assert sys.stdout is not screen  # what is printed meanwhile goes above the bar
+        assert sys.stdout is not screen  # replaced, so that output goes above the bar
         assert progress.bar
         progress.bar[0].refresh()
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     assert re.search("search .* 1 of 3 trials, best rmse 5.3978 min", plain)
     assert "trial 1 failed: why\n" in plain
     assert sys.stdout is screen
-    assert screen.getvalue().endswith("\x1b[2K")  # the line of the bar is empty again
+    assert screen.getvalue().endswith("\x1b[2K")  # the bar's line is cleared
 
 
 @pytest.mark.parametrize(("width", "last"), [("80", "R2"), ("37", "MAE"), ("20", "RMSE")])
@@ -214,7 +214,7 @@ def test_mlflow_is_quiet_unless_it_is_asked_to_speak(
     assert logging.getLevelName(logging.getLogger("mlflow").level) == level
     levels = {logging.getLevelName(logging.getLogger(name).level) for name in terminal.RAISED_TOO}
     assert levels == {of_store}
-    # the steps that it starts are told the same
+    # the steps that it starts inherit the same
     assert env == {terminal.LEVEL: asked or "WARNING", **terminal.SHOWS}
 
 

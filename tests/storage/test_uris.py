@@ -1,4 +1,4 @@
-"""What is cut out of an address before anybody sees it."""
+"""What is removed from a URI before it is shown."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def test_an_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch
             uris.read_indirect(f"env:{name}", "source")
 
 
-OPEN = [  # nothing secret
+OPEN = [  # URIs without secrets
     "https://host:8443/a/b.git",
     "HTTPS://Host/a",
     "https://host/a@b",

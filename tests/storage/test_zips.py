@@ -1,4 +1,4 @@
-"""Zips from elsewhere: whatever byte of one is damaged, it is refused in a line."""
+"""Zips from elsewhere: with any byte damaged, one is refused in one line."""
 
 import zipfile
 from itertools import product
@@ -7,7 +7,7 @@ from pathlib import Path
 from storage import StorageError
 from storage.data import files
 
-ZSTANDARD = 93  # a method that Python knows from 3.14 on
+ZSTANDARD = 93  # a compression method that Python supports from 3.14 on
 
 
 def test_a_zip_is_refused_in_a_line_whichever_of_its_bytes_is_damaged(tmp_path: Path) -> None:

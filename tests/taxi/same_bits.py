@@ -1,4 +1,4 @@
-"""Print the sha256 of what is fitted to small months, and the kernels that linear algebra has here.
+"""Print the sha256 of what is fitted to small months, and the linear algebra kernels in use.
 
 python -m tests.taxi.same_bits
 """
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def booster(encoder: Encoder, train: Trips, valid: Trips, number: int) -> bytes:
-    """Train a few trees on all threads there are, as trial 0 (its loss has an exponential) or 1."""
+    """Train a few trees on all threads, as trial 0 (whose loss has an exponential) or 1."""
     space = select_space("lossguide")
     point = space.parameters(number, space.first[number])
     parameters = {**space.fixed, **point, "seed": 42, "nthread": 0}
@@ -50,7 +50,7 @@ def booster(encoder: Encoder, train: Trips, valid: Trips, number: int) -> bytes:
 
 
 def resampled(valid: Trips) -> np.ndarray:
-    """Resample the squared errors of two guesses."""
+    """Bootstrap the squared errors of two made-up predictions."""
     squares = (valid.trip_minutes[:, None] - [12.0, 15.5]) ** 2
     return bootstrap.resampled_means(squares.__getitem__, len(squares), seed=1, n_resamples=64)
 

@@ -1,4 +1,4 @@
-"""Searches over landscapes that cost nothing."""
+"""Searches with cheap objective functions."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ def outcome(rmse: float) -> Outcome:
 
 
 def valley(point: Mapping[str, Any]) -> Outcome:
-    """A landscape as cheap as it gets, with one lowest place."""
+    """A cheap objective with a single minimum."""
     values = [value for value in point.values() if not isinstance(value, str)]
     return outcome(sum((np.log(value) - i) ** 2 for i, value in enumerate(values)))
 
@@ -35,7 +35,7 @@ def run(
     finished: Mapping[int, FinishedTrial] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> list[Trial]:
-    """Search; every trial that ended, by number."""
+    """Search; return every trial that ended, ordered by number."""
     with ThreadPoolExecutor(n_parallel) as executor:
         found = search.search(
             space,

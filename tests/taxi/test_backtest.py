@@ -1,4 +1,4 @@
-"""What a backtest says of its months: intervals, ageing, the sentence, two recipes compared."""
+"""The results of a backtest: intervals, ageing, the answer, the comparison of two recipes."""
 
 import numpy as np
 import pytest
@@ -50,11 +50,11 @@ def test_a_month_is_the_sum_of_its_own_days_as_of_its_trips() -> None:
 
 
 def test_the_interval_holds_the_rmse_of_more_days_about_as_often_as_it_says() -> None:
-    """Days differ by more than their trips do: intervals by trips would hold far less often."""
+    """Days vary more than their trips explain: intervals from trips would hold far less often."""
     held = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        squares = rng.gamma(8, 25 / 8, 30)  # mean square of each day, 25 in truth
+        squares = rng.gamma(8, 25 / 8, 30)  # mean square of each day; its true mean is 25
         days = [DayErrors(f"2021-04-{d:02d}", 500, v**0.5, 0.0) for d, v in enumerate(squares, 1)]
         low, high = measure(days).rmse[1:]
         held += low <= 5 <= high
@@ -67,7 +67,7 @@ def test_a_row_is_read_as_it_was_written() -> None:
 
 
 def test_ageing_is_measured_against_fresh_models_on_the_same_months() -> None:
-    """A hard month must not count as ageing, nor a model beside the chosen one as fresh."""
+    """A difficult month must not count as ageing, nor a model beside the chosen one as fresh."""
     rows = [
         *(make_errors("2021-01", 5), make_errors("2021-02", 10), make_errors("2021-03", 20)),
         *(make_errors("2021-02", 11, 1), make_errors("2021-03", 26, 2)),
@@ -117,7 +117,7 @@ def test_the_sentence_names_the_first_age_that_is_surely_worse(
 
 
 def test_two_recipes_are_compared_by_pairs_of_months() -> None:
-    """Months differ by minutes and the recipes by tenths, which pairs alone tell."""
+    """Months differ by minutes and the recipes by tenths, which only pairing can show."""
     levels = {"2021-01": 5.0, "2021-02": 9.0, "2021-03": 7.0}
     rows = [make_errors(month, level) for month, level in levels.items()]
     others = [

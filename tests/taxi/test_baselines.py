@@ -16,10 +16,10 @@ from taxi.sampling import draw_rows
 from tests.conftest import random_trips, simulated_trips
 
 MONTHS = ("2021-01", "2021-02")
-# how far, as a share, a baseline's mean absolute error must lie below that of the mean baseline:
-# half of what was measured, so that another version of sklearn passes and a broken model does not.
-# A lasso of 0.1 leaves of all pairs nothing and of the distance little, as in the course. Not the
-# RMSE, which one absurd distance decides for the linear ones
+# by what share a baseline's mean absolute error must be below the mean baseline's: half of what was
+# measured, so that another version of sklearn passes and a broken model does not. A lasso of 0.1
+# drops all pairs and keeps little of the distance, as in the course. RMSE is not used, because for
+# linear models a single absurd distance decides it
 MIN_GAIN = {
     "linear_regression": 0.12,
     "lasso_0.01": 0.07,
@@ -30,7 +30,7 @@ MIN_GAIN = {
     "gradient_boosting": 0.27,
     "hist_gradient_boosting": 0.27,
 }
-# what has not converged is told by has_converged, not by sklearn in the middle of a run's lines
+# has_converged reports a fit that has not converged; sklearn must not warn amid a run's output
 pytestmark = pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
 
 
@@ -65,7 +65,7 @@ def test_a_baseline_fitted_twice_is_the_same_files_on_however_many_threads(name:
 
 
 def test_the_intercept_of_a_lasso_is_no_sum_of_blas() -> None:
-    for seed in range(8):  # their last digits differ now and then
+    for seed in range(8):  # several, because last digits would differ only now and then
         train = random_trips(300, seed)
         matrix = features.fit_encoder("course", train).transform_train(train)
         model = BASELINES["lasso_0.01"].fit(matrix, train.trip_minutes, seed=42)
@@ -81,7 +81,7 @@ def test_every_baseline_predicts_the_minutes_of_another_month(name: str) -> None
     assert predicted.shape == (len(valid),)
     assert np.isfinite(predicted).all()
     assert (np.ptp(predicted) == 0) == (name == "mean")
-    # so that many trips may be predicted in batches
+    # because many trips are predicted in batches
     parts = [fitted(name).predict(valid.take(rows)) for rows in (slice(700), slice(700, None))]
     assert np.concatenate(parts).tobytes() == predicted.tobytes()
 
@@ -95,7 +95,7 @@ def test_every_baseline_does_without_distances_and_with_most_pickup_zones_unknow
     estimator = BASELINES[name].fit(encoder.transform_train(train), train.trip_minutes, seed=42)
     predicted = TripModel("fhv", encoder, [estimator]).predict(valid)
     assert np.isfinite(predicted).all()
-    # no worse than the mean by much: a distance that is none leads nobody astray
+    # not much worse than the mean: a missing distance does not mislead the model
     assert np.abs(predicted - valid.trip_minutes).mean() < 12
 
 
@@ -124,7 +124,7 @@ def test_a_solver_that_needs_no_rounds_has_converged() -> None:
     assert baselines.has_converged(ridge)
 
 
-@pytest.mark.parametrize("noise", [0.001, 1.0])  # each ends by another of the two rules
+@pytest.mark.parametrize("noise", [0.001, 1.0])  # one for each of the two stopping rules
 def test_linear_regression_takes_as_many_steps_as_scipys_and_to_the_same_end(noise: float) -> None:
     rng, steps = np.random.default_rng(1), list[int]()
     matrix = rng.normal(size=(60, 8)) * np.logspace(0, 3, 8)
@@ -198,7 +198,7 @@ def test_a_bounded_baseline_is_fitted_on_the_rows_that_are_drawn(kind: Any) -> N
 def test_a_bound_is_none_for_a_month_of_green_trips_and_one_for_all_that_would_not_end() -> None:
     assert not [name for name, one in BASELINES.items() if one.is_bounded(300_000)]
     endless = {name for name, one in BASELINES.items() if one.is_bounded(38_000_000)}
-    linear = {"mean", "hist_gradient_boosting"}  # in the rows
+    linear = {"mean", "hist_gradient_boosting"}  # fitting time linear in the rows
     assert {*BASELINES} - endless == linear, "give a baseline max_rows, or name it here"
 
 

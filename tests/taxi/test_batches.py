@@ -1,4 +1,4 @@
-"""Rows that go to xgboost batch by batch are those that would stand in memory."""
+"""Rows that go to xgboost batch by batch are the same as in memory."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,14 +41,14 @@ SPACE = spaces.select_space("lossguide")
 POINT = dict(SPACE.fixed) | {"objective": "count:poisson", "max_leaves": 16, "subsample": 0.7}
 POINT |= {"colsample_bytree": 0.6, "seed": 3}
 LAY_OUTS = {"all": rows.make_rows, "sighted": rows.sighted_rows, "blind": rows.blind_rows}
-# way -> WHOLE_ROWS and BINNED_ROWS by which rows go it
+# way -> WHOLE_ROWS and BINNED_ROWS, the limits that make rows take it
 WAYS = {"whole": (10_000, 0), "binned": (0, 10_000), "file": (0, 0)}
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have four batches of the train trips, and two or three pages of their bins."""
-    monkeypatch.setattr(schema, "BATCH_ROWS", 499)  # no multiple of N_FOLDS, as the real one is
+    """Split the train trips into four batches, and their bins into two or three pages."""
+    monkeypatch.setattr(schema, "BATCH_ROWS", 499)  # unlike the real one, no multiple of N_FOLDS
     monkeypatch.setattr(boosting, "PAGE_ROWS", 900)
 
 
@@ -124,7 +124,7 @@ def test_a_refit_is_the_same_model_whichever_way_its_rows_go(
     def scratch(n_bytes: int) -> Iterator[str]:
         asked.append(n_bytes)
         yield str(tmp_path) if n_bytes else ""
-        assert list(tmp_path.iterdir()) == []  # bins go before their folder does
+        assert list(tmp_path.iterdir()) == []  # the bins are deleted before their folder is
 
     squared = POINT | {"objective": "reg:squarederror"}
     members = (Member(POINT, 9), Member(squared, 7, last_rate=0.4))
@@ -176,7 +176,7 @@ def test_what_a_pass_over_the_rows_has_freed_is_given_back(monkeypatch: pytest.M
     monkeypatch.setattr(boosting, "give_back", lambda: given.append("pass"))
     go("whole", monkeypatch)
     build_matrices(lay_out("all", "full"))
-    assert given == []  # the search's trials share a matrix that is whole
+    assert given == []  # the trials of a search share a matrix in memory
     go("binned", monkeypatch)
     build_matrices(lay_out("all", "full"))
     assert len(given) > 1

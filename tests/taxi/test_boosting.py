@@ -125,14 +125,14 @@ def test_the_key_of_rows_changes_with_any_value_in_them_and_with_nothing_else(
 
 
 def test_a_curve_is_extrapolated_as_its_gains_shrink() -> None:
-    # gains of 4 and 2 over the last two doublings: 1 and 0.5 are to come
+    # the last two doublings gained 4 and 2: 1 and 0.5 are still to come
     curve = [9.0, 8.0, 7.0, 4.0, 3.5, 3.0, 2.5, 2.0]
     assert extrapolated_rmse(curve, n_doublings=1) == 2.0 - 1.0
     assert extrapolated_rmse(curve, n_doublings=2) == 2.0 - 1.0 - 0.5
 
 
 def test_a_doubling_that_began_between_two_points_began_on_the_line_between_them() -> None:
-    # 9 after a quarter, half way from 10 to 8; 6 after half: gains of 3 and 2
+    # 9 after a quarter of the rounds (halfway from 10 to 8), 6 after half: gains of 3 and 2
     found = extrapolated_rmse([10.0, 8.0, 6.0, 5.0, 4.5, 4.0], n_doublings=1)
     assert found == pytest.approx(4.0 - 2.0 * 2 / 3)
 
@@ -189,7 +189,7 @@ def test_training_ends_after_the_round_in_which_it_is_stopped(compact: Matrices)
 def test_one_thread_and_two_train_the_same_booster(compact: Matrices) -> None:
     space = SEARCH_SPACES["lossguide"]
     parameters = dict(space.fixed) | space.parameters(0, space.first[0]) | {"seed": 42}
-    with threadpool_limits(2):  # the tests' own limit is one
+    with threadpool_limits(2):  # in tests the limit is otherwise one
         jobs = (
             TrainingJob(parameters | {"nthread": n}, 20, patience=20, keep=True) for n in (1, 2)
         )

@@ -7,7 +7,7 @@ from taxi import bootstrap
 
 
 def make_errors(n: int = 2_000, better_by: float = 0.0) -> tuple[np.ndarray, ...]:
-    """Measured minutes, and two predictions that mostly err together."""
+    """Make up measured minutes, and two predictions with mostly common errors."""
     rng = np.random.default_rng(1)
     minutes = rng.uniform(1, 60, n)
     hard = rng.normal(0, 5, n)
@@ -17,7 +17,7 @@ def make_errors(n: int = 2_000, better_by: float = 0.0) -> tuple[np.ndarray, ...
 
 
 def drawn_with_replacement(columns: np.ndarray, n_resamples: int) -> np.ndarray:
-    """The plain bootstrap, row by row: what the fast one must agree with."""
+    """The plain bootstrap, row by row, with which the fast one must agree."""
     rng = np.random.default_rng(2)
     n = len(columns)
     return np.array([columns[rng.integers(0, n, n)].mean(axis=0) for _ in range(n_resamples)])
@@ -108,7 +108,7 @@ def test_one_absurd_prediction_does_not_drown_the_others() -> None:
 
 
 def test_blocks_of_rows_change_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
-    minutes, candidate, champion = make_errors(n=1_003)  # which no block divides, nor four
+    minutes, candidate, champion = make_errors(n=1_003)  # not divisible by a block size or by four
     whole = [
         bootstrap.improvement(minutes, candidate, champion, seed=12),
         bootstrap.intervals(minutes, candidate, seed=12),

@@ -103,7 +103,7 @@ def test_a_failed_check_stands_out_and_so_do_simulated_months_and_uncommitted_co
     assert "| test R2 | 0.1 | at least 0.5 | **no** |" in text
     assert "simulated trips: it knows nothing about New York" in text
     assert "with uncommitted changes" in text
-    # a registry cuts what is long from the end
+    # a registry cuts a long text off at the end
     assert text.index("## What it must not be used for") < text.index("## Features")
 
 

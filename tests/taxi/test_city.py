@@ -1,4 +1,4 @@
-"""What is read of the TLC's files of zones, and how wrong ones are refused."""
+"""How the TLC's zone files are read, and wrong ones refused."""
 
 import io
 import os
@@ -44,7 +44,7 @@ def test_what_the_tlc_does_not_say_is_empty() -> None:
 
 
 def test_a_zone_of_several_polygons_has_one_centre_by_their_areas() -> None:
-    # as 56 and 103 of the TLC's own: a square of 4 square miles, and one of 1
+    # an id that occurs twice, like the TLC's 56 and 103: squares of 4 square miles and of 1
     read = parse_city(make_zone_table(), make_zone_shapes(*SQUARES, (2, 20, 0, 1)))
     assert read.centroid[2] == MILE([(4 * 11 + 1 * 20.5) / 5, (4 * 1 + 1 * 0.5) / 5], abs=1e-3)
     assert len(read.outline[2]) == 2
@@ -130,7 +130,7 @@ def test_shapes_that_unpack_to_too_much_are_refused_before_they_are(
 def test_shapes_are_refused_in_one_line_whichever_of_the_zips_bytes_is_damaged() -> None:
     whole = deflated(make_zone_shapes())
     messages = set[str]()
-    zstandard = 93  # which Python knows from 3.14 on
+    zstandard = 93  # a compression method that Python supports from 3.14 on
     for place, change in product(range(len(whole)), (0x5A, zipfile.ZIP_DEFLATED ^ zstandard)):
         damaged = bytearray(whole)
         damaged[place] ^= change
@@ -164,7 +164,7 @@ def test_a_damaged_shapefile_in_a_whole_zip_is_refused() -> None:
         parse_city(make_zone_table(), content.getvalue())
 
 
-# --- the TLC's own
+# --- the TLC's own files
 
 
 def test_the_tlcs_own_files_are_read() -> None:
@@ -181,7 +181,7 @@ def test_the_tlcs_own_files_are_read() -> None:
         "Queens",
         "Staten Island",
     ]
-    # 263 rows of 260 zones: 56 comes twice and 103 three times, 57, 104 and 105 never
+    # 263 rows for 260 zones: 56 occurs twice and 103 three times, 57, 104 and 105 never
     assert read.has_place.sum() == 260
     assert not read.has_place[[0, 57, 104, 105, 264, 265]].any()
     # East Harlem South to JFK Airport, by their latitudes and longitudes

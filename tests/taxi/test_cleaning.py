@@ -28,7 +28,7 @@ def cleaned(batch: pa.RecordBatch, month: str = "2021-01", taxi: str = "green") 
 
 
 def counted(taxi: str = "green", **wanted: int) -> dict[str, int]:
-    """Spell a count of a taxi's reasons by the first word of each."""
+    """Return a full count of a taxi's reasons from counts by each reason's first word."""
     return {reason: wanted.get(reason.split()[0], 0) for reason in reasons(taxi)}
 
 

@@ -15,7 +15,7 @@ def test_holidays_are_the_days_on_which_offices_close() -> None:
     # Martin Luther King Jr., Presidents' Day, Thanksgiving, Independence Day on a Sunday and after
     assert np.isin(numbers("2021-01-18", "2021-02-15", "2022-11-24"), closed).all()
     assert np.isin(numbers("2021-07-04", "2021-07-05"), closed).all()
-    # Lincoln's Birthday, Election Day and any day
+    # Lincoln's Birthday, Election Day and an ordinary day
     assert not np.isin(numbers("2021-02-12", "2021-11-02", "2021-01-20"), closed).any()
     assert (np.diff(closed) > 0).all()
 

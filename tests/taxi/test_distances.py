@@ -7,7 +7,7 @@ from tests.conftest import make_trips, random_trips
 
 
 def log_ratio(kind: str, **options: int) -> np.ndarray:
-    """Log of planned over metered distance of many trips."""
+    """Return log(planned / metered distance) of many trips."""
     trips = make_trips(20_000, distance_miles=2.5)
     return np.log(distances.as_known(trips, kind, **options).distance_miles / 2.5)
 

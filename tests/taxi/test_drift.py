@@ -63,7 +63,7 @@ def test_an_empty_bin_is_no_infinity() -> None:
 
 
 def test_rare_bins_are_counted_together() -> None:
-    # 900 bins of one trip each, here and there other ones
+    # 900 bins with one trip each, but different ones in the two counts
     common, rare = [50_000, 50_000], np.zeros(900, int)
     here, there = rare.copy(), rare.copy()
     here[:450], there[450:] = 1, 1
@@ -221,7 +221,7 @@ def test_a_refitted_model_is_held_against_train_and_valid_and_what_it_says_of_va
     again = drift.refit_reference(chosen, profile_of(other), other.trip_minutes)
     assert again.train.n_trips == len(quiet) + len(other)
     assert again.predictions.sum() == len(other)
-    assert again[2:] == chosen[2:]  # of trips that nothing was fitted to
+    assert again[2:] == chosen[2:]  # measured on trips that nothing was fitted to
     before, after = (measured(other, reference=each) for each in (chosen, again))
     assert before["PSI", "pickup_zone"].drifted
     assert before["PSI", "prediction"].drifted
@@ -240,8 +240,8 @@ def test_an_error_that_has_risen_is_drift(rmse: float, drifted: bool) -> None:
         (0.80, 2_000, False),
         (0.72, 2_000, False),
         (0.715, 2_000, True),
-        (0.89, 2_000, True),  # wider than need be: of no use to who plans by them
-        (0.70, 100, False),  # four deviations of chance are 21 %
+        (0.89, 2_000, True),  # intervals too wide are of no use for planning
+        (0.70, 100, False),  # by chance alone, four standard deviations are 21 %
         (0.50, 100, True),
     ],
 )

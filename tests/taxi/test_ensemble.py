@@ -22,7 +22,7 @@ def test_the_pool_holds_the_best_trials_of_each_objective_best_first() -> None:
 
 def test_members_are_chosen_by_the_error_of_their_average() -> None:
     off = np.array([3.0, -3.0, 3.0, -3.0])
-    # the second best alone errs like the best; the worst alone errs the other way
+    # the second best errs in the same direction as the best; the worst errs in the other
     predictions = np.array([MINUTES + off, MINUTES + 1.1 * off, MINUTES - 1.2 * off])
     assert choose_members(predictions, MINUTES, n_most=2) == [0, 2]
 

@@ -157,7 +157,7 @@ def test_trips_that_never_have_a_distance_are_drawn_by_the_zones_they_begin_in()
 def test_trips_told_alike_are_one_point_of_the_calibration_in_whatever_order_they_come(
     trips: Trips, predicted: np.ndarray
 ) -> None:
-    told = np.round(predicted / 10)  # few answers, as a shallow tree or the mean gives
+    told = np.round(predicted / 10)  # few distinct predictions, as from a shallow tree or a mean
     order = np.random.default_rng(3).permutation(len(trips))
     bins = break_down(trips, told).calibration
     again = break_down(trips.take(order), told[order]).calibration

@@ -1,4 +1,4 @@
-"""What RMSE is told of trips before their drop-offs are known, and how sure that is."""
+"""The RMSE estimated for trips before their drop-offs are known, and its interval."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ FAR = 3.0  # miles
 
 
 def ask(trips: Trips, seed: int) -> tuple[np.ndarray, Trips]:
-    """Predict trips, being wrong by 2 minutes on near ones and by 6 on far or unknown ones."""
+    """Predict trips with errors of 2 minutes on near ones and of 6 on far or unknown ones."""
     near = np.nan_to_num(trips.distance_miles, nan=9) < FAR
     error = np.random.default_rng(seed).normal(0, np.where(near, 2.0, 6.0))
     predicted = np.where(near, 10.0, 30.0)

@@ -1,4 +1,4 @@
-"""What each feature says of a trip."""
+"""The value of each feature."""
 
 from collections.abc import Callable
 
@@ -91,7 +91,7 @@ def test_hours_and_weekdays_are_those_of_the_calendar(year: int) -> None:
 
 
 def test_a_holiday_counts_as_a_sunday() -> None:
-    # Sunday, Martin Luther King Jr. Day, Tuesday; Christmas of a year that no month is from yet
+    # Sunday, Martin Luther King Jr. Day, Tuesday; Christmas as observed in a future year
     times = ["2021-01-17T23:59", "2021-01-18T00:00", "2021-01-19T00:00", "2039-12-26T12:00"]
     matrix = encoded("full", make_trips(4, pickup_at=times))
     row = dict(zip(ENCODERS["full"].names, matrix.T, strict=True))
@@ -140,4 +140,4 @@ def test_the_tlcs_map_is_turned_so_that_avenues_run_along_an_axis() -> None:
     ]
     assert row["air_miles"][:2] == pytest.approx([2, 1], abs=1e-3)
     assert row["detour_miles"][:2] == pytest.approx([0.5, 1.5], abs=1e-3)
-    assert np.isfinite(row["dropoff_uptown"]).all()  # an unknown zone is put in the middle
+    assert np.isfinite(row["dropoff_uptown"]).all()  # an unknown zone is placed in the middle

@@ -24,10 +24,10 @@ from taxi.schema import Trips
 from taxi.zones import OutOfFold
 from tests.conftest import make_trips, random_trips, simulated_trips
 
-# of January 2021, which has a recess of no day beside its holiday
+# of January 2021, which has a school holiday but no recess
 TRAIN, VALID = random_trips(1_500, seed=10), random_trips(400, seed=11, n_zones=60)
 CITY = simulation.simulated_zones(42)
-# every set as it is without a city, and the one that another comes of where there is one
+# every set as it is without a city, and the one that the set `full` becomes with a city
 SETS = {**FEATURE_SETS, "full of the city": FULL_WITH_CITY}
 
 
@@ -48,21 +48,21 @@ ODD = make_trips(
 
 
 def to_bytes(matrix: np.ndarray | csr_matrix) -> bytes:
-    """Give everything a matrix holds, explicit zeros of a sparse one included."""
+    """Return all contents of a matrix as bytes, including explicit zeros of a sparse one."""
     if isinstance(matrix, csr_matrix):
         return b"".join(part.tobytes() for part in (matrix.data, matrix.indices, matrix.indptr))
     return matrix.tobytes()
 
 
 def columns_of(trips: Trips, *, is_train: bool = False) -> Columns:
-    """Give what every feature can be computed of."""
+    """Return the columns that every feature can be computed from."""
     encoder = ENCODERS["full of the city"]
     out_of_fold = OutOfFold(trips) if is_train else None
     return Columns(trips, encoder.tables, encoder.around, out_of_fold=out_of_fold)
 
 
 def both_ways(name: str, trips: Trips) -> list[bytes]:
-    """Fit on some trips and encode them as train rows and as new ones."""
+    """Fit on some trips, and encode them as train rows and as new rows."""
     encoder = fit(name, trips)
     return [to_bytes(encoder.transform_train(trips)), to_bytes(encoder.transform(trips))]
 
@@ -82,7 +82,7 @@ def test_every_feature_is_a_number_or_missing_for_every_trip(name: str, is_train
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_feature_says_what_it_is(name: str) -> None:
     assert FEATURES[name].__doc__
-    # a set uses it, or the fit adds it where the train months hold what it tells
+    # a set uses it, or the fit adds it if the train months have values for it
     assert name in features.ON_OCCASION or any(name in names for names in SETS.values())
 
 
@@ -95,7 +95,7 @@ def test_dense_matrices_are_float32_with_a_column_per_name(name: str) -> None:
 
 
 def test_compact_features_are_never_missing_for_a_trip_without_distance() -> None:
-    # sklearn's forests and boosters of old refuse missing values
+    # sklearn's forests and its older boosters refuse missing values
     for trips in (TRAIN, VALID, ODD):
         assert np.isfinite(ENCODERS["compact"].transform(trips)).all()
     assert np.isfinite(ENCODERS["compact"].transform_train(TRAIN)).all()
@@ -128,7 +128,7 @@ def test_a_matrix_with_distances_hidden_is_that_of_the_trips_without_them(name: 
 
 
 def encoded(name: str, trips: Trips) -> np.ndarray:
-    """Encode trips, a number for what is missing."""
+    """Encode trips, with a number in place of missing values."""
     return np.nan_to_num(ENCODERS[name].transform(trips), nan=-99)
 
 
@@ -157,7 +157,7 @@ def test_without_any_distance_no_column_is_made_of_distances_and_none_is_missing
     assert np.isfinite(matrix).all()
     varied = [name for name, column in zip(encoder.names, matrix.T, strict=True) if np.ptp(column)]
     assert len(varied) > (18 if city else 7)
-    # a single distance is one to learn from
+    # one distance is enough to learn from
     some = replace(of_services, distance_miles=np.where(np.arange(len(of_services)), np.nan, 2.5))
     of_full = {*FEATURE_SETS["full"]}
     assert set(features.fit_encoder("full", some).names) >= OF_ANY_DISTANCE & of_full
@@ -202,7 +202,7 @@ def test_a_trip_is_encoded_the_same_alone_and_among_others(name: str) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_seconds_of_the_pickup_change_nothing(name: str) -> None:
-    # they tell the computer that wrote the record: automatic ones differ from those typed in
+    # seconds reveal how a record was made: automatic ones differ from those typed in
     minute = TRAIN.pickup_at.astype("M8[m]").astype("M8[us]")
     seconds = np.random.default_rng(0).integers(0, 60_000_000, len(TRAIN)).astype("m8[us]")
     odd, even = (replace(TRAIN, pickup_at=minute + extra) for extra in (seconds, seconds * 0))
@@ -317,7 +317,7 @@ def test_a_restored_encoder_needs_neither_the_calendar_nor_shapes(
 
 
 def test_a_restored_table_holds_its_missing_values() -> None:
-    # a condition of the test above: there are some
+    # precondition of the test above: there are some
     assert np.isnan(ENCODERS["full"].tables.pair_miles).any()
     assert np.isnan(ENCODERS["full"].tables.position).any()
     assert np.isnan(ENCODERS["full"].transform(ODD)).any()

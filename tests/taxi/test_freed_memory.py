@@ -1,4 +1,4 @@
-"""Memory that is freed between blocks which are still used."""
+"""Memory that is freed between blocks that are still in use."""
 
 import subprocess
 import sys
@@ -26,4 +26,4 @@ print(before - resident())
 def test_it_goes_back_to_the_system() -> None:
     run = [sys.executable, "-c", FREE_EVERY_SECOND]
     given = subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert int(given) > 50_000_000  # of 100 MB; each block's ends are in pages of others
+    assert int(given) > 50_000_000  # of 100 MB; each block shares its first and last page

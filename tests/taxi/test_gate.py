@@ -70,8 +70,8 @@ def test_a_candidate_must_reach_the_thresholds(rmse: float, r2: float, failed: l
     ("improvement", "promoted"),
     [
         (BETTER, True),
-        (Interval(0.05, 0.0, 0.1), False),  # it may be luck
-        (Interval(0.005, 0.004, 0.006), False),  # sure, but too little
+        (Interval(0.05, 0.0, 0.1), False),  # may be luck
+        (Interval(0.005, 0.004, 0.006), False),  # certain, but too little
         (Interval(0.01, 0.004, 0.02), True),  # just enough
         (Interval(-0.05, -0.08, -0.02), False),
         (Interval(0.0, 0.0, 0.0), False),  # the same model again
@@ -142,7 +142,7 @@ def test_a_champion_that_has_seen_the_test_months_is_no_measure() -> None:
     (reason,) = against(REAL, seen).reasons
     assert "2021-03" in reason
     assert "pass later test_months" in reason
-    # months of the same name, but of another city
+    # months of the same name, but one of them simulated
     assert against(REAL, seen._replace(is_simulated=True)).promoted
 
 

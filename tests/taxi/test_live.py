@@ -1,4 +1,4 @@
-"""The live level: what it follows, what it forgets, and that it never looks ahead."""
+"""The live level: what it follows and forgets, and that it never uses the future."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def make_state(clock: np.datetime64 = START) -> LiveState:
 
 
 def ask(ended: Ended, mode: str = "feed", delay: float = 0.0) -> Asked:
-    """Ask for the factor of the very trips that ended."""
+    """Ask for the factors of the same trips that ended."""
     known = live.known_until(ended.pickup_at, mode, delay)
     return Asked(ended.pickup_at, known, ended.pickup_zone, ended.dropoff_zone)
 
@@ -46,7 +46,7 @@ def test_a_slow_city_is_followed_within_hours() -> None:
     factor = run(ended).factor
     late = ended.pickup_at > START + DAY
     assert factor[late].mean() == pytest.approx(1.3, abs=0.03)
-    assert set(factor[ended.pickup_at < START + 5 * MINUTE]) == {1.0}  # nobody has ended yet
+    assert set(factor[ended.pickup_at < START + 5 * MINUTE]) == {1.0}  # no trip has ended yet
 
 
 def test_a_zone_that_is_off_is_told_from_the_city() -> None:
@@ -135,14 +135,14 @@ def test_what_ends_after_it_is_known_leaves_a_prediction_as_it_is_to_the_bit(
     )
     other = run(changed, asked).factor
     assert other[row].tobytes() == factor[row].tobytes()
-    assert not np.array_equal(other, factor)  # later ones do hear of it
+    assert not np.array_equal(other, factor)  # later trips do depend on it
     without = run(ended.take(~later), asked).factor
     assert without[row].tobytes() == factor[row].tobytes()
 
 
 def test_a_feed_in_any_order_and_with_repetitions_says_the_same_to_the_bit() -> None:
     ended = make_ended()
-    # in the TLC's files several trips end in one second
+    # in the TLC's files several trips end in the same second
     ended = ended._replace(dropoff_at=ended.dropoff_at.astype("M8[m]").astype("M8[us]"))
     asked = ask(ended)
     wanted = run(ended, asked)
@@ -201,7 +201,7 @@ def test_two_stretches_come_to_what_one_does() -> None:
     middle = START + DAY + 7 * HOUR
     first = live.replay(make_state(), ended, ask(ended.take(ended.pickup_at < middle)), middle)
     rest = ended.take(ended.pickup_at >= middle)
-    # all trips once more: those that ended before the clock are counted already
+    # all trips again: those that ended before the clock are already counted
     second = live.replay(first.state, ended, ask(rest), START + N_DAYS * DAY)
     assert second.factor == pytest.approx(whole.factor[ended.pickup_at >= middle], abs=1e-12)
     for one, other in zip(second.state.sums, whole.state.sums, strict=True):

@@ -1,4 +1,4 @@
-"""The live state as a file: what a server takes from it, and what it refuses."""
+"""The live state as a file: what a server reads from it, and what it refuses."""
 
 import json
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def test_a_file_that_is_no_object_is_refused() -> None:
 
 
 def test_a_state_from_the_future_or_too_old_is_not_used(state: LiveState) -> None:
-    skewed = state.clock - MINUTE  # clocks differ
+    skewed = state.clock - MINUTE  # clocks may differ
     assert (live_file.why_unusable(state, NOW), live_file.why_unusable(state, skewed)) == ("", "")
     answer = live_file.apply_live(state, make_trips(1, pickup_at=NOW), np.ones(1), skewed)
     assert answer.age_minutes == 0

@@ -102,4 +102,4 @@ def test_the_title_of_the_map_of_what_moved_is_inside_the_picture() -> None:
     box = title.get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.width
-    assert box.y1 <= figure.bbox.height + 1  # the layout is near enough
+    assert box.y1 <= figure.bbox.height + 1  # the layout is exact to a pixel

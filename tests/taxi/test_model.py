@@ -41,7 +41,7 @@ def make_model(features_name: str = "full", n_boosters: int = 1) -> TripModel:
 
 
 def calibrate(model: TripModel, valid: Trips) -> Calibration:
-    """Ask a model about trips that it was not fitted on, with their distances and without."""
+    """Predict trips that a model was not fitted on, with their distances and without."""
     return Calibration(valid, model.predict(valid), model.predict(valid.without_distance()))
 
 
@@ -54,7 +54,7 @@ def make_linear() -> TripModel:
 
 MODELS: dict[str, Callable[[], TripModel]] = {
     "one booster": make_model,
-    "eleven boosters": lambda: make_model(n_boosters=11),  # more than one digit counts
+    "eleven boosters": lambda: make_model(n_boosters=11),  # numbered with more than one digit
     "booster of pairs": lambda: make_model("course"),
     "linear of pairs": make_linear,
 }
@@ -157,9 +157,9 @@ def test_a_booster_is_asked_about_many_rows_in_few_parts(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", MODELS)
 def test_threads_that_ask_at_once_get_the_answers_of_one(name: str) -> None:
     model, many = TripModel.from_files(MODELS[name]().to_files()), simulated_trips("2021-02")
-    # few rows beside many: the two ways through a booster
+    # few rows and many: they are predicted in two different ways
     asked = [many.take(np.arange(n)) for n in (1, 3, 2 * ROWS_PER_TASK, 5)] * 16
-    with ThreadPoolExecutor(8) as executor:  # the very first answers are asked for at once too
+    with ThreadPoolExecutor(8) as executor:  # even the very first answers are concurrent
         answers = list(executor.map(model.predict, asked))
     wanted = MODELS[name]().predict(many)
     for trips, minutes in zip(asked, answers, strict=True):
@@ -181,7 +181,7 @@ def test_a_booster_just_trained_is_served_as_it_is_after_loading(trips: Trips) -
     configs = [model.estimators[0].save_config() for model in (fresh, loaded)]
     assert configs[0] == configs[1]
     assert json.loads(configs[0])["learner"]["generic_param"]["nthread"] == "1"
-    assert (booster.save_raw("ubj"), booster.save_config()) == before  # the caller's is left alone
+    assert (booster.save_raw("ubj"), booster.save_config()) == before  # the caller's is unchanged
 
 
 def test_what_a_model_holds_is_plain_json(model: TripModel) -> None:

@@ -1,4 +1,4 @@
-"""The course's encoding: a column per pair of zones, against sklearn's own."""
+"""The course's encoding, a column per pair of zones, compared with sklearn's own."""
 
 from dataclasses import replace
 

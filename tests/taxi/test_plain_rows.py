@@ -1,4 +1,4 @@
-"""Rows that are read without a frame: as `read_frame` would, or not at all."""
+"""Rows that are read without a frame: with the result of `read_frame`, or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -41,7 +41,7 @@ def test_plain_rows_are_read_as_a_frame_of_them(taxi: str) -> None:
         one, other = (getattr(trips, field.name) for trips in (read, expected))
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
-    assert remarks_on(frame, taxi) == []  # nor could an answer without a frame have any
+    assert remarks_on(frame, taxi) == []  # an answer without a frame could not have any
 
 
 ODD: Mapping[str, list[Any]] = {

@@ -1,4 +1,4 @@
-"""What about a month is not plausible after the one before it."""
+"""What is implausible about a month after the one before it."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ MILES = np.linspace(0.1, 12, 1_200)
 
 
 def profile_of(n: int = 1_200, zones: int = 250, miles: float = 1.0) -> Profile:
-    """Count n January trips between so many zones, their distances so many times MILES."""
+    """Make the profile of n January trips between so many zones, with `miles` times MILES."""
     places = np.arange(n) % zones + 1
     given = make_raw(
         n=n,

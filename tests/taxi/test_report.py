@@ -86,7 +86,7 @@ def make_report(**changed: object) -> ReportFacts:
 
 
 class Parsed(HTMLParser):
-    """What a browser makes of a page: its elements, and the text that is no script."""
+    """A page as a browser parses it: its elements, and its text outside scripts."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -115,15 +115,15 @@ def page() -> Parsed:
 
 
 def test_a_hostile_name_stays_text_and_nothing_is_fetched(page: Parsed) -> None:
-    assert len(page.all("script")) == 2  # the data and the drawing
+    assert len(page.all("script")) == 2  # the data and the drawing code
     assert not page.all("link") + page.all("iframe")
-    assert {a["class"] for a in page.all("img")} == {"printed"}  # what a browser prints of a chart
+    assert {a["class"] for a in page.all("img")} == {"printed"}  # only the print version of a chart
     urls = [a[name] for _, a in page.elements for name in ("src", "href", "action") if name in a]
     assert urls
     assert all(url and url.startswith("#") for url in urls)
     (policy,) = (a["content"] for a in page.all("meta") if "http-equiv" in a)
     assert policy.startswith("default-src 'none';")
-    assert page.text.count("alert('it')") >= 8  # it is all there, to be read
+    assert page.text.count("alert('it')") >= 8  # all of it is there, as text
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_each_chart_has_a_name_and_its_numbers_and_each_section_a_link(page: Par
 def test_each_kind_of_chart_is_one_that_is_drawn(page: Parsed) -> None:
     (kinds,) = re.findall(r"const KINDS = { (.*) }", DRAWING)
     assert {chart["kind"] for chart in json.loads(page.data).values()} == set(kinds.split(", "))
-    # and a chart is drawn of what it says
+    # and the drawing code uses only fields that a chart has
     assert set(re.findall(r"chart\.(\w+)", DRAWING)) <= set(Chart._fields)
 
 
@@ -181,7 +181,7 @@ def test_a_legend_stands_above_its_chart_where_it_hides_no_point() -> None:
 
 def test_on_paper_the_path_of_a_file_is_broken_and_no_number() -> None:
     paper = (ROOT / "steps/common/report.css").read_text().partition("@media print")[2]
-    # what may break anywhere is otherwise made as narrow as a letter
+    # without a minimum, text that may break anywhere gets as narrow as a letter
     assert re.search(r" td { .*overflow-wrap: anywhere; min-width: 5em }", paper)
 
 
@@ -271,7 +271,7 @@ def test_a_zone_of_few_trips_has_no_colour_but_its_numbers() -> None:
     assert chart.columns[report_errors.RMSE] == [90.0, 5.0]
     assert {row for row, *_ in chart.shapes} == {-1, 1}
     assert chart.blank == "fewer than 30 trips"
-    few = report_errors.zone_chart(city, zones[:1])  # then all have one
+    few = report_errors.zone_chart(city, zones[:1])  # if all zones have few trips, all are coloured
     assert ({row for row, *_ in few.shapes}, few.blank) == ({-1, 0}, "no trips")
     assert "legend_label: chart.blank" in DRAWING
 
@@ -327,7 +327,7 @@ def test_shares_are_drawn_in_percent() -> None:
 
 def test_numbers_of_a_table_stand_to_the_right_and_names_to_the_left() -> None:
     text = table("it", {"month": ["2021-01"], "n": ["1,000"], "share": ["-0.5 %"], "none": [""]})
-    assert text.count('class="number"') == 4  # two heads and two cells
+    assert text.count('class="number"') == 4  # two headings and two cells
     assert '<th scope="col" class="number">n</th>' in text
     assert [are_numbers(cells) for cells in (["< -99", "", "1"], ["2021-01"], ["ab", "1"], [])] == [
         *(True, False),
@@ -375,7 +375,7 @@ def test_names_and_numbers_are_written_as_people_read_them() -> None:
     counts = (9_999, 10_000, 999_499, 999_500, 3_400_000)
     assert [short_count(n) for n in counts] == ["9,999", "10k", "999k", "1M", "3.4M"]
     assert [percent(share, sign="+") for share in (0.047, -1e-9)] == ["+4.7 %", "+0.0 %"]
-    assert [percent(share, 0) for share in (0.815, 1.445)] == ["82 %", "144 %"]  # rounded once
+    assert [percent(share, 0) for share in (0.815, 1.445)] == ["82 %", "144 %"]  # rounded only once
     assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
     assert [report.duration(s) for s in (8.04, 185, 3720)] == ["8 s", "3 min 5 s", "1 h 2 min"]
 

@@ -1,4 +1,4 @@
-"""What a model takes as a trip and what it refuses."""
+"""What a model accepts as a trip, and what it refuses."""
 
 from collections.abc import Callable
 from dataclasses import replace

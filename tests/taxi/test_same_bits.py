@@ -1,4 +1,4 @@
-"""The same numbers to the last bit, whatever digits the machine's mathematics end in."""
+"""The same numbers to the last bit, whichever kernels the machine's mathematics uses."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tests.conftest import ROOT, random_trips, simulated_trips
 from tests.taxi import searches, test_live
 from tests.taxi.same_bits import CITY
 
-# an x86-64 of 2004, and its mathematics without fused multiplication
+# an x86-64 of 2004, whose mathematics has no fused multiply-add
 OLD_MACHINE = {
     "OPENBLAS_CORETYPE": "Prescott",
     "NPY_DISABLE_CPU_FEATURES": "X86_V3",
@@ -37,7 +37,7 @@ OLD_MACHINE = {
 
 
 def fitted(threads: int, **machine: str) -> tuple[list[str], dict[str, str]]:
-    """Fit the parts of same_bits on such a machine: its kernels, and part -> sha256."""
+    """Run same_bits as on such a machine: its kernels, and part -> sha256."""
     n_threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), str(threads))
     command = [sys.executable, "-W", "ignore", "-m", "tests.taxi.same_bits"]
     env = os.environ | n_threads | machine
@@ -51,7 +51,7 @@ def test_an_old_machine_and_one_thread_fit_the_same_bits_as_this_one_and_two_thr
     here, then = fitted(2), fitted(1, **OLD_MACHINE)
     assert then[0] != here[0]  # or nothing is shown
     moved = sorted(part for part in here[1] if then[1][part] != here[1][part])
-    assert not moved, "of BLAS or np.exp: CONTRIBUTING.md, «The same on any x86-64 machine»"
+    assert not moved, "of BLAS or np.exp: CONTRIBUTING.md, «The same bits on any x86-64 machine»"
 
 
 def psi() -> bytes:
@@ -87,7 +87,7 @@ def test_no_result_has_the_last_digit_of_the_machines_mathematics(
 
 def test_what_a_search_suggests_has_six_digits() -> None:
     known = select_space("lossguide")
-    space = replace(known, first=(), objectives=known.objectives[1:])  # unscaled ones
+    space = replace(known, first=(), objectives=known.objectives[1:])  # only unscaled objectives
     suggested = searches.points(searches.run(space, max_evals=14))
     values = [value for point in suggested for value in point.values() if isinstance(value, float)]
     assert {float(f"{value:.6g}") for value in values} >= {*values}

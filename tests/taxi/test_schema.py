@@ -155,7 +155,7 @@ def test_coordinates_instead_of_zones_are_called_that() -> None:
         match_columns(pa.schema([(name, pa.string()) for name in names]), "green")
 
 
-# as the TLC has them in parquet too, so to fetch them again would help nobody
+# the TLC's own parquet files have these names too, so downloading a file again would not help
 YELLOW_2009 = ("Trip_Pickup_DateTime", "Trip_Dropoff_DateTime", "Trip_Distance", "Start_Lon")
 SERVICES_2015 = ("Dispatching_base_num", "Pickup_date", "locationID")
 
@@ -291,7 +291,7 @@ def test_columns_of_no_taxi_or_of_two_cabs_name_none_or_both() -> None:
 # --- spellings of the years
 
 
-# names of real files; which others a file has does not matter
+# column names of real files; other columns do not matter
 APP_2019 = "hvfhs_license_num dispatching_base_num pickup_datetime dropoff_datetime PULocationID"
 APP_2019 += " DOLocationID SR_Flag"
 APP_2023 = "request_datetime on_scene_datetime pickup_datetime dropoff_datetime PULocationID"

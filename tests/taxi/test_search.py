@@ -19,18 +19,18 @@ from tests.taxi.searches import SEARCHED, Objective, outcome, points, run, valle
 
 
 class OutOfOrder:
-    """The valley, where of each `block` trials the last one asked for finishes first."""
+    """The objective `valley`, where the last of each `block` trials asked for finishes first."""
 
     def __init__(self, block: int, n_trials: int, n_first: int) -> None:
         self.block = block
-        self.n_first = n_first  # known to be good: what comes after them waits for them all
+        self.n_first = n_first  # the space's own first points: later trials wait for all of them
         self.finished = [Event() for _ in range(n_trials)]
         self.order: list[int] = []
         self.n_entered = 0
         self.lock = Lock()
 
     def __call__(self, point: Mapping[str, Any]) -> Outcome:
-        with self.lock:  # tasks leave the executor's queue in the order asked for
+        with self.lock:  # tasks leave the executor's queue in the order in which they came
             number = self.n_entered
             self.n_entered += 1
         later = number + 1
@@ -59,7 +59,7 @@ def test_trials_in_parallel_make_the_same_search_whatever_finishes_first(name: s
 
 
 def marked(trial_number: int) -> Objective:
-    """The valley, where one trial comes out far better."""
+    """Return the objective `valley`, but with one trial far better."""
     numbers = iter(range(1000))
     return lambda point: outcome(valley(point).rmse - 1e3 * (next(numbers) == trial_number))
 
@@ -68,7 +68,7 @@ def marked(trial_number: int) -> Objective:
 def test_an_outcome_reaches_the_suggestions_from_lag_trials_later_on(changed: int) -> None:
     before = points(run(SEARCH_SPACES["seed"]))
     after = points(run(SEARCH_SPACES["seed"], marked(changed)))
-    # hyperopt draws at random until it knows 20 outcomes, those of 0 to 19 at trial 27
+    # hyperopt draws at random until it knows 20 outcomes: at trial 27 it knows those of 0 to 19
     first_changed = max(changed, 19) + LAG
     assert after[:first_changed] == before[:first_changed]
     assert after[first_changed:] != before[first_changed:]
@@ -78,7 +78,7 @@ def test_the_search_learns() -> None:
     def objective(point: Mapping[str, Any]) -> Outcome:
         return outcome((np.log(point["learning_rate"]) + 1.5) ** 2)
 
-    # five searches, for one may be out of luck; at random the logarithm is uniform from -3 to 0
+    # five searches, because one may be unlucky; at random the logarithm is uniform from -3 to 0
     searches = [run(SEARCH_SPACES["seed"], objective, max_evals=60, seed=seed) for seed in range(5)]
     late = [trial.outcome.rmse for trials in searches for trial in trials[-20:]]
     assert np.mean(late) < 0.75 * 1.5**2 / 3
@@ -128,7 +128,7 @@ def test_every_trial_is_yielded_as_it_starts_and_as_it_ends() -> None:
 
 
 def done(objective: Objective) -> Callable[..., "Future[Outcome]"]:
-    """Make the `submit` of an executor that has a point tried at once."""
+    """Make the `submit` of an executor that evaluates a point immediately."""
 
     def submit(point: dict[str, Any], threshold: PruningThreshold | None) -> "Future[Outcome]":
         future: Future[Outcome] = Future()
@@ -157,7 +157,7 @@ def test_no_more_trials_run_at_once_than_asked_for(monkeypatch: pytest.MonkeyPat
     list(search.search(space, lambda *_: Future(), **asked, n_parallel=3))
     assert n_running == [3] * 18 + [2, 1, 0]
     n_running.clear()
-    # nor more than a suggestion can be made for
+    # nor more trials than suggestions can be made for
     list(search.search(space, lambda *_: Future(), **asked, n_parallel=30, lag=5))
     assert n_running == [5] * 16 + [4, 3, 2, 1, 0]
 
@@ -187,7 +187,7 @@ def test_a_trial_that_waits_starts_when_another_has_ended(
 
 
 def failing(*numbers: int) -> Objective:
-    """The valley, where the trials of these numbers raise; one trial at a time."""
+    """Return `valley`, but with errors in the trials of these numbers; for one at a time."""
     asked = iter(range(1000))
 
     def objective(point: Mapping[str, Any]) -> Outcome:
@@ -236,11 +236,11 @@ def test_an_executor_that_gives_its_tasks_up_ends_the_search() -> None:
         list(search.search(SEARCH_SPACES["seed"], submit, max_evals=3, seed=1, n_parallel=1))
 
 
-# --- going on
+# --- resuming
 
 
 def as_finished(trials: list[Trial]) -> dict[int, FinishedTrial]:
-    """What an earlier process has written of these trials."""
+    """Return these trials as an earlier process would have recorded them."""
     return {
         t.number: FinishedTrial({name: str(value) for name, value in t.point.items()}, t.outcome)
         for t in trials
@@ -291,7 +291,7 @@ def test_the_pruning_threshold_is_the_best_of_the_trials_that_one_may_know() -> 
     for number, rmse in enumerate([6.0, 5.0, 7.0, 4.0]):
         history.add(Trial(number, {}, outcome(rmse)))
     assert [history.pruning_threshold(number) for number in range(LAG)] == [None] * LAG
-    # each by the trials of its own objective, which is that of every other trial
+    # each from the trials with its own objective, which every other trial has
     thresholds = [history.pruning_threshold(number) for number in range(LAG + 1, LAG + 4)]
     assert [threshold.rmse for threshold in thresholds] == [5.0, 6.0, 4.0]
     assert {threshold.rule for threshold in thresholds} == {space.pruning}
@@ -355,14 +355,14 @@ def test_an_objective_that_is_worse_at_every_point_changes_no_suggestion() -> No
             known[number] = outcome(plain.rmse + handicap * (number % 2))
         return sampler.ask(40, known)
 
-    # a power of two is subtracted again without a rounding
+    # a power of two can be subtracted again without rounding
     assert suggested(0.0) == suggested(2.0**-4)
     assert suggested(0.0)["objective"] == space.objective(40).name
 
 
 def test_a_pruned_trial_counts_by_its_extrapolated_rmse() -> None:
     space = replace(SEARCH_SPACES["lossguide"], pruning=Pruning(n_doublings=1))
-    curve = [9.0, 8.0, 7.0, 4.0, 3.5, 3.0, 2.5, 2.0]  # 1 is what its gains of 4 and 2 lead to
+    curve = [9.0, 8.0, 7.0, 4.0, 3.5, 3.0, 2.5, 2.0]  # after gains of 4 and 2 the next is 1
     falls = Outcome(2.0, 7, curve, 0.0, pruned=True, booster=None)
 
     def suggested(outcome: Outcome) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_parallel_coordinates_have_an_axis_for_each_parameter_and_a_line_for_eac
     assert [label.get_text() for label in axis.get_xticklabels()] == ["leaves", "rate"]
     drawn = [line for line in axis.get_lines() if len(line.get_xdata()) == 2]
     crossing = [line for line in drawn if list(line.get_xdata()) == [0, 1]]
-    assert len(crossing) == 3 + 1  # all but the failed one, and the best once more, to stand out
+    assert len(crossing) == 3 + 1  # all but the failed one, and the best again, highlighted
     assert [t.get_text() for t in axis.get_legend().texts] == ["best: trial 3"]
 
 

@@ -1,4 +1,4 @@
-"""A model loaded through MLflow, asked as a server's threads ask it."""
+"""A model loaded through MLflow, called from many threads as in a server."""
 
 import json
 import math
@@ -67,13 +67,13 @@ def test_of_many_requests_at_once_none_is_refused_and_none_answered_differently(
     together = Barrier(N_THREADS)
 
     def ask(first: int) -> list[np.ndarray]:
-        together.wait(timeout=60)  # the model's very first answers are asked for at once
+        together.wait(timeout=60)  # so that the model's very first calls are concurrent
         return [served.predict(trips.iloc[rows]) for rows in asked[first::N_THREADS]]
 
     with ThreadPoolExecutor(N_THREADS) as executor:
         answers = list(executor.map(ask, range(N_THREADS)))
     assert sum(map(len, answers)) == N_REQUESTS
-    wanted = model.answer(trips)  # each row is answered alone as among others
+    wanted = model.answer(trips)  # a row's answer does not depend on the rows beside it
     for first, of_thread in enumerate(answers):
         for rows, minutes in zip(asked[first::N_THREADS], of_thread, strict=True):
             assert minutes.tobytes() == wanted[rows].tobytes()
@@ -87,13 +87,13 @@ def test_many_rows_from_several_threads_are_answered_the_same(uri: str, model: T
     assert {minutes.tobytes() for minutes in answers} == {wanted}
 
 
-# --- what a request asks beside the minutes
+# --- what a request may ask besides the minutes
 
 EVERYTHING = {"quantiles": [0.1, 0.5, 0.025], "longer_than": 12}
 
 
 def post(model: PyFuncModel, params: object) -> Any:
-    """Send five trips and params to MLflow's server; gives its predictions."""
+    """Send five trips and params to MLflow's server; return its predictions."""
     body = json.dumps({"dataframe_split": json.loads(sent()), "params": params})
     schema = model.metadata.get_input_schema()
     answer = invocations(body, "application/json", model, schema)
@@ -197,7 +197,7 @@ def test_a_model_saved_before_params_were_is_scored_and_says_that_it_knows_no_qu
 
 
 def asked_with(error: Exception, uri: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Load a model whose prediction fails; gives the served object."""
+    """Load a model whose prediction fails; return the served object."""
     served = models.load(uri).unwrap_python_model()
 
     def fail(*request: object, **more: object) -> np.ndarray:
@@ -211,7 +211,7 @@ def asked_with(error: Exception, uri: str, monkeypatch: pytest.MonkeyPatch) -> A
 def test_a_fault_of_the_server_keeps_its_type(
     kind: type[Exception], uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # TripError is that of this checkout, not that of the model's own copy of the package
+    # this is the checkout's TripError, not that of the model's own copy of the package
     error = kind("[17:45:00] src/learner.cc:42: Check failed")
     with pytest.raises(kind) as fault:
         asked_with(error, uri, monkeypatch).predict(None, frame().iloc[:1])

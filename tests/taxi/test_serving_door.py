@@ -1,4 +1,4 @@
-"""What MLflow's own server answers, asked over its FastAPI application: good requests and bad."""
+"""The answers of MLflow's own server, through its FastAPI application, to good and bad requests."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ from tests.taxi.test_model import END, MILES, START, TIME, make_model
 JSON, CSV, PARQUET = KINDS
 ROWS = write_frame(simulated_trips("2021-02"), "green").iloc[:3].astype({TIME: str})
 ROW: dict[str, Any] = ROWS.iloc[0].to_dict()
-SECRET = "1999-12-31 23:59:59"  # of a row that no answer may repeat
+SECRET = "1999-12-31 23:59:59"  # a value in a row, which no answer may repeat
 
 
 class Answer(NamedTuple):
@@ -69,14 +69,14 @@ def app(uri: str) -> Iterator[Any]:
         patch.setattr(uvicorn.Server, "startup", uvicorn.Server.startup)
         for name in ("get_openapi", "get_swagger_ui_html", "get_redoc_html"):
             patch.setattr(applications, name, getattr(applications, name))
-        patch.setenv(_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name, "true")  # which the server sets
+        patch.setenv(_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name, "true")  # the server sets it, too
         patch.setitem(sys.modules, f"{SERVER}.app", ModuleType("app"))
         yield scoring_server.init(models.load(uri))
 
 
 @pytest.fixture(scope="module")
 def ask(app: Any) -> Ask:
-    """Post a body; gives the answer."""
+    """Return a function that posts a body and returns the answer."""
 
     def post(body: str | bytes, kind: str | None = JSON) -> Answer:
         content = body.encode() if isinstance(body, str) else body
@@ -90,7 +90,7 @@ def ask(app: Any) -> Ask:
 async def send_to(
     app: Any, method: str, path: str, headers: Any = (), content: bytes = b""
 ) -> tuple[int, str]:
-    """Send a request to the application as a web server would; gives status and body."""
+    """Send a request to the application as a web server would; return status and body."""
     scope = {"type": "http", "method": method, "path": path, "query_string": b""}
     sent: list[Any] = []
 
@@ -259,7 +259,7 @@ def test_the_docs_of_the_server_need_nothing_but_themselves(app: Any) -> None:
     assert status == 200
     assert not re.findall(r"(?:src|href)=\"(?!openapi\.json)", page)
     assert all(name in page for name in (TIME, START, END, MILES, *PARAMS, "curl -s "))
-    # a browser puts the server's own address in the place of the one that is written
+    # in a browser, a script replaces the written address by the server's own
     written = re.findall(r'replaceAll\("(\S+)", here\)', page)
     assert re.findall(r"curl -s (\S+) ", page) == written * 2
 

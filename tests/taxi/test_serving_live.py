@@ -1,4 +1,4 @@
-"""A served model asked for its live level: the state file that a job replaces beside the server."""
+"""A served model with a live level, from a state file that a job replaces while it is served."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ class Watched:
         self.served = self.model.unwrap_python_model()
 
     def put(self, slow: float, **changes: Any) -> bytes:
-        """Replace the file: a city so many times as slow as the model says."""
+        """Replace the state: trips in the city take `slow` times as long as predicted."""
         state = live.new_state("green", self.sha256, live.floor_to_bin(NOW - 15 * MINUTE), None)
         sums = [values.copy() for values in state.sums]
         sums[0][:, 0] = (slow - 1) * 1e9, 1e9
@@ -46,12 +46,12 @@ class Watched:
         return content
 
     def look_again(self) -> None:
-        """Let the time pass after which the server looks."""
+        """Let the time pass after which the server looks at the file again."""
         watched = self.served.live_file
         watched._last = watched._last._replace(at=-1e9)
 
     def ask(self, rows: int = 3) -> pd.DataFrame:
-        """Ask about trips that begin now."""
+        """Predict trips that begin now."""
         self.look_again()
         return self.model.predict(now_frame(rows), params=ASKED)
 
@@ -182,6 +182,6 @@ def test_the_model_server_sends_the_age_and_null_where_no_state_is_used(watched:
     assert {row["live_age_minutes"] for row in past} == {None}
     watched.put(1.5)
     watched.look_again()
-    # trips of 2021: the state knows of now
+    # trips of 2021, while the state is about now
     assert post(watched.model, {"live": True, "quantiles": [0.5]}) == past
     assert set(past[0]) == {"prediction", "live_age_minutes", "p50"}

@@ -14,7 +14,7 @@ from taxi.sight import BoosterSet, train_here
 def train_slowly(
     monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]
 ) -> list[tuple[float, float]]:
-    """Train three boosters that take a moment each; returns when each began and ended."""
+    """Train three boosters that take a moment each; return when each began and ended."""
     spans = []
 
     def train(*_: Any) -> None:

@@ -244,7 +244,7 @@ def test_rush_hours_are_slow_on_weekdays(january: pa.Table) -> None:
 
 
 def median_miles(table: pa.Table) -> np.ndarray:
-    """Median metered miles between two zones, NaN where fewer than 5 trips; (266 * 266,)."""
+    """Return the median metered miles between zones, NaN for fewer than 5 trips; [266 * 266]."""
     pickup_zone, dropoff_zone = column(table, "PULocationID"), column(table, "DOLocationID")
     miles = column(table, "trip_distance")
     between = (miles > 0) & (pickup_zone != dropoff_zone)
@@ -286,7 +286,7 @@ def kept_trips(table: pa.Table) -> dict[str, np.ndarray]:
 
 
 def one_hot_pairs(trips: dict[str, np.ndarray], known: np.ndarray) -> sp.csr_matrix:
-    """One column per pair seen in training, then raw miles; an unseen pair is all zeros."""
+    """Encode one column per pair seen in training, then raw miles; an unseen pair is all zeros."""
     n, place = len(trips["pair"]), np.searchsorted(known, trips["pair"]).clip(max=len(known) - 1)
     rows = np.flatnonzero(known[place] == trips["pair"])
     hot = sp.coo_matrix((np.ones(len(rows)), (rows, place[rows])), (n, len(known)))

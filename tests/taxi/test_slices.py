@@ -1,4 +1,4 @@
-"""Which slices of the trips a candidate is surely worse on, and how many looks that allows for."""
+"""On which slices of the trips a candidate is surely worse, corrected for the number of slices."""
 
 import re
 from math import inf
@@ -23,7 +23,7 @@ def at_airports(trips: Trips) -> np.ndarray:
 
 
 def predictions(trips: Trips, *, airports: float, elsewhere: float) -> tuple[np.ndarray, ...]:
-    """A candidate whose errors are the champion's times these factors, and the champion."""
+    """Predict as a candidate with the champion's errors times a factor, and as the champion."""
     error = np.random.default_rng(1).normal(0, 5, len(trips))
     factor = np.where(at_airports(trips), airports, elsewhere)
     return trips.trip_minutes + factor * error, trips.trip_minutes + error
@@ -32,7 +32,7 @@ def predictions(trips: Trips, *, airports: float, elsewhere: float) -> tuple[np.
 def judge(
     trips: Trips, candidate: np.ndarray, champion: np.ndarray, **allowed: bool
 ) -> GateDecision:
-    """Put a candidate that is better on the whole to the gate."""
+    """Have the gate judge a candidate that is better overall."""
     parts = pair_slices(trips, candidate, champion, CITY)
     real = Provenance(False, False, frozenset())
     better = Interval(0.05, 0.02, 0.08)
@@ -124,17 +124,17 @@ def test_a_slice_with_no_trips_is_no_reason_and_no_crash() -> None:
 
 
 def make_part(t: float, name: str = "x") -> PairedErrors:
-    """A slice of 10,001 trips where a loss of 0 is so many standard errors away."""
+    """Make a slice of 10,001 trips whose loss is `t` standard errors away from 0."""
     return PairedErrors(name, 10_001, 100.0 + t, 100.0, (10_001.0, 0.0), 0.0)
 
 
 @pytest.mark.parametrize(
     ("ts", "n_worse"),
     [
-        ([1.7], 1),  # one look at 5 %
-        ([1.7, 0.0], 0),  # two of them: 2.5 % each
+        ([1.7], 1),  # a single slice, tested at 5 %
+        ([1.7, 0.0], 0),  # two slices: 2.5 % each
         ([2.0, 0.0], 1),
-        ([2.0, 1.7], 2),  # what is left when the first is out is looked at with 5 %
+        ([2.0, 1.7], 2),  # once the first is found, the one left is tested at 5 %
         ([2.4, 1.7, 1.7], 1),
         ([0.0, 0.0], 0),
     ],

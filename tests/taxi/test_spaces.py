@@ -24,7 +24,7 @@ def test_the_search_looks_back_by_that_lag_unless_told_otherwise() -> None:
 
 # --- the spaces
 
-# source: the course's notebook; exponents of e but for the depth
+# source: the course's notebook; exponents of e, except for the depth
 COURSE_BOUNDS = {
     "max_depth": (4, 100),
     "learning_rate": (np.exp(-3), 1),
@@ -79,7 +79,7 @@ def test_every_space_makes_points_that_xgboost_takes(
         parameters = dict(space.fixed) | trial.point | {"nthread": 1, "validate_parameters": True}
         parameters |= {key: min(v, 6) for key, v in parameters.items() if key == "max_depth"}
         assert train_booster(matrices, TrainingJob(parameters, rounds=2, patience=2)).rmse > 0
-    # of a parameter it does not know xgboost merely warns
+    # xgboost only warns about a parameter that it does not know
     assert [str(warning.message) for warning in recwarn if "not used" in str(warning.message)] == []
 
 

@@ -22,16 +22,16 @@ from taxi.spread import (
 from tests.conftest import make_trips, random_trips, real_month
 
 N = 20_000
-# the snow of 2021-02 is in no January: bench/coverage.py says what it does
+# not 2021-02, whose snow no January had: bench/coverage.py measures its effect
 MONTHS = [("2020-11", "2020-12"), ("2022-01", "2022-02"), ("2023-02", "2023-03")]
 ASKED = (0.001, 0.025, 0.1, 0.5, 0.9, 0.975, 0.999)
 
 
 def skewed(n: int, seed: int, **columns: object) -> tuple[Trips, np.ndarray]:
-    """Make trips whose minutes scatter as the prediction does, and more to the long side."""
+    """Make trips whose minutes scatter in proportion to the prediction, skewed to the long side."""
     rng = np.random.default_rng(seed)
     predicted = rng.uniform(4, 40, n)
-    noise = rng.gamma(2.0, 1.0, n) - 2.0  # of mean 0
+    noise = rng.gamma(2.0, 1.0, n) - 2.0  # with mean 0
     at = np.datetime64("2021-01-01") + rng.integers(0, 28 * 1440, n).astype("m8[m]")
     minutes = predicted * (1 + 0.15 * noise)
     trips = make_trips(n, pickup_at=at, trip_minutes=minutes, distance_miles=predicted / 5)
@@ -60,7 +60,7 @@ def spread() -> Spread:
 def test_as_many_new_trips_are_shorter_as_the_level_says_short_or_long(spread: Spread) -> None:
     trips, predicted = skewed(N, seed=2)
     found = spread.quantiles(trips, predicted, (0.1, 0.5, 0.9))
-    for rows in np.array_split(np.argsort(predicted), 5):  # sd of a share of 4,000: 0.5 %
+    for rows in np.array_split(np.argsort(predicted), 5):  # sd of a share among 4,000: 0.5 %
         shorter = (trips.trip_minutes[rows, None] <= found[rows]).mean(axis=0)
         assert shorter == pytest.approx([0.1, 0.5, 0.9], abs=0.025)
 
@@ -68,7 +68,7 @@ def test_as_many_new_trips_are_shorter_as_the_level_says_short_or_long(spread: S
 def test_half_of_the_trips_are_shorter_than_p50_which_is_not_the_mean(spread: Spread) -> None:
     trips, predicted = skewed(N, seed=2)
     p50 = spread.quantiles(trips, predicted, [0.5])[:, 0]
-    assert (p50 < predicted).mean() > 0.95  # a gamma's median lies below its mean
+    assert (p50 < predicted).mean() > 0.95  # the median of a gamma is below its mean
     assert p50.mean() == pytest.approx(predicted.mean() * (1 - 0.15 * 0.3217), rel=0.01)
 
 
@@ -89,7 +89,7 @@ def test_rows_without_distance_are_answered_from_errors_without_it(spread: Sprea
     found = spread.quantiles(without_distance(trips), predicted + 1.0, [0.1, 0.9])
     low, high = found.T
     assert coverage_by_group(trips, low, high)[0].coverage == pytest.approx(0.8, abs=0.015)
-    # that model says a minute too much, which the spread of the other one knows nothing of
+    # a model that predicts a minute too much, with the spread of one that does not
     other = spread.quantiles(trips, predicted + 1.0, [0.5])[:, 0]
     here = spread.quantiles(without_distance(trips), predicted + 1.0, [0.5])[:, 0]
     assert np.mean(other - here) == pytest.approx(1.0, abs=0.2)
@@ -136,7 +136,7 @@ def test_a_higher_level_is_never_a_shorter_trip_and_none_is_shorter_than_the_lea
     seed: int, spread: Spread
 ) -> None:
     trips = random_trips(500, seed=seed)
-    predicted = np.random.default_rng(seed).uniform(-5, 80, 500)  # as an odd model might
+    predicted = np.random.default_rng(seed).uniform(-5, 80, 500)  # an odd model's
     levels = np.sort(np.random.default_rng(seed).uniform(0, 1, 99))
     found = spread.quantiles(trips, predicted, list(levels))
     assert (np.diff(found, axis=1) >= 0).all()
@@ -218,7 +218,7 @@ def test_trips_of_a_broken_meter_and_trips_without_a_plan_have_errors_of_their_o
     assert spread is not None
     p50 = spread.quantiles(trips, predicted, [0.5])[odd, 0]
     assert np.median(p50 / predicted[odd]) == pytest.approx(3, rel=0.1)
-    # of all trips, where nobody planned any, those are one in forty
+    # without planned distances such trips are only one in forty
     p90 = spread.quantiles(without_distance(trips), predicted, [0.9])[:, 0]
     assert (trips.trip_minutes <= p90).mean() == pytest.approx(0.9, abs=0.01)
 

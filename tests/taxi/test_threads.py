@@ -1,4 +1,4 @@
-"""Threads share the cores, and have one each for their linear algebra."""
+"""Threads share the cores, and their linear algebra uses one thread each."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 
 def n_blas_threads(_: int = 0) -> set[int]:
-    assert np.eye(2).sum() == 2  # numpy brings the BLAS
+    assert np.eye(2).sum() == 2  # numpy loads the BLAS
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 

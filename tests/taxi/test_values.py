@@ -1,4 +1,4 @@
-"""Where the parts of a time end, and numbers to the last digit: what can be read, and what not."""
+"""Parsing times and numbers: which texts can be read, to the last digit, and which cannot."""
 
 from decimal import Decimal
 

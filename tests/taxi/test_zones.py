@@ -25,7 +25,7 @@ def test_medians_are_those_of_numpy_however_many_rows_are_sorted_at_once(
         there = values[(groups == group) & ~np.isnan(values)]
         wanted = np.median(there) if len(there) else np.nan
         assert np.array_equal(found[group], wanted, equal_nan=True), group
-    # values that count in two groups each
+    # values that belong to two groups each
     other = rng.permutation(groups)
     twice = zones.medians(np.concatenate([groups, other]), np.tile(values, 2), 31)
     at_once = zones.medians(np.stack([groups, other]), values, 31)
@@ -62,12 +62,12 @@ def test_the_tables_count_trips_and_take_medians_of_clean_distances() -> None:
     assert np.array_equal(tables.pair_miles, [2, 5, np.nan], equal_nan=True)
     assert tables.pickup_trips[[1, 2, 4, 5]].tolist() == [3, 1, 1, 0]
     assert tables.dropoff_trips[[1, 2, 4, 5]].tolist() == [1, 3, 1, 0]
-    # zone 4 has no clean distance and takes the median of all trips
+    # zone 4 has no clean distance, so it gets the median of all trips
     assert tables.zone_miles[[1, 2, 4, 100]].tolist() == [3, 3, 3, 3]
 
 
 def city(n: int, seed: int) -> tuple[np.ndarray, Trips]:
-    """Place zones 1..n on a plane and make one trip per ordered pair, straight."""
+    """Place zones 1..n on a plane, and make one straight trip per ordered pair."""
     place = np.random.default_rng(seed).uniform(0, 10, (n, 2))
     pickup, dropoff = (ends.ravel() for ends in np.meshgrid(np.arange(n), np.arange(n)))
     apart = pickup != dropoff
@@ -110,7 +110,7 @@ def test_a_city_seen_in_part_and_by_crooked_roads_is_still_recovered() -> None:
         np.hypot(*(p[:, None] - p[None, :]).transpose(2, 0, 1)).ravel() for p in (place, learnt)
     )
     assert np.corrcoef(made, found)[0, 1] > 0.99
-    # 0.15 miles; the start alone, from the shortest ways, is 0.58 off
+    # it is 0.15 miles; the initial guess, from shortest paths, is 0.58 off
     assert np.sqrt(np.mean((made - found) ** 2)) < 0.25
     # from their middle, the longest extent along the first axis and what is farthest ahead
     assert learnt.mean(axis=0) == pytest.approx([0, 0], abs=1e-3)
@@ -182,7 +182,7 @@ def test_a_rows_own_distance_never_reaches_its_typical_one() -> None:
         after = typical_miles(replace(trips, distance_miles=miles))
         assert np.array_equal(before[row], after[row], equal_nan=True)
         others_moved += not np.array_equal(before, after, equal_nan=True)
-    assert others_moved > 10  # the distances do matter to the rows of other folds
+    assert others_moved > 10  # the distances do affect the rows of other folds
 
 
 def test_typical_distances_out_of_fold_are_medians_over_the_other_folds() -> None:

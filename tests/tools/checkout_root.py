@@ -1,4 +1,4 @@
-"""A checkout that the doctor looks at, and what it finds wrong there."""
+"""A checkout for the doctor to examine, and the problems that it finds."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ def problems(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout that has no .venv."""
+    """A checkout without a .venv."""
     root = tmp_path / "checkout"
     root.mkdir()
     for name in ("requirements.txt", "requirements-dev.txt", "python_env.yaml"):

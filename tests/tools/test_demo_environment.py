@@ -75,10 +75,10 @@ def test_the_demo_makes_a_second_environment_only_where_it_is_another_one(
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"mlflow run . --env-manager {manager} --experiment-name" in done.stdout
-    assert f"    mlflow run . --env-manager {manager} -e hpo" in done.stdout  # goes on in the same
+    assert f"    mlflow run . --env-manager {manager} -e hpo" in done.stdout  # the same environment
     assert said in done.stdout
     assert ("demo: " in done.stdout) == bool(said)
-    # of the line that main prints to run it again
+    # a hint about the line that main prints to run it again
     is_lost = "mlflow run --env-manager uv fails here: write local." in done.stdout
     assert is_lost == (not found)
 
@@ -98,7 +98,7 @@ def test_the_demo_says_that_mlflow_misreads_a_folder_before_mlflow_does(
     command = ["make", "--assume-old=.venv/.ready", "demo"]
     env = os.environ | {"MLFLOW_TRACKING_URI": uri}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert ("mlflow run" in done.stdout) == bool(uri)  # a server keeps all elsewhere
+    assert ("mlflow run" in done.stdout) == bool(uri)  # a server keeps everything elsewhere
     assert ("50 %, because of a sign in its path: make doctor" in done.stderr) != bool(uri)
 
 

@@ -144,7 +144,7 @@ def test_one_way_to_make_an_environment_is_enough(
     assert cures == {"uv": f"uv python install {pinned}", "pyenv": f"pyenv install {pinned}"}
 
 
-# --- what lies about
+# --- what is left over
 
 
 def test_environments_that_are_half_built_or_of_another_lock(root: Path, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_environments_that_are_half_built_or_of_another_lock(root: Path, tmp_pat
         for package in packages:
             noted = library / f"{package}.dist-info" / "RECORD"
             noted.parent.mkdir(parents=True)
-            noted.write_text(f"{package}.py,,\n__pycache__/{package}.pyc,,\n\n")  # compiled later
+            noted.write_text(f"{package}.py,,\n__pycache__/{package}.pyc,,\n\n")  # .pyc to come
             (library / f"{package}.py").touch()
         (place / "bin").mkdir(parents=True)
         (place / "bin" / "python").touch()
@@ -164,8 +164,8 @@ def test_environments_that_are_half_built_or_of_another_lock(root: Path, tmp_pat
     names = [f"{name.replace('-', '_')}-{version}" for name, version in locked]
     hyperopt, mlflow = (next(n for n in names if n.startswith(f"{w}-")) for w in LIBRARIES)
     make(1, *names)
-    make(2, mlflow)  # a served model's
-    make(3, "dvc-1")  # another project's
+    make(2, mlflow)  # of a served model
+    make(3, "dvc-1")  # of another project
     library = "lib/python3.11/site-packages"
     cut = make(10, mlflow)
     needs = "Requires-Dist: flask<4\nRequires-Dist: boto3; extra == 's3'\n"

@@ -87,7 +87,7 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(
 
 @pytest.fixture
 def closed_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A server that lets nobody in, and a home of one's own; gives who asked it."""
+    """A server that refuses everybody, and an empty home; yield the credentials it was sent."""
     asked: list[str] = []
 
     class Door(BaseHTTPRequestHandler):
@@ -157,14 +157,14 @@ def test_a_file_of_users_that_mlflow_cannot_read_is_named(
     assert problems(doctor.experiment) == closed_server == []
     (problem,) = problems(doctor.store)
     assert problem.seen == "not asked: MLflow cannot read ~/.mlflow/credentials"
-    assert "rm " not in problem.cure  # the password in it may be nowhere else
+    assert "rm " not in problem.cure  # the file may hold the only copy of the password
 
 
 @pytest.fixture(params=["file", "server"])
 def asked_store(
     request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> MlflowClient:
-    """A store that the environment names: its file, or a server before another."""
+    """A store that the environment names: as a file, or through a server on another store."""
     uri = store.uri if request.param == "file" else request.getfixturevalue("mlflow_server")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return MlflowClient(uri)

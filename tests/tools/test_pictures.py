@@ -1,4 +1,4 @@
-"""What drawing the pictures takes; that they look well is for people to see."""
+"""What drawing the pictures requires; whether they look good is for people to judge."""
 
 import socket
 from pathlib import Path
@@ -18,7 +18,7 @@ def said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> list[str]:
-    """Draw on a store without a pipeline, and with no browser but the one in tmp_path, if any."""
+    """Draw on a store without a pipeline, and with only the browser in tmp_path, if any."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit) as left:
         pictures.main()
@@ -44,7 +44,7 @@ def test_without_a_pipeline_it_says_how_to_have_one(browser: Path, said: list[st
 
 
 def test_a_server_that_does_not_come_is_one_line() -> None:
-    with socket.socket() as held:  # bound, and nobody listens
+    with socket.socket() as held:  # bound, but not listening
         held.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{held.getsockname()[1]}"
         with pytest.raises(UserError, match=f"^The MLflow UI does not answer at {address}. See"):

@@ -1,4 +1,4 @@
-"""What make serve says: which version it serves, or why it serves none."""
+"""What make serve prints: which version it serves, or why it serves none."""
 
 import socket
 import sys

@@ -1,4 +1,4 @@
-"""What a candidate is scored with on valid."""
+"""With which kinds of distance a candidate is scored on valid."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.conftest import random_trips
 
 
 def answers_to(trips: Trips) -> dict[str, np.ndarray]:
-    """Answer with the miles, 0 where they are missing: kind of distance -> minutes."""
+    """Predict the miles as minutes, 0 if missing: kind of distance -> minutes."""
     return {kind: np.nan_to_num(clean_miles(as_known(trips, kind))) for kind in RMSES}
 
 
@@ -27,10 +27,10 @@ def test_each_kind_of_distance_has_its_rmse() -> None:
 
 
 class Honest:
-    """An estimator that says the first column."""
+    """An estimator that predicts the first column."""
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
-        """Predict it, 0 where it is missing."""
+        """Return the first column, 0 where it is missing."""
         return np.nan_to_num(matrix[:, 0])
 
 

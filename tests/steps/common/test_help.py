@@ -15,7 +15,7 @@ from tests.entry import parsed
 
 
 def shown(step: str) -> dict[str, str]:
-    """Read the help of a step: group -> its text, line ends taken out."""
+    """Read the help of a step: group -> its text, without line breaks."""
     parts = make_parser(ENTRY_POINTS[step], None).format_help().split("\n\n")
     return {title: " ".join(text.split()) for title, _, text in (p.partition(":\n") for p in parts)}
 
@@ -53,7 +53,7 @@ def test_help_lists_what_a_parameter_may_be() -> None:
 def test_what_help_lists_is_taken_and_anything_else_refused() -> None:
     wanted = {"taxi", "features", "search_space", "device", "refit", "judge_by", "models"}
     assert choices().keys() == wanted | {"live"}
-    for name in wanted - {"device"}:  # a GPU is looked for
+    for name in wanted - {"device"}:  # that check would look for a GPU
         for value in choices()[name]:
             check_pipeline(parsed("main", f"--{name}={value}"))
     for name in wanted:

@@ -1,4 +1,4 @@
-"""One file means the same instants to training, scoring and serving."""
+"""Training, scoring and serving read the same instants from the same file."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +37,7 @@ FORMS: dict[str, Callable[[pa.Array], pa.Array]] = {  # of instants in UTC
 
 
 def random_instants(seed: int, month: str, n: int = 60) -> pa.Array:
-    """Draw whole milliseconds around a month whose clock may be changed in it."""
+    """Draw whole milliseconds around a month, and around the clock change that March has."""
     start = np.datetime64(f"{month}-01", "ms") - np.timedelta64(2, "D")
     at = start + np.random.default_rng(seed).integers(0, 36 * 86_400, n).astype("m8[s]")
     change = np.datetime64(f"{month}-14T06:30", "ms")  # around the hour that March skips
@@ -73,4 +73,4 @@ def test_one_file_means_the_same_instants_to_training_scoring_and_serving(
     kept = cleaned.trips["pickup_at"].to_numpy()
     assert np.array_equal(kept, clock[scored.eligible])
     assert set(kept) <= set(clock[in_month])
-    assert len(kept) >= in_month.sum() - 2  # a trip that meets the change of the clock
+    assert len(kept) >= in_month.sum() - 2  # trips across the clock change may be dropped

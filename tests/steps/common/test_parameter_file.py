@@ -1,4 +1,4 @@
-"""Parameter files: what wins over what, what is refused with its line, how the run is repeated."""
+"""Parameter files: which value wins, what is refused with its line, how the run is repeated."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ def written(tmp_path: Path) -> Any:
     return write
 
 
-# --- what wins
+# --- which value wins
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(written: Any) -> None:
@@ -178,7 +178,7 @@ def test_the_repeating_command_names_a_committed_file_and_what_differs_from_it(
     assert {"max_evals", "train_months"} & texts.keys() == set()
     again = parsed("main", *(f"--{name}={text}" for name, text in texts.items()))
     assert again.texts() | {"config": ""} == params.texts() | {"config": ""}
-    # as the default, which would not count as given, but the file has another
+    # a typed default usually does not count as given, but here the file has another value
     as_default = params.model_copy(update={"max_evals": 50}).rerun_texts()
     assert "config" not in as_default
     assert (as_default["max_evals"], as_default["train_months"]) == ("50", "2023-01")

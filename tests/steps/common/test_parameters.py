@@ -1,4 +1,4 @@
-"""What a parameter may be, what of it a key holds, and what the command that repeats a run has."""
+"""Which values parameters accept, and which of them are in keys and in rerun commands."""
 
 import ast
 import re
@@ -161,7 +161,7 @@ def test_no_parameter_that_may_name_a_place_takes_a_password_or_repeats_it(step:
     texts = [
         name for name, field in ENTRY_POINTS[step].model_fields.items() if field.annotation is str
     ]
-    for name in {*texts} - {"model_uri", "tracking_uri"}:  # which are looked at where they are used
+    for name in {*texts} - {"model_uri", "tracking_uri"}:  # these are checked where they are used
         with pytest.raises(
             UserError, match=rf"^The {name} 's3://b/x' was passed with a"
         ) as refused:

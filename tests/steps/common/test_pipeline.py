@@ -54,7 +54,7 @@ def output_of(process: subprocess.Popen[str]) -> str:
 
 
 def copied(folder: Path) -> Path:
-    """Make another checkout of this code, which is no git repository."""
+    """Make another checkout of this code, which is not a git repository."""
     for room in ("steps", "storage", "taxi"):
         shutil.copytree(ROOT / room, folder / room)
     for name in ("MLproject", "requirements.txt", "python_env.yaml"):
@@ -156,7 +156,7 @@ def test_what_learns_from_the_trips_runs_again_in_another_city(
     def keys(source: Path) -> list[str]:
         entry("preprocess").main([f"--source={source}", *NO_TEST])
         made = chain("hpo", f"--source={source}", *NO_TEST)
-        assert made.decide_reuse("preprocess").run is not None  # the same files: it is reused
+        assert made.decide_reuse("preprocess").run is not None  # reused, as the files are the same
         made.get_or_run("preprocess")
         return [made.key(step).sha256 for step in ("baseline", "hpo")]
 
@@ -224,7 +224,7 @@ def test_a_value_that_is_neither_true_nor_false_is_refused() -> None:
 
 @pytest.fixture
 def preprocessed(store: Store) -> str:
-    """Give a run of preprocess on SMALL, made once."""
+    """Return the id of a run of preprocess on SMALL, made once."""
     key = chain("baseline", *SMALL).key("preprocess")
     if not reuse.find_reusable(key, runs.experiment_id()).run:
         entry("preprocess").main([SMALL[0]])
@@ -236,7 +236,7 @@ def steps_of(store: Store) -> list[str]:
 
 
 def planned(folder: Path, **environment: str) -> str:
-    """Ask a checkout what it would do about preprocess."""
+    """Ask a checkout what it plans for preprocess."""
     words = ["steps.main", "--plan=true", *SMALL]
     lines = output_of(start(folder, *words, **environment)).splitlines()
     return next(line for line in lines if "preprocess" in line)
@@ -266,7 +266,7 @@ def test_what_a_given_run_says_of_its_trips_wins_over_defaults_and_another_place
     assert given.params.test_months == "2021-03"
     repeated = given.repeatable().rerun_texts()
     assert (repeated["taxi"], repeated["test_months"]) == ("green", "2021-03")
-    assert "preprocess_run_id" not in repeated  # the same months make it again
+    assert "preprocess_run_id" not in repeated  # because the same months would make it again
 
 
 def test_trips_that_are_not_of_the_default_are_named(
@@ -275,7 +275,7 @@ def test_trips_that_are_not_of_the_default_are_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Typed beside such a run, a default cannot be told from none: the line is all that says so."""
+    """A typed default looks like none, so only the printed line shows that it is ignored."""
     assert chain("main", f"--preprocess_run_id={preprocessed}").params.taxi == "green"
     assert "trips:" not in capsys.readouterr().out
     monkeypatch.setattr(Dataset, "parameters", lambda _: {"taxi": "yellow", "source": "elsewhere"})
@@ -288,7 +288,7 @@ def test_trips_that_are_not_of_the_default_are_named(
 def test_months_that_are_typed_another_way_than_a_given_run_has_them_are_the_same(
     preprocessed: str, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`main` hands the text that was typed on to each step, beside the run of these months."""
+    """`main` passes the months as typed on to each step, together with the run of these months."""
     typed = ("--train_months=2021-01..2021-01", "--valid_months=2021-02..2021-02")
     given = chain("main", f"--preprocess_run_id={preprocessed}", *typed)
     assert given.params.train_months == "2021-01"
@@ -317,14 +317,14 @@ def test_other_trips_than_those_of_a_given_run_are_refused(
     ("asked", "said"),
     [
         ("max_evals=77", "made with 3"),
-        ("features=course", "made with compact"),  # which a file of parameters has said
+        ("features=course", "made with compact"),  # set by a parameter file
         ("half_life=4", "made with 2.5"),
         ("max_evals=3", ""),
         ("features=compact", ""),
         ("seed=9", ""),
         ("models=mean", ""),
         ("parallelism=1", ""),
-        ("device=cuda", ""),  # nobody has noted what it was
+        ("device=cuda", ""),  # not recorded on the run
     ],
 )
 def test_other_settings_than_those_of_a_given_run_are_refused(
@@ -349,7 +349,7 @@ def test_the_trips_of_a_given_run_may_be_asked_for_in_any_spelling(
     preprocessed: str, store: Store
 ) -> None:
     spelled = ("--train_months= 2021-01..2021-01", "--test_months=2021-03,")
-    with pytest.raises(UserError, match="is not a month"):  # an empty one is none anywhere
+    with pytest.raises(UserError, match="is not a month"):  # the comma leaves an empty name
         chain("register", f"--preprocess_run_id={preprocessed}", *spelled)
     chain("register", f"--preprocess_run_id={preprocessed}", spelled[0], "--test_months=2021-03")
 
@@ -380,7 +380,7 @@ def test_reuse_false_runs_everything(
 
 
 def test_two_started_at_the_same_moment_both_finish_and_a_third_reuses(tmp_path: Path) -> None:
-    """On a new store; neither takes what the other has not finished."""
+    """On a new store; neither reuses what the other has not finished."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     given = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
     both = [start(ROOT, "steps.baseline", *SMALL, **given) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Months as people really have them: read alike, each with the trips of the plain file."""
+"""Months in the many forms that people have them in: each gives the trips of the plain file."""
 
 import gzip
 import re
@@ -30,7 +30,7 @@ TIMES, ZONES, MILES = (
 
 
 def make_month(n: int = 40) -> pa.Table:
-    """Make n trips of January, all of them possible, at whole seconds."""
+    """Make n trips of January, all of them plausible, at whole seconds."""
     rng = np.random.default_rng(7)
     pickup = np.datetime64("2021-01-01T00:00:00", "us") + np.sort(
         rng.integers(0, 30 * 86_400, n)
@@ -58,7 +58,7 @@ Change = Callable[[pa.Table], pa.Table]
 
 
 def changed(names: list[str], change: Callable[[pa.ChunkedArray], object]) -> Change:
-    """Make a change of some columns."""
+    """Return a function that changes some columns of a table."""
 
     def of(table: pa.Table) -> pa.Table:
         for name in names:
@@ -70,7 +70,7 @@ def changed(names: list[str], change: Callable[[pa.ChunkedArray], object]) -> Ch
 
 
 def with_unit(unit: str) -> Change:
-    """Write times as whole numbers whose unit the column states."""
+    """Return a function that writes times as integers, their unit in the column's metadata."""
 
     def of(table: pa.Table) -> pa.Table:
         for name in TIMES:
@@ -83,7 +83,7 @@ def with_unit(unit: str) -> Change:
 
 
 def local(zone: str) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
-    """Say of which zone's clock the same instants are."""
+    """Return a function that gives the same instants as times in a time zone."""
     return lambda c: pc.assume_timezone(c, "America/New_York").cast(pa.timestamp("us", zone))
 
 
@@ -112,7 +112,7 @@ PARQUET: dict[str, Change] = {
 
 
 def turned(table: pa.Table) -> pa.Table:
-    """Name the columns otherwise, in another order."""
+    """Rename and reorder the columns."""
     return table.rename_columns([f" {name.upper()}" for name in table.column_names]).select(
         [4, 2, 0, 3, 1]
     )
@@ -150,7 +150,7 @@ def to_csv(table: pa.Table | None = None, **options: object) -> str:
 
 
 def times_as(text: Callable[[pd.Series], pd.Series]) -> str:
-    """Write a month whose times are written so."""
+    """Write a month as csv, with its times formatted by `text`."""
     frame = make_month().to_pandas()
     for name in TIMES:
         frame[name] = text(frame[name])
@@ -170,7 +170,7 @@ def rows_of(separator: str = ",") -> list[str]:
 
 
 def longer_rows() -> list[str]:
-    """Write rows with two empty fields more than the header."""
+    """Write rows that have two more, empty, fields than the header."""
     return [*rows_of()[:1], *[row + ",," for row in rows_of()[1:]]]
 
 
@@ -267,7 +267,7 @@ def test_a_value_of_two_readings_in_parquet_is_refused_by_its_row(tmp_path: Path
 
 
 def write_parts(folder: Path, names: list[str]) -> None:
-    """Write a month in parts of equal size, in this order."""
+    """Write a month in parts of equal size under these names, in order."""
     folder.mkdir(parents=True)
     table, n = make_month(), 40 // len(names)
     for place, name in enumerate(names):
@@ -314,7 +314,7 @@ def test_a_folder_of_parts_is_read_as_one_month(
 def test_a_part_without_rows_adds_none(version: str, tmp_path: Path, wanted: pa.Table) -> None:
     write_parts(tmp_path / NAME, ["a.parquet", "c.parquet"])
     none = make_month().slice(0, 0)
-    way = {"use_dictionary": False, "data_page_version": version}  # which has no page then
+    way = {"use_dictionary": False, "data_page_version": version}  # so there is no dictionary page
     pq.write_table(none, tmp_path / NAME / "b.parquet", **way)
     assert trips_of(tmp_path).equals(wanted)
 
@@ -370,7 +370,7 @@ def test_the_case_of_a_name_does_not_matter(name: str, tmp_path: Path, wanted: p
     assert trips_of(tmp_path / "data").equals(wanted)
 
 
-# --- app rides and car services, as the files of several years have them
+# --- app rides and car services, in the formats of several years
 
 BEGAN, ENDED = ["2021-01-15 17:45:00"] * 3, ["2021-01-15 17:57:00"] * 3
 APPS_OF_2024 = {
@@ -386,7 +386,7 @@ APPS_OF_2024 = {
     "shared_match_flag": pa.array(["N", "N", "Y"], pa.large_string()),
     "wav_match_flag": pa.array(["Y", "N", "N"], pa.large_string()),
 }
-APPS_OF_2019 = {  # a csv, whose every value is text
+APPS_OF_2019 = {  # a csv, in which every value is text
     "hvfhs_license_num": ["HV0003"] * 3,
     "dispatching_base_num": ["B02764"] * 3,
     "pickup_datetime": BEGAN,

@@ -1,4 +1,4 @@
-"""What makes two searches the same one."""
+"""What makes two searches the same search."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def test_a_search_is_known_by_its_bytes_not_by_months_or_source_nor_by_the_test_
 
 
 SEVERAL = DATASET._replace(months=DATASET.months | {"train": ["2020-12", "2021-01"]})
-# what a key of hpo holds -> what is typed for another search, more trials of which are no other
+# parameter in the key of hpo -> a value that makes it another search; more trials do not
 OTHER: dict[str, dict[str, object]] = {
     "seed": {"seed": 1},
     "features": {"features": "compact"},

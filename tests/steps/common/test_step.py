@@ -1,4 +1,4 @@
-"""How a step ends that is interrupted, or that meets what nobody foresaw."""
+"""How a step ends that is interrupted, or that meets an unexpected error."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ BY_MLFLOW_RUN = [
 
 
 def wait_for_last_word(run_id: str) -> None:
-    """Wait until the process has ended that speaks of a run after `mlflow run` has spoken."""
+    """Wait for the process that corrects a run's status after `mlflow run` has set it."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.cmdline()[-2:] == ["storage.tracking.interrupted", run_id]:
@@ -104,7 +104,7 @@ def test_an_interrupted_pipeline_leaves_no_run_of_a_forked_step_behind(
             assert main.poll() is None
             time.sleep(0.1)
         (process,) = found
-        assert psutil.Process(process).ppid() != main.pid  # it is forked
+        assert psutil.Process(process).ppid() != main.pid  # it was forked, by the fork server
         if whom == "the pipeline alone":
             main.terminate()
         else:
@@ -165,7 +165,7 @@ def test_a_store_without_its_driver_is_one_line(
         raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
 
     monkeypatch.setattr("storage.tracking.runs.StepRun.__enter__", missing)
-    monkeypatch.setattr("mlflow.flush_async_logging", missing)  # opens the store, too
+    monkeypatch.setattr("mlflow.flush_async_logging", missing)  # it would open the store, too
     with pytest.raises(SystemExit) as left, step_run(PreprocessParameters, None, []):
         pytest.fail("it went on")
     assert left.value.code == 2
@@ -183,7 +183,7 @@ def test_an_environment_that_may_be_made_of_another_lock_is_refused(
     monkeypatch.setattr("storage.environment.ROOT", tmp_path)
     environment.check_lock()
     (tmp_path / "uv.lock").touch()
-    environment.check_lock()  # which does nothing to an environment that somebody else has made
+    environment.check_lock()  # does nothing in an environment that somebody else has made
     monkeypatch.setattr("sys.prefix", str(prefix))
     before = store.runs()
     ours = step_run(PreprocessParameters, None, ["--source=simulated:10"])

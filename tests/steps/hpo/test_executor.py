@@ -1,4 +1,4 @@
-"""A search on a real Dask cluster: a scheduler and two workers in processes of their own."""
+"""A search on a real Dask cluster: a scheduler and two workers, each in its own process."""
 
 import re
 import signal
@@ -121,7 +121,7 @@ def test_trials_whose_workers_die_are_done_by_those_that_come_after(dask: Dask, 
     with opened(rows, dask.address) as executor:
         futures = [executor.submit(job) for _ in range(6)]
         wait_for_busy(dask)
-        for worker in dask.workers:  # with all that they were given
+        for worker in dask.workers:  # along with the data that they were sent
             worker.send_signal(signal.SIGKILL)
             worker.wait()
         dask.workers = [dask.start_worker() for _ in range(2)]
@@ -145,15 +145,15 @@ def test_no_rows_stay_with_the_scheduler_where_workers_reach_this_machine(
     with opened(rows, dask.address) as executor:
         executor.submit(job).result(timeout=60)
         holding = tasks_holding(dask, rows)
-    assert holding  # the job's own may be among them, or be forgotten already
+    assert holding  # the job's own task may be among them, or be forgotten already
     assert not any(holding)
 
 
 def tasks_holding(dask: Dask, rows: Any) -> list[bool]:
-    """Whether rows are in what the scheduler keeps of each task."""
+    """Return for each task whether the scheduler keeps these rows with it."""
     bytes_of_rows = rows.train.tobytes()
 
-    def look(dask_scheduler: Any) -> list[bool]:  # inside, so that it travels with its code
+    def look(dask_scheduler: Any) -> list[bool]:  # nested, so that it is sent by value
         from cloudpickle import dumps
 
         tasks = dask_scheduler.tasks.values()
@@ -165,7 +165,7 @@ def tasks_holding(dask: Dask, rows: Any) -> list[bool]:
 def test_rows_go_through_the_scheduler_where_workers_reach_this_machine_not(
     dask: Dask, rows: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(held_data, "_reached", lambda held: None)  # travels by value
+    monkeypatch.setattr(held_data, "_reached", lambda held: None)  # a lambda is sent by value
     job = TrainingJob(SLOW, rounds=1, patience=1)
     with opened(rows, dask.address) as executor:
         found = executor.submit(job).result(timeout=60)
@@ -229,7 +229,7 @@ def test_a_cluster_that_goes_away_ends_the_search_which_goes_on_elsewhere(
     assert left.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"hpo: The Dask cluster at {dask.address} went away; ")
-    # the fourth is under way, and may have ended before the workers do
+    # the fourth trial is running, and may end before the workers do
     kept = re.search(r"([34]) of 5 trials are kept\. Go on from there with: mlflow run ", line)
     assert kept
     monkeypatch.setattr(TrialRuns, "finish", finish)

@@ -1,4 +1,4 @@
-"""The search as a step: what it leaves behind, however it ends, and how it goes on."""
+"""The search as a step: what it leaves behind, however it ends, and how it is resumed."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ from tests.conftest import simulated_trips
 from tests.servers import free_port, wait_for
 from tests.stores import EXPERIMENT, Store
 
-# small leaves and few rounds: what is tried does not matter here
+# small leaves and few rounds: the points themselves do not matter here
 SEED = "7"
 SMALL = ["--features=compact", "--parallelism=1", f"--seed={SEED}"]
 N = 12
@@ -39,7 +39,7 @@ N = 12
 
 @pytest.fixture(scope="module")
 def preprocessed(initialised_store: Store) -> str:
-    """Give a run of preprocess that all searches here build on."""
+    """Return the id of the preprocess run that all searches here build on."""
     given = {"MLFLOW_TRACKING_URI": initialised_store.uri, "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
     before = initialised_store.runs()
     run("-m", "steps.preprocess", "--source=simulated:600", **given)
@@ -48,7 +48,7 @@ def preprocessed(initialised_store: Store) -> str:
 
 
 def run(*command: str, returncode: int = 0, **env: str) -> str:
-    """Run a step in a process of its own; gives what it says."""
+    """Run a step in its own process; return its output."""
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=os.environ | env, capture_output=True, text=True
     )
@@ -57,7 +57,7 @@ def run(*command: str, returncode: int = 0, **env: str) -> str:
 
 
 def trials_of(search: Run) -> list[Run]:
-    """Every run of a trial of this search, whichever process ran it."""
+    """Return all runs of this search's trials, from whichever process."""
     key = search.data.tags["search_key"]
     found = MlflowClient().search_runs(
         [search.info.experiment_id], f"tags.search_key = '{key}'", max_results=500
@@ -79,18 +79,18 @@ def table(run_id: str) -> list[dict[str, str]]:
 
 
 def told(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """What two searches must agree in to the last digit."""
+    """Return the columns in which two searches must agree to the last digit."""
     return [{k: v for k, v in row.items() if k not in ("run_id", "train_seconds")} for row in rows]
 
 
 def results_of(run: Run) -> dict[str, float]:
-    """What a run came to, without what it has cost."""
+    """Return a run's metrics, without those of its cost."""
     return {k: v for k, v in run.data.metrics.items() if not k.startswith("system/")}
 
 
 @pytest.fixture(scope="module")
 def whole(initialised_store: Store, preprocessed: str) -> Run:
-    """A search that nobody disturbs, in an experiment of its own."""
+    """An undisturbed search, in its own experiment."""
     name = initialised_store.experiment("whole")
     given = {"MLFLOW_TRACKING_URI": initialised_store.uri, "MLFLOW_EXPERIMENT_NAME": name}
     run(
@@ -151,7 +151,7 @@ def boosters_of(search: Run) -> list[dict[str, str]]:
 
 
 def digest_of(search: Run) -> str:
-    """The hash of the files of a search's model."""
+    """Return the hash of the files of a search's model."""
     uri = ensemble_of(search).data.tags["model_uri"]
     return models.digest(mlflow.pyfunc.load_model(uri), uri)
 
@@ -172,7 +172,7 @@ def test_the_model_is_boosters_of_the_best_trials_and_of_the_first_ones_other_se
         trial = trials[booster["trial"]]
         assert booster["objective"] == trial["objective"]
         assert booster["max_leaves"] == trial["max_leaves"]
-        if booster["seed"] == SEED:  # as the search has trained it
+        if booster["seed"] == SEED:  # trained by a trial of the search
             assert booster["rmse"] == trial["rmse"]
             assert int(booster["rounds"]) == int(trial["best_round"]) + 1
         else:
@@ -192,7 +192,7 @@ def test_the_courses_model_is_its_best_trial_scored_after_every_round(
         [f"--preprocess_run_id={preprocessed}", *SMALL, "--search_space=seed", "--max_evals=2"]
     )
     search = last_hpo()
-    assert search.data.metrics["seed_noise"] == 0  # nothing of that space is drawn at random
+    assert search.data.metrics["seed_noise"] == 0  # nothing in that space is random
     (booster,) = boosters_of(search)
     assert (booster["trial"], booster["seed"]) == (search.data.tags["best_trial"], SEED)
     for trial in trials_of(search):
@@ -232,7 +232,7 @@ def test_a_search_killed_again_and_again_equals_the_one_that_was_not(
 ) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("killed"))
     step = ["hpo", f"--preprocess_run_id={preprocessed}", *SMALL, f"--max_evals={N}"]
-    # a search makes some 49 calls, four for each trial; bench kills has random moments
+    # a search makes about 49 calls, four for each trial; bench kills tries random moments
     for moment in ("6", "40"):
         run("-m", "tests.steps.disturbed", moment, "kill", *step, returncode=-signal.SIGKILL)
     run("-m", f"steps.{step[0]}", *step[1:])
@@ -240,7 +240,7 @@ def test_a_search_killed_again_and_again_equals_the_one_that_was_not(
     assert again.info.status == "FINISHED"
     assert told(table(again.info.run_id)) == told(table(whole.info.run_id))
     assert results_of(again) == results_of(whole) | {"n_trials_recorded": ANY}
-    # its boosters are of trials that an earlier process finished, and trained once more
+    # its boosters are of trials that an earlier process finished, so they are retrained
     assert boosters_of(again) == boosters_of(whole)
     assert digest_of(again) == digest_of(whole)
     mine = trials_of(again)
@@ -273,7 +273,7 @@ def test_a_search_told_to_stop_keeps_what_is_finished_and_says_how_to_go_on(
 ) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("stopped"))
     step = ["hpo", f"--preprocess_run_id={preprocessed}", *SMALL, f"--max_evals={N}"]
-    # a call of the sixth trial or of one beside it: each takes four
+    # a call of the sixth trial or of one beside it: each trial makes four calls
     said = run("-m", "tests.steps.disturbed", "23", "terminate", *step, returncode=130)
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "hpo: interrupted"
@@ -357,7 +357,7 @@ def test_a_warm_start_tries_the_best_points_of_earlier_searches_first(
     store: Store, preprocessed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("warm"))
-    # the best of few trials would be one of the points that every search begins with
+    # with them, the best of few trials would be one of the points that every search begins with
     space = replace(SEARCH_SPACES["lossguide"], first=())
     monkeypatch.setitem(SEARCH_SPACES, "lossguide", space)
     step = [f"--preprocess_run_id={preprocessed}", "--features=compact", "--parallelism=1"]
@@ -373,7 +373,7 @@ def test_a_warm_start_tries_the_best_points_of_earlier_searches_first(
     tried = space.parameters(0, point)
     assert first["objective"] == tried.pop("objective")
     assert {name: float(first[name]) for name in tried} == tried
-    # gone on with, it keeps to the points it began with, though a later search has found another
+    # resumed, it keeps the points that it began with, though a later search has found another
     hpo.main([*warm, "--seed=10", "--max_evals=1"])
     assert "search: 1 trial (0 pruned, 0 failed), best" in capsys.readouterr().out
     hpo.main([*warm, "--seed=9", "--max_evals=3"])
@@ -419,10 +419,10 @@ def test_trials_of_a_sample_make_a_model_of_all_trips_and_say_what_it_would_cost
     assert f"on the sample alone: it would cost {metrics['sample_cost']:.4f} min" in note
     trials = {row["trial"]: row for row in table(sampled.info.run_id)}
     for row in boosters_of(sampled):
-        if row["distance"] == "known":  # at a trial's point, which was better or worse on all
+        if row["distance"] == "known":  # a trial's point, retrained on all trips
             assert row["max_leaves"] == trials[row["trial"]]["max_leaves"]
             assert row["rmse"] != trials[row["trial"]]["rmse"]
-    # a bound that leaves nothing out is none: the search without one goes on from there
+    # a bound that leaves nothing out is no bound: the search without one resumes from there
     hpo.main([*step, f"--search_rows={max(n_train, n_valid)}"])
     unbounded = last_hpo().data
     assert unbounded.tags["search_key"] == whole.data.tags["search_key"]
@@ -435,7 +435,7 @@ def test_trials_of_a_sample_make_a_model_of_all_trips_and_say_what_it_would_cost
 
 
 class Server:
-    """An MLflow server over the tests' store, which may be killed and started again."""
+    """An MLflow server on the tests' store, which may be killed and restarted."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.port = free_port()
@@ -444,7 +444,7 @@ class Server:
             [
                 *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
                 *("--backend-store-uri", store.uri, "--port", str(self.port)),
-                # what it has written must be readable without it
+                # what it has written must be readable without the server
                 *("--no-serve-artifacts", "--default-artifact-root", (store.folder / "a").as_uri()),
             ]
         )
@@ -454,7 +454,7 @@ class Server:
         self.restarted = folder / "group"
 
     def group(self) -> int:
-        """The process group of the server, which may have been started again."""
+        """The process group of the server, which may have been restarted."""
         return int(self.restarted.read_text()) if self.restarted.exists() else self.process.pid
 
     def env(self) -> dict[str, str]:
@@ -474,7 +474,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(initialised_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for both tests: what the first starts again the second kills for good."""
+    """A server for both tests: the first restarts it, the second kills it for good."""
     server = Server(initialised_store, tmp_path_factory.mktemp("server"))
     wait_for(f"{server.uri}/health", server.process)
     yield server
@@ -513,7 +513,7 @@ def test_a_server_that_stays_away_ends_the_search_which_goes_on_later(
     )
     assert "Traceback" not in said
     states = [trial.info.status for trial in trials_of(last_hpo())]
-    assert "KILLED" not in states  # nobody was there to write it down
+    assert "KILLED" not in states  # the server was gone, so nothing could be written
     n_kept = states.count("FINISHED")
     assert n_kept >= 2
     assert f"{n_kept} of 5 trials are kept. Go on from there with: mlflow run " in line

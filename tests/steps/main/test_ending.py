@@ -1,4 +1,4 @@
-"""What a pipeline says last."""
+"""What a pipeline prints last."""
 
 import pytest
 

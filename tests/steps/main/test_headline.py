@@ -1,4 +1,4 @@
-"""What somebody sees of a pipeline without unfolding its page."""
+"""What the page of a pipeline shows without being unfolded."""
 
 from typing import Any
 

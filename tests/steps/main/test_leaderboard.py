@@ -20,7 +20,7 @@ def test_the_leaderboard_has_a_column_for_each_kind_of_distance() -> None:
         "| MAE, metered | R2, metered |"
     )
     assert row == "| tree | full | 5.000 | 5.100 | 5.400 | 6.300 | 3.700 | 0.800 |"
-    assert ruled == "| --- | --- |" + " ---: |" * 6  # digits under each other
+    assert ruled == "| --- | --- |" + " ---: |" * 6  # numbers are right-aligned
 
 
 def test_the_page_writes_a_score_as_the_terminal_does() -> None:
@@ -111,8 +111,8 @@ def test_no_months_are_named_that_are_there_already_or_would_be_made_up() -> Non
     assert main.suggestion(make_dataset(["2022-01", "2022-02", "2023-01"], ["2023-02"])) == []
     assert main.suggestion(make_dataset(["2021-01"], ["2021-02"], is_simulated=True)) == []
     earlier = make_dataset(["2023-01"], ["2023-02"])
-    earlier.months["test"] = ["2022-02"]  # with which train months would be refused
+    earlier.months["test"] = ["2022-02"]  # the suggested train months would clash with it
     assert main.suggestion(earlier) == []
-    first = make_dataset(["2020-02"], ["2020-01"])._replace(taxi="fhvhv")  # there are since 2019-02
+    first = make_dataset(["2020-02"], ["2020-01"])._replace(taxi="fhvhv")  # exist since 2019-02
     assert main.suggestion(first) == []
     assert main.suggestion(first._replace(taxi="green"))

@@ -1,4 +1,4 @@
-"""What a plan says that steps will need, from what they needed before."""
+"""How a plan estimates what steps will need from what they needed before."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +22,8 @@ TRIPS = {"train": 3_000_000, "valid": 2_000_000}
 @pytest.mark.parametrize(
     ("known", "value"),
     [
-        ([(10, 2.0)], 15.5),  # of one size: in proportion, but for the fixed part
-        ([(10, 2.0), (10, 9.0)], 15.5),  # the newest of it
+        ([(10, 2.0)], 15.5),  # a single size: in proportion, except for the fixed part
+        ([(10, 2.0), (10, 9.0)], 15.5),  # the newest of that size
         ([(10, 0.3)], 0.3),
         ([(10, 2.0), (60, 7.0)], 11.0),  # along a line, with its fixed part
         ([(10, 2.0), (60, 1.0)], 2.0),  # never less for more
@@ -47,7 +47,7 @@ def test_the_time_of_a_search_grows_with_its_trials_and_the_trips_that_they_see(
 def test_what_no_run_tells_is_not_made_up() -> None:
     past = [Past(130_000, 20 * 70_000, 2.0, 0.6)]
     assert estimate(70_000, 70_000, []) is None
-    assert estimate(5_000_000, 50 * 3_000_000, past) is None  # of so many trips so few tell nothing
+    assert estimate(5_000_000, 50 * 3_000_000, past) is None  # the past runs are too small
     found = estimate(260_000, 10 * 140_000, past)
     assert found is not None
     assert (found.minutes, found.gib) == (pytest.approx(2.0), pytest.approx(0.85))
@@ -64,11 +64,11 @@ def test_what_no_run_tells_is_not_made_up() -> None:
         ({"search_space": "course_best"}, False),
         ({"search_rows": "0"}, False),
         ({"features": "compact"}, False),
-        ({"scheduler": "''"}, True),  # as mlflow run logs an empty text
+        ({"scheduler": "''"}, True),  # this is how mlflow run logs an empty text
         ({"scheduler": "tcp://a:8786"}, False),
         ({"device": "cuda"}, False),
         ({"models": "mean"}, False),
-        ({"features": "full", "config.features": "compact"}, False),  # as its file had it
+        ({"features": "full", "config.features": "compact"}, False),  # its file's value counts
         ({"features": "compact", "config.features": "full"}, True),
     ],
 )

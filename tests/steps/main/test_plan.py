@@ -43,13 +43,13 @@ def test_a_plan_without_a_store_says_that_all_is_new_and_makes_no_store(
         "Nothing was started.",
     ]
     kept = [path.name for path in tmp_path.rglob("*") if path.is_file()]
-    assert all(name.startswith("meanings-") for name in kept)  # of the code, for other processes
+    assert all(name.startswith("meanings-") for name in kept)  # cache of the code's meanings only
 
 
 def test_a_plan_makes_no_run_and_knows_what_is_done(
     store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # what other tests have run would tell what the steps need
+    # in a shared experiment, other tests' runs would be used to estimate what the steps need
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("planned"))
     entry("preprocess").main([SMALL, "--developer=ana"])
     before = store.runs()
@@ -63,7 +63,7 @@ def test_a_plan_makes_no_run_and_knows_what_is_done(
     assert re.fullmatch(r"trips: train 2\d\d, valid 2\d\d, test 2\d\d", said[5])  # clean ones
     assert said[6].startswith("needs: no estimate for baseline, hpo, register: ")
     (known,) = (line for line in plan(capsys, SMALL, "--reuse=false") if "needs: preproc" in line)
-    # the memory is the most that this process has held, for whatever test
+    # the memory is this process's peak, in whichever test that was
     told = r"at most 0\.\d min and \d+\.\d GiB, estimated from runs on [78]\d\d trips$"
     assert re.search(told, known)
     assert plan(capsys, SMALL, "--test_months=")[4] == (

@@ -33,7 +33,7 @@ GROUP = {"kind": "hour", "group": "07", "n_trips": 90, "rmse": 5.5, "mae": 4.0, 
 
 
 def recorded(step: str, tables: dict[str, list[dict[str, object]]], **more: str) -> Run:
-    """Leave a run of a step with these tables."""
+    """Make a run of a step with these tables."""
     mlflow.set_experiment(EXPERIMENT)
     with mlflow.start_run(tags={tags.STEP: step} | more) as run:
         for name, rows in tables.items():
@@ -51,7 +51,7 @@ def make_version(**about: str) -> str:
 
 
 def make_pipeline(**done: Run) -> SimpleNamespace:
-    """Stand in for a pipeline whose steps are done, with one candidate."""
+    """Make a stand-in for a pipeline whose steps are done, with one candidate."""
     run_id = done["hpo"].info.run_id
     candidate = Candidate(run_id, "tree", "full", "uri", {"rmse": 5.25}, CODE)
     training = TrainingResult(run_id, "", DATASET, "tree", {}, [candidate])
@@ -66,7 +66,7 @@ def make_pipeline(**done: Run) -> SimpleNamespace:
 
 
 def logged(pipeline: SimpleNamespace, registered: RegisterResult | None) -> tuple[str, str]:
-    """Log the report on a run; gives its text, and where it lies."""
+    """Log the report on a run; return its text, and where it is."""
     candidates = pipeline.training("hpo").candidates
     outcome = PipelineOutcome(DATASET, candidates, registered, METERED, "mlflow run .", "")
     with mlflow.start_run(tags={tags.DEVELOPER: "ana <b>"}):
@@ -101,7 +101,7 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     before = make_version(**{tags.MODEL: "mean", tags.MONTHS.of("train"): "2020-01"})
     gained = {tags.IMPROVEMENT: "4.100321", tags.IMPROVEMENT_INTERVAL: "4.000123..4.200789"}
     version = make_version(**{tags.MODEL: "tree", tags.MEASURED_AGAINST: before, **gained})
-    backtested = [f"m-{number}" for number in range(report.N_SCORED)]  # crowd no other out
+    backtested = [f"m-{number}" for number in range(report.N_SCORED)]  # must not crowd out others
     for name in (NAME, f"{NAME}-other", *backtested):
         row = {"month": f"2023-0{len(name) % 9}", "measure": "PSI", "of": "hour", "value": 0.3}
         row |= {"threshold": 0.25, "drifted": True}
@@ -117,7 +117,7 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     assert "<td>trained on</td><td>2020-01</td><td></td>" in text
     assert "<td>9.200</td><td>5.100</td>" in text
     assert "<td>4.100 (4.000 to 4.201)</td>" in text
-    assert '<th scope="col"></th>' not in text  # a screen reader would have nothing to say
+    assert '<th scope="col"></th>' not in text  # a screen reader would have nothing to read out
     assert ">RMSE when it was tested, metered distance, min</td>" in text
     number = '<td class="number">0.8</td>'
     assert f"<td>test R2</td>{number}<td>at least 0.5</td><td>yes</td>" in text
@@ -128,7 +128,7 @@ def test_a_report_tells_of_the_champion_before_the_gate_and_what_scored_months_c
     assert "Errors on the test months 2021-03, with metered distance." in text
     assert f"models:/{NAME}/1" in text
     assert f"models:/{NAME}-other/1" not in text
-    # it is whole by itself, charts included, and may be passed around
+    # it is self-contained, charts included, and can be passed around
     assert 1_000_000 < len(text) < 3_000_000
     assert text.count("<script>") == len(charts.LIBRARY) + 1
 

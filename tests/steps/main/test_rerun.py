@@ -1,4 +1,4 @@
-"""The line that repeats a pipeline, and what a person is told that it does not bring along."""
+"""The command that repeats a pipeline, and what people are told that it does not cover."""
 
 import shlex
 from pathlib import Path
@@ -149,7 +149,7 @@ def test_a_remote_that_is_a_folder_is_cloned_and_never_run_in(
     monkeypatch.setattr("storage.checkout.read", lambda: Checkout(COMMIT, remote, ""))
     run = ran(store)
     command = rerun.command(run, parsed(), EXPERIMENT)
-    # MLflow would make a repository inside the bare one, which then looks empty to everybody
+    # MLflow would make a repository inside the bare one, which would then look empty to everybody
     assert command.startswith(f"mlflow run . --env-manager uv --experiment-name {EXPERIMENT} -P ")
     shown = "\n".join(rerun.lines(run, parsed(), command))
     assert f"    git clone {remote} nyc-taxi && cd nyc-taxi && git checkout {COMMIT}" in shown

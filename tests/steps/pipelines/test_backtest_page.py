@@ -1,4 +1,4 @@
-"""A backtest on pipelines and scorings that are made up: what it asks for, and what it tells."""
+"""A backtest on stand-ins for pipelines and scoring: what it asks of them, and what it reports."""
 
 import html
 from collections.abc import Callable
@@ -32,10 +32,10 @@ MONTHS = "--months=2021-06..2021-08"
 
 
 class Pipelines:
-    """What stands in for pipelines and scorings, and what was asked of them."""
+    """Stand-ins for pipelines and runs of score, which record what was asked of them."""
 
     def __init__(self, rmse: Callable[[str, str], float]) -> None:
-        self.rmse = rmse  # of a model in a month
+        self.rmse = rmse  # returns the RMSE of a model in a month
         self.asked: list[MainParameters] = []
         self.scored: list[ScoreParameters] = []
 
@@ -66,7 +66,7 @@ def harder_in_august(uri: str, month: str) -> float:
 
 @pytest.fixture
 def start(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Run, Pipelines]]:
-    """Give what runs a backtest on stand-ins; gives its run and what they were asked."""
+    """Return a function that runs a backtest on stand-ins, and returns its run and them."""
 
     def started(*arguments: str, rmse: Any = older_is_worse) -> tuple[Run, Pipelines]:
         made = Pipelines(rmse)
@@ -122,7 +122,7 @@ def test_the_page_answers_first_and_the_metrics_stand_in_time(
 ) -> None:
     run, _ = start(MONTHS, rmse=harder_in_august)
     first, *page = run.data.tags["mlflow.note.content"].splitlines()
-    # lower down nothing can be clicked while MLflow has the page folded
+    # links further down do not work while MLflow shows the page folded
     answer, _, link = first.partition(" [The report]")
     assert answer == (
         "**Retrain every 1 month: after 1 month the error is 10.0 % above a fresh model's (95 % "
@@ -135,7 +135,7 @@ def test_the_page_answers_first_and_the_metrics_stand_in_time(
     assert "2021-08 was the hardest month: RMSE 5.200 min." in report
     heads = next(line for line in page if line.startswith("| month"))
     assert "| naive (mean) | the same model 1 month later |" in heads
-    assert "the course's recipe" not in heads  # which models=mean has not judged
+    assert "the course's recipe" not in heads  # with models=mean it was not judged
     assert any("mlflow run " in line and "-e backtest" in line for line in page)
     assert run.info.run_name.startswith("backtest · green 2021-06..2021-08 · 5.07 min")
     history = lab.client.get_metric_history(run.info.run_id, "rmse")
@@ -144,7 +144,7 @@ def test_the_page_answers_first_and_the_metrics_stand_in_time(
     assert [str(day) for day in begins] == ["2021-06-01", "2021-07-01", "2021-08-01"]
     metrics = run.data.metrics
     assert metrics["mean_rmse"] == pytest.approx(15.2 / 3)
-    assert metrics["beside_rmse.mean"] == pytest.approx(11.44)  # of the last month
+    assert metrics["beside_rmse.mean"] == pytest.approx(11.44)  # that of the last month
     assert metrics["rise_by_age"] == pytest.approx(0.1)
     assert lab.table(run, "ageing.csv")[0]["n_months"] == "2"
 
@@ -204,8 +204,8 @@ def test_a_recipe_of_a_parameter_file_is_judged_on_the_same_months(
         run.data.tags["mlflow.note.content"],
         artifacts.read_text(run.info.run_id, "report.html"),
     ):
-        assert fetched in page  # no commit holds the file that the command names
-    assert len(lab.table(run, "backtest.csv")) == 8  # of this recipe alone
+        assert fetched in page  # because the file that the command names is uncommitted
+    assert len(lab.table(run, "backtest.csv")) == 8  # rows of this recipe only
     for text, said in (
         ("taxi: green\n", "has no parameter of a recipe, such as window"),
         ("folds_at_once: 2\n", "has no parameter of a recipe, such as window"),

@@ -1,4 +1,4 @@
-"""Which months a fold learns from, is judged on and is followed for."""
+"""Which months a fold's model learns from, is judged on and is followed for."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A pipeline below another run: found finished, launched, or failed in its own words."""
+"""A pipeline below another run: reused, launched, or failing with its own message."""
 
 from collections.abc import Callable
 
@@ -16,16 +16,16 @@ from tests.entry import entry
 from tests.stores import Store
 
 Launch = Callable[..., str]
-SOURCE = "simulated:2003"  # whose steps no other file's tests leave in the store that they share
+SOURCE = "simulated:2003"  # no other test file runs steps on it in the shared store
 
 
 def make_params(name: str) -> MainParameters:
-    """Ask for a pipeline like no other test's."""
+    """Return parameters of a pipeline that no other test asks for."""
     return MainParameters(source=SOURCE, models="mean", test_only=True, model_name=name)
 
 
 def finish(step: str, pipeline: Pipeline) -> str:
-    """Leave a finished run of a step below the active run, as if it had worked."""
+    """Make a finished run of a step below the active run, without running the step."""
     marks = {tags.STEP: step, **{tags.RUN_IDS[s]: r.info.run_id for s, r in pipeline.done.items()}}
     with mlflow.start_run(experiment_id=runs.experiment_id(), nested=True, tags=marks) as run:
         write_dataset(read_preprocess(pipeline.done["preprocess"]).dataset)
@@ -40,7 +40,7 @@ def finish(step: str, pipeline: Pipeline) -> str:
 
 
 def finish_all(params: MainParameters, *, until: str = "main") -> Pipeline:
-    """Leave finished runs of the steps of a pipeline, the real preprocess first."""
+    """Make finished runs of the steps of a pipeline, beginning with a real one of preprocess."""
     pipeline = Pipeline(params)
     pipeline.done["preprocess"] = pipeline.decide_reuse("preprocess").run
     for step in ("baseline", "hpo", "register"):
@@ -53,7 +53,7 @@ def finish_all(params: MainParameters, *, until: str = "main") -> Pipeline:
 
 @pytest.fixture
 def preprocessed(store: Store) -> None:
-    """Have the months been preprocessed, once for all tests."""
+    """Preprocess the months, once for all tests."""
     experiments.use()
     if not Pipeline(make_params("any")).decide_reuse("preprocess").run:
         entry("preprocess").main([f"--source={SOURCE}"])

@@ -1,4 +1,4 @@
-"""Which points a file spans, which are refused, and what a sweep says of them."""
+"""Which points a file describes, which are refused, and what a sweep reports."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def test_lists_span_a_grid_and_the_rest_holds_for_every_point(written: Any) -> N
 def test_what_is_typed_wins_over_a_list(written: Any) -> None:
     config = written(GRID)
     assert points(config, "--max_evals=5") == [{"half_life": "4"}, {"half_life": "8"}]
-    assert len(points(config, "--max_evals=50")) == 4  # the default counts as not given
+    assert len(points(config, "--max_evals=50")) == 4  # a typed default counts as not given
 
 
 def test_a_list_of_points_is_crossed_with_the_lists(written: Any) -> None:
@@ -193,7 +193,7 @@ def test_the_verdict_says_how_far_the_next_is_behind(rmses: tuple[float, ...], s
     assert sweep.sweep_verdict(swept).endswith(said)
 
 
-# --- what a sweep comes to, with pipelines that were not run
+# --- the result of a sweep, with stand-ins for pipelines
 
 
 RMSES = {(4.0, 2): 5.5, (4.0, 3): 5.25, (8.0, 2): 5.75, (8.0, 3): 6.0}
@@ -201,7 +201,7 @@ RMSES = {(4.0, 2): 5.5, (4.0, 3): 5.25, (8.0, 2): 5.75, (8.0, 3): 6.0}
 
 @pytest.fixture
 def swept(store: Store, written: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sweep a grid whose pipelines come to known errors; gives the sweep's run and its launches."""
+    """Sweep a grid of pipelines with known errors; return the sweep's run and its launches."""
     launched = []
 
     def launch(step: str, texts: dict[str, str], *, name: str) -> str:
@@ -254,6 +254,6 @@ def test_the_best_point_is_named_and_the_table_has_them_all(
     assert "No test month was opened." in note
     assert artifacts.has_file(run_id, tags.SWEEP_PICTURE)
     assert run["data"]["metrics"]["rmse"] == 5.25
-    # the file is in no commit, so a teammate needs the artifact
+    # the file is uncommitted, so a teammate needs the artifact
     assert f"mlflow artifacts download -r {run_id} -a config.yaml -d ." in note
     assert "-e sweep" in note and "-P config=" in note

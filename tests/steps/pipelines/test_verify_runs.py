@@ -1,6 +1,6 @@
 """Which pipelines verify runs again, what it refuses, and where it writes its verdict.
 
-tests/storage/repro/test_verify.py has what is compared; tests/test_end_to_end.py runs one again.
+tests/storage/repro/test_verify.py tests what is compared; tests/test_end_to_end.py really verifies.
 """
 
 import csv
@@ -28,7 +28,7 @@ MOVED = Difference("rmse", "5.0", "5.5")
 
 
 def pipeline(status: str = "FINISHED", **more: str) -> Run:
-    """Leave a run of main that could be run again, unless more tags say otherwise."""
+    """Make a run of main that could be run again, unless the given tags say otherwise."""
     client = MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     run_id = client.create_run(experiment, tags=FIT | more).info.run_id
@@ -42,7 +42,7 @@ def verdict(run: Run, *differences: Difference) -> verify.Verdict:
 
 
 def newest(store: Store) -> Run:
-    """Read the run of verify that started last."""
+    """Return the run of verify that started last."""
     *_, run_id = (
         run_id
         for run_id, run in store.runs().items()

@@ -1,4 +1,4 @@
-"""With which distance a candidate's errors are measured, and which of them decides."""
+"""With which kinds of distance a candidate's errors are measured, and which of them decides."""
 
 import sqlite3
 
@@ -16,7 +16,7 @@ def test_every_error_is_measured_with_each_kind_of_distance(lab: Lab, pipelines:
     run, _ = lab.register("known", *pipelines.of(lab, BETTER))
     for family in ("test_", "champion_test_"):
         with_each = [run.data.metrics[family + name] for name in RMSES.values()]
-        # the better a distance is known, the better the minutes
+        # the better the distance is known, the better are the predictions
         assert with_each == sorted(with_each)
         assert len(set(with_each)) == 4
     version = lab.version("known", "2")
@@ -26,7 +26,7 @@ def test_every_error_is_measured_with_each_kind_of_distance(lab: Lab, pipelines:
 
 
 def given_hpo(given: list[str]) -> str:
-    """Return the hpo run that parameters name."""
+    """Return the id of the hpo run among parameters."""
     (run_id,) = (word.partition("=")[2] for word in given if word.startswith("--hpo_run_id="))
     return run_id
 
@@ -84,7 +84,7 @@ def test_a_candidate_that_was_never_measured_so_is_refused_before_any_step_start
 
 
 def forget_metric(lab: Lab, run_id: str, name: str) -> None:
-    """Let a run be one that an older version of this project made."""
+    """Delete a metric of a run, as if an older version of this project had made it."""
     with sqlite3.connect(lab.store.uri.removeprefix("sqlite:///")) as store:
         for table in ("metrics", "latest_metrics"):
             store.execute(f"DELETE FROM {table} WHERE run_uuid = ? AND key = ?", (run_id, name))

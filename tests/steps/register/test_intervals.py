@@ -1,4 +1,4 @@
-"""Whether the intervals of a candidate hold on test what they promise, and what follows from it."""
+"""Whether a candidate's 80 % intervals hold on test, and what follows if they do not."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +38,7 @@ def test_intervals_that_are_off_by_more_than_allowed_refuse_the_candidate(
 
 
 def test_a_model_from_before_there_were_intervals_is_tested_without() -> None:
-    """Of 0.1.0, say: the code that it brought has no word for them."""
+    """A model of 0.1.0, for example: the code that is saved with it does not know of intervals."""
     before = SimpleNamespace(unwrap_python_model=lambda: SimpleNamespace(model=object()))
     no_trip: Any = None
     assert measure_coverage(before, "models:/m-1", no_trip) == []

@@ -1,4 +1,4 @@
-"""What the chosen model is fitted to before it is tested, and what of it stays as it was."""
+"""What the chosen model is refitted to before it is tested, and what of it stays the same."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ ANY_SCORE = ("--max_rmse=100", "--min_r2=-1", "--max_coverage_gap=1")
 
 @pytest.fixture
 def searched(lab: Lab, pipelines: Pipelines) -> list[str]:
-    """Give the parameters that name a pipeline whose candidate a small search has made."""
+    """Return the parameters that name a pipeline whose candidate comes from a small search."""
     pipelines.of(lab, None)
     given = pipelines.preprocess
     if "searched" not in pipelines.made:
@@ -49,7 +49,7 @@ def searched(lab: Lab, pipelines: Pipelines) -> list[str]:
 
 
 def candidate_of(given: list[str]) -> Run:
-    """Return the candidate's run of a search that parameters name."""
+    """Return the candidate's run of the search among parameters."""
     hpo = next(word.partition("=")[2] for word in given if word.startswith("--hpo_run_id="))
     (candidate,) = (run for run in runs.children(hpo) if "model_uri" in run.data.tags)
     return candidate
@@ -119,7 +119,7 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
     said = count_predictions(model.predict(load_trips(preprocess, "valid")))
     assert np.array_equal(reference.predictions, said)
     assert not np.array_equal(reference.predictions, before_refit.predictions)
-    assert reference[2:] == before_refit[2:]  # unseen by train, and RMSE, as valid alone can tell
+    assert reference[2:] == before_refit[2:]  # unseen shares and RMSE stay as measured on valid
     assert lab.version("refitted", "1").tags["rmse_valid"] == (
         f"{candidate.data.metrics['rmse']:.6f}"
     )
@@ -179,7 +179,7 @@ def test_workers_that_share_the_rows_of_a_booster_train_the_same_one_each_time(
     )
     assert files_of(two) == files_of(again)
     assert files_of(one).keys() == files_of(two).keys()
-    assert files_of(one) != files_of(two)  # sums over two parts are others than over one
+    assert files_of(one) != files_of(two)  # sums over two parts differ from sums over one
     assert any(line.endswith(" trips of train and valid, 2 workers together") for line in said)
     here, _ = lab.run("register", *searched, "--test_only=true")
     assert files_of(one) == files_of(here)
@@ -193,7 +193,7 @@ def test_a_refit_over_more_workers_than_there_are_is_refused(
     assert "refit_workers=3, and tcp://127.0.0.1:" in said[-1]
     assert "has 2. Start more" in said[-1]
     with pytest.raises(UserError, match=r"has 2\. Start more"):
-        check_refit_workers(3, cluster.address)  # as main asks before any step starts
+        check_refit_workers(3, cluster.address)  # main checks this before any step starts
     check_refit_workers(2, cluster.address)
 
 
@@ -214,7 +214,7 @@ def test_workers_that_are_at_the_tasks_of_others_get_their_own_share_all_the_sam
 
     async def bring_home(matrix: Any, *given: Any) -> None:
         alone.append(len(matrix.worker_map) == 1)
-        Thread(target=free.set).start()  # here it would wait for itself
+        Thread(target=free.set).start()  # in this thread it would wait for itself
         await really(matrix, *given)
 
     here, alone, really = trained(), [], workers._bring_home

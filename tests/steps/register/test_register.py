@@ -1,4 +1,4 @@
-"""Who becomes champion, who does not, and what is left to read of it; rollback apart."""
+"""Which candidates become champion, which do not, and what is recorded; not rollback."""
 
 import json
 import re
@@ -174,8 +174,8 @@ def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
     assert "<h1>carded: the minutes of a green taxi trip</h1>" in page
     pictures = re.findall(r'<img alt="([a-z ]+)" src="data:image/png;base64,iVBORw0KGgo', page)
     assert pictures == ["errors on test", "errors on test by zone", "train and valid trips"]
-    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # it needs nothing but itself
-    # by keyboard and with a screen reader: each table can be reached, and is told from the others
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # it is self-contained
+    # each table can be reached by keyboard, and has its own name for a screen reader
     regions = re.findall(
         r'<div class="scroll" role="region" tabindex="0" aria-label="(.+?)">', page
     )
@@ -187,7 +187,7 @@ def test_the_card_is_in_the_registry_and_a_page_with_its_pictures(
 def test_a_version_tells_the_commit_that_trained_it_not_that_of_months_cleaned_before(
     lab: Lab, pipelines: Pipelines
 ) -> None:
-    lab.register("traced", *pipelines.of(lab, GOOD))  # whose months this checkout has cleaned
+    lab.register("traced", *pipelines.of(lab, GOOD))  # this checkout has cleaned its months
     version = lab.version("traced", "1")
     assert "Trained by commit c0ffee" in version.description
     assert version.tags["git_commit"] == "c0ffee"
@@ -200,7 +200,7 @@ def test_a_name_that_is_html_stays_text(lab: Lab, pipelines: Pipelines) -> None:
     assert "<b>" not in page
 
 
-# --- the same again
+# --- registering the same again
 
 
 def test_registering_the_champion_again_changes_nothing(lab: Lab, pipelines: Pipelines) -> None:
@@ -209,7 +209,7 @@ def test_registering_the_champion_again_changes_nothing(lab: Lab, pipelines: Pip
     run, said = lab.register("again", *pipelines.of(lab, GOOD))
     assert said.startswith("tree was already again version 1, alias champion")
     assert run.data.tags["outcome"] == "unchanged"
-    # after which the page of its pipeline says: It is the champion
+    # on the pipeline's page these follow the words "It is the champion"
     reasons = run.data.tags["reasons"]
     same = "the model is that of version 1, the champion; promoted when it was"
     assert reasons.startswith(f"{same} judged: test RMSE with metered distance is ")
@@ -250,7 +250,7 @@ def test_a_refused_candidate_may_try_again_as_the_same_version(
 
 
 def origin(lab: Lab, name: str, version: str, **tags: str) -> None:
-    """Let a champion be of another origin than this lab can make."""
+    """Give a champion another origin than this lab can make, by its tags."""
     for key, value in tags.items():
         lab.client.set_model_version_tag(name, version, key.replace("__", "."), value)
 
@@ -296,7 +296,7 @@ def test_a_model_of_code_not_known_to_be_committed_replaces_a_committed_one_only
         ({"git_dirty": "false", "mlflow.source.git.commit": "c0ffee"}, False),
         ({"git_dirty": "true", "mlflow.source.git.commit": "c0ffee"}, True),
         ({"git_dirty": "unknown", "mlflow.source.git.commit": "c0ffee"}, True),
-        ({"git_dirty": "false"}, True),  # as runs once were where git was missing
+        ({"git_dirty": "false"}, True),  # runs were once tagged so if git was missing
         ({}, True),
     ],
 )
@@ -319,7 +319,7 @@ def test_a_champion_that_has_seen_the_test_months_is_no_measure(
     assert lab.aliases(name) == {"champion": "1", "challenger": "2"}
 
 
-# --- what a run says of itself wins over what was typed
+# --- what is recorded on a given run wins over the parameters
 
 
 def test_runs_of_app_rides_are_judged_as_such_without_being_told_so(lab: Lab) -> None:
@@ -350,7 +350,7 @@ def test_runs_of_app_rides_are_judged_as_such_without_being_told_so(lab: Lab) ->
 
 @pytest.fixture
 def lost(lab: Lab, pipelines: Pipelines, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A model whose champion's files are gone for a while."""
+    """Yield the name of a registered model whose champion's files are missing for the test."""
     name = "lost"
     if name not in lab.store.registered():
         lab.register(name, *pipelines.of(lab, GOOD))
@@ -426,8 +426,8 @@ def test_a_champion_of_another_taxi(lab: Lab, pipelines: Pipelines) -> None:
     for step, *more in (("register",), ("main",), ("main", "--plan=true")):
         run, lines = lab.run(step, SIMULATED, "--taxi=yellow", "--model_name=green", *more, code=2)
         assert lines[-1].endswith(f"{wanted} for yellow ones, such as -P model_name=green-yellow.")
-        assert runs.children(run.info.run_id) == []  # before anything is trained
-    lab.client.delete_model_version_tag("green", "1", "taxi")  # as other projects leave theirs
+        assert runs.children(run.info.run_id) == []  # refused before anything is trained
+    lab.client.delete_model_version_tag("green", "1", "taxi")  # versions of other projects lack it
     _, said = lab.register("green", SIMULATED, "--taxi=yellow", code=2)
     assert "needs ['lpep_pickup_datetime'], which yellow trips do not have" in said
 

@@ -31,7 +31,7 @@ def test_a_registry_that_goes_away_fails_the_run_which_can_be_run_again(
         for n_writes in (
             3,
             20,
-        ):  # with a ticket but no version; with all but the end of a promotion
+        ):  # left: a ticket but no version, or a promotion that lacks only its end
             line.writes_left = n_writes
             _, said = shared.register(name, *given, code=2)
             assert said.startswith("register: Cannot use registered model")

@@ -1,4 +1,4 @@
-"""An earlier champion put back, the one before or any by its number."""
+"""Make the previous champion, or any former one by its number, champion again."""
 
 import os
 import shlex
@@ -15,7 +15,7 @@ from storage.tracking.registry import Registry
 from tests.docs import readme_command
 from tests.steps.lab import BETTER, GOOD, Lab, Pipelines
 
-LOST = 3  # levels of a tree that no other test has: its files are
+LOST = 3  # depth of a tree that no other test uses: its files get lost
 
 
 def test_a_rollback_puts_the_previous_champion_back_and_says_so(
@@ -29,13 +29,13 @@ def test_a_rollback_puts_the_previous_champion_back_and_says_so(
     tags = run.data.tags
     assert (tags["outcome"], tags["version"], tags["champion_version"]) == ("rolled back", "1", "1")
     assert run.info.run_name.startswith("register · back back to version 1 · ")
-    # what somebody took out of use does not come back by itself with the next pipeline
+    # a model that was rolled back does not come back with the next pipeline
     _, said = lab.register("back", *pipelines.of(lab, BETTER))
     assert "version 2, alias challenger" in said
     assert "pass restore=2 to use it again" in said
     _, said = lab.register("back", "--rollback=true", code=2)
     assert "back had no champion before version 1" in said
-    # by hand, as the page says
+    # by hand, as described in docs/champion.md
     line = readme_command('python -c "from mlflow import MlflowClient as C; C().set_registered_')
     run_by_hand(lab, line, "back")
     assert lab.aliases("back")["champion"] == "2"
@@ -44,7 +44,7 @@ def test_a_rollback_puts_the_previous_champion_back_and_says_so(
 def test_the_only_champion_whose_files_are_lost_makes_way_for_the_same_model_trained_anew(
     lab: Lab, pipelines: Pipelines
 ) -> None:
-    """Its version, which nobody can load any more, must not be champion again."""
+    """The old version, which cannot be loaded any more, must not become champion again."""
     lab.register("strayed", *pipelines.of(lab, LOST, developer="Bob"))
     model_id = lab.version("strayed", "1").tags["model_uri"].rpartition("/")[2]
     shutil.rmtree(mlflow.get_logged_model(model_id).artifact_location.removeprefix("file://"))
@@ -59,7 +59,7 @@ def test_the_only_champion_whose_files_are_lost_makes_way_for_the_same_model_tra
 
 
 def run_by_hand(lab: Lab, line: str, name: str) -> None:
-    """Run a line of Python of a page on the lab's store, for a model of another name."""
+    """Run a documented line of Python on the lab's store, for a model of another name."""
     _, *words = shlex.split(line.replace("nyc-taxi-duration", name))
     env = os.environ | {"MLFLOW_TRACKING_URI": lab.store.uri}
     subprocess.run([sys.executable, *words], env=env, check=True)
@@ -73,7 +73,7 @@ def test_a_rollback_that_waited_takes_no_champion_out_that_nobody_had_seen(
 
     @contextmanager
     def lock(held: Registry) -> Iterator[None]:
-        held.client.set_registered_model_alias("waits", "champion", "1")  # of whoever had it
+        held.client.set_registered_model_alias("waits", "champion", "1")  # by the lock's holder
         yield
 
     monkeypatch.setattr(Registry, "lock", lock)
@@ -113,7 +113,7 @@ def test_a_version_that_never_was_champion_is_not_restored(lab: Lab, pipelines: 
     for depth in (BETTER, GOOD):
         lab.register("never", *pipelines.of(lab, depth))
     before = lab.client.get_registered_model("never").tags
-    for version in ("2", "7", "x"):  # refused, not there, no number
+    for version in ("2", "7", "x"):  # was refused, does not exist, is not a number
         _, said = lab.register("never", f"--restore={version}", code=2)
         wanted = f"Version {version} of never is not a former champion, or is deleted."
         assert f"{wanted} Former champions: none." in said

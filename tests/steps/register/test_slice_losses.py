@@ -1,4 +1,4 @@
-"""Where the champion is surely better than a candidate that is better on the whole."""
+"""Slices where the champion is surely better than a candidate that is better overall."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,7 +22,7 @@ from tests.steps.lab import BAD, BETTER, GOOD, SIMULATED, Lab, Pipelines
 
 @pytest.fixture
 def bad_at_airports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let candidates, which are asked by their own URI, be fifteen minutes off at airports."""
+    """Make candidates, which are loaded by their own URI, fifteen minutes wrong at airports."""
     predict = models.predict_typed
 
     def predict_worse(model: Any, frame: pd.DataFrame, uri: str) -> np.ndarray:
@@ -105,7 +105,7 @@ def test_why_a_champion_s_test_months_cannot_be_had_is_told(
 
 
 def no_trips(error: UserError, cause: Exception) -> Callable[..., None]:
-    """Make what looks for trips, and meets an error of a store."""
+    """Return a function that looks for trips, and fails with an error of the store."""
 
     def find_none(*_: object, **__: object) -> None:
         raise error from cause

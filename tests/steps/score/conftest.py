@@ -1,4 +1,4 @@
-"""What the tests of score share: a champion, and what it has written."""
+"""What the tests of score share: a champion, and how to read predictions."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from tests.steps.lab import GOOD, Lab, Pipelines
 
 SIMULATED = "--source=simulated:2000"
 APRIL_FILE = "green_tripdata_2021-04.parquet"
-WIDE = ("--max_psi=9", "--max_unseen=1", "--max_rmse_rise=9")  # no month has drifted
+WIDE = ("--max_psi=9", "--max_unseen=1", "--max_rmse_rise=9")  # no month counts as drifted
 
 
 @pytest.fixture
 def champion(lab: Lab, pipelines: Pipelines) -> str:
-    """Give the parameter that names a champion."""
+    """Return the parameter that names a champion."""
     if "scored" not in lab.store.registered():
         lab.register("scored", *pipelines.of(lab, GOOD))
     return "--model_uri=models:/scored@champion"

@@ -1,4 +1,4 @@
-"""The feed that scoring follows: month by month, half told, late, and once only."""
+"""The feed that scoring follows: month by month, incomplete, late, and each trip only once."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def make_feed(mode: str = "feed", delay: float = 15, state: LiveState | None = N
 
 
 def head(rows: RowTimes, until: np.datetime64) -> RowTimes:
-    """Take what a feed holds at a time."""
+    """Return the rows that a feed holds at a given time."""
     there = rows.trips.dropoff_at < until
     return RowTimes(rows.trips.take(there), rows.counts[there])
 
@@ -46,7 +46,7 @@ def test_a_months_parts_come_to_what_the_month_does() -> None:
 def test_a_month_that_grows_is_counted_once() -> None:
     rows = make_rows()
     state = None
-    for day in (12, 12, 20, 29):  # told again and again, with ever more of it
+    for day in (12, 12, 20, 29):  # the same month several times, with more trips each time
         feed = make_feed(state=state)
         feed.follow(JANUARY, [head(rows, np.datetime64(f"2021-01-{day}"))])
         state = feed.final_state(JANUARY, now=NOW)

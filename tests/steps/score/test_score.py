@@ -208,7 +208,7 @@ def test_an_output_that_exists_is_replaced_only_where_that_is_said(
         f"score: {path} exists. Pass -P overwrite=true to replace it, or another output."
     ]
     assert path.read_text() == "mine"
-    (path.parent / f".{path.name}.c0ffee").write_text("half")  # as of a process that was killed
+    (path.parent / f".{path.name}.c0ffee").write_text("half")  # as left by a killed process
     lab.run("score", *given, "--overwrite=true")
     assert pq.read_table(path).num_rows == 2_000
     assert list(path.parent.iterdir()) == [path]

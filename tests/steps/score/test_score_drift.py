@@ -1,4 +1,4 @@
-"""What is told of a scored month beside the trips that the model was fitted to."""
+"""What is reported of a scored month compared with the trips that the model was fitted to."""
 
 from datetime import datetime
 from pathlib import Path
@@ -186,7 +186,7 @@ def test_a_month_that_the_model_has_seen_is_named_and_one_of_other_trips_is_not(
 
 @pytest.fixture
 def silent(lab: Lab, champion: str) -> str:
-    """A model as it was logged before models stored a training profile."""
+    """A model like those that were logged before models stored a training profile."""
     served = models.load("models:/scored/1").unwrap_python_model()
     example = write_frame(simulated_trips("2021-02").take(np.arange(3)), "green")
     uri = log_model(served.model, lab.experiment, example)

@@ -88,7 +88,7 @@ def test_months_are_followed_in_the_order_of_time(lab: Lab, champion: str) -> No
     assert [line.partition(":")[0] for line in lines[:2]] == [APRIL, MAY]
     alone, _ = lab.run("score", *given(champion, MAY))
     one, two = (column(read_scored(r, MAY), "prediction") for r in (run, alone))
-    assert not np.array_equal(one, two)  # May hears of April
+    assert not np.array_equal(one, two)  # May learns from April
 
 
 def test_the_state_goes_from_run_to_run_and_to_servers(

@@ -1,4 +1,4 @@
-"""Months that cannot be scored: what is said, and what stays."""
+"""Months that cannot be scored: the error, and what is left behind."""
 
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def test_values_that_nobody_can_read_cost_their_rows_and_no_month(
 
 
 def refused(lab: Lab, champion: str, folder: Path, table: pa.Table, said: str) -> None:
-    """Score a month that must be refused, naming its file, with nothing left in the output."""
+    """Score a month that must be refused: the error names its file, and no output is left."""
     pq.write_table(table, folder / APRIL_FILE)
     out = folder / "out"
     given = (f"--source={folder}", "--months=2021-04", champion, f"--output={out}")

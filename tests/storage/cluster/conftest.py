@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def hanging() -> Iterator[Callable[..., None]]:
-    """Give what never answers, until the test is over."""
+    """Yield a function that hangs until the test is over."""
     over = Event()
     yield lambda *_, **__: over.wait() and None
     over.set()

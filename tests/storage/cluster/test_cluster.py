@@ -1,4 +1,4 @@
-"""How a cluster is lost; a search on one is tested in tests/steps/hpo/test_executor.py."""
+"""How the loss of a cluster shows; tests/steps/hpo/test_executor.py tests a search on one."""
 
 import socket
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def test_a_scheduler_that_hangs_is_given_up(
 
 
 class Executor:
-    """Of a client: the one task ends as told."""
+    """The executor of a client, whose only task ends as configured."""
 
     def __init__(self, error: BaseException | None, returned: bytes = b"") -> None:
         self.ended: Future[Any] = Future()

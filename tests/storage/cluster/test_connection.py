@@ -1,4 +1,4 @@
-"""Connecting to a Dask cluster, or to what is none."""
+"""Connecting to a Dask cluster, or to something else."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ from tests.servers import free_port
 def test_what_is_no_address_is_refused_and_leaves_nothing_that_ends_later(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "Client", None)  # its clean-up raised, 10 s later
+    monkeypatch.setattr(connection, "Client", None)  # a real one's clean-up raises 10 s later
     refused = pytest.raises(StorageError, match="is no address of a Dask scheduler")
     with refused, connection.connected(address, code=[], packages=[], on_gpus=False):
         pytest.fail("connected")
@@ -50,7 +50,7 @@ def test_tls_without_a_certificate_is_told() -> None:
         connection._client("tls://127.0.0.1:1")
 
 
-CERTIFICATE = ("ca-file", "client.cert", "client.key")  # settings that each name a file
+CERTIFICATE = ("ca-file", "client.cert", "client.key")  # settings that name a file each
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
@@ -74,7 +74,7 @@ def test_a_port_at_which_nobody_listens() -> None:
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[str]:
-    """Listen at an address, and say something to whoever comes; nothing for no bytes."""
+    """Listen at an address, and send `answer` to every caller, or nothing if it is empty."""
 
     class Handler(StreamRequestHandler):
         def handle(self) -> None:

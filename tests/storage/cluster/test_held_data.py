@@ -1,4 +1,4 @@
-"""Data that a process keeps for workers, asked for over a real line."""
+"""Data that a process holds for workers, fetched over a real connection."""
 
 import http.client
 from urllib.parse import urlsplit
@@ -33,6 +33,6 @@ def test_who_does_not_know_the_name_gets_nothing_and_a_line_that_breaks_says_not
             assert (answer.status, answer.read()) == (404, b"")
         line = http.client.HTTPConnection(address.netloc, timeout=10)
         line.request("GET", address.path)
-        line.sock.close()  # as of a worker that is killed
+        line.sock.close()  # as when a worker is killed
         assert held_data.is_reached(held)
     assert capsys.readouterr() == ("", "")

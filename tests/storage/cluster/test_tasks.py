@@ -1,4 +1,4 @@
-"""What travels to workers and back."""
+"""What is sent to workers and back."""
 
 from pathlib import Path
 
@@ -34,5 +34,5 @@ def test_an_error_of_this_project_comes_back_as_what_it_is_here(tmp_path: Path) 
             workers.submit(refuse, "no trips").result(timeout=60)
         with pytest.raises(ValueError, match="no number") as caught:
             workers.submit(fail, "no number").result(timeout=60)
-    assert caught.traceback[-1].name == "fail"  # a surprise says where it was
+    assert caught.traceback[-1].name == "fail"  # an unexpected error shows where it was raised
     assert all(vars(TripError)[name] is value for name, value in before.items())

@@ -1,4 +1,4 @@
-"""Versions of what a cluster and this process must have in common."""
+"""Versions in which a cluster and this process must agree."""
 
 from typing import Any
 from unittest.mock import MagicMock
@@ -12,7 +12,7 @@ from storage.cluster import versions
 
 
 class FakeClient:
-    """A client of a cluster whose workers are as told."""
+    """A client of a cluster whose workers are as configured."""
 
     def __init__(self, workers: dict[str, dict[str, str]], scheduler: dict[str, str]) -> None:
         self.workers, self.scheduler = workers, scheduler

@@ -1,4 +1,4 @@
-"""Months from servers and object stores, and what happens when one misbehaves."""
+"""Months from servers and object stores, including ones that misbehave."""
 
 import errno
 import gzip
@@ -135,7 +135,7 @@ def test_a_throttled_caller_of_the_tlc_is_not_told_that_a_month_is_not_published
     waits: list[float] = []
     monkeypatch.setattr(downloads.time, "sleep", waits.append)
     monkeypatch.setattr(sources, "TLC_URL", server.url)
-    sure = "yellow_tripdata_2021-01.parquet"  # whichever taxi is asked for, which may be younger
+    sure = "yellow_tripdata_2021-01.parquet"  # exists for sure, unlike months of younger taxis
     for name in (sure, *(f"green_tripdata_2031-05{suffix}" for suffix in sources.SUFFIXES)):
         server.will(status(403), name=name)
     for act in (find, months.locate):
@@ -144,7 +144,7 @@ def test_a_throttled_caller_of_the_tlc_is_not_told_that_a_month_is_not_published
                 "tlc", taxi="green", month="2031-05"
             )
     assert waits == [*downloads.BACK_OFF_S] * 2
-    server.will(status(403), ok(make_parquet()), name=sure)  # and answers after a while
+    server.will(status(403), ok(make_parquet()), name=sure)  # refuses, then answers
     assert "two months late" in find_error("tlc", "2031-05")
 
 
@@ -185,7 +185,7 @@ def test_a_gzip_is_kept_as_the_server_keeps_it(server: Server) -> None:
 
     def answer(handler: Handler) -> None:
         handler.send_response(200)
-        if "gzip" in handler.headers["Accept-Encoding"]:  # requests would then unpack it
+        if "gzip" in handler.headers["Accept-Encoding"]:  # `requests` would then unpack it
             handler.send_header("Content-Encoding", "gzip")
         handler.end_headers()
         handler.wfile.write(body)
@@ -206,7 +206,7 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Server) -> None
 def test_a_file_in_the_cache_that_cannot_be_read_is_kept(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that fails for a moment, or a colleague's file, says nothing about its content."""
+    """A disk that fails for a moment, or missing permissions, say nothing about the content."""
     body = make_parquet()
     server.will(ok(body))
     path = find(server.url).path

@@ -1,4 +1,4 @@
-"""Files of trips, whole and broken."""
+"""Files of trips, intact and damaged."""
 
 import gc
 import gzip
@@ -133,14 +133,14 @@ def test_a_truncated_gzip_is_noticed_while_reading_and_leaves_nothing_behind(
     path = make_csv(tmp_path, b"pickup,zone,miles\n" + rows, ".csv.gz")
     path.write_bytes(path.read_bytes()[:-1000])
     tracemalloc.start()
-    for _ in range(3):  # the first leaves what is kept for all
+    for _ in range(3):  # the first leaves what is kept once and for all; the last is measured
         before, _ = tracemalloc.get_traced_memory()
         with pytest.raises(StorageError, match="Truncated compressed stream"):
             read(path, "zone")
         gc.collect()
     left = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert left < 100_000  # bytes; a chunk that was read is several times that
+    assert left < 100_000  # bytes; a chunk takes several times as much
 
 
 def test_a_packed_csv_is_unpacked_in_the_thread_that_reads_it(
@@ -153,7 +153,7 @@ def test_a_packed_csv_is_unpacked_in_the_thread_that_reads_it(
     )
     path = make_csv(tmp_path, b"pickup,zone,miles\n" + b"2021,7,1\n" * 1000, ".csv.gz")
     assert len(read(path, "zone")["zone"]) == 1000
-    assert threads == {threading.get_ident()}  # pyarrow's own might call where all has ended
+    assert threads == {threading.get_ident()}  # pyarrow's threads might call after the end
 
 
 @pytest.mark.parametrize("name", [NAME, "trips.csv"])

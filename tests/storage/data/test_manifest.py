@@ -1,4 +1,4 @@
-"""Months beside a SHA256SUMS, as sha256sum writes it."""
+"""Months beside a file SHA256SUMS, as written by sha256sum."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a month is, before anybody fetches it."""
+"""Where a month is, before it is fetched."""
 
 import errno
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_a_month_is_known_by_its_bytes_wherever_they_lie(server: Server, tmp_pat
     assert here == there == find(folder).sha256 == find(folder).identity
 
 
-# --- looking is never writing
+# --- looking never writes
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

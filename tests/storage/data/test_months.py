@@ -128,7 +128,7 @@ def test_parquet_wins_over_csv_and_the_taxi_tells_files_apart(tmp_path: Path) ->
     names = ["green_tripdata_2021-01.csv.gz", "green_tripdata_2021-01.csv", NAME]
     folder = tmp_path / "data"
     make_folder(folder, **{"yellow_tripdata_2021-01.parquet": b"another"})
-    for name in names:  # from the least to the most wanted
+    for name in names:  # from the least to the most preferred
         make_folder(folder, **{name: b"x"})
         assert find(folder).path.name == name
     assert find(folder, taxi="yellow").path.name == "yellow_tripdata_2021-01.parquet"
@@ -188,7 +188,7 @@ def test_a_month_that_is_there_in_a_way_nobody_reads_is_named(tmp_path: Path) ->
     message = find_error(make_folder(tmp_path / "zip", **{packed: b"PK"}))
     assert f"{packed} is there: unpack it" in message
     (tmp_path / "link").mkdir()
-    (tmp_path / "link" / NAME).symlink_to("nowhere")  # as git-annex leaves what it has not fetched
+    (tmp_path / "link" / NAME).symlink_to("nowhere")  # like a file that git-annex has not fetched
     message = find_error(tmp_path / "link")
     assert f"{NAME} is there: unpack it, or put what it links to in its place." in message
 

@@ -1,4 +1,4 @@
-"""Small files that machines share: whole or not there, wherever they are."""
+"""Small files that machines share: complete or missing, wherever they are."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files that are not what they are called, and what is bounded in those that are."""
+"""Files that are not what their names say, and limits on those that are."""
 
 import bz2
 import codecs
@@ -19,7 +19,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1254
 
 
 def refusal(path: Path, content: bytes) -> str:
-    """Write a file that is to be refused; gives the line that says why."""
+    """Write a file that must be refused; return the error."""
     path.write_bytes(content)
     with pytest.raises(StorageError) as caught:
         files.read_schema(path)

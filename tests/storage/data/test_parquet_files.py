@@ -1,4 +1,4 @@
-"""Parquet whose few bytes claim a great many: refused in a line before they are unpacked."""
+"""Parquet decompression bombs: refused in one line before they are unpacked."""
 
 import io
 from collections.abc import Callable
@@ -24,12 +24,12 @@ LONG_TEXT = LONG.cast(pa.string())
 
 
 def repeated(values: pa.Array, n_rows: int) -> pa.DictionaryArray:
-    """Say the first value n_rows times, in a few bytes."""
+    """Repeat the first value n_rows times, in a few bytes."""
     return pa.DictionaryArray.from_arrays(pa.array([0] * n_rows, pa.int32()), values)
 
 
 def written(path: Path, values: pa.Array, **way: Any) -> Path:
-    """Write a column, unknown to the file that it was a dictionary."""
+    """Write a column without a trace in the file's schema that it was a dictionary."""
     pq.write_table(pa.table({"zone": values}), path, store_schema=False, **way)
     return path
 
@@ -122,7 +122,7 @@ def test_a_page_without_a_header_is_refused(tmp_path: Path) -> None:
 
 
 class OpenKeys(KmsClient):
-    """Keeps keys as they are."""
+    """A key manager that does not encrypt the keys."""
 
     def wrap_key(self, key: bytes, name: str) -> bytes:
         return key

@@ -1,4 +1,4 @@
-"""Files that lie beside the months: found, cached and hashed as months are, or missed in peace."""
+"""Files beside the months: found, cached and hashed as months are, and allowed to be missing."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ CSV = b"id,name\n1,Newark\n"
 def make_zip() -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as files:
-        files.writestr(zipfile.ZipInfo("shapes.shp"), b"x" * 500)  # always dated alike
+        files.writestr(zipfile.ZipInfo("shapes.shp"), b"x" * 500)  # always with the same date
     return content.getvalue()
 
 

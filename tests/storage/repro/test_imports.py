@@ -1,4 +1,4 @@
-"""Which modules a text of Python imports."""
+"""Which modules Python source code imports."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""What is known of a file from an earlier process is what reading it again would give."""
+"""What an earlier process cached about a file equals what reading the file again gives."""
 
 import hashlib
 import json
@@ -72,7 +72,7 @@ def test_docstrings_and_comments_mean_nothing_and_what_runs_does(kept: Path) -> 
 
 
 def test_what_another_process_has_kept_meanwhile_stays(kept: Path) -> None:
-    meanings._known()  # nothing, so far
+    meanings._known()  # empty, so far
     kept.parent.mkdir()
     other = meanings.Meaning("0" * 64, ())
     text = json.dumps({"other": other}).encode()
@@ -101,7 +101,7 @@ def f(width, *rest: int, **named):
 
 
 def test_every_python_reads_the_same_meaning(kept: Path) -> None:
-    # seen with 3.11.7, 3.12.1 and 3.13.0, of which `ast.unparse` and `ast.dump` write it otherwise
+    # the same with 3.11.7, 3.12.1 and 3.13.0, whose `ast.unparse` and `ast.dump` differ
     meant = "e39573224a6e7d31594ff2c4c754070f0cb6f2c595576fb87ac6eb46134afc06"
     assert meanings.read_meaning(NESTED, ()).sha256 == meant
 

@@ -1,4 +1,4 @@
-"""When the result of a step is taken instead of running it, and when not."""
+"""When the result of a step is reused, and when the step must run."""
 
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from tests.stores import EXPERIMENT, Store
 
 @pytest.fixture
 def key(request: pytest.FixtureRequest, store: Store) -> StepKey:
-    """Give a key that no other test has."""
+    """Make a key that no other test has."""
     return StepKey("preprocess", {"taxi": request.node.name}, {}, {"taxi/cleaning.py": "1"}, {})
 
 
 def finish(key: StepKey, developer: str = "ana", **tags: str) -> Run:
-    """Leave a finished run of a step with this key, an artifact and a run below it."""
+    """Make a finished run of a step with this key, an artifact and a child run."""
     with runs.StepRun(key.step, developer):
         reuse.tag_key(key)
         mlflow.log_text("trips", "data/train.parquet")
@@ -154,7 +154,7 @@ def test_a_deleted_run_is_not_taken_and_the_line_says_that_there_was_one(key: St
 
 @pytest.mark.parametrize("status", ["RUNNING", "FAILED"])
 def test_a_miss_is_compared_with_a_run_that_came_to_its_work(key: StepKey, status: str) -> None:
-    """And not with one that began after it, and was refused, or has not said yet what it does."""
+    """Not with a later run that was refused, or has not recorded its key yet."""
     run = finish(key)
     with runs.StepRun(key.step, "ben"):
         later = mlflow.active_run().info.run_id
@@ -169,10 +169,10 @@ def test_a_miss_is_compared_with_a_run_that_came_to_its_work(key: StepKey, statu
 def test_a_miss_is_compared_with_the_last_run_of_the_same_taxi(
     key: StepKey, part: str, name: str
 ) -> None:
-    """Where a team trains two in one experiment, what the other one is asked says nothing.
+    """If a team trains two taxis in one experiment, the other's runs do not explain a miss.
 
-    Of preprocess the taxi is a parameter; the steps after it have it of the trips that go in, and
-    register a model's name, which is of one taxi.
+    For preprocess the taxi is a parameter; later steps have it from their input trips, and register
+    has the name of a model, which is of one taxi.
     """
     step = key._replace(step=f"step by {part} {name}", parameters={})
     green, yellow = (step._replace(**{part: {name: taxi}}) for taxi in ("green", "yellow"))
@@ -300,7 +300,7 @@ def test_a_run_whose_model_lost_a_file_is_not_taken(key: StepKey, tmp_path: Path
             )
         location = MlflowClient().get_logged_model(logged.model_id).artifact_location
         folder = Path(location.removeprefix("file://"))
-        # which loading by a registered name leaves there for a while
+        # MLflow writes this file there while it loads a model by its registered name
         (folder / reuse.LOADED_NOTE).write_text("name: taxi")
         reuse.record_outputs()
     (folder / reuse.LOADED_NOTE).unlink()

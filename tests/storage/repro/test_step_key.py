@@ -39,7 +39,7 @@ INSTALLED = {name: version(name) for name in step_key.COMPUTING}
 
 
 def checkout(folder: Path, **edits: str) -> Path:
-    """Write a checkout; edits are text at the end of a file."""
+    """Write a checkout; `edits` are appended to the files that they name."""
     for name, text in CODE.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def test_an_edit_counts_where_the_step_can_reach_it_and_only_there(
 ) -> None:
     before = key(checkout(tmp_path / "before"))
     after = key(checkout(tmp_path / "after", **{name: "EDITED = True\n"}))
-    # what only decides whether a step runs is out, and so is what it alone imports
+    # code that only decides whether a step runs does not count, nor does what only it imports
     unreachable = {"steps/common/pipeline.py", "steps/main.py", "taxi/baselines.py", "README.md"}
     assert (before.sha256 == after.sha256) == (name in unreachable)
     changes = [] if name in unreachable else [f"{name} changed"]
@@ -83,7 +83,7 @@ def test_an_edit_counts_where_the_step_can_reach_it_and_only_there(
 def test_what_is_installed_counts_where_the_lock_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the environment of the tests is that of the lock, whichever Python made it
+    # tests run in the locked environment, with whichever Python
     assert set(step_key.departures()) <= {"Python"}
     before = step_key.make("hpo", {}, {})
     python = before.environment.get("Python", "as locked")
@@ -180,7 +180,7 @@ def test_a_difference_is_told_by_value_where_a_person_can_read_it(tmp_path: Path
 
 
 def files(*names: str) -> set[str]:
-    """Name files of taxi/."""
+    """Return the paths of files of taxi/."""
     return {f"taxi/{name}.py" for name in names}
 
 
@@ -234,7 +234,7 @@ def test_the_frame_names_files_that_are_there() -> None:
 
 
 def test_a_file_that_is_not_loaded_is_read_when_it_is(tmp_path: Path) -> None:
-    """A process that others are forked from has read more than it has loaded."""
+    """The fork server has read more files than it has imported."""
     (tmp_path / "taxi").mkdir()
     (tmp_path / "taxi" / "late.py").write_text("A = 1")
     before = step_key.code_reached("taxi/late.py", root=tmp_path)

@@ -1,4 +1,4 @@
-"""A pipeline from one store into another: whole, and once."""
+"""Transfer a pipeline from one store to another: completely, and only once."""
 
 import json
 import shutil
@@ -71,7 +71,7 @@ def test_all_that_a_pipeline_is_comes_along_once_however_often_it_is_imported(
 
 
 def facts(client: MlflowClient, main: Run, uri: str) -> dict[str, dict[str, str]]:
-    mlflow.set_tracking_uri(uri)  # which artifacts are read from
+    mlflow.set_tracking_uri(uri)  # artifacts are read from here
     return {name: verify.comparable_facts(client, run) for name, run in verify.parts(client, main)}
 
 
@@ -138,7 +138,7 @@ def test_an_imported_step_is_reused_as_if_it_had_run_here(
     runs, experiment = everything().runs, mlflow.get_experiment_by_name("team").experiment_id
     by_step = {run.data.tags.get("step"): run.info.run_id for run in runs.values()}
     for name in ("preprocess", "hpo", "register"):
-        # what a key says of a run's id says it of the id here
+        # where a key names a run id, it names the id of this store
         inputs = {"preprocess": by_step["preprocess"]} if name == "preprocess" else {}
         decision = reuse.find_reusable(key_of(name, inputs), experiment)
         assert decision.run is not None, decision.reason
@@ -282,7 +282,7 @@ def test_the_way_home_changes_nothing(
     assert (str(store.runs()), store.registered()) == before
 
 
-WRITES = (  # in the order in which an import comes to them
+WRITES = (  # in the order in which an import makes them
     *("create_run", "create_logged_model", "log_model_artifacts", "finalize_logged_model"),
     *("set_registered_model_tag", "update_model_version", "set_registered_model_alias"),
     *("set_model_version_tag", "log_artifacts", "log_inputs", "log_outputs", "log_batch"),
@@ -291,11 +291,11 @@ WRITES = (  # in the order in which an import comes to them
 
 
 class Died(BaseException):
-    """The end of a process, whose last words nobody hears."""
+    """Stands for the sudden death of a process, without any clean-up."""
 
 
 def dying(name: str) -> Any:
-    """Have a method of the client do its work, and die before it can tell."""
+    """Make a method of the client do its work, and then die before it returns."""
     method = getattr(MlflowClient, name)
 
     def call(self: MlflowClient, *args: Any, **options: Any) -> Any:
@@ -312,7 +312,7 @@ def test_an_import_that_dies_again_and_again_ends_without_doubles(
     for name in WRITES:
         with pytest.raises(Died), dying(name):
             import_here(exported.path, capsys)
-        for run in everything().runs.values():  # as the next pipeline does
+        for run in everything().runs.values():  # the next pipeline does this
             if run.info.status == "RUNNING":
                 assert stale_runs.close_run(client, run.info.run_id, "its process ended")
     import_here(exported.path, capsys)
@@ -338,7 +338,7 @@ def test_two_imports_of_a_file_at_once_make_no_doubles(
     together, search = Barrier(2), Import._search_run
 
     def search_together(self: Import, record: Any) -> Any:
-        with suppress(BrokenBarrierError):  # one waits for the other
+        with suppress(BrokenBarrierError):  # each waits for the other
             together.wait(timeout=1)
         return search(self, record)
 
@@ -385,11 +385,11 @@ def test_a_champion_that_is_there_stays_and_a_line_says_how_to_measure_both(
     runs = everything().runs.values()
     by_step = {run.data.tags.get("step"): run for run in runs}
     assert " -e register " in said[1]
-    # of the same name, and made as it was there
+    # with the same name and settings as in the other store
     given = f"-P hpo_run_id={by_step['hpo'].info.run_id} -P model_name={MODEL} -P refit=train"
     given += " -P judge_by=planned"
     assert said[1].endswith(given)
-    # what register says of versions, it says of those here
+    # the versions that register's tags name are those of this store
     marks = by_step["register"].data.tags
     assert (marks["version"], marks["champion_version"]) == ("2", "2")
     (version,) = (one for one in everything().versions if str(one.version) == "2")

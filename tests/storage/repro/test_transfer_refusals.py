@@ -1,4 +1,4 @@
-"""What is not exported or imported, and why, before anything is written."""
+"""What is refused for export or import, before anything is written."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ Change = Callable[[Path], None]
 
 
 def rewrite(change: Callable[[dict[str, bytes]], None], comment: bool = True) -> Change:
-    """Pack a zip again with other members."""
+    """Return a function that repacks a zip with changed members."""
 
     def apply(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
@@ -51,7 +51,7 @@ def rewrite(change: Callable[[dict[str, bytes]], None], comment: bool = True) ->
 
 
 def edit(old: str, new: str, *, vouch: bool = True) -> Change:
-    """Edit the manifest, and have it vouched for by who edits it."""
+    """Return a function that edits the manifest and, with `vouch`, updates its digest."""
 
     def apply(path: Path) -> None:
         def change(members: dict[str, bytes]) -> None:
@@ -146,7 +146,7 @@ def test_a_file_that_is_not_what_was_exported_is_one_line_and_no_store_is_touche
     kind: str,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setattr(export_file, "ALLOWANCE", 1_000_000)  # so that a small bomb is one
+    monkeypatch.setattr(export_file, "ALLOWANCE", 1_000_000)  # so that a small bomb suffices
     change, said = BAD[kind]
     path = tmp_path / "pipeline.zip"
     shutil.copy(exported.path, path)
@@ -183,7 +183,7 @@ def test_no_byte_of_a_file_can_change_what_is_imported(exported: Exported, tmp_p
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         try:
             with opened(path) as file:
-                assert file.manifest == manifest  # a date in the zip, say
+                assert file.manifest == manifest  # the byte did not matter: a date, for example
         except UserError:
             n_refused += 1
     assert n_refused > len(range(0, len(whole), 37)) / 2

@@ -1,4 +1,4 @@
-"""What verify compares; tests/test_end_to_end.py has it run a pipeline again."""
+"""What verify compares; tests/test_end_to_end.py really runs a pipeline again."""
 
 import subprocess
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_an_equal_run_is_identical_and_every_difference_is_named() -> None:
         ("1e-07", "2e-07", 1e-07, 1.0),
         ("0.0", "0.5", 0.5, None),
         ("nan", "1.0", None, None),
-        ("1234567890", "2e5", None, None),  # of a hash, whatever its digits are
+        ("1234567890", "2e5", None, None),  # parts of a hash that look like numbers
     ],
 )
 def test_how_far_a_number_moved(

@@ -1,4 +1,4 @@
-"""A pipeline of the tests' store, its export, and another store that it goes into."""
+"""A pipeline in the tests' store, its export, and another store to import it into."""
 
 import os
 import sqlite3
@@ -26,13 +26,13 @@ SHA256 = "c0ffee" + "0" * 58
 
 
 class Exported(NamedTuple):
-    """A pipeline of the tests' store, and its export."""
+    """A pipeline in the tests' store, and its export."""
 
     run_id: str
     path: Path
 
 
-MADE: dict[str, Exported] = {}  # by the tests' store: once for all of them
+MADE: dict[str, Exported] = {}  # by the tests' store, so that each is made only once
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def exported(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Exported
 
 
 def make_pipeline() -> str:
-    """Leave a pipeline of one search with a trial and a model that is champion."""
+    """Make a pipeline with a search of one trial, and a model that is champion."""
     with step("main") as main:
         with step("preprocess") as preprocess:
             mlflow.set_tag(tags.SHA256.of("train"), SHA256)
@@ -72,7 +72,7 @@ def make_pipeline() -> str:
                 held.describe_model("Minutes of a trip.")
             named = {tags.MODEL_NAME: MODEL, tags.VERSION: number, tags.CHAMPION_VERSION: number}
             mlflow.set_tags(named)
-            # as mlflow run does, with a file of parameters
+            # like mlflow run with a parameter file
             noted = {"refit": "train_valid", "judge_by": "'planned'", "max_rmse": "9"}
             mlflow.log_params(noted | {"config.refit": "train", "config.source": "ana's"})
         ids = {"preprocess": preprocess, "baseline": hpo, "hpo": hpo, "register": register}
@@ -84,7 +84,7 @@ def make_pipeline() -> str:
 
 
 class below:  # noqa: N801  # reads as what it is
-    """A run below the active one; its id."""
+    """A context manager: a child run of the active run; yields its id."""
 
     def __init__(self, name: str, marks: dict[Any, str]) -> None:
         self.name, self.marks = name, marks
@@ -102,7 +102,7 @@ class below:  # noqa: N801  # reads as what it is
 
 
 class step(below):  # noqa: N801
-    """A run of a step, with the key and the outputs by which it is found again."""
+    """The same for a run of a step, with the key and the outputs by which it is reused."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, {tags.STEP: name})
@@ -123,7 +123,7 @@ def key_of(name: str, inputs: dict[str, str]) -> StepKey:
 
 
 def log_model(run_id: str, preprocess: str) -> str:
-    """Log a folder as a model, and a score that belongs to it and to its data set."""
+    """Log a folder as a model, and a score linked to the model and its data set."""
 
     def save(path: str, mlflow_model: Model) -> None:
         Path(path, "__pycache__").mkdir(parents=True)
@@ -148,14 +148,14 @@ def log_model(run_id: str, preprocess: str) -> str:
 def other(
     exported: Exported, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Store:
-    """Point MLflow at another store, which has no runs."""
+    """Point MLflow at another store, without runs."""
     made = make_other(store, tmp_path)
     point_at(made, monkeypatch)
     return made
 
 
 def make_other(store: Store, folder: Path) -> Store:
-    """Make a store without runs; a copy, for making its tables takes longer."""
+    """Make a store without runs, by copying, because creating its tables takes longer."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as copy:
         with closing(sqlite3.connect(store.folder / "mlflow.db")) as source:
             source.backup(copy)
@@ -171,7 +171,7 @@ def make_other(store: Store, folder: Path) -> Store:
 
 
 def point_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow.set_tracking_uri(None)  # the environment decides
+    mlflow.set_tracking_uri(None)  # use the one that the environment sets
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
 
@@ -183,7 +183,7 @@ IMPORTED: dict[str, Store] = {}  # by the tests' store
 def imported(
     exported: Exported, store: Store, request: pytest.FixtureRequest, capsys: Any, monkeypatch: Any
 ) -> Store:
-    """Point MLflow at a store that the export was imported into, which nobody changes."""
+    """Point MLflow at a store that the export was imported into; tests must not change it."""
     if store.uri not in IMPORTED:
         folder = request.getfixturevalue("tmp_path_factory").mktemp("imported")
         IMPORTED[store.uri] = make_other(store, folder)
@@ -194,17 +194,17 @@ def imported(
 
 
 def import_here(path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Import a file; gives the lines that were said."""
+    """Import a file; return the lines of output."""
     capsys.readouterr()
-    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # of an import before, as after a fresh login
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # left by an earlier import in this process
     transfer.main(["import", str(path)])
     return capsys.readouterr().out.splitlines()
 
 
 class Everything(NamedTuple):
-    """All that stands in a store."""
+    """All contents of a store."""
 
-    runs: dict[str, Run]  # by the id where they ran
+    runs: dict[str, Run]  # by the id in the store where they ran
     models: list[LoggedModel]
     versions: list[ModelVersion]
 

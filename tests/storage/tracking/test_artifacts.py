@@ -1,4 +1,4 @@
-"""Files of runs, on this machine and on a server; nothing that is fetched stays behind."""
+"""Artifacts of runs, on this machine and on a server; no fetched copy is left behind."""
 
 import gc
 import io
@@ -29,7 +29,7 @@ mlflow.models.set_model(Model())
 
 @pytest.fixture
 def run_id(store: Store) -> str:
-    """A run on this machine with a few files."""
+    """A run with a few files on this machine."""
     with mlflow.start_run() as run:
         mlflow.log_text("1,2", "data/a b.csv")
         mlflow.log_text("é", "deep/er/still.txt")
@@ -139,7 +139,7 @@ def test_hashing_boosters_leaves_nothing(remote: str) -> None:
 
 
 def assert_soon(is_so: Callable[[], bool]) -> None:
-    """Fail if something is not so within 10 seconds, whatever waits to be collected."""
+    """Fail unless a condition holds within 10 seconds, in which garbage may be collected."""
     end = time.monotonic() + 10
     while not is_so():
         assert time.monotonic() < end

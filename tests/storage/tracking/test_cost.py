@@ -1,4 +1,4 @@
-"""What a run has cost is among its metrics, however it ended."""
+"""The cost of a run is among its metrics, however it ended."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ COST = {tags.WALL_SECONDS, tags.CPU_SECONDS, tags.PEAK_MEMORY}
 
 
 def work() -> None:
-    """Use some hundredths of a second of a core."""
+    """Use a few hundredths of a CPU second."""
     sum(number * number for number in range(2_000_000))
 
 

@@ -1,4 +1,4 @@
-"""Data sets in MLflow: known by their bytes, with columns, rows and a source that opens."""
+"""Data sets in MLflow: identified by sha256, with columns, rows and a source that can be opened."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ def test_a_data_set_that_another_run_notes_at_the_same_moment_is_noted_at_the_se
     monkeypatch.setattr(MlflowClient, "log_inputs", race)
     month = HashedDataset(name="train", uri="u", sha256="0" * 64, columns=COLUMNS, n_rows=7)
     with runs.StepRun("preprocess", ""):
-        if n_refusals > 1:  # the store means it
+        if n_refusals > 1:  # the store really refuses
             with pytest.raises(MlflowException, match="UNIQUE"):
                 datasets.log_datasets([(month, "training")])
             return

@@ -1,4 +1,4 @@
-"""Whatever is made on a server is there once, also where the answer to its making was lost."""
+"""Whatever is created on a server exists only once, even if the server's answer was lost."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,20 +21,20 @@ from tests.tracking_server import Line, line_to
 
 @pytest.fixture
 def line(store: Store, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
-    """A line to a server whose experiment is there; the first answer to each making is lost."""
+    """A line to a server that has the experiment; the first answer to each creation is lost."""
     client = MlflowClient(mlflow_server)
     if not client.get_experiment_by_name(EXPERIMENT):
         client.create_experiment(EXPERIMENT)
     with line_to(mlflow_server) as line:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", line.uri)
-        # a request that MLflow repeats waits for up to so many seconds
+        # without jitter, or MLflow's retries would wait for up to so many seconds
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
         yield line
         mlflow.set_tracking_uri(None)
 
 
 def lose_first(line: Line, *ends: str) -> list[str]:
-    """Lose the first answer to each kind of request whose path ends so; returns those lost."""
+    """Lose the first answer to each request with such a path ending; return those lost so far."""
     lost: list[str] = []
 
     def loses(method: str, path: str) -> bool:
@@ -48,7 +48,7 @@ def lose_first(line: Line, *ends: str) -> list[str]:
 
 
 def running(tag: str, value: str) -> list[str]:
-    """List the statuses of the runs that have this tag."""
+    """List the statuses of the runs with this tag."""
     experiment = mlflow.get_experiment_by_name(EXPERIMENT).experiment_id
     found: Sequence[Run] = MlflowClient().search_runs([experiment], f"tags.{tag} = '{value}'")
     return sorted(run.info.status for run in found)
@@ -81,7 +81,7 @@ def test_a_run_that_mlflow_run_made_twice_is_there_once(
     other = client.create_run(
         experiment, tags={"mark": "of the command line"}, start_time=made.info.start_time
     )
-    client.log_param(other.info.run_id, "seed", "43")  # somebody else's, of the same millisecond
+    client.log_param(other.info.run_id, "seed", "43")  # somebody else's, in the same millisecond
     assert lost == ["POST runs/create"]
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
     with runs.StepRun("main", ""):
@@ -101,7 +101,7 @@ def test_an_experiment_made_twice_is_the_one_that_the_run_is_in(
 
 
 class Nothing(mlflow.pyfunc.PythonModel):
-    """A model that answers nothing."""
+    """A model that predicts nothing."""
 
     def predict(self, context: object, model_input: list[str]) -> list[str]:
         return []
@@ -154,7 +154,7 @@ def test_a_model_that_the_store_does_not_take_whole_is_called_failed(
 
 @pytest.fixture
 def versions(line: Line, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A registered model on that server, with one version of other bytes."""
+    """A registered model on that server, with one version of another model."""
     monkeypatch.setattr(mlflow.tracking._model_registry.utils, "_registry_uri", line.uri)
     client = MlflowClient()
     experiment = mlflow.get_experiment_by_name(EXPERIMENT).experiment_id

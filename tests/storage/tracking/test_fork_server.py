@@ -1,4 +1,4 @@
-"""A step that is forked is what its command would have been."""
+"""A forked step behaves as its command would have done."""
 
 import os
 import signal
@@ -105,7 +105,7 @@ def test_one_that_is_interrupted_before_it_has_begun_says_its_own_name(
 
     def interrupted() -> None:
         prepare()
-        os.kill(os.getpid(), signal.SIGTERM)  # blocked as yet
+        os.kill(os.getpid(), signal.SIGTERM)  # still blocked
 
     monkeypatch.setattr("mlflow.projects.backend.loader.MLFLOW_BACKENDS", {})
     monkeypatch.setattr(environment, "prepare", interrupted)

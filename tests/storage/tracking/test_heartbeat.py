@@ -1,4 +1,4 @@
-"""The sign of life of a step, and what becomes of it when its pipeline dies."""
+"""The heartbeat of a step, and what happens to the step when its pipeline dies."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ DEAD = processes.process_tags() | {STARTED: "1000000000"}
 
 
 class Signals:
-    """What a process was sent, in its order; the first signal may end it in order."""
+    """The signals that a process was sent, in order; the first one may end it properly."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: list[int] = []
@@ -36,7 +36,7 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> Signals:
 
 
 def beats(monkeypatch: pytest.MonkeyPatch, n: int, error: Exception | None = None) -> list[str]:
-    """Let a run show n signs of life; returns what was written."""
+    """Make a run show n heartbeats; return what was written."""
     written: list[str] = []
     enough = threading.Event()
 
@@ -73,7 +73,7 @@ def test_many_signs_of_life_must_be_missing_before_a_run_is_dead() -> None:
 def test_a_step_whose_pipeline_has_died_ends_as_if_interrupted(signals: Signals) -> None:
     life = Heartbeat("c0ffee", DEAD)
     assert signals.arrived.wait(60)
-    life.stop()  # as closing the run does
+    life.stop()  # closing the run does this
     life.thread.join()
     assert signals.sent == [signal.SIGTERM]
 

@@ -1,4 +1,4 @@
-"""How a step that launches another hears how that one ended."""
+"""How a step that launches another learns how it ended."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.stores import Store
 
 
 def fail_with(*made: tuple[str, str]) -> Callable[..., None]:
-    """Stand in for mlflow.projects.run: make runs of these steps with these reasons, then fail."""
+    """Make a stand-in for mlflow.projects.run that makes failed runs of these (step, reason)s."""
 
     def run(*_: object, **__: object) -> None:
         client, parent = MlflowClient(), mlflow.active_run().info
@@ -42,8 +42,8 @@ def launch_error(monkeypatch: pytest.MonkeyPatch, *made: tuple[str, str]) -> str
 def test_a_step_is_launched_from_a_checkout_whatever_its_folder_is_called(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow takes what follows a # for a folder of the project."""
-    monkeypatch.setattr(sqlite_file, "version_info", (3, 13))  # a store there is refused since
+    """MLflow takes what follows a # for a folder within the project."""
+    monkeypatch.setattr(sqlite_file, "version_info", (3, 13))  # 3.14 refuses such a store
     launched: list[str] = []
 
     def launch(uri: str, **_: object) -> SimpleNamespace:
@@ -99,7 +99,7 @@ def test_a_step_that_fails_before_it_has_a_run_blames_no_other(
 def stop_with(
     status: str, tags: dict[str, str], error: BaseException, made: list[str]
 ) -> Callable[..., None]:
-    """Stand in for mlflow.projects.run: a step has begun and is stopped with its runner."""
+    """Make a stand-in for mlflow.projects.run: a step begins, and is stopped with its runner."""
 
     def run(*_: object, **__: object) -> None:
         client, parent = MlflowClient(), mlflow.active_run().info
@@ -125,7 +125,7 @@ REFUSED = {FAILURE: "No trips.", **processes.process_tags()}
         ("FAILED", processes.process_tags(), "KILLED"),  # stopped at its very end
         ("FAILED", REFUSED, "FAILED"),
         ("FINISHED", processes.process_tags(), "FINISHED"),
-        ("RUNNING", processes.process_tags(), "RUNNING"),  # it is about to see that nobody waits
+        ("RUNNING", processes.process_tags(), "RUNNING"),  # will notice that nobody waits for it
     ],
 )
 def test_a_step_that_is_interrupted_with_its_pipeline_is_killed(
@@ -169,7 +169,7 @@ def test_what_mlflow_run_calls_failed_after_an_interruption_becomes_killed(
 
     def call_it_failed(seconds: float) -> None:
         asked.append(seconds)
-        client.set_terminated(run_id, "FAILED")  # as `mlflow run` does, speaking last
+        client.set_terminated(run_id, "FAILED")  # `mlflow run` does this last
 
     monkeypatch.setattr("time.sleep", call_it_failed)
     monkeypatch.setattr("sys.argv", ["interrupted", run_id])
@@ -216,7 +216,7 @@ def test_only_where_mlflow_run_waits_for_a_step_somebody_is_left_to_speak_after_
 
 
 class Submitted:
-    """A run that MLflow has started, which ends at the third look."""
+    """A run that MLflow has started, and that ends when its status is asked for a third time."""
 
     def __init__(self, name: str, *, fails: bool) -> None:
         client, parent = MlflowClient(), mlflow.active_run().info
@@ -227,22 +227,22 @@ class Submitted:
         self.run_id, self.fails, self.n_looks, self.cancelled = run.info.run_id, fails, 0, False
 
     def get_status(self) -> str:
-        """Be looked at."""
+        """Return the status."""
         self.n_looks += 1
         return "RUNNING" if self.n_looks < 3 else "FAILED" if self.fails else "FINISHED"
 
     def wait(self) -> bool:
-        """Say whether it ended well."""
+        """Return whether it succeeded."""
         return not self.fails
 
     def cancel(self) -> None:
-        """Be told to end."""
+        """Cancel it."""
         self.cancelled = True
 
 
 @pytest.fixture
 def submitted(store: Store, monkeypatch: pytest.MonkeyPatch) -> dict[str, Submitted]:
-    """Stand in for MLflow's runner: name -> the run; those named "bad" fail."""
+    """Replace MLflow's runner by a stand-in: name -> its run; runs named "bad" fail."""
     begun: dict[str, Submitted] = {}
 
     def submit(*_: object, run_name: str, synchronous: bool, **__: object) -> Submitted:

@@ -1,4 +1,4 @@
-"""Every form of a model's URI: what it is pinned to, and which measured version it stands for."""
+"""Every form of model URI: which version or model it is pinned to, and whose scores it has."""
 
 import warnings
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ mlflow.models.set_model(Model())
 
 
 class Registered(NamedTuple):
-    """A logged model that is version 1 and 2 of a registered model; 1 is champion."""
+    """A logged model that is versions 1 and 2 of a registered model; 1 is champion."""
 
     name: str
     model_id: str
@@ -62,7 +62,7 @@ def registered(
 
 @pytest.fixture(autouse=True)
 def in_store(store: Store, registered: Registered) -> None:
-    """Ask the store that holds them."""
+    """Point MLflow at the store that holds them."""
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_uri_that_leads_to_no_version_is_one_line(uri: str) -> None:
 
 
 def test_an_alias_that_nobody_has_set_is_told_with_those_that_are(registered: Registered) -> None:
-    """As where the first candidate was refused: it is the challenger, and nothing the champion."""
+    """As when the first candidate was refused: there is a challenger, but no champion."""
     said = r"alias nobody \(champion is version 1\)\. Pass models:/driver's model/<version>, or "
     with pytest.raises(StorageError, match=said):
         model_references.resolve("models:/driver's model@nobody")

@@ -1,4 +1,4 @@
-"""A registered version: its tag vouches for the manifest, and for what MLflow imports first."""
+"""A registered version: its tag vouches for the manifest, and for the modules MLflow imports."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def version(logged: Logged) -> str:
 
 @pytest.fixture
 def stored(version: str, logged: Logged, tmp_path: Path) -> Iterator[Stored]:
-    """The version, whose files a test may spoil."""
+    """The version, with files that a test may damage."""
     folder = logged.folders["booster"]
     kept = shutil.copytree(folder, tmp_path / "kept")
     yield Stored(version, folder)
@@ -59,7 +59,7 @@ def stored(version: str, logged: Logged, tmp_path: Path) -> Iterator[Stored]:
 
 
 def vouch_for_all(folder: Path) -> None:
-    """Write the manifest anew for the files that are there."""
+    """Rewrite the manifest for the files as they are now."""
     names = json.loads((folder / MANIFEST).read_text())
     manifest = {
         name: hashlib.sha256(place_of(name, folder).read_bytes()).hexdigest() for name in names
@@ -68,7 +68,7 @@ def vouch_for_all(folder: Path) -> None:
 
 
 def settle(stored: Stored, **settings: object) -> None:
-    """Change what MLmodel has MLflow import."""
+    """Change the settings in MLmodel that say what MLflow imports."""
     path = stored.folder / "MLmodel"
     about = yaml.safe_load(path.read_text())
     about["flavors"]["python_function"] |= settings

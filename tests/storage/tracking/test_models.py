@@ -53,7 +53,7 @@ def frame(n: int = 50) -> pd.DataFrame:
 
 
 class Logged:
-    """Two tiny models logged in a store of their own."""
+    """Two tiny models logged in a separate store."""
 
     def __init__(self, experiment: str) -> None:
         self.tracking_uri = mlflow.get_tracking_uri()
@@ -66,7 +66,7 @@ class Logged:
             self.folders[name] = Path(location.removeprefix("file://"))
 
     def answers(self, name: str) -> np.ndarray:
-        """What the model in memory answers."""
+        """Return the predictions of the model in memory."""
         return self.models[name].answer(frame())
 
 
@@ -83,18 +83,18 @@ def this_store(logged: Logged) -> None:
 
 @pytest.fixture
 def copy(logged: Logged, tmp_path: Path) -> Path:
-    """A copy of the booster's artifact that may be spoilt."""
+    """A copy of the booster's artifact that a test may damage."""
     return Path(shutil.copytree(logged.folders["booster"], tmp_path / "copy"))
 
 
 def contents(artifact: Path) -> Path:
-    """The folder of an artifact that the manifest is about."""
+    """Return the folder of an artifact that the manifest covers."""
     (found,) = artifact.rglob(MANIFEST)
     return found.parent
 
 
 def load_and_predict(artifact: Path, cwd: Path, *, before: str = "", path: str = "") -> np.ndarray:
-    """Load a model and predict in a process that knows nothing of this checkout."""
+    """Load a model and predict in a process that cannot import from this checkout."""
     code = f"""if True:
         {before}
         import mlflow, numpy, pandas
@@ -160,7 +160,7 @@ def test_versions_of_the_code_live_beside_each_other_in_a_process(
 
 
 def test_a_loaded_model_is_let_go_by_a_search_for_waste_and_not_before(copy: Path) -> None:
-    """A step ends without one, so that no booster is freed after xgboost's own module."""
+    """A step ends without garbage collection, so no booster is freed after xgboost's module."""
     held = weakref.ref(models.load(str(copy)))
     assert held() is not None
     gc.collect()
@@ -200,7 +200,7 @@ def test_a_model_that_lacks_a_file_is_refused(name: str, copy: Path) -> None:
 
 
 def refusal_of(uri: str) -> str:
-    """Load a model that is not whole; gives the one line that refuses it."""
+    """Load a damaged model; return the one-line error."""
     with pytest.raises(StorageError, match=r"The model's files are not whole: .*Fetch") as refusal:
         models.load(uri)
     assert "\n" not in str(refusal.value)
@@ -208,7 +208,7 @@ def refusal_of(uri: str) -> str:
 
 
 def leave_out(folder: Path, name: str) -> None:
-    """Take a file out of the manifest of a model."""
+    """Remove a file from the manifest of a model."""
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest[name]
     (folder / MANIFEST).write_text(json.dumps(manifest))
@@ -278,7 +278,7 @@ def test_nothing_in_an_artifact_is_pickled(name: str, logged: Logged) -> None:
     for path in files:
         content = path.read_bytes()
         assert path.suffix not in {".pkl", ".pickle", ".joblib", ".dill", ".pt"}
-        # every pickle since protocol 2 opens so, and ends with a stop
+        # every pickle since protocol 2 begins with these bytes
         assert not content.startswith(tuple(bytes([0x80, n]) for n in range(2, 6))), path
         assert path.name == "MLmodel" or b"cloudpickle" not in content, path
     about = yaml.safe_load((logged.folders[name] / "MLmodel").read_text())

@@ -1,4 +1,4 @@
-"""What the MLflow UI is to show: the pages of runs, of the experiment, and where they are."""
+"""What the MLflow UI shows: the pages of runs and of the experiment, and their addresses."""
 
 import json
 import socket
@@ -44,14 +44,14 @@ def test_make_ui_names_the_runs_of_the_experiment_with_their_columns(
     name = said.strip().rpartition("viewStateShareKey=")[2]
     assert "metrics.`test_rmse`" in json.loads(shown[tags.VIEW.of(name)])["selectedColumns"]
     assert "what won" in shown[tags.NOTE]
-    # nobody's own page is written over
+    # a page that somebody has written is not overwritten
     MlflowClient().set_experiment_tag(experiment_id, tags.NOTE, "Ours")
     experiments.use()
     assert mlflow.get_experiment(experiment_id).tags[tags.NOTE] == "Ours"
 
 
 def page_of(step: str, about: str, *, name: str = "", parent: str = "") -> tuple[str, str]:
-    """Write the page of a step's run; gives its name and its page."""
+    """Write the page of a step's run; return the run's name and its page."""
     with runs.StepRun(step, "Ada"):
         run_id = runs.active().info.run_id
         if name:

@@ -1,4 +1,4 @@
-"""Whether the process that worked on a run still lives."""
+"""Whether the process that worked on a run is still alive."""
 
 import ast
 import os
@@ -22,7 +22,7 @@ input()
 
 @pytest.fixture
 def other() -> Iterator[Other]:
-    """Another process, and the tags it gives itself."""
+    """Another process, and the tags that it writes about itself."""
     process = subprocess.Popen(
         [sys.executable, "-c", TELL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -74,7 +74,7 @@ def test_a_process_of_another_host_or_container_is_never_called_dead() -> None:
 def test_a_process_is_known_where_python_draws_the_address_of_the_network_card(
     monkeypatch: pytest.MonkeyPatch, tells_boots: bool
 ) -> None:
-    drawn = count(0x7F85B477C055)  # RFC 9562: the first octet's lowest bit marks one that is drawn
+    drawn = count(0x7F85B477C055)  # RFC 9562: the first octet's lowest bit marks a random node id
     monkeypatch.setattr(processes.uuid, "getnode", lambda: next(drawn))
     if not tells_boots:
         monkeypatch.setattr(processes.Path, "is_file", lambda _: False)

@@ -1,4 +1,4 @@
-"""Each way a store says no is one line that says what to do."""
+"""Each way in which a store can refuse gives one line that says what to do."""
 
 import errno
 import shutil
@@ -27,7 +27,7 @@ from tools import doctor
 
 
 class Answers:
-    """What a server answers to everything."""
+    """A server's answer to every request."""
 
     status, body, uri, later = 200, b"{}", "", ""  # later: Retry-After
 
@@ -137,7 +137,7 @@ def test_a_server_that_asks_to_be_left_alone_for_hours_is_asked_for_minutes(
     server: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setenv("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "")  # is put back as it was
+    monkeypatch.setenv("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "")  # restored after the test
     monkeypatch.delenv("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
     monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
@@ -179,7 +179,7 @@ def test_what_the_registry_is_asked_for_says_what_to_do_too(
     server.status, server.body = 403, b"Permission denied"
     with pytest.raises(StorageError, match=r"403 Forbidden\. Ask for the permission"):
         ask()
-    server.status, server.body = 404, PAGE  # of a proxy, which knows of no version
+    server.status, server.body = 404, PAGE  # a proxy's page: it says nothing about a version
     with pytest.raises(StorageError, match="404 Not Found, with a web page"):
         ask()
 
@@ -197,7 +197,7 @@ def test_a_disk_that_takes_nothing_is_one_line(number: int, said: str) -> None:
     full = OSError(number, "told by the system", "/data/x")
     with pytest.raises(StorageError, match=f"/data/x. {said}"), tracking_store.gone_as(""):
         raise full
-    with pytest.raises(FileNotFoundError), tracking_store.gone_as(""):  # a mistake of the project
+    with pytest.raises(FileNotFoundError), tracking_store.gone_as(""):  # a bug of the project
         raise FileNotFoundError(errno.ENOENT, "none", "/data/x")
 
 
@@ -276,7 +276,7 @@ os._exit(9)
 
 @pytest.fixture
 def copy(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of its own, which may be harmed."""
+    """A copy of the store that a test may damage."""
     path = tmp_path / "my store.db"
     shutil.copy(store.folder / "mlflow.db", path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")

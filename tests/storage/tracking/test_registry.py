@@ -1,4 +1,4 @@
-"""Who is champion, and what the registered model's tags tell of how it came to be."""
+"""Which version is champion, and the history of that in the registered model's tags."""
 
 import json
 import queue
@@ -38,7 +38,7 @@ N_PROCESSES, N_ROUNDS = 3, 2
 
 
 class Model:
-    """A registered model of its own, with as many versions as wanted."""
+    """A fresh registered model, with as many versions as wanted."""
 
     def __init__(self, name: str, uri: str) -> None:
         self.name = name
@@ -46,23 +46,23 @@ class Model:
         self.client.create_registered_model(name)
 
     def add(self, n: int = 1) -> list[str]:
-        """Make versions; nobody loads them."""
+        """Make versions, which are never loaded."""
         made = [self.client.create_model_version(self.name, "s3://nowhere/m") for _ in range(n)]
         return [str(version.version) for version in made]
 
     def entries(self) -> list[Promotion]:
-        """Read the history as anybody may."""
+        """Read the history."""
         tags = self.client.get_registered_model(self.name).tags
         keys = sorted(key for key in tags if key.startswith("promotion."))
         return [Promotion(**json.loads(tags[key])) for key in keys]
 
     def champion(self) -> str | None:
-        """Ask who is champion."""
+        """Return the champion's version; None if there is none."""
         found = self.client.get_registered_model(self.name).aliases.get(CHAMPION)
         return None if found is None else str(found)
 
     def locks(self) -> list[str]:
-        """List the tickets that are out."""
+        """List the lock tickets that are taken."""
         tags = self.client.get_registered_model(self.name).tags
         return [tag for tag in tags if tag.startswith(PROMOTING)]
 
@@ -107,7 +107,7 @@ def test_whether_it_may_be_changed_is_asked_without_changing_it(model: Model) ->
     there.check_writable()
     after = there.client.get_registered_model(model.name)
     assert (after.tags, after.description) == (before.tags, before.description)
-    Registry("nobody's").check_writable()  # which whoever registers first will make
+    Registry("nobody's").check_writable()  # the first registration would create it
     assert Registry("nobody's").page() == ""
 
 
@@ -252,7 +252,7 @@ def test_processes_that_promote_at_once_leave_one_champion_and_a_true_history(
     assert [process.wait(120) for process in processes] == [0] * N_PROCESSES
     entries = model.entries()
     assert sorted(entry.version for entry in entries) == sorted(versions)
-    # each came over the very one that was champion before it: nobody overtook
+    # each replaced exactly the champion before it: no promotion overtook another
     assert [entry.over for entry in entries] == ["", *(e.version for e in entries[:-1])]
     assert {entry.state for entry in entries} == {DONE}
     assert model.champion() == entries[-1].version
@@ -260,7 +260,7 @@ def test_processes_that_promote_at_once_leave_one_champion_and_a_true_history(
 
 
 def hold(model: Model, run_id: str, **more: object) -> None:
-    """Leave a ticket as a run would that is promoting right now."""
+    """Take a lock ticket, like a run that is promoting right now."""
     value = json.dumps({"ticket": 1, **more})
     model.client.set_registered_model_tag(model.name, f"{PROMOTING}{run_id}", value)
 
@@ -313,7 +313,7 @@ def test_whatever_goes_wrong_inside_the_lock_is_released(model: Model, mine: Reg
     assert model.locks() == []
 
 
-# --- telling others
+# --- notifying others
 
 
 def test_a_promotion_is_on_the_page_of_the_registered_model(model: Model, mine: Registry) -> None:
@@ -381,7 +381,7 @@ def test_a_registry_that_goes_away_leaves_the_old_or_the_new_champion_and_is_men
         here = Registry(model.name, run_id=run_id, developer="Ada")
         promote(here, old)
         here.challenge(new)
-        # the history's first word, two aliases, its last word
+        # the history's first entry, two aliases, the end of that entry
         with pytest.raises(RegistryError) as refusal, here.lock():
             line.writes_left = n_writes
             here.promote(new, action=PROMOTE, why="better")
@@ -390,7 +390,7 @@ def test_a_registry_that_goes_away_leaves_the_old_or_the_new_champion_and_is_men
         assert model.champion() == (old if n_writes < 2 else new)
         line.mend()
         monkeypatch.setattr(registry_lock, "PATIENCE_S", 0.0)
-        for tag in model.locks():  # as when its run is FAILED
+        for tag in model.locks():  # removed as when its run is FAILED
             model.client.delete_registered_model_tag(model.name, tag)
         with here.lock():
             states = [entry.state for entry in model.entries()]

@@ -1,4 +1,4 @@
-"""The names of runs: a person's are kept, made-up ones give way to the step."""
+"""The names of runs: given names are kept, generated names are replaced by the step's."""
 
 import os
 import subprocess
@@ -18,9 +18,9 @@ from tests.stores import EXPERIMENT, Store
 
 
 def name_of_run(step: str, name: str | None) -> str:
-    """Open the run of a step under a name; return the one it ends with."""
+    """Open the run of a step under a name; return the name that it has at the end."""
     made = mlflow.start_run(run_name=name)
-    mlflow.end_run("SCHEDULED")  # as `mlflow run` leaves it for the step
+    mlflow.end_run("SCHEDULED")  # the state in which `mlflow run` leaves it to the step
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_RUN_ID", made.info.run_id)
         with runs.StepRun(step, "Ada"):
@@ -66,7 +66,7 @@ with runs.StepRun("main", "Ada"):
 
 
 def test_the_name_that_mlflow_run_was_given_survives(store: Store, tmp_path: Path) -> None:
-    # as MLflow makes them, where none was given
+    # the kind of name that MLflow generates
     name = f"{name_utils._GENERATOR_PREDICATES[1]}-{name_utils._GENERATOR_NOUNS[1]}-7"
     (tmp_path / "MLproject").write_text(MLPROJECT)
     (tmp_path / "step.py").write_text(STEP)

@@ -80,14 +80,14 @@ def test_a_step_that_ends_after_its_pipeline_has_died_is_not_finished(store: Sto
 
 
 def silence() -> Exception:
-    """Give what is raised where nobody answers."""
+    """Return the error that is raised if the server does not answer."""
     error = StoreGoneError("gone")
     error.__cause__ = MlflowException("no answer")
     error.__cause__.__context__ = requests.ConnectionError("refused")
     return error
 
 
-# what a step calls while its run is being opened, before the body
+# functions that a step calls while its run is being opened, before the body
 OPENING = ["storage.checkout.read", "mlflow.set_tags", "storage.tracking.doubles.close_runs"]
 
 
@@ -125,7 +125,7 @@ def test_a_run_of_which_the_store_no_longer_hears_is_not_finished_when_python_en
 ) -> None:
     with pytest.raises(StoreGoneError), runs.StepRun("hpo", ""):
         run_id = runs.active().info.run_id
-        raise StoreGoneError("gone")  # and there again
+        raise StoreGoneError("gone")  # but it answers again when Python ends
     run = closed(run_id)
     assert (run.info.status, run.data.tags["failure"]) == ("FAILED", "gone")
 
@@ -327,7 +327,7 @@ def test_a_run_of_clean_code_has_no_diff(store: Store) -> None:
 def test_code_that_git_does_not_answer_for_is_not_clean_and_a_line_says_so(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """MLflow knows a commit all the same, where the folder lies in the repository of another."""
+    """MLflow still finds a commit, if the folder is inside another repository."""
     monkeypatch.setattr("storage.checkout.read", lambda: Checkout("", "", "", "not in 'HEAD'"))
     commit, client = {"mlflow.source.git.commit": "c0ffee"}, MlflowClient(store.uri)
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id

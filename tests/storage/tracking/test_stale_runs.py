@@ -17,7 +17,7 @@ GONE = {STARTED: "1000000000"}  # nothing has run since then under this process'
 
 
 def leave(**tags: str) -> str:
-    """Leave a run RUNNING, as a process does that is killed with SIGKILL."""
+    """Leave a run RUNNING, like a process that was killed with SIGKILL."""
     experiment = MlflowClient().get_experiment_by_name(EXPERIMENT)
     return str(MlflowClient().create_run(experiment.experiment_id, tags=tags).info.run_id)
 
@@ -107,7 +107,7 @@ def test_a_process_elsewhere_that_shows_no_sign_of_life_is_dead_with_all_its_run
 @pytest.mark.parametrize(
     "tags",
     [
-        # a sign that is to come stays one, however long the tests before this one take
+        # a heartbeat in the future stays fresh, however long earlier tests take
         ELSEWHERE | {HEARTBEAT: f"{time.time() + 86_400:.0f}"},
         processes.process_tags() | {HEARTBEAT: SILENT},
         {HEARTBEAT: SILENT},
@@ -164,7 +164,7 @@ def test_a_run_that_this_user_may_not_close_stops_nobody_and_is_named(
     log_batch = MlflowClient.log_batch
 
     def refuse(client: MlflowClient, run_id: str, **rest: Any) -> None:
-        if run_id == others:  # as a server with basic auth says it
+        if run_id == others:  # like a server with basic auth
             raise MlflowException(
                 "API request failed with error code 403", error_code=PERMISSION_DENIED
             )
@@ -194,7 +194,7 @@ def test_a_run_that_ends_well_while_it_is_looked_at_stays_finished(
     run_id = leave(**processes.process_tags())
 
     def end(tags: dict[str, str]) -> bool:
-        """Be its process, which ends between the list of runs and the look for it."""
+        """Act as its process, which ends between the listing of runs and the check of processes."""
         MlflowClient().set_terminated(run_id, "FINISHED")
         return True
 

@@ -1,4 +1,4 @@
-"""The store: whether it answers, and who makes a new one."""
+"""The store: whether it answers, and how a new one is created."""
 
 import os
 import re
@@ -68,7 +68,7 @@ def test_a_store_s_place_that_is_no_file_is_left_alone(
 
 @pytest.fixture
 def nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a server that does not answer any more."""
+    """The address of a server that no longer answers."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:hush@127.0.0.1:1")
     return "http://127.0.0.1:1"
@@ -103,7 +103,7 @@ def test_nobody_is_asked_for_a_hint_when_something_else_fails(
         MlflowClient().get_run("a" * 32)
 
 
-# --- a store that is not there yet
+# --- a store that does not exist yet
 
 FIRST_USE = """
 import sys
@@ -117,7 +117,7 @@ with runs.StepRun("preprocess", "ana"):
 
 
 def test_four_processes_may_use_a_new_store_at_once(tmp_path: Path) -> None:
-    """Half of them name it by a relative URI, which is the same file from the same folder."""
+    """Half of them use a relative URI, which from the same folder is the same file."""
     uris = [f"sqlite:///{tmp_path}/mlflow.db", "sqlite:///mlflow.db"] * 2
     env = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
     first = [
@@ -166,7 +166,7 @@ def test_a_store_in_a_folder_that_cannot_be_made_is_one_line(
 def test_a_store_is_named_as_its_folder_is_and_no_other_folder_stays(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """MLflow's default store: `mlflow run` has made empty folders of the name that is encoded."""
+    """MLflow's default store: `mlflow run` has made empty folders with the percent-encoded name."""
     folder, encoded = tmp_path / name, tmp_path / quote(name)
     folder.mkdir(parents=True)
     encoded.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Trials as runs in MLflow: all that a search needs to go on."""
+"""Trials as runs in MLflow: all that is needed to resume a search."""
 
 import mlflow
 import pytest
@@ -17,7 +17,7 @@ DEAD = processes.process_tags() | {STARTED: "1000000000"}
 
 @pytest.fixture(autouse=True)
 def step(store: Store) -> None:
-    """A step's run is active."""
+    """Keep the run of a step active."""
     with runs.StepRun("hpo", "Ada"):
         yield
 
