@@ -10,7 +10,7 @@ import pytest
 from storage import StorageError
 from storage.data import months
 from tests.storage.samples import NAME, make_parquet
-from tests.storage.sources import Server, cached_files, find, make_folder, ok, status
+from tests.storage.sources import Handler, Server, cached_files, find, make_folder, ok, status
 
 
 def locate(source: object) -> months.MonthLocation:
@@ -35,6 +35,20 @@ def test_a_month_on_a_server_is_asked_for_its_size_and_not_fetched(
     assert locate(server.url)[:5] == ("2021-01", f"{server.url}/{NAME}", True, len(content), True)
     assert [request.command for request in server.requests] == ["HEAD"]
     assert cached_files(cache) == []
+
+
+def test_a_month_that_has_moved_is_asked_for_its_size_where_it_is_now(server: Server) -> None:
+    content = make_parquet()
+
+    def moved(handler: Handler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", "/trips/elsewhere")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server.will(moved)
+    server.will(ok(content), name="elsewhere")
+    assert locate(server.url)[:5] == ("2021-01", f"{server.url}/{NAME}", True, len(content), True)
 
 
 def test_a_month_in_the_cache_is_here_and_nobody_is_asked(server: Server) -> None:

@@ -20,6 +20,7 @@ from storage.data import files, parquet_files, streams
 from tests.storage.samples import NAME, make_parquet, one_line, read
 
 LONG = pa.array([b"7" * 20_000])
+LONG_TEXT = LONG.cast(pa.string())
 
 
 def repeated(values: pa.Array, n_rows: int) -> pa.DictionaryArray:
@@ -49,6 +50,11 @@ BOMBS: dict[str, tuple[Callable[[], pa.Array], dict[str, Any], str]] = {
         {},
         r"20,000 rows of zone have 400,\d{3},\d{3} bytes",
     ),
+    "the same as text": (
+        lambda: repeated(LONG_TEXT, 20_000),
+        {},
+        r"20,000 rows of zone have 400,\d{3},\d{3} bytes",
+    ),
     "the same by what is new in each": (
         lambda: repeated(LONG, 2_000).dictionary_decode(),
         {"use_dictionary": False, "column_encoding": {"zone": "DELTA_BYTE_ARRAY"}},
@@ -70,6 +76,17 @@ def test_what_unpacks_without_bound_is_refused(
     with pytest.raises(StorageError, match=said) as caught:
         read(path, "zone")
     assert f"Cannot read {path}: " in one_line(caught)
+
+
+def test_long_values_are_read_as_many_at_a_time_as_memory_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_files, "MAX_TEXT", 100_000)
+    values = pa.array([b"7" * 1_000] * 1_000, pa.binary(1_000))
+    path = written(tmp_path / NAME, values, use_dictionary=False)
+    batches = list(files.read_batches(path, ["zone"]))
+    assert [len(batch) for batch in batches] == [100] * 10
+    assert batches[0].column("zone").equals(values[:100])
 
 
 @pytest.mark.parametrize("way", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", None])
