@@ -155,7 +155,7 @@ def _difference(root: Path, commit: str) -> str:
         new = git.ask(root, "ls-files", "-z", "--others", excluded, "--", *CODE, env=env)
         if new:
             named = ("--pathspec-from-file=-", "--pathspec-file-nul")
-            added = ("--literal-pathspecs", "add", "--force", "--intent-to-add")
+            added = ("--literal-pathspecs", "add", "--intent-to-add")
             git.ask(root, *added, *named, stdin=new, env=env)
         diff = git.ask(root, "diff", "--binary", "--no-renames", commit, "--", ".", env=env)
     return diff.encode(errors=git.ANY_BYTE).decode(errors="replace")

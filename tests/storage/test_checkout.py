@@ -54,13 +54,18 @@ def test_an_edit_is_in_the_diff_staged_or_not(root: Path, staged: bool) -> None:
     assert "+n_trips = 2" in diff
 
 
-def test_new_code_is_in_the_diff_but_a_file_that_may_hold_secrets_is_not(root: Path) -> None:
+@pytest.mark.parametrize("staged", [False, True])
+def test_new_code_is_in_the_diff_but_a_file_that_may_hold_secrets_is_not(
+    root: Path, staged: bool
+) -> None:
     (root / ".env").write_text("PASSWORD=hush")
     (root / "notes.txt").write_text("hush")
     assert checkout.read(root).diff == ""
     (root / "new").mkdir()
     (root / "new" / "feature é.py").write_text("miles = 3\n")
     (root / "requirements.txt").write_text("numpy==1.0\n")
+    if staged:
+        git(root, "add", "new", "requirements.txt")
     diff = checkout.read(root).diff
     assert "+miles = 3" in diff
     assert "+numpy==1.0" in diff

@@ -223,24 +223,40 @@ def test_a_user_without_name_or_home_gets_both(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("pwd.getpwuid", unknown)
     monkeypatch.setattr("os.getuid", lambda: 4711)
     monkeypatch.setattr("sys.excepthook", sys.excepthook)
-    monkeypatch.setattr(environment, "spend_less", lambda: None)
+    spent = []
+    monkeypatch.setattr(environment, "spend_less", lambda: spent.append("less"))
     monkeypatch.setattr(environment, "INTERRUPTS", ())
     environment.prepare()
+    assert spent
     assert os.environ[UV_DETECT] == "false"  # so that no model takes a uv.lock along
     assert os.environ["LOGNAME"] == "4711"
     assert Path.home().is_dir()
 
 
-@pytest.mark.parametrize(("kept", "is_named"), [("folder", False), ("file", True)])
+@pytest.mark.parametrize(
+    ("home", "config", "cache", "is_named"),
+    [
+        ("folder", "", "", False),
+        ("file", "", "", True),
+        ("folder", "file/below", "", True),
+        ("folder", "", "file/below", True),
+        ("file", "folder", "folder", False),
+    ],
+)
 def test_matplotlib_keeps_what_it_keeps_in_one_folder_where_the_home_takes_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str, is_named: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    home: str,
+    config: str,
+    cache: str,
+    is_named: bool,
 ) -> None:
     """A folder that it makes itself is removed by the first forked step that ends."""
     (tmp_path / "file").touch()
-    monkeypatch.setenv("HOME", str(tmp_path / kept))
-    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"):
-        monkeypatch.setenv(name, "")  # so that what is set below is undone
-        monkeypatch.delenv(name)
+    monkeypatch.setenv("MPLCONFIGDIR", "")  # so that what is set below is undone
+    monkeypatch.delenv("MPLCONFIGDIR")
+    for name, kept in (("HOME", home), ("XDG_CONFIG_HOME", config), ("XDG_CACHE_HOME", cache)):
+        monkeypatch.setenv(name, str(tmp_path / kept) if kept else "")
     environment.give_matplotlib_a_folder()
     assert ("MPLCONFIGDIR" in os.environ) == is_named
 
