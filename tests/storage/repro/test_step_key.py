@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +10,7 @@ import pytest
 
 from storage.checkout import ROOT
 from storage.repro import step_key
+from storage.repro.meanings import read_meaning
 from storage.repro.step_key import StepKey
 
 CODE = {
@@ -95,6 +96,19 @@ def test_what_is_installed_counts_where_the_lock_says_otherwise(
         f"Python=3.99 (was {python})",
         "numpy=2.0.1 (was as locked)",
     ]
+
+
+@pytest.mark.parametrize(("running", "seen"), [((3, 11, 99), {}), ((3, 12, 7), {"Python": "3.12"})])
+def test_a_python_counts_by_its_minor_version(
+    running: tuple[int, int, int],
+    seen: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = checkout(tmp_path)  # which pins 3.11.7
+    (root / "requirements.txt").write_text("".join(f"{n}=={v}\n" for n, v in INSTALLED.items()))
+    monkeypatch.setattr(sys, "version_info", running)
+    assert step_key.departures(root) == seen
 
 
 def test_another_commit_with_the_same_content_has_the_same_key(tmp_path: Path) -> None:
@@ -201,6 +215,18 @@ def test_a_step_is_known_by_what_can_change_its_result_and_no_more(step: str) ->
     assert not {path for path in reached if path.startswith(step_key.FRAME)}
     months = {f"storage/data/{name}.py" for name in ("files", "months", "sources")}
     assert (months & reached == months) if step == "preprocess" else not months & reached
+
+
+def test_every_package_that_facts_come_from_is_held_against_the_lock() -> None:
+    others = {"joblib", "threadpoolctl", "matplotlib", "skops"}  # threads, pictures, files
+    imported = {
+        name.partition(".")[0]
+        for path in set().union(*FACTS.values())
+        for name in read_meaning((ROOT / path).read_bytes(), ["taxi"]).imports
+    }
+    packages = packages_distributions()
+    came_from = {package for name in imported for package in packages.get(name, ())}
+    assert {"numpy", "scikit-learn"} < came_from - others <= set(step_key.COMPUTING)
 
 
 def test_the_frame_names_files_that_are_there() -> None:

@@ -102,6 +102,8 @@ def test_what_names_runs_and_models_names_those_here(
     assert version.source == model.model_uri == version.tags["model_uri"]
     assert version.tags["pipeline_run_id"] == ids["main"]
     assert version.description == f"Of run {ids['main'][:8]}…"
+    page = MlflowClient().get_registered_model(MODEL).description
+    assert page.startswith("Minutes of a trip.\n\n| when (UTC) |")
 
 
 def test_files_that_were_lost_here_are_put_back_as_they_were(

@@ -1,5 +1,6 @@
 """What is not exported or imported, and why, before anything is written."""
 
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -120,6 +121,7 @@ BAD = {
         "'__pycache__/a.pyc' is no artifact's name",
     ),
     "a field more": (edit('"format": 1', '"format": 1, "more": 1'), "more: Extra inputs"),
+    "a field less": (edit('"format": 1', '"store": ""'), "manifest.json, format: Field required"),
     "no JSON": (edit('"format": 1', '"format": 1 1'), "manifest.json, : Invalid JSON"),
     "gone": (lambda path: path.unlink(), "cannot be read: No such file"),
 }
@@ -143,6 +145,25 @@ def test_a_file_that_is_not_what_was_exported_is_one_line_and_no_store_is_touche
     assert {*tmp_path.iterdir()} <= {path}
 
 
+def test_what_a_pipeline_packs_to_is_no_bomb_however_much_it_is(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_file, "ALLOWANCE", 0)
+    with opened(exported.path) as file:
+        assert sum(file.manifest.sizes.values()) > exported.path.stat().st_size / 10
+
+
+def test_a_file_older_than_any_zip_is_exported(tmp_path: Path) -> None:
+    """As of a container's image, or of a store that keeps no times."""
+    old = tmp_path / "old"
+    old.write_text("trips")
+    os.utime(old, (0, 0))
+    with export_file.writing(tmp_path / "x.zip") as writer:
+        name = f"files/{writer.add(old)}"
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert archive.read(name) == b"trips"
+
+
 def test_no_byte_of_a_file_can_change_what_is_imported(exported: Exported, tmp_path: Path) -> None:
     whole, path = exported.path.read_bytes(), tmp_path / "pipeline.zip"
     with opened(exported.path) as file:
@@ -159,7 +180,8 @@ def test_no_byte_of_a_file_can_change_what_is_imported(exported: Exported, tmp_p
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/a", "../a", "a/../b", "a//b", "./a", "a\\b", "a\0", "a/__pycache__/b", "a/"]
+    "path",
+    ["", "/a", "../a", "a/../b", "a//b", "./a", "a\\b", "a\0", "a/__pycache__/b", "a/", "..a"],
 )
 def test_no_name_of_an_artifact_leads_out_of_its_folder(path: str) -> None:
     with pytest.raises(ValueError, match="is no artifact's name"):

@@ -8,6 +8,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from storage import StoreGoneError, UserError, git
 from storage.checkout import ROOT
@@ -15,6 +16,7 @@ from storage.repro import verify
 from storage.repro.comparison import Difference, Row, compare_runs, comparison_table, verdict_line
 from storage.tracking import runs
 from storage.tracking import store as tracking_store
+from storage.uris import file_path
 from tests.stores import Store
 
 
@@ -145,21 +147,51 @@ def test_a_difference_leaves_with_1(store: Store, monkeypatch: pytest.MonkeyPatc
     assert left.value.code == 1
 
 
-def test_code_of_another_project_is_not_run(store: Store, tmp_path: Path) -> None:
-    with runs.StepRun("main", ""):
-        run_id = mlflow.active_run().info.run_id
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "MLproject").write_text("name: weather\n")
+NEW_FILE = """diff --git a/new.py b/new.py
+new file mode 100644
+--- /dev/null
++++ b/new.py
+@@ -0,0 +1 @@
++SEEN = 1
+"""
+
+
+def run_of(project: str, folder: Path, *, dirty: bool = False) -> Run:
+    """Leave a run of a repository that holds this project."""
+    folder.mkdir()
+    (folder / "MLproject").write_text(f"name: {project}\n")
     identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
-        subprocess.run(["git", *identity, *command], cwd=other, check=True)
-    commit = git.ask(other, "rev-parse", "HEAD").strip()
-    about = {"mlflow.source.git.commit": commit, "mlflow.source.git.repoURL": str(other)}
-    for name, value in {**about, "git_dirty": "false"}.items():
-        MlflowClient().set_tag(run_id, name, value)
+        subprocess.run(["git", *identity, *command], cwd=folder, check=True)
+    with runs.StepRun("main", ""):
+        mlflow.set_tags(
+            {
+                "mlflow.source.git.commit": git.ask(folder, "rev-parse", "HEAD").strip(),
+                "mlflow.source.git.repoURL": str(folder),
+                "git_dirty": str(dirty).lower(),
+            }
+        )
+        mlflow.log_text(NEW_FILE, "uncommitted.diff")
+        return runs.active()
+
+
+def test_code_of_another_project_is_not_run(store: Store, tmp_path: Path) -> None:
+    run = run_of("weather", tmp_path / "other")
     with pytest.raises(UserError, match="is of the project 'weather', and this is 'nyc-taxi-dur"):
-        verify.fetch_code(MlflowClient(), mlflow.get_run(run_id), tmp_path / "clone")
+        verify.fetch_code(MlflowClient(), run, tmp_path / "clone")
+
+
+def test_what_ran_uncommitted_is_run_again(store: Store, tmp_path: Path) -> None:
+    run = run_of("nyc-taxi-duration", tmp_path / "other", dirty=True)
+    clone = verify.fetch_code(MlflowClient(), run, tmp_path / "clone")
+    assert (clone / "new.py").read_text() == "SEEN = 1\n"
+
+
+def test_uncommitted_code_that_is_lost_is_a_line(store: Store, tmp_path: Path) -> None:
+    run = run_of("nyc-taxi-duration", tmp_path / "other", dirty=True)
+    Path(file_path(run.info.artifact_uri), "uncommitted.diff").unlink()
+    with pytest.raises(UserError, match=r"^uncommitted.diff of run \w+ is lost: [^\n]+\.$"):
+        verify.fetch_code(MlflowClient(), run, tmp_path / "clone")
 
 
 def test_a_server_that_goes_away_has_lost_no_uncommitted_code(
@@ -180,6 +212,10 @@ def test_a_server_that_goes_away_has_lost_no_uncommitted_code(
     [
         ({"step": "hpo"}, "is of hpo and FINISHED. Pass a FINISHED run of main."),
         ({"rerun": "x", "mlflow.source.git.commit": ""}, "git could not tell the code of run"),
+        (
+            {"rerun": "x", "mlflow.source.git.commit": "c0ffee", "git_dirty": "unknown"},
+            "git could not tell the code of run",
+        ),
         ({"rerun": "mlflow run . -P hpo_run_id=1a"}, "builds on runs of this store: hpo_run_id=1a"),
     ],
 )
@@ -196,22 +232,34 @@ def test_a_run_that_cannot_be_repeated_is_one_line_and_2(
     assert said in line
 
 
-def test_what_runs_again_names_no_page_of_a_store_that_goes_away(
+def test_what_runs_again_takes_nothing_from_here_and_leaves_nothing_behind(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of the other store")
     with runs.StepRun("main", ""):
-        mlflow.set_tag("rerun", "mlflow run . -P seed=7")
+        mlflow.set_tag("rerun", "mlflow run . -P seed=7 -P reuse=true -P 'taxi=a b'")
         run = runs.active()
     assert runs.is_looked_up(run)
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(
-        verify.subprocess,
-        "run",
-        lambda *_, env, **__: given.update(env) or SimpleNamespace(returncode=0),
-    )
-    verify.repeat(run, tmp_path, tmp_path, "sqlite:///again.db", "local")
-    monkeypatch.setenv(runs.PASSING, given[runs.PASSING])
-    assert not runs.is_looked_up(run)
+    words: list[str] = []
+    env: dict[str, str] = {}
+    codes = [0, 1]
+
+    def runs_again(command: list[str], **given: Any) -> SimpleNamespace:
+        words[:] = command
+        env.update(given["env"])
+        return SimpleNamespace(returncode=codes.pop(0))
+
+    monkeypatch.setattr(verify.subprocess, "run", runs_again)
+    verify.repeat(run, tmp_path / "clone", tmp_path, "sqlite:///again.db", "uv")
+    assert [word for word in words if "=" in word] == ["seed=7", "taxi=a b", "reuse=false"]
+    assert str(tmp_path / "clone") in words
+    assert env["MLFLOW_TRACKING_URI"] == "sqlite:///again.db"
+    assert Path(env["MLFLOW_ENV_ROOT"]).is_relative_to(tmp_path)  # of the environment it makes
+    assert "MLFLOW_TRACKING_TOKEN" not in env
+    monkeypatch.setenv(runs.PASSING, env[runs.PASSING])
+    assert not runs.is_looked_up(run)  # its pages name no address of a store that goes away
+    with pytest.raises(UserError, match="did not run again"):
+        verify.repeat(run, tmp_path, tmp_path, "sqlite:///again.db", "local")
 
 
 def test_a_server_that_is_not_there_is_one_line_without_its_password(
