@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import mlflow
 import pytest
@@ -175,6 +177,20 @@ def test_a_version_made_twice_is_there_once(line: Line, versions: Registry) -> N
     assert lost == ["POST model-versions/create"]
     assert numbers(versions) == [1, 2]
     assert versions.known("c0ffee").version == "2"
+
+
+@pytest.mark.parametrize(("may_delete", "kept"), [(True, "9"), (False, "10")])
+def test_which_version_came_first_is_told_by_its_number(may_delete: bool, kept: str) -> None:
+    deleted: list[str] = []
+
+    def delete(_name: str, version: str) -> None:
+        if not may_delete:
+            raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+        deleted.append(version)
+
+    client: Any = SimpleNamespace(delete_model_version=delete)
+    assert doubles.keep_first(client, "model", ["10", "9"]) == kept
+    assert deleted == (["10"] if may_delete else [])
 
 
 def test_a_version_whose_double_was_deleted_without_an_answer_is_there_once(

@@ -233,6 +233,18 @@ def test_a_version_that_was_never_measured_counts_by_its_twin(registered: Regist
     assert rmse("models:/copies/1", "digest 3") == "none"
 
 
+def test_of_versions_of_the_same_bytes_the_one_that_was_measured_last_counts(
+    registered: Registered,
+) -> None:
+    client, uri = MlflowClient(), f"models:/{registered.model_id}"
+    measured = {"b": "6.5", "a": "7.5", "c": "8.5", "d": ""}  # the last one was not
+    for name, error in measured.items():
+        client.create_registered_model(name)
+        marks = {MODEL_SHA256: "of several"} | ({RMSE_TEST: error} if error else {})
+        client.create_model_version(name, uri, tags=marks)
+        assert rmse(uri, "of several") == (error or "8.5")
+
+
 # --- names
 
 SERVABLE = [

@@ -91,6 +91,7 @@ def test_a_trial_that_failed_was_killed_or_was_deleted_is_not_finished() -> None
     assert status(killed) == "KILLED"
     assert "the search ended before it did" in mlflow.get_run(killed).data.tags[NOTE]
     assert {number: run.run_id for number, run in log.recorded().items()} == {3: kept}
+    assert trials.n_finished(runs.active_info().experiment_id, "key e") == 1
 
 
 def test_of_two_runs_of_one_trial_the_first_counts() -> None:
@@ -129,6 +130,8 @@ def test_earlier_points_are_those_of_the_latest_other_searches_of_the_space() ->
     for number in range(4):
         finish_search("space", f"search {number}", f'{{"eta": 0.{number}}}')
     finish_search("other space", "search 9", '{"eta": 0.9}')
+    mlflow.start_run(nested=True, tags={"space_key": "space", "search_key": "interrupted"})
+    mlflow.end_run("KILLED")  # before it knew its best point
     found = trials.earlier_points("space", "search 2", 2)
     assert found == [{"eta": 0.3}, {"eta": 0.1}]
     assert trials.earlier_points("no such space", "search 2", 2) == []
