@@ -21,14 +21,17 @@ from storage.repro.transfer.export_file import opened
 from storage.repro.transfer.id_map import IdMap
 from storage.repro.transfer.importing import Import
 from storage.repro.transfer.versions import settle_aliases
-from storage.tracking import stale_runs, tags
+from storage.tracking import artifacts, stale_runs, tags
 from storage.tracking.registry import Registry
 from tests.storage.repro.transfers import (
     MODEL,
+    SHA256,
     Exported,
+    below,
     everything,
     import_here,
     key_of,
+    log_model,
     make_other,
     point_at,
     step,
@@ -176,6 +179,50 @@ def test_a_step_that_ran_in_another_pipeline_comes_with_it_and_the_rest_of_that_
     ids = {run.info.run_id for run in whole.runs.values()}
     assert {first.data.tags[name] for name in tags.RUN_IDS.values()} <= ids
     assert import_here(path, capsys)[0].endswith(" 0 of the runs were not there yet")
+
+
+def test_a_search_brings_the_trials_of_one_that_it_went_on_with(
+    exported: Exported,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    earlier = mlflow.get_run(exported.run_id).data.tags["hpo_run_id"]
+    (row,) = artifacts.read_table(earlier, tags.TRIALS_TABLE)
+    with step("main") as later:
+        with step("hpo") as hpo:
+            mlflow.set_tag(tags.SEARCH_KEY, "search")
+            mlflow.log_text(f"trial,run_id\n0,{row['run_id']}\n", tags.TRIALS_TABLE)
+        mlflow.set_tag("hpo_run_id", hpo)
+    transfer.main(["export", later, str(tmp_path / "later.zip")])
+    point_at(make_other(store, tmp_path), monkeypatch)
+    import_here(tmp_path / "later.zip", capsys)
+    here = {name: run.info.run_id for name, run in everything().runs.items()}
+    assert set(here) == {later, hpo, row["run_id"], earlier, exported.run_id}
+    (trial,) = artifacts.read_table(here[hpo], tags.TRIALS_TABLE)
+    assert trial["run_id"] == here[row["run_id"]]
+    assert mlflow.get_run(trial["run_id"]).data.tags["mlflow.parentRunId"] == here[earlier]
+
+
+def test_a_pipeline_that_came_to_the_champion_once_more_brings_its_version(
+    exported: Exported,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    preprocess = mlflow.get_run(exported.run_id).data.tags["preprocess_run_id"]
+    with step("main") as again, step("register"):
+        with below("refit", {tags.CANDIDATE: "true"}) as refit:
+            log_model(refit, preprocess)
+        mlflow.set_tags({tags.MODEL_NAME: MODEL, tags.VERSION: "1", tags.CHAMPION_VERSION: "1"})
+    transfer.main(["export", again, str(tmp_path / "again.zip")])
+    point_at(make_other(store, tmp_path), monkeypatch)
+    import_here(tmp_path / "again.zip", capsys)
+    (model,), (version,) = everything().models, everything().versions
+    assert (version.source, version.tags[tags.MODEL_SHA256]) == (model.model_uri, SHA256)
+    assert Registry(MODEL).aliases() == {"champion": "1"}
 
 
 def test_the_way_home_changes_nothing(

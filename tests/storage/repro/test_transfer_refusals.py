@@ -85,6 +85,11 @@ def link(path: Path) -> None:
         archive.writestr(info, "/etc/passwd")
 
 
+def put_in_twice(path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("manifest.json", archive.read("manifest.json"))
+
+
 BAD = {
     "a byte of an artifact": (rewrite(flip_an_artifact), "data/train.parquet has other bytes"),
     "the manifest": (edit('"value": 5.5', '"value": 4.5', vouch=False), "manifest.json was edited"),
@@ -98,6 +103,11 @@ BAD = {
         rewrite(lambda members: members.pop(next(iter(members)))),
         "names other files than it holds",
     ),
+    "a size more": (
+        edit('"sizes": {', f'"sizes": {{"{"3" * 64}": 1,'),
+        "names other files than it holds",
+    ),
+    "a name twice": (put_in_twice, "it holds 'manifest.json', which no export does"),
     "a path upwards": (add("../x"), "it holds '../x', which no export does"),
     "an absolute path": (add("/tmp/x"), "it holds '/tmp/x'"),
     "a link": (link, "which no export does"),
@@ -222,6 +232,21 @@ def test_a_run_that_cannot_be_exported_is_one_line_and_leaves_no_file(
     assert again.endswith("is there already. Pass another FILE, or remove it.")
     for words in (["export"], ["export", "", "x"], ["import", ""], ["import", "a", "b"]):
         assert "Name the " in refusal(*words, capsys=capsys)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.ConnectionError("no answer"),
+        PermissionError(13, "Permission denied", "/store/data/train.parquet"),
+    ],
+)
+def test_what_the_store_does_not_give_is_no_fault_of_the_file_that_is_written(
+    error: OSError, tmp_path: Path
+) -> None:
+    with pytest.raises(type(error)), export_file.writing(tmp_path / "x.zip"):
+        raise error
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_no_room_and_no_right_to_write_a_file_is_one_line(
