@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from steps.common.parameter_file import read_parameter_file
 from steps.common.parameters import ENTRY_POINTS, PreprocessParameters
-from steps.common.step import step_run
+from steps.common.step import placing, step_run
 from storage import UserError
 from storage.checkout import ROOT, committed_path
 from storage.tracking import artifacts
@@ -95,6 +95,7 @@ def test_what_a_step_is_known_by_is_the_value_not_the_file(written: Any) -> None
         ("seed: 7\x07\n", 1, "no YAML: it holds U+0007"),
         (b"seed: 7\ndeveloper: \xff\n", 2, "no UTF-8 text"),
         ("- seed\n", 1, "a mapping of parameters must stand here, such as seed: 7; a list does"),
+        ("# May\n- seed\n", 2, "a mapping of parameters must stand here, such as seed: 7; a list"),
         ("seed 7\n", 1, "a mapping of parameters must stand here, such as seed: 7; a single value"),
         ("# seed: 7\n", 1, "a mapping of parameters must stand here, such as seed: 7; nothing"),
         ("? [seed]\n: 7\n", 1, "a name must stand before the colon; a list does"),
@@ -142,6 +143,13 @@ def test_a_value_that_a_step_refuses_later_is_refused_with_its_line(
     assert run["data"]["tags"]["failure"] == line.removeprefix("main: ")
 
 
+def test_a_value_that_was_typed_is_refused_without_a_line_of_the_file(written: Any) -> None:
+    params = parsed("main", written("seed: 7\nsearch_space: course\n"), "--search_space=lossgide")
+    with pytest.raises(UserError) as refused, placing(params):
+        raise UserError("Unknown search_space 'lossgide'.")
+    assert str(refused.value) == "Unknown search_space 'lossgide'."
+
+
 # --- what the run keeps of it, and how it is repeated
 
 
@@ -179,6 +187,13 @@ def test_the_repeating_command_names_a_committed_file_and_what_differs_from_it(
 def test_the_repeating_command_says_all_where_no_commit_holds_the_file(written: Any) -> None:
     params = parsed("main", written("max_evals: 20\n"), "--seed=9")
     assert params.rerun_texts() == parsed("main", "--max_evals=20", "--seed=9").rerun_texts()
+
+
+def test_the_command_that_repeats_a_sweep_names_its_file_be_it_committed_or_not(
+    written: Any,
+) -> None:
+    params = parsed("sweep", written("seed: [7, 8]\n"))
+    assert params.rerun_texts()["config"] == params.config
 
 
 def test_runs_to_build_on_stay_in_the_command_so_that_it_is_seen_to_need_them(

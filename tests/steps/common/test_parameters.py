@@ -102,6 +102,11 @@ def test_a_list_of_models_is_the_same_in_each_spelling(spelled: str) -> None:
     assert parsed("baseline", "--models=lasso_0.1").key_values() != written
 
 
+@pytest.mark.parametrize("zero", ["0", "-0", "-0.0", "0e3"])
+def test_zero_is_the_same_in_each_spelling(zero: str) -> None:
+    assert str(parsed("hpo", f"--half_life={zero}").key_values()["half_life"]) == "0.0"
+
+
 @pytest.mark.parametrize("at_once", [0, 1, LAG, LAG + 1, 40])
 def test_of_the_trials_at_once_only_the_lag_counts(at_once: int) -> None:
     params = parsed("hpo", f"--parallelism={at_once}")

@@ -95,6 +95,23 @@ def test_a_search_has_worked_on_the_trials_that_it_made_itself() -> None:
     assert past() is None
 
 
+def test_a_plan_tells_what_each_step_needs_and_what_this_machine_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    past = {"hpo": [Past(5_000_000, 50 * 1_000_000, minutes=90.0, gib=40.0)]}
+    monkeypatch.setattr(needs, "read_past", lambda _: past)
+    monkeypatch.setattr(cost, "machine_megabytes", lambda: 8 * 1024)
+    told = list(needs.tell_needs(MainParameters(), TRIPS, 25, ["baseline", "hpo"]))
+    assert [line.partition(" told by ")[0] for line in told] == [
+        "trips: train 3,000,000, valid 2,000,000",
+        "needs: hpo at most 45 min and 40.0 GiB,",
+        "needs: nothing tells of baseline: none that did the same on 166,666 trips or more has "
+        "ended here",
+        "warning: hpo may need 40.0 GiB, and this machine has 8.0. Take fewer months, a larger "
+        "machine, or workers (scheduler).",
+    ]
+
+
 @pytest.mark.parametrize(("has", "n_lines"), [(4.0, 1), (8.0, 0)])
 def test_one_line_warns_where_this_machine_has_less_memory(
     monkeypatch: pytest.MonkeyPatch, has: float, n_lines: int

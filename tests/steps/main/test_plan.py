@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from steps.main import plan as main_plan
 from storage.data import downloads, months
 from storage.repro import reuse, step_key
 from storage.tracking import runs, tags
@@ -57,6 +58,8 @@ def test_a_plan_makes_no_run_and_knows_what_is_done(
     assert said[1].startswith("├── preprocess  reused ")
     assert said[1].endswith(" (seconds ago, ana)")
     assert "; 0 of 50 trials are done" in said[3]
+    monkeypatch.setattr(main_plan, "count_done", lambda *_: 60)  # before max_evals was less
+    assert "; 50 of 50 trials are done" in plan(capsys, SMALL)[3]
     assert re.fullmatch(r"trips: train 2\d\d, valid 2\d\d, test 2\d\d", said[5])  # clean ones
     assert said[6].startswith("needs: no estimate for baseline, hpo, register: ")
     (known,) = (line for line in plan(capsys, SMALL, "--reuse=false") if "needs: preproc" in line)
