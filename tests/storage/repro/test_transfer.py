@@ -225,6 +225,44 @@ def test_a_pipeline_that_came_to_the_champion_once_more_brings_its_version(
     assert Registry(MODEL).aliases() == {"champion": "1"}
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_champion_that_a_candidate_was_measured_against_is_named_as_it_is_here(
+    exported: Exported,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_known: bool,
+) -> None:
+    preprocess = mlflow.get_run(exported.run_id).data.tags["preprocess_run_id"]
+    name, bytes_of = f"measured {is_known}", {tags.MODEL_SHA256: "a" * 64}
+    client = MlflowClient()
+    client.create_registered_model(name)
+    client.create_model_version(name, "s3://nowhere/champion", tags=bytes_of)
+    with step("main") as main, step("register") as register:
+        with below("refit", {tags.CANDIDATE: "true"}) as refit:
+            uri = log_model(refit, preprocess)
+        held = Registry(name, run_id=register)
+        held.describe(held.add_version(uri, SHA256), {tags.MEASURED_AGAINST: "1"}, "Refused.")
+        mlflow.set_tags({tags.MODEL_NAME: name, tags.VERSION: "2", tags.CHAMPION_VERSION: "1"})
+    transfer.main(["export", main, str(tmp_path / "refused.zip")])
+    point_at(make_other(store, tmp_path), monkeypatch)
+    if is_known:
+        here = MlflowClient()
+        here.create_registered_model(name)
+        for marks in ({}, {}, bytes_of):
+            here.create_model_version(name, "s3://nowhere/m", tags=marks)
+    import_here(tmp_path / "refused.zip", capsys)
+    champion = "3" if is_known else f"1 of {store.uri}"
+    marks = everything().runs[register].data.tags
+    assert (marks[tags.VERSION], marks[tags.CHAMPION_VERSION]) == (
+        "4" if is_known else "1",
+        champion,
+    )
+    (version,) = (v for v in everything().versions if str(v.version) == marks[tags.VERSION])
+    assert version.tags[tags.MEASURED_AGAINST] == champion
+
+
 def test_the_way_home_changes_nothing(
     exported: Exported,
     store: Store,
