@@ -402,6 +402,11 @@ def test_a_request_error_keeps_its_message_though_the_server_puts_the_rows_befor
     assert (error.message, error.get_http_status_code()) == ("Row 0 is bad.", 400)
 
 
+def test_a_reason_is_one_short_line_without_control_characters() -> None:
+    reason = ValueError(f"no\x1b[31m value\n\there\x00 {'x' * 500}")
+    assert served_door.in_short(reason) == f"no?[31m value here? {'x' * 500}"[:200]
+
+
 def test_nothing_of_mlflow_is_changed_where_no_server_loads_the_model(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,6 @@ def test_how_many_rows_trials_see_counts_where_they_see_a_sample() -> None:
     sampled = [key(search_rows=n) for n in (69_999, 65_000, 50_000)]
     assert len({whole, *sampled}) == 4
     assert key(counts=COUNTS | {"n_trips_valid": 2e6}) != whole
-    assert SAMPLE in step_key.code_reached(*ROWS, SAMPLE)
 
 
 def test_a_search_that_sees_all_rows_is_known_as_it_was_before_there_were_samples(
@@ -96,6 +95,17 @@ def test_a_search_that_sees_all_rows_is_known_as_it_was_before_there_were_sample
         "versions",
     }
     assert SAMPLE not in hashed["code"]  # type: ignore[operator]
+    key(search_rows=50_000)
+    assert SAMPLE in hashed["code"]  # type: ignore[operator]
+
+
+def test_points_are_taken_over_from_searches_of_the_same_space_and_features_alone() -> None:
+    def space_key(**parameters: object) -> str:
+        return read_settings(HpoParameters(**parameters)).space_key  # type: ignore[arg-type]
+
+    assert space_key(seed=1, search_rows=7, half_life=3) == space_key()
+    assert space_key(features="compact") != space_key()
+    assert space_key(search_space="seed") != space_key()
 
 
 def test_a_search_of_more_trials_is_the_same_one() -> None:

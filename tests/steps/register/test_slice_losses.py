@@ -86,10 +86,22 @@ def test_the_champions_own_test_months_are_looked_at_where_they_can_be_had(
     assert any(line.endswith("not compared: over a year before 2021-04.") for line in lines)
 
 
-def test_a_champion_that_names_no_run_of_its_test_months_is_told_so() -> None:
-    """A version that somebody registered by hand has no tags; of 0.1.0 its model has none."""
-    with pytest.raises(UserError, match=r"^nothing names their run: it was registered by hand"):
-        find_trips(ModelVersion("by hand", "1", 0), "ab" * 32, is_simulated=False)
+@pytest.mark.parametrize(
+    ("marks", "is_simulated", "said"),
+    [
+        # a version that somebody registered by hand has no tags; of 0.1.0 its model has none
+        ({}, False, "nothing names their run: it was registered by hand"),
+        ({"data": "real"}, True, "simulated months beside real ones"),
+        ({"data": "simulated"}, False, "simulated months beside real ones"),
+        ({"data": "simulated"}, True, "nothing names their run"),
+    ],
+)
+def test_why_a_champion_s_test_months_cannot_be_had_is_told(
+    marks: dict[str, str], is_simulated: bool, said: str
+) -> None:
+    version = ModelVersion("any", "1", 0, tags=[ModelVersionTag(*mark) for mark in marks.items()])
+    with pytest.raises(UserError, match=f"^{said}"):
+        find_trips(version, "ab" * 32, is_simulated=is_simulated)
 
 
 def no_trips(error: UserError, cause: Exception) -> Callable[..., None]:
@@ -114,6 +126,8 @@ def test_the_gate_waives_lost_test_months_and_none_that_a_store_does_not_give_fo
     monkeypatch.setattr(old_months, "find_trips", no_trips(refused, away))
     with pytest.raises(StorageError, match="does not come whole"):
         compare_on_old_months(champion, "models:/m-1", test, frozenset())
+    champion.tags["sha256.test"] = "ab"  # the very trips that both are judged by anyway
+    assert compare_on_old_months(champion, "models:/m-1", test, frozenset()) == OldMonths([])
 
 
 @pytest.mark.parametrize(
