@@ -15,7 +15,14 @@ import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 from mlflow.exceptions import MlflowException
 
-from steps.common.results import read_code, read_registration
+from steps.common.results import (
+    Candidate,
+    Code,
+    Dataset,
+    PreprocessResult,
+    read_code,
+    read_registration,
+)
 from steps.register import __main__ as register
 from steps.register.evaluate import REFUSED
 from storage import StorageError, UserError
@@ -304,6 +311,24 @@ def test_only_a_run_that_says_so_is_of_committed_code(tags: dict[str, str], is_d
     info = RunInfo("id", "0", "ana", "FINISHED", 0, 1, "active")
     data = RunData(tags=[RunTag(name, value) for name, value in tags.items()])
     assert read_code(Run(info, data)).is_dirty == is_dirty
+
+
+@pytest.mark.parametrize("uncommitted", ["preprocess", "candidate", "register", "none"])
+def test_a_model_is_of_uncommitted_code_where_any_run_behind_it_is(
+    monkeypatch: pytest.MonkeyPatch, uncommitted: str
+) -> None:
+    def code(of: str) -> Code:
+        return Code("c0ffee", of == uncommitted)
+
+    months = {"train": ["2021-01"], "valid": ["2021-02"], "test": ["2021-03"]}
+    dataset = Dataset("green", False, "tlc", months, {})
+    made = PreprocessResult("1a", dataset, code("preprocess"), {}, [])
+    candidate = Candidate("2b", "tree", "full", "models:/m-1", {}, code("candidate"))
+    monkeypatch.setattr(runs, "active", lambda: "register")
+    monkeypatch.setattr(register, "read_code", code)
+    found = register.candidate_provenance(made, candidate)
+    assert found.is_dirty == (uncommitted != "none")
+    assert found.seen_months == {"2021-01", "2021-02"}
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])

@@ -61,3 +61,11 @@ def test_a_manifest_that_is_none_is_refused_by_its_line(tmp_path: Path) -> None:
     path.write_text(f"{HASH}  a\n{HASH[:-1]}  b\n")
     with pytest.raises(StorageError, match="line 2 is not as sha256sum writes it"):
         read_manifest(path)
+
+
+def test_a_manifest_in_utf_16_is_refused_by_its_line(tmp_path: Path) -> None:
+    """As a shell of Windows writes what is sent into a file."""
+    path = tmp_path / SUMS
+    path.write_bytes(f"{HASH}  a\r\n".encode("utf-16"))
+    with pytest.raises(StorageError, match="line 1 is not as sha256sum writes it"):
+        read_manifest(path)

@@ -16,6 +16,7 @@ from storage import StorageError, UserError
 from storage.checkout import ROOT
 from storage.data import downloads, files, months
 from storage.data.cache import cache_dir
+from storage.data.splits import split_months
 from tests.storage.samples import NAME, make_parquet, one_line, read
 from tests.storage.sources import (
     find,
@@ -44,6 +45,22 @@ DATA = Path(os.environ.get("TAXI_DATA") or ROOT.parent / "shared" / "data")
 )
 def test_months_are_read_in_the_order_given(text: str, expected: list[str]) -> None:
     assert months.parse_months(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("valid", "test", "expected"),
+    [
+        ("2021-02", "next", ["2021-03"]),
+        ("2021-03,2021-02", "next", ["2021-04"]),
+        ("2020-12", "next", ["2021-01"]),
+        ("2021-02", "2021-05..2021-06", ["2021-05", "2021-06"]),
+        ("2021-02", " ", None),
+    ],
+)
+def test_the_next_month_is_that_after_the_latest_valid_one(
+    valid: str, test: str, expected: list[str] | None
+) -> None:
+    assert split_months("2020-11", valid, test).get("test") == expected
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from storage.repro.transfer.id_map import IdMap
 from storage.repro.transfer.importing import Import
 from storage.repro.transfer.versions import settle_aliases
 from storage.tracking import artifacts, stale_runs, tags
-from storage.tracking.registry import Registry
+from storage.tracking.registry import PROMOTE, Registry
 from tests.storage.repro.transfers import (
     MODEL,
     SHA256,
@@ -243,6 +243,7 @@ def test_the_champion_that_a_candidate_was_measured_against_is_named_as_it_is_he
         with below("refit", {tags.CANDIDATE: "true"}) as refit:
             uri = log_model(refit, preprocess)
         held = Registry(name, run_id=register)
+        held.promote("1", action=PROMOTE, why="it was the first")
         held.describe(held.add_version(uri, SHA256), {tags.MEASURED_AGAINST: "1"}, "Refused.")
         mlflow.set_tags({tags.MODEL_NAME: name, tags.VERSION: "2", tags.CHAMPION_VERSION: "1"})
     transfer.main(["export", main, str(tmp_path / "refused.zip")])
@@ -261,6 +262,20 @@ def test_the_champion_that_a_candidate_was_measured_against_is_named_as_it_is_he
     )
     (version,) = (v for v in everything().versions if str(v.version) == marks[tags.VERSION])
     assert version.tags[tags.MEASURED_AGAINST] == champion
+    assert tags.ORIGIN_PROMOTIONS not in version.tags  # which are the champion's
+
+
+def test_a_version_of_these_bytes_that_is_here_keeps_what_is_known_of_it(
+    exported: Exported, other: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient()
+    client.create_registered_model(MODEL)
+    own = {tags.MODEL_SHA256: SHA256, tags.PIPELINE: "its own"}
+    client.create_model_version(MODEL, "s3://nowhere/m", tags=own)
+    import_here(exported.path, capsys)
+    (version,) = everything().versions
+    assert version.source == "s3://nowhere/m"
+    assert (version.tags[tags.PIPELINE], version.tags[tags.TAXI]) == ("its own", "green")
 
 
 def test_the_way_home_changes_nothing(
@@ -410,6 +425,29 @@ def test_of_a_version_that_was_no_champion_a_line_says_how_to_measure_it(
     assert "version 1 was not champion there, and there is none here" in line
     assert " -e register " in line
     assert client.get_registered_model(MODEL).aliases == {}
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "then"),
+    [
+        (["next", "shadow"], {"shadow": "1"}, {"shadow": 1, "next": 2}),
+        (["challenger"], {"champion": "1"}, {"champion": 1, "challenger": 2}),
+        (["challenger"], {"champion": "2"}, {"champion": 2}),  # made here, and better
+    ],
+)
+def test_an_import_takes_an_alias_from_nobody(
+    exported: Exported, other: Store, there: list[str], here: dict[str, str], then: dict[str, int]
+) -> None:
+    client = MlflowClient()
+    client.create_registered_model(MODEL)
+    _, version = (client.create_model_version(MODEL, "nowhere") for _ in range(2))
+    for alias, number in here.items():
+        client.set_registered_model_alias(MODEL, alias, number)
+    with opened(exported.path) as file:
+        record = file.manifest.versions[0].model_copy(update={"aliases": there})
+        ids = IdMap(client.get_experiment_by_name("Default"))
+        settle_aliases(Registry(MODEL), version, record, file.manifest, ids)
+    assert client.get_registered_model(MODEL).aliases == then
 
 
 def test_an_alias_that_was_moved_since_is_not_moved_back(
