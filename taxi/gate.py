@@ -193,16 +193,16 @@ def _less_or_more(gained: float) -> str:
 def _check_losses(
     losses: Sequence[SliceLoss], limit: float, known: str, *, is_allowed: bool
 ) -> Check:
-    """Check that no slice is surely worse by more than the limit; name the worst ones."""
-    worst = sorted((one for one in losses if one.is_surely_worse), key=lambda one: -one.loss)
+    """Check that no slice is significantly worse by more than the limit; name the worst ones."""
+    worst = sorted((one for one in losses if one.is_significant), key=lambda one: -one.loss)
     worse = [
-        f"{one.name} by {percent(one.loss)} (surely {percent(one.at_least)})"
+        f"{one.name} by {percent(one.loss)} (at least {percent(one.at_least)})"
         for one in worst[:MAX_NAMED]
     ]
     if more := worst[MAX_NAMED:]:
         worse.append(f"{len(more)} more of {len(losses)}")
     return Check(
-        f"slices whose RMSE is surely above the champion's {known}",
+        f"slices whose RMSE is significantly above the champion's {known}",
         ", ".join(worse) or f"none of {len(losses)}",
         f"none by more than {percent(limit)}, or allow_slice_loss=true",
         not worse or is_allowed,
@@ -212,9 +212,9 @@ def _check_losses(
 def _check_slice(loss: SliceLoss, limit: float) -> Check:
     return Check(
         f"RMSE above the champion's: {loss.name}",
-        f"{percent(loss.loss)} on {loss.n_trips:,} trips, surely {percent(loss.at_least)} or more",
-        f"not surely above {percent(limit)}",
-        not loss.is_surely_worse,
+        f"{percent(loss.loss)} on {loss.n_trips:,} trips, at least {percent(loss.at_least)}",
+        f"not significantly above {percent(limit)}",
+        not loss.is_significant,
     )
 
 

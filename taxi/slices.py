@@ -1,12 +1,12 @@
-"""Find slices on which a candidate is significantly («surely») worse than the champion.
+"""Find slices on which a candidate is significantly worse than the champion.
 
 The rule. On a slice of n trips let c and h be the mean squared errors of candidate and champion on
 the same trips. With k = (1 + max_loss)², the mean of d = (candidate's error)² - k (champion's
 error)² is above 0 if the candidate's RMSE is larger by more than max_loss. Student's t of d with
 n - 1 degrees of freedom gives a one-sided p-value. Over all m slices, the champion's own test
 months among them, Holm steps down: the smallest p-value must be at most ALPHA / m, the next at most
-ALPHA / (m - 1), and so on until one is not. Slices before that are surely worse; the chance that
-any of them is not is at most ALPHA, however the slices overlap. The loss that is sure on a slice
+ALPHA / (m - 1), and so on until one is not. Slices before that are significantly worse; the chance
+that any of them is not is at most ALPHA, however the slices overlap. The least loss of a slice
 follows from Fieller's lower bound of c / h, at the level of its step or of the one that failed.
 
 Why not the bootstrap that judges the whole: on slices of 30 trips, percentiles of resamples refuse
@@ -55,7 +55,7 @@ class SliceLoss(NamedTuple):
     n_trips: int
     loss: float  # share of the champion's RMSE; below 0 if the candidate's is smaller
     at_least: float  # lower confidence bound of the loss
-    is_surely_worse: bool  # significantly, by more than the allowed loss
+    is_significant: bool  # more than the allowed loss
 
 
 def slice_rows(trips: Trips, city: City | None) -> Iterator[tuple[str, np.ndarray]]:
@@ -133,7 +133,7 @@ def pair_errors(
 
 
 def judge_slices(parts: Sequence[PairedErrors], max_loss: float) -> list[SliceLoss]:
-    """Test on which slices the candidate is surely worse, by the rule of this module.
+    """Test on which slices the candidate is significantly worse, by the rule of this module.
 
     Args:
         parts: m slices; may be empty.

@@ -105,9 +105,7 @@ def test_ageing_is_measured_against_fresh_models_on_the_same_months() -> None:
         ([], "RMSE is 5.500 min over 2 months; no model was followed beyond its own month."),
     ],
 )
-def test_the_sentence_names_the_first_age_that_is_surely_worse(
-    rises: list[Rise], said: str
-) -> None:
+def test_the_sentence_names_the_first_age_that_is_significant(rises: list[Rise], said: str) -> None:
     rows = [
         make_errors("2021-06", 5.0),
         make_errors("2021-07", 6.0),

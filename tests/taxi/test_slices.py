@@ -1,4 +1,4 @@
-"""On which slices of the trips a candidate is surely worse, corrected for the number of slices."""
+"""On which slices a candidate is significantly worse, corrected for the number of slices."""
 
 import re
 from math import inf
@@ -61,13 +61,12 @@ def test_a_candidate_better_overall_and_8_percent_worse_at_airports_is_refused()
     decision = judge(trips, candidate, champion)
     assert not decision.promoted
     (reason,) = decision.reasons
-    assert reason.startswith(
-        "slices whose RMSE is surely above the champion's with metered distance is airports by 8.0"
-    )
+    asked = "slices whose RMSE is significantly above the champion's with metered distance"
+    assert reason.startswith(f"{asked} is airports by 8.0")
     assert reason.endswith("wanted none by more than 5.0 %, or allow_slice_loss=true")
     (failed,) = (check for check in decision.slices if not check.passed)
     assert failed.check == "RMSE above the champion's: airports"
-    assert failed.found.startswith(f"8.0 % on {at_airports(trips).sum()} trips, surely ")
+    assert failed.found.startswith(f"8.0 % on {at_airports(trips).sum()} trips, at least ")
     assert judge(trips, candidate, champion, slice_loss=True).promoted
 
 
@@ -89,7 +88,7 @@ def test_a_loss_that_may_be_luck_or_is_small_refuses_nobody() -> None:
     rng = np.random.default_rng(2)
     one, two = (rng.normal(0, spread, 40) for spread in (7, 5))
     (loss,) = judge_slices([pair_errors("few", np.zeros(40), one, two)], 0.05)
-    assert not loss.is_surely_worse
+    assert not loss.is_significant
     assert loss.at_least < 0.05 < loss.loss
 
 
@@ -141,17 +140,17 @@ def make_part(t: float, name: str = "x") -> PairedErrors:
 )
 def test_many_looks_are_paid_for(ts: list[float], n_worse: int) -> None:
     found = judge_slices([make_part(t) for t in ts], 0.0)
-    assert [loss.is_surely_worse for loss in found] == [True] * n_worse + [False] * (
+    assert [loss.is_significant for loss in found] == [True] * n_worse + [False] * (
         len(ts) - n_worse
     )
-    assert [loss.at_least >= 0 for loss in found] == [loss.is_surely_worse for loss in found]
+    assert [loss.at_least >= 0 for loss in found] == [loss.is_significant for loss in found]
 
 
-def test_what_a_slice_loses_at_least_is_the_largest_loss_that_it_surely_has() -> None:
+def test_what_a_slice_loses_at_least_is_the_largest_loss_that_it_has_significantly() -> None:
     minutes, error = np.zeros(4_000), np.random.default_rng(3).normal(0, 5, 4_000)
     part = pair_errors("x", minutes, 1.1 * error + 0.3, error)
     (loss,) = judge_slices([part], 0.02)
-    assert loss.is_surely_worse
+    assert loss.is_significant
     assert 0.02 < loss.at_least < loss.loss
     assert slices._p_value(part, loss.at_least) == pytest.approx(slices.ALPHA, rel=1e-6)
 
@@ -163,7 +162,7 @@ def test_equal_models_are_hardly_ever_called_worse() -> None:
         one, two = (hard + rng.normal(0, 2, hard.shape) for _ in range(2))
         zero = np.zeros(100)
         parts = [pair_errors("x", zero, a, b) for a, b in zip(one, two, strict=True)]
-        n_refused += any(loss.is_surely_worse for loss in judge_slices(parts, 0.0))
+        n_refused += any(loss.is_significant for loss in judge_slices(parts, 0.0))
     assert 0 < n_refused / 400 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
 
 
