@@ -67,6 +67,6 @@ def beyond_calendar(months: Iterable[str], recess: np.ndarray) -> str:
     if not late:
         return ""
     return (
-        f"{', '.join(late)}: the school calendar ends {end}, so weeks without school are taken for "
-        "others. Add the city's to SCHOOL_RECESSES, taxi/days.py, and train anew."
+        f"{', '.join(late)}: the school calendar ends {end}, so weeks without school count as "
+        "school weeks. Add the city's to SCHOOL_RECESSES, taxi/days.py, and train again."
     )

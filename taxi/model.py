@@ -212,8 +212,8 @@ class TripModel:
         """Compute the quantiles and the risk that are asked for: column -> [n]."""
         if self.spread is None:
             raise TripError(
-                "This model knows no spread of its errors, so it answers no quantiles and no "
-                "longer_than. Leave both out, or train it again."
+                "This model was saved without a spread of its errors, so it gives no quantiles and "
+                "no longer_than. Leave both out, or train it again."
             )
         minutes = self.spread.quantiles(trips, predicted, asked.quantiles)
         columns = dict(zip(map(quantile_column, asked.quantiles), minutes.T, strict=True))
@@ -234,7 +234,7 @@ class TripModel:
             predicted: [n] minutes.
         """
         if self.spread is None:
-            raise TripError("This model knows no spread of its errors. Train it again.")
+            raise TripError("This model was saved without a spread of its errors. Train it again.")
         return self.spread.find_leaves(read_frame(frame, self.taxi), predicted)
 
     def with_spread(self, spread: Spread | None) -> "TripModel":

@@ -69,7 +69,7 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     calibration = Calibration(trips, answers[METERED], answers[MISSING])
     spread = fit_spread(calibration)
     if spread is None:
-        print(f"no quantiles: {len(valid)} valid trips, and it takes {MIN_ROWS} to know the errors")
+        print(f"no quantiles: {len(valid)} valid trips, and at least {MIN_ROWS} are needed")
     reliability = coverage.measure_reliability(calibration)
     return CandidateReport(
         predicted,

@@ -158,7 +158,7 @@ def check_parameter_file(file: ParameterFile, *, with_lists: bool) -> None:
 
 def _unknown(name: str, names: Sequence[str]) -> str:
     if any(name in declared.model_fields for declared in ENTRY_POINTS.values()):
-        return f"{name} is of one run alone. Pass it as -P {name}=..."
+        return f"{name} belongs to a single run. Pass it as -P {name}=..."
     close = difflib.get_close_matches(name.replace("-", "_"), names, 1)
     guess = f" Did you mean {close[0]}?" if close else " docs/parameters.md lists them."
     return f"no entry point has a parameter {name!r}.{guess}"

@@ -117,7 +117,7 @@ def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pruned: bool) -> str:
     """Write the page of a trial; best_round counts from 0."""
-    ended = ", where it was pruned: better ones had come further by then" if pruned else ""
+    ended = ", where it was pruned because better trials were ahead by then" if pruned else ""
     return (
         f"**RMSE {rmse:.3f} min** on valid: trial {number} at round {best_round + 1} of "
         f"{n_rounds}{ended}"

@@ -93,9 +93,7 @@ def read_parameter_file(path: str) -> ParameterFile:
     if not isinstance(root, yaml.MappingNode):
         seen = KINDS[type(root)] if root else "nothing"
         line = _line(root) if root else 1
-        raise file.error(
-            line, f"a mapping of parameters must stand here, such as seed: 7; {seen} does."
-        )
+        raise file.error(line, f"expected a mapping of parameters, such as seed: 7; found {seen}.")
     entries, points = {}, []
     for name, node in _pairs(file, root):
         if name == POINTS:
@@ -121,7 +119,7 @@ def _parsed(path: str, text: str) -> yaml.Node | None:
         marks = [m for m in (error.problem_mark, error.context_mark) if m and m.index < len(text)]
         line, column = (marks[0].line, marks[0].column) if marks else (0, 0)
         is_tab = [*text.splitlines(), ""][line][column : column + 1] == "\t"
-        said = "a tab stands where YAML wants blanks" if is_tab else f"no YAML: {error.problem}"
+        said = "a tab where YAML needs spaces" if is_tab else f"no YAML: {error.problem}"
         raise UserError(f"{path}:{line + 1}: {said}.") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -136,7 +134,7 @@ def _pairs(file: ParameterFile, node: yaml.MappingNode) -> Iterator[tuple[str, y
     for key, value in node.value:
         line = _line(key)
         if not isinstance(key, yaml.ScalarNode):
-            raise file.error(line, f"a name must stand before the colon; {KINDS[type(key)]} does.")
+            raise file.error(line, f"expected a name before the colon; found {KINDS[type(key)]}.")
         name = key.value
         if name in lines:
             raise file.error(line, f"{name} is there twice, in line {lines[name]} too. Keep one.")

@@ -337,8 +337,8 @@ def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str
         asked, read = getattr(params, name), str.split if name == "taxi" else months.parse_months
         if asked != fields[name].default and {*read(asked)} != {*read(told[name])}:
             raise UserError(
-                f"{name}={asked} is asked of trips that are of {told[name] or 'none'}: those of "
-                f"preprocess run {run_id}, which was given or is built on. Leave {name} out, or "
+                f"{name}={asked} was passed, but the trips are of {told[name] or 'none'}: those of "
+                f"preprocess run {run_id}, which was passed or is built on. Leave out {name}, or "
                 f"pass no run."
             )
 
@@ -376,7 +376,7 @@ def check_made_so(params: TrainingParameters, given: Mapping[str, Run]) -> None:
             made = getattr(declared(**{name: noted}), name)
             if asked != made:
                 raise UserError(
-                    f"{name}={as_text(asked)} is asked of {step} run {run.info.run_id}, "
+                    f"{name}={as_text(asked)} was passed with {step} run {run.info.run_id}, "
                     f"which was made with {as_text(made)}. Leave out {name}, or that run."
                 )
 

@@ -80,7 +80,7 @@ def check_enough(n_workers: int, cluster: "Cluster") -> None:
     if n_there < n_workers:
         raise UserError(
             f"refit_workers={n_workers}, and {cluster.address} has {n_there}. Start more, or "
-            f"pass another number, with which the boosters are others."
+            f"pass another number, which gives other boosters."
         )
 
 

@@ -166,7 +166,7 @@ def test_a_server_refuses_what_cannot_be_asked_as_the_callers_fault(
 def test_a_model_without_a_spread_refuses_quantiles_and_answers_the_rest(experiment: str) -> None:
     served = models.load(log_model(make_model(), experiment, frame().iloc[:5], PARAMS))
     assert post(served, {}) == make_model().answer(frame().iloc[:5]).tolist()
-    with pytest.raises(MlflowException, match="knows no spread of its errors") as refusal:
+    with pytest.raises(MlflowException, match="without a spread of its errors") as refusal:
         post(served, {"quantiles": [0.5]})
     assert refusal.value.get_http_status_code() == 400
 

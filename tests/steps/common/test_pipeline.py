@@ -308,7 +308,9 @@ def test_months_that_are_typed_another_way_than_a_given_run_has_them_are_the_sam
 def test_other_trips_than_those_of_a_given_run_are_refused(
     asked: str, there: str, preprocessed: str, store: Store
 ) -> None:
-    with pytest.raises(UserError, match=f"^{asked} is asked of trips that are of {there}: ") as no:
+    with pytest.raises(
+        UserError, match=f"^{asked} was passed, but the trips are of {there}: "
+    ) as no:
         chain("register", f"--preprocess_run_id={preprocessed}", f"--{asked}")
     assert preprocessed in str(no.value)
 
@@ -341,7 +343,9 @@ def test_other_settings_than_those_of_a_given_run_are_refused(
     if not said:
         assert chain(*words).given
         return
-    with pytest.raises(UserError, match=f"^{asked} is asked of hpo run {run_id}, which was {said}"):
+    with pytest.raises(
+        UserError, match=f"^{asked} was passed with hpo run {run_id}, which was {said}"
+    ):
         chain(*words)
 
 
