@@ -83,6 +83,20 @@ def test_the_picture_shows_every_split_and_every_reason() -> None:
     assert dropped.get_title("left") == f"Dropped most often: {REASONS[-1]}"
 
 
+def test_each_histogram_says_where_most_trips_of_the_first_split_are() -> None:
+    times = {"pickup_at": "2021-01-15 17:45:00", "dropoff_at": "2021-01-15 17:57:30"}
+    known, blind = (make_batch(**times, distance_miles=miles) for miles in (2.7, None))
+    for first, where in ((known, "Most train trips: 2.5 to 3 miles"), (blind, "No train trip has")):
+        profiles = {"train": profile_of(first), "valid": profile_of(known)}
+        minutes, miles, hour, weekday, *_ = (
+            axis.get_title("left")
+            for axis in draw_profile(profiles, {"2021-01": {"zone missing": 0}}).axes
+        )
+        assert minutes == "Most train trips: 12 to 13 min"
+        assert miles.startswith(where)
+        assert (hour, weekday) == ("Most train trips: 17:00", "Most train trips: Friday")
+
+
 def test_a_distance_that_no_trip_has_is_not_drawn() -> None:
     unknown = make_batch(distance_miles=None)
     figure = draw_profile({"train": profile_of(unknown)}, {"2021-01": dict.fromkeys(REASONS, 2)})

@@ -303,6 +303,18 @@ def test_the_best_trial_is_the_best_of_those_that_were_not_pruned() -> None:
     assert title(pruned, trial(2, "", "failed")) == "Trial 0 is best, with 5.000 min."
 
 
+def test_a_learning_curve_is_that_of_its_trial_the_best_first_and_counted_from_1() -> None:
+    points = [("0", "0", 6.0), ("1", "0", 7.0), ("0", "2", 5.2), ("1", "2", 5.1), ("2", "0", 9.0)]
+    curves = [{"trial": n, "round": place, "rmse": str(rmse)} for n, place, rmse in points]
+    (chart,) = report_search.curve_chart(
+        [trial(1, "5.1", "finished"), trial(0, "5.2", "finished")], curves
+    )
+    drawn = list(zip(*chart.columns.values(), strict=True))
+    assert drawn == [(1, 7.0, "1"), (3, 5.1, "1"), (1, 6.0, "0"), (3, 5.2, "0")]
+    assert chart.title == "Trial 1 is best after 8 rounds."
+    assert report_search.curve_chart([trial(3, "5.0", "finished")], curves) == []
+
+
 @pytest.mark.parametrize("is_split", [True, False])
 def test_boosters_of_trips_without_a_distance_are_told_of_where_there_are_some(
     *, is_split: bool

@@ -103,7 +103,9 @@ def test_the_parameter_that_rmse_depends_on_is_the_important_one() -> None:
 
 def test_where_all_trials_came_to_the_same_no_parameter_matters() -> None:
     outcome = MIXED[0].result
-    trials = [Trial(n, {"rate": n / 12, "leaves": n % 5}, outcome) for n in range(12)]
+    points = [{"rate": n / 12, "leaves": n % 5, "objective": "a"} for n in range(10)]
+    trials = [Trial(n, point, outcome) for n, point in enumerate(points)]
+    # an objective that all of them share was not searched
     assert search_results.parameter_importance(trials, seed=1) == {"rate": 0, "leaves": 0}
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from taxi.style import BLUE, GREY, ORANGE
 from taxi.sweep import SweptPoint, best_points, draw_sweep, rank_points, span_grid, sweep_table
 
 
@@ -73,3 +74,11 @@ def test_the_picture_names_every_point_best_at_the_top(n: int) -> None:
     assert labels == [f"seed={k}" for k in range(n)]
     low, high = axis.get_ylim()
     assert low > high
+
+
+def test_each_point_is_drawn_at_its_error_and_the_searchs_own_where_a_baseline_won() -> None:
+    won = make_point("2", 5.0, model="forest", searched_rmse=5.5)
+    (axis,) = draw_sweep([won, make_point("1", 4.0), make_point("3", 6.0)], "seed=1 is best").axes
+    drawn = [(*line.get_xydata()[0].tolist(), line.get_color()) for line in axis.lines]
+    assert drawn == [(4.0, 0.0, ORANGE), (5.5, 1.0, GREY), (5.0, 1.0, BLUE), (6.0, 2.0, BLUE)]
+    assert axis.get_xlabel().endswith("open: of the search, where a baseline won")
