@@ -102,14 +102,12 @@ def test_a_plan_tells_what_each_step_needs_and_what_this_machine_lacks(
     monkeypatch.setattr(needs, "read_past", lambda _: past)
     monkeypatch.setattr(cost, "machine_megabytes", lambda: 8 * 1024)
     told = list(needs.tell_needs(MainParameters(), TRIPS, 25, ["baseline", "hpo"]))
-    assert [line.partition(" told by ")[0] for line in told] == [
-        "trips: train 3,000,000, valid 2,000,000",
-        "needs: hpo at most 45 min and 40.0 GiB,",
-        "needs: nothing tells of baseline: none that did the same on 166,666 trips or more has "
-        "ended here",
-        "warning: hpo may need 40.0 GiB, and this machine has 8.0. Take fewer months, a larger "
-        "machine, or workers (scheduler).",
-    ]
+    trips, known, unknown, lacking = told
+    assert trips == "trips: train 3,000,000, valid 2,000,000"
+    assert known.startswith("needs: hpo at most 45 min and 40.0 GiB")
+    assert "baseline" in unknown
+    assert " 166,666 trips" in unknown
+    assert lacking.startswith("warning: hpo may need 40.0 GiB, and this machine has 8.0. ")
 
 
 @pytest.mark.parametrize(("has", "n_lines"), [(4.0, 1), (8.0, 0)])
