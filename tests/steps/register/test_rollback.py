@@ -84,7 +84,7 @@ def test_a_rollback_that_waited_takes_no_champion_out_that_nobody_had_seen(
     # who names a version means it, whichever is champion by then
     lab.client.set_registered_model_alias("waits", "champion", "2")
     _, said = lab.register("waits", "--restore=2")
-    assert said.startswith("waits: version 2 is champion again, in place of version 1. Start")
+    assert said.startswith("waits: version 2 is champion again, in place of version 1. ")
 
 
 def test_a_champion_that_was_rolled_back_is_restored_by_its_number_with_a_trace(
