@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -151,19 +152,28 @@ def test_an_imported_step_is_reused_as_if_it_had_run_here(
     assert lost.startswith(f"{model.model_uri}/model.json of ")
 
 
+@pytest.fixture
+def carry(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Export a pipeline and change to an empty store; returns the file to import there."""
+
+    def export(run_id: str) -> Path:
+        path = tmp_path / "carried.zip"
+        transfer.main(["export", run_id, str(path)])
+        point_at(make_other(store, tmp_path), monkeypatch)
+        return path
+
+    return export
+
+
 def test_a_step_that_ran_in_another_pipeline_comes_with_it_and_the_rest_of_that_when_it_comes(
     exported: Exported,
-    store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    carry: Callable[[str], Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     reused = mlflow.get_run(exported.run_id).data.tags["preprocess_run_id"]
     with step("main") as later:
         mlflow.set_tag("preprocess_run_id", reused)
-    path = tmp_path / "later.zip"
-    transfer.main(["export", later, str(path)])
-    point_at(make_other(store, tmp_path), monkeypatch)
+    path = carry(later)
     import_here(path, capsys)
     part = everything().runs
     assert set(part) == {later, reused, exported.run_id}
@@ -183,9 +193,7 @@ def test_a_step_that_ran_in_another_pipeline_comes_with_it_and_the_rest_of_that_
 
 def test_a_search_brings_the_trials_of_one_that_it_went_on_with(
     exported: Exported,
-    store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    carry: Callable[[str], Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     earlier = mlflow.get_run(exported.run_id).data.tags["hpo_run_id"]
@@ -195,9 +203,7 @@ def test_a_search_brings_the_trials_of_one_that_it_went_on_with(
             mlflow.set_tag(tags.SEARCH_KEY, "search")
             mlflow.log_text(f"trial,run_id\n0,{row['run_id']}\n", tags.TRIALS_TABLE)
         mlflow.set_tag("hpo_run_id", hpo)
-    transfer.main(["export", later, str(tmp_path / "later.zip")])
-    point_at(make_other(store, tmp_path), monkeypatch)
-    import_here(tmp_path / "later.zip", capsys)
+    import_here(carry(later), capsys)
     here = {name: run.info.run_id for name, run in everything().runs.items()}
     assert set(here) == {later, hpo, row["run_id"], earlier, exported.run_id}
     (trial,) = artifacts.read_table(here[hpo], tags.TRIALS_TABLE)
@@ -207,9 +213,7 @@ def test_a_search_brings_the_trials_of_one_that_it_went_on_with(
 
 def test_a_pipeline_that_came_to_the_champion_once_more_brings_its_version(
     exported: Exported,
-    store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    carry: Callable[[str], Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     preprocess = mlflow.get_run(exported.run_id).data.tags["preprocess_run_id"]
@@ -217,9 +221,7 @@ def test_a_pipeline_that_came_to_the_champion_once_more_brings_its_version(
         with below("refit", {tags.CANDIDATE: "true"}) as refit:
             log_model(refit, preprocess)
         mlflow.set_tags({tags.MODEL_NAME: MODEL, tags.VERSION: "1", tags.CHAMPION_VERSION: "1"})
-    transfer.main(["export", again, str(tmp_path / "again.zip")])
-    point_at(make_other(store, tmp_path), monkeypatch)
-    import_here(tmp_path / "again.zip", capsys)
+    import_here(carry(again), capsys)
     (model,), (version,) = everything().models, everything().versions
     assert (version.source, version.tags[tags.MODEL_SHA256]) == (model.model_uri, SHA256)
     assert Registry(MODEL).aliases() == {"champion": "1"}
@@ -229,8 +231,7 @@ def test_a_pipeline_that_came_to_the_champion_once_more_brings_its_version(
 def test_the_champion_that_a_candidate_was_measured_against_is_named_as_it_is_here(
     exported: Exported,
     store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    carry: Callable[[str], Path],
     capsys: pytest.CaptureFixture[str],
     is_known: bool,
 ) -> None:
@@ -246,14 +247,13 @@ def test_the_champion_that_a_candidate_was_measured_against_is_named_as_it_is_he
         held.promote("1", action=PROMOTE, why="it was the first")
         held.describe(held.add_version(uri, SHA256), {tags.MEASURED_AGAINST: "1"}, "Refused.")
         mlflow.set_tags({tags.MODEL_NAME: name, tags.VERSION: "2", tags.CHAMPION_VERSION: "1"})
-    transfer.main(["export", main, str(tmp_path / "refused.zip")])
-    point_at(make_other(store, tmp_path), monkeypatch)
+    path = carry(main)
     if is_known:
         here = MlflowClient()
         here.create_registered_model(name)
         for marks in ({}, {}, bytes_of):
             here.create_model_version(name, "s3://nowhere/m", tags=marks)
-    import_here(tmp_path / "refused.zip", capsys)
+    import_here(path, capsys)
     champion = "3" if is_known else f"1 of {store.uri}"
     marks = everything().runs[register].data.tags
     assert (marks[tags.VERSION], marks[tags.CHAMPION_VERSION]) == (
