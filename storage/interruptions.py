@@ -4,8 +4,8 @@ Python raises KeyboardInterrupt wherever it happens to be. During an import it l
 with which the run cannot be closed. During a query the store stays locked until the exception is
 gone. A thread pool, such as MLflow's for files, may never stop a thread that it is just starting,
 or never release a lock, and the process waits for ever. While a folder is removed, or a pool still
-writes into it, it turns into another error. And in a callback of the garbage collector it is
-printed and forgotten.
+writes into it, it turns into another error. In a callback of the garbage collector it is printed
+and forgotten. And an object that it leaves half made may complain about that when it is deleted.
 """
 
 import os
@@ -77,5 +77,5 @@ def _raise_what_was_swallowed(swallowed: Any, said: Any) -> None:
     if swallowed.exc_type is KeyboardInterrupt:
         sys.unraisablehook = said
         _later(N_WAITS)
-    else:
+    elif swallowed.exc_type is not AttributeError:  # which half-made objects raise as they go
         said(swallowed)

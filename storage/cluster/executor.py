@@ -49,6 +49,7 @@ class Cluster:
         # Dask moves a task whose worker dies to another one
         self.task_needs: dict[str, Any] = {"resources": {GPU: 1}} if on_gpus else {}
         self.executor = client.get_executor(pure=False, **self.task_needs)
+        self.connection = client.submit(int, pure=False)  # cancelled if that is lost
 
     @contextmanager
     def hold(self, data: Any, worker: str = "") -> Iterator[Any]:
@@ -204,6 +205,9 @@ class Cluster:
     def _watch(self, stop: Event) -> None:
         able, asked = time.monotonic(), begin(self.client.scheduler_info)
         while not stop.wait(PATIENCE_S / 20):
+            if self.connection.cancelled():  # a result on its way would be awaited for ever
+                self._lose_gone()
+                return
             places = None  # the scheduler has not answered, and may hang
             if asked.done():
                 places = {} if asked.exception() else asked.result().get("workers", {})

@@ -123,6 +123,22 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("came\n", "")
 
 
+def test_what_it_leaves_half_made_does_not_complain() -> None:
+    done = run("""
+class Made:
+    def __init__(self):
+        INTERRUPT
+        time.sleep(9)
+        self.file = sys.stdin
+    def __del__(self): self.file.close()
+try:
+    Made()
+except KeyboardInterrupt:
+    print("came")
+""")
+    assert (done.stdout, done.stderr) == ("came\n", "")
+
+
 def test_other_mistakes_in_a_callback_are_said() -> None:
     done = run("""
 class Held:

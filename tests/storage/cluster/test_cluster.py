@@ -16,14 +16,19 @@ from storage.cluster.executor import Cluster
 from tests.servers import free_port
 
 
+def client_of(workers: dict[str, Any], *, is_connected: bool = True) -> MagicMock:
+    """Return a client whose scheduler has these workers."""
+    client = MagicMock(scheduler_info=lambda: {"workers": workers})
+    client.submit.return_value.cancelled.return_value = not is_connected
+    return client
+
+
 def test_a_scheduler_that_hangs_is_given_up(
     hanging: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "PATIENCE_S", 0.2)
     workers = {"tcp://127.0.0.1:1": {"status": "running", "nthreads": 1}}
-    watched = Cluster(
-        MagicMock(scheduler_info=lambda: {"workers": workers}), "tcp://a", on_gpus=False
-    )
+    watched = Cluster(client_of(workers), "tcp://a", on_gpus=False)
     watched.client.scheduler_info = hanging
     waiting = Future[Any]()
     watched.open.add(waiting)
@@ -91,7 +96,7 @@ def test_what_tasks_return_comes_from_workers_that_can_be_reached(is_there: bool
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1] if is_there else free_port()
         workers = {f"tcp://127.0.0.1:{port}": {"nthreads": 3}}
-        client = MagicMock(scheduler_info=lambda: {"workers": workers})
+        client = client_of(workers)
         assert Cluster(client, "tcp://a", on_gpus=False).n_workers == 3
     assert client.direct_to_workers is is_there
 
@@ -127,11 +132,24 @@ def test_workers_that_train_together_are_given_up_where_one_of_them_does_nothing
     monkeypatch.setattr(executor, "PATIENCE_S", 0.2)
     states = {"tcp://127.0.0.1:1": "paused", "tcp://127.0.0.1:2": "running"}
     workers = {place: {"status": state, "nthreads": 1} for place, state in states.items()}
-    client = MagicMock(scheduler_info=lambda: {"workers": workers})
-    watched = Cluster(client, "tcp://a", on_gpus=False)
+    watched = Cluster(client_of(workers), "tcp://a", on_gpus=False)
     watched.needed, waiting = needed, Future[Any]()
     watched.open.add(waiting)
     with watched.watched():
         wait([waiting], timeout=2)
     assert waiting.cancelled() is (needed != ["tcp://127.0.0.1:2"])
     assert bool(watched.lost) is waiting.cancelled()
+
+
+def test_a_connection_that_was_lost_is_said_though_a_task_waits_for_its_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor, "PATIENCE_S", 0.2)
+    workers = {"tcp://127.0.0.1:1": {"status": "running", "nthreads": 1}}
+    client = client_of(workers, is_connected=False)  # but connected anew by now
+    watched, waiting = Cluster(client, "tcp://a", on_gpus=False), Future[Any]()
+    watched.open.add(waiting)
+    with watched.watched():
+        wait([waiting], timeout=2)
+    assert waiting.cancelled()
+    assert watched.lost == "The Dask cluster at tcp://a went away"
