@@ -173,15 +173,19 @@ def check_coverage(coverage: float, *, nominal: float, tolerance: float) -> Chec
 def _check_improvement(gained: Interval, min_improvement: float, known: str) -> list[Check]:
     """Check that the candidate beats the champion by enough, and not by chance."""
     interval = f"{_less_or_more(gained.low)} to {_less_or_more(gained.high)}"
+    compared = f"test RMSE against the champion's {known}"
     return [
         Check(
-            f"test RMSE against the champion's {known}",
+            compared,
             _less_or_more(gained.value),
             f"at least {min_improvement:g} min less",
             gained.value >= min_improvement,
         ),
         Check(
-            f"its {percent(CONFIDENCE, 0)} bootstrap interval", interval, "all less", gained.low > 0
+            f"{percent(CONFIDENCE, 0)} bootstrap interval of {compared}",
+            interval,
+            "all less",
+            gained.low > 0,
         ),
     ]
 
