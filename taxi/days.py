@@ -12,8 +12,19 @@ import numpy as np
 YEARS = range(2009, 2041)  # the TLC's records begin in 2009
 
 # first and last days of recesses, as planned when the school year began, without single days off.
-# Source: New York City Department of Education, calendars of 2018-19 to 2025-26
+# Source: New York City Department of Education, calendars of 2013-14 to 2025-26; for the end of the
+# last summer that of 2026-27
 SCHOOL_RECESSES = (
+    *(("2013-12-23", "2014-01-01"), ("2014-02-17", "2014-02-21"), ("2014-04-14", "2014-04-22")),
+    ("2014-06-27", "2014-09-03"),
+    *(("2014-12-24", "2015-01-02"), ("2015-02-16", "2015-02-20"), ("2015-04-03", "2015-04-10")),
+    ("2015-06-27", "2015-09-08"),
+    *(("2015-12-24", "2016-01-01"), ("2016-02-15", "2016-02-19"), ("2016-04-25", "2016-04-29")),
+    ("2016-06-29", "2016-09-07"),
+    *(("2016-12-26", "2017-01-02"), ("2017-02-20", "2017-02-24"), ("2017-04-10", "2017-04-18")),
+    ("2017-06-29", "2017-09-06"),
+    *(("2017-12-25", "2018-01-01"), ("2018-02-16", "2018-02-23"), ("2018-03-30", "2018-04-06")),
+    ("2018-06-27", "2018-09-04"),
     *(("2018-12-24", "2019-01-01"), ("2019-02-18", "2019-02-22"), ("2019-04-19", "2019-04-26")),
     ("2019-06-27", "2019-09-04"),
     *(("2019-12-23", "2020-01-01"), ("2020-02-17", "2020-02-21"), ("2020-04-09", "2020-04-17")),
@@ -29,7 +40,7 @@ SCHOOL_RECESSES = (
     *(("2024-12-24", "2025-01-01"), ("2025-02-17", "2025-02-21"), ("2025-04-14", "2025-04-18")),
     ("2025-06-27", "2025-09-03"),
     *(("2025-12-24", "2026-01-02"), ("2026-02-16", "2026-02-20"), ("2026-04-02", "2026-04-10")),
-    ("2026-06-27", "2026-09-02"),
+    ("2026-06-27", "2026-09-09"),
 )
 
 
@@ -57,16 +68,18 @@ def beyond_calendar(months: Iterable[str], recess: np.ndarray) -> str:
 
     Args:
         months: in any order.
-        recess: its days, as from `school_recess`. They end with a summer, so the first ones that
-            are lacking are at Christmas.
+        recess: its days, as from `school_recess`. They begin at Christmas and end with a summer, so
+            the autumns before and after have none.
     """
     if not len(recess):
         return ""
-    end = str(np.datetime64(int(recess.max()), "D"))
-    late = [month for month in sorted(set(months)) if month >= f"{end[:4]}-12"]
-    if not late:
+    first, last = (str(day)[:4] for day in recess[[0, -1]].astype("M8[D]"))
+    begin, end = f"{first}-09", f"{last}-11"
+    beyond = [month for month in sorted(set(months)) if not begin <= month <= end]
+    if not beyond:
         return ""
     return (
-        f"{', '.join(late)}: the school calendar ends {end}, so weeks without school count as "
-        "school weeks. Add the city's to SCHOOL_RECESSES, taxi/days.py, and train again."
+        f"{', '.join(beyond)}: the school calendar covers {begin} to {end}, so weeks without "
+        "school count as school weeks. Add the city's to SCHOOL_RECESSES, taxi/days.py, and train "
+        "again."
     )

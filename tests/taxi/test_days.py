@@ -29,7 +29,9 @@ def test_every_year_of_the_calendar_has_its_holidays() -> None:
 def test_a_recess_begins_and_ends_as_the_schools_say_and_none_overlaps_another() -> None:
     without = school_recess()
     assert np.isin(numbers("2023-02-20", "2023-02-24", "2024-07-15", "2020-12-24"), without).all()
+    assert np.isin(numbers("2014-12-24", "2015-04-03", "2018-02-16", "2018-08-15"), without).all()
     in_school = ("2023-02-17", "2023-02-27", "2021-01-04", "2024-10-14", "2025-09-04")
+    assert not np.isin(numbers("2015-01-05", "2017-04-19", "2017-09-07"), without).any()
     assert not np.isin(numbers(*in_school), without).any()
     assert (np.diff(without) > 0).all()
 
@@ -41,12 +43,21 @@ def test_a_recess_lasts_a_week_or_so_or_a_summer() -> None:
 
 
 def test_the_months_that_the_school_calendar_does_not_reach_are_named() -> None:
-    until = numbers("2025-12-24", "2026-09-02")
-    assert beyond_calendar(["2026-06", "2026-09", "2026-11"], until) == ""
-    line = beyond_calendar(["2027-02", "2026-12", "2026-11", "2026-12"], until)
-    assert line.startswith("2026-12, 2027-02: the school calendar ends 2026-09-02, so weeks ")
-    assert beyond_calendar(["2026-12"], until[:0]) == ""
+    known = numbers("2025-12-24", "2026-09-02")
+    assert beyond_calendar(["2025-09", "2026-06", "2026-09", "2026-11"], known) == ""
+    line = beyond_calendar(["2027-02", "2026-12", "2026-11", "2026-12", "2025-08"], known)
+    assert line.startswith(
+        "2025-08, 2026-12, 2027-02: the school calendar covers 2025-09 to 2026-11, so weeks "
+    )
+    assert beyond_calendar(["2026-12"], known[:0]) == ""
 
 
-def test_the_school_calendar_ends_with_a_summer_so_that_its_whole_autumn_is_known() -> None:
+def test_the_school_calendar_covers_every_year_in_which_the_tlc_has_green_trips() -> None:
+    assert beyond_calendar(["2014-01", "2018-08", "2026-11"], school_recess()) == ""
+    # the first day of school was the Thursday after Labor Day, the 7th
+    assert np.isin(numbers("2026-09-09", "2026-09-10"), school_recess()).tolist() == [True, False]
+
+
+def test_the_school_calendar_begins_at_christmas_and_ends_with_a_summer() -> None:
+    assert days.SCHOOL_RECESSES[0][0][5:7] == "12"
     assert days.SCHOOL_RECESSES[-1][1][5:7] == "09"

@@ -184,7 +184,7 @@ def test_a_model_of_an_older_version_scores_and_gives_no_estimate(
 def test_of_a_model_that_looks_at_days_of_school_the_months_beyond_its_calendar_are_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for trained_in, said in (("2021-02", "2026-12: the school calendar ends "), ("2021-01", "")):
+    for trained_in, said in (("2021-02", "2026-12: the school calendar covers "), ("2021-01", "")):
         encoder = fit_encoder("full", simulated_trips(trained_in), None)
         model = SimpleNamespace(model=TripModel("green", encoder, []))
         served = SimpleNamespace(unwrap_python_model=lambda model=model: model)
