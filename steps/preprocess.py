@@ -36,7 +36,7 @@ from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
 from taxi.cleaning import OUTSIDE, UNREADABLE, count_months
 from taxi.maps import draw_pickups
-from taxi.plausibility import Month, early_months, odd_months
+from taxi.plausibility import Month, early_months, months_without_distance, odd_months
 from taxi.profile import Profile, draw_profile, join_profiles
 from taxi.words import percent
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         months = MonthSource(source, taxi, work_dir, params.reuse)
         reports = write_splits(splits, months, params.scheduler)
         log_reports(reports, taxi)
-        log_odd_months(reports, splits)
+        log_odd_months(reports, splits, taxi)
         profiles = {
             split: join_profiles(one.counted.profile for one in reports if one.split == split)
             for split in splits
@@ -274,10 +274,13 @@ def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
     artifacts.log_table([report.row() for report in reports], tags.MONTHS_TABLE)
 
 
-def log_odd_months(reports: Sequence[MonthReport], splits: Mapping[str, Sequence[str]]) -> None:
-    """Print and tag what is implausible about a month after the one before it, or in its split."""
+def log_odd_months(
+    reports: Sequence[MonthReport], splits: Mapping[str, Sequence[str]], taxi: str
+) -> None:
+    """Print and tag what is implausible about a month by itself, after another, or in its split."""
     months = [Month(one.file.month, one.counted.dropped, one.counted.profile) for one in reports]
-    if odd := odd_months(months) + early_months(splits):
+    without = months_without_distance(months) if schema.knows_distance(taxi) else []
+    if odd := without + odd_months(months) + early_months(splits):
         print("\n".join(f"odd: {line}" for line in odd))
         mlflow.set_tag(tags.ODD_MONTHS, "\n".join(odd)[:MAX_TAG])
 

@@ -5,7 +5,7 @@ before: 2020-10 to 2021-02, in the pandemic and the snow, 2022-01 and -02, 2023-
 them over a gap of eleven months. What lies beyond is worth a look, but not an error.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -34,6 +34,17 @@ def odd_months(months: Sequence[Month]) -> list[str]:
     """Compare each month with the latest one before it; return a sentence per oddity."""
     ordered = sorted(months, key=lambda month: month.name)
     return [line for before, now in pairwise(ordered) for line in compare(before, now)]
+
+
+def months_without_distance(months: Iterable[Month]) -> list[str]:
+    """Name the months of which no trip has a distance, for a taxi whose files should have them."""
+    of = sorted(month.name for month in months if not month.profile.shares(HAS_DISTANCE)[1])
+    if not of:
+        return []
+    return [
+        f"No trip of {', '.join(of)} has a distance: errors there that are said to be with a "
+        "metered or planned one are those with none."
+    ]
 
 
 def early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:

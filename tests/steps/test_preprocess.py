@@ -78,6 +78,19 @@ def test_the_city_is_read_once_and_handed_on(
     assert set(ZONE_FILES) <= {read.dataset.name for read in run.inputs.dataset_inputs}
 
 
+@pytest.mark.parametrize(("taxi", "n_lines"), [("fhvhv", 1), ("fhv", 0)])
+def test_months_that_should_have_distances_and_have_none_are_named(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], taxi: str, n_lines: int
+) -> None:
+    for month in ("2021-01", "2021-02"):
+        path = find_month(f"simulated:{N_TRIPS}", taxi, month, tmp_path).path
+        rows = pq.read_table(path)
+        pq.write_table(rows.drop_columns([c for c in rows.column_names if c == "trip_miles"]), path)
+    entry("preprocess").main([f"--source={tmp_path}", f"--taxi={taxi}", *MONTHS])
+    said = capsys.readouterr().out
+    assert said.count("odd: No trip of 2021-01, 2021-02 has a distance: ") == n_lines
+
+
 @pytest.mark.parametrize("there", [(), (ZONE_TABLE,), (ZONE_SHAPES,)])
 def test_without_both_files_the_learned_map_alone_serves_and_the_run_says_so(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str], there: tuple[str, ...]

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from taxi.cleaning import clean
-from taxi.plausibility import Month, early_months, odd_months, quantile
+from taxi.plausibility import (
+    Month,
+    early_months,
+    months_without_distance,
+    odd_months,
+    quantile,
+)
 from taxi.profile import HAS_DISTANCE, Profile, join_profiles
 from tests.conftest import make_raw, real_month
 
@@ -103,6 +109,15 @@ def test_a_month_like_the_one_before_is_not_odd_nor_is_a_first_one() -> None:
 def test_zones_and_distances_of_few_trips_are_not_compared() -> None:
     few = [Month(name, {}, profile_of(n=90, miles=n)) for n, name in enumerate(MONTHS, start=1)]
     assert odd_months(few) == []
+
+
+def test_months_without_any_distance_are_named_even_if_all_are_alike() -> None:
+    without = profile_of(miles=float("nan"))
+    months = [Month(name, {}, without) for name in ("2019-03", "2019-02")]
+    assert odd_months(months) == []
+    (line,) = months_without_distance([*months, BEFORE])
+    assert line.startswith("No trip of 2019-02, 2019-03 has a distance: errors there ")
+    assert months_without_distance([BEFORE]) == []
 
 
 def test_the_latest_month_before_is_compared_whatever_the_order() -> None:
