@@ -120,8 +120,9 @@ def measure_ageing(rows: Sequence[MonthErrors]) -> list[Rise]:
     new = fresh(rows)
     rises: dict[int, list[float]] = {}
     for row in rows:
-        if row.model == OWN and row.age and row.month in new:
-            rises.setdefault(row.age, []).append(row.rmse.value / new[row.month].rmse.value - 1)
+        before = new[row.month].rmse.value if row.month in new else 0.0
+        if row.model == OWN and row.age and before:
+            rises.setdefault(row.age, []).append(row.rmse.value / before - 1)
     return [Rise(age, len(shares), mean_of(shares)) for age, shares in sorted(rises.items())]
 
 

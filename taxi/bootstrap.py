@@ -61,8 +61,15 @@ def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[
 STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rmse": lambda means: rmse_of_mean(means[:, 0]),
     "mae": lambda means: means[:, 1],
-    "r2": lambda means: 1 - means[:, 0] / (means[:, 3] - means[:, 2] ** 2),
+    "r2": lambda means: _r2_of_means(*means[:, [0, 2, 3]].T),
 }
+
+
+def _r2_of_means(squares: np.ndarray, centred: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Compute R2 from the means of m resamples, [m]; minus infinity if all trips took as long."""
+    spread = spread - centred**2
+    varies = spread > 0
+    return np.where(varies, 1 - squares / np.where(varies, spread, 1), -np.inf)
 
 
 def improvement(
@@ -194,7 +201,8 @@ def _counts(random: np.ndarray) -> np.ndarray:
 
 
 def interval_of(value: np.ndarray | float, resampled: np.ndarray) -> Interval:
-    """Build the percentile interval of a value from its resamples."""
+    """Build the percentile interval of a value from its resamples, those without one left out."""
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
+    known = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(known, [tail, 1 - tail]) if len(known) else (value, value)
     return Interval(float(value), float(low), float(high))

@@ -174,8 +174,9 @@ def _measure_errors(
     errors: MonthScores, rmse_before: float, thresholds: DriftThresholds
 ) -> Iterator[DriftMeasure]:
     """Compare the RMSE with the one before, and the intervals' coverage with the nominal one."""
-    rise, chance = errors.rmse / rmse_before - 1, SURE * errors.rmse_chance
-    yield _measure("rise", RMSE, rise, thresholds.max_rmse_rise, chance=chance)
+    if rmse_before:  # if there was no error, any is infinitely more
+        rise, chance = errors.rmse / rmse_before - 1, SURE * errors.rmse_chance
+        yield _measure("rise", RMSE, rise, thresholds.max_rmse_rise, chance=chance)
     if errors.coverage is not None:
         gap = round(abs(errors.coverage - NOMINAL), 9)  # as in the gate
         chance = share_by_chance(NOMINAL, errors.n_trips)

@@ -252,9 +252,9 @@ class Tally:
 
     @property
     def estimate_error(self) -> float | None:
-        """Estimated RMSE / measured RMSE - 1; None if either is unknown."""
-        scores = self.base.scores()
-        return self.estimated.value / scores["rmse"] - 1 if self.estimated and scores else None
+        """Estimated RMSE / measured RMSE - 1; None if either is unknown, or the latter 0."""
+        rmse = self.base.scores().get("rmse")
+        return self.estimated.value / rmse - 1 if self.estimated and rmse else None
 
     def daily(self) -> list[Mapping[str, str | int | float]]:
         """List the days in order: day, n_trips, rmse, mae, bias; rmse_base of the model alone."""

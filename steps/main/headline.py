@@ -43,7 +43,7 @@ def winner(candidates: Sequence[Candidate], distance: str) -> str:
     if not others:
         return f"{won}**"
     behind = others[0].scores[name] - rmse
-    share = behind / others[0].scores[name]
+    share = behind / others[0].scores[name] if behind else 0.0  # both may be without any error
     return f"{won}, {behind:.3f} ({percent(share)}) below {others[0].model}**"
 
 

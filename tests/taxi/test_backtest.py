@@ -75,6 +75,7 @@ def test_ageing_is_measured_against_fresh_models_on_the_same_months() -> None:
         *(make_errors(month, 1, model="mean") for month in ("2021-02", "2021-03")),
         make_errors("2021-04", 50, 3),  # where no fresh model was judged
     ]
+    rows += [make_errors("2021-05", 0), make_errors("2021-05", 1, 1)]  # no share of no error
     first, second = backtest.measure_ageing(rows)
     assert (first.age, first.n_months, first.share.value) == (1, 2, pytest.approx(0.105))
     # Student's quantile with one degree of freedom is 12.706

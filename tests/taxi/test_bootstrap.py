@@ -95,6 +95,15 @@ def test_each_score_of_a_resample_is_that_of_its_rows() -> None:
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_resample_in_which_all_trips_took_as_long_has_no_r2_and_is_left_out() -> None:
+    minutes, predicted = np.array([4.0, 9.0, 30.0]), np.array([5.0, 8.0, 20.0])
+    found = bootstrap.intervals(minutes, predicted, seed=8)["r2"]
+    assert np.isfinite(found).all() and found.low < found.value < found.high
+    same = bootstrap.intervals(np.full(3, 10.0), predicted, seed=8)["r2"]
+    assert same == (-np.inf, -np.inf, -np.inf)
+
+
 def test_the_seed_decides_the_interval() -> None:
     first, again, other = (bootstrap.improvement(*make_errors(), seed=s) for s in (9, 9, 10))
     assert first == again != other

@@ -254,6 +254,11 @@ def test_intervals_that_hold_fewer_or_more_trips_than_they_promise_are_drift(
     assert (one.drifted, one.value) == (drifted, pytest.approx(abs(coverage - 0.8)))
 
 
+def test_an_error_is_not_compared_with_that_of_months_on_which_there_was_none() -> None:
+    errors = MonthScores(100, 1.0, 0.1, 0.8)
+    assert [one.of for one in drift._measure_errors(errors, 0.0, LOOSE)] == [drift.INTERVAL]
+
+
 def test_where_no_dropoff_is_known_no_error_is_measured() -> None:
     assert ("rise", "RMSE") not in measured(simulated_trips("2021-03"))
 

@@ -5,6 +5,7 @@ import pytest
 from taxi import TripError, scoring
 from taxi.cleaning import clean
 from taxi.drift import count_predictions
+from taxi.expected_loss import EstimatedRmse
 from taxi.schema import TAXIS
 from taxi.scoring import Errors, Tally
 from taxi.simulation import month_batches
@@ -184,6 +185,13 @@ def test_only_trips_that_count_enter_the_errors() -> None:
     scores = {"rmse": 2, "mae": 2, "bias": 2, "rmse_base": 2}
     assert tally.daily() == [{"day": "2021-01-15", "n_trips": 1, **scores}]
     assert tally.profile.n_trips == tally.predictions.sum() == 2
+
+
+def test_how_far_off_an_estimate_was_is_not_said_of_a_month_without_any_error() -> None:
+    tally = Tally(estimated=EstimatedRmse(3.0, 2.0, 4.0))
+    tally.add(prepare(make_raw(n=2)), np.full(2, 12.0))  # as measured
+    assert tally.total.scores()["rmse"] == 0
+    assert tally.estimate_error is None
 
 
 def test_errors_with_a_live_level_stand_beside_the_models_own() -> None:

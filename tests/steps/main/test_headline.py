@@ -44,6 +44,11 @@ def test_it_says_what_won_by_how_much_and_the_next_command() -> None:
     ]
 
 
+def test_models_without_any_error_are_not_compared_by_share() -> None:
+    won, *_ = first_lines(None, make_candidate("tree", 0.0), make_candidate("mean", 0.0))
+    assert won == "**tree won: RMSE 0.000 min, 0.000 (0.0 %) below mean** on 2021-02 (valid)"
+
+
 @pytest.mark.parametrize(
     ("champion", "stands", "then"),
     [
