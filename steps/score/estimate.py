@@ -11,6 +11,7 @@ from taxi import scoring
 from taxi.days import beyond_calendar
 from taxi.expected_loss import EstimatedRmse, estimate_rmse
 from taxi.scoring import Prepared
+from taxi.spread import MIN_ROWS
 
 
 class LossCounter:
@@ -52,7 +53,8 @@ def tell_unknown(model: Any, uri: str) -> None:
     if read_losses(model) is None:
         shown = without_credentials(uri)
         print(
-            f"no estimate without drop-offs: {shown} was saved without its errors. Train it again."
+            f"no estimate without drop-offs: {shown} was saved without its errors. Train it again, "
+            f"on at least {MIN_ROWS} valid trips."
         )
 
 

@@ -174,7 +174,7 @@ def test_a_model_of_an_older_version_scores_and_gives_no_estimate(
     run, lines = lab.run("score", SIMULATED, "--months=2021-04", champion, *WIDE)
     assert lines[0] == (
         "no estimate without drop-offs: models:/scored/1 was saved without its errors. "
-        "Train it again."
+        "Train it again, on at least 20 valid trips."
     )
     assert lines[1].endswith("; without drop-offs not estimated")
     assert "rmse_estimated" not in run.data.metrics
