@@ -36,7 +36,13 @@ from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
 from taxi.cleaning import OUTSIDE, UNREADABLE, count_months
 from taxi.maps import draw_pickups
-from taxi.plausibility import Month, early_months, months_without_distance, odd_months
+from taxi.plausibility import (
+    Month,
+    early_months,
+    months_of_other_clocks,
+    months_without_distance,
+    odd_months,
+)
 from taxi.profile import Profile, draw_profile, join_profiles
 from taxi.words import percent
 
@@ -280,7 +286,8 @@ def log_odd_months(
     """Print and tag what is implausible about a month by itself, after another, or in its split."""
     months = [Month(one.file.month, one.counted.dropped, one.counted.profile) for one in reports]
     without = months_without_distance(months) if schema.knows_distance(taxi) else []
-    if odd := without + odd_months(months) + early_months(splits):
+    by_itself = without + months_of_other_clocks(months)
+    if odd := by_itself + odd_months(months) + early_months(splits):
         print("\n".join(f"odd: {line}" for line in odd))
         mlflow.set_tag(tags.ODD_MONTHS, "\n".join(odd)[:MAX_TAG])
 

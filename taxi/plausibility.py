@@ -19,7 +19,9 @@ MAX_TRIPS = 2.0  # ratio of trips, either way: 0.84 to 1.11
 MAX_LOST = 0.1  # change in the share of rows dropped for a reason, or without distance: 0.03
 MIN_ZONES = 0.75  # ratio of zones: 0.93
 MAX_MIDDLE, MAX_LONG = 1.5, 2.0  # ratio of miles, either way: 0.75 and 0.61; kilometres: 1.61
-MIN_TRIPS = 1_000  # with fewer, zones and distances vary by chance
+MIN_TRIPS = 1_000  # with fewer, zones, distances and hours vary by chance
+NIGHT = 4  # hours: those with the fewest trips in a row begin between 0:00 and 4:00
+MAX_NIGHT = 2.0  # ratio of their trips to those of the quietest hours: 1; clocks 5 hours off: 3.4
 
 
 class Month(NamedTuple):
@@ -45,6 +47,23 @@ def months_without_distance(months: Iterable[Month]) -> list[str]:
         f"No trip of {', '.join(of)} has a distance: errors there that are said to be with a "
         "metered or planned one are those with none."
     ]
+
+
+def months_of_other_clocks(months: Iterable[Month]) -> list[str]:
+    """Name the months whose quietest hours are not at night, as of New York's clock called UTC."""
+    lines = []
+    for month in sorted(months, key=lambda month: month.name):
+        hours = month.profile.counts["hour"]
+        later = [np.roll(hours, -hour) for hour in range(NIGHT)]
+        in_a_row = np.sum(later, axis=0)  # by the first hour of them
+        first = int(np.argmin(in_a_row))
+        is_odd = np.min(in_a_row[: NIGHT + 1]) > MAX_NIGHT * in_a_row[first]
+        if is_odd and month.profile.n_trips >= MIN_TRIPS:
+            lines.append(
+                f"{month.name} has the fewest trips from {first}:00 to {(first + NIGHT) % 24}:00, "
+                "not at night: are its times New York's? Those marked as UTC are converted."
+            )
+    return lines
 
 
 def early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:

@@ -91,6 +91,22 @@ def test_months_that_should_have_distances_and_have_none_are_named(
     assert said.count("odd: No trip of 2021-01, 2021-02 has a distance: ") == n_lines
 
 
+def test_new_yorks_times_that_a_file_calls_utc_are_told_by_the_hours_they_become(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for month in ("2021-01", "2021-02"):
+        path = find_month("simulated:1500", "green", month, tmp_path).path
+        rows = pq.read_table(path)
+        if month == "2021-02":
+            for name in ("lpep_pickup_datetime", "lpep_dropoff_datetime"):
+                times = rows[name].cast(pa.timestamp("us", "UTC"))
+                rows = rows.set_column(rows.schema.get_field_index(name), name, times)
+        pq.write_table(rows, path)
+    result = preprocess(tmp_path)
+    assert [line for line in result.odd_months if "not at night" in line] == result.odd_months
+    assert "odd: 2021-02 has the fewest trips from " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("there", [(), (ZONE_TABLE,), (ZONE_SHAPES,)])
 def test_without_both_files_the_learned_map_alone_serves_and_the_run_says_so(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str], there: tuple[str, ...]

@@ -1,18 +1,21 @@
 """What is implausible about a month after the one before it."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from taxi.cleaning import clean
 from taxi.plausibility import (
     Month,
     early_months,
+    months_of_other_clocks,
     months_without_distance,
     odd_months,
     quantile,
 )
 from taxi.profile import HAS_DISTANCE, Profile, join_profiles
-from tests.conftest import make_raw, real_month
+from taxi.schema import TRIPS
+from tests.conftest import make_raw, real_month, simulated_trips
 
 MONTHS = [
     "2020-10",
@@ -120,6 +123,24 @@ def test_months_without_any_distance_are_named_even_if_all_are_alike() -> None:
     assert months_without_distance([BEFORE]) == []
 
 
+@pytest.mark.parametrize(
+    ("hours_off", "said"), [(0, []), (-5, ["from 21:00 to 1:00"]), (-4, ["from 22:00 to 2:00"])]
+)
+def test_a_month_by_another_clock_is_told_by_its_quietest_hours(
+    hours_off: int, said: list[str]
+) -> None:
+    trips = simulated_trips("2021-02")
+    at = pa.array(trips.pickup_at + np.timedelta64(hours_off, "h"))
+    columns = {name: pa.array(getattr(trips, name)) for name in TRIPS.names} | {"pickup_at": at}
+    profile = Profile()
+    profile.add(pa.RecordBatch.from_pydict(columns))
+    lines = months_of_other_clocks([Month("2021-02", {}, profile)])
+    found = [line.partition(" trips ")[2].partition(", not at night")[0] for line in lines]
+    assert found == said
+    profile.n_trips = 999  # of so few that may be chance
+    assert months_of_other_clocks([Month("2021-02", {}, profile)]) == []
+
+
 def test_the_latest_month_before_is_compared_whatever_the_order() -> None:
     small, large = profile_of(n=100), profile_of(n=1_000)
     named = [("2023-01", large), ("2021-01", small), ("2022-12", large), ("2021-02", small)]
@@ -156,6 +177,7 @@ def test_no_real_month_is_odd() -> None:
         profile.add(cleaned.trips)
         months.append(Month(name, cleaned.dropped, profile))
     assert odd_months(months) == []
+    assert months_of_other_clocks(months) == months_without_distance(months) == []
 
 
 @pytest.mark.parametrize(
