@@ -13,12 +13,12 @@ from steps.score.feed import FeedSettings, LiveFeed, RowTimes
 from taxi import features, live, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.coverage import HIGH, LOW, GroupCoverage, coverage_by_group
+from taxi.fitting import fit_boosters, train_here
 from taxi.live import Ended
 from taxi.model import TripModel
-from taxi.recipes import BLIND_SHARE, Member, Recipe
-from taxi.rows import Rows, blind_rows, sighted_rows
+from taxi.recipes import WEIGHT_WITHOUT_DISTANCE, Member, Recipe
+from taxi.rows import Rows, rows_with_distance, rows_without_distance
 from taxi.schema import Trips
-from taxi.sight import fit_boosters, train_here
 from taxi.spread import Calibration, fit_spread
 from taxi.words import percent
 from taxi.zones import fit_zone_tables
@@ -110,9 +110,17 @@ def report(what: str, groups: list[GroupCoverage]) -> Iterator[Result]:
 def fit_both(train: Trips, valid: Trips) -> tuple[TripModel, TripModel]:
     """Fit the search's first point to train, and refit it to train and valid, as a run does."""
     encoder, both = features.fit_encoder("full", train), join_trips([train, valid])
-    members = (Member(parameters(), n_rounds(sighted_rows(encoder, train, valid))),)
-    blind = (Member(parameters(), n_rounds(blind_rows(encoder, train, valid))),)
-    chosen = Recipe("full", SEED, members=members, blind=blind, blind_share=BLIND_SHARE)
+    members = (Member(parameters(), n_rounds(rows_with_distance(encoder, train, valid))),)
+    without_distance = (
+        Member(parameters(), n_rounds(rows_without_distance(encoder, train, valid))),
+    )
+    chosen = Recipe(
+        "full",
+        SEED,
+        members=members,
+        members_without_distance=without_distance,
+        weight_without_distance=WEIGHT_WITHOUT_DISTANCE,
+    )
     again = chosen.for_more_trips(len(both))
     return (
         fit_boosters(chosen, train, "green", encoder, TRAIN),

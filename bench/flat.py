@@ -27,7 +27,7 @@ from bench.serving import load
 from steps.hpo import __main__ as hpo
 from storage.scratch import scratch_folder
 from storage.tracking.processes import n_cores
-from taxi import boosting, encoding, features, schema, sight, spaces
+from taxi import boosting, encoding, features, fitting, schema, spaces
 from taxi.cleaning import clean
 from taxi.recipes import FINE_BINS, Member, Recipe
 from taxi.simulation import month_batches
@@ -136,8 +136,8 @@ def refit(way: str, path: str, n_threads: str, n_rounds: str) -> None:
     recipe = Recipe("full", SEED, members=(Member(point, int(n_rounds)),), max_bin=FINE_BINS)
     encoder = features.fit_encoder("full", trips)
     start, before = perf_counter(), process_time()
-    train = partial(sight.train_here, n_threads=int(n_threads), scratch=scratch_folder)
-    model = sight.fit_boosters(recipe, trips, "green", encoder, train)
+    train = partial(fitting.train_here, n_threads=int(n_threads), scratch=scratch_folder)
+    model = fitting.fit_boosters(recipe, trips, "green", encoder, train)
     told = {
         "way": way,
         "n_rows": len(trips),

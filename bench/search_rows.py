@@ -15,7 +15,7 @@ from storage.tracking.processes import n_cores
 from taxi import sampling, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import Encoder, fit_encoder
-from taxi.rows import sighted_rows
+from taxi.rows import rows_with_distance
 from taxi.schema import Trips
 from taxi.spaces import Range, SearchSpace
 from taxi.threads import thread_pool
@@ -84,7 +84,7 @@ def train_points(
     seed: int = SEED,
 ) -> np.ndarray:
     """Train each point as a trial does, without pruning; return the RMSE on valid, minutes [p]."""
-    matrices = build_matrices(sighted_rows(encoder, seen, valid, max_bin=space.max_bin))
+    matrices = build_matrices(rows_with_distance(encoder, seen, valid, max_bin=space.max_bin))
 
     def train(point: dict[str, Any]) -> float:
         parameters = {**space.fixed, **point, "seed": seed, "nthread": 1}

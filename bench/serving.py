@@ -20,8 +20,8 @@ from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.cleaning import clean
 from taxi.model import MODULES, TripModel, input_columns, write_frame
 from taxi.question import PARAMS
-from taxi.recipes import BLIND_SHARE
-from taxi.rows import Rows, blind_rows, sighted_rows
+from taxi.recipes import WEIGHT_WITHOUT_DISTANCE
+from taxi.rows import Rows, rows_with_distance, rows_without_distance
 from taxi.schema import Trips
 
 N_BULK, N_SINGLE = 7, 200
@@ -62,12 +62,21 @@ def train_model(train: Trips, valid: Trips, *, n_rounds: int = N_ROUNDS) -> Trip
         for number in range(space.n_boosters)
     ]
     jobs = [TrainingJob(point, n_rounds, patience=n_rounds, keep=True) for point in points]
-    sighted, apart = (
-        lay_out(encoder, train, valid)._replace(max_bin=space.max_bin)
-        for lay_out in (sighted_rows, blind_rows)
+    with_distance, without_distance = (
+        make_rows(encoder, train, valid)._replace(max_bin=space.max_bin)
+        for make_rows in (rows_with_distance, rows_without_distance)
     )
-    boosters, blind = train_all(sighted, jobs), train_all(apart, jobs[: len(space.objectives)])
-    return TripModel("green", encoder, boosters, blind, blind_share=BLIND_SHARE)
+    boosters, boosters_without_distance = (
+        train_all(with_distance, jobs),
+        train_all(without_distance, jobs[: len(space.objectives)]),
+    )
+    return TripModel(
+        "green",
+        encoder,
+        boosters,
+        boosters_without_distance,
+        weight_without_distance=WEIGHT_WITHOUT_DISTANCE,
+    )
 
 
 def train_all(rows: Rows, jobs: Sequence[TrainingJob]) -> list[xgb.Booster]:

@@ -27,7 +27,7 @@ class Columns:
         *,
         out_of_fold: OutOfFold | None = None,
         first_row: int = 0,
-        blind: bool = False,
+        hide_distance: bool = False,
     ) -> None:
         """Prepare the columns of n trips.
 
@@ -37,7 +37,7 @@ class Columns:
             around: the zones' places and the calendar.
             out_of_fold: of all training trips, if these are among them; None for new trips.
             first_row: index of the first of these trips among all training trips.
-            blind: treat their own distance as unknown.
+            hide_distance: treat their own distance as unknown.
         """
         self.trips = trips
         self.tables = tables
@@ -46,7 +46,7 @@ class Columns:
         self.first_row = first_row
         self.pickup = known_zone(trips.pickup_zone)
         self.dropoff = known_zone(trips.dropoff_zone)
-        self.miles = np.full(len(trips), np.nan) if blind else clean_miles(trips)
+        self.miles = np.full(len(trips), np.nan) if hide_distance else clean_miles(trips)
         self.minutes = trips.pickup_at.astype("datetime64[m]").astype(np.int64)
         self.day = self.minutes // 1440  # counted from 1970-01-01
 

@@ -16,7 +16,7 @@ LOW, HIGH = 0.1, 0.9  # levels of the interval whose coverage is measured
 NOMINAL = HIGH - LOW
 RELIABILITY_LEVELS = np.arange(5, 100, 5) / 100
 ALL = "all"
-ASKED_BLIND = "all trips, asked with none"  # listed as one of the distance bands
+ALL_WITHOUT_DISTANCE = "all trips, asked with none"  # listed as one of the distance bands
 
 
 class GroupCoverage(NamedTuple):

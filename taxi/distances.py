@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from . import TripError
-from .schema import Trips, clean_miles, knows_distance
+from .schema import Trips, clean_miles, has_distance_column
 
 METERED, PLANNED_10, PLANNED_20 = "metered", "planned_10", "planned_20"
 MISSING = "missing"
@@ -94,4 +94,4 @@ def select_kind(judge_by: str) -> str:
 
 def kind_of(taxi: str, kind: str = METERED) -> str:
     """Return the given kind of KINDS; MISSING if trips of this taxi never have a distance."""
-    return kind if knows_distance(taxi) else MISSING
+    return kind if has_distance_column(taxi) else MISSING

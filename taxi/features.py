@@ -158,17 +158,17 @@ class DenseFeatures:
         """Encode n new trips as float32 [n, k]."""
         return self._matrix(Columns(trips, self.tables, self.around))
 
-    def transform_train(self, trips: Trips, *, blind: bool = False) -> np.ndarray:
+    def transform_train(self, trips: Trips, *, hide_distance: bool = False) -> np.ndarray:
         """Encode the n training trips as float32 [n, k], pair distances out of fold.
 
         Args:
             trips: n trips.
-            blind: encode them as if their own distance were unknown.
+            hide_distance: encode them as if their own distance were unknown.
         """
-        return self.transform_rows(trips, OutOfFold(trips), 0, blind=blind)
+        return self.transform_rows(trips, OutOfFold(trips), 0, hide_distance=hide_distance)
 
     def transform_rows(
-        self, trips: Trips, out_of_fold: OutOfFold, first_row: int, *, blind: bool
+        self, trips: Trips, out_of_fold: OutOfFold, first_row: int, *, hide_distance: bool
     ) -> np.ndarray:
         """Encode n consecutive training trips as `transform_train` does.
 
@@ -176,7 +176,7 @@ class DenseFeatures:
             trips: n trips.
             out_of_fold: of all training trips.
             first_row: index of the first one among all training trips.
-            blind: encode them as if their own distance were unknown.
+            hide_distance: encode them as if their own distance were unknown.
         """
         return self._matrix(
             Columns(
@@ -185,7 +185,7 @@ class DenseFeatures:
                 self.around,
                 out_of_fold=out_of_fold,
                 first_row=first_row,
-                blind=blind,
+                hide_distance=hide_distance,
             )
         )
 
@@ -196,7 +196,10 @@ class DenseFeatures:
             matrix: the trips as encoded by `transform`; only OF_OWN_DISTANCE is recomputed.
             trips: the n trips.
         """
-        hidden, columns = matrix.copy(), Columns(trips, self.tables, self.around, blind=True)
+        hidden, columns = (
+            matrix.copy(),
+            Columns(trips, self.tables, self.around, hide_distance=True),
+        )
         for place, name in enumerate(self.names):
             if name in OF_OWN_DISTANCE:
                 hidden[:, place] = FEATURES[name](columns)

@@ -71,9 +71,9 @@ class TripModel:
         taxi: str,
         encoder: Encoder,
         estimators: Sequence[Any],
-        blind: Sequence[xgb.Booster] = (),
+        boosters_without_distance: Sequence[xgb.Booster] = (),
         *,
-        blind_share: float = 0.0,
+        weight_without_distance: float = 0.0,
         spread: Spread | None = None,
     ) -> None:
         """Combine what was fitted.
@@ -83,8 +83,10 @@ class TripModel:
             encoder: fitted on training months.
             estimators: one sklearn regressor, or boosters, which are copied and whose predictions
                 are averaged.
-            blind: boosters for trips without a distance; empty if `estimators` predict these too.
-            blind_share: weight of `blind` in the prediction of a trip with a distance.
+            boosters_without_distance: those for trips without a distance; empty if `estimators`
+                predict these too.
+            weight_without_distance: weight of those boosters in the prediction of a trip with a
+                distance.
             spread: of the errors on trips that the model was not fitted to; None if it gives no
                 quantiles.
         """
@@ -97,8 +99,10 @@ class TripModel:
             else estimator
             for estimator in estimators
         ]
-        self.blind_share = blind_share
-        self.blind = [booster_for_threads(booster.save_raw("ubj")) for booster in blind]
+        self.weight_without_distance = weight_without_distance
+        self.boosters_without_distance = [
+            booster_for_threads(booster.save_raw("ubj")) for booster in boosters_without_distance
+        ]
 
     def predict(self, trips: Trips) -> np.ndarray:
         """Predict the minutes of n trips, float64 [n]; at most ROWS_AT_ONCE are encoded at a time.
@@ -114,21 +118,23 @@ class TripModel:
     def _predict_part(self, trips: Trips) -> np.ndarray:
         matrix = self.encoder.transform(trips)
         known = ~np.isnan(clean_miles(trips))
-        if not self.blind or known.all():
+        if not self.boosters_without_distance or known.all():
             return self._predict_known(trips, matrix)
         minutes = np.empty(len(trips))
         minutes[known] = self._predict_known(trips.take(known), matrix[known])
-        minutes[~known] = average(self.blind, matrix[~known])
+        minutes[~known] = average(self.boosters_without_distance, matrix[~known])
         return minutes
 
     def _predict_known(self, trips: Trips, matrix: Any) -> np.ndarray:
-        minutes, share = average(self.estimators, matrix), self.blind_share
-        if not share:
+        minutes, weight = average(self.estimators, matrix), self.weight_without_distance
+        if not weight:
             return minutes
         if not isinstance(self.encoder, DenseFeatures):
             raise TypeError("the one-hot encoding cannot do without a distance")
-        blind = average(self.blind, self.encoder.hide_distance(matrix, trips))
-        return (1 - share) * minutes + share * blind
+        without_distance = average(
+            self.boosters_without_distance, self.encoder.hide_distance(matrix, trips)
+        )
+        return (1 - weight) * minutes + weight * without_distance
 
     def answer(
         self,
@@ -253,12 +259,12 @@ class TripModel:
                 files[f"booster-{place:03}.ubj"] = bytes(estimator.save_raw("ubj"))
             else:
                 files["estimator.skops"] = write_estimator(estimator)
-        for place, booster in enumerate(self.blind):
+        for place, booster in enumerate(self.boosters_without_distance):
             files[f"blind-{place:03}.ubj"] = bytes(booster.save_raw("ubj"))
         about = {
             "taxi": self.taxi,
             "encoder": self.encoder.state(),
-            "blind_share": self.blind_share,
+            "blind_share": self.weight_without_distance,
             "files": sorted(files),
         }
         return {"model.json": json.dumps(about).encode(), **files}
@@ -279,11 +285,18 @@ class TripModel:
             estimators = [_skops().loads(content, trusted=list(TRUSTED_TYPES))]
         else:
             estimators = _boosters(files, "booster-")
-        blind = _boosters(files, "blind-")
+        boosters_without_distance = _boosters(files, "blind-")
         spread = restore_spread(json.loads(files[SPREAD_FILE])) if SPREAD_FILE in files else None
         encoder = restore_encoder(about["encoder"])
-        share = about.get("blind_share", 0.0)
-        return cls(about["taxi"], encoder, estimators, blind, blind_share=share, spread=spread)
+        weight = about.get("blind_share", 0.0)
+        return cls(
+            about["taxi"],
+            encoder,
+            estimators,
+            boosters_without_distance,
+            weight_without_distance=weight,
+            spread=spread,
+        )
 
 
 def write_estimator(estimator: Any) -> bytes:

@@ -44,7 +44,8 @@ class ReportFacts(NamedTuple):
     trials: Rows
     curves: Rows
     luck: Mapping[str, float]  # gain of the search, and noise of another seed, minutes
-    is_split: bool  # the search's model has boosters of their own for trips without a distance
+    # trips without a distance have boosters of their own in the search's model
+    is_split_by_distance: bool
     errors: ErrorFacts
     city: City | None
     coverage: Rows
@@ -75,7 +76,12 @@ def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> s
         Section("Models", [markdown(facts.leaderboard)] if facts.leaderboard else []),
         Section(
             "Search",
-            search_parts(facts.trials, facts.curves, facts.luck, is_split=facts.is_split),
+            search_parts(
+                facts.trials,
+                facts.curves,
+                facts.luck,
+                is_split_by_distance=facts.is_split_by_distance,
+            ),
         ),
         Section(
             "Where it fails",

@@ -7,7 +7,7 @@ import numpy as np
 
 from .breakdown import RESIDUAL_EDGES, Breakdown
 from .city import City
-from .coverage import ALL, ASKED_BLIND, NOMINAL
+from .coverage import ALL, ALL_WITHOUT_DISTANCE, NOMINAL
 from .evaluation import Group
 from .groups import UNKNOWN
 from .page import Chart, paragraph
@@ -185,7 +185,7 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
         interval_chart(kind, rows)
         for kind, rows in found.items()
         # if no trip has a distance, both bands hold all trips
-        if {row["group"] for row in rows} - {UNKNOWN, ASKED_BLIND}
+        if {row["group"] for row in rows} - {UNKNOWN, ALL_WITHOUT_DISTANCE}
     ]
     return [paragraph(said), '<div class="charts">', *parts, "</div>"]
 

@@ -14,7 +14,7 @@ TRIAL, RMSE_VALID = "trial", "RMSE on valid, min"
 
 
 def search_parts(
-    trials: Rows, curves: Rows, luck: Mapping[str, float], *, is_split: bool
+    trials: Rows, curves: Rows, luck: Mapping[str, float], *, is_split_by_distance: bool
 ) -> list[str | Chart]:
     """Show the trials, and how the best of them learned.
 
@@ -22,7 +22,8 @@ def search_parts(
         trials: rows of trials.csv.
         curves: rows of learning_curves.csv; empty for a run by an older version.
         luck: `gain` over the first point and `noise` of a seed, minutes; empty if unknown.
-        is_split: trips without a distance have boosters of their own, not scored in the trials.
+        is_split_by_distance: trips without a distance have boosters of their own, not scored in
+            the trials.
     """
     scored = sorted((row for row in trials if row["rmse"]), key=lambda row: float(row["rmse"]))
     finished = [row for row in scored if row["state"] == "finished"] or scored
@@ -37,7 +38,7 @@ def search_parts(
             f" The best one is {luck['gain']:.3f} min better than the first point tried; another "
             f"seed changes that by {luck['noise']:.3f} min."
         )
-    if is_split:
+    if is_split_by_distance:
         said += (
             " Trips without a distance have boosters of their own: trials are scored on the "
             "others, but the model is scored on all trips."

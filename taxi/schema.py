@@ -151,7 +151,7 @@ def inputs_of(taxi: str) -> dict[str, bool]:
     return {role: INPUTS[role] and role not in left_out for role in input_names(taxi)}
 
 
-def knows_distance(taxi: str) -> bool:
+def has_distance_column(taxi: str) -> bool:
     """Whether the files of a taxi have distances."""
     return "distance_miles" in input_names(taxi)
 

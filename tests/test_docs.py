@@ -213,7 +213,7 @@ SAID = [  # page, and words that it must contain, with numbers from the code
     ("search", f"of the first point with {IN_WORDS[seeds.N_SEEDS - 1]} more seeds"),
     ("search", f"{IN_WORDS[LOSSGUIDE.n_boosters]} at most, each after the first worth"),
     ("search", f"worth {ensemble.MIN_GAIN} min"),
-    ("search", f"{PERCENT[recipes.BLIND_SHARE]} of each answer"),
+    ("search", f"{PERCENT[recipes.WEIGHT_WITHOUT_DISTANCE]} of each answer"),
     ("search", f"with {recipes.MORE_ROUNDS} times the rounds, finer bins"),
     ("search", f"up to {recipes.FEW_TRIPS:,} trips, steps that begin small"),
     ("search", f"where the search has {LOSSGUIDE.fixed['learning_rate']}"),

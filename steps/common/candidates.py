@@ -64,7 +64,8 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     groups = evaluation.errors_by_group(valid, predicted)
     figure = evaluation.draw_evaluation(valid, predicted, groups)
     scores = rmse_by_distance(answers, trips) | score_predictions(valid.trip_minutes, predicted)
-    if not schema.knows_distance(model.taxi):  # every kind of distance gives the same predictions
+    if not schema.has_distance_column(model.taxi):
+        # every kind of distance gives the same predictions
         scores |= dict.fromkeys(RMSES.values(), scores["rmse"])
     calibration = Calibration(trips, answers[METERED], answers[MISSING])
     spread = fit_spread(calibration)
@@ -94,7 +95,7 @@ def answer_each(model: TripModel, trips: Trips, *, metered: np.ndarray) -> dict[
     Returns:
         Kind of distance -> minutes [n].
     """
-    if not schema.knows_distance(model.taxi):
+    if not schema.has_distance_column(model.taxi):
         return dict.fromkeys(RMSES, metered)
     others = {kind: distances.as_known(trips, kind) for kind in RMSES if kind != METERED}
     return {METERED: metered} | {kind: model.predict(known) for kind, known in others.items()}

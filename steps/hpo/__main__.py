@@ -49,7 +49,7 @@ from taxi.batches import sample_matrix
 from taxi.days import beyond_calendar
 from taxi.features import DenseFeatures, Encoder
 from taxi.model import TripModel
-from taxi.recipes import BLIND_SHARE, Recipe
+from taxi.recipes import WEIGHT_WITHOUT_DISTANCE, Recipe
 from taxi.rows import Rows
 from taxi.search import Trial, best_trial
 from taxi.words import counted
@@ -113,8 +113,10 @@ def search_boosters(
     # look up the experiment's name now: the command is needed when the store is gone, too
     resume = partial(page.rerun_command, params, experiment=runs.experiment_name())
     log = TrialRuns(settings.search_key(preprocess), {tags.MODEL: MODEL})
-    is_split = settings.space.is_split_by_distance and rows.is_split(encoder, *trips[:2])
-    lay_out = rows.sighted_rows if is_split else rows.make_rows
+    is_split = settings.space.is_split_by_distance and rows.is_split_by_distance(
+        encoder, *trips[:2]
+    )
+    lay_out = rows.rows_with_distance if is_split else rows.make_rows
     weighed = settings.half_life, settings.space.max_bin
     seen = sample.draw_seen(*trips[:2], settings.bound(preprocess), seed=settings.seed)
     laid_out = lay_out(encoder, seen.train, seen.valid, *weighed)
@@ -132,7 +134,9 @@ def search_boosters(
     if seen.leaves_out_train:
         del laid_out  # frees the sample's rows before those of all trips are laid out
     if is_split:
-        with opened(rows.blind_rows(encoder, trips.train, seen.valid, *weighed)) as executor:
+        with opened(
+            rows.rows_without_distance(encoder, trips.train, seen.valid, *weighed)
+        ) as executor:
             blind = train_blind(settings, executor, trials)
     if not seen.leaves_out_train:
         return Searched(trials, sighted, blind, laid_out, seen, "")
@@ -157,7 +161,12 @@ def log_ensemble(
     log_parts(sighted[0].booster, encoder, searched.rows.train, searched.rows.valid)
     recipe = make_recipe(settings, sighted, blind)
     parts = ([one.booster for one in part] for part in (sighted, blind))
-    model = TripModel(preprocess.dataset.taxi, encoder, *parts, blind_share=recipe.blind_share)
+    model = TripModel(
+        preprocess.dataset.taxi,
+        encoder,
+        *parts,
+        weight_without_distance=recipe.weight_without_distance,
+    )
     report = report_on(model, trips.valid)
     fitted_with = dict(sighted[0].member.parameters)
     lineage = Lineage("hpo", MODEL, settings.features, preprocess, fitted_with)
@@ -204,8 +213,8 @@ def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Tr
         settings.features,
         settings.seed,
         members=members,
-        blind=without,
-        blind_share=BLIND_SHARE if blind else 0.0,
+        members_without_distance=without,
+        weight_without_distance=WEIGHT_WITHOUT_DISTANCE if blind else 0.0,
         half_life=settings.half_life,
         max_bin=settings.space.max_bin,
     )

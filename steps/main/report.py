@@ -66,7 +66,9 @@ def log_report(
         trials=read.rows(hpo.run_id, tags.TRIALS_TABLE, must=True) if hpo else [],
         curves=read.rows(hpo.run_id, tags.CURVES_TABLE) if hpo else [],
         luck=luck_of(pipeline.done["hpo"]) if hpo else {},
-        is_split=any(read.has_blind(one.run_id) for one in (hpo.candidates if hpo else [])),
+        is_split_by_distance=any(
+            read.has_blind(one.run_id) for one in (hpo.candidates if hpo else [])
+        ),
         errors=error_facts(read, outcome),
         city=read.city(preprocess),
         coverage=read.rows(registered.run_id, tags.COVERAGE_TABLE) if registered else [],

@@ -31,10 +31,10 @@ from storage.tracking.processes import n_cores
 from taxi import baselines, features
 from taxi.drift import Reference, refit_reference
 from taxi.features import Encoder
+from taxi.fitting import Train, fit_boosters, is_on_gpu, train_here
 from taxi.model import TripModel, write_frame
 from taxi.recipes import Recipe
 from taxi.schema import Trips
-from taxi.sight import Train, fit_boosters, is_on_gpu, train_here
 from taxi.spread import restore_spread
 from taxi.worst import find_worst
 
@@ -111,7 +111,7 @@ def fit(
 ) -> TripModel:
     """Fit a recipe to n trips that the encoder was fitted on."""
     if not recipe.baseline:
-        on_gpu = is_on_gpu([*recipe.members, *recipe.blind])
+        on_gpu = is_on_gpu([*recipe.members, *recipe.members_without_distance])
         with open_training(place, on_gpu=on_gpu) as train:
             return fit_boosters(recipe, trips, taxi, encoder, train)
     baseline = baselines.BASELINES[recipe.baseline]

@@ -165,10 +165,10 @@ def test_without_any_distance_no_column_is_made_of_distances_and_none_is_missing
 
 @pytest.mark.parametrize("name", SETS)
 def test_changing_every_duration_changes_no_feature(name: str) -> None:
-    blind = replace(TRAIN, trip_minutes=TRAIN.trip_minutes[::-1] * 3)
+    without_minutes = replace(TRAIN, trip_minutes=TRAIN.trip_minutes[::-1] * 3)
     unknown = replace(TRAIN, trip_minutes=np.full(len(TRAIN), np.nan))
     wanted = both_ways(name, TRAIN)
-    assert both_ways(name, blind) == wanted
+    assert both_ways(name, without_minutes) == wanted
     assert both_ways(name, unknown) == wanted
 
 

@@ -276,27 +276,29 @@ def test_a_bad_row_is_named_whatever_is_asked(model: TripModel, frame: pd.DataFr
 # --- trips without a distance
 
 
-def test_trips_without_a_distance_are_answered_by_the_blind_boosters_and_no_others() -> None:
-    sighted, blind = make_model(n_boosters=2), make_model("full", 1)
-    model = TripModel("green", sighted.encoder, sighted.estimators, blind.estimators)
+def test_trips_without_a_distance_are_answered_by_boosters_of_their_own_and_no_others() -> None:
+    with_distance, without_distance = make_model(n_boosters=2), make_model("full", 1)
+    model = TripModel(
+        "green", with_distance.encoder, with_distance.estimators, without_distance.estimators
+    )
     valid = simulated_trips("2021-02")
     without = valid.without_distance()
-    assert np.array_equal(model.predict(without), blind.predict(without))
+    assert np.array_equal(model.predict(without), without_distance.predict(without))
     known = np.isfinite(clean_miles(valid))
     assert 0 < known.sum() < len(valid)
-    assert np.array_equal(model.predict(valid)[known], sighted.predict(valid)[known])
-    assert np.array_equal(model.predict(valid)[~known], blind.predict(valid)[~known])
+    assert np.array_equal(model.predict(valid)[known], with_distance.predict(valid)[known])
+    assert np.array_equal(model.predict(valid)[~known], without_distance.predict(valid)[~known])
 
 
 @pytest.mark.parametrize("name", ["full", "compact"])
 def test_a_part_of_the_answer_is_that_for_the_same_trip_without_its_distance(name: str) -> None:
-    sighted, blind = make_model(name, 2), make_model(name, 1)
-    parts = sighted.encoder, sighted.estimators, blind.estimators
-    model = TripModel("green", *parts, blind_share=0.25)
+    with_distance, without_distance = make_model(name, 2), make_model(name, 1)
+    parts = with_distance.encoder, with_distance.estimators, without_distance.estimators
+    model = TripModel("green", *parts, weight_without_distance=0.25)
     valid = simulated_trips("2021-02")
     known = np.isfinite(clean_miles(valid))
-    without = blind.predict(valid.without_distance())
-    blended = 0.75 * sighted.predict(valid) + 0.25 * without
+    without = without_distance.predict(valid.without_distance())
+    blended = 0.75 * with_distance.predict(valid) + 0.25 * without
     assert np.array_equal(model.predict(valid), np.where(known, blended, without))
     assert np.array_equal(model.predict(valid.take(known)), blended[known])
     rebuilt = TripModel.from_files(model.to_files())
@@ -306,26 +308,28 @@ def test_a_part_of_the_answer_is_that_for_the_same_trip_without_its_distance(nam
 def test_no_model_leaves_out_a_share_of_its_answer_without_a_word() -> None:
     course = make_model("course", 1)
     model = TripModel(
-        "green", course.encoder, course.estimators, course.estimators, blind_share=0.1
+        "green", course.encoder, course.estimators, course.estimators, weight_without_distance=0.1
     )
     with pytest.raises(TypeError, match="cannot do without a distance"):
         model.predict(simulated_trips("2021-02").take(slice(5)))
 
 
-def test_a_model_of_files_that_tell_no_share_answers_by_its_sighted_boosters() -> None:
-    sighted, blind = make_model(n_boosters=2), make_model("full", 1)
-    parts = sighted.encoder, sighted.estimators, blind.estimators
-    files = TripModel("green", *parts, blind_share=0.25).to_files()
+def test_a_model_saved_without_a_weight_answers_by_its_boosters_with_a_distance() -> None:
+    with_distance, without_distance = make_model(n_boosters=2), make_model("full", 1)
+    parts = with_distance.encoder, with_distance.estimators, without_distance.estimators
+    files = TripModel("green", *parts, weight_without_distance=0.25).to_files()
     about = json.loads(files["model.json"])
     del about["blind_share"]
     model = TripModel.from_files(files | {"model.json": json.dumps(about).encode()})
     known = simulated_trips("2021-02").take(slice(5))
-    assert np.array_equal(model.predict(known), sighted.predict(known))
+    assert np.array_equal(model.predict(known), with_distance.predict(known))
 
 
-def test_blind_boosters_are_saved_beside_the_others() -> None:
-    sighted, blind = make_model(n_boosters=2), make_model("full", 1)
-    model = TripModel("green", sighted.encoder, sighted.estimators, blind.estimators)
+def test_boosters_without_a_distance_are_saved_beside_the_others() -> None:
+    with_distance, without_distance = make_model(n_boosters=2), make_model("full", 1)
+    model = TripModel(
+        "green", with_distance.encoder, with_distance.estimators, without_distance.estimators
+    )
     files = model.to_files()
     assert {"booster-000.ubj", "booster-001.ubj", "blind-000.ubj"} < set(files)
     valid = simulated_trips("2021-02")

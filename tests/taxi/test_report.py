@@ -12,7 +12,7 @@ from taxi import report, report_backtest, report_errors, report_search, simulati
 from taxi.backtest import Rise
 from taxi.bootstrap import Interval
 from taxi.breakdown import Bin, Breakdown, break_down
-from taxi.coverage import ALL, ASKED_BLIND
+from taxi.coverage import ALL, ALL_WITHOUT_DISTANCE
 from taxi.evaluation import Group, errors_by_group, feature_words
 from taxi.features import FEATURES
 from taxi.groups import UNKNOWN
@@ -61,7 +61,7 @@ def make_report(**changed: object) -> ReportFacts:
         ],
         "curves": [{"trial": n, "round": "0", "rmse": "6.0"} for n in "01"],
         "luck": {"gain": 0.1, "noise": 0.02},
-        "is_split": True,
+        "is_split_by_distance": True,
         "errors": ErrorFacts(
             "the test months 2021-03",
             errors_by_group(TRIPS, PREDICTED),
@@ -243,7 +243,12 @@ def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
     groups = [Group("distance", UNKNOWN, 300, 5.0, 1.0, 0.0)]
     hours = [Group("hour", f"0{hour}", 150, 5.0 + hour, 1.0, 0.0) for hour in (1, 2)]
     shown = report_errors.where_it_fails("test", [*hours, *groups], None, None)
-    named = [("all", ALL), ("hour", "01"), ("distance", UNKNOWN), ("distance", ASKED_BLIND)]
+    named = [
+        ("all", ALL),
+        ("hour", "01"),
+        ("distance", UNKNOWN),
+        ("distance", ALL_WITHOUT_DISTANCE),
+    ]
     rest = {"n_trips": "300", "coverage": "0.8", "width": "9"}
     coverage = [{"kind": kind, "group": group} | rest for kind, group in named]
     parts = [*shown, *report_errors.interval_parts(coverage)]
@@ -295,7 +300,7 @@ def test_predicted_means_are_held_against_measured_ones_and_the_line_is_as_long(
 
 def test_the_best_trial_is_the_best_of_those_that_were_not_pruned() -> None:
     def title(*trials: dict[str, str]) -> str:
-        _, _, chart, *_ = report_search.search_parts(trials, [], {}, is_split=False)
+        _, _, chart, *_ = report_search.search_parts(trials, [], {}, is_split_by_distance=False)
         return str(chart.title)
 
     pruned, finished = trial(0, "5.0", "pruned"), trial(1, "5.1", "finished")
@@ -315,12 +320,14 @@ def test_a_learning_curve_is_that_of_its_trial_the_best_first_and_counted_from_1
     assert report_search.curve_chart([trial(3, "5.0", "finished")], curves) == []
 
 
-@pytest.mark.parametrize("is_split", [True, False])
+@pytest.mark.parametrize("is_split_by_distance", [True, False])
 def test_boosters_of_trips_without_a_distance_are_told_of_where_there_are_some(
-    *, is_split: bool
+    *, is_split_by_distance: bool
 ) -> None:
-    page = report.write_report(make_report(is_split=is_split), style="", scripts=[])
-    assert ("have boosters of their own" in page) is is_split
+    page = report.write_report(
+        make_report(is_split_by_distance=is_split_by_distance), style="", scripts=[]
+    )
+    assert ("have boosters of their own" in page) is is_split_by_distance
 
 
 def test_shares_are_drawn_in_percent() -> None:

@@ -11,7 +11,7 @@ from taxi import TripError
 from taxi.features import FEATURE_SETS
 from taxi.model import TripModel, write_frame
 from taxi.request import read_frame
-from taxi.schema import TAXIS, Trips, knows_distance
+from taxi.schema import TAXIS, Trips, has_distance_column
 from tests.conftest import make_trips
 from tests.taxi.test_model import (
     END,
@@ -34,7 +34,7 @@ __all__ = ["frame", "model", "trips"]
 
 @pytest.mark.parametrize("taxi", TAXIS)
 def test_trips_written_as_a_frame_are_read_back(taxi: str, trips: Trips) -> None:
-    trips = trips if knows_distance(taxi) else trips.without_distance()
+    trips = trips if has_distance_column(taxi) else trips.without_distance()
     found = read_frame(write_frame(trips, taxi), taxi)
     for column in ("pickup_at", "pickup_zone", "dropoff_zone", "distance_miles"):
         values = getattr(found, column)

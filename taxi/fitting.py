@@ -11,7 +11,12 @@ from .boosting import is_cuda, n_bytes_of_bins, schedule, train_matrix, train_on
 from .features import Encoder
 from .model import TripModel
 from .recipes import Member, Recipe
-from .rows import TrainPart, has_distance, lay_out_blind, lay_out_train
+from .rows import (
+    TrainingData,
+    has_distance,
+    make_training_data,
+    make_training_data_without_distance,
+)
 from .schema import Trips
 from .threads import share_threads, thread_pool
 
@@ -23,7 +28,7 @@ class BoosterSet(NamedTuple):
 
     members: Sequence[Member]
     max_bin: int  # of each dense column
-    lay_out: Callable[[], TrainPart]  # makes the rows just before training, to save memory
+    make_training_data: Callable[[], TrainingData]  # called just before training, to save memory
 
 
 # trains sets of boosters; returns the boosters of each set, in order
@@ -48,15 +53,17 @@ def fit_boosters(
         train: trains the boosters, as train_here does; the result does not depend on where.
     """
 
-    def lay_out() -> TrainPart:
-        known = has_distance(trips) if recipe.blind else None
-        return lay_out_train(encoder, trips, recipe.half_life, kept=known)
+    def make_data_with_distance() -> TrainingData:
+        known = has_distance(trips) if recipe.members_without_distance else None
+        return make_training_data(encoder, trips, recipe.half_life, kept=known)
 
-    sets = [BoosterSet(recipe.members, recipe.max_bin, lay_out)]
-    if recipe.blind:
-        blind = partial(lay_out_blind, encoder, trips, recipe.half_life)
-        sets.append(BoosterSet(recipe.blind, recipe.max_bin, blind))
-    return TripModel(taxi, encoder, *train(sets), blind_share=recipe.blind_share)
+    sets = [BoosterSet(recipe.members, recipe.max_bin, make_data_with_distance)]
+    if recipe.members_without_distance:
+        make_data = partial(make_training_data_without_distance, encoder, trips, recipe.half_life)
+        sets.append(BoosterSet(recipe.members_without_distance, recipe.max_bin, make_data))
+    return TripModel(
+        taxi, encoder, *train(sets), weight_without_distance=recipe.weight_without_distance
+    )
 
 
 def train_here(
@@ -75,13 +82,15 @@ def train_here(
 
 
 def _train_set(one: BoosterSet, n_threads: int, scratch: Scratch) -> list[xgb.Booster]:
-    part = one.lay_out()
+    part = one.make_training_data()
     n_bytes = n_bytes_of_bins(part.matrix, on_gpu=is_on_gpu(one.members))
     with scratch(n_bytes) as folder:
         return _train_each(one, part, n_threads, folder)
 
 
-def _train_each(one: BoosterSet, part: TrainPart, n_threads: int, folder: str) -> list[xgb.Booster]:
+def _train_each(
+    one: BoosterSet, part: TrainingData, n_threads: int, folder: str
+) -> list[xgb.Booster]:
     rows = train_matrix(*part, one.max_bin, folder)
     shares = share_threads(n_threads, len(one.members), part.matrix.shape[0])
     train = partial(train_member, rows, one.max_bin)
