@@ -109,7 +109,9 @@ def write_trips(path: Path) -> None:
     with pq.ParquetWriter(path, schema.TRIPS) as file:
         for raw in month_batches(MONTH, N_TRIPS, SEED):
             trips = clean(raw, taxi="green", month=MONTH).trips
-            known = schema.is_mileage(trips.column("distance_miles").to_numpy(zero_copy_only=False))
+            known = schema.is_plausible_distance(
+                trips.column("distance_miles").to_numpy(zero_copy_only=False)
+            )
             file.write_batch(trips.filter(pa.array(known)))
 
 

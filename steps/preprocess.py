@@ -250,7 +250,7 @@ def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
         held = ", ".join(f"{month} ({n:,})" for month, n in counts.most_common(3))
         held = f" Its trips are of {held}."
     found = f" {unreadable[0].upper()}{unreadable[1:]}." if unreadable else ""
-    if file.month < (since := schema.taxi_named(taxi).since):
+    if file.month < (since := schema.select_taxi(taxi).first_month):
         found += f" The TLC's files have {taxi} trips that count since {since}."
     return TripError(
         f"{file.uri}: none of {n_raw:,} trips is left after cleaning ({reasons}).{held}{found} "

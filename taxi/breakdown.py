@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .evaluation import Group, calibration_bins
-from .schema import Trips, known_zone
+from .schema import Trips, zone_or_0
 
 # minutes; errors beyond the ends count in the end bins
 RESIDUAL_EDGES = np.arange(-30.0, 31.0, 1.0)
@@ -51,7 +51,7 @@ def break_down(trips: Trips, predicted: np.ndarray) -> Breakdown:
     day = trips.pickup_at.astype("M8[D]").astype(np.int64)
     first = day.min()
     names = np.arange(first, day.max() + 1).astype("M8[D]").astype(str).tolist()
-    zone = known_zone(trips.pickup_zone)
+    zone = zone_or_0(trips.pickup_zone)
     within = np.clip(error, RESIDUAL_EDGES[0], RESIDUAL_EDGES[-1])
     return Breakdown(
         days=_groups("day", day - first, names, error),

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from .bootstrap import CONFIDENCE, Interval
 from .coverage import NOMINAL, GroupCoverage
-from .distances import KINDS, kind_of
+from .distances import DISTANCE_KINDS, distance_kind_of
 from .evaluation import Group
 from .gate import Check
-from .schema import input_names, taxi_named
+from .schema import input_names, select_taxi
 from .words import group_words, percent, reasons_among, rules
 
 MAX_NAMED_FEATURES = 60  # one-hot pairs of zones are too many to list
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
     features: Sequence[str]
     rmse_valid: float  # with metered distance
     scores: Mapping[str, Interval]  # on test, with metered distance
-    rmse_with: Mapping[str, float]  # kind of distances.KINDS -> RMSE on test, minutes
+    rmse_with: Mapping[str, float]  # kind of distances.DISTANCE_KINDS -> RMSE on test, minutes
     n_unknown: int  # test trips without a clean distance
     n_test: int
     checks: Sequence[Check]
@@ -85,7 +85,7 @@ def _head(facts: Facts) -> list[str]:
     )
     dirty = " with uncommitted changes" if facts.is_dirty else ""
     return [
-        f"# {facts.name}: the minutes of {taxi_named(facts.taxi).a_trip}",
+        f"# {facts.name}: the minutes of {select_taxi(facts.taxi).singular}",
         "",
         f"**{facts.model}**, {facts.outcome}. Trained by commit {facts.commit or 'none'}{dirty} on "
         f"{data}.",
@@ -102,7 +102,7 @@ def _scores(facts: Facts) -> list[str]:
         "## How good it is",
         "",
         f"On the test months {', '.join(facts.months['test'])}, opened once, with "
-        f"{KINDS[kind_of(facts.taxi)]}; so measured, RMSE on the valid months is "
+        f"{DISTANCE_KINDS[distance_kind_of(facts.taxi)]}; so measured, RMSE on the valid months is "
         f"{facts.rmse_valid:.3f} min.",
         "",
         f"| on test | found | {percent(CONFIDENCE, 0)} interval |",
@@ -115,7 +115,7 @@ def _distances(facts: Facts) -> list[str]:
     name = input_names(facts.taxi).get("distance_miles")
     if name is None:
         return ["These trips never have a distance, so the model takes none."]
-    rows = [[KINDS[kind], f"{rmse:.3f}"] for kind, rmse in facts.rmse_with.items()]
+    rows = [[DISTANCE_KINDS[kind], f"{rmse:.3f}"] for kind, rmse in facts.rmse_with.items()]
     return [
         f"`{name}` must be the planned distance, or missing: it was trained on the meter's, "
         f"which is known only after the trip. {facts.n_unknown:,} of the {facts.n_test:,} test "
@@ -196,14 +196,14 @@ def _groups(facts: Facts, *, short: bool) -> list[str]:
         if not (short and group.kind == "hour")
     ]
     heads = ["by", "group", "trips", "RMSE, min", "MAE, min", "bias, min"]
-    with_it = KINDS[kind_of(facts.taxi)]
+    with_it = DISTANCE_KINDS[distance_kind_of(facts.taxi)]
     return [f"## Errors by group, on test, with {with_it}", "", *_table(heads, rows)]
 
 
 def _limits(facts: Facts) -> list[str]:
     last = max(month for split in ("train", "valid") for month in facts.months[split])
-    about = taxi_named(facts.taxi)
-    trips = f"{about.trips[0].upper()}{about.trips[1:]}"
+    about = select_taxi(facts.taxi)
+    trips = f"{about.plural[0].upper()}{about.plural[1:]}"
     lines = [f"- {limit.format(Trips=trips, last_month=last)}" for limit in LIMITS]
     lines += [f"- {limit}" for limit in about.limits]
     return ["## What it must not be used for", "", *lines]

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from . import TripError
 from .matching import match_columns, shorten
-from .schema import MAX_MINUTES, MIN_MINUTES, TRIPS, ZONES, RawColumn, raw_columns, taxi_named
+from .schema import MAX_MINUTES, MIN_MINUTES, TRIPS, ZONES, RawColumn, raw_columns, select_taxi
 from .values import (
     ReadValues,
     plain,
@@ -81,9 +81,9 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
     """
     rows = read_columns(batch, taxi)
     columns = rows.columns
-    may_miss = taxi_named(taxi).zones_may_miss
-    if may_miss:
-        columns |= {role: unknown_as_0(columns[role]) for role in ZONES}
+    zones_are_optional = select_taxi(taxi).zones_are_optional
+    if zones_are_optional:
+        columns |= {role: missing_zone_to_0(columns[role]) for role in ZONES}
     start, end = (microseconds(bound) for bound in month_bounds(month))
     duration = durations(columns)
     # each test is false for rows to drop, for the reason at the same place in REASONS
@@ -91,7 +91,9 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
         _there(rows, TIMES),
         _there(rows, ZONES),
         pa.array(rows.readable()),
-        pc.and_(*(pc.greater_equal(columns[name], 0 if may_miss else 1) for name in ZONES)),
+        pc.and_(
+            *(pc.greater_equal(columns[name], 0 if zones_are_optional else 1) for name in ZONES)
+        ),
         _between(columns["pickup_at"].cast(pa.int64()), start, end - 1),
         *kept_by_rules(columns),
         pc.greater_equal(duration, MIN_MINUTES * MINUTE_US),
@@ -115,7 +117,7 @@ def reasons(taxi: str) -> tuple[str, ...]:
     return tuple(reason for reason in REASONS if reason not in never)
 
 
-def unknown_as_0(zone: pa.Array) -> pa.Array:
+def missing_zone_to_0(zone: pa.Array) -> pa.Array:
     """Replace unknown zones [n], missing or below 1, with 0."""
     return pc.max_element_wise(zone, pa.scalar(0, zone.type))  # which ignores nulls
 
@@ -186,7 +188,7 @@ def month_bounds(month: str) -> tuple[datetime, datetime]:
 
 
 def read_columns(
-    batch: pa.RecordBatch, taxi: str, *, may_miss: frozenset[str] = frozenset()
+    batch: pa.RecordBatch, taxi: str, *, optional_roles: frozenset[str] = frozenset()
 ) -> RawRows:
     """Read raw columns as the types that they must have.
 
@@ -194,7 +196,7 @@ def read_columns(
         TripError: a column is missing or has the wrong type, or a value is ambiguous.
     """
     columns, wrong, unreadable = {}, {}, ""
-    for name, wanted in match_columns(batch.schema, taxi, may_miss=may_miss).items():
+    for name, wanted in match_columns(batch.schema, taxi, optional_roles=optional_roles).items():
         values, field = batch.column(name), batch.schema.field(name)
         columns[wanted.role], mask = _read(values, field, wanted)
         if mask is not None:

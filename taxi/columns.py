@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from . import zones
-from .schema import Trips, clean_miles, known_zone
+from .schema import Trips, clean_miles, zone_or_0
 from .surroundings import Surroundings
 from .zones import OutOfFold, ZoneTables
 
@@ -44,8 +44,8 @@ class Columns:
         self.around = around
         self.out_of_fold = out_of_fold
         self.first_row = first_row
-        self.pickup = known_zone(trips.pickup_zone)
-        self.dropoff = known_zone(trips.dropoff_zone)
+        self.pickup = zone_or_0(trips.pickup_zone)
+        self.dropoff = zone_or_0(trips.dropoff_zone)
         self.miles = np.full(len(trips), np.nan) if hide_distance else clean_miles(trips)
         self.minutes = trips.pickup_at.astype("datetime64[m]").astype(np.int64)
         self.day = self.minutes // 1440  # counted from 1970-01-01

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .bootstrap import CONFIDENCE, Interval
 from .coverage import NOMINAL
-from .distances import KINDS
+from .distances import DISTANCE_KINDS
 from .slices import PairedErrors, SliceLoss, judge_slices
 from .words import percent
 
@@ -102,7 +102,7 @@ def judge(
     Args:
         scores: the candidate's on test, including rmse (minutes) and r2.
         thresholds: what it must reach.
-        distance: key of distances.KINDS, the kind with which both models' errors were measured.
+        distance: key of DISTANCE_KINDS, the kind with which both models' errors were measured.
         coverage: share of the test trips within the candidate's 80 % interval; None if it gives
             no intervals.
         champion: the model in use; None if there is none yet.
@@ -111,7 +111,7 @@ def judge(
         overrides: checks that the user has waived.
         rolled_back: check that this very model was not rolled back; None for a new model.
     """
-    known = f"with {KINDS[distance]}"
+    known = f"with {DISTANCE_KINDS[distance]}"
     checks, slices = _check_scores(scores, thresholds, known), list[Check]()
     if coverage is not None:
         gap = thresholds.max_coverage_gap

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .schema import Trips, clean_miles, known_zone
+from .schema import Trips, clean_miles, zone_or_0
 from .words import counted
 
 DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
@@ -50,7 +50,7 @@ def by_distance(trips: Trips) -> Grouping:
 
 def by_busyness(trips: Trips) -> Grouping:
     """Group n trips by how busy their pickup zone is, into groups of about equally many pickups."""
-    zone = known_zone(trips.pickup_zone)
+    zone = zone_or_0(trips.pickup_zone)
     counts = np.bincount(zone)
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]

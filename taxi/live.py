@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .schema import MAX_MINUTES, MIN_MINUTES, N_ZONES, known_zone
+from .schema import MAX_MINUTES, MIN_MINUTES, N_ZONES, zone_or_0
 
 BIN_MINUTES = 5
 BIN = np.timedelta64(BIN_MINUTES, "m")
@@ -175,7 +175,7 @@ def countable(ended: Ended) -> np.ndarray:
 
 def _first_of_equals(ended: Ended) -> np.ndarray:
     """Tell which rows are the first with their times and zones, bool [n]."""
-    ends = known_zone(ended.pickup_zone).astype(np.int64) * N_ZONES + known_zone(ended.dropoff_zone)
+    ends = zone_or_0(ended.pickup_zone).astype(np.int64) * N_ZONES + zone_or_0(ended.dropoff_zone)
     keys = (ends, ended.dropoff_at.astype(np.int64), ended.pickup_at.astype(np.int64))
     order = np.lexsort(keys)  # stable: of equal rows the first comes first
     first = np.ones(len(order), bool)
@@ -275,7 +275,7 @@ def _multiplier(level: Level, sums: np.ndarray, kept: np.ndarray | float) -> np.
 
 def _groups(level: Level, state: LiveState, trips: Ended | Asked) -> np.ndarray:
     """Return the group of a level that each trip belongs to, int64 [n]."""
-    pickup, dropoff = known_zone(trips.pickup_zone), known_zone(trips.dropoff_zone)
+    pickup, dropoff = zone_or_0(trips.pickup_zone), zone_or_0(trips.dropoff_zone)
     if level.by == "city":
         return np.zeros(len(pickup), np.int64)
     if level.by in ("pickup_zone", "dropoff_zone"):

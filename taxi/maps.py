@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from .city import City
-from .schema import N_ZONES, Trips, known_zone
+from .schema import N_ZONES, Trips, zone_or_0
 from .style import styled
 from .words import FEW_TRIPS
 
@@ -28,7 +28,7 @@ def by_zone(zone: np.ndarray, values: np.ndarray) -> np.ndarray:
         values: [n], NaN ones do not count.
     """
     there = ~np.isnan(values)
-    zone, values = known_zone(zone)[there], values[there]
+    zone, values = zone_or_0(zone)[there], values[there]
     count = np.bincount(zone, minlength=N_ZONES)
     total = np.bincount(zone, values, minlength=N_ZONES)
     return np.divide(total, count, out=np.full(N_ZONES, np.nan), where=count > 0)
@@ -112,7 +112,7 @@ def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
         predicted: [n] minutes.
     """
     rmse = np.sqrt(by_zone(trips.pickup_zone, (predicted - trips.trip_minutes) ** 2))
-    count = np.bincount(known_zone(trips.pickup_zone), minlength=N_ZONES)
+    count = np.bincount(zone_or_0(trips.pickup_zone), minlength=N_ZONES)
     judged = np.where((count >= FEW_TRIPS) & city.has_place, rmse, np.nan)
     found, grey = "How far off it is, by where the trip begins", "no trips"
     if not np.isnan(judged).all():  # by chance, zones of few trips would have the strongest colours

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pyarrow as pa
 
 from . import TripError
-from .schema import TAXIS, RawColumn, raw_columns, taxi_named, taxis_of
+from .schema import TAXIS, RawColumn, raw_columns, select_taxi, taxis_with_columns
 from .values import is_text, stated_unit
 
 # files for months before 2016-07, as first published, have these instead of zones
@@ -14,14 +14,14 @@ MAX_LISTED, MAX_SHOWN = 60, 60  # names in a message, characters of each
 
 
 def match_columns(
-    file: pa.Schema, taxi: str, *, may_miss: frozenset[str] = frozenset()
+    file: pa.Schema, taxi: str, *, optional_roles: frozenset[str] = frozenset()
 ) -> dict[str, RawColumn]:
     """Find each required column in a file, whatever its case or stray spaces.
 
     Args:
         file: its columns; others than the required ones are ignored.
         taxi: key of schema.TAXIS.
-        may_miss: roles that a file may lack.
+        optional_roles: roles that a file may lack.
 
     Returns:
         The column's name in the file -> the required column it is, in the file's order.
@@ -40,9 +40,9 @@ def match_columns(
                 "Leave one of them in the file."
             )
         if names:
-            _check_type(file.field(names[0]), column, may_be_empty=column.role in may_miss)
+            _check_type(file.field(names[0]), column, is_optional=column.role in optional_roles)
             matched[names[0]] = column
-        elif column.must and column.role not in may_miss:
+        elif column.is_required and column.role not in optional_roles:
             raise TripError(_missing(column.name, file.names, taxi))
     return {name: matched[name] for name in file.names if name in matched}
 
@@ -60,7 +60,7 @@ def shorten(text: str) -> str:
 
 def _missing(name: str, names: Collection[str], taxi: str) -> str:
     """Say that a column is missing, and the likely reason."""
-    since = taxi_named(taxi).since
+    since = select_taxi(taxi).first_month
     if any(other.strip().lower() in COORDINATES for other in names):
         return (
             f"Column {name!r} is missing, and there are coordinates: a file as first published "
@@ -79,7 +79,7 @@ def _missing(name: str, names: Collection[str], taxi: str) -> str:
     )
 
 
-def _check_type(field: pa.Field, column: RawColumn, *, may_be_empty: bool) -> None:
+def _check_type(field: pa.Field, column: RawColumn, *, is_optional: bool) -> None:
     """Refuse a column whose type can never hold what it should."""
     given = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_timestamp(column.type) and pa.types.is_date(given):
@@ -94,7 +94,7 @@ def _check_type(field: pa.Field, column: RawColumn, *, may_be_empty: bool) -> No
                 "nanoseconds? Nobody says. Write it as timestamps, or state the unit in the "
                 "column's metadata: unit=us."
             )
-    elif may_be_empty and pa.types.is_floating(given):
+    elif is_optional and pa.types.is_floating(given):
         return  # pandas writes an empty column like this
     elif not _castable(given, column.type):
         raise TripError(
@@ -116,6 +116,6 @@ def _castable(given: pa.DataType, wanted: pa.DataType) -> bool:
 
 def _others(taxi: str, names: Collection[str]) -> str:
     """Name the other taxis whose files may have such columns, or all others if there are none."""
-    others = [other for other in taxis_of(names) if other != taxi]
+    others = [other for other in taxis_with_columns(names) if other != taxi]
     *some, last = others or [other for other in TAXIS if other != taxi]
     return f"{', '.join(some)} or {last}" if some else last

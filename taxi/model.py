@@ -19,7 +19,7 @@ from .live import LiveState
 from .live_file import apply_live, new_york_now, read_state, why_unusable
 from .question import Question, quantile_column, read_question
 from .request import read_frame, read_plain, remarks_on
-from .schema import Trips, clean_miles, input_names, inputs_of
+from .schema import Trips, clean_miles, input_names, input_requirements
 from .spread import Spread, restore_spread
 from .threads import open_pool
 
@@ -383,4 +383,4 @@ def write_frame(trips: Trips, taxi: str) -> pd.DataFrame:
 
 def input_columns(taxi: str) -> dict[str, bool]:
     """List the columns a model reads: name -> whether a caller must send it."""
-    return {name: inputs_of(taxi)[role] for role, name in input_names(taxi).items()}
+    return {name: input_requirements(taxi)[role] for role, name in input_names(taxi).items()}

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from .question import MAX_QUANTILES
-from .schema import MAX_MILES, N_ZONES, ZONES, input_names, inputs_of, taxi_named
+from .schema import MAX_MILES, N_ZONES, ZONES, input_names, input_requirements, select_taxi
 
 URL = "http://127.0.0.1:5001/invocations"
 JSON = "application/json"
@@ -85,8 +85,10 @@ REFUSAL: Mapping[str, Any] = {
 def describe_request(taxi: str) -> dict[str, Any]:
     """Describe a request and its answers: an operation object of OpenAPI 3.1, with an example."""
     row = {name: field_of(role, taxi) for role, name in input_names(taxi).items()}
-    must = [name for role, name in input_names(taxi).items() if inputs_of(taxi)[role]]
-    rows = {"type": "object", "properties": row, "required": must}
+    is_required = [
+        name for role, name in input_names(taxi).items() if input_requirements(taxi)[role]
+    ]
+    rows = {"type": "object", "properties": row, "required": is_required}
     body = {
         "type": "object",
         "required": ["dataframe_records"],
@@ -97,7 +99,7 @@ def describe_request(taxi: str) -> dict[str, Any]:
     }
     answers = {"200": ("the minutes", ANSWER), "400": ("a row, a column or a param", REFUSAL)}
     return {
-        "summary": f"Minutes that {taxi_named(taxi).trips} take",
+        "summary": f"Minutes that {select_taxi(taxi).plural} take",
         "description": "Also takes text/csv with a header, and application/vnd.apache.parquet.",
         "requestBody": {
             "required": True,
@@ -113,7 +115,7 @@ def describe_request(taxi: str) -> dict[str, Any]:
 def field_of(role: str, taxi: str) -> dict[str, Any]:
     """Describe the field that a caller sends for a role of this taxi's trips."""
     about = dict(FIELDS[role])
-    if role in ZONES and not inputs_of(taxi)[role]:
+    if role in ZONES and not input_requirements(taxi)[role]:
         about["type"] = [*about["type"], "null"]
         about["description"] += "; null if unknown"
     return about
@@ -129,7 +131,7 @@ def describe_on_page(taxi: str) -> str:
     """Write the same description as a self-contained HTML page."""
     fields = "".join(
         f"<tr><td><code>{escape(name)}</code></td><td>{_types(field_of(role, taxi))}</td>"
-        f"<td>{'yes' if inputs_of(taxi)[role] else 'no'}</td>"
+        f"<td>{'yes' if input_requirements(taxi)[role] else 'no'}</td>"
         f"<td>{escape(field_of(role, taxi)['description'])}</td></tr>"
         for role, name in input_names(taxi).items()
     )
@@ -141,7 +143,7 @@ def describe_on_page(taxi: str) -> str:
     asked = example(taxi) | {"params": {"quantiles": [0.1, 0.9]}}
     curls = "\n\n".join(_curl(body) for body in (example(taxi), asked))
     return PAGE.format(
-        trips=taxi_named(taxi).trips, fields=fields, params=params, curls=escape(curls), url=URL
+        trips=select_taxi(taxi).plural, fields=fields, params=params, curls=escape(curls), url=URL
     )
 
 

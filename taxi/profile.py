@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .schema import N_ZONES, is_mileage, known_zone
+from .schema import N_ZONES, is_plausible_distance, zone_or_0
 from .style import styled
 from .words import HISTOGRAMS, WEEKDAYS
 
@@ -50,9 +50,9 @@ class Profile:
         for name, values in columns.items():
             self.counts[name] += np.histogram(np.asarray(values), EDGES[name])[0]
         miles = np.asarray(trips.column("distance_miles"), float)  # NaN where missing
-        self.counts[HAS_DISTANCE] += np.bincount(is_mileage(miles), minlength=2)
+        self.counts[HAS_DISTANCE] += np.bincount(is_plausible_distance(miles), minlength=2)
         pickup, dropoff = (
-            known_zone(np.asarray(trips.column(name))).astype(np.int64) for name in ENDS
+            zone_or_0(np.asarray(trips.column(name))).astype(np.int64) for name in ENDS
         )
         for name, zones in zip(ENDS, (pickup, dropoff), strict=True):
             self.counts[name] += np.bincount(zones, minlength=N_ZONES)

@@ -20,9 +20,9 @@ from .schema import (
     ZONES,
     Trips,
     input_names,
-    inputs_of,
-    is_mileage,
-    known_zone,
+    input_requirements,
+    is_plausible_distance,
+    zone_or_0,
 )
 from .values import read_times
 
@@ -57,13 +57,13 @@ def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
     Raises:
         TripError: names the column, the row counted from 0, and the value.
     """
-    names, needed = input_names(taxi), inputs_of(taxi)
-    check_columns(frame.columns, {names[role]: must for role, must in needed.items()})
+    names, needed = input_names(taxi), input_requirements(taxi)
+    check_columns(frame.columns, {names[role]: is_required for role, is_required in needed.items()})
     distance = np.full(len(frame), np.nan)
     if (miles := names.get("distance_miles")) in frame.columns:
-        distance = _finite_numbers(frame[miles], may_miss=True)
+        distance = _finite_numbers(frame[miles], is_optional=True)
     pickup_zone, dropoff_zone = (
-        _zones(frame[names[role]], may_miss=not needed[role])
+        _zones(frame[names[role]], is_optional=not needed[role])
         if names[role] in frame.columns
         else np.zeros(len(frame), np.int32)
         for role in ZONES
@@ -137,13 +137,13 @@ def remarks_on(frame: pd.DataFrame, taxi: str) -> list[str]:
         A line for each, at most N_SHOWN per column and one that counts the rest.
     """
     names = input_names(taxi)
-    wanted = [names[role] for role in ZONES if inputs_of(taxi)[role]]
+    wanted = [names[role] for role in ZONES if input_requirements(taxi)[role]]
     remarks = [remark for name in wanted for remark in _zone_remarks(frame[name])]
     return remarks + _distance_remarks(frame, names.get("distance_miles"))
 
 
 def _zone_remarks(zones: pd.Series) -> list[str]:
-    unused = np.flatnonzero(known_zone(_to_numbers(zones)) == 0)
+    unused = np.flatnonzero(zone_or_0(_to_numbers(zones)) == 0)
     why = f"is no zone of 1 to {N_ZONES - 1}; answered as unknown"
     return _remarks(zones, unused, why, f"were answered as if {zones.name!r} were unknown")
 
@@ -152,7 +152,7 @@ def _distance_remarks(frame: pd.DataFrame, name: str | None) -> list[str]:
     if name not in frame.columns:
         return []
     miles = _to_numbers(frame[name])
-    unused = np.flatnonzero(~np.isnan(miles) & ~is_mileage(miles))
+    unused = np.flatnonzero(~np.isnan(miles) & ~is_plausible_distance(miles))
     why = f"is no distance above 0 and up to {MAX_MILES:g} miles; answered without one"
     return _remarks(frame[name], unused, why, "were answered without their distance")
 
@@ -178,13 +178,13 @@ def check_columns(columns: Iterable[Any], wanted: Mapping[str, bool]) -> None:
     """
     sent = list(columns)
     plain = [SECOND_OF_A_NAME.sub("", str(column).strip().lower()) for column in sent]
-    for name, must in wanted.items():
+    for name, is_required in wanted.items():
         alike = [column for column, text in zip(sent, plain, strict=True) if text == name.lower()]
         if len(alike) > 1:
             raise TripError(f"Column {name!r} is there {len(alike)} times. Send it once.")
         if alike and alike[0] != name:
             raise TripError(f"Column {shown(alike[0])} is not read. Call it {name!r}.")
-        if must and not alike:
+        if is_required and not alike:
             more = f" and {len(sent) - N_SHOWN} more" if len(sent) > N_SHOWN else ""
             seen = ", ".join(map(shown, sent[:N_SHOWN]))
             raise TripError(f"Column {name!r} is missing. Columns seen: [{seen}]{more}.")
@@ -206,20 +206,20 @@ def _time_text(value: Any) -> str | None:
     return str(value) if isinstance(value, str | np.datetime64) else None
 
 
-def _zones(values: pd.Series, *, may_miss: bool) -> np.ndarray:
-    numbers = _finite_numbers(values, may_miss=may_miss)
+def _zones(values: pd.Series, *, is_optional: bool) -> np.ndarray:
+    numbers = _finite_numbers(values, is_optional=is_optional)
     numbers = np.where(np.isnan(numbers), 0, numbers)
     _refuse(values, numbers != np.floor(numbers), "send a TLC zone id like 74")
     # an id too large for the type is an unknown zone, as 0 is
     return np.where(np.abs(numbers) < MAX_ID, numbers, 0).astype(np.int32)
 
 
-def _finite_numbers(values: pd.Series, *, may_miss: bool) -> np.ndarray:
+def _finite_numbers(values: pd.Series, *, is_optional: bool) -> np.ndarray:
     if values.dtype.kind in "mM":  # pandas would convert times to nanoseconds
         _refuse(values, np.ones(len(values), bool), "send a number")
     numbers = _to_numbers(values)
     wrong = ~np.isfinite(numbers)
-    if may_miss:
+    if is_optional:
         wrong &= values.notna().to_numpy()
     _refuse(values, wrong, "send a number")
     return numbers

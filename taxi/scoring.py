@@ -30,16 +30,18 @@ from .schema import (
     ZONES,
     Trips,
     input_names,
-    inputs_of,
-    is_mileage,
+    input_requirements,
+    is_plausible_distance,
     raw_columns,
-    taxi_named,
+    select_taxi,
 )
 from .scores import rmse_of_mean
 from .worst import WorstTrip, find_worst, join_worst
 
 # roles that a file to score may lack: a future trip has no drop-off
-MAY_MISS = frozenset({"dropoff_at", *INPUTS}) - {role for role, must in INPUTS.items() if must}
+OPTIONAL_ROLES = frozenset({"dropoff_at", *INPUTS}) - {
+    role for role, is_required in INPUTS.items() if is_required
+}
 
 
 class Prepared(NamedTuple):
@@ -64,13 +66,13 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     Raises:
         TripError: a required column is missing or has the wrong type, or a value is ambiguous.
     """
-    rows = read_columns(batch, taxi, may_miss=MAY_MISS)
+    rows = read_columns(batch, taxi, optional_roles=OPTIONAL_ROLES)
     columns = rows.columns
     wanted = [(column.role, column.type) for column in raw_columns(taxi)]
     for role, kind in (*wanted, ("distance_miles", pa.float64())):
         columns.setdefault(role, pa.nulls(batch.num_rows, kind))
     judgeable = np.ones(batch.num_rows, bool)
-    for role in (role for role, must in inputs_of(taxi).items() if must):
+    for role in (role for role, is_required in input_requirements(taxi).items() if is_required):
         judgeable &= columns[role].is_valid().to_numpy(zero_copy_only=False)
     # an app ride with stated seconds but no drop-off is not a trip
     durations_us = pc.if_else(columns["dropoff_at"].is_valid(), durations(columns), None)
@@ -78,7 +80,7 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     start, end = (microseconds(bound) for bound in month_bounds(month))
     at = columns["pickup_at"].cast(pa.int64()).fill_null(start - 1).to_numpy()
     foreseen = judgeable & (at >= start) & (at < end) & rows.readable(INPUTS)
-    for role in () if taxi_named(taxi).zones_may_miss else ZONES:
+    for role in () if select_taxi(taxi).zones_are_optional else ZONES:
         foreseen &= columns[role].fill_null(0).to_numpy() >= 1
     eligible = foreseen & rows.readable()
     for test in kept_by_rules(columns):
@@ -130,7 +132,7 @@ def prediction_batch(
 
 def is_distance_known(prepared: Prepared) -> np.ndarray:
     """Tell which of n rows have a plausible distance, bool [n]."""
-    return is_mileage(prepared.columns["distance_miles"].to_numpy(zero_copy_only=False))
+    return is_plausible_distance(prepared.columns["distance_miles"].to_numpy(zero_copy_only=False))
 
 
 @dataclass

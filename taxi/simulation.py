@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from . import TripError
 from .city import City, make_city
-from .schema import taxi_named
+from .schema import select_taxi
 from .simulated_files import SHAPES, Rides, Shape
 
 N_PLACED = 263  # zones 1 to 263 have a place; 264 and 265 mean "unknown"
@@ -83,7 +83,7 @@ def month_batches(
         TripError: an argument is out of range; raised at the call, not at the first batch.
     Source: rounded statistics of the TLC green months 2021-01..02 and 2023-01..03.
     """
-    taxi_named(taxi)
+    select_taxi(taxi)
     if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
         raise TripError(f"Month {month!r} is not a month. Write it as YYYY-MM, e.g. 2021-01.")
     counts = {"n_trips": (n_trips, 1), "batch_rows": (batch_rows, 1), "seed": (seed, 0)}

@@ -27,7 +27,7 @@ from scipy.special import stdtr, stdtrit
 
 from .city import City
 from .groups import Grouping, by_distance, pickup_hours
-from .schema import Trips, known_zone
+from .schema import Trips, zone_or_0
 from .words import band_words
 from .zones import fit_zone_tables
 
@@ -78,7 +78,7 @@ def slice_rows(trips: Trips, city: City | None) -> Iterator[tuple[str, np.ndarra
 
 def _parts_of_town(trips: Trips, city: City | None) -> Grouping:
     """Group n trips by the part of town that each begins in."""
-    zone = known_zone(trips.pickup_zone)
+    zone = zone_or_0(trips.pickup_zone)
     if city:
         borough = np.where(city.borough == "", "an unknown borough", city.borough)
         boroughs, number_of = np.unique(borough, return_inverse=True)

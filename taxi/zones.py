@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .schema import N_ZONES, Trips, clean_miles, known_zone
+from .schema import N_ZONES, Trips, clean_miles, zone_or_0
 
 N_FOLDS = 5  # statistics of a training row's pair come from the other folds
 N_CODES = N_ZONES * 1000  # of pairs
@@ -32,7 +32,7 @@ class ZoneTables:
 
 def pair_code(trips: Trips) -> np.ndarray:
     """Encode the ordered pair of zones of each trip as pickup * 1000 + dropoff, int64 [n]."""
-    return known_zone(trips.pickup_zone).astype(np.int64) * 1000 + known_zone(trips.dropoff_zone)
+    return zone_or_0(trips.pickup_zone).astype(np.int64) * 1000 + zone_or_0(trips.dropoff_zone)
 
 
 def fit_zone_tables(trips: Trips) -> ZoneTables:
@@ -44,7 +44,7 @@ def fit_zone_tables(trips: Trips) -> ZoneTables:
     counts = np.bincount(codes, minlength=N_CODES)
     pairs = np.flatnonzero(counts)
     pair_trips, pair_miles = counts[pairs], medians(codes, miles, N_CODES)[pairs]
-    ends = np.stack([known_zone(trips.pickup_zone), known_zone(trips.dropoff_zone)])
+    ends = np.stack([zone_or_0(trips.pickup_zone), zone_or_0(trips.dropoff_zone)])
     zone_miles = medians(ends, miles, N_ZONES)
     overall = medians(np.zeros(len(trips), np.int8), miles, 1)[0]
     return ZoneTables(

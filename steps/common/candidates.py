@@ -97,7 +97,7 @@ def answer_each(model: TripModel, trips: Trips, *, metered: np.ndarray) -> dict[
     """
     if not schema.has_distance_column(model.taxi):
         return dict.fromkeys(RMSES, metered)
-    others = {kind: distances.as_known(trips, kind) for kind in RMSES if kind != METERED}
+    others = {kind: distances.apply_distance_kind(trips, kind) for kind in RMSES if kind != METERED}
     return {METERED: metered} | {kind: model.predict(known) for kind, known in others.items()}
 
 

@@ -14,7 +14,7 @@ from steps.common.results import Dataset
 from storage.checkout import run_command
 from storage.data.months import next_month
 from storage.tracking import pages, runs, tags
-from taxi.distances import KINDS, kind_of
+from taxi.distances import DISTANCE_KINDS, distance_kind_of
 from taxi.words import rules
 
 WORST = "The worst predicted trips"
@@ -128,6 +128,6 @@ def write_scores(model: str, scores: Mapping[str, float], dataset: Dataset) -> s
     """Write one line on how a model does on the validation months of a data set."""
     return (
         f"**RMSE {scores['rmse']:.3f} min** on {span(dataset.months['valid'])} (valid) with "
-        f"{KINDS[kind_of(dataset.taxi)]}: "
+        f"{DISTANCE_KINDS[distance_kind_of(dataset.taxi)]}: "
         f"{model}, MAE {scores['mae']:.3f} min, R2 {scores['r2']:.3f}"
     )

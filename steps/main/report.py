@@ -18,7 +18,7 @@ from storage.tracking import artifacts, model_references, runs, tags
 from taxi import report, schema
 from taxi.breakdown import Breakdown
 from taxi.city import City
-from taxi.distances import KINDS, METERED, kind_of
+from taxi.distances import DISTANCE_KINDS, METERED, distance_kind_of
 from taxi.evaluation import Group
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 
@@ -142,7 +142,7 @@ def title_of(dataset: Dataset) -> str:
     """Write a report's title from the pipeline's data."""
     kind = "simulated" if dataset.is_simulated else "TLC"
     months = ", ".join(f"{split} {','.join(names)}" for split, names in dataset.months.items())
-    return f"Minutes of {schema.taxi_named(dataset.taxi).a_trip}: {kind} months, {months}"
+    return f"Minutes of {schema.select_taxi(dataset.taxi).singular}: {kind} months, {months}"
 
 
 def step_facts(pipeline: Pipeline) -> list[list[StepFacts]]:
@@ -182,7 +182,7 @@ def error_facts(read: Reader, outcome: PipelineOutcome) -> ErrorFacts:
     ]
     text = read.text(run_id, tags.BREAKDOWN)
     breakdown = Breakdown.restore(json.loads(text)) if text else None
-    of = f"the {split} months {months}, with {KINDS[kind_of(dataset.taxi)]}"
+    of = f"the {split} months {months}, with {DISTANCE_KINDS[distance_kind_of(dataset.taxi)]}"
     return ErrorFacts(of, groups, breakdown)
 
 
@@ -199,7 +199,7 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
         return {}
     before = read.version(registered.model_name, number)
     rows = [("version", number, registered.version)]
-    distance = KINDS[METERED if tags.TAXI not in now else kind_of(now[tags.TAXI])]
+    distance = DISTANCE_KINDS[METERED if tags.TAXI not in now else distance_kind_of(now[tags.TAXI])]
     rows += [
         (
             what.format(distance=distance),

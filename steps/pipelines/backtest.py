@@ -22,7 +22,7 @@ from taxi import backtest
 from taxi.backtest import BESIDE, OWN, MonthErrors, Rise, in_months
 from taxi.backtest_picture import draw_backtest
 from taxi.report_backtest import write_backtest
-from taxi.schema import taxi_named
+from taxi.schema import select_taxi
 from taxi.words import percent
 
 AGAINST = " against"  # ends the names of the other recipe's runs
@@ -249,7 +249,7 @@ def log_backtest_report(
     kind = "TLC" if months.simulated_seed(params.source) is None else "simulated"
     scripts = charts.read_scripts()
     text = write_backtest(
-        f"Minutes of {taxi_named(params.taxi).a_trip}: backtest of {kind} months {judged}, {of}",
+        f"Minutes of {select_taxi(params.taxi).singular}: backtest of {kind} months {judged}, {of}",
         charts.which_run(runs.active()),
         said,
         rows,

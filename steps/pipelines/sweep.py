@@ -30,7 +30,7 @@ from steps.common.validate import check_pipeline
 from steps.pipelines.nested import check_months, get_or_run_pipeline, plan_pipeline
 from storage import UserError, terminal
 from storage.tracking import artifacts, pages, runs, tags
-from taxi.distances import select_kind
+from taxi.distances import select_distance_kind
 from taxi.sweep import (
     SweptPoint,
     best_points,
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return page.tell_plan(
                 [f"{name}: {plan_pipeline(one)}" for name, one in pipelines.items()]
             )
-        swept, score = [], rmse_name(select_kind(params.judge_by))
+        swept, score = [], rmse_name(select_distance_kind(params.judge_by))
         for number, (name, one) in enumerate(pipelines.items(), 1):
             print(f"point {number} of {len(pipelines)}: {name}")
             run = get_or_run_pipeline(one, name=name)

@@ -77,7 +77,7 @@ def make_facts(
         rmse_valid=candidate.scores["rmse"],
         scores=tested.intervals,
         rmse_with={kind: scores["rmse"] for kind, scores in tested.scores.items()},
-        n_unknown=distances.n_unknown(test.trips),
+        n_unknown=distances.n_without_distance(test.trips),
         n_test=len(test.trips),
         checks=judged.decision.checks,
         groups=tested.groups,

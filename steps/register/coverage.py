@@ -10,7 +10,7 @@ from steps.register.testset import TestSet, request_frames
 from storage.tracking import artifacts, models, tags
 from taxi import coverage
 from taxi.coverage import ALL, ALL_WITHOUT_DISTANCE, HIGH, LOW, GroupCoverage
-from taxi.distances import METERED, MISSING, as_known
+from taxi.distances import METERED, MISSING, apply_distance_kind
 from taxi.schema import has_distance_column
 
 
@@ -44,7 +44,7 @@ def overall(groups: list[GroupCoverage]) -> float:
 
 
 def _count(model: Any, uri: str, test: TestSet, kind: str) -> list[GroupCoverage]:
-    trips = as_known(test.known_by(kind), kind)
+    trips = apply_distance_kind(test.known_by(kind), kind)
     asked = {"quantiles": [LOW, HIGH]}
     answers = [
         models.predict_columns(model, frame, uri, asked)

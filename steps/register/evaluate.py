@@ -20,7 +20,7 @@ from taxi import bootstrap, evaluation, gate
 from taxi.bootstrap import Interval
 from taxi.breakdown import break_down
 from taxi.coverage import GroupCoverage
-from taxi.distances import METERED, as_known
+from taxi.distances import METERED, apply_distance_kind
 from taxi.evaluation import Group
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.scores import score_predictions
@@ -89,7 +89,7 @@ def predict_served(model: Any, uri: str, test: TestSet) -> dict[str, np.ndarray]
         StorageError: the model does not take these trips.
     """
     return {
-        kind: ask_served(model, uri, as_known(test.known_by(kind), kind), test.taxi)
+        kind: ask_served(model, uri, apply_distance_kind(test.known_by(kind), kind), test.taxi)
         for kind in RMSES
     }
 

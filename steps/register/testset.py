@@ -41,7 +41,7 @@ class TestSet(NamedTuple):
         All n for metered distance and the kind that models are judged by, else a sample.
         """
         decides = kind in (METERED, self.distance)
-        return self.trips if decides else distances.sample(self.trips, MAX_TEST_ROWS)
+        return self.trips if decides else distances.sample_trips(self.trips, MAX_TEST_ROWS)
 
 
 def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:

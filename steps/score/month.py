@@ -24,7 +24,7 @@ from storage.uris import without_credentials
 from taxi import TripError, scoring
 from taxi.coverage import HIGH, LOW
 from taxi.question import MAX_QUANTILES, quantile_column
-from taxi.scoring import MAY_MISS, Prepared, Tally
+from taxi.scoring import OPTIONAL_ROLES, Prepared, Tally
 
 COMPRESSION = "zstd"
 
@@ -180,7 +180,7 @@ def predict_month(
 def prepare_month(job: ScoringJob, month: str, source: Path) -> Iterator[Prepared]:
     """Read a month's rows batch by batch."""
     prepare = partial(scoring.prepare_batch, taxi=job.taxi, month=month)
-    return read_month(source, job.taxi, prepare, may_miss=MAY_MISS)
+    return read_month(source, job.taxi, prepare, optional_roles=OPTIONAL_ROLES)
 
 
 def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> Answers:

@@ -27,7 +27,9 @@ def main() -> None:
     parts = {
         "map": encoder.tables.position.tobytes(),
         "features": encoder.transform(valid).tobytes(),
-        "planned distances": distances.as_known(valid, "planned_10").distance_miles.tobytes(),
+        "planned distances": distances.apply_distance_kind(
+            valid, "planned_10"
+        ).distance_miles.tobytes(),
         **{f"booster {number}": booster(encoder, train, valid, number) for number in (0, 1)},
         "booster of the course": booster(features.fit_encoder("course", train), train, valid, 1),
         "bootstrap": resampled(valid).tobytes(),

@@ -5,7 +5,7 @@ import pytest
 from taxi import gate
 from taxi.bootstrap import Interval
 from taxi.coverage import NOMINAL
-from taxi.distances import KINDS, METERED
+from taxi.distances import DISTANCE_KINDS, METERED
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.words import percent
 
@@ -168,12 +168,14 @@ def test_a_promotion_names_every_check_it_passed() -> None:
     assert decision.reasons == [check.sentence() for check in decision.checks]
 
 
-@pytest.mark.parametrize("distance", KINDS)
+@pytest.mark.parametrize("distance", DISTANCE_KINDS)
 def test_each_error_that_is_judged_says_with_which_distance_it_was_measured(distance: str) -> None:
     decision = judge(distance=distance, champion=Champion(BETTER, REAL))
     errors = [check.check for check in decision.checks if re.search("RMSE|R2", check.check)]
     assert len(errors) == 3
-    assert [check for check in errors if not check.endswith(f" with {KINDS[distance]}")] == []
+    assert [
+        check for check in errors if not check.endswith(f" with {DISTANCE_KINDS[distance]}")
+    ] == []
 
 
 def test_without_a_champion_only_the_scores_and_a_rollback_are_asked_about() -> None:

@@ -230,8 +230,8 @@ def test_what_a_server_says_of_its_requests_is_what_the_model_takes(taxi: str) -
     may_be_null = {name for name, about in rows["properties"].items() if "null" in about["type"]}
     assert may_be_null == {name for name, must in INPUTS_OF[taxi].items() if not must}
     assert len(read_frame(pd.DataFrame(body["example"]["dataframe_records"]), taxi)) == 1
-    assert told["summary"] == f"Minutes that {TAXIS[taxi].trips} take"
-    assert f"<main>\n<h1>Minutes of {TAXIS[taxi].trips}</h1>" in page
+    assert told["summary"] == f"Minutes that {TAXIS[taxi].plural} take"
+    assert f"<main>\n<h1>Minutes of {TAXIS[taxi].plural}</h1>" in page
     assert all(f"<code>{name}</code>" in page for name in INPUTS_OF[taxi])
 
 

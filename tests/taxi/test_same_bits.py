@@ -59,7 +59,9 @@ def psi() -> bytes:
 
 
 def planned() -> bytes:
-    return distances.as_known(random_trips(500, seed=1), "planned_20").distance_miles.tobytes()
+    return distances.apply_distance_kind(
+        random_trips(500, seed=1), "planned_20"
+    ).distance_miles.tobytes()
 
 
 def places() -> bytes:
