@@ -8,7 +8,7 @@ import numpy as np
 from . import TripError
 from .bootstrap import CONFIDENCE, Interval, interval_of
 from .scores import rmse_of_mean
-from .words import counted
+from .words import format_count
 
 N_RESAMPLES = 2_000
 # baselines that are shown beside the chosen model -> their names for people
@@ -161,19 +161,19 @@ def answer(rises: Sequence[Rise], rows: Iterable[MonthErrors]) -> str:
     """Say in a sentence how often to retrain or, if no model was followed, the mean RMSE."""
     if not rises:
         errors = [row.rmse.value for row in fresh(rows).values()]
-        mean, n = float(np.mean(errors)), in_months(len(errors))
+        mean, n = float(np.mean(errors)), format_months(len(errors))
         return f"RMSE is {mean:.3f} min over {n}; no model was followed beyond its own month."
     worse = next((rise for rise in rises if rise.share.low > 0), None)
-    age = in_months((worse or rises[-1]).age)
+    age = format_months((worse or rises[-1]).age)
     error = f"after {age} the error is {_beside_fresh((worse or rises[-1]).share)}."
     if worse:
         return f"Retrain every {age}: {error}"
     return f"No age up to {age} is significantly worse than a fresh model: {error}"
 
 
-def in_months(n: int) -> str:
+def format_months(n: int) -> str:
     """Write a number of months."""
-    return counted(n, "month")
+    return format_count(n, "month")
 
 
 def _beside_fresh(share: Interval) -> str:
@@ -186,7 +186,7 @@ def _beside_fresh(share: Interval) -> str:
 def describe_difference(found: PairedDifference, other: str) -> str:
     """Say in a sentence which of two recipes is better."""
     value, low, high = found.minutes
-    over = f"over {in_months(found.n_months)}"
+    over = f"over {format_months(found.n_months)}"
     if not np.isfinite(low):
         return f"RMSE is {value:+.3f} min against {other} {over}, and a single one proves nothing."
     sure = "better" if high < 0 else "worse" if low > 0 else "not significantly better or worse"

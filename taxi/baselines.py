@@ -77,7 +77,7 @@ class Baseline(NamedTuple):
         """Whether it is fitted on only some of n_rows."""
         return 0 < self.max_rows < n_rows
 
-    def n_fitted(self, n_rows: int) -> str:
+    def format_n_fitted(self, n_rows: int) -> str:
         """Say how many of n_rows it is fitted on: 300,000 of 2,900,000, or 57,651 if on all."""
         return f"{self.max_rows:,} of {n_rows:,}" if self.is_bounded(n_rows) else f"{n_rows:,}"
 

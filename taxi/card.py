@@ -12,7 +12,7 @@ from .distances import DISTANCE_KINDS, distance_kind_of
 from .evaluation import Group
 from .gate import Check
 from .schema import input_names, select_taxi
-from .words import group_words, percent, reasons_among, rules
+from .words import delimiter_row, drop_reasons_among, format_group, percent
 
 MAX_NAMED_FEATURES = 60  # one-hot pairs of zones are too many to list
 LIMITS = (
@@ -130,7 +130,7 @@ def _coverage(facts: Facts, *, short: bool) -> list[str]:
         return ["It gives no quantiles: there were too few valid trips to measure its errors."]
     rows = [
         [
-            *(one.kind, group_words(one.kind, one.group), f"{one.n_trips:,}"),
+            *(one.kind, format_group(one.kind, one.group), f"{one.n_trips:,}"),
             *(percent(one.coverage), f"{one.width:.1f}"),
         ]
         for one in facts.coverage
@@ -156,7 +156,7 @@ def _data(facts: Facts, *, short: bool) -> list[str]:
 
 
 def _files(facts: Facts) -> list[str]:
-    reasons = reasons_among(facts.files[0])
+    reasons = drop_reasons_among(facts.files[0])
     heads = ["month", "file", "sha256", *(f"dropped: {reason}" for reason in reasons)]
     rows = [
         [file["month"], file["uri"], f"`{file['sha256']}`", *(file[reason] for reason in reasons)]
@@ -190,7 +190,7 @@ def _gate(facts: Facts, *, short: bool) -> list[str]:
 
 def _groups(facts: Facts, *, short: bool) -> list[str]:
     rows = [
-        [group.kind, group_words(group.kind, group.group), f"{group.n_trips:,}"]
+        [group.kind, format_group(group.kind, group.group), f"{group.n_trips:,}"]
         + [f"{value:.2f}" for value in (group.rmse, group.mae, group.bias)]
         for group in facts.groups
         if not (short and group.kind == "hour")
@@ -214,4 +214,4 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
     columns = zip(*([str(cell) for cell in row] for row in rows), strict=True)
-    return [line(heads), line(rules(columns)), *map(line, rows)]
+    return [line(heads), line(delimiter_row(columns)), *map(line, rows)]

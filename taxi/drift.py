@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from .coverage import NOMINAL
 from .profile import EDGES, ENDS, HAS_DISTANCE, Profile, join_profiles
 from .style import GREY, styled
-from .words import HISTOGRAMS, WEEKDAYS, measured_words
+from .words import HISTOGRAM_LABELS, WEEKDAYS, drift_subject
 
 # minutes; values beyond the ends count in the end bins
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
@@ -260,7 +260,7 @@ def draw_drift(
     for axis, (name, bins) in zip(axes, edges.items(), strict=False):
         counts = {"fitted": reference.train.counts[name]}
         counts |= {month: profile.counts[name] for month, (profile, _) in months.items()}
-        _draw_counts(axis, HISTOGRAMS[name], bins, counts)
+        _draw_counts(axis, HISTOGRAM_LABELS[name], bins, counts)
         axis.set_title(_furthest(name, measures))
     figure.axes[2].set_xticks(range(len(WEEKDAYS)), [day[:3] for day in WEEKDAYS])
     counts = {"valid": reference.predictions}
@@ -302,7 +302,7 @@ def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[Drift
         moved += [month] if any(m.drifted for m in shown) else []
         # values with a threshold of 0 are drawn unscaled
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]
-        names = [f"{m.measure}, {measured_words(m.of)}" for m in shown]
+        names = [f"{m.measure}, {drift_subject(m.of)}" for m in shown]
         mark = MARKS[place % len(MARKS)]
         axis.plot(sizes, names, f"C{place}{mark}", label=month)  # the month's colour above
     axis.axvline(1.0, color=GREY, linestyle="--", linewidth=0.8)

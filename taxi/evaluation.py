@@ -11,7 +11,7 @@ from .groups import UNKNOWN, by_busyness, by_distance, by_hour
 from .schema import Trips
 from .scores import CLOSE_MINUTES, rmse
 from .style import BLUE, GREY, bar_chart, new_figure, new_grid, styled
-from .words import group_words, percent
+from .words import format_group, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
 
 
 def _draw_groups(axis: "Axes", kind: str, groups: Sequence[Group]) -> None:
-    names = [group_words(kind, group.group) for group in groups]
+    names = [format_group(kind, group.group) for group in groups]
     rmses = [group.rmse for group in groups]
     bar_chart(axis, names, rmses, [group.n_trips for group in groups])
     axis.margins(x=0.02)
@@ -129,7 +129,7 @@ def _draw_calibration(axis: "Axes", minutes: np.ndarray, predicted: np.ndarray) 
     )
 
 
-def feature_words(name: str) -> str:
+def describe_feature(name: str) -> str:
     """Describe a feature: its docstring up to the semicolon, which is written for reports.
 
     Args:
@@ -159,7 +159,7 @@ def feature_importance(
     from xgboost import DMatrix  # takes seconds to import, and `main` only reads errors
 
     rows = DMatrix(matrix)
-    shap = np.abs(minutes_moved(booster, rows)).mean(axis=0).round(6)
+    shap = np.abs(shap_minutes(booster, rows)).mean(axis=0).round(6)
     gain = booster.get_score(importance_type="gain")  # unnamed columns are f0, f1, ...
     importance = {
         name: {"gain": np.asarray(gain.get(f"f{place}", 0.0)).item(), "shap": float(shap[place])}
@@ -168,7 +168,7 @@ def feature_importance(
     return dict(sorted(importance.items(), key=lambda item: -item[1]["shap"]))
 
 
-def minutes_moved(booster: "Booster", rows: "DMatrix") -> np.ndarray:
+def shap_minutes(booster: "Booster", rows: "DMatrix") -> np.ndarray:
     """Compute by how many minutes each feature's SHAP value moves each prediction.
 
     SHAP values add up to the minutes, but for count:poisson to their logarithm; there the move is
@@ -196,8 +196,8 @@ def draw_feature_importance(importance: Mapping[str, Mapping[str, float]]) -> "F
     names = list(importance)[::-1]
     bars = axis.barh(names, [importance[name]["shap"] for name in names], color=BLUE)
     axis.bar_label(bars, fmt="%.2f", padding=3, fontsize="small")
-    axis.set_yticks(range(len(names)), [feature_words(name) for name in names], fontsize="small")
+    axis.set_yticks(range(len(names)), [describe_feature(name) for name in names], fontsize="small")
     axis.grid(visible=False, axis="y")
     axis.set_xlabel("mean move of a prediction, min (absolute SHAP value)")
-    figure.suptitle(f"The model looks most at: {feature_words(names[-1])}")
+    figure.suptitle(f"The model looks most at: {describe_feature(names[-1])}")
     return figure

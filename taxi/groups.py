@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .schema import Trips, clean_miles, zone_or_0
-from .words import counted
+from .words import format_count
 
 DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
 UNKNOWN = "no distance"  # band of a trip without a clean distance
@@ -57,5 +57,5 @@ def by_busyness(trips: Trips) -> Grouping:
     rank = np.empty(len(counts), np.uint8)
     rank[order] = np.minimum(before * N_ZONE_GROUPS // len(zone), N_ZONE_GROUPS - 1)
     n_zones = np.bincount(rank[counts > 0], minlength=N_ZONE_GROUPS).tolist()
-    names = [f"busyness {place + 1} ({counted(n, 'zone')})" for place, n in enumerate(n_zones)]
+    names = [f"busyness {place + 1} ({format_count(n, 'zone')})" for place, n in enumerate(n_zones)]
     return Grouping(names, rank[zone])

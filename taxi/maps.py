@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from .city import City
 from .schema import N_ZONES, Trips, zone_or_0
 from .style import styled
-from .words import FEW_TRIPS
+from .words import MIN_GROUP_TRIPS
 
 # legible to colour-blind readers and in print: dark is much; red is above the middle, blue below
 COLOURS, TWO_SIDED_COLOURS = "viridis_r", "RdBu_r"
@@ -113,10 +113,10 @@ def draw_errors(city: City, trips: Trips, predicted: np.ndarray) -> Figure:
     """
     rmse = np.sqrt(by_zone(trips.pickup_zone, (predicted - trips.trip_minutes) ** 2))
     count = np.bincount(zone_or_0(trips.pickup_zone), minlength=N_ZONES)
-    judged = np.where((count >= FEW_TRIPS) & city.has_place, rmse, np.nan)
+    judged = np.where((count >= MIN_GROUP_TRIPS) & city.has_place, rmse, np.nan)
     found, grey = "How far off it is, by where the trip begins", "no trips"
     if not np.isnan(judged).all():  # by chance, zones of few trips would have the strongest colours
-        rmse, grey = judged, f"fewer than {FEW_TRIPS} trips"
+        rmse, grey = judged, f"fewer than {MIN_GROUP_TRIPS} trips"
         worst = int(np.nanargmax(judged))
         found += f": most in {city.name_zone(worst)}, {judged[worst]:.1f} min"
     return draw_zone_map(

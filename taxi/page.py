@@ -78,7 +78,7 @@ def markdown(lines: Sequence[str]) -> str:
 
 def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
     """Write columns, heading -> values, as an HTML table."""
-    texts = [[written_cell(cell) for cell in cells] for cells in columns.values()]
+    texts = [[format_cell(cell) for cell in cells] for cells in columns.values()]
     kinds = [' class="number"' if are_numbers(cells) else "" for cells in texts]
     heads = "".join(
         f'<th scope="col"{kind}>{escape(name)}</th>'
@@ -92,15 +92,15 @@ def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
     )
 
 
-LONG = 24  # characters that a cell keeps on one line
+MAX_SHORT_CELL = 24  # characters that a cell keeps on one line
 
 
 def _cell(text: str, kind: str) -> str:
-    kind = ' class="long"' if len(text) > LONG else kind
+    kind = ' class="long"' if len(text) > MAX_SHORT_CELL else kind
     return f"<td{kind}>{escape(text)}</td>"
 
 
-def written_cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """Write a value for people."""
     if isinstance(value, float):
         return f"{value:,.3f}"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from .schema import N_ZONES, is_plausible_distance, zone_or_0
 from .style import styled
-from .words import HISTOGRAMS, WEEKDAYS
+from .words import HISTOGRAM_LABELS, WEEKDAYS
 
 # what is counted: name -> bin edges; values beyond the ends count in the end bins
 EDGES: Mapping[str, np.ndarray] = {
@@ -116,7 +116,9 @@ def draw_profile(
         for (split, profile), dashes in zip(profiles.items(), cycle(("-", "--")), strict=False):
             label = f"{split}, {profile.n_trips:,} trips"
             axis.stairs(100 * profile.shares(name), finite, label=label, linestyle=dashes)
-        axis.set(xlabel=HISTOGRAMS[name], ylabel="share of trips, %", title=_peak(name, profiles))
+        axis.set(
+            xlabel=HISTOGRAM_LABELS[name], ylabel="share of trips, %", title=_peak(name, profiles)
+        )
         axis.legend()
         if name == "weekday":
             axis.set_xticks(range(len(WEEKDAYS)), [day[:3] for day in WEEKDAYS])

@@ -10,7 +10,7 @@ from .evaluation import Group
 from .page import Section, markdown, paragraph, render_page, table
 from .report_errors import calibration_chart, interval_parts, where_it_fails
 from .report_search import Rows, looked_at_parts, search_parts
-from .words import measured_words, reasons_among
+from .words import drift_subject, drop_reasons_among
 
 
 class StepFacts(NamedTuple):
@@ -104,7 +104,7 @@ def draw_steps(stages: Sequence[Sequence[StepFacts]]) -> str:
 
 
 def _step(step: StepFacts) -> str:
-    took = "" if step.seconds is None else f" · {duration(step.seconds)}"
+    took = "" if step.seconds is None else f" · {format_duration(step.seconds)}"
     return (
         f'<div class="step {"run" if step.how == "run" else "reused"}">'
         f"<h3>{escape(step.step)}</h3><p><strong>{escape(step.how)}</strong>{took}</p>"
@@ -112,7 +112,7 @@ def _step(step: StepFacts) -> str:
     )
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write how long something took: 8 s, 3 min 5 s, 1 h 2 min."""
     hours, minutes, rest = int(seconds // 3600), int(seconds // 60) % 60, int(seconds) % 60
     if hours:
@@ -127,7 +127,7 @@ def data_parts(files: Rows) -> list[str]:
     """Show which files were read, and how many of their rows were dropped for which reason."""
     if not files:
         return []
-    reasons = [why for why in reasons_among(files[0]) if any(int(file[why]) for file in files)]
+    reasons = [why for why in drop_reasons_among(files[0]) if any(int(file[why]) for file in files)]
     n_raw, n_kept = (sum(int(file[name]) for file in files) for name in ("n_raw", "n_kept"))
     lead = paragraph(f"{n_kept:,} of {n_raw:,} rows are usable trips; the others were dropped.")
     columns: dict[str, list[str]] = {
@@ -168,7 +168,7 @@ def drift_parts(rows: Rows) -> list[str]:
     shown = {
         "month": [row["month"] for row in rows],
         "scored by": [row[VERSION] for row in rows],
-        "measure": [f"{row['measure']} of {measured_words(row['of'])}" for row in rows],
+        "measure": [f"{row['measure']} of {drift_subject(row['of'])}" for row in rows],
         "value": [f"{float(row['value']):.3f}" for row in rows],
         "drift from": [f"{float(row['threshold']):g}" for row in rows],
         "drifted": ["yes" if row["drifted"] == "True" else "no" for row in rows],

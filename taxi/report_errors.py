@@ -14,13 +14,13 @@ from .page import Chart, paragraph
 from .report_search import Rows
 from .scores import CLOSE_MINUTES
 from .words import (
-    FEW_TRIPS,
+    MIN_GROUP_TRIPS,
     WEEKDAYS,
-    among_which,
-    group_words,
+    enough_trips_note,
+    format_group,
+    groups_with_enough_trips,
     percent,
     weekday_of,
-    worth_a_word,
 )
 
 RMSE, N_TRIPS = "RMSE, min", "trips"
@@ -70,15 +70,15 @@ def by_weekday(days: Sequence[Group]) -> list[Group]:
 def group_chart(kind: str, groups: Sequence[Group]) -> Chart:
     """Draw the RMSE of groups, with their counts."""
     counts = [group.n_trips for group in groups]
-    judged = [groups[place] for place in worth_a_word(counts)]
+    judged = [groups[place] for place in groups_with_enough_trips(counts)]
     worst, best = (pick(judged, key=lambda group: group.rmse) for pick in (max, min))
-    most, least = (group_words(kind, group.group) for group in (worst, best))
-    found = f"By {kind}{among_which(counts)}: largest error {most} ({worst.rmse:.2f} min)"
+    most, least = (format_group(kind, group.group) for group in (worst, best))
+    found = f"By {kind}{enough_trips_note(counts)}: largest error {most} ({worst.rmse:.2f} min)"
     return Chart(
         "bars",
         f"{found}." if worst is best else f"{found}, smallest {least} ({best.rmse:.2f} min).",
         {
-            kind: [group_words(kind, group.group) for group in groups],
+            kind: [format_group(kind, group.group) for group in groups],
             RMSE: [round(group.rmse, 3) for group in groups],
             "bias, min": [round(group.bias, 3) for group in groups],
             N_TRIPS: counts,
@@ -115,7 +115,7 @@ def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
     judged = [
         place
         for place, group in enumerate(zones)
-        if group.n_trips >= FEW_TRIPS and city.has_place[numbers[place]]
+        if group.n_trips >= MIN_GROUP_TRIPS and city.has_place[numbers[place]]
     ]
     rows = {numbers[place]: place for place in judged or range(len(zones))}
     worst = max(judged, key=lambda place: zones[place].rmse, default=None)
@@ -142,7 +142,7 @@ def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
             [*city.centroid[city.has_place & (city.borough == name)].mean(axis=0).tolist(), name]
             for name in np.unique(city.borough[city.has_place & (city.borough != "")]).tolist()
         ],
-        blank=f"fewer than {FEW_TRIPS} trips" if judged else "no trips",
+        blank=f"fewer than {MIN_GROUP_TRIPS} trips" if judged else "no trips",
     )
 
 
@@ -192,13 +192,13 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
 
 def interval_chart(kind: str, rows: Sequence[Mapping[str, str]]) -> Chart:
     """Draw the share of trips within their intervals by group."""
-    names = [group_words(kind, row["group"]) for row in rows]
+    names = [format_group(kind, row["group"]) for row in rows]
     share = [round(100 * float(row["coverage"]), 1) for row in rows]
     counts = [int(row["n_trips"]) for row in rows]
-    least = min(worth_a_word(counts), key=share.__getitem__)
+    least = min(groups_with_enough_trips(counts), key=share.__getitem__)
     return Chart(
         "bars",
-        f"By {kind}{among_which(counts)}, intervals cover least at {names[least]}: "
+        f"By {kind}{enough_trips_note(counts)}, intervals cover least at {names[least]}: "
         f"{share[least]:.0f} %.",
         {
             kind: names,

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from .evaluation import feature_words
+from .evaluation import describe_feature
 from .page import Chart, paragraph
-from .words import counted
+from .words import format_count
 
 Rows = Sequence[Mapping[str, str]]  # of a CSV artifact: column -> text
 
@@ -32,7 +32,7 @@ def search_parts(
     best = finished[0]
     count = {state: sum(row["state"] == state for row in trials) for state in STATES}
     n_each = ", ".join(f"{n} {state}" for state, n in count.items() if n)
-    said = f"{counted(len(trials), 'trial')}: {n_each}."
+    said = f"{format_count(len(trials), 'trial')}: {n_each}."
     if luck:
         said += (
             f" The best one is {luck['gain']:.3f} min better than the first point tried; another "
@@ -110,7 +110,9 @@ def looked_at_parts(importance: Rows) -> list[str | Chart]:
         return []
     shown = importance[:N_FEATURES]
     minutes = [float(row["shap"]) for row in shown]
-    first = [f"{feature_words(row['feature'])} ({float(row['shap']):.1f} min)" for row in shown[:3]]
+    first = [
+        f"{describe_feature(row['feature'])} ({float(row['shap']):.1f} min)" for row in shown[:3]
+    ]
     said = (
         "How far each feature moves a prediction up or down, on average over trips (mean absolute "
         "SHAP value). Most: " + "; ".join(first) + "."
@@ -118,9 +120,9 @@ def looked_at_parts(importance: Rows) -> list[str | Chart]:
     chart = Chart(
         "rows",
         f"Features by how much they move the prediction; "
-        f"{counted(len(importance), 'feature')} in total.",
+        f"{format_count(len(importance), 'feature')} in total.",
         {
-            "feature": [feature_words(row["feature"]) for row in shown],
+            "feature": [describe_feature(row["feature"]) for row in shown],
             "mean move, min": [round(m, 3) for m in minutes],
             "column": [row["feature"] for row in shown],
         },

@@ -11,7 +11,7 @@ from hyperopt.base import JOB_STATE_DONE, STATUS_OK
 from . import TripError
 from .boosting import Outcome, PruningThreshold, extrapolated_rmse
 from .spaces import LAG, Range, SearchSpace
-from .words import counted
+from .words import format_count
 
 # a search fails when more than this share of its trials do, and more than this number
 MAX_FAILED_SHARE, MAX_FAILED = 0.2, 3
@@ -124,7 +124,8 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     if not scored:
         reasons = [trial.result.reason for trial in trials if isinstance(trial.result, Failure)]
         raise TripError(
-            f"None of {counted(len(trials), 'trial')} came to anything: {'; '.join(reasons[-1:])}."
+            f"None of {format_count(len(trials), 'trial')} came to anything: "
+            f"{'; '.join(reasons[-1:])}."
         )
     return min(scored)[2]
 

@@ -28,7 +28,7 @@ from scipy.special import stdtr, stdtrit
 from .city import City
 from .groups import Grouping, by_distance, pickup_hours
 from .schema import Trips, zone_or_0
-from .words import band_words
+from .words import format_distance_band
 from .zones import fit_zone_tables
 
 ALPHA = 0.05  # family-wise error rate: chance of calling any slice worse that is not
@@ -70,7 +70,7 @@ def slice_rows(trips: Trips, city: City | None) -> Iterator[tuple[str, np.ndarra
     for number, (start, end) in enumerate(pairwise(HOUR_BANDS)):
         yield f"{start} to {end} h", band == number
     for name, rows in by_distance(trips).parts():
-        yield band_words(name), rows
+        yield format_distance_band(name), rows
     ends = (trips.pickup_zone, trips.dropoff_zone)
     yield "airports", np.any([np.isin(zone, AIRPORTS) for zone in ends], axis=0)
     yield from ((f"from {name}", rows) for name, rows in _parts_of_town(trips, city).parts())

@@ -15,7 +15,7 @@ from storage.checkout import run_command
 from storage.data.months import next_month
 from storage.tracking import pages, runs, tags
 from taxi.distances import DISTANCE_KINDS, distance_kind_of
-from taxi.words import rules
+from taxi.words import delimiter_row
 
 WORST = "The worst predicted trips"
 
@@ -111,7 +111,7 @@ def write_serving(name: str) -> str:
 def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Format rows as a markdown table."""
     texts = [[str(cell) for cell in row] for row in rows]
-    lines = [heads, rules([*zip(*texts, strict=True)] or [()] * len(heads)), *texts]
+    lines = [heads, delimiter_row([*zip(*texts, strict=True)] or [()] * len(heads)), *texts]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -52,7 +52,7 @@ from taxi.model import TripModel
 from taxi.recipes import WEIGHT_WITHOUT_DISTANCE, Recipe
 from taxi.rows import Rows
 from taxi.search import Trial, best_trial
-from taxi.words import counted
+from taxi.words import format_count
 
 MODEL = "xgboost"
 
@@ -188,8 +188,8 @@ def tell_search(
     """Report the search on the run, on its page and in the terminal."""
     write_best(MODEL, scores)
     boosters = [*searched.sighted, *searched.blind]
-    n_trees = counted(sum(one.member.rounds for one in boosters), "tree")
-    n_boosters = counted(len(boosters), "booster")
+    n_trees = format_count(sum(one.member.rounds for one in boosters), "tree")
+    n_boosters = format_count(len(boosters), "booster")
     # with blind boosters, trials were scored only on trips with a distance, but the model on all:
     # its RMSE may be above the best trial's
     also = ", trips without a distance included;" if searched.blind else ","
@@ -226,7 +226,7 @@ def describe_trials(trials: Sequence[Trial]) -> str:
     best = best_trial(trials)
     ended = ", ".join(f"{states[state]} {state}" for state in ("pruned", "failed"))
     rmse = f", with {best.outcome.rmse:.3f} min alone" if best.outcome else ""
-    return f"{counted(len(trials), 'trial')} ({ended}), the best one trial {best.number}{rmse}"
+    return f"{format_count(len(trials), 'trial')} ({ended}), the best one trial {best.number}{rmse}"
 
 
 def log_noise(trials: list[Trial], seeds: list[Trained]) -> None:

@@ -19,7 +19,7 @@ from storage import UserError
 from storage.data import months
 from storage.tracking import artifacts, pages, runs, tags
 from taxi import backtest
-from taxi.backtest import BESIDE, OWN, MonthErrors, Rise, in_months
+from taxi.backtest import BESIDE, OWN, MonthErrors, Rise, format_months
 from taxi.backtest_picture import draw_backtest
 from taxi.report_backtest import write_backtest
 from taxi.schema import select_taxi
@@ -244,7 +244,7 @@ def log_backtest_report(
     rerun: Sequence[str],
 ) -> None:
     """Log the report, one page that opens offline, and print where it is."""
-    of = "a growing window" if params.growing else f"a window of {in_months(params.window)}"
+    of = "a growing window" if params.growing else f"a window of {format_months(params.window)}"
     judged = page.span(sorted(backtest.fresh(rows)))
     kind = "TLC" if months.simulated_seed(params.source) is None else "simulated"
     scripts = charts.read_scripts()
@@ -270,7 +270,7 @@ def month_table(rows: Sequence[MonthErrors]) -> str:
     ages = sorted({row.age for row in rows if row.age})
     old = {(row.fold, row.age): row for row in rows if row.age}
     heads = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *beside]
-    heads += [f"the same model {in_months(age)} later" for age in ages]
+    heads += [f"the same model {format_months(age)} later" for age in ages]
     lines = []
     for month, row in sorted(backtest.fresh(rows).items()):
         link = pages.run_link(experiment_id, row.run_id)

@@ -136,7 +136,7 @@ def count_fitted(recipe: Recipe, n_trips: int) -> str:
     """Say how many of n trips a recipe is fitted on; only baselines leave some out."""
     if not recipe.baseline:
         return f"{n_trips:,}"
-    return baselines.BASELINES[recipe.baseline].n_fitted(n_trips)
+    return baselines.BASELINES[recipe.baseline].format_n_fitted(n_trips)
 
 
 def trace(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) -> Lineage:

@@ -23,7 +23,7 @@ from taxi.cleaning import month_bounds
 from taxi.drift import PSI, RMSE, DriftMeasure, Reference
 from taxi.maps import draw_moved
 from taxi.scoring import Tally
-from taxi.words import measured_words, percent
+from taxi.words import drift_subject, percent
 from taxi.worst import join_worst
 
 LINKED = {  # text of a link on the page -> artifact
@@ -118,7 +118,7 @@ def say_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str:
 def say_moved(measures: Sequence[DriftMeasure]) -> str:
     """Write what has drifted in a month, and how its RMSE compares; empty if nothing has."""
     moved = [m for m in measures if m.drifted]
-    told = [f"{m.measure} of {measured_words(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved]
+    told = [f"{m.measure} of {drift_subject(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved]
     rise = find_rise(measures)
     if moved and rise is not None and rise not in moved:
         told.append(f"RMSE is {beside(rise.value)}that on the months it was judged by")
@@ -145,7 +145,7 @@ def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
     """Return the cells of the page's table on the rise of RMSE and the largest PSI."""
     rise, furthest = find_rise(measures), find_furthest(measures)
     risen = percent(rise.value, sign="+") if rise else ""
-    return [risen, f"{measured_words(furthest.of)} {furthest.value:.3f}"]
+    return [risen, f"{drift_subject(furthest.of)} {furthest.value:.3f}"]
 
 
 def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:

@@ -191,8 +191,8 @@ def test_a_bounded_baseline_is_fitted_on_the_rows_that_are_drawn(kind: Any) -> N
     wanted = bounded._replace(max_rows=0).fit(kind(values[drawn]), minutes[drawn], seed=7)
     assert found.coef_.tolist() == wanted.coef_.tolist()
     assert np.array_equal(bounded.draw(values, minutes, seed=7)[1], minutes[drawn])
-    assert bounded.n_fitted(500) == "100 of 500"
-    assert bounded.n_fitted(100) == "100"
+    assert bounded.format_n_fitted(500) == "100 of 500"
+    assert bounded.format_n_fitted(100) == "100"
 
 
 def test_a_bound_is_none_for_a_month_of_green_trips_and_one_for_all_that_would_not_end() -> None:

@@ -194,7 +194,7 @@ def test_minutes_that_features_move_a_prediction_are_minutes_with_either_loss(
     booster = xgb.train(settings, xgb.DMatrix(known, minutes), num_boost_round=40)
     # one feature alone tells trips apart, so that without it all were predicted alike
     rows = xgb.DMatrix(known)
-    moved = evaluation.minutes_moved(booster, rows)
+    moved = evaluation.shap_minutes(booster, rows)
     without = booster.predict(rows) - moved[:, 0]
     assert without == pytest.approx(without[0], rel=1e-4)
     assert 10 < without[0] < 30

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from taxi import maps, simulation
 from taxi.maps import by_zone, draw_zone_map
 from taxi.schema import N_ZONES
-from taxi.words import FEW_TRIPS
+from taxi.words import MIN_GROUP_TRIPS
 from tests.conftest import random_trips
 
 CITY = simulation.simulated_zones(42)
@@ -64,7 +64,7 @@ def test_the_map_of_what_moved_names_the_zones_that_gained_and_lost_most() -> No
 
 
 def test_a_zone_of_few_trips_has_no_colour_on_the_map_of_errors() -> None:
-    zone = np.repeat([4, 5], [FEW_TRIPS, 3])
+    zone = np.repeat([4, 5], [MIN_GROUP_TRIPS, 3])
     trips = replace(random_trips(len(zone), seed=1), pickup_zone=zone)
     off = np.where(zone == 5, 50.0, 2.0)
     figure = maps.draw_errors(CITY, trips, trips.trip_minutes + off)
@@ -74,7 +74,7 @@ def test_a_zone_of_few_trips_has_no_colour_on_the_map_of_errors() -> None:
     is_grey = np.isclose(colours, to_rgb(maps.NO_VALUE)).all(axis=1)
     assert np.flatnonzero(~is_grey).tolist() == [3]
     (text,) = figure.axes[0].get_legend().texts
-    assert text.get_text() == f"fewer than {FEW_TRIPS} trips"
+    assert text.get_text() == f"fewer than {MIN_GROUP_TRIPS} trips"
 
 
 def test_the_map_of_pickups_names_the_zone_with_most_of_them() -> None:

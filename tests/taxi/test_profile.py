@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from taxi.cleaning import REASONS, clean
-from taxi.profile import EDGES, HAS_DISTANCE, HISTOGRAMS, Profile, draw_profile
+from taxi.profile import EDGES, HAS_DISTANCE, HISTOGRAM_LABELS, Profile, draw_profile
 from taxi.schema import TRIPS
 from tests.conftest import make_raw
 
@@ -104,5 +104,5 @@ def test_a_distance_that_no_trip_has_is_not_drawn() -> None:
     unknown = make_batch(distance_miles=None)
     figure = draw_profile({"train": profile_of(unknown)}, {"2021-01": dict.fromkeys(REASONS, 2)})
     labels = [axis.get_xlabel() for axis in figure.axes if axis.axison]
-    known = [HISTOGRAMS[name] for name in EDGES if name != "distance_miles"]
+    known = [HISTOGRAM_LABELS[name] for name in EDGES if name != "distance_miles"]
     assert labels == [*known, "rows dropped"]

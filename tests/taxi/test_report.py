@@ -13,13 +13,13 @@ from taxi.backtest import Rise
 from taxi.bootstrap import Interval
 from taxi.breakdown import Bin, Breakdown, break_down
 from taxi.coverage import ALL, ALL_WITHOUT_DISTANCE
-from taxi.evaluation import Group, errors_by_group, feature_words
+from taxi.evaluation import Group, describe_feature, errors_by_group
 from taxi.features import FEATURES
 from taxi.groups import UNKNOWN
-from taxi.page import Chart, Section, render_page, table, written_cell
+from taxi.page import Chart, Section, format_cell, render_page, table
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
-from taxi.style import short_count
-from taxi.words import are_numbers, band_words, group_words, percent, weekday_of
+from taxi.style import format_short_count
+from taxi.words import are_numbers, format_distance_band, format_group, percent, weekday_of
 from tests.conftest import random_trips
 
 HOSTILE = "</script><script>alert('it')</script><img src=https://evil.example/x.png>"
@@ -377,26 +377,30 @@ def test_a_long_cell_may_be_broken_and_a_short_one_stays_on_its_line() -> None:
 
 
 def test_every_feature_has_words_of_its_own() -> None:
-    words = {name: feature_words(name) for name in FEATURES if name != "filled_miles"}
+    words = {name: describe_feature(name) for name in FEATURES if name != "filled_miles"}
     assert len(set(words.values())) == len(words)
     assert [said for said in words.values() if "_" in said or not said or len(said) > 90] == []
-    assert feature_words("PU_DO=74_75") == "PU_DO=74_75"
+    assert describe_feature("PU_DO=74_75") == "PU_DO=74_75"
 
 
 def test_names_and_numbers_are_written_as_people_read_them() -> None:
-    assert band_words("02.0..04.0 miles") == "2 to 4 miles"
-    assert band_words(UNKNOWN) == UNKNOWN
-    assert group_words("day", "2021-02-01") == "Mon 2021-02-01"
-    assert group_words("weekday", "Monday") == "Monday"
-    assert group_words("pickup zone", "busyness 1 (1 zone)") == "busiest (1 zone)"
-    assert group_words("pickup zone", "busyness 5 (9 zones)") == "quietest (9 zones)"
+    assert format_distance_band("02.0..04.0 miles") == "2 to 4 miles"
+    assert format_distance_band(UNKNOWN) == UNKNOWN
+    assert format_group("day", "2021-02-01") == "Mon 2021-02-01"
+    assert format_group("weekday", "Monday") == "Monday"
+    assert format_group("pickup zone", "busyness 1 (1 zone)") == "busiest (1 zone)"
+    assert format_group("pickup zone", "busyness 5 (9 zones)") == "quietest (9 zones)"
     assert weekday_of("2021-02-01") == "Monday"
     counts = (9_999, 10_000, 999_499, 999_500, 3_400_000)
-    assert [short_count(n) for n in counts] == ["9,999", "10k", "999k", "1M", "3.4M"]
+    assert [format_short_count(n) for n in counts] == ["9,999", "10k", "999k", "1M", "3.4M"]
     assert [percent(share, sign="+") for share in (0.047, -1e-9)] == ["+4.7 %", "+0.0 %"]
     assert [percent(share, 0) for share in (0.815, 1.445)] == ["82 %", "144 %"]  # rounded only once
-    assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
-    assert [report.duration(s) for s in (8.04, 185, 3720)] == ["8 s", "3 min 5 s", "1 h 2 min"]
+    assert [format_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
+    assert [report.format_duration(s) for s in (8.04, 185, 3720)] == [
+        "8 s",
+        "3 min 5 s",
+        "1 h 2 min",
+    ]
 
 
 def test_a_report_is_written_without_what_trains_models() -> None:

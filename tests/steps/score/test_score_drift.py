@@ -14,7 +14,7 @@ from storage.tracking import models
 from taxi.drift import COMPARED, DriftMeasure
 from taxi.model import write_frame
 from taxi.simulation import month_batches, simulated_zones
-from taxi.words import measured_words, percent
+from taxi.words import drift_subject, percent
 from tests.conftest import simulated_trips
 from tests.logged import log_model
 from tests.steps.lab import Lab
@@ -38,7 +38,7 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     rows = {row["of"]: float(row["value"]) for row in lab.table(run, "drift.csv")}
     furthest = max((*COMPARED, "prediction"), key=rows.__getitem__)
     rise, psi = percent(rows["RMSE"], sign="+"), f"{rows[furthest]:.3f}"
-    assert f" | {rise} | {measured_words(furthest)} {psi} | " in note
+    assert f" | {rise} | {drift_subject(furthest)} {psi} | " in note
     root = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
     for name in ("drift.png", "drift.csv", "drift_by_zone.png", "by_day.csv", "worst_trips.csv"):
         assert f"]({root}/{name}?workflowType=machine_learning)" in note
