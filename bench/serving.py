@@ -18,9 +18,9 @@ from storage.tracking import models
 from taxi import features, schema, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.cleaning import clean
-from taxi.model import MODULES, TripModel, input_columns, write_frame
-from taxi.question import PARAMS
+from taxi.model import MODULES, TripModel, input_columns, trips_to_frame
 from taxi.recipes import WEIGHT_WITHOUT_DISTANCE
+from taxi.request_params import PARAM_DEFAULTS
 from taxi.rows import Rows, rows_with_distance, rows_without_distance
 from taxi.schema import Trips
 
@@ -37,7 +37,7 @@ def measure() -> Iterator[Result]:
     files = model.to_files().items()
     boosters = [xgb.Booster(model_file=bytearray(f)) for name, f in files if name[-4:] == ".ubj"]
     served = as_served(model, valid)
-    frame = write_frame(valid, "green")
+    frame = trips_to_frame(valid, "green")
     bare = timed(lambda: [b.inplace_predict(matrix) for b in boosters], N_BULK)
     whole = timed(lambda: served.unwrap_python_model().predict(None, frame), N_BULK)
     what = "raw rows/s through the model over rows/s of its bare boosters"
@@ -110,8 +110,8 @@ def log_in(folder: Path, model: TripModel, trips: Trips) -> str:
             package="taxi",
             modules=MODULES,
             columns=input_columns("green"),
-            params=PARAMS,
-            example=write_frame(trips.take(np.arange(5)), "green"),
+            params=PARAM_DEFAULTS,
+            example=trips_to_frame(trips.take(np.arange(5)), "green"),
         )
 
 

@@ -19,8 +19,8 @@ from taxi import (
     encoding,
     ensemble,
     features,
-    question,
     recipes,
+    request_params,
     schema,
     search,
     slices,
@@ -236,7 +236,7 @@ SAID = [  # page, and words that it must contain, with numbers from the code
     ("champion", f"squared errors at {PERCENT[slices.ALPHA]} over all slices"),
     ("champion", f"has the {worst.N_WORST} trips whose predictions were furthest off"),
     ("serving", f"each of its leaves, {spread.LEAF_ROWS} trips or more"),
-    ("serving", f"more than {question.MAX_QUANTILES} of them"),
+    ("serving", f"more than {request_params.MAX_QUANTILES} of them"),
     ("serving", f"a model with fewer than {spread.MIN_ROWS} valid trips"),
 ]
 

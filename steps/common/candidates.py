@@ -19,9 +19,9 @@ from taxi.breakdown import Breakdown, break_down
 from taxi.distances import METERED, MISSING
 from taxi.drift import Reference, make_reference
 from taxi.evaluation import Group
-from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.model import MODULES, TripModel, input_columns, trips_to_frame
 from taxi.profile import Profile
-from taxi.question import PARAMS
+from taxi.request_params import PARAM_DEFAULTS
 from taxi.schema import Trips
 from taxi.scores import rmse, score_predictions
 from taxi.spread import MIN_ROWS, Calibration, Spread, fit_spread
@@ -56,7 +56,7 @@ class CandidateReport(NamedTuple):
 
 def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     """Score a model that was fitted on train on the n validation trips."""
-    example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
+    example = trips_to_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
     predicted = model.predict(valid)
     rows = distances.sample_rows(len(valid), MAX_VALID_ROWS)
     trips = valid.take(rows)
@@ -196,7 +196,7 @@ def log_model(
         package="taxi",
         modules=MODULES,
         columns=input_columns(model.taxi),
-        params=PARAMS,
+        params=PARAM_DEFAULTS,
         example=example,
         fitted_with=lineage.fitted_with,
         marks=lineage.marks(),

@@ -32,7 +32,7 @@ from taxi import baselines, features
 from taxi.drift import Reference, refit_reference
 from taxi.features import Encoder
 from taxi.fitting import Train, fit_boosters, is_on_gpu, train_here
-from taxi.model import TripModel, write_frame
+from taxi.model import TripModel, trips_to_frame
 from taxi.recipes import Recipe
 from taxi.schema import Trips
 from taxi.spread import restore_spread
@@ -169,7 +169,7 @@ def log_refitted(
     chosen = load_served(candidate.model_uri, model.taxi)
     spread = models.unwrapped(chosen).spread
     kept = model.with_spread(restore_spread(spread.state()) if spread else None)
-    example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
+    example = trips_to_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
     profile = read_profiles(lineage.preprocess.run_id)["valid"]
     before = Reference.restore(json.loads(models.profile(chosen)))
     reference = refit_reference(before, profile, predicted)

@@ -23,7 +23,7 @@ from storage.tracking import models, tags
 from storage.uris import without_credentials
 from taxi import TripError, scoring
 from taxi.coverage import HIGH, LOW
-from taxi.question import MAX_QUANTILES, quantile_column
+from taxi.request_params import MAX_QUANTILES, quantile_column
 from taxi.scoring import OPTIONAL_ROLES, Prepared, Tally
 
 COMPRESSION = "zstd"

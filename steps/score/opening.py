@@ -22,7 +22,7 @@ from storage.uris import without_credentials
 from taxi import live, schema
 from taxi.drift import Reference
 from taxi.live import LiveState
-from taxi.question import read_question
+from taxi.request_params import read_params
 
 
 class Request(NamedTuple):
@@ -111,7 +111,7 @@ def read_levels(text: str, *, live: str) -> tuple[float, ...]:
         ) from error
     if levels and live != "off":
         raise UserError("quantiles are those of the model alone. Pass live=off, or leave them out.")
-    return read_question({"quantiles": levels}).quantiles
+    return read_params({"quantiles": levels}).quantiles
 
 
 def check_quantiles(model: Any, uri: str, taxi: str, levels: Sequence[float]) -> None:

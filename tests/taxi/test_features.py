@@ -18,7 +18,7 @@ from taxi.features import (
     DenseFeatures,
     Encoder,
 )
-from taxi.model import write_frame
+from taxi.model import trips_to_frame
 from taxi.request import read_frame
 from taxi.schema import Trips
 from taxi.zones import OutOfFold
@@ -211,7 +211,7 @@ def test_seconds_of_the_pickup_change_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_fares_and_the_dropoff_time_change_nothing(name: str) -> None:
-    frame = write_frame(VALID, "green")
+    frame = trips_to_frame(VALID, "green")
     wanted = to_bytes(ENCODERS[name].transform(read_frame(frame, "green")))
     known_after = ["fare_amount", "tip_amount", "total_amount", "lpep_dropoff_datetime"]
     for value in (0.0, 1e9, None, "much"):

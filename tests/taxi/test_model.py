@@ -15,8 +15,8 @@ from taxi import TripError, features, openapi
 from taxi import model as model_module
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import FEATURE_SETS
-from taxi.model import ROWS_PER_TASK, TripModel, input_columns, write_frame
-from taxi.request import read_frame, remarks_on
+from taxi.model import ROWS_PER_TASK, TripModel, input_columns, trips_to_frame
+from taxi.request import list_warnings, read_frame
 from taxi.rows import make_rows
 from taxi.schema import TAXIS, Trips, clean_miles
 from taxi.spread import Calibration, fit_spread
@@ -72,7 +72,7 @@ def trips() -> Trips:
 
 @pytest.fixture
 def frame(trips: Trips) -> pd.DataFrame:
-    return write_frame(trips, "green")
+    return trips_to_frame(trips, "green")
 
 
 # --- files
@@ -203,7 +203,7 @@ INPUTS_OF = {
 def test_a_model_asks_for_what_it_reads_and_what_need_not_be_known_is_optional(taxi: str) -> None:
     columns = input_columns(taxi)
     assert columns == INPUTS_OF[taxi]
-    assert list(columns) == list(write_frame(make_trips(1), taxi))
+    assert list(columns) == list(trips_to_frame(make_trips(1), taxi))
 
 
 def test_a_zone_that_nobody_knows_is_answered_where_most_trips_have_none() -> None:
@@ -213,7 +213,7 @@ def test_a_zone_that_nobody_knows_is_answered_where_most_trips_have_none() -> No
     assert trips.pickup_zone.dtype == trips.dropoff_zone.dtype == np.int32
     assert trips.dropoff_zone.tolist() == [0, 0, 0]
     assert np.isnan(trips.distance_miles).all()
-    assert remarks_on(pd.DataFrame(sent), "fhv") == []
+    assert list_warnings(pd.DataFrame(sent), "fhv") == []
     with pytest.raises(TripError, match="Row 0, column 'PUlocationID': got 'Harlem'"):
         read_frame(pd.DataFrame({**sent, "PUlocationID": "Harlem"}), "fhv")
     apps = {"pickup_datetime": ["2021-03-05 17:45:00"], "PULocationID": [None], "DOLocationID": [1]}
@@ -223,7 +223,7 @@ def test_a_zone_that_nobody_knows_is_answered_where_most_trips_have_none() -> No
 
 @pytest.mark.parametrize("taxi", TAXIS)
 def test_what_a_server_says_of_its_requests_is_what_the_model_takes(taxi: str) -> None:
-    told, page = openapi.describe_request(taxi), openapi.describe_on_page(taxi)
+    told, page = openapi.describe_request(taxi), openapi.describe_as_html(taxi)
     body = told["requestBody"]["content"]["application/json"]
     rows = body["schema"]["properties"]["dataframe_records"]["items"]
     assert {name: name in rows["required"] for name in rows["properties"]} == INPUTS_OF[taxi]

@@ -24,7 +24,7 @@ from storage.tracking import artifacts, models, runs
 from taxi.batches import BatchedMatrix
 from taxi.drift import Reference, count_predictions
 from taxi.fitting import BoosterSet
-from taxi.model import TripModel, write_frame
+from taxi.model import TripModel, trips_to_frame
 from taxi.profile import join_profiles
 from taxi.recipes import MORE_ROUNDS, Member, Recipe
 from taxi.rows import TrainingData
@@ -300,7 +300,7 @@ def test_a_baseline_is_refitted_to_valid_too(lab: Lab, pipelines: Pipelines) -> 
         assert np.array_equal(values, np.concatenate(parts), equal_nan=name == "distance_miles")
     minutes = both.trip_minutes
     served = mlflow.pyfunc.load_model("models:/mean/1")
-    answer = served.predict(write_frame(trips[0].take(slice(1)), "green"))
+    answer = served.predict(trips_to_frame(trips[0].take(slice(1)), "green"))
     assert float(np.ravel(answer)[0]) == pytest.approx(minutes.mean())
     assert minutes.mean() != pytest.approx(trips[0].trip_minutes.mean())
 

@@ -12,7 +12,7 @@ import pytest
 from steps.score.record import city_of_model, drift_cells, say_moved, say_off
 from storage.tracking import models
 from taxi.drift import COMPARED, DriftMeasure
-from taxi.model import write_frame
+from taxi.model import trips_to_frame
 from taxi.simulation import month_batches, simulated_zones
 from taxi.words import drift_subject, percent
 from tests.conftest import simulated_trips
@@ -188,7 +188,7 @@ def test_a_month_that_the_model_has_seen_is_named_and_one_of_other_trips_is_not(
 def silent(lab: Lab, champion: str) -> str:
     """A model like those that were logged before models stored a training profile."""
     served = models.load("models:/scored/1").unwrap_python_model()
-    example = write_frame(simulated_trips("2021-02").take(np.arange(3)), "green")
+    example = trips_to_frame(simulated_trips("2021-02").take(np.arange(3)), "green")
     uri = log_model(served.model, lab.experiment, example)
     return f"--model_uri={uri}"
 

@@ -22,7 +22,7 @@ from storage.tracking import models
 from storage.tracking.served_model import CODE, DOOR, LOADER, MANIFEST
 from taxi import features
 from taxi.boosting import TrainingJob, build_matrices, train_booster
-from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.model import MODULES, TripModel, input_columns, trips_to_frame
 from taxi.rows import make_rows
 from tests.conftest import simulated_trips
 from tests.logged import log_model, own_experiment
@@ -49,7 +49,7 @@ def make_models() -> dict[str, TripModel]:
 
 
 def frame(n: int = 50) -> pd.DataFrame:
-    return write_frame(simulated_trips("2021-02").take(np.arange(n)), "green")
+    return trips_to_frame(simulated_trips("2021-02").take(np.arange(n)), "green")
 
 
 class Logged:
