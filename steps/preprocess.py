@@ -34,7 +34,7 @@ from storage.tracking import artifacts, datasets, tags
 from storage.tracking.datasets import HashedDataset
 from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
-from taxi.cleaning import OUTSIDE, UNREADABLE, count_months
+from taxi.cleaning import OUTSIDE_MONTH, UNREADABLE, count_months
 from taxi.maps import draw_pickups
 from taxi.plausibility import Month, early_months, odd_months
 from taxi.profile import Profile, draw_profile, join_profiles
@@ -243,7 +243,7 @@ def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
     n_raw, dropped, unreadable = count.n_raw, count.dropped, count.unreadable
     reasons = ", ".join(f"{n:,} {why}" for why, n in dropped.items() if n) or "it has no rows"
     held = ""
-    if dropped.get(OUTSIDE):
+    if dropped.get(OUTSIDE_MONTH):
         counts: Counter[str] = Counter()
         for part in read_month(file.path, taxi, partial(count_months, taxi=taxi)):
             counts.update(part)

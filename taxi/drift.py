@@ -75,7 +75,7 @@ class MonthScores(NamedTuple):
 
     n_trips: int
     rmse: float  # minutes
-    rmse_chance: float  # standard error of rmse, as a share of it
+    rmse_relative_se: float  # standard error of rmse, as a share of it
     coverage: float | None  # share of the trips within the 80 % interval; None without intervals
 
 
@@ -174,7 +174,7 @@ def _measure_errors(
     errors: MonthScores, rmse_before: float, thresholds: DriftThresholds
 ) -> Iterator[DriftMeasure]:
     """Compare the RMSE with the one before, and the intervals' coverage with the nominal one."""
-    rise, chance = errors.rmse / rmse_before - 1, SURE * errors.rmse_chance
+    rise, chance = errors.rmse / rmse_before - 1, SURE * errors.rmse_relative_se
     yield _measure("rise", RMSE, rise, thresholds.max_rmse_rise, chance=chance)
     if errors.coverage is not None:
         gap = round(abs(errors.coverage - NOMINAL), 9)  # as in the gate

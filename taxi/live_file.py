@@ -10,7 +10,7 @@ import numpy as np
 from . import TripError
 from .live import BIN, LEVELS, N_CLUSTERS, N_GROUPS, Asked, LiveState, factor_now, floor_to_bin
 from .schema import N_ZONES, Trips
-from .values import CITY_CLOCK
+from .values import NEW_YORK
 
 VERSION = 1  # increase it whenever LEVELS or BIN change
 # a state decays by itself and still helps after three days; an older one means that its job broke
@@ -126,16 +126,16 @@ def apply_live(
 
 def new_york_now() -> np.datetime64:
     """Return the city's wall clock, datetime64[us]."""
-    return city_time(datetime.now(CITY_CLOCK))
+    return to_new_york_time(datetime.now(NEW_YORK))
 
 
-def city_time(now: datetime) -> np.datetime64:
+def to_new_york_time(now: datetime) -> np.datetime64:
     """Convert an instant to the city's wall clock, datetime64[us].
 
     In autumn an hour repeats. While it does, the clock stands at the end of that hour: trips
     already reported from the first pass must not appear to lie in the future.
     """
-    local = now.astimezone(CITY_CLOCK)
+    local = now.astimezone(NEW_YORK)
     if local.fold:
         local = local.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     return np.datetime64(local.replace(tzinfo=None), "us")

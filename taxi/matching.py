@@ -10,7 +10,7 @@ from .values import is_text, stated_unit
 
 # files for months before 2016-07, as first published, have these instead of zones
 COORDINATES = frozenset({"pickup_longitude", "start_lon", "dropoff_longitude", "end_lon"})
-MAX_LISTED, MAX_SHOWN = 60, 60  # names in a message, characters of each
+MAX_LISTED, MAX_CHARACTERS = 60, 60  # names in a message, characters of each
 
 
 def match_columns(
@@ -28,26 +28,29 @@ def match_columns(
     Raises:
         TripError: a column is missing, or its type can never hold such values.
     """
-    spelled: dict[str, list[str]] = {}
+    names_by_spelling: dict[str, list[str]] = {}
     for name in file.names:
-        spelled.setdefault(name.strip().lower(), []).append(name)
+        names_by_spelling.setdefault(name.strip().lower(), []).append(name)
     matched = {}
     for column in raw_columns(taxi):
-        names = next((spelled[name] for name in column.spellings() if name in spelled), [])
+        names = next(
+            (names_by_spelling[name] for name in column.spellings() if name in names_by_spelling),
+            [],
+        )
         if len(names) > 1:
             raise TripError(
-                f"Column {column.name!r} is there {len(names)} times: {quoted(names)}. "
+                f"Column {column.name!r} is there {len(names)} times: {quote_names(names)}. "
                 "Leave one of them in the file."
             )
         if names:
             _check_type(file.field(names[0]), column, is_optional=column.role in optional_roles)
             matched[names[0]] = column
         elif column.is_required and column.role not in optional_roles:
-            raise TripError(_missing(column.name, file.names, taxi))
+            raise TripError(_missing_column_message(column.name, file.names, taxi))
     return {name: matched[name] for name in file.names if name in matched}
 
 
-def quoted(names: Collection[str]) -> str:
+def quote_names(names: Collection[str]) -> str:
     """List names for a message, at most MAX_LISTED of them, as printable text."""
     shown = [shorten(repr(name)) for name in names]
     return ", ".join(shown[:MAX_LISTED]) + (", ..." if shown[MAX_LISTED:] else "")
@@ -55,10 +58,10 @@ def quoted(names: Collection[str]) -> str:
 
 def shorten(text: str) -> str:
     """Cut a text that is too long for a message."""
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
 
 
-def _missing(name: str, names: Collection[str], taxi: str) -> str:
+def _missing_column_message(name: str, names: Collection[str], taxi: str) -> str:
     """Say that a column is missing, and the likely reason."""
     since = select_taxi(taxi).first_month
     if any(other.strip().lower() in COORDINATES for other in names):
@@ -69,13 +72,13 @@ def _missing(name: str, names: Collection[str], taxi: str) -> str:
         )
     # unquoted, unless a name could garble the terminal
     is_plain = len(names) <= MAX_LISTED and all(
-        len(n) <= MAX_SHOWN and n.isprintable() for n in names
+        len(n) <= MAX_CHARACTERS and n.isprintable() for n in names
     )
-    seen = ", ".join(names) if is_plain else quoted(names)
+    seen = ", ".join(names) if is_plain else quote_names(names)
     return (
         f"Column {name!r} is missing. Columns seen: {seen}. "
         f"Check that these are {taxi} trips, of which the TLC's files have any that count since "
-        f"{since}, or pass -P taxi={_others(taxi, names)}."
+        f"{since}, or pass -P taxi={_other_taxis(taxi, names)}."
     )
 
 
@@ -96,14 +99,14 @@ def _check_type(field: pa.Field, column: RawColumn, *, is_optional: bool) -> Non
             )
     elif is_optional and pa.types.is_floating(given):
         return  # pandas writes an empty column like this
-    elif not _castable(given, column.type):
+    elif not _can_cast(given, column.type):
         raise TripError(
             f"Column {column.name!r} has type {field.type}; "
             f"it must hold values of {column.type}. Mend the file."
         )
 
 
-def _castable(given: pa.DataType, wanted: pa.DataType) -> bool:
+def _can_cast(given: pa.DataType, wanted: pa.DataType) -> bool:
     types = pa.types
     if is_text(given) or types.is_null(given):
         return True  # text may hold anything; its values are checked when they are read
@@ -114,7 +117,7 @@ def _castable(given: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(types.is_integer(given) or types.is_floating(given) or types.is_decimal(given))
 
 
-def _others(taxi: str, names: Collection[str]) -> str:
+def _other_taxis(taxi: str, names: Collection[str]) -> str:
     """Name the other taxis whose files may have such columns, or all others if there are none."""
     others = [other for other in taxis_with_columns(names) if other != taxi]
     *some, last = others or [other for other in TAXIS if other != taxi]

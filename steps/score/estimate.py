@@ -10,7 +10,7 @@ from storage.uris import without_credentials
 from taxi import scoring
 from taxi.days import beyond_calendar
 from taxi.expected_loss import EstimatedRmse, estimate_rmse
-from taxi.scoring import Prepared
+from taxi.scoring import PreparedRows
 
 
 class LossCounter:
@@ -21,7 +21,7 @@ class LossCounter:
         self.losses, self.model = read_losses(model), models.unwrapped(model)
         self.counts = np.zeros(0 if self.losses is None else len(self.losses), np.int64)
 
-    def add(self, prepared: Prepared, predicted: np.ndarray, taxi: str) -> None:
+    def add(self, prepared: PreparedRows, predicted: np.ndarray, taxi: str) -> None:
         """Count a batch of n rows, without looking at their drop-offs.
 
         Args:
@@ -29,11 +29,11 @@ class LossCounter:
             predicted: [n] minutes, without a live level.
             taxi: key of schema.TAXIS.
         """
-        rows = prepared.judgeable
+        rows = prepared.predictable
         if self.losses is None or not rows.any():
             return
         frame = scoring.request_frame(prepared, taxi)
-        leaf = self.model.find_leaves(frame, predicted[rows])[prepared.foreseen[rows]]
+        leaf = self.model.find_leaves(frame, predicted[rows])[prepared.eligible_at_pickup[rows]]
         self.counts += np.bincount(leaf, minlength=len(self.counts))
 
     def estimate(self) -> EstimatedRmse | None:

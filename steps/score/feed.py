@@ -12,7 +12,7 @@ from taxi import TripError, live, live_file
 from taxi.cleaning import month_bounds
 from taxi.live import BIN, MODES, Asked, Ended, LiveState
 from taxi.live_file import CLOCK_SKEW, OtherModelError
-from taxi.scoring import Prepared
+from taxi.scoring import PreparedRows
 
 BEGINNING = np.timedelta64(1, "D")  # how far from a month's start it may still be without trips
 
@@ -56,7 +56,7 @@ class RowTimes(NamedTuple):
     counts: np.ndarray  # bool [n]: whether it counts as an ended trip
 
 
-def row_times(prepared: Prepared, predicted: np.ndarray) -> RowTimes:
+def row_times(prepared: PreparedRows, predicted: np.ndarray) -> RowTimes:
     """Extract the times, zones and predictions of a batch of n rows, in its order."""
     pickup, dropoff = (
         prepared.columns[role].to_numpy(zero_copy_only=False)

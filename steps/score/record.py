@@ -22,7 +22,7 @@ from taxi.city import City
 from taxi.cleaning import month_bounds
 from taxi.drift import PSI, RMSE, DriftMeasure, Reference
 from taxi.maps import draw_moved
-from taxi.scoring import Tally
+from taxi.scoring import MonthTally
 from taxi.words import drift_subject, percent
 from taxi.worst import join_worst
 
@@ -51,7 +51,7 @@ def log_read(scored: Sequence[ScoredMonth], taxi: str) -> None:
     datasets.log_datasets([(month, "score") for month in months])
 
 
-def estimate_scores(tally: Tally) -> dict[str, float]:
+def estimate_scores(tally: MonthTally) -> dict[str, float]:
     """Return as metrics a month's RMSE estimated without drop-offs, and its error if known."""
     if not tally.estimated:
         return {}
@@ -61,7 +61,7 @@ def estimate_scores(tally: Tally) -> dict[str, float]:
     return scores | ({} if error is None else {tags.ESTIMATE_ERROR: error})
 
 
-def say_estimate(tally: Tally) -> str:
+def say_estimate(tally: MonthTally) -> str:
     """Write a month's estimated RMSE, and how far off it was if known, in words."""
     if not tally.estimated:
         return "not estimated"
@@ -78,18 +78,18 @@ def say_off(error: float) -> str:
     return f"{percents} too {'high' if error > 0 else 'low'}"
 
 
-def say_within(tally: Tally) -> str:
+def say_within(tally: MonthTally) -> str:
     """Write the share of trips that took no longer than each quantile; empty if not known."""
     shares = tally.shares_within.items()
     return ", ".join(f"{percent(share)} within {name}" for name, share in shares)
 
 
-def say_coverage(tally: Tally) -> str:
+def say_coverage(tally: MonthTally) -> str:
     """Write the share of trips within their 80 % intervals; empty if not known."""
     return "" if tally.coverage is None else percent(tally.coverage)
 
 
-def say_days(month: str, tally: Tally) -> str:
+def say_days(month: str, tally: MonthTally) -> str:
     """Write on how many days of a month there are trips; empty if on all.
 
     An incomplete month is no fault, but by itself makes the weekdays drift far.

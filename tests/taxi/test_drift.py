@@ -32,7 +32,7 @@ def measured(
     rmse: float | None = None,
     reference: Reference | None = None,
     *,
-    rmse_chance: float = 0.01,
+    rmse_relative_se: float = 0.01,
     coverage: float | None = None,
 ) -> dict[tuple[str, str], drift.DriftMeasure]:
     predictions = drift.count_predictions(trips.trip_minutes)
@@ -40,7 +40,7 @@ def measured(
         reference or make_reference(),
         profile_of(trips),
         predictions,
-        errors=rmse and MonthScores(len(trips), rmse, rmse_chance, coverage),
+        errors=rmse and MonthScores(len(trips), rmse, rmse_relative_se, coverage),
         rmse_before=5.0,
         thresholds=LOOSE,
     )
@@ -92,7 +92,7 @@ def test_so_few_trips_of_the_next_month_that_they_lie_off_by_chance_are_no_drift
     told = []
     for seed in range(20):
         few = trips.take(np.random.default_rng(seed).permutation(len(trips))[:n_trips])
-        found = measured(few, rmse=6.5, reference=reference, rmse_chance=0.1)
+        found = measured(few, rmse=6.5, reference=reference, rmse_relative_se=0.1)
         told += [one for one in found.values() if one.drifted]
     assert told == []
 
@@ -100,7 +100,7 @@ def test_so_few_trips_of_the_next_month_that_they_lie_off_by_chance_are_no_drift
 def test_few_trips_that_lie_off_by_more_than_chance_have_drifted() -> None:
     trips = simulated_trips("2021-03").take(np.arange(100))
     there = replace(trips, pickup_zone=np.full(100, 5, np.int32))
-    found = measured(there, rmse=9.0, rmse_chance=0.1)
+    found = measured(there, rmse=9.0, rmse_relative_se=0.1)
     assert {of for (_, of), one in found.items() if one.drifted} >= {"pickup_zone", "RMSE"}
     assert found["PSI", "pickup_zone"].threshold > LOOSE.max_psi
     assert found["rise", "RMSE"].threshold == 0.4
@@ -249,7 +249,7 @@ def test_intervals_that_hold_fewer_or_more_trips_than_they_promise_are_drift(
     coverage: float, n_trips: int, drifted: bool
 ) -> None:
     trips = simulated_trips("2021-03").take(np.arange(n_trips))
-    found = measured(trips, rmse=5.1, rmse_chance=0.1, coverage=coverage)
+    found = measured(trips, rmse=5.1, rmse_relative_se=0.1, coverage=coverage)
     one = found["coverage gap", "80 % interval"]
     assert (one.drifted, one.value) == (drifted, pytest.approx(abs(coverage - 0.8)))
 

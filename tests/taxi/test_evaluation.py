@@ -12,7 +12,7 @@ from taxi.groups import N_ZONE_GROUPS
 from taxi.rows import make_rows
 from taxi.schema import Trips
 from taxi.scores import rmse, score_predictions
-from taxi.scoring import Errors
+from taxi.scoring import ErrorSums
 from tests.conftest import make_trips, random_trips, simulated_trips
 
 
@@ -55,7 +55,7 @@ def test_every_way_to_the_rmse_gives_the_same(trips: Trips, predicted: np.ndarra
     error = predicted - trips.trip_minutes
     wanted = rmse(error)
     assert wanted == np.sqrt(np.mean(error**2))
-    errors = Errors()
+    errors = ErrorSums()
     for part in np.array_split(error, 7):
         errors.add(part)
     assert errors.scores()["rmse"] == pytest.approx(wanted, rel=1e-12)

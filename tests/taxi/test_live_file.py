@@ -155,4 +155,4 @@ def test_a_state_is_never_from_the_future_for_the_hour_that_autumn_repeats(
     utc: str, local: str
 ) -> None:
     moment = datetime.fromisoformat(f"{utc}+00:00")
-    assert live_file.city_time(moment) == np.datetime64(local)
+    assert live_file.to_new_york_time(moment) == np.datetime64(local)
