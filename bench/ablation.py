@@ -20,7 +20,7 @@ YEARS = {
     "2023": ("2023-01", "2023-02"),
 }
 LEARNED = ["straight_miles", "crookedness"]
-OF_CITY = [feature.__name__ for feature in features.OF_CITY]
+OF_CITY = [feature.__name__ for feature in features.CITY_FEATURES]
 GROUPS: dict[str, list[str]] = {
     "nothing (all columns)": [],
     "the zones' ids": ["pickup_zone", "dropoff_zone"],
@@ -66,7 +66,10 @@ def rmses(year: str, left_out: Sequence[str], objective: str = "") -> list[float
     for seed in SEEDS:
         jobs = [
             TrainingJob(
-                {**space.fixed, **point, "seed": seed}, space.rounds, space.patience, keep=True
+                {**space.fixed, **point, "seed": seed},
+                space.rounds,
+                space.patience,
+                keep_booster=True,
             )
             for point in wanted
         ]

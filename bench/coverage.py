@@ -13,7 +13,7 @@ from steps.score.feed import FeedSettings, LiveFeed, RowTimes
 from taxi import features, live, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.coverage import HIGH, LOW, GroupCoverage, coverage_by_group
-from taxi.fitting import fit_boosters, train_here
+from taxi.fitting import fit_boosters, train_locally
 from taxi.live import Ended
 from taxi.model import TripModel
 from taxi.recipes import WEIGHT_WITHOUT_DISTANCE, Member, Recipe
@@ -32,7 +32,7 @@ MONTHS = (
 )
 MIN_SHARE = 0.02  # of all trips: smaller groups are not shown
 SEED = 1
-TRAIN = partial(train_here, n_threads=1)
+TRAIN = partial(train_locally, n_threads=1)
 FEED = FeedSettings("feed", 15)
 N_SINGLE = 200
 
@@ -121,7 +121,7 @@ def fit_both(train: Trips, valid: Trips) -> tuple[TripModel, TripModel]:
         members_without_distance=without_distance,
         weight_without_distance=WEIGHT_WITHOUT_DISTANCE,
     )
-    again = chosen.for_more_trips(len(both))
+    again = chosen.for_refit(len(both))
     return (
         fit_boosters(chosen, train, "green", encoder, TRAIN),
         fit_boosters(again, both, "green", features.fit_encoder("full", both), TRAIN),
@@ -131,7 +131,7 @@ def fit_both(train: Trips, valid: Trips) -> tuple[TripModel, TripModel]:
 def n_rounds(rows: Rows) -> int:
     """Return the number of rounds that is best on valid."""
     space = spaces.select_space("lossguide")
-    job = TrainingJob(parameters(), space.rounds, space.patience, keep=False)
+    job = TrainingJob(parameters(), space.rounds, space.patience, keep_booster=False)
     return train_booster(build_matrices(rows), job).best_round + 1
 
 

@@ -36,7 +36,7 @@ N_TRIPS, MONTH, SEED = 3_000_000, "2021-01", 42
 REAL_MONTHS, N_COPIES = ("2022-01", "2022-02", "2023-01", "2023-02"), 8
 N_PAIRS = 3
 N_ROUNDS, N_HPO_ROUNDS = 100, 5
-# way -> WHOLE_ROWS and BINNED_ROWS, the limits that make rows take it
+# way -> MAX_ROWS_IN_MEMORY and MAX_ROWS_BINNED_IN_MEMORY, the limits that make rows take it
 WAYS = {"in memory": (sys.maxsize, 0), "in batches": (0, sys.maxsize), "from a file": (0, 0)}
 
 
@@ -131,14 +131,14 @@ def run_refit(way: str, path: Path, n_threads: int) -> dict[str, Any]:
 
 def refit(way: str, path: str, n_threads: str, n_rounds: str) -> None:
     """Fit one booster and print what it cost, as JSON."""
-    encoding.WHOLE_ROWS, boosting.BINNED_ROWS = WAYS[way]
+    encoding.MAX_ROWS_IN_MEMORY, boosting.MAX_ROWS_BINNED_IN_MEMORY = WAYS[way]
     trips = schema.to_trips(pq.read_table(path))
     space = spaces.select_space("lossguide")
     point = dict(space.fixed) | space.parameters(1, space.first[0]) | {"seed": SEED}
     recipe = Recipe("full", SEED, members=(Member(point, int(n_rounds)),), max_bin=FINE_BINS)
     encoder = features.fit_encoder("full", trips)
     start, before = perf_counter(), process_time()
-    train = partial(fitting.train_here, n_threads=int(n_threads), scratch=scratch_folder)
+    train = partial(fitting.train_locally, n_threads=int(n_threads), scratch=scratch_folder)
     model = fitting.fit_boosters(recipe, trips, "green", encoder, train)
     told = {
         "way": way,

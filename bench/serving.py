@@ -61,7 +61,7 @@ def train_model(train: Trips, valid: Trips, *, n_rounds: int = N_ROUNDS) -> Trip
         dict(space.fixed) | space.parameters(number, space.first[number])
         for number in range(space.n_boosters)
     ]
-    jobs = [TrainingJob(point, n_rounds, patience=n_rounds, keep=True) for point in points]
+    jobs = [TrainingJob(point, n_rounds, patience=n_rounds, keep_booster=True) for point in points]
     with_distance, without_distance = (
         make_rows(encoder, train, valid)._replace(max_bin=space.max_bin)
         for make_rows in (rows_with_distance, rows_without_distance)

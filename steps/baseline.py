@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             encoder, matrix = encode(baseline.features)
             with runs.child_run(name, {tags.MODEL: name, tags.FEATURES: baseline.features}):
                 estimator = baseline.fit(matrix, train.trip_minutes, seed=params.seed)
-                log_fit(estimator, *baseline.draw(matrix, train.trip_minutes, seed=params.seed))
+                log_fit(estimator, *baseline.sample(matrix, train.trip_minutes, seed=params.seed))
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
                 report = report_on(model, valid)
                 lineage = Lineage(

@@ -90,12 +90,12 @@ class Columns:
         return np.nan_to_num(self.tables.position)
 
     @cached_property
-    def way(self) -> np.ndarray:
+    def displacement(self) -> np.ndarray:
         """Vector from pickup to dropoff zone on the learned map, miles [n, 2]."""
         return self.position[self.dropoff] - self.position[self.pickup]
 
     @cached_property
-    def grid_way(self) -> np.ndarray:
+    def grid_displacement(self) -> np.ndarray:
         """Vector from pickup to dropoff zone across and along the avenues, miles [n, 2]."""
         return self.around.place[self.dropoff] - self.around.place[self.pickup]
 

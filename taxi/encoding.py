@@ -14,7 +14,7 @@ from .zones import OutOfFold
 
 # up to this many trips are kept encoded in memory, which is fastest: 96 bytes each, and 32 for the
 # trip itself. More of them are encoded again on every read
-WHOLE_ROWS = 2_000_000
+MAX_ROWS_IN_MEMORY = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,20 @@ class EncodedTrips(BatchedMatrix):
 
         Only columns missing so far are encoded: few are left after the first batch.
         """
-        left = self.encoder.names
+        candidates = self.encoder.names
         for first, part in self._parts():
-            matrix = self._encode(replace(self.encoder, names=left), part, first)
+            matrix = self._encode(replace(self.encoder, names=candidates), part, first)
             is_missing = np.isnan(matrix).all(axis=0)
-            left = [name for name, missing in zip(left, is_missing, strict=True) if missing]
-        return np.isin(self.encoder.names, left)
+            candidates = [
+                name for name, missing in zip(candidates, is_missing, strict=True) if missing
+            ]
+        return np.isin(self.encoder.names, candidates)
 
 
 def encode(
     encoder: Encoder, trips: Trips, kept: np.ndarray | None = None, *, is_train: bool
 ) -> Any:
-    """Encode trips for boosters: whole up to WHOLE_ROWS of them, and batch by batch beyond.
+    """Encode trips for boosters: whole up to MAX_ROWS_IN_MEMORY of them, and batch by batch beyond.
 
     Args:
         encoder: of a feature set; one-hot matrices are sparse, and always whole.
@@ -89,7 +91,7 @@ def encode(
     Returns:
         [m, k]: float32, CSR or EncodedTrips.
     """
-    if isinstance(encoder, DenseFeatures) and len(trips) > WHOLE_ROWS:
+    if isinstance(encoder, DenseFeatures) and len(trips) > MAX_ROWS_IN_MEMORY:
         return EncodedTrips(encoder, trips, kept, is_train=is_train)
     matrix = encoder.transform_train(trips) if is_train else encoder.transform(trips)
     return matrix if kept is None else matrix[kept]
@@ -101,7 +103,7 @@ def encode_without_distance(encoder: Any, trips: Trips, *, is_train: bool) -> An
     Columns that are then missing in all rows are set to 0. Missing values would keep xgboost from
     using its compact bins, and no tree splits on such a column either way.
     """
-    if len(trips) > WHOLE_ROWS:
+    if len(trips) > MAX_ROWS_IN_MEMORY:
         return EncodedTrips(encoder, trips, is_train=is_train, hide_distance=True)
     if is_train:
         matrix = encoder.transform_train(trips, hide_distance=True)

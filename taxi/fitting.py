@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import xgboost as xgb
 
-from .boosting import is_cuda, n_bytes_of_bins, schedule, train_matrix, train_on
+from .boosting import is_cuda, learning_rate_callbacks, n_bytes_of_bins, train_matrix, train_xgboost
 from .features import Encoder
 from .model import TripModel
 from .recipes import Member, Recipe
@@ -18,9 +18,9 @@ from .rows import (
     make_training_data_without_distance,
 )
 from .schema import Trips
-from .threads import share_threads, thread_pool
+from .threads import assign_threads, thread_pool
 
-Scratch = Callable[[int], AbstractContextManager[str]]
+OpenScratchFolder = Callable[[int], AbstractContextManager[str]]
 
 
 class BoosterSet(NamedTuple):
@@ -32,16 +32,16 @@ class BoosterSet(NamedTuple):
 
 
 # trains sets of boosters; returns the boosters of each set, in order
-Train = Callable[[Sequence[BoosterSet]], Sequence[Sequence[xgb.Booster]]]
+TrainSets = Callable[[Sequence[BoosterSet]], Sequence[Sequence[xgb.Booster]]]
 
 
-def in_memory(n_bytes: int) -> AbstractContextManager[str]:
+def keep_in_memory(n_bytes: int) -> AbstractContextManager[str]:
     """Open no folder: bins stay in memory, whatever their size."""
     return nullcontext("")
 
 
 def fit_boosters(
-    recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder, train: Train
+    recipe: Recipe, trips: Trips, taxi: str, encoder: Encoder, train: TrainSets
 ) -> TripModel:
     """Fit the boosters of a recipe, for fixed rounds.
 
@@ -50,12 +50,12 @@ def fit_boosters(
         trips: n trips with their minutes.
         taxi: key of schema.TAXIS.
         encoder: fitted on these trips.
-        train: trains the boosters, as train_here does; the result does not depend on where.
+        train: trains the boosters, as train_locally does; the result does not depend on where.
     """
 
     def make_data_with_distance() -> TrainingData:
-        known = has_distance(trips) if recipe.members_without_distance else None
-        return make_training_data(encoder, trips, recipe.half_life, kept=known)
+        has_known_distance = has_distance(trips) if recipe.members_without_distance else None
+        return make_training_data(encoder, trips, recipe.half_life, kept=has_known_distance)
 
     sets = [BoosterSet(recipe.members, recipe.max_bin, make_data_with_distance)]
     if recipe.members_without_distance:
@@ -66,8 +66,8 @@ def fit_boosters(
     )
 
 
-def train_here(
-    sets: Sequence[BoosterSet], *, n_threads: int, scratch: Scratch = in_memory
+def train_locally(
+    sets: Sequence[BoosterSet], *, n_threads: int, scratch: OpenScratchFolder = keep_in_memory
 ) -> list[list[xgb.Booster]]:
     """Train sets one after the other, with the rows of only one in memory.
 
@@ -78,25 +78,27 @@ def train_here(
     Returns:
         The boosters of each set, in the order of its members.
     """
-    return [_train_set(one, n_threads, scratch) for one in sets]
+    return [_train_set(booster_set, n_threads, scratch) for booster_set in sets]
 
 
-def _train_set(one: BoosterSet, n_threads: int, scratch: Scratch) -> list[xgb.Booster]:
-    part = one.make_training_data()
-    n_bytes = n_bytes_of_bins(part.matrix, on_gpu=is_on_gpu(one.members))
+def _train_set(
+    booster_set: BoosterSet, n_threads: int, scratch: OpenScratchFolder
+) -> list[xgb.Booster]:
+    data = booster_set.make_training_data()
+    n_bytes = n_bytes_of_bins(data.matrix, on_gpu=is_on_gpu(booster_set.members))
     with scratch(n_bytes) as folder:
-        return _train_each(one, part, n_threads, folder)
+        return _train_each(booster_set, data, n_threads, folder)
 
 
 def _train_each(
-    one: BoosterSet, part: TrainingData, n_threads: int, folder: str
+    booster_set: BoosterSet, data: TrainingData, n_threads: int, folder: str
 ) -> list[xgb.Booster]:
-    rows = train_matrix(*part, one.max_bin, folder)
-    shares = share_threads(n_threads, len(one.members), part.matrix.shape[0])
-    train = partial(train_member, rows, one.max_bin)
+    rows = train_matrix(*data, booster_set.max_bin, folder)
+    shares = assign_threads(n_threads, len(booster_set.members), data.matrix.shape[0])
+    train = partial(train_member, rows, booster_set.max_bin)
     # on a GPU, two boosters that bin the same rows at once crash the process
-    with thread_pool(1 if is_on_gpu(one.members) else n_threads) as threads:
-        return list(threads.map(train, one.members, shares))
+    with thread_pool(1 if is_on_gpu(booster_set.members) else n_threads) as threads:
+        return list(threads.map(train, booster_set.members, shares))
 
 
 def train_member(
@@ -104,7 +106,9 @@ def train_member(
 ) -> xgb.Booster:
     """Train a booster; the result does not depend on n_threads."""
     parameters = {**member.parameters, "nthread": n_threads, "max_bin": max_bin}
-    return train_on(parameters, rows, member.rounds, callbacks=schedule(member.rates()))
+    return train_xgboost(
+        parameters, rows, member.rounds, callbacks=learning_rate_callbacks(member.rates())
+    )
 
 
 def is_on_gpu(members: Sequence[Member]) -> bool:

@@ -71,20 +71,20 @@ class Recipe:
             values[part] = tuple(Member(*member) for member in values[part])
         return cls(**values)
 
-    def for_more_trips(self, n_trips: int) -> "Recipe":
+    def for_refit(self, n_trips: int) -> "Recipe":
         """Return the recipe for a fit on train and valid, n trips together."""
         is_fine = n_trips <= FEW_TRIPS
         return replace(
             self,
-            members=tuple(_longer(member, is_fine=is_fine) for member in self.members),
+            members=tuple(_refit_member(member, is_fine=is_fine) for member in self.members),
             members_without_distance=tuple(
-                _longer(member, is_fine=is_fine) for member in self.members_without_distance
+                _refit_member(member, is_fine=is_fine) for member in self.members_without_distance
             ),
             max_bin=max(self.max_bin, FINE_BINS),
         )
 
 
-def _longer(member: Member, *, is_fine: bool) -> Member:
+def _refit_member(member: Member, *, is_fine: bool) -> Member:
     """Give a booster more rounds and, if is_fine, a growing rate with the rounds that it needs."""
     n_rounds = member.rounds * MORE_ROUNDS
     rate = member.parameters.get("learning_rate", 0.0)

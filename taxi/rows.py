@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 
-from .batches import whole
+from .batches import to_memory
 from .encoding import encode, encode_without_distance
 from .features import DenseFeatures, Encoder
 from .schema import Trips, clean_miles
@@ -25,9 +25,9 @@ class Rows(NamedTuple):
     weight: np.ndarray | None = None  # [n] of the train rows; None if all weigh the same
     max_bin: int = 256  # of each dense column
 
-    def whole(self) -> "Rows":
+    def to_memory(self) -> "Rows":
         """Return the same rows with both matrices whole in memory."""
-        return self._replace(train=whole(self.train), valid=whole(self.valid))
+        return self._replace(train=to_memory(self.train), valid=to_memory(self.valid))
 
     @property
     def key(self) -> str:
@@ -64,9 +64,9 @@ def make_rows(
         half_life: months after which a training trip counts half; 0 = all count the same.
         max_bin: of each dense column.
     """
-    part = make_training_data(encoder, train, half_life)
+    data = make_training_data(encoder, train, half_life)
     matrix = encode(encoder, valid, is_train=False)
-    return Rows(part.matrix, part.minutes, matrix, valid.trip_minutes, part.weight, max_bin)
+    return Rows(data.matrix, data.minutes, matrix, valid.trip_minutes, data.weight, max_bin)
 
 
 def make_training_data(
@@ -129,16 +129,16 @@ def rows_with_distance(
     encoder: Encoder, train: Trips, valid: Trips, half_life: float = 0, max_bin: int = 256
 ) -> Rows:
     """Encode the training and validation trips that have a distance; see make_rows."""
-    judged = has_distance(valid)
-    part = make_training_data(encoder, train, half_life, kept=has_distance(train))
-    matrix, minutes = encode(encoder, valid, judged, is_train=False), valid.trip_minutes[judged]
-    return Rows(part.matrix, part.minutes, matrix, minutes, part.weight, max_bin)
+    kept = has_distance(valid)
+    data = make_training_data(encoder, train, half_life, kept=has_distance(train))
+    matrix, minutes = encode(encoder, valid, kept, is_train=False), valid.trip_minutes[kept]
+    return Rows(data.matrix, data.minutes, matrix, minutes, data.weight, max_bin)
 
 
 def rows_without_distance(
     encoder: Any, train: Trips, valid: Trips, half_life: float = 0, max_bin: int = 256
 ) -> Rows:
     """Encode all trips as if no distance were known; see make_rows."""
-    part = make_training_data_without_distance(encoder, train, half_life)
+    data = make_training_data_without_distance(encoder, train, half_life)
     matrix = encode_without_distance(encoder, valid, is_train=False)
-    return Rows(part.matrix, part.minutes, matrix, valid.trip_minutes, part.weight, max_bin)
+    return Rows(data.matrix, data.minutes, matrix, valid.trip_minutes, data.weight, max_bin)

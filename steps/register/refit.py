@@ -31,7 +31,7 @@ from storage.tracking.processes import n_cores
 from taxi import baselines, features
 from taxi.drift import Reference, refit_reference
 from taxi.features import Encoder
-from taxi.fitting import Train, fit_boosters, is_on_gpu, train_here
+from taxi.fitting import TrainSets, fit_boosters, is_on_gpu, train_locally
 from taxi.model import TripModel, trips_to_frame
 from taxi.recipes import Recipe
 from taxi.schema import Trips
@@ -65,7 +65,7 @@ def refit_candidate(
         UserError: it was logged without its recipe.
     """
     trips, taxi = load_trips(preprocess, "train", "valid"), preprocess.dataset.taxi
-    recipe = read_recipe(candidate).for_more_trips(len(trips))
+    recipe = read_recipe(candidate).for_refit(len(trips))
     valid = load_trips(preprocess, "valid")
     encoder = features.fit_encoder(recipe.features, trips, load_city(preprocess))
     about: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
@@ -121,10 +121,10 @@ def fit(
 
 
 @contextmanager
-def open_training(place: TrainingPlace, *, on_gpu: bool) -> Iterator[Train]:
+def open_training(place: TrainingPlace, *, on_gpu: bool) -> Iterator[TrainSets]:
     """Yield the function that trains boosters: on all cores here, or on a cluster's workers."""
     if not place.scheduler:
-        yield partial(train_here, n_threads=n_cores(), scratch=scratch_folder)
+        yield partial(train_locally, n_threads=n_cores(), scratch=scratch_folder)
         return
     from steps.register.workers import training_on  # Dask takes half a second to import
 

@@ -22,9 +22,9 @@ from storage import StorageError, UserError
 from storage.cluster.connection import connected
 from storage.cluster.executor import Cluster
 from storage.cluster.tasks import once_per_worker
-from taxi.batches import batches_of, whole
-from taxi.boosting import schedule, train_matrix
-from taxi.fitting import BoosterSet, Train, train_member
+from taxi.batches import batches_of, to_memory
+from taxi.boosting import learning_rate_callbacks, train_matrix
+from taxi.fitting import BoosterSet, TrainSets, train_member
 from taxi.recipes import Member
 from taxi.rows import TrainingData
 
@@ -32,7 +32,7 @@ REFIT_AGAIN = "what is finished is kept: the same command goes on from there."
 
 
 @contextmanager
-def training_on(scheduler: str, *, on_gpu: bool, n_together: int) -> Iterator[Train]:
+def training_on(scheduler: str, *, on_gpu: bool, n_together: int) -> Iterator[TrainSets]:
     """Yield the function that trains sets of boosters on the workers of a cluster.
 
     Args:
@@ -62,7 +62,7 @@ def train_there(sets: Sequence[BoosterSet], *, cluster: Cluster) -> list[list[xg
 
 def _submit(one: BoosterSet, cluster: Cluster, stack: ExitStack) -> "list[Future[xgb.Booster]]":
     part = one.make_training_data()
-    part = part._replace(matrix=whole(part.matrix))  # the encoder is not sent to the workers
+    part = part._replace(matrix=to_memory(part.matrix))  # the encoder is not sent to the workers
     handle = stack.enter_context(cluster.hold(tuple(part)))
     submit = partial(cluster.submit, refit_on_worker, handle, uuid.uuid4().hex, one.max_bin)
     return [submit(member) for member in one.members]
@@ -152,7 +152,7 @@ async def _train_each(
                 parameters,
                 matrix,
                 member.rounds,
-                callbacks=schedule(member.rates()),
+                callbacks=learning_rate_callbacks(member.rates()),
             )
             trained.append(told["booster"])
     return trained

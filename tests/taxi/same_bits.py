@@ -46,7 +46,7 @@ def booster(encoder: Encoder, train: Trips, valid: Trips, number: int) -> bytes:
     space = select_space("lossguide")
     point = space.parameters(number, space.first[number])
     parameters = {**space.fixed, **point, "seed": 42, "nthread": 0}
-    job = TrainingJob(parameters, rounds=10, patience=10, keep=True)
+    job = TrainingJob(parameters, rounds=10, patience=10, keep_booster=True)
     trained = train_booster(build_matrices(make_rows(encoder, train, valid)), job)
     return bytes(trained.booster.save_raw("ubj"))
 

@@ -45,7 +45,7 @@ ROW_MAKERS = {
     "with": rows.rows_with_distance,
     "without": rows.rows_without_distance,
 }
-# way -> WHOLE_ROWS and BINNED_ROWS, the limits that make rows take it
+# way -> MAX_ROWS_IN_MEMORY and MAX_ROWS_BINNED_IN_MEMORY, the limits that make rows take it
 WAYS = {"whole": (10_000, 0), "binned": (0, 10_000), "file": (0, 0)}
 
 
@@ -58,8 +58,8 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def go(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, binned = WAYS[way]
-    monkeypatch.setattr(encoding, "WHOLE_ROWS", whole)
-    monkeypatch.setattr(boosting, "BINNED_ROWS", binned)
+    monkeypatch.setattr(encoding, "MAX_ROWS_IN_MEMORY", whole)
+    monkeypatch.setattr(boosting, "MAX_ROWS_BINNED_IN_MEMORY", binned)
 
 
 def make_rows_of(kind: str, name: str, half_life: float = 0) -> Rows:
@@ -85,17 +85,17 @@ def test_batches_are_the_whole_matrix_cut(
         assert np.concatenate(parts).tobytes() == wanted.tobytes()
         assert getattr(cut, part).shape == wanted.shape
         assert getattr(cut, part)[:5].tobytes() == wanted[:5].tobytes()
-        assert getattr(cut.whole(), part).tobytes() == wanted.tobytes()
+        assert getattr(cut.to_memory(), part).tobytes() == wanted.tobytes()
         assert getattr(cut, f"{part}_y").tobytes() == getattr(whole, f"{part}_y").tobytes()
     assert cut.weight.tobytes() == whole.weight.tobytes()
 
 
 def test_batches_are_joined_to_as_many_rows_as_a_page_may_have() -> None:
     parts = [np.full((n, 2), n, np.float32) for n in (3, 4, 2, 0, 6, 7)]
-    pages = [page.copy() for page in batches.join(parts, 7)]
+    pages = [page.copy() for page in batches.join_batches(parts, 7)]
     assert [len(page) for page in pages] == [7, 2, 6, 7]
     assert np.concatenate(pages).tobytes() == np.concatenate(parts).tobytes()
-    assert list(batches.join([], 7)) == []
+    assert list(batches.join_batches([], 7)) == []
 
 
 @pytest.mark.parametrize("half_life", [0, 2])
@@ -105,7 +105,7 @@ def test_batches_are_joined_to_as_many_rows_as_a_page_may_have() -> None:
 def test_boosters_are_the_same_bytes_whichever_way_their_rows_go(
     kind: str, name: str, half_life: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    job, found = TrainingJob(POINT | {"nthread": 1}, 12, patience=12, keep=True), {}
+    job, found = TrainingJob(POINT | {"nthread": 1}, 12, patience=12, keep_booster=True), {}
     for way in WAYS:
         go(way, monkeypatch)
         made = make_rows_of(kind, name, half_life)
@@ -144,7 +144,7 @@ def test_a_refit_is_the_same_model_whichever_way_its_rows_go(
         )
         for way in WAYS:
             go(way, monkeypatch)
-            train = partial(fitting.train_here, n_threads=2, scratch=scratch)
+            train = partial(fitting.train_locally, n_threads=2, scratch=scratch)
             model = fitting.fit_boosters(recipe, TRAIN, "green", ENCODERS["full"], train)
             found.append(model.to_files())
     assert found[0] == found[1] == found[2]
@@ -160,12 +160,12 @@ def test_trips_up_to_a_bound_stand_whole_and_the_rest_does_not(
         (len(TRAIN) - 1, [EncodedTrips, np.ndarray]),
         (len(VALID) - 1, [EncodedTrips] * 2),
     ):
-        monkeypatch.setattr(encoding, "WHOLE_ROWS", bound)
+        monkeypatch.setattr(encoding, "MAX_ROWS_IN_MEMORY", bound)
         for kind in ROW_MAKERS:
             made = make_rows_of(kind, "full")
             assert [type(made.train), type(made.valid)] == kinds
     for binned, wanted in ((len(TRAIN), [False] * 2), (len(TRAIN) - 1, [True, False])):
-        monkeypatch.setattr(boosting, "BINNED_ROWS", binned)
+        monkeypatch.setattr(boosting, "MAX_ROWS_BINNED_IN_MEMORY", binned)
         sizes = [n_bytes_of_bins(made.train, on_gpu=on_gpu) for on_gpu in (False, True)]
         assert [size > 0 for size in sizes] == wanted
 
@@ -175,7 +175,7 @@ def test_boosters_of_one_file_are_trained_one_after_the_other(
 ) -> None:
     go("file", monkeypatch)
     matrices = build(make_rows_of("with", "full"), tmp_path)
-    job = TrainingJob(POINT | {"nthread": 1}, 12, patience=12, keep=True)
+    job = TrainingJob(POINT | {"nthread": 1}, 12, patience=12, keep_booster=True)
     with ThreadPoolExecutor(3) as threads:
         futures = [threads.submit(train_booster, matrices, job) for _ in range(3)]
     boosters = (future.result().booster for future in futures)
@@ -184,7 +184,7 @@ def test_boosters_of_one_file_are_trained_one_after_the_other(
 
 def test_what_a_pass_over_the_rows_has_freed_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
-    monkeypatch.setattr(boosting, "give_back", lambda: given.append("pass"))
+    monkeypatch.setattr(boosting, "release_memory", lambda: given.append("pass"))
     go("whole", monkeypatch)
     build_matrices(make_rows_of("all", "full"))
     assert given == []  # the trials of a search share a matrix in memory
@@ -201,5 +201,5 @@ def test_a_sample_of_a_matrix_is_of_all_its_rows_also_where_it_is_never_whole() 
     assert len(np.unique(chosen)) == 100
     assert [*np.bincount(chosen // 175)] == pytest.approx([25] * 4, abs=10)
     sampled = batches.sample_matrix(in_batches, 100)
-    assert np.array_equal(sampled, in_batches.whole()[chosen], equal_nan=True)
+    assert np.array_equal(sampled, in_batches.to_memory()[chosen], equal_nan=True)
     assert np.array_equal(batches.sample_matrix(numbered, 1_000), numbered)

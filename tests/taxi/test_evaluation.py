@@ -218,7 +218,7 @@ def test_the_feature_that_decides_the_minutes_is_the_most_important() -> None:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
     encoder = features.fit_encoder("compact", train)
     rows = make_rows(encoder, train, valid)
-    job = TrainingJob({"max_depth": 4, "nthread": 1}, rounds=20, patience=20, keep=True)
+    job = TrainingJob({"max_depth": 4, "nthread": 1}, rounds=20, patience=20, keep_booster=True)
     booster = train_booster(build_matrices(rows), job).booster
     importance = evaluation.feature_importance(booster, rows.valid, encoder.names)
     assert set(importance) == set(encoder.names)

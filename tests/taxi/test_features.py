@@ -10,11 +10,11 @@ from taxi import TripError, features, simulation
 from taxi.city import City
 from taxi.columns import Columns
 from taxi.features import (
+    ANY_DISTANCE_FEATURES,
     FEATURE_SETS,
     FEATURES,
     FULL_WITH_CITY,
-    OF_ANY_DISTANCE,
-    OF_OWN_DISTANCE,
+    OWN_DISTANCE_FEATURES,
     DenseFeatures,
     Encoder,
 )
@@ -83,7 +83,7 @@ def test_every_feature_is_a_number_or_missing_for_every_trip(name: str, is_train
 def test_every_feature_says_what_it_is(name: str) -> None:
     assert FEATURES[name].__doc__
     # a set uses it, or the fit adds it if the train months have values for it
-    assert name in features.ON_OCCASION or any(name in names for names in SETS.values())
+    assert name in features.CONDITIONAL_FEATURES or any(name in names for names in SETS.values())
 
 
 @pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
@@ -113,7 +113,7 @@ def test_the_columns_of_the_distance_are_those_that_it_changes(name: str) -> Non
     other = replace(VALID, distance_miles=np.full(len(VALID), 7.77))
     changed = (encoded(name, VALID) != encoded(name, other)).any(axis=0)
     moved = {column for column, moves in zip(SETS[name], changed, strict=True) if moves}
-    assert moved == OF_OWN_DISTANCE & {*SETS[name]}, "OF_OWN_DISTANCE is what it is told by"
+    assert moved == OWN_DISTANCE_FEATURES & {*SETS[name]}, "OWN_DISTANCE_FEATURES is what it is told by"
 
 
 @pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
@@ -153,14 +153,14 @@ def test_without_any_distance_no_column_is_made_of_distances_and_none_is_missing
     encoder = features.fit_encoder("full", of_services, city)
     matrix = encoder.transform_train(of_services)
     assert {"pickup_zone", "minute_of_day", "pair_trips"} <= set(encoder.names)
-    assert not OF_ANY_DISTANCE & set(encoder.names)
+    assert not ANY_DISTANCE_FEATURES & set(encoder.names)
     assert np.isfinite(matrix).all()
     varied = [name for name, column in zip(encoder.names, matrix.T, strict=True) if np.ptp(column)]
     assert len(varied) > (18 if city else 7)
     # one distance is enough to learn from
     some = replace(of_services, distance_miles=np.where(np.arange(len(of_services)), np.nan, 2.5))
     of_full = {*FEATURE_SETS["full"]}
-    assert set(features.fit_encoder("full", some).names) >= OF_ANY_DISTANCE & of_full
+    assert set(features.fit_encoder("full", some).names) >= ANY_DISTANCE_FEATURES & of_full
 
 
 @pytest.mark.parametrize("name", SETS)

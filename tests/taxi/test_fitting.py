@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from taxi import fitting
-from taxi.fitting import BoosterSet, train_here
+from taxi.fitting import BoosterSet, train_locally
 from taxi.recipes import Member
 from taxi.rows import TrainingData
 
@@ -25,7 +25,7 @@ def train_slowly(
     monkeypatch.setattr(fitting, "train_member", train)
     part = TrainingData(np.eye(4, dtype=np.float32), np.ones(4, np.float32), None)
     members = [Member(parameters | {"seed": seed}, rounds=1) for seed in range(3)]
-    train_here([BoosterSet(members, 8, lambda: part)], n_threads=3)
+    train_locally([BoosterSet(members, 8, lambda: part)], n_threads=3)
     return sorted(spans)
 
 

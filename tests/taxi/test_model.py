@@ -33,7 +33,7 @@ def make_model(features_name: str = "full", n_boosters: int = 1) -> TripModel:
     matrices = build_matrices(make_rows(encoder, train, valid))
     boosters = [
         train_booster(
-            matrices, TrainingJob(PARAMETERS | {"seed": s}, rounds=9, patience=9, keep=True)
+            matrices, TrainingJob(PARAMETERS | {"seed": s}, rounds=9, patience=9, keep_booster=True)
         ).booster
         for s in range(n_boosters)
     ]
@@ -170,7 +170,7 @@ def test_a_booster_just_trained_is_served_as_it_is_after_loading(trips: Trips) -
     train = simulated_trips("2021-01")
     encoder = features.fit_encoder("full", train)
     matrices = build_matrices(make_rows(encoder, train, simulated_trips("2021-02")))
-    job = TrainingJob(PARAMETERS | {"nthread": 2}, rounds=5, patience=5, keep=True)
+    job = TrainingJob(PARAMETERS | {"nthread": 2}, rounds=5, patience=5, keep_booster=True)
     booster = train_booster(matrices, job).booster
     before = booster.save_raw("ubj"), booster.save_config()
     fresh = TripModel("green", encoder, [booster])

@@ -37,7 +37,7 @@ def fitted(recipe: Recipe, n_threads: int = 1) -> TripModel:
     columns = ([getattr(part, one.name) for part in (TRAIN, VALID)] for one in fields(Trips))
     trips = Trips(*map(np.concatenate, columns))
     encoder = features.fit_encoder(recipe.features, trips)
-    train = partial(fitting.train_here, n_threads=n_threads)
+    train = partial(fitting.train_locally, n_threads=n_threads)
     return fitting.fit_boosters(recipe, trips, "green", encoder, train)
 
 
@@ -60,11 +60,11 @@ def test_a_recipe_from_before_answers_were_blended_blends_none() -> None:
 
 @pytest.mark.parametrize(("bins", "wanted"), [(128, 256), (256, 256), (512, 512)])
 def test_more_trips_get_finer_bins(bins: int, wanted: int) -> None:
-    assert replace(RECIPE, max_bin=bins).for_more_trips(9).max_bin == wanted
+    assert replace(RECIPE, max_bin=bins).for_refit(9).max_bin == wanted
 
 
 def test_more_trips_get_more_rounds_and_no_other_points() -> None:
-    more = RECIPE.for_more_trips(9)
+    more = RECIPE.for_refit(9)
     assert [member.rounds for member in (*more.members, *more.members_without_distance)] == [10, 7]
     assert more.members[0].parameters == POINT
     assert (more.features, more.seed, more.half_life) == ("full", 3, 8.0)
@@ -85,9 +85,7 @@ def test_few_trips_are_learned_in_steps_that_begin_small(
     n_trips: int, rate: float, wanted: tuple[float, float, int]
 ) -> None:
     member = Member({**POINT, "learning_rate": rate}, 7)
-    more = replace(RECIPE, members=(member,), members_without_distance=(member,)).for_more_trips(
-        n_trips
-    )
+    more = replace(RECIPE, members=(member,), members_without_distance=(member,)).for_refit(n_trips)
     for again in (*more.members, *more.members_without_distance):
         assert (again.parameters["learning_rate"], again.last_rate, again.rounds) == pytest.approx(
             wanted
@@ -104,7 +102,7 @@ def test_growing_rates_are_as_many_steps_as_the_rounds_of_the_search_were_with_m
     None
 ):
     member = Member({**POINT, "learning_rate": 0.2}, 100)
-    (again,) = replace(RECIPE, members=(member,)).for_more_trips(9).members
+    (again,) = replace(RECIPE, members=(member,)).for_refit(9).members
     assert sum(again.rates()) == pytest.approx(100 * 0.2 * MORE_ROUNDS, rel=0.01)
 
 
@@ -134,13 +132,13 @@ def test_one_booster_has_all_threads_where_it_has_the_rows_for_them(
 ) -> None:
     asked = []
 
-    def train_on(parameters: Mapping[str, Any], *given: Any, **options: Any) -> Any:
+    def train_once(parameters: Mapping[str, Any], *given: Any, **options: Any) -> Any:
         asked.append(parameters["nthread"])
-        return boosting.train_on(parameters, *given, **options)
+        return boosting.train_xgboost(parameters, *given, **options)
 
-    monkeypatch.setattr(fitting, "train_on", train_on)
+    monkeypatch.setattr(fitting, "train_xgboost", train_once)
     few = fitted(RECIPE, n_threads=2)
-    monkeypatch.setattr(threads, "ROWS_A_THREAD", 10)
+    monkeypatch.setattr(threads, "ROWS_PER_THREAD", 10)
     assert fitted(RECIPE, n_threads=2).to_files() == few.to_files()
     assert asked == [1, 1, 2, 2]
 
@@ -148,11 +146,11 @@ def test_one_booster_has_all_threads_where_it_has_the_rows_for_them(
 def test_a_recipe_on_the_trips_of_the_search_answers_as_the_trial_did_to_the_bit() -> None:
     encoder = features.fit_encoder("full", TRAIN)
     rows = rows_with_distance(encoder, TRAIN, VALID)
-    job = TrainingJob(POINT | {"nthread": 1}, rounds=40, patience=5, keep=True)
+    job = TrainingJob(POINT | {"nthread": 1}, rounds=40, patience=5, keep_booster=True)
     outcome = train_booster(build_matrices(rows), job)
     members, without_distance = (Member(POINT, outcome.best_round + 1),), (Member(POINT, 1),)
     recipe = Recipe("full", seed=3, members=members, members_without_distance=without_distance)
-    train = partial(fitting.train_here, n_threads=1)
+    train = partial(fitting.train_locally, n_threads=1)
     model = fitting.fit_boosters(recipe, TRAIN, "green", encoder, train)
     assert outcome.booster is not None
     expected = TripModel("green", encoder, [outcome.booster], model.boosters_without_distance)

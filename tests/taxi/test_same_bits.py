@@ -128,7 +128,7 @@ def test_linear_regression_takes_the_steps_that_sklearn_takes() -> None:
         scores.rmse(model.predict(encoder.transform(valid)) - valid.trip_minutes)
         for model in (
             LinearRegression().fit(matrix, train.trip_minutes),
-            least_squares.fit_sparse(LinearRegression(), matrix, train.trip_minutes),
+            least_squares.fit_linear_regression(LinearRegression(), matrix, train.trip_minutes),
         )
     ]
     assert rmses[1] == pytest.approx(rmses[0], abs=0.005)
@@ -146,5 +146,7 @@ def test_linear_regression_reaches_the_least_squares_where_it_may_take_its_time(
 def test_linear_regression_of_nothing_to_explain_is_the_mean() -> None:
     train = simulated_trips("2021-01")
     matrix = features.fit_encoder("course", train).transform_train(train)
-    model = least_squares.fit_sparse(LinearRegression(), matrix, np.full(len(train), 12.0))
+    model = least_squares.fit_linear_regression(
+        LinearRegression(), matrix, np.full(len(train), 12.0)
+    )
     assert np.array_equal(model.predict(matrix), np.full(len(train), 12.0))

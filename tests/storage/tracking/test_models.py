@@ -38,7 +38,7 @@ def make_models() -> dict[str, TripModel]:
     matrices = build_matrices(make_rows(full, train, valid))
     parameters = {"objective": "reg:squarederror", "max_depth": 3, "nthread": 1}
     booster = train_booster(
-        matrices, TrainingJob(parameters, rounds=5, patience=5, keep=True)
+        matrices, TrainingJob(parameters, rounds=5, patience=5, keep_booster=True)
     ).booster
     forest = RandomForestRegressor(n_estimators=3, max_depth=4, random_state=1)
     forest.fit(compact.transform_train(train), train.trip_minutes)
