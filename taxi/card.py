@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .bootstrap import CONFIDENCE, Interval
-from .coverage import NOMINAL, GroupCoverage
+from .coverage import NOMINAL_COVERAGE, GroupCoverage
 from .distances import DISTANCE_KINDS, distance_kind_of
 from .evaluation import Group
 from .gate import Check
@@ -137,7 +137,7 @@ def _coverage(facts: Facts, *, short: bool) -> list[str]:
         if not (short and one.kind == "hour")
     ]
     return [
-        f"p10 to p90 should cover {percent(NOMINAL, 0)} of the trips. On test:",
+        f"p10 to p90 should cover {percent(NOMINAL_COVERAGE, 0)} of the trips. On test:",
         "",
         *_table(["by", "group", "trips", "within", "mean width, min"], rows),
     ]

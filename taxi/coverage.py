@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOW, HIGH = 0.1, 0.9  # levels of the interval whose coverage is measured
-NOMINAL = HIGH - LOW
+NOMINAL_COVERAGE = HIGH - LOW
 RELIABILITY_LEVELS = np.arange(5, 100, 5) / 100
-ALL = "all"
+ALL_TRIPS = "all"
 ALL_WITHOUT_DISTANCE = "all trips, asked with none"  # listed as one of the distance bands
 
 
@@ -43,7 +43,7 @@ def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[G
         distance come last, as groups.UNKNOWN.
     """
     groupings = {
-        ALL: Grouping([ALL], np.zeros(len(trips), np.uint8)),
+        ALL_TRIPS: Grouping([ALL_TRIPS], np.zeros(len(trips), np.uint8)),
         "hour": by_hour(trips),
         "distance": by_distance(trips),
     }
@@ -86,11 +86,11 @@ def draw_reliability(observed: np.ndarray) -> "Figure":
     figure, ((axis,),) = new_grid(6, 6, below=0.5)
     axis.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=0.8)
     axis.plot(100 * RELIABILITY_LEVELS, 100 * observed, "o-", color=BLUE)
-    off = float(np.abs(observed - RELIABILITY_LEVELS).max())
+    max_gap = float(np.abs(observed - RELIABILITY_LEVELS).max())
     axis.set(
         xlabel="share of trips that a quantile promises, %",
         ylabel="later trips that were at most as long, %",
-        title=f"Quantiles keep their promise within {100 * off:.1f} points\n"
+        title=f"Quantiles keep their promise within {100 * max_gap:.1f} points\n"
         "(fitted on the earlier half of valid, measured on the later)",
     )
     return figure

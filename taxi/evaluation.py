@@ -118,14 +118,16 @@ def calibration_bins(predicted: np.ndarray) -> list[np.ndarray]:
 
 def _draw_calibration(axis: "Axes", minutes: np.ndarray, predicted: np.ndarray) -> None:
     bins = calibration_bins(predicted)
-    said, took = ([float(values[b].mean()) for b in bins] for values in (predicted, minutes))
+    mean_predicted, mean_measured = (
+        [float(values[b].mean()) for b in bins] for values in (predicted, minutes)
+    )
     axis.plot([0, 60], [0, 60], color=GREY, linestyle="--", linewidth=0.8)
-    axis.plot(said, took, "o-", color=BLUE)
-    off = max(abs(a - b) for a, b in zip(said, took, strict=True))
+    axis.plot(mean_predicted, mean_measured, "o-", color=BLUE)
+    max_gap = max(abs(a - b) for a, b in zip(mean_predicted, mean_measured, strict=True))
     axis.set(
         xlabel="mean predicted, min",
         ylabel="mean measured, min",
-        title=f"Predicted means are within {off:.1f} min of the measured ones",
+        title=f"Predicted means are within {max_gap:.1f} min of the measured ones",
     )
 
 
@@ -135,10 +137,10 @@ def describe_feature(name: str) -> str:
     Args:
         name: key of FEATURES; any other, such as a pair of zones, is returned as it is.
     """
-    said = FEATURES[name].__doc__ if name in FEATURES else None
-    if not said:
+    docstring = FEATURES[name].__doc__ if name in FEATURES else None
+    if not docstring:
         return name
-    first = said.splitlines()[0].partition(";")[0].rstrip(".")
+    first = docstring.splitlines()[0].partition(";")[0].rstrip(".")
     return first[0].lower() + first[1:]
 
 
@@ -162,8 +164,8 @@ def feature_importance(
     shap = np.abs(shap_minutes(booster, rows)).mean(axis=0).round(6)
     gain = booster.get_score(importance_type="gain")  # unnamed columns are f0, f1, ...
     importance = {
-        name: {"gain": np.asarray(gain.get(f"f{place}", 0.0)).item(), "shap": float(shap[place])}
-        for place, name in enumerate(names)
+        name: {"gain": np.asarray(gain.get(f"f{index}", 0.0)).item(), "shap": float(shap[index])}
+        for index, name in enumerate(names)
     }
     return dict(sorted(importance.items(), key=lambda item: -item[1]["shap"]))
 

@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from .backtest import BESIDE, MonthErrors, Rise, format_months, fresh
+from .backtest import COMPARED_BASELINES, MonthErrors, RmseRise, format_months, fresh_errors
 from .page import Chart, Section, markdown, paragraph, render_page, table
 from .words import percent
 
@@ -20,7 +20,7 @@ def write_backtest(
     about: str,
     said: Sequence[str],
     rows: Sequence[MonthErrors],
-    rises: Sequence[Rise],
+    rises: Sequence[RmseRise],
     *,
     rerun: Sequence[str],
     missing: Sequence[str],
@@ -55,7 +55,7 @@ def write_backtest(
 
 def month_parts(rows: Sequence[MonthErrors]) -> list[str | Chart]:
     """Show the errors of fresh models by month, and those of the baselines beside them."""
-    found = fresh(rows)
+    found = fresh_errors(rows)
     months = sorted(found)
     worst = max(months, key=lambda month: found[month].rmse.value)
     title = f"{worst} was the hardest month: RMSE {found[worst].rmse.value:.3f} min."
@@ -65,14 +65,14 @@ def month_parts(rows: Sequence[MonthErrors]) -> list[str | Chart]:
         "95 %": [f"{found[m].rmse.low:.3f} to {found[m].rmse.high:.3f}" for m in months],
         "bias, min": [round(found[month].bias.value, 4) for month in months],
     }
-    for model, name in BESIDE.items():
-        if there := fresh(rows, model):
+    for model, name in COMPARED_BASELINES.items():
+        if there := fresh_errors(rows, model):
             columns[name] = [round(there[month].rmse.value, 4) for month in months]
     ends = [[found[month].rmse.low, found[month].rmse.high] for month in months]
     return [Chart("bars", title, columns, best=worst, ends=ends)]
 
 
-def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
+def ageing_parts(rises: Sequence[RmseRise]) -> list[str | Chart]:
     """Show how RMSE rises with the age of a model."""
     if not rises:
         return []
@@ -100,7 +100,7 @@ def every_row(rows: Sequence[MonthErrors]) -> str:
         "trained for": [row.fold for row in rows],
         "judged on": [row.month for row in rows],
         "age, months": [row.age for row in rows],
-        "model": [BESIDE.get(row.model, row.model) for row in rows],
+        "model": [COMPARED_BASELINES.get(row.model, row.model) for row in rows],
         "trips": [row.n_trips for row in rows],
         "RMSE, min": [row.rmse.value for row in rows],
         "bias, min": [row.bias.value for row in rows],

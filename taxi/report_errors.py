@@ -7,7 +7,7 @@ import numpy as np
 
 from .breakdown import RESIDUAL_EDGES, Breakdown
 from .city import City
-from .coverage import ALL, ALL_WITHOUT_DISTANCE, NOMINAL
+from .coverage import ALL_TRIPS, ALL_WITHOUT_DISTANCE, NOMINAL_COVERAGE
 from .evaluation import Group
 from .groups import UNKNOWN
 from .page import Chart, paragraph
@@ -172,10 +172,10 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
     """
     if not coverage:
         return [paragraph("The model gives no quantiles, or there are no test months.")]
-    whole = next(row for row in coverage if row["kind"] == ALL)
+    whole = next(row for row in coverage if row["kind"] == ALL_TRIPS)
     share, width = float(whole["coverage"]), float(whole["width"])
     said = (
-        f"p10 to p90 should cover {percent(NOMINAL, 0)} of the trips. On test it covers "
+        f"p10 to p90 should cover {percent(NOMINAL_COVERAGE, 0)} of the trips. On test it covers "
         f"{percent(share)}, and is {width:.1f} min wide on average."
     )
     found = {
@@ -207,5 +207,5 @@ def interval_chart(kind: str, rows: Sequence[Mapping[str, str]]) -> Chart:
             N_TRIPS: counts,
         },
         best=names[least],
-        wanted=[[0.0, 100 * NOMINAL], [1.0, 100 * NOMINAL]],
+        wanted=[[0.0, 100 * NOMINAL_COVERAGE], [1.0, 100 * NOMINAL_COVERAGE]],
     )

@@ -9,7 +9,7 @@ from steps.common.served import gives_intervals
 from steps.register.testset import TestSet, request_frames
 from storage.tracking import artifacts, models, tags
 from taxi import coverage
-from taxi.coverage import ALL, ALL_WITHOUT_DISTANCE, HIGH, LOW, GroupCoverage
+from taxi.coverage import ALL_TRIPS, ALL_WITHOUT_DISTANCE, HIGH, LOW, GroupCoverage
 from taxi.distances import METERED, MISSING, apply_distance_kind
 from taxi.schema import has_distance_column
 
@@ -40,7 +40,7 @@ def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]
 
 def overall(groups: list[GroupCoverage]) -> float:
     """Return the share of all trips that are within their intervals, 0..1."""
-    return next(one.coverage for one in groups if one.kind == ALL)
+    return next(one.coverage for one in groups if one.kind == ALL_TRIPS)
 
 
 def _count(model: Any, uri: str, test: TestSet, kind: str) -> list[GroupCoverage]:

@@ -69,7 +69,7 @@ def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> Tes
     log_errors(groups, break_down(test.trips, predicted[METERED]))
     log_worst(find_worst(test.trips, predicted[METERED]))
     scores = score_each(predicted, test)
-    intervals = bootstrap.intervals(test.trips.trip_minutes, predicted[METERED], seed=seed)
+    intervals = bootstrap.score_intervals(test.trips.trip_minutes, predicted[METERED], seed=seed)
     _, low, high = intervals["rmse"]
     ends = {tags.TEST.of("rmse_low"): low, tags.TEST.of("rmse_high"): high}
     found = to_metrics(tags.TEST, scores) | ends
@@ -130,7 +130,7 @@ def evaluate_champion(
     uri = f"models:/{version.name}/{version.version}"
     predicted = predict_served(load_served(uri, test.taxi), uri, test)
     both = tested.predicted[test.distance], predicted[test.distance]
-    gained = bootstrap.improvement(test.trips.trip_minutes, *both, seed=seed)
+    gained = bootstrap.rmse_improvement(test.trips.trip_minutes, *both, seed=seed)
     ends = {tags.GAINED.of("_low"): gained.low, tags.GAINED.of("_high"): gained.high}
     found = to_metrics(tags.CHAMPION_TEST, score_each(predicted, test))
     mlflow.log_metrics(found | {tags.GAINED.of(""): gained.value, **ends})

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from taxi.coverage import (
-    ALL,
+    ALL_TRIPS,
     RELIABILITY_LEVELS,
     coverage_by_group,
     draw_reliability,
@@ -17,7 +17,7 @@ from tests.taxi.test_spread import skewed
 def test_a_trip_counts_as_held_where_it_is_within_both_ends() -> None:
     trips = make_trips(5, trip_minutes=[5, 10, 15, 20, 25])
     (overall, *groups) = coverage_by_group(trips, np.full(5, 10.0), np.full(5, 20.0))
-    assert overall == (ALL, ALL, 5, 0.6, 0.2, 0.2, 10.0)
+    assert overall == (ALL_TRIPS, ALL_TRIPS, 5, 0.6, 0.2, 0.2, 10.0)
     assert [group[2:] for group in groups] == [overall[2:]] * 2  # all trips are alike
     assert [(group.kind, group.group) for group in groups] == [
         ("hour", "17"),

@@ -81,7 +81,7 @@ def test_a_zone_of_few_trips_that_a_third_of_the_month_begins_in_has_drifted() -
 def test_the_next_month_of_the_same_city_has_not_drifted() -> None:
     found = measured(simulated_trips("2021-03"), rmse=5.1)
     assert [one for one in found.values() if one.drifted] == []
-    assert len(found) == len(drift.COMPARED) + 5
+    assert len(found) == len(drift.COMPARED_HISTOGRAMS) + 5
 
 
 @pytest.mark.parametrize("n_trips", [30, 100, 300])
@@ -145,7 +145,7 @@ def test_a_threshold_of_0_tells_of_any_move() -> None:
         thresholds=thresholds,
     )
     assert {one.of for one in found if one.drifted} >= {
-        *drift.COMPARED,
+        *drift.COMPARED_HISTOGRAMS,
         "prediction",
         "RMSE",
         "80 % interval",
@@ -180,7 +180,7 @@ def test_trips_between_places_no_train_trip_knows_are_counted() -> None:
     found = measured(random_trips(3_000, seed=1, n_zones=265))
     assert found["unseen above valid", "pair of zones"].drifted
     train = profile_of(simulated_trips("2021-01"))
-    assert drift.unseen(train, train) == (0.0, 0.0)
+    assert drift.unseen_shares(train, train) == (0.0, 0.0)
 
 
 def test_a_zone_that_no_train_trip_has_is_unseen_at_either_end() -> None:
@@ -188,7 +188,7 @@ def test_a_zone_that_no_train_trip_has_is_unseen_at_either_end() -> None:
     there, never = random_trips(4, seed=2, n_zones=40), np.array([200, 7, 7, 7], np.int32)
     values = {name: getattr(there, name) for name in TRIPS.names}
     for end in ("pickup_zone", "dropoff_zone"):
-        zone, pair = drift.unseen(train, profile_of(Trips(**values | {end: never})))
+        zone, pair = drift.unseen_shares(train, profile_of(Trips(**values | {end: never})))
         assert zone == 0.25
         assert pair >= 0.25
 

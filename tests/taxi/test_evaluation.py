@@ -59,7 +59,7 @@ def test_every_way_to_the_rmse_gives_the_same(trips: Trips, predicted: np.ndarra
     for part in np.array_split(error, 7):
         errors.add(part)
     assert errors.scores()["rmse"] == pytest.approx(wanted, rel=1e-12)
-    interval = bootstrap.intervals(trips.trip_minutes, predicted, seed=1)["rmse"]
+    interval = bootstrap.score_intervals(trips.trip_minutes, predicted, seed=1)["rmse"]
     assert interval.value == pytest.approx(wanted, rel=1e-12)
     assert score_predictions(trips.trip_minutes, predicted)["rmse"] == wanted
 

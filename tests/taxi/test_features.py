@@ -113,7 +113,9 @@ def test_the_columns_of_the_distance_are_those_that_it_changes(name: str) -> Non
     other = replace(VALID, distance_miles=np.full(len(VALID), 7.77))
     changed = (encoded(name, VALID) != encoded(name, other)).any(axis=0)
     moved = {column for column, moves in zip(SETS[name], changed, strict=True) if moves}
-    assert moved == OWN_DISTANCE_FEATURES & {*SETS[name]}, "OWN_DISTANCE_FEATURES is what it is told by"
+    assert moved == OWN_DISTANCE_FEATURES & {*SETS[name]}, (
+        "OWN_DISTANCE_FEATURES is what it is told by"
+    )
 
 
 @pytest.mark.parametrize("name", ["compact", "full", "full of the city"])

@@ -4,7 +4,7 @@ import pytest
 
 from taxi import gate
 from taxi.bootstrap import Interval
-from taxi.coverage import NOMINAL
+from taxi.coverage import NOMINAL_COVERAGE
 from taxi.distances import DISTANCE_KINDS, METERED
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.words import percent
@@ -217,6 +217,8 @@ def test_no_interval_is_asked_to_hold_more_than_all_trips_or_less_than_none() ->
 def test_both_ends_of_what_intervals_may_hold_are_in_as_they_are_written(
     tolerance: float, ends: tuple[float, float]
 ) -> None:
-    checks = [gate.check_coverage(end, nominal=NOMINAL, tolerance=tolerance) for end in ends]
+    checks = [
+        gate.check_coverage(end, nominal=NOMINAL_COVERAGE, tolerance=tolerance) for end in ends
+    ]
     assert [check.passed for check in checks] == [True, True]
     assert {check.wanted for check in checks} == {f"{100 * ends[0]:g} to {100 * ends[1]:g} %"}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from taxi import report, report_backtest, report_errors, report_search, simulation
-from taxi.backtest import Rise
+from taxi.backtest import RmseRise
 from taxi.bootstrap import Interval
 from taxi.breakdown import Bin, Breakdown, break_down
-from taxi.coverage import ALL, ALL_WITHOUT_DISTANCE
+from taxi.coverage import ALL_TRIPS, ALL_WITHOUT_DISTANCE
 from taxi.evaluation import Group, describe_feature, errors_by_group
 from taxi.features import FEATURES
 from taxi.groups import UNKNOWN
@@ -244,7 +244,7 @@ def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
     hours = [Group("hour", f"0{hour}", 150, 5.0 + hour, 1.0, 0.0) for hour in (1, 2)]
     shown = report_errors.where_it_fails("test", [*hours, *groups], None, None)
     named = [
-        ("all", ALL),
+        ("all", ALL_TRIPS),
         ("hour", "01"),
         ("distance", UNKNOWN),
         ("distance", ALL_WITHOUT_DISTANCE),
@@ -339,7 +339,7 @@ def test_shares_are_drawn_in_percent() -> None:
     assert chart.columns["trips within p10 to p90, %"] == [70.0, 81.2]
     assert chart.title == "By hour, intervals cover least at 07:00: 70 %."
     assert chart.wanted == [[0.0, 80.0], [1.0, 80.0]]
-    _, aged = report_backtest.ageing_parts([Rise(1, 4, Interval(0.02, 0.01, 0.03))])
+    _, aged = report_backtest.ageing_parts([RmseRise(1, 4, Interval(0.02, 0.01, 0.03))])
     assert aged.columns["RMSE above a fresh model's, %"] == [2.0]
     assert aged.columns["95 %"] == ["+1.00 to +3.00"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from steps.score.record import city_of_model, drift_cells, say_moved, say_off
 from storage.tracking import models
-from taxi.drift import COMPARED, DriftMeasure
+from taxi.drift import COMPARED_HISTOGRAMS, DriftMeasure
 from taxi.model import trips_to_frame
 from taxi.simulation import month_batches, simulated_zones
 from taxi.words import drift_subject, percent
@@ -36,7 +36,7 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     months = "-P train_months=2021-02 -P valid_months=2021-03 -P test_months=2021-04"
     assert f" {months} -P model_name=scored`\n" in note
     rows = {row["of"]: float(row["value"]) for row in lab.table(run, "drift.csv")}
-    furthest = max((*COMPARED, "prediction"), key=rows.__getitem__)
+    furthest = max((*COMPARED_HISTOGRAMS, "prediction"), key=rows.__getitem__)
     rise, psi = percent(rows["RMSE"], sign="+"), f"{rows[furthest]:.3f}"
     assert f" | {rise} | {drift_subject(furthest)} {psi} | " in note
     root = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
