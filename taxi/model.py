@@ -16,7 +16,7 @@ import xgboost as xgb
 from . import TripError
 from .features import DenseFeatures, Encoder, restore_encoder
 from .live import LiveState
-from .live_file import apply_live, new_york_now, read_state, why_unusable
+from .live_file import apply_live, new_york_now, read_state, reason_unusable
 from .request import list_warnings, read_frame, read_plain
 from .request_params import RequestParams, quantile_column, read_params
 from .schema import Trips, clean_miles, input_names, input_requirements
@@ -205,7 +205,7 @@ class TripModel:
             TripError: the state cannot be used, or not at present; says why.
         """
         state = read_state(content, taxi=self.taxi, model_sha256=sha256)
-        if reason := why_unusable(state, new_york_now()):
+        if reason := reason_unusable(state, new_york_now()):
             raise TripError(reason)
         return state
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from taxi import days
-from taxi.days import beyond_calendar, public_holidays, school_recess
+from taxi.days import months_beyond_calendar, public_holidays, school_recess
 
 
 def numbers(*dates: str) -> np.ndarray:
@@ -42,10 +42,10 @@ def test_a_recess_lasts_a_week_or_so_or_a_summer() -> None:
 
 def test_the_months_that_the_school_calendar_does_not_reach_are_named() -> None:
     until = numbers("2025-12-24", "2026-09-02")
-    assert beyond_calendar(["2026-06", "2026-09", "2026-11"], until) == ""
-    line = beyond_calendar(["2027-02", "2026-12", "2026-11", "2026-12"], until)
+    assert months_beyond_calendar(["2026-06", "2026-09", "2026-11"], until) == ""
+    line = months_beyond_calendar(["2027-02", "2026-12", "2026-11", "2026-12"], until)
     assert line.startswith("2026-12, 2027-02: the school calendar ends 2026-09-02, so weeks ")
-    assert beyond_calendar(["2026-12"], until[:0]) == ""
+    assert months_beyond_calendar(["2026-12"], until[:0]) == ""
 
 
 def test_the_school_calendar_ends_with_a_summer_so_that_its_whole_autumn_is_known() -> None:
