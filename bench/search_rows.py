@@ -71,7 +71,7 @@ def draw_value(rng: np.random.Generator, allowed: Range) -> float:
     """Draw a value from a range."""
     low, high = (np.log([allowed.low, allowed.high])) if allowed.is_log else allowed[:2]
     value = float(np.exp(rng.uniform(low, high)) if allowed.is_log else rng.uniform(low, high))
-    return round(value) if allowed.is_whole else value
+    return round(value) if allowed.is_integer else value
 
 
 def train_points(

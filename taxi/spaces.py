@@ -44,7 +44,7 @@ class Range(NamedTuple):
     low: float
     high: float
     is_log: bool = False  # sampled on a logarithmic scale; low is above 0
-    is_whole: bool = False
+    is_integer: bool = False
 
 
 class Pruning(NamedTuple):
@@ -89,10 +89,12 @@ class SearchSpace:
 
     def describe(self) -> dict[str, Any]:
         """Return all that determines a search in this space, as plain JSON values."""
-        told = {name: value for name, value in vars(self).items() if name != "n_boosters"}
-        told["ranges"] = {name: list(allowed) for name, allowed in self.ranges.items()}
-        told["objectives"] = [[name, dict(scales)] for name, scales in self.objectives]
-        return told
+        description = {name: value for name, value in vars(self).items() if name != "n_boosters"}
+        description["ranges"] = {
+            name: list(value_range) for name, value_range in self.ranges.items()
+        }
+        description["objectives"] = [[name, dict(scales)] for name, scales in self.objectives]
+        return description
 
     def objective(self, number: int) -> Objective:
         """Return the objective of a trial."""
@@ -143,7 +145,7 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
     # the course's own space
     "seed": SearchSpace(
         ranges={
-            "max_depth": Range(4, 100, is_whole=True),
+            "max_depth": Range(4, 100, is_integer=True),
             "learning_rate": Range(exp(-3), 1, is_log=True),
             "reg_alpha": Range(exp(-5), exp(-1), is_log=True),
             "reg_lambda": Range(exp(-6), exp(-1), is_log=True),
@@ -166,7 +168,7 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
     # is as good as boosters of half the rate, and comes free with the search
     "lossguide": SearchSpace(
         ranges={
-            "max_leaves": Range(32, 192, is_log=True, is_whole=True),
+            "max_leaves": Range(32, 192, is_log=True, is_integer=True),
             "min_child_weight": Range(5, 150, is_log=True),
             "subsample": Range(0.6, 1),
             "colsample_bytree": Range(0.4, 1),

@@ -86,7 +86,7 @@ def run_search(
             n_waiting=executor.n_waiting(n_parallel),
             lag=settings.lag,
             finished={number: as_finished(run, space) for number, run in finished.items()},
-            is_over=after(budget.max_minutes),
+            should_stop=after(budget.max_minutes),
         ):
             logger.log_trial(trial, finished)
         logger.log_page()
