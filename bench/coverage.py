@@ -14,7 +14,7 @@ from taxi import features, live, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.coverage import HIGH, LOW, GroupCoverage, coverage_by_group
 from taxi.fitting import fit_boosters, train_locally
-from taxi.live import Ended
+from taxi.live import EndedTrips
 from taxi.model import TripModel
 from taxi.recipes import WEIGHT_WITHOUT_DISTANCE, Member, Recipe
 from taxi.rows import Rows, rows_with_distance, rows_without_distance
@@ -80,7 +80,7 @@ def follow(month: str, fitted: Trips, trips: Trips, predicted: np.ndarray) -> np
     """
     took = (trips.trip_minutes * 60e6).astype("timedelta64[us]")
     zones = trips.pickup_zone, trips.dropoff_zone
-    ended = Ended(trips.pickup_at, trips.pickup_at + took, *zones, predicted)
+    ended = EndedTrips(trips.pickup_at, trips.pickup_at + took, *zones, predicted)
     position = fit_zone_tables(fitted).position
     new = live.new_state("green", "bench", np.datetime64(0, "m"), position)
     rows = RowTimes(ended, np.ones(len(trips), bool))

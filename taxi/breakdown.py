@@ -52,7 +52,7 @@ def break_down(trips: Trips, predicted: np.ndarray) -> Breakdown:
     first = day.min()
     names = np.arange(first, day.max() + 1).astype("M8[D]").astype(str).tolist()
     zone = zone_or_0(trips.pickup_zone)
-    within = np.clip(error, RESIDUAL_EDGES[0], RESIDUAL_EDGES[-1])
+    clipped = np.clip(error, RESIDUAL_EDGES[0], RESIDUAL_EDGES[-1])
     return Breakdown(
         days=_groups("day", day - first, names, error),
         zones=_groups("zone", zone, [str(number) for number in range(zone.max() + 1)], error),
@@ -60,20 +60,20 @@ def break_down(trips: Trips, predicted: np.ndarray) -> Breakdown:
             Bin(len(rows), float(predicted[rows].mean()), float(trips.trip_minutes[rows].mean()))
             for rows in calibration_bins(predicted)
         ],
-        residuals=np.histogram(within, RESIDUAL_EDGES)[0].tolist(),
+        residuals=np.histogram(clipped, RESIDUAL_EDGES)[0].tolist(),
     )
 
 
 def _groups(kind: str, key: np.ndarray, names: list[str], error: np.ndarray) -> list[Group]:
     """Group n errors by their key, 0..len(names) - 1; keys without errors are left out."""
     count = np.bincount(key, minlength=len(names))
-    there = np.flatnonzero(count)
-    square, size, signed = (
-        np.bincount(key, values, minlength=len(names))[there] / count[there]
+    has_errors = np.flatnonzero(count)
+    square, absolute, signed = (
+        np.bincount(key, values, minlength=len(names))[has_errors] / count[has_errors]
         for values in (error**2, np.abs(error), error)
     )
-    columns = (np.sqrt(square), size, signed)
+    columns = (np.sqrt(square), absolute, signed)
     return [
-        Group(kind, names[place], int(count[place]), *map(float, values))
-        for place, *values in zip(there.tolist(), *columns, strict=True)
+        Group(kind, names[index], int(count[index]), *map(float, values))
+        for index, *values in zip(has_errors.tolist(), *columns, strict=True)
     ]

@@ -40,7 +40,7 @@ def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[G
         high: [n] minutes, the upper ends; both ends belong to the interval.
     Returns:
         All trips first, then the groups of each kind in their order; trips without a clean
-        distance come last, as groups.UNKNOWN.
+        distance come last, as groups.NO_DISTANCE.
     """
     groupings = {
         ALL_TRIPS: Grouping([ALL_TRIPS], np.zeros(len(trips), np.uint8)),

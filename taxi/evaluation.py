@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .features import FEATURES
-from .groups import UNKNOWN, by_busyness, by_distance, by_hour
+from .groups import NO_DISTANCE, by_busyness, by_distance, by_hour
 from .schema import Trips
 from .scores import CLOSE_MINUTES, rmse
 from .style import BLUE, GREY, bar_chart, new_figure, new_grid, styled
@@ -86,7 +86,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
         title=f"{percent(near, 0)} of the trips are predicted within {CLOSE_MINUTES:g} minutes",
     )
     _draw_calibration(calibration, minutes, predicted)
-    has_distance = any(one.kind == "distance" and one.group != UNKNOWN for one in groups)
+    has_distance = any(one.kind == "distance" and one.group != NO_DISTANCE for one in groups)
     for axis, kind in ((hour, "hour"), (place, "distance" if has_distance else "pickup zone")):
         _draw_groups(axis, kind, [group for group in groups if group.kind == kind])
     return figure

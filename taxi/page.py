@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 
-from .regions import framed
+from .scrollable import make_tables_scrollable
 from .words import are_numbers
 
 # no raw HTML, and nothing that is fetched or followed: names in a run may contain such markup
@@ -73,7 +73,7 @@ class Section(NamedTuple):
 
 def markdown(lines: Sequence[str]) -> str:
     """Convert markdown to HTML; HTML, links and pictures in it stay plain text."""
-    return framed("Table", str(MARKDOWN.render("\n".join(lines))))
+    return make_tables_scrollable("Table", str(MARKDOWN.render("\n".join(lines))))
 
 
 def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
@@ -87,7 +87,7 @@ def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
     rows = "\n".join(
         "<tr>" + "".join(map(_cell, row, kinds)) + "</tr>" for row in zip(*texts, strict=True)
     )
-    return framed(
+    return make_tables_scrollable(
         label, f"<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
     )
 

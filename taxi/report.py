@@ -8,8 +8,8 @@ from .breakdown import Breakdown
 from .city import City
 from .evaluation import Group
 from .page import Section, markdown, paragraph, render_page, table
-from .report_errors import calibration_chart, interval_parts, where_it_fails
-from .report_search import Rows, looked_at_parts, search_parts
+from .report_errors import calibration_chart, error_parts, interval_parts
+from .report_search import Rows, importance_parts, search_parts
 from .words import drift_subject, drop_reasons_among
 
 
@@ -18,7 +18,7 @@ class StepFacts(NamedTuple):
 
     step: str
     how: str  # run, reused or given
-    why: str
+    reason: str
     seconds: float | None  # its duration when it ran; None if unknown
     run_id: str
 
@@ -43,7 +43,7 @@ class ReportFacts(NamedTuple):
     leaderboard: Sequence[str]  # markdown
     trials: Rows
     curves: Rows
-    luck: Mapping[str, float]  # gain of the search, and noise of another seed, minutes
+    search_gain: Mapping[str, float]  # gain of the search, and noise of another seed, minutes
     # trips without a distance have boosters of their own in the search's model
     is_split_by_distance: bool
     errors: ErrorFacts
@@ -79,16 +79,16 @@ def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> s
             search_parts(
                 facts.trials,
                 facts.curves,
-                facts.luck,
+                facts.search_gain,
                 is_split_by_distance=facts.is_split_by_distance,
             ),
         ),
         Section(
             "Where it fails",
-            where_it_fails(errors.of, errors.groups, errors.breakdown, facts.city),
+            error_parts(errors.of, errors.groups, errors.breakdown, facts.city),
         ),
         Section("Calibration and intervals", [*calibration, *interval_parts(facts.coverage)]),
-        Section("What the model looks at", looked_at_parts(facts.importance)),
+        Section("What the model looks at", importance_parts(facts.importance)),
         Section("The champion", champion_parts(facts.champion, facts.gate)),
         Section("Drift of scored months", drift_parts(facts.drift)),
         Section("Run it again", [markdown(facts.rerun)] if facts.rerun else []),
@@ -108,7 +108,7 @@ def _step(step: StepFacts) -> str:
     return (
         f'<div class="step {"run" if step.how == "run" else "reused"}">'
         f"<h3>{escape(step.step)}</h3><p><strong>{escape(step.how)}</strong>{took}</p>"
-        f"<p>{escape(step.why)}</p><p>run <code>{escape(step.run_id)}</code></p></div>"
+        f"<p>{escape(step.reason)}</p><p>run <code>{escape(step.run_id)}</code></p></div>"
     )
 
 
@@ -127,7 +127,11 @@ def data_parts(files: Rows) -> list[str]:
     """Show which files were read, and how many of their rows were dropped for which reason."""
     if not files:
         return []
-    reasons = [why for why in drop_reasons_among(files[0]) if any(int(file[why]) for file in files)]
+    reasons = [
+        reason
+        for reason in drop_reasons_among(files[0])
+        if any(int(file[reason]) for file in files)
+    ]
     n_raw, n_kept = (sum(int(file[name]) for file in files) for name in ("n_raw", "n_kept"))
     lead = paragraph(f"{n_kept:,} of {n_raw:,} rows are usable trips; the others were dropped.")
     columns: dict[str, list[str]] = {
@@ -135,7 +139,9 @@ def data_parts(files: Rows) -> list[str]:
         "month": [file["month"] for file in files],
         "rows": [f"{int(file['n_raw']):,}" for file in files],
         "kept": [f"{int(file['n_kept']):,}" for file in files],
-        **{f"dropped: {why}": [f"{int(file[why]):,}" for file in files] for why in reasons},
+        **{
+            f"dropped: {reason}": [f"{int(file[reason]):,}" for file in files] for reason in reasons
+        },
         "file": [file["uri"] for file in files],
         "sha256": [file["sha256"][:16] for file in files],
     }
@@ -164,7 +170,7 @@ def drift_parts(rows: Rows) -> list[str]:
     """Show how far each scored month has drifted from the months its model was trained on."""
     if not rows:
         return []
-    moved = sorted({row["month"] for row in rows if row["drifted"] == "True"})
+    drifted = sorted({row["month"] for row in rows if row["drifted"] == "True"})
     shown = {
         "month": [row["month"] for row in rows],
         "scored by": [row[VERSION] for row in rows],
@@ -173,9 +179,9 @@ def drift_parts(rows: Rows) -> list[str]:
         "drift from": [f"{float(row['threshold']):g}" for row in rows],
         "drifted": ["yes" if row["drifted"] == "True" else "no" for row in rows],
     }
-    said = f"Drifted: {', '.join(moved)}." if moved else "No scored month has drifted."
+    summary = f"Drifted: {', '.join(drifted)}." if drifted else "No scored month has drifted."
     about = (
         "PSI is the population stability index, a distance between two histograms: below 0.1 there "
         "is no drift to speak of, above 0.25 the months differ strongly."
     )
-    return [paragraph(f"{said} {about}"), table("Drift by measure", shown)]
+    return [paragraph(f"{summary} {about}"), table("Drift by measure", shown)]

@@ -18,7 +18,7 @@ AGEING = (
 def write_backtest(
     title: str,
     about: str,
-    said: Sequence[str],
+    sentences: Sequence[str],
     rows: Sequence[MonthErrors],
     rises: Sequence[RmseRise],
     *,
@@ -32,7 +32,7 @@ def write_backtest(
     Args:
         title: what was judged.
         about: which run it describes.
-        said: the verdict, and how two recipes compare, a sentence each.
+        sentences: the verdict, and how two recipes compare, a sentence each.
         rows: the table of the backtest.
         rises: by age; may be empty.
         rerun: markdown: how to run it again.
@@ -40,13 +40,13 @@ def write_backtest(
         style: CSS.
         scripts: JavaScript: the chart library and the code that uses it.
     """
-    answer, *others = said
+    answer, *others = sentences
     verdict = f'<p class="verdict">{escape(answer)}</p><p class="about">{escape(about)}</p>'
     head = verdict + "".join(map(paragraph, others))
     sections = [
         Section("Month by month", month_parts(rows)),
         Section("What ageing costs", ageing_parts(rises)),
-        Section("All models", [every_row(rows)]),
+        Section("All models", [all_rows_table(rows)]),
         Section("Run it again", [markdown(rerun)]),
         Section("Not on this page", [paragraph(reason) for reason in missing]),
     ]
@@ -55,20 +55,20 @@ def write_backtest(
 
 def month_parts(rows: Sequence[MonthErrors]) -> list[str | Chart]:
     """Show the errors of fresh models by month, and those of the baselines beside them."""
-    found = fresh_errors(rows)
-    months = sorted(found)
-    worst = max(months, key=lambda month: found[month].rmse.value)
-    title = f"{worst} was the hardest month: RMSE {found[worst].rmse.value:.3f} min."
+    fresh = fresh_errors(rows)
+    months = sorted(fresh)
+    worst = max(months, key=lambda month: fresh[month].rmse.value)
+    title = f"{worst} was the hardest month: RMSE {fresh[worst].rmse.value:.3f} min."
     columns: dict[str, Sequence[str | float]] = {
         "month": months,
-        "RMSE, min": [round(found[month].rmse.value, 4) for month in months],
-        "95 %": [f"{found[m].rmse.low:.3f} to {found[m].rmse.high:.3f}" for m in months],
-        "bias, min": [round(found[month].bias.value, 4) for month in months],
+        "RMSE, min": [round(fresh[month].rmse.value, 4) for month in months],
+        "95 %": [f"{fresh[m].rmse.low:.3f} to {fresh[m].rmse.high:.3f}" for m in months],
+        "bias, min": [round(fresh[month].bias.value, 4) for month in months],
     }
     for model, name in COMPARED_BASELINES.items():
-        if there := fresh_errors(rows, model):
-            columns[name] = [round(there[month].rmse.value, 4) for month in months]
-    ends = [[found[month].rmse.low, found[month].rmse.high] for month in months]
+        if baseline_errors := fresh_errors(rows, model):
+            columns[name] = [round(baseline_errors[month].rmse.value, 4) for month in months]
+    ends = [[fresh[month].rmse.low, fresh[month].rmse.high] for month in months]
     return [Chart("bars", title, columns, best=worst, ends=ends)]
 
 
@@ -94,7 +94,7 @@ def ageing_parts(rises: Sequence[RmseRise]) -> list[str | Chart]:
     return [paragraph(AGEING), Chart("bars", title, columns, ends=ends if known else ())]
 
 
-def every_row(rows: Sequence[MonthErrors]) -> str:
+def all_rows_table(rows: Sequence[MonthErrors]) -> str:
     """Show the whole table."""
     columns: dict[str, Sequence[str | int | float]] = {
         "trained for": [row.fold for row in rows],

@@ -14,14 +14,14 @@ TRIAL, RMSE_VALID = "trial", "RMSE on valid, min"
 
 
 def search_parts(
-    trials: Rows, curves: Rows, luck: Mapping[str, float], *, is_split_by_distance: bool
+    trials: Rows, curves: Rows, search_gain: Mapping[str, float], *, is_split_by_distance: bool
 ) -> list[str | Chart]:
     """Show the trials, and how the best of them learned.
 
     Args:
         trials: rows of trials.csv.
         curves: rows of learning_curves.csv; empty for a run by an older version.
-        luck: `gain` over the first point and `noise` of a seed, minutes; empty if unknown.
+        search_gain: `gain` over the first point and `noise` of a seed, minutes; empty if unknown.
         is_split_by_distance: trips without a distance have boosters of their own, not scored in
             the trials.
     """
@@ -32,19 +32,19 @@ def search_parts(
     best = finished[0]
     count = {state: sum(row["state"] == state for row in trials) for state in STATES}
     n_each = ", ".join(f"{n} {state}" for state, n in count.items() if n)
-    said = f"{format_count(len(trials), 'trial')}: {n_each}."
-    if luck:
-        said += (
-            f" The best one is {luck['gain']:.3f} min better than the first point tried; another "
-            f"seed changes that by {luck['noise']:.3f} min."
+    summary = f"{format_count(len(trials), 'trial')}: {n_each}."
+    if search_gain:
+        summary += (
+            f" The best one is {search_gain['gain']:.3f} min better than the first point tried; "
+            f"another seed changes that by {search_gain['noise']:.3f} min."
         )
     if is_split_by_distance:
-        said += (
+        summary += (
             " Trips without a distance have boosters of their own: trials are scored on the "
             "others, but the model is scored on all trips."
         )
     charts = [trials_chart(scored, best), *curve_chart(finished, curves)]
-    return [paragraph(said), '<div class="charts">', *charts, "</div>"]
+    return [paragraph(summary), '<div class="charts">', *charts, "</div>"]
 
 
 STATES = ("finished", "pruned", "failed")
@@ -53,54 +53,54 @@ STATES = ("finished", "pruned", "failed")
 def trials_chart(scored: Rows, best: Mapping[str, str]) -> Chart:
     """Draw the RMSE of the trials in their order, grouped by how they ended."""
     shown = sorted(scored, key=lambda row: int(row["trial"]))
-    top = f"best, trial {best['trial']}"
-    points = [name for name in shown[0] if name not in NOT_SEARCHED]
+    best_label = f"best, trial {best['trial']}"
+    points = [name for name in shown[0] if name not in NOT_PARAMETERS]
     return Chart(
         "points",
         f"Trial {best['trial']} is best, with {float(best['rmse']):.3f} min.",
         {
             TRIAL: [int(row["trial"]) for row in shown],
             RMSE_VALID: [round(float(row["rmse"]), 4) for row in shown],
-            "it": [top if row is best else row["state"] for row in shown],
+            "it": [best_label if row is best else row["state"] for row in shown],
             **{name: [row[name] for row in shown] for name in points},
         },
         series="it",
-        best=top,
+        best=best_label,
     )
 
 
-NOT_SEARCHED = (
+NOT_PARAMETERS = (
     *("trial", "state", "rmse", "best_round", "n_rounds", "train_seconds", "failure", "run_id"),
 )
 
 
 def curve_chart(finished: Rows, curves: Rows) -> list[Chart]:
     """Draw the learning curves of the best trials, best first; no chart without curves."""
-    wanted = [row["trial"] for row in finished[:N_CURVES]]
-    shown = [row for trial in wanted for row in curves if row["trial"] == trial]
+    best_trials = [row["trial"] for row in finished[:N_CURVES]]
+    shown = [row for trial in best_trials for row in curves if row["trial"] == trial]
     if not shown:
         return []
     return [
         Chart(
             "lines",
-            f"Trial {wanted[0]} is best after {_nth(finished[0]['best_round'])} rounds.",
+            f"Trial {best_trials[0]} is best after {_from_1(finished[0]['best_round'])} rounds.",
             {
-                "round": [_nth(row["round"]) for row in shown],
+                "round": [_from_1(row["round"]) for row in shown],
                 RMSE_VALID: [round(float(row["rmse"]), 4) for row in shown],
                 TRIAL: [row["trial"] for row in shown],
             },
             series=TRIAL,
-            best=wanted[0],
+            best=best_trials[0],
         )
     ]
 
 
-def _nth(place: str) -> int:
+def _from_1(place: str) -> int:
     """Count a round from 1, for people; tables count from 0."""
     return int(place) + 1
 
 
-def looked_at_parts(importance: Rows) -> list[str | Chart]:
+def importance_parts(importance: Rows) -> list[str | Chart]:
     """Show which features the model uses, and by how many minutes each moves a prediction.
 
     Args:
@@ -113,7 +113,7 @@ def looked_at_parts(importance: Rows) -> list[str | Chart]:
     first = [
         f"{describe_feature(row['feature'])} ({float(row['shap']):.1f} min)" for row in shown[:3]
     ]
-    said = (
+    summary = (
         "How far each feature moves a prediction up or down, on average over trips (mean absolute "
         "SHAP value). Most: " + "; ".join(first) + "."
     )
@@ -127,4 +127,4 @@ def looked_at_parts(importance: Rows) -> list[str | Chart]:
             "column": [row["feature"] for row in shown],
         },
     )
-    return [paragraph(said), chart]
+    return [paragraph(summary), chart]

@@ -164,11 +164,11 @@ def has_distance_column(taxi: str) -> bool:
 
 def taxis_with_columns(names: Collection[str]) -> list[str]:
     """List the taxis whose files may have these columns, whatever their case or stray spaces."""
-    there = {name.strip().lower() for name in names}
+    present = {name.strip().lower() for name in names}
     return [
         taxi
         for taxi, about in TAXIS.items()
-        if {column.name.lower() for column in about.columns if column.is_required} <= there
+        if {column.name.lower() for column in about.columns if column.is_required} <= present
     ]
 
 

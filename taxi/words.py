@@ -18,7 +18,7 @@ MIN_GROUP_TRIPS = 30  # smaller groups vary by chance: they get no finding, and 
 
 def groups_with_enough_trips(n_trips: Sequence[int]) -> list[int]:
     """List the indices of the groups with enough trips for a finding; all if none has enough."""
-    enough = [place for place, n in enumerate(n_trips) if n >= MIN_GROUP_TRIPS]
+    enough = [index for index, n in enumerate(n_trips) if n >= MIN_GROUP_TRIPS]
     return enough or list(range(len(n_trips)))
 
 
@@ -85,7 +85,7 @@ def format_day(name: str) -> str:
 
 def format_busyness(name: str) -> str:
     """Write a group of zones, `busyness 1 (3 zones)`, for people: `busiest (3 zones)`."""
-    return re.sub(r"^busyness ([1-5])", lambda place: BUSYNESS_NAMES[int(place[1]) - 1], name)
+    return re.sub(r"^busyness ([1-5])", lambda match: BUSYNESS_NAMES[int(match[1]) - 1], name)
 
 
 BUSYNESS_NAMES = ("busiest", "busy", "middling", "quiet", "quietest")

@@ -65,7 +65,7 @@ def log_report(
         leaderboard=leaderboard,
         trials=read.rows(hpo.run_id, tags.TRIALS_TABLE, must=True) if hpo else [],
         curves=read.rows(hpo.run_id, tags.CURVES_TABLE) if hpo else [],
-        luck=luck_of(pipeline.done["hpo"]) if hpo else {},
+        search_gain=luck_of(pipeline.done["hpo"]) if hpo else {},
         is_split_by_distance=any(
             read.has_blind(one.run_id) for one in (hpo.candidates if hpo else [])
         ),

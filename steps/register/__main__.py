@@ -48,7 +48,7 @@ from storage.tracking import artifacts, names, refusals, runs, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 from storage.tracking.registry_lock import RegistryError
 from taxi import distances
-from taxi.card import Facts
+from taxi.card import CardFacts
 from taxi.gate import GateThresholds, Overrides, Provenance
 
 NO_TEST = (
@@ -282,7 +282,7 @@ def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> 
 
 
 def version_tags(
-    facts: Facts, dataset: Dataset, judged: GateResult, overrides: Overrides
+    facts: CardFacts, dataset: Dataset, judged: GateResult, overrides: Overrides
 ) -> dict[str, str]:
     """Return the tags of a version: the gate's outcome, and where its data and code come from."""
     about = {

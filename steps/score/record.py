@@ -21,7 +21,7 @@ from taxi import schema
 from taxi.city import City
 from taxi.cleaning import month_bounds
 from taxi.drift import PSI, RMSE, DriftMeasure, Reference
-from taxi.maps import draw_moved
+from taxi.maps import draw_pickup_shift
 from taxi.scoring import MonthTally
 from taxi.words import drift_subject, percent
 from taxi.worst import join_worst
@@ -299,7 +299,7 @@ def log_moved(scored: Sequence[ScoredMonth], reference: Reference, model_uri: st
     """Log a map of where more trips begin than among the fitted trips, if the city is known."""
     if city := city_of_model(model_uri):
         now = sum(month.tally.profile.counts["pickup_zone"] for month in scored)
-        figure = draw_moved(city, reference.train.counts["pickup_zone"], np.asarray(now))
+        figure = draw_pickup_shift(city, reference.train.counts["pickup_zone"], np.asarray(now))
         artifacts.log_figure(figure, tags.DRIFT_MAP)
 
 

@@ -3,13 +3,13 @@ import pytest
 from steps.register.card import MAX_DESCRIPTION, description
 from taxi import card
 from taxi.bootstrap import Interval
-from taxi.card import Facts
+from taxi.card import CardFacts
 from taxi.coverage import GroupCoverage
 from taxi.evaluation import Group
 from taxi.gate import Check
 
 
-def make_facts(**changed: object) -> Facts:
+def make_facts(**changed: object) -> CardFacts:
     """A card's facts; state only what matters."""
     dropped = {"time missing": 0, "zone missing": 3}
     about = {"uri": "simulated:1000:42", "sha256": "ab" * 32, "n_bytes": 9, "n_raw": 1000}
@@ -29,8 +29,8 @@ def make_facts(**changed: object) -> Facts:
         "feature_set": "compact",
         "features": ["hour", "weekday"],
         "rmse_valid": 5.0,
-        "rmse_with": {"metered": 5.1, "planned_10": 5.2, "planned_20": 5.4, "missing": 6.3},
-        "n_unknown": 61,
+        "rmse_by_distance": {"metered": 5.1, "planned_10": 5.2, "planned_20": 5.4, "missing": 6.3},
+        "n_without_distance": 61,
         "n_test": 997,
         "scores": {"rmse": Interval(5.1, 5.0, 5.2), "r2": Interval(0.8, 0.7, 0.9)},
         "checks": [Check("test RMSE with metered distance", "5.100 min", "at most 7", True)],
@@ -49,7 +49,7 @@ def make_facts(**changed: object) -> Facts:
         "is_dirty": False,
         "command": "mlflow run . -e register",
     }
-    return Facts(**ordinary | changed)
+    return CardFacts(**ordinary | changed)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from taxi.coverage import (
     draw_reliability,
     measure_reliability,
 )
-from taxi.groups import UNKNOWN
+from taxi.groups import NO_DISTANCE
 from taxi.spread import Calibration
 from tests.conftest import make_trips
 from tests.taxi.test_spread import skewed
@@ -32,7 +32,7 @@ def test_groups_are_those_of_hour_and_distance_and_the_unknown_is_one() -> None:
     found = {(g.kind, g.group): g for g in coverage_by_group(trips, low, low + 5)}
     assert found["hour", "08"].coverage == found["hour", "09"].coverage == 0.5
     assert found["distance", "00.0..01.0 miles"].coverage == 1
-    unknown = found["distance", UNKNOWN]
+    unknown = found["distance", NO_DISTANCE]
     assert (unknown.n_trips, unknown.coverage, unknown.below) == (
         3,
         pytest.approx(1 / 3),

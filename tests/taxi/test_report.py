@@ -15,7 +15,7 @@ from taxi.breakdown import Bin, Breakdown, break_down
 from taxi.coverage import ALL_TRIPS, ALL_WITHOUT_DISTANCE
 from taxi.evaluation import Group, describe_feature, errors_by_group
 from taxi.features import FEATURES
-from taxi.groups import UNKNOWN
+from taxi.groups import NO_DISTANCE
 from taxi.page import Chart, Section, format_cell, render_page, table
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 from taxi.style import format_short_count
@@ -60,7 +60,7 @@ def make_report(**changed: object) -> ReportFacts:
             trial(2, "", "failed"),
         ],
         "curves": [{"trial": n, "round": "0", "rmse": "6.0"} for n in "01"],
-        "luck": {"gain": 0.1, "noise": 0.02},
+        "search_gain": {"gain": 0.1, "noise": 0.02},
         "is_split_by_distance": True,
         "errors": ErrorFacts(
             "the test months 2021-03",
@@ -187,7 +187,7 @@ def test_on_paper_the_path_of_a_file_is_broken_and_no_number() -> None:
 
 def test_what_is_not_there_leaves_no_empty_heading() -> None:
     texts = {"title", "about", "headline"}
-    fields = set(ReportFacts._fields) - texts - {"errors", "city", "luck", "champion"}
+    fields = set(ReportFacts._fields) - texts - {"errors", "city", "search_gain", "champion"}
     facts = make_report(
         **{name: [] for name in fields},
         errors=ErrorFacts("the valid months", [], None),
@@ -240,13 +240,13 @@ def test_a_zone_of_few_trips_is_no_finding() -> None:
 
 
 def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
-    groups = [Group("distance", UNKNOWN, 300, 5.0, 1.0, 0.0)]
+    groups = [Group("distance", NO_DISTANCE, 300, 5.0, 1.0, 0.0)]
     hours = [Group("hour", f"0{hour}", 150, 5.0 + hour, 1.0, 0.0) for hour in (1, 2)]
-    shown = report_errors.where_it_fails("test", [*hours, *groups], None, None)
+    shown = report_errors.error_parts("test", [*hours, *groups], None, None)
     named = [
         ("all", ALL_TRIPS),
         ("hour", "01"),
-        ("distance", UNKNOWN),
+        ("distance", NO_DISTANCE),
         ("distance", ALL_WITHOUT_DISTANCE),
     ]
     rest = {"n_trips": "300", "coverage": "0.8", "width": "9"}
@@ -385,7 +385,7 @@ def test_every_feature_has_words_of_its_own() -> None:
 
 def test_names_and_numbers_are_written_as_people_read_them() -> None:
     assert format_distance_band("02.0..04.0 miles") == "2 to 4 miles"
-    assert format_distance_band(UNKNOWN) == UNKNOWN
+    assert format_distance_band(NO_DISTANCE) == NO_DISTANCE
     assert format_group("day", "2021-02-01") == "Mon 2021-02-01"
     assert format_group("weekday", "Monday") == "Monday"
     assert format_group("pickup zone", "busyness 1 (1 zone)") == "busiest (1 zone)"

@@ -204,7 +204,7 @@ FACTS = {
     "register": SCORED
     | BOOSTERS
     | LINEAR
-    | files("fitting", "bootstrap", "card", "gate", "slices", "regions"),
+    | files("fitting", "bootstrap", "card", "gate", "slices", "scrollable"),
 }
 
 
