@@ -171,17 +171,17 @@ def advise_retraining(rises: Sequence[RmseRise], rows: Iterable[MonthErrors]) ->
     """Say in a sentence how often to retrain or, if no model was followed, the mean RMSE."""
     if not rises:
         errors = [row.rmse.value for row in fresh_errors(rows).values()]
-        mean, n = float(np.mean(errors)), format_months(len(errors))
+        mean, n = float(np.mean(errors)), format_n_months(len(errors))
         return f"RMSE is {mean:.3f} min over {n}; no model was followed beyond its own month."
     worse = next((rise for rise in rises if rise.share.low > 0), None)
-    age = format_months((worse or rises[-1]).age)
+    age = format_n_months((worse or rises[-1]).age)
     error = f"after {age} the error is {_describe_rise((worse or rises[-1]).share)}."
     if worse:
         return f"Retrain every {age}: {error}"
     return f"No age up to {age} is significantly worse than a fresh model: {error}"
 
 
-def format_months(n: int) -> str:
+def format_n_months(n: int) -> str:
     """Write a number of months."""
     return format_count(n, "month")
 
@@ -196,7 +196,7 @@ def _describe_rise(share: Interval) -> str:
 def describe_difference(difference: PairedDifference, other: str) -> str:
     """Say in a sentence which of two recipes is better."""
     value, low, high = difference.minutes
-    over = f"over {format_months(difference.n_months)}"
+    over = f"over {format_n_months(difference.n_months)}"
     if not np.isfinite(low):
         return f"RMSE is {value:+.3f} min against {other} {over}, and a single one proves nothing."
     verdict = "better" if high < 0 else "worse" if low > 0 else "not significantly better or worse"

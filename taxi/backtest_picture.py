@@ -33,10 +33,10 @@ def draw_backtest(rows: Sequence[MonthErrors], rises: Sequence[RmseRise], title:
 
 def _draw_months(axis: Axes, rows: Sequence[MonthErrors]) -> None:
     for model, (colour, dashes) in LOOKS.items():
-        months = sorted(found := fresh_errors(rows, model))
+        months = sorted(errors_by_month := fresh_errors(rows, model))
         if not months:
             continue
-        values = np.array([found[month].rmse for month in months])  # [m, value low high]
+        values = np.array([errors_by_month[month].rmse for month in months])  # [m, value low high]
         axis.plot(months, values[:, 0], color=colour, linestyle=dashes, label=LABELS[model])
         axis.fill_between(months, values[:, 1], values[:, 2], color=colour, alpha=0.15, linewidth=0)
     axis.set(ylabel="RMSE, minutes", title="Errors of models fresh in their month")
@@ -45,8 +45,8 @@ def _draw_months(axis: Axes, rows: Sequence[MonthErrors]) -> None:
 
 
 def _draw_bias(axis: Axes, rows: Sequence[MonthErrors]) -> None:
-    months = sorted(found := fresh_errors(rows))
-    values = np.array([found[month].bias for month in months])
+    months = sorted(errors_by_month := fresh_errors(rows))
+    values = np.array([errors_by_month[month].bias for month in months])
     axis.axhline(0, color=GREY, linewidth=0.8)
     around = np.abs(values[:, 1:] - values[:, :1]).T
     axis.errorbar(months, values[:, 0], around, color=BLUE, fmt="o", markersize=4)

@@ -205,29 +205,31 @@ def read_columns(
         TripError: a column is missing or has the wrong type, or a value is ambiguous.
     """
     columns, unreadable_masks, unreadable = {}, {}, ""
-    for name, wanted in match_columns(batch.schema, taxi, optional_roles=optional_roles).items():
+    for name, raw_column in match_columns(
+        batch.schema, taxi, optional_roles=optional_roles
+    ).items():
         values, field = batch.column(name), batch.schema.field(name)
-        columns[wanted.role], mask = _read_column(values, field, wanted)
+        columns[raw_column.role], mask = _read_column(values, field, raw_column)
         if mask is not None:
-            unreadable_masks[wanted.role] = mask
+            unreadable_masks[raw_column.role] = mask
             unreadable = unreadable or _describe_unreadable(
-                name, values.filter(pa.array(mask)), wanted
+                name, values.filter(pa.array(mask)), raw_column
             )
             _refuse_ambiguous(name, values, mask)
     return RawRows(columns, unreadable_masks, unreadable)
 
 
-def _read_column(values: pa.Array, field: pa.Field, wanted: RawColumn) -> ReadValues:
-    if wanted.role in TIMES:
+def _read_column(values: pa.Array, field: pa.Field, raw_column: RawColumn) -> ReadValues:
+    if raw_column.role in TIMES:
         return read_times(values, stated_unit(field))
-    if pa.types.is_boolean(wanted.type):
+    if pa.types.is_boolean(raw_column.type):
         return read_flags(values)
-    return read_zones(values) if wanted.role in ZONES else read_numbers(values)
+    return read_zones(values) if raw_column.role in ZONES else read_numbers(values)
 
 
-def _describe_unreadable(name: str, values: pa.Array, wanted: RawColumn) -> str:
+def _describe_unreadable(name: str, values: pa.Array, raw_column: RawColumn) -> str:
     (value,) = decode_text(values[:1]).to_pylist()
-    return f"column {name!r} has {shorten(repr(value))}, which is no {wanted.type}"
+    return f"column {name!r} has {shorten(repr(value))}, which is no {raw_column.type}"
 
 
 def _refuse_ambiguous(name: str, values: pa.Array, unreadable: np.ndarray) -> None:

@@ -48,13 +48,13 @@ def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[G
         "distance": by_distance(trips),
     }
     below, above, width = trips.trip_minutes < low, trips.trip_minutes > high, high - low
-    found = []
+    coverages = []
     for kind, grouping in groupings.items():
         for name, rows in grouping.parts():
             parts = [float(values[rows].mean()) for values in (below, above, width)]
             within = float((~below & ~above)[rows].mean())
-            found.append(GroupCoverage(kind, name, int(rows.sum()), within, *parts))
-    return found
+            coverages.append(GroupCoverage(kind, name, int(rows.sum()), within, *parts))
+    return coverages
 
 
 def measure_reliability(calibration: Calibration) -> np.ndarray | None:
@@ -72,8 +72,8 @@ def measure_reliability(calibration: Calibration) -> np.ndarray | None:
         return None
     # the later half may be empty, but then the earlier one is too small for a spread
     minutes = later.trips.trip_minutes[:, None]
-    found = spread.quantiles(later.trips, later.predicted, list(RELIABILITY_LEVELS))
-    return np.asarray((minutes <= found).mean(axis=0))
+    quantiles = spread.quantiles(later.trips, later.predicted, list(RELIABILITY_LEVELS))
+    return np.asarray((minutes <= quantiles).mean(axis=0))
 
 
 @styled

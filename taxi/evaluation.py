@@ -75,7 +75,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     """
     minutes = trips.trip_minutes
     error = predicted - minutes
-    figure, ((residual, calibration), (hour, place)) = new_grid(12, 8, 2, 2, below=0.9)
+    figure, ((residual, calibration), (hour, where)) = new_grid(12, 8, 2, 2, below=0.9)
     figure.suptitle(f"Off by {rmse(error):.2f} min (RMSE) on {len(error):,} trips", y=0.995)
     # one outline: 120 separate bars take half as long to draw as all the rest
     residual.stairs(*np.histogram(np.clip(error, -30, 30), bins=120), fill=True)
@@ -87,7 +87,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     )
     _draw_calibration(calibration, minutes, predicted)
     has_distance = any(one.kind == "distance" and one.group != NO_DISTANCE for one in groups)
-    for axis, kind in ((hour, "hour"), (place, "distance" if has_distance else "pickup zone")):
+    for axis, kind in ((hour, "hour"), (where, "distance" if has_distance else "pickup zone")):
         _draw_groups(axis, kind, [group for group in groups if group.kind == kind])
     return figure
 

@@ -160,8 +160,8 @@ def _turn_to_axes(points: np.ndarray) -> np.ndarray:
     half = np.arctan2(2 * (x * y).sum(), (x * x).sum() - (y * y).sum()) / 2
     cosine, sine = np.cos(half), np.sin(half)
     turned = np.stack([x * cosine + y * sine, y * cosine - x * sine])
-    far = np.abs(turned).argmax(axis=1)
-    return turned * np.sign(turned[[0, 1], far])[:, None]
+    farthest = np.abs(turned).argmax(axis=1)
+    return turned * np.sign(turned[[0, 1], farthest])[:, None]
 
 
 def _product(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:

@@ -30,8 +30,8 @@ class Level(NamedTuple):
     """One correction by ended trips, applied to what the levels before it predict."""
 
     name: str
-    by: str  # key of N_GROUPS
-    minutes: float  # time constant: the sums decay by a factor of e in so many minutes
+    grouping: str  # key of N_GROUPS
+    time_constant_minutes: float  # the sums decay by a factor of e in so many minutes
     prior: float  # pseudo-minutes of trips that took as predicted; shrinks the factor towards 1
     weight: float
 
@@ -39,13 +39,13 @@ class Level(NamedTuple):
 # Chosen by RMSE on 2021-02, 2022-02, 2023-02 and 2023-03 together, with feeds delayed by 15 min to
 # a day; halving or doubling any one value costs less than 0.01 min
 LEVELS = (
-    Level("days", "city", minutes=2 * 1440, prior=3000, weight=1.0),
-    Level("hour", "city", minutes=60, prior=500, weight=1.0),
-    Level("pickup part", "pickup_cluster", minutes=120, prior=600, weight=0.8),
-    Level("pickup zone", "pickup_zone", minutes=10 * 1440, prior=400, weight=0.5),
-    Level("dropoff zone", "dropoff_zone", minutes=10 * 1440, prior=400, weight=0.5),
-    Level("dropoff part", "dropoff_cluster", minutes=120, prior=600, weight=0.6),
-    Level("pair of parts", "cluster_pair", minutes=10 * 1440, prior=600, weight=0.6),
+    Level("days", "city", time_constant_minutes=2 * 1440, prior=3000, weight=1.0),
+    Level("hour", "city", time_constant_minutes=60, prior=500, weight=1.0),
+    Level("pickup part", "pickup_cluster", time_constant_minutes=120, prior=600, weight=0.8),
+    Level("pickup zone", "pickup_zone", time_constant_minutes=10 * 1440, prior=400, weight=0.5),
+    Level("dropoff zone", "dropoff_zone", time_constant_minutes=10 * 1440, prior=400, weight=0.5),
+    Level("dropoff part", "dropoff_cluster", time_constant_minutes=120, prior=600, weight=0.6),
+    Level("pair of parts", "cluster_pair", time_constant_minutes=10 * 1440, prior=600, weight=0.6),
 )
 N_CLUSTERS_OR_NONE = N_CLUSTERS + 1  # one more for zones without a position on the map
 # how a level groups trips -> number of groups
@@ -117,7 +117,7 @@ def new_state(
         position: [N_ZONES, 2] of the zones on the model's map, NaN where unknown; None if the model
             has no map.
     """
-    sums = tuple(np.zeros((2, N_GROUPS[level.by])) for level in LEVELS)
+    sums = tuple(np.zeros((2, N_GROUPS[level.grouping])) for level in LEVELS)
     return LiveState(taxi, model_sha256, floor_to_bin(clock), cluster_zones(position), sums)
 
 
@@ -258,7 +258,7 @@ def _accumulate(sums: np.ndarray, bin_sums: np.ndarray, level: Level) -> np.ndar
 def _remaining_share(minutes: np.ndarray | float, level: Level) -> np.ndarray:
     """Return the share of a level's sums that is left after so many minutes, 0..1."""
     # the last digit of an exponential depends on the machine
-    return np.round(np.exp(-minutes / level.minutes), 12)
+    return np.round(np.exp(-minutes / level.time_constant_minutes), 12)
 
 
 def _factors(state: LiveState, history: Sequence[np.ndarray], new_trips: NewTrips) -> np.ndarray:
@@ -280,14 +280,14 @@ def _multiplier(level: Level, sums: np.ndarray, remaining: np.ndarray | float) -
 def _groups(level: Level, state: LiveState, trips: EndedTrips | NewTrips) -> np.ndarray:
     """Return the group of a level that each trip belongs to, int64 [n]."""
     pickup, dropoff = zone_or_0(trips.pickup_zone), zone_or_0(trips.dropoff_zone)
-    if level.by == "city":
+    if level.grouping == "city":
         return np.zeros(len(pickup), np.int64)
-    if level.by in ("pickup_zone", "dropoff_zone"):
-        return (pickup if level.by == "pickup_zone" else dropoff).astype(np.int64)
+    if level.grouping in ("pickup_zone", "dropoff_zone"):
+        return (pickup if level.grouping == "pickup_zone" else dropoff).astype(np.int64)
     start, end = state.cluster_of_zone[pickup], state.cluster_of_zone[dropoff]
-    if level.by == "cluster_pair":
+    if level.grouping == "cluster_pair":
         return start * N_CLUSTERS_OR_NONE + end
-    return start if level.by == "pickup_cluster" else end
+    return start if level.grouping == "pickup_cluster" else end
 
 
 def _state_at_end(

@@ -78,7 +78,7 @@ def _restore(fields: Mapping[str, Any]) -> LiveState:
     clusters = np.array(fields["cluster_of_zone"], np.int64)
     clock = np.datetime64(fields["clock"], "m")
     for level, values in zip(LEVELS, sums, strict=True):
-        if values.shape != (2, N_GROUPS[level.by]) or not np.isfinite(values).all():
+        if values.shape != (2, N_GROUPS[level.grouping]) or not np.isfinite(values).all():
             raise ValueError(f"sums of {level.name!r}")
         if (values[1] < 0).any():
             raise ValueError(f"sums of {level.name!r} are negative")

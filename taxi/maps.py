@@ -156,8 +156,8 @@ def _name_boroughs(axis: Axes, city: City) -> None:
 
 def _norm(values: np.ndarray, *, is_log: bool, middle: float | None) -> Normalize:
     """Choose the values that get the end colours."""
-    known = values[~np.isnan(values)]
-    low, high = np.percentile(known, END_PERCENTILES) if len(known) else (0.0, 1.0)
+    finite = values[~np.isnan(values)]
+    low, high = np.percentile(finite, END_PERCENTILES) if len(finite) else (0.0, 1.0)
     if middle is not None:
         half_range = max(abs(high - middle), abs(low - middle)) or 1.0
         return TwoSlopeNorm(middle, middle - half_range, middle + half_range)

@@ -52,8 +52,8 @@ def match_columns(
 
 def quote_names(names: Collection[str]) -> str:
     """List names for a message, at most MAX_LISTED of them, as printable text."""
-    shown = [shorten(repr(name)) for name in names]
-    return ", ".join(shown[:MAX_LISTED]) + (", ..." if shown[MAX_LISTED:] else "")
+    quoted = [shorten(repr(name)) for name in names]
+    return ", ".join(quoted[:MAX_LISTED]) + (", ..." if quoted[MAX_LISTED:] else "")
 
 
 def shorten(text: str) -> str:
@@ -84,37 +84,39 @@ def _missing_column_message(name: str, names: Collection[str], taxi: str) -> str
 
 def _check_type(field: pa.Field, column: RawColumn, *, is_optional: bool) -> None:
     """Refuse a column whose type can never hold what it should."""
-    given = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if pa.types.is_timestamp(column.type) and pa.types.is_date(given):
+    file_type = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_timestamp(column.type) and pa.types.is_date(file_type):
         raise TripError(
-            f"Column {column.name!r} has type {given}: days without a time, which give no minutes. "
-            "Use a file with times."
+            f"Column {column.name!r} has type {file_type}: days without a time, which give no "
+            "minutes. Use a file with times."
         )
-    if pa.types.is_timestamp(column.type) and pa.types.is_integer(given):
+    if pa.types.is_timestamp(column.type) and pa.types.is_integer(file_type):
         if not stated_unit(field):
             raise TripError(
-                f"Column {column.name!r} has type {given}: seconds, or milli-, micro- or "
+                f"Column {column.name!r} has type {file_type}: seconds, or milli-, micro- or "
                 "nanoseconds? Nobody says. Write it as timestamps, or state the unit in the "
                 "column's metadata: unit=us."
             )
-    elif is_optional and pa.types.is_floating(given):
+    elif is_optional and pa.types.is_floating(file_type):
         return  # pandas writes an empty column like this
-    elif not _can_cast(given, column.type):
+    elif not _can_cast(file_type, column.type):
         raise TripError(
             f"Column {column.name!r} has type {field.type}; "
             f"it must hold values of {column.type}. Mend the file."
         )
 
 
-def _can_cast(given: pa.DataType, wanted: pa.DataType) -> bool:
+def _can_cast(file_type: pa.DataType, required_type: pa.DataType) -> bool:
     types = pa.types
-    if is_text(given) or types.is_null(given):
+    if is_text(file_type) or types.is_null(file_type):
         return True  # text may hold anything; its values are checked when they are read
-    if types.is_timestamp(wanted):
-        return bool(types.is_timestamp(given))
-    if types.is_boolean(given):
-        return bool(types.is_boolean(wanted))
-    return bool(types.is_integer(given) or types.is_floating(given) or types.is_decimal(given))
+    if types.is_timestamp(required_type):
+        return bool(types.is_timestamp(file_type))
+    if types.is_boolean(file_type):
+        return bool(types.is_boolean(required_type))
+    return bool(
+        types.is_integer(file_type) or types.is_floating(file_type) or types.is_decimal(file_type)
+    )
 
 
 def _other_taxis(taxi: str, names: Collection[str]) -> str:

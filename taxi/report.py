@@ -17,7 +17,7 @@ class StepFacts(NamedTuple):
     """A step, and how the pipeline got its result."""
 
     step: str
-    how: str  # run, reused or given
+    status: str  # run, reused or given
     reason: str
     seconds: float | None  # its duration when it ran; None if unknown
     run_id: str
@@ -26,7 +26,7 @@ class StepFacts(NamedTuple):
 class ErrorFacts(NamedTuple):
     """The errors of the model that won."""
 
-    of: str  # which trips: the test months 2021-03, with metered distance
+    trips_label: str  # which trips: the test months 2021-03, with metered distance
     groups: Sequence[Group]
     breakdown: Breakdown | None
 
@@ -85,7 +85,7 @@ def write_report(facts: ReportFacts, *, style: str, scripts: Sequence[str]) -> s
         ),
         Section(
             "Where it fails",
-            error_parts(errors.of, errors.groups, errors.breakdown, facts.city),
+            error_parts(errors.trips_label, errors.groups, errors.breakdown, facts.city),
         ),
         Section("Calibration and intervals", [*calibration, *interval_parts(facts.coverage)]),
         Section("What the model looks at", importance_parts(facts.importance)),
@@ -106,8 +106,8 @@ def draw_steps(stages: Sequence[Sequence[StepFacts]]) -> str:
 def _step(step: StepFacts) -> str:
     took = "" if step.seconds is None else f" · {format_duration(step.seconds)}"
     return (
-        f'<div class="step {"run" if step.how == "run" else "reused"}">'
-        f"<h3>{escape(step.step)}</h3><p><strong>{escape(step.how)}</strong>{took}</p>"
+        f'<div class="step {"run" if step.status == "run" else "reused"}">'
+        f"<h3>{escape(step.step)}</h3><p><strong>{escape(step.status)}</strong>{took}</p>"
         f"<p>{escape(step.reason)}</p><p>run <code>{escape(step.run_id)}</code></p></div>"
     )
 

@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from .backtest import COMPARED_BASELINES, MonthErrors, RmseRise, format_months, fresh_errors
+from .backtest import COMPARED_BASELINES, MonthErrors, RmseRise, format_n_months, fresh_errors
 from .page import Chart, Section, markdown, paragraph, render_page, table
 from .words import percent
 
@@ -77,11 +77,11 @@ def ageing_parts(rises: Sequence[RmseRise]) -> list[str | Chart]:
     if not rises:
         return []
     last = rises[-1]
-    age, judged = format_months(last.age), format_months(last.n_months)
+    age, judged = format_n_months(last.age), format_n_months(last.n_months)
     rise = percent(last.share.value, sign="+")
     title = f"{rise} at an age of {age}, measured on {judged}."
     columns: dict[str, Sequence[str | float]] = {
-        "age of the model": [format_months(rise.age) for rise in rises],
+        "age of the model": [format_n_months(rise.age) for rise in rises],
         "RMSE above a fresh model's, %": [round(100 * rise.share.value, 3) for rise in rises],
         "95 %": [
             f"{100 * low:+.2f} to {100 * high:+.2f}" if np.isfinite(low) else "one month only"

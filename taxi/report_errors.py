@@ -27,12 +27,12 @@ RMSE, N_TRIPS = "RMSE, min", "trips"
 
 
 def error_parts(
-    of: str, groups: Sequence[Group], breakdown: Breakdown | None, city: City | None
+    trips_label: str, groups: Sequence[Group], breakdown: Breakdown | None, city: City | None
 ) -> list[str | Chart]:
     """Show the errors by hour, distance, weekday, day and on the map.
 
     Args:
-        of: which trips, and with which distance.
+        trips_label: which trips, and with which distance.
         groups: by hour, distance and how busy the pickup zone is.
         breakdown: by day and zone; None for a run by an older version.
         city: whose zones are drawn.
@@ -52,7 +52,7 @@ def error_parts(
     shown = ['<div class="charts">', *charts, "</div>"] if charts else []
     if breakdown and city:
         shown.append(zone_chart(city, breakdown.zones))
-    return [paragraph(f"Errors on {of}."), *shown] if shown else []
+    return [paragraph(f"Errors on {trips_label}."), *shown] if shown else []
 
 
 def by_weekday(days: Sequence[Group]) -> list[Group]:

@@ -95,9 +95,9 @@ def curve_chart(finished: Rows, curves: Rows) -> list[Chart]:
     ]
 
 
-def _from_1(place: str) -> int:
+def _from_1(index: str) -> int:
     """Count a round from 1, for people; tables count from 0."""
-    return int(place) + 1
+    return int(index) + 1
 
 
 def importance_parts(importance: Rows) -> list[str | Chart]:

@@ -92,10 +92,10 @@ def read_plain(records: Any, taxi: str) -> Trips | None:
         The trips; None if there are none, or any of them is not plain.
     """
     names = input_names(taxi)
-    wanted = set(names.values())
+    expected = set(names.values())
     if type(records) is not list or not records:
         return None
-    if not all(type(row) is dict and row.keys() == wanted for row in records):
+    if not all(type(row) is dict and row.keys() == expected for row in records):
         return None
     sent = {role: [row[name] for row in records] for role, name in names.items()}
     pickup_at = _plain_times(sent["pickup_at"])
@@ -139,8 +139,8 @@ def list_warnings(frame: pd.DataFrame, taxi: str) -> list[str]:
         A line for each, at most MAX_LISTED per column and one that counts the rest.
     """
     names = input_names(taxi)
-    wanted = [names[role] for role in ZONES if input_requirements(taxi)[role]]
-    warnings = [warning for name in wanted for warning in _zone_warnings(frame[name])]
+    required_zones = [names[role] for role in ZONES if input_requirements(taxi)[role]]
+    warnings = [warning for name in required_zones for warning in _zone_warnings(frame[name])]
     return warnings + _distance_warnings(frame, names.get("distance_miles"))
 
 

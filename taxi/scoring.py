@@ -68,8 +68,8 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> PreparedRo
     """
     rows = read_columns(batch, taxi, optional_roles=OPTIONAL_ROLES)
     columns = rows.columns
-    wanted = [(column.role, column.type) for column in raw_columns(taxi)]
-    for role, kind in (*wanted, ("distance_miles", pa.float64())):
+    types = [(column.role, column.type) for column in raw_columns(taxi)]
+    for role, kind in (*types, ("distance_miles", pa.float64())):
         columns.setdefault(role, pa.nulls(batch.num_rows, kind))
     predictable = np.ones(batch.num_rows, bool)
     for role in (role for role, is_required in input_requirements(taxi).items() if is_required):
@@ -219,8 +219,8 @@ class MonthTally:
         error = base if live is None else (live - prepared.minutes)[is_measured]
         _add_errors(self.total, self.days, error, day)
         final = predicted if live is None else live
-        found = find_worst(_measured_trips(prepared, is_measured), final[is_measured])
-        self.worst = join_worst([self.worst, found])
+        worst = find_worst(_measured_trips(prepared, is_measured), final[is_measured])
+        self.worst = join_worst([self.worst, worst])
 
     def add_quantiles(self, prepared: PreparedRows, quantiles: Mapping[str, np.ndarray]) -> None:
         """Count the trips in a batch of n rows that took no longer than each quantile, [n]."""

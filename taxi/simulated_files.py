@@ -136,8 +136,8 @@ def _app_ride(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
     stated = rides.seconds * np.where(
         rng.random(n) < INCONSISTENT_SHARE, rng.uniform(2.0, 5.0, n), 1.0
     )
-    waited = (60 * rng.gamma(2.0, 2.2, n)).astype(np.int64)
-    stood = (60 * rng.exponential(1.0, n)).astype(np.int64)
+    drive_to_rider = (60 * rng.gamma(2.0, 2.2, n)).astype(np.int64)
+    wait_on_scene = (60 * rng.exponential(1.0, n)).astype(np.int64)
     is_uber, has_ramp = rng.random(n) < UBER_SHARE, rng.random(n) < ACCESSIBLE_SHARE
     base = _texts(("B03406", "B03404"), is_uber)
     flags = {
@@ -151,8 +151,8 @@ def _app_ride(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
         "hvfhs_license_num": _texts(("HV0005", "HV0003"), is_uber),
         "dispatching_base_num": base,
         "originating_base_num": base,
-        "request_datetime": _times(rides.pickup_at - waited - stood),
-        "on_scene_datetime": _times(rides.pickup_at - stood, ~is_uber),
+        "request_datetime": _times(rides.pickup_at - drive_to_rider - wait_on_scene),
+        "on_scene_datetime": _times(rides.pickup_at - wait_on_scene, ~is_uber),
         **_movement(rides, "fhvhv"),
         "trip_time": _array(stated.astype(np.int64)),
         **_app_money(rides, rng),

@@ -28,7 +28,7 @@ def lag_of(parallelism: int) -> int:
 SEARCH_ROWS = 1_000_000
 
 
-def bound_for(n_trips: Iterable[int], max_rows: int) -> int:
+def sample_size_for(n_trips: Iterable[int], max_rows: int) -> int:
     """Return the bound on the trips of each split that trials use; 0 if they use all.
 
     Args:

@@ -117,7 +117,7 @@ MAX_UPRIGHT_LABELS = 8  # bars whose names fit side by side
 def format_short_count(n: int) -> str:
     """Write a count in about four characters: 950, 12k, 3.4M."""
     # 999,500 rounds to a million
-    for least, unit, letter in ((999_500, 1_000_000, "M"), (10_000, 1_000, "k")):
-        if n >= least:
+    for threshold, unit, letter in ((999_500, 1_000_000, "M"), (10_000, 1_000, "k")):
+        if n >= threshold:
             return f"{n / unit:.3g}{letter}"
     return f"{n:,}"

@@ -19,7 +19,7 @@ from storage import UserError
 from storage.data import months
 from storage.tracking import artifacts, pages, runs, tags
 from taxi import backtest
-from taxi.backtest import CHOSEN, COMPARED_BASELINES, MonthErrors, RmseRise, format_months
+from taxi.backtest import CHOSEN, COMPARED_BASELINES, MonthErrors, RmseRise, format_n_months
 from taxi.backtest_picture import draw_backtest
 from taxi.report_backtest import write_backtest
 from taxi.schema import select_taxi
@@ -246,7 +246,7 @@ def log_backtest_report(
     rerun: Sequence[str],
 ) -> None:
     """Log the report, one page that opens offline, and print where it is."""
-    of = "a growing window" if params.growing else f"a window of {format_months(params.window)}"
+    of = "a growing window" if params.growing else f"a window of {format_n_months(params.window)}"
     judged = page.span(sorted(backtest.fresh_errors(rows)))
     kind = "TLC" if months.simulated_seed(params.source) is None else "simulated"
     scripts = charts.read_scripts()
@@ -276,7 +276,7 @@ def month_table(rows: Sequence[MonthErrors]) -> str:
     ages = sorted({row.age for row in rows if row.age})
     old = {(row.fold, row.age): row for row in rows if row.age}
     heads = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *beside]
-    heads += [f"the same model {format_months(age)} later" for age in ages]
+    heads += [f"the same model {format_n_months(age)} later" for age in ages]
     lines = []
     for month, row in sorted(backtest.fresh_errors(rows).items()):
         link = pages.run_link(experiment_id, row.run_id)

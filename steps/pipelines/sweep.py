@@ -36,8 +36,8 @@ from taxi.sweep import (
     best_points,
     draw_sweep,
     name_point,
+    parameter_grid,
     rank_points,
-    span_grid,
     sweep_table,
 )
 
@@ -99,7 +99,7 @@ def read_points(params: SweepParameters) -> list[dict[str, str]]:
         name, entry = both[0]
         raise file.error(entry.line, f"{name} is a list and in {POINTS} too. Keep one.")
     points = [{name: entry.texts[0] for name, entry in point.items()} for point in file.points]
-    found = span_grid({name: entry.texts for name, entry in lists.items()}, points)
+    found = parameter_grid({name: entry.texts for name, entry in lists.items()}, points)
     if found == [{}]:
         lacks = "no list but what was typed wins over" if file.has_lists else "no list"
         raise UserError(

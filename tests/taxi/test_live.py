@@ -81,10 +81,10 @@ def one_by_one(ended: EndedTrips, asked: NewTrips) -> np.ndarray:
     until, now = np.append(known, end_bin), np.append(np.maximum(at, known), end_bin)
     expected, factor = ended.predicted, np.ones(len(at))
     for level in live.LEVELS:
-        group = told_apart(level.by, ended)
-        of_all = np.concatenate([told_apart(level.by, asked), group])
+        group = told_apart(level.grouping, ended)
+        of_all = np.concatenate([told_apart(level.grouping, asked), group])
         counts = (of_all[:, None] == group).all(axis=2) & (end_bin < until[:, None])
-        left = counts * np.exp(-(now[:, None] - end_bin) / level.minutes)
+        left = counts * np.exp(-(now[:, None] - end_bin) / level.time_constant_minutes)
         off = left @ np.clip(minutes - expected, -15, 15) / (left @ expected + level.prior)
         of_new, of_ended = np.split(1 + level.weight * off, [len(at)])
         factor, expected = factor * of_new, expected * of_ended

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taxi.sampling import sample_rows_evenly, take_sample
-from taxi.spaces import bound_for
+from taxi.spaces import sample_size_for
 from tests.conftest import random_trips
 
 
@@ -49,4 +49,4 @@ def test_a_sample_holds_whole_trips() -> None:
 def test_only_what_some_split_has_more_of_is_a_bound(
     n_trips: list[int], max_rows: int, bound: int
 ) -> None:
-    assert bound_for(n_trips, max_rows) == bound
+    assert sample_size_for(n_trips, max_rows) == bound
