@@ -17,7 +17,7 @@ from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import Encoder, fit_encoder
 from taxi.rows import rows_with_distance
 from taxi.schema import Trips
-from taxi.spaces import Range, SearchSpace
+from taxi.spaces import ParameterRange, SearchSpace
 from taxi.threads import thread_pool
 
 TRAIN = ("2022-01", "2022-02", "2023-01", "2023-02")
@@ -67,7 +67,7 @@ def random_points(space: SearchSpace) -> list[dict[str, Any]]:
     ]
 
 
-def draw_value(rng: np.random.Generator, allowed: Range) -> float:
+def draw_value(rng: np.random.Generator, allowed: ParameterRange) -> float:
     """Draw a value from a range."""
     low, high = (np.log([allowed.low, allowed.high])) if allowed.is_log else allowed[:2]
     value = float(np.exp(rng.uniform(low, high)) if allowed.is_log else rng.uniform(low, high))

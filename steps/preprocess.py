@@ -36,7 +36,7 @@ from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
 from taxi.cleaning import OUTSIDE_MONTH, UNREADABLE, count_months
 from taxi.maps import draw_pickups
-from taxi.plausibility import Month, early_months, find_implausible_months
+from taxi.plausibility import MonthProfile, early_months, find_implausible_months
 from taxi.profile import Profile, draw_profile, join_profiles
 from taxi.words import percent
 
@@ -276,7 +276,9 @@ def log_reports(reports: Sequence[MonthReport], taxi: str) -> None:
 
 def log_odd_months(reports: Sequence[MonthReport], splits: Mapping[str, Sequence[str]]) -> None:
     """Print and tag what is implausible about a month after the one before it, or in its split."""
-    months = [Month(one.file.month, one.counted.dropped, one.counted.profile) for one in reports]
+    months = [
+        MonthProfile(one.file.month, one.counted.dropped, one.counted.profile) for one in reports
+    ]
     if odd := find_implausible_months(months) + early_months(splits):
         print("\n".join(f"odd: {line}" for line in odd))
         mlflow.set_tag(tags.ODD_MONTHS, "\n".join(odd)[:MAX_TAG])

@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
 # slice of b rows -> k columns of them, [b, k]; computed again in each pass, because the columns of
 # all rows would take many times the memory of the predictions
-Columns = Callable[[slice], np.ndarray]
+ComputeColumns = Callable[[slice], np.ndarray]
 
 
 def score_intervals(
@@ -94,7 +94,7 @@ def rmse_improvement(
 
 
 def resampled_means(
-    columns: Columns, n_rows: int, *, seed: int, n_resamples: int = N_RESAMPLES
+    columns: ComputeColumns, n_rows: int, *, seed: int, n_resamples: int = N_RESAMPLES
 ) -> np.ndarray:
     """Compute the means of columns over resamples of their rows, float64 [n_resamples, k].
 
@@ -138,7 +138,7 @@ def _blocks(n_rows: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
 
 
-def _means(columns: Columns, n_rows: int) -> np.ndarray:
+def _means(columns: ComputeColumns, n_rows: int) -> np.ndarray:
     """Compute the means of columns, [k], adding up the rows in their order."""
     parts = (columns(rows) for rows in _blocks(n_rows, BLOCK_ROWS))
     total = next(parts).sum(axis=0)
@@ -147,7 +147,7 @@ def _means(columns: Columns, n_rows: int) -> np.ndarray:
     return np.asarray(total / n_rows)
 
 
-def _choose_units(columns: Columns, n_rows: int) -> np.ndarray:
+def _choose_units(columns: ComputeColumns, n_rows: int) -> np.ndarray:
     """Choose the units of the coarse and the fine whole numbers of each column, [2, k].
 
     The numbers must be so small that MAX_COUNT times the sum of all of them is exact in float64.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .bootstrap import CONFIDENCE, Interval
 from .coverage import NOMINAL_COVERAGE, GroupCoverage
 from .distances import DISTANCE_KINDS, distance_kind_of
-from .evaluation import Group
+from .evaluation import GroupErrors
 from .gate import Check
 from .schema import input_names, select_taxi
 from .words import delimiter_row, drop_reasons_among, format_group, percent
@@ -45,7 +45,7 @@ class CardFacts(NamedTuple):
     n_without_distance: int  # test trips without a clean distance
     n_test: int
     checks: Sequence[Check]
-    groups: Sequence[Group]  # errors on test
+    groups: Sequence[GroupErrors]  # errors on test
     coverage: Sequence[GroupCoverage]  # of the 80 % interval on test; empty without intervals
     fitted_to: Sequence[str]  # splits
     commit: str

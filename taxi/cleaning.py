@@ -44,7 +44,7 @@ class Cleaned(NamedTuple):
     dropped: dict[str, int]  # reason -> rows; holds every reason of `drop_reasons`
 
 
-class Rule(NamedTuple):
+class DropRule(NamedTuple):
     """A reason to drop rows, by a column that only the files of some taxis have."""
 
     reason: str
@@ -281,9 +281,9 @@ def microseconds(instant: datetime) -> int:
 
 
 # role of a column -> the rule that drops rows by it; a new one is a line here
-RULES: Mapping[str, Rule] = {
-    "is_shared": Rule("shared with other riders", _is_not_shared),
-    "trip_seconds": Rule("durations at odds", _is_consistent),
+RULES: Mapping[str, DropRule] = {
+    "is_shared": DropRule("shared with other riders", _is_not_shared),
+    "trip_seconds": DropRule("durations at odds", _is_consistent),
 }
 # a dropped row counts under the first of these that applies
 REASONS = (

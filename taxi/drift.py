@@ -35,7 +35,7 @@ MARKS = "osD^v"  # one per month, for readers who cannot tell the colours apart
 COMPARED_HISTOGRAMS = ("distance_miles", "hour", "weekday", *TRIP_ENDS)
 
 
-class Reference(NamedTuple):
+class DriftReference(NamedTuple):
     """What later months are compared with: a model's training and validation trips."""
 
     train: Profile  # of all trips it was fitted to, the validation trips too after a refit
@@ -50,7 +50,7 @@ class Reference(NamedTuple):
         return fields | {"train": self.train.state(), "predictions": self.predictions.tolist()}
 
     @classmethod
-    def restore(cls, state: Mapping[str, Any]) -> "Reference":
+    def restore(cls, state: Mapping[str, Any]) -> "DriftReference":
         """Rebuild a reference from its `state`."""
         return cls(
             **dict(state)
@@ -89,7 +89,9 @@ class DriftMeasure(NamedTuple):
     drifted: bool
 
 
-def make_reference(train: Profile, valid: Profile, predicted: np.ndarray, rmse: float) -> Reference:
+def make_reference(
+    train: Profile, valid: Profile, predicted: np.ndarray, rmse: float
+) -> DriftReference:
     """Build the reference of a model that was fitted to train alone.
 
     Args:
@@ -99,10 +101,12 @@ def make_reference(train: Profile, valid: Profile, predicted: np.ndarray, rmse: 
         rmse: on the validation trips, minutes.
     """
     zones, pairs = unseen_shares(train, valid)
-    return Reference(train, count_predictions(predicted), zones, pairs, rmse)
+    return DriftReference(train, count_predictions(predicted), zones, pairs, rmse)
 
 
-def refit_reference(chosen: Reference, valid: Profile, predicted: np.ndarray) -> Reference:
+def refit_reference(
+    chosen: DriftReference, valid: Profile, predicted: np.ndarray
+) -> DriftReference:
     """Build the reference of a model that was refitted to train and valid.
 
     The shares of unseen zones and pairs and the RMSE stay those of `chosen`: only a model that has
@@ -123,7 +127,7 @@ def count_predictions(predicted: np.ndarray) -> np.ndarray:
 
 
 def measure_drift(
-    reference: Reference,
+    reference: DriftReference,
     month: Profile,
     predictions: np.ndarray,
     *,
@@ -156,7 +160,7 @@ def measure_drift(
 
 
 def _measure_shares(
-    reference: Reference, month: Profile, max_unseen: float
+    reference: DriftReference, month: Profile, max_unseen: float
 ) -> Iterator[DriftMeasure]:
     """Compare the shares of trips with unseen zones or pairs, and without a distance."""
     zones, pairs = unseen_shares(reference.train, month)
@@ -245,7 +249,7 @@ def share_without_distance(profile: Profile) -> float:
 
 @styled
 def draw_drift(
-    reference: Reference,
+    reference: DriftReference,
     months: Mapping[str, tuple[Profile, np.ndarray]],
     measures: Mapping[str, Sequence[DriftMeasure]],
 ) -> Figure:

@@ -24,7 +24,7 @@ POISSON_LOSS = "count:poisson"
 N_SHAP_ROWS = 300  # rows to explain: exact values for trees of unbounded depth take 16 ms a row
 
 
-class Group(NamedTuple):
+class GroupErrors(NamedTuple):
     """The errors on a group of trips, such as those of an hour."""
 
     kind: str
@@ -35,7 +35,7 @@ class Group(NamedTuple):
     bias: float  # mean of predicted - measured, minutes
 
 
-def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
+def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[GroupErrors]:
     """Break the errors down by hour, by distance and by how busy the pickup zone is.
 
     Args:
@@ -57,13 +57,13 @@ def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
     ]
 
 
-def _group(kind: str, name: str, error: np.ndarray) -> Group:
+def _group(kind: str, name: str, error: np.ndarray) -> GroupErrors:
     mae, bias = float(np.abs(error).mean()), float(error.mean())
-    return Group(kind, name, len(error), rmse(error), mae, bias)
+    return GroupErrors(kind, name, len(error), rmse(error), mae, bias)
 
 
 @styled
-def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]) -> "Figure":
+def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[GroupErrors]) -> "Figure":
     """Draw residuals, calibration and the errors by hour and distance.
 
     If no trip has a distance, how busy the pickup zone is takes its place.
@@ -92,7 +92,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     return figure
 
 
-def _draw_groups(axis: "Axes", kind: str, groups: Sequence[Group]) -> None:
+def _draw_groups(axis: "Axes", kind: str, groups: Sequence[GroupErrors]) -> None:
     names = [format_group(kind, group.group) for group in groups]
     rmses = [group.rmse for group in groups]
     bar_chart(axis, names, rmses, [group.n_trips for group in groups])

@@ -23,7 +23,7 @@ MAX_MEDIAN_RATIO, MAX_P90_RATIO = 1.5, 2.0
 MIN_TRIPS = 1_000  # with fewer, zones and distances vary by chance
 
 
-class Month(NamedTuple):
+class MonthProfile(NamedTuple):
     """What is known of a month that was read."""
 
     name: str  # YYYY-MM
@@ -31,7 +31,7 @@ class Month(NamedTuple):
     profile: Profile  # of the trips that were kept
 
 
-def find_implausible_months(months: Sequence[Month]) -> list[str]:
+def find_implausible_months(months: Sequence[MonthProfile]) -> list[str]:
     """Compare each month with the latest one before it; return a sentence per oddity."""
     ordered = sorted(months, key=lambda month: month.name)
     return [line for before, now in pairwise(ordered) for line in compare_months(before, now)]
@@ -53,7 +53,7 @@ def early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{line}: errors there are not those of months to come." for line in found]
 
 
-def compare_months(before: Month, now: Month) -> Iterator[str]:
+def compare_months(before: MonthProfile, now: MonthProfile) -> Iterator[str]:
     """Yield a sentence for each thing in a month that is implausible after the one before."""
     counts = before.profile.n_trips, now.profile.n_trips
     if is_beyond(counts[0], counts[1], MAX_TRIPS_RATIO):
@@ -72,7 +72,7 @@ def compare_months(before: Month, now: Month) -> Iterator[str]:
         yield from compare_miles(before, now)
 
 
-def compare_zones(before: Month, now: Month) -> Iterator[str]:
+def compare_zones(before: MonthProfile, now: MonthProfile) -> Iterator[str]:
     """Yield a sentence for each end of trips with far fewer zones than before, or far more."""
     for end in TRIP_ENDS:
         n_before, n_now = (np.count_nonzero(m.profile.counts[end][1:]) for m in (before, now))
@@ -83,7 +83,7 @@ def compare_zones(before: Month, now: Month) -> Iterator[str]:
             )
 
 
-def compare_miles(before: Month, now: Month) -> Iterator[str]:
+def compare_miles(before: MonthProfile, now: MonthProfile) -> Iterator[str]:
     """Yield a sentence for each implausible change in the distances."""
     for share, bound, description in (
         (0.5, MAX_MEDIAN_RATIO, "middle"),
@@ -108,7 +108,7 @@ def is_beyond(before: float, now: float, bound: float) -> bool:
     return now > before * bound or before > now * bound
 
 
-def dropped_shares(month: Month) -> dict[str, float]:
+def dropped_shares(month: MonthProfile) -> dict[str, float]:
     """Return the share of a month's rows dropped for each reason; reasons without rows left out."""
     n_rows = month.profile.n_trips + sum(month.dropped.values())
     return {reason: n / n_rows for reason, n in month.dropped.items() if n}

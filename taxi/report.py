@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from .breakdown import Breakdown
 from .city import City
-from .evaluation import Group
+from .evaluation import GroupErrors
 from .page import Section, markdown, paragraph, render_page, table
 from .report_errors import calibration_chart, error_parts, interval_parts
-from .report_search import Rows, importance_parts, search_parts
+from .report_search import CsvRows, importance_parts, search_parts
 from .words import drift_subject, drop_reasons_among
 
 
@@ -27,7 +27,7 @@ class ErrorFacts(NamedTuple):
     """The errors of the model that won."""
 
     trips_label: str  # which trips: the test months 2021-03, with metered distance
-    groups: Sequence[Group]
+    groups: Sequence[GroupErrors]
     breakdown: Breakdown | None
 
 
@@ -39,20 +39,20 @@ class ReportFacts(NamedTuple):
     headline: Sequence[str]  # markdown, a line each: what won, by how much, the next command
     outcome: Sequence[str]  # markdown: what was registered, and how it is used
     steps: Sequence[Sequence[StepFacts]]  # by stage; steps of a stage are independent
-    files: Rows  # months.csv of preprocess
+    files: CsvRows  # months.csv of preprocess
     leaderboard: Sequence[str]  # markdown
-    trials: Rows
-    curves: Rows
+    trials: CsvRows
+    curves: CsvRows
     search_gain: Mapping[str, float]  # gain of the search, and noise of another seed, minutes
     # trips without a distance have boosters of their own in the search's model
     is_split_by_distance: bool
     errors: ErrorFacts
     city: City | None
-    coverage: Rows
-    importance: Rows
+    coverage: CsvRows
+    importance: CsvRows
     champion: Mapping[str, Sequence[str]]  # table: what is compared, before, now
-    gate: Rows
-    drift: Rows  # of scored months
+    gate: CsvRows
+    drift: CsvRows  # of scored months
     rerun: Sequence[str]  # markdown
     missing: Sequence[str]  # what could not be read, each with the reason
 
@@ -123,7 +123,7 @@ def format_duration(seconds: float) -> str:
 VERSION = "version"  # column added to the rows of drift.csv: which model scored
 
 
-def data_parts(files: Rows) -> list[str]:
+def data_parts(files: CsvRows) -> list[str]:
     """Show which files were read, and how many of their rows were dropped for which reason."""
     if not files:
         return []
@@ -148,7 +148,7 @@ def data_parts(files: Rows) -> list[str]:
     return [lead, table("Months, rows kept and dropped", columns)]
 
 
-def champion_parts(compared: Mapping[str, Sequence[str]], gate: Rows) -> list[str]:
+def champion_parts(compared: Mapping[str, Sequence[str]], gate: CsvRows) -> list[str]:
     """Show the previous champion beside this model, and the gate's checks."""
     parts = []
     if compared:
@@ -166,7 +166,7 @@ def champion_parts(compared: Mapping[str, Sequence[str]], gate: Rows) -> list[st
     return parts
 
 
-def drift_parts(rows: Rows) -> list[str]:
+def drift_parts(rows: CsvRows) -> list[str]:
     """Show how far each scored month has drifted from the months its model was trained on."""
     if not rows:
         return []

@@ -8,10 +8,10 @@ import numpy as np
 from .breakdown import RESIDUAL_EDGES, Breakdown
 from .city import City
 from .coverage import ALL_TRIPS, ALL_WITHOUT_DISTANCE, NOMINAL_COVERAGE
-from .evaluation import Group
+from .evaluation import GroupErrors
 from .groups import NO_DISTANCE
 from .page import Chart, paragraph
-from .report_search import Rows
+from .report_search import CsvRows
 from .scores import CLOSE_MINUTES
 from .words import (
     MIN_GROUP_TRIPS,
@@ -27,7 +27,7 @@ RMSE, N_TRIPS = "RMSE, min", "trips"
 
 
 def error_parts(
-    trips_label: str, groups: Sequence[Group], breakdown: Breakdown | None, city: City | None
+    trips_label: str, groups: Sequence[GroupErrors], breakdown: Breakdown | None, city: City | None
 ) -> list[str | Chart]:
     """Show the errors by hour, distance, weekday, day and on the map.
 
@@ -55,7 +55,7 @@ def error_parts(
     return [paragraph(f"Errors on {trips_label}."), *shown] if shown else []
 
 
-def by_weekday(days: Sequence[Group]) -> list[Group]:
+def by_weekday(days: Sequence[GroupErrors]) -> list[GroupErrors]:
     """Merge the groups of days into those of weekdays, Monday first."""
     weekdays = []
     for weekday in WEEKDAYS:
@@ -65,11 +65,11 @@ def by_weekday(days: Sequence[Group]) -> list[Group]:
         counts = [day.n_trips for day in same_weekday]
         parts = [(day.rmse**2, day.mae, day.bias) for day in same_weekday]
         square, mae, bias = map(float, np.average(parts, axis=0, weights=counts))
-        weekdays.append(Group("weekday", weekday, sum(counts), sqrt(square), mae, bias))
+        weekdays.append(GroupErrors("weekday", weekday, sum(counts), sqrt(square), mae, bias))
     return weekdays
 
 
-def group_chart(kind: str, groups: Sequence[Group]) -> Chart:
+def group_chart(kind: str, groups: Sequence[GroupErrors]) -> Chart:
     """Draw the RMSE of groups, with their counts."""
     counts = [group.n_trips for group in groups]
     enough = [groups[index] for index in groups_with_enough_trips(counts)]
@@ -108,7 +108,7 @@ def residual_chart(breakdown: Breakdown) -> Chart:
     )
 
 
-def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
+def zone_chart(city: City, zones: Sequence[GroupErrors]) -> Chart:
     """Draw the RMSE of the trips that begin in each zone on the map.
 
     Zones of few trips have no colour: by chance they would have the strongest. Zones that are not
@@ -168,7 +168,7 @@ def calibration_chart(breakdown: Breakdown) -> Chart:
     )
 
 
-def interval_parts(coverage: Rows) -> list[str | Chart]:
+def interval_parts(coverage: CsvRows) -> list[str | Chart]:
     """Show how many test trips the interval from p10 to p90 holds, by group.
 
     Args:

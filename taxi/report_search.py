@@ -6,7 +6,7 @@ from .evaluation import describe_feature
 from .page import Chart, paragraph
 from .words import format_count
 
-Rows = Sequence[Mapping[str, str]]  # of a CSV artifact: column -> text
+CsvRows = Sequence[Mapping[str, str]]  # of a CSV artifact: column -> text
 
 N_CURVES = 12  # learning curves; more could not be told apart
 N_FEATURES = 15
@@ -14,7 +14,11 @@ TRIAL, RMSE_VALID = "trial", "RMSE on valid, min"
 
 
 def search_parts(
-    trials: Rows, curves: Rows, search_gain: Mapping[str, float], *, is_split_by_distance: bool
+    trials: CsvRows,
+    curves: CsvRows,
+    search_gain: Mapping[str, float],
+    *,
+    is_split_by_distance: bool,
 ) -> list[str | Chart]:
     """Show the trials, and how the best of them learned.
 
@@ -50,7 +54,7 @@ def search_parts(
 STATES = ("finished", "pruned", "failed")
 
 
-def trials_chart(scored: Rows, best: Mapping[str, str]) -> Chart:
+def trials_chart(scored: CsvRows, best: Mapping[str, str]) -> Chart:
     """Draw the RMSE of the trials in their order, grouped by how they ended."""
     shown = sorted(scored, key=lambda row: int(row["trial"]))
     best_label = f"best, trial {best['trial']}"
@@ -74,7 +78,7 @@ NOT_PARAMETERS = (
 )
 
 
-def curve_chart(finished: Rows, curves: Rows) -> list[Chart]:
+def curve_chart(finished: CsvRows, curves: CsvRows) -> list[Chart]:
     """Draw the learning curves of the best trials, best first; no chart without curves."""
     best_trials = [row["trial"] for row in finished[:N_CURVES]]
     shown = [row for trial in best_trials for row in curves if row["trial"] == trial]
@@ -100,7 +104,7 @@ def _from_1(index: str) -> int:
     return int(index) + 1
 
 
-def importance_parts(importance: Rows) -> list[str | Chart]:
+def importance_parts(importance: CsvRows) -> list[str | Chart]:
     """Show which features the model uses, and by how many minutes each moves a prediction.
 
     Args:

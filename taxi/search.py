@@ -10,7 +10,7 @@ from hyperopt.base import JOB_STATE_DONE, STATUS_OK
 
 from . import TripError
 from .boosting import Outcome, PruningThreshold, extrapolated_rmse
-from .spaces import LAG, Range, SearchSpace
+from .spaces import LAG, ParameterRange, SearchSpace
 from .words import format_count
 
 # a search fails when more than this share of its trials do, and more than this number
@@ -286,7 +286,7 @@ def _expressions(space: SearchSpace) -> dict[str, Any]:
     return {name: _expression(name, value_range) for name, value_range in space.ranges.items()}
 
 
-def _expression(name: str, value_range: Range) -> Any:
+def _expression(name: str, value_range: ParameterRange) -> Any:
     """Convert a range to hyperopt's expression; on a log scale its bounds are logarithms."""
     low, high = np.log(value_range[:2]) if value_range.is_log else value_range[:2]
     if value_range.is_integer:

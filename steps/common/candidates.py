@@ -17,8 +17,8 @@ from storage.tracking.served_model import PROFILE
 from taxi import coverage, distances, evaluation, schema
 from taxi.breakdown import Breakdown, break_down
 from taxi.distances import METERED, MISSING
-from taxi.drift import Reference, make_reference
-from taxi.evaluation import Group
+from taxi.drift import DriftReference, make_reference
+from taxi.evaluation import GroupErrors
 from taxi.model import MODULES, TripModel, input_columns, trips_to_frame
 from taxi.profile import Profile
 from taxi.request_params import PARAM_DEFAULTS
@@ -45,7 +45,7 @@ class CandidateReport(NamedTuple):
 
     predicted: np.ndarray  # [n] minutes
     scores: dict[str, float]  # with metered distance, and the RMSE with each other kind of distance
-    groups: list[Group]
+    groups: list[GroupErrors]
     breakdown: Breakdown
     figure: Figure
     spread: Spread | None  # of its errors there; None if there are too few trips
@@ -166,7 +166,7 @@ def log_candidate(
     write_candidate(uri, "\n\n".join(paragraphs))
 
 
-def log_errors(groups: Sequence[Group], breakdown: Breakdown) -> None:
+def log_errors(groups: Sequence[GroupErrors], breakdown: Breakdown) -> None:
     """Log errors to the active run, by group and in the detail that the report's charts need."""
     artifacts.log_table([group._asdict() for group in groups], tags.GROUPS_TABLE)
     mlflow.log_dict(breakdown.state(), tags.BREAKDOWN)
@@ -178,7 +178,12 @@ def log_worst(worst: Sequence[WorstTrip]) -> None:
 
 
 def log_model(
-    model: TripModel, reference: Reference, example: pd.DataFrame, lineage: Lineage, *, name: str
+    model: TripModel,
+    reference: DriftReference,
+    example: pd.DataFrame,
+    lineage: Lineage,
+    *,
+    name: str,
 ) -> str:
     """Log a model to the active run in the form in which it is served; return its URI.
 

@@ -19,7 +19,7 @@ from taxi import report, schema
 from taxi.breakdown import Breakdown
 from taxi.city import City
 from taxi.distances import DISTANCE_KINDS, METERED, distance_kind_of
-from taxi.evaluation import Group
+from taxi.evaluation import GroupErrors
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 
 # steps with the same upstream steps, as one stage each
@@ -176,7 +176,7 @@ def error_facts(read: Reader, outcome: PipelineOutcome) -> ErrorFacts:
     run_id, split = judged.run_id, "test" if outcome.registered else "valid"
     months = ",".join(dataset.months[split])
     groups = [
-        Group(row["kind"], row["group"], int(row["n_trips"]), *map(float, scores))
+        GroupErrors(row["kind"], row["group"], int(row["n_trips"]), *map(float, scores))
         for row in read.rows(run_id, tags.GROUPS_TABLE)
         if (scores := (row["rmse"], row["mae"], row["bias"]))
     ]

@@ -21,7 +21,7 @@ from taxi.bootstrap import Interval
 from taxi.breakdown import break_down
 from taxi.coverage import GroupCoverage
 from taxi.distances import METERED, apply_distance_kind
-from taxi.evaluation import Group
+from taxi.evaluation import GroupErrors
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.scores import score_predictions
 from taxi.slices import pair_slices
@@ -40,7 +40,7 @@ class TestResult(NamedTuple):
     features: list[str]
     scores: dict[str, dict[str, float]]  # kind of distance -> its scores
     intervals: dict[str, Interval]  # with metered distance, as are the groups
-    groups: list[Group]
+    groups: list[GroupErrors]
     coverage: list[GroupCoverage]  # of the 80 % interval; [] if the model gives none
 
 

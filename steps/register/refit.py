@@ -29,7 +29,7 @@ from storage.scratch import scratch_folder
 from storage.tracking import artifacts, models, runs, tags
 from storage.tracking.processes import n_cores
 from taxi import baselines, features
-from taxi.drift import Reference, refit_reference
+from taxi.drift import DriftReference, refit_reference
 from taxi.features import Encoder
 from taxi.fitting import TrainSets, fit_boosters, is_on_gpu, train_locally
 from taxi.model import TripModel, trips_to_frame
@@ -171,6 +171,6 @@ def log_refitted(
     kept = model.with_spread(restore_spread(spread.state()) if spread else None)
     example = trips_to_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
     profile = read_profiles(lineage.preprocess.run_id)["valid"]
-    before = Reference.restore(json.loads(models.profile(chosen)))
+    before = DriftReference.restore(json.loads(models.profile(chosen)))
     reference = refit_reference(before, profile, predicted)
     return log_model(kept, reference, example, lineage, name=f"{candidate.model}_refit")

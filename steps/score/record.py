@@ -20,7 +20,7 @@ from storage.uris import without_credentials
 from taxi import schema
 from taxi.city import City
 from taxi.cleaning import month_bounds
-from taxi.drift import PSI, RMSE, DriftMeasure, Reference
+from taxi.drift import PSI, RMSE, DriftMeasure, DriftReference
 from taxi.maps import draw_pickup_shift
 from taxi.scoring import MonthTally
 from taxi.words import drift_subject, percent
@@ -295,7 +295,7 @@ def write_scored(
     runs.write_page("\n\n".join(parts), about)
 
 
-def log_moved(scored: Sequence[ScoredMonth], reference: Reference, model_uri: str) -> None:
+def log_moved(scored: Sequence[ScoredMonth], reference: DriftReference, model_uri: str) -> None:
     """Log a map of where more trips begin than among the fitted trips, if the city is known."""
     if city := city_of_model(model_uri):
         now = sum(month.tally.profile.counts["pickup_zone"] for month in scored)

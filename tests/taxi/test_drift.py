@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, chi2, norm
 
 from taxi import drift
-from taxi.drift import DriftThresholds, MonthScores, Reference
+from taxi.drift import DriftReference, DriftThresholds, MonthScores
 from taxi.profile import HAS_DISTANCE, Profile
 from taxi.schema import TRIPS, Trips, clean_miles
 from tests.conftest import random_trips, simulated_trips
@@ -22,7 +22,7 @@ def profile_of(trips: Trips) -> Profile:
     return profile
 
 
-def make_reference() -> Reference:
+def make_reference() -> DriftReference:
     train, valid = (profile_of(simulated_trips(m)) for m in ("2021-01", "2021-02"))
     return drift.make_reference(train, valid, simulated_trips("2021-02").trip_minutes, rmse=5.0)
 
@@ -30,7 +30,7 @@ def make_reference() -> Reference:
 def measured(
     trips: Trips,
     rmse: float | None = None,
-    reference: Reference | None = None,
+    reference: DriftReference | None = None,
     *,
     rmse_relative_se: float = 0.01,
     coverage: float | None = None,
@@ -210,7 +210,7 @@ def test_a_reference_from_before_trips_without_distance_were_counted_is_still_re
     state = json.loads(json.dumps(make_reference().state()))
     del state["train"]["counts"][HAS_DISTANCE]
     trips = simulated_trips("2021-03")
-    found = measured(trips, reference=Reference.restore(state))
+    found = measured(trips, reference=DriftReference.restore(state))
     assert ("above fitted", "trips without distance") not in found
     assert found.keys() < measured(trips).keys()
 
@@ -260,7 +260,7 @@ def test_where_no_dropoff_is_known_no_error_is_measured() -> None:
 
 def test_a_reference_comes_back_from_json_as_it_was() -> None:
     before = make_reference()
-    after = Reference.restore(json.loads(json.dumps(before.state())))
+    after = DriftReference.restore(json.loads(json.dumps(before.state())))
     assert after.state() == before.state()
     assert np.array_equal(after.train.pairs, before.train.pairs)
     assert after.unseen_pairs == before.unseen_pairs > 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taxi.cleaning import clean
-from taxi.plausibility import Month, distance_quantile, early_months, find_implausible_months
+from taxi.plausibility import MonthProfile, distance_quantile, early_months, find_implausible_months
 from taxi.profile import HAS_DISTANCE, Profile, join_profiles
 from tests.conftest import make_raw, real_month
 
@@ -37,7 +37,7 @@ def profile_of(n: int = 1_200, zones: int = 250, miles: float = 1.0) -> Profile:
     return profile
 
 
-BEFORE = Month("2021-01", {"zone missing": 10}, profile_of())
+BEFORE = MonthProfile("2021-01", {"zone missing": 10}, profile_of())
 
 
 @pytest.mark.parametrize(
@@ -95,20 +95,22 @@ def test_a_month_that_lacks_what_the_next_one_has_is_odd_too(
 
 
 def test_a_month_like_the_one_before_is_not_odd_nor_is_a_first_one() -> None:
-    alike = Month("2021-02", {"zone missing": 100}, profile_of(n=900, zones=200, miles=1.4))
+    alike = MonthProfile("2021-02", {"zone missing": 100}, profile_of(n=900, zones=200, miles=1.4))
     assert find_implausible_months([BEFORE, alike]) == []
     assert find_implausible_months([BEFORE]) == find_implausible_months([]) == []
 
 
 def test_zones_and_distances_of_few_trips_are_not_compared() -> None:
-    few = [Month(name, {}, profile_of(n=90, miles=n)) for n, name in enumerate(MONTHS, start=1)]
+    few = [
+        MonthProfile(name, {}, profile_of(n=90, miles=n)) for n, name in enumerate(MONTHS, start=1)
+    ]
     assert find_implausible_months(few) == []
 
 
 def test_the_latest_month_before_is_compared_whatever_the_order() -> None:
     small, large = profile_of(n=100), profile_of(n=1_000)
     named = [("2023-01", large), ("2021-01", small), ("2022-12", large), ("2021-02", small)]
-    (line,) = find_implausible_months([Month(name, {}, profile) for name, profile in named])
+    (line,) = find_implausible_months([MonthProfile(name, {}, profile) for name, profile in named])
     assert line == "2022-12 has 1,000 trips, 2021-02 had 100: is it of one month?"
 
 
@@ -139,7 +141,7 @@ def test_no_real_month_is_odd() -> None:
         (batch,) = real_month(name).combine_chunks().to_batches()
         profile, cleaned = Profile(), clean(batch, taxi="green", month=name)
         profile.add(cleaned.trips)
-        months.append(Month(name, cleaned.dropped, profile))
+        months.append(MonthProfile(name, cleaned.dropped, profile))
     assert find_implausible_months(months) == []
 
 

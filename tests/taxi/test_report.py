@@ -11,9 +11,9 @@ import pytest
 from taxi import report, report_backtest, report_errors, report_search, simulation
 from taxi.backtest import RmseRise
 from taxi.bootstrap import Interval
-from taxi.breakdown import Bin, Breakdown, break_down
+from taxi.breakdown import Breakdown, CalibrationBin, break_down
 from taxi.coverage import ALL_TRIPS, ALL_WITHOUT_DISTANCE
-from taxi.evaluation import Group, describe_feature, errors_by_group
+from taxi.evaluation import GroupErrors, describe_feature, errors_by_group
 from taxi.features import FEATURES
 from taxi.groups import NO_DISTANCE
 from taxi.page import Chart, Section, format_cell, render_page, table
@@ -230,7 +230,10 @@ def test_each_trip_is_on_one_day_and_in_one_zone() -> None:
 
 
 def test_a_zone_of_few_trips_is_no_finding() -> None:
-    groups = [Group("hour", "01", 3, 90.0, 1.0, 0.0), Group("hour", "02", 300, 5.0, 1.0, 0.0)]
+    groups = [
+        GroupErrors("hour", "01", 3, 90.0, 1.0, 0.0),
+        GroupErrors("hour", "02", 300, 5.0, 1.0, 0.0),
+    ]
     chart = report_errors.group_chart("hour", groups)
     assert chart.title == "By hour, of those with 30 trips or more: largest error 02:00 (5.00 min)."
     counted = ({"n_trips": "3", "coverage": "0.1"}, {"n_trips": "300", "coverage": "0.8"})
@@ -240,8 +243,8 @@ def test_a_zone_of_few_trips_is_no_finding() -> None:
 
 
 def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
-    groups = [Group("distance", NO_DISTANCE, 300, 5.0, 1.0, 0.0)]
-    hours = [Group("hour", f"0{hour}", 150, 5.0 + hour, 1.0, 0.0) for hour in (1, 2)]
+    groups = [GroupErrors("distance", NO_DISTANCE, 300, 5.0, 1.0, 0.0)]
+    hours = [GroupErrors("hour", f"0{hour}", 150, 5.0 + hour, 1.0, 0.0) for hour in (1, 2)]
     shown = report_errors.error_parts("test", [*hours, *groups], None, None)
     named = [
         ("all", ALL_TRIPS),
@@ -260,7 +263,10 @@ def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
 
 
 def test_a_zone_that_is_on_no_map_is_no_finding_of_the_map() -> None:
-    zones = [Group("zone", "0", 300, 90.0, 1.0, 0.0), Group("zone", "4", 300, 5.0, 1.0, 0.0)]
+    zones = [
+        GroupErrors("zone", "0", 300, 90.0, 1.0, 0.0),
+        GroupErrors("zone", "4", 300, 5.0, 1.0, 0.0),
+    ]
     city = simulation.simulated_zones(42)
     chart = report_errors.zone_chart(city, zones)
     assert chart.title.startswith(
@@ -270,7 +276,10 @@ def test_a_zone_that_is_on_no_map_is_no_finding_of_the_map() -> None:
 
 
 def test_a_zone_of_few_trips_has_no_colour_but_its_numbers() -> None:
-    zones = [Group("zone", "3", 3, 90.0, 1.0, 0.0), Group("zone", "4", 300, 5.0, 1.0, 0.0)]
+    zones = [
+        GroupErrors("zone", "3", 3, 90.0, 1.0, 0.0),
+        GroupErrors("zone", "4", 300, 5.0, 1.0, 0.0),
+    ]
     city = simulation.simulated_zones(42)
     chart = report_errors.zone_chart(city, zones)
     assert chart.columns[report_errors.RMSE] == [90.0, 5.0]
@@ -292,7 +301,11 @@ def test_an_error_is_drawn_at_the_middle_of_its_bin() -> None:
 
 
 def test_predicted_means_are_held_against_measured_ones_and_the_line_is_as_long() -> None:
-    bins = [Bin(9, 5.0, 6.5), Bin(9, 10.0, 9.0), Bin(9, 20.0, 20.25)]
+    bins = [
+        CalibrationBin(9, 5.0, 6.5),
+        CalibrationBin(9, 10.0, 9.0),
+        CalibrationBin(9, 20.0, 20.25),
+    ]
     chart = report_errors.calibration_chart(Breakdown([], [], bins, []))
     said = "Predicted means are within 1.50 min of the measured ones (largest gap at 5 min)."
     assert (chart.title, chart.wanted) == (said, [[0, 0], [20.25, 20.25]])

@@ -22,7 +22,7 @@ from steps.register.workers import cut, training_on
 from storage import StorageError, UserError
 from storage.tracking import artifacts, models, runs
 from taxi.batches import BatchedMatrix
-from taxi.drift import Reference, count_predictions
+from taxi.drift import DriftReference, count_predictions
 from taxi.fitting import BoosterSet
 from taxi.model import TripModel, trips_to_frame
 from taxi.profile import join_profiles
@@ -121,7 +121,7 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
     ]
     assert model.spread.state() == chosen.spread.state()
     reference, before_refit = (
-        Reference.restore(json.loads(each)) for each in (profile, chosen_profile)
+        DriftReference.restore(json.loads(each)) for each in (profile, chosen_profile)
     )
     preprocess = read_preprocess(pipelines.preprocess)
     fitted = join_profiles(read_profiles(preprocess.run_id).values())
