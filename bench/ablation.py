@@ -10,7 +10,7 @@ from bench.serving import load
 from taxi import city, features, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.city import City
-from taxi.rows import sighted_rows
+from taxi.rows import rows_with_distance
 from taxi.schema import Trips
 from taxi.spaces import POISSON, SQUARED
 
@@ -20,7 +20,7 @@ YEARS = {
     "2023": ("2023-01", "2023-02"),
 }
 LEARNED = ["straight_miles", "crookedness"]
-OF_CITY = [feature.__name__ for feature in features.OF_CITY]
+OF_CITY = [feature.__name__ for feature in features.CITY_FEATURES]
 GROUPS: dict[str, list[str]] = {
     "nothing (all columns)": [],
     "the zones' ids": ["pickup_zone", "dropoff_zone"],
@@ -55,7 +55,7 @@ def rmses(year: str, left_out: Sequence[str], objective: str = "") -> list[float
     train, valid = trips(YEARS[year])
     encoder = features.fit_encoder("full", train, read_city())
     kept = [place for place, name in enumerate(encoder.names) if name not in left_out]
-    rows, space = sighted_rows(encoder, train, valid), spaces.select_space("lossguide")
+    rows, space = rows_with_distance(encoder, train, valid), spaces.select_space("lossguide")
     rows = rows._replace(
         train=rows.train[:, kept], valid=rows.valid[:, kept], max_bin=space.max_bin
     )
@@ -66,7 +66,10 @@ def rmses(year: str, left_out: Sequence[str], objective: str = "") -> list[float
     for seed in SEEDS:
         jobs = [
             TrainingJob(
-                {**space.fixed, **point, "seed": seed}, space.rounds, space.patience, keep=True
+                {**space.fixed, **point, "seed": seed},
+                space.rounds,
+                space.patience,
+                keep_booster=True,
             )
             for point in wanted
         ]

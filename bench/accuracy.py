@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from bench import DATA, Result, search_lab
 from steps.common.results import RMSES
 from storage.tracking import tags
-from taxi.distances import KINDS
+from taxi.distances import DISTANCE_KINDS
 
 MONTHS = {
     "2021": ("--train_months=2021-01", "--valid_months=2021-02"),
@@ -61,7 +61,9 @@ def tested(uri: str, what: str, must: dict[str, str], must_live: str) -> Iterato
     found = read_run(uri, STEP.format("register"))
     for kind, name in RMSES.items():
         rmse = found.data.metrics[tags.TEST.of(name)]
-        yield Result(f"{what}: test RMSE, {KINDS[kind]}", f"{rmse:.3f} min", must.get(kind, ""))
+        yield Result(
+            f"{what}: test RMSE, {DISTANCE_KINDS[kind]}", f"{rmse:.3f} min", must.get(kind, "")
+        )
     live = follow(uri, found, "2023-03")
     yield Result(f"{what}: test RMSE, live", f"{live:.3f} min", must_live)
 

@@ -40,8 +40,8 @@ def fit_one(name: str, train: Trips) -> Result:
     files = TripModel("green", encoder, [fitted]).to_files()
     size = sum(map(len, files.values())) / (1 << 20)
     return Result(
-        f"{name} on {baseline.n_fitted(len(train))} simulated trips: CPU of its fit; its files; "
-        f"memory so far",
+        f"{name} on {baseline.format_n_fitted(len(train))} simulated trips: CPU of its fit; "
+        f"its files; memory so far",
         f"{seconds:.1f} s; {size:.1f} MiB; {peak_megabytes():,.0f} MiB",
         MUST,
     )

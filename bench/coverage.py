@@ -13,12 +13,12 @@ from steps.score.feed import FeedSettings, LiveFeed, RowTimes
 from taxi import features, live, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.coverage import HIGH, LOW, GroupCoverage, coverage_by_group
-from taxi.live import Ended
+from taxi.fitting import fit_boosters, train_locally
+from taxi.live import EndedTrips
 from taxi.model import TripModel
-from taxi.recipes import BLIND_SHARE, Member, Recipe
-from taxi.rows import Rows, blind_rows, sighted_rows
+from taxi.recipes import WEIGHT_WITHOUT_DISTANCE, Member, Recipe
+from taxi.rows import Rows, rows_with_distance, rows_without_distance
 from taxi.schema import Trips
-from taxi.sight import fit_boosters, train_here
 from taxi.spread import Calibration, fit_spread
 from taxi.words import percent
 from taxi.zones import fit_zone_tables
@@ -32,7 +32,7 @@ MONTHS = (
 )
 MIN_SHARE = 0.02  # of all trips: smaller groups are not shown
 SEED = 1
-TRAIN = partial(train_here, n_threads=1)
+TRAIN = partial(train_locally, n_threads=1)
 FEED = FeedSettings("feed", 15)
 N_SINGLE = 200
 
@@ -80,7 +80,7 @@ def follow(month: str, fitted: Trips, trips: Trips, predicted: np.ndarray) -> np
     """
     took = (trips.trip_minutes * 60e6).astype("timedelta64[us]")
     zones = trips.pickup_zone, trips.dropoff_zone
-    ended = Ended(trips.pickup_at, trips.pickup_at + took, *zones, predicted)
+    ended = EndedTrips(trips.pickup_at, trips.pickup_at + took, *zones, predicted)
     position = fit_zone_tables(fitted).position
     new = live.new_state("green", "bench", np.datetime64(0, "m"), position)
     rows = RowTimes(ended, np.ones(len(trips), bool))
@@ -110,10 +110,18 @@ def report(what: str, groups: list[GroupCoverage]) -> Iterator[Result]:
 def fit_both(train: Trips, valid: Trips) -> tuple[TripModel, TripModel]:
     """Fit the search's first point to train, and refit it to train and valid, as a run does."""
     encoder, both = features.fit_encoder("full", train), join_trips([train, valid])
-    members = (Member(parameters(), n_rounds(sighted_rows(encoder, train, valid))),)
-    blind = (Member(parameters(), n_rounds(blind_rows(encoder, train, valid))),)
-    chosen = Recipe("full", SEED, members=members, blind=blind, blind_share=BLIND_SHARE)
-    again = chosen.for_more_trips(len(both))
+    members = (Member(parameters(), n_rounds(rows_with_distance(encoder, train, valid))),)
+    without_distance = (
+        Member(parameters(), n_rounds(rows_without_distance(encoder, train, valid))),
+    )
+    chosen = Recipe(
+        "full",
+        SEED,
+        members=members,
+        members_without_distance=without_distance,
+        weight_without_distance=WEIGHT_WITHOUT_DISTANCE,
+    )
+    again = chosen.for_refit(len(both))
     return (
         fit_boosters(chosen, train, "green", encoder, TRAIN),
         fit_boosters(again, both, "green", features.fit_encoder("full", both), TRAIN),
@@ -123,7 +131,7 @@ def fit_both(train: Trips, valid: Trips) -> tuple[TripModel, TripModel]:
 def n_rounds(rows: Rows) -> int:
     """Return the number of rounds that is best on valid."""
     space = spaces.select_space("lossguide")
-    job = TrainingJob(parameters(), space.rounds, space.patience, keep=False)
+    job = TrainingJob(parameters(), space.rounds, space.patience, keep_booster=False)
     return train_booster(build_matrices(rows), job).best_round + 1
 
 

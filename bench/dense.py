@@ -16,7 +16,7 @@ from bench.serving import load
 from steps.common.months import find_city, find_zone_files
 from taxi import features, spaces
 from taxi.boosting import build_matrices
-from taxi.rows import Rows, blind_rows, sighted_rows
+from taxi.rows import Rows, rows_with_distance, rows_without_distance
 from taxi.words import percent
 
 N_ROUNDS, N_TIMES = 30, 5
@@ -29,8 +29,8 @@ def measure() -> Iterator[Result]:
     for year, months in MONTHS.items():
         train, valid = map(load, months)
         encoder = features.fit_encoder("full", train, city)
-        for kind, lay_out in (("with", sighted_rows), ("without", blind_rows)):
-            rows = lay_out(encoder, train, valid)
+        for kind, make_rows in (("with", rows_with_distance), ("without", rows_without_distance)):
+            rows = make_rows(encoder, train, valid)
             share = np.isnan(rows.train).mean(axis=0).max()
             what = f"{year}, trips {kind} a distance"
             yield Result(f"{what}: most missing values of a column", percent(share), "")

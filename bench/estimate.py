@@ -104,7 +104,7 @@ def fit_booster(train: Trips, valid: Trips) -> TripModel:
     point = space.parameters(0, space.first[0])
     parameters = {**space.fixed, **point, "learning_rate": RATE, "nthread": 1, "seed": SEED}
     rows = make_rows(encoder, train, valid)._replace(max_bin=space.max_bin)
-    job = TrainingJob(parameters, space.rounds, space.patience, keep=True)
+    job = TrainingJob(parameters, space.rounds, space.patience, keep_booster=True)
     return TripModel("green", encoder, [train_booster(build_matrices(rows), job).booster])
 
 

@@ -27,7 +27,7 @@ from bench.serving import load
 from steps.hpo import __main__ as hpo
 from storage.scratch import scratch_folder
 from storage.tracking.processes import n_cores
-from taxi import boosting, encoding, features, schema, sight, spaces
+from taxi import boosting, encoding, features, fitting, schema, spaces
 from taxi.cleaning import clean
 from taxi.recipes import FINE_BINS, Member, Recipe
 from taxi.simulation import month_batches
@@ -36,7 +36,7 @@ N_TRIPS, MONTH, SEED = 3_000_000, "2021-01", 42
 REAL_MONTHS, N_COPIES = ("2022-01", "2022-02", "2023-01", "2023-02"), 8
 N_PAIRS = 3
 N_ROUNDS, N_HPO_ROUNDS = 100, 5
-# way -> WHOLE_ROWS and BINNED_ROWS, the limits that make rows take it
+# way -> MAX_ROWS_IN_MEMORY and MAX_ROWS_BINNED_IN_MEMORY, the limits that make rows take it
 WAYS = {"in memory": (sys.maxsize, 0), "in batches": (0, sys.maxsize), "from a file": (0, 0)}
 
 
@@ -109,7 +109,9 @@ def write_trips(path: Path) -> None:
     with pq.ParquetWriter(path, schema.TRIPS) as file:
         for raw in month_batches(MONTH, N_TRIPS, SEED):
             trips = clean(raw, taxi="green", month=MONTH).trips
-            known = schema.is_mileage(trips.column("distance_miles").to_numpy(zero_copy_only=False))
+            known = schema.is_plausible_distance(
+                trips.column("distance_miles").to_numpy(zero_copy_only=False)
+            )
             file.write_batch(trips.filter(pa.array(known)))
 
 
@@ -129,15 +131,15 @@ def run_refit(way: str, path: Path, n_threads: int) -> dict[str, Any]:
 
 def refit(way: str, path: str, n_threads: str, n_rounds: str) -> None:
     """Fit one booster and print what it cost, as JSON."""
-    encoding.WHOLE_ROWS, boosting.BINNED_ROWS = WAYS[way]
+    encoding.MAX_ROWS_IN_MEMORY, boosting.MAX_ROWS_BINNED_IN_MEMORY = WAYS[way]
     trips = schema.to_trips(pq.read_table(path))
     space = spaces.select_space("lossguide")
     point = dict(space.fixed) | space.parameters(1, space.first[0]) | {"seed": SEED}
     recipe = Recipe("full", SEED, members=(Member(point, int(n_rounds)),), max_bin=FINE_BINS)
     encoder = features.fit_encoder("full", trips)
     start, before = perf_counter(), process_time()
-    train = partial(sight.train_here, n_threads=int(n_threads), scratch=scratch_folder)
-    model = sight.fit_boosters(recipe, trips, "green", encoder, train)
+    train = partial(fitting.train_locally, n_threads=int(n_threads), scratch=scratch_folder)
+    model = fitting.fit_boosters(recipe, trips, "green", encoder, train)
     told = {
         "way": way,
         "n_rows": len(trips),

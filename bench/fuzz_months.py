@@ -26,7 +26,7 @@ from bench import MIB, ROOT, Result
 from steps.common.months import read_month
 from storage import UserError
 from taxi import TripError, cleaning, scoring, simulation
-from taxi.scoring import MAY_MISS
+from taxi.scoring import OPTIONAL_ROLES
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "10"))
 MONTH, N_ROWS = "2021-01", 400
@@ -134,7 +134,7 @@ def read_all(path: Path) -> None:
     prepare = partial(scoring.prepare_batch, taxi="green", month=MONTH)
     for _ in read_month(path, "green", clean):
         pass
-    for _ in read_month(path, "green", prepare, may_miss=MAY_MISS):
+    for _ in read_month(path, "green", prepare, optional_roles=OPTIONAL_ROLES):
         pass
 
 

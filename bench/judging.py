@@ -97,5 +97,5 @@ def logging_seconds() -> tuple[float, float]:
 if __name__ == "__main__":
     measured = guess(int(sys.argv[1]))
     begun = process_time()
-    bootstrap.improvement(*measured, seed=42)
+    bootstrap.rmse_improvement(*measured, seed=42)
     print(process_time() - begun)

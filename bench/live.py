@@ -64,7 +64,7 @@ def predict_rows_of(model: TripModel, month: str) -> RowTimes:
     prepared = scoring.prepare_batch(batch, taxi="green", month=month)
     predicted = np.full(batch.num_rows, np.nan)
     trips = read_frame(scoring.request_frame(prepared, "green"), "green")
-    predicted[prepared.judgeable] = model.predict(trips)
+    predicted[prepared.predictable] = model.predict(trips)
     return row_times(prepared, predicted)
 
 

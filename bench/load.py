@@ -19,7 +19,7 @@ import pandas as pd
 from bench import Result
 from bench.serving import load, log_in, train_model
 from storage.tracking.served_door import KINDS
-from taxi.model import TripModel, write_frame
+from taxi.model import TripModel, trips_to_frame
 from taxi.schema import Trips
 
 N_CLIENTS, N_REQUESTS = 16, 20_000
@@ -69,7 +69,7 @@ def measure_workers() -> Iterator[Result]:
     """Serve a model as `make serve` does, and send requests of one row each."""
     trips = load("2023-02")
     model = train_model(load("2023-01"), trips)
-    sent = write_frame(trips.take(np.arange(1)), "green").astype({"lpep_pickup_datetime": str})
+    sent = trips_to_frame(trips.take(np.arange(1)), "green").astype({"lpep_pickup_datetime": str})
     body = as_json(sent)
     with (
         TemporaryDirectory() as folder,
@@ -150,7 +150,7 @@ def mib_of(pid: int) -> float:
 
 def make_requests(model: TripModel, trips: Trips) -> list[Request]:
     """Make requests of 1 to 5 rows each, of which every BAD_EVERY-th is bad."""
-    frame = write_frame(trips, "green")
+    frame = trips_to_frame(trips, "green")
     minutes = model.predict(trips).tolist()
     sent = frame.astype({"lpep_pickup_datetime": str})
     requests = []

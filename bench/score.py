@@ -97,6 +97,6 @@ def resampling() -> Result:
     minutes = rng.uniform(1, 60, N_ROWS)
     candidate, champion = (minutes + rng.normal(0, 5, N_ROWS) for _ in range(2))
     start = perf_counter()
-    bootstrap.improvement(minutes, candidate, champion, seed=42)
+    bootstrap.rmse_improvement(minutes, candidate, champion, seed=42)
     what = f"bootstrap of {N_ROWS:,} rows, {bootstrap.N_RESAMPLES:,} resamples"
     return Result(what, f"{perf_counter() - start:.1f} s", "5 s")

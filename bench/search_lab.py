@@ -25,7 +25,7 @@ from steps.hpo.search import Budget, run_search
 from storage.tracking import experiments, runs
 from storage.tracking.trials import TrialRuns
 from taxi import features, spaces
-from taxi.rows import Rows, sighted_rows
+from taxi.rows import Rows, rows_with_distance
 from taxi.scores import score_predictions
 from taxi.search import Trial
 from taxi.spaces import LAG, SearchSpace
@@ -97,7 +97,7 @@ def real_rows(year: str) -> Rows:
     train, valid = map(load, MONTHS[year])
     encoder = features.fit_encoder("full", train)
     max_bin = spaces.select_space("lossguide").max_bin
-    return sighted_rows(encoder, train, valid, max_bin=max_bin)
+    return rows_with_distance(encoder, train, valid, max_bin=max_bin)
 
 
 def settings_of(space: SearchSpace) -> SearchSettings:

@@ -15,9 +15,9 @@ from storage.tracking.processes import n_cores
 from taxi import sampling, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import Encoder, fit_encoder
-from taxi.rows import sighted_rows
+from taxi.rows import rows_with_distance
 from taxi.schema import Trips
-from taxi.spaces import Range, SearchSpace
+from taxi.spaces import ParameterRange, SearchSpace
 from taxi.threads import thread_pool
 
 TRAIN = ("2022-01", "2022-02", "2023-01", "2023-02")
@@ -67,11 +67,11 @@ def random_points(space: SearchSpace) -> list[dict[str, Any]]:
     ]
 
 
-def draw_value(rng: np.random.Generator, allowed: Range) -> float:
+def draw_value(rng: np.random.Generator, allowed: ParameterRange) -> float:
     """Draw a value from a range."""
     low, high = (np.log([allowed.low, allowed.high])) if allowed.is_log else allowed[:2]
     value = float(np.exp(rng.uniform(low, high)) if allowed.is_log else rng.uniform(low, high))
-    return round(value) if allowed.is_whole else value
+    return round(value) if allowed.is_integer else value
 
 
 def train_points(
@@ -84,7 +84,7 @@ def train_points(
     seed: int = SEED,
 ) -> np.ndarray:
     """Train each point as a trial does, without pruning; return the RMSE on valid, minutes [p]."""
-    matrices = build_matrices(sighted_rows(encoder, seen, valid, max_bin=space.max_bin))
+    matrices = build_matrices(rows_with_distance(encoder, seen, valid, max_bin=space.max_bin))
 
     def train(point: dict[str, Any]) -> float:
         parameters = {**space.fixed, **point, "seed": seed, "nthread": 1}

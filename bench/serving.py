@@ -18,10 +18,10 @@ from storage.tracking import models
 from taxi import features, schema, spaces
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.cleaning import clean
-from taxi.model import MODULES, TripModel, input_columns, write_frame
-from taxi.question import PARAMS
-from taxi.recipes import BLIND_SHARE
-from taxi.rows import Rows, blind_rows, sighted_rows
+from taxi.model import MODULES, TripModel, input_columns, trips_to_frame
+from taxi.recipes import WEIGHT_WITHOUT_DISTANCE
+from taxi.request_params import PARAM_DEFAULTS
+from taxi.rows import Rows, rows_with_distance, rows_without_distance
 from taxi.schema import Trips
 
 N_BULK, N_SINGLE = 7, 200
@@ -37,7 +37,7 @@ def measure() -> Iterator[Result]:
     files = model.to_files().items()
     boosters = [xgb.Booster(model_file=bytearray(f)) for name, f in files if name[-4:] == ".ubj"]
     served = as_served(model, valid)
-    frame = write_frame(valid, "green")
+    frame = trips_to_frame(valid, "green")
     bare = timed(lambda: [b.inplace_predict(matrix) for b in boosters], N_BULK)
     whole = timed(lambda: served.unwrap_python_model().predict(None, frame), N_BULK)
     what = "raw rows/s through the model over rows/s of its bare boosters"
@@ -61,13 +61,22 @@ def train_model(train: Trips, valid: Trips, *, n_rounds: int = N_ROUNDS) -> Trip
         dict(space.fixed) | space.parameters(number, space.first[number])
         for number in range(space.n_boosters)
     ]
-    jobs = [TrainingJob(point, n_rounds, patience=n_rounds, keep=True) for point in points]
-    sighted, apart = (
-        lay_out(encoder, train, valid)._replace(max_bin=space.max_bin)
-        for lay_out in (sighted_rows, blind_rows)
+    jobs = [TrainingJob(point, n_rounds, patience=n_rounds, keep_booster=True) for point in points]
+    with_distance, without_distance = (
+        make_rows(encoder, train, valid)._replace(max_bin=space.max_bin)
+        for make_rows in (rows_with_distance, rows_without_distance)
     )
-    boosters, blind = train_all(sighted, jobs), train_all(apart, jobs[: len(space.objectives)])
-    return TripModel("green", encoder, boosters, blind, blind_share=BLIND_SHARE)
+    boosters, boosters_without_distance = (
+        train_all(with_distance, jobs),
+        train_all(without_distance, jobs[: len(space.objectives)]),
+    )
+    return TripModel(
+        "green",
+        encoder,
+        boosters,
+        boosters_without_distance,
+        weight_without_distance=WEIGHT_WITHOUT_DISTANCE,
+    )
 
 
 def train_all(rows: Rows, jobs: Sequence[TrainingJob]) -> list[xgb.Booster]:
@@ -101,8 +110,8 @@ def log_in(folder: Path, model: TripModel, trips: Trips) -> str:
             package="taxi",
             modules=MODULES,
             columns=input_columns("green"),
-            params=PARAMS,
-            example=write_frame(trips.take(np.arange(5)), "green"),
+            params=PARAM_DEFAULTS,
+            example=trips_to_frame(trips.take(np.arange(5)), "green"),
         )
 
 

@@ -15,7 +15,7 @@ from bench import Result
 from bench.serving import load
 from taxi import features, spaces, zones
 from taxi.boosting import Matrices, TrainingJob, build_matrices, train_booster
-from taxi.rows import blind_rows
+from taxi.rows import rows_without_distance
 from taxi.schema import Trips
 
 TRAIN, TEST = "2023-01", "2023-02"
@@ -65,5 +65,5 @@ def fit_and_predict(parameters: Mapping[str, Any], matrices: Matrices, rounds: i
 
 def without_distance(train: Trips, test: Trips) -> Matrices:
     """Encode n train and m test trips as if no distance were known."""
-    rows = blind_rows(features.fit_encoder("full", train), train, test)
+    rows = rows_without_distance(features.fit_encoder("full", train), train, test)
     return build_matrices(rows._replace(max_bin=spaces.select_space("lossguide").max_bin))

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             encoder, matrix = encode(baseline.features)
             with runs.child_run(name, {tags.MODEL: name, tags.FEATURES: baseline.features}):
                 estimator = baseline.fit(matrix, train.trip_minutes, seed=params.seed)
-                log_fit(estimator, *baseline.draw(matrix, train.trip_minutes, seed=params.seed))
+                log_fit(estimator, *baseline.sample(matrix, train.trip_minutes, seed=params.seed))
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
                 report = report_on(model, valid)
                 lineage = Lineage(
@@ -95,7 +95,7 @@ def log_bound(baseline: Baseline, n_trips: int) -> str:
     """Tag a fit that left train trips out; return a note on it, empty if it used them all."""
     if not baseline.is_bounded(n_trips):
         return ""
-    bounded = f"fitted on {baseline.n_fitted(n_trips)} train trips"
+    bounded = f"fitted on {baseline.format_n_fitted(n_trips)} train trips"
     mlflow.set_tag(tags.BOUNDED, bounded)
     return bounded
 

@@ -34,14 +34,14 @@ from storage.tracking import artifacts, datasets, tags
 from storage.tracking.datasets import HashedDataset
 from taxi import TripError, schema
 from taxi.city import ZONE_FILES, City
-from taxi.cleaning import OUTSIDE, UNREADABLE, count_months
+from taxi.cleaning import OUTSIDE_MONTH, UNREADABLE, count_months
 from taxi.maps import draw_pickups
 from taxi.plausibility import (
-    Month,
+    MonthProfile,
     early_months,
+    find_implausible_months,
     months_of_other_clocks,
     months_without_distance,
-    odd_months,
 )
 from taxi.profile import Profile, draw_profile, join_profiles
 from taxi.words import percent
@@ -249,14 +249,14 @@ def no_trips(file: MonthFile, count: MonthCount, *, taxi: str) -> TripError:
     n_raw, dropped, unreadable = count.n_raw, count.dropped, count.unreadable
     reasons = ", ".join(f"{n:,} {why}" for why, n in dropped.items() if n) or "it has no rows"
     held = ""
-    if dropped.get(OUTSIDE):
+    if dropped.get(OUTSIDE_MONTH):
         counts: Counter[str] = Counter()
         for part in read_month(file.path, taxi, partial(count_months, taxi=taxi)):
             counts.update(part)
         held = ", ".join(f"{month} ({n:,})" for month, n in counts.most_common(3))
         held = f" Its trips are of {held}."
     found = f" {unreadable[0].upper()}{unreadable[1:]}." if unreadable else ""
-    if file.month < (since := schema.taxi_named(taxi).since):
+    if file.month < (since := schema.select_taxi(taxi).first_month):
         found += f" The TLC's files have {taxi} trips that count since {since}."
     return TripError(
         f"{file.uri}: none of {n_raw:,} trips is left after cleaning ({reasons}).{held}{found} "
@@ -284,10 +284,12 @@ def log_odd_months(
     reports: Sequence[MonthReport], splits: Mapping[str, Sequence[str]], taxi: str
 ) -> None:
     """Print and tag what is implausible about a month by itself, after another, or in its split."""
-    months = [Month(one.file.month, one.counted.dropped, one.counted.profile) for one in reports]
-    without = months_without_distance(months) if schema.knows_distance(taxi) else []
+    months = [
+        MonthProfile(one.file.month, one.counted.dropped, one.counted.profile) for one in reports
+    ]
+    without = months_without_distance(months) if schema.has_distance_column(taxi) else []
     by_itself = without + months_of_other_clocks(months)
-    if odd := by_itself + odd_months(months) + early_months(splits):
+    if odd := by_itself + find_implausible_months(months) + early_months(splits):
         print("\n".join(f"odd: {line}" for line in odd))
         mlflow.set_tag(tags.ODD_MONTHS, "\n".join(odd)[:MAX_TAG])
 

@@ -6,14 +6,17 @@ from typing import NamedTuple
 import numpy as np
 
 from . import TripError
-from .bootstrap import CONFIDENCE, Interval, interval_of
+from .bootstrap import CONFIDENCE, Interval, percentile_interval
 from .scores import rmse_of_mean
-from .words import counted
+from .words import format_count
 
 N_RESAMPLES = 2_000
 # baselines that are shown beside the chosen model -> their names for people
-BESIDE: Mapping[str, str] = {"mean": "naive (mean)", "linear_regression": "the course's recipe"}
-OWN = "chosen"  # the model that the recipe produced
+COMPARED_BASELINES: Mapping[str, str] = {
+    "mean": "naive (mean)",
+    "linear_regression": "the course's recipe",
+}
+CHOSEN = "chosen"  # the model that the recipe produced
 
 
 class DayErrors(NamedTuple):
@@ -36,7 +39,7 @@ class MonthErrors(NamedTuple):
     fold: str  # month that its model was trained for
     month: str  # month that it was scored on
     age: int  # months from one to the other
-    model: str  # OWN, or a key of BESIDE
+    model: str  # CHOSEN, or a key of COMPARED_BASELINES
     n_trips: int
     rmse: Interval  # minutes
     bias: Interval  # minutes, mean of predicted - measured
@@ -49,8 +52,10 @@ class MonthErrors(NamedTuple):
             for name, interval in (("rmse", self.rmse), ("bias", self.bias))
             for end, value in zip(("", "_low", "_high"), interval, strict=True)
         }
-        about = {name: getattr(self, name) for name in ("fold", "month", "age", "model", "n_trips")}
-        return about | errors | {"run_id": self.run_id}
+        columns = {
+            name: getattr(self, name) for name in ("fold", "month", "age", "model", "n_trips")
+        }
+        return columns | errors | {"run_id": self.run_id}
 
     @classmethod
     def read(cls, row: Mapping[str, str]) -> "MonthErrors":
@@ -63,7 +68,7 @@ class MonthErrors(NamedTuple):
         return cls(row["fold"], row["month"], *counts, rmse, bias, row["run_id"])
 
 
-class Rise(NamedTuple):
+class RmseRise(NamedTuple):
     """How much worse models of some age are than fresh ones on the same months."""
 
     age: int  # months
@@ -96,46 +101,48 @@ def measure_month(
     Raises:
         TripError: none of the days is in the month.
     """
-    own = [one for one in days if one.day.startswith(month)]
-    if not own:
+    month_days = [day for day in days if day.day.startswith(month)]
+    if not month_days:
         raise TripError(f"No trip of {month} says how long it took: no model can be judged on it.")
-    n = np.array([one.n_trips for one in own], float)
-    squares = n * np.array([one.rmse for one in own]) ** 2
-    sums = n * np.array([one.bias for one in own])
-    shares = [1 / len(own)] * len(own)
-    drawn = np.random.default_rng(seed).multinomial(len(own), shares, N_RESAMPLES)
-    trips, squared, summed = ((drawn * part).sum(axis=1) for part in (n, squares, sums))
-    rmse = interval_of(rmse_of_mean(squares.sum() / n.sum()), rmse_of_mean(squared / trips))
-    bias = interval_of(sums.sum() / n.sum(), summed / trips)
+    n = np.array([day.n_trips for day in month_days], float)
+    squares = n * np.array([day.rmse for day in month_days]) ** 2
+    sums = n * np.array([day.bias for day in month_days])
+    shares = [1 / len(month_days)] * len(month_days)
+    weights = np.random.default_rng(seed).multinomial(len(month_days), shares, N_RESAMPLES)
+    trips, squared, summed = ((weights * values).sum(axis=1) for values in (n, squares, sums))
+    rmse = percentile_interval(rmse_of_mean(squares.sum() / n.sum()), rmse_of_mean(squared / trips))
+    bias = percentile_interval(sums.sum() / n.sum(), summed / trips)
     return MonthErrors(fold, month, age, model, int(n.sum()), rmse, bias, run_id)
 
 
-def fresh(rows: Iterable[MonthErrors], model: str = OWN) -> dict[str, MonthErrors]:
+def fresh_errors(rows: Iterable[MonthErrors], model: str = CHOSEN) -> dict[str, MonthErrors]:
     """Select the errors of a model's fresh fits, on the months they were trained for, by month."""
     return {row.month: row for row in rows if row.age == 0 and row.model == model}
 
 
-def measure_ageing(rows: Sequence[MonthErrors]) -> list[Rise]:
+def measure_ageing(rows: Sequence[MonthErrors]) -> list[RmseRise]:
     """Compare models of each age with fresh ones, paired by month, so that hard months cancel."""
-    new = fresh(rows)
+    fresh_by_month = fresh_errors(rows)
     rises: dict[int, list[float]] = {}
     for row in rows:
-        before = new[row.month].rmse.value if row.month in new else 0.0
-        if row.model == OWN and row.age and before:
+        before = fresh_by_month[row.month].rmse.value if row.month in fresh_by_month else 0.0
+        if row.model == CHOSEN and row.age and before:
             rises.setdefault(row.age, []).append(row.rmse.value / before - 1)
-    return [Rise(age, len(shares), mean_of(shares)) for age, shares in sorted(rises.items())]
+    return [
+        RmseRise(age, len(shares), mean_interval(shares)) for age, shares in sorted(rises.items())
+    ]
 
 
-def mean_of(values: Sequence[float]) -> Interval:
+def mean_interval(values: Sequence[float]) -> Interval:
     """Compute the mean of n > 0 independent values and Student's interval; unbounded if n is 1."""
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, -np.inf, np.inf)
     from scipy.special import stdtrit  # takes a second, which a step that only scores can save
 
-    spread = float(np.std(values, ddof=1)) / len(values) ** 0.5
-    reach = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * spread
-    return Interval(mean, mean - reach, mean + reach)
+    standard_error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    margin = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * standard_error
+    return Interval(mean, mean - margin, mean + margin)
 
 
 def compare_recipes(
@@ -146,52 +153,53 @@ def compare_recipes(
     Returns:
         None if there is no such month, or if the recipes' trips differ in any.
     """
-    own, other = fresh(rows), fresh(others)
+    own, other = fresh_errors(rows), fresh_errors(others)
     both = sorted(own.keys() & other.keys())
     if not both or any(own[month].n_trips != other[month].n_trips for month in both):
         return None
     return PairedDifference(
-        len(both), mean_of([own[month].rmse.value - other[month].rmse.value for month in both])
+        len(both),
+        mean_interval([own[month].rmse.value - other[month].rmse.value for month in both]),
     )
 
 
 # --- in words
 
 
-def answer(rises: Sequence[Rise], rows: Iterable[MonthErrors]) -> str:
+def advise_retraining(rises: Sequence[RmseRise], rows: Iterable[MonthErrors]) -> str:
     """Say in a sentence how often to retrain or, if no model was followed, the mean RMSE."""
     if not rises:
-        errors = [row.rmse.value for row in fresh(rows).values()]
-        mean, n = float(np.mean(errors)), in_months(len(errors))
+        errors = [row.rmse.value for row in fresh_errors(rows).values()]
+        mean, n = float(np.mean(errors)), format_n_months(len(errors))
         return f"RMSE is {mean:.3f} min over {n}; no model was followed beyond its own month."
     worse = next((rise for rise in rises if rise.share.low > 0), None)
-    age = in_months((worse or rises[-1]).age)
-    error = f"after {age} the error is {_beside_fresh((worse or rises[-1]).share)}."
+    age = format_n_months((worse or rises[-1]).age)
+    error = f"after {age} the error is {_describe_rise((worse or rises[-1]).share)}."
     if worse:
         return f"Retrain every {age}: {error}"
     return f"No age up to {age} is significantly worse than a fresh model: {error}"
 
 
-def in_months(n: int) -> str:
+def format_n_months(n: int) -> str:
     """Write a number of months."""
-    return counted(n, "month")
+    return format_count(n, "month")
 
 
-def _beside_fresh(share: Interval) -> str:
+def _describe_rise(share: Interval) -> str:
     value, low, high = (100 * part for part in share)
-    told = f"95 % interval {low:+.1f} to {high:+.1f}" if np.isfinite(low) else "a single month"
-    side = f"{abs(value):.1f} % {'below' if value < 0 else 'above'}"
-    return f"{'as large as' if side.startswith('0.0') else side} a fresh model's ({told})"
+    interval = f"95 % interval {low:+.1f} to {high:+.1f}" if np.isfinite(low) else "a single month"
+    size = f"{abs(value):.1f} % {'below' if value < 0 else 'above'}"
+    return f"{'as large as' if size.startswith('0.0') else size} a fresh model's ({interval})"
 
 
-def describe_difference(found: PairedDifference, other: str) -> str:
+def describe_difference(difference: PairedDifference, other: str) -> str:
     """Say in a sentence which of two recipes is better."""
-    value, low, high = found.minutes
-    over = f"over {in_months(found.n_months)}"
+    value, low, high = difference.minutes
+    over = f"over {format_n_months(difference.n_months)}"
     if not np.isfinite(low):
         return f"RMSE is {value:+.3f} min against {other} {over}, and a single one proves nothing."
-    sure = "better" if high < 0 else "worse" if low > 0 else "not significantly better or worse"
+    verdict = "better" if high < 0 else "worse" if low > 0 else "not significantly better or worse"
     return (
-        f"This recipe is {sure} than {other}: RMSE {value:+.3f} min, 95 % interval {low:+.3f} to "
-        f"{high:+.3f}, {over}."
+        f"This recipe is {verdict} than {other}: RMSE {value:+.3f} min, 95 % interval "
+        f"{low:+.3f} to {high:+.3f}, {over}."
     )

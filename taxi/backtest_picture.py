@@ -6,15 +6,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .backtest import BESIDE, OWN, MonthErrors, Rise, fresh
+from .backtest import CHOSEN, COMPARED_BASELINES, MonthErrors, RmseRise, fresh_errors
 from .style import AMBER, BLUE, GREY, ORANGE, styled
 
-LABELS = {OWN: "the recipe, fresh", **BESIDE}
-LOOKS = {OWN: (BLUE, "-"), "mean": (GREY, ":"), "linear_regression": (AMBER, "--")}
+LABELS = {CHOSEN: "the recipe, fresh", **COMPARED_BASELINES}
+LOOKS = {CHOSEN: (BLUE, "-"), "mean": (GREY, ":"), "linear_regression": (AMBER, "--")}
 
 
 @styled
-def draw_backtest(rows: Sequence[MonthErrors], rises: Sequence[Rise], title: str) -> Figure:
+def draw_backtest(rows: Sequence[MonthErrors], rises: Sequence[RmseRise], title: str) -> Figure:
     """Draw RMSE by month with intervals, bias by month, and the rise of RMSE by age.
 
     Args:
@@ -33,20 +33,20 @@ def draw_backtest(rows: Sequence[MonthErrors], rises: Sequence[Rise], title: str
 
 def _draw_months(axis: Axes, rows: Sequence[MonthErrors]) -> None:
     for model, (colour, dashes) in LOOKS.items():
-        months = sorted(found := fresh(rows, model))
+        months = sorted(errors_by_month := fresh_errors(rows, model))
         if not months:
             continue
-        values = np.array([found[month].rmse for month in months])  # [m, value low high]
+        values = np.array([errors_by_month[month].rmse for month in months])  # [m, value low high]
         axis.plot(months, values[:, 0], color=colour, linestyle=dashes, label=LABELS[model])
         axis.fill_between(months, values[:, 1], values[:, 2], color=colour, alpha=0.15, linewidth=0)
     axis.set(ylabel="RMSE, minutes", title="Errors of models fresh in their month")
     axis.legend(ncols=3, fontsize="small")
-    axis.tick_params(axis="x", rotation=45 if len(fresh(rows)) > 8 else 0)
+    axis.tick_params(axis="x", rotation=45 if len(fresh_errors(rows)) > 8 else 0)
 
 
 def _draw_bias(axis: Axes, rows: Sequence[MonthErrors]) -> None:
-    months = sorted(found := fresh(rows))
-    values = np.array([found[month].bias for month in months])
+    months = sorted(errors_by_month := fresh_errors(rows))
+    values = np.array([errors_by_month[month].bias for month in months])
     axis.axhline(0, color=GREY, linewidth=0.8)
     around = np.abs(values[:, 1:] - values[:, :1]).T
     axis.errorbar(months, values[:, 0], around, color=BLUE, fmt="o", markersize=4)
@@ -54,7 +54,7 @@ def _draw_bias(axis: Axes, rows: Sequence[MonthErrors]) -> None:
     axis.tick_params(axis="x", rotation=45 if len(months) > 4 else 0)
 
 
-def _draw_ageing(axis: Axes, rises: Sequence[Rise]) -> None:
+def _draw_ageing(axis: Axes, rises: Sequence[RmseRise]) -> None:
     axis.axhline(0, color=GREY, linewidth=0.8)
     for rise in rises:
         value, low, high = (100 * part for part in rise.share)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import TripError, least_squares
-from .sampling import draw_rows
+from .sampling import sample_rows_evenly
 
 # n_jobs: several threads sum up trees in any order, which changes the last digit.
 # max_samples: trees on fewer trips are less alike, and take 0.3 to 0.4 of the time. On months of
@@ -19,7 +19,7 @@ from .sampling import draw_rows
 # min_samples_leaf (below): smaller leaves overfit, and files grow to hundreds of megabytes
 FOREST = {"n_estimators": 100, "n_jobs": 1, "bootstrap": True, "max_samples": 0.3}
 # takes 0.6 of the time, and is within 0.012 min
-HALF_THE_TRIPS_EACH = {"subsample": 0.5}
+HALF_SUBSAMPLE = {"subsample": 0.5}
 # most trips that a baseline is fitted on, sampled if there are more: on a year of yellow ones a
 # support vector machine would take hours, and a forest's file 14 GiB
 TREE_ROWS = SVR_ROWS = 300_000
@@ -37,15 +37,15 @@ class Baseline(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012  # never written to
     # (estimator, matrix, minutes) -> the fitted estimator; replaces an `estimator.fit` whose result
     # depends on the machine, for example because sklearn uses BLAS
-    fit_otherwise: Callable[[Any, Any, np.ndarray], Any] | None = None
+    custom_fit: Callable[[Any, Any, np.ndarray], Any] | None = None
     max_rows: int = 0  # most rows that it is fitted on; 0 = all
 
     def make(self, seed: int) -> Any:
         """Create the estimator, unfitted; the seed goes to those that draw random numbers."""
         module, _, name = self.estimator.rpartition(".")
-        kind = getattr(import_module(f"sklearn.{module}"), name)
-        takes_seed = "random_state" in signature(kind).parameters
-        return kind(**self.options, **({"random_state": seed} if takes_seed else {}))
+        estimator_class = getattr(import_module(f"sklearn.{module}"), name)
+        takes_seed = "random_state" in signature(estimator_class).parameters
+        return estimator_class(**self.options, **({"random_state": seed} if takes_seed else {}))
 
     def fit(self, matrix: Any, minutes: np.ndarray, *, seed: int) -> Any:
         """Create the estimator and fit it to n rows, or to max_rows of them.
@@ -56,33 +56,33 @@ class Baseline(NamedTuple):
             seed: of the estimator, and of the rows that are drawn.
         """
         estimator = self.make(seed)
-        matrix, minutes = self.draw(matrix, minutes, seed=seed)
+        matrix, minutes = self.sample(matrix, minutes, seed=seed)
         from sklearn.exceptions import ConvergenceWarning
 
         with warnings.catch_warnings():
             # models that have not converged are kept, and reported through `has_converged`
             warnings.simplefilter("ignore", ConvergenceWarning)
-            if self.fit_otherwise:
-                return self.fit_otherwise(estimator, matrix, minutes)
+            if self.custom_fit:
+                return self.custom_fit(estimator, matrix, minutes)
             return estimator.fit(matrix, minutes)
 
-    def draw(self, matrix: Any, minutes: np.ndarray, *, seed: int) -> tuple[Any, np.ndarray]:
+    def sample(self, matrix: Any, minutes: np.ndarray, *, seed: int) -> tuple[Any, np.ndarray]:
         """Draw the rows that it is fitted on; all of them if they are at most max_rows."""
         if not self.is_bounded(len(minutes)):
             return matrix, minutes
-        drawn = draw_rows(len(minutes), self.max_rows, seed=seed)
-        return matrix[drawn], minutes[drawn]
+        rows = sample_rows_evenly(len(minutes), self.max_rows, seed=seed)
+        return matrix[rows], minutes[rows]
 
     def is_bounded(self, n_rows: int) -> bool:
         """Whether it is fitted on only some of n_rows."""
         return 0 < self.max_rows < n_rows
 
-    def n_fitted(self, n_rows: int) -> str:
+    def format_n_fitted(self, n_rows: int) -> str:
         """Say how many of n_rows it is fitted on: 300,000 of 2,900,000, or 57,651 if on all."""
         return f"{self.max_rows:,} of {n_rows:,}" if self.is_bounded(n_rows) else f"{n_rows:,}"
 
 
-def fit_on_any_threads(estimator: Any, matrix: Any, minutes: np.ndarray) -> Any:
+def fit_hist_gradient_boosting(estimator: Any, matrix: Any, minutes: np.ndarray) -> Any:
     """Fit HistGradientBoosting, and reset the thread count it stores, which is not of the model."""
     estimator.fit(matrix, minutes)
     estimator._bin_mapper.n_threads = 1
@@ -91,10 +91,10 @@ def fit_on_any_threads(estimator: Any, matrix: Any, minutes: np.ndarray) -> Any:
 
 def has_converged(estimator: Any) -> bool:
     """Whether a fitted linear model converged within its iterations; True for other models."""
-    n_rounds, n_most = (getattr(estimator, name, None) for name in ("n_iter_", "max_iter"))
-    if not hasattr(estimator, "coef_") or n_rounds is None or n_most is None:
+    n_rounds, max_iterations = (getattr(estimator, name, None) for name in ("n_iter_", "max_iter"))
+    if not hasattr(estimator, "coef_") or n_rounds is None or max_iterations is None:
         return True
-    return bool(np.max(n_rounds) < n_most)
+    return bool(np.max(n_rounds) < max_iterations)
 
 
 def _lasso(alpha: float) -> Baseline:
@@ -102,7 +102,7 @@ def _lasso(alpha: float) -> Baseline:
         "course",
         "linear_model.Lasso",
         {"alpha": alpha},
-        fit_otherwise=least_squares.fit_lasso,
+        custom_fit=least_squares.fit_lasso,
         max_rows=LINEAR_ROWS,
     )
 
@@ -112,7 +112,7 @@ BASELINES: dict[str, Baseline] = {
     "linear_regression": Baseline(
         "course",
         "linear_model.LinearRegression",
-        fit_otherwise=least_squares.fit_sparse,
+        custom_fit=least_squares.fit_linear_regression,
         max_rows=LINEAR_ROWS,
     ),
     "lasso_0.01": _lasso(0.01),
@@ -135,11 +135,11 @@ BASELINES: dict[str, Baseline] = {
     "gradient_boosting": Baseline(
         "compact",
         "ensemble.GradientBoostingRegressor",
-        HALF_THE_TRIPS_EACH,
+        HALF_SUBSAMPLE,
         max_rows=TREE_ROWS,
     ),
     "hist_gradient_boosting": Baseline(
-        "compact", "ensemble.HistGradientBoostingRegressor", fit_otherwise=fit_on_any_threads
+        "compact", "ensemble.HistGradientBoostingRegressor", custom_fit=fit_hist_gradient_boosting
     ),
 }
 

@@ -25,7 +25,7 @@ class BatchedMatrix(ABC):
         """Make the first rows, such as [:5]; at most those of the first batch."""
         return next(self.batches())[rows]
 
-    def whole(self) -> np.ndarray:
+    def to_memory(self) -> np.ndarray:
         """Make all rows in memory, float32 [n, k]."""
         matrix, first = np.empty(self.shape, np.float32), 0
         for batch in self.batches():
@@ -45,15 +45,15 @@ def sample_matrix(matrix: Any, max_rows: int) -> np.ndarray:
     The first rows would not do: they are of a month's first night.
     """
     rows = sample_rows(matrix.shape[0], max_rows)
-    taken, first = [], 0
+    samples, first = [], 0
     for batch in batches_of(matrix):
         last = first + len(batch)
-        taken.append(batch[rows[(rows >= first) & (rows < last)] - first])
+        samples.append(batch[rows[(rows >= first) & (rows < last)] - first])
         first = last
-    return np.concatenate(taken)
+    return np.concatenate(samples)
 
 
-def join(batches: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
+def join_batches(batches: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
     """Join batches, float32 [b, k] each, to larger ones of at most n_rows >= b rows.
 
     The batches share one buffer: use each before asking for the next.
@@ -71,6 +71,6 @@ def join(batches: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
         yield joined[:n_filled]
 
 
-def whole(matrix: Any) -> Any:
+def to_memory(matrix: Any) -> Any:
     """Return a matrix of any kind, [n, k], whole in memory."""
-    return matrix.whole() if isinstance(matrix, BatchedMatrix) else matrix
+    return matrix.to_memory() if isinstance(matrix, BatchedMatrix) else matrix

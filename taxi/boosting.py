@@ -12,12 +12,12 @@ import xgboost as xgb
 from xgboost.callback import LearningRateScheduler, TrainingCallback
 
 from . import TripError
-from .batches import BatchedMatrix, batches_of, join
-from .freed_memory import give_back
+from .batches import BatchedMatrix, batches_of, join_batches
+from .freed_memory import release_memory
 from .rows import Rows
 from .spaces import Pruning
 
-BINNED_ROWS = 6_000_000  # up to this many training rows, bins are kept in memory
+MAX_ROWS_BINNED_IN_MEMORY = 6_000_000  # up to this many training rows, bins are kept in memory
 BYTES_PER_VALUE = 2.3  # of bins in a file
 # rows in a page of that file: a round maps each page some hundred times, so few large pages are
 # faster, but take more memory
@@ -116,9 +116,9 @@ class _Batches(xgb.DataIter):
 
     def reset(self) -> None:
         """Start another pass, after freeing the memory of the last one."""
-        give_back()
+        release_memory()
         batches, self.n_read = self.matrix.batches(), 0
-        self.batches = join(batches, PAGE_ROWS) if self.cache_prefix else batches
+        self.batches = join_batches(batches, PAGE_ROWS) if self.cache_prefix else batches
 
     def next(self, input_data: Callable[..., None]) -> bool:
         """Hand over the next batch; return whether there was one."""
@@ -136,7 +136,7 @@ class _BinsInFile(xgb.ExtMemQuantileDMatrix):
     """Bins in a file, which only one booster can read at a time."""
 
     def __init__(self, batches: _Batches, max_bin: int) -> None:
-        self.reading = Lock()
+        self.lock = Lock()
         super().__init__(batches, max_bin=max_bin)
 
 
@@ -148,11 +148,13 @@ def n_bytes_of_bins(matrix: Any, *, on_gpu: bool) -> int:
         on_gpu: whether boosters are trained on a GPU, which never uses the file.
     """
     n_rows, n_columns = matrix.shape
-    in_file = isinstance(matrix, BatchedMatrix) and n_rows > BINNED_ROWS and not on_gpu
+    in_file = (
+        isinstance(matrix, BatchedMatrix) and n_rows > MAX_ROWS_BINNED_IN_MEMORY and not on_gpu
+    )
     return int(n_rows * n_columns * BYTES_PER_VALUE) if in_file else 0
 
 
-def train_on(
+def train_xgboost(
     parameters: Mapping[str, Any], matrix: xgb.DMatrix, rounds: int, **options: Any
 ) -> xgb.Booster:
     """Train a booster; with bins in a file it has that file and all cores to itself.
@@ -172,14 +174,14 @@ def train_on(
         if is_cuda(parameters):  # the rows to predict are in main memory
             booster.set_param({"device": "cpu"})
         return booster
-    with matrix.reading:
+    with matrix.lock:
         booster = xgb.train({**parameters, "nthread": 0}, matrix, rounds, **options)
         booster.reset()  # frees its data per row, before the next booster allocates its own
-        give_back()
+        release_memory()
         return booster
 
 
-def schedule(rates: Sequence[float]) -> list[TrainingCallback]:
+def learning_rate_callbacks(rates: Sequence[float]) -> list[TrainingCallback]:
     """Return the callback that sets each round's learning rate; [] without `rates`.
 
     Args:
@@ -237,9 +239,9 @@ def extrapolated_rmse(curve: Sequence[float], n_doublings: int) -> float:
     best, n = np.minimum.accumulate(curve), len(curve)
     now = best[-1]
     quarter, half = np.interp([n / 4, n / 2], np.arange(1, n + 1), best)
-    shrinks = min((half - now) / (quarter - half), 1.0) if quarter > half else 1.0
-    to_come = sum(shrinks**doubling for doubling in range(1, n_doublings + 1))
-    return float(now - (half - now) * to_come)
+    shrinkage = min((half - now) / (quarter - half), 1.0) if quarter > half else 1.0
+    future_gains = sum(shrinkage**doubling for doubling in range(1, n_doublings + 1))
+    return float(now - (half - now) * future_gains)
 
 
 class TrainingJob(NamedTuple):
@@ -249,11 +251,11 @@ class TrainingJob(NamedTuple):
     rounds: int  # maximum number of trees, rounded up to a multiple of score_every
     patience: int  # training ends after so many rounds without a better RMSE
     pruning_threshold: PruningThreshold | None = None  # None: never pruned
-    keep: bool = False  # return the booster in the outcome too, unless it is pruned
+    keep_booster: bool = False  # return the booster in the outcome too, unless it is pruned
     score_every: int = 1  # rounds; scoring after each one takes a third of the time
 
 
-class Judge(TrainingCallback):
+class StoppingCallback(TrainingCallback):
     """Scores a booster during training, and ends it by patience, pruning or from outside.
 
     xgboost's own early stopping requires a score after every round.
@@ -269,14 +271,18 @@ class Judge(TrainingCallback):
         """Whether to end training after this round, counted from 0."""
         if (epoch + 1) % self.job.score_every:
             return False
-        told = model.eval_set([(self.valid, "valid")], epoch)  # "[7]<tab>valid-rmse:3.95"
-        self.curve.append(float(told.rpartition(":")[2]))
+        score_text = model.eval_set([(self.valid, "valid")], epoch)  # "[7]<tab>valid-rmse:3.95"
+        self.curve.append(float(score_text.rpartition(":")[2]))
         threshold = self.job.pruning_threshold
         if threshold is not None:
             self.pruned = threshold.is_missed(self.curve, self.job.score_every)
-        return self.pruned or self._is_over() or (self.stop is not None and self.stop.is_set())
+        return (
+            self.pruned
+            or self._is_out_of_patience()
+            or (self.stop is not None and self.stop.is_set())
+        )
 
-    def _is_over(self) -> bool:
+    def _is_out_of_patience(self) -> bool:
         n_since = len(self.curve) - 1 - int(np.argmin(self.curve))
         return n_since * self.job.score_every >= self.job.patience
 
@@ -292,23 +298,23 @@ def train_booster(matrices: Matrices, job: TrainingJob, stop: Event | None = Non
         TripError: the parameters ask for a GPU, and there is none.
         XGBoostError: xgboost refuses a parameter, or cannot use the device.
     """
-    judge = Judge(matrices.valid, job, stop)
+    callback = StoppingCallback(matrices.valid, job, stop)
     start = perf_counter()
-    booster = train_on(
+    booster = train_xgboost(
         {**job.parameters, "max_bin": matrices.max_bin},
         matrices.train,
         job.score_every * ceil(job.rounds / job.score_every),
-        callbacks=[judge],
+        callbacks=[callback],
     )
-    best = int(np.argmin(judge.curve))
+    best = int(np.argmin(callback.curve))
     n_best = job.score_every * (best + 1)
     return Outcome(
-        rmse=judge.curve[best],
+        rmse=callback.curve[best],
         best_round=n_best - 1,
-        curve=judge.curve,
+        curve=callback.curve,
         seconds=perf_counter() - start,
-        pruned=judge.pruned,
-        booster=booster[:n_best] if job.keep and not judge.pruned else None,
+        pruned=callback.pruned,
+        booster=booster[:n_best] if job.keep_booster and not callback.pruned else None,
         score_every=job.score_every,
     )
 
@@ -324,7 +330,7 @@ def predict_each(boosters: Sequence[xgb.Booster], matrix: Any) -> np.ndarray:
     first = 0
     for batch in batches_of(matrix):
         rows = slice(first, first + batch.shape[0])
-        for place, booster in enumerate(boosters):
-            predicted[place, rows] = booster.inplace_predict(batch)
+        for index, booster in enumerate(boosters):
+            predicted[index, rows] = booster.inplace_predict(batch)
         first = rows.stop
     return predicted

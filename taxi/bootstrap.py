@@ -12,14 +12,16 @@ from .threads import thread_pool
 
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
-BLOCK = 16  # resamples drawn from one random stream, one after the other
-AT_ONCE = 16  # streams that a thread processes side by side
+RESAMPLES_PER_STREAM = 16  # resamples drawn from one random stream, one after the other
+STREAMS_PER_TASK = 16  # streams that a thread processes side by side
 BLOCK_ROWS = 65_536  # rows in memory at a time
-NEAR_ROWS = 8_192  # of these, rows whose counts fit a core's cache
+CACHED_ROWS = 8_192  # of these, rows whose counts fit a core's cache
 # a row's count is the number of bounds that its 16-bit random number reaches: Poisson with mean 1,
 # cut at 8, as far as 16 bits can resolve it
-MOST = 8  # times that a row can occur
-BOUNDS = [round(65_536 * sum(exp(-1) / factorial(j) for j in range(k + 1))) for k in range(MOST)]
+MAX_COUNT = 8  # times that a row can occur
+COUNT_BOUNDS = [
+    round(65_536 * sum(exp(-1) / factorial(j) for j in range(k + 1))) for k in range(MAX_COUNT)
+]
 
 
 class Interval(NamedTuple):
@@ -32,10 +34,12 @@ class Interval(NamedTuple):
 
 # slice of b rows -> k columns of them, [b, k]; computed again in each pass, because the columns of
 # all rows would take many times the memory of the predictions
-Columns = Callable[[slice], np.ndarray]
+ComputeColumns = Callable[[slice], np.ndarray]
 
 
-def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[str, Interval]:
+def score_intervals(
+    minutes: np.ndarray, predicted: np.ndarray, *, seed: int
+) -> dict[str, Interval]:
     """Estimate rmse and mae, in minutes, and r2, with their confidence intervals.
 
     Args:
@@ -52,7 +56,7 @@ def intervals(minutes: np.ndarray, predicted: np.ndarray, *, seed: int) -> dict[
     means = _means(columns, len(minutes))[None]
     resampled = resampled_means(columns, len(minutes), seed=seed)
     return {
-        name: interval_of(statistic(means)[0], statistic(resampled))
+        name: percentile_interval(statistic(means)[0], statistic(resampled))
         for name, statistic in STATISTICS.items()
     }
 
@@ -72,7 +76,7 @@ def _r2_of_means(squares: np.ndarray, centred: np.ndarray, spread: np.ndarray) -
     return np.where(varies, 1 - squares / np.where(varies, spread, 1), -np.inf)
 
 
-def improvement(
+def rmse_improvement(
     minutes: np.ndarray, candidate: np.ndarray, champion: np.ndarray, *, seed: int
 ) -> Interval:
     """Estimate the champion's RMSE minus the candidate's, minutes; above 0 the candidate is better.
@@ -93,11 +97,11 @@ def improvement(
 
     resampled = rmse_of_mean(resampled_means(squares, len(minutes), seed=seed))
     before, after = rmse_of_mean(_means(squares, len(minutes)))
-    return interval_of(before - after, resampled[:, 0] - resampled[:, 1])
+    return percentile_interval(before - after, resampled[:, 0] - resampled[:, 1])
 
 
 def resampled_means(
-    columns: Columns, n_rows: int, *, seed: int, n_resamples: int = N_RESAMPLES
+    columns: ComputeColumns, n_rows: int, *, seed: int, n_resamples: int = N_RESAMPLES
 ) -> np.ndarray:
     """Compute the means of columns over resamples of their rows, float64 [n_resamples, k].
 
@@ -113,19 +117,27 @@ def resampled_means(
     Source: Hanley & MacGibbon, Creating non-parametric bootstrap samples using Poisson
         frequencies, 2006.
     """
-    worth = _worth(columns, n_rows)
-    seeds = np.random.SeedSequence(seed).spawn(-(-n_resamples // BLOCK))
-    streams = [_Stream(of) for of in seeds]
-    sums = np.zeros((BLOCK, len(streams), 1 + worth.size))
-    tasks = [slice(start, start + AT_ONCE) for start in range(0, len(streams), AT_ONCE)]
+    units = _choose_units(columns, n_rows)
+    seeds = np.random.SeedSequence(seed).spawn(-(-n_resamples // RESAMPLES_PER_STREAM))
+    streams = [_Stream(stream_seed) for stream_seed in seeds]
+    sums = np.zeros((RESAMPLES_PER_STREAM, len(streams), 1 + units.size))
+    tasks = [
+        slice(start, start + STREAMS_PER_TASK) for start in range(0, len(streams), STREAMS_PER_TASK)
+    ]
     with thread_pool() as threads:
-        for of_resample in sums:
+        for resample_sums in sums:
             for rows in _blocks(n_rows, BLOCK_ROWS):
-                add = partial(_add, _whole_numbers(columns(rows), *worth))
-                list(threads.map(add, (streams[t] for t in tasks), (of_resample[t] for t in tasks)))
+                add = partial(_add_resampled, _to_integers(columns(rows), *units))
+                list(
+                    threads.map(
+                        add,
+                        (streams[t] for t in tasks),
+                        (resample_sums[t] for t in tasks),
+                    )
+                )
     sums = sums.swapaxes(0, 1).reshape(-1, sums.shape[2])[:n_resamples]
     sums = sums[sums[:, 0] > 0]
-    coarse, fine = np.split(sums[:, 1:] * worth.ravel(), 2, axis=1)
+    coarse, fine = np.split(sums[:, 1:] * units.ravel(), 2, axis=1)
     return np.asarray((coarse + fine) / sums[:, :1])
 
 
@@ -133,7 +145,7 @@ def _blocks(n_rows: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
 
 
-def _means(columns: Columns, n_rows: int) -> np.ndarray:
+def _means(columns: ComputeColumns, n_rows: int) -> np.ndarray:
     """Compute the means of columns, [k], adding up the rows in their order."""
     parts = (columns(rows) for rows in _blocks(n_rows, BLOCK_ROWS))
     total = next(parts).sum(axis=0)
@@ -142,28 +154,26 @@ def _means(columns: Columns, n_rows: int) -> np.ndarray:
     return np.asarray(total / n_rows)
 
 
-def _worth(columns: Columns, n_rows: int) -> np.ndarray:
+def _choose_units(columns: ComputeColumns, n_rows: int) -> np.ndarray:
     """Choose the units of the coarse and the fine whole numbers of each column, [2, k].
 
-    The numbers must be so small that MOST times the sum of all of them is still exact in float64.
+    The numbers must be so small that MAX_COUNT times the sum of all of them is exact in float64.
     """
-    most = [np.abs(columns(rows)).max(axis=0) for rows in _blocks(n_rows, BLOCK_ROWS)]
-    largest = 2.0**53 // (MOST * n_rows)
-    coarse = np.maximum(np.max(most, axis=0), np.finfo(np.float32).tiny) / largest
+    maxima = [np.abs(columns(rows)).max(axis=0) for rows in _blocks(n_rows, BLOCK_ROWS)]
+    largest = 2.0**53 // (MAX_COUNT * n_rows)
+    coarse = np.maximum(np.max(maxima, axis=0), np.finfo(np.float32).tiny) / largest
     return np.stack([coarse, coarse / largest])
 
 
-def _whole_numbers(
-    columns: np.ndarray, coarse_worth: np.ndarray, fine_worth: np.ndarray
-) -> np.ndarray:
+def _to_integers(columns: np.ndarray, coarse_unit: np.ndarray, fine_unit: np.ndarray) -> np.ndarray:
     """Convert columns [b, k] to whole numbers, whose sums are exact in any order.
 
     Returns:
         A column of ones, k columns of coarse units and k of the remainder in fine units,
         [b, 2 k + 1].
     """
-    coarse = np.rint(columns / coarse_worth)
-    fine = np.rint((columns - coarse * coarse_worth) / fine_worth)
+    coarse = np.rint(columns / coarse_unit)
+    fine = np.rint((columns - coarse * coarse_unit) / fine_unit)
     return np.concatenate([np.ones((len(columns), 1)), coarse, fine], axis=1)
 
 
@@ -172,35 +182,35 @@ class _Stream:
 
     def __init__(self, seed: np.random.SeedSequence) -> None:
         self.source = np.random.SFC64(seed)
-        self.left = np.empty(0, np.uint16)  # unused ones of the last 64 bits drawn, which make four
+        self.unused = np.empty(0, np.uint16)  # of the last 64 bits drawn, which make four
 
     def fill(self, numbers: np.ndarray) -> None:
         """Fill an array, uint16 [n], with the next numbers."""
-        n_left = min(len(self.left), len(numbers))
-        numbers[:n_left], self.left = self.left[:n_left], self.left[n_left:]
+        n_left = min(len(self.unused), len(numbers))
+        numbers[:n_left], self.unused = self.unused[:n_left], self.unused[n_left:]
         if n_more := len(numbers) - n_left:
             drawn = self.source.random_raw(-(-n_more // 4)).view(np.uint16)
-            numbers[n_left:], self.left = drawn[:n_more], drawn[n_more:].copy()
+            numbers[n_left:], self.unused = drawn[:n_more], drawn[n_more:].copy()
 
 
-def _add(whole: np.ndarray, streams: list[_Stream], sums: np.ndarray) -> None:
+def _add_resampled(integers: np.ndarray, streams: list[_Stream], sums: np.ndarray) -> None:
     """Add rows [b, c], times their counts in one resample of each stream, to the sums [s, c]."""
-    random = np.empty((len(streams), len(whole)), np.uint16)
+    random = np.empty((len(streams), len(integers)), np.uint16)
     for stream, numbers in zip(streams, random, strict=True):
         stream.fill(numbers)
-    for rows in _blocks(len(whole), NEAR_ROWS):
-        sums += _counts(random[:, rows]).astype(np.float64) @ whole[rows]
+    for rows in _blocks(len(integers), CACHED_ROWS):
+        sums += _counts(random[:, rows]).astype(np.float64) @ integers[rows]
 
 
 def _counts(random: np.ndarray) -> np.ndarray:
     """Convert 16-bit random numbers to counts of rows, int8 of the same shape."""
     counts = np.zeros(random.shape, np.int8)
-    for bound in BOUNDS:
+    for bound in COUNT_BOUNDS:
         counts += (random >= bound).view(np.int8)
     return counts
 
 
-def interval_of(value: np.ndarray | float, resampled: np.ndarray) -> Interval:
+def percentile_interval(value: np.ndarray | float, resampled: np.ndarray) -> Interval:
     """Build the percentile interval of a value from its resamples, those without one left out."""
     tail = (1 - CONFIDENCE) / 2
     known = resampled[np.isfinite(resampled)]

@@ -4,14 +4,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .evaluation import Group, calibration_bins
-from .schema import Trips, known_zone
+from .evaluation import GroupErrors, calibration_bins
+from .schema import Trips, zone_or_0
 
 # minutes; errors beyond the ends count in the end bins
 RESIDUAL_EDGES = np.arange(-30.0, 31.0, 1.0)
 
 
-class Bin(NamedTuple):
+class CalibrationBin(NamedTuple):
     """Trips with about equal predictions."""
 
     n_trips: int
@@ -22,9 +22,9 @@ class Bin(NamedTuple):
 class Breakdown(NamedTuple):
     """The errors of n trips."""
 
-    days: list[Group]  # by day of the pickup, 2021-02-01, in their order
-    zones: list[Group]  # by pickup zone, its id
-    calibration: list[Bin]  # from short to long predictions
+    days: list[GroupErrors]  # by day of the pickup, 2021-02-01, in their order
+    zones: list[GroupErrors]  # by pickup zone, its id
+    calibration: list[CalibrationBin]  # from short to long predictions
     residuals: list[int]  # trips by predicted - measured, counted in RESIDUAL_EDGES
 
     def state(self) -> dict[str, Any]:
@@ -35,8 +35,8 @@ class Breakdown(NamedTuple):
     @classmethod
     def restore(cls, state: dict[str, Any]) -> "Breakdown":
         """Rebuild it from its `state`."""
-        days, zones = ([Group(**one) for one in state[name]] for name in ("days", "zones"))
-        bins = [Bin(**one) for one in state["calibration"]]
+        days, zones = ([GroupErrors(**one) for one in state[name]] for name in ("days", "zones"))
+        bins = [CalibrationBin(**one) for one in state["calibration"]]
         return cls(days, zones, bins, state["residuals"])
 
 
@@ -51,29 +51,31 @@ def break_down(trips: Trips, predicted: np.ndarray) -> Breakdown:
     day = trips.pickup_at.astype("M8[D]").astype(np.int64)
     first = day.min()
     names = np.arange(first, day.max() + 1).astype("M8[D]").astype(str).tolist()
-    zone = known_zone(trips.pickup_zone)
-    within = np.clip(error, RESIDUAL_EDGES[0], RESIDUAL_EDGES[-1])
+    zone = zone_or_0(trips.pickup_zone)
+    clipped = np.clip(error, RESIDUAL_EDGES[0], RESIDUAL_EDGES[-1])
     return Breakdown(
         days=_groups("day", day - first, names, error),
         zones=_groups("zone", zone, [str(number) for number in range(zone.max() + 1)], error),
         calibration=[
-            Bin(len(rows), float(predicted[rows].mean()), float(trips.trip_minutes[rows].mean()))
+            CalibrationBin(
+                len(rows), float(predicted[rows].mean()), float(trips.trip_minutes[rows].mean())
+            )
             for rows in calibration_bins(predicted)
         ],
-        residuals=np.histogram(within, RESIDUAL_EDGES)[0].tolist(),
+        residuals=np.histogram(clipped, RESIDUAL_EDGES)[0].tolist(),
     )
 
 
-def _groups(kind: str, key: np.ndarray, names: list[str], error: np.ndarray) -> list[Group]:
+def _groups(kind: str, key: np.ndarray, names: list[str], error: np.ndarray) -> list[GroupErrors]:
     """Group n errors by their key, 0..len(names) - 1; keys without errors are left out."""
     count = np.bincount(key, minlength=len(names))
-    there = np.flatnonzero(count)
-    square, size, signed = (
-        np.bincount(key, values, minlength=len(names))[there] / count[there]
+    has_errors = np.flatnonzero(count)
+    square, absolute, signed = (
+        np.bincount(key, values, minlength=len(names))[has_errors] / count[has_errors]
         for values in (error**2, np.abs(error), error)
     )
-    columns = (np.sqrt(square), size, signed)
+    columns = (np.sqrt(square), absolute, signed)
     return [
-        Group(kind, names[place], int(count[place]), *map(float, values))
-        for place, *values in zip(there.tolist(), *columns, strict=True)
+        GroupErrors(kind, names[index], int(count[index]), *map(float, values))
+        for index, *values in zip(has_errors.tolist(), *columns, strict=True)
     ]

@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 ZONE_TABLE, ZONE_SHAPES = "taxi_zone_lookup.csv", "taxi_zones.zip"
 ZONE_FILES = (ZONE_TABLE, ZONE_SHAPES)
 TABLE_COLUMNS = ("LocationID", "Borough", "Zone", "service_zone")
-NOTHING = {"", "n/a", "na", "unknown"}  # what the TLC writes for a missing value
+MISSING_TEXTS = {"", "n/a", "na", "unknown"}  # what the TLC writes for a missing value
 # what zipfile, pyshp and shapely raise on damaged files
-DAMAGE = (struct.error, ValueError, LookupError, OSError, TypeError, ArithmeticError, SystemError)
+DAMAGED_FILE_ERRORS = (
+    struct.error,
+    ValueError,
+    LookupError,
+    OSError,
+    TypeError,
+    ArithmeticError,
+    SystemError,
+)
 METRES_PER_MILE = 1609.344
-CITY_MILES = (1.0, 200.0)  # least and greatest extent of a city; degrees come to less
+CITY_EXTENT_MILES = (1.0, 200.0)  # least and greatest extent of a city; degrees come to less
 ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # others raise errors of their own
 MAX_SHAPES = 64 << 20  # bytes, unpacked; the TLC's take 1.5 million
 OUTLINE_MILES = 0.04  # outlines are simplified to about this precision
@@ -71,9 +79,13 @@ class City:
     @classmethod
     def from_json(cls, text: str) -> "City":
         """Read what `to_json` wrote."""
-        zones = {int(zone): about for zone, about in json.loads(text)["zones"].items()}
-        places = {zone: about["centroid"] for zone, about in zones.items() if about["centroid"]}
-        outlines = {zone: about["outline"] for zone, about in zones.items()}
+        zones = {int(zone): description for zone, description in json.loads(text)["zones"].items()}
+        places = {
+            zone: description["centroid"]
+            for zone, description in zones.items()
+            if description["centroid"]
+        }
+        outlines = {zone: description["outline"] for zone, description in zones.items()}
         return make_city(zones, places, outlines)
 
 
@@ -141,13 +153,17 @@ def read_zone_table(content: bytes) -> dict[int, dict[str, str]]:
         lines = [*csv.reader(content.decode("utf-8-sig", "replace").splitlines())]
     except csv.Error as error:
         raise TripError(f"{ZONE_TABLE} is no csv ({error}). Replace the file.") from error
-    seen = [name.strip() for name in lines[0]] if lines else []
-    if missing := [name for name in TABLE_COLUMNS if name not in seen]:
-        raise TripError(f"{ZONE_TABLE} lacks {missing}; it has {str(seen)[:80]}. Replace the file.")
+    header = [name.strip() for name in lines[0]] if lines else []
+    if missing := [name for name in TABLE_COLUMNS if name not in header]:
+        raise TripError(
+            f"{ZONE_TABLE} lacks {missing}; it has {str(header)[:80]}. Replace the file."
+        )
     rows: dict[int, dict[str, str]] = {}
     for line in filter(None, lines[1:]):
-        told = dict(zip(seen, line, strict=False))
-        zone, borough, name, service_zone = (_said(told.get(column)) for column in TABLE_COLUMNS)
+        cells = dict(zip(header, line, strict=False))
+        zone, borough, name, service_zone = (
+            _clean_text(cells.get(column)) for column in TABLE_COLUMNS
+        )
         row = {"name": name, "borough": borough, "service_zone": service_zone}
         if rows.setdefault(_zone_id(zone, ZONE_TABLE), row) != row:
             raise TripError(f"{ZONE_TABLE} describes LocationID {zone} twice. Mend the file.")
@@ -156,19 +172,19 @@ def read_zone_table(content: bytes) -> dict[int, dict[str, str]]:
     return rows
 
 
-def _said(text: str | None) -> str:
+def _clean_text(text: str | None) -> str:
     text = (text or "").strip()
-    return "" if text.lower() in NOTHING else text
+    return "" if text.lower() in MISSING_TEXTS else text
 
 
 def _zone_id(text: Any, file: str) -> int:
-    words = str(text).strip()
-    if not re.fullmatch(r"[0-9]{1,4}", words) or not 1 <= int(words) < N_ZONES:
+    digits = str(text).strip()
+    if not re.fullmatch(r"[0-9]{1,4}", digits) or not 1 <= int(digits) < N_ZONES:
         raise TripError(
-            f"{file} has LocationID {words[:40]!r}; the TLC's are 1..{N_ZONES - 1}. "
+            f"{file} has LocationID {digits[:40]!r}; the TLC's are 1..{N_ZONES - 1}. "
             f"Replace the file."
         )
-    return int(words)
+    return int(digits)
 
 
 # --- the shapes
@@ -190,12 +206,12 @@ def read_zone_shapes(content: bytes) -> dict[int, tuple["BaseGeometry", str | No
     try:
         parts = {kind[1:]: pa.BufferReader(files[kind]) for kind in (".shp", ".dbf")}
         with shapefile.Reader(**parts) as reader:
-            found = list(_areas(reader, miles))
+            areas = list(_areas(reader, miles))
     except TripError:
         raise
-    except (shapefile.ShapefileException, *DAMAGE) as error:
+    except (shapefile.ShapefileException, *DAMAGED_FILE_ERRORS) as error:
         raise TripError(f"{ZONE_SHAPES} holds no whole shapefile ({error}). Replace it.") from error
-    return _united(found)
+    return _merge_by_zone(areas)
 
 
 def miles_per_unit(projection: str) -> float:
@@ -242,13 +258,13 @@ def _unzip(content: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(pa.BufferReader(content)) as folder:
             if sum(part.file_size for part in folder.infolist()) > MAX_SHAPES:
                 raise ValueError(f"it unpacks to more than {MAX_SHAPES:,} bytes")
-            if odd := {part.compress_type for part in folder.infolist()} - ZIP_METHODS:
-                raise ValueError(f"it is packed by method {min(odd)}")
+            if unknown_methods := {part.compress_type for part in folder.infolist()} - ZIP_METHODS:
+                raise ValueError(f"it is packed by method {min(unknown_methods)}")
             names = {name[-4:].lower(): name for name in folder.namelist()}
             parts: dict[str, bytes] = {
                 kind: folder.read(names[kind]) for kind in (".shp", ".dbf", ".prj") if kind in names
             }
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, *DAMAGE) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, *DAMAGED_FILE_ERRORS) as error:
         raise TripError(f"{ZONE_SHAPES} is no whole zip ({error}). Replace the file.") from error
     if missing := [kind for kind in (".shp", ".dbf", ".prj") if kind not in parts]:
         raise TripError(
@@ -264,7 +280,7 @@ def _areas(reader: Any, miles: float) -> Iterator[tuple[int, "BaseGeometry", str
     from shapely import affinity
 
     west, south, east, north = reader.bbox
-    if not CITY_MILES[0] < max(east - west, north - south) * miles < CITY_MILES[1]:
+    if not CITY_EXTENT_MILES[0] < max(east - west, north - south) * miles < CITY_EXTENT_MILES[1]:
         raise TripError(
             f"{ZONE_SHAPES} reaches from {west:g} to {east:g}, which is no city in the unit of its "
             f".prj but looks like degrees. Use the TLC's own file, in feet (EPSG:2263)."
@@ -280,11 +296,11 @@ def _areas(reader: Any, miles: float) -> Iterator[tuple[int, "BaseGeometry", str
         area = shapely.union_all(parts[shapely.get_dimensions(parts) == 2])  # no stray lines
         if not area.area > 0:
             raise TripError(f"{ZONE_SHAPES} has no area for LocationID {zone}. Replace the file.")
-        borough = _said(record[names["borough"]]) or None if "borough" in names else None
+        borough = _clean_text(record[names["borough"]]) or None if "borough" in names else None
         yield zone, affinity.scale(area, miles, miles, origin=(0, 0)), borough
 
 
-def _united(
+def _merge_by_zone(
     parts: list[tuple[int, "BaseGeometry", str | None]],
 ) -> dict[int, tuple["BaseGeometry", str | None]]:
     """Merge the shapes that share an id: the TLC gives some zones several."""

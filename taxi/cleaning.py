@@ -10,23 +10,23 @@ import pyarrow.compute as pc
 
 from . import TripError
 from .matching import match_columns, shorten
-from .schema import MAX_MINUTES, MIN_MINUTES, TRIPS, ZONES, RawColumn, raw_columns, taxi_named
+from .schema import MAX_MINUTES, MIN_MINUTES, TRIPS, ZONES, RawColumn, raw_columns, select_taxi
 from .values import (
     ReadValues,
-    plain,
+    ambiguous_readings,
+    decode_text,
     read_flags,
     read_numbers,
     read_times,
     read_zones,
     stated_unit,
-    two_readings,
 )
 
 SECOND_US, MINUTE_US = 1_000_000, 60_000_000
 TIMES = ("pickup_at", "dropoff_at")
 MAX_SECONDS = 1e9  # cap of stated durations: absurd anyway, and differences fit in 64 bits
 
-UNREADABLE, OUTSIDE = "unreadable value", "pickup outside the month"
+UNREADABLE, OUTSIDE_MONTH = "unreadable value", "pickup outside the month"
 
 
 class AmbiguousError(TripError):
@@ -41,10 +41,10 @@ class Cleaned(NamedTuple):
     """What became of a batch of raw rows."""
 
     trips: pa.RecordBatch  # columns of schema.TRIPS, m <= n rows, original order
-    dropped: dict[str, int]  # reason -> rows; holds every reason of `reasons`
+    dropped: dict[str, int]  # reason -> rows; holds every reason of `drop_reasons`
 
 
-class Rule(NamedTuple):
+class DropRule(NamedTuple):
     """A reason to drop rows, by a column that only the files of some taxis have."""
 
     reason: str
@@ -55,13 +55,16 @@ class RawRows(NamedTuple):
     """A batch of n raw rows, as read."""
 
     columns: dict[str, pa.Array]  # role -> [n] of the required type, null if missing or unreadable
-    wrong: dict[str, np.ndarray]  # role -> bool [n]: value is unreadable; only roles with such
+    # role -> bool [n]: value is unreadable; only roles with such
+    unreadable_masks: dict[str, np.ndarray]
     unreadable: str  # description of the first such value; empty if there is none
 
     def readable(self, roles: Collection[str] | None = None) -> np.ndarray:
         """Tell in which rows all values, or those of some roles, are readable, bool [n]."""
         n_rows = len(self.columns["pickup_at"])
-        masks = [mask for role, mask in self.wrong.items() if roles is None or role in roles]
+        masks = [
+            mask for role, mask in self.unreadable_masks.items() if roles is None or role in roles
+        ]
         return ~np.logical_or.reduce([np.zeros(n_rows, bool), *masks])
 
 
@@ -81,24 +84,28 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
     """
     rows = read_columns(batch, taxi)
     columns = rows.columns
-    may_miss = taxi_named(taxi).zones_may_miss
-    if may_miss:
-        columns |= {role: unknown_as_0(columns[role]) for role in ZONES}
+    zones_are_optional = select_taxi(taxi).zones_are_optional
+    if zones_are_optional:
+        columns |= {role: missing_zone_to_0(columns[role]) for role in ZONES}
     start, end = (microseconds(bound) for bound in month_bounds(month))
     duration = durations(columns)
     # each test is false for rows to drop, for the reason at the same place in REASONS
     tests = (
-        _there(rows, TIMES),
-        _there(rows, ZONES),
+        _have_values(rows, TIMES),
+        _have_values(rows, ZONES),
         pa.array(rows.readable()),
-        pc.and_(*(pc.greater_equal(columns[name], 0 if may_miss else 1) for name in ZONES)),
+        pc.and_(
+            *(pc.greater_equal(columns[name], 0 if zones_are_optional else 1) for name in ZONES)
+        ),
         _between(columns["pickup_at"].cast(pa.int64()), start, end - 1),
         *kept_by_rules(columns),
         pc.greater_equal(duration, MIN_MINUTES * MINUTE_US),
         pc.less_equal(duration, MAX_MINUTES * MINUTE_US),
     )
     named = dict(zip(REASONS, tests, strict=True))
-    kept, dropped = _apply({reason: named[reason] for reason in reasons(taxi)}, batch.num_rows)
+    kept, dropped = _combine_tests(
+        {reason: named[reason] for reason in drop_reasons(taxi)}, batch.num_rows
+    )
     columns["trip_minutes"] = to_minutes(duration)
     for column in TRIPS:
         columns.setdefault(column.name, pa.nulls(batch.num_rows, column.type))
@@ -108,14 +115,14 @@ def clean(batch: pa.RecordBatch, *, taxi: str, month: str) -> Cleaned:
     return Cleaned(trips.cast(TRIPS), dropped)
 
 
-def reasons(taxi: str) -> tuple[str, ...]:
+def drop_reasons(taxi: str) -> tuple[str, ...]:
     """List the reasons, among REASONS, for which rows of a taxi may be dropped."""
     roles = {column.role for column in raw_columns(taxi)}
-    never = {rule.reason for role, rule in RULES.items() if role not in roles}
-    return tuple(reason for reason in REASONS if reason not in never)
+    inapplicable = {rule.reason for role, rule in RULES.items() if role not in roles}
+    return tuple(reason for reason in REASONS if reason not in inapplicable)
 
 
-def unknown_as_0(zone: pa.Array) -> pa.Array:
+def missing_zone_to_0(zone: pa.Array) -> pa.Array:
     """Replace unknown zones [n], missing or below 1, with 0."""
     return pc.max_element_wise(zone, pa.scalar(0, zone.type))  # which ignores nulls
 
@@ -125,8 +132,12 @@ def durations(columns: Mapping[str, pa.Array]) -> pa.Array:
 
     Seconds that a row states take precedence over its times; `_is_consistent` compares the two.
     """
-    between = _between_ends(columns)
-    return pc.coalesce(_stated(columns), between) if "trip_seconds" in columns else between
+    from_times = _pickup_to_dropoff(columns)
+    return (
+        pc.coalesce(_stated_duration(columns), from_times)
+        if "trip_seconds" in columns
+        else from_times
+    )
 
 
 def to_minutes(duration: pa.Array) -> pa.Array:
@@ -136,33 +147,33 @@ def to_minutes(duration: pa.Array) -> pa.Array:
 
 def kept_by_rules(columns: Mapping[str, pa.Array]) -> list[pa.Array]:
     """List for each rule which of n rows it keeps, bool [n]; all if its column is absent."""
-    every = pa.array(np.ones(len(columns["pickup_at"]), bool))
-    return [rule.keeps(columns) if role in columns else every for role, rule in RULES.items()]
+    all_rows = pa.array(np.ones(len(columns["pickup_at"]), bool))
+    return [rule.keeps(columns) if role in columns else all_rows for role, rule in RULES.items()]
 
 
-def _is_alone(columns: Mapping[str, pa.Array]) -> pa.Array:
+def _is_not_shared(columns: Mapping[str, pa.Array]) -> pa.Array:
     """Tell which of n rides were not shared with riders who booked separately."""
     return pc.invert(columns["is_shared"])
 
 
 def _is_consistent(columns: Mapping[str, pa.Array]) -> pa.Array:
     """Tell which of n trips state no seconds, or those between their times to within a minute."""
-    off = pc.abs(pc.subtract(_stated(columns), _between_ends(columns)))
-    return pc.less_equal(off, MINUTE_US).fill_null(True)
+    difference = pc.abs(pc.subtract(_stated_duration(columns), _pickup_to_dropoff(columns)))
+    return pc.less_equal(difference, MINUTE_US).fill_null(True)
 
 
-def _between_ends(columns: Mapping[str, pa.Array]) -> pa.Array:
+def _pickup_to_dropoff(columns: Mapping[str, pa.Array]) -> pa.Array:
     pickup, dropoff = (columns[name].cast(pa.int64()) for name in TIMES)
     return pc.subtract(dropoff, pickup)
 
 
-def _stated(columns: Mapping[str, pa.Array]) -> pa.Array:
+def _stated_duration(columns: Mapping[str, pa.Array]) -> pa.Array:
     """Return the durations that n rows state, microseconds, int64 [n]; null where none."""
     seconds = columns["trip_seconds"]
-    is_there = pc.is_finite(seconds)
-    seconds = pc.if_else(is_there, seconds, pa.scalar(None, pa.float64()))
-    within = pc.less_equal(pc.abs(seconds), MAX_SECONDS)
-    seconds = pc.if_else(within, seconds, MAX_SECONDS)
+    is_stated = pc.is_finite(seconds)
+    seconds = pc.if_else(is_stated, seconds, pa.scalar(None, pa.float64()))
+    in_bounds = pc.less_equal(pc.abs(seconds), MAX_SECONDS)
+    seconds = pc.if_else(in_bounds, seconds, MAX_SECONDS)
     return pc.round(pc.multiply(seconds, float(SECOND_US))).cast(pa.int64())
 
 
@@ -186,35 +197,39 @@ def month_bounds(month: str) -> tuple[datetime, datetime]:
 
 
 def read_columns(
-    batch: pa.RecordBatch, taxi: str, *, may_miss: frozenset[str] = frozenset()
+    batch: pa.RecordBatch, taxi: str, *, optional_roles: frozenset[str] = frozenset()
 ) -> RawRows:
     """Read raw columns as the types that they must have.
 
     Raises:
         TripError: a column is missing or has the wrong type, or a value is ambiguous.
     """
-    columns, wrong, unreadable = {}, {}, ""
-    for name, wanted in match_columns(batch.schema, taxi, may_miss=may_miss).items():
+    columns, unreadable_masks, unreadable = {}, {}, ""
+    for name, raw_column in match_columns(
+        batch.schema, taxi, optional_roles=optional_roles
+    ).items():
         values, field = batch.column(name), batch.schema.field(name)
-        columns[wanted.role], mask = _read(values, field, wanted)
+        columns[raw_column.role], mask = _read_column(values, field, raw_column)
         if mask is not None:
-            wrong[wanted.role] = mask
-            unreadable = unreadable or _describe(name, values.filter(pa.array(mask)), wanted)
+            unreadable_masks[raw_column.role] = mask
+            unreadable = unreadable or _describe_unreadable(
+                name, values.filter(pa.array(mask)), raw_column
+            )
             _refuse_ambiguous(name, values, mask)
-    return RawRows(columns, wrong, unreadable)
+    return RawRows(columns, unreadable_masks, unreadable)
 
 
-def _read(values: pa.Array, field: pa.Field, wanted: RawColumn) -> ReadValues:
-    if wanted.role in TIMES:
+def _read_column(values: pa.Array, field: pa.Field, raw_column: RawColumn) -> ReadValues:
+    if raw_column.role in TIMES:
         return read_times(values, stated_unit(field))
-    if pa.types.is_boolean(wanted.type):
+    if pa.types.is_boolean(raw_column.type):
         return read_flags(values)
-    return read_zones(values) if wanted.role in ZONES else read_numbers(values)
+    return read_zones(values) if raw_column.role in ZONES else read_numbers(values)
 
 
-def _describe(name: str, values: pa.Array, wanted: RawColumn) -> str:
-    (value,) = plain(values[:1]).to_pylist()
-    return f"column {name!r} has {shorten(repr(value))}, which is no {wanted.type}"
+def _describe_unreadable(name: str, values: pa.Array, raw_column: RawColumn) -> str:
+    (value,) = decode_text(values[:1]).to_pylist()
+    return f"column {name!r} has {shorten(repr(value))}, which is no {raw_column.type}"
 
 
 def _refuse_ambiguous(name: str, values: pa.Array, unreadable: np.ndarray) -> None:
@@ -224,28 +239,28 @@ def _refuse_ambiguous(name: str, values: pa.Array, unreadable: np.ndarray) -> No
         AmbiguousError: names the column, the text and both readings.
     """
     rows = np.flatnonzero(unreadable)
-    texts = plain(values.filter(pa.array(unreadable))).to_pylist()
+    texts = decode_text(values.filter(pa.array(unreadable))).to_pylist()
     for row, text in zip(rows.tolist(), texts, strict=True):
-        if isinstance(text, str) and (readings := two_readings(text)):
-            seen, either = shorten(repr(text.strip())), " or ".join(readings)
+        if isinstance(text, str) and (readings := ambiguous_readings(text)):
+            seen, options = shorten(repr(text.strip())), " or ".join(readings)
             raise AmbiguousError(
-                f"column {name!r} has {seen}, which may be {either}. "
+                f"column {name!r} has {seen}, which may be {options}. "
                 "Write times as 2021-01-31 17:45:00 and numbers as 1234.5.",
                 row,
             )
 
 
-def _there(rows: RawRows, roles: tuple[str, ...]) -> pa.Array:
+def _have_values(rows: RawRows, roles: tuple[str, ...]) -> pa.Array:
     """Tell which of n rows have a value, readable or not, in each of some columns."""
     return pc.and_(*(_has_value(rows, role) for role in roles))
 
 
 def _has_value(rows: RawRows, role: str) -> pa.Array:
-    is_read, wrong = rows.columns[role].is_valid(), rows.wrong.get(role)
-    return is_read if wrong is None else pc.or_(is_read, pa.array(wrong))
+    is_read, unreadable = rows.columns[role].is_valid(), rows.unreadable_masks.get(role)
+    return is_read if unreadable is None else pc.or_(is_read, pa.array(unreadable))
 
 
-def _apply(tests: Mapping[str, pa.Array], n_rows: int) -> tuple[pa.Array, dict[str, int]]:
+def _combine_tests(tests: Mapping[str, pa.Array], n_rows: int) -> tuple[pa.Array, dict[str, int]]:
     """Combine the tests, and count for each the rows that it is the first to reject."""
     kept, n_kept, dropped = None, n_rows, {}
     for reason, test in tests.items():
@@ -266,9 +281,9 @@ def microseconds(instant: datetime) -> int:
 
 
 # role of a column -> the rule that drops rows by it; a new one is a line here
-RULES: Mapping[str, Rule] = {
-    "is_shared": Rule("shared with other riders", _is_alone),
-    "trip_seconds": Rule("durations at odds", _is_consistent),
+RULES: Mapping[str, DropRule] = {
+    "is_shared": DropRule("shared with other riders", _is_not_shared),
+    "trip_seconds": DropRule("durations at odds", _is_consistent),
 }
 # a dropped row counts under the first of these that applies
 REASONS = (
@@ -276,7 +291,7 @@ REASONS = (
     "zone missing",
     UNREADABLE,
     "impossible zone",
-    OUTSIDE,
+    OUTSIDE_MONTH,
     *(rule.reason for rule in RULES.values()),
     f"shorter than {MIN_MINUTES} min",
     f"longer than {MAX_MINUTES} min",

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from . import zones
-from .schema import Trips, clean_miles, known_zone
+from .schema import Trips, clean_miles, zone_or_0
 from .surroundings import Surroundings
 from .zones import OutOfFold, ZoneTables
 
@@ -27,7 +27,7 @@ class Columns:
         *,
         out_of_fold: OutOfFold | None = None,
         first_row: int = 0,
-        blind: bool = False,
+        hide_distance: bool = False,
     ) -> None:
         """Prepare the columns of n trips.
 
@@ -37,16 +37,16 @@ class Columns:
             around: the zones' places and the calendar.
             out_of_fold: of all training trips, if these are among them; None for new trips.
             first_row: index of the first of these trips among all training trips.
-            blind: treat their own distance as unknown.
+            hide_distance: treat their own distance as unknown.
         """
         self.trips = trips
         self.tables = tables
         self.around = around
         self.out_of_fold = out_of_fold
         self.first_row = first_row
-        self.pickup = known_zone(trips.pickup_zone)
-        self.dropoff = known_zone(trips.dropoff_zone)
-        self.miles = np.full(len(trips), np.nan) if blind else clean_miles(trips)
+        self.pickup = zone_or_0(trips.pickup_zone)
+        self.dropoff = zone_or_0(trips.dropoff_zone)
+        self.miles = np.full(len(trips), np.nan) if hide_distance else clean_miles(trips)
         self.minutes = trips.pickup_at.astype("datetime64[m]").astype(np.int64)
         self.day = self.minutes // 1440  # counted from 1970-01-01
 
@@ -90,12 +90,12 @@ class Columns:
         return np.nan_to_num(self.tables.position)
 
     @cached_property
-    def way(self) -> np.ndarray:
+    def displacement(self) -> np.ndarray:
         """Vector from pickup to dropoff zone on the learned map, miles [n, 2]."""
         return self.position[self.dropoff] - self.position[self.pickup]
 
     @cached_property
-    def grid_way(self) -> np.ndarray:
+    def grid_displacement(self) -> np.ndarray:
         """Vector from pickup to dropoff zone across and along the avenues, miles [n, 2]."""
         return self.around.place[self.dropoff] - self.around.place[self.pickup]
 

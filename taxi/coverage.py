@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOW, HIGH = 0.1, 0.9  # levels of the interval whose coverage is measured
-NOMINAL = HIGH - LOW
+NOMINAL_COVERAGE = HIGH - LOW
 RELIABILITY_LEVELS = np.arange(5, 100, 5) / 100
-ALL = "all"
-ASKED_BLIND = "all trips, asked with none"  # listed as one of the distance bands
+ALL_TRIPS = "all"
+ALL_WITHOUT_DISTANCE = "all trips, asked with none"  # listed as one of the distance bands
 
 
 class GroupCoverage(NamedTuple):
@@ -40,21 +40,21 @@ def coverage_by_group(trips: Trips, low: np.ndarray, high: np.ndarray) -> list[G
         high: [n] minutes, the upper ends; both ends belong to the interval.
     Returns:
         All trips first, then the groups of each kind in their order; trips without a clean
-        distance come last, as groups.UNKNOWN.
+        distance come last, as groups.NO_DISTANCE.
     """
     groupings = {
-        ALL: Grouping([ALL], np.zeros(len(trips), np.uint8)),
+        ALL_TRIPS: Grouping([ALL_TRIPS], np.zeros(len(trips), np.uint8)),
         "hour": by_hour(trips),
         "distance": by_distance(trips),
     }
     below, above, width = trips.trip_minutes < low, trips.trip_minutes > high, high - low
-    found = []
+    coverages = []
     for kind, grouping in groupings.items():
         for name, rows in grouping.parts():
             parts = [float(values[rows].mean()) for values in (below, above, width)]
             within = float((~below & ~above)[rows].mean())
-            found.append(GroupCoverage(kind, name, int(rows.sum()), within, *parts))
-    return found
+            coverages.append(GroupCoverage(kind, name, int(rows.sum()), within, *parts))
+    return coverages
 
 
 def measure_reliability(calibration: Calibration) -> np.ndarray | None:
@@ -72,8 +72,8 @@ def measure_reliability(calibration: Calibration) -> np.ndarray | None:
         return None
     # the later half may be empty, but then the earlier one is too small for a spread
     minutes = later.trips.trip_minutes[:, None]
-    found = spread.quantiles(later.trips, later.predicted, list(RELIABILITY_LEVELS))
-    return np.asarray((minutes <= found).mean(axis=0))
+    quantiles = spread.quantiles(later.trips, later.predicted, list(RELIABILITY_LEVELS))
+    return np.asarray((minutes <= quantiles).mean(axis=0))
 
 
 @styled
@@ -86,11 +86,11 @@ def draw_reliability(observed: np.ndarray) -> "Figure":
     figure, ((axis,),) = new_grid(6, 6, below=0.5)
     axis.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=0.8)
     axis.plot(100 * RELIABILITY_LEVELS, 100 * observed, "o-", color=BLUE)
-    off = float(np.abs(observed - RELIABILITY_LEVELS).max())
+    max_gap = float(np.abs(observed - RELIABILITY_LEVELS).max())
     axis.set(
         xlabel="share of trips that a quantile promises, %",
         ylabel="later trips that were at most as long, %",
-        title=f"Quantiles keep their promise within {100 * off:.1f} points\n"
+        title=f"Quantiles keep their promise within {100 * max_gap:.1f} points\n"
         "(fitted on the earlier half of valid, measured on the later)",
     )
     return figure

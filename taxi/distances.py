@@ -11,26 +11,26 @@ from dataclasses import replace
 import numpy as np
 
 from . import TripError
-from .schema import Trips, clean_miles, knows_distance
+from .schema import Trips, clean_miles, has_distance_column
 
 METERED, PLANNED_10, PLANNED_20 = "metered", "planned_10", "planned_20"
 MISSING = "missing"
 # kind -> its name for people
-KINDS: Mapping[str, str] = {
+DISTANCE_KINDS: Mapping[str, str] = {
     METERED: "metered distance",
     PLANNED_10: "distance planned to ±10 %",
     PLANNED_20: "distance planned to ±20 %",
     MISSING: "no distance",
 }
 # standard deviation of log(planned / metered): two trips of three lie within that share
-SPREADS: Mapping[str, float] = {PLANNED_10: 0.10, PLANNED_20: 0.20}
+PLANNING_LOG_SD: Mapping[str, float] = {PLANNED_10: 0.10, PLANNED_20: 0.20}
 # value of the parameter judge_by -> kind of distance with which candidates are chosen and judged
 JUDGE_BY: Mapping[str, str] = {"metered": METERED, "planned": PLANNED_10, "missing": MISSING}
 # of noise and samples, the same for models of every seed, so that all are measured on equal trips
 SEED = 42
 
 
-def as_known(trips: Trips, kind: str, *, seed: int = SEED) -> Trips:
+def apply_distance_kind(trips: Trips, kind: str, *, seed: int = SEED) -> Trips:
     """Return the trips as a caller knows them at pickup.
 
     A planned distance is the clean metered one times exp(s z), z standard normal, so that it is
@@ -39,8 +39,8 @@ def as_known(trips: Trips, kind: str, *, seed: int = SEED) -> Trips:
 
     Args:
         trips: n trips with metered distances.
-        kind: key of KINDS. With METERED the trips are returned unchanged; a planned distance is
-            missing where there is no clean metered one to derive it from.
+        kind: key of DISTANCE_KINDS. With METERED the trips are returned unchanged; a planned
+            distance is missing where there is no clean metered one to derive it from.
         seed: of the noise.
     Returns:
         The same n trips in the same order; only distance_miles, miles [n], differs.
@@ -49,19 +49,19 @@ def as_known(trips: Trips, kind: str, *, seed: int = SEED) -> Trips:
     Source: Limpert et al., Log-normal distributions across the sciences, 2001 (errors that
         multiply).
     """
-    if kind not in KINDS:
-        raise TripError(f"Unknown distance {kind!r}. Choose from {list(KINDS)}.")
+    if kind not in DISTANCE_KINDS:
+        raise TripError(f"Unknown distance {kind!r}. Choose from {list(DISTANCE_KINDS)}.")
     if kind == METERED:
         return trips
     if kind == MISSING:
         return trips.without_distance()
     noise = np.random.default_rng(seed).standard_normal(len(trips))
     # the last digit of an exponential depends on the machine
-    share = np.round(np.exp(SPREADS[kind] * noise), 8)
+    share = np.round(np.exp(PLANNING_LOG_SD[kind] * noise), 8)
     return replace(trips, distance_miles=clean_miles(trips) * share)
 
 
-def sample(trips: Trips, max_rows: int) -> Trips:
+def sample_trips(trips: Trips, max_rows: int) -> Trips:
     """Return a sample of max_rows trips in their order, or all if they are no more.
 
     The sample is the same for every model.
@@ -76,12 +76,12 @@ def sample_rows(n_rows: int, max_rows: int) -> np.ndarray:
     return np.sort(np.random.default_rng(SEED).choice(n_rows, max_rows, replace=False))
 
 
-def n_unknown(trips: Trips) -> int:
+def n_without_distance(trips: Trips) -> int:
     """Count the trips without a clean distance."""
     return int(np.isnan(clean_miles(trips)).sum())
 
 
-def select_kind(judge_by: str) -> str:
+def select_distance_kind(judge_by: str) -> str:
     """Return the kind of distance that a candidate is judged by.
 
     Raises:
@@ -92,6 +92,6 @@ def select_kind(judge_by: str) -> str:
     return JUDGE_BY[judge_by]
 
 
-def kind_of(taxi: str, kind: str = METERED) -> str:
-    """Return the given kind of KINDS; MISSING if trips of this taxi never have a distance."""
-    return kind if knows_distance(taxi) else MISSING
+def distance_kind_of(taxi: str, kind: str = METERED) -> str:
+    """Return the kind of DISTANCE_KINDS; MISSING if trips of this taxi never have a distance."""
+    return kind if has_distance_column(taxi) else MISSING

@@ -15,27 +15,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from .coverage import NOMINAL
-from .profile import EDGES, ENDS, HAS_DISTANCE, Profile, join_profiles
+from .coverage import NOMINAL_COVERAGE
+from .profile import EDGES, HAS_DISTANCE, TRIP_ENDS, Profile, join_profiles
 from .style import GREY, styled
-from .words import HISTOGRAMS, WEEKDAYS, measured_words
+from .words import HISTOGRAM_LABELS, WEEKDAYS, drift_subject
 
 # minutes; values beyond the ends count in the end bins
 PREDICTION_EDGES = np.concatenate(([-np.inf], np.arange(1.0, 60.0), [np.inf]))
-# a bin holding less than RARE of the training trips fluctuates by chance, so such bins are pooled;
-# one with more than GROWN of a month's trips is not, since chance cannot explain that
-RARE, GROWN = 0.01, 0.05
+# a bin holding less than RARE_SHARE of the training trips fluctuates by chance, so such bins are
+# pooled; one with more than GROWN_SHARE of a month's trips is not: chance cannot explain that
+RARE_SHARE, GROWN_SHARE = 0.01, 0.05
 # standard deviations: each month is tested on a dozen measures and its trips are not independent,
 # so a lower bar would raise a false alarm every year
-SURE = 4.0
+N_DEVIATIONS = 4.0
 PSI, RMSE = "PSI", "RMSE"  # a measure, and what a measure is of
 GAP, INTERVAL = "coverage gap", "80 % interval"
 PSI_DECIMALS = 9  # the last digits of a logarithm depend on the machine
 MARKS = "osD^v"  # one per month, for readers who cannot tell the colours apart
-COMPARED = ("distance_miles", "hour", "weekday", *ENDS)
+COMPARED_HISTOGRAMS = ("distance_miles", "hour", "weekday", *TRIP_ENDS)
 
 
-class Reference(NamedTuple):
+class DriftReference(NamedTuple):
     """What later months are compared with: a model's training and validation trips."""
 
     train: Profile  # of all trips it was fitted to, the validation trips too after a refit
@@ -46,11 +46,11 @@ class Reference(NamedTuple):
 
     def state(self) -> dict[str, Any]:
         """Return the reference as plain JSON values; `restore` rebuilds it."""
-        about = self._asdict()
-        return about | {"train": self.train.state(), "predictions": self.predictions.tolist()}
+        fields = self._asdict()
+        return fields | {"train": self.train.state(), "predictions": self.predictions.tolist()}
 
     @classmethod
-    def restore(cls, state: Mapping[str, Any]) -> "Reference":
+    def restore(cls, state: Mapping[str, Any]) -> "DriftReference":
         """Rebuild a reference from its `state`."""
         return cls(
             **dict(state)
@@ -75,7 +75,7 @@ class MonthScores(NamedTuple):
 
     n_trips: int
     rmse: float  # minutes
-    rmse_chance: float  # standard error of rmse, as a share of it
+    rmse_relative_se: float  # standard error of rmse, as a share of it
     coverage: float | None  # share of the trips within the 80 % interval; None without intervals
 
 
@@ -89,7 +89,9 @@ class DriftMeasure(NamedTuple):
     drifted: bool
 
 
-def make_reference(train: Profile, valid: Profile, predicted: np.ndarray, rmse: float) -> Reference:
+def make_reference(
+    train: Profile, valid: Profile, predicted: np.ndarray, rmse: float
+) -> DriftReference:
     """Build the reference of a model that was fitted to train alone.
 
     Args:
@@ -98,11 +100,13 @@ def make_reference(train: Profile, valid: Profile, predicted: np.ndarray, rmse: 
         predicted: [n] minutes, of the validation trips.
         rmse: on the validation trips, minutes.
     """
-    zones, pairs = unseen(train, valid)
-    return Reference(train, count_predictions(predicted), zones, pairs, rmse)
+    zones, pairs = unseen_shares(train, valid)
+    return DriftReference(train, count_predictions(predicted), zones, pairs, rmse)
 
 
-def refit_reference(chosen: Reference, valid: Profile, predicted: np.ndarray) -> Reference:
+def refit_reference(
+    chosen: DriftReference, valid: Profile, predicted: np.ndarray
+) -> DriftReference:
     """Build the reference of a model that was refitted to train and valid.
 
     The shares of unseen zones and pairs and the RMSE stay those of `chosen`: only a model that has
@@ -123,7 +127,7 @@ def count_predictions(predicted: np.ndarray) -> np.ndarray:
 
 
 def measure_drift(
-    reference: Reference,
+    reference: DriftReference,
     month: Profile,
     predictions: np.ndarray,
     *,
@@ -141,7 +145,9 @@ def measure_drift(
         rmse_before: on the months the model was judged on, minutes.
         thresholds: values above them are drift.
     """
-    counts = {name: (reference.train.counts[name], month.counts[name]) for name in COMPARED}
+    counts = {
+        name: (reference.train.counts[name], month.counts[name]) for name in COMPARED_HISTOGRAMS
+    }
     counts["prediction"] = (reference.predictions, predictions)
     measures = [
         _measure(PSI, name, psi(*pair), thresholds.max_psi, chance=psi_by_chance(*pair))
@@ -154,16 +160,16 @@ def measure_drift(
 
 
 def _measure_shares(
-    reference: Reference, month: Profile, max_unseen: float
+    reference: DriftReference, month: Profile, max_unseen: float
 ) -> Iterator[DriftMeasure]:
     """Compare the shares of trips with unseen zones or pairs, and without a distance."""
-    zones, pairs = unseen(reference.train, month)
+    zones, pairs = unseen_shares(reference.train, month)
     shares = [
         ("unseen above valid", "zone", zones, reference.unseen_zones),
         ("unseen above valid", "pair of zones", pairs, reference.unseen_pairs),
     ]
     if HAS_DISTANCE in reference.train.counts:
-        now, then = map(without_distance, (month, reference.train))
+        now, then = map(share_without_distance, (month, reference.train))
         shares.append(("above fitted", "trips without distance", now, then))
     for measure, of, now, then in shares:
         chance = share_by_chance(then, month.n_trips)
@@ -175,11 +181,11 @@ def _measure_errors(
 ) -> Iterator[DriftMeasure]:
     """Compare the RMSE with the one before, and the intervals' coverage with the nominal one."""
     if rmse_before:  # if there was no error, any is infinitely more
-        rise, chance = errors.rmse / rmse_before - 1, SURE * errors.rmse_chance
+        rise, chance = errors.rmse / rmse_before - 1, N_DEVIATIONS * errors.rmse_relative_se
         yield _measure("rise", RMSE, rise, thresholds.max_rmse_rise, chance=chance)
     if errors.coverage is not None:
-        gap = round(abs(errors.coverage - NOMINAL), 9)  # as in the gate
-        chance = share_by_chance(NOMINAL, errors.n_trips)
+        gap = round(abs(errors.coverage - NOMINAL_COVERAGE), 9)  # as in the gate
+        chance = share_by_chance(NOMINAL_COVERAGE, errors.n_trips)
         yield _measure(GAP, INTERVAL, gap, thresholds.max_coverage_gap, chance=chance)
 
 
@@ -188,17 +194,17 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
 
     Source: Siddiqi, Credit Risk Scorecards, 2006.
     """
-    rare = _rare(expected, observed)
+    is_rare = _is_rare(expected, observed)
     shares = []
     for counts in (expected, observed):
-        pooled = np.append(counts[~rare], counts[rare].sum()) + 0.5  # no bin is empty
+        pooled = np.append(counts[~is_rare], counts[is_rare].sum()) + 0.5  # no bin is empty
         shares.append(pooled / pooled.sum())
     index = np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0]))
     return round(float(index), PSI_DECIMALS)
 
 
 def psi_by_chance(expected: np.ndarray, observed: np.ndarray) -> float:
-    """Return the PSI that two samples of one distribution exceed only beyond SURE deviations.
+    """Return the PSI that two samples of one distribution exceed only beyond N_DEVIATIONS.
 
     Without a shift, PSI is distributed as chi-squared (a degree of freedom per bin but one) times
     the sum of 1 / n over both samples.
@@ -209,42 +215,42 @@ def psi_by_chance(expected: np.ndarray, observed: np.ndarray) -> float:
     Hilferty, The distribution of chi-square, 1931.
     """
     sizes = [counts.sum() for counts in (expected, observed)]
-    n_free = np.count_nonzero(~_rare(expected, observed))  # the pooled rare bins are one more bin
+    n_free = np.count_nonzero(~_is_rare(expected, observed))  # the pooled rare bins are one more
     if not (n_free and all(sizes)):
         return 0.0
     ninth = 2 / (9 * n_free)
-    chi_squared = n_free * (1 - ninth + SURE * sqrt(ninth)) ** 3
+    chi_squared = n_free * (1 - ninth + N_DEVIATIONS * sqrt(ninth)) ** 3
     return chi_squared * sum(1 / float(size) for size in sizes)
 
 
 def share_by_chance(share: float, n_trips: int) -> float:
-    """Return how far chance may move a share of n trips, at SURE deviations (Bernstein's bound)."""
+    """Return how far chance may move a share of n trips, at N_DEVIATIONS (Bernstein's bound)."""
     n = max(n_trips, 1)
-    return SURE * sqrt(share * (1 - share) / n) + SURE**2 / (3 * n)
+    return N_DEVIATIONS * sqrt(share * (1 - share) / n) + N_DEVIATIONS**2 / (3 * n)
 
 
-def _rare(expected: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    return (expected < RARE * expected.sum()) & (observed <= GROWN * observed.sum())
+def _is_rare(expected: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    return (expected < RARE_SHARE * expected.sum()) & (observed <= GROWN_SHARE * observed.sum())
 
 
-def unseen(train: Profile, month: Profile) -> tuple[float, float]:
+def unseen_shares(train: Profile, month: Profile) -> tuple[float, float]:
     """Compute the shares of a month's trips with a zone, and with a pair, that train lacks."""
     pairs = month.pairs.reshape(len(month.counts["pickup_zone"]), -1)
-    unseen_at = [train.counts[name] == 0 for name in ENDS]
+    unseen_at = [train.counts[name] == 0 for name in TRIP_ENDS]
     with_zone = pairs[unseen_at[0][:, None] | unseen_at[1][None, :]].sum()
     with_pair = month.pairs[train.pairs == 0].sum()
     n_trips = max(month.n_trips, 1)
     return float(with_zone / n_trips), float(with_pair / n_trips)
 
 
-def without_distance(profile: Profile) -> float:
+def share_without_distance(profile: Profile) -> float:
     """Return the share of trips without a clean distance."""
     return float(profile.shares(HAS_DISTANCE)[0])
 
 
 @styled
 def draw_drift(
-    reference: Reference,
+    reference: DriftReference,
     months: Mapping[str, tuple[Profile, np.ndarray]],
     measures: Mapping[str, Sequence[DriftMeasure]],
 ) -> Figure:
@@ -261,28 +267,28 @@ def draw_drift(
     for axis, (name, bins) in zip(axes, edges.items(), strict=False):
         counts = {"fitted": reference.train.counts[name]}
         counts |= {month: profile.counts[name] for month, (profile, _) in months.items()}
-        _draw_counts(axis, HISTOGRAMS[name], bins, counts)
-        axis.set_title(_furthest(name, measures))
+        _draw_counts(axis, HISTOGRAM_LABELS[name], bins, counts)
+        axis.set_title(_describe_furthest(name, measures))
     figure.axes[2].set_xticks(range(len(WEEKDAYS)), [day[:3] for day in WEEKDAYS])
     counts = {"valid": reference.predictions}
     counts |= {month: predictions for month, (_, predictions) in months.items()}
     _draw_counts(figure.axes[3], "predicted duration, min", PREDICTION_EDGES, counts)
-    figure.axes[3].set_title(_furthest("prediction", measures))
-    for axis, wanted in ((figure.axes[4], PSI), (figure.axes[5], "")):
-        _draw_measures(axis, wanted, measures)
+    figure.axes[3].set_title(_describe_furthest("prediction", measures))
+    for axis, shown_measure in ((figure.axes[4], PSI), (figure.axes[5], "")):
+        _draw_measures(axis, shown_measure, measures)
     return figure
 
 
-def _furthest(name: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> str:
+def _describe_furthest(name: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> str:
     """Say which month's histogram has the largest PSI."""
-    found = {
+    psi_by_month = {
         month: one.value
         for month, of_month in measures.items()
         for one in of_month
         if (one.measure, one.of) == (PSI, name)
     }
-    month = max(found, key=found.__getitem__)
-    return f"Furthest off: {month}, PSI {found[month]:.3f}"
+    month = max(psi_by_month, key=psi_by_month.__getitem__)
+    return f"Furthest off: {month}, PSI {psi_by_month[month]:.3f}"
 
 
 def _draw_counts(axis: Any, name: str, edges: np.ndarray, counts: Mapping[str, np.ndarray]) -> None:
@@ -296,19 +302,21 @@ def _draw_counts(axis: Any, name: str, edges: np.ndarray, counts: Mapping[str, n
     axis.legend(fontsize="small")
 
 
-def _draw_measures(axis: Any, wanted: str, measures: Mapping[str, Sequence[DriftMeasure]]) -> None:
-    moved: list[str] = []
-    for place, (month, of_month) in enumerate(measures.items(), start=1):
-        shown = [m for m in of_month if (m.measure == PSI) == bool(wanted)]
-        moved += [month] if any(m.drifted for m in shown) else []
+def _draw_measures(
+    axis: Any, shown_measure: str, measures: Mapping[str, Sequence[DriftMeasure]]
+) -> None:
+    drifted: list[str] = []
+    for number, (month, of_month) in enumerate(measures.items(), start=1):
+        shown = [m for m in of_month if (m.measure == PSI) == bool(shown_measure)]
+        drifted += [month] if any(m.drifted for m in shown) else []
         # values with a threshold of 0 are drawn unscaled
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]
-        names = [f"{m.measure}, {measured_words(m.of)}" for m in shown]
-        mark = MARKS[place % len(MARKS)]
-        axis.plot(sizes, names, f"C{place}{mark}", label=month)  # the month's colour above
+        names = [f"{m.measure}, {drift_subject(m.of)}" for m in shown]
+        mark = MARKS[number % len(MARKS)]
+        axis.plot(sizes, names, f"C{number}{mark}", label=month)  # the month's colour above
     axis.axvline(1.0, color=GREY, linestyle="--", linewidth=0.8)
-    said = f"Drifted by this: {', '.join(moved)}" if moved else "No month has drifted by this"
-    axis.set(xlabel="value / threshold (beyond the line: drift)", title=said)
+    title = f"Drifted by this: {', '.join(drifted)}" if drifted else "No month has drifted by this"
+    axis.set(xlabel="value / threshold (beyond the line: drift)", title=title)
     axis.legend(fontsize="small")
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .features import FEATURES
-from .groups import UNKNOWN, by_busyness, by_distance, by_hour
+from .groups import NO_DISTANCE, by_busyness, by_distance, by_hour
 from .schema import Trips
 from .scores import CLOSE_MINUTES, rmse
 from .style import BLUE, GREY, bar_chart, new_figure, new_grid, styled
-from .words import group_words, percent
+from .words import format_group, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ POISSON_LOSS = "count:poisson"
 N_SHAP_ROWS = 300  # rows to explain: exact values for trees of unbounded depth take 16 ms a row
 
 
-class Group(NamedTuple):
+class GroupErrors(NamedTuple):
     """The errors on a group of trips, such as those of an hour."""
 
     kind: str
@@ -35,7 +35,7 @@ class Group(NamedTuple):
     bias: float  # mean of predicted - measured, minutes
 
 
-def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
+def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[GroupErrors]:
     """Break the errors down by hour, by distance and by how busy the pickup zone is.
 
     Args:
@@ -57,13 +57,13 @@ def errors_by_group(trips: Trips, predicted: np.ndarray) -> list[Group]:
     ]
 
 
-def _group(kind: str, name: str, error: np.ndarray) -> Group:
+def _group(kind: str, name: str, error: np.ndarray) -> GroupErrors:
     mae, bias = float(np.abs(error).mean()), float(error.mean())
-    return Group(kind, name, len(error), rmse(error), mae, bias)
+    return GroupErrors(kind, name, len(error), rmse(error), mae, bias)
 
 
 @styled
-def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]) -> "Figure":
+def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[GroupErrors]) -> "Figure":
     """Draw residuals, calibration and the errors by hour and distance.
 
     If no trip has a distance, how busy the pickup zone is takes its place.
@@ -75,7 +75,7 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
     """
     minutes = trips.trip_minutes
     error = predicted - minutes
-    figure, ((residual, calibration), (hour, place)) = new_grid(12, 8, 2, 2, below=0.9)
+    figure, ((residual, calibration), (hour, where)) = new_grid(12, 8, 2, 2, below=0.9)
     figure.suptitle(f"Off by {rmse(error):.2f} min (RMSE) on {len(error):,} trips", y=0.995)
     # one outline: 120 separate bars take half as long to draw as all the rest
     residual.stairs(*np.histogram(np.clip(error, -30, 30), bins=120), fill=True)
@@ -86,14 +86,14 @@ def draw_evaluation(trips: Trips, predicted: np.ndarray, groups: Sequence[Group]
         title=f"{percent(near, 0)} of the trips are predicted within {CLOSE_MINUTES:g} minutes",
     )
     _draw_calibration(calibration, minutes, predicted)
-    has_distance = any(one.kind == "distance" and one.group != UNKNOWN for one in groups)
-    for axis, kind in ((hour, "hour"), (place, "distance" if has_distance else "pickup zone")):
+    has_distance = any(one.kind == "distance" and one.group != NO_DISTANCE for one in groups)
+    for axis, kind in ((hour, "hour"), (where, "distance" if has_distance else "pickup zone")):
         _draw_groups(axis, kind, [group for group in groups if group.kind == kind])
     return figure
 
 
-def _draw_groups(axis: "Axes", kind: str, groups: Sequence[Group]) -> None:
-    names = [group_words(kind, group.group) for group in groups]
+def _draw_groups(axis: "Axes", kind: str, groups: Sequence[GroupErrors]) -> None:
+    names = [format_group(kind, group.group) for group in groups]
     rmses = [group.rmse for group in groups]
     bar_chart(axis, names, rmses, [group.n_trips for group in groups])
     axis.margins(x=0.02)
@@ -118,27 +118,29 @@ def calibration_bins(predicted: np.ndarray) -> list[np.ndarray]:
 
 def _draw_calibration(axis: "Axes", minutes: np.ndarray, predicted: np.ndarray) -> None:
     bins = calibration_bins(predicted)
-    said, took = ([float(values[b].mean()) for b in bins] for values in (predicted, minutes))
+    mean_predicted, mean_measured = (
+        [float(values[b].mean()) for b in bins] for values in (predicted, minutes)
+    )
     axis.plot([0, 60], [0, 60], color=GREY, linestyle="--", linewidth=0.8)
-    axis.plot(said, took, "o-", color=BLUE)
-    off = max(abs(a - b) for a, b in zip(said, took, strict=True))
+    axis.plot(mean_predicted, mean_measured, "o-", color=BLUE)
+    max_gap = max(abs(a - b) for a, b in zip(mean_predicted, mean_measured, strict=True))
     axis.set(
         xlabel="mean predicted, min",
         ylabel="mean measured, min",
-        title=f"Predicted means are within {off:.1f} min of the measured ones",
+        title=f"Predicted means are within {max_gap:.1f} min of the measured ones",
     )
 
 
-def feature_words(name: str) -> str:
+def describe_feature(name: str) -> str:
     """Describe a feature: its docstring up to the semicolon, which is written for reports.
 
     Args:
         name: key of FEATURES; any other, such as a pair of zones, is returned as it is.
     """
-    said = FEATURES[name].__doc__ if name in FEATURES else None
-    if not said:
+    docstring = FEATURES[name].__doc__ if name in FEATURES else None
+    if not docstring:
         return name
-    first = said.splitlines()[0].partition(";")[0].rstrip(".")
+    first = docstring.splitlines()[0].partition(";")[0].rstrip(".")
     return first[0].lower() + first[1:]
 
 
@@ -159,16 +161,16 @@ def feature_importance(
     from xgboost import DMatrix  # takes seconds to import, and `main` only reads errors
 
     rows = DMatrix(matrix)
-    shap = np.abs(minutes_moved(booster, rows)).mean(axis=0).round(6)
+    shap = np.abs(shap_minutes(booster, rows)).mean(axis=0).round(6)
     gain = booster.get_score(importance_type="gain")  # unnamed columns are f0, f1, ...
     importance = {
-        name: {"gain": np.asarray(gain.get(f"f{place}", 0.0)).item(), "shap": float(shap[place])}
-        for place, name in enumerate(names)
+        name: {"gain": np.asarray(gain.get(f"f{index}", 0.0)).item(), "shap": float(shap[index])}
+        for index, name in enumerate(names)
     }
     return dict(sorted(importance.items(), key=lambda item: -item[1]["shap"]))
 
 
-def minutes_moved(booster: "Booster", rows: "DMatrix") -> np.ndarray:
+def shap_minutes(booster: "Booster", rows: "DMatrix") -> np.ndarray:
     """Compute by how many minutes each feature's SHAP value moves each prediction.
 
     SHAP values add up to the minutes, but for count:poisson to their logarithm; there the move is
@@ -196,8 +198,8 @@ def draw_feature_importance(importance: Mapping[str, Mapping[str, float]]) -> "F
     names = list(importance)[::-1]
     bars = axis.barh(names, [importance[name]["shap"] for name in names], color=BLUE)
     axis.bar_label(bars, fmt="%.2f", padding=3, fontsize="small")
-    axis.set_yticks(range(len(names)), [feature_words(name) for name in names], fontsize="small")
+    axis.set_yticks(range(len(names)), [describe_feature(name) for name in names], fontsize="small")
     axis.grid(visible=False, axis="y")
     axis.set_xlabel("mean move of a prediction, min (absolute SHAP value)")
-    figure.suptitle(f"The model looks most at: {feature_words(names[-1])}")
+    figure.suptitle(f"The model looks most at: {describe_feature(names[-1])}")
     return figure

@@ -21,7 +21,7 @@ import numpy as np
 from .leaves import Leaves
 
 N_PARTS = 4  # of valid, in time order: about a week each
-WIDTH = 1.96  # standard deviations to either side: 95 %
+INTERVAL_DEVIATIONS = 1.96  # standard deviations to either side: 95 %
 
 
 class EstimatedRmse(NamedTuple):
@@ -45,17 +45,17 @@ def measure_losses(leaves: Leaves, values: np.ndarray, error: np.ndarray) -> np.
         error: [n] minutes, in time order.
     Returns:
         float64 [number of leaves, 4]: the leaf's number of trips, mean (minutes²) and variance of
-        their squared errors, and `measure_moves` of all rows.
+        their squared errors, and `measure_part_variation` of all rows.
     """
     leaf, square = leaves.find(values), error**2
     n = np.bincount(leaf)
     mean = np.bincount(leaf, square) / n
     variance = np.bincount(leaf, (square - mean[leaf]) ** 2) / np.maximum(n - 1, 1)
-    moves = np.full(len(n), measure_moves(square, mean[leaf], variance[leaf]))
-    return np.column_stack([n, mean.round(4), variance.round(4), moves.round(4)])
+    part_variation = np.full(len(n), measure_part_variation(square, mean[leaf], variance[leaf]))
+    return np.column_stack([n, mean.round(4), variance.round(4), part_variation.round(4)])
 
 
-def measure_moves(square: np.ndarray, expected: np.ndarray, variance: np.ndarray) -> float:
+def measure_part_variation(square: np.ndarray, expected: np.ndarray, variance: np.ndarray) -> float:
     """Measure by what share squared errors vary between parts of a month, beyond chance.
 
     Args:
@@ -81,9 +81,9 @@ def estimate_rmse(counts: np.ndarray, losses: np.ndarray) -> EstimatedRmse | Non
     if not (n_trips := counts.sum()):
         return None
     share = counts / n_trips
-    n, mean, variance, moves = losses.T
+    n, mean, variance, part_variation = losses.T
     value = float((share * mean).sum())
     chance = float((share * variance).sum() / n_trips + (share**2 * variance / n).sum())
-    off = WIDTH * sqrt(chance + float((share * mean * moves).sum()) ** 2)
-    low, high = (sqrt(max(value + way * off, 0.0)) for way in (-1, 1))
+    margin = INTERVAL_DEVIATIONS * sqrt(chance + float((share * mean * part_variation).sum()) ** 2)
+    low, high = (sqrt(max(value + sign * margin, 0.0)) for sign in (-1, 1))
     return EstimatedRmse(sqrt(value), low, high)

@@ -8,26 +8,28 @@ import numpy as np
 
 from . import TripError, columns, geometry, zones
 from .columns import Columns, Feature
-from .geometry import DIAGONALS, DIRECTIONS, along
+from .geometry import DIAGONALS, DIRECTIONS, coordinate_along
 from .one_hot import PairOneHot
 from .schema import Trips, clean_miles
-from .surroundings import NOTHING_KNOWN, Surroundings, find_surroundings, restore_surroundings
+from .surroundings import NO_SURROUNDINGS, Surroundings, find_surroundings, restore_surroundings
 from .zones import OutOfFold, ZoneTables, has_old_months
 
 if TYPE_CHECKING:
     from .city import City
 
 # from the learned map, which `full` uses only without the TLC's map
-TURNED = [along(end, degrees) for end in ("pickup", "dropoff") for degrees in DIRECTIONS]
-OF_LEARNED_MAP = [
+LEARNED_MAP_TURNED = [
+    coordinate_along(end, degrees) for end in ("pickup", "dropoff") for degrees in DIRECTIONS
+]
+LEARNED_MAP_FEATURES = [
     geometry.bearing,
     geometry.way_x,
     geometry.way_y,
     geometry.middle_x,
     geometry.middle_y,
-    *TURNED,
+    *LEARNED_MAP_TURNED,
 ]
-OF_CITY = [  # from the TLC's map
+CITY_FEATURES = [  # from the TLC's map
     geometry.pickup_crosstown,
     geometry.pickup_uptown,
     geometry.dropoff_crosstown,
@@ -39,7 +41,11 @@ OF_CITY = [  # from the TLC's map
     geometry.way_uptown,
     geometry.middle_crosstown,
     geometry.middle_uptown,
-    *[along(end, turn, is_grid=True) for end in ("pickup", "dropoff") for turn in DIAGONALS],
+    *[
+        coordinate_along(end, turn, is_grid=True)
+        for end in ("pickup", "dropoff")
+        for turn in DIAGONALS
+    ],
 ]
 
 
@@ -62,36 +68,41 @@ FEATURES: dict[str, Feature] = {
         geometry.dropoff_y,
         geometry.straight_miles,
         geometry.crookedness,
-        *OF_LEARNED_MAP,
+        *LEARNED_MAP_FEATURES,
         columns.traffic_weekday,
         columns.school_day,
         columns.years_ago,
-        *OF_CITY,
+        *CITY_FEATURES,
     )
 }
 # from fewer recess days a model learns whatever else was special about them: with none or one in
 # the training months it was worse by 0.01 min, in 2021 and 2022
 MIN_RECESS_DAYS = 3
 # columns that `full` has only if the training months can teach them
-ON_OCCASION = ("school_day", "years_ago")
+CONDITIONAL_FEATURES = ("school_day", "years_ago")
 COMPACT = ("filled_miles", "pickup_zone", "dropoff_zone", "hour", "weekday", "minute_of_day")
 
 
-def _whole(*left_out: Feature) -> tuple[str, ...]:
+def _full_set(*also_excluded: Feature) -> tuple[str, ...]:
     # filled_miles and weekday add nothing to the other columns, in any year
-    out = {"filled_miles", "weekday", *ON_OCCASION, *(feature.__name__ for feature in left_out)}
-    return tuple(name for name in FEATURES if name not in out)
+    excluded = {
+        "filled_miles",
+        "weekday",
+        *CONDITIONAL_FEATURES,
+        *(feature.__name__ for feature in also_excluded),
+    }
+    return tuple(name for name in FEATURES if name not in excluded)
 
 
 # name -> columns; `course` is one-hot pairs and the distance, a sparse matrix by PairOneHot
 FEATURE_SETS: dict[str, tuple[str, ...]] = {
     "course": (),
     "compact": COMPACT,
-    "full": _whole(*OF_CITY),
+    "full": _full_set(*CITY_FEATURES),
 }
 # redundant beside the TLC's map and the other columns: in three years, boosters without them were
 # as good and took four fifths of the time
-LITTLE_BESIDE_CITY = [
+REDUNDANT_WITH_CITY = [
     columns.pickup_trips,
     columns.dropoff_trips,
     geometry.pickup_x,
@@ -100,9 +111,9 @@ LITTLE_BESIDE_CITY = [
     geometry.dropoff_y,
 ]
 # `full` if the city is known
-FULL_WITH_CITY = _whole(*OF_LEARNED_MAP, *LITTLE_BESIDE_CITY)
+FULL_WITH_CITY = _full_set(*LEARNED_MAP_FEATURES, *REDUNDANT_WITH_CITY)
 # columns that a trip's own distance changes
-OF_OWN_DISTANCE = {
+OWN_DISTANCE_FEATURES = {
     feature.__name__
     for feature in (
         columns.distance_miles,
@@ -113,7 +124,7 @@ OF_OWN_DISTANCE = {
 }
 # columns that are missing or constant if no training trip has a distance, from which the map is
 # learned
-OF_ANY_DISTANCE = {
+ANY_DISTANCE_FEATURES = {
     feature.__name__
     for feature in (
         columns.distance_miles,
@@ -124,7 +135,7 @@ OF_ANY_DISTANCE = {
         geometry.pickup_y,
         geometry.dropoff_x,
         geometry.dropoff_y,
-        *OF_LEARNED_MAP,
+        *LEARNED_MAP_FEATURES,
     )
 }
 
@@ -152,23 +163,23 @@ class DenseFeatures:
 
     names: list[str]
     tables: ZoneTables
-    around: Surroundings = NOTHING_KNOWN
+    around: Surroundings = NO_SURROUNDINGS
 
     def transform(self, trips: Trips) -> np.ndarray:
         """Encode n new trips as float32 [n, k]."""
         return self._matrix(Columns(trips, self.tables, self.around))
 
-    def transform_train(self, trips: Trips, *, blind: bool = False) -> np.ndarray:
+    def transform_train(self, trips: Trips, *, hide_distance: bool = False) -> np.ndarray:
         """Encode the n training trips as float32 [n, k], pair distances out of fold.
 
         Args:
             trips: n trips.
-            blind: encode them as if their own distance were unknown.
+            hide_distance: encode them as if their own distance were unknown.
         """
-        return self.transform_rows(trips, OutOfFold(trips), 0, blind=blind)
+        return self.transform_rows(trips, OutOfFold(trips), 0, hide_distance=hide_distance)
 
     def transform_rows(
-        self, trips: Trips, out_of_fold: OutOfFold, first_row: int, *, blind: bool
+        self, trips: Trips, out_of_fold: OutOfFold, first_row: int, *, hide_distance: bool
     ) -> np.ndarray:
         """Encode n consecutive training trips as `transform_train` does.
 
@@ -176,7 +187,7 @@ class DenseFeatures:
             trips: n trips.
             out_of_fold: of all training trips.
             first_row: index of the first one among all training trips.
-            blind: encode them as if their own distance were unknown.
+            hide_distance: encode them as if their own distance were unknown.
         """
         return self._matrix(
             Columns(
@@ -185,7 +196,7 @@ class DenseFeatures:
                 self.around,
                 out_of_fold=out_of_fold,
                 first_row=first_row,
-                blind=blind,
+                hide_distance=hide_distance,
             )
         )
 
@@ -193,19 +204,22 @@ class DenseFeatures:
         """Encode n new trips as if no distance were known, float32 [n, k].
 
         Args:
-            matrix: the trips as encoded by `transform`; only OF_OWN_DISTANCE is recomputed.
+            matrix: the trips as encoded by `transform`; only OWN_DISTANCE_FEATURES is recomputed.
             trips: the n trips.
         """
-        hidden, columns = matrix.copy(), Columns(trips, self.tables, self.around, blind=True)
-        for place, name in enumerate(self.names):
-            if name in OF_OWN_DISTANCE:
-                hidden[:, place] = FEATURES[name](columns)
+        hidden, columns = (
+            matrix.copy(),
+            Columns(trips, self.tables, self.around, hide_distance=True),
+        )
+        for column, name in enumerate(self.names):
+            if name in OWN_DISTANCE_FEATURES:
+                hidden[:, column] = FEATURES[name](columns)
         return hidden
 
     def _matrix(self, columns: Columns) -> np.ndarray:
         matrix = np.empty((len(columns.trips), len(self.names)), np.float32)
-        for place, name in enumerate(self.names):
-            matrix[:, place] = FEATURES[name](columns)
+        for column, name in enumerate(self.names):
+            matrix[:, column] = FEATURES[name](columns)
         return matrix
 
     def state(self) -> dict[str, Any]:
@@ -213,7 +227,7 @@ class DenseFeatures:
         tables = {f.name: getattr(self.tables, f.name).tolist() for f in fields(self.tables)}
         state = {"set": "dense", "names": self.names, "tables": tables}
         # a feature set that needs none stores none
-        known = {} if self.around is NOTHING_KNOWN else {"surroundings": self.around.state()}
+        known = {} if self.around is NO_SURROUNDINGS else {"surroundings": self.around.state()}
         return state | known
 
 
@@ -233,8 +247,8 @@ def fit_encoder(name: str, trips: Trips, city: "City | None" = None) -> Encoder:
         return PairOneHot(sorted(pairs))
     names = list(FULL_WITH_CITY if name == "full" and city else FEATURE_SETS[name])
     if name == "full" and np.isnan(clean_miles(trips)).all():
-        names = [column for column in names if column not in OF_ANY_DISTANCE]
-    around = find_surroundings(city) if name == "full" else NOTHING_KNOWN
+        names = [column for column in names if column not in ANY_DISTANCE_FEATURES]
+    around = find_surroundings(city) if name == "full" else NO_SURROUNDINGS
     if columns.n_recess_days(trips, around) >= MIN_RECESS_DAYS:
         names.append(columns.school_day.__name__)
     if name == "full" and has_old_months(trips):
@@ -258,11 +272,11 @@ def restore_encoder(state: Mapping[str, Any]) -> Encoder:
         return PairOneHot(state["pairs"])
     tables = {
         # NaN is not standard JSON, but Python's json writes and reads it
-        name: np.array(values, float if name in _FLOATS else np.int64)
+        name: np.array(values, float if name in _FLOAT_TABLES else np.int64)
         for name, values in state["tables"].items()
     }
     around = restore_surroundings(state.get("surroundings"))
     return DenseFeatures(state["names"], ZoneTables(**tables), around)
 
 
-_FLOATS = {"pair_miles", "zone_miles", "position"}
+_FLOAT_TABLES = {"pair_miles", "zone_miles", "position"}

@@ -9,7 +9,7 @@ import ctypes
 import pyarrow as pa
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return this process's freed memory to the system, as far as its C library can (glibc)."""
     pa.default_memory_pool().release_unused()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .bootstrap import CONFIDENCE, Interval
-from .coverage import NOMINAL
-from .distances import KINDS
+from .coverage import NOMINAL_COVERAGE
+from .distances import DISTANCE_KINDS
 from .slices import PairedErrors, SliceLoss, judge_slices
 from .words import percent
 
 MAX_NAMED = 3  # slices in a sentence; each has a row of its own
-OWN_MONTHS = "the champion's own test months"
+CHAMPION_TEST_MONTHS = "the champion's own test months"
 
 
 class GateThresholds(NamedTuple):
@@ -42,7 +42,7 @@ class Champion(NamedTuple):
     improvement: Interval  # its RMSE on test minus the candidate's, minutes
     provenance: Provenance
     slices: Sequence[PairedErrors] = ()  # of the test months and, if available, its own test months
-    not_compared: str = ""  # why the slices lack its own test months; empty if they do not
+    missing_comparison: str = ""  # why the slices lack its own test months; empty if they do not
 
 
 class Overrides(NamedTuple):
@@ -102,7 +102,7 @@ def judge(
     Args:
         scores: the candidate's on test, including rmse (minutes) and r2.
         thresholds: what it must reach.
-        distance: key of distances.KINDS, the kind with which both models' errors were measured.
+        distance: key of DISTANCE_KINDS, the kind with which both models' errors were measured.
         coverage: share of the test trips within the candidate's 80 % interval; None if it gives
             no intervals.
         champion: the model in use; None if there is none yet.
@@ -111,21 +111,29 @@ def judge(
         overrides: checks that the user has waived.
         rolled_back: check that this very model was not rolled back; None for a new model.
     """
-    known = f"with {KINDS[distance]}"
-    checks, slices = _check_scores(scores, thresholds, known), list[Check]()
+    with_distance = f"with {DISTANCE_KINDS[distance]}"
+    checks, slices = _check_scores(scores, thresholds, with_distance), list[Check]()
     if coverage is not None:
         gap = thresholds.max_coverage_gap
-        checks.append(check_coverage(coverage, nominal=NOMINAL, tolerance=gap))
+        checks.append(check_coverage(coverage, nominal=NOMINAL_COVERAGE, tolerance=gap))
     if champion:
-        checks += _check_improvement(champion.improvement, thresholds.min_improvement, known)
+        checks += _check_improvement(
+            champion.improvement, thresholds.min_improvement, with_distance
+        )
         checks += _check_provenance(provenance, champion.provenance, test_months, overrides)
         limit = thresholds.max_slice_loss
         losses = judge_slices(champion.slices, limit)
         if losses:
-            checks.append(_check_losses(losses, limit, known, is_allowed=overrides.slice_loss))
+            checks.append(
+                _check_losses(losses, limit, with_distance, is_allowed=overrides.slice_loss)
+            )
         slices = [_check_slice(loss, limit) for loss in losses]
-        if champion.not_compared:
-            slices.append(Check(OWN_MONTHS, champion.not_compared, "if they are available", True))
+        if champion.missing_comparison:
+            slices.append(
+                Check(
+                    CHAMPION_TEST_MONTHS, champion.missing_comparison, "if they are available", True
+                )
+            )
     if rolled_back:
         checks.append(rolled_back)
     promoted = all(check.passed for check in checks)
@@ -133,19 +141,19 @@ def judge(
 
 
 def _check_scores(
-    scores: Mapping[str, float], thresholds: GateThresholds, known: str
+    scores: Mapping[str, float], thresholds: GateThresholds, with_distance: str
 ) -> list[Check]:
     """Check the scores that every champion must reach, the first one included."""
     rmse, r2 = scores["rmse"], scores["r2"]
     return [
         Check(
-            f"test RMSE {known}",
+            f"test RMSE {with_distance}",
             f"{rmse:.3f} min",
             f"at most {thresholds.max_rmse:g}",
             rmse <= thresholds.max_rmse,
         ),
         Check(
-            f"test R2 {known}",
+            f"test R2 {with_distance}",
             f"{r2:.3f}",
             f"at least {thresholds.min_r2:g}",
             r2 >= thresholds.min_r2,
@@ -170,43 +178,45 @@ def check_coverage(coverage: float, *, nominal: float, tolerance: float) -> Chec
     )
 
 
-def _check_improvement(gained: Interval, min_improvement: float, known: str) -> list[Check]:
+def _check_improvement(
+    improvement: Interval, min_improvement: float, with_distance: str
+) -> list[Check]:
     """Check that the candidate beats the champion by enough, and not by chance."""
-    interval = f"{_less_or_more(gained.low)} to {_less_or_more(gained.high)}"
-    compared = f"test RMSE against the champion's {known}"
+    interval = f"{_format_improvement(improvement.low)} to {_format_improvement(improvement.high)}"
+    compared = f"test RMSE against the champion's {with_distance}"
     return [
         Check(
             compared,
-            _less_or_more(gained.value),
+            _format_improvement(improvement.value),
             f"at least {min_improvement:g} min less",
-            gained.value >= min_improvement,
+            improvement.value >= min_improvement,
         ),
         Check(
             f"{percent(CONFIDENCE, 0)} bootstrap interval of {compared}",
             interval,
             "all less",
-            gained.low > 0,
+            improvement.low > 0,
         ),
     ]
 
 
-def _less_or_more(gained: float) -> str:
-    return f"{abs(gained):.3f} min {'less' if gained >= 0 else 'more'}"
+def _format_improvement(improvement: float) -> str:
+    return f"{abs(improvement):.3f} min {'less' if improvement >= 0 else 'more'}"
 
 
 def _check_losses(
-    losses: Sequence[SliceLoss], limit: float, known: str, *, is_allowed: bool
+    losses: Sequence[SliceLoss], limit: float, with_distance: str, *, is_allowed: bool
 ) -> Check:
     """Check that no slice is significantly worse by more than the limit; name the worst ones."""
-    worst = sorted((one for one in losses if one.is_significant), key=lambda one: -one.loss)
+    worst = sorted((loss for loss in losses if loss.is_significant), key=lambda loss: -loss.loss)
     worse = [
-        f"{one.name} by {percent(one.loss)} (at least {percent(one.at_least)})"
-        for one in worst[:MAX_NAMED]
+        f"{loss.name} by {percent(loss.loss)} (at least {percent(loss.at_least)})"
+        for loss in worst[:MAX_NAMED]
     ]
     if more := worst[MAX_NAMED:]:
         worse.append(f"{len(more)} more of {len(losses)}")
     return Check(
-        f"slices whose RMSE is significantly above the champion's {known}",
+        f"slices whose RMSE is significantly above the champion's {with_distance}",
         ", ".join(worse) or f"none of {len(losses)}",
         f"none by more than {percent(limit)}, or allow_slice_loss=true",
         not worse or is_allowed,

@@ -29,7 +29,7 @@ def dropoff_y(c: Columns) -> np.ndarray:
 
 def straight_miles(c: Columns) -> np.ndarray:
     """Straight line between the zones on the learned map, miles."""
-    return np.hypot(c.way[:, 0], c.way[:, 1])
+    return np.hypot(c.displacement[:, 0], c.displacement[:, 1])
 
 
 def crookedness(c: Columns) -> np.ndarray:
@@ -39,30 +39,30 @@ def crookedness(c: Columns) -> np.ndarray:
 
 def bearing(c: Columns) -> np.ndarray:
     """Direction of travel on the learned map, radians."""
-    return np.arctan2(c.way[:, 1], c.way[:, 0])
+    return np.arctan2(c.displacement[:, 1], c.displacement[:, 0])
 
 
 def way_x(c: Columns) -> np.ndarray:
     """How far the way goes along the learned map's first axis, miles."""
-    return c.way[:, 0]
+    return c.displacement[:, 0]
 
 
 def way_y(c: Columns) -> np.ndarray:
     """How far the way goes along the learned map's second axis, miles."""
-    return c.way[:, 1]
+    return c.displacement[:, 1]
 
 
 def middle_x(c: Columns) -> np.ndarray:
     """Where the middle of the way lies along the learned map's first axis, miles."""
-    return pickup_x(c) + c.way[:, 0] / 2
+    return pickup_x(c) + c.displacement[:, 0] / 2
 
 
 def middle_y(c: Columns) -> np.ndarray:
     """Where the middle of the way lies along the learned map's second axis, miles."""
-    return pickup_y(c) + c.way[:, 1] / 2
+    return pickup_y(c) + c.displacement[:, 1] / 2
 
 
-def along(end: str, degrees: int, *, is_grid: bool = False) -> Feature:
+def coordinate_along(end: str, degrees: int, *, is_grid: bool = False) -> Feature:
     """Make the feature «how far a zone lies in a direction of a map», miles.
 
     A tree splits on one column at a time, while avenues and rivers run in any direction.
@@ -75,13 +75,13 @@ def along(end: str, degrees: int, *, is_grid: bool = False) -> Feature:
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
 
     def feature(c: Columns) -> np.ndarray:
-        place = (c.around.place if is_grid else c.position)[getattr(c, end)]
+        positions = (c.around.place if is_grid else c.position)[getattr(c, end)]
         # no matrix product: its last digit depends on the number of rows
-        return place[:, 0] * cosine + place[:, 1] * sine
+        return positions[:, 0] * cosine + positions[:, 1] * sine
 
-    where = "street grid" if is_grid else "learned map"
+    map_name = "street grid" if is_grid else "learned map"
     feature.__name__ = f"{end}_grid_{degrees}" if is_grid else f"{end}_{degrees}"
-    axis = f"{degrees} degrees from the {where}'s first axis"
+    axis = f"{degrees} degrees from the {map_name}'s first axis"
     feature.__doc__ = f"Where the {end} zone lies {axis}, miles."
     return feature
 
@@ -114,7 +114,7 @@ def dropoff_uptown(c: Columns) -> np.ndarray:
 
 def air_miles(c: Columns) -> np.ndarray:
     """Straight line between the zones, miles; from centroid to centroid."""
-    return np.hypot(c.grid_way[:, 0], c.grid_way[:, 1])
+    return np.hypot(c.grid_displacement[:, 0], c.grid_displacement[:, 1])
 
 
 def detour_miles(c: Columns) -> np.ndarray:
@@ -124,27 +124,27 @@ def detour_miles(c: Columns) -> np.ndarray:
 
 def grid_bearing(c: Columns) -> np.ndarray:
     """Direction of travel against that of the crosstown streets, radians."""
-    return np.arctan2(c.grid_way[:, 1], c.grid_way[:, 0])
+    return np.arctan2(c.grid_displacement[:, 1], c.grid_displacement[:, 0])
 
 
 def way_crosstown(c: Columns) -> np.ndarray:
     """How far the way goes across the avenues, miles."""
-    return c.grid_way[:, 0]
+    return c.grid_displacement[:, 0]
 
 
 def way_uptown(c: Columns) -> np.ndarray:
     """How far the way goes along the avenues, miles."""
-    return c.grid_way[:, 1]
+    return c.grid_displacement[:, 1]
 
 
 def middle_crosstown(c: Columns) -> np.ndarray:
     """Where the middle of the way lies across the avenues, miles."""
-    return pickup_crosstown(c) + c.grid_way[:, 0] / 2
+    return pickup_crosstown(c) + c.grid_displacement[:, 0] / 2
 
 
 def middle_uptown(c: Columns) -> np.ndarray:
     """Where the middle of the way lies along the avenues, miles."""
-    return pickup_uptown(c) + c.grid_way[:, 1] / 2
+    return pickup_uptown(c) + c.grid_displacement[:, 1] / 2
 
 
 # along the streets of the other boroughs

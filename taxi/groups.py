@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .schema import Trips, clean_miles, known_zone
-from .words import counted
+from .schema import Trips, clean_miles, zone_or_0
+from .words import format_count
 
 DISTANCE_BANDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)  # miles
-UNKNOWN = "no distance"  # band of a trip without a clean distance
+NO_DISTANCE = "no distance"  # band of a trip without a clean distance
 N_ZONE_GROUPS = 5
 
 
@@ -41,21 +41,21 @@ def by_hour(trips: Trips) -> Grouping:
 
 
 def by_distance(trips: Trips) -> Grouping:
-    """Group n trips by the band of DISTANCE_BANDS that each lies in; UNKNOWN is the last."""
-    names = [*(f"{a:04.1f}..{b:04.1f} miles" for a, b in pairwise(DISTANCE_BANDS)), UNKNOWN]
+    """Group n trips by the band of DISTANCE_BANDS that each lies in; NO_DISTANCE is the last."""
+    names = [*(f"{a:04.1f}..{b:04.1f} miles" for a, b in pairwise(DISTANCE_BANDS)), NO_DISTANCE]
     # NaN sorts after all bounds
-    place = np.searchsorted(DISTANCE_BANDS[1:], clean_miles(trips), side="left")
-    return Grouping(names, place.astype(np.uint8))
+    index = np.searchsorted(DISTANCE_BANDS[1:], clean_miles(trips), side="left")
+    return Grouping(names, index.astype(np.uint8))
 
 
 def by_busyness(trips: Trips) -> Grouping:
     """Group n trips by how busy their pickup zone is, into groups of about equally many pickups."""
-    zone = known_zone(trips.pickup_zone)
+    zone = zone_or_0(trips.pickup_zone)
     counts = np.bincount(zone)
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
     rank = np.empty(len(counts), np.uint8)
     rank[order] = np.minimum(before * N_ZONE_GROUPS // len(zone), N_ZONE_GROUPS - 1)
     n_zones = np.bincount(rank[counts > 0], minlength=N_ZONE_GROUPS).tolist()
-    names = [f"busyness {place + 1} ({counted(n, 'zone')})" for place, n in enumerate(n_zones)]
+    names = [f"busyness {index + 1} ({format_count(n, 'zone')})" for index, n in enumerate(n_zones)]
     return Grouping(names, rank[zone])

@@ -12,12 +12,12 @@ UNKNOWN_ZONES = (264, 265)  # «unknown» and «outside New York»: no position 
 DECIMALS = 3  # of a position in miles: five feet, 10,000 times the fit's convergence error
 # share of the total weight that goes to pairs without trips: enough to give a zone with few trips a
 # unique best position, too little to move the others
-GUESSED = 0.01
+GUESSED_WEIGHT = 0.01
 N_SPECTRAL = 200  # power iterations for the starting positions
 TOLERANCE = 1e-9  # miles; the fit ends when no zone moves by more
-N_CAREFUL = 50  # first iterations, of full Guttman steps, in which the stress cannot rise
+N_FULL_STEPS = 50  # first iterations, of full Guttman steps, in which the stress cannot rise
 MAX_ITERATIONS = 5_000  # it takes 100 to 400
-STEPS = (0.25, 100.0)  # least and greatest length of later steps, in Guttman steps
+STEP_LENGTHS = (0.25, 100.0)  # least and greatest length of later steps, in Guttman steps
 
 
 def learn_map(pairs: np.ndarray, pair_trips: np.ndarray, pair_miles: np.ndarray) -> np.ndarray:
@@ -36,58 +36,60 @@ def learn_map(pairs: np.ndarray, pair_trips: np.ndarray, pair_miles: np.ndarray)
     Source: Kruskal, Nonmetric multidimensional scaling, 1964 (stress); de Leeuw, 1977 (weights).
     """
     start, end = np.divmod(pairs, 1000)
-    use = ~np.isnan(pair_miles) & (start != end) & (start > 0) & (end > 0)
-    use &= ~np.isin(start, UNKNOWN_ZONES) & ~np.isin(end, UNKNOWN_ZONES)
-    start, end, miles = start[use], end[use], pair_miles[use]
+    is_used = ~np.isnan(pair_miles) & (start != end) & (start > 0) & (end > 0)
+    is_used &= ~np.isin(start, UNKNOWN_ZONES) & ~np.isin(end, UNKNOWN_ZONES)
+    start, end, miles = start[is_used], end[is_used], pair_miles[is_used]
     position = np.full((N_ZONES, 2), np.nan)
     zones = np.unique(np.concatenate([start, end]))
     if len(zones) < 3:
         return position
     start, end = np.searchsorted(zones, start), np.searchsorted(zones, end)
-    weight, miles = _join_ways(start, end, np.sqrt(pair_trips[use]) / miles, miles, len(zones))
-    ways = _shortest_ways(miles)
-    weight, miles = _add_guesses(weight, miles, ways)
-    points = _minimise_stress(weight, miles, _spectral_start(ways))
-    position[zones] = np.round(_turn(points), DECIMALS).T
+    weight, miles = _merge_directions(
+        start, end, np.sqrt(pair_trips[is_used]) / miles, miles, len(zones)
+    )
+    path_miles = _shortest_paths(miles)
+    weight, miles = _add_guesses(weight, miles, path_miles)
+    points = _minimise_stress(weight, miles, _spectral_start(path_miles))
+    position[zones] = np.round(_turn_to_axes(points), DECIMALS).T
     return position
 
 
-def _join_ways(
+def _merge_directions(
     start: np.ndarray, end: np.ndarray, weight: np.ndarray, miles: np.ndarray, n_zones: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Merge both directions: weights that sum to 1, and mean miles, 0 if unseen; [z, z] each."""
-    place, size = start * n_zones + end, n_zones * n_zones
-    sums = [np.bincount(place, values, size) for values in (weight, weight * miles)]
-    total, of_miles = (one.reshape(n_zones, -1) + one.reshape(n_zones, -1).T for one in sums)
-    mean = np.divide(of_miles, total, out=np.zeros_like(total), where=total > 0)
+    pair_index, size = start * n_zones + end, n_zones * n_zones
+    sums = [np.bincount(pair_index, values, size) for values in (weight, weight * miles)]
+    total, weighted_miles = (one.reshape(n_zones, -1) + one.reshape(n_zones, -1).T for one in sums)
+    mean = np.divide(weighted_miles, total, out=np.zeros_like(total), where=total > 0)
     return total / total.sum(), mean
 
 
-def _shortest_ways(miles: np.ndarray) -> np.ndarray:
+def _shortest_paths(miles: np.ndarray) -> np.ndarray:
     """Compute the shortest paths through the pairs seen, miles [z, z]."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import shortest_path
 
-    ways: np.ndarray = shortest_path(csr_array(miles), directed=False)
-    ways[~np.isfinite(ways)] = np.nanmax(ways[np.isfinite(ways)])
-    return ways
+    path_miles: np.ndarray = shortest_path(csr_array(miles), directed=False)
+    path_miles[~np.isfinite(path_miles)] = np.nanmax(path_miles[np.isfinite(path_miles)])
+    return path_miles
 
 
 def _add_guesses(
-    weight: np.ndarray, miles: np.ndarray, ways: np.ndarray
+    weight: np.ndarray, miles: np.ndarray, path_miles: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fill in unseen pairs with their shortest paths, at little weight."""
-    unseen = (weight == 0) & (ways > 0)
-    guess = np.divide(1, ways, out=np.zeros_like(ways), where=unseen)
-    guess *= GUESSED / max(guess.sum(), GUESSED)
-    return weight * (1 - GUESSED) + guess, np.where(unseen, ways, miles)
+    unseen = (weight == 0) & (path_miles > 0)
+    guess = np.divide(1, path_miles, out=np.zeros_like(path_miles), where=unseen)
+    guess *= GUESSED_WEIGHT / max(guess.sum(), GUESSED_WEIGHT)
+    return weight * (1 - GUESSED_WEIGHT) + guess, np.where(unseen, path_miles, miles)
 
 
-def _spectral_start(ways: np.ndarray) -> np.ndarray:
+def _spectral_start(path_miles: np.ndarray) -> np.ndarray:
     """Compute starting positions by classical scaling of the shortest paths, [2, z]."""
-    square = ways**2
+    square = path_miles**2
     inner = square.mean(axis=0) + square.mean(axis=1)[:, None] - square.mean() - square
-    first = np.linspace(-1, 1, len(ways))
+    first = np.linspace(-1, 1, len(path_miles))
     second = first * first
     for _ in range(N_SPECTRAL):
         first = _unit(_product(inner, first))
@@ -100,8 +102,8 @@ def _spectral_start(ways: np.ndarray) -> np.ndarray:
 def _minimise_stress(weight: np.ndarray, miles: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Move the points to minimise the weighted squared errors of their distances, [2, z].
 
-    Each step follows the Guttman transform, which never increases the stress; after N_CAREFUL full
-    steps its length is Barzilai and Borwein's.
+    Each step follows the Guttman transform, which never increases the stress; after N_FULL_STEPS
+    full steps its length is Barzilai and Borwein's.
 
     Source: de Leeuw, Applications of convex analysis to multidimensional scaling, 1977; Barzilai &
         Borwein, Two-point step size gradient methods, 1988.
@@ -113,7 +115,7 @@ def _minimise_stress(weight: np.ndarray, miles: np.ndarray, points: np.ndarray) 
         move = np.stack([_product(inverse, axis) for axis in slope])
         if np.abs(move).max() < TOLERANCE:
             break
-        if iteration > N_CAREFUL:
+        if iteration > N_FULL_STEPS:
             length = _step_length(points - before[0], slope - before[1], move - before[2])
         before = points, slope, move
         points = points - length * move
@@ -128,12 +130,14 @@ def _slope(weight: np.ndarray, miles: np.ndarray, points: np.ndarray) -> np.ndar
     return np.stack([(pull * east).sum(axis=1), (pull * north).sum(axis=1)])
 
 
-def _step_length(moved: np.ndarray, bent: np.ndarray, turned: np.ndarray) -> float:
+def _step_length(
+    point_change: np.ndarray, slope_change: np.ndarray, move_change: np.ndarray
+) -> float:
     """Choose a step length from the last changes of the points, their slope and their move."""
-    along, across = (moved * bent).sum(), (bent * turned).sum()
+    along, across = (point_change * slope_change).sum(), (slope_change * move_change).sum()
     if along <= 0 or across <= 0:
         return 1.0
-    return float(np.clip(along / across, *STEPS))
+    return float(np.clip(along / across, *STEP_LENGTHS))
 
 
 def _inverse_of_laplacian(weight: np.ndarray) -> np.ndarray:
@@ -147,7 +151,7 @@ def _inverse_of_laplacian(weight: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _turn(points: np.ndarray) -> np.ndarray:
+def _turn_to_axes(points: np.ndarray) -> np.ndarray:
     """Centre the points, and turn their longest extent to the first axis, [2, z].
 
     On each axis the point farthest from the middle has a positive coordinate.
@@ -156,8 +160,8 @@ def _turn(points: np.ndarray) -> np.ndarray:
     half = np.arctan2(2 * (x * y).sum(), (x * x).sum() - (y * y).sum()) / 2
     cosine, sine = np.cos(half), np.sin(half)
     turned = np.stack([x * cosine + y * sine, y * cosine - x * sine])
-    far = np.abs(turned).argmax(axis=1)
-    return turned * np.sign(turned[[0, 1], far])[:, None]
+    farthest = np.abs(turned).argmax(axis=1)
+    return turned * np.sign(turned[[0, 1], farthest])[:, None]
 
 
 def _product(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:

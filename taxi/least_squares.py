@@ -15,7 +15,7 @@ class Centred(NamedTuple):
     transposed_times: Product  # [n] -> [k]
 
 
-def fit_sparse(estimator: Any, matrix: Any, minutes: np.ndarray) -> Any:
+def fit_linear_regression(estimator: Any, matrix: Any, minutes: np.ndarray) -> Any:
     """Fit sklearn's LinearRegression to n rows; return it.
 
     sklearn uses LSQR, which stops far from the least squares if a few distances are absurd. After
@@ -66,27 +66,27 @@ def set_intercept(estimator: Any, means: np.ndarray, minutes: np.ndarray) -> Non
     estimator.intercept_ = float(minutes.mean() - (means * estimator.coef_).sum())
 
 
-def lsqr(matrix: Centred, wanted: np.ndarray, *, tolerance: float) -> np.ndarray:
-    """Approximate the x that minimises |matrix x - wanted|² to within a tolerance, float64 [k].
+def lsqr(matrix: Centred, target: np.ndarray, *, tolerance: float) -> np.ndarray:
+    """Approximate the x that minimises |matrix x - target|² to within a tolerance, float64 [k].
 
     Source: Paige & Saunders, LSQR: an algorithm for sparse linear equations and sparse least
         squares, 1982; its stopping rules 1 and 2, both tolerances the same.
     """
-    left, beta = _unit(wanted)
+    left, beta = _unit(target)
     right, alpha = _unit(matrix.transposed_times(left))
     x, direction = np.zeros(len(right)), right
-    size, phi_bar, rho_bar, of_matrix = beta, beta, alpha, 0.0
+    target_norm, phi_bar, rho_bar, squared_norm = beta, beta, alpha, 0.0
     for _ in range(2 * len(right) if alpha else 0):
         left, beta = _unit(matrix.times(right) - alpha * left)
-        of_matrix += alpha**2 + beta**2
+        squared_norm += alpha**2 + beta**2
         right, alpha = _unit(matrix.transposed_times(left) - beta * right)
         rho = np.sqrt(rho_bar**2 + beta**2)
         cosine, sine = rho_bar / rho, beta / rho
         x = x + cosine * phi_bar / rho * direction
         direction = right - sine * alpha / rho * direction
         phi, phi_bar, rho_bar = cosine * phi_bar, sine * phi_bar, -cosine * alpha
-        norm, slope = np.sqrt(of_matrix), alpha * abs(sine * phi)
-        is_solved = phi_bar <= tolerance * (size + norm * _norm(x))
+        norm, slope = np.sqrt(squared_norm), alpha * abs(sine * phi)
+        is_solved = phi_bar <= tolerance * (target_norm + norm * _norm(x))
         if is_solved or slope <= tolerance * norm * phi_bar:
             break
     return x

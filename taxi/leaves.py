@@ -20,12 +20,12 @@ class Leaves:
 
     def find(self, values: np.ndarray) -> np.ndarray:
         """Find the leaf of each row, int [n], by its values [n, k]; NaN goes above."""
-        place = np.full(len(values), 0 if len(self.column) else ~0)
-        while len(rows := np.flatnonzero(place >= 0)):
-            split = place[rows]
+        node = np.full(len(values), 0 if len(self.column) else ~0)
+        while len(rows := np.flatnonzero(node >= 0)):
+            split = node[rows]
             goes_below = values[rows, self.column[split]] <= self.bound[split]
-            place[rows] = np.where(goes_below, self.below[split], self.above[split])
-        return ~place
+            node[rows] = np.where(goes_below, self.below[split], self.above[split])
+        return ~node
 
     def state(self) -> dict[str, list[float]]:
         """Return the splits as plain JSON values; `restore_leaves` rebuilds them."""
@@ -69,13 +69,13 @@ class _Growth:
         self.targets = targets
         self.min_rows = min_rows
         self.splits: list[tuple[int, float]] = []  # column and bound
-        self.ways: list[list[int]] = []  # below and above
+        self.children: list[list[int]] = []  # below and above
         self.n_leaves = 0
 
     def grow(self) -> Leaves:
         self._grow(np.arange(len(self.targets)))
         column, bound = zip(*self.splits, strict=True) if self.splits else ((), ())
-        below, above = zip(*self.ways, strict=True) if self.ways else ((), ())
+        below, above = zip(*self.children, strict=True) if self.children else ((), ())
         return restore_leaves({"column": column, "bound": bound, "below": below, "above": above})
 
     def _grow(self, rows: np.ndarray) -> int:
@@ -84,13 +84,13 @@ class _Growth:
         if split is None:
             self.n_leaves += 1
             return ~(self.n_leaves - 1)
-        place = len(self.splits)
+        node = len(self.splits)
         bound = float(self.edges[split.column][split.last_bin])
         self.splits.append((split.column, bound))
-        self.ways.append([0, 0])
+        self.children.append([0, 0])
         goes_below = self.bins[split.column][rows] <= split.last_bin
-        self.ways[place] = [self._grow(rows[goes_below]), self._grow(rows[~goes_below])]
-        return place
+        self.children[node] = [self._grow(rows[goes_below]), self._grow(rows[~goes_below])]
+        return node
 
     def _best_split(self, rows: np.ndarray) -> _Split | None:
         if len(rows) < 2 * self.min_rows:

@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import TripError
-from .live import BIN, LEVELS, N_CLUSTERS, N_GROUPS, Asked, LiveState, factor_now, floor_to_bin
+from .live import BIN, LEVELS, N_CLUSTERS, N_GROUPS, LiveState, NewTrips, factor_now, floor_to_bin
 from .schema import N_ZONES, Trips
-from .values import CITY_CLOCK
+from .values import NEW_YORK
 
 VERSION = 1  # increase it whenever LEVELS or BIN change
 # a state decays by itself and still helps after three days; an older one means that its job broke
 MAX_AGE = np.timedelta64(3, "D")
 CLOCK_SKEW = 2 * BIN  # tolerated difference between machines' clocks
-REPLAYED = np.timedelta64(60, "m")  # pickups further before the state's clock are not corrected
+# pickups further before the state's clock are not corrected
+MAX_BEFORE_CLOCK = np.timedelta64(60, "m")
 
 # what json and numpy raise on malformed content
-UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+PARSE_ERRORS = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 class OtherModelError(TripError):
@@ -36,7 +37,7 @@ class LiveAnswer(NamedTuple):
 def write_state(state: LiveState) -> bytes:
     """Write a state as JSON, about 30 KB."""
     sums = {level.name: sums.tolist() for level, sums in zip(LEVELS, state.sums, strict=True)}
-    about = {
+    fields = {
         "version": VERSION,
         "taxi": state.taxi,
         "model_sha256": state.model_sha256,
@@ -44,7 +45,7 @@ def write_state(state: LiveState) -> bytes:
         "cluster_of_zone": state.cluster_of_zone.tolist(),
         "sums": sums,
     }
-    return json.dumps(about).encode()
+    return json.dumps(fields).encode()
 
 
 def read_state(content: bytes, *, taxi: str, model_sha256: str) -> LiveState:
@@ -55,15 +56,15 @@ def read_state(content: bytes, *, taxi: str, model_sha256: str) -> LiveState:
         TripError: it is malformed, of another VERSION or for another kind of trips.
     """
     try:
-        about = json.loads(content)
-        version = about["version"]
-    except UNREADABLE as error:
+        fields = json.loads(content)
+        version = fields["version"]
+    except PARSE_ERRORS as error:
         raise TripError("it is not whole JSON of a live state") from error
     if version != VERSION:
         raise TripError(f"it is of version {version!r}, this code reads {VERSION}")
     try:
-        state = _restore(about)
-    except UNREADABLE as error:
+        state = _restore(fields)
+    except PARSE_ERRORS as error:
         raise TripError(f"its values cannot be read: {error}") from error
     if state.taxi != taxi:
         raise TripError(f"it is of {state.taxi} trips, not of {taxi} ones")
@@ -72,23 +73,23 @@ def read_state(content: bytes, *, taxi: str, model_sha256: str) -> LiveState:
     return state
 
 
-def _restore(about: Mapping[str, Any]) -> LiveState:
-    sums = tuple(np.array(about["sums"][level.name], np.float64) for level in LEVELS)
-    clusters = np.array(about["cluster_of_zone"], np.int64)
-    clock = np.datetime64(about["clock"], "m")
+def _restore(fields: Mapping[str, Any]) -> LiveState:
+    sums = tuple(np.array(fields["sums"][level.name], np.float64) for level in LEVELS)
+    clusters = np.array(fields["cluster_of_zone"], np.int64)
+    clock = np.datetime64(fields["clock"], "m")
     for level, values in zip(LEVELS, sums, strict=True):
-        if values.shape != (2, N_GROUPS[level.by]) or not np.isfinite(values).all():
+        if values.shape != (2, N_GROUPS[level.grouping]) or not np.isfinite(values).all():
             raise ValueError(f"sums of {level.name!r}")
         if (values[1] < 0).any():
             raise ValueError(f"sums of {level.name!r} are negative")
     if clusters.shape != (N_ZONES,) or clusters.min() < 0 or clusters.max() > N_CLUSTERS:
         raise ValueError("cluster_of_zone")
     if np.isnat(clock) or clock != floor_to_bin(clock):
-        raise ValueError(f"clock {about['clock']!r}")
-    return LiveState(str(about["taxi"]), str(about["model_sha256"]), clock, clusters, sums)
+        raise ValueError(f"clock {fields['clock']!r}")
+    return LiveState(str(fields["taxi"]), str(fields["model_sha256"]), clock, clusters, sums)
 
 
-def why_unusable(state: LiveState, now: np.datetime64) -> str:
+def reason_unusable(state: LiveState, now: np.datetime64) -> str:
     """Say why a server must not use a state now; empty if it may.
 
     Args:
@@ -113,29 +114,29 @@ def apply_live(
         predicted: [n] minutes by the model alone.
         now: New York local time.
     """
-    none = np.full(len(predicted), np.nan)
-    if state is None or why_unusable(state, now):
-        return LiveAnswer(predicted, none)
+    no_age = np.full(len(predicted), np.nan)
+    if state is None or reason_unusable(state, now):
+        return LiveAnswer(predicted, no_age)
     clock = np.full(len(predicted), state.clock)
-    asked = Asked(trips.pickup_at, clock, trips.pickup_zone, trips.dropoff_zone)
-    is_new = trips.pickup_at >= state.clock - REPLAYED
+    new_trips = NewTrips(trips.pickup_at, clock, trips.pickup_zone, trips.dropoff_zone)
+    is_new = trips.pickup_at >= state.clock - MAX_BEFORE_CLOCK
     age = max(float((now - state.clock) / np.timedelta64(1, "m")), 0.0)
-    factor = np.where(is_new, factor_now(state, asked), 1.0)
-    return LiveAnswer(predicted * factor, np.where(is_new, age, none))
+    factor = np.where(is_new, factor_now(state, new_trips), 1.0)
+    return LiveAnswer(predicted * factor, np.where(is_new, age, no_age))
 
 
 def new_york_now() -> np.datetime64:
     """Return the city's wall clock, datetime64[us]."""
-    return city_time(datetime.now(CITY_CLOCK))
+    return to_new_york_time(datetime.now(NEW_YORK))
 
 
-def city_time(now: datetime) -> np.datetime64:
+def to_new_york_time(now: datetime) -> np.datetime64:
     """Convert an instant to the city's wall clock, datetime64[us].
 
     In autumn an hour repeats. While it does, the clock stands at the end of that hour: trips
     already reported from the first pass must not appear to lie in the future.
     """
-    local = now.astimezone(CITY_CLOCK)
+    local = now.astimezone(NEW_YORK)
     if local.fold:
         local = local.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     return np.datetime64(local.replace(tzinfo=None), "us")

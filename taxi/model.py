@@ -16,10 +16,10 @@ import xgboost as xgb
 from . import TripError
 from .features import DenseFeatures, Encoder, restore_encoder
 from .live import LiveState
-from .live_file import apply_live, new_york_now, read_state, why_unusable
-from .question import Question, quantile_column, read_question
-from .request import read_frame, read_plain, remarks_on
-from .schema import Trips, clean_miles, input_names, inputs_of
+from .live_file import apply_live, new_york_now, read_state, reason_unusable
+from .request import list_warnings, read_frame, read_plain
+from .request_params import RequestParams, quantile_column, read_params
+from .schema import Trips, clean_miles, input_names, input_requirements
 from .spread import Spread, restore_spread
 from .threads import open_pool
 
@@ -48,7 +48,7 @@ MODULES = (
     "expected_loss",
     "spread",
     "request",
-    "question",
+    "request_params",
     "live",
     "live_file",
     "openapi",
@@ -57,7 +57,7 @@ MODULES = (
 )
 SPREAD_FILE = "spread.json"
 SKOPS_SCHEMA = "schema.json"  # describes the objects in a skops file
-SKOPS_PLACE = re.compile(r'("(?:__id__|file)": "?)([\w-]+)')  # an address in it, and its key
+SKOPS_ADDRESS = re.compile(r'("(?:__id__|file)": "?)([\w-]+)')  # an address in it, and its key
 
 
 class TripModel:
@@ -71,9 +71,9 @@ class TripModel:
         taxi: str,
         encoder: Encoder,
         estimators: Sequence[Any],
-        blind: Sequence[xgb.Booster] = (),
+        boosters_without_distance: Sequence[xgb.Booster] = (),
         *,
-        blind_share: float = 0.0,
+        weight_without_distance: float = 0.0,
         spread: Spread | None = None,
     ) -> None:
         """Combine what was fitted.
@@ -83,8 +83,10 @@ class TripModel:
             encoder: fitted on training months.
             estimators: one sklearn regressor, or boosters, which are copied and whose predictions
                 are averaged.
-            blind: boosters for trips without a distance; empty if `estimators` predict these too.
-            blind_share: weight of `blind` in the prediction of a trip with a distance.
+            boosters_without_distance: those for trips without a distance; empty if `estimators`
+                predict these too.
+            weight_without_distance: weight of those boosters in the prediction of a trip with a
+                distance.
             spread: of the errors on trips that the model was not fitted to; None if it gives no
                 quantiles.
         """
@@ -92,13 +94,16 @@ class TripModel:
         self.spread = spread
         self.encoder = encoder
         self.estimators = [
-            booster_for_threads(estimator.save_raw("ubj"))
+            load_thread_safe_booster(estimator.save_raw("ubj"))
             if isinstance(estimator, xgb.Booster)
             else estimator
             for estimator in estimators
         ]
-        self.blind_share = blind_share
-        self.blind = [booster_for_threads(booster.save_raw("ubj")) for booster in blind]
+        self.weight_without_distance = weight_without_distance
+        self.boosters_without_distance = [
+            load_thread_safe_booster(booster.save_raw("ubj"))
+            for booster in boosters_without_distance
+        ]
 
     def predict(self, trips: Trips) -> np.ndarray:
         """Predict the minutes of n trips, float64 [n]; at most ROWS_AT_ONCE are encoded at a time.
@@ -113,22 +118,28 @@ class TripModel:
 
     def _predict_part(self, trips: Trips) -> np.ndarray:
         matrix = self.encoder.transform(trips)
-        known = ~np.isnan(clean_miles(trips))
-        if not self.blind or known.all():
-            return self._predict_known(trips, matrix)
+        has_distance = ~np.isnan(clean_miles(trips))
+        if not self.boosters_without_distance or has_distance.all():
+            return self._predict_with_distance(trips, matrix)
         minutes = np.empty(len(trips))
-        minutes[known] = self._predict_known(trips.take(known), matrix[known])
-        minutes[~known] = average(self.blind, matrix[~known])
+        minutes[has_distance] = self._predict_with_distance(
+            trips.take(has_distance), matrix[has_distance]
+        )
+        minutes[~has_distance] = average_predictions(
+            self.boosters_without_distance, matrix[~has_distance]
+        )
         return minutes
 
-    def _predict_known(self, trips: Trips, matrix: Any) -> np.ndarray:
-        minutes, share = average(self.estimators, matrix), self.blind_share
-        if not share:
+    def _predict_with_distance(self, trips: Trips, matrix: Any) -> np.ndarray:
+        minutes, weight = average_predictions(self.estimators, matrix), self.weight_without_distance
+        if not weight:
             return minutes
         if not isinstance(self.encoder, DenseFeatures):
             raise TypeError("the one-hot encoding cannot do without a distance")
-        blind = average(self.blind, self.encoder.hide_distance(matrix, trips))
-        return (1 - share) * minutes + share * blind
+        without_distance = average_predictions(
+            self.boosters_without_distance, self.encoder.hide_distance(matrix, trips)
+        )
+        return (1 - weight) * minutes + weight * without_distance
 
     def answer(
         self,
@@ -141,7 +152,7 @@ class TripModel:
 
         Args:
             frame: n raw trips with the TLC's column names.
-            params: values of `question.PARAMS`; those left out have their defaults.
+            params: values of `request_params.PARAM_DEFAULTS`; those left out have their defaults.
             state: the live state, used if the request asks for it; None if there is none.
         Returns:
             The minutes, float64 [n]. If more is asked for, a frame of n rows with the index of
@@ -151,21 +162,21 @@ class TripModel:
             TripError: a param, a column or a row is invalid, or the model has no answer for a row;
                 says which and why.
         """
-        asked = read_question(params)
+        requested = read_params(params)
         trips = read_frame(frame, self.taxi)
-        predicted = self._predict_every(trips)
-        more: dict[str, Any] = {}
-        if asked.live:
+        predicted = self._predict_all(trips)
+        columns: dict[str, Any] = {}
+        if requested.live:
             level = apply_live(state, trips, predicted, new_york_now())
             predicted = level.minutes
             # a server writes None as null; MLflow would write NaN, which is not valid JSON
             age = [None if np.isnan(minutes) else minutes for minutes in level.age_minutes.tolist()]
-            more["live_age_minutes"] = np.array(age, object)
-        if asked.asks_spread:
-            more |= self._answer_spread(trips, predicted, asked)
-        if not more:
+            columns["live_age_minutes"] = np.array(age, object)
+        if requested.needs_spread:
+            columns |= self._answer_spread(trips, predicted, requested)
+        if not columns:
             return predicted
-        return pd.DataFrame({"prediction": predicted, **more}, index=frame.index)
+        return pd.DataFrame({"prediction": predicted, **columns}, index=frame.index)
 
     def answer_plain(self, records: Any) -> np.ndarray | None:
         """Answer a request for the minutes of n plain raw trips, without the cost of a frame.
@@ -180,9 +191,9 @@ class TripModel:
         minutes = None if trips is None else self.predict(trips)
         return minutes if minutes is not None and np.isfinite(minutes).all() else None
 
-    def remarks(self, frame: pd.DataFrame) -> list[str]:
+    def list_warnings(self, frame: pd.DataFrame) -> list[str]:
         """List the values of n answered raw trips that were not used, a line each."""
-        return remarks_on(frame, self.taxi)
+        return list_warnings(frame, self.taxi)
 
     def read_live(self, content: bytes, sha256: str) -> LiveState:
         """Read the file of a live state for this model.
@@ -194,11 +205,11 @@ class TripModel:
             TripError: the state cannot be used, or not at present; says why.
         """
         state = read_state(content, taxi=self.taxi, model_sha256=sha256)
-        if reason := why_unusable(state, new_york_now()):
+        if reason := reason_unusable(state, new_york_now()):
             raise TripError(reason)
         return state
 
-    def _predict_every(self, trips: Trips) -> np.ndarray:
+    def _predict_all(self, trips: Trips) -> np.ndarray:
         minutes = self.predict(trips)
         # no estimator should predict NaN or infinity, but a caller must never get one
         wrong = np.flatnonzero(~np.isfinite(minutes))
@@ -207,7 +218,7 @@ class TripModel:
         return minutes
 
     def _answer_spread(
-        self, trips: Trips, predicted: np.ndarray, asked: Question
+        self, trips: Trips, predicted: np.ndarray, requested: RequestParams
     ) -> dict[str, np.ndarray]:
         """Compute the quantiles and the risk that are asked for: column -> [n]."""
         if self.spread is None:
@@ -215,10 +226,10 @@ class TripModel:
                 "This model was saved without a spread of its errors, so it gives no quantiles and "
                 "no longer_than. Leave both out, or train it again."
             )
-        minutes = self.spread.quantiles(trips, predicted, asked.quantiles)
-        columns = dict(zip(map(quantile_column, asked.quantiles), minutes.T, strict=True))
-        if asked.longer_than:
-            risk = self.spread.longer_than(trips, predicted, asked.longer_than)
+        minutes = self.spread.quantiles(trips, predicted, requested.quantiles)
+        columns = dict(zip(map(quantile_column, requested.quantiles), minutes.T, strict=True))
+        if requested.longer_than:
+            risk = self.spread.longer_than(trips, predicted, requested.longer_than)
             columns["longer_than"] = risk
         return columns
 
@@ -248,20 +259,20 @@ class TripModel:
         files: dict[str, bytes] = {}
         if self.spread:
             files[SPREAD_FILE] = json.dumps(self.spread.state()).encode()
-        for place, estimator in enumerate(self.estimators):
+        for index, estimator in enumerate(self.estimators):
             if isinstance(estimator, xgb.Booster):
-                files[f"booster-{place:03}.ubj"] = bytes(estimator.save_raw("ubj"))
+                files[f"booster-{index:03}.ubj"] = bytes(estimator.save_raw("ubj"))
             else:
                 files["estimator.skops"] = write_estimator(estimator)
-        for place, booster in enumerate(self.blind):
-            files[f"blind-{place:03}.ubj"] = bytes(booster.save_raw("ubj"))
-        about = {
+        for index, booster in enumerate(self.boosters_without_distance):
+            files[f"blind-{index:03}.ubj"] = bytes(booster.save_raw("ubj"))
+        description = {
             "taxi": self.taxi,
             "encoder": self.encoder.state(),
-            "blind_share": self.blind_share,
+            "blind_share": self.weight_without_distance,
             "files": sorted(files),
         }
-        return {"model.json": json.dumps(about).encode(), **files}
+        return {"model.json": json.dumps(description).encode(), **files}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "TripModel":
@@ -270,20 +281,27 @@ class TripModel:
         Raises:
             TripError: one of them is missing.
         """
-        about = json.loads(files["model.json"])
+        description = json.loads(files["model.json"])
         # without one of its boosters, a model would still answer, but wrongly
-        if missing := sorted(set(about.get("files", ())) - set(files)):
+        if missing := sorted(set(description.get("files", ())) - set(files)):
             raise TripError(f"The model's file {missing[0]} is missing.")
         if "estimator.skops" in files:
             content = files["estimator.skops"]
             estimators = [_skops().loads(content, trusted=list(TRUSTED_TYPES))]
         else:
             estimators = _boosters(files, "booster-")
-        blind = _boosters(files, "blind-")
+        boosters_without_distance = _boosters(files, "blind-")
         spread = restore_spread(json.loads(files[SPREAD_FILE])) if SPREAD_FILE in files else None
-        encoder = restore_encoder(about["encoder"])
-        share = about.get("blind_share", 0.0)
-        return cls(about["taxi"], encoder, estimators, blind, blind_share=share, spread=spread)
+        encoder = restore_encoder(description["encoder"])
+        weight = description.get("blind_share", 0.0)
+        return cls(
+            description["taxi"],
+            encoder,
+            estimators,
+            boosters_without_distance,
+            weight_without_distance=weight,
+            spread=spread,
+        )
 
 
 def write_estimator(estimator: Any) -> bytes:
@@ -304,14 +322,14 @@ def write_estimator(estimator: Any) -> bytes:
     with ZipFile(BytesIO(dumped)) as written:
         parts = {name: written.read(name) for name in written.namelist()}
     schema = parts.pop(SKOPS_SCHEMA).decode()
-    places = dict.fromkeys(found[2] for found in SKOPS_PLACE.finditer(schema))
-    number = {place: str(number) for number, place in enumerate(places, start=1)}
+    addresses = dict.fromkeys(match[2] for match in SKOPS_ADDRESS.finditer(schema))
+    number = {address: str(number) for number, address in enumerate(addresses, start=1)}
     content = BytesIO()
     with ZipFile(content, "w") as file:
         for name, part in parts.items():
-            place, _, ending = name.partition(".")
-            file.writestr(ZipInfo(f"{number[place]}.{ending}"), part)
-        schema = SKOPS_PLACE.sub(lambda found: found[1] + number[found[2]], schema)
+            address, _, ending = name.partition(".")
+            file.writestr(ZipInfo(f"{number[address]}.{ending}"), part)
+        schema = SKOPS_ADDRESS.sub(lambda match: match[1] + number[match[2]], schema)
         file.writestr(ZipInfo(SKOPS_SCHEMA), schema)
     return content.getvalue()
 
@@ -327,7 +345,7 @@ def _boosters(files: Mapping[str, bytes], prefix: str) -> list[xgb.Booster]:
     return [xgb.Booster(model_file=bytearray(files[name])) for name in names]
 
 
-def average(estimators: Sequence[Any], matrix: Any) -> np.ndarray:
+def average_predictions(estimators: Sequence[Any], matrix: Any) -> np.ndarray:
     """Predict n rows with each of several estimators, and average them, float64 [n]."""
     if matrix.shape[0] == 0:  # which sklearn refuses
         return np.empty(0)
@@ -335,7 +353,7 @@ def average(estimators: Sequence[Any], matrix: Any) -> np.ndarray:
     return np.asarray(np.mean(parts, axis=0, dtype=np.float64))
 
 
-def booster_for_threads(content: bytearray) -> xgb.Booster:
+def load_thread_safe_booster(content: bytearray) -> xgb.Booster:
     """Load a booster that several threads may use at once, each on its own core.
 
     Args:
@@ -363,11 +381,11 @@ def predict_rows(estimator: Any, matrix: Any) -> np.ndarray:
         return np.concatenate(list(threads.map(estimator.inplace_predict, parts)))
 
 
-def write_frame(trips: Trips, taxi: str) -> pd.DataFrame:
+def trips_to_frame(trips: Trips, taxi: str) -> pd.DataFrame:
     """Convert trips to the frame that a caller would send: n rows, the TLC's column names."""
     return pd.DataFrame({name: getattr(trips, role) for role, name in input_names(taxi).items()})
 
 
 def input_columns(taxi: str) -> dict[str, bool]:
     """List the columns a model reads: name -> whether a caller must send it."""
-    return {name: inputs_of(taxi)[role] for role, name in input_names(taxi).items()}
+    return {name: input_requirements(taxi)[role] for role, name in input_names(taxi).items()}

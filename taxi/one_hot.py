@@ -28,10 +28,10 @@ class PairOneHot:
         n, p = len(trips), len(self.pairs)
         codes = np.array([_code(pair) for pair in self.pairs])
         order = np.argsort(codes)
-        wanted = trips.pickup_zone.astype(np.int64) * 1_000_000 + trips.dropoff_zone
-        place = np.minimum(np.searchsorted(codes[order], wanted), p - 1)
-        column = order[place]
-        seen = codes[column] == wanted
+        pair_codes = trips.pickup_zone.astype(np.int64) * 1_000_000 + trips.dropoff_zone
+        position = np.minimum(np.searchsorted(codes[order], pair_codes), p - 1)
+        column = order[position]
+        seen = codes[column] == pair_codes
         # int32: Lasso refuses the int64 that scipy would choose
         rows = np.concatenate([np.flatnonzero(seen), np.arange(n)]).astype(np.int32)
         columns = np.concatenate([column[seen], np.full(n, p)]).astype(np.int32)

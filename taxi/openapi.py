@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from .question import MAX_QUANTILES
-from .schema import MAX_MILES, N_ZONES, ZONES, input_names, inputs_of, taxi_named
+from .request_params import MAX_QUANTILES
+from .schema import MAX_MILES, N_ZONES, ZONES, input_names, input_requirements, select_taxi
 
 URL = "http://127.0.0.1:5001/invocations"
 JSON = "application/json"
 
 # role -> JSON Schema of what a caller sends
-FIELDS: Mapping[str, Mapping[str, Any]] = {
+FIELD_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "pickup_at": {
         "type": "string",
         "format": "date-time",
@@ -57,7 +57,7 @@ PARAMS_SCHEMA: Mapping[str, Any] = {
     },
     "additionalProperties": False,
 }
-ANSWER: Mapping[str, Any] = {
+ANSWER_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "required": ["predictions"],
     "properties": {
@@ -73,7 +73,7 @@ ANSWER: Mapping[str, Any] = {
         },
     },
 }
-REFUSAL: Mapping[str, Any] = {
+REFUSAL_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
         "error_code": {"type": "string"},
@@ -84,9 +84,9 @@ REFUSAL: Mapping[str, Any] = {
 
 def describe_request(taxi: str) -> dict[str, Any]:
     """Describe a request and its answers: an operation object of OpenAPI 3.1, with an example."""
-    row = {name: field_of(role, taxi) for role, name in input_names(taxi).items()}
-    must = [name for role, name in input_names(taxi).items() if inputs_of(taxi)[role]]
-    rows = {"type": "object", "properties": row, "required": must}
+    row = {name: describe_field(role, taxi) for role, name in input_names(taxi).items()}
+    required = [name for role, name in input_names(taxi).items() if input_requirements(taxi)[role]]
+    rows = {"type": "object", "properties": row, "required": required}
     body = {
         "type": "object",
         "required": ["dataframe_records"],
@@ -95,58 +95,61 @@ def describe_request(taxi: str) -> dict[str, Any]:
             "params": PARAMS_SCHEMA,
         },
     }
-    answers = {"200": ("the minutes", ANSWER), "400": ("a row, a column or a param", REFUSAL)}
+    answers = {
+        "200": ("the minutes", ANSWER_SCHEMA),
+        "400": ("a row, a column or a param", REFUSAL_SCHEMA),
+    }
     return {
-        "summary": f"Minutes that {taxi_named(taxi).trips} take",
+        "summary": f"Minutes that {select_taxi(taxi).plural} take",
         "description": "Also takes text/csv with a header, and application/vnd.apache.parquet.",
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": body, "example": example(taxi)}},
         },
         "responses": {
-            status: {"description": what, "content": {JSON: {"schema": schema}}}
-            for status, (what, schema) in answers.items()
+            status: {"description": meaning, "content": {JSON: {"schema": schema}}}
+            for status, (meaning, schema) in answers.items()
         },
     }
 
 
-def field_of(role: str, taxi: str) -> dict[str, Any]:
+def describe_field(role: str, taxi: str) -> dict[str, Any]:
     """Describe the field that a caller sends for a role of this taxi's trips."""
-    about = dict(FIELDS[role])
-    if role in ZONES and not inputs_of(taxi)[role]:
-        about["type"] = [*about["type"], "null"]
-        about["description"] += "; null if unknown"
-    return about
+    schema = dict(FIELD_SCHEMAS[role])
+    if role in ZONES and not input_requirements(taxi)[role]:
+        schema["type"] = [*schema["type"], "null"]
+        schema["description"] += "; null if unknown"
+    return schema
 
 
 def example(taxi: str) -> dict[str, Any]:
     """Return a request for one trip."""
-    row = {name: FIELDS[role]["example"] for role, name in input_names(taxi).items()}
+    row = {name: FIELD_SCHEMAS[role]["example"] for role, name in input_names(taxi).items()}
     return {"dataframe_records": [row]}
 
 
-def describe_on_page(taxi: str) -> str:
+def describe_as_html(taxi: str) -> str:
     """Write the same description as a self-contained HTML page."""
     fields = "".join(
-        f"<tr><td><code>{escape(name)}</code></td><td>{_types(field_of(role, taxi))}</td>"
-        f"<td>{'yes' if inputs_of(taxi)[role] else 'no'}</td>"
-        f"<td>{escape(field_of(role, taxi)['description'])}</td></tr>"
+        f"<tr><td><code>{escape(name)}</code></td><td>{_types(describe_field(role, taxi))}</td>"
+        f"<td>{'yes' if input_requirements(taxi)[role] else 'no'}</td>"
+        f"<td>{escape(describe_field(role, taxi)['description'])}</td></tr>"
         for role, name in input_names(taxi).items()
     )
     params = "".join(
-        f"<tr><td><code>{name}</code></td><td>{_types(about)}</td>"
-        f"<td>{escape(about['description'])}</td></tr>"
-        for name, about in PARAMS_SCHEMA["properties"].items()
+        f"<tr><td><code>{name}</code></td><td>{_types(schema)}</td>"
+        f"<td>{escape(schema['description'])}</td></tr>"
+        for name, schema in PARAMS_SCHEMA["properties"].items()
     )
-    asked = example(taxi) | {"params": {"quantiles": [0.1, 0.9]}}
-    curls = "\n\n".join(_curl(body) for body in (example(taxi), asked))
+    with_params = example(taxi) | {"params": {"quantiles": [0.1, 0.9]}}
+    curls = "\n\n".join(_curl(body) for body in (example(taxi), with_params))
     return PAGE.format(
-        trips=taxi_named(taxi).trips, fields=fields, params=params, curls=escape(curls), url=URL
+        trips=select_taxi(taxi).plural, fields=fields, params=params, curls=escape(curls), url=URL
     )
 
 
-def _types(about: Mapping[str, Any]) -> str:
-    kinds = about["type"]
+def _types(schema: Mapping[str, Any]) -> str:
+    kinds = schema["type"]
     return " or ".join([kinds] if isinstance(kinds, str) else kinds)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 
-from .regions import framed
+from .scrollable import make_tables_scrollable
 from .words import are_numbers
 
 # no raw HTML, and nothing that is fetched or followed: names in a run may contain such markup
@@ -73,12 +73,12 @@ class Section(NamedTuple):
 
 def markdown(lines: Sequence[str]) -> str:
     """Convert markdown to HTML; HTML, links and pictures in it stay plain text."""
-    return framed("Table", str(MARKDOWN.render("\n".join(lines))))
+    return make_tables_scrollable("Table", str(MARKDOWN.render("\n".join(lines))))
 
 
 def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
     """Write columns, heading -> values, as an HTML table."""
-    texts = [[written_cell(cell) for cell in cells] for cells in columns.values()]
+    texts = [[format_cell(cell) for cell in cells] for cells in columns.values()]
     kinds = [' class="number"' if are_numbers(cells) else "" for cells in texts]
     heads = "".join(
         f'<th scope="col"{kind}>{escape(name)}</th>'
@@ -87,20 +87,20 @@ def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
     rows = "\n".join(
         "<tr>" + "".join(map(_cell, row, kinds)) + "</tr>" for row in zip(*texts, strict=True)
     )
-    return framed(
+    return make_tables_scrollable(
         label, f"<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
     )
 
 
-LONG = 24  # characters that a cell keeps on one line
+MAX_SHORT_CELL = 24  # characters that a cell keeps on one line
 
 
 def _cell(text: str, kind: str) -> str:
-    kind = ' class="long"' if len(text) > LONG else kind
+    kind = ' class="long"' if len(text) > MAX_SHORT_CELL else kind
     return f"<td{kind}>{escape(text)}</td>"
 
 
-def written_cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """Write a value for people."""
     if isinstance(value, float):
         return f"{value:,.3f}"

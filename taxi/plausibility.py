@@ -11,20 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .profile import EDGES, ENDS, HAS_DISTANCE, Profile
+from .profile import EDGES, HAS_DISTANCE, TRIP_ENDS, Profile
 from .words import percent
 
 # each with what was seen in real months
-MAX_TRIPS = 2.0  # ratio of trips, either way: 0.84 to 1.11
-MAX_LOST = 0.1  # change in the share of rows dropped for a reason, or without distance: 0.03
-MIN_ZONES = 0.75  # ratio of zones: 0.93
-MAX_MIDDLE, MAX_LONG = 1.5, 2.0  # ratio of miles, either way: 0.75 and 0.61; kilometres: 1.61
+MAX_TRIPS_RATIO = 2.0  # ratio of trips, either way: 0.84 to 1.11
+MAX_SHARE_CHANGE = 0.1  # of the rows dropped for a reason, or without distance: 0.03
+MIN_ZONES_RATIO = 0.75  # ratio of zones: 0.93
+# ratios of miles, either way: 0.75 and 0.61; kilometres: 1.61
+MAX_MEDIAN_RATIO, MAX_P90_RATIO = 1.5, 2.0
 MIN_TRIPS = 1_000  # with fewer, zones, distances and hours vary by chance
 NIGHT = 4  # hours: those with the fewest trips in a row begin between 0:00 and 4:00
 MAX_NIGHT = 2.0  # ratio of their trips to those of the quietest hours: 1; clocks 5 hours off: 3.4
 
 
-class Month(NamedTuple):
+class MonthProfile(NamedTuple):
     """What is known of a month that was read."""
 
     name: str  # YYYY-MM
@@ -32,13 +33,13 @@ class Month(NamedTuple):
     profile: Profile  # of the trips that were kept
 
 
-def odd_months(months: Sequence[Month]) -> list[str]:
+def find_implausible_months(months: Sequence[MonthProfile]) -> list[str]:
     """Compare each month with the latest one before it; return a sentence per oddity."""
     ordered = sorted(months, key=lambda month: month.name)
-    return [line for before, now in pairwise(ordered) for line in compare(before, now)]
+    return [line for before, now in pairwise(ordered) for line in compare_months(before, now)]
 
 
-def months_without_distance(months: Iterable[Month]) -> list[str]:
+def months_without_distance(months: Iterable[MonthProfile]) -> list[str]:
     """Name the months of which no trip has a distance, for a taxi whose files should have them."""
     of = sorted(month.name for month in months if not month.profile.shares(HAS_DISTANCE)[1])
     if not of:
@@ -49,7 +50,7 @@ def months_without_distance(months: Iterable[Month]) -> list[str]:
     ]
 
 
-def months_of_other_clocks(months: Iterable[Month]) -> list[str]:
+def months_of_other_clocks(months: Iterable[MonthProfile]) -> list[str]:
     """Name the months whose quietest hours are not at night, as of New York's clock called UTC."""
     lines = []
     for month in sorted(months, key=lambda month: month.name):
@@ -72,24 +73,26 @@ def early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:
     Args:
         splits: train, valid and perhaps test -> its months.
     """
-    found, known = [], max(splits["train"])
+    found, latest_known = [], max(splits["train"])
     for split in ("valid", "test"):
-        early = sorted(month for month in splits.get(split, ()) if month < known)
-        found += [f"{split} {month} is before {known}, which the model knows" for month in early]
-        known = max([known, *splits.get(split, ())])
+        early = sorted(month for month in splits.get(split, ()) if month < latest_known)
+        found += [
+            f"{split} {month} is before {latest_known}, which the model knows" for month in early
+        ]
+        latest_known = max([latest_known, *splits.get(split, ())])
     return [f"{line}: errors there are not those of months to come." for line in found]
 
 
-def compare(before: Month, now: Month) -> Iterator[str]:
+def compare_months(before: MonthProfile, now: MonthProfile) -> Iterator[str]:
     """Yield a sentence for each thing in a month that is implausible after the one before."""
     counts = before.profile.n_trips, now.profile.n_trips
-    if is_beyond(counts[0], counts[1], MAX_TRIPS):
-        asked = "is the file whole?" if counts[1] < counts[0] else "is it of one month?"
-        yield f"{now.name} has {counts[1]:,} trips, {before.name} had {counts[0]:,}: {asked}"
-    shares = lost(before), lost(now)
+    if is_beyond(counts[0], counts[1], MAX_TRIPS_RATIO):
+        question = "is the file whole?" if counts[1] < counts[0] else "is it of one month?"
+        yield f"{now.name} has {counts[1]:,} trips, {before.name} had {counts[0]:,}: {question}"
+    shares = dropped_shares(before), dropped_shares(now)
     for reason in shares[0] | shares[1]:
         then, share = (of_month.get(reason, 0.0) for of_month in shares)
-        if abs(share - then) > MAX_LOST:
+        if abs(share - then) > MAX_SHARE_CHANGE:
             yield (
                 f"{percent(share, 0)} of the rows of {now.name} are dropped, {reason}, and "
                 f"{percent(then, 0)} of {before.name}: is that column as it was?"
@@ -99,28 +102,31 @@ def compare(before: Month, now: Month) -> Iterator[str]:
         yield from compare_miles(before, now)
 
 
-def compare_zones(before: Month, now: Month) -> Iterator[str]:
+def compare_zones(before: MonthProfile, now: MonthProfile) -> Iterator[str]:
     """Yield a sentence for each end of trips with far fewer zones than before, or far more."""
-    for end in ENDS:
+    for end in TRIP_ENDS:
         n_before, n_now = (np.count_nonzero(m.profile.counts[end][1:]) for m in (before, now))
-        if min(n_now, n_before) < MIN_ZONES * max(n_now, n_before):
+        if min(n_now, n_before) < MIN_ZONES_RATIO * max(n_now, n_before):
             yield (
                 f"{now.name} has {n_now} zones as {end}, {before.name} had {n_before}: "
                 "is a part of the city missing?"
             )
 
 
-def compare_miles(before: Month, now: Month) -> Iterator[str]:
+def compare_miles(before: MonthProfile, now: MonthProfile) -> Iterator[str]:
     """Yield a sentence for each implausible change in the distances."""
-    for share, bound, which in ((0.5, MAX_MIDDLE, "middle"), (0.9, MAX_LONG, "longest tenth's")):
-        miles = [quantile(month.profile, share) for month in (before, now)]
+    for share, bound, description in (
+        (0.5, MAX_MEDIAN_RATIO, "middle"),
+        (0.9, MAX_P90_RATIO, "longest tenth's"),
+    ):
+        miles = [distance_quantile(month.profile, share) for month in (before, now)]
         if is_beyond(miles[0], miles[1], bound):
             yield (
-                f"The {which} distance of {now.name} is {miles[1]:.1f} miles, of {before.name} "
-                f"{miles[0]:.1f}: are they miles?"
+                f"The {description} distance of {now.name} is {miles[1]:.1f} miles, of "
+                f"{before.name} {miles[0]:.1f}: are they miles?"
             )
     without = [float(month.profile.shares(HAS_DISTANCE)[0]) for month in (before, now)]
-    if abs(without[1] - without[0]) > MAX_LOST:
+    if abs(without[1] - without[0]) > MAX_SHARE_CHANGE:
         yield (
             f"{percent(without[1], 0)} of the trips of {now.name} have no distance, and "
             f"{percent(without[0], 0)} of {before.name}: is that column as it was?"
@@ -132,13 +138,13 @@ def is_beyond(before: float, now: float, bound: float) -> bool:
     return now > before * bound or before > now * bound
 
 
-def lost(month: Month) -> dict[str, float]:
+def dropped_shares(month: MonthProfile) -> dict[str, float]:
     """Return the share of a month's rows dropped for each reason; reasons without rows left out."""
     n_rows = month.profile.n_trips + sum(month.dropped.values())
     return {reason: n / n_rows for reason, n in month.dropped.items() if n}
 
 
-def quantile(profile: Profile, share: float) -> float:
+def distance_quantile(profile: Profile, share: float) -> float:
     """Estimate a quantile of the distances from their histogram, miles; NaN if there are none."""
     inner = EDGES["distance_miles"][1:-1]  # longer distances count as the last edge
     counts = profile.counts["distance_miles"][1:]

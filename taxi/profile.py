@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .schema import N_ZONES, is_mileage, known_zone
+from .schema import N_ZONES, is_plausible_distance, zone_or_0
 from .style import styled
-from .words import HISTOGRAMS, WEEKDAYS
+from .words import HISTOGRAM_LABELS, WEEKDAYS
 
 # what is counted: name -> bin edges; values beyond the ends count in the end bins
 EDGES: Mapping[str, np.ndarray] = {
@@ -21,7 +21,7 @@ EDGES: Mapping[str, np.ndarray] = {
     "hour": np.arange(-0.5, 24.0),
     "weekday": np.arange(-0.5, 7.0),  # 0 = Monday
 }
-ENDS = ("pickup_zone", "dropoff_zone")
+TRIP_ENDS = ("pickup_zone", "dropoff_zone")
 HAS_DISTANCE = "has_distance"  # whether a trip has a clean distance: two bins, no and yes
 
 
@@ -34,7 +34,7 @@ class Profile:
     def __init__(self) -> None:
         self.n_trips = 0
         self.counts = {name: np.zeros(len(edges) - 1, int) for name, edges in EDGES.items()}
-        self.counts |= {name: np.zeros(N_ZONES, int) for name in ENDS}
+        self.counts |= {name: np.zeros(N_ZONES, int) for name in TRIP_ENDS}
         self.counts[HAS_DISTANCE] = np.zeros(2, int)
         self.pairs = np.zeros(N_ZONES * N_ZONES, int)  # pickup zone * N_ZONES + dropoff zone
 
@@ -50,11 +50,11 @@ class Profile:
         for name, values in columns.items():
             self.counts[name] += np.histogram(np.asarray(values), EDGES[name])[0]
         miles = np.asarray(trips.column("distance_miles"), float)  # NaN where missing
-        self.counts[HAS_DISTANCE] += np.bincount(is_mileage(miles), minlength=2)
+        self.counts[HAS_DISTANCE] += np.bincount(is_plausible_distance(miles), minlength=2)
         pickup, dropoff = (
-            known_zone(np.asarray(trips.column(name))).astype(np.int64) for name in ENDS
+            zone_or_0(np.asarray(trips.column(name))).astype(np.int64) for name in TRIP_ENDS
         )
-        for name, zones in zip(ENDS, (pickup, dropoff), strict=True):
+        for name, zones in zip(TRIP_ENDS, (pickup, dropoff), strict=True):
             self.counts[name] += np.bincount(zones, minlength=N_ZONES)
         self.pairs += np.bincount(pickup * N_ZONES + dropoff, minlength=len(self.pairs))
 
@@ -116,7 +116,11 @@ def draw_profile(
         for (split, profile), dashes in zip(profiles.items(), cycle(("-", "--")), strict=False):
             label = f"{split}, {profile.n_trips:,} trips"
             axis.stairs(100 * profile.shares(name), finite, label=label, linestyle=dashes)
-        axis.set(xlabel=HISTOGRAMS[name], ylabel="share of trips, %", title=_peak(name, profiles))
+        axis.set(
+            xlabel=HISTOGRAM_LABELS[name],
+            ylabel="share of trips, %",
+            title=_describe_peak(name, profiles),
+        )
         axis.legend()
         if name == "weekday":
             axis.set_xticks(range(len(WEEKDAYS)), [day[:3] for day in WEEKDAYS])
@@ -129,20 +133,20 @@ def draw_profile(
     return figure
 
 
-def _peak(name: str, profiles: Mapping[str, Profile]) -> str:
+def _describe_peak(name: str, profiles: Mapping[str, Profile]) -> str:
     """Say in which bin the first split has the most trips."""
     split, profile = next(iter(profiles.items()))
     if not profile.counts[name].any():  # other splits have some
         return f"No {split} trip has any"
-    place = int(profile.counts[name].argmax())
-    low, high = EDGES[name][place : place + 2]
+    bin_index = int(profile.counts[name].argmax())
+    low, high = EDGES[name][bin_index : bin_index + 2]
     if name == "weekday":
-        where = WEEKDAYS[place]
+        peak = WEEKDAYS[bin_index]
     elif name == "hour":
-        where = f"{place:02d}:00"
+        peak = f"{bin_index:02d}:00"
     else:
-        where = f"{max(low, 0):g} to {high:g} {'min' if name == 'trip_minutes' else 'miles'}"
-    return f"Most {split} trips: {where}"
+        peak = f"{max(low, 0):g} to {high:g} {'min' if name == 'trip_minutes' else 'miles'}"
+    return f"Most {split} trips: {peak}"
 
 
 def _draw_dropped(axis: Axes, dropped: Mapping[str, Mapping[str, int]]) -> None:
@@ -155,7 +159,7 @@ def _draw_dropped(axis: Axes, dropped: Mapping[str, Mapping[str, int]]) -> None:
         for bar in bars:
             bar.set(hatch=hatch, edgecolor="white", linewidth=0)
         left += rows
-    most = max(sums, key=sums.__getitem__)
-    title = f"Dropped most often: {most}" if sums[most] else "No row was dropped"
+    most_frequent = max(sums, key=sums.__getitem__)
+    title = f"Dropped most often: {most_frequent}" if sums[most_frequent] else "No row was dropped"
     axis.set(xlabel="rows dropped", title=title)
     axis.grid(visible=False, axis="y")

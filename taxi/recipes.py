@@ -23,7 +23,9 @@ FEW_TRIPS = 1_000_000
 # A planned distance has errors, but boosters trained on metered ones trust it. Mixing in this share
 # of the prediction without a distance costs nothing if the distance is exact, and gains more the
 # further it is off: measured over 2020, 2021 and 2023
-BLIND_SHARE = 0.035
+WEIGHT_WITHOUT_DISTANCE = 0.035
+# field of a recipe -> its key in recipe.json, where it keeps its first name
+STORED_AS = {"members_without_distance": "blind", "weight_without_distance": "blind_share"}
 
 
 class Member(NamedTuple):
@@ -51,35 +53,38 @@ class Recipe:
     seed: int
     baseline: str = ""  # key of baselines.BASELINES; empty for a model of boosters
     members: tuple[Member, ...] = ()  # boosters for trips with a distance, or for all
-    blind: tuple[Member, ...] = ()  # for trips without one; empty if `members` predict all
-    blind_share: float = 0.0  # weight of `blind` in the prediction of a trip with a distance
+    members_without_distance: tuple[Member, ...] = ()  # empty if `members` predict all trips
+    weight_without_distance: float = 0.0  # of those, in the prediction of a trip with a distance
     half_life: float = 0.0  # months, of a trip's weight; 0 = all weigh the same
     max_bin: int = 256
 
     def state(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
-        return asdict(self)
+        return {STORED_AS.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> "Recipe":
         """Rebuild a recipe from its `state`, directly or after a round trip through JSON."""
-        told = dict(state)
-        for part in ("members", "blind"):
-            told[part] = tuple(Member(*member) for member in state[part])
-        return cls(**told)
+        names = {key: name for name, key in STORED_AS.items()}
+        values = {names.get(key, key): value for key, value in state.items()}
+        for part in ("members", "members_without_distance"):
+            values[part] = tuple(Member(*member) for member in values[part])
+        return cls(**values)
 
-    def for_more_trips(self, n_trips: int) -> "Recipe":
+    def for_refit(self, n_trips: int) -> "Recipe":
         """Return the recipe for a fit on train and valid, n trips together."""
         is_fine = n_trips <= FEW_TRIPS
         return replace(
             self,
-            members=tuple(_longer(member, is_fine=is_fine) for member in self.members),
-            blind=tuple(_longer(member, is_fine=is_fine) for member in self.blind),
+            members=tuple(_refit_member(member, is_fine=is_fine) for member in self.members),
+            members_without_distance=tuple(
+                _refit_member(member, is_fine=is_fine) for member in self.members_without_distance
+            ),
             max_bin=max(self.max_bin, FINE_BINS),
         )
 
 
-def _longer(member: Member, *, is_fine: bool) -> Member:
+def _refit_member(member: Member, *, is_fine: bool) -> Member:
     """Give a booster more rounds and, if is_fine, a growing rate with the rounds that it needs."""
     n_rounds = member.rounds * MORE_ROUNDS
     rate = member.parameters.get("learning_rate", 0.0)

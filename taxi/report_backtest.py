@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from .backtest import BESIDE, MonthErrors, Rise, fresh, in_months
+from .backtest import COMPARED_BASELINES, MonthErrors, RmseRise, format_n_months, fresh_errors
 from .page import Chart, Section, markdown, paragraph, render_page, table
 from .words import percent
 
@@ -18,9 +18,9 @@ AGEING = (
 def write_backtest(
     title: str,
     about: str,
-    said: Sequence[str],
+    sentences: Sequence[str],
     rows: Sequence[MonthErrors],
-    rises: Sequence[Rise],
+    rises: Sequence[RmseRise],
     *,
     rerun: Sequence[str],
     missing: Sequence[str],
@@ -32,7 +32,7 @@ def write_backtest(
     Args:
         title: what was judged.
         about: which run it describes.
-        said: the verdict, and how two recipes compare, a sentence each.
+        sentences: the verdict, and how two recipes compare, a sentence each.
         rows: the table of the backtest.
         rises: by age; may be empty.
         rerun: markdown: how to run it again.
@@ -40,13 +40,13 @@ def write_backtest(
         style: CSS.
         scripts: JavaScript: the chart library and the code that uses it.
     """
-    answer, *others = said
+    answer, *others = sentences
     verdict = f'<p class="verdict">{escape(answer)}</p><p class="about">{escape(about)}</p>'
     head = verdict + "".join(map(paragraph, others))
     sections = [
         Section("Month by month", month_parts(rows)),
         Section("What ageing costs", ageing_parts(rises)),
-        Section("All models", [every_row(rows)]),
+        Section("All models", [all_rows_table(rows)]),
         Section("Run it again", [markdown(rerun)]),
         Section("Not on this page", [paragraph(reason) for reason in missing]),
     ]
@@ -55,33 +55,33 @@ def write_backtest(
 
 def month_parts(rows: Sequence[MonthErrors]) -> list[str | Chart]:
     """Show the errors of fresh models by month, and those of the baselines beside them."""
-    found = fresh(rows)
-    months = sorted(found)
-    worst = max(months, key=lambda month: found[month].rmse.value)
-    title = f"{worst} was the hardest month: RMSE {found[worst].rmse.value:.3f} min."
+    fresh = fresh_errors(rows)
+    months = sorted(fresh)
+    worst = max(months, key=lambda month: fresh[month].rmse.value)
+    title = f"{worst} was the hardest month: RMSE {fresh[worst].rmse.value:.3f} min."
     columns: dict[str, Sequence[str | float]] = {
         "month": months,
-        "RMSE, min": [round(found[month].rmse.value, 4) for month in months],
-        "95 %": [f"{found[m].rmse.low:.3f} to {found[m].rmse.high:.3f}" for m in months],
-        "bias, min": [round(found[month].bias.value, 4) for month in months],
+        "RMSE, min": [round(fresh[month].rmse.value, 4) for month in months],
+        "95 %": [f"{fresh[m].rmse.low:.3f} to {fresh[m].rmse.high:.3f}" for m in months],
+        "bias, min": [round(fresh[month].bias.value, 4) for month in months],
     }
-    for model, name in BESIDE.items():
-        if there := fresh(rows, model):
-            columns[name] = [round(there[month].rmse.value, 4) for month in months]
-    ends = [[found[month].rmse.low, found[month].rmse.high] for month in months]
+    for model, name in COMPARED_BASELINES.items():
+        if baseline_errors := fresh_errors(rows, model):
+            columns[name] = [round(baseline_errors[month].rmse.value, 4) for month in months]
+    ends = [[fresh[month].rmse.low, fresh[month].rmse.high] for month in months]
     return [Chart("bars", title, columns, best=worst, ends=ends)]
 
 
-def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
+def ageing_parts(rises: Sequence[RmseRise]) -> list[str | Chart]:
     """Show how RMSE rises with the age of a model."""
     if not rises:
         return []
     last = rises[-1]
-    age, judged = in_months(last.age), in_months(last.n_months)
+    age, judged = format_n_months(last.age), format_n_months(last.n_months)
     rise = percent(last.share.value, sign="+")
     title = f"{rise} at an age of {age}, measured on {judged}."
     columns: dict[str, Sequence[str | float]] = {
-        "age of the model": [in_months(rise.age) for rise in rises],
+        "age of the model": [format_n_months(rise.age) for rise in rises],
         "RMSE above a fresh model's, %": [round(100 * rise.share.value, 3) for rise in rises],
         "95 %": [
             f"{100 * low:+.2f} to {100 * high:+.2f}" if np.isfinite(low) else "one month only"
@@ -94,13 +94,13 @@ def ageing_parts(rises: Sequence[Rise]) -> list[str | Chart]:
     return [paragraph(AGEING), Chart("bars", title, columns, ends=ends if known else ())]
 
 
-def every_row(rows: Sequence[MonthErrors]) -> str:
+def all_rows_table(rows: Sequence[MonthErrors]) -> str:
     """Show the whole table."""
     columns: dict[str, Sequence[str | int | float]] = {
         "trained for": [row.fold for row in rows],
         "judged on": [row.month for row in rows],
         "age, months": [row.age for row in rows],
-        "model": [BESIDE.get(row.model, row.model) for row in rows],
+        "model": [COMPARED_BASELINES.get(row.model, row.model) for row in rows],
         "trips": [row.n_trips for row in rows],
         "RMSE, min": [row.rmse.value for row in rows],
         "bias, min": [row.bias.value for row in rows],

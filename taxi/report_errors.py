@@ -7,41 +7,43 @@ import numpy as np
 
 from .breakdown import RESIDUAL_EDGES, Breakdown
 from .city import City
-from .coverage import ALL, ASKED_BLIND, NOMINAL
-from .evaluation import Group
-from .groups import UNKNOWN
+from .coverage import ALL_TRIPS, ALL_WITHOUT_DISTANCE, NOMINAL_COVERAGE
+from .evaluation import GroupErrors
+from .groups import NO_DISTANCE
 from .page import Chart, paragraph
-from .report_search import Rows
+from .report_search import CsvRows
 from .scores import CLOSE_MINUTES
 from .words import (
-    FEW_TRIPS,
+    MIN_GROUP_TRIPS,
     WEEKDAYS,
-    among_which,
-    group_words,
+    enough_trips_note,
+    format_group,
+    groups_with_enough_trips,
     percent,
     weekday_of,
-    worth_a_word,
 )
 
 RMSE, N_TRIPS = "RMSE, min", "trips"
 
 
-def where_it_fails(
-    of: str, groups: Sequence[Group], breakdown: Breakdown | None, city: City | None
+def error_parts(
+    trips_label: str, groups: Sequence[GroupErrors], breakdown: Breakdown | None, city: City | None
 ) -> list[str | Chart]:
     """Show the errors by hour, distance, weekday, day and on the map.
 
     Args:
-        of: which trips, and with which distance.
+        trips_label: which trips, and with which distance.
         groups: by hour, distance and how busy the pickup zone is.
         breakdown: by day and zone; None for a run by an older version.
         city: whose zones are drawn.
     """
-    found = {kind: [one for one in groups if one.kind == kind] for kind in ("hour", "distance")}
+    groups_by_kind = {
+        kind: [one for one in groups if one.kind == kind] for kind in ("hour", "distance")
+    }
     charts: list[str | Chart] = [
-        group_chart(kind, those)
-        for kind, those in found.items()
-        if {one.group for one in those} - {UNKNOWN}
+        group_chart(kind, same_kind)
+        for kind, same_kind in groups_by_kind.items()
+        if {one.group for one in same_kind} - {NO_DISTANCE}
     ]
     if breakdown:
         charts.append(group_chart("weekday", by_weekday(breakdown.days)))
@@ -50,40 +52,42 @@ def where_it_fails(
     shown = ['<div class="charts">', *charts, "</div>"] if charts else []
     if breakdown and city:
         shown.append(zone_chart(city, breakdown.zones))
-    return [paragraph(f"Errors on {of}."), *shown] if shown else []
+    return [paragraph(f"Errors on {trips_label}."), *shown] if shown else []
 
 
-def by_weekday(days: Sequence[Group]) -> list[Group]:
+def by_weekday(days: Sequence[GroupErrors]) -> list[GroupErrors]:
     """Merge the groups of days into those of weekdays, Monday first."""
-    found = []
+    weekdays = []
     for weekday in WEEKDAYS:
-        those = [day for day in days if weekday_of(day.group) == weekday]
-        if not those:
+        same_weekday = [day for day in days if weekday_of(day.group) == weekday]
+        if not same_weekday:
             continue
-        counts = [day.n_trips for day in those]
-        parts = [(day.rmse**2, day.mae, day.bias) for day in those]
+        counts = [day.n_trips for day in same_weekday]
+        parts = [(day.rmse**2, day.mae, day.bias) for day in same_weekday]
         square, mae, bias = map(float, np.average(parts, axis=0, weights=counts))
-        found.append(Group("weekday", weekday, sum(counts), sqrt(square), mae, bias))
-    return found
+        weekdays.append(GroupErrors("weekday", weekday, sum(counts), sqrt(square), mae, bias))
+    return weekdays
 
 
-def group_chart(kind: str, groups: Sequence[Group]) -> Chart:
+def group_chart(kind: str, groups: Sequence[GroupErrors]) -> Chart:
     """Draw the RMSE of groups, with their counts."""
     counts = [group.n_trips for group in groups]
-    judged = [groups[place] for place in worth_a_word(counts)]
-    worst, best = (pick(judged, key=lambda group: group.rmse) for pick in (max, min))
-    most, least = (group_words(kind, group.group) for group in (worst, best))
-    found = f"By {kind}{among_which(counts)}: largest error {most} ({worst.rmse:.2f} min)"
+    enough = [groups[index] for index in groups_with_enough_trips(counts)]
+    worst, best = (pick(enough, key=lambda group: group.rmse) for pick in (max, min))
+    worst_name, best_name = (format_group(kind, group.group) for group in (worst, best))
+    title = (
+        f"By {kind}{enough_trips_note(counts)}: largest error {worst_name} ({worst.rmse:.2f} min)"
+    )
     return Chart(
         "bars",
-        f"{found}." if worst is best else f"{found}, smallest {least} ({best.rmse:.2f} min).",
+        f"{title}." if worst is best else f"{title}, smallest {best_name} ({best.rmse:.2f} min).",
         {
-            kind: [group_words(kind, group.group) for group in groups],
+            kind: [format_group(kind, group.group) for group in groups],
             RMSE: [round(group.rmse, 3) for group in groups],
             "bias, min": [round(group.bias, 3) for group in groups],
             N_TRIPS: counts,
         },
-        best=most,
+        best=worst_name,
     )
 
 
@@ -104,7 +108,7 @@ def residual_chart(breakdown: Breakdown) -> Chart:
     )
 
 
-def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
+def zone_chart(city: City, zones: Sequence[GroupErrors]) -> Chart:
     """Draw the RMSE of the trips that begin in each zone on the map.
 
     Zones of few trips have no colour: by chance they would have the strongest. Zones that are not
@@ -112,21 +116,21 @@ def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
     """
     numbers = [int(group.group) for group in zones]
     named = [city.name_zone(zone) for zone in numbers]
-    judged = [
-        place
-        for place, group in enumerate(zones)
-        if group.n_trips >= FEW_TRIPS and city.has_place[numbers[place]]
+    enough = [
+        index
+        for index, group in enumerate(zones)
+        if group.n_trips >= MIN_GROUP_TRIPS and city.has_place[numbers[index]]
     ]
-    rows = {numbers[place]: place for place in judged or range(len(zones))}
-    worst = max(judged, key=lambda place: zones[place].rmse, default=None)
-    found = (
+    rows = {numbers[index]: index for index in enough or range(len(zones))}
+    worst = max(enough, key=lambda index: zones[index].rmse, default=None)
+    finding = (
         ""
         if worst is None
         else f": largest error from {named[worst]} ({zones[worst].rmse:.2f} min)"
     )
     return Chart(
         "map",
-        f"By the zone where a trip begins{found}.",
+        f"By the zone where a trip begins{finding}.",
         {
             "zone": named,
             RMSE: [round(group.rmse, 3) for group in zones],
@@ -142,7 +146,7 @@ def zone_chart(city: City, zones: Sequence[Group]) -> Chart:
             [*city.centroid[city.has_place & (city.borough == name)].mean(axis=0).tolist(), name]
             for name in np.unique(city.borough[city.has_place & (city.borough != "")]).tolist()
         ],
-        blank=f"fewer than {FEW_TRIPS} trips" if judged else "no trips",
+        blank=f"fewer than {MIN_GROUP_TRIPS} trips" if enough else "no trips",
     )
 
 
@@ -164,7 +168,7 @@ def calibration_chart(breakdown: Breakdown) -> Chart:
     )
 
 
-def interval_parts(coverage: Rows) -> list[str | Chart]:
+def interval_parts(coverage: CsvRows) -> list[str | Chart]:
     """Show how many test trips the interval from p10 to p90 holds, by group.
 
     Args:
@@ -172,40 +176,40 @@ def interval_parts(coverage: Rows) -> list[str | Chart]:
     """
     if not coverage:
         return [paragraph("The model gives no quantiles, or there are no test months.")]
-    whole = next(row for row in coverage if row["kind"] == ALL)
-    share, width = float(whole["coverage"]), float(whole["width"])
-    said = (
-        f"p10 to p90 should cover {percent(NOMINAL, 0)} of the trips. On test it covers "
+    all_trips = next(row for row in coverage if row["kind"] == ALL_TRIPS)
+    share, width = float(all_trips["coverage"]), float(all_trips["width"])
+    summary = (
+        f"p10 to p90 should cover {percent(NOMINAL_COVERAGE, 0)} of the trips. On test it covers "
         f"{percent(share)}, and is {width:.1f} min wide on average."
     )
-    found = {
+    rows_by_kind = {
         kind: [row for row in coverage if row["kind"] == kind] for kind in ("distance", "hour")
     }
     parts = [
         interval_chart(kind, rows)
-        for kind, rows in found.items()
+        for kind, rows in rows_by_kind.items()
         # if no trip has a distance, both bands hold all trips
-        if {row["group"] for row in rows} - {UNKNOWN, ASKED_BLIND}
+        if {row["group"] for row in rows} - {NO_DISTANCE, ALL_WITHOUT_DISTANCE}
     ]
-    return [paragraph(said), '<div class="charts">', *parts, "</div>"]
+    return [paragraph(summary), '<div class="charts">', *parts, "</div>"]
 
 
 def interval_chart(kind: str, rows: Sequence[Mapping[str, str]]) -> Chart:
     """Draw the share of trips within their intervals by group."""
-    names = [group_words(kind, row["group"]) for row in rows]
+    names = [format_group(kind, row["group"]) for row in rows]
     share = [round(100 * float(row["coverage"]), 1) for row in rows]
     counts = [int(row["n_trips"]) for row in rows]
-    least = min(worth_a_word(counts), key=share.__getitem__)
+    lowest = min(groups_with_enough_trips(counts), key=share.__getitem__)
     return Chart(
         "bars",
-        f"By {kind}{among_which(counts)}, intervals cover least at {names[least]}: "
-        f"{share[least]:.0f} %.",
+        f"By {kind}{enough_trips_note(counts)}, intervals cover least at {names[lowest]}: "
+        f"{share[lowest]:.0f} %.",
         {
             kind: names,
             "trips within p10 to p90, %": share,
             "mean width, min": [round(float(row["width"]), 2) for row in rows],
             N_TRIPS: counts,
         },
-        best=names[least],
-        wanted=[[0.0, 100 * NOMINAL], [1.0, 100 * NOMINAL]],
+        best=names[lowest],
+        wanted=[[0.0, 100 * NOMINAL_COVERAGE], [1.0, 100 * NOMINAL_COVERAGE]],
     )

@@ -20,25 +20,25 @@ from .schema import (
     ZONES,
     Trips,
     input_names,
-    inputs_of,
-    is_mileage,
-    known_zone,
+    input_requirements,
+    is_plausible_distance,
+    zone_or_0,
 )
 from .values import read_times
 
-N_SHOWN = 10  # columns that a refusal lists
+MAX_LISTED = 10  # columns that a refusal lists
 MAX_BITS = 1000  # a whole number of so many still fits into a float
 MAX_ID = 1_000_000  # a larger one is an unknown zone
 # no hour 24, which Python from 3.14 on reads as hour 0 of the next day
-PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\d ([01]\d|2[0-3]):\d\d:\d\d", re.ASCII)
+PLAIN_TIME_PATTERN = re.compile(r"\d{4}-\d\d-\d\d ([01]\d|2[0-3]):\d\d:\d\d", re.ASCII)
 # suffix by which pandas, reading a csv, renames the second of two columns with one name
-SECOND_OF_A_NAME = re.compile(r"\.[0-9]+$")
+DUPLICATE_SUFFIX = re.compile(r"\.[0-9]+$")
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
 
 
-def shown(value: Any) -> str:
+def quote(value: Any) -> str:
     """Quote a value that was sent: in one line, without control characters, cut if long."""
     try:
         return " ".join(_SHORT.repr(value).split())
@@ -57,13 +57,15 @@ def read_frame(frame: pd.DataFrame, taxi: str) -> Trips:
     Raises:
         TripError: names the column, the row counted from 0, and the value.
     """
-    names, needed = input_names(taxi), inputs_of(taxi)
-    check_columns(frame.columns, {names[role]: must for role, must in needed.items()})
+    names, requirements = input_names(taxi), input_requirements(taxi)
+    check_columns(
+        frame.columns, {names[role]: is_required for role, is_required in requirements.items()}
+    )
     distance = np.full(len(frame), np.nan)
     if (miles := names.get("distance_miles")) in frame.columns:
-        distance = _finite_numbers(frame[miles], may_miss=True)
+        distance = _finite_numbers(frame[miles], is_optional=True)
     pickup_zone, dropoff_zone = (
-        _zones(frame[names[role]], may_miss=not needed[role])
+        _zones(frame[names[role]], is_optional=not requirements[role])
         if names[role] in frame.columns
         else np.zeros(len(frame), np.int32)
         for role in ZONES
@@ -90,10 +92,10 @@ def read_plain(records: Any, taxi: str) -> Trips | None:
         The trips; None if there are none, or any of them is not plain.
     """
     names = input_names(taxi)
-    wanted = set(names.values())
+    expected = set(names.values())
     if type(records) is not list or not records:
         return None
-    if not all(type(row) is dict and row.keys() == wanted for row in records):
+    if not all(type(row) is dict and row.keys() == expected for row in records):
         return None
     sent = {role: [row[name] for row in records] for role, name in names.items()}
     pickup_at = _plain_times(sent["pickup_at"])
@@ -105,7 +107,7 @@ def read_plain(records: Any, taxi: str) -> Trips | None:
 
 
 def _plain_times(sent: list[Any]) -> np.ndarray | None:
-    if not all(type(text) is str and PLAIN_TIME.fullmatch(text) for text in sent):
+    if not all(type(text) is str and PLAIN_TIME_PATTERN.fullmatch(text) for text in sent):
         return None
     try:
         return np.array([datetime.fromisoformat(text) for text in sent], "datetime64[us]")
@@ -127,66 +129,70 @@ def _plain_miles(sent: list[Any]) -> np.ndarray | None:
     return np.array(sent, np.float64)
 
 
-def remarks_on(frame: pd.DataFrame, taxi: str) -> list[str]:
+def list_warnings(frame: pd.DataFrame, taxi: str) -> list[str]:
     """List the zones and distances of n raw trips that were sent but answered as unknown.
 
     Args:
         frame: n rows that `read_frame` has accepted.
         taxi: key of schema.TAXIS; zones that its trips need not have are not checked.
     Returns:
-        A line for each, at most N_SHOWN per column and one that counts the rest.
+        A line for each, at most MAX_LISTED per column and one that counts the rest.
     """
     names = input_names(taxi)
-    wanted = [names[role] for role in ZONES if inputs_of(taxi)[role]]
-    remarks = [remark for name in wanted for remark in _zone_remarks(frame[name])]
-    return remarks + _distance_remarks(frame, names.get("distance_miles"))
+    required_zones = [names[role] for role in ZONES if input_requirements(taxi)[role]]
+    warnings = [warning for name in required_zones for warning in _zone_warnings(frame[name])]
+    return warnings + _distance_warnings(frame, names.get("distance_miles"))
 
 
-def _zone_remarks(zones: pd.Series) -> list[str]:
-    unused = np.flatnonzero(known_zone(_to_numbers(zones)) == 0)
-    why = f"is no zone of 1 to {N_ZONES - 1}; answered as unknown"
-    return _remarks(zones, unused, why, f"were answered as if {zones.name!r} were unknown")
+def _zone_warnings(zones: pd.Series) -> list[str]:
+    unused = np.flatnonzero(zone_or_0(_to_numbers(zones)) == 0)
+    reason = f"is no zone of 1 to {N_ZONES - 1}; answered as unknown"
+    return _list_warnings(zones, unused, reason, f"were answered as if {zones.name!r} were unknown")
 
 
-def _distance_remarks(frame: pd.DataFrame, name: str | None) -> list[str]:
+def _distance_warnings(frame: pd.DataFrame, name: str | None) -> list[str]:
     if name not in frame.columns:
         return []
     miles = _to_numbers(frame[name])
-    unused = np.flatnonzero(~np.isnan(miles) & ~is_mileage(miles))
-    why = f"is no distance above 0 and up to {MAX_MILES:g} miles; answered without one"
-    return _remarks(frame[name], unused, why, "were answered without their distance")
+    unused = np.flatnonzero(~np.isnan(miles) & ~is_plausible_distance(miles))
+    reason = f"is no distance above 0 and up to {MAX_MILES:g} miles; answered without one"
+    return _list_warnings(frame[name], unused, reason, "were answered without their distance")
 
 
-def _remarks(values: pd.Series, unused: np.ndarray, why: str, so: str) -> list[str]:
-    remarks = [
-        f"Row {row}, column {values.name!r}: {_shown_at(values, row)} {why}."
-        for row in unused[:N_SHOWN]
+def _list_warnings(
+    values: pd.Series, unused: np.ndarray, reason: str, consequence: str
+) -> list[str]:
+    warnings = [
+        f"Row {row}, column {values.name!r}: {_quote_at(values, row)} {reason}."
+        for row in unused[:MAX_LISTED]
     ]
-    if len(unused) > N_SHOWN:
-        remarks.append(f"{len(unused) - N_SHOWN} more rows {so}.")
-    return remarks
+    if len(unused) > MAX_LISTED:
+        warnings.append(f"{len(unused) - MAX_LISTED} more rows {consequence}.")
+    return warnings
 
 
-def check_columns(columns: Iterable[Any], wanted: Mapping[str, bool]) -> None:
+def check_columns(columns: Iterable[Any], required: Mapping[str, bool]) -> None:
     """Refuse a column that is missing, sent twice, or differs from its name in case or spaces.
 
     Args:
         columns: names of the columns that were sent.
-        wanted: name -> whether the column is required.
+        required: name -> whether the column is required.
     Raises:
         TripError: names the column.
     """
     sent = list(columns)
-    plain = [SECOND_OF_A_NAME.sub("", str(column).strip().lower()) for column in sent]
-    for name, must in wanted.items():
-        alike = [column for column, text in zip(sent, plain, strict=True) if text == name.lower()]
-        if len(alike) > 1:
-            raise TripError(f"Column {name!r} is there {len(alike)} times. Send it once.")
-        if alike and alike[0] != name:
-            raise TripError(f"Column {shown(alike[0])} is not read. Call it {name!r}.")
-        if must and not alike:
-            more = f" and {len(sent) - N_SHOWN} more" if len(sent) > N_SHOWN else ""
-            seen = ", ".join(map(shown, sent[:N_SHOWN]))
+    normalised = [DUPLICATE_SUFFIX.sub("", str(column).strip().lower()) for column in sent]
+    for name, is_required in required.items():
+        same_name = [
+            column for column, text in zip(sent, normalised, strict=True) if text == name.lower()
+        ]
+        if len(same_name) > 1:
+            raise TripError(f"Column {name!r} is there {len(same_name)} times. Send it once.")
+        if same_name and same_name[0] != name:
+            raise TripError(f"Column {quote(same_name[0])} is not read. Call it {name!r}.")
+        if is_required and not same_name:
+            more = f" and {len(sent) - MAX_LISTED} more" if len(sent) > MAX_LISTED else ""
+            seen = ", ".join(map(quote, sent[:MAX_LISTED]))
             raise TripError(f"Column {name!r} is missing. Columns seen: [{seen}]{more}.")
 
 
@@ -206,20 +212,20 @@ def _time_text(value: Any) -> str | None:
     return str(value) if isinstance(value, str | np.datetime64) else None
 
 
-def _zones(values: pd.Series, *, may_miss: bool) -> np.ndarray:
-    numbers = _finite_numbers(values, may_miss=may_miss)
+def _zones(values: pd.Series, *, is_optional: bool) -> np.ndarray:
+    numbers = _finite_numbers(values, is_optional=is_optional)
     numbers = np.where(np.isnan(numbers), 0, numbers)
     _refuse(values, numbers != np.floor(numbers), "send a TLC zone id like 74")
     # an id too large for the type is an unknown zone, as 0 is
     return np.where(np.abs(numbers) < MAX_ID, numbers, 0).astype(np.int32)
 
 
-def _finite_numbers(values: pd.Series, *, may_miss: bool) -> np.ndarray:
+def _finite_numbers(values: pd.Series, *, is_optional: bool) -> np.ndarray:
     if values.dtype.kind in "mM":  # pandas would convert times to nanoseconds
         _refuse(values, np.ones(len(values), bool), "send a number")
     numbers = _to_numbers(values)
     wrong = ~np.isfinite(numbers)
-    if may_miss:
+    if is_optional:
         wrong &= values.notna().to_numpy()
     _refuse(values, wrong, "send a number")
     return numbers
@@ -227,12 +233,12 @@ def _finite_numbers(values: pd.Series, *, may_miss: bool) -> np.ndarray:
 
 def _to_numbers(values: pd.Series) -> np.ndarray:
     """Convert n values, numbers or text, to float64 [n]; NaN where one is not a number."""
-    if (odd := _is_odd_number(values)).any():
-        values = values.astype(object).mask(odd)
+    if (misread := _is_misread_by_pandas(values)).any():
+        values = values.astype(object).mask(misread)
     return pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
 
 
-def _is_odd_number(values: pd.Series) -> np.ndarray:
+def _is_misread_by_pandas(values: pd.Series) -> np.ndarray:
     """Tell which of n values pandas would misread or fail on, such as true, 1j, 10**400."""
     if values.dtype != object:
         return np.full(len(values), values.dtype.kind in "bc")
@@ -249,9 +255,9 @@ def _is_odd_number(values: pd.Series) -> np.ndarray:
 def _refuse(values: pd.Series, wrong: np.ndarray, advice: str) -> None:
     rows = np.flatnonzero(wrong)
     if len(rows):
-        seen = _shown_at(values, rows[0])
+        seen = _quote_at(values, rows[0])
         raise TripError(f"Row {rows[0]}, column {values.name!r}: got {seen}; {advice}.")
 
 
-def _shown_at(values: pd.Series, row: int) -> str:
-    return shown(values.iloc[[row]].tolist()[0])  # Python's own type: 1.5, not np.float64(1.5)
+def _quote_at(values: pd.Series, row: int) -> str:
+    return quote(values.iloc[[row]].tolist()[0])  # Python's own type: 1.5, not np.float64(1.5)

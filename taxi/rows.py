@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 
-from .batches import whole
-from .encoding import encode, encode_blind
+from .batches import to_memory
+from .encoding import encode, encode_without_distance
 from .features import DenseFeatures, Encoder
 from .schema import Trips, clean_miles
 
 # below this share of trips with a distance, trips without one get no boosters of their own
-MIN_KNOWN = 0.5
+MIN_SHARE_WITH_DISTANCE = 0.5
 
 
 class Rows(NamedTuple):
@@ -25,9 +25,9 @@ class Rows(NamedTuple):
     weight: np.ndarray | None = None  # [n] of the train rows; None if all weigh the same
     max_bin: int = 256  # of each dense column
 
-    def whole(self) -> "Rows":
+    def to_memory(self) -> "Rows":
         """Return the same rows with both matrices whole in memory."""
-        return self._replace(train=whole(self.train), valid=whole(self.valid))
+        return self._replace(train=to_memory(self.train), valid=to_memory(self.valid))
 
     @property
     def key(self) -> str:
@@ -45,7 +45,7 @@ def _arrays(part: Any) -> list[np.ndarray]:
     return [part.indptr, part.indices, part.data] if issparse(part) else [part]
 
 
-class TrainPart(NamedTuple):
+class TrainingData(NamedTuple):
     """What boosters are trained on."""
 
     matrix: Any  # [n, k], as `encode` returns it
@@ -64,26 +64,28 @@ def make_rows(
         half_life: months after which a training trip counts half; 0 = all count the same.
         max_bin: of each dense column.
     """
-    part = lay_out_train(encoder, train, half_life)
+    data = make_training_data(encoder, train, half_life)
     matrix = encode(encoder, valid, is_train=False)
-    return Rows(part.matrix, part.minutes, matrix, valid.trip_minutes, part.weight, max_bin)
+    return Rows(data.matrix, data.minutes, matrix, valid.trip_minutes, data.weight, max_bin)
 
 
-def lay_out_train(
+def make_training_data(
     encoder: Encoder, trips: Trips, half_life: float, kept: np.ndarray | None = None
-) -> TrainPart:
+) -> TrainingData:
     """Encode the n trips that the encoder was fitted on, or only those `kept`, bool [n]."""
     matrix = encode(encoder, trips, kept, is_train=True)
     rows = slice(None) if kept is None else kept
     minutes = trips.trip_minutes[rows].astype(np.float32)
-    return TrainPart(matrix, minutes, weights_by_age(trips.pickup_at[rows], half_life))
+    return TrainingData(matrix, minutes, weights_by_age(trips.pickup_at[rows], half_life))
 
 
-def lay_out_blind(encoder: Any, trips: Trips, half_life: float) -> TrainPart:
+def make_training_data_without_distance(
+    encoder: Any, trips: Trips, half_life: float
+) -> TrainingData:
     """Encode the n trips that the encoder was fitted on as if no distance were known."""
-    matrix = encode_blind(encoder, trips, is_train=True)
+    matrix = encode_without_distance(encoder, trips, is_train=True)
     minutes = trips.trip_minutes.astype(np.float32)
-    return TrainPart(matrix, minutes, weights_by_age(trips.pickup_at, half_life))
+    return TrainingData(matrix, minutes, weights_by_age(trips.pickup_at, half_life))
 
 
 def weights_by_age(pickup_at: np.ndarray, half_life: float) -> np.ndarray | None:
@@ -105,17 +107,17 @@ def weights_by_age(pickup_at: np.ndarray, half_life: float) -> np.ndarray | None
     return np.asarray(np.maximum(0.5 ** (age / half_life), np.finfo(np.float32).tiny))
 
 
-def is_split(encoder: Encoder, *splits: Trips) -> bool:
+def is_split_by_distance(encoder: Encoder, *splits: Trips) -> bool:
     """Whether trips without a distance get boosters of their own.
 
-    They do if at least MIN_KNOWN of the trips of every split have a distance.
+    They do if at least MIN_SHARE_WITH_DISTANCE of the trips of every split have a distance.
 
     Args:
         encoder: must be dense; the one-hot encoding requires a distance.
         splits: trips that boosters are trained or scored on.
     """
     shares = [float(np.mean(has_distance(trips))) for trips in splits]
-    return isinstance(encoder, DenseFeatures) and min(shares) >= MIN_KNOWN
+    return isinstance(encoder, DenseFeatures) and min(shares) >= MIN_SHARE_WITH_DISTANCE
 
 
 def has_distance(trips: Trips) -> np.ndarray:
@@ -123,20 +125,20 @@ def has_distance(trips: Trips) -> np.ndarray:
     return ~np.isnan(clean_miles(trips))
 
 
-def sighted_rows(
+def rows_with_distance(
     encoder: Encoder, train: Trips, valid: Trips, half_life: float = 0, max_bin: int = 256
 ) -> Rows:
     """Encode the training and validation trips that have a distance; see make_rows."""
-    judged = has_distance(valid)
-    part = lay_out_train(encoder, train, half_life, kept=has_distance(train))
-    matrix, minutes = encode(encoder, valid, judged, is_train=False), valid.trip_minutes[judged]
-    return Rows(part.matrix, part.minutes, matrix, minutes, part.weight, max_bin)
+    kept = has_distance(valid)
+    data = make_training_data(encoder, train, half_life, kept=has_distance(train))
+    matrix, minutes = encode(encoder, valid, kept, is_train=False), valid.trip_minutes[kept]
+    return Rows(data.matrix, data.minutes, matrix, minutes, data.weight, max_bin)
 
 
-def blind_rows(
+def rows_without_distance(
     encoder: Any, train: Trips, valid: Trips, half_life: float = 0, max_bin: int = 256
 ) -> Rows:
     """Encode all trips as if no distance were known; see make_rows."""
-    part = lay_out_blind(encoder, train, half_life)
-    matrix = encode_blind(encoder, valid, is_train=False)
-    return Rows(part.matrix, part.minutes, matrix, valid.trip_minutes, part.weight, max_bin)
+    data = make_training_data_without_distance(encoder, train, half_life)
+    matrix = encode_without_distance(encoder, valid, is_train=False)
+    return Rows(data.matrix, data.minutes, matrix, valid.trip_minutes, data.weight, max_bin)

@@ -15,10 +15,10 @@ def take_sample(trips: Trips, max_rows: int, *, seed: int) -> Trips:
     """
     if not max_rows or len(trips) <= max_rows:
         return trips
-    return trips.take(draw_rows(len(trips), max_rows, seed=seed))
+    return trips.take(sample_rows_evenly(len(trips), max_rows, seed=seed))
 
 
-def draw_rows(n_rows: int, n_drawn: int, *, seed: int) -> np.ndarray:
+def sample_rows_evenly(n_rows: int, n_drawn: int, *, seed: int) -> np.ndarray:
     """Draw one row from each of n_drawn equal stretches of rows, ascending, int64 [n_drawn].
 
     Trips are ordered by month, so each month, and each part of one, is represented by its share.

@@ -46,15 +46,15 @@ class RawColumn(NamedTuple):
     name: str  # as the TLC spells it
     role: str  # its name in this code
     type: pa.DataType  # to which its values must be castable
-    must: bool = True  # False: files of some years lack it
-    before: str = ""  # the column that older files have in its place
+    is_required: bool = True  # False: files of some years lack it
+    old_name: str = ""  # the column that older files have in its place
 
     def spellings(self) -> list[str]:
         """List its possible names in lower case, the current one first."""
-        return [name.lower() for name in (self.name, self.before) if name]
+        return [name.lower() for name in (self.name, self.old_name) if name]
 
 
-def _ends(pickup_at: str, dropoff_at: str, *zones: str) -> list[RawColumn]:
+def _common_columns(pickup_at: str, dropoff_at: str, *zones: str) -> list[RawColumn]:
     """Make the columns that every file has, from their names."""
     times = zip((pickup_at, dropoff_at), ("pickup_at", "dropoff_at"), strict=True)
     return [
@@ -63,49 +63,55 @@ def _ends(pickup_at: str, dropoff_at: str, *zones: str) -> list[RawColumn]:
     ]
 
 
-def _hailed(prefix: str) -> list[RawColumn]:
+def _cab_columns(prefix: str) -> list[RawColumn]:
     """Make the columns of metered cabs, whose files differ only in a prefix."""
     pickup_at, dropoff_at = (f"{prefix}_{end}_datetime" for end in ("pickup", "dropoff"))
     miles = RawColumn("trip_distance", "distance_miles", pa.float64())
-    return [*_ends(pickup_at, dropoff_at, "PULocationID", "DOLocationID"), miles]
+    return [*_common_columns(pickup_at, dropoff_at, "PULocationID", "DOLocationID"), miles]
 
 
 class Taxi(NamedTuple):
     """All that is specific to one kind of trips; taxi/simulated_files.py simulates their files."""
 
-    a_trip: str  # one trip, in words
-    trips: str  # its plural
+    singular: str  # one trip, in words
+    plural: str  # several, in words
     columns: Sequence[RawColumn]
-    since: str  # the first month, YYYY-MM, for which the TLC's own files have trips that count
-    zones_may_miss: bool = False  # True: trips without zones count, with zones unknown
+    first_month: str  # YYYY-MM, from which the TLC's own files have trips that count
+    zones_are_optional: bool = False  # True: trips without zones count, with zones unknown
     limits: Sequence[str] = ()  # of the use of their models, besides those of all models
 
 
 # first word of a file's name -> its kind of trips; docs/trips.md explains how columns are read
 TAXIS: Mapping[str, Taxi] = {
-    "green": Taxi("a green taxi trip", "green taxi trips", _hailed("lpep"), since="2014-01"),
-    "yellow": Taxi("a yellow taxi trip", "yellow taxi trips", _hailed("tpep"), since="2011-01"),
+    "green": Taxi(
+        "a green taxi trip", "green taxi trips", _cab_columns("lpep"), first_month="2014-01"
+    ),
+    "yellow": Taxi(
+        "a yellow taxi trip", "yellow taxi trips", _cab_columns("tpep"), first_month="2011-01"
+    ),
     "fhvhv": Taxi(
         "an app ride",
         "app rides",
         [
-            *_ends("pickup_datetime", "dropoff_datetime", "PULocationID", "DOLocationID"),
-            RawColumn("trip_miles", "distance_miles", pa.float64(), must=False),
-            RawColumn("trip_time", "trip_seconds", pa.float64(), must=False),
-            RawColumn("shared_match_flag", "is_shared", pa.bool_(), must=False, before="SR_Flag"),
+            *_common_columns("pickup_datetime", "dropoff_datetime", "PULocationID", "DOLocationID"),
+            RawColumn("trip_miles", "distance_miles", pa.float64(), is_required=False),
+            RawColumn("trip_time", "trip_seconds", pa.float64(), is_required=False),
+            RawColumn(
+                "shared_match_flag", "is_shared", pa.bool_(), is_required=False, old_name="SR_Flag"
+            ),
         ],
-        since="2019-02",
+        first_month="2019-02",
         limits=("Rides that are shared with others who booked by themselves take other ways.",),
     ),
     "fhv": Taxi(
         "a car-service ride",
         "car-service rides",
         [
-            *_ends("pickup_datetime", "dropOff_datetime", "PUlocationID", "DOlocationID"),
-            RawColumn("SR_Flag", "is_shared", pa.bool_(), must=False),
+            *_common_columns("pickup_datetime", "dropOff_datetime", "PUlocationID", "DOlocationID"),
+            RawColumn("SR_Flag", "is_shared", pa.bool_(), is_required=False),
         ],
-        since="2017-01",
-        zones_may_miss=True,
+        first_month="2017-01",
+        zones_are_optional=True,
         limits=(
             "Its trips have no distance, and most no pickup zone: what it says is an average of "
             "very different rides.",
@@ -115,7 +121,7 @@ TAXIS: Mapping[str, Taxi] = {
 }
 
 
-def taxi_named(taxi: str) -> Taxi:
+def select_taxi(taxi: str) -> Taxi:
     """Look up a kind of trips.
 
     Raises:
@@ -133,7 +139,7 @@ def raw_columns(taxi: str) -> tuple[RawColumn, ...]:
         TripError: taxi is not a key of TAXIS.
     Source: TLC trip-record data dictionaries.
     """
-    return tuple(taxi_named(taxi).columns)
+    return tuple(select_taxi(taxi).columns)
 
 
 def input_names(taxi: str) -> dict[str, str]:
@@ -145,28 +151,28 @@ def input_names(taxi: str) -> dict[str, str]:
     return {column.role: column.name for column in raw_columns(taxi) if column.role in INPUTS}
 
 
-def inputs_of(taxi: str) -> dict[str, bool]:
+def input_requirements(taxi: str) -> dict[str, bool]:
     """List a model's inputs: role of INPUTS that a taxi has -> whether a caller must send it."""
-    left_out = ZONES if taxi_named(taxi).zones_may_miss else ()
+    left_out = ZONES if select_taxi(taxi).zones_are_optional else ()
     return {role: INPUTS[role] and role not in left_out for role in input_names(taxi)}
 
 
-def knows_distance(taxi: str) -> bool:
+def has_distance_column(taxi: str) -> bool:
     """Whether the files of a taxi have distances."""
     return "distance_miles" in input_names(taxi)
 
 
-def taxis_of(names: Collection[str]) -> list[str]:
+def taxis_with_columns(names: Collection[str]) -> list[str]:
     """List the taxis whose files may have these columns, whatever their case or stray spaces."""
-    there = {name.strip().lower() for name in names}
+    present = {name.strip().lower() for name in names}
     return [
         taxi
         for taxi, about in TAXIS.items()
-        if {column.name.lower() for column in about.columns if column.must} <= there
+        if {column.name.lower() for column in about.columns if column.is_required} <= present
     ]
 
 
-def known_zone(zone: np.ndarray) -> np.ndarray:
+def zone_or_0(zone: np.ndarray) -> np.ndarray:
     """Replace ids that the TLC does not have with 0, [n] of the same type."""
     return np.where((zone > 0) & (zone < N_ZONES), zone, 0)
 
@@ -201,10 +207,10 @@ class Trips:
 
 def clean_miles(trips: Trips) -> np.ndarray:
     """Return the distances in miles, float64 [n], NaN where they are not in (0, MAX_MILES]."""
-    return np.where(is_mileage(trips.distance_miles), trips.distance_miles, np.nan)
+    return np.where(is_plausible_distance(trips.distance_miles), trips.distance_miles, np.nan)
 
 
-def is_mileage(miles: np.ndarray) -> np.ndarray:
+def is_plausible_distance(miles: np.ndarray) -> np.ndarray:
     """Tell which of n numbers are plausible distances, in (0, MAX_MILES], bool [n]."""
     with np.errstate(invalid="ignore"):
         return (miles > 0) & (miles <= MAX_MILES)

@@ -30,30 +30,32 @@ from .schema import (
     ZONES,
     Trips,
     input_names,
-    inputs_of,
-    is_mileage,
+    input_requirements,
+    is_plausible_distance,
     raw_columns,
-    taxi_named,
+    select_taxi,
 )
 from .scores import rmse_of_mean
 from .worst import WorstTrip, find_worst, join_worst
 
 # roles that a file to score may lack: a future trip has no drop-off
-MAY_MISS = frozenset({"dropoff_at", *INPUTS}) - {role for role, must in INPUTS.items() if must}
+OPTIONAL_ROLES = frozenset({"dropoff_at", *INPUTS}) - {
+    role for role, is_required in INPUTS.items() if is_required
+}
 
 
-class Prepared(NamedTuple):
+class PreparedRows(NamedTuple):
     """A batch of n raw rows, none left out."""
 
     columns: dict[str, pa.Array]  # role -> [n]
-    judgeable: np.ndarray  # bool [n]: the row has what a model needs to predict it
+    predictable: np.ndarray  # bool [n]: the row has what a model needs to predict it
     eligible: np.ndarray  # bool [n]: nothing known of the trip would exclude it from training
     minutes: np.ndarray  # [n], NaN where the drop-off is unknown
-    foreseen: np.ndarray  # bool [n]: as `eligible`, but by what is known at pickup only
+    eligible_at_pickup: np.ndarray  # bool [n]: as `eligible`, but by what is known at pickup only
     unreadable: str = ""  # description of the first unreadable value; empty if there is none
 
 
-def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
+def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> PreparedRows:
     """Read n raw rows, and decide which can be predicted and which count towards the errors.
 
     Args:
@@ -64,40 +66,44 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> Prepared:
     Raises:
         TripError: a required column is missing or has the wrong type, or a value is ambiguous.
     """
-    rows = read_columns(batch, taxi, may_miss=MAY_MISS)
+    rows = read_columns(batch, taxi, optional_roles=OPTIONAL_ROLES)
     columns = rows.columns
-    wanted = [(column.role, column.type) for column in raw_columns(taxi)]
-    for role, kind in (*wanted, ("distance_miles", pa.float64())):
+    types = [(column.role, column.type) for column in raw_columns(taxi)]
+    for role, kind in (*types, ("distance_miles", pa.float64())):
         columns.setdefault(role, pa.nulls(batch.num_rows, kind))
-    judgeable = np.ones(batch.num_rows, bool)
-    for role in (role for role, must in inputs_of(taxi).items() if must):
-        judgeable &= columns[role].is_valid().to_numpy(zero_copy_only=False)
+    predictable = np.ones(batch.num_rows, bool)
+    for role in (role for role, is_required in input_requirements(taxi).items() if is_required):
+        predictable &= columns[role].is_valid().to_numpy(zero_copy_only=False)
     # an app ride with stated seconds but no drop-off is not a trip
     durations_us = pc.if_else(columns["dropoff_at"].is_valid(), durations(columns), None)
     minutes = to_minutes(durations_us).to_numpy(zero_copy_only=False)
     start, end = (microseconds(bound) for bound in month_bounds(month))
-    at = columns["pickup_at"].cast(pa.int64()).fill_null(start - 1).to_numpy()
-    foreseen = judgeable & (at >= start) & (at < end) & rows.readable(INPUTS)
-    for role in () if taxi_named(taxi).zones_may_miss else ZONES:
-        foreseen &= columns[role].fill_null(0).to_numpy() >= 1
-    eligible = foreseen & rows.readable()
+    pickup_us = columns["pickup_at"].cast(pa.int64()).fill_null(start - 1).to_numpy()
+    eligible_at_pickup = (
+        predictable & (pickup_us >= start) & (pickup_us < end) & rows.readable(INPUTS)
+    )
+    for role in () if select_taxi(taxi).zones_are_optional else ZONES:
+        eligible_at_pickup &= columns[role].fill_null(0).to_numpy() >= 1
+    eligible = eligible_at_pickup & rows.readable()
     for test in kept_by_rules(columns):
         eligible &= test.fill_null(True).to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
         eligible &= ~((minutes < MIN_MINUTES) | (minutes > MAX_MINUTES))
-    return Prepared(columns, judgeable, eligible, minutes, foreseen, rows.unreadable)
+    return PreparedRows(
+        columns, predictable, eligible, minutes, eligible_at_pickup, rows.unreadable
+    )
 
 
-def request_frame(prepared: Prepared, taxi: str) -> pd.DataFrame:
+def request_frame(prepared: PreparedRows, taxi: str) -> pd.DataFrame:
     """Convert the m <= n judgeable rows to the frame sent to a model, one type per column."""
-    rows = pa.array(prepared.judgeable)
+    rows = pa.array(prepared.predictable)
     roles = input_names(taxi).items()
     columns = prepared.columns
     return pd.DataFrame({name: columns[role].filter(rows).to_numpy(False) for role, name in roles})
 
 
 def prediction_batch(
-    prepared: Prepared,
+    prepared: PreparedRows,
     predicted: np.ndarray,
     *,
     taxi: str,
@@ -128,13 +134,13 @@ def prediction_batch(
     return pa.RecordBatch.from_pydict(columns)
 
 
-def is_distance_known(prepared: Prepared) -> np.ndarray:
+def is_distance_known(prepared: PreparedRows) -> np.ndarray:
     """Tell which of n rows have a plausible distance, bool [n]."""
-    return is_mileage(prepared.columns["distance_miles"].to_numpy(zero_copy_only=False))
+    return is_plausible_distance(prepared.columns["distance_miles"].to_numpy(zero_copy_only=False))
 
 
 @dataclass
-class Errors:
+class ErrorSums:
     """Sums of the errors of n trips, minutes."""
 
     n: int = 0
@@ -158,7 +164,7 @@ class Errors:
         rmse = float(rmse_of_mean(self.square / self.n))
         return {"rmse": rmse, "mae": self.size / self.n, "bias": self.error / self.n}
 
-    def rmse_chance(self) -> float:
+    def rmse_relative_se(self) -> float:
         """Return the standard error of rmse as a share of rmse; 0 if all errors are 0."""
         if not self.square:
             return 0.0
@@ -167,7 +173,7 @@ class Errors:
 
 
 @dataclass
-class Tally:
+class MonthTally:
     """Counts and errors of the rows of a month so far, in memory that does not grow."""
 
     n_rows: int = 0
@@ -178,17 +184,17 @@ class Tally:
     dates: set[date] = field(default_factory=set)  # pickup days of the eligible trips
     # by the model alone: drift is measured without the live level
     predictions: np.ndarray = field(default_factory=lambda: count_predictions(np.empty(0)))
-    total: Errors = field(default_factory=Errors)
-    base: Errors = field(default_factory=Errors)  # by the model alone
-    days: dict[str, Errors] = field(default_factory=dict)
-    base_days: dict[str, Errors] = field(default_factory=dict)
+    total: ErrorSums = field(default_factory=ErrorSums)
+    base: ErrorSums = field(default_factory=ErrorSums)  # by the model alone
+    days: dict[str, ErrorSums] = field(default_factory=dict)
+    base_days: dict[str, ErrorSums] = field(default_factory=dict)
     estimated: EstimatedRmse | None = None  # RMSE of the model alone, estimated without drop-offs
     worst: list[WorstTrip] = field(default_factory=list)
     within: dict[str, int] = field(default_factory=dict)  # quantile -> trips that took no longer
     n_covered: int | None = None  # trips within the model's 80 % interval; None if it gives none
 
     def add(
-        self, prepared: Prepared, predicted: np.ndarray, live: np.ndarray | None = None
+        self, prepared: PreparedRows, predicted: np.ndarray, live: np.ndarray | None = None
     ) -> None:
         """Add a batch of n rows.
 
@@ -199,31 +205,31 @@ class Tally:
         """
         self.n_rows += len(predicted)
         self.unreadable = self.unreadable or prepared.unreadable
-        self.n_predicted += int(prepared.judgeable.sum())
+        self.n_predicted += int(prepared.predictable.sum())
         eligible = prepared.eligible
-        self.profile.add(trips := _trips(prepared))
-        began = trips.column("pickup_at").to_numpy(zero_copy_only=False)
-        self.dates.update(np.unique(began.astype("datetime64[D]")).tolist())
+        self.profile.add(trips := _eligible_trips(prepared))
+        pickup_at = trips.column("pickup_at").to_numpy(zero_copy_only=False)
+        self.dates.update(np.unique(pickup_at.astype("datetime64[D]")).tolist())
         self.predictions = self.predictions + count_predictions(predicted[eligible])
-        counted = eligible & np.isfinite(prepared.minutes)
-        pickup = prepared.columns["pickup_at"].filter(pa.array(counted)).to_numpy()
+        is_measured = eligible & np.isfinite(prepared.minutes)
+        pickup = prepared.columns["pickup_at"].filter(pa.array(is_measured)).to_numpy()
         day = pickup.astype("datetime64[D]")
-        base = (predicted - prepared.minutes)[counted]
+        base = (predicted - prepared.minutes)[is_measured]
         _add_errors(self.base, self.base_days, base, day)
-        error = base if live is None else (live - prepared.minutes)[counted]
+        error = base if live is None else (live - prepared.minutes)[is_measured]
         _add_errors(self.total, self.days, error, day)
-        told = predicted if live is None else live
-        found = find_worst(_counted_trips(prepared, counted), told[counted])
-        self.worst = join_worst([self.worst, found])
+        final = predicted if live is None else live
+        worst = find_worst(_measured_trips(prepared, is_measured), final[is_measured])
+        self.worst = join_worst([self.worst, worst])
 
-    def add_quantiles(self, prepared: Prepared, quantiles: Mapping[str, np.ndarray]) -> None:
+    def add_quantiles(self, prepared: PreparedRows, quantiles: Mapping[str, np.ndarray]) -> None:
         """Count the trips in a batch of n rows that took no longer than each quantile, [n]."""
-        counted = prepared.eligible & np.isfinite(prepared.minutes)
+        is_measured = prepared.eligible & np.isfinite(prepared.minutes)
         for name, minutes in quantiles.items():
-            n_within = int(np.count_nonzero((prepared.minutes <= minutes)[counted]))
+            n_within = int(np.count_nonzero((prepared.minutes <= minutes)[is_measured]))
             self.within[name] = self.within.get(name, 0) + n_within
 
-    def add_covered(self, prepared: Prepared, covered: np.ndarray) -> None:
+    def add_covered(self, prepared: PreparedRows, covered: np.ndarray) -> None:
         """Count the trips in a batch of n rows that are within their 80 % intervals.
 
         Args:
@@ -243,7 +249,7 @@ class Tally:
         """Scores of the model alone, as a live level would hide drift; None without drop-offs."""
         if not (scores := self.base.scores()):
             return None
-        return MonthScores(self.base.n, scores["rmse"], self.base.rmse_chance(), self.coverage)
+        return MonthScores(self.base.n, scores["rmse"], self.base.rmse_relative_se(), self.coverage)
 
     @property
     def shares_within(self) -> dict[str, float]:
@@ -269,23 +275,25 @@ class Tally:
         ]
 
 
-def _add_errors(total: Errors, days: dict[str, Errors], error: np.ndarray, day: np.ndarray) -> None:
+def _add_errors(
+    total: ErrorSums, days: dict[str, ErrorSums], error: np.ndarray, day: np.ndarray
+) -> None:
     """Add the errors [m] of m trips to the month's sums and to those of their days [m]."""
     total.add(error)
     for value in np.unique(day):
-        days.setdefault(str(value), Errors()).add(error[day == value])
+        days.setdefault(str(value), ErrorSums()).add(error[day == value])
 
 
-def _counted_trips(prepared: Prepared, counted: np.ndarray) -> Trips:
+def _measured_trips(prepared: PreparedRows, is_measured: np.ndarray) -> Trips:
     """Select the m trips on which errors are measured."""
-    rows = pa.array(counted)
+    rows = pa.array(is_measured)
     inputs = {
         role: prepared.columns[role].filter(rows).to_numpy(zero_copy_only=False) for role in INPUTS
     }
-    return Trips(**inputs, trip_minutes=prepared.minutes[counted])
+    return Trips(**inputs, trip_minutes=prepared.minutes[is_measured])
 
 
-def _trips(prepared: Prepared) -> pa.RecordBatch:
+def _eligible_trips(prepared: PreparedRows) -> pa.RecordBatch:
     """Select the eligible trips, with the columns that a profile needs."""
     rows = pa.array(prepared.eligible)
     minutes = pa.array(prepared.minutes, from_pandas=True)

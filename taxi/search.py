@@ -10,8 +10,8 @@ from hyperopt.base import JOB_STATE_DONE, STATUS_OK
 
 from . import TripError
 from .boosting import Outcome, PruningThreshold, extrapolated_rmse
-from .spaces import LAG, Range, SearchSpace
-from .words import counted
+from .spaces import LAG, ParameterRange, SearchSpace
+from .words import format_count
 
 # a search fails when more than this share of its trials do, and more than this number
 MAX_FAILED_SHARE, MAX_FAILED = 0.2, 3
@@ -43,7 +43,7 @@ class FinishedTrial(NamedTuple):
     params: Mapping[str, str]  # those of its point and others, as text
     outcome: Outcome
 
-    def is_of(self, point: Mapping[str, Any]) -> bool:
+    def was_run_at(self, point: Mapping[str, Any]) -> bool:
         """Whether this trial was run at a point."""
         return all(self.params.get(name) == str(value) for name, value in point.items())
 
@@ -61,7 +61,7 @@ def search(
     n_waiting: int = 0,
     lag: int = LAG,
     finished: Mapping[int, FinishedTrial] | None = None,
-    is_over: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Trial]:
     """Run the trials of a search: the space's first points, then TPE's, which begin at random.
 
@@ -74,7 +74,7 @@ def search(
         n_waiting: trials submitted beyond these, so that the executor always has one queued.
         lag: suggestion n uses outcomes up to n - lag, so no more than this are submitted at once.
         finished: trials finished by an earlier process, by number; they are not run again.
-        is_over: asked before each new trial; True ends the search once the running trials finish.
+        should_stop: asked before each new trial; True ends the search once the running ones finish.
     Yields:
         Every trial twice, when it starts and when it ends; a reused one once.
     Raises:
@@ -86,21 +86,21 @@ def search(
     submitted: dict[Future[Outcome], Trial] = {}  # in the order in which they start
     started: set[int] = set()
     ended: list[Trial] = []
-    asked, n_most = 0, n_parallel + n_waiting
-    while asked < n_trials or submitted or ended:
-        while asked < n_trials and len(submitted) < n_most and history.is_ready(asked):
-            trial = Trial(asked, sampler.ask(asked, history.known_to(asked)))
-            earlier = (finished or {}).get(asked)
-            if earlier and earlier.is_of(trial.point):
+    number, max_submitted = 0, n_parallel + n_waiting
+    while number < n_trials or submitted or ended:
+        while number < n_trials and len(submitted) < max_submitted and history.is_ready(number):
+            trial = Trial(number, sampler.ask(number, history.outcomes_for(number)))
+            earlier = (finished or {}).get(number)
+            if earlier and earlier.was_run_at(trial.point):
                 trial = trial._replace(result=earlier.outcome, is_reused=True)
                 history.add(trial)
                 yield trial
-            elif is_over():
-                n_trials = asked
+            elif should_stop():
+                n_trials = number
                 break
             else:
-                submitted[submit(trial.point, history.pruning_threshold(asked))] = trial
-            asked += 1
+                submitted[submit(trial.point, history.pruning_threshold(number))] = trial
+            number += 1
         # yield after submitting, so that no worker is idle while the caller logs
         for trial in [*submitted.values()][:n_parallel] + ended:
             if trial.number not in started:
@@ -124,7 +124,8 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     if not scored:
         reasons = [trial.result.reason for trial in trials if isinstance(trial.result, Failure)]
         raise TripError(
-            f"None of {counted(len(trials), 'trial')} came to anything: {'; '.join(reasons[-1:])}."
+            f"None of {format_count(len(trials), 'trial')} came to anything: "
+            f"{'; '.join(reasons[-1:])}."
         )
     return min(scored)[2]
 
@@ -165,7 +166,7 @@ class TrialHistory:
         """Whether the results of all trials that this one depends on are known."""
         return all(needed in self.results for needed in self.needed_by(number))
 
-    def known_to(self, number: int) -> dict[int, Outcome]:
+    def outcomes_for(self, number: int) -> dict[int, Outcome]:
         """Return the outcomes that this trial depends on, by number, without failures."""
         known = ((n, self.results[n]) for n in self.needed_by(number))
         return {n: result for n, result in known if isinstance(result, Outcome)}
@@ -178,7 +179,7 @@ class TrialHistory:
         objective = self.space.objective(number)
         known = [
             outcome.rmse
-            for n, outcome in self.known_to(number).items()
+            for n, outcome in self.outcomes_for(number).items()
             if self.space.objective(n) == objective
         ]
         if self.space.pruning is None or not known:
@@ -192,13 +193,13 @@ class TrialHistory:
             TripError: more than MAX_FAILED trials and MAX_FAILED_SHARE of max_evals have failed.
         """
         failures = [result for result in self.results.values() if isinstance(result, Failure)]
-        most = max(MAX_FAILED, int(MAX_FAILED_SHARE * max_evals))
-        if len(failures) > most:
+        max_failed = max(MAX_FAILED, int(MAX_FAILED_SHARE * max_evals))
+        if len(failures) > max_failed:
             last = failures[-1].reason.rstrip(".")
             raise TripError(
-                f"{len(failures)} trials failed, more than the {most} that a search of {max_evals} "
-                f"may lose. The last one: {last}. Mend that and start it again: finished trials "
-                f"are kept."
+                f"{len(failures)} trials failed, more than the {max_failed} that a search of "
+                f"{max_evals} may lose. The last one: {last}. Mend that and start it again: "
+                f"finished trials are kept."
             )
 
 
@@ -230,8 +231,8 @@ class Sampler:
         sampled = {name: values[0] for name, values in self.values[number].items()}
         # hyperopt samples whole numbers as floats, xgboost requires ints
         point = {
-            name: int(sampled[name]) if allowed.is_whole else float(sampled[name])
-            for name, allowed in self.space.ranges.items()
+            name: int(sampled[name]) if value_range.is_integer else float(sampled[name])
+            for name, value_range in self.space.ranges.items()
         }
         return self.space.parameters(number, point)
 
@@ -282,12 +283,12 @@ def _rounded(value: float) -> float:
 
 
 def _expressions(space: SearchSpace) -> dict[str, Any]:
-    return {name: _expression(name, allowed) for name, allowed in space.ranges.items()}
+    return {name: _expression(name, value_range) for name, value_range in space.ranges.items()}
 
 
-def _expression(name: str, allowed: Range) -> Any:
+def _expression(name: str, value_range: ParameterRange) -> Any:
     """Convert a range to hyperopt's expression; on a log scale its bounds are logarithms."""
-    low, high = np.log(allowed[:2]) if allowed.is_log else allowed[:2]
-    if allowed.is_whole:
-        return (hp.qloguniform if allowed.is_log else hp.quniform)(name, low, high, 1)
-    return (hp.loguniform if allowed.is_log else hp.uniform)(name, low, high)
+    low, high = np.log(value_range[:2]) if value_range.is_log else value_range[:2]
+    if value_range.is_integer:
+        return (hp.qloguniform if value_range.is_log else hp.quniform)(name, low, high, 1)
+    return (hp.loguniform if value_range.is_log else hp.uniform)(name, low, high)

@@ -49,13 +49,13 @@ def _draw_edge(axis: Axes, trials: Sequence[Trial], edge: float) -> None:
     """Mark the trials that are beyond the edge, and those that failed and have no RMSE."""
     beyond = [t.number for t in trials if t.outcome and t.outcome.rmse > edge]
     failed = [t.number for t in trials if not t.outcome]
-    for numbers, marker, colour, what in (
+    for numbers, marker, colour, label in (
         (beyond, "^", BLACK, f"above {edge:.2f} min"),
         (failed, "v", ORANGE, "failed"),
     ):
         if numbers:
             heights = [edge + MARGIN / 4] * len(numbers)
-            axis.plot(numbers, heights, marker, c=colour, label=f"{what} ({len(numbers)})")
+            axis.plot(numbers, heights, marker, c=colour, label=f"{label} ({len(numbers)})")
 
 
 def _mark_best(axis: Axes, trials: Sequence[Trial]) -> None:
@@ -85,17 +85,20 @@ def draw_parallel(trials: Sequence[Trial]) -> Figure:
     )
     worst = np.quantile(rmse, WORST_QUANTILE)
     colours = figure.colorbar(
-        _shades(axis, rmse.min(), worst), ax=axis, label="RMSE on valid, min", extend="max"
+        _colour_scale(axis, rmse.min(), worst), ax=axis, label="RMSE on valid, min", extend="max"
     )
-    for place in np.argsort(-rmse):  # the best on top
-        colour = colours.cmap(colours.norm(min(rmse[place], worst)))
-        axis.plot(range(len(names)), heights[place], color=colour, alpha=0.7)
+    for index in np.argsort(-rmse):  # the best on top
+        colour = colours.cmap(colours.norm(min(rmse[index], worst)))
+        axis.plot(range(len(names)), heights[index], color=colour, alpha=0.7)
     best = int(rmse.argmin())
     label = f"best: trial {shown[best].number}"
     axis.plot(range(len(names)), heights[best], "*-", c=ORANGE, lw=2.5, ms=12, label=label)
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.12))
     axis.set_title(f"Where the best of {len(shown)} trials lie; a line is a trial", pad=20)
-    heads = ["objective" if told else name for name, told in zip(names, kinds, strict=True)]
+    heads = [
+        "objective" if kinds_of_axis else name
+        for name, kinds_of_axis in zip(names, kinds, strict=True)
+    ]
     axis.set_xticks(range(len(names)), heads)
     axis.set_yticks([])
     return figure
@@ -121,7 +124,7 @@ def _axis(axis: Axes, x: int, values: np.ndarray, kinds: Sequence[str]) -> np.nd
     return np.asarray((values - low) / max(high - low, 1e-12))
 
 
-def _shades(axis: Axes, low: float, high: float) -> Any:
+def _colour_scale(axis: Axes, low: float, high: float) -> Any:
     return axis.scatter([], [], c=[], cmap="viridis", vmin=low, vmax=max(high, low + 1e-9))
 
 

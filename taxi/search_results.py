@@ -58,18 +58,18 @@ def curves_table(trials: Sequence[Trial]) -> list[dict[str, float]]:
     return [
         {
             "trial": trial.number,
-            "round": trial.outcome.rounds[place],
-            "rmse": round(trial.outcome.curve[place], 6),
+            "round": trial.outcome.rounds[index],
+            "rmse": round(trial.outcome.curve[index], 6),
         }
         for trial in trials
         if trial.outcome
-        for place in _shown_places(trial.outcome.curve)
+        for index in _shown_indices(trial.outcome.curve)
     ]
 
 
-def _shown_places(curve: Sequence[float]) -> list[int]:
-    places = np.linspace(0, len(curve) - 1, min(len(curve), MAX_POINTS - 1)).astype(int)
-    return sorted({*places.tolist(), int(np.argmin(curve))})
+def _shown_indices(curve: Sequence[float]) -> list[int]:
+    indices = np.linspace(0, len(curve) - 1, min(len(curve), MAX_POINTS - 1)).astype(int)
+    return sorted({*indices.tolist(), int(np.argmin(curve))})
 
 
 def searched_values(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
@@ -109,14 +109,16 @@ def parameter_importance(trials: Sequence[Trial], seed: int) -> dict[str, float]
     rmse = rankdata([trial.outcome.rmse for trial in shown if trial.outcome]) - 1
     forest = RandomForestRegressor(N_TREES, min_samples_leaf=2, random_state=seed, n_jobs=1)
     forest.fit(points, rmse)
-    lost = permutation_importance(
-        forest, points, rmse, scoring=explained, n_repeats=N_SHUFFLES, random_state=seed
+    importances = permutation_importance(
+        forest, points, rmse, scoring=explained_variance, n_repeats=N_SHUFFLES, random_state=seed
     )
-    pairs = zip(columns, lost.importances_mean, strict=True)
+    pairs = zip(columns, importances.importances_mean, strict=True)
     return {name: float(share) for name, share in sorted(pairs, key=lambda pair: -pair[1])}
 
 
-def explained(forest: RandomForestRegressor, points: np.ndarray, rmse: np.ndarray) -> float:
+def explained_variance(
+    forest: RandomForestRegressor, points: np.ndarray, rmse: np.ndarray
+) -> float:
     """Compute the share of variance that a forest explains, as its own `score` does.
 
     `score` validates the few points again for each tree, which takes ten times as long.

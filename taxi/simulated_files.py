@@ -37,14 +37,15 @@ DETAILS = {
     "trip_type": ((1.0, 2.0), (0.971, 0.029)),
     "congestion_surcharge": ((0.0, 2.75), (0.735, 0.265)),
 }
-NO_DETAILS = 0.06  # share of rows without passenger_count, RatecodeID, trip_type, ...
-FORWARDED = 0.0035  # share of rows kept on board before they were sent
-REFUNDED = 0.0028  # share of rows with negative money
-SHARED_ASKED, SHARED_MATCHED = 0.02, 0.6  # share of the app rides, and of those that ask for it
+NO_DETAILS_SHARE = 0.06  # share of rows without passenger_count, RatecodeID, trip_type, ...
+FORWARDED_SHARE = 0.0035  # share of rows kept on board before they were sent
+REFUNDED_SHARE = 0.0028  # share of rows with negative money
+# of the app rides, and of those that ask for it
+SHARED_REQUESTED_SHARE, SHARED_MATCHED_SHARE = 0.02, 0.6
 DETOUR, STOP_SECONDS = 1.35, 180  # a shared ride takes so many times as long, plus a stop
-AT_ODDS = 0.001  # share of app rides that state other seconds than those between their times
-UBER = 0.73  # share of the app rides
-ACCESSIBLE = 0.06  # share of the app rides in a wheelchair-accessible car
+INCONSISTENT_SHARE = 0.001  # of app rides: state other seconds than those between their times
+UBER_SHARE = 0.73  # share of the app rides
+ACCESSIBLE_SHARE = 0.06  # share of the app rides in a wheelchair-accessible car
 NO_PICKUP_ZONE, NO_DROPOFF_ZONE = 0.835, 0.13  # of the car services: the course's fhv 2021-01
 SERVICE_SHARED = 0.002  # share of their rides that say they were shared
 
@@ -59,7 +60,7 @@ class Rides(NamedTuple):
     miles: np.ndarray  # float64, as metered
 
 
-class Shape(NamedTuple):
+class SimulatedTaxi(NamedTuple):
     """How the simulated files of a taxi are made."""
 
     centre: tuple[float, float]  # where its rides mostly begin, miles
@@ -128,18 +129,20 @@ def _movement(rides: Rides, taxi: str) -> dict[str, pa.Array]:
 def _app_ride(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
     """Write rides of an app, some of them shared, with all columns of their files."""
     n = len(rides.miles)
-    asked = rng.random(n) < SHARED_ASKED
-    matched = asked & (rng.random(n) < SHARED_MATCHED)
+    shared_requested = rng.random(n) < SHARED_REQUESTED_SHARE
+    shared_matched = shared_requested & (rng.random(n) < SHARED_MATCHED_SHARE)
     longer = (DETOUR * rides.seconds).astype(np.int64) + STOP_SECONDS
-    rides = rides._replace(seconds=np.where(matched, longer, rides.seconds))
-    stated = rides.seconds * np.where(rng.random(n) < AT_ODDS, rng.uniform(2.0, 5.0, n), 1.0)
-    waited = (60 * rng.gamma(2.0, 2.2, n)).astype(np.int64)
-    stood = (60 * rng.exponential(1.0, n)).astype(np.int64)
-    is_uber, has_ramp = rng.random(n) < UBER, rng.random(n) < ACCESSIBLE
+    rides = rides._replace(seconds=np.where(shared_matched, longer, rides.seconds))
+    stated = rides.seconds * np.where(
+        rng.random(n) < INCONSISTENT_SHARE, rng.uniform(2.0, 5.0, n), 1.0
+    )
+    drive_to_rider = (60 * rng.gamma(2.0, 2.2, n)).astype(np.int64)
+    wait_on_scene = (60 * rng.exponential(1.0, n)).astype(np.int64)
+    is_uber, has_ramp = rng.random(n) < UBER_SHARE, rng.random(n) < ACCESSIBLE_SHARE
     base = _texts(("B03406", "B03404"), is_uber)
     flags = {
-        "shared_request_flag": asked,
-        "shared_match_flag": matched,
+        "shared_request_flag": shared_requested,
+        "shared_match_flag": shared_matched,
         "access_a_ride_flag": np.zeros(n, bool),
         "wav_request_flag": has_ramp & (rng.random(n) < 0.05),
         "wav_match_flag": has_ramp,
@@ -148,8 +151,8 @@ def _app_ride(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
         "hvfhs_license_num": _texts(("HV0005", "HV0003"), is_uber),
         "dispatching_base_num": base,
         "originating_base_num": base,
-        "request_datetime": _times(rides.pickup_at - waited - stood),
-        "on_scene_datetime": _times(rides.pickup_at - stood, ~is_uber),
+        "request_datetime": _times(rides.pickup_at - drive_to_rider - wait_on_scene),
+        "on_scene_datetime": _times(rides.pickup_at - wait_on_scene, ~is_uber),
         **_movement(rides, "fhvhv"),
         "trip_time": _array(stated.astype(np.int64)),
         **_app_money(rides, rng),
@@ -196,7 +199,7 @@ def _money(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
     """Price the rides in dollars; a refund is the same ride with every amount negative."""
     n = len(rides.miles)
     minutes = np.minimum(rides.seconds / 60.0, 120.0)
-    sign = np.where(rng.random(n) < REFUNDED, -1.0, 1.0)
+    sign = np.where(rng.random(n) < REFUNDED_SHARE, -1.0, 1.0)
     fare = 3.0 + 2.2 * np.minimum(rides.miles, 60.0) + 0.25 * minutes
     amounts = {
         "fare_amount": np.round(fare, 1),
@@ -213,12 +216,12 @@ def _money(rides: Rides, rng: np.random.Generator) -> dict[str, pa.Array]:
 
 def _details(n: int, rng: np.random.Generator) -> dict[str, pa.Array]:
     """Draw what the driver's terminal reports, all of it missing together in some rows."""
-    missing = rng.random(n) < NO_DETAILS
+    missing = rng.random(n) < NO_DETAILS_SHARE
     columns = {
         name: _array(rng.choice(values, n, p=shares), missing)
         for name, (values, shares) in DETAILS.items()
     }
-    letters = np.where(rng.random(n) < FORWARDED, ord("Y"), ord("N")).astype(np.uint8)
+    letters = np.where(rng.random(n) < FORWARDED_SHARE, ord("Y"), ord("N")).astype(np.uint8)
     ends = np.arange(n + 1, dtype=np.int32)
     flags = pa.StringArray.from_buffers(n, *map(pa.py_buffer, (ends, letters)), _valid(missing))
     vendor = _array(np.where(rng.random(n) < 0.87, 2, 1).astype(np.int32))
@@ -249,9 +252,9 @@ def _valid(missing: np.ndarray) -> pa.Buffer:
     return pa.py_buffer(np.packbits(~missing, bitorder="little"))
 
 
-SHAPES: Mapping[str, Shape] = {
-    "green": Shape((1.0, 4.2), DIRT, _cab_schema("green"), partial(_cab, taxi="green")),
-    "yellow": Shape((0.0, -1.0), DIRT, _cab_schema("yellow"), partial(_cab, taxi="yellow")),
-    "fhvhv": Shape((1.5, -1.0), APP_DIRT, _app_schema(), _app_ride),
-    "fhv": Shape((3.0, 0.0), SERVICE_DIRT, _service_schema(), _service_ride),
+SIMULATED_TAXIS: Mapping[str, SimulatedTaxi] = {
+    "green": SimulatedTaxi((1.0, 4.2), DIRT, _cab_schema("green"), partial(_cab, taxi="green")),
+    "yellow": SimulatedTaxi((0.0, -1.0), DIRT, _cab_schema("yellow"), partial(_cab, taxi="yellow")),
+    "fhvhv": SimulatedTaxi((1.5, -1.0), APP_DIRT, _app_schema(), _app_ride),
+    "fhv": SimulatedTaxi((3.0, 0.0), SERVICE_DIRT, _service_schema(), _service_ride),
 }

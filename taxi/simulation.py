@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from . import TripError
 from .city import City, make_city
-from .schema import taxi_named
-from .simulated_files import SHAPES, Rides, Shape
+from .schema import select_taxi
+from .simulated_files import SIMULATED_TAXIS, Rides, SimulatedTaxi
 
 N_PLACED = 263  # zones 1 to 263 have a place; 264 and 265 mean "unknown"
 
@@ -30,7 +30,7 @@ PICKUP_RANKS = (3.5, -1.18)  # share of the zone of rank 0, 1, ...: (rank + firs
 DROPOFF_RANKS = (6.0, -0.65)
 DECAY_MILES = (1.1, 9.0)  # decay lengths of near and of far trips
 FAR_WEIGHT = 0.065  # of far trips against near ones, at distance 0
-PAIR_TASTE = 1.1  # log-sd of a pair's own share
+PAIR_SHARE_LOG_SD = 1.1  # log-sd of a pair's own share
 ROAD_FACTOR = 1.30  # metered over straight miles
 ROAD_SPREAD = (0.12, 0.08)  # its log-sd between pairs, and between trips of a pair
 SLOW_CENTRE = (0.25, 4.0)  # log of how much slower the very centre is, and its reach in miles
@@ -78,32 +78,32 @@ def month_batches(
         taxi: key of schema.TAXIS; decides the columns, their dirt and where most trips start.
         batch_rows: rows per batch; the last one may be shorter.
     Returns:
-        Batches of the columns of SHAPES[taxi], pickups roughly in time order.
+        Batches of the columns of SIMULATED_TAXIS[taxi], pickups roughly in time order.
     Raises:
         TripError: an argument is out of range; raised at the call, not at the first batch.
     Source: rounded statistics of the TLC green months 2021-01..02 and 2023-01..03.
     """
-    taxi_named(taxi)
+    select_taxi(taxi)
     if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
         raise TripError(f"Month {month!r} is not a month. Write it as YYYY-MM, e.g. 2021-01.")
     counts = {"n_trips": (n_trips, 1), "batch_rows": (batch_rows, 1), "seed": (seed, 0)}
-    for name, (value, least) in counts.items():
-        if value < least:
-            raise TripError(f"{name} is {value}. Choose {least} or more.")
-    return _batches(month, n_trips, seed, SHAPES[taxi], batch_rows)
+    for name, (value, minimum) in counts.items():
+        if value < minimum:
+            raise TripError(f"{name} is {value}. Choose {minimum} or more.")
+    return _batches(month, n_trips, seed, SIMULATED_TAXIS[taxi], batch_rows)
 
 
 def _batches(
-    month: str, n_trips: int, seed: int, shape: Shape, batch_rows: int
+    month: str, n_trips: int, seed: int, simulated_taxi: SimulatedTaxi, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    city, schema = _build_city(seed, shape), shape.schema
+    city, schema = _build_city(seed, simulated_taxi), simulated_taxi.schema
     year, number = (int(part) for part in month.split("-"))
     for k, start in enumerate(range(0, n_trips, batch_rows)):
         rng = np.random.default_rng([seed, year * 12 + number, k])
         n_rows = min(batch_rows, n_trips - start)
         ranks = (start + np.arange(n_rows) + 0.5) / n_trips
-        rides = _spoil(_drive(city, _pickups(month, ranks, rng), rng), shape.dirt, rng)
-        columns = shape.columns(rides, rng)
+        rides = _spoil(_drive(city, _pickups(month, ranks, rng), rng), simulated_taxi.dirt, rng)
+        columns = simulated_taxi.columns(rides, rng)
         yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
@@ -138,7 +138,7 @@ def _place_zones(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.n
     return number, place, borough[:, 4] * rng.lognormal(0.0, 0.2, N_PLACED)
 
 
-def _build_city(seed: int, shape: Shape) -> SimulatedCity:
+def _build_city(seed: int, simulated_taxi: SimulatedTaxi) -> SimulatedCity:
     rng = np.random.default_rng([seed, 0])
     _, place, radius = _place_zones(rng)
     straight = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
@@ -147,7 +147,7 @@ def _build_city(seed: int, shape: Shape) -> SimulatedCity:
     slowness = np.exp((slow[:, None] + slow[None, :]) / 2)
     slowness *= rng.lognormal(0.0, SLOW_SPREAD[1], straight.shape)
     road_factor = ROAD_FACTOR * rng.lognormal(0.0, ROAD_SPREAD[0], straight.shape)
-    share = _pair_share(straight, np.hypot(*(place - shape.centre).T), rng)
+    share = _pair_share(straight, np.hypot(*(place - simulated_taxi.centre).T), rng)
     return SimulatedCity(
         place, radius, np.cumsum(share.ravel()), road_factor.ravel(), slowness.ravel()
     )
@@ -159,7 +159,7 @@ def _pair_share(straight: np.ndarray, from_hub: np.ndarray, rng: np.random.Gener
     pickups, dropoffs = ((rank + a) ** b for a, b in (PICKUP_RANKS, DROPOFF_RANKS))
     near, far = (np.exp(-straight / miles) for miles in DECAY_MILES)
     attraction = (near + FAR_WEIGHT * far) * dropoffs
-    attraction *= rng.lognormal(0.0, PAIR_TASTE, straight.shape)
+    attraction *= rng.lognormal(0.0, PAIR_SHARE_LOG_SD, straight.shape)
     attraction /= attraction.sum(axis=1, keepdims=True)
     attraction *= (pickups / pickups.sum())[:, None]
     return attraction
@@ -220,6 +220,6 @@ def _spoil(rides: Rides, dirt: Mapping[str, float], rng: np.random.Generator) ->
     start[lost[::3]] = end[lost[::3]]
     miles[cancelled] = 0.2 * np.maximum(rng.random(len(cancelled)) - 0.63, 0.0)
     miles[rows["no distance"]] = 0.0
-    least, most = np.log(ABSURD_MILES)
-    miles[rows["absurd"]] = np.exp(rng.uniform(least, most, len(rows["absurd"])))
+    minimum, maximum = np.log(ABSURD_MILES)
+    miles[rows["absurd"]] = np.exp(rng.uniform(minimum, maximum, len(rows["absurd"])))
     return Rides(pickup_at, seconds, start, end, miles)

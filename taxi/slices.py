@@ -27,8 +27,8 @@ from scipy.special import stdtr, stdtrit
 
 from .city import City
 from .groups import Grouping, by_distance, pickup_hours
-from .schema import Trips, known_zone
-from .words import band_words
+from .schema import Trips, zone_or_0
+from .words import format_distance_band
 from .zones import fit_zone_tables
 
 ALPHA = 0.05  # family-wise error rate: chance of calling any slice worse that is not
@@ -70,7 +70,7 @@ def slice_rows(trips: Trips, city: City | None) -> Iterator[tuple[str, np.ndarra
     for number, (start, end) in enumerate(pairwise(HOUR_BANDS)):
         yield f"{start} to {end} h", band == number
     for name, rows in by_distance(trips).parts():
-        yield band_words(name), rows
+        yield format_distance_band(name), rows
     ends = (trips.pickup_zone, trips.dropoff_zone)
     yield "airports", np.any([np.isin(zone, AIRPORTS) for zone in ends], axis=0)
     yield from ((f"from {name}", rows) for name, rows in _parts_of_town(trips, city).parts())
@@ -78,7 +78,7 @@ def slice_rows(trips: Trips, city: City | None) -> Iterator[tuple[str, np.ndarra
 
 def _parts_of_town(trips: Trips, city: City | None) -> Grouping:
     """Group n trips by the part of town that each begins in."""
-    zone = known_zone(trips.pickup_zone)
+    zone = zone_or_0(trips.pickup_zone)
     if city:
         borough = np.where(city.borough == "", "an unknown borough", city.borough)
         boroughs, number_of = np.unique(borough, return_inverse=True)
@@ -86,9 +86,11 @@ def _parts_of_town(trips: Trips, city: City | None) -> Grouping:
     east, north = fit_zone_tables(trips).position[zone].T
     names = [*(f"map quarter {number}" for number in range(1, 5)), "zones off the map"]
     part = np.full(len(trips), 4, np.uint8)
-    there = np.flatnonzero(~np.isnan(east))
-    middle = np.median(east[there]) if len(there) else 0.0
-    for number, side in enumerate((there[east[there] <= middle], there[east[there] > middle])):
+    is_placed = np.flatnonzero(~np.isnan(east))
+    middle = np.median(east[is_placed]) if len(is_placed) else 0.0
+    for number, side in enumerate(
+        (is_placed[east[is_placed] <= middle], is_placed[east[is_placed] > middle])
+    ):
         upper = north[side] > (np.median(north[side]) if len(side) else 0.0)
         part[side] = 2 * number + upper
     return Grouping(names, part)
@@ -105,11 +107,11 @@ def pair_slices(
         champion: [n] its predictions, minutes.
         city: as for slice_rows.
     """
-    least = max(MIN_SHARE * len(trips), 1)
+    min_trips = max(MIN_SHARE * len(trips), 1)
     return [
         pair_errors(name, trips.trip_minutes[rows], candidate[rows], champion[rows])
         for name, rows in slice_rows(trips, city)
-        if rows.sum() > least
+        if rows.sum() > min_trips
     ]
 
 
@@ -125,11 +127,14 @@ def pair_errors(
         champion: [n] its predictions, minutes.
     """
     n = len(minutes)
-    one, two = (candidate - minutes) ** 2, (champion - minutes) ** 2
-    means = float(one.mean()), float(two.mean())
-    off = one - means[0], two - means[1]
-    spread = [float((a * b).sum() / (n - 1)) for a, b in (off[:1] * 2, off[1:] * 2, off)]
-    return PairedErrors(name, n, *means, (spread[0], spread[1]), spread[2])
+    candidate_squares, champion_squares = (candidate - minutes) ** 2, (champion - minutes) ** 2
+    means = float(candidate_squares.mean()), float(champion_squares.mean())
+    deviations = candidate_squares - means[0], champion_squares - means[1]
+    covariances = [
+        float((a * b).sum() / (n - 1))
+        for a, b in (deviations[:1] * 2, deviations[1:] * 2, deviations)
+    ]
+    return PairedErrors(name, n, *means, (covariances[0], covariances[1]), covariances[2])
 
 
 def judge_slices(parts: Sequence[PairedErrors], max_loss: float) -> list[SliceLoss]:
@@ -145,19 +150,27 @@ def judge_slices(parts: Sequence[PairedErrors], max_loss: float) -> list[SliceLo
     order = sorted(range(len(parts)), key=p_values.__getitem__)
     levels = [ALPHA / (len(parts) - rank) for rank in range(len(parts))]
     pairs = enumerate(zip(order, levels, strict=True))
-    n_worse = next((rank for rank, (at, level) in pairs if p_values[at] > level), len(parts))
-    stood = dict(zip(order[:n_worse], levels[:n_worse], strict=True))
-    rest = levels[n_worse] if n_worse < len(parts) else 0.0
+    n_worse = next((rank for rank, (index, level) in pairs if p_values[index] > level), len(parts))
+    rejected_levels = dict(zip(order[:n_worse], levels[:n_worse], strict=True))
+    other_level = levels[n_worse] if n_worse < len(parts) else 0.0
     return [
-        _loss(part, max_loss, stood.get(place, rest), is_worse=place in stood)
-        for place, part in enumerate(parts)
+        _loss(
+            part,
+            max_loss,
+            rejected_levels.get(index, other_level),
+            is_worse=index in rejected_levels,
+        )
+        for index, part in enumerate(parts)
     ]
 
 
 def _p_value(part: PairedErrors, max_loss: float) -> float:
     k = (1 + max_loss) ** 2
-    (one, two), both = part.variances, part.covariance
-    mean, variance = part.candidate - k * part.champion, one - 2 * k * both + k * k * two
+    (var_candidate, var_champion), covariance = part.variances, part.covariance
+    mean, variance = (
+        part.candidate - k * part.champion,
+        var_candidate - 2 * k * covariance + k * k * var_champion,
+    )
     if variance <= 0:  # d is the same for all trips
         return 0.0 if mean > 0 else 1.0
     return float(stdtr(part.n_trips - 1, -mean / sqrt(variance / part.n_trips)))
@@ -181,9 +194,12 @@ def _least_ratio(part: PairedErrors, level: float) -> float:
     """Return Fieller's one-sided lower bound of candidate / champion; 0 if there is none."""
     quantile = float(stdtrit(part.n_trips - 1, level))
     share = quantile**2 / part.n_trips
-    (one, two), both = part.variances, part.covariance
-    a, b = part.champion**2 - share * two, part.candidate * part.champion - share * both
-    c = part.candidate**2 - share * one
+    (var_candidate, var_champion), covariance = part.variances, part.covariance
+    a, b = (
+        part.champion**2 - share * var_champion,
+        part.candidate * part.champion - share * covariance,
+    )
+    c = part.candidate**2 - share * var_candidate
     if a <= 0:  # the champion's error does not differ significantly from 0
         return 0.0
     return max(0.0, (b - sqrt(max(b * b - a * c, 0.0))) / a)

@@ -28,7 +28,7 @@ def lag_of(parallelism: int) -> int:
 SEARCH_ROWS = 1_000_000
 
 
-def bound_for(n_trips: Iterable[int], max_rows: int) -> int:
+def sample_size_for(n_trips: Iterable[int], max_rows: int) -> int:
     """Return the bound on the trips of each split that trials use; 0 if they use all.
 
     Args:
@@ -38,13 +38,13 @@ def bound_for(n_trips: Iterable[int], max_rows: int) -> int:
     return max_rows if max_rows and max(n_trips) > max_rows else 0
 
 
-class Range(NamedTuple):
+class ParameterRange(NamedTuple):
     """The values that a parameter of xgboost may take."""
 
     low: float
     high: float
     is_log: bool = False  # sampled on a logarithmic scale; low is above 0
-    is_whole: bool = False
+    is_integer: bool = False
 
 
 class Pruning(NamedTuple):
@@ -74,7 +74,7 @@ POISSON = Objective("count:poisson", {"min_child_weight": 7.0, "reg_lambda": 5.0
 class SearchSpace:
     """What is searched, and what all trials have in common."""
 
-    ranges: Mapping[str, Range]  # by xgboost's parameter names; empty = no search
+    ranges: Mapping[str, ParameterRange]  # by xgboost's parameter names; empty = no search
     fixed: Mapping[str, Any]
     objectives: tuple[Objective, ...] = (SQUARED,)  # trials take turns at them
     max_bin: int = 256  # of each dense column
@@ -89,10 +89,12 @@ class SearchSpace:
 
     def describe(self) -> dict[str, Any]:
         """Return all that determines a search in this space, as plain JSON values."""
-        told = {name: value for name, value in vars(self).items() if name != "n_boosters"}
-        told["ranges"] = {name: list(allowed) for name, allowed in self.ranges.items()}
-        told["objectives"] = [[name, dict(scales)] for name, scales in self.objectives]
-        return told
+        description = {name: value for name, value in vars(self).items() if name != "n_boosters"}
+        description["ranges"] = {
+            name: list(value_range) for name, value_range in self.ranges.items()
+        }
+        description["objectives"] = [[name, dict(scales)] for name, scales in self.objectives]
+        return description
 
     def objective(self, number: int) -> Objective:
         """Return the objective of a trial."""
@@ -143,11 +145,11 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
     # the course's own space
     "seed": SearchSpace(
         ranges={
-            "max_depth": Range(4, 100, is_whole=True),
-            "learning_rate": Range(exp(-3), 1, is_log=True),
-            "reg_alpha": Range(exp(-5), exp(-1), is_log=True),
-            "reg_lambda": Range(exp(-6), exp(-1), is_log=True),
-            "min_child_weight": Range(exp(-1), exp(3), is_log=True),
+            "max_depth": ParameterRange(4, 100, is_integer=True),
+            "learning_rate": ParameterRange(exp(-3), 1, is_log=True),
+            "reg_alpha": ParameterRange(exp(-5), exp(-1), is_log=True),
+            "reg_lambda": ParameterRange(exp(-6), exp(-1), is_log=True),
+            "min_child_weight": ParameterRange(exp(-1), exp(3), is_log=True),
         },
         fixed={},
     ),
@@ -166,13 +168,13 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
     # is as good as boosters of half the rate, and comes free with the search
     "lossguide": SearchSpace(
         ranges={
-            "max_leaves": Range(32, 192, is_log=True, is_whole=True),
-            "min_child_weight": Range(5, 150, is_log=True),
-            "subsample": Range(0.6, 1),
-            "colsample_bytree": Range(0.4, 1),
-            "reg_alpha": Range(1e-2, 10, is_log=True),
+            "max_leaves": ParameterRange(32, 192, is_log=True, is_integer=True),
+            "min_child_weight": ParameterRange(5, 150, is_log=True),
+            "subsample": ParameterRange(0.6, 1),
+            "colsample_bytree": ParameterRange(0.4, 1),
+            "reg_alpha": ParameterRange(1e-2, 10, is_log=True),
             # more of it acts like a lower learning rate
-            "reg_lambda": Range(5, 100, is_log=True),
+            "reg_lambda": ParameterRange(5, 100, is_log=True),
         },
         fixed=LOSSGUIDE | {"learning_rate": 0.2},
         objectives=(POISSON, SQUARED),

@@ -22,8 +22,8 @@ LEVELS = np.array([0, 0.005, *(percent / 100 for percent in range(1, 100)), 0.99
 MIN_ROWS = 20  # fewer errors are too few to estimate quantiles
 LEAF_ROWS = 400  # minimum errors in a leaf; the level of their 0.1 quantile has a SE of 1.5 %
 MAX_LEAVES = 256  # of one tree, however many trips there are
-FAR = 30.0  # minutes; errors are clipped to this when splits are chosen
-LEAST = 0.5  # minutes; no quantile is shorter
+ERROR_CLIP_MINUTES = 30.0  # minutes; errors are clipped to this when splits are chosen
+SHORTEST_MINUTES = 0.5  # minutes; no quantile is shorter
 N_IMPLAUSIBLE_ROWS = 200  # fewer trips with an implausible distance get no table of their own
 
 
@@ -39,7 +39,7 @@ class ErrorTable:
         """Look up quantiles of the errors for n rows, float64 [n, k].
 
         Args:
-            values: [n, c], as `describe` gives them.
+            values: [n, c], as `error_features` gives them.
             levels: [k], 0..1.
         """
         leaf = self.leaves.find(values)[:, None]
@@ -56,7 +56,7 @@ class ErrorTable:
         """Look up the share of errors in each row's leaf above a given one, 0..1, float64 [n].
 
         Args:
-            values: [n, c], as `describe` gives them.
+            values: [n, c], as `error_features` gives them.
             error: [n] minutes.
         """
         leaf = self.leaves.find(values)
@@ -80,7 +80,7 @@ class Spread:
     implausible: ErrorTable
 
     def quantiles(self, trips: Trips, predicted: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-        """Compute k quantiles of each trip's minutes, float64 [n, k], at least LEAST.
+        """Compute k quantiles of each trip's minutes, float64 [n, k], at least SHORTEST_MINUTES.
 
         Args:
             trips: n trips.
@@ -89,9 +89,9 @@ class Spread:
         """
         minutes = np.empty((len(trips), len(levels)))
         for rows, table in self._parts(trips):
-            values = describe(trips.take(rows), predicted[rows])
+            values = error_features(trips.take(rows), predicted[rows])
             minutes[rows] = predicted[rows, None] + table.quantiles(values, np.asarray(levels))
-        return np.maximum(minutes, LEAST)
+        return np.maximum(minutes, SHORTEST_MINUTES)
 
     def longer_than(self, trips: Trips, predicted: np.ndarray, minutes: float) -> np.ndarray:
         """Compute the probability that each of n trips takes longer, 0..1, float64 [n].
@@ -101,11 +101,11 @@ class Spread:
             predicted: [n] minutes, by the model whose errors these are.
             minutes: duration to exceed.
         """
-        if minutes < LEAST:
+        if minutes < SHORTEST_MINUTES:
             return np.ones(len(trips))
         share = np.empty(len(trips))
         for rows, table in self._parts(trips):
-            values = describe(trips.take(rows), predicted[rows])
+            values = error_features(trips.take(rows), predicted[rows])
             share[rows] = table.share_above(values, minutes - predicted[rows])
         return share
 
@@ -124,7 +124,7 @@ class Spread:
         }
         leaf = np.empty(len(trips), np.int64)
         for rows, table in self._parts(trips):
-            values = describe(trips.take(rows), predicted[rows])
+            values = error_features(trips.take(rows), predicted[rows])
             leaf[rows] = first[id(table)] + table.leaves.find(values)
         return leaf
 
@@ -133,9 +133,9 @@ class Spread:
 
     def _parts(self, trips: Trips) -> Iterator[tuple[np.ndarray, ErrorTable]]:
         """Yield each table that has rows among the trips, with those rows."""
-        unknown, missing = np.isnan(clean_miles(trips)), np.isnan(trips.distance_miles)
-        masks = (~unknown, self.planned), (missing, self.unplanned)
-        for mask, table in (*masks, (unknown & ~missing, self.implausible)):
+        has_no_distance, missing = np.isnan(clean_miles(trips)), np.isnan(trips.distance_miles)
+        masks = (~has_no_distance, self.planned), (missing, self.unplanned)
+        for mask, table in (*masks, (has_no_distance & ~missing, self.implausible)):
             if len(rows := np.flatnonzero(mask)):
                 yield rows, table
 
@@ -164,35 +164,45 @@ class Calibration(NamedTuple):
     predicted: np.ndarray  # [n] minutes
     # [n] minutes predicted with every distance removed: a caller may know none, and the months hold
     # too few trips without a distance to measure that case
-    unplanned: np.ndarray
+    predicted_without_distance: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Calibration":
         """Select rows by index or mask."""
-        return Calibration(self.trips.take(rows), self.predicted[rows], self.unplanned[rows])
+        return Calibration(
+            self.trips.take(rows), self.predicted[rows], self.predicted_without_distance[rows]
+        )
 
 
 def fit_spread(calibration: Calibration) -> Spread | None:
     """Measure the errors of a model on n trips; None if n is below MIN_ROWS."""
-    trips, predicted, unplanned = calibration
+    trips, predicted, predicted_without_distance = calibration
     if len(trips) < MIN_ROWS:
         return None
     # leaves split by distance would be useless for trips without one
-    without = _fit_table(trips.without_distance(), unplanned)
-    unknown = np.isnan(clean_miles(trips))
-    implausible = unknown & ~np.isnan(trips.distance_miles)
+    table_without_distance = _fit_table(trips.without_distance(), predicted_without_distance)
+    has_no_distance = np.isnan(clean_miles(trips))
+    is_implausible = has_no_distance & ~np.isnan(trips.distance_miles)
 
-    def fit_part(mask: np.ndarray, least: int) -> ErrorTable:
-        return _fit_table(trips.take(mask), predicted[mask]) if mask.sum() >= least else without
+    def fit_part(mask: np.ndarray, min_rows: int) -> ErrorTable:
+        return (
+            _fit_table(trips.take(mask), predicted[mask])
+            if mask.sum() >= min_rows
+            else table_without_distance
+        )
 
-    return Spread(fit_part(~unknown, MIN_ROWS), without, fit_part(implausible, N_IMPLAUSIBLE_ROWS))
+    return Spread(
+        fit_part(~has_no_distance, MIN_ROWS),
+        table_without_distance,
+        fit_part(is_implausible, N_IMPLAUSIBLE_ROWS),
+    )
 
 
 def _fit_table(trips: Trips, predicted: np.ndarray) -> ErrorTable:
-    values, error = describe(trips, predicted), trips.trip_minutes - predicted
-    near = np.clip(error, -FAR, FAR)
+    values, error = error_features(trips, predicted), trips.trip_minutes - predicted
+    clipped = np.clip(error, -ERROR_CLIP_MINUTES, ERROR_CLIP_MINUTES)
     min_rows = max(LEAF_ROWS, len(error) // MAX_LEAVES)
     # the signed error groups rows by bias, the absolute error by spread
-    leaves = grow_leaves(values, np.column_stack([near, np.abs(near)]), min_rows=min_rows)
+    leaves = grow_leaves(values, np.column_stack([clipped, np.abs(clipped)]), min_rows=min_rows)
     leaf = leaves.find(values)
     quantiles = np.array([_quantiles(error[leaf == n]) for n in range(leaf.max() + 1)])
     order = np.argsort(trips.pickup_at, kind="stable")
@@ -208,10 +218,10 @@ def _quantiles(error: np.ndarray) -> np.ndarray:
     return np.round(np.quantile(error, LEVELS, method="weibull"), 3)
 
 
-def describe(trips: Trips, predicted: np.ndarray) -> np.ndarray:
+def error_features(trips: Trips, predicted: np.ndarray) -> np.ndarray:
     """Compute what the errors of n trips are grouped by, float64 [n, 6]; NaN without a distance."""
     miles, at = clean_miles(trips), trips.pickup_at.astype("datetime64[m]").astype(np.int64)
     weekday = (at // 1440 + 3) % 7  # 1970-01-01 was a Thursday
-    is_within = trips.pickup_zone == trips.dropoff_zone
-    miles_a_minute = miles / np.maximum(predicted, LEAST)
-    return np.column_stack([predicted, miles, miles_a_minute, at % 1440, weekday, is_within])
+    is_one_zone = trips.pickup_zone == trips.dropoff_zone
+    miles_per_minute = miles / np.maximum(predicted, SHORTEST_MINUTES)
+    return np.column_stack([predicted, miles, miles_per_minute, at % 1440, weekday, is_one_zone])

@@ -99,25 +99,25 @@ def bar_chart(
 ) -> None:
     """Draw vertical bars, the highest in another colour, with counts below their names.
 
-    The labels of more than MAX_LEVEL bars are rotated, so that they do not overlap.
+    The labels of more than MAX_UPRIGHT_LABELS bars are rotated, so that they do not overlap.
     """
     highest = max(values, default=0.0)
     places = range(len(names))
     axis.bar(places, values, color=[ORANGE if value == highest else BLUE for value in values])
-    is_crowded = len(names) > MAX_LEVEL
+    is_crowded = len(names) > MAX_UPRIGHT_LABELS
     mark = "  ·  " if is_crowded else "\n"
-    labels = [f"{name}{mark}{short_count(n)}" for name, n in zip(names, counts, strict=True)]
+    labels = [f"{name}{mark}{format_short_count(n)}" for name, n in zip(names, counts, strict=True)]
     axis.set_xticks(places, labels, rotation=90 if is_crowded else 0, fontsize="x-small")
     axis.grid(visible=False, axis="x")
 
 
-MAX_LEVEL = 8  # bars whose names fit side by side
+MAX_UPRIGHT_LABELS = 8  # bars whose names fit side by side
 
 
-def short_count(n: int) -> str:
+def format_short_count(n: int) -> str:
     """Write a count in about four characters: 950, 12k, 3.4M."""
     # 999,500 rounds to a million
-    for least, unit, letter in ((999_500, 1_000_000, "M"), (10_000, 1_000, "k")):
-        if n >= least:
+    for threshold, unit, letter in ((999_500, 1_000_000, "M"), (10_000, 1_000, "k")):
+        if n >= threshold:
             return f"{n / unit:.3g}{letter}"
     return f"{n:,}"

@@ -29,7 +29,7 @@ class Surroundings:
 
 
 # without a city all zones are in one place, without a calendar all weeks are alike
-NOTHING_KNOWN = Surroundings(np.zeros((N_ZONES, 2)), np.zeros(0, np.int64), np.zeros(0, np.int64))
+NO_SURROUNDINGS = Surroundings(np.zeros((N_ZONES, 2)), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def find_surroundings(city: "City | None") -> Surroundings:
@@ -41,14 +41,14 @@ def find_surroundings(city: "City | None") -> Surroundings:
     # imported here: a served model is restored from the result and ships without the calendar
     from .days import public_holidays, school_recess
 
-    place = NOTHING_KNOWN.place if city is None else turn_to_grid(city.centroid)
+    place = NO_SURROUNDINGS.place if city is None else turn_to_grid(city.centroid)
     return Surroundings(place, public_holidays(), school_recess())
 
 
 def restore_surroundings(state: Mapping[str, Any] | None) -> Surroundings:
-    """Rebuild surroundings from their `state`; NOTHING_KNOWN from None, of an encoder without."""
+    """Rebuild surroundings from their `state`; NO_SURROUNDINGS from None, of an encoder without."""
     if state is None:
-        return NOTHING_KNOWN
+        return NO_SURROUNDINGS
     holidays, recess = (np.array(state[name], np.int64) for name in ("holidays", "recess"))
     return Surroundings(np.array(state["place"], float), holidays, recess)
 

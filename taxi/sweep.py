@@ -33,7 +33,7 @@ def name_point(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={text or 'none'}" for name, text in values.items())
 
 
-def span_grid(
+def parameter_grid(
     lists: Mapping[str, Sequence[str]], points: Sequence[Mapping[str, str]] = ()
 ) -> list[dict[str, str]]:
     """Return the Cartesian product of the lists, at each of the points."""
@@ -75,17 +75,17 @@ def sweep_table(points: Sequence[SweptPoint]) -> list[dict[str, Any]]:
 def draw_sweep(points: Sequence[SweptPoint], title: str) -> Figure:
     """Draw each point's RMSE on valid, best on top, and the search's where a baseline won."""
     ranked, best = rank_points(points), best_points(points)
-    places = range(len(ranked))
+    rows = range(len(ranked))
     height = max(MIN_INCHES, 1.4 + ROW_INCHES * len(ranked))
     figure = Figure(figsize=(8, height), layout="constrained")
     axis = figure.add_subplot()
     note = ""
-    for place, point in zip(places, ranked, strict=True):
+    for row, point in zip(rows, ranked, strict=True):
         if point.searched_rmse is not None and point.searched_rmse != point.rmse:
-            axis.plot(point.searched_rmse, place, "o", color=GREY, markerfacecolor="none")
+            axis.plot(point.searched_rmse, row, "o", color=GREY, markerfacecolor="none")
             note = "; open: of the search, where a baseline won"
-        axis.plot(point.rmse, place, "o", color=ORANGE if point in best else BLUE)
-    axis.set_yticks(places, [point.name for point in ranked], fontsize="small")
+        axis.plot(point.rmse, row, "o", color=ORANGE if point in best else BLUE)
+    axis.set_yticks(rows, [point.name for point in ranked], fontsize="small")
     axis.set_ylim(len(ranked) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
     axis.set_xlabel(f"RMSE on valid, minutes{note}")

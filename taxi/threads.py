@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 # Threads of one booster wait for each other hundreds of times a round: with fewer rows per thread,
 # waiting costs more than they save. `python -m bench flat_threads` measures it
-ROWS_A_THREAD = 500_000
+ROWS_PER_THREAD = 500_000
 
 
 def open_pool(n_threads: int | None = None) -> ThreadPoolExecutor:
@@ -35,7 +35,7 @@ def thread_pool(n_threads: int | None = None) -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def share_threads(n_threads: int, n_jobs: int, n_rows: int) -> list[int]:
+def assign_threads(n_threads: int, n_jobs: int, n_rows: int) -> list[int]:
     """Assign threads to jobs that start as others end: one each, and all to the last ones.
 
     The last jobs, too few to keep all threads busy, share them.
@@ -43,11 +43,11 @@ def share_threads(n_threads: int, n_jobs: int, n_rows: int) -> list[int]:
     Args:
         n_threads: number of threads.
         n_jobs: number of jobs, each of which trains a booster.
-        n_rows: of every job, which gets at most a thread per ROWS_A_THREAD of them.
+        n_rows: of every job, which gets at most a thread per ROWS_PER_THREAD of them.
     Returns:
         The number of threads of each job.
     """
     n_last = n_jobs % n_threads
-    most = max(n_rows // ROWS_A_THREAD, 1)
-    last = [min((n_threads + place) // n_last, most) for place in range(n_last)]
+    max_threads = max(n_rows // ROWS_PER_THREAD, 1)
+    last = [min((n_threads + index) // n_last, max_threads) for index in range(n_last)]
     return [1] * (n_jobs - n_last) + last

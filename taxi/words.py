@@ -5,32 +5,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-HISTOGRAMS = {  # name in a profile -> what it counts
+HISTOGRAM_LABELS = {  # name in a profile -> what it counts
     "trip_minutes": "duration, min",
     "distance_miles": "distance, miles",
     "hour": "hour of the pickup",
     "weekday": "weekday of the pickup",
 }
 # columns of the table of months, months.csv; all others are reasons for which rows were dropped
-ABOUT_A_MONTH = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
-FEW_TRIPS = 30  # smaller groups vary by chance: they get no finding, and no colour on a map
+MONTH_COLUMNS = ("split", "month", "uri", "sha256", "n_bytes", "n_raw", "n_kept")
+MIN_GROUP_TRIPS = 30  # smaller groups vary by chance: they get no finding, and no colour on a map
 
 
-def worth_a_word(n_trips: Sequence[int]) -> list[int]:
+def groups_with_enough_trips(n_trips: Sequence[int]) -> list[int]:
     """List the indices of the groups with enough trips for a finding; all if none has enough."""
-    enough = [place for place, n in enumerate(n_trips) if n >= FEW_TRIPS]
+    enough = [index for index, n in enumerate(n_trips) if n >= MIN_GROUP_TRIPS]
     return enough or list(range(len(n_trips)))
 
 
-def among_which(n_trips: Sequence[int]) -> str:
+def enough_trips_note(n_trips: Sequence[int]) -> str:
     """Say which groups a finding is about; empty if it is about all of them."""
-    is_all = len(worth_a_word(n_trips)) == len(n_trips)
-    return "" if is_all else f", of those with {FEW_TRIPS} trips or more"
+    is_all = len(groups_with_enough_trips(n_trips)) == len(n_trips)
+    return "" if is_all else f", of those with {MIN_GROUP_TRIPS} trips or more"
 
 
-def counted(n: int, thing: str) -> str:
+def format_count(n: int, noun: str) -> str:
     """Write 1 trial, 2 trials."""
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def percent(share: float, digits: int = 1, *, sign: str = "") -> str:
@@ -38,9 +38,9 @@ def percent(share: float, digits: int = 1, *, sign: str = "") -> str:
     return f"{share:{sign}z.{digits}%}".replace("%", " %")  # z: no -0.0 %
 
 
-def reasons_among(columns: Iterable[str]) -> list[str]:
+def drop_reasons_among(columns: Iterable[str]) -> list[str]:
     """List the reasons for dropped rows among the columns of the table of months."""
-    return [name for name in columns if name not in ABOUT_A_MONTH]
+    return [name for name in columns if name not in MONTH_COLUMNS]
 
 
 NUMBER = re.compile(r"(< )?[-+]?[\d,]*\.?\d+( ?%)?")
@@ -48,27 +48,27 @@ NUMBER = re.compile(r"(< )?[-+]?[\d,]*\.?\d+( ?%)?")
 
 def are_numbers(cells: Iterable[str]) -> bool:
     """Whether a column of a table holds only numbers, which are then aligned to the right."""
-    written = [cell for cell in cells if cell]
-    return bool(written) and all(NUMBER.fullmatch(cell) for cell in written)
+    texts = [cell for cell in cells if cell]
+    return bool(texts) and all(NUMBER.fullmatch(cell) for cell in texts)
 
 
-def rules(columns: Iterable[Iterable[str]]) -> list[str]:
+def delimiter_row(columns: Iterable[Iterable[str]]) -> list[str]:
     """Write the delimiter row of a markdown table, which aligns numbers to the right."""
     return ["---:" if are_numbers(column) else "---" for column in columns]
 
 
-def measured_words(name: str) -> str:
+def drift_subject(name: str) -> str:
     """Name what a measure of drift is about, without its unit, as the measure has none."""
-    return HISTOGRAMS.get(name, name.replace("_", " ")).partition(",")[0]
+    return HISTOGRAM_LABELS.get(name, name.replace("_", " ")).partition(",")[0]
 
 
-def band_words(name: str) -> str:
+def format_distance_band(name: str) -> str:
     """Write a band of distances, `02.0..04.0 miles`, for people: `2 to 4 miles`."""
     ends = re.fullmatch(r"([\d.]+)\.\.([\d.]+) miles", name)
     return f"{float(ends[1]):g} to {float(ends[2]):g} miles" if ends else name
 
 
-def hour_words(name: str) -> str:
+def format_hour(name: str) -> str:
     """Write an hour, 07, for people: 07:00."""
     return f"{name}:00"
 
@@ -78,27 +78,27 @@ def weekday_of(day: str) -> str:
     return WEEKDAYS[date.fromisoformat(day).weekday()]
 
 
-def day_words(name: str) -> str:
+def format_day(name: str) -> str:
     """Write a day with its weekday."""
     return f"{weekday_of(name)[:3]} {name}"
 
 
-def busyness_words(name: str) -> str:
+def format_busyness(name: str) -> str:
     """Write a group of zones, `busyness 1 (3 zones)`, for people: `busiest (3 zones)`."""
-    return re.sub(r"^busyness ([1-5])", lambda place: BUSYNESS[int(place[1]) - 1], name)
+    return re.sub(r"^busyness ([1-5])", lambda match: BUSYNESS_NAMES[int(match[1]) - 1], name)
 
 
-BUSYNESS = ("busiest", "busy", "middling", "quiet", "quietest")
+BUSYNESS_NAMES = ("busiest", "busy", "middling", "quiet", "quietest")
 
 # kind of group -> function that writes its name for people; other names stay as they are
-GROUP_WORDS: Mapping[str, Callable[[str], str]] = {
-    "hour": hour_words,
-    "distance": band_words,
-    "day": day_words,
-    "pickup zone": busyness_words,
+GROUP_FORMATTERS: Mapping[str, Callable[[str], str]] = {
+    "hour": format_hour,
+    "distance": format_distance_band,
+    "day": format_day,
+    "pickup zone": format_busyness,
 }
 
 
-def group_words(kind: str, name: str) -> str:
+def format_group(kind: str, name: str) -> str:
     """Write the name of a group of trips for people."""
-    return GROUP_WORDS.get(kind, str)(name)
+    return GROUP_FORMATTERS.get(kind, str)(name)

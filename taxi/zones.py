@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from .schema import N_ZONES, Trips, clean_miles, known_zone
+from .schema import N_ZONES, Trips, clean_miles, zone_or_0
 
 N_FOLDS = 5  # statistics of a training row's pair come from the other folds
-N_CODES = N_ZONES * 1000  # of pairs
+N_PAIR_CODES = N_ZONES * 1000  # of pairs
 SORTED_ROWS = 1 << 21  # values that are sorted at a time
 
 
@@ -32,7 +32,7 @@ class ZoneTables:
 
 def pair_code(trips: Trips) -> np.ndarray:
     """Encode the ordered pair of zones of each trip as pickup * 1000 + dropoff, int64 [n]."""
-    return known_zone(trips.pickup_zone).astype(np.int64) * 1000 + known_zone(trips.dropoff_zone)
+    return zone_or_0(trips.pickup_zone).astype(np.int64) * 1000 + zone_or_0(trips.dropoff_zone)
 
 
 def fit_zone_tables(trips: Trips) -> ZoneTables:
@@ -40,11 +40,11 @@ def fit_zone_tables(trips: Trips) -> ZoneTables:
     # imported here: a served model is restored from its tables and ships without the fit
     from .learned_map import learn_map
 
-    miles, codes = clean_miles(trips), _codes(trips)
-    counts = np.bincount(codes, minlength=N_CODES)
+    miles, codes = clean_miles(trips), _pair_codes(trips)
+    counts = np.bincount(codes, minlength=N_PAIR_CODES)
     pairs = np.flatnonzero(counts)
-    pair_trips, pair_miles = counts[pairs], medians(codes, miles, N_CODES)[pairs]
-    ends = np.stack([known_zone(trips.pickup_zone), known_zone(trips.dropoff_zone)])
+    pair_trips, pair_miles = counts[pairs], medians(codes, miles, N_PAIR_CODES)[pairs]
+    ends = np.stack([zone_or_0(trips.pickup_zone), zone_or_0(trips.dropoff_zone)])
     zone_miles = medians(ends, miles, N_ZONES)
     overall = medians(np.zeros(len(trips), np.int8), miles, 1)[0]
     return ZoneTables(
@@ -58,7 +58,7 @@ def fit_zone_tables(trips: Trips) -> ZoneTables:
     )
 
 
-def _codes(trips: Trips) -> np.ndarray:
+def _pair_codes(trips: Trips) -> np.ndarray:
     """Encode the pairs of n trips as pair_code does, in half the memory, int32 [n]."""
     return np.concatenate([pair_code(part).astype(np.int32) for part in trips.batches()])
 
@@ -74,8 +74,8 @@ def medians(groups: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray
     result = np.full(n_groups, np.nan)
     # in chunks of groups with about SORTED_ROWS values: sorting takes four times their memory
     ends = np.cumsum(np.bincount(groups.ravel(), minlength=n_groups))
-    at_once = np.searchsorted(ends, np.arange(SORTED_ROWS, groups.size, SORTED_ROWS)) + 1
-    for first, last in pairwise(np.unique([0, *at_once, n_groups])):
+    chunk_ends = np.searchsorted(ends, np.arange(SORTED_ROWS, groups.size, SORTED_ROWS)) + 1
+    for first, last in pairwise(np.unique([0, *chunk_ends, n_groups])):
         inside = (groups >= first) & (groups < last) & ~np.isnan(values)
         chosen = np.broadcast_to(values, groups.shape)[inside]
         result[first:last] = _medians(groups[inside] - first, chosen, last - first)
@@ -108,11 +108,13 @@ class OutOfFold:
 
     @cached_property
     def medians(self) -> np.ndarray:
-        """Median distance of each pair over the rows outside of each fold, [N_CODES, N_FOLDS]."""
-        codes, miles = _codes(self.trips), clean_miles(self.trips)
+        """Median distance of each pair outside of each fold, [N_PAIR_CODES, N_FOLDS]."""
+        codes, miles = _pair_codes(self.trips), clean_miles(self.trips)
         fold = np.arange(len(codes), dtype=np.int32) % N_FOLDS
         outside = (fold != k for k in range(N_FOLDS))
-        return np.stack([medians(codes[rows], miles[rows], N_CODES) for rows in outside], axis=1)
+        return np.stack(
+            [medians(codes[rows], miles[rows], N_PAIR_CODES) for rows in outside], axis=1
+        )
 
     def of_rows(self, first: int, codes: np.ndarray) -> np.ndarray:
         """Look up the out-of-fold median distance for m consecutive rows, miles [m].

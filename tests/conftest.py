@@ -122,7 +122,7 @@ def make_raw(n: int = 3, taxi: str = "green", **columns: object) -> pa.RecordBat
     given = ordinary | columns
     arrays, names = [], []
     for column in schema.raw_columns(taxi):
-        if column.role not in given and not column.must:
+        if column.role not in given and not column.is_required:
             continue
         kind = pa.string() if pa.types.is_boolean(column.type) else column.type
         arrays.append(_raw_array(given[column.role], kind, n))

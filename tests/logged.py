@@ -10,7 +10,7 @@ import pytest
 
 from storage.tracking import models
 from taxi.model import MODULES, TripModel, input_columns
-from taxi.question import PARAMS
+from taxi.request_params import PARAM_DEFAULTS
 from tests.stores import copy_empty_store
 
 
@@ -24,7 +24,10 @@ def own_experiment(tmp_path_factory: pytest.TempPathFactory, name: str) -> Itera
 
 
 def log_model(
-    model: TripModel, experiment: str, example: pd.DataFrame, params: Mapping[str, Any] = PARAMS
+    model: TripModel,
+    experiment: str,
+    example: pd.DataFrame,
+    params: Mapping[str, Any] = PARAM_DEFAULTS,
 ) -> str:
     """Log a model of green trips on a new run; return its URI."""
     with mlflow.start_run(experiment_id=experiment):

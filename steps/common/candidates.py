@@ -17,11 +17,11 @@ from storage.tracking.served_model import PROFILE
 from taxi import coverage, distances, evaluation, schema
 from taxi.breakdown import Breakdown, break_down
 from taxi.distances import METERED, MISSING
-from taxi.drift import Reference, make_reference
-from taxi.evaluation import Group
-from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.drift import DriftReference, make_reference
+from taxi.evaluation import GroupErrors
+from taxi.model import MODULES, TripModel, input_columns, trips_to_frame
 from taxi.profile import Profile
-from taxi.question import PARAMS
+from taxi.request_params import PARAM_DEFAULTS
 from taxi.schema import Trips
 from taxi.scores import rmse, score_predictions
 from taxi.spread import MIN_ROWS, Calibration, Spread, fit_spread
@@ -45,7 +45,7 @@ class CandidateReport(NamedTuple):
 
     predicted: np.ndarray  # [n] minutes
     scores: dict[str, float]  # with metered distance, and the RMSE with each other kind of distance
-    groups: list[Group]
+    groups: list[GroupErrors]
     breakdown: Breakdown
     figure: Figure
     spread: Spread | None  # of its errors there; None if there are too few trips
@@ -56,7 +56,7 @@ class CandidateReport(NamedTuple):
 
 def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     """Score a model that was fitted on train on the n validation trips."""
-    example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
+    example = trips_to_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
     predicted = model.predict(valid)
     rows = distances.sample_rows(len(valid), MAX_VALID_ROWS)
     trips = valid.take(rows)
@@ -64,7 +64,8 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     groups = evaluation.errors_by_group(valid, predicted)
     figure = evaluation.draw_evaluation(valid, predicted, groups)
     scores = rmse_by_distance(answers, trips) | score_predictions(valid.trip_minutes, predicted)
-    if not schema.knows_distance(model.taxi):  # every kind of distance gives the same predictions
+    if not schema.has_distance_column(model.taxi):
+        # every kind of distance gives the same predictions
         scores |= dict.fromkeys(RMSES.values(), scores["rmse"])
     calibration = Calibration(trips, answers[METERED], answers[MISSING])
     spread = fit_spread(calibration)
@@ -94,9 +95,9 @@ def answer_each(model: TripModel, trips: Trips, *, metered: np.ndarray) -> dict[
     Returns:
         Kind of distance -> minutes [n].
     """
-    if not schema.knows_distance(model.taxi):
+    if not schema.has_distance_column(model.taxi):
         return dict.fromkeys(RMSES, metered)
-    others = {kind: distances.as_known(trips, kind) for kind in RMSES if kind != METERED}
+    others = {kind: distances.apply_distance_kind(trips, kind) for kind in RMSES if kind != METERED}
     return {METERED: metered} | {kind: model.predict(known) for kind, known in others.items()}
 
 
@@ -165,7 +166,7 @@ def log_candidate(
     write_candidate(uri, "\n\n".join(paragraphs))
 
 
-def log_errors(groups: Sequence[Group], breakdown: Breakdown) -> None:
+def log_errors(groups: Sequence[GroupErrors], breakdown: Breakdown) -> None:
     """Log errors to the active run, by group and in the detail that the report's charts need."""
     artifacts.log_table([group._asdict() for group in groups], tags.GROUPS_TABLE)
     mlflow.log_dict(breakdown.state(), tags.BREAKDOWN)
@@ -177,7 +178,12 @@ def log_worst(worst: Sequence[WorstTrip]) -> None:
 
 
 def log_model(
-    model: TripModel, reference: Reference, example: pd.DataFrame, lineage: Lineage, *, name: str
+    model: TripModel,
+    reference: DriftReference,
+    example: pd.DataFrame,
+    lineage: Lineage,
+    *,
+    name: str,
 ) -> str:
     """Log a model to the active run in the form in which it is served; return its URI.
 
@@ -195,7 +201,7 @@ def log_model(
         package="taxi",
         modules=MODULES,
         columns=input_columns(model.taxi),
-        params=PARAMS,
+        params=PARAM_DEFAULTS,
         example=example,
         fitted_with=lineage.fitted_with,
         marks=lineage.marks(),

@@ -18,7 +18,7 @@ from storage import StorageError
 from storage.data.months import MonthFile
 from storage.repro import reuse, step_key
 from storage.tracking import artifacts, runs, tags
-from taxi.words import reasons_among
+from taxi.words import drop_reasons_among
 
 
 class CleanedMonth(NamedTuple):
@@ -76,7 +76,7 @@ def _take(run: Run, month: str) -> CleanedMonth | None:
     places = places_of(month, {name: int(rows[name]["n_kept"]) for name in names}, sizes)
     if places is None:
         return None
-    dropped = {reason: int(row[reason]) for reason in reasons_among(row)}
+    dropped = {reason: int(row[reason]) for reason in drop_reasons_among(row)}
     file = MonthFile(month, row["uri"], Path(), row["sha256"], int(row["n_bytes"]))
     return CleanedMonth(run_id, split, file, int(row["n_raw"]), dropped, places)
 

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from steps.common.parameter_file import ParameterFile
 from storage.checkout import as_text, portable
 from storage.uris import refuse_password, without_credentials
-from taxi.words import counted
+from taxi.words import format_count
 
 Value = bool | int | float | str
 RUNS = "finished runs to build on"  # heading of a group in --help
@@ -165,7 +165,7 @@ class Parameters(BaseModel):
         said = [
             f"{len(texts)} values of {name}" for name, texts in lists.items() if name not in typed
         ]
-        return [*said, counted(len(file.points), "point")] if file and file.points else said
+        return [*said, format_count(len(file.points), "point")] if file and file.points else said
 
     def typed_names(self) -> set[str]:
         """Name the typed parameters: those whose value is neither the file's nor the default."""

@@ -29,7 +29,7 @@ def read_month(
     taxi: str,
     understand: Callable[[pa.RecordBatch], T],
     *,
-    may_miss: frozenset[str] = frozenset(),
+    optional_roles: frozenset[str] = frozenset(),
 ) -> Iterator[T]:
     """Read a month's raw rows batch by batch, in the order of its file or of its parts.
 
@@ -37,7 +37,7 @@ def read_month(
         path: of the file, or of the folder of parts.
         taxi: key of schema.TAXIS.
         understand: turns a batch into what is yielded.
-        may_miss: roles of columns that the file may lack.
+        optional_roles: roles of columns that the file may lack.
     Raises:
         TripError: columns or values cannot be used; names the part and the line.
         StorageError: a file cannot be read.
@@ -45,7 +45,7 @@ def read_month(
     for part in (every := part_files(path)):
         where, n_before = f"{part.name}: " if every[1:] else "", 0
         try:
-            columns = match_columns(files.read_schema(part), taxi, may_miss=may_miss)
+            columns = match_columns(files.read_schema(part), taxi, optional_roles=optional_roles)
             for batch in files.read_batches(part, list(columns)):
                 yield understand(batch)
                 n_before += len(batch)

@@ -14,8 +14,8 @@ from steps.common.results import Dataset
 from storage.checkout import run_command
 from storage.data.months import next_month
 from storage.tracking import pages, runs, tags
-from taxi.distances import KINDS, kind_of
-from taxi.words import rules
+from taxi.distances import DISTANCE_KINDS, distance_kind_of
+from taxi.words import delimiter_row
 
 WORST = "The worst predicted trips"
 
@@ -111,7 +111,7 @@ def write_serving(name: str) -> str:
 def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Format rows as a markdown table."""
     texts = [[str(cell) for cell in row] for row in rows]
-    lines = [heads, rules([*zip(*texts, strict=True)] or [()] * len(heads)), *texts]
+    lines = [heads, delimiter_row([*zip(*texts, strict=True)] or [()] * len(heads)), *texts]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -128,6 +128,6 @@ def write_scores(model: str, scores: Mapping[str, float], dataset: Dataset) -> s
     """Write one line on how a model does on the validation months of a data set."""
     return (
         f"**RMSE {scores['rmse']:.3f} min** on {span(dataset.months['valid'])} (valid) with "
-        f"{KINDS[kind_of(dataset.taxi)]}: "
+        f"{DISTANCE_KINDS[distance_kind_of(dataset.taxi)]}: "
         f"{model}, MAE {scores['mae']:.3f} min, R2 {scores['r2']:.3f}"
     )

@@ -234,7 +234,7 @@ class Pipeline:
         """Return the bound on the trips that trials see, as a key input; {} if they see all."""
         if not (step == "hpo" and isinstance(self.params, HpoParameters)):
             return {}
-        bound = spaces.bound_for(preprocess.n_learned_from.values(), self.params.search_rows)
+        bound = spaces.sample_size_for(preprocess.n_learned_from.values(), self.params.search_rows)
         return {"search_rows": str(bound)} if bound else {}
 
     def _launch(self, step: str) -> str:

@@ -10,15 +10,15 @@ from storage import UserError
 from storage.data import splits
 from storage.tracking import artifacts, runs, tags
 from taxi.backtest import DayErrors
-from taxi.distances import KINDS, METERED
+from taxi.distances import DISTANCE_KINDS, METERED
 
 
 def rmse_name(kind: str) -> str:
-    """Name the RMSE metric for a kind of distance in taxi.distances.KINDS."""
+    """Name the RMSE metric for a kind of distance in taxi.distances.DISTANCE_KINDS."""
     return "rmse" if kind == METERED else tags.RMSE_WITH.of(kind)
 
 
-RMSES = {kind: rmse_name(kind) for kind in KINDS}
+RMSES = {kind: rmse_name(kind) for kind in DISTANCE_KINDS}
 # on the validation trips: of a candidate, and of a step, whose scores are its best candidate's
 SCORES = (*RMSES.values(), "mae", "r2")
 TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)

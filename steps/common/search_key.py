@@ -45,7 +45,7 @@ class SearchSettings(NamedTuple):
 
     def bound(self, preprocess: PreprocessResult) -> int:
         """Return how many trips of a split the trials see at most; 0 if they see all."""
-        return spaces.bound_for(preprocess.n_learned_from.values(), self.search_rows)
+        return spaces.sample_size_for(preprocess.n_learned_from.values(), self.search_rows)
 
     def search_key(self, preprocess: PreprocessResult) -> str:
         """Make the search's key from its trips, the code that turns them into rows, and settings.

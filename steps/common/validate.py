@@ -34,7 +34,7 @@ def check_pipeline(params: PipelineParameters) -> None:
     """
     schema.raw_columns(params.taxi)
     baselines.select_baselines(params.models)
-    distances.select_kind(params.judge_by)
+    distances.select_distance_kind(params.judge_by)
     check_search(params)
     check_refit(params.refit)
     check_refit_workers(params.refit_workers, params.scheduler)
@@ -94,7 +94,7 @@ def check_given(given: Mapping[str, Run], judge_by: str) -> None:
         UserError: a candidate has no RMSE with this kind of distance, because an older version
             of the project logged it.
     """
-    name = rmse_name(distances.select_kind(judge_by))
+    name = rmse_name(distances.select_distance_kind(judge_by))
     for step in sorted(given.keys() & {*TRAINING}):
         for candidate in read_training(given[step]).candidates:
             if name not in candidate.scores:

@@ -46,13 +46,13 @@ from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
 from taxi import evaluation, features, maps, rows, search_results
 from taxi.batches import sample_matrix
-from taxi.days import beyond_calendar
+from taxi.days import months_beyond_calendar
 from taxi.features import DenseFeatures, Encoder
 from taxi.model import TripModel
-from taxi.recipes import BLIND_SHARE, Recipe
+from taxi.recipes import WEIGHT_WITHOUT_DISTANCE, Recipe
 from taxi.rows import Rows
 from taxi.search import Trial, best_trial
-from taxi.words import counted
+from taxi.words import format_count
 
 MODEL = "xgboost"
 
@@ -78,7 +78,7 @@ def tell_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]])
     """Print which months of the splits an encoder's school calendar does not cover."""
     if not isinstance(encoder, DenseFeatures):
         return
-    if line := beyond_calendar(chain.from_iterable(months.values()), encoder.around.recess):
+    if line := months_beyond_calendar(chain.from_iterable(months.values()), encoder.around.recess):
         print(line)
 
 
@@ -113,8 +113,10 @@ def search_boosters(
     # look up the experiment's name now: the command is needed when the store is gone, too
     resume = partial(page.rerun_command, params, experiment=runs.experiment_name())
     log = TrialRuns(settings.search_key(preprocess), {tags.MODEL: MODEL})
-    is_split = settings.space.is_split_by_distance and rows.is_split(encoder, *trips[:2])
-    lay_out = rows.sighted_rows if is_split else rows.make_rows
+    is_split = settings.space.is_split_by_distance and rows.is_split_by_distance(
+        encoder, *trips[:2]
+    )
+    lay_out = rows.rows_with_distance if is_split else rows.make_rows
     weighed = settings.half_life, settings.space.max_bin
     seen = sample.draw_seen(*trips[:2], settings.bound(preprocess), seed=settings.seed)
     laid_out = lay_out(encoder, seen.train, seen.valid, *weighed)
@@ -132,7 +134,9 @@ def search_boosters(
     if seen.leaves_out_train:
         del laid_out  # frees the sample's rows before those of all trips are laid out
     if is_split:
-        with opened(rows.blind_rows(encoder, trips.train, seen.valid, *weighed)) as executor:
+        with opened(
+            rows.rows_without_distance(encoder, trips.train, seen.valid, *weighed)
+        ) as executor:
             blind = train_blind(settings, executor, trials)
     if not seen.leaves_out_train:
         return Searched(trials, sighted, blind, laid_out, seen, "")
@@ -157,7 +161,12 @@ def log_ensemble(
     log_parts(sighted[0].booster, encoder, searched.rows.train, searched.rows.valid)
     recipe = make_recipe(settings, sighted, blind)
     parts = ([one.booster for one in part] for part in (sighted, blind))
-    model = TripModel(preprocess.dataset.taxi, encoder, *parts, blind_share=recipe.blind_share)
+    model = TripModel(
+        preprocess.dataset.taxi,
+        encoder,
+        *parts,
+        weight_without_distance=recipe.weight_without_distance,
+    )
     report = report_on(model, trips.valid)
     fitted_with = dict(sighted[0].member.parameters)
     lineage = Lineage("hpo", MODEL, settings.features, preprocess, fitted_with)
@@ -179,8 +188,8 @@ def tell_search(
     """Report the search on the run, on its page and in the terminal."""
     write_best(MODEL, scores)
     boosters = [*searched.sighted, *searched.blind]
-    n_trees = counted(sum(one.member.rounds for one in boosters), "tree")
-    n_boosters = counted(len(boosters), "booster")
+    n_trees = format_count(sum(one.member.rounds for one in boosters), "tree")
+    n_boosters = format_count(len(boosters), "booster")
     # with blind boosters, trials were scored only on trips with a distance, but the model on all:
     # its RMSE may be above the best trial's
     also = ", trips without a distance included;" if searched.blind else ","
@@ -204,8 +213,8 @@ def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Tr
         settings.features,
         settings.seed,
         members=members,
-        blind=without,
-        blind_share=BLIND_SHARE if blind else 0.0,
+        members_without_distance=without,
+        weight_without_distance=WEIGHT_WITHOUT_DISTANCE if blind else 0.0,
         half_life=settings.half_life,
         max_bin=settings.space.max_bin,
     )
@@ -217,7 +226,7 @@ def describe_trials(trials: Sequence[Trial]) -> str:
     best = best_trial(trials)
     ended = ", ".join(f"{states[state]} {state}" for state in ("pruned", "failed"))
     rmse = f", with {best.outcome.rmse:.3f} min alone" if best.outcome else ""
-    return f"{counted(len(trials), 'trial')} ({ended}), the best one trial {best.number}{rmse}"
+    return f"{format_count(len(trials), 'trial')} ({ended}), the best one trial {best.number}{rmse}"
 
 
 def log_noise(trials: list[Trial], seeds: list[Trained]) -> None:

@@ -9,7 +9,7 @@ from steps.common.search_key import SearchSettings
 from steps.hpo.executor import TrialExecutor
 from storage.tracking import artifacts, tags
 from taxi.boosting import Outcome, TrainingJob, predict_each
-from taxi.ensemble import choose_members, pool_of
+from taxi.ensemble import candidate_pool, choose_members
 from taxi.recipes import Member
 from taxi.rows import Rows
 from taxi.search import Trial
@@ -56,7 +56,7 @@ def choose_boosters(
         seeds: boosters of its first point, which may join if boosters are averaged.
         rows: that the trials were trained and scored on.
     """
-    pool = train_missing(settings, executor, pool_of(trials))
+    pool = train_missing(settings, executor, candidate_pool(trials))
     if settings.space.n_boosters > 1:
         pool += seeds
     predicted = predict_each([one.booster for one in pool], rows.valid)
@@ -86,7 +86,7 @@ def train_blind(
         trials: of the search; the best point of each objective is used.
     """
     best: dict[str, Trial] = {}
-    for trial in pool_of(trials):
+    for trial in candidate_pool(trials):
         best.setdefault(trial.point["objective"], trial)
     outcomes = train_points(settings, executor, [trial.point for trial in best.values()])
     pairs = zip(best.values(), outcomes, strict=True)
@@ -106,7 +106,7 @@ def make_job(settings: SearchSettings, point: dict[str, Any]) -> TrainingJob:
     # two boosters at once on one thread each take less time than one after the other on two
     parameters, space = settings.common | point | {"nthread": 1}, settings.space
     return TrainingJob(
-        parameters, space.rounds, space.patience, keep=True, score_every=space.score_every
+        parameters, space.rounds, space.patience, keep_booster=True, score_every=space.score_every
     )
 
 

@@ -97,7 +97,7 @@ def _here(rows: Rows, n_workers: int, on_gpu: bool) -> Iterator[TrialExecutor]:
 @contextmanager
 def _on_cluster(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[TrialExecutor]:
     code = [taxi, sys.modules[__name__]]
-    rows = rows.whole()  # encoded here: the encoder is not sent to the workers
+    rows = rows.to_memory()  # encoded here: the encoder is not sent to the workers
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
     with on as cluster, cluster.gone_as(lambda: SAME_COMMAND), cluster.hold(tuple(rows)) as handle:
         submit = partial(cluster.submit, train_on_worker, handle, rows.key)

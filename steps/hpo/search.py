@@ -24,7 +24,7 @@ from taxi import search, search_pictures, search_results
 from taxi.boosting import Outcome, PruningThreshold
 from taxi.search import Failure, FinishedTrial, Trial
 from taxi.spaces import SearchSpace
-from taxi.words import counted
+from taxi.words import format_count
 
 N_WARM = 5  # earlier searches whose best point is tried
 
@@ -86,7 +86,7 @@ def run_search(
             n_waiting=executor.n_waiting(n_parallel),
             lag=settings.lag,
             finished={number: as_finished(run, space) for number, run in finished.items()},
-            is_over=after(budget.max_minutes),
+            should_stop=after(budget.max_minutes),
         ):
             logger.log_trial(trial, finished)
         logger.log_page()
@@ -261,7 +261,7 @@ class SearchLogger:
         before = f", {n_recorded} from before" if n_recorded else ""
         ended = f"{states['pruned']} pruned, {states['failed']} failed{before}"
         found = f"best rmse {self.rmse:.4f} min, trial {best.number}"
-        print(f"search: {counted(len(trials), 'trial')} ({ended}), {found}")
+        print(f"search: {format_count(len(trials), 'trial')} ({ended}), {found}")
 
 
 def log_pictures(trials: list[Trial], seed: int) -> None:

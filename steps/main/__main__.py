@@ -34,8 +34,15 @@ from storage.repro.reuse import ReuseDecision
 from storage.tracking import pages, runs, store, tags
 from storage.tracking.registry import Registry
 from taxi import distances
-from taxi.distances import KINDS, METERED, MISSING, PLANNED_10, PLANNED_20, kind_of
-from taxi.schema import taxi_named
+from taxi.distances import (
+    DISTANCE_KINDS,
+    METERED,
+    MISSING,
+    PLANNED_10,
+    PLANNED_20,
+    distance_kind_of,
+)
+from taxi.schema import select_taxi
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             registered = pipeline.register()
             log_headline("register", registered.metrics)
         taxi = preprocess.dataset.taxi
-        distance = distances.kind_of(taxi, distances.select_kind(params.judge_by))
+        distance = distances.distance_kind_of(taxi, distances.select_distance_kind(params.judge_by))
         candidates = ranked([one for step in trained for one in step.candidates], distance)
         command = log_summary(pipeline)
         lacks = WITH_TEST if "register" in pipeline.steps else WITH_ALL
@@ -204,7 +211,7 @@ def suggestion(dataset: Dataset) -> list[str]:
     """Suggest more months to train on; [] if months are simulated or there are none to add."""
     train, valid = dataset.months["train"], dataset.months["valid"]
     earlier = splits.a_year_earlier(train, valid, dataset.months.get("test", []))
-    if dataset.is_simulated or not earlier or earlier[0] < taxi_named(dataset.taxi).since:
+    if dataset.is_simulated or not earlier or earlier[0] < select_taxi(dataset.taxi).first_month:
         return []
     line = (
         f"The same months a year earlier, with less weight (half_life), usually help: "
@@ -215,7 +222,7 @@ def suggestion(dataset: Dataset) -> list[str]:
 
 def leaderboard(candidates: Iterable[Candidate], taxi: str) -> list[str]:
     """Format the candidates as a markdown table, in the given order."""
-    columns = told_apart(COLUMNS if kind_of(taxi) == METERED else HEADS, taxi)
+    columns = told_apart(COLUMNS if distance_kind_of(taxi) == METERED else HEADS, taxi)
     rows = [[one.model, one.features, *cells(one.scores, columns)] for one in candidates]
     return page.to_table(["model", "features", *columns.values()], rows).split("\n")
 
@@ -240,8 +247,8 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
     )
     rmses = ", ".join(
         f"{registered.metrics[tags.TEST.of(RMSES[kind])]:.3f} min with {words}"
-        for kind, words in KINDS.items()
-        if kind == kind_of(taxi, kind)
+        for kind, words in DISTANCE_KINDS.items()
+        if kind == distance_kind_of(taxi, kind)
     )
     if not version:
         said = f"**{registered.model}** is not registered ({registered.reasons})."

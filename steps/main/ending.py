@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from steps.common.results import RMSES, Candidate, Dataset
 from storage import terminal
-from taxi.distances import METERED, MISSING, PLANNED_10, PLANNED_20, kind_of
+from taxi.distances import METERED, MISSING, PLANNED_10, PLANNED_20, distance_kind_of
 
 # validation score -> its column heading, most informative first: a narrow terminal cuts the rest
 HEADS: Mapping[str, str] = {
@@ -20,7 +20,7 @@ DIGITS = 3
 
 def told_apart(columns: Mapping[str, str], taxi: str) -> dict[str, str]:
     """Keep only one RMSE column, score -> heading, if trips of this taxi never have a distance."""
-    one = kind_of(taxi) == MISSING
+    one = distance_kind_of(taxi) == MISSING
     others = {name for name in RMSES.values() if name != RMSES[METERED]} if one else set()
     return {name: head for name, head in columns.items() if name not in others}
 

@@ -132,7 +132,7 @@ def work_of(step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: f
     """Return what the time of a step grows with: its trips, for a search train trips x trials."""
     if step != "hpo":
         return float(sum(n_trips.values()))
-    bound = spaces.bound_for(n_trips.values(), search_rows)
+    bound = spaces.sample_size_for(n_trips.values(), search_rows)
     return n_trials * min(n_trips.get("train", 0), bound or max(n_trips.values()))
 
 

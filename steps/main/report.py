@@ -18,8 +18,8 @@ from storage.tracking import artifacts, model_references, runs, tags
 from taxi import report, schema
 from taxi.breakdown import Breakdown
 from taxi.city import City
-from taxi.distances import KINDS, METERED, kind_of
-from taxi.evaluation import Group
+from taxi.distances import DISTANCE_KINDS, METERED, distance_kind_of
+from taxi.evaluation import GroupErrors
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
 
 # steps with the same upstream steps, as one stage each
@@ -65,8 +65,10 @@ def log_report(
         leaderboard=leaderboard,
         trials=read.rows(hpo.run_id, tags.TRIALS_TABLE, must=True) if hpo else [],
         curves=read.rows(hpo.run_id, tags.CURVES_TABLE) if hpo else [],
-        luck=luck_of(pipeline.done["hpo"]) if hpo else {},
-        is_split=any(read.has_blind(one.run_id) for one in (hpo.candidates if hpo else [])),
+        search_gain=luck_of(pipeline.done["hpo"]) if hpo else {},
+        is_split_by_distance=any(
+            read.has_blind(one.run_id) for one in (hpo.candidates if hpo else [])
+        ),
         errors=error_facts(read, outcome),
         city=read.city(preprocess),
         coverage=read.rows(registered.run_id, tags.COVERAGE_TABLE) if registered else [],
@@ -140,7 +142,7 @@ def title_of(dataset: Dataset) -> str:
     """Write a report's title from the pipeline's data."""
     kind = "simulated" if dataset.is_simulated else "TLC"
     months = ", ".join(f"{split} {','.join(names)}" for split, names in dataset.months.items())
-    return f"Minutes of {schema.taxi_named(dataset.taxi).a_trip}: {kind} months, {months}"
+    return f"Minutes of {schema.select_taxi(dataset.taxi).singular}: {kind} months, {months}"
 
 
 def step_facts(pipeline: Pipeline) -> list[list[StepFacts]]:
@@ -174,13 +176,13 @@ def error_facts(read: Reader, outcome: PipelineOutcome) -> ErrorFacts:
     run_id, split = judged.run_id, "test" if outcome.registered else "valid"
     months = ",".join(dataset.months[split])
     groups = [
-        Group(row["kind"], row["group"], int(row["n_trips"]), *map(float, scores))
+        GroupErrors(row["kind"], row["group"], int(row["n_trips"]), *map(float, scores))
         for row in read.rows(run_id, tags.GROUPS_TABLE)
         if (scores := (row["rmse"], row["mae"], row["bias"]))
     ]
     text = read.text(run_id, tags.BREAKDOWN)
     breakdown = Breakdown.restore(json.loads(text)) if text else None
-    of = f"the {split} months {months}, with {KINDS[kind_of(dataset.taxi)]}"
+    of = f"the {split} months {months}, with {DISTANCE_KINDS[distance_kind_of(dataset.taxi)]}"
     return ErrorFacts(of, groups, breakdown)
 
 
@@ -197,7 +199,7 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
         return {}
     before = read.version(registered.model_name, number)
     rows = [("version", number, registered.version)]
-    distance = KINDS[METERED if tags.TAXI not in now else kind_of(now[tags.TAXI])]
+    distance = DISTANCE_KINDS[METERED if tags.TAXI not in now else distance_kind_of(now[tags.TAXI])]
     rows += [
         (
             what.format(distance=distance),

@@ -19,10 +19,10 @@ from storage import UserError
 from storage.data import months
 from storage.tracking import artifacts, pages, runs, tags
 from taxi import backtest
-from taxi.backtest import BESIDE, OWN, MonthErrors, Rise, in_months
+from taxi.backtest import CHOSEN, COMPARED_BASELINES, MonthErrors, RmseRise, format_n_months
 from taxi.backtest_picture import draw_backtest
 from taxi.report_backtest import write_backtest
-from taxi.schema import taxi_named
+from taxi.schema import select_taxi
 from taxi.words import percent
 
 AGAINST = " against"  # ends the names of the other recipe's runs
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rises = backtest.measure_ageing(rows)
         compared = [compare_with(rows, rival, others)] if rival else []
         log_backtest(params, rows, rises, compared, rerun_lines(params, rival))
-        print("\n".join([backtest.answer(rises, rows), *compared]))
+        print("\n".join([backtest.advise_retraining(rises, rows), *compared]))
 
 
 def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
@@ -151,24 +151,24 @@ def judge_rival(
     recipe: BacktestParameters, fold: Fold, pipeline: PipelineResult
 ) -> list[MonthErrors]:
     """Score the other recipe's model of a fold, on the fold's month only."""
-    uri, name = models_of(pipeline)[OWN], f"{fold.month}{AGAINST} {OWN}"
-    return judge_model(recipe, fold._replace(later=[]), OWN, uri, name=name)
+    uri, name = models_of(pipeline)[CHOSEN], f"{fold.month}{AGAINST} {CHOSEN}"
+    return judge_model(recipe, fold._replace(later=[]), CHOSEN, uri, name=name)
 
 
 def models_of(pipeline: PipelineResult) -> dict[str, str]:
-    """Return the URIs of the models to judge: OWN, refitted as it would serve, and others."""
+    """Return the URIs of the models to judge: CHOSEN, refitted as it would serve, and others."""
     if not pipeline.registered:
         raise RuntimeError("a fold has its month to be tested on")
     found = {one.model: one.model_uri for one in pipeline.baseline.candidates}
-    beside = {model: found[model] for model in BESIDE if model in found}
-    return {OWN: pipeline.registered.model_uri, **beside}
+    beside = {model: found[model] for model in COMPARED_BASELINES if model in found}
+    return {CHOSEN: pipeline.registered.model_uri, **beside}
 
 
 def judge_model(
     params: BacktestParameters, fold: Fold, model: str, uri: str, *, name: str = ""
 ) -> list[MonthErrors]:
     """Score a model on the fold's month; the fold's own model also on later months."""
-    wanted = [fold.month, *(fold.later if model == OWN else ())]
+    wanted = [fold.month, *(fold.later if model == CHOSEN else ())]
     asked = ScoreParameters(
         taxi=params.taxi,
         source=params.source,
@@ -203,7 +203,7 @@ def log_fold(fold: Fold, rows: Sequence[MonthErrors]) -> None:
     place, begins = months.step_of(fold.month), months.time_of(fold.month)
     mlflow.log_metrics(values, step=place, timestamp=begins)
     said = [f"rmse {own.rmse.value:.4f} min ({own.rmse.low:.4f} to {own.rmse.high:.4f})"]
-    said += [f"{BESIDE[row.model]} {row.rmse.value:.4f}" for row in beside]
+    said += [f"{COMPARED_BASELINES[row.model]} {row.rmse.value:.4f}" for row in beside]
     said += [f"in {row.month} {row.rmse.value:.4f}" for row in rows if row.age]
     print(f"{fold.month}: {', '.join(said)}")
 
@@ -211,12 +211,12 @@ def log_fold(fold: Fold, rows: Sequence[MonthErrors]) -> None:
 def log_backtest(
     params: BacktestParameters,
     rows: Sequence[MonthErrors],
-    rises: Sequence[Rise],
+    rises: Sequence[RmseRise],
     compared: Sequence[str],
     rerun: Sequence[str],
 ) -> None:
     """Log the tables, the picture and the page."""
-    answer = backtest.answer(rises, rows)
+    answer = backtest.advise_retraining(rises, rows)
     artifacts.log_table([row.row() for row in rows], tags.BACKTEST_TABLE)
     ageing = [{"age": r.age, "n_months": r.n_months, **r.share._asdict()} for r in rises]
     if ageing:
@@ -225,8 +225,10 @@ def log_backtest(
     for rise in rises:
         mlflow.log_metric(tags.RISE, rise.share.value, step=rise.age)
     mlflow.set_tags({tags.TAXI: params.taxi, tags.ANSWER: answer})
-    judged = sorted(backtest.fresh(rows))
-    mean = backtest.mean_of([backtest.fresh(rows)[month].rmse.value for month in judged]).value
+    judged = sorted(backtest.fresh_errors(rows))
+    mean = backtest.mean_interval(
+        [backtest.fresh_errors(rows)[month].rmse.value for month in judged]
+    ).value
     mlflow.log_metric(tags.MEAN_RMSE, mean)
     log_backtest_report(params, rows, rises, [answer, *compared], rerun)
     # MLflow folds the page, and then links work only in the first two lines
@@ -239,17 +241,17 @@ def log_backtest(
 def log_backtest_report(
     params: BacktestParameters,
     rows: Sequence[MonthErrors],
-    rises: Sequence[Rise],
+    rises: Sequence[RmseRise],
     said: Sequence[str],
     rerun: Sequence[str],
 ) -> None:
     """Log the report, one page that opens offline, and print where it is."""
-    of = "a growing window" if params.growing else f"a window of {in_months(params.window)}"
-    judged = page.span(sorted(backtest.fresh(rows)))
+    of = "a growing window" if params.growing else f"a window of {format_n_months(params.window)}"
+    judged = page.span(sorted(backtest.fresh_errors(rows)))
     kind = "TLC" if months.simulated_seed(params.source) is None else "simulated"
     scripts = charts.read_scripts()
     text = write_backtest(
-        f"Minutes of {taxi_named(params.taxi).a_trip}: backtest of {kind} months {judged}, {of}",
+        f"Minutes of {select_taxi(params.taxi).singular}: backtest of {kind} months {judged}, {of}",
         charts.which_run(runs.active()),
         said,
         rows,
@@ -266,13 +268,17 @@ def log_backtest_report(
 def month_table(rows: Sequence[MonthErrors]) -> str:
     """Tabulate by month the errors of the fresh model, of those beside it, and of it later."""
     experiment_id = runs.active_info().experiment_id
-    beside = {BESIDE[name]: there for name in BESIDE if (there := backtest.fresh(rows, name))}
+    beside = {
+        COMPARED_BASELINES[name]: there
+        for name in COMPARED_BASELINES
+        if (there := backtest.fresh_errors(rows, name))
+    }
     ages = sorted({row.age for row in rows if row.age})
     old = {(row.fold, row.age): row for row in rows if row.age}
     heads = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *beside]
-    heads += [f"the same model {in_months(age)} later" for age in ages]
+    heads += [f"the same model {format_n_months(age)} later" for age in ages]
     lines = []
-    for month, row in sorted(backtest.fresh(rows).items()):
+    for month, row in sorted(backtest.fresh_errors(rows).items()):
         link = pages.run_link(experiment_id, row.run_id)
         cells = [f"[{month}]({link})", *error_cells(row)]
         others = [there.get(month) for there in beside.values()]
@@ -291,7 +297,7 @@ def error_cells(row: MonthErrors) -> list[str]:
     ]
 
 
-def ageing_table(rises: Sequence[Rise]) -> str:
+def ageing_table(rises: Sequence[RmseRise]) -> str:
     """Tabulate what ageing costs; empty if no model was followed."""
     heads = ["age, months", "judged on months", "RMSE above a fresh model's", "95 %"]
     lines = [

@@ -77,7 +77,7 @@ def check_shared(folds: Sequence[Fold], rival: Rival | None) -> None:
     """
     if not rival or rival.recipe:
         return
-    there = backtest.fresh(rival.rows)
+    there = backtest.fresh_errors(rival.rows)
     if not any(fold.month in there for fold in folds):
         raise UserError(
             f"against: {rival.name} judged {page.span(sorted(there))}, none of which is among "

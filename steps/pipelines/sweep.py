@@ -30,14 +30,14 @@ from steps.common.validate import check_pipeline
 from steps.pipelines.nested import check_months, get_or_run_pipeline, plan_pipeline
 from storage import UserError, terminal
 from storage.tracking import artifacts, pages, runs, tags
-from taxi.distances import select_kind
+from taxi.distances import select_distance_kind
 from taxi.sweep import (
     SweptPoint,
     best_points,
     draw_sweep,
     name_point,
+    parameter_grid,
     rank_points,
-    span_grid,
     sweep_table,
 )
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return page.tell_plan(
                 [f"{name}: {plan_pipeline(one)}" for name, one in pipelines.items()]
             )
-        swept, score = [], rmse_name(select_kind(params.judge_by))
+        swept, score = [], rmse_name(select_distance_kind(params.judge_by))
         for number, (name, one) in enumerate(pipelines.items(), 1):
             print(f"point {number} of {len(pipelines)}: {name}")
             run = get_or_run_pipeline(one, name=name)
@@ -99,7 +99,7 @@ def read_points(params: SweepParameters) -> list[dict[str, str]]:
         name, entry = both[0]
         raise file.error(entry.line, f"{name} is a list and in {POINTS} too. Keep one.")
     points = [{name: entry.texts[0] for name, entry in point.items()} for point in file.points]
-    found = span_grid({name: entry.texts for name, entry in lists.items()}, points)
+    found = parameter_grid({name: entry.texts for name, entry in lists.items()}, points)
     if found == [{}]:
         lacks = "no list but what was typed wins over" if file.has_lists else "no list"
         raise UserError(

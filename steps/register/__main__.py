@@ -48,7 +48,7 @@ from storage.tracking import artifacts, names, refusals, runs, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 from storage.tracking.registry_lock import RegistryError
 from taxi import distances
-from taxi.card import Facts
+from taxi.card import CardFacts
 from taxi.gate import GateThresholds, Overrides, Provenance
 
 NO_TEST = (
@@ -103,8 +103,8 @@ def choose_and_test(params: RegisterParameters, pipeline: Pipeline) -> tuple[Tes
         raise UserError(NO_TEST)
     trained = [pipeline.training(step) for step in TRAINING]
     pipeline.tag("register")
-    judge_by = distances.select_kind(params.judge_by)
-    distance = distances.kind_of(preprocess.dataset.taxi, judge_by)
+    judge_by = distances.select_distance_kind(params.judge_by)
+    distance = distances.distance_kind_of(preprocess.dataset.taxi, judge_by)
     best = choose([one for step in trained for one in step.candidates], distance)
     if params.refit == TRAIN_VALID:
         place = TrainingPlace(params.scheduler, params.refit_workers)
@@ -260,7 +260,7 @@ def choose(candidates: Sequence[Candidate], distance: str) -> Candidate:
 
     Args:
         candidates: of the baseline and hpo runs.
-        distance: kind of distance in taxi.distances.KINDS that the RMSE is measured with.
+        distance: kind of distance in taxi.distances.DISTANCE_KINDS that the RMSE is measured with.
     Raises:
         UserError: there is no candidate.
     """
@@ -282,7 +282,7 @@ def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> 
 
 
 def version_tags(
-    facts: Facts, dataset: Dataset, judged: GateResult, overrides: Overrides
+    facts: CardFacts, dataset: Dataset, judged: GateResult, overrides: Overrides
 ) -> dict[str, str]:
     """Return the tags of a version: the gate's outcome, and where its data and code come from."""
     about = {
@@ -337,7 +337,7 @@ def settle(
 def registration_line(name: str, tested: TestResult, judged: GateResult, *, why: bool) -> str:
     """Say in one line what was registered; with `why`, also why a candidate was refused."""
     model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
-    rmse = f"test rmse {score:.4f} min with {distances.KINDS[judged.distance]}"
+    rmse = f"test rmse {score:.4f} min with {distances.DISTANCE_KINDS[judged.distance]}"
     if judged.outcome == UNCHANGED:
         return f"{model} was already {name} version {judged.known}, alias {CHAMPION}: {rmse}"
     before = f"version {judged.before}" if judged.before else ""

@@ -13,10 +13,10 @@ from steps.register.testset import TestSet
 from storage import StorageError
 from storage.tracking import artifacts, tags
 from taxi import card, distances, evaluation, maps
-from taxi.card import Facts
+from taxi.card import CardFacts
 from taxi.distances import METERED
 from taxi.gate import Provenance
-from taxi.regions import framed
+from taxi.scrollable import make_tables_scrollable
 
 PICTURE_DPI = 80
 # characters: a registry in a database keeps 5000, and an import may put in longer ids
@@ -49,7 +49,7 @@ def make_facts(
     provenance: Provenance,
     command: str,
     fitted_to: Sequence[str],
-) -> Facts:
+) -> CardFacts:
     """Gather the facts of the card.
 
     Args:
@@ -63,7 +63,7 @@ def make_facts(
         fitted_to: the splits that the tested model was fitted to.
     """
     dataset, candidate = preprocess.dataset, tested.candidate
-    return Facts(
+    return CardFacts(
         name=name,
         taxi=dataset.taxi,
         model=candidate.model,
@@ -76,8 +76,8 @@ def make_facts(
         features=tested.features,
         rmse_valid=candidate.scores["rmse"],
         scores=tested.intervals,
-        rmse_with={kind: scores["rmse"] for kind, scores in tested.scores.items()},
-        n_unknown=distances.n_unknown(test.trips),
+        rmse_by_distance={kind: scores["rmse"] for kind, scores in tested.scores.items()},
+        n_without_distance=distances.n_without_distance(test.trips),
         n_test=len(test.trips),
         checks=judged.decision.checks,
         groups=tested.groups,
@@ -90,7 +90,7 @@ def make_facts(
     )
 
 
-def description(facts: Facts, whole: str) -> str:
+def description(facts: CardFacts, whole: str) -> str:
     """Write the short card, which the registry shows as the version's description.
 
     Args:
@@ -104,11 +104,13 @@ def description(facts: Facts, whole: str) -> str:
     return text + end
 
 
-def log_card(facts: Facts, test: TestSet, tested: TestResult, preprocess: PreprocessResult) -> None:
+def log_card(
+    facts: CardFacts, test: TestSet, tested: TestResult, preprocess: PreprocessResult
+) -> None:
     """Log the whole card as one page, pictures included."""
     # js-default passes no raw HTML through: a developer or a folder may be called <script>
     text = MarkdownIt("js-default").render(card.write_card(facts, short=False))
-    body = framed("Table", text)
+    body = make_tables_scrollable("Table", text)
     figure = evaluation.draw_evaluation(test.trips, tested.predicted[METERED], tested.groups)
     pictures = {"errors on test": artifacts.to_png(figure, PICTURE_DPI)}
     if test.city:

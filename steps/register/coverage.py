@@ -9,9 +9,9 @@ from steps.common.served import gives_intervals
 from steps.register.testset import TestSet, request_frames
 from storage.tracking import artifacts, models, tags
 from taxi import coverage
-from taxi.coverage import ALL, ASKED_BLIND, HIGH, LOW, GroupCoverage
-from taxi.distances import METERED, MISSING, as_known
-from taxi.schema import knows_distance
+from taxi.coverage import ALL_TRIPS, ALL_WITHOUT_DISTANCE, HIGH, LOW, GroupCoverage
+from taxi.distances import METERED, MISSING, apply_distance_kind
+from taxi.schema import has_distance_column
 
 
 def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]:
@@ -28,9 +28,9 @@ def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]
     if not gives_intervals(model):
         return []
     found = _count(model, uri, test, METERED)
-    if knows_distance(test.taxi):
+    if has_distance_column(test.taxi):
         without = _count(model, uri, test, MISSING)[0]
-        found.append(without._replace(kind="distance", group=ASKED_BLIND))
+        found.append(without._replace(kind="distance", group=ALL_WITHOUT_DISTANCE))
     else:  # no trip has a distance: they are all one group, and asked without one anyway
         found = [one for one in found if one.kind != "distance"]
     mlflow.log_metric(tags.TEST_COVERAGE, overall(found))
@@ -40,11 +40,11 @@ def measure_coverage(model: Any, uri: str, test: TestSet) -> list[GroupCoverage]
 
 def overall(groups: list[GroupCoverage]) -> float:
     """Return the share of all trips that are within their intervals, 0..1."""
-    return next(one.coverage for one in groups if one.kind == ALL)
+    return next(one.coverage for one in groups if one.kind == ALL_TRIPS)
 
 
 def _count(model: Any, uri: str, test: TestSet, kind: str) -> list[GroupCoverage]:
-    trips = as_known(test.known_by(kind), kind)
+    trips = apply_distance_kind(test.known_by(kind), kind)
     asked = {"quantiles": [LOW, HIGH]}
     answers = [
         models.predict_columns(model, frame, uri, asked)

@@ -20,8 +20,8 @@ from taxi import bootstrap, evaluation, gate
 from taxi.bootstrap import Interval
 from taxi.breakdown import break_down
 from taxi.coverage import GroupCoverage
-from taxi.distances import METERED, as_known
-from taxi.evaluation import Group
+from taxi.distances import METERED, apply_distance_kind
+from taxi.evaluation import GroupErrors
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.scores import score_predictions
 from taxi.slices import pair_slices
@@ -40,7 +40,7 @@ class TestResult(NamedTuple):
     features: list[str]
     scores: dict[str, dict[str, float]]  # kind of distance -> its scores
     intervals: dict[str, Interval]  # with metered distance, as are the groups
-    groups: list[Group]
+    groups: list[GroupErrors]
     coverage: list[GroupCoverage]  # of the 80 % interval; [] if the model gives none
 
 
@@ -69,7 +69,7 @@ def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> Tes
     log_errors(groups, break_down(test.trips, predicted[METERED]))
     log_worst(find_worst(test.trips, predicted[METERED]))
     scores = score_each(predicted, test)
-    intervals = bootstrap.intervals(test.trips.trip_minutes, predicted[METERED], seed=seed)
+    intervals = bootstrap.score_intervals(test.trips.trip_minutes, predicted[METERED], seed=seed)
     _, low, high = intervals["rmse"]
     ends = {tags.TEST.of("rmse_low"): low, tags.TEST.of("rmse_high"): high}
     found = to_metrics(tags.TEST, scores) | ends
@@ -89,7 +89,7 @@ def predict_served(model: Any, uri: str, test: TestSet) -> dict[str, np.ndarray]
         StorageError: the model does not take these trips.
     """
     return {
-        kind: ask_served(model, uri, as_known(test.known_by(kind), kind), test.taxi)
+        kind: ask_served(model, uri, apply_distance_kind(test.known_by(kind), kind), test.taxi)
         for kind in RMSES
     }
 
@@ -130,7 +130,7 @@ def evaluate_champion(
     uri = f"models:/{version.name}/{version.version}"
     predicted = predict_served(load_served(uri, test.taxi), uri, test)
     both = tested.predicted[test.distance], predicted[test.distance]
-    gained = bootstrap.improvement(test.trips.trip_minutes, *both, seed=seed)
+    gained = bootstrap.rmse_improvement(test.trips.trip_minutes, *both, seed=seed)
     ends = {tags.GAINED.of("_low"): gained.low, tags.GAINED.of("_high"): gained.high}
     found = to_metrics(tags.CHAMPION_TEST, score_each(predicted, test))
     mlflow.log_metrics(found | {tags.GAINED.of(""): gained.value, **ends})

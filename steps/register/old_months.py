@@ -11,7 +11,7 @@ from steps.register.testset import MAX_TEST_ROWS, TestSet, ask_served
 from storage import UserError
 from storage.tracking import artifacts, model_references, refusals, runs, tags
 from taxi import distances
-from taxi.distances import as_known
+from taxi.distances import apply_distance_kind
 from taxi.schema import Trips
 from taxi.slices import PairedErrors, pair_errors
 
@@ -51,9 +51,9 @@ def compare_on_old_months(
         reason = f"{months or 'unknown months'}, not compared: {error}"
         print(f"the champion's own test months: {reason}", flush=True)
         return OldMonths([], reason)
-    trips = distances.sample(trips, MAX_TEST_ROWS)
+    trips = distances.sample_trips(trips, MAX_TEST_ROWS)
     champion_uri = f"models:/{version.name}/{version.version}"
-    asked = as_known(trips, test.distance)
+    asked = apply_distance_kind(trips, test.distance)
     candidate, champion = (
         ask_served(load_served(uri, test.taxi), uri, asked, test.taxi)
         for uri in (candidate_uri, champion_uri)

@@ -29,12 +29,12 @@ from storage.scratch import scratch_folder
 from storage.tracking import artifacts, models, runs, tags
 from storage.tracking.processes import n_cores
 from taxi import baselines, features
-from taxi.drift import Reference, refit_reference
+from taxi.drift import DriftReference, refit_reference
 from taxi.features import Encoder
-from taxi.model import TripModel, write_frame
+from taxi.fitting import TrainSets, fit_boosters, is_on_gpu, train_locally
+from taxi.model import TripModel, trips_to_frame
 from taxi.recipes import Recipe
 from taxi.schema import Trips
-from taxi.sight import Train, fit_boosters, is_on_gpu, train_here
 from taxi.spread import restore_spread
 from taxi.worst import find_worst
 
@@ -65,7 +65,7 @@ def refit_candidate(
         UserError: it was logged without its recipe.
     """
     trips, taxi = load_trips(preprocess, "train", "valid"), preprocess.dataset.taxi
-    recipe = read_recipe(candidate).for_more_trips(len(trips))
+    recipe = read_recipe(candidate).for_refit(len(trips))
     valid = load_trips(preprocess, "valid")
     encoder = features.fit_encoder(recipe.features, trips, load_city(preprocess))
     about: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
@@ -111,7 +111,7 @@ def fit(
 ) -> TripModel:
     """Fit a recipe to n trips that the encoder was fitted on."""
     if not recipe.baseline:
-        on_gpu = is_on_gpu([*recipe.members, *recipe.blind])
+        on_gpu = is_on_gpu([*recipe.members, *recipe.members_without_distance])
         with open_training(place, on_gpu=on_gpu) as train:
             return fit_boosters(recipe, trips, taxi, encoder, train)
     baseline = baselines.BASELINES[recipe.baseline]
@@ -121,10 +121,10 @@ def fit(
 
 
 @contextmanager
-def open_training(place: TrainingPlace, *, on_gpu: bool) -> Iterator[Train]:
+def open_training(place: TrainingPlace, *, on_gpu: bool) -> Iterator[TrainSets]:
     """Yield the function that trains boosters: on all cores here, or on a cluster's workers."""
     if not place.scheduler:
-        yield partial(train_here, n_threads=n_cores(), scratch=scratch_folder)
+        yield partial(train_locally, n_threads=n_cores(), scratch=scratch_folder)
         return
     from steps.register.workers import training_on  # Dask takes half a second to import
 
@@ -136,7 +136,7 @@ def count_fitted(recipe: Recipe, n_trips: int) -> str:
     """Say how many of n trips a recipe is fitted on; only baselines leave some out."""
     if not recipe.baseline:
         return f"{n_trips:,}"
-    return baselines.BASELINES[recipe.baseline].n_fitted(n_trips)
+    return baselines.BASELINES[recipe.baseline].format_n_fitted(n_trips)
 
 
 def trace(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) -> Lineage:
@@ -169,8 +169,8 @@ def log_refitted(
     chosen = load_served(candidate.model_uri, model.taxi)
     spread = models.unwrapped(chosen).spread
     kept = model.with_spread(restore_spread(spread.state()) if spread else None)
-    example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
+    example = trips_to_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
     profile = read_profiles(lineage.preprocess.run_id)["valid"]
-    before = Reference.restore(json.loads(models.profile(chosen)))
+    before = DriftReference.restore(json.loads(models.profile(chosen)))
     reference = refit_reference(before, profile, predicted)
     return log_model(kept, reference, example, lineage, name=f"{candidate.model}_refit")

@@ -14,7 +14,7 @@ from storage.tracking.datasets import HashedDataset
 from taxi import distances
 from taxi.city import City
 from taxi.distances import METERED
-from taxi.model import write_frame
+from taxi.model import trips_to_frame
 from taxi.schema import Trips
 
 # most trips for kinds of distance that models are not judged by: more would not be more precise
@@ -41,7 +41,7 @@ class TestSet(NamedTuple):
         All n for metered distance and the kind that models are judged by, else a sample.
         """
         decides = kind in (METERED, self.distance)
-        return self.trips if decides else distances.sample(self.trips, MAX_TEST_ROWS)
+        return self.trips if decides else distances.sample_trips(self.trips, MAX_TEST_ROWS)
 
 
 def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
@@ -88,4 +88,4 @@ def ask_served(model: Any, uri: str, trips: Trips, taxi: str) -> np.ndarray:
 def request_frames(trips: Trips, taxi: str) -> Iterator[pd.DataFrame]:
     """Yield n trips as frames that a caller would send, at most REQUEST_ROWS rows each."""
     for start in range(0, len(trips), REQUEST_ROWS):
-        yield write_frame(trips.take(slice(start, start + REQUEST_ROWS)), taxi)
+        yield trips_to_frame(trips.take(slice(start, start + REQUEST_ROWS)), taxi)

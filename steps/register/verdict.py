@@ -5,7 +5,7 @@ from steps.common.results import Dataset, write_registration
 from steps.register.evaluate import PROMOTED, UNCHANGED, GateResult, TestResult
 from storage.tracking import runs, tags
 from storage.tracking.registry import Registry
-from taxi.distances import KINDS
+from taxi.distances import DISTANCE_KINDS
 
 TESTED = "tested"  # outcome of a candidate that was not to be registered
 NOT_ASKED = "test_only=true"
@@ -24,7 +24,7 @@ def write_registered(
     model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
     rmse = (
         f"test RMSE **{score:.3f} min** on {page.span(dataset.months['test'])} with "
-        f"{KINDS[judged.distance]}"
+        f"{DISTANCE_KINDS[judged.distance]}"
     )
     version = f"{registry.name} version {judged.known}"
     if judged.outcome == UNCHANGED:
@@ -53,7 +53,7 @@ def promotion_reason(tested: TestResult, judged: GateResult, allowed: str) -> st
         judged: the gate's outcome.
         allowed: what the gate was told to overlook; empty if nothing.
     """
-    score, distance = tested.scores[judged.distance]["rmse"], KINDS[judged.distance]
+    score, distance = tested.scores[judged.distance]["rmse"], DISTANCE_KINDS[judged.distance]
     said = f"test RMSE {score:.3f} min with {distance}"
     if judged.improvement:
         value, low, high = judged.improvement
@@ -79,9 +79,13 @@ def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
         model_uri=tested.candidate.model_uri,
     )
     rmse = f"test RMSE **{score:.3f} min** on {page.span(dataset.months['test'])}"
-    verdict = f"**Tested**: {model}, {rmse} with {KINDS[distance]}; not registered: {NOT_ASKED}"
+    verdict = (
+        f"**Tested**: {model}, {rmse} with {DISTANCE_KINDS[distance]}; not registered: {NOT_ASKED}"
+    )
     page.write_verdict(verdict, dataset=dataset, rmse=score)
-    print(f"{model} tested: test rmse {score:.4f} min with {KINDS[distance]}; not registered")
+    print(
+        f"{model} tested: test rmse {score:.4f} min with {DISTANCE_KINDS[distance]}; not registered"
+    )
 
 
 def write_put_back(registry: Registry, line: str) -> None:

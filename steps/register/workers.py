@@ -22,17 +22,17 @@ from storage import StorageError, UserError
 from storage.cluster.connection import connected
 from storage.cluster.executor import Cluster
 from storage.cluster.tasks import once_per_worker
-from taxi.batches import batches_of, whole
-from taxi.boosting import schedule, train_matrix
+from taxi.batches import batches_of, to_memory
+from taxi.boosting import learning_rate_callbacks, train_matrix
+from taxi.fitting import BoosterSet, TrainSets, train_member
 from taxi.recipes import Member
-from taxi.rows import TrainPart
-from taxi.sight import BoosterSet, Train, train_member
+from taxi.rows import TrainingData
 
 REFIT_AGAIN = "what is finished is kept: the same command goes on from there."
 
 
 @contextmanager
-def training_on(scheduler: str, *, on_gpu: bool, n_together: int) -> Iterator[Train]:
+def training_on(scheduler: str, *, on_gpu: bool, n_together: int) -> Iterator[TrainSets]:
     """Yield the function that trains sets of boosters on the workers of a cluster.
 
     Args:
@@ -61,8 +61,8 @@ def train_there(sets: Sequence[BoosterSet], *, cluster: Cluster) -> list[list[xg
 
 
 def _submit(one: BoosterSet, cluster: Cluster, stack: ExitStack) -> "list[Future[xgb.Booster]]":
-    part = one.lay_out()
-    part = part._replace(matrix=whole(part.matrix))  # the encoder is not sent to the workers
+    part = one.make_training_data()
+    part = part._replace(matrix=to_memory(part.matrix))  # the encoder is not sent to the workers
     handle = stack.enter_context(cluster.hold(tuple(part)))
     submit = partial(cluster.submit, refit_on_worker, handle, uuid.uuid4().hex, one.max_bin)
     return [submit(member) for member in one.members]
@@ -70,7 +70,7 @@ def _submit(one: BoosterSet, cluster: Cluster, stack: ExitStack) -> "list[Future
 
 def refit_on_worker(part: tuple[Any, ...], key: str, max_bin: int, member: Member) -> xgb.Booster:
     """Train a booster on a worker, where the boosters of a set share one matrix."""
-    rows = once_per_worker(key, lambda: train_matrix(*TrainPart(*part), max_bin))
+    rows = once_per_worker(key, lambda: train_matrix(*TrainingData(*part), max_bin))
     return train_member(rows, max_bin, member)
 
 
@@ -119,7 +119,7 @@ def _place(
     one: BoosterSet, cluster: Cluster, workers: Sequence[str], stack: ExitStack
 ) -> "dict[str, da.Array]":
     """Have each worker fetch its part of the rows from here."""
-    part = one.lay_out()
+    part = one.make_training_data()
     if issparse(part.matrix):
         raise UserError(
             "refit_workers takes models of dense columns, features=compact or full: leave it out."
@@ -152,7 +152,7 @@ async def _train_each(
                 parameters,
                 matrix,
                 member.rounds,
-                callbacks=schedule(member.rates()),
+                callbacks=learning_rate_callbacks(member.rates()),
             )
             trained.append(told["booster"])
     return trained

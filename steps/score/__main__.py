@@ -47,7 +47,7 @@ from storage.repro import reuse
 from storage.tracking import artifacts, model_references, models, runs, tags
 from storage.uris import without_credentials
 from taxi import drift
-from taxi.drift import DriftMeasure, DriftThresholds, Reference
+from taxi.drift import DriftMeasure, DriftReference, DriftThresholds
 
 DRIFTED = 3  # exit code
 JUST_BEGUN = "it has just begun and has no trips yet; the live level is left unchanged"
@@ -208,7 +208,7 @@ def tag_result(params: ScoreParameters, model_uri: str, scored: Sequence[ScoredM
 
 def watch(
     scored: Sequence[ScoredMonth],
-    reference: Reference,
+    reference: DriftReference,
     rmse_before: float,
     thresholds: DriftThresholds,
 ) -> dict[str, list[DriftMeasure]]:

@@ -8,9 +8,9 @@ import numpy as np
 from storage.tracking import models
 from storage.uris import without_credentials
 from taxi import scoring
-from taxi.days import beyond_calendar
+from taxi.days import months_beyond_calendar
 from taxi.expected_loss import EstimatedRmse, estimate_rmse
-from taxi.scoring import Prepared
+from taxi.scoring import PreparedRows
 from taxi.spread import MIN_ROWS
 
 
@@ -22,7 +22,7 @@ class LossCounter:
         self.losses, self.model = read_losses(model), models.unwrapped(model)
         self.counts = np.zeros(0 if self.losses is None else len(self.losses), np.int64)
 
-    def add(self, prepared: Prepared, predicted: np.ndarray, taxi: str) -> None:
+    def add(self, prepared: PreparedRows, predicted: np.ndarray, taxi: str) -> None:
         """Count a batch of n rows, without looking at their drop-offs.
 
         Args:
@@ -30,11 +30,11 @@ class LossCounter:
             predicted: [n] minutes, without a live level.
             taxi: key of schema.TAXIS.
         """
-        rows = prepared.judgeable
+        rows = prepared.predictable
         if self.losses is None or not rows.any():
             return
         frame = scoring.request_frame(prepared, taxi)
-        leaf = self.model.find_leaves(frame, predicted[rows])[prepared.foreseen[rows]]
+        leaf = self.model.find_leaves(frame, predicted[rows])[prepared.eligible_at_pickup[rows]]
         self.counts += np.bincount(leaf, minlength=len(self.counts))
 
     def estimate(self) -> EstimatedRmse | None:
@@ -63,5 +63,5 @@ def tell_calendar(model: Any, months: Iterable[str]) -> None:
     encoder = getattr(models.unwrapped(model), "encoder", None)
     if encoder is None or "school_day" not in getattr(encoder, "names", ()):
         return
-    if line := beyond_calendar(months, encoder.around.recess):
+    if line := months_beyond_calendar(months, encoder.around.recess):
         print(line)

@@ -10,9 +10,9 @@ from storage.data.objects import check_object_writable, local_path, read_object,
 from storage.uris import without_credentials
 from taxi import TripError, live, live_file
 from taxi.cleaning import month_bounds
-from taxi.live import BIN, MODES, Asked, Ended, LiveState
+from taxi.live import BIN, MODES, EndedTrips, LiveState, NewTrips
 from taxi.live_file import CLOCK_SKEW, OtherModelError
-from taxi.scoring import Prepared
+from taxi.scoring import PreparedRows
 
 BEGINNING = np.timedelta64(1, "D")  # how far from a month's start it may still be without trips
 
@@ -52,11 +52,11 @@ def check_feed(settings: FeedSettings, *, state_uri: str, scheduler: str) -> Non
 class RowTimes(NamedTuple):
     """What is kept of a month's rows to replay them in order of time: 33 bytes a row."""
 
-    trips: Ended  # every row; NaT for a missing time, 0 for a missing zone
+    trips: EndedTrips  # every row; NaT for a missing time, 0 for a missing zone
     counts: np.ndarray  # bool [n]: whether it counts as an ended trip
 
 
-def row_times(prepared: Prepared, predicted: np.ndarray) -> RowTimes:
+def row_times(prepared: PreparedRows, predicted: np.ndarray) -> RowTimes:
     """Extract the times, zones and predictions of a batch of n rows, in its order."""
     pickup, dropoff = (
         prepared.columns[role].to_numpy(zero_copy_only=False)
@@ -65,7 +65,7 @@ def row_times(prepared: Prepared, predicted: np.ndarray) -> RowTimes:
     start, end = (
         prepared.columns[role].fill_null(0).to_numpy() for role in ("pickup_zone", "dropoff_zone")
     )
-    return RowTimes(Ended(pickup, dropoff, start, end, predicted), prepared.eligible)
+    return RowTimes(EndedTrips(pickup, dropoff, start, end, predicted), prepared.eligible)
 
 
 class LiveFeed:
@@ -82,7 +82,8 @@ class LiveFeed:
         self.settings = settings
         self.state = state
         self.new = new
-        self.last: tuple[LiveState, Ended] | None = None  # state before the last month, its trips
+        # state before the last month, its trips
+        self.last: tuple[LiveState, EndedTrips] | None = None
 
     def waits_for(self, month: str) -> bool:
         """Whether a month begins about now, so that an existing state stays until it has trips.
@@ -101,13 +102,13 @@ class LiveFeed:
         """
         start, end = (np.datetime64(bound, "m") for bound in month_bounds(month))
         columns = zip(*(part.trips for part in parts), strict=True)
-        trips = Ended(*map(np.concatenate, columns))
+        trips = EndedTrips(*map(np.concatenate, columns))
         counts = np.concatenate([part.counts for part in parts])
         mode, delay = self.settings
         rows = np.flatnonzero(np.isfinite(trips.predicted) & (trips.pickup_at < end))
         pickup_at = trips.pickup_at[rows]
         known = live.known_until(pickup_at, mode, delay)
-        asked = Asked(pickup_at, known, trips.pickup_zone[rows], trips.dropoff_zone[rows])
+        asked = NewTrips(pickup_at, known, trips.pickup_zone[rows], trips.dropoff_zone[rows])
         told_from, told_until = live.known_until(np.array([start, end]), mode, delay)
         state = self.state or replace(self.new, clock=told_from)
         ended = self._with_late(trips.take(counts))
@@ -118,13 +119,13 @@ class LiveFeed:
         factor[rows] = replayed.factor
         return factor
 
-    def _with_late(self, ended: Ended) -> Ended:
+    def _with_late(self, ended: EndedTrips) -> EndedTrips:
         """Add the trips of the last month that had not become known by its end."""
         if self.last is None or self.state is None:
             return ended
         before = self.last[1]
         pairs = zip(before.take(before.dropoff_at >= self.state.clock), ended, strict=True)
-        return Ended(*(np.concatenate(pair) for pair in pairs))
+        return EndedTrips(*(np.concatenate(pair) for pair in pairs))
 
     def final_state(self, month: str, *, now: np.datetime64) -> LiveState:
         """Return the state that a server starts with: all trips ended in the last month count.
@@ -140,17 +141,17 @@ class LiveFeed:
         if self.last is None:
             return self.new
         state, ended = self.last
-        ended = ended.take(live.countable(ended))
+        ended = ended.take(live.is_countable(ended))
         ended = ended.take(ended.dropoff_at < np.datetime64(month_bounds(month)[1]))
         ended = ended.take(_have_ended(ended, month, now))
         if not len(ended.predicted):
             return state
         until = live.floor_to_bin(ended.dropoff_at.max()) + BIN
-        none = Asked(*(column[:0] for column in (ended[0], ended[0], *ended[2:4])))
+        none = NewTrips(*(column[:0] for column in (ended[0], ended[0], *ended[2:4])))
         return live.replay(state, ended, none, until).state
 
 
-def _have_ended(ended: Ended, month: str, now: np.datetime64) -> np.ndarray:
+def _have_ended(ended: EndedTrips, month: str, now: np.datetime64) -> np.ndarray:
     """Return which trips have ended by now, bool [n]; print how many claim to end later."""
     to_come = ended.dropoff_at > now + CLOCK_SKEW
     if to_come.any():

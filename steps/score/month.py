@@ -23,8 +23,8 @@ from storage.tracking import models, tags
 from storage.uris import without_credentials
 from taxi import TripError, scoring
 from taxi.coverage import HIGH, LOW
-from taxi.question import MAX_QUANTILES, quantile_column
-from taxi.scoring import MAY_MISS, Prepared, Tally
+from taxi.request_params import MAX_QUANTILES, quantile_column
+from taxi.scoring import OPTIONAL_ROLES, MonthTally, PreparedRows
 
 COMPRESSION = "zstd"
 
@@ -51,7 +51,7 @@ class ScoredMonth(NamedTuple):
     month: str
     uri: str  # of its trips
     sha256: str
-    tally: Tally
+    tally: MonthTally
     with_feed: bool  # whether a feed was followed
 
     @property
@@ -95,9 +95,9 @@ def write(
     path: Path,
     model: Any,
     feed: LiveFeed | None = None,
-) -> Tally:
+) -> MonthTally:
     """Stream a month's rows through the model into a file, which is complete or does not exist."""
-    tally, losses, writer = Tally(), LossCounter(model), None
+    tally, losses, writer = MonthTally(), LossCounter(model), None
     with whole_file(path) as unfinished:
         try:
             for rows in predict_month(job, month, file.path, model, feed):
@@ -131,7 +131,7 @@ def write(
 class PredictedRows(NamedTuple):
     """A batch of n rows with their predictions."""
 
-    prepared: Prepared
+    prepared: PreparedRows
     base: np.ndarray  # [n] minutes without a live level, NaN where a row cannot be predicted
     live: np.ndarray | None  # [n] minutes at the feed's level; None without a feed
     n_live: int = 0  # number of rows that have a level
@@ -177,13 +177,13 @@ def predict_month(
         yield PredictedRows(prepared, base, followed, int(has_level.sum()), covered=covered)
 
 
-def prepare_month(job: ScoringJob, month: str, source: Path) -> Iterator[Prepared]:
+def prepare_month(job: ScoringJob, month: str, source: Path) -> Iterator[PreparedRows]:
     """Read a month's rows batch by batch."""
     prepare = partial(scoring.prepare_batch, taxi=job.taxi, month=month)
-    return read_month(source, job.taxi, prepare, may_miss=MAY_MISS)
+    return read_month(source, job.taxi, prepare, optional_roles=OPTIONAL_ROLES)
 
 
-def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> Answers:
+def predict_batch(job: ScoringJob, prepared: PreparedRows, model: Any) -> Answers:
     """Ask the model about a batch of n rows, and for their 80 % intervals if it gives them."""
     frame = scoring.request_frame(prepared, job.taxi)
     levels = levels_to_ask(job, model)
@@ -196,8 +196,8 @@ def predict_batch(job: ScoringJob, prepared: Prepared, model: Any) -> Answers:
         answers = pd.DataFrame({"prediction": []})
     columns: dict[str, np.ndarray] = {}
     for name, values in answers.items():
-        columns[str(name)] = np.full(len(prepared.judgeable), np.nan)
-        columns[str(name)][prepared.judgeable] = values
+        columns[str(name)] = np.full(len(prepared.predictable), np.nan)
+        columns[str(name)][prepared.predictable] = values
     low, high = (columns.get(quantile_column(level)) for level in (LOW, HIGH))
     covered = None
     if low is not None and high is not None:
@@ -215,7 +215,7 @@ def levels_to_ask(job: ScoringJob, model: Any) -> list[float]:
     return with_interval if fits else list(job.quantiles)
 
 
-def require_trips(tally: Tally, month: str) -> None:
+def require_trips(tally: MonthTally, month: str) -> None:
     """Check that a month has rows to predict, and trips of that month.
 
     Raises:

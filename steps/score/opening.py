@@ -20,9 +20,9 @@ from storage.tracking import model_references, models, names, runs, tags
 from storage.tracking.model_references import ModelReference
 from storage.uris import without_credentials
 from taxi import live, schema
-from taxi.drift import Reference
+from taxi.drift import DriftReference
 from taxi.live import LiveState
-from taxi.question import read_question
+from taxi.request_params import read_params
 
 
 class Request(NamedTuple):
@@ -39,7 +39,7 @@ class Scorer(NamedTuple):
     reference: ModelReference
     served: Any
     sha256: str
-    profile: Reference | None  # of the trips that it was fitted to; None for an older model
+    profile: DriftReference | None  # of the trips that it was fitted to; None for an older model
 
     @property
     def uri(self) -> str:
@@ -111,7 +111,7 @@ def read_levels(text: str, *, live: str) -> tuple[float, ...]:
         ) from error
     if levels and live != "off":
         raise UserError("quantiles are those of the model alone. Pass live=off, or leave them out.")
-    return read_question({"quantiles": levels}).quantiles
+    return read_params({"quantiles": levels}).quantiles
 
 
 def check_quantiles(model: Any, uri: str, taxi: str, levels: Sequence[float]) -> None:
@@ -163,7 +163,7 @@ def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool)
         ) from error
 
 
-def read_reference(model: Any, uri: str, *, must: bool) -> Reference | None:
+def read_reference(model: Any, uri: str, *, must: bool) -> DriftReference | None:
     """Read the profile that a model stores; if an older one stores none, say so and return None.
 
     Raises:
@@ -171,7 +171,7 @@ def read_reference(model: Any, uri: str, *, must: bool) -> Reference | None:
     """
     content = models.profile(model)
     if content:
-        return Reference.restore(json.loads(content))
+        return DriftReference.restore(json.loads(content))
     model_uri = without_credentials(uri)
     line = (
         f"Model {model_uri} stores no training profile, so drift cannot be measured. Train it again"

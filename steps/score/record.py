@@ -20,10 +20,10 @@ from storage.uris import without_credentials
 from taxi import schema
 from taxi.city import City
 from taxi.cleaning import month_bounds
-from taxi.drift import PSI, RMSE, DriftMeasure, Reference
-from taxi.maps import draw_moved
-from taxi.scoring import Tally
-from taxi.words import measured_words, percent
+from taxi.drift import PSI, RMSE, DriftMeasure, DriftReference
+from taxi.maps import draw_pickup_shift
+from taxi.scoring import MonthTally
+from taxi.words import drift_subject, percent
 from taxi.worst import join_worst
 
 LINKED = {  # text of a link on the page -> artifact
@@ -51,7 +51,7 @@ def log_read(scored: Sequence[ScoredMonth], taxi: str) -> None:
     datasets.log_datasets([(month, "score") for month in months])
 
 
-def estimate_scores(tally: Tally) -> dict[str, float]:
+def estimate_scores(tally: MonthTally) -> dict[str, float]:
     """Return as metrics a month's RMSE estimated without drop-offs, and its error if known."""
     if not tally.estimated:
         return {}
@@ -61,7 +61,7 @@ def estimate_scores(tally: Tally) -> dict[str, float]:
     return scores | ({} if error is None else {tags.ESTIMATE_ERROR: error})
 
 
-def say_estimate(tally: Tally) -> str:
+def say_estimate(tally: MonthTally) -> str:
     """Write a month's estimated RMSE, and how far off it was if known, in words."""
     if not tally.estimated:
         return "not estimated"
@@ -78,18 +78,18 @@ def say_off(error: float) -> str:
     return f"{percents} too {'high' if error > 0 else 'low'}"
 
 
-def say_within(tally: Tally) -> str:
+def say_within(tally: MonthTally) -> str:
     """Write the share of trips that took no longer than each quantile; empty if not known."""
     shares = tally.shares_within.items()
     return ", ".join(f"{percent(share)} within {name}" for name, share in shares)
 
 
-def say_coverage(tally: Tally) -> str:
+def say_coverage(tally: MonthTally) -> str:
     """Write the share of trips within their 80 % intervals; empty if not known."""
     return "" if tally.coverage is None else percent(tally.coverage)
 
 
-def say_days(month: str, tally: Tally) -> str:
+def say_days(month: str, tally: MonthTally) -> str:
     """Write on how many days of a month there are trips; empty if on all.
 
     An incomplete month is no fault, but by itself makes the weekdays drift far.
@@ -118,7 +118,7 @@ def say_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str:
 def say_moved(measures: Sequence[DriftMeasure]) -> str:
     """Write what has drifted in a month, and how its RMSE compares; empty if nothing has."""
     moved = [m for m in measures if m.drifted]
-    told = [f"{m.measure} of {measured_words(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved]
+    told = [f"{m.measure} of {drift_subject(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved]
     rise = find_rise(measures)
     if moved and rise is not None and rise not in moved:
         told.append(f"RMSE is {beside(rise.value)}that on the months it was judged by")
@@ -145,7 +145,7 @@ def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
     """Return the cells of the page's table on the rise of RMSE and the largest PSI."""
     rise, furthest = find_rise(measures), find_furthest(measures)
     risen = percent(rise.value, sign="+") if rise else ""
-    return [risen, f"{measured_words(furthest.of)} {furthest.value:.3f}"]
+    return [risen, f"{drift_subject(furthest.of)} {furthest.value:.3f}"]
 
 
 def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:
@@ -295,11 +295,11 @@ def write_scored(
     runs.write_page("\n\n".join(parts), about)
 
 
-def log_moved(scored: Sequence[ScoredMonth], reference: Reference, model_uri: str) -> None:
+def log_moved(scored: Sequence[ScoredMonth], reference: DriftReference, model_uri: str) -> None:
     """Log a map of where more trips begin than among the fitted trips, if the city is known."""
     if city := city_of_model(model_uri):
         now = sum(month.tally.profile.counts["pickup_zone"] for month in scored)
-        figure = draw_moved(city, reference.train.counts["pickup_zone"], np.asarray(now))
+        figure = draw_pickup_shift(city, reference.train.counts["pickup_zone"], np.asarray(now))
         artifacts.log_figure(figure, tags.DRIFT_MAP)
 
 

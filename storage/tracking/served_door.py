@@ -81,7 +81,7 @@ class GuardedModel:
             if not (len(frame) or len(frame.columns)):  # an empty table needs no column names
                 frame = frame.reindex(columns=self.metadata.get_input_schema().input_names())
             answer = self.served.predict(None, frame, params)
-            self.remarks = self.served.model.remarks(frame)
+            self.remarks = self.served.model.list_warnings(frame)
             return answer
 
     def answer_plain(self, body: Any) -> str:

@@ -68,7 +68,7 @@ class ServedModel(PythonModel):
             door.guard(sys.modules[SERVER])
             door.send_at_once(importlib.import_module("uvicorn").Server)
             taxi = self.model.taxi
-            door.introduce(openapi.describe_request(taxi), openapi.describe_on_page(taxi))
+            door.introduce(openapi.describe_request(taxi), openapi.describe_as_html(taxi))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -27,7 +27,9 @@ def main() -> None:
     parts = {
         "map": encoder.tables.position.tobytes(),
         "features": encoder.transform(valid).tobytes(),
-        "planned distances": distances.as_known(valid, "planned_10").distance_miles.tobytes(),
+        "planned distances": distances.apply_distance_kind(
+            valid, "planned_10"
+        ).distance_miles.tobytes(),
         **{f"booster {number}": booster(encoder, train, valid, number) for number in (0, 1)},
         "booster of the course": booster(features.fit_encoder("course", train), train, valid, 1),
         "bootstrap": resampled(valid).tobytes(),
@@ -44,7 +46,7 @@ def booster(encoder: Encoder, train: Trips, valid: Trips, number: int) -> bytes:
     space = select_space("lossguide")
     point = space.parameters(number, space.first[number])
     parameters = {**space.fixed, **point, "seed": 42, "nthread": 0}
-    job = TrainingJob(parameters, rounds=10, patience=10, keep=True)
+    job = TrainingJob(parameters, rounds=10, patience=10, keep_booster=True)
     trained = train_booster(build_matrices(make_rows(encoder, train, valid)), job)
     return bytes(trained.booster.save_raw("ubj"))
 

@@ -33,7 +33,7 @@ def run(
     seed: int = 42,
     n_parallel: int = 1,
     finished: Mapping[int, FinishedTrial] | None = None,
-    is_over: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Trial]:
     """Search; return every trial that ended, ordered by number."""
     with ThreadPoolExecutor(n_parallel) as executor:
@@ -44,7 +44,7 @@ def run(
             seed=seed,
             n_parallel=n_parallel,
             finished=finished,
-            is_over=is_over,
+            should_stop=should_stop,
         )
         return sorted((t for t in found if t.result), key=lambda trial: trial.number)
 

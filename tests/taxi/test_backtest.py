@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taxi import TripError, backtest
-from taxi.backtest import OWN, DayErrors, MonthErrors, Rise
+from taxi.backtest import CHOSEN, DayErrors, MonthErrors, RmseRise
 from taxi.backtest_picture import draw_backtest
 from taxi.bootstrap import Interval
 from taxi.report_backtest import ageing_parts, write_backtest
@@ -12,16 +12,16 @@ from taxi.report_backtest import ageing_parts, write_backtest
 
 def make_errors(month: str, rmse: float, age: int = 0, **other: object) -> MonthErrors:
     interval = Interval(rmse, rmse - 0.1, rmse + 0.1)
-    row = MonthErrors("2021-01", month, age, OWN, 900, interval, Interval(0.1, 0.0, 0.2), "run")
+    row = MonthErrors("2021-01", month, age, CHOSEN, 900, interval, Interval(0.1, 0.0, 0.2), "run")
     return row._replace(**other)
 
 
-def make_rise(age: int, value: float, low: float, high: float) -> Rise:
-    return Rise(age, 4, Interval(value, low, high))
+def make_rise(age: int, value: float, low: float, high: float) -> RmseRise:
+    return RmseRise(age, 4, Interval(value, low, high))
 
 
 def measure(days: list[DayErrors], month: str = "2021-04") -> MonthErrors:
-    where = {"fold": "2021-03", "month": month, "age": 1, "model": OWN, "run_id": "run"}
+    where = {"fold": "2021-03", "month": month, "age": 1, "model": CHOSEN, "run_id": "run"}
     return backtest.measure_month(days, **where, seed=42)
 
 
@@ -100,19 +100,21 @@ def test_ageing_is_measured_against_fresh_models_on_the_same_months() -> None:
         ),
         ([make_rise(3, -0.01, -0.03, 0.01)], "after 3 months the error is 1.0 % below a fresh"),
         (
-            [Rise(1, 1, Interval(0.1, -np.inf, np.inf))],
+            [RmseRise(1, 1, Interval(0.1, -np.inf, np.inf))],
             "error is 10.0 % above a fresh model's (a single month)",
         ),
         ([], "RMSE is 5.500 min over 2 months; no model was followed beyond its own month."),
     ],
 )
-def test_the_sentence_names_the_first_age_that_is_significant(rises: list[Rise], said: str) -> None:
+def test_the_sentence_names_the_first_age_that_is_significant(
+    rises: list[RmseRise], said: str
+) -> None:
     rows = [
         make_errors("2021-06", 5.0),
         make_errors("2021-07", 6.0),
         make_errors("2021-07", 9.0, 1),
     ]
-    assert said in backtest.answer(rises, rows)
+    assert said in backtest.advise_retraining(rises, rows)
 
 
 def test_two_recipes_are_compared_by_pairs_of_months() -> None:
@@ -136,7 +138,7 @@ def test_two_recipes_are_compared_by_pairs_of_months() -> None:
 
 
 @pytest.mark.parametrize("rises", [[], [make_rise(1, 0.02, 0.01, 0.03)]])
-def test_the_picture_shows_every_month_and_age(rises: list[Rise]) -> None:
+def test_the_picture_shows_every_month_and_age(rises: list[RmseRise]) -> None:
     rows = [make_errors(month, 5) for month in ("2021-01", "2021-02")]
     months, bias, ageing = draw_backtest(rows, rises, "Retrain.").axes
     assert [len(line.get_xdata()) for line in months.lines] == [2]
@@ -163,7 +165,7 @@ def test_the_report_has_the_answer_first_and_every_row() -> None:
 
 
 def test_what_rounds_to_nothing_has_no_side() -> None:
-    said = backtest.answer([make_rise(2, -0.0004, -0.18, 0.18)], [])
+    said = backtest.advise_retraining([make_rise(2, -0.0004, -0.18, 0.18)], [])
     assert "after 2 months the error is as large as a fresh model's (95 % interval -18.0 to" in said
     _, chart = ageing_parts([make_rise(2, -0.0004, -0.18, 0.18)])
     assert chart.title.startswith("+0.0 % at an age of 2 months")

@@ -12,7 +12,7 @@ from taxi.baselines import BASELINES, Baseline
 from taxi.features import FEATURE_SETS
 from taxi.least_squares import Centred
 from taxi.model import TripModel
-from taxi.sampling import draw_rows
+from taxi.sampling import sample_rows_evenly
 from tests.conftest import random_trips, simulated_trips
 
 MONTHS = ("2021-01", "2021-02")
@@ -186,13 +186,13 @@ def test_a_bounded_baseline_is_fitted_on_the_rows_that_are_drawn(kind: Any) -> N
     rng = np.random.default_rng(1)
     values, minutes = rng.normal(size=(500, 3)).astype(np.float32), rng.uniform(1, 60, 500)
     bounded = Baseline("compact", "linear_model.Lasso", {"alpha": 0.1}, max_rows=100)
-    drawn = draw_rows(500, 100, seed=7)
+    drawn = sample_rows_evenly(500, 100, seed=7)
     found = bounded.fit(kind(values), minutes, seed=7)
     wanted = bounded._replace(max_rows=0).fit(kind(values[drawn]), minutes[drawn], seed=7)
     assert found.coef_.tolist() == wanted.coef_.tolist()
-    assert np.array_equal(bounded.draw(values, minutes, seed=7)[1], minutes[drawn])
-    assert bounded.n_fitted(500) == "100 of 500"
-    assert bounded.n_fitted(100) == "100"
+    assert np.array_equal(bounded.sample(values, minutes, seed=7)[1], minutes[drawn])
+    assert bounded.format_n_fitted(500) == "100 of 500"
+    assert bounded.format_n_fitted(100) == "100"
 
 
 def test_a_bound_is_none_for_a_month_of_green_trips_and_one_for_all_that_would_not_end() -> None:

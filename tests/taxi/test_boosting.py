@@ -43,7 +43,7 @@ def test_no_booster_for_a_gpu_is_trained_where_there_is_none(compact: Matrices) 
 def test_training_stops_when_it_no_longer_helps_and_returns_the_best_round(
     compact: Matrices,
 ) -> None:
-    found = train_booster(compact, TrainingJob(EAGER, rounds=500, patience=7, keep=True))
+    found = train_booster(compact, TrainingJob(EAGER, rounds=500, patience=7, keep_booster=True))
     assert len(found.curve) == found.best_round + 1 + 7 < 500
     assert found.best_round == np.argmin(found.curve)
     assert found.rmse == min(found.curve) == found.curve[found.best_round]
@@ -51,7 +51,7 @@ def test_training_stops_when_it_no_longer_helps_and_returns_the_best_round(
 
 
 def test_the_booster_kept_is_cut_to_its_best_round(compact: Matrices) -> None:
-    found = train_booster(compact, TrainingJob(EAGER, rounds=500, patience=7, keep=True))
+    found = train_booster(compact, TrainingJob(EAGER, rounds=500, patience=7, keep_booster=True))
     assert found.booster.num_boosted_rounds() == found.best_round + 1
     error = found.booster.predict(compact.valid) - compact.valid.get_label()
     assert np.sqrt(np.mean(error**2)) == pytest.approx(found.rmse, rel=1e-5)
@@ -71,7 +71,7 @@ def test_training_makes_at_most_the_rounds_asked_for_and_keeps_no_booster(
 def test_a_booster_that_is_scored_in_every_other_round_grows_as_one_scored_in_each(
     compact: Matrices,
 ) -> None:
-    job = TrainingJob(EAGER | {"learning_rate": 0.1}, rounds=9, patience=40, keep=True)
+    job = TrainingJob(EAGER | {"learning_rate": 0.1}, rounds=9, patience=40, keep_booster=True)
     each = train_booster(compact, job._replace(rounds=10))
     other = train_booster(compact, job._replace(score_every=2))
     assert other.curve == each.curve[1::2]
@@ -84,7 +84,7 @@ def test_a_booster_that_is_scored_in_every_other_round_grows_as_one_scored_in_ea
 def test_patience_and_warm_up_are_rounds_however_many_of_them_are_scored(
     compact: Matrices,
 ) -> None:
-    job = TrainingJob(EAGER, rounds=500, patience=8, keep=True, score_every=4)
+    job = TrainingJob(EAGER, rounds=500, patience=8, keep_booster=True, score_every=4)
     found = train_booster(compact, job)
     assert found.n_rounds == found.best_round + 1 + 8 < 500
     assert found.booster.num_boosted_rounds() == found.best_round + 1
@@ -191,7 +191,8 @@ def test_one_thread_and_two_train_the_same_booster(compact: Matrices) -> None:
     parameters = dict(space.fixed) | space.parameters(0, space.first[0]) | {"seed": 42}
     with threadpool_limits(2):  # in tests the limit is otherwise one
         jobs = (
-            TrainingJob(parameters | {"nthread": n}, 20, patience=20, keep=True) for n in (1, 2)
+            TrainingJob(parameters | {"nthread": n}, 20, patience=20, keep_booster=True)
+            for n in (1, 2)
         )
         one, two = (train_booster(compact, job) for job in jobs)
     assert one.booster.save_raw("ubj") == two.booster.save_raw("ubj")

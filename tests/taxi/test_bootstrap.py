@@ -51,26 +51,26 @@ def test_the_counts_are_poisson_with_mean_1() -> None:
 
 def test_the_interval_of_a_difference_is_narrower_than_those_of_its_parts() -> None:
     minutes, candidate, champion = make_errors(better_by=0.02)
-    found = bootstrap.improvement(minutes, candidate, champion, seed=5)
-    alone = bootstrap.intervals(minutes, candidate, seed=5)["rmse"]
+    found = bootstrap.rmse_improvement(minutes, candidate, champion, seed=5)
+    alone = bootstrap.score_intervals(minutes, candidate, seed=5)["rmse"]
     assert found.low < found.value < found.high
     assert found.high - found.low < (alone.high - alone.low) / 3
 
 
 @pytest.mark.parametrize(("better_by", "sign"), [(0.05, 1), (-0.05, -1), (0.0, 0)])
 def test_the_interval_excludes_zero_where_one_model_is_better(better_by: float, sign: int) -> None:
-    found = bootstrap.improvement(*make_errors(better_by=better_by), seed=6)
+    found = bootstrap.rmse_improvement(*make_errors(better_by=better_by), seed=6)
     assert (found.low > 0, found.high < 0) == (sign > 0, sign < 0)
 
 
 def test_a_model_is_no_better_than_itself() -> None:
     minutes, candidate, _ = make_errors()
-    assert bootstrap.improvement(minutes, candidate, candidate, seed=7) == (0.0, 0.0, 0.0)
+    assert bootstrap.rmse_improvement(minutes, candidate, candidate, seed=7) == (0.0, 0.0, 0.0)
 
 
 def test_the_scores_are_those_of_the_rows_and_lie_in_their_intervals() -> None:
     minutes, candidate, _ = make_errors()
-    found = bootstrap.intervals(minutes, candidate, seed=8)
+    found = bootstrap.score_intervals(minutes, candidate, seed=8)
     error = candidate - minutes
     assert found["rmse"].value == pytest.approx(np.sqrt(np.mean(error**2)))
     assert found["mae"].value == pytest.approx(np.abs(error).mean())
@@ -98,44 +98,44 @@ def test_each_score_of_a_resample_is_that_of_its_rows() -> None:
 @pytest.mark.filterwarnings("error")
 def test_a_resample_in_which_all_trips_took_as_long_has_no_r2_and_is_left_out() -> None:
     minutes, predicted = np.array([4.0, 9.0, 30.0]), np.array([5.0, 8.0, 20.0])
-    found = bootstrap.intervals(minutes, predicted, seed=8)["r2"]
+    found = bootstrap.score_intervals(minutes, predicted, seed=8)["r2"]
     assert np.isfinite(found).all() and found.low < found.value < found.high
-    same = bootstrap.intervals(np.full(3, 10.0), predicted, seed=8)["r2"]
+    same = bootstrap.score_intervals(np.full(3, 10.0), predicted, seed=8)["r2"]
     assert same == (-np.inf, -np.inf, -np.inf)
 
 
 def test_the_seed_decides_the_interval() -> None:
-    first, again, other = (bootstrap.improvement(*make_errors(), seed=s) for s in (9, 9, 10))
+    first, again, other = (bootstrap.rmse_improvement(*make_errors(), seed=s) for s in (9, 9, 10))
     assert first == again != other
 
 
 def test_one_absurd_prediction_does_not_drown_the_others() -> None:
     minutes, candidate, champion = make_errors(better_by=0.05)
     champion[0] = 1e6
-    found = bootstrap.improvement(minutes, candidate, champion, seed=11)
+    found = bootstrap.rmse_improvement(minutes, candidate, champion, seed=11)
     assert found.low > 0.1
 
 
 def test_blocks_of_rows_change_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
     minutes, candidate, champion = make_errors(n=1_003)  # not divisible by a block size or by four
     whole = [
-        bootstrap.improvement(minutes, candidate, champion, seed=12),
-        bootstrap.intervals(minutes, candidate, seed=12),
+        bootstrap.rmse_improvement(minutes, candidate, champion, seed=12),
+        bootstrap.score_intervals(minutes, candidate, seed=12),
     ]
     monkeypatch.setattr(bootstrap, "BLOCK_ROWS", 101)
-    monkeypatch.setattr(bootstrap, "NEAR_ROWS", 30)
-    monkeypatch.setattr(bootstrap, "AT_ONCE", 200)
+    monkeypatch.setattr(bootstrap, "CACHED_ROWS", 30)
+    monkeypatch.setattr(bootstrap, "STREAMS_PER_TASK", 200)
     blocks = [
-        bootstrap.improvement(minutes, candidate, champion, seed=12),
-        bootstrap.intervals(minutes, candidate, seed=12),
+        bootstrap.rmse_improvement(minutes, candidate, champion, seed=12),
+        bootstrap.score_intervals(minutes, candidate, seed=12),
     ]
     assert blocks == whole
 
 
 def test_intervals_are_those_that_all_rows_at_once_gave() -> None:
     minutes, candidate, champion = make_errors(n=1_003)
-    gained = bootstrap.improvement(minutes, candidate, champion, seed=12)
-    rmse = bootstrap.intervals(minutes, candidate, seed=12)["rmse"]
+    gained = bootstrap.rmse_improvement(minutes, candidate, champion, seed=12)
+    rmse = bootstrap.score_intervals(minutes, candidate, seed=12)["rmse"]
     assert gained == pytest.approx((-0.009292524176852, -0.050566626413579, 0.032238880280144))
     assert rmse == pytest.approx((5.155854987080121, 4.938756965442303, 5.374125919756711))
 

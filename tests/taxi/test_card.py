@@ -3,13 +3,13 @@ import pytest
 from steps.register.card import MAX_DESCRIPTION, description
 from taxi import card
 from taxi.bootstrap import Interval
-from taxi.card import Facts
+from taxi.card import CardFacts
 from taxi.coverage import GroupCoverage
-from taxi.evaluation import Group
+from taxi.evaluation import GroupErrors
 from taxi.gate import Check
 
 
-def make_facts(**changed: object) -> Facts:
+def make_facts(**changed: object) -> CardFacts:
     """A card's facts; state only what matters."""
     dropped = {"time missing": 0, "zone missing": 3}
     about = {"uri": "simulated:1000:42", "sha256": "ab" * 32, "n_bytes": 9, "n_raw": 1000}
@@ -29,14 +29,14 @@ def make_facts(**changed: object) -> Facts:
         "feature_set": "compact",
         "features": ["hour", "weekday"],
         "rmse_valid": 5.0,
-        "rmse_with": {"metered": 5.1, "planned_10": 5.2, "planned_20": 5.4, "missing": 6.3},
-        "n_unknown": 61,
+        "rmse_by_distance": {"metered": 5.1, "planned_10": 5.2, "planned_20": 5.4, "missing": 6.3},
+        "n_without_distance": 61,
         "n_test": 997,
         "scores": {"rmse": Interval(5.1, 5.0, 5.2), "r2": Interval(0.8, 0.7, 0.9)},
         "checks": [Check("test RMSE with metered distance", "5.100 min", "at most 7", True)],
         "groups": [
-            Group("hour", "07", 10, 4.0, 3.0, 0.1),
-            Group("distance", "01.0..02.0 miles", 9, 6.0, 5.0, 0.2),
+            GroupErrors("hour", "07", 10, 4.0, 3.0, 0.1),
+            GroupErrors("distance", "01.0..02.0 miles", 9, 6.0, 5.0, 0.2),
         ],
         "coverage": [
             GroupCoverage("all", "all", 997, 0.812, 0.09, 0.098, 11.5),
@@ -49,7 +49,7 @@ def make_facts(**changed: object) -> Facts:
         "is_dirty": False,
         "command": "mlflow run . -e register",
     }
-    return Facts(**ordinary | changed)
+    return CardFacts(**ordinary | changed)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_column_per_pair_of_zones_is_counted_and_not_listed() -> None:
 
 def test_what_a_registry_cuts_off_is_not_the_command_that_makes_it_again() -> None:
     facts = make_facts(features=[f"a_rather_long_column_{n}" for n in range(300)])
-    many = [Group("distance", f"band {n}", 100, 1.0, 1.0, 0.0) for n in range(100)]
+    many = [GroupErrors("distance", f"band {n}", 100, 1.0, 1.0, 0.0) for n in range(100)]
     text = description(facts._replace(groups=many), "[the card](#/runs/1)")
     assert len(text) <= MAX_DESCRIPTION
     assert text.endswith("[the card](#/runs/1).")
@@ -124,5 +124,7 @@ def test_what_a_registry_cuts_off_is_not_the_command_that_makes_it_again() -> No
 
 
 def test_a_bar_in_a_name_breaks_no_table() -> None:
-    text = card.write_card(make_facts(groups=[Group("a|b", "c", 1, 1.0, 1.0, 0.0)]), short=True)
+    text = card.write_card(
+        make_facts(groups=[GroupErrors("a|b", "c", 1, 1.0, 1.0, 0.0)]), short=True
+    )
     assert "| a\\|b | c |" in text

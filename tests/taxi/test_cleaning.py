@@ -11,9 +11,9 @@ from taxi.cleaning import (
     Cleaned,
     clean,
     count_months,
+    drop_reasons,
     first_unreadable,
     month_bounds,
-    reasons,
 )
 from taxi.schema import TAXIS, TRIPS, raw_columns
 from taxi.values import read_times
@@ -29,7 +29,7 @@ def cleaned(batch: pa.RecordBatch, month: str = "2021-01", taxi: str = "green") 
 
 def counted(taxi: str = "green", **wanted: int) -> dict[str, int]:
     """Return a full count of a taxi's reasons from counts by each reason's first word."""
-    return {reason: wanted.get(reason.split()[0], 0) for reason in reasons(taxi)}
+    return {reason: wanted.get(reason.split()[0], 0) for reason in drop_reasons(taxi)}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_cleaning_in_pieces_gives_the_same_trips_and_counts() -> None:
     whole, parts = cleaned(batch), [cleaned(batch.slice(at, 70)) for at in range(0, 500, 70)]
     joined = pa.Table.from_batches([part.trips for part in parts])
     assert joined.to_pylist() == whole.trips.to_pylist()
-    assert {r: sum(p.dropped[r] for p in parts) for r in reasons("green")} == whole.dropped
+    assert {r: sum(p.dropped[r] for p in parts) for r in drop_reasons("green")} == whole.dropped
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.int64(), pa.int16(), pa.float64()])
@@ -403,9 +403,9 @@ def test_a_zone_missing_or_below_1_costs_an_app_ride_its_row() -> None:
 
 
 def test_a_reason_stands_only_where_files_can_tell_it() -> None:
-    assert reasons("green") == reasons("yellow")
-    assert set(reasons("fhvhv")) - set(reasons("fhv")) == {"durations at odds"}
-    assert set(reasons("fhv")) - set(reasons("green")) == {"shared with other riders"}
+    assert drop_reasons("green") == drop_reasons("yellow")
+    assert set(drop_reasons("fhvhv")) - set(drop_reasons("fhv")) == {"durations at odds"}
+    assert set(drop_reasons("fhv")) - set(drop_reasons("green")) == {"shared with other riders"}
 
 
 def test_no_rows_give_no_trips_and_every_reason_at_zero() -> None:

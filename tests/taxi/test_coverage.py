@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from taxi.coverage import (
-    ALL,
+    ALL_TRIPS,
     RELIABILITY_LEVELS,
     coverage_by_group,
     draw_reliability,
     measure_reliability,
 )
-from taxi.groups import UNKNOWN
+from taxi.groups import NO_DISTANCE
 from taxi.spread import Calibration
 from tests.conftest import make_trips
 from tests.taxi.test_spread import skewed
@@ -17,7 +17,7 @@ from tests.taxi.test_spread import skewed
 def test_a_trip_counts_as_held_where_it_is_within_both_ends() -> None:
     trips = make_trips(5, trip_minutes=[5, 10, 15, 20, 25])
     (overall, *groups) = coverage_by_group(trips, np.full(5, 10.0), np.full(5, 20.0))
-    assert overall == (ALL, ALL, 5, 0.6, 0.2, 0.2, 10.0)
+    assert overall == (ALL_TRIPS, ALL_TRIPS, 5, 0.6, 0.2, 0.2, 10.0)
     assert [group[2:] for group in groups] == [overall[2:]] * 2  # all trips are alike
     assert [(group.kind, group.group) for group in groups] == [
         ("hour", "17"),
@@ -32,7 +32,7 @@ def test_groups_are_those_of_hour_and_distance_and_the_unknown_is_one() -> None:
     found = {(g.kind, g.group): g for g in coverage_by_group(trips, low, low + 5)}
     assert found["hour", "08"].coverage == found["hour", "09"].coverage == 0.5
     assert found["distance", "00.0..01.0 miles"].coverage == 1
-    unknown = found["distance", UNKNOWN]
+    unknown = found["distance", NO_DISTANCE]
     assert (unknown.n_trips, unknown.coverage, unknown.below) == (
         3,
         pytest.approx(1 / 3),

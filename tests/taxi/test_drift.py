@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, chi2, norm
 
 from taxi import drift
-from taxi.drift import DriftThresholds, MonthScores, Reference
+from taxi.drift import DriftReference, DriftThresholds, MonthScores
 from taxi.profile import HAS_DISTANCE, Profile
 from taxi.schema import TRIPS, Trips, clean_miles
 from tests.conftest import random_trips, simulated_trips
@@ -22,7 +22,7 @@ def profile_of(trips: Trips) -> Profile:
     return profile
 
 
-def make_reference() -> Reference:
+def make_reference() -> DriftReference:
     train, valid = (profile_of(simulated_trips(m)) for m in ("2021-01", "2021-02"))
     return drift.make_reference(train, valid, simulated_trips("2021-02").trip_minutes, rmse=5.0)
 
@@ -30,9 +30,9 @@ def make_reference() -> Reference:
 def measured(
     trips: Trips,
     rmse: float | None = None,
-    reference: Reference | None = None,
+    reference: DriftReference | None = None,
     *,
-    rmse_chance: float = 0.01,
+    rmse_relative_se: float = 0.01,
     coverage: float | None = None,
 ) -> dict[tuple[str, str], drift.DriftMeasure]:
     predictions = drift.count_predictions(trips.trip_minutes)
@@ -40,7 +40,7 @@ def measured(
         reference or make_reference(),
         profile_of(trips),
         predictions,
-        errors=rmse and MonthScores(len(trips), rmse, rmse_chance, coverage),
+        errors=rmse and MonthScores(len(trips), rmse, rmse_relative_se, coverage),
         rmse_before=5.0,
         thresholds=LOOSE,
     )
@@ -81,7 +81,7 @@ def test_a_zone_of_few_trips_that_a_third_of_the_month_begins_in_has_drifted() -
 def test_the_next_month_of_the_same_city_has_not_drifted() -> None:
     found = measured(simulated_trips("2021-03"), rmse=5.1)
     assert [one for one in found.values() if one.drifted] == []
-    assert len(found) == len(drift.COMPARED) + 5
+    assert len(found) == len(drift.COMPARED_HISTOGRAMS) + 5
 
 
 @pytest.mark.parametrize("n_trips", [30, 100, 300])
@@ -92,7 +92,7 @@ def test_so_few_trips_of_the_next_month_that_they_lie_off_by_chance_are_no_drift
     told = []
     for seed in range(20):
         few = trips.take(np.random.default_rng(seed).permutation(len(trips))[:n_trips])
-        found = measured(few, rmse=6.5, reference=reference, rmse_chance=0.1)
+        found = measured(few, rmse=6.5, reference=reference, rmse_relative_se=0.1)
         told += [one for one in found.values() if one.drifted]
     assert told == []
 
@@ -100,7 +100,7 @@ def test_so_few_trips_of_the_next_month_that_they_lie_off_by_chance_are_no_drift
 def test_few_trips_that_lie_off_by_more_than_chance_have_drifted() -> None:
     trips = simulated_trips("2021-03").take(np.arange(100))
     there = replace(trips, pickup_zone=np.full(100, 5, np.int32))
-    found = measured(there, rmse=9.0, rmse_chance=0.1)
+    found = measured(there, rmse=9.0, rmse_relative_se=0.1)
     assert {of for (_, of), one in found.items() if one.drifted} >= {"pickup_zone", "RMSE"}
     assert found["PSI", "pickup_zone"].threshold > LOOSE.max_psi
     assert found["rise", "RMSE"].threshold == 0.4
@@ -145,7 +145,7 @@ def test_a_threshold_of_0_tells_of_any_move() -> None:
         thresholds=thresholds,
     )
     assert {one.of for one in found if one.drifted} >= {
-        *drift.COMPARED,
+        *drift.COMPARED_HISTOGRAMS,
         "prediction",
         "RMSE",
         "80 % interval",
@@ -180,7 +180,7 @@ def test_trips_between_places_no_train_trip_knows_are_counted() -> None:
     found = measured(random_trips(3_000, seed=1, n_zones=265))
     assert found["unseen above valid", "pair of zones"].drifted
     train = profile_of(simulated_trips("2021-01"))
-    assert drift.unseen(train, train) == (0.0, 0.0)
+    assert drift.unseen_shares(train, train) == (0.0, 0.0)
 
 
 def test_a_zone_that_no_train_trip_has_is_unseen_at_either_end() -> None:
@@ -188,7 +188,7 @@ def test_a_zone_that_no_train_trip_has_is_unseen_at_either_end() -> None:
     there, never = random_trips(4, seed=2, n_zones=40), np.array([200, 7, 7, 7], np.int32)
     values = {name: getattr(there, name) for name in TRIPS.names}
     for end in ("pickup_zone", "dropoff_zone"):
-        zone, pair = drift.unseen(train, profile_of(Trips(**values | {end: never})))
+        zone, pair = drift.unseen_shares(train, profile_of(Trips(**values | {end: never})))
         assert zone == 0.25
         assert pair >= 0.25
 
@@ -210,7 +210,7 @@ def test_a_reference_from_before_trips_without_distance_were_counted_is_still_re
     state = json.loads(json.dumps(make_reference().state()))
     del state["train"]["counts"][HAS_DISTANCE]
     trips = simulated_trips("2021-03")
-    found = measured(trips, reference=Reference.restore(state))
+    found = measured(trips, reference=DriftReference.restore(state))
     assert ("above fitted", "trips without distance") not in found
     assert found.keys() < measured(trips).keys()
 
@@ -249,7 +249,7 @@ def test_intervals_that_hold_fewer_or_more_trips_than_they_promise_are_drift(
     coverage: float, n_trips: int, drifted: bool
 ) -> None:
     trips = simulated_trips("2021-03").take(np.arange(n_trips))
-    found = measured(trips, rmse=5.1, rmse_chance=0.1, coverage=coverage)
+    found = measured(trips, rmse=5.1, rmse_relative_se=0.1, coverage=coverage)
     one = found["coverage gap", "80 % interval"]
     assert (one.drifted, one.value) == (drifted, pytest.approx(abs(coverage - 0.8)))
 
@@ -265,7 +265,7 @@ def test_where_no_dropoff_is_known_no_error_is_measured() -> None:
 
 def test_a_reference_comes_back_from_json_as_it_was() -> None:
     before = make_reference()
-    after = Reference.restore(json.loads(json.dumps(before.state())))
+    after = DriftReference.restore(json.loads(json.dumps(before.state())))
     assert after.state() == before.state()
     assert np.array_equal(after.train.pairs, before.train.pairs)
     assert after.unseen_pairs == before.unseen_pairs > 0

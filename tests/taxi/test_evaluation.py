@@ -12,7 +12,7 @@ from taxi.groups import N_ZONE_GROUPS
 from taxi.rows import make_rows
 from taxi.schema import Trips
 from taxi.scores import rmse, score_predictions
-from taxi.scoring import Errors
+from taxi.scoring import ErrorSums
 from tests.conftest import make_trips, random_trips, simulated_trips
 
 
@@ -55,11 +55,11 @@ def test_every_way_to_the_rmse_gives_the_same(trips: Trips, predicted: np.ndarra
     error = predicted - trips.trip_minutes
     wanted = rmse(error)
     assert wanted == np.sqrt(np.mean(error**2))
-    errors = Errors()
+    errors = ErrorSums()
     for part in np.array_split(error, 7):
         errors.add(part)
     assert errors.scores()["rmse"] == pytest.approx(wanted, rel=1e-12)
-    interval = bootstrap.intervals(trips.trip_minutes, predicted, seed=1)["rmse"]
+    interval = bootstrap.score_intervals(trips.trip_minutes, predicted, seed=1)["rmse"]
     assert interval.value == pytest.approx(wanted, rel=1e-12)
     assert score_predictions(trips.trip_minutes, predicted)["rmse"] == wanted
 
@@ -194,7 +194,7 @@ def test_minutes_that_features_move_a_prediction_are_minutes_with_either_loss(
     booster = xgb.train(settings, xgb.DMatrix(known, minutes), num_boost_round=40)
     # one feature alone tells trips apart, so that without it all were predicted alike
     rows = xgb.DMatrix(known)
-    moved = evaluation.minutes_moved(booster, rows)
+    moved = evaluation.shap_minutes(booster, rows)
     without = booster.predict(rows) - moved[:, 0]
     assert without == pytest.approx(without[0], rel=1e-4)
     assert 10 < without[0] < 30
@@ -218,7 +218,7 @@ def test_the_feature_that_decides_the_minutes_is_the_most_important() -> None:
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
     encoder = features.fit_encoder("compact", train)
     rows = make_rows(encoder, train, valid)
-    job = TrainingJob({"max_depth": 4, "nthread": 1}, rounds=20, patience=20, keep=True)
+    job = TrainingJob({"max_depth": 4, "nthread": 1}, rounds=20, patience=20, keep_booster=True)
     booster = train_booster(build_matrices(rows), job).booster
     importance = evaluation.feature_importance(booster, rows.valid, encoder.names)
     assert set(importance) == set(encoder.names)

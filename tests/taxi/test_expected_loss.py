@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from taxi.expected_loss import estimate_rmse, measure_losses, measure_moves
+from taxi.expected_loss import estimate_rmse, measure_losses, measure_part_variation
 from taxi.leaves import grow_leaves
 from taxi.schema import Trips
 from taxi.scores import rmse
@@ -84,9 +84,9 @@ def test_its_interval_holds_the_rmse_about_as_often_as_it_says() -> None:
 
 def test_weeks_that_differ_make_it_less_sure() -> None:
     square, ones = np.ones(400), np.ones(400)
-    assert measure_moves(square, ones, ones) == 0
+    assert measure_part_variation(square, ones, ones) == 0
     moved = square * np.repeat([0.5, 1.5, 0.5, 1.5], 100)
-    assert measure_moves(moved, ones, ones) == pytest.approx(0.57, abs=0.01)
+    assert measure_part_variation(moved, ones, ones) == pytest.approx(0.57, abs=0.01)
     counts, losses = np.array([100]), np.array([[1_000, 25.0, 900.0, 0.0]])
     sure = estimate_rmse(counts, losses)
     losses[0, 3] = 0.5

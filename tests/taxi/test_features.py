@@ -10,15 +10,15 @@ from taxi import TripError, features, simulation
 from taxi.city import City
 from taxi.columns import Columns
 from taxi.features import (
+    ANY_DISTANCE_FEATURES,
     FEATURE_SETS,
     FEATURES,
     FULL_WITH_CITY,
-    OF_ANY_DISTANCE,
-    OF_OWN_DISTANCE,
+    OWN_DISTANCE_FEATURES,
     DenseFeatures,
     Encoder,
 )
-from taxi.model import write_frame
+from taxi.model import trips_to_frame
 from taxi.request import read_frame
 from taxi.schema import Trips
 from taxi.zones import OutOfFold
@@ -83,7 +83,7 @@ def test_every_feature_is_a_number_or_missing_for_every_trip(name: str, is_train
 def test_every_feature_says_what_it_is(name: str) -> None:
     assert FEATURES[name].__doc__
     # a set uses it, or the fit adds it if the train months have values for it
-    assert name in features.ON_OCCASION or any(name in names for names in SETS.values())
+    assert name in features.CONDITIONAL_FEATURES or any(name in names for names in SETS.values())
 
 
 @pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
@@ -113,7 +113,9 @@ def test_the_columns_of_the_distance_are_those_that_it_changes(name: str) -> Non
     other = replace(VALID, distance_miles=np.full(len(VALID), 7.77))
     changed = (encoded(name, VALID) != encoded(name, other)).any(axis=0)
     moved = {column for column, moves in zip(SETS[name], changed, strict=True) if moves}
-    assert moved == OF_OWN_DISTANCE & {*SETS[name]}, "OF_OWN_DISTANCE is what it is told by"
+    assert moved == OWN_DISTANCE_FEATURES & {*SETS[name]}, (
+        "OWN_DISTANCE_FEATURES is what it is told by"
+    )
 
 
 @pytest.mark.parametrize("name", ["compact", "full", "full of the city"])
@@ -153,22 +155,22 @@ def test_without_any_distance_no_column_is_made_of_distances_and_none_is_missing
     encoder = features.fit_encoder("full", of_services, city)
     matrix = encoder.transform_train(of_services)
     assert {"pickup_zone", "minute_of_day", "pair_trips"} <= set(encoder.names)
-    assert not OF_ANY_DISTANCE & set(encoder.names)
+    assert not ANY_DISTANCE_FEATURES & set(encoder.names)
     assert np.isfinite(matrix).all()
     varied = [name for name, column in zip(encoder.names, matrix.T, strict=True) if np.ptp(column)]
     assert len(varied) > (18 if city else 7)
     # one distance is enough to learn from
     some = replace(of_services, distance_miles=np.where(np.arange(len(of_services)), np.nan, 2.5))
     of_full = {*FEATURE_SETS["full"]}
-    assert set(features.fit_encoder("full", some).names) >= OF_ANY_DISTANCE & of_full
+    assert set(features.fit_encoder("full", some).names) >= ANY_DISTANCE_FEATURES & of_full
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_changing_every_duration_changes_no_feature(name: str) -> None:
-    blind = replace(TRAIN, trip_minutes=TRAIN.trip_minutes[::-1] * 3)
+    without_minutes = replace(TRAIN, trip_minutes=TRAIN.trip_minutes[::-1] * 3)
     unknown = replace(TRAIN, trip_minutes=np.full(len(TRAIN), np.nan))
     wanted = both_ways(name, TRAIN)
-    assert both_ways(name, blind) == wanted
+    assert both_ways(name, without_minutes) == wanted
     assert both_ways(name, unknown) == wanted
 
 
@@ -211,7 +213,7 @@ def test_seconds_of_the_pickup_change_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_fares_and_the_dropoff_time_change_nothing(name: str) -> None:
-    frame = write_frame(VALID, "green")
+    frame = trips_to_frame(VALID, "green")
     wanted = to_bytes(ENCODERS[name].transform(read_frame(frame, "green")))
     known_after = ["fare_amount", "tip_amount", "total_amount", "lpep_dropoff_datetime"]
     for value in (0.0, 1e9, None, "much"):

@@ -9,7 +9,7 @@ from storage.checkout import ROOT
 
 FREE_EVERY_SECOND = """
 from pathlib import Path
-from taxi.freed_memory import give_back
+from taxi.freed_memory import release_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -17,7 +17,7 @@ def resident():
 blocks = [bytearray(50_000) for _ in range(4_000)]
 del blocks[::2]
 before = resident()
-give_back()
+release_memory()
 print(before - resident())
 """
 

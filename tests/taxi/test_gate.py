@@ -4,8 +4,8 @@ import pytest
 
 from taxi import gate
 from taxi.bootstrap import Interval
-from taxi.coverage import NOMINAL
-from taxi.distances import KINDS, METERED
+from taxi.coverage import NOMINAL_COVERAGE
+from taxi.distances import DISTANCE_KINDS, METERED
 from taxi.gate import Champion, Check, GateDecision, GateThresholds, Overrides, Provenance
 from taxi.words import percent
 
@@ -171,12 +171,14 @@ def test_a_promotion_names_every_check_it_passed() -> None:
     assert decision.reasons == [check.sentence() for check in decision.checks]
 
 
-@pytest.mark.parametrize("distance", KINDS)
+@pytest.mark.parametrize("distance", DISTANCE_KINDS)
 def test_each_error_that_is_judged_says_with_which_distance_it_was_measured(distance: str) -> None:
     decision = judge(distance=distance, champion=Champion(BETTER, REAL))
     errors = [check.check for check in decision.checks if re.search("RMSE|R2", check.check)]
     assert len(errors) == 4
-    assert [check for check in errors if not check.endswith(f" with {KINDS[distance]}")] == []
+    assert [
+        check for check in errors if not check.endswith(f" with {DISTANCE_KINDS[distance]}")
+    ] == []
 
 
 def test_without_a_champion_only_the_scores_and_a_rollback_are_asked_about() -> None:
@@ -218,6 +220,8 @@ def test_no_interval_is_asked_to_hold_more_than_all_trips_or_less_than_none() ->
 def test_both_ends_of_what_intervals_may_hold_are_in_as_they_are_written(
     tolerance: float, ends: tuple[float, float]
 ) -> None:
-    checks = [gate.check_coverage(end, nominal=NOMINAL, tolerance=tolerance) for end in ends]
+    checks = [
+        gate.check_coverage(end, nominal=NOMINAL_COVERAGE, tolerance=tolerance) for end in ends
+    ]
     assert [check.passed for check in checks] == [True, True]
     assert {check.wanted for check in checks} == {f"{100 * ends[0]:g} to {100 * ends[1]:g} %"}

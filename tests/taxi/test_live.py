@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from taxi import live
-from taxi.live import Asked, Ended, LiveState, Replay
+from taxi.live import EndedTrips, LiveState, NewTrips, Replay
 
 START = np.datetime64("2021-01-01T00:00")
 HOUR, MINUTE, DAY = np.timedelta64(1, "h"), np.timedelta64(1, "m"), np.timedelta64(1, "D")
 N_DAYS, N = 4, 6_000
 
 
-def make_ended(n: int = N, seed: int = 1, slow: float = 1.3) -> Ended:
+def make_ended(n: int = N, seed: int = 1, slow: float = 1.3) -> EndedTrips:
     """Make trips over N_DAYS that take `slow` times as long as predicted."""
     rng = np.random.default_rng(seed)
     pickup = START + rng.integers(0, N_DAYS * 86_400, n).astype("m8[s]").astype("m8[us]")
     predicted = rng.uniform(5, 30, n)
     taken = np.clip(predicted * slow, 1, 60)
-    return Ended(
+    return EndedTrips(
         pickup_at=pickup,
         dropoff_at=pickup + (taken * 60e6).astype("m8[us]"),
         pickup_zone=rng.integers(1, 40, n).astype(np.int32),
@@ -31,13 +31,15 @@ def make_state(clock: np.datetime64 = START) -> LiveState:
     return live.new_state("green", "abc", clock, position)
 
 
-def ask(ended: Ended, mode: str = "feed", delay: float = 0.0) -> Asked:
+def ask(ended: EndedTrips, mode: str = "feed", delay: float = 0.0) -> NewTrips:
     """Ask for the factors of the same trips that ended."""
     known = live.known_until(ended.pickup_at, mode, delay)
-    return Asked(ended.pickup_at, known, ended.pickup_zone, ended.dropoff_zone)
+    return NewTrips(ended.pickup_at, known, ended.pickup_zone, ended.dropoff_zone)
 
 
-def run(ended: Ended, asked: Asked | None = None, until: np.datetime64 | None = None) -> Replay:
+def run(
+    ended: EndedTrips, asked: NewTrips | None = None, until: np.datetime64 | None = None
+) -> Replay:
     return live.replay(make_state(), ended, asked or ask(ended), until or START + N_DAYS * DAY)
 
 
@@ -59,7 +61,7 @@ def test_a_zone_that_is_off_is_told_from_the_city() -> None:
     assert factor[late & (ended.pickup_zone != 7)].mean() == pytest.approx(1.0, abs=0.03)
 
 
-def told_apart(by: str, trips: Ended | Asked) -> np.ndarray:
+def told_apart(by: str, trips: EndedTrips | NewTrips) -> np.ndarray:
     """By what a level tells n trips apart, as its name says, [n, 0 to 2]."""
     part = make_state().cluster_of_zone
     ends = {"pickup": trips.pickup_zone, "dropoff": trips.dropoff_zone}
@@ -70,7 +72,7 @@ def told_apart(by: str, trips: Ended | Asked) -> np.ndarray:
     return np.array(columns[by]).reshape(-1, len(trips.pickup_at)).T
 
 
-def one_by_one(ended: Ended, asked: Asked) -> np.ndarray:
+def one_by_one(ended: EndedTrips, asked: NewTrips) -> np.ndarray:
     """Add up all trips that had ended, for each new trip and level anew, with no state kept."""
     minutes = (ended.dropoff_at - ended.pickup_at) / MINUTE
     end_bin, at = ((t - START) // (5 * MINUTE) * 5 for t in (ended.dropoff_at, asked.pickup_at))
@@ -79,10 +81,10 @@ def one_by_one(ended: Ended, asked: Asked) -> np.ndarray:
     until, now = np.append(known, end_bin), np.append(np.maximum(at, known), end_bin)
     expected, factor = ended.predicted, np.ones(len(at))
     for level in live.LEVELS:
-        group = told_apart(level.by, ended)
-        of_all = np.concatenate([told_apart(level.by, asked), group])
+        group = told_apart(level.grouping, ended)
+        of_all = np.concatenate([told_apart(level.grouping, asked), group])
         counts = (of_all[:, None] == group).all(axis=2) & (end_bin < until[:, None])
-        left = counts * np.exp(-(now[:, None] - end_bin) / level.minutes)
+        left = counts * np.exp(-(now[:, None] - end_bin) / level.time_constant_minutes)
         off = left @ np.clip(minutes - expected, -15, 15) / (left @ expected + level.prior)
         of_new, of_ended = np.split(1 + level.weight * off, [len(at)])
         factor, expected = factor * of_new, expected * of_ended
@@ -98,7 +100,7 @@ def test_a_factor_is_what_all_ended_trips_come_to_level_by_level(mode: str, dela
     asked = ask(ended, mode, delay)
     assert np.isnan(run(ended, asked).factor).sum() == (asked.known_until < START).sum()
     after = asked.known_until >= START
-    asked = Asked(*(column[after] for column in asked))
+    asked = NewTrips(*(column[after] for column in asked))
     until = START + (N_DAYS + 1) * DAY
     assert run(ended, asked, until).factor == pytest.approx(one_by_one(ended, asked), rel=1e-9)
 
@@ -171,7 +173,7 @@ def test_trips_that_cannot_have_been_do_not_count(spoilt: dict[str, object]) -> 
     impossible = make_ended(n=300, seed=2)._asdict()
     (name, value), *_ = spoilt.items()
     impossible[name] = np.full(300, value, impossible[name].dtype)
-    both = Ended(*(np.concatenate([a, impossible[k]]) for k, a in ended._asdict().items()))
+    both = EndedTrips(*(np.concatenate([a, impossible[k]]) for k, a in ended._asdict().items()))
     assert np.array_equal(run(both, ask(ended)).factor, run(ended).factor)
 
 
@@ -189,7 +191,7 @@ def test_a_feed_that_stops_leads_back_to_the_model() -> None:
     state = run(ended.take(ended.dropoff_at < START + 2 * DAY)).state
     at = START + 4 * DAY + np.array([0, 1, 30, 365]) * DAY
     ones = np.full(4, 7, np.int32)
-    asked = Asked(at.astype("datetime64[us]"), at, ones, ones)
+    asked = NewTrips(at.astype("datetime64[us]"), at, ones, ones)
     factor = live.factor_now(state, asked)
     assert factor[0] > factor[1] > factor[2] > factor[3] >= 1
     assert factor[2] == pytest.approx(1, abs=0.02)

@@ -79,14 +79,17 @@ def test_a_file_that_is_no_object_is_refused() -> None:
 
 def test_a_state_from_the_future_or_too_old_is_not_used(state: LiveState) -> None:
     skewed = state.clock - MINUTE  # clocks may differ
-    assert (live_file.why_unusable(state, NOW), live_file.why_unusable(state, skewed)) == ("", "")
+    assert (live_file.reason_unusable(state, NOW), live_file.reason_unusable(state, skewed)) == (
+        "",
+        "",
+    )
     answer = live_file.apply_live(state, make_trips(1, pickup_at=NOW), np.ones(1), skewed)
     assert answer.age_minutes == 0
     for now, reason in (
         (state.clock - HOUR, "it is from the future: 2021-01-05T00:00"),
         (NOW + 3 * DAY, "it is too old: 2021-01-05T00:00"),
     ):
-        assert live_file.why_unusable(state, now) == reason
+        assert live_file.reason_unusable(state, now) == reason
         minutes, age = live_file.apply_live(state, make_trips(1, pickup_at=now), np.ones(1), now)
         assert minutes == 1
         assert np.isnan(age)
@@ -155,4 +158,4 @@ def test_a_state_is_never_from_the_future_for_the_hour_that_autumn_repeats(
     utc: str, local: str
 ) -> None:
     moment = datetime.fromisoformat(f"{utc}+00:00")
-    assert live_file.city_time(moment) == np.datetime64(local)
+    assert live_file.to_new_york_time(moment) == np.datetime64(local)

@@ -15,8 +15,8 @@ from taxi import TripError, features, openapi
 from taxi import model as model_module
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.features import FEATURE_SETS
-from taxi.model import ROWS_PER_TASK, TripModel, input_columns, write_frame
-from taxi.request import read_frame, remarks_on
+from taxi.model import ROWS_PER_TASK, TripModel, input_columns, trips_to_frame
+from taxi.request import list_warnings, read_frame
 from taxi.rows import make_rows
 from taxi.schema import TAXIS, Trips, clean_miles
 from taxi.spread import Calibration, fit_spread
@@ -33,7 +33,7 @@ def make_model(features_name: str = "full", n_boosters: int = 1) -> TripModel:
     matrices = build_matrices(make_rows(encoder, train, valid))
     boosters = [
         train_booster(
-            matrices, TrainingJob(PARAMETERS | {"seed": s}, rounds=9, patience=9, keep=True)
+            matrices, TrainingJob(PARAMETERS | {"seed": s}, rounds=9, patience=9, keep_booster=True)
         ).booster
         for s in range(n_boosters)
     ]
@@ -72,7 +72,7 @@ def trips() -> Trips:
 
 @pytest.fixture
 def frame(trips: Trips) -> pd.DataFrame:
-    return write_frame(trips, "green")
+    return trips_to_frame(trips, "green")
 
 
 # --- files
@@ -170,7 +170,7 @@ def test_a_booster_just_trained_is_served_as_it_is_after_loading(trips: Trips) -
     train = simulated_trips("2021-01")
     encoder = features.fit_encoder("full", train)
     matrices = build_matrices(make_rows(encoder, train, simulated_trips("2021-02")))
-    job = TrainingJob(PARAMETERS | {"nthread": 2}, rounds=5, patience=5, keep=True)
+    job = TrainingJob(PARAMETERS | {"nthread": 2}, rounds=5, patience=5, keep_booster=True)
     booster = train_booster(matrices, job).booster
     before = booster.save_raw("ubj"), booster.save_config()
     fresh = TripModel("green", encoder, [booster])
@@ -203,7 +203,7 @@ INPUTS_OF = {
 def test_a_model_asks_for_what_it_reads_and_what_need_not_be_known_is_optional(taxi: str) -> None:
     columns = input_columns(taxi)
     assert columns == INPUTS_OF[taxi]
-    assert list(columns) == list(write_frame(make_trips(1), taxi))
+    assert list(columns) == list(trips_to_frame(make_trips(1), taxi))
 
 
 def test_a_zone_that_nobody_knows_is_answered_where_most_trips_have_none() -> None:
@@ -213,7 +213,7 @@ def test_a_zone_that_nobody_knows_is_answered_where_most_trips_have_none() -> No
     assert trips.pickup_zone.dtype == trips.dropoff_zone.dtype == np.int32
     assert trips.dropoff_zone.tolist() == [0, 0, 0]
     assert np.isnan(trips.distance_miles).all()
-    assert remarks_on(pd.DataFrame(sent), "fhv") == []
+    assert list_warnings(pd.DataFrame(sent), "fhv") == []
     with pytest.raises(TripError, match="Row 0, column 'PUlocationID': got 'Harlem'"):
         read_frame(pd.DataFrame({**sent, "PUlocationID": "Harlem"}), "fhv")
     apps = {"pickup_datetime": ["2021-03-05 17:45:00"], "PULocationID": [None], "DOLocationID": [1]}
@@ -223,15 +223,15 @@ def test_a_zone_that_nobody_knows_is_answered_where_most_trips_have_none() -> No
 
 @pytest.mark.parametrize("taxi", TAXIS)
 def test_what_a_server_says_of_its_requests_is_what_the_model_takes(taxi: str) -> None:
-    told, page = openapi.describe_request(taxi), openapi.describe_on_page(taxi)
+    told, page = openapi.describe_request(taxi), openapi.describe_as_html(taxi)
     body = told["requestBody"]["content"]["application/json"]
     rows = body["schema"]["properties"]["dataframe_records"]["items"]
     assert {name: name in rows["required"] for name in rows["properties"]} == INPUTS_OF[taxi]
     may_be_null = {name for name, about in rows["properties"].items() if "null" in about["type"]}
     assert may_be_null == {name for name, must in INPUTS_OF[taxi].items() if not must}
     assert len(read_frame(pd.DataFrame(body["example"]["dataframe_records"]), taxi)) == 1
-    assert told["summary"] == f"Minutes that {TAXIS[taxi].trips} take"
-    assert f"<main>\n<h1>Minutes of {TAXIS[taxi].trips}</h1>" in page
+    assert told["summary"] == f"Minutes that {TAXIS[taxi].plural} take"
+    assert f"<main>\n<h1>Minutes of {TAXIS[taxi].plural}</h1>" in page
     assert all(f"<code>{name}</code>" in page for name in INPUTS_OF[taxi])
 
 
@@ -276,27 +276,29 @@ def test_a_bad_row_is_named_whatever_is_asked(model: TripModel, frame: pd.DataFr
 # --- trips without a distance
 
 
-def test_trips_without_a_distance_are_answered_by_the_blind_boosters_and_no_others() -> None:
-    sighted, blind = make_model(n_boosters=2), make_model("full", 1)
-    model = TripModel("green", sighted.encoder, sighted.estimators, blind.estimators)
+def test_trips_without_a_distance_are_answered_by_boosters_of_their_own_and_no_others() -> None:
+    with_distance, without_distance = make_model(n_boosters=2), make_model("full", 1)
+    model = TripModel(
+        "green", with_distance.encoder, with_distance.estimators, without_distance.estimators
+    )
     valid = simulated_trips("2021-02")
     without = valid.without_distance()
-    assert np.array_equal(model.predict(without), blind.predict(without))
+    assert np.array_equal(model.predict(without), without_distance.predict(without))
     known = np.isfinite(clean_miles(valid))
     assert 0 < known.sum() < len(valid)
-    assert np.array_equal(model.predict(valid)[known], sighted.predict(valid)[known])
-    assert np.array_equal(model.predict(valid)[~known], blind.predict(valid)[~known])
+    assert np.array_equal(model.predict(valid)[known], with_distance.predict(valid)[known])
+    assert np.array_equal(model.predict(valid)[~known], without_distance.predict(valid)[~known])
 
 
 @pytest.mark.parametrize("name", ["full", "compact"])
 def test_a_part_of_the_answer_is_that_for_the_same_trip_without_its_distance(name: str) -> None:
-    sighted, blind = make_model(name, 2), make_model(name, 1)
-    parts = sighted.encoder, sighted.estimators, blind.estimators
-    model = TripModel("green", *parts, blind_share=0.25)
+    with_distance, without_distance = make_model(name, 2), make_model(name, 1)
+    parts = with_distance.encoder, with_distance.estimators, without_distance.estimators
+    model = TripModel("green", *parts, weight_without_distance=0.25)
     valid = simulated_trips("2021-02")
     known = np.isfinite(clean_miles(valid))
-    without = blind.predict(valid.without_distance())
-    blended = 0.75 * sighted.predict(valid) + 0.25 * without
+    without = without_distance.predict(valid.without_distance())
+    blended = 0.75 * with_distance.predict(valid) + 0.25 * without
     assert np.array_equal(model.predict(valid), np.where(known, blended, without))
     assert np.array_equal(model.predict(valid.take(known)), blended[known])
     rebuilt = TripModel.from_files(model.to_files())
@@ -306,26 +308,28 @@ def test_a_part_of_the_answer_is_that_for_the_same_trip_without_its_distance(nam
 def test_no_model_leaves_out_a_share_of_its_answer_without_a_word() -> None:
     course = make_model("course", 1)
     model = TripModel(
-        "green", course.encoder, course.estimators, course.estimators, blind_share=0.1
+        "green", course.encoder, course.estimators, course.estimators, weight_without_distance=0.1
     )
     with pytest.raises(TypeError, match="cannot do without a distance"):
         model.predict(simulated_trips("2021-02").take(slice(5)))
 
 
-def test_a_model_of_files_that_tell_no_share_answers_by_its_sighted_boosters() -> None:
-    sighted, blind = make_model(n_boosters=2), make_model("full", 1)
-    parts = sighted.encoder, sighted.estimators, blind.estimators
-    files = TripModel("green", *parts, blind_share=0.25).to_files()
+def test_a_model_saved_without_a_weight_answers_by_its_boosters_with_a_distance() -> None:
+    with_distance, without_distance = make_model(n_boosters=2), make_model("full", 1)
+    parts = with_distance.encoder, with_distance.estimators, without_distance.estimators
+    files = TripModel("green", *parts, weight_without_distance=0.25).to_files()
     about = json.loads(files["model.json"])
     del about["blind_share"]
     model = TripModel.from_files(files | {"model.json": json.dumps(about).encode()})
     known = simulated_trips("2021-02").take(slice(5))
-    assert np.array_equal(model.predict(known), sighted.predict(known))
+    assert np.array_equal(model.predict(known), with_distance.predict(known))
 
 
-def test_blind_boosters_are_saved_beside_the_others() -> None:
-    sighted, blind = make_model(n_boosters=2), make_model("full", 1)
-    model = TripModel("green", sighted.encoder, sighted.estimators, blind.estimators)
+def test_boosters_without_a_distance_are_saved_beside_the_others() -> None:
+    with_distance, without_distance = make_model(n_boosters=2), make_model("full", 1)
+    model = TripModel(
+        "green", with_distance.encoder, with_distance.estimators, without_distance.estimators
+    )
     files = model.to_files()
     assert {"booster-000.ubj", "booster-001.ubj", "blind-000.ubj"} < set(files)
     valid = simulated_trips("2021-02")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi.request import read_frame, read_plain, remarks_on
+from taxi.request import list_warnings, read_frame, read_plain
 from taxi.schema import TAXIS, Trips, input_names
 
 SENT: Mapping[str, Any] = {
@@ -41,7 +41,7 @@ def test_plain_rows_are_read_as_a_frame_of_them(taxi: str) -> None:
         one, other = (getattr(trips, field.name) for trips in (read, expected))
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
-    assert remarks_on(frame, taxi) == []  # an answer without a frame could not have any
+    assert list_warnings(frame, taxi) == []  # an answer without a frame could not have any
 
 
 ODD: Mapping[str, list[Any]] = {

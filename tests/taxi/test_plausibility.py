@@ -6,12 +6,12 @@ import pytest
 
 from taxi.cleaning import clean
 from taxi.plausibility import (
-    Month,
+    MonthProfile,
+    distance_quantile,
     early_months,
+    find_implausible_months,
     months_of_other_clocks,
     months_without_distance,
-    odd_months,
-    quantile,
 )
 from taxi.profile import HAS_DISTANCE, Profile, join_profiles
 from taxi.schema import TRIPS
@@ -46,7 +46,7 @@ def profile_of(n: int = 1_200, zones: int = 250, miles: float = 1.0) -> Profile:
     return profile
 
 
-BEFORE = Month("2021-01", {"zone missing": 10}, profile_of())
+BEFORE = MonthProfile("2021-01", {"zone missing": 10}, profile_of())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ BEFORE = Month("2021-01", {"zone missing": 10}, profile_of())
 )
 def test_what_is_odd_is_said_with_both_months_numbers(now: dict[str, object], said: str) -> None:
     month = BEFORE._replace(**{"name": "2021-02", **now})
-    assert said in "\n".join(odd_months([month, BEFORE]))
+    assert said in "\n".join(find_implausible_months([month, BEFORE]))
 
 
 @pytest.mark.parametrize(
@@ -100,24 +100,26 @@ def test_a_month_that_lacks_what_the_next_one_has_is_odd_too(
     first: dict[str, object], said: str
 ) -> None:
     month = BEFORE._replace(**{"name": "2020-12", **first})
-    assert said in "\n".join(odd_months([month, BEFORE]))
+    assert said in "\n".join(find_implausible_months([month, BEFORE]))
 
 
 def test_a_month_like_the_one_before_is_not_odd_nor_is_a_first_one() -> None:
-    alike = Month("2021-02", {"zone missing": 100}, profile_of(n=900, zones=200, miles=1.4))
-    assert odd_months([BEFORE, alike]) == []
-    assert odd_months([BEFORE]) == odd_months([]) == []
+    alike = MonthProfile("2021-02", {"zone missing": 100}, profile_of(n=900, zones=200, miles=1.4))
+    assert find_implausible_months([BEFORE, alike]) == []
+    assert find_implausible_months([BEFORE]) == find_implausible_months([]) == []
 
 
 def test_zones_and_distances_of_few_trips_are_not_compared() -> None:
-    few = [Month(name, {}, profile_of(n=90, miles=n)) for n, name in enumerate(MONTHS, start=1)]
-    assert odd_months(few) == []
+    few = [
+        MonthProfile(name, {}, profile_of(n=90, miles=n)) for n, name in enumerate(MONTHS, start=1)
+    ]
+    assert find_implausible_months(few) == []
 
 
 def test_months_without_any_distance_are_named_even_if_all_are_alike() -> None:
     without = profile_of(miles=float("nan"))
-    months = [Month(name, {}, without) for name in ("2019-03", "2019-02")]
-    assert odd_months(months) == []
+    months = [MonthProfile(name, {}, without) for name in ("2019-03", "2019-02")]
+    assert find_implausible_months(months) == []
     (line,) = months_without_distance([*months, BEFORE])
     assert line.startswith("No trip of 2019-02, 2019-03 has a distance: errors there ")
     assert months_without_distance([BEFORE]) == []
@@ -134,22 +136,22 @@ def test_a_month_by_another_clock_is_told_by_its_quietest_hours(
     columns = {name: pa.array(getattr(trips, name)) for name in TRIPS.names} | {"pickup_at": at}
     profile = Profile()
     profile.add(pa.RecordBatch.from_pydict(columns))
-    lines = months_of_other_clocks([Month("2021-02", {}, profile)])
+    lines = months_of_other_clocks([MonthProfile("2021-02", {}, profile)])
     found = [line.partition(" trips ")[2].partition(", not at night")[0] for line in lines]
     assert found == said
     profile.n_trips = 999  # of so few that may be chance
-    assert months_of_other_clocks([Month("2021-02", {}, profile)]) == []
+    assert months_of_other_clocks([MonthProfile("2021-02", {}, profile)]) == []
 
 
 def test_the_latest_month_before_is_compared_whatever_the_order() -> None:
     small, large = profile_of(n=100), profile_of(n=1_000)
     named = [("2023-01", large), ("2021-01", small), ("2022-12", large), ("2021-02", small)]
-    (line,) = odd_months([Month(name, {}, profile) for name, profile in named])
+    (line,) = find_implausible_months([MonthProfile(name, {}, profile) for name, profile in named])
     assert line == "2022-12 has 1,000 trips, 2021-02 had 100: is it of one month?"
 
 
 def test_a_quantile_is_that_of_the_distances_to_a_tenth_of_a_mile() -> None:
-    found = [quantile(profile_of(), share) for share in (0.5, 0.9)]
+    found = [distance_quantile(profile_of(), share) for share in (0.5, 0.9)]
     assert found == pytest.approx(np.quantile(MILES, [0.5, 0.9]), abs=0.1)
 
 
@@ -175,8 +177,8 @@ def test_no_real_month_is_odd() -> None:
         (batch,) = real_month(name).combine_chunks().to_batches()
         profile, cleaned = Profile(), clean(batch, taxi="green", month=name)
         profile.add(cleaned.trips)
-        months.append(Month(name, cleaned.dropped, profile))
-    assert odd_months(months) == []
+        months.append(MonthProfile(name, cleaned.dropped, profile))
+    assert find_implausible_months(months) == []
     assert months_of_other_clocks(months) == months_without_distance(months) == []
 
 

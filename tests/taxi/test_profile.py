@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from taxi.cleaning import REASONS, clean
-from taxi.profile import EDGES, HAS_DISTANCE, HISTOGRAMS, Profile, draw_profile
+from taxi.profile import EDGES, HAS_DISTANCE, HISTOGRAM_LABELS, Profile, draw_profile
 from taxi.schema import TRIPS
 from tests.conftest import make_raw
 
@@ -85,8 +85,11 @@ def test_the_picture_shows_every_split_and_every_reason() -> None:
 
 def test_each_histogram_says_where_most_trips_of_the_first_split_are() -> None:
     times = {"pickup_at": "2021-01-15 17:45:00", "dropoff_at": "2021-01-15 17:57:30"}
-    known, blind = (make_batch(**times, distance_miles=miles) for miles in (2.7, None))
-    for first, where in ((known, "Most train trips: 2.5 to 3 miles"), (blind, "No train trip has")):
+    known, without_distance = (make_batch(**times, distance_miles=miles) for miles in (2.7, None))
+    for first, where in (
+        (known, "Most train trips: 2.5 to 3 miles"),
+        (without_distance, "No train trip has"),
+    ):
         profiles = {"train": profile_of(first), "valid": profile_of(known)}
         minutes, miles, hour, weekday, *_ = (
             axis.get_title("left")
@@ -101,5 +104,5 @@ def test_a_distance_that_no_trip_has_is_not_drawn() -> None:
     unknown = make_batch(distance_miles=None)
     figure = draw_profile({"train": profile_of(unknown)}, {"2021-01": dict.fromkeys(REASONS, 2)})
     labels = [axis.get_xlabel() for axis in figure.axes if axis.axison]
-    known = [HISTOGRAMS[name] for name in EDGES if name != "distance_miles"]
+    known = [HISTOGRAM_LABELS[name] for name in EDGES if name != "distance_miles"]
     assert labels == [*known, "rows dropped"]

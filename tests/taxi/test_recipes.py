@@ -7,11 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taxi import boosting, features, sight, threads
+from taxi import boosting, features, fitting, threads
 from taxi.boosting import TrainingJob, build_matrices, train_booster
 from taxi.model import TripModel
 from taxi.recipes import MORE_ROUNDS, Member, Recipe
-from taxi.rows import blind_rows, has_distance, is_split, sighted_rows, weights_by_age
+from taxi.rows import (
+    has_distance,
+    is_split_by_distance,
+    rows_with_distance,
+    rows_without_distance,
+    weights_by_age,
+)
 from taxi.schema import Trips
 from tests.conftest import make_trips, simulated_trips
 
@@ -21,8 +27,8 @@ RECIPE = Recipe(
     "full",
     seed=3,
     members=(Member(POINT, 7),),
-    blind=(Member(POINT, 5),),
-    blind_share=0.1,
+    members_without_distance=(Member(POINT, 5),),
+    weight_without_distance=0.1,
     half_life=8.0,
 )
 
@@ -31,8 +37,8 @@ def fitted(recipe: Recipe, n_threads: int = 1) -> TripModel:
     columns = ([getattr(part, one.name) for part in (TRAIN, VALID)] for one in fields(Trips))
     trips = Trips(*map(np.concatenate, columns))
     encoder = features.fit_encoder(recipe.features, trips)
-    train = partial(sight.train_here, n_threads=n_threads)
-    return sight.fit_boosters(recipe, trips, "green", encoder, train)
+    train = partial(fitting.train_locally, n_threads=n_threads)
+    return fitting.fit_boosters(recipe, trips, "green", encoder, train)
 
 
 def test_a_recipe_is_rebuilt_from_its_json() -> None:
@@ -49,20 +55,20 @@ def test_a_recipe_from_before_rates_grew_keeps_its_rate_in_all_rounds() -> None:
 def test_a_recipe_from_before_answers_were_blended_blends_none() -> None:
     state = RECIPE.state()
     del state["blind_share"]
-    assert Recipe.restore(state) == replace(RECIPE, blind_share=0.0)
+    assert Recipe.restore(state) == replace(RECIPE, weight_without_distance=0.0)
 
 
 @pytest.mark.parametrize(("bins", "wanted"), [(128, 256), (256, 256), (512, 512)])
 def test_more_trips_get_finer_bins(bins: int, wanted: int) -> None:
-    assert replace(RECIPE, max_bin=bins).for_more_trips(9).max_bin == wanted
+    assert replace(RECIPE, max_bin=bins).for_refit(9).max_bin == wanted
 
 
 def test_more_trips_get_more_rounds_and_no_other_points() -> None:
-    more = RECIPE.for_more_trips(9)
-    assert [member.rounds for member in (*more.members, *more.blind)] == [10, 7]
+    more = RECIPE.for_refit(9)
+    assert [member.rounds for member in (*more.members, *more.members_without_distance)] == [10, 7]
     assert more.members[0].parameters == POINT
     assert (more.features, more.seed, more.half_life) == ("full", 3, 8.0)
-    assert more.blind_share == 0.1
+    assert more.weight_without_distance == 0.1
 
 
 @pytest.mark.parametrize(
@@ -79,8 +85,8 @@ def test_few_trips_are_learned_in_steps_that_begin_small(
     n_trips: int, rate: float, wanted: tuple[float, float, int]
 ) -> None:
     member = Member({**POINT, "learning_rate": rate}, 7)
-    more = replace(RECIPE, members=(member,), blind=(member,)).for_more_trips(n_trips)
-    for again in (*more.members, *more.blind):
+    more = replace(RECIPE, members=(member,), members_without_distance=(member,)).for_refit(n_trips)
+    for again in (*more.members, *more.members_without_distance):
         assert (again.parameters["learning_rate"], again.last_rate, again.rounds) == pytest.approx(
             wanted
         )
@@ -96,7 +102,7 @@ def test_growing_rates_are_as_many_steps_as_the_rounds_of_the_search_were_with_m
     None
 ):
     member = Member({**POINT, "learning_rate": 0.2}, 100)
-    (again,) = replace(RECIPE, members=(member,)).for_more_trips(9).members
+    (again,) = replace(RECIPE, members=(member,)).for_refit(9).members
     assert sum(again.rates()) == pytest.approx(100 * 0.2 * MORE_ROUNDS, rel=0.01)
 
 
@@ -116,8 +122,8 @@ def test_each_round_has_its_own_rate() -> None:
 def test_a_fitted_recipe_has_its_boosters_with_its_rounds_whatever_the_threads() -> None:
     model = fitted(RECIPE)
     assert [booster.num_boosted_rounds() for booster in model.estimators] == [7]
-    assert [booster.num_boosted_rounds() for booster in model.blind] == [5]
-    assert model.blind_share == 0.1
+    assert [booster.num_boosted_rounds() for booster in model.boosters_without_distance] == [5]
+    assert model.weight_without_distance == 0.1
     assert fitted(RECIPE, n_threads=2).to_files() == model.to_files()
 
 
@@ -126,34 +132,34 @@ def test_one_booster_has_all_threads_where_it_has_the_rows_for_them(
 ) -> None:
     asked = []
 
-    def train_on(parameters: Mapping[str, Any], *given: Any, **options: Any) -> Any:
+    def train_once(parameters: Mapping[str, Any], *given: Any, **options: Any) -> Any:
         asked.append(parameters["nthread"])
-        return boosting.train_on(parameters, *given, **options)
+        return boosting.train_xgboost(parameters, *given, **options)
 
-    monkeypatch.setattr(sight, "train_on", train_on)
+    monkeypatch.setattr(fitting, "train_xgboost", train_once)
     few = fitted(RECIPE, n_threads=2)
-    monkeypatch.setattr(threads, "ROWS_A_THREAD", 10)
+    monkeypatch.setattr(threads, "ROWS_PER_THREAD", 10)
     assert fitted(RECIPE, n_threads=2).to_files() == few.to_files()
     assert asked == [1, 1, 2, 2]
 
 
 def test_a_recipe_on_the_trips_of_the_search_answers_as_the_trial_did_to_the_bit() -> None:
     encoder = features.fit_encoder("full", TRAIN)
-    rows = sighted_rows(encoder, TRAIN, VALID)
-    job = TrainingJob(POINT | {"nthread": 1}, rounds=40, patience=5, keep=True)
+    rows = rows_with_distance(encoder, TRAIN, VALID)
+    job = TrainingJob(POINT | {"nthread": 1}, rounds=40, patience=5, keep_booster=True)
     outcome = train_booster(build_matrices(rows), job)
-    members, blind = (Member(POINT, outcome.best_round + 1),), (Member(POINT, 1),)
-    recipe = Recipe("full", seed=3, members=members, blind=blind)
-    train = partial(sight.train_here, n_threads=1)
-    model = sight.fit_boosters(recipe, TRAIN, "green", encoder, train)
+    members, without_distance = (Member(POINT, outcome.best_round + 1),), (Member(POINT, 1),)
+    recipe = Recipe("full", seed=3, members=members, members_without_distance=without_distance)
+    train = partial(fitting.train_locally, n_threads=1)
+    model = fitting.fit_boosters(recipe, TRAIN, "green", encoder, train)
     assert outcome.booster is not None
-    expected = TripModel("green", encoder, [outcome.booster], model.blind)
+    expected = TripModel("green", encoder, [outcome.booster], model.boosters_without_distance)
     assert np.array_equal(expected.predict(VALID), model.predict(VALID))
 
 
-def test_blind_rows_hold_no_distance_and_nothing_missing() -> None:
+def test_rows_without_distance_hold_no_distance_and_nothing_missing() -> None:
     encoder = features.fit_encoder("full", TRAIN)
-    rows = blind_rows(encoder, TRAIN, VALID)
+    rows = rows_without_distance(encoder, TRAIN, VALID)
     for matrix in (rows.train, rows.valid):
         assert np.isfinite(matrix).all()
         for name in ("distance_miles", "crookedness"):
@@ -161,8 +167,8 @@ def test_blind_rows_hold_no_distance_and_nothing_missing() -> None:
     assert len(rows.train) == len(TRAIN)
 
 
-def test_sighted_rows_are_those_with_a_distance() -> None:
-    rows = sighted_rows(features.fit_encoder("full", TRAIN), TRAIN, VALID)
+def test_rows_with_a_distance_are_the_only_ones_kept() -> None:
+    rows = rows_with_distance(features.fit_encoder("full", TRAIN), TRAIN, VALID)
     assert len(rows.train) == has_distance(TRAIN).sum() < len(TRAIN)
     assert np.isfinite(rows.train).all()
     assert np.array_equal(rows.valid_y, VALID.trip_minutes[has_distance(VALID)])
@@ -176,7 +182,7 @@ def test_trips_are_split_by_distance_where_most_have_one_and_columns_are_dense(
     name: str, miles: float, wanted: bool
 ) -> None:
     trips = make_trips(9, distance_miles=miles)
-    assert is_split(features.fit_encoder(name, trips), trips, trips) is wanted
+    assert is_split_by_distance(features.fit_encoder(name, trips), trips, trips) is wanted
 
 
 # --- the weight of old trips

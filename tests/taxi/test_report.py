@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from taxi import report, report_backtest, report_errors, report_search, simulation
-from taxi.backtest import Rise
+from taxi.backtest import RmseRise
 from taxi.bootstrap import Interval
-from taxi.breakdown import Bin, Breakdown, break_down
-from taxi.coverage import ALL, ASKED_BLIND
-from taxi.evaluation import Group, errors_by_group, feature_words
+from taxi.breakdown import Breakdown, CalibrationBin, break_down
+from taxi.coverage import ALL_TRIPS, ALL_WITHOUT_DISTANCE
+from taxi.evaluation import GroupErrors, describe_feature, errors_by_group
 from taxi.features import FEATURES
-from taxi.groups import UNKNOWN
-from taxi.page import Chart, Section, render_page, table, written_cell
+from taxi.groups import NO_DISTANCE
+from taxi.page import Chart, Section, format_cell, render_page, table
 from taxi.report import ErrorFacts, ReportFacts, StepFacts
-from taxi.style import short_count
-from taxi.words import are_numbers, band_words, group_words, percent, weekday_of
+from taxi.style import format_short_count
+from taxi.words import are_numbers, format_distance_band, format_group, percent, weekday_of
 from tests.conftest import random_trips
 
 HOSTILE = "</script><script>alert('it')</script><img src=https://evil.example/x.png>"
@@ -60,8 +60,8 @@ def make_report(**changed: object) -> ReportFacts:
             trial(2, "", "failed"),
         ],
         "curves": [{"trial": n, "round": "0", "rmse": "6.0"} for n in "01"],
-        "luck": {"gain": 0.1, "noise": 0.02},
-        "is_split": True,
+        "search_gain": {"gain": 0.1, "noise": 0.02},
+        "is_split_by_distance": True,
         "errors": ErrorFacts(
             "the test months 2021-03",
             errors_by_group(TRIPS, PREDICTED),
@@ -187,7 +187,7 @@ def test_on_paper_the_path_of_a_file_is_broken_and_no_number() -> None:
 
 def test_what_is_not_there_leaves_no_empty_heading() -> None:
     texts = {"title", "about", "headline"}
-    fields = set(ReportFacts._fields) - texts - {"errors", "city", "luck", "champion"}
+    fields = set(ReportFacts._fields) - texts - {"errors", "city", "search_gain", "champion"}
     facts = make_report(
         **{name: [] for name in fields},
         errors=ErrorFacts("the valid months", [], None),
@@ -230,7 +230,10 @@ def test_each_trip_is_on_one_day_and_in_one_zone() -> None:
 
 
 def test_a_zone_of_few_trips_is_no_finding() -> None:
-    groups = [Group("hour", "01", 3, 90.0, 1.0, 0.0), Group("hour", "02", 300, 5.0, 1.0, 0.0)]
+    groups = [
+        GroupErrors("hour", "01", 3, 90.0, 1.0, 0.0),
+        GroupErrors("hour", "02", 300, 5.0, 1.0, 0.0),
+    ]
     chart = report_errors.group_chart("hour", groups)
     assert chart.title == "By hour, of those with 30 trips or more: largest error 02:00 (5.00 min)."
     counted = ({"n_trips": "3", "coverage": "0.1"}, {"n_trips": "300", "coverage": "0.8"})
@@ -240,10 +243,15 @@ def test_a_zone_of_few_trips_is_no_finding() -> None:
 
 
 def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
-    groups = [Group("distance", UNKNOWN, 300, 5.0, 1.0, 0.0)]
-    hours = [Group("hour", f"0{hour}", 150, 5.0 + hour, 1.0, 0.0) for hour in (1, 2)]
-    shown = report_errors.where_it_fails("test", [*hours, *groups], None, None)
-    named = [("all", ALL), ("hour", "01"), ("distance", UNKNOWN), ("distance", ASKED_BLIND)]
+    groups = [GroupErrors("distance", NO_DISTANCE, 300, 5.0, 1.0, 0.0)]
+    hours = [GroupErrors("hour", f"0{hour}", 150, 5.0 + hour, 1.0, 0.0) for hour in (1, 2)]
+    shown = report_errors.error_parts("test", [*hours, *groups], None, None)
+    named = [
+        ("all", ALL_TRIPS),
+        ("hour", "01"),
+        ("distance", NO_DISTANCE),
+        ("distance", ALL_WITHOUT_DISTANCE),
+    ]
     rest = {"n_trips": "300", "coverage": "0.8", "width": "9"}
     coverage = [{"kind": kind, "group": group} | rest for kind, group in named]
     parts = [*shown, *report_errors.interval_parts(coverage)]
@@ -255,7 +263,10 @@ def test_trips_that_never_have_a_distance_are_not_drawn_by_it() -> None:
 
 
 def test_a_zone_that_is_on_no_map_is_no_finding_of_the_map() -> None:
-    zones = [Group("zone", "0", 300, 90.0, 1.0, 0.0), Group("zone", "4", 300, 5.0, 1.0, 0.0)]
+    zones = [
+        GroupErrors("zone", "0", 300, 90.0, 1.0, 0.0),
+        GroupErrors("zone", "4", 300, 5.0, 1.0, 0.0),
+    ]
     city = simulation.simulated_zones(42)
     chart = report_errors.zone_chart(city, zones)
     assert chart.title.startswith(
@@ -265,7 +276,10 @@ def test_a_zone_that_is_on_no_map_is_no_finding_of_the_map() -> None:
 
 
 def test_a_zone_of_few_trips_has_no_colour_but_its_numbers() -> None:
-    zones = [Group("zone", "3", 3, 90.0, 1.0, 0.0), Group("zone", "4", 300, 5.0, 1.0, 0.0)]
+    zones = [
+        GroupErrors("zone", "3", 3, 90.0, 1.0, 0.0),
+        GroupErrors("zone", "4", 300, 5.0, 1.0, 0.0),
+    ]
     city = simulation.simulated_zones(42)
     chart = report_errors.zone_chart(city, zones)
     assert chart.columns[report_errors.RMSE] == [90.0, 5.0]
@@ -287,7 +301,11 @@ def test_an_error_is_drawn_at_the_middle_of_its_bin() -> None:
 
 
 def test_predicted_means_are_held_against_measured_ones_and_the_line_is_as_long() -> None:
-    bins = [Bin(9, 5.0, 6.5), Bin(9, 10.0, 9.0), Bin(9, 20.0, 20.25)]
+    bins = [
+        CalibrationBin(9, 5.0, 6.5),
+        CalibrationBin(9, 10.0, 9.0),
+        CalibrationBin(9, 20.0, 20.25),
+    ]
     chart = report_errors.calibration_chart(Breakdown([], [], bins, []))
     said = "Predicted means are within 1.50 min of the measured ones (largest gap at 5 min)."
     assert (chart.title, chart.wanted) == (said, [[0, 0], [20.25, 20.25]])
@@ -295,7 +313,7 @@ def test_predicted_means_are_held_against_measured_ones_and_the_line_is_as_long(
 
 def test_the_best_trial_is_the_best_of_those_that_were_not_pruned() -> None:
     def title(*trials: dict[str, str]) -> str:
-        _, _, chart, *_ = report_search.search_parts(trials, [], {}, is_split=False)
+        _, _, chart, *_ = report_search.search_parts(trials, [], {}, is_split_by_distance=False)
         return str(chart.title)
 
     pruned, finished = trial(0, "5.0", "pruned"), trial(1, "5.1", "finished")
@@ -315,12 +333,14 @@ def test_a_learning_curve_is_that_of_its_trial_the_best_first_and_counted_from_1
     assert report_search.curve_chart([trial(3, "5.0", "finished")], curves) == []
 
 
-@pytest.mark.parametrize("is_split", [True, False])
+@pytest.mark.parametrize("is_split_by_distance", [True, False])
 def test_boosters_of_trips_without_a_distance_are_told_of_where_there_are_some(
-    *, is_split: bool
+    *, is_split_by_distance: bool
 ) -> None:
-    page = report.write_report(make_report(is_split=is_split), style="", scripts=[])
-    assert ("have boosters of their own" in page) is is_split
+    page = report.write_report(
+        make_report(is_split_by_distance=is_split_by_distance), style="", scripts=[]
+    )
+    assert ("have boosters of their own" in page) is is_split_by_distance
 
 
 def test_shares_are_drawn_in_percent() -> None:
@@ -332,7 +352,7 @@ def test_shares_are_drawn_in_percent() -> None:
     assert chart.columns["trips within p10 to p90, %"] == [70.0, 81.2]
     assert chart.title == "By hour, intervals cover least at 07:00: 70 %."
     assert chart.wanted == [[0.0, 80.0], [1.0, 80.0]]
-    _, aged = report_backtest.ageing_parts([Rise(1, 4, Interval(0.02, 0.01, 0.03))])
+    _, aged = report_backtest.ageing_parts([RmseRise(1, 4, Interval(0.02, 0.01, 0.03))])
     assert aged.columns["RMSE above a fresh model's, %"] == [2.0]
     assert aged.columns["95 %"] == ["+1.00 to +3.00"]
 
@@ -370,26 +390,30 @@ def test_a_long_cell_may_be_broken_and_a_short_one_stays_on_its_line() -> None:
 
 
 def test_every_feature_has_words_of_its_own() -> None:
-    words = {name: feature_words(name) for name in FEATURES if name != "filled_miles"}
+    words = {name: describe_feature(name) for name in FEATURES if name != "filled_miles"}
     assert len(set(words.values())) == len(words)
     assert [said for said in words.values() if "_" in said or not said or len(said) > 90] == []
-    assert feature_words("PU_DO=74_75") == "PU_DO=74_75"
+    assert describe_feature("PU_DO=74_75") == "PU_DO=74_75"
 
 
 def test_names_and_numbers_are_written_as_people_read_them() -> None:
-    assert band_words("02.0..04.0 miles") == "2 to 4 miles"
-    assert band_words(UNKNOWN) == UNKNOWN
-    assert group_words("day", "2021-02-01") == "Mon 2021-02-01"
-    assert group_words("weekday", "Monday") == "Monday"
-    assert group_words("pickup zone", "busyness 1 (1 zone)") == "busiest (1 zone)"
-    assert group_words("pickup zone", "busyness 5 (9 zones)") == "quietest (9 zones)"
+    assert format_distance_band("02.0..04.0 miles") == "2 to 4 miles"
+    assert format_distance_band(NO_DISTANCE) == NO_DISTANCE
+    assert format_group("day", "2021-02-01") == "Mon 2021-02-01"
+    assert format_group("weekday", "Monday") == "Monday"
+    assert format_group("pickup zone", "busyness 1 (1 zone)") == "busiest (1 zone)"
+    assert format_group("pickup zone", "busyness 5 (9 zones)") == "quietest (9 zones)"
     assert weekday_of("2021-02-01") == "Monday"
     counts = (9_999, 10_000, 999_499, 999_500, 3_400_000)
-    assert [short_count(n) for n in counts] == ["9,999", "10k", "999k", "1M", "3.4M"]
+    assert [format_short_count(n) for n in counts] == ["9,999", "10k", "999k", "1M", "3.4M"]
     assert [percent(share, sign="+") for share in (0.047, -1e-9)] == ["+4.7 %", "+0.0 %"]
     assert [percent(share, 0) for share in (0.815, 1.445)] == ["82 %", "144 %"]  # rounded only once
-    assert [written_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
-    assert [report.duration(s) for s in (8.04, 185, 3720)] == ["8 s", "3 min 5 s", "1 h 2 min"]
+    assert [format_cell(value) for value in (1.23456, 12_345, "it")] == ["1.235", "12,345", "it"]
+    assert [report.format_duration(s) for s in (8.04, 185, 3720)] == [
+        "8 s",
+        "3 min 5 s",
+        "1 h 2 min",
+    ]
 
 
 def test_a_report_is_written_without_what_trains_models() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from taxi import TripError
 from taxi.features import FEATURE_SETS
-from taxi.model import TripModel, write_frame
+from taxi.model import TripModel, trips_to_frame
 from taxi.request import read_frame
-from taxi.schema import TAXIS, Trips, knows_distance
+from taxi.schema import TAXIS, Trips, has_distance_column
 from tests.conftest import make_trips
 from tests.taxi.test_model import (
     END,
@@ -34,8 +34,8 @@ __all__ = ["frame", "model", "trips"]
 
 @pytest.mark.parametrize("taxi", TAXIS)
 def test_trips_written_as_a_frame_are_read_back(taxi: str, trips: Trips) -> None:
-    trips = trips if knows_distance(taxi) else trips.without_distance()
-    found = read_frame(write_frame(trips, taxi), taxi)
+    trips = trips if has_distance_column(taxi) else trips.without_distance()
+    found = read_frame(trips_to_frame(trips, taxi), taxi)
     for column in ("pickup_at", "pickup_zone", "dropoff_zone", "distance_miles"):
         values = getattr(found, column)
         assert values.dtype == getattr(trips, column).dtype, column
@@ -73,7 +73,7 @@ def test_times_may_come_as_text_or_timestamps_of_any_unit_or_zone(
 
 def test_times_of_another_zone_become_those_of_new_york_summer_or_winter() -> None:
     times = ["2021-01-15T22:45:00Z", "2021-07-15T21:45:00Z"]
-    frame = write_frame(make_trips(2), "green").assign(**{TIME: times})
+    frame = trips_to_frame(make_trips(2), "green").assign(**{TIME: times})
     found = read_frame(frame, "green").pickup_at.astype("M8[m]").astype(str).tolist()
     assert found == ["2021-01-15T17:45", "2021-07-15T17:45"]
 
@@ -131,7 +131,7 @@ def test_no_rows_are_answered_with_no_minutes(name: str, frame: pd.DataFrame) ->
 @pytest.mark.filterwarnings("error:invalid value encountered in cast")
 @pytest.mark.parametrize("name", FEATURE_SETS)
 def test_zones_nobody_knows_are_answered_too(name: str) -> None:
-    frame = write_frame(make_trips(4), "green").assign(**{START: [-1, 0, 266, 10**12], END: 265})
+    frame = trips_to_frame(make_trips(4), "green").assign(**{START: [-1, 0, 266, 10**12], END: 265})
     assert np.isfinite(make_model(name).answer(frame)).all()
 
 
@@ -146,7 +146,7 @@ def test_a_missing_column_is_named_with_those_seen(name: str, frame: pd.DataFram
 
 def test_yellow_trips_are_refused_by_a_model_of_green_ones(trips: Trips) -> None:
     with pytest.raises(TripError, match=f"'{TIME}' is missing"):
-        read_frame(write_frame(trips, "yellow"), "green")
+        read_frame(trips_to_frame(trips, "yellow"), "green")
 
 
 REFUSED = [
@@ -183,7 +183,7 @@ REFUSED = [
 def test_a_value_that_cannot_be_judged_is_refused_with_its_row_and_column(
     column: str, value: object
 ) -> None:
-    frame = write_frame(make_trips(4), "green").astype(object)
+    frame = trips_to_frame(make_trips(4), "green").astype(object)
     frame[column] = pd.Series([frame[column][0]] * 2 + [value, value], dtype=object)
     with pytest.raises(TripError) as refusal:
         read_frame(frame, "green")
@@ -206,7 +206,7 @@ def test_a_value_that_cannot_be_judged_is_refused_with_its_row_and_column(
 def test_a_column_of_the_wrong_type_is_refused_though_pandas_would_count_it(
     column: str, values: np.ndarray, seen: str
 ) -> None:
-    frame = write_frame(make_trips(3), "green").assign(**{column: values})
+    frame = trips_to_frame(make_trips(3), "green").assign(**{column: values})
     with pytest.raises(TripError) as refusal:
         read_frame(frame, "green")
     assert f"Row 0, column '{column}': got {seen}; send a" in str(refusal.value)
@@ -214,7 +214,7 @@ def test_a_column_of_the_wrong_type_is_refused_though_pandas_would_count_it(
 
 def test_times_of_several_zones_are_each_read_by_their_own() -> None:
     times = ["2021-01-15T17:45:00-05:00", "2021-07-15T17:45:00-04:00", "2021-01-15 22:45:00Z"]
-    frame = write_frame(make_trips(4), "green").assign(**{TIME: [*times, "2021-01-15 17:45"]})
+    frame = trips_to_frame(make_trips(4), "green").assign(**{TIME: [*times, "2021-01-15 17:45"]})
     found = read_frame(frame, "green").pickup_at.astype("M8[m]").astype(str).tolist()
     assert found == ["2021-01-15T17:45", "2021-07-15T17:45", "2021-01-15T17:45", "2021-01-15T17:45"]
 

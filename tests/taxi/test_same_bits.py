@@ -59,7 +59,9 @@ def psi() -> bytes:
 
 
 def planned() -> bytes:
-    return distances.as_known(random_trips(500, seed=1), "planned_20").distance_miles.tobytes()
+    return distances.apply_distance_kind(
+        random_trips(500, seed=1), "planned_20"
+    ).distance_miles.tobytes()
 
 
 def places() -> bytes:
@@ -110,12 +112,12 @@ def test_another_start_leads_to_the_same_map(monkeypatch: pytest.MonkeyPatch) ->
 def test_whole_numbers_stand_for_the_columns_and_no_sum_of_them_is_inexact() -> None:
     rng = np.random.default_rng(2)
     columns = rng.lognormal(0, 3, (5_000, 3)) * [1, -1e6, 0]
-    worth = bootstrap._worth(columns.__getitem__, len(columns))
-    whole = bootstrap._whole_numbers(columns, *worth)
-    coarse, fine = np.split(whole[:, 1:] * worth.ravel(), 2, axis=1)
+    units = bootstrap._choose_units(columns.__getitem__, len(columns))
+    integers = bootstrap._to_integers(columns, *units)
+    coarse, fine = np.split(integers[:, 1:] * units.ravel(), 2, axis=1)
     assert coarse + fine == pytest.approx(columns, rel=1e-12)
-    assert np.array_equal(whole, np.rint(whole))
-    assert np.abs(whole).max() * bootstrap.MOST * len(columns) <= 2**53
+    assert np.array_equal(integers, np.rint(integers))
+    assert np.abs(integers).max() * bootstrap.MAX_COUNT * len(columns) <= 2**53
 
 
 def test_linear_regression_takes_the_steps_that_sklearn_takes() -> None:
@@ -126,7 +128,7 @@ def test_linear_regression_takes_the_steps_that_sklearn_takes() -> None:
         scores.rmse(model.predict(encoder.transform(valid)) - valid.trip_minutes)
         for model in (
             LinearRegression().fit(matrix, train.trip_minutes),
-            least_squares.fit_sparse(LinearRegression(), matrix, train.trip_minutes),
+            least_squares.fit_linear_regression(LinearRegression(), matrix, train.trip_minutes),
         )
     ]
     assert rmses[1] == pytest.approx(rmses[0], abs=0.005)
@@ -144,5 +146,7 @@ def test_linear_regression_reaches_the_least_squares_where_it_may_take_its_time(
 def test_linear_regression_of_nothing_to_explain_is_the_mean() -> None:
     train = simulated_trips("2021-01")
     matrix = features.fit_encoder("course", train).transform_train(train)
-    model = least_squares.fit_sparse(LinearRegression(), matrix, np.full(len(train), 12.0))
+    model = least_squares.fit_linear_regression(
+        LinearRegression(), matrix, np.full(len(train), 12.0)
+    )
     assert np.array_equal(model.predict(matrix), np.full(len(train), 12.0))

@@ -13,11 +13,11 @@ from taxi.schema import (
     TRIPS,
     ZONES,
     input_names,
-    inputs_of,
-    known_zone,
+    input_requirements,
     raw_columns,
-    taxis_of,
+    taxis_with_columns,
     to_trips,
+    zone_or_0,
 )
 from tests.conftest import ROOT, make_raw, make_trips, real_month
 
@@ -135,13 +135,13 @@ def test_times_as_whole_numbers_are_taken_where_their_unit_is_stated() -> None:
 
 
 @pytest.mark.parametrize("other", ["PULocationID", "pulocationid", " PULocationID "])
-@pytest.mark.parametrize("may_miss", [frozenset(), frozenset({"pickup_zone"})])
+@pytest.mark.parametrize("optional_roles", [frozenset(), frozenset({"pickup_zone"})])
 def test_a_column_that_is_there_twice_is_refused_by_both_names(
-    other: str, may_miss: frozenset[str]
+    other: str, optional_roles: frozenset[str]
 ) -> None:
     twice = NUMBERS.append(pa.field(other, pa.int32()))
     with pytest.raises(TripError, match=f"'PULocationID' is there 2 times: .*, {other!r}"):
-        match_columns(twice, "green", may_miss=may_miss)
+        match_columns(twice, "green", optional_roles=optional_roles)
 
 
 def test_a_column_nobody_reads_may_be_there_twice() -> None:
@@ -164,7 +164,7 @@ SERVICES_2015 = ("Dispatching_base_num", "Pickup_date", "locationID")
 def test_columns_of_years_without_trips_that_count_are_told_since_when_there_are_some(
     taxi: str, names: Sequence[str]
 ) -> None:
-    with pytest.raises(TripError, match=f" {TAXIS[taxi].since}\\b"):
+    with pytest.raises(TripError, match=f" {TAXIS[taxi].first_month}\\b"):
         match_columns(pa.schema([(name, pa.string()) for name in names]), taxi)
 
 
@@ -190,7 +190,7 @@ def test_the_columns_of_a_cab_carry_its_prefix(taxi: str, prefix: str) -> None:
 @pytest.mark.parametrize("taxi", TAXIS)
 def test_what_people_call_a_trip_says_it_of_one_and_of_many(taxi: str) -> None:
     about = TAXIS[taxi]
-    assert about.trips == f"{about.a_trip.split(' ', 1)[1]}s"
+    assert about.plural == f"{about.singular.split(' ', 1)[1]}s"
 
 
 @pytest.mark.parametrize("taxi", TAXIS)
@@ -260,7 +260,7 @@ def test_taking_rows_keeps_the_order_asked_for(rows: np.ndarray, zones: list[int
 @pytest.mark.parametrize("taxi", TAXIS)
 def test_a_model_reads_what_is_known_at_pickup_and_only_that(taxi: str) -> None:
     names = input_names(taxi)
-    assert list(names) == list(inputs_of(taxi))
+    assert list(names) == list(input_requirements(taxi))
     assert not {"dropoff_at", "trip_seconds", "is_shared"} & set(names)
     roles = {column.name: column.role for column in raw_columns(taxi)}
     there = [role for role in INPUTS if role in roles.values()]
@@ -268,8 +268,10 @@ def test_a_model_reads_what_is_known_at_pickup_and_only_that(taxi: str) -> None:
 
 
 def test_only_where_zones_are_mostly_missing_a_caller_may_leave_them_out() -> None:
-    needed = {taxi: [role for role, must in inputs_of(taxi).items() if must] for taxi in TAXIS}
-    zones = {taxi: [] if about.zones_may_miss else [*ZONES] for taxi, about in TAXIS.items()}
+    needed = {
+        taxi: [role for role, must in input_requirements(taxi).items() if must] for taxi in TAXIS
+    }
+    zones = {taxi: [] if about.zones_are_optional else [*ZONES] for taxi, about in TAXIS.items()}
     assert needed == {taxi: ["pickup_at", *zones[taxi]] for taxi in TAXIS}
 
 
@@ -277,15 +279,15 @@ def test_only_where_zones_are_mostly_missing_a_caller_may_leave_them_out() -> No
 def test_the_taxis_that_columns_may_be_of_are_found_whatever_their_case(taxi: str) -> None:
     # files of both have the same times and zones, and one of them need have no more
     also = {"fhv": {"fhvhv"}, "fhvhv": {"fhv"}}
-    told = taxis_of([f" {column.name.upper()}" for column in raw_columns(taxi)])
+    told = taxis_with_columns([f" {column.name.upper()}" for column in raw_columns(taxi)])
     assert {*told} == {taxi, *also.get(taxi, ())}, "name the others that its columns may be of"
 
 
 def test_columns_of_no_taxi_or_of_two_cabs_name_none_or_both() -> None:
-    assert taxis_of([]) == []
-    assert taxis_of(["PULocationID", "lpep_dropoff_datetime"]) == []
+    assert taxis_with_columns([]) == []
+    assert taxis_with_columns(["PULocationID", "lpep_dropoff_datetime"]) == []
     both = [column.name for taxi in ("green", "yellow") for column in raw_columns(taxi)]
-    assert taxis_of(both) == ["green", "yellow"]
+    assert taxis_with_columns(both) == ["green", "yellow"]
 
 
 # --- spellings of the years
@@ -340,6 +342,6 @@ def test_a_file_that_may_be_of_another_taxi_names_it() -> None:
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
 def test_zone_ids_the_tlc_does_not_have_become_0_and_the_type_stays(kind: type) -> None:
-    zones = known_zone(np.array([-7, 0, 1, 265, 266, 2**31 - 1], kind))
+    zones = zone_or_0(np.array([-7, 0, 1, 265, 266, 2**31 - 1], kind))
     assert zones.tolist() == [0, 0, 1, 265, 0, 0]
     assert zones.dtype == kind

@@ -7,14 +7,14 @@ from taxi.cleaning import clean
 from taxi.drift import count_predictions
 from taxi.expected_loss import EstimatedRmse
 from taxi.schema import TAXIS
-from taxi.scoring import Errors, Tally
+from taxi.scoring import ErrorSums, MonthTally
 from taxi.simulation import month_batches
 from tests.conftest import make_raw
 
 MONTH = "2021-01"
 
 
-def prepare(batch: pa.RecordBatch, taxi: str = "green") -> scoring.Prepared:
+def prepare(batch: pa.RecordBatch, taxi: str = "green") -> scoring.PreparedRows:
     return scoring.prepare_batch(batch, taxi=taxi, month=MONTH)
 
 
@@ -26,7 +26,7 @@ def test_a_row_without_a_time_or_a_zone_cannot_be_judged_and_any_other_can() -> 
         dropoff_zone=[75, 75, None, 75, 75],
         distance_miles=[1.0, 1.0, 1.0, None, 1.0],
     )
-    assert prepare(batch).judgeable.tolist() == [False, False, False, True, True]
+    assert prepare(batch).predictable.tolist() == [False, False, False, True, True]
     assert len(scoring.request_frame(prepare(batch), "green")) == 2
 
 
@@ -57,7 +57,7 @@ def test_a_trip_still_to_be_made_is_usual_and_does_not_count() -> None:
 def test_a_month_may_lack_what_is_not_known_before_the_trip(column: str) -> None:
     batch = make_raw(n=2).drop_columns([column])
     prepared = prepare(batch)
-    assert prepared.judgeable.all()
+    assert prepared.predictable.all()
     rows = scoring.prediction_batch(prepared, np.array([1.0, 2.0]), taxi="green", model="m")
     assert rows.column(column).null_count == 2
 
@@ -68,7 +68,7 @@ def test_drop_offs_that_nobody_filled_are_unknown_as_pandas_writes_them(kind: pa
     place = batch.schema.get_field_index(name)
     for empty in ([None, None], [float("nan")] * 2)[: 1 if pa.types.is_null(kind) else 2]:
         prepared = prepare(batch.set_column(place, name, pa.array(empty, kind)))
-        assert prepared.judgeable.all()
+        assert prepared.predictable.all()
         assert prepared.eligible.all()
         assert np.isnan(prepared.minutes).all()
         assert not prepared.unreadable
@@ -86,7 +86,7 @@ def test_a_number_in_an_unfilled_column_of_drop_offs_is_named() -> None:
 
 def test_a_car_services_ride_without_zones_is_judged_and_comes_out_as_it_was() -> None:
     prepared = prepare(make_raw(3, "fhv", pickup_zone=[None, 74, None], is_shared="N"), "fhv")
-    assert prepared.judgeable.all()
+    assert prepared.predictable.all()
     assert prepared.eligible.all()
     assert np.isnan(scoring.request_frame(prepared, "fhv")["PUlocationID"]).tolist() == [
         *(True, False, True)
@@ -94,7 +94,7 @@ def test_a_car_services_ride_without_zones_is_judged_and_comes_out_as_it_was() -
     rows = scoring.prediction_batch(prepared, np.ones(3), taxi="fhv", model="m")
     assert rows.column("PUlocationID").to_pylist() == [None, 74, None]
     assert not any(rows.column("distance_known").to_pylist())
-    tally = Tally()
+    tally = MonthTally()
     tally.add(prepared, np.ones(3))
     assert tally.profile.counts["pickup_zone"][[0, 74]].tolist() == [2, 1]
 
@@ -102,7 +102,7 @@ def test_a_car_services_ride_without_zones_is_judged_and_comes_out_as_it_was() -
 def test_a_shared_ride_or_one_whose_durations_differ_is_predicted_and_counts_in_no_error() -> None:
     batch = make_raw(3, "fhvhv", is_shared=["Y", "N", "N"], trip_seconds=[720, 720, 900])
     prepared = prepare(batch, "fhvhv")
-    assert prepared.judgeable.all()
+    assert prepared.predictable.all()
     assert prepared.eligible.tolist() == [False, True, False]
     to_be_made = batch.select(["pickup_datetime", "PULocationID", "DOLocationID"])
     known = scoring.prepare_batch(to_be_made, taxi="fhvhv", month=MONTH)
@@ -119,13 +119,13 @@ def test_an_app_ride_that_states_its_seconds_and_no_drop_off_counts_in_no_error(
     assert clean(batch, taxi="fhvhv", month=MONTH).trips.num_rows == 1
 
 
-def test_what_is_foreseen_of_a_trip_does_not_look_at_its_drop_off() -> None:
-    foreseen = []
+def test_eligibility_at_pickup_does_not_look_at_the_drop_off() -> None:
+    eligible_at_pickup = []
     for dropoff_at in (pa.nulls(1), pa.array(["soon"]), pa.array(["2021-01-15 19:57:00"])):
         prepared = prepare(make_raw(1, dropoff_at=dropoff_at))
-        foreseen += prepared.foreseen.tolist()
-    assert foreseen == [True] * 3
-    assert not prepare(make_raw(1, pickup_zone=pa.array(["Harlem"]))).foreseen.any()
+        eligible_at_pickup += prepared.eligible_at_pickup.tolist()
+    assert eligible_at_pickup == [True] * 3
+    assert not prepare(make_raw(1, pickup_zone=pa.array(["Harlem"]))).eligible_at_pickup.any()
 
 
 def test_a_month_that_lacks_a_zone_column_is_refused_by_name() -> None:
@@ -154,7 +154,7 @@ def test_batches_add_up_to_what_the_whole_month_comes_to() -> None:
     (batch, *_) = month_batches(MONTH, 3_000, 42)
     rng = np.random.default_rng(1)
     predicted = rng.uniform(1, 60, batch.num_rows)
-    whole, parts = Tally(), Tally()
+    whole, parts = MonthTally(), MonthTally()
     whole.add(prepare(batch), predicted)
     for start in range(0, 3_000, 700):
         parts.add(prepare(batch.slice(start, 700)), predicted[start : start + 700])
@@ -167,7 +167,7 @@ def test_batches_add_up_to_what_the_whole_month_comes_to() -> None:
 
 
 def test_errors_come_to_scores() -> None:
-    errors = Errors()
+    errors = ErrorSums()
     assert errors.scores() == {}
     errors.add(np.array([3.0, -1.0]))
     errors.add(np.array([1.0]))
@@ -179,7 +179,7 @@ def test_only_trips_that_count_enter_the_errors() -> None:
         n=3,
         dropoff_at=["2021-01-15 17:55:00", "2021-01-15 23:00:00", None],  # 10 min, hours, unknown
     )
-    tally = Tally()
+    tally = MonthTally()
     tally.add(prepare(batch), np.full(3, 12.0))
     assert tally.total.n == 1
     scores = {"rmse": 2, "mae": 2, "bias": 2, "rmse_base": 2}
@@ -188,14 +188,14 @@ def test_only_trips_that_count_enter_the_errors() -> None:
 
 
 def test_how_far_off_an_estimate_was_is_not_said_of_a_month_without_any_error() -> None:
-    tally = Tally(estimated=EstimatedRmse(3.0, 2.0, 4.0))
+    tally = MonthTally(estimated=EstimatedRmse(3.0, 2.0, 4.0))
     tally.add(prepare(make_raw(n=2)), np.full(2, 12.0))  # as measured
     assert tally.total.scores()["rmse"] == 0
     assert tally.estimate_error is None
 
 
 def test_errors_with_a_live_level_stand_beside_the_models_own() -> None:
-    tally = Tally()
+    tally = MonthTally()
     tally.add(prepare(make_raw(n=2)), np.full(2, 15.0), np.full(2, 13.0))  # 12 measured
     assert (tally.total.scores()["rmse"], tally.base.scores()["rmse"]) == (1, 3)
     assert tally.daily()[0]["rmse_base"] == 3
@@ -221,11 +221,13 @@ def test_both_predictions_are_written_where_there_are_two() -> None:
 def test_how_far_chance_moves_rmse_is_what_resampled_trips_say() -> None:
     random = np.random.default_rng(1)
     error = random.standard_t(8, 400) * 5
-    whole, again = Errors(), []
+    whole, again = ErrorSums(), []
     whole.add(error)
     for _ in range(500):
-        resampled = Errors()
+        resampled = ErrorSums()
         resampled.add(random.choice(error, 400))
         again.append(resampled.scores()["rmse"])
-    assert whole.rmse_chance() == pytest.approx(np.std(again) / whole.scores()["rmse"], rel=0.1)
-    assert Errors().rmse_chance() == 0
+    assert whole.rmse_relative_se() == pytest.approx(
+        np.std(again) / whole.scores()["rmse"], rel=0.1
+    )
+    assert ErrorSums().rmse_relative_se() == 0

@@ -278,7 +278,9 @@ def test_a_search_whose_time_is_over_asks_for_no_more_and_keeps_what_is_finished
     whole = run(SEARCH_SPACES["seed"], max_evals=12)
     left = iter([False, False, True])
     earlier = as_finished(whole[:4])
-    trials = run(SEARCH_SPACES["seed"], max_evals=12, finished=earlier, is_over=lambda: next(left))
+    trials = run(
+        SEARCH_SPACES["seed"], max_evals=12, finished=earlier, should_stop=lambda: next(left)
+    )
     assert [trial.point for trial in trials] == points(whole[:6])
 
 
@@ -307,8 +309,8 @@ def test_what_is_suggested_waits_for_all_points_known_to_be_good_and_is_pruned_b
         history.add(Trial(number, {}, outcome(6.0 - number / 10)))
     assert all(history.is_ready(number) for number in range(n_first + LAG))
     assert not history.is_ready(n_first + LAG)
-    assert history.known_to(n_first - 1) == {}
-    assert list(history.known_to(n_first)) == list(range(n_first))
+    assert history.outcomes_for(n_first - 1) == {}
+    assert list(history.outcomes_for(n_first)) == list(range(n_first))
     best = {n_first % 2: 6.0 - (n_first - 2) / 10, (n_first + 1) % 2: 6.0 - (n_first - 1) / 10}
     for number in (n_first, n_first + 1):
         threshold = history.pruning_threshold(number)

@@ -112,7 +112,7 @@ def test_where_all_trials_came_to_the_same_no_parameter_matters() -> None:
 def test_a_forest_explains_as_much_as_it_says_itself() -> None:
     points, rmse = RNG.random((12, 3)), np.arange(12)
     forest = RandomForestRegressor(20, random_state=1).fit(points, rmse)
-    assert search_results.explained(forest, points, rmse) == forest.score(points, rmse)
+    assert search_results.explained_variance(forest, points, rmse) == forest.score(points, rmse)
 
 
 @pytest.mark.parametrize("trials", [MIXED, [Trial(n, {}, MIXED[0].result) for n in range(12)]])

@@ -17,8 +17,8 @@ from mlflow.pyfunc.scoring_server import invocations
 from storage import StorageError
 from storage.tracking import models
 from taxi import TripError
-from taxi.model import TripModel, input_columns, write_frame
-from taxi.question import PARAMS
+from taxi.model import TripModel, input_columns, trips_to_frame
+from taxi.request_params import PARAM_DEFAULTS
 from taxi.spread import fit_spread
 from tests import docs
 from tests.conftest import ROOT, simulated_trips
@@ -51,7 +51,7 @@ def served(uri: str) -> PyFuncModel:
 
 
 def frame() -> pd.DataFrame:
-    return write_frame(simulated_trips("2021-02"), "green")
+    return trips_to_frame(simulated_trips("2021-02"), "green")
 
 
 def requests(n: int) -> list[slice]:
@@ -164,7 +164,7 @@ def test_a_server_refuses_what_cannot_be_asked_as_the_callers_fault(
 
 
 def test_a_model_without_a_spread_refuses_quantiles_and_answers_the_rest(experiment: str) -> None:
-    served = models.load(log_model(make_model(), experiment, frame().iloc[:5], PARAMS))
+    served = models.load(log_model(make_model(), experiment, frame().iloc[:5], PARAM_DEFAULTS))
     assert post(served, {}) == make_model().answer(frame().iloc[:5]).tolist()
     with pytest.raises(MlflowException, match="without a spread of its errors") as refusal:
         post(served, {"quantiles": [0.5]})

@@ -25,15 +25,15 @@ from mlflow.pyfunc import scoring_server
 from storage.tracking import models, served_door
 from storage.tracking.served_door import KINDS, RequestError
 from storage.tracking.served_model import SERVER
-from taxi.model import TripModel, write_frame
-from taxi.question import PARAMS
+from taxi.model import TripModel, trips_to_frame
+from taxi.request_params import PARAM_DEFAULTS
 from tests.conftest import simulated_trips
 from tests.docs import readme_command
 from tests.logged import log_model, own_experiment
 from tests.taxi.test_model import END, MILES, START, TIME, make_model
 
 JSON, CSV, PARQUET = KINDS
-ROWS = write_frame(simulated_trips("2021-02"), "green").iloc[:3].astype({TIME: str})
+ROWS = trips_to_frame(simulated_trips("2021-02"), "green").iloc[:3].astype({TIME: str})
 ROW: dict[str, Any] = ROWS.iloc[0].to_dict()
 SECRET = "1999-12-31 23:59:59"  # a value in a row, which no answer may repeat
 
@@ -251,14 +251,14 @@ def test_the_example_of_the_servers_description_is_answered(app: Any, ask: Ask) 
     row = content["schema"]["properties"]["dataframe_records"]["items"]
     assert list(row["properties"]) == [TIME, START, END, MILES]
     assert row["required"] == [TIME, START, END]
-    assert list(content["schema"]["properties"]["params"]["properties"]) == list(PARAMS)
+    assert list(content["schema"]["properties"]["params"]["properties"]) == list(PARAM_DEFAULTS)
 
 
 def test_the_docs_of_the_server_need_nothing_but_themselves(app: Any) -> None:
     status, page = asyncio.run(send_to(app, "GET", "/docs"))
     assert status == 200
     assert not re.findall(r"(?:src|href)=\"(?!openapi\.json)", page)
-    assert all(name in page for name in (TIME, START, END, MILES, *PARAMS, "curl -s "))
+    assert all(name in page for name in (TIME, START, END, MILES, *PARAM_DEFAULTS, "curl -s "))
     # in a browser, a script replaces the written address by the server's own
     written = re.findall(r'replaceAll\("(\S+)", here\)', page)
     assert re.findall(r"curl -s (\S+) ", page) == written * 2

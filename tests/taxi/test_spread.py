@@ -10,12 +10,12 @@ from taxi.coverage import coverage_by_group
 from taxi.schema import Trips
 from taxi.spread import (
     LEAF_ROWS,
-    LEAST,
     LEVELS,
     MIN_ROWS,
+    SHORTEST_MINUTES,
     Calibration,
     Spread,
-    describe,
+    error_features,
     fit_spread,
     restore_spread,
 )
@@ -80,7 +80,7 @@ def test_errors_are_told_apart_by_length_pace_time_weekday_and_whether_a_zone_is
         [20.0, np.nan, np.nan, 23 * 60 + 59, 6, 1],
         [0.1, 2.5, 5.0, 0, 0, 0],  # of half a minute at least
     ]
-    found = describe(trips, np.array([row[0] for row in wanted]))
+    found = error_features(trips, np.array([row[0] for row in wanted]))
     assert found == pytest.approx(np.array(wanted), nan_ok=True)
 
 
@@ -140,7 +140,7 @@ def test_a_higher_level_is_never_a_shorter_trip_and_none_is_shorter_than_the_lea
     levels = np.sort(np.random.default_rng(seed).uniform(0, 1, 99))
     found = spread.quantiles(trips, predicted, list(levels))
     assert (np.diff(found, axis=1) >= 0).all()
-    assert found.min() == LEAST
+    assert found.min() == SHORTEST_MINUTES
     assert np.isfinite(found).all()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from taxi.style import BLUE, GREY, ORANGE
-from taxi.sweep import SweptPoint, best_points, draw_sweep, rank_points, span_grid, sweep_table
+from taxi.sweep import SweptPoint, best_points, draw_sweep, parameter_grid, rank_points, sweep_table
 
 
 def make_point(name: str, rmse: float, **more: Any) -> SweptPoint:
@@ -18,15 +18,15 @@ def names(points: list[SweptPoint]) -> list[str]:
 
 
 def test_a_grid_has_each_value_of_each_list_with_all_others() -> None:
-    assert span_grid({"a": ["1", "2"], "b": ["x", "y"]}) == [
+    assert parameter_grid({"a": ["1", "2"], "b": ["x", "y"]}) == [
         *({"a": "1", "b": "x"}, {"a": "1", "b": "y"}),
         *({"a": "2", "b": "x"}, {"a": "2", "b": "y"}),
     ]
-    assert span_grid({"a": ["1", "2"]}, [{"c": "7"}, {"c": "8"}]) == [
+    assert parameter_grid({"a": ["1", "2"]}, [{"c": "7"}, {"c": "8"}]) == [
         *({"c": "7", "a": "1"}, {"c": "7", "a": "2"}),
         *({"c": "8", "a": "1"}, {"c": "8", "a": "2"}),
     ]
-    assert span_grid({}) == [{}]
+    assert parameter_grid({}) == [{}]
 
 
 def test_where_one_baseline_wins_everywhere_the_search_decides() -> None:

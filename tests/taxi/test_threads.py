@@ -5,7 +5,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from taxi import threads
-from taxi.threads import ROWS_A_THREAD, open_pool, share_threads, thread_pool
+from taxi.threads import ROWS_PER_THREAD, assign_threads, open_pool, thread_pool
 from tests.conftest import ROOT
 
 
@@ -40,18 +40,18 @@ def test_pools_have_a_thread_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("n_threads", "n_jobs", "n_rows", "shares"),
     [
-        (1, 3, 10 * ROWS_A_THREAD, [1, 1, 1]),
-        (2, 1, 2 * ROWS_A_THREAD, [2]),
-        (2, 1, 2 * ROWS_A_THREAD - 1, [1]),  # too few rows for a second thread
-        (2, 3, 2 * ROWS_A_THREAD, [1, 1, 2]),
-        (2, 4, 2 * ROWS_A_THREAD, [1, 1, 1, 1]),
-        (16, 4, 99 * ROWS_A_THREAD, [4, 4, 4, 4]),
-        (16, 3, 99 * ROWS_A_THREAD, [5, 5, 6]),
-        (16, 3, 2 * ROWS_A_THREAD, [2, 2, 2]),
+        (1, 3, 10 * ROWS_PER_THREAD, [1, 1, 1]),
+        (2, 1, 2 * ROWS_PER_THREAD, [2]),
+        (2, 1, 2 * ROWS_PER_THREAD - 1, [1]),  # too few rows for a second thread
+        (2, 3, 2 * ROWS_PER_THREAD, [1, 1, 2]),
+        (2, 4, 2 * ROWS_PER_THREAD, [1, 1, 1, 1]),
+        (16, 4, 99 * ROWS_PER_THREAD, [4, 4, 4, 4]),
+        (16, 3, 99 * ROWS_PER_THREAD, [5, 5, 6]),
+        (16, 3, 2 * ROWS_PER_THREAD, [2, 2, 2]),
         (4, 0, 99, []),
     ],
 )
 def test_boosters_share_all_threads_where_they_have_the_rows_for_them(
     n_threads: int, n_jobs: int, n_rows: int, shares: list[int]
 ) -> None:
-    assert share_threads(n_threads, n_jobs, n_rows) == shares
+    assert assign_threads(n_threads, n_jobs, n_rows) == shares

@@ -202,8 +202,10 @@ def test_a_pair_ridden_once_has_no_typical_distance_for_its_own_row() -> None:
 
 def test_neither_tables_nor_typical_distances_look_at_the_minutes() -> None:
     trips = random_trips(200, seed=4)
-    blind = make_trips(**{**vars(trips), "n": 200, "trip_minutes": np.nan})
+    without_minutes = make_trips(**{**vars(trips), "n": 200, "trip_minutes": np.nan})
     for name, values in vars(zones.fit_zone_tables(trips)).items():
-        assert values.tobytes() == getattr(zones.fit_zone_tables(blind), name).tobytes(), name
-    typical = (typical_miles(t).tobytes() for t in (trips, blind))
+        assert (
+            values.tobytes() == getattr(zones.fit_zone_tables(without_minutes), name).tobytes()
+        ), name
+    typical = (typical_miles(t).tobytes() for t in (trips, without_minutes))
     assert len(set(typical)) == 1

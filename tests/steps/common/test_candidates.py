@@ -5,7 +5,7 @@ import pytest
 
 from steps.common import candidates
 from steps.common.results import RMSES
-from taxi.distances import as_known
+from taxi.distances import apply_distance_kind
 from taxi.features import fit_encoder
 from taxi.model import TripModel
 from taxi.schema import Trips, clean_miles
@@ -14,7 +14,7 @@ from tests.conftest import random_trips
 
 def answers_to(trips: Trips) -> dict[str, np.ndarray]:
     """Predict the miles as minutes, 0 if missing: kind of distance -> minutes."""
-    return {kind: np.nan_to_num(clean_miles(as_known(trips, kind))) for kind in RMSES}
+    return {kind: np.nan_to_num(clean_miles(apply_distance_kind(trips, kind))) for kind in RMSES}
 
 
 def test_each_kind_of_distance_has_its_rmse() -> None:

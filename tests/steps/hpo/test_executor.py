@@ -61,8 +61,10 @@ def test_a_full_place_has_jobs_waiting_and_one_that_is_not_runs_no_more_than_ask
 def test_workers_without_a_checkout_train_the_very_boosters_of_this_machine(
     dask: Dask, rows: Any
 ) -> None:
-    job = TrainingJob(SLOW, rounds=20, patience=20, keep=True)
-    pruned = job._replace(pruning_threshold=PruningThreshold(0.0, Pruning(1, 1)), keep=False)
+    job = TrainingJob(SLOW, rounds=20, patience=20, keep_booster=True)
+    pruned = job._replace(
+        pruning_threshold=PruningThreshold(0.0, Pruning(1, 1)), keep_booster=False
+    )
     with opened(rows, dask.address) as executor:
         assert executor.n_workers == 2
         found, given_up = (executor.submit(each).result(timeout=60) for each in (job, pruned))
@@ -85,7 +87,7 @@ def test_a_gpu_trains_one_trial_at_a_time_however_many_are_asked_for(
 def test_many_trips_travel_to_the_workers_encoded(
     dask: Dask, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi.encoding.WHOLE_ROWS", 0)
+    monkeypatch.setattr("taxi.encoding.MAX_ROWS_IN_MEMORY", 0)
     train, valid = simulated_trips("2021-01"), simulated_trips("2021-02")
     many = make_rows(features.fit_encoder("compact", train), train, valid)
     job = TrainingJob(SLOW, rounds=2, patience=2)

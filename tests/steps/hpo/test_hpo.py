@@ -25,7 +25,7 @@ from storage.checkout import ROOT
 from storage.tracking import artifacts, models, runs
 from taxi import boosting
 from taxi.features import fit_encoder
-from taxi.recipes import BLIND_SHARE, Recipe
+from taxi.recipes import WEIGHT_WITHOUT_DISTANCE, Recipe
 from taxi.spaces import SEARCH_SPACES
 from tests.conftest import simulated_trips
 from tests.servers import free_port, wait_for
@@ -163,12 +163,12 @@ def test_the_model_is_boosters_of_the_best_trials_and_of_the_first_ones_other_se
     assert ensemble.info.run_name == "ensemble"
     paths = {item.path for item in MlflowClient().list_artifacts(ensemble.info.run_id)}
     assert {"evaluation.png", "reliability.png", "recipe.json"} <= paths
-    sighted = [row for row in boosters if row["distance"] == "known"]
-    assert sighted == boosters[: len(sighted)]
-    assert 1 <= len(sighted) <= SEARCH_SPACES["lossguide"].n_boosters
-    assert float(sighted[0]["rmse"]) <= whole.data.metrics["best_rmse"]
+    with_distance = [row for row in boosters if row["distance"] == "known"]
+    assert with_distance == boosters[: len(with_distance)]
+    assert 1 <= len(with_distance) <= SEARCH_SPACES["lossguide"].n_boosters
+    assert float(with_distance[0]["rmse"]) <= whole.data.metrics["best_rmse"]
     trials = {row["trial"]: row for row in table(whole.info.run_id)}
-    for booster in sighted:
+    for booster in with_distance:
         trial = trials[booster["trial"]]
         assert booster["objective"] == trial["objective"]
         assert booster["max_leaves"] == trial["max_leaves"]
@@ -178,10 +178,10 @@ def test_the_model_is_boosters_of_the_best_trials_and_of_the_first_ones_other_se
         else:
             assert booster["trial"] == "0"
             assert booster["rmse"] != trial["rmse"]
-    told = {(booster["trial"], booster["seed"]) for booster in sighted}
-    assert len(told) == len(sighted)
+    told = {(booster["trial"], booster["seed"]) for booster in with_distance}
+    assert len(told) == len(with_distance)
     assert {seed for _, seed in told} > {SEED}
-    assert ensemble.data.params["max_leaves"] == sighted[0]["max_leaves"]
+    assert ensemble.data.params["max_leaves"] == with_distance[0]["max_leaves"]
 
 
 def test_the_courses_model_is_its_best_trial_scored_after_every_round(
@@ -207,9 +207,9 @@ def test_trips_without_a_distance_get_a_booster_of_the_best_point_of_each_object
     best: dict[str, str] = {}
     for row in sorted(trials, key=lambda row: float(row["rmse"])):
         best.setdefault(row["objective"], row["trial"])
-    blind = [row for row in boosters_of(whole) if row["distance"] == "none"]
-    assert {row["objective"]: row["trial"] for row in blind} == best
-    assert len(blind) == 2
+    without_distance = [row for row in boosters_of(whole) if row["distance"] == "none"]
+    assert {row["objective"]: row["trial"] for row in without_distance} == best
+    assert len(without_distance) == 2
 
 
 def test_the_recipe_tells_the_boosters_and_what_they_were_trained_with(
@@ -218,9 +218,9 @@ def test_the_recipe_tells_the_boosters_and_what_they_were_trained_with(
     text = artifacts.read_text(ensemble_of(whole).info.run_id, "recipe.json")
     recipe, rows = Recipe.restore(json.loads(text)), boosters_of(whole)
     assert (recipe.features, recipe.seed, recipe.half_life) == ("compact", 7, 8.0)
-    assert recipe.blind_share == BLIND_SHARE
+    assert recipe.weight_without_distance == WEIGHT_WITHOUT_DISTANCE
     assert recipe.max_bin == SEARCH_SPACES["lossguide"].max_bin
-    told = [*recipe.members, *recipe.blind]
+    told = [*recipe.members, *recipe.members_without_distance]
     assert [str(member.rounds) for member in told] == [row["rounds"] for row in rows]
     assert [str(member.parameters["objective"]) for member in told] == [
         row["objective"] for row in rows

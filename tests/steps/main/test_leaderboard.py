@@ -3,7 +3,7 @@
 from steps.common.results import RMSES, Candidate, Code, Dataset, RegisterResult
 from steps.main.headline import PipelineOutcome
 from storage.tracking import tags
-from taxi.distances import KINDS, METERED, MISSING
+from taxi.distances import DISTANCE_KINDS, METERED, MISSING
 from tests.entry import entry
 
 SCORES = {"mae": 3.7, "r2": 0.8} | dict(zip(RMSES.values(), (5.0, 5.1, 5.4, 6.3), strict=True))
@@ -58,7 +58,7 @@ def test_the_verdict_tells_the_test_rmse_with_each_kind_of_distance() -> None:
     registered = RegisterResult("run", "taxi", "1", "1", "best", "tree", tested)
     said = entry("main").verdict(registered, "2021-03", "green")[0]
     assert "RMSE on 2021-03: 5.000 min with metered distance, 5.100 min with " in said
-    assert [words for words in KINDS.values() if f" min with {words}" not in said] == []
+    assert [words for words in DISTANCE_KINDS.values() if f" min with {words}" not in said] == []
 
 
 def test_a_champion_is_told_by_what_it_gained_and_the_first_one_by_what_it_was_asked() -> None:

@@ -79,18 +79,18 @@ def start(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Run,
 
 
 @pytest.mark.parametrize(
-    ("taxi", "a_trip", "growing", "window"),
+    ("taxi", "singular", "growing", "window"),
     [
         ("green", "a green taxi trip", "true", "a growing window"),
         ("fhvhv", "an app ride", "false", "a window of 2 months"),
     ],
 )
 def test_the_report_says_what_was_judged(
-    start: Callable[..., tuple[Run, Pipelines]], taxi: str, a_trip: str, growing: str, window: str
+    start: Callable[..., tuple[Run, Pipelines]], taxi: str, singular: str, growing: str, window: str
 ) -> None:
     run, _ = start(MONTHS, f"--taxi={taxi}", f"--growing={growing}")
     text = artifacts.read_text(run.info.run_id, "report.html")
-    title = f"Minutes of {a_trip}: backtest of simulated months 2021-06..2021-08, {window}"
+    title = f"Minutes of {singular}: backtest of simulated months 2021-06..2021-08, {window}"
     assert f"<title>{title}</title>" in text
 
 

@@ -22,12 +22,12 @@ from steps.register.workers import cut, training_on
 from storage import StorageError, UserError
 from storage.tracking import artifacts, models, runs
 from taxi.batches import BatchedMatrix
-from taxi.drift import Reference, count_predictions
-from taxi.model import TripModel, write_frame
+from taxi.drift import DriftReference, count_predictions
+from taxi.fitting import BoosterSet
+from taxi.model import TripModel, trips_to_frame
 from taxi.profile import join_profiles
 from taxi.recipes import MORE_ROUNDS, Member, Recipe
-from taxi.rows import TrainPart
-from taxi.sight import BoosterSet
+from taxi.rows import TrainingData
 from tests.clusters import Dask, dask_cluster
 from tests.steps.lab import GOOD, Lab, Pipelines
 
@@ -66,7 +66,10 @@ def recipe_of(run: Run) -> Recipe:
 
 
 def rounds_of(model: TripModel) -> list[int]:
-    return [booster.num_boosted_rounds() for booster in [*model.estimators, *model.blind]]
+    return [
+        booster.num_boosted_rounds()
+        for booster in [*model.estimators, *model.boosters_without_distance]
+    ]
 
 
 def test_refit_train_registers_the_candidates_own_model(lab: Lab, searched: list[str]) -> None:
@@ -91,7 +94,11 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
             f"{one.info.run_id}/artifacts/worst_trips.csv" in one.data.tags["mlflow.note.content"]
         )
     before, after = recipe_of(candidate), recipe_of(refit)
-    parts = zip([*before.members, *before.blind], [*after.members, *after.blind], strict=True)
+    parts = zip(
+        [*before.members, *before.members_without_distance],
+        [*after.members, *after.members_without_distance],
+        strict=True,
+    )
     for known, again in parts:
         assert sum(again.rates()) == pytest.approx(known.rounds * MORE_ROUNDS * 0.2, rel=0.02)
         assert again.rates()[:: again.rounds - 1] == [0.05, 0.35]
@@ -106,11 +113,15 @@ def test_refit_train_valid_registers_a_model_of_more_trips_and_rounds_with_the_c
     (chosen, chosen_profile), (model, profile) = map(
         model_at, (candidate.data.tags["model_uri"], uri)
     )
-    assert rounds_of(model) == [member.rounds for member in [*after.members, *after.blind]]
-    assert rounds_of(chosen) == [member.rounds for member in [*before.members, *before.blind]]
+    assert rounds_of(model) == [
+        member.rounds for member in [*after.members, *after.members_without_distance]
+    ]
+    assert rounds_of(chosen) == [
+        member.rounds for member in [*before.members, *before.members_without_distance]
+    ]
     assert model.spread.state() == chosen.spread.state()
     reference, before_refit = (
-        Reference.restore(json.loads(each)) for each in (profile, chosen_profile)
+        DriftReference.restore(json.loads(each)) for each in (profile, chosen_profile)
     )
     preprocess = read_preprocess(pipelines.preprocess)
     fitted = join_profiles(read_profiles(preprocess.run_id).values())
@@ -255,8 +266,8 @@ def test_one_hot_rows_are_not_parted_among_workers(cluster: Dask) -> None:
         train(sets)
 
 
-def some_rows(make: Callable[[tuple[int, int]], Any]) -> TrainPart:
-    return TrainPart(make((4, 2)), np.ones(4), None)
+def some_rows(make: Callable[[tuple[int, int]], Any]) -> TrainingData:
+    return TrainingData(make((4, 2)), np.ones(4), None)
 
 
 @pytest.mark.parametrize("sizes", [[7], [3, 4], [1, 6], [2, 2, 3]])
@@ -289,7 +300,7 @@ def test_a_baseline_is_refitted_to_valid_too(lab: Lab, pipelines: Pipelines) -> 
         assert np.array_equal(values, np.concatenate(parts), equal_nan=name == "distance_miles")
     minutes = both.trip_minutes
     served = mlflow.pyfunc.load_model("models:/mean/1")
-    answer = served.predict(write_frame(trips[0].take(slice(1)), "green"))
+    answer = served.predict(trips_to_frame(trips[0].take(slice(1)), "green"))
     assert float(np.ravel(answer)[0]) == pytest.approx(minutes.mean())
     assert minutes.mean() != pytest.approx(trips[0].trip_minutes.mean())
 

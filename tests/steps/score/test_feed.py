@@ -5,7 +5,7 @@ import pytest
 
 from steps.score.feed import FeedSettings, LiveFeed, RowTimes
 from taxi import live, live_file
-from taxi.live import Ended, LiveState
+from taxi.live import EndedTrips, LiveState
 from tests.conftest import random_trips
 
 JANUARY, FEBRUARY = "2021-01", "2021-02"
@@ -19,7 +19,7 @@ def make_rows(n: int = 4_000, seed: int = 1, days_on: int = 0) -> RowTimes:
     pickup = trips.pickup_at + np.timedelta64(days_on, "D")
     predicted = trips.trip_minutes / 1.5
     taken = (trips.trip_minutes * 60e6).astype("m8[us]")
-    ended = Ended(pickup, pickup + taken, trips.pickup_zone, trips.dropoff_zone, predicted)
+    ended = EndedTrips(pickup, pickup + taken, trips.pickup_zone, trips.dropoff_zone, predicted)
     return RowTimes(ended, np.ones(n, bool))
 
 
@@ -63,7 +63,7 @@ def test_a_month_that_grows_is_counted_once() -> None:
 def test_trips_that_end_after_their_month_are_heard_of_in_the_next() -> None:
     first, second = make_rows(), make_rows(seed=2, days_on=31)
     last = np.full(500, END - np.timedelta64(10, "m"))
-    crossing = Ended(
+    crossing = EndedTrips(
         last.astype("datetime64[us]"),
         (END + np.arange(500).astype("m8[s]")).astype("datetime64[us]"),
         *(np.full(500, 7, np.int32) for _ in range(2)),

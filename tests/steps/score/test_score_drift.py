@@ -11,10 +11,10 @@ import pytest
 
 from steps.score.record import city_of_model, drift_cells, say_moved, say_off
 from storage.tracking import models
-from taxi.drift import COMPARED, DriftMeasure
-from taxi.model import write_frame
+from taxi.drift import COMPARED_HISTOGRAMS, DriftMeasure
+from taxi.model import trips_to_frame
 from taxi.simulation import month_batches, simulated_zones
-from taxi.words import measured_words, percent
+from taxi.words import drift_subject, percent
 from tests.conftest import simulated_trips
 from tests.logged import log_model
 from tests.steps.lab import Lab
@@ -36,9 +36,9 @@ def test_drift_ends_with_exit_code_3_where_that_is_wanted_and_the_run_is_finishe
     months = "-P train_months=2021-02 -P valid_months=2021-03 -P test_months=2021-04"
     assert f" {months} -P model_name=scored`\n" in note
     rows = {row["of"]: float(row["value"]) for row in lab.table(run, "drift.csv")}
-    furthest = max((*COMPARED, "prediction"), key=rows.__getitem__)
+    furthest = max((*COMPARED_HISTOGRAMS, "prediction"), key=rows.__getitem__)
     rise, psi = percent(rows["RMSE"], sign="+"), f"{rows[furthest]:.3f}"
-    assert f" | {rise} | {measured_words(furthest)} {psi} | " in note
+    assert f" | {rise} | {drift_subject(furthest)} {psi} | " in note
     root = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
     for name in ("drift.png", "drift.csv", "drift_by_zone.png", "by_day.csv", "worst_trips.csv"):
         assert f"]({root}/{name}?workflowType=machine_learning)" in note
@@ -188,7 +188,7 @@ def test_a_month_that_the_model_has_seen_is_named_and_one_of_other_trips_is_not(
 def silent(lab: Lab, champion: str) -> str:
     """A model like those that were logged before models stored a training profile."""
     served = models.load("models:/scored/1").unwrap_python_model()
-    example = write_frame(simulated_trips("2021-02").take(np.arange(3)), "green")
+    example = trips_to_frame(simulated_trips("2021-02").take(np.arange(3)), "green")
     uri = log_model(served.model, lab.experiment, example)
     return f"--model_uri={uri}"
 

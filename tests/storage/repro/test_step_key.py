@@ -186,7 +186,7 @@ def files(*names: str) -> set[str]:
 
 FEATURES = files("features", "columns", "geometry", "one_hot", "surroundings", "days", "zones")
 MODEL = FEATURES | files("__init__", "schema", "city", "learned_map")
-MODEL |= files("model", "leaves", "expected_loss", "spread", "question", "request", "values")
+MODEL |= files("model", "leaves", "expected_loss", "spread", "request_params", "request", "values")
 MODEL |= files("threads")
 SERVED = MODEL | files("live", "live_file", "recipes", "coverage", "distances", "drift", "profile")
 PICTURES = files("style", "words")
@@ -204,7 +204,7 @@ FACTS = {
     "register": SCORED
     | BOOSTERS
     | LINEAR
-    | files("sight", "bootstrap", "card", "gate", "slices", "regions"),
+    | files("fitting", "bootstrap", "card", "gate", "slices", "scrollable"),
 }
 
 

@@ -22,7 +22,7 @@ from storage.tracking import models
 from storage.tracking.served_model import CODE, DOOR, LOADER, MANIFEST
 from taxi import features
 from taxi.boosting import TrainingJob, build_matrices, train_booster
-from taxi.model import MODULES, TripModel, input_columns, write_frame
+from taxi.model import MODULES, TripModel, input_columns, trips_to_frame
 from taxi.rows import make_rows
 from tests.conftest import simulated_trips
 from tests.logged import log_model, own_experiment
@@ -38,7 +38,7 @@ def make_models() -> dict[str, TripModel]:
     matrices = build_matrices(make_rows(full, train, valid))
     parameters = {"objective": "reg:squarederror", "max_depth": 3, "nthread": 1}
     booster = train_booster(
-        matrices, TrainingJob(parameters, rounds=5, patience=5, keep=True)
+        matrices, TrainingJob(parameters, rounds=5, patience=5, keep_booster=True)
     ).booster
     forest = RandomForestRegressor(n_estimators=3, max_depth=4, random_state=1)
     forest.fit(compact.transform_train(train), train.trip_minutes)
@@ -49,7 +49,7 @@ def make_models() -> dict[str, TripModel]:
 
 
 def frame(n: int = 50) -> pd.DataFrame:
-    return write_frame(simulated_trips("2021-02").take(np.arange(n)), "green")
+    return trips_to_frame(simulated_trips("2021-02").take(np.arange(n)), "green")
 
 
 class Logged:

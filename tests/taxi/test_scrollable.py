@@ -1,6 +1,6 @@
 import re
 
-from taxi.regions import framed
+from taxi.scrollable import make_tables_scrollable
 
 TABLE = "<table><tbody></tbody></table>"
 
@@ -9,8 +9,8 @@ def test_each_table_is_a_region_that_the_keyboard_reaches_under_a_name_of_its_ow
     def names(html: str) -> list[str]:
         return re.findall(r'role="region" tabindex="0" aria-label="(.+?)"><table>', html)
 
-    page = framed("Table", f"<p>one</p>{TABLE}<p>two</p>{TABLE}")
+    page = make_tables_scrollable("Table", f"<p>one</p>{TABLE}<p>two</p>{TABLE}")
     assert names(page) == ["Table 1", "Table 2"]
     assert page.count("</table></div>") == 2
-    assert names(framed("Trips & errors", TABLE)) == ["Trips &amp; errors"]
-    assert framed("Table", "<p>none</p>") == "<p>none</p>"
+    assert names(make_tables_scrollable("Trips & errors", TABLE)) == ["Trips &amp; errors"]
+    assert make_tables_scrollable("Table", "<p>none</p>") == "<p>none</p>"

@@ -3,12 +3,12 @@
 from html import escape
 
 
-def framed(label: str, html: str) -> str:
+def make_tables_scrollable(label: str, html: str) -> str:
     """Make the tables in some HTML scroll sideways, by touch and by keyboard."""
-    before, *tables = html.split("<table>")
+    html_so_far, *tables = html.split("<table>")
     # a screen reader lists regions by their names
     names = [f"{label} {n}" for n in range(1, len(tables) + 1)] if tables[1:] else [label]
-    for name, rest in zip(names, tables, strict=False):
+    for name, after in zip(names, tables, strict=False):
         region = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(name)}">'
-        before += f"{region}<table>{rest}"
-    return before.replace("</table>", "</table></div>")
+        html_so_far += f"{region}<table>{after}"
+    return html_so_far.replace("</table>", "</table></div>")

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taxi import sight
+from taxi import fitting
+from taxi.fitting import BoosterSet, train_locally
 from taxi.recipes import Member
-from taxi.rows import TrainPart
-from taxi.sight import BoosterSet, train_here
+from taxi.rows import TrainingData
 
 
 def train_slowly(
@@ -22,10 +22,10 @@ def train_slowly(
         time.sleep(0.1)
         spans.append((begun, time.monotonic()))
 
-    monkeypatch.setattr(sight, "train_member", train)
-    part = TrainPart(np.eye(4, dtype=np.float32), np.ones(4, np.float32), None)
+    monkeypatch.setattr(fitting, "train_member", train)
+    part = TrainingData(np.eye(4, dtype=np.float32), np.ones(4, np.float32), None)
     members = [Member(parameters | {"seed": seed}, rounds=1) for seed in range(3)]
-    train_here([BoosterSet(members, 8, lambda: part)], n_threads=3)
+    train_locally([BoosterSet(members, 8, lambda: part)], n_threads=3)
     return sorted(spans)
 
 
