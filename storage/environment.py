@@ -62,7 +62,7 @@ def prepare() -> None:
     if str(Path("~")) == os.path.expanduser("~"):  # noqa: PTH111  where pathlib would raise
         os.environ["HOME"] = tempfile.gettempdir()
     give_matplotlib_a_folder()
-    show_what_can_be_shown()
+    tolerate_output_errors()
     sys.excepthook = explain
     for number in interrupts():  # until the step has its run, and handles them itself
         signal.signal(number, leave)
@@ -129,7 +129,7 @@ def machine() -> str:
     return ", ".join(filter(None, (platform.machine(), processor, platform.system())))
 
 
-def show_what_can_be_shown() -> None:
+def tolerate_output_errors() -> None:
     """Print ? for characters that the terminal lacks, and nothing once nobody reads any more.
 
     A step must not fail because its output is not read to the end, as with `| head -1`.

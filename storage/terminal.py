@@ -77,7 +77,7 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
-def say(line: str, *, style: str, to: TextIO | None = None) -> None:
+def print_line(line: str, *, style: str, to: TextIO | None = None) -> None:
     """Print a line, on a terminal in a style of rich; it is never wrapped."""
     stream = to or sys.stdout
     if is_terminal(stream):

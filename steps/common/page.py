@@ -34,7 +34,7 @@ def write_verdict(
     runs.write_page("\n\n".join([verdict, *filter(None, rest)]), title(dataset, rmse))
 
 
-def tell_plan(lines: Sequence[str]) -> None:
+def report_plan(lines: Sequence[str]) -> None:
     """Print a plan, and write it on the run's page if `mlflow run` has created a run."""
     text = "\n".join([*lines, "Nothing was started."])
     print(text)
@@ -81,7 +81,7 @@ def rerun_command(params: Parameters, *, experiment: str = "") -> str:
     return run_command(params.entry_point, params.rerun_texts(), experiment=experiment)
 
 
-def tell_uncommitted(artifact: str) -> list[str]:
+def describe_uncommitted_file(artifact: str) -> list[str]:
     """Say how a teammate gets an uncommitted parameter file that a rerun command names."""
     command = f"mlflow artifacts download -r {runs.active_info().run_id} -a {artifact} -d ."
     return [

@@ -135,7 +135,7 @@ class Pipeline:
             self.done[step] = self.given[step]
         else:
             self.decisions[step] = decision = self.decide_reuse(step)
-            terminal.say(decision.line, style="bold")
+            terminal.print_line(decision.line, style="bold")
             if not decision.run:
                 self.before_work()
             self.done[step] = decision.run or runs.finished(self._launch(step), step)

@@ -60,7 +60,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
                 yield params
             reuse.record_outputs()
             if not plans:
-                _say_where(step)
+                _print_run_address(step)
     except (TripError, UserError) as error:
         _leave(f"{step}: {error}", USER_ERROR, is_open=is_open)
     except KeyboardInterrupt:
@@ -112,7 +112,7 @@ def _log_file(params: P) -> None:
         mlflow.log_params({tags.FROM_CONFIG.of(name): text for name, text in values.items()})
 
 
-def _say_where(step: str) -> None:
+def _print_run_address(step: str) -> None:
     """Print the address of the active run's page, unless a pipeline's page leads there."""
     active = mlflow.active_run()
     if active and runs.is_looked_up(active):
@@ -140,7 +140,7 @@ def _quieten() -> None:
 
 
 def _leave(line: str, code: int, *, is_open: bool) -> NoReturn:
-    terminal.say(" ".join(line.split()), style="red", to=sys.stderr)
+    terminal.print_line(" ".join(line.split()), style="red", to=sys.stderr)
     if is_open:  # flushing opens the store, and would migrate one of an older MLflow
         mlflow.flush_async_logging()
     sys.exit(code)

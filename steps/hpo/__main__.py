@@ -67,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline.tag("hpo")
         trips = open_learning(preprocess)
         encoder = features.fit_encoder(settings.features, trips.train, trips.city)
-        tell_unknown_recesses(encoder, preprocess.dataset.months)
+        print_unknown_recesses(encoder, preprocess.dataset.months)
         searched = search_boosters(params, settings, preprocess, encoder, trips)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
             scores = log_ensemble(settings, preprocess, encoder, trips, searched)
-        tell_search(params, preprocess, searched, scores)
+        write_search_results(params, preprocess, searched, scores)
 
 
-def tell_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
+def print_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
     """Print which months of the splits an encoder's school calendar does not cover."""
     if not isinstance(encoder, DenseFeatures):
         return
@@ -170,7 +170,7 @@ def log_ensemble(
     return report.scores
 
 
-def tell_search(
+def write_search_results(
     params: HpoParameters,
     preprocess: PreprocessResult,
     searched: Searched,
@@ -188,7 +188,7 @@ def tell_search(
     longer = params.model_copy(update={"max_evals": 2 * len(searched.trials)})
     page.write_verdict(
         page.write_scores(MODEL, scores, preprocess.dataset),
-        sample.tell_sample(searched.seen, searched.cost),
+        sample.describe_sample(searched.seen, searched.cost),
         f"{n_boosters} of {describe_trials(searched.trials)}"
         f"{' on trips with a distance' if searched.blind else ''}. Go on from these with:",
         page.as_code(page.rerun_command(longer)),

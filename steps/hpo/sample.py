@@ -82,7 +82,7 @@ def log_cost(chosen: list[Trained], on_all: list[Trained], rows: Rows) -> str:
     return words
 
 
-def tell_sample(seen: Seen, cost: str) -> str:
+def describe_sample(seen: Seen, cost: str) -> str:
     """Say for the page what the trials saw, and the sample's cost; empty if they saw all."""
     told = f"Trials saw {seen.words}; the model is of all." if seen.words else ""
     return f"{told} Of the sample: {cost}." if cost else told

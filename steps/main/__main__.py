@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_one_taxi(params.model_name, pipeline.params.taxi)
             pipeline.before_work = Registry(params.model_name).check_writable
         if params.plan:
-            return page.tell_plan(plan(pipeline, params))
+            return page.report_plan(plan(pipeline, params))
         preprocess = pipeline.preprocess()
         log_headline("preprocess", preprocess.metrics)
         trained = [train(pipeline, step) for step in TRAINING if step in pipeline.steps]
@@ -103,7 +103,7 @@ def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
     title = page.title(dataset, best.scores[rmse_name(outcome.distance)])
     runs.write_page(f"{unfolded}\n\n{note}", title)
     if runs.is_looked_up(run):  # not below a sweep or backtest, whose own output it would bury
-        served = how_served(outcome.registered)
+        served = describe_serving(outcome.registered)
         print_ending(dataset, outcome.candidates, [*concluded, *served, *again])
         print(f"report: {place}")
 
@@ -248,21 +248,21 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
         return [f"{said} RMSE on {months}: {rmses}."]
     lines = [f"**{registered.model}** is `{name}` version {version}. RMSE on {months}: {rmses}."]
     if champion == version:
-        lines += ["", f"It is the champion: {why_champion(registered)}."]
+        lines += ["", f"It is the champion: {explain_promotion(registered)}."]
     else:
         there = f"version {champion} stays champion" if champion else "no champion yet"
         lines += ["", f"It is refused; {there}: {registered.reasons}."]
     return lines
 
 
-def how_served(registered: RegisterResult | None) -> list[str]:
+def describe_serving(registered: RegisterResult | None) -> list[str]:
     """Say how to serve the champion; [] if there is none."""
     if not registered or not registered.champion_version:
         return []
     return [*page.write_serving(registered.model_name).split("\n"), ""]
 
 
-def why_champion(registered: RegisterResult) -> str:
+def explain_promotion(registered: RegisterResult) -> str:
     """Say by how much it beat the champion before; without one, the gate's reasons."""
     if not {*GAINED} <= registered.metrics.keys():
         return registered.reasons

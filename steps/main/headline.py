@@ -30,7 +30,7 @@ def headline(outcome: PipelineOutcome) -> list[str]:
     else:
         test = registered.metrics[tags.TEST.of(rmse_name(outcome.distance))]
         tested = f"Test RMSE **{test:.3f} min** on {page.span(months['test'])}"
-        lines = [f"{tested}: {standing(registered)}", f"Next: {what_next(registered)}"]
+        lines = [f"{tested}: {standing(registered)}", f"Next: {suggest_next(registered)}"]
     return [verdict, *lines]
 
 
@@ -58,7 +58,7 @@ def standing(registered: RegisterResult) -> str:
     return f"{version}; {f'version {champion} stays champion' if champion else 'no champion'}"
 
 
-def what_next(registered: RegisterResult) -> str:
+def suggest_next(registered: RegisterResult) -> str:
     """Say what to run next: the champion's server, if there is a champion."""
     if not registered.version:
         return "the same with `-P test_only=false`, which registers it"

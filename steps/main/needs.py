@@ -40,7 +40,7 @@ class Need(NamedTuple):
     told_by: list[int]  # numbers of trips of the runs that it is estimated from, ascending
 
 
-def tell_needs(
+def describe_needs(
     params: MainParameters, n_trips: Mapping[str, int], n_trials: int, wanted: Sequence[str]
 ) -> Iterator[str]:
     """Say how many trips there are, what the steps will need, and if this machine has too little.

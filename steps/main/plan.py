@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from steps.common.parameters import MainParameters
 from steps.common.pipeline import UPSTREAM, Pipeline
-from steps.main.needs import count_trips, tell_needs
+from steps.main.needs import count_trips, describe_needs
 from storage.data.months import MonthLocation
 from storage.repro import reuse
 from storage.tracking import runs
@@ -29,7 +29,7 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
         *(f"├── {line}" for line in others),
         f"└── {last}",
         *known_odd(pipeline),
-        *(tell_needs(params, n_trips, n_left, wanted) if wanted else []),
+        *(describe_needs(params, n_trips, n_left, wanted) if wanted else []),
         *downloads(locations),
     ]
 
@@ -44,7 +44,7 @@ def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation])
     if step == "register" and not pipeline.wants_test():
         return "left out, there are no test months"
     if above := [name for name in UPSTREAM[step] if name not in pipeline.done]:
-        return wait_for(step, above[-1])
+        return describe_pending_step(step, above[-1])
     decision = pipeline.decide_reuse(step)
     if decision.run:
         pipeline.done[step] = decision.run
@@ -67,7 +67,7 @@ def count_done(pipeline: Pipeline, params: MainParameters) -> int:
     return count_finished(read_settings(params), pipeline.preprocess(), experiment_id)
 
 
-def wait_for(step: str, above: str) -> str:
+def describe_pending_step(step: str, above: str) -> str:
     """Say what is known of a step before its upstream step has run."""
     if reuse.newest(step, runs.experiment_id()) is None:
         return f"runs, {reuse.FIRST}"

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if params.plan:
             lines = [*plan_folds("backtest", params, folds)]
             lines += plan_folds("against", recipe, its_folds) if recipe else []
-            page.tell_plan(lines)
+            page.report_plan(lines)
             return
         rows: list[MonthErrors] = []
         for fold, pipeline in zip(folds, run_folds(params, folds), strict=True):

@@ -46,7 +46,9 @@ def run_pipelines(asked: Mapping[str, MainParameters], *, at_once: int) -> Itera
     if at_once == 1:
         yield from (run_pipeline(params, name=name) for name, params in asked.items())
         return
-    decisions = {name: say_decision(find_pipeline(params), name) for name, params in asked.items()}
+    decisions = {
+        name: print_decision(find_pipeline(params), name) for name, params in asked.items()
+    }
     missing = {name: asked[name] for name, decision in decisions.items() if not decision.run}
     for params in missing.values():  # one by one, so that months they share are cleaned only once
         if params.reuse:
@@ -103,7 +105,7 @@ def find_scoring(params: ScoreParameters) -> ReuseDecision:
 
 
 def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
-    say_decision(decision, name)
+    print_decision(decision, name)
     if decision.run:
         return decision.run
     step = params.entry_point
@@ -113,7 +115,7 @@ def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
         raise UserError(f"{name}: {error}") from error
 
 
-def say_decision(decision: ReuseDecision, name: str) -> ReuseDecision:
+def print_decision(decision: ReuseDecision, name: str) -> ReuseDecision:
     """Print what happens to a child run; return the decision."""
-    terminal.say(f"{name}: {decision.step} {decision.why}", style="bold")
+    terminal.print_line(f"{name}: {decision.step} {decision.why}", style="bold")
     return decision

@@ -89,7 +89,7 @@ def rerun_lines(params: BacktestParameters, rival: Rival | None) -> list[str]:
     """Say how to run the backtest again, and how a teammate gets the rival's parameter file."""
     lines = [page.as_code(page.rerun_command(params))]
     if rival and rival.file and not rival.file.committed:
-        lines += ["", *page.tell_uncommitted(tags.AGAINST_FILE)]
+        lines += ["", *page.describe_uncommitted_file(tags.AGAINST_FILE)]
     return lines
 
 

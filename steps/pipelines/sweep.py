@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipelines = {name: point_params(params, values) for name, values in points.items()}
         check_points(params, pipelines)
         if params.plan:
-            return page.tell_plan(
+            return page.report_plan(
                 [f"{name}: {plan_pipeline(one)}" for name, one in pipelines.items()]
             )
         swept, score = [], rmse_name(select_kind(params.judge_by))
@@ -249,7 +249,7 @@ def sweep_again(params: SweepParameters) -> list[str]:
     command = page.as_code(page.rerun_command(params))
     lines = ["Run it again (what has finished is reused):", "", command]
     if params.file and not params.file.committed:
-        lines += ["", *page.tell_uncommitted(tags.CONFIG)]
+        lines += ["", *page.describe_uncommitted_file(tags.CONFIG)]
     return lines
 
 

@@ -24,18 +24,18 @@ from steps.score.feed import LiveFeed, save_feed
 from steps.score.month import NoTripError, ScoredMonth, ScoringJob, score_month
 from steps.score.opening import Scorer, open_live, open_model, read_request, scoring_job
 from steps.score.record import (
+    describe_coverage,
+    describe_days,
+    describe_estimate,
+    describe_month_drift,
+    describe_retraining,
+    describe_seen_months,
+    describe_shares_within,
     estimate_scores,
-    find_furthest,
-    log_moved,
-    log_read,
-    log_worst_of,
-    say_coverage,
-    say_days,
-    say_estimate,
-    say_moved,
-    say_retraining,
-    say_seen,
-    say_within,
+    find_largest_psi,
+    log_drift_map,
+    log_month_inputs,
+    log_worst_trips,
     seen_months,
     write_scored,
 )
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         asked = read_request(params)
         model = open_model(params, asked)
         feed, job = open_live(params, asked, model), scoring_job(params, asked, model)
-        scored = score_and_tell(job, asked.months, params.scheduler, feed)
+        scored = score_and_print(job, asked.months, params.scheduler, feed)
         mlflow.set_tags({tags.TAXI: params.taxi, tags.SCORED_BY: without_credentials(model.uri)})
         mlflow.set_tag(tags.LIVE, str(asked.settings))
         if not scored:
@@ -88,16 +88,16 @@ def conclude(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMont
         )
         rmse_before = float(about.get(tags.RMSE_TEST, model.profile.rmse))
         measures = watch(scored, model.profile, rmse_before, limits)
-        log_moved(scored, model.profile, about.get(tags.MODEL_URI, model.uri))
+        log_drift_map(scored, model.profile, about.get(tags.MODEL_URI, model.uri))
     if seen := seen_months(scored, about):
-        print(say_seen(seen))
-    remedy = say_retraining(params, model.reference.name, scored, measures or {}, about)
+        print(describe_seen_months(seen))
+    remedy = describe_retraining(params, model.reference.name, scored, measures or {}, about)
     write_scored(scored, model.uri, params.taxi, measures, about, remedy)
     tag_result(params, model.uri, scored)
     return has_drifted(measures or {})
 
 
-def score_and_tell(
+def score_and_print(
     job: ScoringJob, months: Sequence[str], scheduler: str, feed: LiveFeed | None
 ) -> list[ScoredMonth]:
     """Score the months, and print the result of each and where the files are."""
@@ -147,11 +147,11 @@ def month_line(scored: ScoredMonth) -> str:
     """Write a month's result in one line."""
     tally = scored.tally
     scores = tally.total.scores()
-    unknown = f"no drop-off known, rmse {say_estimate(tally)}"
+    unknown = f"no drop-off known, rmse {describe_estimate(tally)}"
     errors = f"rmse {scores['rmse']:.4f} min on {tally.total.n:,}" if scores else unknown
     if scores and tally.n_live:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
-    if covered := say_coverage(tally):
+    if covered := describe_coverage(tally):
         whose = " of the model alone" if scored.with_feed else ""
         errors += f"; the 80 % interval{whose} covers {covered}"
     if scored.with_feed:
@@ -160,10 +160,10 @@ def month_line(scored: ScoredMonth) -> str:
             "before the month's end, had a level"
         )
     if scores:
-        errors += f"; without drop-offs {say_estimate(tally)}"
-    if days := say_days(scored.month, tally):
+        errors += f"; without drop-offs {describe_estimate(tally)}"
+    if days := describe_days(scored.month, tally):
         errors += f"; {days}"
-    if within := say_within(tally):
+    if within := describe_shares_within(tally):
         errors += f"; {within}"
     if tally.unreadable:
         errors += f"; rows with unreadable values are not counted: {tally.unreadable}"
@@ -174,7 +174,7 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
     """Log the months' numbers, the errors by day, and the months' files as inputs."""
     mlflow.set_tag(tags.SCORED_MONTHS, ",".join(month.month for month in scored))
     rows: list[dict[str, Any]] = []
-    log_read(scored, taxi)
+    log_month_inputs(scored, taxi)
     for month in scored:
         name, tally = month.month, month.tally
         numbers: dict[str, int] = {tags.N_ROWS: tally.n_rows, tags.N_PREDICTED: tally.n_predicted}
@@ -196,7 +196,7 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
     days = [day for month in scored for day in month.tally.daily()]
     if days:
         artifacts.log_table(days, tags.DAYS_TABLE)
-    log_worst_of(scored)
+    log_worst_trips(scored)
 
 
 def tag_result(params: ScoreParameters, model_uri: str, scored: Sequence[ScoredMonth]) -> None:
@@ -250,9 +250,9 @@ def has_drifted(measures: Mapping[str, Sequence[DriftMeasure]]) -> bool:
 
 def report_drift(month: str, measures: Sequence[DriftMeasure]) -> None:
     """Print what has drifted in a month, and log its largest PSI."""
-    largest = find_furthest(measures).value
+    largest = find_largest_psi(measures).value
     mlflow.log_metric(tags.PSI, largest, step=step_of(month), timestamp=time_of(month))
-    moved = say_moved(measures)
+    moved = describe_month_drift(measures)
     print(f"{month}: {f'drift: {moved}' if moved else 'no drift'}")
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from steps.common.parameters import ScoreParameters
 from steps.common.served import load_served
-from steps.score.estimate import tell_calendar, tell_unknown
+from steps.score.estimate import print_no_estimate, print_unknown_calendar
 from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed
 from steps.score.month import ScoringJob, output_path
 from storage import StorageError, UserError
@@ -74,8 +74,8 @@ def open_model(params: ScoreParameters, asked: Request) -> Scorer:
     served = load_served(reference.uri, params.taxi)
     check_quantiles(served, reference.uri, params.taxi, asked.levels)
     profile = read_reference(served, reference.uri, must=params.fail_on_drift)
-    tell_unknown(served, reference.uri)
-    tell_calendar(served, asked.months)
+    print_no_estimate(served, reference.uri)
+    print_unknown_calendar(served, asked.months)
     return Scorer(reference, served, models.digest(served, reference.uri), profile)
 
 

@@ -73,12 +73,12 @@ class Cluster:
             if all(answer is True for answer in reached):
                 task = ByValue(lambda: unpack_data(held_data.fetch(held)))
             else:
-                self._say_kept()
+                self._print_where_held()
                 task = ByValue(lambda: data)
             where = {"workers": [worker], "allow_other_workers": True} if worker else {}
             yield self.client.submit(task, pure=False, retries=RETRIES, **where)
 
-    def _say_kept(self) -> None:
+    def _print_where_held(self) -> None:
         """Print where the data is kept, but once: a refit holds several parts."""
         if not self.keeps_data:
             self.keeps_data = True

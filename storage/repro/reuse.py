@@ -53,7 +53,7 @@ def find_reusable(key: StepKey, experiment_id: str) -> ReuseDecision:
         return ReuseDecision(key.step, None, FIRST)
     losses = []
     for run in _search(experiment_id, equals(f"tags.{tags.KEY}", key.sha256), "FINISHED", N_NEWEST):
-        loss = what_is_lost(run)
+        loss = describe_loss(run)
         if not loss:
             return ReuseDecision(key.step, run, _age_and_author(run))
         losses.append(loss)
@@ -81,7 +81,7 @@ def record_outputs() -> None:
         mlflow.log_text(json.dumps(_outputs(run), indent=1, sort_keys=True), tags.OUTPUTS)
 
 
-def what_is_lost(run: Run) -> str:
+def describe_loss(run: Run) -> str:
     """Describe what a finished run no longer has; empty if it is complete.
 
     A run counts as deleted with the pipeline it belonged to; a file as lost if its size differs.
@@ -97,13 +97,13 @@ def what_is_lost(run: Run) -> str:
             if name not in there or there[name] != wanted[name]:
                 return f"{name} of {short(run)} is gone"
     except (MlflowException, OSError, StorageError, ValueError) as error:
-        if not _tells_loss(error):
+        if not _means_loss(error):
             raise
         return f"what {short(run)} wrote is missing now"
     return _moved_champion(run)
 
 
-def _tells_loss(error: Exception) -> bool:
+def _means_loss(error: Exception) -> bool:
     """Whether an error means that something is lost, not that the store could not answer."""
     if isinstance(error, requests.RequestException):  # these are OSErrors, and some are ValueErrors
         return False

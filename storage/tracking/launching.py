@@ -43,7 +43,7 @@ def launch(step: str, parameters: Mapping[str, str], *, name: str = "") -> str:
             raise
         if run:
             interrupted.restore(MlflowClient(), run.info.run_id)
-            _say_what_killed(run)
+            _record_killing_signal(run)
         raise UserError(_failure(step, run, error)) from error
     return str(submitted.run_id)
 
@@ -154,7 +154,7 @@ def _kill(run: Run | None) -> None:
     interrupted.restore(client, run.info.run_id)
 
 
-def _say_what_killed(run: Run) -> None:
+def _record_killing_signal(run: Run) -> None:
     """Record what killed a step, if a signal did: the step could not record it itself."""
     if tags.FAILURE not in run.data.tags and (reason := fork_server.ended_by()):
         stale_runs.close_run(MlflowClient(), run.info.run_id, reason, status="FAILED")

@@ -47,8 +47,8 @@ class Clock:
 
 
 def print_everything() -> None:
-    terminal.say(LONG, style="bold")
-    terminal.say(LONG, style="red", to=sys.stderr)
+    terminal.print_line(LONG, style="bold")
+    terminal.print_line(LONG, style="red", to=sys.stderr)
     terminal.print_page([f"**{LONG}** `so`", "", f"    {LONG}"])
     terminal.print_table(HEADS, ROWS, n_texts=2, strong=0)
     with Progress("search", 3, "trials", clock=Clock(terminal.EVERY_S)) as progress:
@@ -244,7 +244,7 @@ def test_a_server_that_is_waited_for_is_told_once_an_outage(
 def test_who_prints_lines_alone_does_not_wait_for_rich() -> None:
     code = (
         "import sys; from storage import terminal; terminal.quieten(); "
-        "terminal.say('one', style='bold'); terminal.print_page(['**two**']); "
+        "terminal.print_line('one', style='bold'); terminal.print_page(['**two**']); "
         "terminal.Progress('search', 3, 'trials').update(); print('rich' in sys.modules)"
     )
     done = subprocess.run(

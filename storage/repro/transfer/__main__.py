@@ -22,7 +22,7 @@ AGAIN = "Run this again: what is already there is kept."
 
 def main(argv: list[str] | None = None) -> None:
     """Export or import and print the result; exit with 2 on an error that the user can mend."""
-    environment.show_what_can_be_shown()
+    environment.tolerate_output_errors()
     terminal.quieten()
     parser = argparse.ArgumentParser(prog="transfer", description=__doc__)
     parser.add_argument("direction", choices=["export", "import"])

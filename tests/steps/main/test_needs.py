@@ -101,7 +101,7 @@ def test_a_plan_tells_what_each_step_needs_and_what_this_machine_lacks(
     past = {"hpo": [Past(5_000_000, 50 * 1_000_000, minutes=90.0, gib=40.0)]}
     monkeypatch.setattr(needs, "read_past", lambda _: past)
     monkeypatch.setattr(cost, "machine_megabytes", lambda: 8 * 1024)
-    told = list(needs.tell_needs(MainParameters(), TRIPS, 25, ["baseline", "hpo"]))
+    told = list(needs.describe_needs(MainParameters(), TRIPS, 25, ["baseline", "hpo"]))
     assert [line.partition(" estimated from ")[0] for line in told] == [
         "trips: train 3,000,000, valid 2,000,000",
         "needs: hpo at most 45 min and 40.0 GiB,",
@@ -193,5 +193,5 @@ def test_a_month_that_does_not_tell_or_is_not_here_is_not_counted(
 
 
 def test_where_nobody_knows_the_trips_nothing_is_said_of_needs() -> None:
-    (line,) = needs.tell_needs(MainParameters(), {}, 50, ["hpo"])
+    (line,) = needs.describe_needs(MainParameters(), {}, 50, ["hpo"])
     assert line == "trips: unknown until the months are here, and so are time and memory"

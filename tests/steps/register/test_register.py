@@ -65,7 +65,7 @@ def test_a_model_that_is_only_tested_leaves_the_registry_as_it_is(
     assert found.metrics["test_rmse"] == run.data.metrics["test_rmse"]
     assert found.model_uri.startswith("models:/m-")
     assert run.data.tags["mlflow.note.content"].startswith("**Tested**: tree, test RMSE **")
-    assert reuse.what_is_lost(run) == ""
+    assert reuse.describe_loss(run) == ""
 
 
 def test_the_champion_is_found_by_its_error_on_the_test_months(
