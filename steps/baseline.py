@@ -11,7 +11,7 @@ import mlflow
 import numpy as np
 
 from steps.common import page
-from steps.common.candidates import Lineage, log_candidate, read_profiles, report_on
+from steps.common.candidates import Lineage, log_candidate, read_profiles, report_candidate
 from steps.common.inputs import open_learning
 from steps.common.parameters import BaselineParameters
 from steps.common.pipeline import Pipeline
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 estimator = baseline.fit(matrix, train.trip_minutes, seed=params.seed)
                 log_fit(estimator, *baseline.draw(matrix, train.trip_minutes, seed=params.seed))
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
-                report = report_on(model, valid)
+                report = report_candidate(model, valid)
                 lineage = Lineage(
                     "baseline", name, baseline.features, preprocess, estimator.get_params()
                 )

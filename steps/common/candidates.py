@@ -54,13 +54,13 @@ class CandidateReport(NamedTuple):
     worst: list[WorstTrip]
 
 
-def report_on(model: TripModel, valid: Trips) -> CandidateReport:
+def report_candidate(model: TripModel, valid: Trips) -> CandidateReport:
     """Score a model that was fitted on train on the n validation trips."""
     example = write_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
     predicted = model.predict(valid)
     rows = distances.sample_rows(len(valid), MAX_VALID_ROWS)
     trips = valid.take(rows)
-    answers = answer_each(model, trips, metered=predicted[rows])
+    answers = predict_by_distance(model, trips, metered=predicted[rows])
     groups = evaluation.errors_by_group(valid, predicted)
     figure = evaluation.draw_evaluation(valid, predicted, groups)
     scores = rmse_by_distance(answers, trips) | score_predictions(valid.trip_minutes, predicted)
@@ -84,7 +84,9 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     )
 
 
-def answer_each(model: TripModel, trips: Trips, *, metered: np.ndarray) -> dict[str, np.ndarray]:
+def predict_by_distance(
+    model: TripModel, trips: Trips, *, metered: np.ndarray
+) -> dict[str, np.ndarray]:
     """Predict n trips with each kind of distance.
 
     Args:
@@ -115,7 +117,7 @@ class Lineage(NamedTuple):
     fitted_with: Mapping[str, Any]  # parameter -> value
     parent: str = ""  # URI of the logged model that it is a refit of
 
-    def marks(self) -> dict[str, str]:
+    def tag_values(self) -> dict[str, str]:
         """Return the lineage as tags of the model."""
         dataset = self.preprocess.dataset
         about: dict[str, str] = {
@@ -198,5 +200,5 @@ def log_model(
         params=PARAMS,
         example=example,
         fitted_with=lineage.fitted_with,
-        marks=lineage.marks(),
+        tag_values=lineage.tag_values(),
     )

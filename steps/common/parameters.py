@@ -36,7 +36,7 @@ class MonthsParameters(Parameters):
 
     @field_validator("source")
     @classmethod
-    def _without_secret(cls, value: str) -> str:
+    def _refuse_secret(cls, value: str) -> str:
         refuse_query(value, "The source", "the whole address in a variable: source=env:<NAME>")
         return value
 
@@ -256,7 +256,7 @@ class RegisterParameters(PipelineParameters):
     )
 
 
-class PartParameters(Parameters):
+class StepsParameters(Parameters):
     """Which steps of a pipeline are run."""
 
     group = Parameters.group
@@ -276,13 +276,13 @@ class PlanParameters(Parameters):
     )
 
 
-class MainParameters(PartParameters, PlanParameters, PipelineParameters):
+class MainParameters(StepsParameters, PlanParameters, PipelineParameters):
     """Parameters of main."""
 
     entry_point = "main"
 
 
-class SweepParameters(PartParameters, PlanParameters, PipelineParameters):
+class SweepParameters(StepsParameters, PlanParameters, PipelineParameters):
     """Parameters of sweep."""
 
     entry_point, room = "sweep", "steps.pipelines"

@@ -22,11 +22,12 @@ RMSES = {kind: rmse_name(kind) for kind in KINDS}
 # on the validation trips: of a candidate, and of a step, whose scores are its best candidate's
 SCORES = (*RMSES.values(), "mae", "r2")
 TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)
-GAINED = tuple(map(tags.GAINED.of, ("", "_low", "_high")))  # the gain and its interval's ends
+# the gain and its interval's ends
+IMPROVEMENTS = tuple(map(tags.IMPROVEMENTS.of, ("", "_low", "_high")))
 NO_CITY = "none"
 SIMULATED, REAL = "simulated", "real"
-TRAINING = ("baseline", "hpo")  # steps whose models are candidates
-SEEN = ("train", "valid")  # splits that a model is fitted on or chosen on
+TRAINING_STEPS = ("baseline", "hpo")  # steps whose models are candidates
+LEARNING_SPLITS = ("train", "valid")  # splits that a model is fitted on or chosen on
 
 
 class Dataset(NamedTuple):
@@ -90,7 +91,7 @@ class PreprocessResult(NamedTuple):
     @property
     def n_learned_from(self) -> dict[str, int]:
         """The number of trips that a model depends on: split -> trips, 0 if not recorded."""
-        counts = {split: self.metrics.get(tags.N_TRIPS.of(split), 0) for split in SEEN}
+        counts = {split: self.metrics.get(tags.N_TRIPS.of(split), 0) for split in LEARNING_SPLITS}
         return {split: int(count) for split, count in counts.items()}
 
 
@@ -242,7 +243,7 @@ def read_registration(run: Run) -> RegisterResult:
         champion_version=_tag(run, tags.CHAMPION_VERSION),
         reasons=_tag(run, tags.REASONS),
         model=_tag(run, tags.MODEL),
-        metrics=_metrics(run, *TEST_SCORES, tags.CHAMPION_TEST.of("rmse"), *GAINED),
+        metrics=_metrics(run, *TEST_SCORES, tags.CHAMPION_TEST.of("rmse"), *IMPROVEMENTS),
         model_uri=_tag(run, tags.MODEL_URI),
     )
 

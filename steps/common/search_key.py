@@ -13,8 +13,8 @@ from taxi import spaces
 from taxi.spaces import SearchSpace
 
 # the code that turns trips into rows: these files, and what they import
-ROWS = ("taxi/rows.py",)
-SAMPLE = "taxi/sampling.py"  # counts too if trials see a sample
+ROWS_CODE = ("taxi/rows.py",)
+SAMPLING_CODE = "taxi/sampling.py"  # counts too if trials see a sample
 
 
 class SearchSettings(NamedTuple):
@@ -58,7 +58,7 @@ class SearchSettings(NamedTuple):
         return hash_json(
             trips=dataset.learned_from,
             features=self.features,
-            code=step_key.code_reached(*ROWS, *([SAMPLE] if bound else [])),
+            code=step_key.code_reached(*ROWS_CODE, *([SAMPLING_CODE] if bound else [])),
             space=self.space.describe(),
             common=self.common,
             half_life=self.half_life if many else 0,

@@ -22,7 +22,7 @@ from steps.common.candidates import (
     Lineage,
     log_candidate,
     read_profiles,
-    report_on,
+    report_candidate,
 )
 from steps.common.inputs import LearningTrips, open_learning
 from steps.common.parameters import HpoParameters
@@ -158,7 +158,7 @@ def log_ensemble(
     recipe = make_recipe(settings, sighted, blind)
     parts = ([one.booster for one in part] for part in (sighted, blind))
     model = TripModel(preprocess.dataset.taxi, encoder, *parts, blind_share=recipe.blind_share)
-    report = report_on(model, trips.valid)
+    report = report_candidate(model, trips.valid)
     fitted_with = dict(sighted[0].member.parameters)
     lineage = Lineage("hpo", MODEL, settings.features, preprocess, fitted_with)
     profiles = read_profiles(preprocess.run_id)

@@ -11,10 +11,10 @@ from steps.common import charts, page
 from steps.common.parameters import ALL_STEPS, MainParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
-    GAINED,
+    IMPROVEMENTS,
     RMSES,
     TEST_SCORES,
-    TRAINING,
+    TRAINING_STEPS,
     Candidate,
     Dataset,
     RegisterResult,
@@ -23,7 +23,7 @@ from steps.common.results import (
     write_best,
 )
 from steps.common.step import step_run
-from steps.common.validate import check_given, check_one_taxi, check_pipeline
+from steps.common.validate import check_given_runs, check_one_taxi, check_pipeline
 from steps.main import report, rerun
 from steps.main.ending import HEADS, cells, print_ending, told_apart
 from steps.main.headline import PipelineOutcome, headline
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(MainParameters, __doc__, argv) as params:
         check_pipeline(params)
         pipeline = Pipeline(params)
-        check_given(pipeline.given, params.judge_by)
+        check_given_runs(pipeline.given, params.judge_by)
         if will_register(pipeline) and (not params.plan or store.exists()):  # a plan creates none
             check_one_taxi(params.model_name, pipeline.params.taxi)
             pipeline.before_work = Registry(params.model_name).check_writable
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return page.report_plan(plan(pipeline, params))
         preprocess = pipeline.preprocess()
         log_headline("preprocess", preprocess.metrics)
-        trained = [train(pipeline, step) for step in TRAINING if step in pipeline.steps]
+        trained = [train(pipeline, step) for step in TRAINING_STEPS if step in pipeline.steps]
         registered = None
         # without test months there is nothing to judge a champion by
         if "register" in pipeline.steps and preprocess.dataset.has_test:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_outcome(pipeline, outcome)
         else:
             write_trips(pipeline, command)
-        reuse.tag_key(pipeline.whole_key())
+        reuse.tag_key(pipeline.pipeline_key())
 
 
 def will_register(pipeline: Pipeline) -> bool:
@@ -89,7 +89,7 @@ def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
     dataset, best, run = outcome.dataset, outcome.candidates[0], runs.active()
     # so that pipelines appear in a table of runs sorted by rmse or test_rmse
     write_best(best.model, headline_scores(best, outcome.registered))
-    concluded = [*conclusion(outcome), *odd(pipeline.preprocess().odd_months)]
+    concluded = [*conclusion(outcome), *list_odd_months(pipeline.preprocess().odd_months)]
     how = rerun.lines(run, used(pipeline), outcome.rerun)
     first, told, again = headline(outcome), summary(outcome), [AGAIN, "", *how]
     place = report.log_report(
@@ -112,7 +112,7 @@ def write_trips(pipeline: Pipeline, command: str) -> None:
     """Write the page of a pipeline that was not asked for a model."""
     preprocess = pipeline.preprocess()
     again = [AGAIN, "", *rerun.lines(runs.active(), used(pipeline), command)]
-    lines = [*odd(preprocess.odd_months), *links(pipeline.decisions), *again]
+    lines = [*list_odd_months(preprocess.odd_months), *links(pipeline.decisions), *again]
     counts = ((split, tags.N_TRIPS.of(split)) for split in preprocess.dataset.sha256)
     trips = ", ".join(f"{split} {preprocess.metrics[name]:,.0f}" for split, name in counts)
     verdict = f"**No model was made.** Trips kept: {trips}. Next: the same with `{WITH_ALL}`"
@@ -179,7 +179,7 @@ def summary(outcome: PipelineOutcome) -> list[str]:
     ]
 
 
-def odd(lines: Sequence[str]) -> list[str]:
+def list_odd_months(lines: Sequence[str]) -> list[str]:
     """List what is implausible about the months; [] if nothing is."""
     return ["Check these months:", "", *(f"- {line}" for line in lines), ""] if lines else []
 
@@ -264,9 +264,9 @@ def describe_serving(registered: RegisterResult | None) -> list[str]:
 
 def explain_promotion(registered: RegisterResult) -> str:
     """Say by how much it beat the champion before; without one, the gate's reasons."""
-    if not {*GAINED} <= registered.metrics.keys():
+    if not {*IMPROVEMENTS} <= registered.metrics.keys():
         return registered.reasons
-    gained, low, high = (registered.metrics[name] for name in GAINED)
+    gained, low, high = (registered.metrics[name] for name in IMPROVEMENTS)
     return (
         f"its RMSE is {gained:.3f} min below the previous champion's on the same trips "
         f"(95 % interval {low:.3f} to {high:.3f}), and it passes every other check of the gate"

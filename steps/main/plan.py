@@ -28,7 +28,7 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
         "main",
         *(f"├── {line}" for line in others),
         f"└── {last}",
-        *known_odd(pipeline),
+        *list_known_odd_months(pipeline),
         *(describe_needs(params, n_trips, n_left, wanted) if wanted else []),
         *downloads(locations),
     ]
@@ -41,7 +41,7 @@ def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation])
         return f"taken as given, {reuse.short(pipeline.given[step])}"
     if step == "preprocess" and any(month.must_come for month in locations):
         return "runs, unless the same bytes have been read before"
-    if step == "register" and not pipeline.wants_test():
+    if step == "register" and not pipeline.expects_test():
         return "left out, there are no test months"
     if above := [name for name in UPSTREAM[step] if name not in pipeline.done]:
         return describe_pending_step(step, above[-1])
@@ -51,7 +51,7 @@ def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation])
     return decision.why
 
 
-def known_odd(pipeline: Pipeline) -> list[str]:
+def list_known_odd_months(pipeline: Pipeline) -> list[str]:
     """List what is implausible about the months, if the preprocess run is known."""
     known = pipeline.preprocess().odd_months if "preprocess" in pipeline.done else []
     return [f"odd: {line}" for line in known]

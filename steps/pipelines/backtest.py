@@ -10,7 +10,7 @@ import mlflow
 from steps.common import charts, page
 from steps.common.parameters import BacktestParameters, MainParameters, ScoreParameters
 from steps.common.results import PipelineResult
-from steps.common.step import placing, step_run
+from steps.common.step import locating_errors, step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines import nested
 from steps.pipelines.folds import Fold, age_at, make_folds
@@ -76,7 +76,7 @@ def check_recipe(recipe: BacktestParameters) -> list[Fold]:
     Raises:
         UserError: a fold would refuse it; names the line of its file.
     """
-    with placing(recipe):
+    with locating_errors(recipe):
         folds = make_folds(recipe.months, window=recipe.window, horizon=0, growing=recipe.growing)
         check_backtest(recipe, folds)
         return folds

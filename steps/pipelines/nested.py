@@ -75,7 +75,7 @@ def find_pipeline(params: MainParameters) -> ReuseDecision:
 
     Missing months are downloaded; nothing is started.
     """
-    return Pipeline(params).find_whole()
+    return Pipeline(params).find_reusable_pipeline()
 
 
 def plan_pipeline(params: MainParameters) -> str:
@@ -83,7 +83,7 @@ def plan_pipeline(params: MainParameters) -> str:
     pipeline = Pipeline(params)
     if absent := next((place for place in pipeline.locate() if place.must_come), None):
         return f"runs, unless {absent.uri}, which is to be downloaded, has been read before"
-    return pipeline.find_whole().why
+    return pipeline.find_reusable_pipeline().why
 
 
 def check_months(source: str, taxi: str, wanted: Iterable[str]) -> None:

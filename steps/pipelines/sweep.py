@@ -23,8 +23,8 @@ from steps.common.parameters import (
     ModelsParameters,
     SweepParameters,
 )
-from steps.common.pipeline import Pipeline, wanted_steps
-from steps.common.results import TRAINING, read_dataset, rmse_name, write_best
+from steps.common.pipeline import Pipeline, selected_steps
+from steps.common.results import TRAINING_STEPS, read_dataset, rmse_name, write_best
 from steps.common.step import step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines.nested import check_months, get_or_run_pipeline, plan_pipeline
@@ -149,13 +149,13 @@ def point_params(params: SweepParameters, values: dict[str, str]) -> MainParamet
     Raises:
         UserError: the steps include register, or none that makes a model.
     """
-    steps = wanted_steps(params.steps)
+    steps = selected_steps(params.steps)
     if params.steps != ALL_STEPS and TESTS in steps:
         raise UserError(
             f"steps={params.steps}: a sweep leaves {TESTS} out, which opens the test months. Pass "
             f"-P steps=all, which is all but {TESTS} here, and start the best point's pipeline."
         )
-    if not {*TRAINING} & {*steps}:
+    if not {*TRAINING_STEPS} & {*steps}:
         raise UserError(
             f"steps={params.steps} makes no model, and a sweep compares some. Add hpo or baseline."
         )

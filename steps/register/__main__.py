@@ -11,8 +11,8 @@ from steps.common import page
 from steps.common.parameters import RegisterParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
-    SEEN,
-    TRAINING,
+    LEARNING_SPLITS,
+    TRAINING_STEPS,
     Candidate,
     Dataset,
     PreprocessResult,
@@ -22,7 +22,7 @@ from steps.common.results import (
 )
 from steps.common.served import load_served
 from steps.common.step import step_run
-from steps.common.validate import check_given, check_one_taxi, check_pipeline
+from steps.common.validate import check_given_runs, check_one_taxi, check_pipeline
 from steps.register.card import description, log_card, make_facts
 from steps.register.evaluate import (
     PROMOTED,
@@ -101,7 +101,7 @@ def choose_and_test(params: RegisterParameters, pipeline: Pipeline) -> tuple[Tes
     preprocess = pipeline.preprocess()
     if not preprocess.dataset.has_test:
         raise UserError(NO_TEST)
-    trained = [pipeline.training(step) for step in TRAINING]
+    trained = [pipeline.training(step) for step in TRAINING_STEPS]
     pipeline.tag("register")
     judge_by = distances.select_kind(params.judge_by)
     distance = distances.kind_of(preprocess.dataset.taxi, judge_by)
@@ -129,7 +129,7 @@ def open_pipeline(params: RegisterParameters, registry: Registry) -> Pipeline:
     """
     check_pipeline(params)
     pipeline = Pipeline(params)
-    check_given(pipeline.given, params.judge_by)
+    check_given_runs(pipeline.given, params.judge_by)
     check_has_test(pipeline.dataset, params.test_months)
     if not params.test_only:
         check_one_taxi(params.model_name, pipeline.params.taxi)
@@ -157,13 +157,13 @@ def register_candidate(
     preprocess = pipeline.preprocess()
     provenance = candidate_provenance(preprocess, tested.candidate)
     thresholds, overrides = gate_settings(params)
-    command = page.rerun_command(pipeline.repeatable())
+    command = page.rerun_command(pipeline.rerun_parameters())
     with judge_again(pipeline), registry.lock():
         judged = judge_candidate(
             registry, tested, test, provenance, thresholds, overrides, seed=params.seed
         )
         if judged.outcome != UNCHANGED:
-            fitted_to = SEEN if params.refit == TRAIN_VALID else SEEN[:1]
+            fitted_to = LEARNING_SPLITS if params.refit == TRAIN_VALID else LEARNING_SPLITS[:1]
             facts = make_facts(
                 registry.name, preprocess, test, tested, judged, provenance, command, fitted_to
             )
@@ -276,7 +276,7 @@ def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> 
         is_simulated=preprocess.dataset.is_simulated,
         is_dirty=any(code.is_dirty for code in codes),
         seen_months=frozenset(
-            month for split in SEEN for month in preprocess.dataset.months[split]
+            month for split in LEARNING_SPLITS for month in preprocess.dataset.months[split]
         ),
     )
 

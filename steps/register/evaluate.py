@@ -8,7 +8,7 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
 from steps.common.candidates import log_errors, log_worst
-from steps.common.results import RMSES, SEEN, SIMULATED, Candidate
+from steps.common.results import LEARNING_SPLITS, RMSES, SIMULATED, Candidate
 from steps.common.served import load_served
 from steps.register.coverage import measure_coverage, overall
 from steps.register.old_months import compare_on_old_months
@@ -131,9 +131,9 @@ def evaluate_champion(
     predicted = predict_served(load_served(uri, test.taxi), uri, test)
     both = tested.predicted[test.distance], predicted[test.distance]
     gained = bootstrap.improvement(test.trips.trip_minutes, *both, seed=seed)
-    ends = {tags.GAINED.of("_low"): gained.low, tags.GAINED.of("_high"): gained.high}
+    ends = {tags.IMPROVEMENTS.of("_low"): gained.low, tags.IMPROVEMENTS.of("_high"): gained.high}
     found = to_metrics(tags.CHAMPION_TEST, score_each(predicted, test))
-    mlflow.log_metrics(found | {tags.GAINED.of(""): gained.value, **ends})
+    mlflow.log_metrics(found | {tags.IMPROVEMENTS.of(""): gained.value, **ends})
     old = compare_on_old_months(version, tested.candidate.model_uri, test, seen_months)
     slices = [*pair_slices(test.trips, *both, test.city), *old.errors]
     return Champion(gained, version_provenance(version), slices, old.not_compared)
@@ -185,7 +185,7 @@ def judged_once(version: ModelVersion) -> str:
 
 def version_provenance(version: ModelVersion) -> Provenance:
     """Read what a version was made from; without tags it counts as real and committed."""
-    months = ",".join(version.tags.get(tags.MONTHS.of(split), "") for split in SEEN)
+    months = ",".join(version.tags.get(tags.MONTHS.of(split), "") for split in LEARNING_SPLITS)
     return Provenance(
         is_simulated=version.tags.get(tags.DATA) == SIMULATED,
         is_dirty=version.tags.get(tags.DIRTY, "false") != "false",

@@ -92,8 +92,8 @@ def find_trips(version: ModelVersion, sha256: str, *, is_simulated: bool) -> Tri
     """
     if (version.tags.get(tags.DATA) == SIMULATED) != is_simulated:
         raise UserError("simulated months beside real ones.")
-    marks = model_references.logged_tags(version.tags.get(tags.MODEL_URI, ""))
-    run_id = marks.get(tags.RUN_IDS["preprocess"])
+    tag_values = model_references.logged_tags(version.tags.get(tags.MODEL_URI, ""))
+    run_id = tag_values.get(tags.RUN_IDS["preprocess"])
     if not run_id:
         raise UserError("nothing names their run: it was registered by hand, or by 0.1.0.")
     preprocess = read_preprocess(runs.finished(run_id, "preprocess"))

@@ -17,7 +17,7 @@ from scipy.sparse import issparse
 from xgboost.dask import DaskDMatrix, DaskQuantileDMatrix
 
 import taxi
-from steps.common.validate import TRAINING_PACKAGES, check_enough
+from steps.common.validate import TRAINING_PACKAGES, check_enough_workers
 from storage import StorageError, UserError
 from storage.cluster.connection import connected
 from storage.cluster.executor import Cluster
@@ -83,7 +83,7 @@ def choose_workers(cluster: Cluster, n_workers: int) -> list[str]:
     Raises:
         UserError: there are too few.
     """
-    check_enough(n_workers, cluster)
+    check_enough_workers(n_workers, cluster)
     there = cluster.client.scheduler_info()["workers"]
     return sorted(there, key=lambda place: f"[xgboost.dask-{there[place]['name']}]:{place}")[
         :n_workers

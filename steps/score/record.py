@@ -8,7 +8,7 @@ import pyarrow as pa
 from steps.common import page
 from steps.common.inputs import load_city
 from steps.common.parameters import MainParameters, ScoreParameters
-from steps.common.results import SEEN, SIMULATED, read_preprocess
+from steps.common.results import LEARNING_SPLITS, SIMULATED, read_preprocess
 from steps.score.month import ScoredMonth
 from storage import UserError
 from storage.checkout import run_command
@@ -161,7 +161,9 @@ def known_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
     is_simulated = model.get(tags.DATA) == SIMULATED
     if scored.uri.startswith(SIMULATED_URI) != is_simulated:
         return set()
-    return {m for split in SEEN for m in model.get(tags.MONTHS.of(split), "").split(",") if m}
+    return {
+        m for split in LEARNING_SPLITS for m in model.get(tags.MONTHS.of(split), "").split(",") if m
+    }
 
 
 def describe_seen_months(months: Sequence[str]) -> str:
@@ -309,9 +311,9 @@ def log_drift_map(scored: Sequence[ScoredMonth], reference: Reference, model_uri
 
 def city_of_model(model_uri: str) -> City | None:
     """Read the city of a model's preprocess run; None if this store does not have it."""
-    marks = logged_tags(model_uri) if model_uri.startswith("models:/m-") else {}
+    tag_values = logged_tags(model_uri) if model_uri.startswith("models:/m-") else {}
     try:
-        run = runs.finished(marks.get(tags.RUN_IDS["preprocess"], ""), "preprocess")
+        run = runs.finished(tag_values.get(tags.RUN_IDS["preprocess"], ""), "preprocess")
         return load_city(read_preprocess(run))
     except UserError:
         return None

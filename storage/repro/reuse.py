@@ -217,11 +217,11 @@ def _read_json(run: Run, artifact: str) -> dict[str, Any]:
 
 def _moved_champion(run: Run) -> str:
     """Describe what the registry has lost or moved since a run of register; empty if nothing."""
-    marks = run.data.tags
-    if not marks.get(tags.VERSION):
+    tag_values = run.data.tags
+    if not tag_values.get(tags.VERSION):
         return ""
-    client, name, version = MlflowClient(), marks[tags.MODEL_NAME], marks[tags.VERSION]
-    champion = marks.get(tags.CHAMPION_VERSION, version)
+    client, name, version = MlflowClient(), tag_values[tags.MODEL_NAME], tag_values[tags.VERSION]
+    champion = tag_values.get(tags.CHAMPION_VERSION, version)
     try:
         client.get_model_version(name, version)
         aliases = client.get_registered_model(name).aliases

@@ -55,7 +55,7 @@ def log_model_once(
     save: Callable[..., None],
     *,
     params: Mapping[str, str] | None = None,
-    marks: Mapping[str, str] | None = None,
+    tag_values: Mapping[str, str] | None = None,
 ) -> str:
     """Log a model of a run exactly once, linked to the run once, without duplicates.
 
@@ -66,7 +66,7 @@ def log_model_once(
         name: the model's name.
         save: a flavour's save_model, with all arguments bound but path and mlflow_model.
         params: what it was fitted with, in addition to the run's parameters.
-        marks: the model's tags.
+        tag_values: the model's tags.
     Returns:
         The model's URI, models:/m-...
     """
@@ -77,7 +77,7 @@ def log_model_once(
             name,
             run_id,
             params={**run.data.params, **(params or {})},
-            tags=dict(marks or {}),
+            tags=dict(tag_values or {}),
             experiment_id=run.info.experiment_id,
         )
         _fill(client, run, model, save)

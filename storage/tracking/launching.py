@@ -146,10 +146,10 @@ def _kill(run: Run | None) -> None:
     """Close the run of a step that was interrupted together with its parent."""
     if run is None or run.info.status == "FINISHED":
         return
-    client, marks = MlflowClient(), run.data.tags
-    is_at_work = run.info.status == "RUNNING" and tags.PID in marks and not is_dead(marks)
+    client, tag_values = MlflowClient(), run.data.tags
+    is_at_work = run.info.status == "RUNNING" and tags.PID in tag_values and not is_dead(tag_values)
     # its process ended before it adopted the run, or before it could record a reason
-    if tags.FAILURE not in marks and not is_at_work:
+    if tags.FAILURE not in tag_values and not is_at_work:
         stale_runs.close_run(client, run.info.run_id, interrupted.REASON)
     interrupted.restore(client, run.info.run_id)
 

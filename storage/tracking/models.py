@@ -58,7 +58,7 @@ def log(
     params: Mapping[str, Any],
     example: pd.DataFrame,
     fitted_with: Mapping[str, Any] | None = None,
-    marks: Mapping[str, str] | None = None,
+    tag_values: Mapping[str, str] | None = None,
 ) -> str:
     """Log a model of plain files on the active run.
 
@@ -71,7 +71,7 @@ def log(
         params: what a request may ask for besides its rows -> the default.
         example: a few rows of input.
         fitted_with: parameter -> value, shown on MLflow's page of the model.
-        marks: the model's tags.
+        tag_values: the model's tags.
     Returns:
         The model's URI, models:/m-...
     """
@@ -87,7 +87,7 @@ def log(
         )
         shown = {key: str(value)[:MAX_SHOWN] for key, value in (fitted_with or {}).items()}
         run_id, safe = active_info().run_id, NO_NAME.sub("_", name)
-        return doubles.log_model_once(run_id, safe, save, params=shown, marks=marks or {})
+        return doubles.log_model_once(run_id, safe, save, params=shown, tag_values=tag_values or {})
 
 
 def write_files(

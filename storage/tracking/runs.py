@@ -369,15 +369,15 @@ def latest_finished(
 
 
 @contextmanager
-def child_run(name: str, marks: Mapping[str, str]) -> Iterator[mlflow.ActiveRun]:
+def child_run(name: str, tag_values: Mapping[str, str]) -> Iterator[mlflow.ActiveRun]:
     """Open a child of the active run, with the developer and code tags of its parent.
 
     Args:
         name: the child's name.
-        marks: tags of its own.
+        tag_values: tags of its own.
     """
     inherited = inherited_tags(active()) | processes.process_tags()
-    run = mlflow.start_run(run_name=name, nested=True, tags={**inherited, **marks})
+    run = mlflow.start_run(run_name=name, nested=True, tags={**inherited, **tag_values})
     with closing.closing_run():
         doubles.close_runs(run)
         yield run

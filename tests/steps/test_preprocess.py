@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from steps.common import cluster_cleaning
-from steps.common.cleaned_months import places_of
+from steps.common.cleaned_months import find_row_groups
 from steps.common.inputs import load_city
 from steps.common.month_cleaning import MonthCount, clean_batches
 from steps.common.months import find_month
@@ -250,9 +250,9 @@ def test_a_month_that_is_still_being_written_is_refused(is_there: bool, folder: 
 def test_where_a_month_begins_is_not_guessed() -> None:
     sizes = [5, 5, 3, 5, 2]
     n_kept = {"2021-01": 13, "2021-02": 5, "2021-03": 2}
-    assert [places_of(month, n_kept, sizes) for month in n_kept] == [[0, 1, 2], [3], [4]]
-    assert places_of("2021-02", n_kept, [5, 5, 3, 0, 5, 2]) is None
-    assert places_of("2021-02", {"2021-02": 5}, [5, 0]) == [0, 1]
+    assert [find_row_groups(month, n_kept, sizes) for month in n_kept] == [[0, 1, 2], [3], [4]]
+    assert find_row_groups("2021-02", n_kept, [5, 5, 3, 0, 5, 2]) is None
+    assert find_row_groups("2021-02", {"2021-02": 5}, [5, 0]) == [0, 1]
 
 
 # --- months that workers clean

@@ -182,9 +182,9 @@ class Gathered:
 
     def _has_registered(self, run: Run, version: ModelVersion) -> bool:
         above = self.runs.get(run.data.tags.get(tags.PARENT, ""))
-        marks = above.data.tags if above else {}
+        tag_values = above.data.tags if above else {}
         wanted = (version.name, str(version.version))
-        return (marks.get(tags.MODEL_NAME), marks.get(tags.VERSION)) == wanted
+        return (tag_values.get(tags.MODEL_NAME), tag_values.get(tags.VERSION)) == wanted
 
     def _version_record(self, version: ModelVersion, model_id: str) -> VersionRecord:
         model = self.client.get_registered_model(version.name)
@@ -220,21 +220,21 @@ class Gathered:
         )
 
     def _run_record(self, run: Run, writer: ExportWriter) -> RunRecord:
-        run_id, marks = run.info.run_id, dict(run.data.tags)
-        parent = marks.get(tags.PARENT, "")
+        run_id, tag_values = run.info.run_id, dict(run.data.tags)
+        parent = tag_values.get(tags.PARENT, "")
         outputs = run.outputs.model_outputs if run.outputs else ()
         read = run.inputs.model_inputs if run.inputs else ()
         datasets_read = run.inputs.dataset_inputs if run.inputs else ()
         return RunRecord(
             run_id=run_id,
-            origin=marks.pop(tags.ORIGIN_RUN, run_id),
-            store=marks.pop(tags.ORIGIN_STORE, self.store),
-            is_whole=run_id in self.whole and marks.pop(tags.IMPORTED, "") != tags.PART,
+            origin=tag_values.pop(tags.ORIGIN_RUN, run_id),
+            store=tag_values.pop(tags.ORIGIN_STORE, self.store),
+            is_whole=run_id in self.whole and tag_values.pop(tags.IMPORTED, "") != tags.PART,
             parent=parent if parent in self.runs else None,
             status=run.info.status,
             start_time=run.info.start_time,
             end_time=run.info.end_time,
-            tags=without(marks, tags.IMPORTED),
+            tags=without(tag_values, tags.IMPORTED),
             params=run.data.params,
             metrics=[*self._points(run)],
             inputs=[self._input(entry) for entry in datasets_read],
@@ -301,8 +301,8 @@ class Gathered:
 
     def _digests(self) -> dict[str, str]:
         """Return the digests of champions that these ended with, or were measured against."""
-        marks = [run.data.tags for run in self.runs.values()]
-        named = {(one.get(tags.MODEL_NAME), one.get(tags.CHAMPION_VERSION)) for one in marks}
+        tag_values = [run.data.tags for run in self.runs.values()]
+        named = {(one.get(tags.MODEL_NAME), one.get(tags.CHAMPION_VERSION)) for one in tag_values}
         named |= {(one.name, one.tags.get(tags.MEASURED_AGAINST)) for one in self.versions}
         digests: dict[str, str] = {}
         for name, number in named:
@@ -312,9 +312,9 @@ class Gathered:
         return digests
 
 
-def without(marks: Mapping[str, str], *names: str) -> dict[str, str]:
+def without(tag_values: Mapping[str, str], *names: str) -> dict[str, str]:
     """Return tags without some, such as those that an import adds."""
-    return {key: value for key, value in marks.items() if key not in names}
+    return {key: value for key, value in tag_values.items() if key not in names}
 
 
 def add_files(uri: str, writer: ExportWriter) -> dict[str, str]:

@@ -147,11 +147,11 @@ class Import:
 
     def _make_run(self, record: RunRecord) -> Run:
         # names this process: if it dies, the next pipeline closes the run
-        marks = {str(tags.ORIGIN_RUN): record.origin, str(tags.ORIGIN_STORE): record.store}
-        marks |= processes.process_tags()
+        tag_values = {str(tags.ORIGIN_RUN): record.origin, str(tags.ORIGIN_STORE): record.store}
+        tag_values |= processes.process_tags()
         name = record.tags.get(tags.RUN_NAME)
         run = self.client.create_run(
-            self.experiment_id, start_time=record.start_time, tags=marks, run_name=name
+            self.experiment_id, start_time=record.start_time, tags=tag_values, run_name=name
         )
         doubles.close_runs(run)
         return run
@@ -306,9 +306,9 @@ class Import:
         for name in (tags.FAILURE, tags.NOTE):  # left by an import that died
             if name in run.data.tags and name not in record.tags:
                 self.client.delete_tag(run_id, name)
-        marks = self.map.tags(record.tags) | self._versions(record)
-        marks[tags.IMPORTED] = tags.WHOLE if record.is_whole else tags.PART
-        for part in chunks([RunTag(*mark) for mark in marks.items()], N_MARKS):
+        tag_values = self.map.tags(record.tags) | self._versions(record)
+        tag_values[tags.IMPORTED] = tags.WHOLE if record.is_whole else tags.PART
+        for part in chunks([RunTag(*mark) for mark in tag_values.items()], N_MARKS):
             self.client.log_batch(run_id, tags=part)
 
     def _points(self, record: RunRecord, run: Run) -> Iterable[Metric]:

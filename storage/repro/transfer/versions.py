@@ -70,13 +70,15 @@ def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple
 
 def imported_tags(record: VersionRecord, store: str, here: IdMap) -> dict[str, str]:
     """Return the tags of a version for this store, with how it became champion there."""
-    marks = here.tags(record.tags)
+    tag_values = here.tags(record.tags)
     if number := record.tags.get(tags.MEASURED_AGAINST, ""):
         known = here.versions.get((record.name, number))
-        marks[tags.MEASURED_AGAINST] = known or f"{number} of {store}"
+        tag_values[tags.MEASURED_AGAINST] = known or f"{number} of {store}"
     if record.promotions:
-        marks[tags.ORIGIN_PROMOTIONS] = json.dumps([json.loads(one) for one in record.promotions])
-    return marks
+        tag_values[tags.ORIGIN_PROMOTIONS] = json.dumps(
+            [json.loads(one) for one in record.promotions]
+        )
+    return tag_values
 
 
 def settle_aliases(
@@ -110,9 +112,9 @@ def settle_aliases(
 
 def judging_command(record: VersionRecord, manifest: Manifest, here: IdMap) -> str:
     """Return the command that puts an imported candidate to the gate, made as it was there."""
-    marks = next(run.tags for run in manifest.runs if run.run_id == manifest.run_id)
+    tag_values = next(run.tags for run in manifest.runs if run.run_id == manifest.run_id)
     names = (tags.RUN_IDS["baseline"], tags.RUN_IDS["hpo"])
-    given = {str(name): here.text(marks[name]) for name in names if name in marks}
+    given = {str(name): here.text(tag_values[name]) for name in names if name in tag_values}
     given[str(tags.MODEL_NAME)] = record.name
     for run in manifest.runs:
         if run.tags.get(tags.VERSION) == record.version and run.tags.get(tags.STEP) == "register":

@@ -48,9 +48,14 @@ def test_the_best_by_the_distance_asked_for_comes_first_and_is_the_headline() ->
 
 
 def test_what_is_odd_about_months_stands_on_the_page() -> None:
-    odd = entry("main").odd
-    assert odd(["2021-02 is short"]) == ["Check these months:", "", "- 2021-02 is short", ""]
-    assert odd([]) == []
+    list_odd_months = entry("main").list_odd_months
+    assert list_odd_months(["2021-02 is short"]) == [
+        "Check these months:",
+        "",
+        "- 2021-02 is short",
+        "",
+    ]
+    assert list_odd_months([]) == []
 
 
 def test_the_verdict_tells_the_test_rmse_with_each_kind_of_distance() -> None:
@@ -66,7 +71,7 @@ def test_a_champion_is_told_by_what_it_gained_and_the_first_one_by_what_it_was_a
     first = RegisterResult("run", "taxi", "1", "1", "R2 is 0.8", "tree", tested)
     verdict = entry("main").verdict
     assert verdict(first, "2021-03", "green")[2] == "It is the champion: R2 is 0.8."
-    ends = {tags.GAINED.of(end): at for end, at in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
+    ends = {tags.IMPROVEMENTS.of(end): at for end, at in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
     second = first._replace(metrics=tested | ends)
     assert verdict(second, "2021-03", "green")[2] == (
         "It is the champion: its RMSE is 0.500 min below the previous champion's on the same "
