@@ -349,7 +349,9 @@ def write_kept(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
         dropped.update(report.counted.dropped)
         kept[report.split] += report.counted.n_kept
     n_raw, n_dropped = sum(report.counted.n_raw for report in reports), dropped.total()
-    shares = (f"{n:,} {split} ({page.span(dataset.months[split])})" for split, n in kept.items())
+    shares = (
+        f"{n:,} {split} ({page.format_months(dataset.months[split])})" for split, n in kept.items()
+    )
     verdict = f"**Kept {percent(1 - n_dropped / n_raw)} of {n_raw:,} trips**: {', '.join(shares)}"
     rows = [(why, f"{n:,}") for why, n in dropped.most_common() if n]
     table = page.to_table(["dropped for", "trips"], rows)

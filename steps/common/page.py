@@ -46,14 +46,14 @@ def title(dataset: Dataset | None, rmse: float | None) -> str:
     """Write a run's name from its trips and its error: green 2021-01 > 02 · 5.39 min."""
     if dataset is None:
         return ""
-    train, valid = (span(dataset.months[split]) for split in ("train", "valid"))
+    train, valid = (format_months(dataset.months[split]) for split in ("train", "valid"))
     if valid[:5] == train[-7:-2]:  # of the same year
         valid = valid[5:]
     trips = f"{dataset.taxi} {train} > {valid}"
     return trips if rmse is None else f"{trips} · {rmse:.2f} min"
 
 
-def span(months: Sequence[str]) -> str:
+def format_months(months: Sequence[str]) -> str:
     """Write consecutive months as a range, 2021-01..2021-03, and others as a list."""
     follow = all(next_month(month) == after for month, after in pairwise(months))
     return ",".join(months) if len(months) == 1 or not follow else f"{months[0]}..{months[-1]}"
@@ -127,7 +127,7 @@ def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pru
 def write_scores(model: str, scores: Mapping[str, float], dataset: Dataset) -> str:
     """Write one line on how a model does on the validation months of a data set."""
     return (
-        f"**RMSE {scores['rmse']:.3f} min** on {span(dataset.months['valid'])} (valid) with "
-        f"{KINDS[kind_of(dataset.taxi)]}: "
+        f"**RMSE {scores['rmse']:.3f} min** on {format_months(dataset.months['valid'])} (valid) "
+        f"with {KINDS[kind_of(dataset.taxi)]}: "
         f"{model}, MAE {scores['mae']:.3f} min, R2 {scores['r2']:.3f}"
     )

@@ -33,14 +33,14 @@ from steps.common.step import step_run
 from steps.common.validate import check_search
 from steps.hpo import sample
 from steps.hpo.ensemble import (
-    Trained,
+    TrainedBooster,
     choose_boosters,
     log_boosters,
     train_blind,
     train_seeds,
 )
 from steps.hpo.executor import open_executor
-from steps.hpo.sample import Seen
+from steps.hpo.sample import TrialTrips
 from steps.hpo.search import Budget, run_search
 from storage.tracking import artifacts, doubles, models, runs, tags
 from storage.tracking.trials import TrialRuns
@@ -68,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         trips = open_learning(preprocess)
         encoder = features.fit_encoder(settings.features, trips.train, trips.city)
         print_unknown_recesses(encoder, preprocess.dataset.months)
-        searched = search_boosters(params, settings, preprocess, encoder, trips)
+        result = search_boosters(params, settings, preprocess, encoder, trips)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
-            scores = log_ensemble(settings, preprocess, encoder, trips, searched)
-        write_search_results(params, preprocess, searched, scores)
+            scores = log_ensemble(settings, preprocess, encoder, trips, result)
+        write_search_results(params, preprocess, result, scores)
 
 
 def print_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
@@ -82,14 +82,14 @@ def print_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]
         print(line)
 
 
-class Searched(NamedTuple):
+class SearchResult(NamedTuple):
     """The result of a search."""
 
     trials: list[Trial]
-    sighted: list[Trained]  # the model's boosters for trips with a distance, or for all trips
-    blind: list[Trained]  # those for trips without a distance; [] if they have none of their own
+    sighted: list[TrainedBooster]  # for trips with a distance, or for all trips
+    blind: list[TrainedBooster]  # for trips without one; [] if they have none of their own
     rows: Rows  # that the sighted boosters were trained on
-    seen: Seen
+    trial_trips: TrialTrips
     cost: str  # what sampling would have cost, in words; empty if the trials saw all train trips
 
 
@@ -99,7 +99,7 @@ def search_boosters(
     preprocess: PreprocessResult,
     encoder: Encoder,
     trips: LearningTrips,
-) -> Searched:
+) -> SearchResult:
     """Search, with a child run per trial, and choose the boosters of the model.
 
     Args:
@@ -116,8 +116,10 @@ def search_boosters(
     is_split = settings.space.is_split_by_distance and rows.is_split(encoder, *trips[:2])
     lay_out = rows.sighted_rows if is_split else rows.make_rows
     weighed = settings.half_life, settings.space.max_bin
-    seen = sample.draw_seen(*trips[:2], settings.bound(preprocess), seed=settings.seed)
-    laid_out = lay_out(encoder, seen.train, seen.valid, *weighed)
+    trial_trips = sample.draw_trial_trips(
+        *trips[:2], settings.max_trips(preprocess), seed=settings.seed
+    )
+    laid_out = lay_out(encoder, trial_trips.train, trial_trips.valid, *weighed)
     opened = partial(
         open_executor,
         scheduler=params.scheduler,
@@ -127,20 +129,20 @@ def search_boosters(
     with opened(laid_out) as executor:
         trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
         seeds = train_seeds(settings, executor, trials)
-        log_noise(trials, seeds)
+        log_seed_noise(trials, seeds)
         sighted, blind = choose_boosters(settings, executor, trials, seeds, laid_out), []
-    if seen.leaves_out_train:
+    if trial_trips.leaves_out_train:
         del laid_out  # frees the sample's rows before those of all trips are laid out
     if is_split:
-        with opened(rows.blind_rows(encoder, trips.train, seen.valid, *weighed)) as executor:
+        with opened(rows.blind_rows(encoder, trips.train, trial_trips.valid, *weighed)) as executor:
             blind = train_blind(settings, executor, trials)
-    if not seen.leaves_out_train:
-        return Searched(trials, sighted, blind, laid_out, seen, "")
-    laid_out = lay_out(encoder, trips.train, seen.valid, *weighed)
+    if not trial_trips.leaves_out_train:
+        return SearchResult(trials, sighted, blind, laid_out, trial_trips, "")
+    laid_out = lay_out(encoder, trips.train, trial_trips.valid, *weighed)
     with opened(laid_out) as executor:
         on_all = sample.train_on_all(settings, executor, sighted)
-    cost = sample.log_cost(sighted, on_all, laid_out)
-    return Searched(trials, on_all, blind, laid_out, seen, cost)
+    cost = sample.log_sample_cost(sighted, on_all, laid_out)
+    return SearchResult(trials, on_all, blind, laid_out, trial_trips, cost)
 
 
 def log_ensemble(
@@ -148,13 +150,13 @@ def log_ensemble(
     preprocess: PreprocessResult,
     encoder: Encoder,
     trips: LearningTrips,
-    searched: Searched,
+    result: SearchResult,
 ) -> dict[str, float]:
     """Log the chosen boosters to the active run as a model; return its validation scores."""
-    sighted, blind = searched.sighted, searched.blind
+    sighted, blind = result.sighted, result.blind
     log_boosters(sighted, blind)
     # before any scores are logged: MLflow copies a run's metrics to each model logged after them
-    log_parts(sighted[0].booster, encoder, searched.rows.train, searched.rows.valid)
+    log_parts(sighted[0].booster, encoder, result.rows.train, result.rows.valid)
     recipe = make_recipe(settings, sighted, blind)
     parts = ([one.booster for one in part] for part in (sighted, blind))
     model = TripModel(preprocess.dataset.taxi, encoder, *parts, blind_share=recipe.blind_share)
@@ -173,31 +175,33 @@ def log_ensemble(
 def write_search_results(
     params: HpoParameters,
     preprocess: PreprocessResult,
-    searched: Searched,
+    result: SearchResult,
     scores: Mapping[str, float],
 ) -> None:
     """Report the search on the run, on its page and in the terminal."""
     write_best(MODEL, scores)
-    boosters = [*searched.sighted, *searched.blind]
+    boosters = [*result.sighted, *result.blind]
     n_trees = counted(sum(one.member.rounds for one in boosters), "tree")
     n_boosters = counted(len(boosters), "booster")
     # with blind boosters, trials were scored only on trips with a distance, but the model on all:
     # its RMSE may be above the best trial's
-    also = ", trips without a distance included;" if searched.blind else ","
+    also = ", trips without a distance included;" if result.blind else ","
     print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {n_trees} in {n_boosters}")
-    longer = params.model_copy(update={"max_evals": 2 * len(searched.trials)})
+    longer = params.model_copy(update={"max_evals": 2 * len(result.trials)})
     page.write_verdict(
         page.write_scores(MODEL, scores, preprocess.dataset),
-        sample.describe_sample(searched.seen, searched.cost),
-        f"{n_boosters} of {describe_trials(searched.trials)}"
-        f"{' on trips with a distance' if searched.blind else ''}. Go on from these with:",
+        sample.describe_sample(result.trial_trips, result.cost),
+        f"{n_boosters} of {describe_trials(result.trials)}"
+        f"{' on trips with a distance' if result.blind else ''}. Go on from these with:",
         page.as_code(page.rerun_command(longer)),
         dataset=preprocess.dataset,
         rmse=scores["rmse"],
     )
 
 
-def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Trained]) -> Recipe:
+def make_recipe(
+    settings: SearchSettings, sighted: list[TrainedBooster], blind: list[TrainedBooster]
+) -> Recipe:
     """Return the recipe of the model: how it was fitted."""
     members, without = (tuple(one.member for one in part) for part in (sighted, blind))
     return Recipe(
@@ -220,7 +224,7 @@ def describe_trials(trials: Sequence[Trial]) -> str:
     return f"{counted(len(trials), 'trial')} ({ended}), the best one trial {best.number}{rmse}"
 
 
-def log_noise(trials: list[Trial], seeds: list[Trained]) -> None:
+def log_seed_noise(trials: list[Trial], seeds: list[TrainedBooster]) -> None:
     """Log the search's gain over its first point, and how much RMSE there varies with the seed."""
     first = trials[0]
     if not seeds or first.outcome is None:

@@ -25,9 +25,9 @@ from steps.common.results import (
 from steps.common.step import step_run
 from steps.common.validate import check_given_runs, check_one_taxi, check_pipeline
 from steps.main import report, rerun
-from steps.main.ending import HEADS, cells, print_ending, told_apart
 from steps.main.headline import PipelineOutcome, headline
 from steps.main.plan import plan
+from steps.main.score_table import HEADS, cells, distinct_columns, print_outcome
 from storage.data import splits
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
@@ -61,14 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         distance = distances.kind_of(taxi, distances.select_kind(params.judge_by))
         candidates = ranked([one for step in trained for one in step.candidates], distance)
         command = log_summary(pipeline)
-        lacks = WITH_TEST if "register" in pipeline.steps else WITH_ALL
+        missing_option = ADD_TEST_MONTHS if "register" in pipeline.steps else ADD_ALL_STEPS
         outcome = PipelineOutcome(
-            preprocess.dataset, candidates, registered, distance, command, lacks
+            preprocess.dataset, candidates, registered, distance, command, missing_option
         )
         if candidates:
             write_outcome(pipeline, outcome)
         else:
-            write_trips(pipeline, command)
+            write_trips_page(pipeline, command)
         reuse.tag_key(pipeline.pipeline_key())
 
 
@@ -90,38 +90,38 @@ def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
     # so that pipelines appear in a table of runs sorted by rmse or test_rmse
     write_best(best.model, headline_scores(best, outcome.registered))
     concluded = [*conclusion(outcome), *list_odd_months(pipeline.preprocess().odd_months)]
-    how = rerun.lines(run, used(pipeline), outcome.rerun)
-    first, told, again = headline(outcome), summary(outcome), [AGAIN, "", *how]
+    how = rerun.lines(run, used_parameters(pipeline), outcome.rerun)
+    first, table, again = headline(outcome), summary(outcome), [RERUN_LABEL, "", *how]
     place = report.log_report(
-        pipeline, outcome, headline=first, conclusion=concluded, leaderboard=told, rerun=how
+        pipeline, outcome, headline=first, conclusion=concluded, leaderboard=table, rerun=how
     )
     # MLflow shows these lines without unfolding; links work only in the first two
     stands = f"{first[1]} · {charts.link_report(run)}"
     unfolded = "  \n".join([first[0], stands, *first[2:]])
-    parts = [told, concluded, links(pipeline.decisions), again]
+    parts = [table, concluded, link_reused_runs(pipeline.decisions), again]
     note = "\n".join(line for part in parts for line in part)
     title = page.title(dataset, best.scores[rmse_name(outcome.distance)])
     runs.write_page(f"{unfolded}\n\n{note}", title)
     if runs.is_looked_up(run):  # not below a sweep or backtest, whose own output it would bury
         served = describe_serving(outcome.registered)
-        print_ending(dataset, outcome.candidates, [*concluded, *served, *again])
+        print_outcome(dataset, outcome.candidates, [*concluded, *served, *again])
         print(f"report: {place}")
 
 
-def write_trips(pipeline: Pipeline, command: str) -> None:
+def write_trips_page(pipeline: Pipeline, command: str) -> None:
     """Write the page of a pipeline that was not asked for a model."""
     preprocess = pipeline.preprocess()
-    again = [AGAIN, "", *rerun.lines(runs.active(), used(pipeline), command)]
-    lines = [*list_odd_months(preprocess.odd_months), *links(pipeline.decisions), *again]
+    again = [RERUN_LABEL, "", *rerun.lines(runs.active(), used_parameters(pipeline), command)]
+    lines = [*list_odd_months(preprocess.odd_months), *link_reused_runs(pipeline.decisions), *again]
     counts = ((split, tags.N_TRIPS.of(split)) for split in preprocess.dataset.sha256)
     trips = ", ".join(f"{split} {preprocess.metrics[name]:,.0f}" for split, name in counts)
-    verdict = f"**No model was made.** Trips kept: {trips}. Next: the same with `{WITH_ALL}`"
+    verdict = f"**No model was made.** Trips kept: {trips}. Next: the same with `{ADD_ALL_STEPS}`"
     page.write_verdict(verdict, "\n".join(lines), dataset=preprocess.dataset)
     if runs.is_looked_up(runs.active()):
         print("\n".join(again))
 
 
-def used(pipeline: Pipeline) -> MainParameters:
+def used_parameters(pipeline: Pipeline) -> MainParameters:
     """Return the parameters that the pipeline used in the end."""
     return MainParameters.of(pipeline.params)
 
@@ -156,7 +156,7 @@ def log_summary(pipeline: Pipeline) -> str:
         The command that repeats the pipeline, which is tagged too.
     """
     reused = [step for step, decision in pipeline.decisions.items() if decision.run]
-    command = rerun.command(runs.active(), used(pipeline), runs.experiment_name())
+    command = rerun.command(runs.active(), used_parameters(pipeline), runs.experiment_name())
     mlflow.set_tags(
         {
             **{tags.RUN_IDS[step]: run.info.run_id for step, run in pipeline.done.items()},
@@ -184,19 +184,22 @@ def list_odd_months(lines: Sequence[str]) -> list[str]:
     return ["Check these months:", "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
-AGAIN = "Run it again:"
+RERUN_LABEL = "Run it again:"
 # what to add so that register runs
-WITH_TEST, WITH_ALL = "-P test_months=next", f"-P steps={ALL_STEPS}"
-WHY_NOT = {WITH_TEST: "register needs test months", WITH_ALL: "steps leaves register out"}
+ADD_TEST_MONTHS, ADD_ALL_STEPS = "-P test_months=next", f"-P steps={ALL_STEPS}"
+WHY_NOT_REGISTERED = {
+    ADD_TEST_MONTHS: "register needs test months",
+    ADD_ALL_STEPS: "steps leaves register out",
+}
 
 
 def conclusion(outcome: PipelineOutcome) -> list[str]:
     """Say what became of the best model, and what to do next."""
-    dataset, lacks = outcome.dataset, outcome.lacks
+    dataset, missing_option = outcome.dataset, outcome.missing_option
     if outcome.registered:
         said = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
     else:
-        said = [f"Nothing was registered: {WHY_NOT[lacks]} ({lacks})."]
+        said = [f"Nothing was registered: {WHY_NOT_REGISTERED[missing_option]} ({missing_option})."]
     return [*said, "", *suggestion(dataset)]
 
 
@@ -215,7 +218,7 @@ def suggestion(dataset: Dataset) -> list[str]:
 
 def leaderboard(candidates: Iterable[Candidate], taxi: str) -> list[str]:
     """Format the candidates as a markdown table, in the given order."""
-    columns = told_apart(COLUMNS if kind_of(taxi) == METERED else HEADS, taxi)
+    columns = distinct_columns(COLUMNS if kind_of(taxi) == METERED else HEADS, taxi)
     rows = [[one.model, one.features, *cells(one.scores, columns)] for one in candidates]
     return page.to_table(["model", "features", *columns.values()], rows).split("\n")
 
@@ -273,7 +276,7 @@ def explain_promotion(registered: RegisterResult) -> str:
     )
 
 
-def links(decisions: Mapping[str, ReuseDecision]) -> list[str]:
+def link_reused_runs(decisions: Mapping[str, ReuseDecision]) -> list[str]:
     """Link the runs that this pipeline reused."""
     found = [
         f"- {step}: reused "

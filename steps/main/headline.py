@@ -17,19 +17,22 @@ class PipelineOutcome(NamedTuple):
     registered: RegisterResult | None  # what became of the best; None if register did not run
     distance: str  # kind of distance that candidates were chosen by
     rerun: str  # command that repeats the pipeline
-    lacks: str  # parameter to add so that register runs, if it did not
+    missing_option: str  # parameter to add so that register runs, if it did not
 
 
 def headline(outcome: PipelineOutcome) -> list[str]:
     """Write the lines that MLflow shows without unfolding the page."""
     months, registered = outcome.dataset.months, outcome.registered
     won = winner(outcome.candidates, outcome.distance)
-    verdict = f"{won} on {page.span(months['valid'])} (valid)"
+    verdict = f"{won} on {page.format_months(months['valid'])} (valid)"
     if registered is None:
-        lines = ["Not tested, so not registered.", f"Next: the same with `{outcome.lacks}`"]
+        lines = [
+            "Not tested, so not registered.",
+            f"Next: the same with `{outcome.missing_option}`",
+        ]
     else:
         test = registered.metrics[tags.TEST.of(rmse_name(outcome.distance))]
-        tested = f"Test RMSE **{test:.3f} min** on {page.span(months['test'])}"
+        tested = f"Test RMSE **{test:.3f} min** on {page.format_months(months['test'])}"
         lines = [f"{tested}: {standing(registered)}", f"Next: {suggest_next(registered)}"]
     return [verdict, *lines]
 

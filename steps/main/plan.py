@@ -14,23 +14,23 @@ from taxi.spaces import select_space
 def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
     """List the steps with what would happen to each, then the months to be downloaded."""
     locations = pipeline.locate()
-    whys = {step: plan_step(pipeline, step, locations) for step in pipeline.steps}
+    outlooks = {step: plan_step(pipeline, step, locations) for step in pipeline.steps}
     n_trials = n_left = params.max_evals if select_space(params.search_space).ranges else 1
-    if whys.get("hpo", "").startswith("runs") and "preprocess" in pipeline.done:
-        n_done = min(count_done(pipeline, params), n_trials)
+    if outlooks.get("hpo", "").startswith("runs") and "preprocess" in pipeline.done:
+        n_done = min(count_finished_trials(pipeline, params), n_trials)
         n_left -= n_done
-        whys["hpo"] += f"; {n_done} of {n_trials} trials are done"
-    wanted = [step for step, why in whys.items() if why.startswith("runs")]
+        outlooks["hpo"] += f"; {n_done} of {n_trials} trials are done"
+    wanted = [step for step, why in outlooks.items() if why.startswith("runs")]
     known = pipeline.preprocess().metrics if "preprocess" in pipeline.done else {}
     n_trips = count_trips(known, pipeline.splits, locations)
-    *others, last = (f"{step:<11} {why}" for step, why in whys.items())
+    *others, last = (f"{step:<11} {why}" for step, why in outlooks.items())
     return [
         "main",
         *(f"├── {line}" for line in others),
         f"└── {last}",
         *list_known_odd_months(pipeline),
         *(describe_needs(params, n_trips, n_left, wanted) if wanted else []),
-        *downloads(locations),
+        *list_downloads(locations),
     ]
 
 
@@ -57,7 +57,7 @@ def list_known_odd_months(pipeline: Pipeline) -> list[str]:
     return [f"odd: {line}" for line in known]
 
 
-def count_done(pipeline: Pipeline, params: MainParameters) -> int:
+def count_finished_trials(pipeline: Pipeline, params: MainParameters) -> int:
     """Return how many trials of the search are done, in whichever runs."""
     if not (params.reuse and (experiment_id := runs.experiment_id())):
         return 0
@@ -75,7 +75,7 @@ def describe_pending_step(step: str, above: str) -> str:
     return f"runs after {above}{but}"
 
 
-def downloads(locations: Sequence[MonthLocation]) -> Iterator[str]:
+def list_downloads(locations: Sequence[MonthLocation]) -> Iterator[str]:
     """List the months to be downloaded, with their sizes if the server tells them."""
     missing = [month for month in locations if month.must_come]
     for month in missing:

@@ -14,7 +14,12 @@ from steps.common.step import locating_errors, step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines import nested
 from steps.pipelines.folds import Fold, age_at, make_folds
-from steps.pipelines.rival import check_shared, compare_with, find_rival, rerun_lines
+from steps.pipelines.other_recipe import (
+    check_shared_months,
+    compare_with,
+    find_other_recipe,
+    rerun_lines,
+)
 from storage import UserError
 from storage.data import months
 from storage.tracking import artifacts, pages, runs, tags
@@ -25,7 +30,7 @@ from taxi.report_backtest import write_backtest
 from taxi.schema import taxi_named
 from taxi.words import percent
 
-AGAINST = " against"  # ends the names of the other recipe's runs
+AGAINST_SUFFIX = " against"  # ends the names of the other recipe's runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             params.months, window=params.window, horizon=params.horizon, growing=params.growing
         )
         check_backtest(params, folds)
-        rival = find_rival(params)
-        check_shared(folds, rival)
-        recipe = rival.recipe if rival else None
+        other_recipe = find_other_recipe(params)
+        check_shared_months(folds, other_recipe)
+        recipe = other_recipe.recipe if other_recipe else None
         its_folds = check_recipe(recipe) if recipe else []
         if params.plan:
             lines = [*plan_folds("backtest", params, folds)]
@@ -48,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for fold, pipeline in zip(folds, run_folds(params, folds), strict=True):
             rows += (judged := judge_fold(params, fold, pipeline))
             log_fold(fold, judged)
-        others = rival.rows if rival else []
+        others = other_recipe.rows if other_recipe else []
         if recipe:
-            made = zip(its_folds, run_folds(recipe, its_folds, AGAINST), strict=True)
-            others = [row for fold, one in made for row in judge_rival(recipe, fold, one)]
+            made = zip(its_folds, run_folds(recipe, its_folds, AGAINST_SUFFIX), strict=True)
+            others = [row for fold, one in made for row in judge_other_recipe(recipe, fold, one)]
         rises = backtest.measure_ageing(rows)
-        compared = [compare_with(rows, rival, others)] if rival else []
-        log_backtest(params, rows, rises, compared, rerun_lines(params, rival))
+        compared = [compare_with(rows, other_recipe, others)] if other_recipe else []
+        log_backtest(params, rows, rises, compared, rerun_lines(params, other_recipe))
         print("\n".join([backtest.answer(rises, rows), *compared]))
 
 
@@ -116,7 +121,7 @@ def plan_folds(title: str, params: BacktestParameters, folds: Sequence[Fold]) ->
     for fold in folds:
         branch = "└──" if fold is folds[-1] else "├──"
         why = nested.plan_pipeline(pipeline_of(params, fold))
-        yield f"{branch} {fold.month}  of {fold.learned}: {why}"
+        yield f"{branch} {fold.month}  of {fold.learned_months}: {why}"
 
 
 # --- a fold
@@ -147,11 +152,11 @@ def judge_fold(
     ]
 
 
-def judge_rival(
+def judge_other_recipe(
     recipe: BacktestParameters, fold: Fold, pipeline: PipelineResult
 ) -> list[MonthErrors]:
     """Score the other recipe's model of a fold, on the fold's month only."""
-    uri, name = models_of(pipeline)[OWN], f"{fold.month}{AGAINST} {OWN}"
+    uri, name = models_of(pipeline)[OWN], f"{fold.month}{AGAINST_SUFFIX} {OWN}"
     return judge_model(recipe, fold._replace(later=[]), OWN, uri, name=name)
 
 
@@ -202,10 +207,10 @@ def log_fold(fold: Fold, rows: Sequence[MonthErrors]) -> None:
     values |= {tags.BESIDE_RMSE.of(row.model): row.rmse.value for row in beside}
     place, begins = months.step_of(fold.month), months.time_of(fold.month)
     mlflow.log_metrics(values, step=place, timestamp=begins)
-    said = [f"rmse {own.rmse.value:.4f} min ({own.rmse.low:.4f} to {own.rmse.high:.4f})"]
-    said += [f"{BESIDE[row.model]} {row.rmse.value:.4f}" for row in beside]
-    said += [f"in {row.month} {row.rmse.value:.4f}" for row in rows if row.age]
-    print(f"{fold.month}: {', '.join(said)}")
+    findings = [f"rmse {own.rmse.value:.4f} min ({own.rmse.low:.4f} to {own.rmse.high:.4f})"]
+    findings += [f"{BESIDE[row.model]} {row.rmse.value:.4f}" for row in beside]
+    findings += [f"in {row.month} {row.rmse.value:.4f}" for row in rows if row.age]
+    print(f"{fold.month}: {', '.join(findings)}")
 
 
 def log_backtest(
@@ -232,7 +237,7 @@ def log_backtest(
     # MLflow folds the page, and then links work only in the first two lines
     parts = [f"**{answer}** {charts.link_report(runs.active())}", *compared]
     parts += [month_table(rows), ageing_table(rises), "Run it again:", "\n".join(rerun)]
-    about = f"{params.taxi} {page.span(judged)} · {mean:.2f} min"
+    about = f"{params.taxi} {page.format_months(judged)} · {mean:.2f} min"
     runs.write_page("\n\n".join(filter(None, parts)), about)
 
 
@@ -240,18 +245,18 @@ def log_backtest_report(
     params: BacktestParameters,
     rows: Sequence[MonthErrors],
     rises: Sequence[Rise],
-    said: Sequence[str],
+    findings: Sequence[str],
     rerun: Sequence[str],
 ) -> None:
     """Log the report, one page that opens offline, and print where it is."""
     of = "a growing window" if params.growing else f"a window of {in_months(params.window)}"
-    judged = page.span(sorted(backtest.fresh(rows)))
+    judged = page.format_months(sorted(backtest.fresh(rows)))
     kind = "TLC" if months.simulated_seed(params.source) is None else "simulated"
     scripts = charts.read_scripts()
     text = write_backtest(
         f"Minutes of {taxi_named(params.taxi).a_trip}: backtest of {kind} months {judged}, {of}",
         charts.which_run(runs.active()),
-        said,
+        findings,
         rows,
         rises,
         rerun=rerun,

@@ -33,23 +33,25 @@ def run_pipeline(params: MainParameters, *, name: str) -> PipelineResult:
     return results.read_pipeline(get_or_run_pipeline(params, name=name))
 
 
-def run_pipelines(asked: Mapping[str, MainParameters], *, at_once: int) -> Iterator[PipelineResult]:
+def run_pipelines(
+    pipelines: Mapping[str, MainParameters], *, at_once: int
+) -> Iterator[PipelineResult]:
     """Reuse or run pipelines below the active run, as `run_pipeline` does, in their order.
 
     Args:
-        asked: name -> parameters of main.
+        pipelines: name -> parameters of main.
         at_once: how many run at the same time; if more than one, all of them finish before the
             first result is yielded.
     Raises:
         UserError: one failed; those that ran beside it have ended.
     """
     if at_once == 1:
-        yield from (run_pipeline(params, name=name) for name, params in asked.items())
+        yield from (run_pipeline(params, name=name) for name, params in pipelines.items())
         return
     decisions = {
-        name: print_decision(find_pipeline(params), name) for name, params in asked.items()
+        name: print_decision(find_pipeline(params), name) for name, params in pipelines.items()
     }
-    missing = {name: asked[name] for name, decision in decisions.items() if not decision.run}
+    missing = {name: pipelines[name] for name, decision in decisions.items() if not decision.run}
     for params in missing.values():  # one by one, so that months they share are cleaned only once
         if params.reuse:
             Pipeline(params).preprocess()

@@ -41,10 +41,10 @@ from taxi.sweep import (
     sweep_table,
 )
 
-TESTS = "register"
-FEW = 20  # points that a page shows
+TEST_STEP = "register"
+N_SHOWN_POINTS = 20  # points that a page shows
 # parameters that change no model, or leave no two comparable
-USELESS = ("reuse", "scheduler", "parallelism", "taxi", "source", "test_months")
+NOT_VARIED = ("reuse", "scheduler", "parallelism", "taxi", "source", "test_months")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if len(best) == 1:
             write_best(best[0].model, {score: best[0].rmse})
             mlflow.set_tag(tags.BEST_RUN, best[0].run_id)
-        lines = [*best_and_next(swept, pipelines), "", *sweep_again(params)]
+        lines = [*advise_next(swept, pipelines), "", *sweep_rerun_lines(params)]
         text = "\n\n".join([verdict, points_table(swept), "\n".join(lines)])
         runs.write_page(text, f"{len(swept)} points · {best[0].rmse:.2f} min")
         terminal.print_table(["point", "rmse", "model"], point_rows(swept), n_texts=1, strong=0)
@@ -132,13 +132,13 @@ def why_not_varied(name: str, is_given: bool) -> str:
         return f"{name} is a parameter of {', '.join(takers)}, and a sweep runs main."
     if name == "steps":
         return f"{name} cannot be swept: points compare the models that the same steps make."
-    if is_run_id(name) or name in (*USELESS, tags.MODEL_NAME):
+    if is_run_id(name) or name in (*NOT_VARIED, tags.MODEL_NAME):
         return f"{name} cannot be swept: its points would be the same model, or not comparable."
     if name not in varied:
         kind = "chooses or judges" if name in ChoiceParameters.model_fields else "judges"
         return (
             f"{name} cannot be swept: it {kind} a model, and a sweep compares models on valid. "
-            f"{TESTS} opens the test months, once, for the best point alone."
+            f"{TEST_STEP} opens the test months, once, for the best point alone."
         )
     return ""
 
@@ -150,17 +150,18 @@ def point_params(params: SweepParameters, values: dict[str, str]) -> MainParamet
         UserError: the steps include register, or none that makes a model.
     """
     steps = selected_steps(params.steps)
-    if params.steps != ALL_STEPS and TESTS in steps:
+    if params.steps != ALL_STEPS and TEST_STEP in steps:
         raise UserError(
-            f"steps={params.steps}: a sweep leaves {TESTS} out, which opens the test months. Pass "
-            f"-P steps=all, which is all but {TESTS} here, and start the best point's pipeline."
+            f"steps={params.steps}: a sweep leaves {TEST_STEP} out, which opens the test months. "
+            f"Pass -P steps=all, which is all but {TEST_STEP} here, and start the best point's "
+            "pipeline."
         )
     if not {*TRAINING_STEPS} & {*steps}:
         raise UserError(
             f"steps={params.steps} makes no model, and a sweep compares some. Add hpo or baseline."
         )
     base = MainParameters.of(params).launch_texts()
-    trains = ",".join(step for step in steps if step != TESTS)
+    trains = ",".join(step for step in steps if step != TEST_STEP)
     return MainParameters.model_validate({**base, "steps": trains, **values})
 
 
@@ -186,9 +187,9 @@ def check_distinct(pipelines: Mapping[str, MainParameters]) -> None:
     """
     names: dict[str, str] = {}
     for name, params in pipelines.items():
-        twin = names.setdefault(str(params.texts()), name)
-        if twin != name:
-            raise UserError(f"The points {twin} and {name} are the same. Keep one.")
+        same = names.setdefault(str(params.texts()), name)
+        if same != name:
+            raise UserError(f"The points {same} and {name} are the same. Keep one.")
 
 
 def read_point(run: Run, values: dict[str, str], score: str) -> SweptPoint:
@@ -225,9 +226,7 @@ def sweep_verdict(swept: Sequence[SweptPoint]) -> str:
     return f"**{said}{behind}**"
 
 
-def best_and_next(
-    swept: Sequence[SweptPoint], pipelines: dict[str, MainParameters]
-) -> Iterator[str]:
+def advise_next(swept: Sequence[SweptPoint], pipelines: dict[str, MainParameters]) -> Iterator[str]:
     """Say how large a difference counts, and what to do next."""
     for point in best_points(swept):
         if point.noise is not None:
@@ -244,7 +243,7 @@ def best_and_next(
         yield page.as_code(page.rerun_command(whole))
 
 
-def sweep_again(params: SweepParameters) -> list[str]:
+def sweep_rerun_lines(params: SweepParameters) -> list[str]:
     """Say how to run the sweep again, or resume it."""
     command = page.as_code(page.rerun_command(params))
     lines = ["Run it again (what has finished is reused):", "", command]
@@ -266,8 +265,12 @@ def points_table(swept: Sequence[SweptPoint]) -> str:
         [f"[{name}]({link})", *cells]
         for (name, *cells), link in zip(point_rows(swept), links, strict=True)
     ]
-    shown = page.to_table(["point", "RMSE on valid, min", "model"], rows[:FEW])
-    more = f"\n\n{len(swept) - FEW} more are in {tags.SWEEP_TABLE}." if len(swept) > FEW else ""
+    shown = page.to_table(["point", "RMSE on valid, min", "model"], rows[:N_SHOWN_POINTS])
+    more = (
+        f"\n\n{len(swept) - N_SHOWN_POINTS} more are in {tags.SWEEP_TABLE}."
+        if len(swept) > N_SHOWN_POINTS
+        else ""
+    )
     return shown + more
 
 

@@ -23,7 +23,7 @@ def write_registered(
     """Write the page of the run, its verdict first."""
     model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
     rmse = (
-        f"test RMSE **{score:.3f} min** on {page.span(dataset.months['test'])} with "
+        f"test RMSE **{score:.3f} min** on {page.format_months(dataset.months['test'])} with "
         f"{KINDS[judged.distance]}"
     )
     version = f"{registry.name} version {judged.known}"
@@ -78,7 +78,7 @@ def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
         reasons=NOT_ASKED,
         model_uri=tested.candidate.model_uri,
     )
-    rmse = f"test RMSE **{score:.3f} min** on {page.span(dataset.months['test'])}"
+    rmse = f"test RMSE **{score:.3f} min** on {page.format_months(dataset.months['test'])}"
     verdict = f"**Tested**: {model}, {rmse} with {KINDS[distance]}; not registered: {NOT_ASKED}"
     page.write_verdict(verdict, dataset=dataset, rmse=score)
     print(f"{model} tested: test rmse {score:.4f} min with {KINDS[distance]}; not registered")

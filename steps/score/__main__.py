@@ -49,7 +49,7 @@ from storage.uris import without_credentials
 from taxi import drift
 from taxi.drift import DriftMeasure, DriftThresholds, Reference
 
-DRIFTED = 3  # exit code
+EXIT_DRIFTED = 3  # exit code
 JUST_BEGUN = "it has just begun and has no trips yet; the live level is left unchanged"
 SCORE_AGAIN = "score again, with overwrite=true where output already has some of the months."
 ESTIMATES = (*map(tags.RMSE_ESTIMATED.of, ("", "_low", "_high")), tags.ESTIMATE_ERROR)
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if feed and params.live_state:
             save_feed(feed, scored[-1].month, params.live_state)
     if params.fail_on_drift and drifted:
-        sys.exit(DRIFTED)
+        sys.exit(EXIT_DRIFTED)
 
 
 def conclude(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMonth]) -> bool:

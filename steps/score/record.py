@@ -276,7 +276,7 @@ def write_scored(
     is_live = any(month.tally.n_live for month in scored)
     known_drift = measures or {}
     rows = [scored_row(one, known_drift.get(one.month), is_live=is_live) for one in scored]
-    months = page.span([month.month for month in scored])
+    months = page.format_months([month.month for month in scored])
     errors = [row[1] for row in rows if row[1]]
     known = describe_errors(scored, errors, [row[2] for row in rows if row[2]] if is_live else [])
     rmse_test = model.get(tags.RMSE_TEST)

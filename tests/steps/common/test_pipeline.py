@@ -66,7 +66,7 @@ def copied(folder: Path) -> Path:
 
 
 def test_the_order_of_the_steps_is_the_same_wherever_it_stands() -> None:
-    assert list(pipeline.UPSTREAM) == list(pipeline.READ) == list(tags.RUN_IDS)
+    assert list(pipeline.UPSTREAM) == list(pipeline.RESULT_READERS) == list(tags.RUN_IDS)
 
 
 def test_upstream_names_the_steps_that_a_step_takes_runs_of() -> None:

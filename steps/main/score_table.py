@@ -18,14 +18,14 @@ HEADS: Mapping[str, str] = {
 DIGITS = 3
 
 
-def told_apart(columns: Mapping[str, str], taxi: str) -> dict[str, str]:
+def distinct_columns(columns: Mapping[str, str], taxi: str) -> dict[str, str]:
     """Keep only one RMSE column, score -> heading, if trips of this taxi never have a distance."""
     one = kind_of(taxi) == MISSING
     others = {name for name in RMSES.values() if name != RMSES[METERED]} if one else set()
     return {name: head for name, head in columns.items() if name not in others}
 
 
-def print_ending(dataset: Dataset, candidates: Sequence[Candidate], page: Iterable[str]) -> None:
+def print_outcome(dataset: Dataset, candidates: Sequence[Candidate], page: Iterable[str]) -> None:
     """Print the models of a pipeline as a table, and lines of its page.
 
     Args:
@@ -34,7 +34,7 @@ def print_ending(dataset: Dataset, candidates: Sequence[Candidate], page: Iterab
         page: lines to print after the table.
     """
     train, valid = (",".join(dataset.months[split]) for split in ("train", "valid"))
-    heads = told_apart(HEADS, dataset.taxi)
+    heads = distinct_columns(HEADS, dataset.taxi)
     if len(heads) < len(HEADS):
         print(f"\nTrained on {train}, chosen on {valid}. Errors there in minutes:\n")
     else:
