@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         is_simulated = any(report.file.is_simulated for report in reports)
         dataset = log_splits(splits, work_dir, taxi, portable(source), is_simulated)
         write_dataset(dataset._replace(city=city_sha256))
-        write_kept(dataset, reports)
+        write_preprocess_page(dataset, reports)
         contents = [Content(one.split, one.file.month, one.file.identity) for one in reports]
         mlflow.set_tags(
             {tags.CLEANED.of(m): month_key(taxi, m, identity) for _, m, identity in contents}
@@ -119,7 +119,7 @@ class MonthToWrite(NamedTuple):
     identity: str = ""  # empty if not needed
     known: CleanedMonth | None = None  # cleaned by an earlier run
     fetch: "Callable[[], Future[Any]] | None" = None  # starts to fetch it from a worker
-    ahead: "Future[Any] | None" = None  # the month that the worker sends
+    pending_data: "Future[Any] | None" = None  # the month that the worker sends
 
 
 def write_splits(
@@ -147,7 +147,7 @@ def open_months(
 ) -> Iterator[Iterator[MonthToWrite]]:
     """Yield an iterator of the months; workers, if any, clean the following ones meanwhile."""
     named = (MonthToWrite(split, month) for split, names in splits.items() for month in names)
-    found = (look_up(one, months, must=bool(scheduler)) for one in named)
+    found = (find_earlier_cleaning(one, months, required=bool(scheduler)) for one in named)
     if not scheduler:
         yield found
         return
@@ -155,27 +155,29 @@ def open_months(
 
     with open_cleaner(scheduler, months.source, months.taxi) as cleaner:
 
-        def hand_out(one: MonthToWrite) -> MonthToWrite:
+        def submit(one: MonthToWrite) -> MonthToWrite:
             if one.known:
                 return one
             return one._replace(fetch=cleaner.submit(one.month, one.identity))
 
-        cleaned = look_ahead(map(hand_out, found), cleaner.n_ahead)
-        yield look_ahead(map(begin_to_fetch, cleaned), 1)
+        cleaned = look_ahead(map(submit, found), cleaner.n_ahead)
+        yield look_ahead(map(start_fetch, cleaned), 1)
 
 
-def look_up(one: MonthToWrite, months: MonthSource, *, must: bool) -> MonthToWrite:
-    """Find a month's identity, if reuse or workers (`must`) need it, and an earlier cleaning."""
-    if not (must or months.reuse):
+def find_earlier_cleaning(
+    one: MonthToWrite, months: MonthSource, *, required: bool
+) -> MonthToWrite:
+    """Find a month's identity, if reuse or workers (`required`) need it, and a cleaning."""
+    if not (required or months.reuse):
         return one
     identity = identify(months.source, taxi=months.taxi, month=one.month)
     known = find_cleaned(months.taxi, one.month, identity) if months.reuse else None
     return one._replace(identity=identity, known=known)
 
 
-def begin_to_fetch(one: MonthToWrite) -> MonthToWrite:
+def start_fetch(one: MonthToWrite) -> MonthToWrite:
     """Start to fetch a month's trips if a worker cleans it."""
-    return one._replace(ahead=one.fetch(), fetch=None) if one.fetch else one
+    return one._replace(pending_data=one.fetch(), fetch=None) if one.fetch else one
 
 
 def look_ahead(items: Iterable[T], n_ahead: int) -> Iterator[T]:
@@ -196,7 +198,7 @@ def write_month(one: MonthToWrite, months: MonthSource, writer: pq.ParquetWriter
         months: where it comes from.
         writer: for the columns of schema.TRIPS.
     """
-    remote = one.ahead.result() if one.ahead else None
+    remote = one.pending_data.result() if one.pending_data else None
     clean = one.known or remote
     # a simulated month that is clean need not be simulated again
     file = clean.file if clean and clean.file.is_simulated else months.find(one.month)
@@ -342,7 +344,7 @@ def log_splits(
     return Dataset(taxi, is_simulated, source, months, sha256)
 
 
-def write_kept(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
+def write_preprocess_page(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
     """Write the run's page: how many trips were kept, and why the others were dropped."""
     dropped, kept = Counter[str](), Counter[str]()
     for report in reports:

@@ -34,13 +34,13 @@ from steps.register.evaluate import (
     judge_candidate,
 )
 from steps.register.refit import TRAIN_VALID, TrainingPlace, refit_candidate
-from steps.register.rollback import put_back
+from steps.register.rollback import restore_champion
 from steps.register.testset import TestSet, open_test_set
 from steps.register.verdict import (
-    ABOUT,
+    MODEL_DESCRIPTION,
     promotion_reason,
-    write_put_back,
     write_registered,
+    write_rollback_page,
     write_tested,
 )
 from storage import StorageError, UserError
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         names.check_name(params.model_name)
         registry = open_registry(params.model_name)
         if params.rollback or params.restore:
-            go_back(params, registry)
+            run_rollback(params, registry)
             return
         pipeline = open_pipeline(params, registry)
         tested, test = choose_and_test(params, pipeline)
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
 
-def go_back(params: RegisterParameters, registry: Registry) -> None:
+def run_rollback(params: RegisterParameters, registry: Registry) -> None:
     """Make a former version champion again.
 
     Raises:
@@ -87,8 +87,8 @@ def go_back(params: RegisterParameters, registry: Registry) -> None:
     """
     if params.rollback and params.restore:
         raise UserError("rollback and restore exclude each other. Pass one of them.")
-    line = put_back(registry, params.restore)
-    write_put_back(registry, line)
+    line = restore_champion(registry, params.restore)
+    write_rollback_page(registry, line)
     print(line)
 
 
@@ -105,7 +105,7 @@ def choose_and_test(params: RegisterParameters, pipeline: Pipeline) -> tuple[Tes
     pipeline.tag("register")
     judge_by = distances.select_kind(params.judge_by)
     distance = distances.kind_of(preprocess.dataset.taxi, judge_by)
-    best = choose([one for step in trained for one in step.candidates], distance)
+    best = choose_candidate([one for step in trained for one in step.candidates], distance)
     if params.refit == TRAIN_VALID:
         place = TrainingPlace(params.scheduler, params.refit_workers)
         best = refit_candidate(best, preprocess, place)
@@ -158,7 +158,7 @@ def register_candidate(
     provenance = candidate_provenance(preprocess, tested.candidate)
     thresholds, overrides = gate_settings(params)
     command = page.rerun_command(pipeline.rerun_parameters())
-    with judge_again(pipeline), registry.lock():
+    with registry_errors_with_hint(pipeline), registry.lock():
         judged = judge_candidate(
             registry, tested, test, provenance, thresholds, overrides, seed=params.seed
         )
@@ -170,12 +170,12 @@ def register_candidate(
             log_card(facts, test, tested, preprocess)
             about = version_tags(facts, preprocess.dataset, judged, overrides)
             whole = page.link(f"{tags.CARD} of the register run", tags.CARD)
-            judged = settle(registry, tested, judged, about, description(facts, whole))
-        registry.describe_model(ABOUT)
+            judged = apply_outcome(registry, tested, judged, about, description(facts, whole))
+        registry.describe_model(MODEL_DESCRIPTION)
     write_registration(
         model_name=registry.name,
-        version=judged.known,
-        champion_version=judged.before if judged.outcome == REFUSED else judged.known,
+        version=judged.version,
+        champion_version=judged.champion_before if judged.outcome == REFUSED else judged.version,
         outcome=judged.outcome,
         reasons=judged.reasons,
         model_uri=tested.candidate.model_uri,
@@ -201,7 +201,7 @@ def gate_settings(params: RegisterParameters) -> tuple[GateThresholds, Overrides
 
 
 @contextmanager
-def judge_again(pipeline: Pipeline) -> Iterator[None]:
+def registry_errors_with_hint(pipeline: Pipeline) -> Iterator[None]:
     """Add to a registry error the command that judges the same candidates again.
 
     Raises:
@@ -255,7 +255,7 @@ def check_champion(registry: Registry, taxi: str) -> None:
         ) from error
 
 
-def choose(candidates: Sequence[Candidate], distance: str) -> Candidate:
+def choose_candidate(candidates: Sequence[Candidate], distance: str) -> Candidate:
     """Choose the candidate with the smallest validation RMSE.
 
     Args:
@@ -289,7 +289,7 @@ def version_tags(
         **dataset.tags(),
         tags.OUTCOME: judged.outcome,
         tags.REASONS: judged.reasons,
-        tags.MEASURED_AGAINST: judged.before,
+        tags.MEASURED_AGAINST: judged.champion_before,
         tags.VERSION_COMMIT: facts.commit,
         tags.DIRTY: str(facts.is_dirty).lower(),
         tags.MODEL: facts.model,
@@ -299,9 +299,9 @@ def version_tags(
         tags.RMSE_TEST: f"{facts.scores['rmse'].value:.6f}",
         tags.JUDGED_BY: judged.distance,
     }
-    said = [f"allow_{name}" for name, value in overrides._asdict().items() if value]
-    if said:
-        about[tags.ALLOWED] = ",".join(said)
+    allowed = [f"allow_{name}" for name, value in overrides._asdict().items() if value]
+    if allowed:
+        about[tags.ALLOWED] = ",".join(allowed)
     if judged.improvement:
         value, low, high = judged.improvement
         about[tags.IMPROVEMENT] = f"{value:.6f}"
@@ -309,7 +309,7 @@ def version_tags(
     return about
 
 
-def settle(
+def apply_outcome(
     registry: Registry, tested: TestResult, judged: GateResult, about: dict[str, str], text: str
 ) -> GateResult:
     """Write the outcome to the registry; the caller holds its lock.
@@ -323,7 +323,7 @@ def settle(
     Returns:
         The outcome, with the version.
     """
-    version = judged.known or registry.add_version(tested.candidate.model_uri, tested.digest)
+    version = judged.version or registry.add_version(tested.candidate.model_uri, tested.digest)
     registry.describe(version, about, text)
     artifacts.log_table([check._asdict() for check in judged.decision.rows], tags.GATE_TABLE)
     if judged.outcome == PROMOTED:
@@ -331,7 +331,7 @@ def settle(
         registry.promote(version, action=PROMOTE, why=why)
     else:
         registry.challenge(version)
-    return judged._replace(known=version)
+    return judged._replace(version=version)
 
 
 def registration_line(name: str, tested: TestResult, judged: GateResult, *, why: bool) -> str:
@@ -339,9 +339,9 @@ def registration_line(name: str, tested: TestResult, judged: GateResult, *, why:
     model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
     rmse = f"test rmse {score:.4f} min with {distances.KINDS[judged.distance]}"
     if judged.outcome == UNCHANGED:
-        return f"{model} was already {name} version {judged.known}, alias {CHAMPION}: {rmse}"
-    before = f"version {judged.before}" if judged.before else ""
-    registered = f"{model} registered as {name} version {judged.known}, alias"
+        return f"{model} was already {name} version {judged.version}, alias {CHAMPION}: {rmse}"
+    before = f"version {judged.champion_before}" if judged.champion_before else ""
+    registered = f"{model} registered as {name} version {judged.version}, alias"
     if judged.outcome == PROMOTED:
         return f"{registered} {CHAMPION}{f', in place of {before}' if before else ''}: {rmse}"
     reasons = f": {judged.reasons}" if why else ""

@@ -22,7 +22,7 @@ from steps.common.served import load_served
 from steps.common.step import step_run
 from steps.score.feed import LiveFeed, save_feed
 from steps.score.month import NoTripError, ScoredMonth, ScoringJob, score_month
-from steps.score.opening import Scorer, open_live, open_model, read_request, scoring_job
+from steps.score.preparation import Scorer, open_live, open_model, read_request, scoring_job
 from steps.score.record import (
     describe_coverage,
     describe_days,
@@ -33,10 +33,10 @@ from steps.score.record import (
     describe_shares_within,
     estimate_scores,
     find_largest_psi,
+    find_learned_months,
     log_drift_map,
     log_month_inputs,
     log_worst_trips,
-    seen_months,
     write_scored,
 )
 from storage.cluster.connection import connected
@@ -50,8 +50,8 @@ from taxi import drift
 from taxi.drift import DriftMeasure, DriftThresholds, Reference
 
 EXIT_DRIFTED = 3  # exit code
-JUST_BEGUN = "it has just begun and has no trips yet; the live level is left unchanged"
-SCORE_AGAIN = "score again, with overwrite=true where output already has some of the months."
+MONTH_JUST_BEGUN = "it has just begun and has no trips yet; the live level is left unchanged"
+SCORING_HINT = "score again, with overwrite=true where output already has some of the months."
 ESTIMATES = (*map(tags.RMSE_ESTIMATED.of, ("", "_low", "_high")), tags.ESTIMATE_ERROR)
 SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE, *ESTIMATES, tags.COVERAGE)
 # a worker with another version of these might predict differently, or read other rows
@@ -61,23 +61,23 @@ SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-l
 def main(argv: Sequence[str] | None = None) -> None:
     """Score month by month, log the results, and compare the months with the fitted trips."""
     with step_run(ScoreParameters, __doc__, argv) as params:
-        asked = read_request(params)
-        model = open_model(params, asked)
-        feed, job = open_live(params, asked, model), scoring_job(params, asked, model)
-        scored = score_and_print(job, asked.months, params.scheduler, feed)
+        request = read_request(params)
+        model = open_model(params, request)
+        feed, job = open_live(params, request, model), scoring_job(params, request, model)
+        scored = score_and_print(job, request.months, params.scheduler, feed)
         mlflow.set_tags({tags.TAXI: params.taxi, tags.SCORED_BY: without_credentials(model.uri)})
-        mlflow.set_tag(tags.LIVE, str(asked.settings))
+        mlflow.set_tag(tags.LIVE, str(request.settings))
         if not scored:
-            runs.write_page(f"**{', '.join(asked.months)}: {JUST_BEGUN}**")
+            runs.write_page(f"**{', '.join(request.months)}: {MONTH_JUST_BEGUN}**")
             return
-        drifted = conclude(params, model, scored)
+        drifted = write_results(params, model, scored)
         if feed and params.live_state:
             save_feed(feed, scored[-1].month, params.live_state)
     if params.fail_on_drift and drifted:
         sys.exit(EXIT_DRIFTED)
 
 
-def conclude(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMonth]) -> bool:
+def write_results(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMonth]) -> bool:
     """Log the months' results and write the run's page; return whether any month has drifted."""
     log_months(scored, params.taxi)
     about = model_references.reference_tags(model.reference, model.sha256)
@@ -87,9 +87,9 @@ def conclude(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMont
             params.max_psi, params.max_unseen, params.max_rmse_rise, params.max_coverage_gap
         )
         rmse_before = float(about.get(tags.RMSE_TEST, model.profile.rmse))
-        measures = watch(scored, model.profile, rmse_before, limits)
+        measures = measure_drift_by_month(scored, model.profile, rmse_before, limits)
         log_drift_map(scored, model.profile, about.get(tags.MODEL_URI, model.uri))
-    if seen := seen_months(scored, about):
+    if seen := find_learned_months(scored, about):
         print(describe_seen_months(seen))
     remedy = describe_retraining(params, model.reference.name, scored, measures or {}, about)
     write_scored(scored, model.uri, params.taxi, measures, about, remedy)
@@ -122,13 +122,13 @@ def score(
             except (NoMonthError, NoTripError):
                 if feed is None or not feed.waits_for(month):
                     raise
-                print(f"{month}: {JUST_BEGUN}")
+                print(f"{month}: {MONTH_JUST_BEGUN}")
         return
     code = (steps, storage, taxi_package)
     with connected(scheduler, code=code, packages=SCORING_PACKAGES, on_gpus=False) as cluster:
         futures = [cluster.submit(score_on_worker, tuple(job), month) for month in months]
         for future in futures:
-            with cluster.gone_as(lambda: SCORE_AGAIN):
+            with cluster.gone_as(lambda: SCORING_HINT):
                 scored = future.result()
             yield scored
 
@@ -189,8 +189,8 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
         within = {tags.SHARE_WITHIN.of(q): share for q, share in tally.shares_within.items()}
         scores |= estimate_scores(tally) | within
         mlflow.log_metrics(numbers | scores, step=step_of(name), timestamp=time_of(name))
-        asked = map(tags.SHARE_WITHIN.of, tally.within)
-        shown = {score: scores.get(score, "") for score in (*SHOWN_SCORES, *asked)}
+        shares = map(tags.SHARE_WITHIN.of, tally.within)
+        shown = {score: scores.get(score, "") for score in (*SHOWN_SCORES, *shares)}
         rows.append({"month": name, **numbers, **shown})
     artifacts.log_table(rows, tags.MONTHS_TABLE)
     days = [day for month in scored for day in month.tally.daily()]
@@ -206,7 +206,7 @@ def tag_result(params: ScoreParameters, model_uri: str, scored: Sequence[ScoredM
         reuse.tag_key(score_key(params, model_uri, contents))
 
 
-def watch(
+def measure_drift_by_month(
     scored: Sequence[ScoredMonth],
     reference: Reference,
     rmse_before: float,

@@ -26,7 +26,7 @@ from taxi.scoring import Tally
 from taxi.words import measured_words, percent
 from taxi.worst import join_worst
 
-LINKED = {  # text of a link on the page -> artifact
+PAGE_LINKS = {  # text of a link on the page -> artifact
     "How far the months have drifted": tags.DRIFT_PICTURE,
     "as a table": tags.DRIFT_TABLE,
     "where trips have shifted": tags.DRIFT_MAP,
@@ -66,9 +66,9 @@ def describe_estimate(tally: Tally) -> str:
     if not tally.estimated:
         return "not estimated"
     error = tally.estimate_error
-    how_good = "" if error is None else f", {describe_estimate_error(error)}"
-    whose = " for the model alone" if how_good and tally.n_live else ""
-    return f"estimated {tally.estimated}{how_good}{whose}"
+    error_text = "" if error is None else f", {describe_estimate_error(error)}"
+    whose = " for the model alone" if error_text and tally.n_live else ""
+    return f"estimated {tally.estimated}{error_text}{whose}"
 
 
 def describe_estimate_error(error: float) -> str:
@@ -111,21 +111,25 @@ def describe_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str
     if measures is None:
         return "drift unknown"
     moved = {month: describe_month_drift(of_month) for month, of_month in measures.items()}
-    told = [f"**drift in {month}**: {what}" for month, what in moved.items() if what]
-    return "; ".join(told) or "no drift"
+    phrases = [f"**drift in {month}**: {what}" for month, what in moved.items() if what]
+    return "; ".join(phrases) or "no drift"
 
 
 def describe_month_drift(measures: Sequence[DriftMeasure]) -> str:
     """Write what has drifted in a month, and how its RMSE compares; empty if nothing has."""
     moved = [m for m in measures if m.drifted]
-    told = [f"{m.measure} of {measured_words(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved]
+    phrases = [
+        f"{m.measure} of {measured_words(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved
+    ]
     rise = find_rmse_rise(measures)
     if moved and rise is not None and rise not in moved:
-        told.append(f"RMSE is {beside(rise.value)}that on the months it was judged by")
-    return "; ".join(told)
+        phrases.append(
+            f"RMSE is {format_difference(rise.value)}that on the months it was judged by"
+        )
+    return "; ".join(phrases)
 
 
-def beside(share: float) -> str:
+def format_difference(share: float) -> str:
     """Write by what share a value lies above or below another; empty if they are equal."""
     percents = percent(abs(share))
     return "" if percents == percent(0) else f"{percents} {'above' if share > 0 else 'below'} "
@@ -148,12 +152,12 @@ def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
     return [risen, f"{measured_words(furthest.of)} {furthest.value:.3f}"]
 
 
-def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:
+def find_learned_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:
     """List the scored months that a model was fitted to or chosen on, according to its tags."""
-    return [one.month for one in scored if one.month in known_months(one, model)]
+    return [one.month for one in scored if one.month in learned_months(one, model)]
 
 
-def known_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
+def learned_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
     """Return the months that a model was fitted to or chosen on, if real or simulated as `scored`.
 
     A real month and a simulated month of the same name hold different trips.
@@ -200,13 +204,13 @@ def describe_errors(
     if not errors:
         estimates = ", ".join(describe_estimate(month.tally) for month in scored)
         return f"no drop-off known, RMSE {estimates}"
-    said = f"RMSE {', '.join(errors)} min"
+    text = f"RMSE {', '.join(errors)} min"
     if not without:
-        return said
+        return text
     n_live = sum(month.tally.n_live for month in scored)
     n_trips = sum(month.tally.n_predicted for month in scored)
     some = f", which {n_live:,} trips had" if n_live < n_trips else ""
-    return f"{said} with the live level{some}, {', '.join(without)} without"
+    return f"{text} with the live level{some}, {', '.join(without)} without"
 
 
 def describe_retraining(
@@ -229,7 +233,7 @@ def describe_retraining(
         was already fitted to months as late as those.
     """
     drifted = {
-        one.month: known_months(one, model)
+        one.month: learned_months(one, model)
         for one in scored
         if one.tally.total.n and describe_month_drift(measures.get(one.month, ()))
     }
@@ -239,7 +243,7 @@ def describe_retraining(
     train, valid = (str(np.datetime64(month, "M") - back) for back in (2, 1))
     if valid <= max(drifted[month], default=""):
         return []
-    asked = MainParameters(
+    retraining = MainParameters(
         taxi=params.taxi,
         source=params.source,
         train_months=train,
@@ -247,11 +251,11 @@ def describe_retraining(
         test_months=month,
         model_name=model_name,
     )
-    texts = asked.rerun_texts()
-    values = {name: texts[name] for name in texts if name in asked.model_fields_set}
-    command = run_command(asked.entry_point, values, experiment=runs.experiment_name())
-    said = f"To train a model on the months before {month} and have the gate judge it on {month}:"
-    return [said, page.as_code(command)]
+    texts = retraining.rerun_texts()
+    values = {name: texts[name] for name in texts if name in retraining.model_fields_set}
+    command = run_command(retraining.entry_point, values, experiment=runs.experiment_name())
+    text = f"To train a model on the months before {month} and have the gate judge it on {month}:"
+    return [text, page.as_code(command)]
 
 
 def write_scored(
@@ -288,16 +292,16 @@ def write_scored(
     live = ["without the live level"] if is_live else []
     drift = ["rise of RMSE", "largest PSI"] if known_drift else []
     within = ["quantiles"] if any(month.tally.within for month in scored) else []
-    told = ["without drop-offs", "80 % interval covers"]
-    heads = ["month", "RMSE, min", *live, *drift, *within, *told, "predicted", "rows"]
+    phrases = ["without drop-offs", "80 % interval covers"]
+    heads = ["month", "RMSE, min", *live, *drift, *within, *phrases, "predicted", "rows"]
     if days := [f"{m.month}: {d}" for m in scored if (d := describe_days(m.month, m.tally))]:
         verdict += f"; **{', '.join(days)}**"
-    if seen := seen_months(scored, model):
+    if seen := find_learned_months(scored, model):
         verdict += f"; **{describe_seen_months(seen)}**"
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows), *remedy]
     run_id = runs.active_info().run_id
-    there = {text: name for text, name in LINKED.items() if artifacts.has_file(run_id, name)}
-    parts.append(" · ".join(page.link(text, name) for text, name in there.items()))
+    links = {text: name for text, name in PAGE_LINKS.items() if artifacts.has_file(run_id, name)}
+    parts.append(" · ".join(page.link(text, name) for text, name in links.items()))
     runs.write_page("\n\n".join(parts), about)
 
 

@@ -279,7 +279,7 @@ LIVE = tag(
 DRIFT = tag(
     "drift",
     "true if a month has drifted; unknown if the model stores no profile",
-    "opening score",
+    "preparation score",
 )
 
 # --- metrics that are logged by name

@@ -17,7 +17,7 @@ from steps.common.inputs import load_city
 from steps.common.month_cleaning import MonthCount, clean_batches
 from steps.common.months import find_month
 from steps.common.results import PreprocessResult, read_preprocess
-from steps.preprocess import MonthToWrite, begin_to_fetch, no_trips
+from steps.preprocess import MonthToWrite, no_trips, start_fetch
 from storage import StorageError
 from storage.data import months
 from storage.data.digest import sha256_of
@@ -321,10 +321,10 @@ def test_months_that_went_with_their_workers_are_cleaned_again_and_with_the_sche
                 process.kill()
                 process.wait()
             dask.workers = [*dask.workers, dask.start_worker()]
-            monkeypatch.setattr("steps.preprocess.begin_to_fetch", begin_to_fetch)
-            return begin_to_fetch(one)
+            monkeypatch.setattr("steps.preprocess.start_fetch", start_fetch)
+            return start_fetch(one)
 
-        monkeypatch.setattr("steps.preprocess.begin_to_fetch", lose_first)
+        monkeypatch.setattr("steps.preprocess.start_fetch", lose_first)
         given = (f"simulated:{N_TRIPS}", f"--scheduler={dask.address}")
         if lost == "workers":
             assert cleaned_anew(*given) == here
