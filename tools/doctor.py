@@ -216,7 +216,7 @@ def run_environments() -> Iterator[Finding]:
     n_good, ours = 0, {name for name, _ in locked_versions(LOCK)}
     for place in sorted(folder.glob("mlflow-*")):
         libraries = list(place.glob("lib/python*/site-packages"))
-        there, cure = packages.installed(libraries), environment.cure(place)
+        there, cure = packages.installed(libraries), environment.repair_command(place)
         # a served model's has MLflow and the model's needs, another project's other packages
         is_begun = "mlflow" not in there and set(there) <= ours
         wrong = _differences(LOCK, libraries) if "hyperopt" in there else packages.holes(there)

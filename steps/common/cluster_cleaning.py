@@ -61,7 +61,7 @@ def open_cleaner(scheduler: str, source: str, taxi: str) -> Iterator[MonthCleane
     """
     code = (steps, storage, taxi_package)
     on = connected(scheduler, code=code, packages=CLEANING_PACKAGES, on_gpus=False)
-    with on as cluster, cluster.gone_as(lambda: CLEANING_HINT):
+    with on as cluster, cluster.loss_as_error(lambda: CLEANING_HINT):
         submit = partial(cluster.submit_kept, clean_on_worker, source, taxi)
         yield MonthCleaner(submit, 2 * cluster.n_workers)
 

@@ -53,7 +53,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         forks = _fork_server(params)
         with one_line_errors(), run, forks, one_line_errors():
             is_open = mlflow.active_run() is not None
-            environment.have_imported()
+            environment.start_garbage_collection()
             environment.check_lock()
             with locating_errors(params):
                 _log_file(params)
@@ -72,7 +72,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn errors of a store, and a missing driver, into one line."""
-    with drivers.missing_as_error(), store.gone_as(RERUN_HINT):
+    with drivers.missing_as_error(), store.loss_as_error(RERUN_HINT):
         yield
 
 

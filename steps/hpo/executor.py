@@ -39,9 +39,9 @@ class TrialExecutor(NamedTuple):
     n_workers: int
     cluster: Cluster | None = None  # None = this process
 
-    def gone_as(self, hint: Callable[[], str]) -> AbstractContextManager[None]:
+    def loss_as_error(self, hint: Callable[[], str]) -> AbstractContextManager[None]:
         """Turn the loss of the cluster into a one-line error that ends with a hint."""
-        return self.cluster.gone_as(hint) if self.cluster else nullcontext()
+        return self.cluster.loss_as_error(hint) if self.cluster else nullcontext()
 
     def n_waiting(self, n_parallel: int) -> int:
         """Return how many jobs to queue beside n_parallel running ones: 0 if workers are idle.
@@ -99,7 +99,11 @@ def _cluster_executor(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[Tria
     code = [taxi, sys.modules[__name__]]
     rows = rows.whole()  # encoded here: the encoder is not sent to the workers
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
-    with on as cluster, cluster.gone_as(lambda: RESUME_HINT), cluster.hold(tuple(rows)) as handle:
+    with (
+        on as cluster,
+        cluster.loss_as_error(lambda: RESUME_HINT),
+        cluster.hold(tuple(rows)) as handle,
+    ):
         submit = partial(cluster.submit, train_on_worker, handle, rows.key)
         yield TrialExecutor(submit, cluster.n_workers, cluster)
 

@@ -149,7 +149,7 @@ def resume_hint(
         return f"{kept}. Go on from there with: {resume()}"
 
     try:
-        with store.gone_as(hint), executor.gone_as(hint):
+        with store.loss_as_error(hint), executor.loss_as_error(hint):
             yield
     except KeyboardInterrupt:
         print(f"search: stopped; {hint()}", file=sys.stderr)

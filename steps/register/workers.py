@@ -44,7 +44,7 @@ def cluster_training(scheduler: str, *, on_gpu: bool, n_workers: int) -> Iterato
     """
     code = [taxi, sys.modules[__name__]]
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
-    with on as cluster, cluster.gone_as(lambda: REFIT_HINT):
+    with on as cluster, cluster.loss_as_error(lambda: REFIT_HINT):
         if n_workers:
             yield partial(
                 train_distributed,
@@ -109,7 +109,9 @@ def train_distributed(
         with ExitStack() as stack:
             rows = _distribute_rows(one, cluster, workers, stack)
             try:
-                trained.append(cluster.follow(_train_each(one, cluster, rows, workers)).result())
+                trained.append(
+                    cluster.run_coroutine(_train_each(one, cluster, rows, workers)).result()
+                )
             # from xgboost, which cannot go on without a worker, or from the network
             except (ValueError, RuntimeError, OSError) as error:
                 why = str(error).partition("Stack trace")[0].strip().splitlines()[-1]

@@ -128,7 +128,7 @@ def score(
     with connected(scheduler, code=code, packages=SCORING_PACKAGES, on_gpus=False) as cluster:
         futures = [cluster.submit(score_on_worker, tuple(job), month) for month in months]
         for future in futures:
-            with cluster.gone_as(lambda: SCORING_HINT):
+            with cluster.loss_as_error(lambda: SCORING_HINT):
                 scored = future.result()
             yield scored
 

@@ -110,7 +110,7 @@ def check_whole(path: Path, name: str) -> None:
         with open_bytes(path, packed=_is_csv(name) and is_packed(path, name)) as stream:
             while stream.read(CHUNK_BYTES):  # a gzip has its checksum at the end
                 pass
-    except (pa.ArrowException, *zips.DAMAGED) as error:
+    except (pa.ArrowException, *zips.DAMAGED_ERRORS) as error:
         raise _unusable(error, name) from error
 
 
@@ -133,7 +133,7 @@ def _check_ends(path: Path, name: str) -> None:
         return
     try:
         zipfile.ZipFile(path).close()
-    except zips.DAMAGED as error:
+    except zips.DAMAGED_ERRORS as error:
         raise _unusable(error, name) from error
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.checkout import ROOT
-from storage.environment import OWN
+from storage.environment import OWN_PACKAGES
 from storage.repro import meanings
 
 ENVIRONMENT = ("requirements.txt", "python_env.yaml")  # pin every package, and Python, exactly
@@ -119,7 +119,7 @@ def read_loaded(root: Path = ROOT) -> None:
 
     Other files are forgotten and read again when needed: they may be edited before they are loaded.
     """
-    names = [name for name in sys.modules if name.partition(".")[0] in (*OWN, "__main__")]
+    names = [name for name in sys.modules if name.partition(".")[0] in (*OWN_PACKAGES, "__main__")]
     files = filter(None, (getattr(sys.modules[name], "__file__", None) for name in names))
     loaded = {(path, root) for path in map(Path, files) if path.is_relative_to(root)}
     for place in _FILES.keys() - loaded:

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if not given.run_id.strip():
             raise UserError("Name the pipeline's run: make verify RUN=<id>.")
-        with store.gone_as(AGAIN):
+        with store.loss_as_error(AGAIN):
             if not store.exists():
                 raise UserError("There is no store yet. Set MLFLOW_TRACKING_URI.")
             client = MlflowClient()
@@ -158,13 +158,13 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
     try:
         # no hooks; the user's settings only for how to reach the repository
         hookless = ("--no-checkout", "--template=")
-        git.ask(folder.parent, "clone", "--quiet", *hookless, "--", repository, str(folder))
+        git.run_git(folder.parent, "clone", "--quiet", *hookless, "--", repository, str(folder))
         with git.without_settings() as env:
-            git.ask(folder, "checkout", "--quiet", about[tags.COMMIT], "--", env=env)
+            git.run_git(folder, "checkout", "--quiet", about[tags.COMMIT], "--", env=env)
             if about[tags.DIRTY] == "true":
                 uri = str(run.info.artifact_uri)
                 with artifacts.open_at(uri, tags.UNCOMMITTED, client.tracking_uri) as diff:
-                    git.ask(folder, "apply", str(diff.resolve()), env=env)
+                    git.run_git(folder, "apply", str(diff.resolve()), env=env)
     except GitError as error:
         raise UserError(
             f"The code cannot be fetched: {error}. Is the commit pushed, and may you fetch it?"

@@ -141,7 +141,7 @@ def open_other(uri: str) -> MlflowClient:
 
 
 @contextmanager
-def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
+def loss_as_error(hint: str | Callable[[], str]) -> Iterator[None]:
     """Turn a store's error, after all of MLflow's retries, into a one-line error.
 
     Args:

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     words = [word.strip() for word in given.words if word.strip()]
     try:
-        with store.gone_as(AGAIN):
+        with store.loss_as_error(AGAIN):
             lines = export_run(words) if given.direction == "export" else import_file(words)
     except UserError as error:
         print(f"{given.direction}: {error}", file=sys.stderr)

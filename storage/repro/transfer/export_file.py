@@ -231,7 +231,7 @@ def opened(path: Path) -> Iterator[ExportFile]:
         try:
             manifest = _read_manifest(path, archive)
             _verify_files(path, archive, manifest)
-        except zips.DAMAGED as error:
+        except zips.DAMAGED_ERRORS as error:
             raise changed(path, one_line(error)) from error
         yield ExportFile(archive, manifest)
 
@@ -247,7 +247,7 @@ def _open_zip(path: Path, file: IO[bytes]) -> zipfile.ZipFile:
     begins = file.read(4)
     try:
         archive = zipfile.ZipFile(file)
-    except zips.DAMAGED as error:
+    except zips.DAMAGED_ERRORS as error:
         if begins == b"PK\x03\x04":
             raise changed(path, f"its end is cut off or damaged ({one_line(error)})") from error
         raise UserError(f"{path} is no export of a pipeline. Make one with make export.") from error

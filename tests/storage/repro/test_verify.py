@@ -166,7 +166,7 @@ def run_of(project: str, folder: Path, *, dirty: bool = False) -> Run:
     with runs.StepRun("main", ""):
         mlflow.set_tags(
             {
-                "mlflow.source.git.commit": git.ask(folder, "rev-parse", "HEAD").strip(),
+                "mlflow.source.git.commit": git.run_git(folder, "rev-parse", "HEAD").strip(),
                 "mlflow.source.git.repoURL": str(folder),
                 "git_dirty": str(dirty).lower(),
             }
@@ -198,12 +198,12 @@ def test_a_server_that_goes_away_has_lost_no_uncommitted_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    tags = {"mlflow.source.git.commit": git.ask(ROOT, "rev-parse", "HEAD").strip()}
+    tags = {"mlflow.source.git.commit": git.run_git(ROOT, "rev-parse", "HEAD").strip()}
     run: Any = SimpleNamespace(
         info=SimpleNamespace(run_id="1a", artifact_uri="mlflow-artifacts:/x"),
         data=SimpleNamespace(tags={**tags, "git_dirty": "true"}),
     )
-    with pytest.raises(StoreGoneError, match="went away"), tracking_store.gone_as("Again."):
+    with pytest.raises(StoreGoneError, match="went away"), tracking_store.loss_as_error("Again."):
         verify.fetch_code(MlflowClient("http://127.0.0.1:1"), run, tmp_path / "clone")
 
 

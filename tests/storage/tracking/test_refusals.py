@@ -88,7 +88,7 @@ def test_what_a_server_answers_is_one_line_at_the_door_and_later(
     server.status, server.body = status, body
     with pytest.raises(StorageError) as at_door:
         tracking_store.prepare_store()
-    with pytest.raises(StorageError) as later, tracking_store.gone_as("Start it."):
+    with pytest.raises(StorageError) as later, tracking_store.loss_as_error("Start it."):
         MlflowClient().log_param("a" * 32, "name", "value")
     for line in (str(at_door.value), str(later.value)):
         assert said in line
@@ -143,7 +143,10 @@ def test_a_server_that_asks_to_be_left_alone_for_hours_is_asked_for_minutes(
     monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
     tracking_store.prepare_store()
     server.status, server.later = 429, "86400"
-    with pytest.raises(StorageError, match="again and again"), tracking_store.gone_as("Start it."):
+    with (
+        pytest.raises(StorageError, match="again and again"),
+        tracking_store.loss_as_error("Start it."),
+    ):
         MlflowClient().log_param("a" * 32, "name", "value")
     n_waits = len(waits)
     with pytest.raises(StorageError, match="429"):
@@ -164,7 +167,10 @@ def test_files_that_a_server_hands_out_are_not_looked_for_behind_it(store: Store
 def test_a_list_of_files_that_is_none_is_one_line(server: Answers, body: bytes) -> None:
     server.body = body
     uri = f"http://{server.uri}/api/2.0/mlflow-artifacts/artifacts/1"
-    with pytest.raises(StorageError, match="what is not MLflow's"), tracking_store.gone_as("-"):
+    with (
+        pytest.raises(StorageError, match="what is not MLflow's"),
+        tracking_store.loss_as_error("-"),
+    ):
         artifacts.list_files(uri)
 
 
@@ -195,9 +201,9 @@ def test_what_the_registry_is_asked_for_says_what_to_do_too(
 )
 def test_a_disk_that_takes_nothing_is_one_line(number: int, said: str) -> None:
     full = OSError(number, "told by the system", "/data/x")
-    with pytest.raises(StorageError, match=f"/data/x. {said}"), tracking_store.gone_as(""):
+    with pytest.raises(StorageError, match=f"/data/x. {said}"), tracking_store.loss_as_error(""):
         raise full
-    with pytest.raises(FileNotFoundError), tracking_store.gone_as(""):  # a bug of the project
+    with pytest.raises(FileNotFoundError), tracking_store.loss_as_error(""):  # a bug of the project
         raise FileNotFoundError(errno.ENOENT, "none", "/data/x")
 
 

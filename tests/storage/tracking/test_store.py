@@ -78,14 +78,14 @@ def nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_server_that_is_gone_is_one_line_with_the_hint(
     nobody: str, hint: str | Callable[[], str]
 ) -> None:
-    with pytest.raises(StoreGoneError) as gone, tracking_store.gone_as(hint):
+    with pytest.raises(StoreGoneError) as gone, tracking_store.loss_as_error(hint):
         MlflowClient().get_run("a")
     line = f"The MLflow server at {nobody} went away and did not come back. Start it."
     assert str(gone.value) == line
 
 
 def test_the_first_hint_stands(nobody: str) -> None:
-    outer, inner = tracking_store.gone_as("outer"), tracking_store.gone_as("inner")
+    outer, inner = tracking_store.loss_as_error("outer"), tracking_store.loss_as_error("inner")
     with pytest.raises(StoreGoneError, match=r"inner$"), outer, inner:
         MlflowClient().get_run("a")
 
@@ -97,9 +97,9 @@ def test_nobody_is_asked_for_a_hint_when_something_else_fails(
     def hint() -> str:
         pytest.fail("asked")
 
-    with pytest.raises(type(error)), tracking_store.gone_as(hint):
+    with pytest.raises(type(error)), tracking_store.loss_as_error(hint):
         raise error
-    with pytest.raises(MlflowException, match="not found"), tracking_store.gone_as(hint):
+    with pytest.raises(MlflowException, match="not found"), tracking_store.loss_as_error(hint):
         MlflowClient().get_run("a" * 32)
 
 
