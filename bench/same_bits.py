@@ -74,7 +74,7 @@ def facts(env: Mapping[str, str]) -> dict[str, str]:
         whole = client.get_run(run_id(uri, "main"))
         return {
             f"{name}: {what}": value
-            for name, part in verify.parts(client, whole)
+            for name, part in verify.pipeline_runs(client, whole)
             for what, value in {**verify.comparable_facts(client, part), **files(part)}.items()
         }
 

@@ -147,7 +147,7 @@ class Pipeline:
             return ReuseDecision(step, None, "reuse=false")
         decision = reuse.find_reusable(self.key(step), runs.experiment_id())
         if decision.run and not is_readable(step, decision.run):
-            return ReuseDecision(step, None, f"what {reuse.short(decision.run)} wrote is lost")
+            return ReuseDecision(step, None, f"what {reuse.short_id(decision.run)} wrote is lost")
         return decision
 
     def key(self, step: str) -> StepKey:
@@ -175,7 +175,7 @@ class Pipeline:
             if not decision.run:
                 decision = self.decide_reuse(step)
             if not decision.run:
-                return ReuseDecision("main", None, f"{step} {decision.why}")
+                return ReuseDecision("main", None, f"{step} {decision.summary}")
             self.done[step] = decision.run
         return reuse.find_reusable(self.pipeline_key(), runs.experiment_id())
 

@@ -64,7 +64,7 @@ class SearchSettings(NamedTuple):
             half_life=self.half_life if many else 0,
             lag=self.lag,
             warm_start=self.warm_start,
-            versions={name: version(name) for name in step_key.COMPUTING},
+            versions={name: version(name) for name in step_key.NUMERIC_PACKAGES},
             **sampled,
         )
 

@@ -280,7 +280,7 @@ def link_reused_runs(decisions: Mapping[str, ReuseDecision]) -> list[str]:
     """Link the runs that this pipeline reused."""
     found = [
         f"- {step}: reused "
-        f"[{reuse.short(run)}]({pages.run_link(run.info.experiment_id, run.info.run_id)}) "
+        f"[{reuse.short_id(run)}]({pages.run_link(run.info.experiment_id, run.info.run_id)}) "
         f"({decision.reason})"
         for step, decision in decisions.items()
         if (run := decision.run)

@@ -20,10 +20,10 @@ def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
         n_done = min(count_finished_trials(pipeline, params), n_trials)
         n_left -= n_done
         outlooks["hpo"] += f"; {n_done} of {n_trials} trials are done"
-    wanted = [step for step, why in outlooks.items() if why.startswith("runs")]
+    wanted = [step for step, summary in outlooks.items() if summary.startswith("runs")]
     known = pipeline.preprocess().metrics if "preprocess" in pipeline.done else {}
     n_trips = count_trips(known, pipeline.splits, locations)
-    *others, last = (f"{step:<11} {why}" for step, why in outlooks.items())
+    *others, last = (f"{step:<11} {summary}" for step, summary in outlooks.items())
     return [
         "main",
         *(f"├── {line}" for line in others),
@@ -38,7 +38,7 @@ def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation])
     """Say what would happen to a step, as far as is known before its upstream steps have run."""
     if step in pipeline.given:
         pipeline.get_or_run(step)
-        return f"taken as given, {reuse.short(pipeline.given[step])}"
+        return f"taken as given, {reuse.short_id(pipeline.given[step])}"
     if step == "preprocess" and any(month.must_come for month in locations):
         return "runs, unless the same bytes have been read before"
     if step == "register" and not pipeline.expects_test():
@@ -48,7 +48,7 @@ def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation])
     decision = pipeline.decide_reuse(step)
     if decision.run:
         pipeline.done[step] = decision.run
-    return decision.why
+    return decision.summary
 
 
 def list_known_odd_months(pipeline: Pipeline) -> list[str]:
@@ -70,7 +70,7 @@ def count_finished_trials(pipeline: Pipeline, params: MainParameters) -> int:
 def describe_pending_step(step: str, above: str) -> str:
     """Say what is known of a step before its upstream step has run."""
     if reuse.newest(step, runs.experiment_id()) is None:
-        return f"runs, {reuse.FIRST}"
+        return f"runs, {reuse.FIRST_TIME}"
     but = "" if step == "register" else ", unless the trips come out as before"
     return f"runs after {above}{but}"
 

@@ -85,7 +85,7 @@ def plan_pipeline(params: MainParameters) -> str:
     pipeline = Pipeline(params)
     if absent := next((place for place in pipeline.locate() if place.must_come), None):
         return f"runs, unless {absent.uri}, which is to be downloaded, has been read before"
-    return pipeline.find_reusable_pipeline().why
+    return pipeline.find_reusable_pipeline().summary
 
 
 def check_months(source: str, taxi: str, wanted: Iterable[str]) -> None:
@@ -119,5 +119,5 @@ def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
 
 def print_decision(decision: ReuseDecision, name: str) -> ReuseDecision:
     """Print what happens to a child run; return the decision."""
-    terminal.print_line(f"{name}: {decision.step} {decision.why}", style="bold")
+    terminal.print_line(f"{name}: {decision.step} {decision.summary}", style="bold")
     return decision

@@ -98,7 +98,7 @@ def choose_runs(client: MlflowClient, params: VerifyParameters) -> list[Run]:
         return [verify.pipeline(client, run_id)]
     begin, end = period(params.month, time.time_ns() // 1_000_000)
     found = finished_pipelines(client, begin, end)
-    fit = [run for run in found if not verify.why_not(run)]
+    fit = [run for run in found if not verify.why_not_repeatable(run)]
     when = params.month or f"the last {DAYS} days"
     if not fit:
         raise UserError(

@@ -33,10 +33,12 @@ EXPERIMENT = "verify"
 MANAGERS = ("uv", "local")  # what can make the environment of the run
 # what may differ in a repetition of a pipeline: costs, how often a search was interrupted, and the
 # comparison with the champion of that store
-FREE = re.compile(rf"{tags.SYSTEM}.*|.*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*")
+MAY_DIFFER = re.compile(
+    rf"{tags.SYSTEM}.*|.*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*"
+)
 BOOSTER = ".ubj"
-AGAIN = "Run this again: it leaves nothing behind."
-NOT_AGAIN = "The pipeline did not run again: see the output above."
+RERUN_HINT = "Run this again: it leaves nothing behind."
+NOT_RERUN = "The pipeline did not run again: see the output above."
 
 
 class Verdict(NamedTuple):
@@ -73,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if not given.run_id.strip():
             raise UserError("Name the pipeline's run: make verify RUN=<id>.")
-        with store.loss_as_error(AGAIN):
+        with store.loss_as_error(RERUN_HINT):
             if not store.exists():
                 raise UserError("There is no store yet. Set MLFLOW_TRACKING_URI.")
             client = MlflowClient()
@@ -105,11 +107,11 @@ def verify(client: MlflowClient, first: Run, env_manager: str) -> Verdict:
         again = MlflowClient(store)
         experiment = again.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            raise UserError(NOT_AGAIN)
+            raise UserError(NOT_RERUN)
         is_main = equals(f"tags.{tags.STEP}", "main")
         (second,) = again.search_runs([experiment.experiment_id], is_main)
-        before = {name: comparable_facts(client, run) for name, run in parts(client, first)}
-        after = {name: comparable_facts(again, run) for name, run in parts(again, second)}
+        before = {name: comparable_facts(client, run) for name, run in pipeline_runs(client, first)}
+        after = {name: comparable_facts(again, run) for name, run in pipeline_runs(again, second)}
     rows = [compare_runs(name, before[name], after.get(name)) for name in before]
     then, now = (run.data.tags.get(tags.MACHINE, "") for run in (first, second))
     return Verdict(first, rows, machines=(then, now))
@@ -127,12 +129,12 @@ def pipeline(client: MlflowClient, run_id: str) -> Run:
         if not refusals.is_no_such_id(error):
             raise
         raise UserError(f"No run {run_id!r} in this store. Check the id, and the store.") from error
-    if problem := why_not(run):
+    if problem := why_not_repeatable(run):
         raise UserError(problem)
     return run
 
 
-def why_not(run: Run) -> str:
+def why_not_repeatable(run: Run) -> str:
     """Say why a run cannot be repeated from scratch; empty if it can."""
     run_id, about = run.info.run_id, run.data.tags
     if tags.STEP not in about:
@@ -157,8 +159,8 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
     repository = about.get(tags.REPOSITORY) or str(checkout.ROOT)
     try:
         # no hooks; the user's settings only for how to reach the repository
-        hookless = ("--no-checkout", "--template=")
-        git.run_git(folder.parent, "clone", "--quiet", *hookless, "--", repository, str(folder))
+        no_hooks = ("--no-checkout", "--template=")
+        git.run_git(folder.parent, "clone", "--quiet", *no_hooks, "--", repository, str(folder))
         with git.without_settings() as env:
             git.run_git(folder, "checkout", "--quiet", about[tags.COMMIT], "--", env=env)
             if about[tags.DIRTY] == "true":
@@ -172,13 +174,15 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
     except (MlflowException, OSError) as error:
         if refusals.is_gone(error):
             raise
-        said = without_user(one_line(error))
-        raise UserError(f"{tags.UNCOMMITTED} of run {run.info.run_id} is lost: {said}.") from error
-    # checked before any of this code runs
-    theirs, ours = (project_name(root) for root in (folder, checkout.ROOT))
-    if theirs != ours:
+        reason = without_user(one_line(error))
         raise UserError(
-            f"Run {run.info.run_id} is of the project {theirs!r}, and this is {ours!r}."
+            f"{tags.UNCOMMITTED} of run {run.info.run_id} is lost: {reason}."
+        ) from error
+    # checked before any of this code runs
+    run_project, own_project = (project_name(root) for root in (folder, checkout.ROOT))
+    if run_project != own_project:
+        raise UserError(
+            f"Run {run.info.run_id} is of the project {run_project!r}, and this is {own_project!r}."
         )
     return folder
 
@@ -213,10 +217,10 @@ def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) ->
         [*again, "--experiment-name", EXPERIMENT, *words], cwd=folder, env=env, check=False
     )
     if done.returncode:
-        raise UserError(NOT_AGAIN)
+        raise UserError(NOT_RERUN)
 
 
-def parts(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
+def pipeline_runs(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
     """Yield a pipeline's finished runs by name: main, steps (also reused), children, trials."""
     yield "main", run
     for step, step_tag in tags.RUN_IDS.items():
@@ -252,7 +256,7 @@ def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
 
 def comparable_facts(client: MlflowClient, run: Run) -> Facts:
     """Collect what must not differ: metrics, hashes of the trips and of the boosters."""
-    facts = {name: repr(value) for name, value in run.data.metrics.items() if not is_free(name)}
+    facts = {name: repr(value) for name, value in run.data.metrics.items() if not may_differ(name)}
     facts |= {
         tags.SHA256.of(split): sha for split, sha in tags.SHA256.select(run.data.tags).items()
     }
@@ -263,9 +267,9 @@ def comparable_facts(client: MlflowClient, run: Run) -> Facts:
     return facts
 
 
-def is_free(metric: str) -> bool:
+def may_differ(metric: str) -> bool:
     """Whether a metric may differ in a repetition."""
-    return bool(FREE.fullmatch(metric))
+    return bool(MAY_DIFFER.fullmatch(metric))
 
 
 def hash_boosters(uri: str, store: str) -> Iterator[tuple[str, str]]:

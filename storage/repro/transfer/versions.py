@@ -14,7 +14,7 @@ from storage.tracking import registry, runs, tags
 from storage.tracking.registry import CHALLENGER, CHAMPION, PROMOTE, Registry
 
 # parameters of register that change the candidate, or how it is measured
-MADE_BY = ("refit", "refit_workers", "judge_by", "seed")
+CHOICE_PARAMETERS = ("refit", "refit_workers", "judge_by", "seed")
 
 
 def refuse_other_taxis(manifest: Manifest) -> None:
@@ -118,6 +118,6 @@ def judging_command(record: VersionRecord, manifest: Manifest, here: IdMap) -> s
     given[str(tags.MODEL_NAME)] = record.name
     for run in manifest.runs:
         if run.tags.get(tags.VERSION) == record.version and run.tags.get(tags.STEP) == "register":
-            noted = {name: runs.noted_text(run.params, name) for name in MADE_BY}
-            given |= {name: text for name, text in noted.items() if text is not None}
+            recorded = {name: runs.noted_text(run.params, name) for name in CHOICE_PARAMETERS}
+            given |= {name: text for name, text in recorded.items() if text is not None}
     return checkout.run_command("register", given, experiment=here.experiment)

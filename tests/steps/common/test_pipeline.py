@@ -146,7 +146,7 @@ def test_other_files_of_the_zones_make_another_key_and_the_same_ones_the_same(
     assert chain("baseline", f"--source={elsewhere}").key("preprocess") == before
     write_zone_files(elsewhere, shapes=make_zone_shapes((1, 0, 0, 3)))
     after = chain("baseline", f"--source={elsewhere}").key("preprocess")
-    assert step_key.difference(before._asdict(), after) == ["taxi_zones.zip changed"]
+    assert step_key.key_differences(before._asdict(), after) == ["taxi_zones.zip changed"]
     assert len({without.sha256, before.sha256, after.sha256}) == 3
 
 

@@ -73,7 +73,10 @@ def test_all_that_a_pipeline_is_comes_along_once_however_often_it_is_imported(
 
 def facts(client: MlflowClient, main: Run, uri: str) -> dict[str, dict[str, str]]:
     mlflow.set_tracking_uri(uri)  # artifacts are read from here
-    return {name: verify.comparable_facts(client, run) for name, run in verify.parts(client, main)}
+    return {
+        name: verify.comparable_facts(client, run)
+        for name, run in verify.pipeline_runs(client, main)
+    }
 
 
 def test_what_names_runs_and_models_names_those_here(

@@ -64,7 +64,7 @@ def edit(old: str, new: str, *, vouch: bool = True) -> Change:
             with zipfile.ZipFile(path, "a") as archive:
                 text = archive.read("manifest.json")
                 digest = export_file.hashlib.sha256(text).hexdigest()
-                archive.comment = f"{export_file.VOUCHED}{digest}".encode()
+                archive.comment = f"{export_file.DIGEST_COMMENT}{digest}".encode()
 
     return apply
 
