@@ -368,7 +368,7 @@ def _cure(code: int, address: str) -> str:
 
 
 def _sqlite(path: Path) -> Finding:
-    if folder := sqlite_file.misread_folder(Path.cwd(), path):
+    if folder := sqlite_file.find_misread_folder(Path.cwd(), path):
         home, here = "~/nyc-taxi-duration", shlex.quote(str(ROOT))
         seen = f"MLflow misreads {folder}, because of an apostrophe, a %, a ? or a # in its path"
         return Finding("store", seen, f"rm -rf .venv && mv {here} {home} && cd {home}")
@@ -378,12 +378,14 @@ def _sqlite(path: Path) -> Finding:
     try:
         revision = sqlite_file.read_revision(path)
     except sqlite3.Error as error:
-        return Finding(what, f"cannot be opened: {error}", sqlite_file.cure_file(path, error))
+        return Finding(
+            what, f"cannot be opened: {error}", sqlite_file.repair_file_command(path, error)
+        )
     if not revision:
-        return Finding(what, "is not MLflow's, or half made", sqlite_file.set_aside(path))
+        return Finding(what, "is not MLflow's, or half made", sqlite_file.set_aside_command(path))
     if newest and revision != newest:
         seen = f"is of another MLflow (schema {revision}, not {newest})"
-        return Finding(what, seen, sqlite_file.upgrade(path))
+        return Finding(what, seen, sqlite_file.upgrade_command(path))
     return Finding(what, "can be read" + (" and is migrated" if newest else ""))
 
 

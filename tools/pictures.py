@@ -86,7 +86,7 @@ def last_pipeline() -> Run:
 
 def report_of(run: Run) -> Path:
     """Return the path of a pipeline's report, which must be on this machine."""
-    return Path(artifacts.where_it_lies(run.info.run_id, tags.REPORT)).resolve()
+    return Path(artifacts.find_location(run.info.run_id, tags.REPORT)).resolve()
 
 
 @contextmanager

@@ -374,7 +374,7 @@ def check_requested_settings(params: TrainingParameters, given: Mapping[str, Run
         declared, run = ENTRY_POINTS[step], given[step]
         own = key_names(declared) & fields.keys() - key_names(ENTRY_POINTS["preprocess"]) - {"seed"}
         for name in sorted(own):
-            passed, noted = getattr(params, name), runs.noted_text(run.data.params, name)
+            passed, noted = getattr(params, name), runs.recorded_text(run.data.params, name)
             if noted is None or passed == fields[name].default:
                 continue
             made = getattr(declared(**{name: noted}), name)

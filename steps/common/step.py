@@ -43,7 +43,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
     interruptions.raise_once()
     _quieten()
     step, is_open = declared.entry_point, False
-    store.name_plainly()
+    store.unescape_sqlite_uri()
     try:
         params = _read(declared, description, argv)
         step_key.code(step)  # hash the code that runs now, before anybody can edit it

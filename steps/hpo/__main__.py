@@ -42,7 +42,7 @@ from steps.hpo.ensemble import (
 from steps.hpo.executor import open_executor
 from steps.hpo.sample import TrialTrips
 from steps.hpo.search import Budget, run_search
-from storage.tracking import artifacts, doubles, models, runs, tags
+from storage.tracking import artifacts, duplicates, models, runs, tags
 from storage.tracking.trials import TrialRuns
 from taxi import evaluation, features, maps, rows, search_results
 from taxi.batches import sample_matrix
@@ -258,7 +258,7 @@ def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) ->
         input_example=example,
         pip_requirements=models.pins(),
     )
-    doubles.log_model_once(runs.active_info().run_id, tags.NATIVE_MODEL, save)
+    duplicates.log_model_once(runs.active_info().run_id, tags.NATIVE_MODEL, save)
     if is_dense:
         explained = sample_matrix(valid, evaluation.N_SHAP_ROWS)
         importance = evaluation.feature_importance(booster, explained, encoder.names)

@@ -119,7 +119,7 @@ def to_past_run(
 ) -> PastRun | None:
     """Read what a run needed; None if that is not recorded, or if it is not comparable."""
     metrics, values = run.data.metrics, params.texts()
-    recorded = {name: runs.noted_text(run.data.params, name) for name in WORK_PARAMETERS}
+    recorded = {name: runs.recorded_text(run.data.params, name) for name in WORK_PARAMETERS}
     differs = any(text not in (None, values[name]) for name, text in recorded.items())
     if tags.WALL_SECONDS not in metrics or not n_trips or differs:
         return None

@@ -86,7 +86,7 @@ def log_report(
         read.missing.append(charts.NO_LIBRARY)
     run, style = runs.active(), charts.read_style()
     mlflow.log_text(report.write_report(facts, style=style, scripts=scripts), tags.REPORT)
-    return artifacts.where_it_lies(run.info.run_id, tags.REPORT)
+    return artifacts.find_location(run.info.run_id, tags.REPORT)
 
 
 class ArtifactReader:

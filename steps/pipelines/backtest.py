@@ -265,7 +265,7 @@ def log_backtest_report(
         scripts=scripts,
     )
     mlflow.log_text(text, tags.REPORT)
-    print(f"report: {artifacts.where_it_lies(runs.active_info().run_id, tags.REPORT)}")
+    print(f"report: {artifacts.find_location(runs.active_info().run_id, tags.REPORT)}")
 
 
 def month_table(rows: Sequence[MonthErrors]) -> str:

@@ -153,7 +153,7 @@ def judge_candidate(
 ) -> GateResult:
     """Judge the candidate against the champion; the caller holds the registry's lock."""
     distance = test.distance
-    current, known = registry.champion(), registry.known(tested.digest)
+    current, known = registry.champion(), registry.find_version(tested.digest)
     whole = known if known and models.has_files(f"models:/{known.name}/{known.version}") else None
     champion_before, version = (str(found.version) if found else "" for found in (current, whole))
     if current and champion_before == version:

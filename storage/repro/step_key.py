@@ -56,7 +56,7 @@ FRAME = (
     "storage/terminal.py",
     "storage/tracking/closing.py",
     "storage/tracking/datasets.py",
-    "storage/tracking/doubles.py",
+    "storage/tracking/duplicates.py",
     "storage/tracking/names.py",
     "storage/tracking/pages.py",
     "storage/tracking/processes.py",

@@ -165,14 +165,14 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
             git.run_git(folder, "checkout", "--quiet", about[tags.COMMIT], "--", env=env)
             if about[tags.DIRTY] == "true":
                 uri = str(run.info.artifact_uri)
-                with artifacts.open_at(uri, tags.UNCOMMITTED, client.tracking_uri) as diff:
+                with artifacts.open_under(uri, tags.UNCOMMITTED, client.tracking_uri) as diff:
                     git.run_git(folder, "apply", str(diff.resolve()), env=env)
     except GitError as error:
         raise UserError(
             f"The code cannot be fetched: {error}. Is the commit pushed, and may you fetch it?"
         ) from error
     except (MlflowException, OSError) as error:
-        if refusals.is_gone(error):
+        if refusals.is_unreachable(error):
             raise
         reason = without_user(one_line(error))
         raise UserError(
@@ -208,7 +208,7 @@ def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) ->
     env |= {
         "MLFLOW_TRACKING_URI": store,
         "MLFLOW_ENV_ROOT": str(folder / "envs"),
-        runs.PASSING: "true",  # no links: the store is deleted afterwards
+        runs.TEMPORARY_STORE: "true",  # no links: the store is deleted afterwards
         terminal.LEVEL: os.environ.get(terminal.LEVEL, terminal.QUIET),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     }
@@ -247,7 +247,7 @@ def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
     """
     if run_id := run.data.tags.get(tags.RUN_IDS["hpo"]):
         uri = str(client.get_run(run_id).info.artifact_uri)
-        with artifacts.open_at(uri, tags.TRIALS_TABLE, client.tracking_uri) as path:
+        with artifacts.open_under(uri, tags.TRIALS_TABLE, client.tracking_uri) as path:
             rows = artifacts.parse_csv(path.read_text())
         for trial in (client.get_run(row["run_id"]) for row in rows):
             if trial.info.status == "FINISHED":
@@ -276,7 +276,7 @@ def hash_boosters(uri: str, store: str) -> Iterator[tuple[str, str]]:
     """Yield the boosters under a URI: file name and sha256."""
     for name in artifacts.list_files(uri, store):
         if name.endswith(BOOSTER):
-            with artifacts.open_at(uri, name, store) as path:
+            with artifacts.open_under(uri, name, store) as path:
                 yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
 
 

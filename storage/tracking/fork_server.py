@@ -58,14 +58,14 @@ class ForkServer(LocalBackend):
         """
         self.last: ForkedProcess | None = None
         import_store(mlflow.get_tracking_uri())  # once, for this process and all its forks
-        self.channel, theirs = socket.socketpair()
+        self.channel, server_end = socket.socketpair()
         signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT_SIGNALS)
         self.pid = _fork()
         if not self.pid:
             self.channel.close()
-            _serve(theirs, read_code)
+            _serve(server_end, read_code)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT_SIGNALS)
-        theirs.close()
+        server_end.close()
         self.answers = self.channel.makefile("rb")
         loader.MLFLOW_BACKENDS[BACKEND] = lambda: self  # type: ignore[assignment]
 
@@ -132,7 +132,7 @@ class ForkedProcess:
         Raises:
             ProcessLookupError: it never was.
         """
-        return int(self._hear(1)[0])
+        return int(self._read_answers(1)[0])
 
     def poll(self) -> int | None:
         """Return the exit code if `wait` has read it; else None."""
@@ -146,7 +146,7 @@ class ForkedProcess:
         """Wait for the process to end, and return its exit code."""
         if self.code is None:
             try:
-                self.code = int(self._hear(2)[1])
+                self.code = int(self._read_answers(2)[1])
             except ProcessLookupError as error:
                 print(error, file=sys.stderr)
                 self.code = 1
@@ -154,7 +154,7 @@ class ForkedProcess:
                     self.terminate()
         return self.code
 
-    def _hear(self, n_answers: int) -> list[bytes]:
+    def _read_answers(self, n_answers: int) -> list[bytes]:
         with suppress(ConnectionError):
             # in one call: no interruption can lose an answer between reading and keeping it
             self.heard.extend(islice(self.server.answers, max(n_answers - len(self.heard), 0)))

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from storage import one_line
-from storage.tracking import doubles, refusals, tags
+from storage.tracking import duplicates, refusals, tags
 from storage.tracking.query import both, equals
 from storage.tracking.registry_lock import RegistryError, RegistryLock, utc_now
 from storage.uris import without_credentials, without_user
@@ -79,11 +79,15 @@ class Registry:
             found = self.client.search_model_versions(equals("name", self.name))
         return {str(version.version) for version in found}
 
-    def known(self, digest: str) -> ModelVersion | None:
+    def find_version(self, digest: str) -> ModelVersion | None:
         """Find the newest version whose model has this digest; None if there is none."""
-        return max(self._same(digest), key=lambda version: int(version.version), default=None)
+        return max(
+            self._versions_with_digest(digest),
+            key=lambda version: int(version.version),
+            default=None,
+        )
 
-    def _same(self, digest: str) -> list[ModelVersion]:
+    def _versions_with_digest(self, digest: str) -> list[ModelVersion]:
         wanted = both(equals("name", self.name), equals(f"tags.{tags.MODEL_SHA256}", digest))
         with self._answers():
             return list(self.client.search_model_versions(wanted))
@@ -102,7 +106,11 @@ class Registry:
             # this tag is never set, so its deletion changes nothing and tests the permission alone
             self.client.delete_registered_model_tag(self.name, tags.PROMOTING.of("nobody"))
         except MlflowException as error:
-            hint = "" if refusals.is_gone(error) else " Or pass test_only=true, which changes none."
+            hint = (
+                ""
+                if refusals.is_unreachable(error)
+                else " Or pass test_only=true, which changes none."
+            )
             raise RegistryError(f"{self._error(error)}{hint}") from error
 
     @contextmanager
@@ -117,7 +125,7 @@ class Registry:
             self.client, self.name, self.run_id, read_tags=self._tags, answers=self._answers
         )
         with lock.hold():
-            self._mend()
+            self._record_interrupted_promotions()
             yield
 
     def add_version(self, model_uri: str, digest: str) -> str:
@@ -126,15 +134,17 @@ class Registry:
         The caller must hold the lock: then any other new version with this digest is a duplicate
         from a retried request.
         """
-        before = {version.version for version in self._same(digest)}
+        before = {version.version for version in self._versions_with_digest(digest)}
         # the tags are set with the version, so that a crash between two calls cannot lose them
         about = {str(tags.MODEL_URI): model_uri, str(tags.MODEL_SHA256): digest}
         # it prints that the registered model exists, which is always so: `lock` creates it
         with self._answers(), redirect_stderr(io.StringIO()):
             made = mlflow.register_model(model_uri, self.name, tags=about)
-        since = {version.version for version in [made, *self._same(digest)]} - before
+        since = {
+            version.version for version in [made, *self._versions_with_digest(digest)]
+        } - before
         with self._answers():
-            return doubles.keep_first(self.client, self.name, [*map(str, since)])
+            return duplicates.keep_first(self.client, self.name, [*map(str, since)])
 
     def describe(self, version: str, about: Mapping[str, str], description: str) -> None:
         """Write the tags and the page of a version."""
@@ -217,7 +227,7 @@ class Registry:
 
     # --- the history
 
-    def _mend(self) -> None:
+    def _record_interrupted_promotions(self) -> None:
         """Record how interrupted promotions ended: under the lock, none is still in progress."""
         champion = self.aliases().get(CHAMPION)
         for number, entry in enumerate(self.history(), start=1):
@@ -278,11 +288,11 @@ def about(page: str) -> str:
 
 def former_champions(history: Sequence[Promotion]) -> set[str]:
     """Return the versions that are or were champion according to a history."""
-    told = (entry for entry in history if entry.state != BROKEN_OFF)
-    return {version for entry in told for version in (entry.version, entry.over)} - {""}
+    completed = (entry for entry in history if entry.state != BROKEN_OFF)
+    return {version for entry in completed for version in (entry.version, entry.over)} - {""}
 
 
-def previous(history: Sequence[Promotion], champion: str, there: Collection[str]) -> str | None:
+def previous(history: Sequence[Promotion], champion: str, existing: Collection[str]) -> str | None:
     """Find the version that was champion before this one, allowing for rollbacks.
 
     A promotion puts its version on a stack; a rollback takes off all that lies above its version.
@@ -291,7 +301,7 @@ def previous(history: Sequence[Promotion], champion: str, there: Collection[str]
     Args:
         history: changes of the champion, oldest first.
         champion: version of the champion; any other text if there is none.
-        there: versions that still exist.
+        existing: versions that still exist.
     Returns:
         The version; None if there is none.
     """
@@ -308,4 +318,4 @@ def previous(history: Sequence[Promotion], champion: str, there: Collection[str]
     if champion in pile:
         # from its last entry upwards
         del pile[len(pile) - 1 - pile[::-1].index(champion) :]
-    return next((version for version in reversed(pile) if version in there), None)
+    return next((version for version in reversed(pile) if version in existing), None)

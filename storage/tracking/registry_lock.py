@@ -70,7 +70,7 @@ class RegistryLock:
             yield
         except BaseException as error:
             # an unreachable registry keeps the tag; the next run sees that this one has ended
-            with closing.in_seconds(error), suppress(MlflowException):
+            with closing.limit_retries(error), suppress(MlflowException):
                 self._delete(self.tag)
             raise
         with self.answers():

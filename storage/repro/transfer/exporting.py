@@ -322,6 +322,6 @@ def add_files(uri: str, writer: ExportWriter) -> dict[str, str]:
     files: dict[str, str] = {}
     for name in sorted(artifacts.list_files(uri)):
         if COMPILED not in name.split("/") and name != LOADED_NOTE:
-            with artifacts.open_at(uri, name) as path:
+            with artifacts.open_under(uri, name) as path:
                 files[name] = writer.add(path)
     return files

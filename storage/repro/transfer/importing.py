@@ -39,7 +39,7 @@ from storage.repro.transfer.export_file import (
 )
 from storage.repro.transfer.id_map import IdMap
 from storage.repro.transfer.versions import add_version, refuse_other_taxis
-from storage.tracking import artifacts, datasets, doubles, experiments, processes, refusals, tags
+from storage.tracking import artifacts, datasets, duplicates, experiments, processes, refusals, tags
 from storage.tracking.query import equals
 from storage.tracking.registry_lock import ImportLock
 
@@ -54,7 +54,7 @@ class Import:
         self.file = file
         self.manifest = file.manifest
         self.client = MlflowClient()
-        self.experiment_id = experiments.use()
+        self.experiment_id = experiments.use_experiment()
         self.map = IdMap(self.client.get_experiment(self.experiment_id))
         self.done: set[str] = set()  # runs that are here already, completely
         self.grown: dict[str, int] = {}  # file -> bytes by which it is longer here
@@ -142,7 +142,7 @@ class Import:
         found = self.client.search_runs(
             everywhere, equals(f"tags.{tags.ORIGIN_RUN}", record.origin), ViewType.ACTIVE_ONLY
         )
-        genuine = (run for run in found if run.data.tags.get(tags.FAILURE) != doubles.REASON)
+        genuine = (run for run in found if run.data.tags.get(tags.FAILURE) != duplicates.REASON)
         return next(genuine, None)
 
     def _make_run(self, record: RunRecord) -> Run:
@@ -153,7 +153,7 @@ class Import:
         run = self.client.create_run(
             self.experiment_id, start_time=record.start_time, tags=tag_values, run_name=name
         )
-        doubles.close_runs(run)
+        duplicates.close_duplicate_runs(run)
         return run
 
     def _import_model(self, record: ModelRecord) -> LoggedModel:

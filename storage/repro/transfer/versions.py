@@ -46,11 +46,11 @@ def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple
     developer = checkout.user_name() or environment.login_name()
     # no run of this store: a lock of a run that has ended would count as stale
     held = Registry(record.name, run_id=manifest.run_id, developer=developer)
-    known = held.known(record.sha256)
+    known = held.find_version(record.sha256)
     if known and tags.ORIGIN_VERSION in known.tags:
         return str(known.version), []
     with held.lock():
-        known = held.known(record.sha256)
+        known = held.find_version(record.sha256)
         uri = f"models:/{here.ids[record.model_id]}"
         number = str(known.version) if known else held.add_version(uri, record.sha256)
         version = held.client.get_model_version(record.name, number)
@@ -118,6 +118,6 @@ def judging_command(record: VersionRecord, manifest: Manifest, here: IdMap) -> s
     given[str(tags.MODEL_NAME)] = record.name
     for run in manifest.runs:
         if run.tags.get(tags.VERSION) == record.version and run.tags.get(tags.STEP) == "register":
-            recorded = {name: runs.noted_text(run.params, name) for name in CHOICE_PARAMETERS}
+            recorded = {name: runs.recorded_text(run.params, name) for name in CHOICE_PARAMETERS}
             given |= {name: text for name, text in recorded.items() if text is not None}
     return checkout.run_command("register", given, experiment=here.experiment)

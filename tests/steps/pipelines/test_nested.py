@@ -54,7 +54,7 @@ def finish_all(params: MainParameters, *, until: str = "main") -> Pipeline:
 @pytest.fixture
 def preprocessed(store: Store) -> None:
     """Preprocess the months, once for all tests."""
-    experiments.use()
+    experiments.use_experiment()
     if not Pipeline(make_params("any")).decide_reuse("preprocess").run:
         entry("preprocess").main([f"--source={SOURCE}"])
 

@@ -256,7 +256,7 @@ def test_what_runs_again_takes_nothing_from_here_and_leaves_nothing_behind(
     assert env["MLFLOW_TRACKING_URI"] == "sqlite:///again.db"
     assert Path(env["MLFLOW_ENV_ROOT"]).is_relative_to(tmp_path)  # of the environment it makes
     assert "MLFLOW_TRACKING_TOKEN" not in env
-    monkeypatch.setenv(runs.PASSING, env[runs.PASSING])
+    monkeypatch.setenv(runs.TEMPORARY_STORE, env[runs.TEMPORARY_STORE])
     assert not runs.is_looked_up(run)  # its pages name no address of a store that goes away
     with pytest.raises(UserError, match="did not run again"):
         verify.repeat(run, tmp_path, tmp_path, "sqlite:///again.db", "local")

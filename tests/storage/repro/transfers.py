@@ -16,7 +16,7 @@ from mlflow.models import Model
 from storage.repro import reuse
 from storage.repro.step_key import StepKey
 from storage.repro.transfer import __main__ as transfer
-from storage.tracking import doubles, tags
+from storage.tracking import duplicates, tags
 from storage.tracking.datasets import HashedDataset, artifact_source, log_datasets, log_scores
 from storage.tracking.registry import PROMOTE, Registry
 from tests.stores import EXPERIMENT, Store
@@ -132,7 +132,9 @@ def log_model(run_id: str, preprocess: str) -> str:
         mlflow_model.save(f"{path}/MLmodel")
 
     tag_values = {tags.RUN_IDS["preprocess"]: preprocess}
-    uri = doubles.log_model_once(run_id, "tree", save, params={"depth": "3"}, tag_values=tag_values)
+    uri = duplicates.log_model_once(
+        run_id, "tree", save, params={"depth": "3"}, tag_values=tag_values
+    )
     mlflow.set_tag(tags.MODEL_URI, uri)
     where = artifact_source(preprocess, "data/train.parquet")
     data = HashedDataset(name="valid", uri=where, sha256=SHA256, columns=None, n_rows=3)

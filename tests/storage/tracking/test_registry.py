@@ -215,11 +215,11 @@ def test_the_same_bytes_are_known_whatever_run_logged_them(model: Model, mine: R
         str(model.client.create_model_version(model.name, "s3://nowhere/m", tags=found).version)
         for found in (tags, tags, {"model_sha256": "cd"})
     )
-    known = mine.known("ab")
+    known = mine.find_version("ab")
     assert known is not None
     assert str(known.version) == second
     assert {first, second, other} == {"1", "2", "3"}
-    assert mine.known("ef") is None
+    assert mine.find_version("ef") is None
 
 
 # --- one at a time

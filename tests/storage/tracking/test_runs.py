@@ -92,7 +92,11 @@ def silence() -> Exception:
 
 
 # functions that a step calls while its run is being opened, before the body
-OPENING = ["storage.checkout.read", "mlflow.set_tags", "storage.tracking.doubles.close_runs"]
+OPENING = [
+    "storage.checkout.read",
+    "mlflow.set_tags",
+    "storage.tracking.duplicates.close_duplicate_runs",
+]
 
 
 @pytest.mark.parametrize("call", OPENING)
@@ -138,10 +142,10 @@ CUT = """
 from storage.tracking import closing, runs
 
 def cut(*_):
-    closing.write_last = write
+    closing.write_final = write
     raise KeyboardInterrupt
 
-write, closing.write_last = closing.write_last, cut
+write, closing.write_final = closing.write_final, cut
 with runs.StepRun("hpo", ""):
     {body}
 """
@@ -221,9 +225,9 @@ def test_closing_asks_for_seconds_and_leaves_the_settings_as_they_were(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     before = dict(os.environ)
-    with closing.in_seconds(None):
+    with closing.limit_retries(None):
         assert dict(os.environ) == before
-    with closing.in_seconds(error):
+    with closing.limit_retries(error):
         assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == n_retries
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "5"
         assert os.environ["MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER"] == "false"
