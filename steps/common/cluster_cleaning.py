@@ -82,7 +82,7 @@ def clean_on_worker(source: str, taxi: str, month: str, identity: str) -> Remote
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=COMPRESSION)
     try:
-        if not months.locate(source, taxi=taxi, month=month).answers:
+        if not months.locate(source, taxi=taxi, month=month).server_answers:
             return None  # or it would retry a download for minutes
         with (
             TemporaryDirectory() as folder,

@@ -50,7 +50,7 @@ def read_month(
                 yield understand(batch)
                 n_before += len(batch)
         except AmbiguousError as error:
-            line = files.place(part, n_before + error.row)
+            line = files.locate_row(part, n_before + error.row)
             raise TripError(f"{where}{line}: {error}") from error
         except TripError as error:
             raise TripError(f"{where}{error}") from error
@@ -58,7 +58,7 @@ def read_month(
 
 def find_zone_files(source: str) -> dict[str, SideFile]:
     """Fetch the zones' table and shapes: name -> file, for those that exist."""
-    return months.find_beside(source, ZONE_FILES)
+    return months.find_side_files(source, ZONE_FILES)
 
 
 def find_city(source: str, files: dict[str, SideFile]) -> City | None:

@@ -195,14 +195,14 @@ class Pipeline:
 
     def zone_files(self) -> dict[str, str]:
         """Return the sha256 of each zone file; missing files are downloaded."""
-        return zone_inputs(months.find_beside(self.params.source, ZONE_FILES))
+        return zone_inputs(months.find_side_files(self.params.source, ZONE_FILES))
 
     def locate(self) -> list[MonthLocation]:
         """Locate every file that preprocess would read; [] if a run of it was given."""
         source, taxi = self.params.source, self.params.taxi
         wanted = [month for names in self.splits.values() for month in names]
         located = [months.locate(source, taxi=taxi, month=month) for month in wanted]
-        return located + (months.locate_beside(source, ZONE_FILES) if located else [])
+        return located + (months.locate_side_files(source, ZONE_FILES) if located else [])
 
     def expects_test(self) -> bool:
         """Whether there are, or will be, test trips to judge a champion by."""

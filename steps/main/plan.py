@@ -39,7 +39,7 @@ def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation])
     if step in pipeline.given:
         pipeline.get_or_run(step)
         return f"taken as given, {reuse.short_id(pipeline.given[step])}"
-    if step == "preprocess" and any(month.must_come for month in locations):
+    if step == "preprocess" and any(month.needs_download for month in locations):
         return "runs, unless the same bytes have been read before"
     if step == "register" and not pipeline.expects_test():
         return "left out, there are no test months"
@@ -77,9 +77,11 @@ def describe_pending_step(step: str, above: str) -> str:
 
 def list_downloads(locations: Sequence[MonthLocation]) -> Iterator[str]:
     """List the months to be downloaded, with their sizes if the server tells them."""
-    missing = [month for month in locations if month.must_come]
+    missing = [month for month in locations if month.needs_download]
     for month in missing:
-        size = "size unknown: " + ("the server does not say" if month.answers else "no connection")
+        size = "size unknown: " + (
+            "the server does not say" if month.server_answers else "no connection"
+        )
         if month.n_bytes is not None:
             size = f"{month.n_bytes / 1e6:,.1f} MB"
         yield f"to download: {month.uri} ({size})"

@@ -83,7 +83,7 @@ def find_pipeline(params: MainParameters) -> ReuseDecision:
 def plan_pipeline(params: MainParameters) -> str:
     """Say what would happen to a pipeline, as far as is known without a download."""
     pipeline = Pipeline(params)
-    if absent := next((place for place in pipeline.locate() if place.must_come), None):
+    if absent := next((place for place in pipeline.locate() if place.needs_download), None):
         return f"runs, unless {absent.uri}, which is to be downloaded, has been read before"
     return pipeline.find_reusable_pipeline().summary
 

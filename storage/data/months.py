@@ -104,9 +104,9 @@ def parse_months(text: str) -> list[str]:
     """
     parts = text.split(",") if text.strip() else []
     months = [month for part in parts for month in _expand(part.strip(), text)]
-    twice = [month for month, n_times in Counter(months).items() if n_times > 1]
-    if twice:
-        raise UserError(f"Month {twice[0]} is given twice in {text!r}. Name each month once.")
+    repeated = [month for month, n_times in Counter(months).items() if n_times > 1]
+    if repeated:
+        raise UserError(f"Month {repeated[0]} is given twice in {text!r}. Name each month once.")
     return months
 
 
@@ -168,7 +168,7 @@ def identify(source: str, *, taxi: str, month: str) -> str:
     return find(source, taxi=taxi, month=month, work_dir=Path(), simulate=no_simulation).sha256
 
 
-def find_beside(source: str, names: Sequence[str]) -> dict[str, SideFile]:
+def find_side_files(source: str, names: Sequence[str]) -> dict[str, SideFile]:
     """Fetch files that lie beside the months: name -> file; those that do not exist are left out.
 
     Raises:
@@ -176,23 +176,23 @@ def find_beside(source: str, names: Sequence[str]) -> dict[str, SideFile]:
     """
     advice = f"Check your access, and that the cache {cache_dir()} can be written."
     with _accessible(f"Cannot read or keep {', '.join(names)} from", source, advice):
-        there = {name: _source(source, "").fetch_beside(name) for name in names}
+        found = {name: _source(source, "").fetch_side_file(name) for name in names}
         return {
             name: SideFile(name, *place, sha256_of(place[1]))
-            for name, place in there.items()
+            for name, place in found.items()
             if place
         }
 
 
-def locate_beside(source: str, names: Sequence[str]) -> list[MonthLocation]:
+def locate_side_files(source: str, names: Sequence[str]) -> list[MonthLocation]:
     """Find where the files beside the months are, without fetching or writing; skip missing ones.
 
     Raises:
         StorageError: there is no such source, or a local file cannot be read.
     """
     with _accessible(f"Cannot look for {', '.join(names)} in", source, "Check your access."):
-        places = [_source(source, "").locate_beside(name) for name in names]
-        return [there for there in places if there]
+        places = [_source(source, "").locate_side_file(name) for name in names]
+        return [found for found in places if found]
 
 
 def simulated_seed(source: str) -> int | None:

@@ -44,8 +44,8 @@ def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
 
 def a_year_earlier(train: list[str], valid: list[str], test: list[str]) -> list[str]:
     """List the months a year before those of train and valid; none if any is in a split."""
-    wanted = {f"{int(month[:4]) - 1:04}{month[4:]}" for month in (*train, *valid)}
-    return [] if wanted & {*train, *valid, *test} else sorted(wanted)
+    earlier = {f"{int(month[:4]) - 1:04}{month[4:]}" for month in (*train, *valid)}
+    return [] if earlier & {*train, *valid, *test} else sorted(earlier)
 
 
 def inputs(contents: list[Content]) -> dict[str, str]:

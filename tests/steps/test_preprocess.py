@@ -21,7 +21,7 @@ from steps.preprocess import MonthToWrite, no_trips, start_fetch
 from storage import StorageError
 from storage.data import months
 from storage.data.digest import sha256_of
-from storage.data.manifest import SUMS
+from storage.data.manifest import SHA256SUMS
 from storage.data.months import MonthFile
 from storage.tracking import artifacts, runs, tags
 from storage.tracking.artifacts import LostError
@@ -149,7 +149,7 @@ def test_a_month_that_is_not_what_the_manifest_says_is_refused(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     month = folder / "green_tripdata_2021-02.parquet"
-    (folder / SUMS).write_text(f"{sha256_of(month)}  {month.name}\n")
+    (folder / SHA256SUMS).write_text(f"{sha256_of(month)}  {month.name}\n")
     month.write_bytes(month.read_bytes()[:-5000])
     with pytest.raises(SystemExit) as left:
         preprocess(folder)

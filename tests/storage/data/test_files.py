@@ -146,10 +146,12 @@ def test_a_truncated_gzip_is_noticed_while_reading_and_leaves_nothing_behind(
 def test_a_packed_csv_is_unpacked_in_the_thread_that_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, unpack = set[int](), streams.Bounded.read
+    threads, unpack = set[int](), streams.BoundedStream.read
     monkeypatch.setattr(files, "CSV_BLOCK_BYTES", 1000)
     monkeypatch.setattr(
-        streams.Bounded, "read", lambda *given: threads.add(threading.get_ident()) or unpack(*given)
+        streams.BoundedStream,
+        "read",
+        lambda *given: threads.add(threading.get_ident()) or unpack(*given),
     )
     path = make_csv(tmp_path, b"pickup,zone,miles\n" + b"2021,7,1\n" * 1000, ".csv.gz")
     assert len(read(path, "zone")["zone"]) == 1000
