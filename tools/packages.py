@@ -23,7 +23,7 @@ def deviation(name: str, wanted: str, packages: Mapping[str, Path]) -> str:
     return "" if _is_whole(packages[name]) else f"{name} is not whole"
 
 
-def holes(packages: Mapping[str, Path]) -> list[str]:
+def find_gaps(packages: Mapping[str, Path]) -> list[str]:
     """List the gaps that a killed install has left: missing requirements, incomplete packages."""
     needed = {name for note in packages.values() for name in _needs(note)}
     missing = [f"{name} is missing" for name in sorted(needed - set(packages))]

@@ -67,7 +67,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     entry_point: ClassVar[str] = ""
-    room: ClassVar[str] = "steps"  # package of the entry point's module
+    package: ClassVar[str] = "steps"  # package of the entry point's module
     group: ClassVar[str] = "how it runs"  # heading in --help of a class's own parameters
     takes_lists: ClassVar[bool] = False  # whether its parameter file may hold lists, for a sweep
     # parameters of upstream steps that this step uses itself too, so that they stay in its key
@@ -88,7 +88,7 @@ class Parameters(BaseModel):
     @classmethod
     def module(cls) -> str:
         """Return the module that `python -m` runs, such as steps.hpo."""
-        return f"{cls.room}.{cls.entry_point}"
+        return f"{cls.package}.{cls.entry_point}"
 
     @field_validator("*", mode="before")
     @classmethod
