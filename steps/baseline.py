@@ -115,7 +115,7 @@ def log_leaderboard(
     best, found = ranked[0]
     write_best(best, found)
     rows = [(name, f"{s['rmse']:.3f}", f"{s['mae']:.3f}") for name, s in ranked]
-    verdict = f"{page.write_scores(best, found, dataset)}; best of {len(ranked)}"
+    verdict = f"{page.scores_line(best, found, dataset)}; best of {len(ranked)}"
     table = page.to_table(["model", "RMSE, min", "MAE, min"], rows)
     left_out = "  \n".join(f"{name}: {bounded}" for name, bounded in bounds.items() if bounded)
     page.write_verdict(verdict, table, left_out, dataset=dataset, rmse=found["rmse"])

@@ -25,10 +25,10 @@ from steps.common.parameters import PreprocessParameters
 from steps.common.pipeline import preprocess_key, zone_inputs
 from steps.common.results import Dataset, write_dataset
 from steps.common.step import step_run
-from storage.checkout import portable
+from storage.checkout import portable_source
 from storage.data.digest import sha256_of
 from storage.data.months import MonthFile, SideFile, identify
-from storage.data.splits import Content, split_months
+from storage.data.splits import SplitMonth, split_months
 from storage.repro import reuse
 from storage.tracking import artifacts, datasets, tags
 from storage.tracking.datasets import HashedDataset
@@ -63,9 +63,9 @@ class MonthReport(NamedTuple):
     def row(self) -> dict[str, str | int]:
         """Return the report as a row of the table months.csv."""
         n_raw, n_kept = self.counted.n_raw, self.counted.n_kept
-        about = {"split": self.split, **self.file._asdict(), "n_raw": n_raw, "n_kept": n_kept}
-        del about["path"]
-        return about | self.counted.dropped
+        row = {"split": self.split, **self.file._asdict(), "n_raw": n_raw, "n_kept": n_kept}
+        del row["path"]
+        return row | self.counted.dropped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,10 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_profiles(profiles, {report.file.month: report.counted.dropped for report in reports})
         city_sha256 = log_city(city, zone_files, profiles["train"], work_dir)
         is_simulated = any(report.file.is_simulated for report in reports)
-        dataset = log_splits(splits, work_dir, taxi, portable(source), is_simulated)
+        dataset = log_splits(splits, work_dir, taxi, portable_source(source), is_simulated)
         write_dataset(dataset._replace(city=city_sha256))
         write_preprocess_page(dataset, reports)
-        contents = [Content(one.split, one.file.month, one.file.identity) for one in reports]
+        contents = [SplitMonth(one.split, one.file.month, one.file.identity) for one in reports]
         mlflow.set_tags(
             {tags.CLEANED.of(m): month_key(taxi, m, identity) for _, m, identity in contents}
         )

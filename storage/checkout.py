@@ -115,7 +115,7 @@ def run_command(
     return shlex.join(words)
 
 
-def portable(source: str) -> str:
+def portable_source(source: str) -> str:
     """Return a source, without credentials, so that it means the same from any folder."""
     if "://" in source:
         return without_credentials(source)

@@ -124,7 +124,7 @@ def login_name() -> str:
         return str(os.getuid())
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """Describe the processor and the system: the last digits of numbers may depend on them."""
     processor = platform.processor()
     if Path("/proc/cpuinfo").is_file():

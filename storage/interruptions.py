@@ -31,7 +31,7 @@ JOINS = ("join", "_wait_for_tstate_lock")  # of threads; Python 3.13 has only th
 WAIT_S, N_WAITS = 0.05, 200  # ten seconds in all; a locked sqlite store takes longer
 
 
-def raise_once() -> None:
+def raise_on_first_signal() -> None:
     """Raise KeyboardInterrupt at the first signal that interrupts this process, and only then."""
     for number in (*interrupt_signals(), signal.SIGALRM):
         signal.signal(number, _interrupt)

@@ -120,7 +120,7 @@ class Lineage(NamedTuple):
     def tag_values(self) -> dict[str, str]:
         """Return the lineage as tags of the model."""
         dataset = self.preprocess.dataset
-        about: dict[str, str] = {
+        tag_values: dict[str, str] = {
             tags.STEP: self.step,
             tags.MODEL: self.model,
             tags.FEATURES: self.features,
@@ -128,7 +128,7 @@ class Lineage(NamedTuple):
             **{tags.MONTHS.of(split): ",".join(names) for split, names in dataset.months.items()},
             tags.RUN_IDS["preprocess"]: self.preprocess.run_id,
         }
-        return about | ({tags.PARENT_MODEL: self.parent} if self.parent else {})
+        return tag_values | ({tags.PARENT_MODEL: self.parent} if self.parent else {})
 
 
 def log_candidate(
@@ -162,7 +162,7 @@ def log_candidate(
     fitted = model.with_spread(report.spread)
     uri = log_model(fitted, reference, report.example, lineage, name=lineage.model)
     datasets.log_scores(report.scores, model_uri=uri, dataset=valid)
-    note = page.write_scores(lineage.model, report.scores, lineage.preprocess.dataset)
+    note = page.scores_line(lineage.model, report.scores, lineage.preprocess.dataset)
     paragraphs = [f"{note}; {bounded}" if bounded else note, page.link_worst()]
     write_candidate(uri, "\n\n".join(paragraphs))
 

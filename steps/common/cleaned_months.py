@@ -71,8 +71,8 @@ def _read_cleaned(run: Run, month: str) -> CleanedMonth | None:
     split, name = row["split"], split_file(row["split"])
     with artifacts.open_file(run_id, name) as path:
         check_sha256(path, dataset.sha256[split], run_id, name)
-        about = pq.read_metadata(path)
-    sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+        metadata = pq.read_metadata(path)
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     row_groups = find_row_groups(month, {name: int(rows[name]["n_kept"]) for name in names}, sizes)
     if row_groups is None:
         return None

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, 
 from pydantic.fields import FieldInfo
 
 from steps.common.parameter_file import ParameterFile
-from storage.checkout import as_text, portable
+from storage.checkout import as_text, portable_source
 from storage.uris import refuse_password, without_credentials
 from taxi.words import counted
 
@@ -198,7 +198,7 @@ class Parameters(BaseModel):
         """
         texts = {name: without_credentials(text) for name, text in self.texts().items()}
         if "source" in texts:
-            texts["source"] = portable(texts["source"])
+            texts["source"] = portable_source(texts["source"])
         wanted = _flagged(type(self).model_fields, "in_rerun")
         omitted = {name for name in texts if is_run_id(name)} - self.run_ids().keys()
         texts = {name: text for name, text in texts.items() if name in wanted - omitted}

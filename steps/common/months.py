@@ -27,7 +27,7 @@ def find_month(source: str, taxi: str, month: str, work_dir: Path) -> MonthFile:
 def read_month(
     path: Path,
     taxi: str,
-    understand: Callable[[pa.RecordBatch], T],
+    parse_batch: Callable[[pa.RecordBatch], T],
     *,
     may_miss: frozenset[str] = frozenset(),
 ) -> Iterator[T]:
@@ -36,7 +36,7 @@ def read_month(
     Args:
         path: of the file, or of the folder of parts.
         taxi: key of schema.TAXIS.
-        understand: turns a batch into what is yielded.
+        parse_batch: turns a batch into what is yielded.
         may_miss: roles of columns that the file may lack.
     Raises:
         TripError: columns or values cannot be used; names the part and the line.
@@ -47,7 +47,7 @@ def read_month(
         try:
             columns = match_columns(files.read_schema(part), taxi, may_miss=may_miss)
             for batch in files.read_batches(part, list(columns)):
-                yield understand(batch)
+                yield parse_batch(batch)
                 n_before += len(batch)
         except AmbiguousError as error:
             line = files.locate_row(part, n_before + error.row)

@@ -103,7 +103,7 @@ def serve_command(name: str) -> str:
     return f"mlflow models serve -m {uri} --env-manager uv --port 5001"
 
 
-def write_serving(name: str) -> str:
+def serving_text(name: str) -> str:
     """Say how to serve the champion of a registered model."""
     return f"Serve the champion:\n\n{as_code(serve_command(name))}"
 
@@ -115,7 +115,7 @@ def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pruned: bool) -> str:
+def trial_page(number: int, *, rmse: float, best_round: int, n_rounds: int, pruned: bool) -> str:
     """Write the page of a trial; best_round counts from 0."""
     ended = ", where it was pruned because better trials were ahead by then" if pruned else ""
     return (
@@ -124,7 +124,7 @@ def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pru
     )
 
 
-def write_scores(model: str, scores: Mapping[str, float], dataset: Dataset) -> str:
+def scores_line(model: str, scores: Mapping[str, float], dataset: Dataset) -> str:
     """Write one line on how a model does on the validation months of a data set."""
     return (
         f"**RMSE {scores['rmse']:.3f} min** on {format_months(dataset.months['valid'])} (valid) "

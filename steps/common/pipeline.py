@@ -20,7 +20,7 @@ from storage import UserError, terminal
 from storage.checkout import as_text
 from storage.data import months, splits
 from storage.data.months import MonthLocation, SideFile
-from storage.data.splits import Content
+from storage.data.splits import SplitMonth
 from storage.repro import reuse, step_key
 from storage.repro.reuse import ReuseDecision
 from storage.repro.step_key import StepKey
@@ -160,7 +160,7 @@ class Pipeline:
 
     def pipeline_key(self) -> StepKey:
         """Make the key of the pipeline from those of its steps, which must all be done."""
-        made_of = {step: content_of(run) for step, run in self.done.items()}
+        made_of = {step: result_identity(run) for step, run in self.done.items()}
         return step_key.make("main", {}, made_of)
 
     def find_reusable_pipeline(self) -> ReuseDecision:
@@ -183,12 +183,12 @@ class Pipeline:
         """Tag the active run, which is one of this step, with the step's key."""
         reuse.tag_key(self.key(step))
 
-    def months(self) -> list[Content]:
+    def months(self) -> list[SplitMonth]:
         """Return the identity of every month asked for; missing months are downloaded."""
         schema.raw_columns(self.params.taxi)
         source, taxi = self.params.source, self.params.taxi
         return [
-            Content(split, *known)
+            SplitMonth(split, *known)
             for split, names in self.splits.items()
             for known in identities(source, taxi, names).items()
         ]
@@ -225,7 +225,7 @@ class Pipeline:
 
     def _inputs(self, step: str) -> dict[str, str]:
         if step == "register":
-            return {name: content_of(self.done[name]) for name in UPSTREAM[step]}
+            return {name: result_identity(self.done[name]) for name in UPSTREAM[step]}
         # the content learned from, not the preprocess run: other test months change no model
         preprocess = results.read_preprocess(self.done["preprocess"])
         return preprocess.dataset.learned_from | self._sample_input(step, preprocess)
@@ -252,7 +252,7 @@ def is_readable(step: str, run: Run) -> bool:
     return True
 
 
-def preprocess_key(taxi: str, contents: list[Content], zone_files: Mapping[str, str]) -> StepKey:
+def preprocess_key(taxi: str, contents: list[SplitMonth], zone_files: Mapping[str, str]) -> StepKey:
     """Make the key of preprocess from the identities of its months and zone files."""
     # names of the files that later steps read from its run: older versions may have had other ones
     files = f"{tags.SPLITS}, {tags.PROFILES}, {tags.MONTHS_TABLE}, {tags.CITY_FILE}"
@@ -282,7 +282,7 @@ def zone_inputs(files: Mapping[str, SideFile]) -> dict[str, str]:
     return {name: files[name].sha256 if name in files else "none" for name in ZONE_FILES}
 
 
-def content_of(run: Run) -> str:
+def result_identity(run: Run) -> str:
     """Return what identifies a run's result: its step key, or its run id if it has none."""
     return str(run.data.tags.get(tags.KEY, run.info.run_id))
 
@@ -374,10 +374,13 @@ def check_requested_settings(params: TrainingParameters, given: Mapping[str, Run
         declared, run = ENTRY_POINTS[step], given[step]
         own = key_names(declared) & fields.keys() - key_names(ENTRY_POINTS["preprocess"]) - {"seed"}
         for name in sorted(own):
-            passed, noted = getattr(params, name), runs.recorded_text(run.data.params, name)
-            if noted is None or passed == fields[name].default:
+            passed, recorded_value = (
+                getattr(params, name),
+                runs.recorded_text(run.data.params, name),
+            )
+            if recorded_value is None or passed == fields[name].default:
                 continue
-            made = getattr(declared(**{name: noted}), name)
+            made = getattr(declared(**{name: recorded_value}), name)
             if passed != made:
                 raise UserError(
                     f"{name}={as_text(passed)} was passed with {step} run {run.info.run_id}, "

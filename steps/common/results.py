@@ -155,9 +155,9 @@ class ScoringResult(NamedTuple):
 # --- writing, each to the active run
 
 
-def write_dataset(dataset: Dataset, about: Mapping[str, str] | None = None) -> None:
+def write_dataset(dataset: Dataset, extra_tags: Mapping[str, str] | None = None) -> None:
     """Record the trips that this run makes or reads, and further tags."""
-    mlflow.set_tags({**dataset.tags(), **(about or {})})
+    mlflow.set_tags({**dataset.tags(), **(extra_tags or {})})
 
 
 def write_candidate(model_uri: str, note: str) -> None:

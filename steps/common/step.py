@@ -40,7 +40,7 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
     Yields:
         The parameters.
     """
-    interruptions.raise_once()
+    interruptions.raise_on_first_signal()
     _quieten()
     step, is_open = declared.entry_point, False
     store.unescape_sqlite_uri()
@@ -115,7 +115,7 @@ def _log_file(params: P) -> None:
 def _print_run_address(step: str) -> None:
     """Print the address of the active run's page, unless a pipeline's page leads there."""
     active = mlflow.active_run()
-    if active and runs.is_looked_up(active):
+    if active and runs.is_user_facing(active):
         link = pages.run_link(active.info.experiment_id, active.info.run_id)
         print(f"{step}: View this run at {pages.address(link)}")
 

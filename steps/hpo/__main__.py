@@ -189,7 +189,7 @@ def write_search_results(
     print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {n_trees} in {n_boosters}")
     longer = params.model_copy(update={"max_evals": 2 * len(result.trials)})
     page.write_verdict(
-        page.write_scores(MODEL, scores, preprocess.dataset),
+        page.scores_line(MODEL, scores, preprocess.dataset),
         sample.describe_sample(result.trial_trips, result.cost),
         f"{n_boosters} of {describe_trials(result.trials)}"
         f"{' on trips with a distance' if result.blind else ''}. Go on from these with:",
@@ -256,7 +256,7 @@ def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) ->
         model_format="ubj",
         signature=infer_signature(example, booster.inplace_predict(example)),
         input_example=example,
-        pip_requirements=models.pins(),
+        pip_requirements=models.pinned_requirements(),
     )
     duplicates.log_model_once(runs.active_info().run_id, tags.NATIVE_MODEL, save)
     if is_dense:

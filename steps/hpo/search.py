@@ -225,7 +225,7 @@ class SearchLogger:
             curve=dict(zip(outcome.rounds, outcome.curve, strict=True)),
             tags={
                 tags.PRUNED: str(outcome.pruned).lower(),
-                tags.NOTE: page.write_trial(
+                tags.NOTE: page.trial_page(
                     trial.number,
                     rmse=outcome.rmse,
                     best_round=outcome.best_round,

@@ -102,7 +102,7 @@ def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
     note = "\n".join(line for part in parts for line in part)
     title = page.title(dataset, best.scores[rmse_name(outcome.distance)])
     runs.write_page(f"{unfolded}\n\n{note}", title)
-    if runs.is_looked_up(run):  # not below a sweep or backtest, whose own output it would bury
+    if runs.is_user_facing(run):  # not below a sweep or backtest, whose own output it would bury
         served = describe_serving(outcome.registered)
         print_outcome(dataset, outcome.candidates, [*concluded, *served, *again])
         print(f"report: {place}")
@@ -117,7 +117,7 @@ def write_trips_page(pipeline: Pipeline, command: str) -> None:
     trips = ", ".join(f"{split} {preprocess.metrics[name]:,.0f}" for split, name in counts)
     verdict = f"**No model was made.** Trips kept: {trips}. Next: the same with `{ADD_ALL_STEPS}`"
     page.write_verdict(verdict, "\n".join(lines), dataset=preprocess.dataset)
-    if runs.is_looked_up(runs.active()):
+    if runs.is_user_facing(runs.active()):
         print("\n".join(again))
 
 
@@ -200,10 +200,10 @@ def conclusion(outcome: PipelineOutcome) -> list[str]:
         said = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
     else:
         said = [f"Nothing was registered: {WHY_NOT_REGISTERED[missing_option]} ({missing_option})."]
-    return [*said, "", *suggestion(dataset)]
+    return [*said, "", *suggest_more_months(dataset)]
 
 
-def suggestion(dataset: Dataset) -> list[str]:
+def suggest_more_months(dataset: Dataset) -> list[str]:
     """Suggest more months to train on; [] if months are simulated or there are none to add."""
     train, valid = dataset.months["train"], dataset.months["valid"]
     earlier = splits.a_year_earlier(train, valid, dataset.months.get("test", []))
@@ -262,7 +262,7 @@ def describe_serving(registered: RegisterResult | None) -> list[str]:
     """Say how to serve the champion; [] if there is none."""
     if not registered or not registered.champion_version:
         return []
-    return [*page.write_serving(registered.model_name).split("\n"), ""]
+    return [*page.serving_text(registered.model_name).split("\n"), ""]
 
 
 def explain_promotion(registered: RegisterResult) -> str:

@@ -23,7 +23,7 @@ class PipelineOutcome(NamedTuple):
 def headline(outcome: PipelineOutcome) -> list[str]:
     """Write the lines that MLflow shows without unfolding the page."""
     months, registered = outcome.dataset.months, outcome.registered
-    won = winner(outcome.candidates, outcome.distance)
+    won = describe_winner(outcome.candidates, outcome.distance)
     verdict = f"{won} on {page.format_months(months['valid'])} (valid)"
     if registered is None:
         lines = [
@@ -33,11 +33,11 @@ def headline(outcome: PipelineOutcome) -> list[str]:
     else:
         test = registered.metrics[tags.TEST.of(rmse_name(outcome.distance))]
         tested = f"Test RMSE **{test:.3f} min** on {page.format_months(months['test'])}"
-        lines = [f"{tested}: {standing(registered)}", f"Next: {suggest_next(registered)}"]
+        lines = [f"{tested}: {describe_standing(registered)}", f"Next: {suggest_next(registered)}"]
     return [verdict, *lines]
 
 
-def winner(candidates: Sequence[Candidate], distance: str) -> str:
+def describe_winner(candidates: Sequence[Candidate], distance: str) -> str:
     """Name the best candidate, its error, and how far the next model is behind."""
     name = rmse_name(distance)
     best, rmse = candidates[0], candidates[0].scores[name]
@@ -50,7 +50,7 @@ def winner(candidates: Sequence[Candidate], distance: str) -> str:
     return f"{won}, {behind:.3f} ({percent(share)}) below {others[0].model}**"
 
 
-def standing(registered: RegisterResult) -> str:
+def describe_standing(registered: RegisterResult) -> str:
     """Say whether the winner is champion."""
     if not registered.version:
         return f"not registered ({registered.reasons})"

@@ -58,11 +58,11 @@ def describe_needs(
     past = read_past_runs(params) if wanted else {}
     n_all, needs = sum(n_trips.values()), {}
     for step in wanted:
-        work = work_of(step, n_trips, params.search_rows, n_trials)
+        work = estimate_work(step, n_trips, params.search_rows, n_trials)
         if need := estimate(n_all, work, past.get(step, [])):
             needs[step] = need
     for step, need in needs.items():
-        yield f"needs: {step} {write_need(need)}"
+        yield f"needs: {step} {format_need(need)}"
     if unknown := [step for step in wanted if step not in needs]:
         enough = f"no finished run did the same on at least {n_all // MAX_FACTOR:,} trips"
         yield f"needs: no estimate for {', '.join(unknown)}: {enough} here"
@@ -102,13 +102,13 @@ def read_past_runs(params: MainParameters) -> dict[str, list[PastRun]]:
         step: [
             past
             for run in of_step
-            if (past := to_past_run(step, run, trips_read(run, trips), params)) is not None
+            if (past := to_past_run(step, run, count_trips_read(run, trips), params)) is not None
         ]
         for step, of_step in found.items()
     }
 
 
-def trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+def count_trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
     """Count the trips of each split that a run read; {} if its preprocess run is not in `known`."""
     base = run.data.tags.get(tags.RUN_IDS["preprocess"], run.info.run_id)
     return {split: int(n) for split, n in tags.N_TRIPS.select(known.get(base, {})).items()}
@@ -125,12 +125,14 @@ def to_past_run(
         return None
     n_trials = sum(metrics.get(tags.N_TRIALS.of(one), 0) for one in ("finished", "pruned"))
     n_trials -= metrics.get(tags.N_TRIALS.of("recorded"), 0)
-    work = work_of(step, n_trips, params.search_rows, n_trials)
+    work = estimate_work(step, n_trips, params.search_rows, n_trials)
     minutes, gib = metrics[tags.WALL_SECONDS] / 60, metrics.get(tags.PEAK_MEMORY, 0) / PER_GIB
     return PastRun(sum(n_trips.values()), work, minutes, gib) if work > 0 else None
 
 
-def work_of(step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: float) -> float:
+def estimate_work(
+    step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: float
+) -> float:
     """Return what the time of a step grows with: its trips, for a search train trips x trials."""
     if step != "hpo":
         return float(sum(n_trips.values()))
@@ -143,7 +145,7 @@ def estimate(n_trips: int, work: float, past: Sequence[PastRun]) -> Need | None:
 
     Args:
         n_trips: number of trips that it will read.
-        work: see `work_of`.
+        work: see `estimate_work`.
         past: its earlier runs, newest first.
     """
     known = [one for one in past if one.n_trips * MAX_FACTOR >= n_trips]
@@ -174,7 +176,7 @@ def extrapolate(wanted: float, known: Sequence[tuple[float, float]], fixed: floa
     return max(low + slope * (wanted - least), 0.0)
 
 
-def write_need(need: Need) -> str:
+def format_need(need: Need) -> str:
     """Write what a step will need, and from which runs: "at most" if they are all of one size."""
     span = dict.fromkeys((need.based_on[0], need.based_on[-1]))
     words, based_on = "about" if len(span) > 1 else "at most", " to ".join(f"{n:,}" for n in span)

@@ -57,7 +57,7 @@ def log_report(
     hpo = pipeline.training("hpo") if "hpo" in pipeline.done else None
     facts = ReportFacts(
         title=report_title(preprocess.dataset),
-        about=charts.which_run(runs.active()),
+        about=charts.describe_run(runs.active()),
         headline=headline,
         outcome=conclusion,
         steps=step_facts(pipeline),

@@ -205,7 +205,7 @@ def log_fold(fold: Fold, rows: Sequence[MonthErrors]) -> None:
     own, *beside = (row for row in rows if row.age == 0)
     values = {"rmse": own.rmse.value, "bias": own.bias.value}
     values |= {tags.BESIDE_RMSE.of(row.model): row.rmse.value for row in beside}
-    place, begins = months.step_of(fold.month), months.time_of(fold.month)
+    place, begins = months.month_step(fold.month), months.month_start_ms(fold.month)
     mlflow.log_metrics(values, step=place, timestamp=begins)
     findings = [f"rmse {own.rmse.value:.4f} min ({own.rmse.low:.4f} to {own.rmse.high:.4f})"]
     findings += [f"{BESIDE[row.model]} {row.rmse.value:.4f}" for row in beside]
@@ -237,8 +237,8 @@ def log_backtest(
     # MLflow folds the page, and then links work only in the first two lines
     parts = [f"**{answer}** {charts.link_report(runs.active())}", *compared]
     parts += [month_table(rows), ageing_table(rises), "Run it again:", "\n".join(rerun)]
-    about = f"{params.taxi} {page.format_months(judged)} · {mean:.2f} min"
-    runs.write_page("\n\n".join(filter(None, parts)), about)
+    subject = f"{params.taxi} {page.format_months(judged)} · {mean:.2f} min"
+    runs.write_page("\n\n".join(filter(None, parts)), subject)
 
 
 def log_backtest_report(
@@ -255,7 +255,7 @@ def log_backtest_report(
     scripts = charts.read_scripts()
     text = write_backtest(
         f"Minutes of {taxi_named(params.taxi).a_trip}: backtest of {kind} months {judged}, {of}",
-        charts.which_run(runs.active()),
+        charts.describe_run(runs.active()),
         findings,
         rows,
         rises,

@@ -27,7 +27,7 @@ from storage.repro.reuse import N_CHILDREN
 from storage.repro.verify import Verdict
 from storage.tracking import artifacts, pages, refusals, runs, store, tags
 from storage.tracking.query import both, equals
-from storage.uris import read_indirect, refuse_password, without_credentials
+from storage.uris import expand_env_address, refuse_password, without_credentials
 
 EXIT_DIFFERS = 1  # exit code
 DAYS, DAY_MS = 30, 86_400_000
@@ -81,7 +81,7 @@ def read_store(text: str) -> str:
     """
     instead = "as MLFLOW_TRACKING_PASSWORD, or the whole URI in a variable: tracking_uri=env:<NAME>"
     refuse_password(text, "The tracking_uri", instead)
-    return read_indirect(text, "tracking_uri")
+    return expand_env_address(text, "tracking_uri")
 
 
 def choose_runs(client: MlflowClient, params: VerifyParameters) -> list[Run]:
@@ -192,12 +192,12 @@ def table_rows(verdict: Verdict) -> list[dict[str, object]]:
 def write_verdict_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
     """Write the verdict on the run that was verified, if its store permits this user to."""
     run_id, today = verdict.run.info.run_id, f"{datetime.now(UTC):%Y-%m-%d}"
-    about = {
+    run_tags = {
         tags.VERIFIED: f"{short_verdict(verdict)}: {verdict.problem or verdict.line}"[:MAX_TAG],
         tags.VERIFIED_BY: f"{runs.active_info().run_id}, {today}",
     }
     try:
-        for name, text in about.items():
+        for name, text in run_tags.items():
             client.set_tag(run_id, name, text)
         table = artifacts.write_csv(table_rows(verdict))
         client.log_text(run_id, table, tags.VERIFY_TABLE)

@@ -39,9 +39,9 @@ from steps.register.testset import TestSet, open_test_set
 from steps.register.verdict import (
     MODEL_DESCRIPTION,
     promotion_reason,
-    write_registered,
+    write_registration_page,
     write_rollback_page,
-    write_tested,
+    write_test_result,
 )
 from storage import StorageError, UserError
 from storage.tracking import artifacts, names, refusals, runs, tags
@@ -69,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         tested, test = choose_and_test(params, pipeline)
         dataset = pipeline.preprocess().dataset
         if params.test_only:
-            write_tested(tested, dataset, test.distance)
+            write_test_result(tested, dataset, test.distance)
             return
         judged = register_candidate(params, pipeline, registry, tested, test)
-        write_registered(registry, tested, judged, dataset)
+        write_registration_page(registry, tested, judged, dataset)
         # below main the reasons are left out: main prints them at its end
         print(
-            registration_line(registry.name, tested, judged, why=runs.is_looked_up(runs.active()))
+            registration_line(registry.name, tested, judged, why=runs.is_user_facing(runs.active()))
         )
 
 
@@ -168,9 +168,9 @@ def register_candidate(
                 registry.name, preprocess, test, tested, judged, provenance, command, fitted_to
             )
             log_card(facts, test, tested, preprocess)
-            about = version_tags(facts, preprocess.dataset, judged, overrides)
+            tag_values = version_tags(facts, preprocess.dataset, judged, overrides)
             whole = page.link(f"{tags.CARD} of the register run", tags.CARD)
-            judged = apply_outcome(registry, tested, judged, about, description(facts, whole))
+            judged = apply_outcome(registry, tested, judged, tag_values, description(facts, whole))
         registry.describe_model(MODEL_DESCRIPTION)
     write_registration(
         model_name=registry.name,
@@ -285,7 +285,7 @@ def version_tags(
     facts: Facts, dataset: Dataset, judged: GateResult, overrides: Overrides
 ) -> dict[str, str]:
     """Return the tags of a version: the gate's outcome, and where its data and code come from."""
-    about = {
+    tag_values = {
         **dataset.tags(),
         tags.OUTCOME: judged.outcome,
         tags.REASONS: judged.reasons,
@@ -301,16 +301,20 @@ def version_tags(
     }
     allowed = [f"allow_{name}" for name, value in overrides._asdict().items() if value]
     if allowed:
-        about[tags.ALLOWED] = ",".join(allowed)
+        tag_values[tags.ALLOWED] = ",".join(allowed)
     if judged.improvement:
         value, low, high = judged.improvement
-        about[tags.IMPROVEMENT] = f"{value:.6f}"
-        about[tags.IMPROVEMENT_INTERVAL] = f"{low:.6f}..{high:.6f}"
-    return about
+        tag_values[tags.IMPROVEMENT] = f"{value:.6f}"
+        tag_values[tags.IMPROVEMENT_INTERVAL] = f"{low:.6f}..{high:.6f}"
+    return tag_values
 
 
 def apply_outcome(
-    registry: Registry, tested: TestResult, judged: GateResult, about: dict[str, str], text: str
+    registry: Registry,
+    tested: TestResult,
+    judged: GateResult,
+    tag_values: dict[str, str],
+    text: str,
 ) -> GateResult:
     """Write the outcome to the registry; the caller holds its lock.
 
@@ -318,19 +322,19 @@ def apply_outcome(
         registry: for the model's name.
         tested: the candidate.
         judged: the outcome.
-        about: tags of the version.
+        tag_values: tags of the version.
         text: description of the version.
     Returns:
         The outcome, with the version.
     """
     version = judged.version or registry.add_version(tested.candidate.model_uri, tested.digest)
-    registry.describe(version, about, text)
+    registry.describe(version, tag_values, text)
     artifacts.log_table([check._asdict() for check in judged.decision.rows], tags.GATE_TABLE)
     if judged.outcome == PROMOTED:
-        why = promotion_reason(tested, judged, about.get(tags.ALLOWED, ""))
+        why = promotion_reason(tested, judged, tag_values.get(tags.ALLOWED, ""))
         registry.promote(version, action=PROMOTE, why=why)
     else:
-        registry.challenge(version)
+        registry.set_challenger(version)
     return judged._replace(version=version)
 
 

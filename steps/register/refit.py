@@ -68,12 +68,12 @@ def refit_candidate(
     recipe = read_recipe(candidate).for_more_trips(len(trips))
     valid = load_trips(preprocess, "valid")
     encoder = features.fit_encoder(recipe.features, trips, load_city(preprocess))
-    about: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
+    refit_tags: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
     n_trips = f"{count_fitted(recipe, len(trips))} trips of train and valid"
     if place.n_workers and not recipe.baseline:
         n_trips += f", {place.n_workers} workers together"
     print(f"refit: {candidate.model} on {n_trips}", flush=True)
-    with runs.child_run("refit", about):
+    with runs.child_run("refit", refit_tags):
         log_inputs(preprocess, {"train": "training", "valid": "training"})
         mlflow.log_dict(recipe.state(), tags.RECIPE)
         model = fit(recipe, trips, taxi, encoder, place)

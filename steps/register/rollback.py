@@ -51,7 +51,9 @@ def restore_champion(registry: Registry, version: str = "") -> str:
         replaced = registry.aliases().get(CHAMPION, "none")
         if replaced != seen and not version:
             raise UserError(CHAMPION_CHANGED.format(name=registry.name, seen=seen, now=replaced))
-        chosen = check_former(registry, version, replaced) or find_previous(registry, replaced)
+        chosen = check_former_champion(registry, version, replaced) or find_previous_champion(
+            registry, replaced
+        )
         models.load(f"models:/{registry.name}/{chosen}")
         if version:
             why = f"restore={version}: replaced version {replaced}"
@@ -73,7 +75,7 @@ def restore_champion(registry: Registry, version: str = "") -> str:
     )
 
 
-def find_previous(registry: Registry, champion: str) -> str:
+def find_previous_champion(registry: Registry, champion: str) -> str:
     """Find the champion before this one; `champion` is "none" if there is none now.
 
     Raises:
@@ -86,7 +88,7 @@ def find_previous(registry: Registry, champion: str) -> str:
     return version
 
 
-def check_former(registry: Registry, version: str, champion: str) -> str:
+def check_former_champion(registry: Registry, version: str, champion: str) -> str:
     """Check that a version was champion and is not now, and return it; empty stays empty.
 
     Raises:

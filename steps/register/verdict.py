@@ -17,7 +17,7 @@ MODEL_DESCRIPTION = (
 )
 
 
-def write_registered(
+def write_registration_page(
     registry: Registry, tested: TestResult, judged: GateResult, dataset: Dataset
 ) -> None:
     """Write the page of the run, its verdict first."""
@@ -45,7 +45,7 @@ def write_registered(
     ]
     table = page.to_table(["check", "found", "wanted", "passed"], rows)
     champion = judged.version if judged.outcome in (PROMOTED, UNCHANGED) else judged.champion_before
-    serve = page.write_serving(registry.name) if champion else ""
+    serve = page.serving_text(registry.name) if champion else ""
     page.write_verdict(verdict, serve, table, page.link_worst(), dataset=dataset, rmse=score)
 
 
@@ -67,7 +67,7 @@ def promotion_reason(tested: TestResult, judged: GateResult, allowed: str) -> st
     return f"{reason}; {allowed}" if allowed else reason
 
 
-def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
+def write_test_result(tested: TestResult, dataset: Dataset, distance: str) -> None:
     """Record and print the test result of a model that is not to be registered.
 
     Args:
@@ -92,5 +92,5 @@ def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
 
 def write_rollback_page(registry: Registry, line: str) -> None:
     """Write the page of a run that made a former champion champion again."""
-    about = f"{registry.name} back to version {runs.active().data.tags[tags.VERSION]}"
-    runs.write_page(f"**Put back**: {line}\n\n{page.write_serving(registry.name)}", about)
+    subject = f"{registry.name} back to version {runs.active().data.tags[tags.VERSION]}"
+    runs.write_page(f"**Put back**: {line}\n\n{page.serving_text(registry.name)}", subject)

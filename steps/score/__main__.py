@@ -37,11 +37,11 @@ from steps.score.record import (
     log_drift_map,
     log_month_inputs,
     log_worst_trips,
-    write_scored,
+    write_scoring_page,
 )
 from storage.cluster.connection import connected
 from storage.cluster.tasks import once_per_worker
-from storage.data.months import step_of, time_of
+from storage.data.months import month_start_ms, month_step
 from storage.data.sources import NoMonthError
 from storage.repro import reuse
 from storage.tracking import artifacts, model_references, models, runs, tags
@@ -80,19 +80,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write_results(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMonth]) -> bool:
     """Log the months' results and write the run's page; return whether any month has drifted."""
     log_months(scored, params.taxi)
-    about = model_references.reference_tags(model.reference, model.sha256)
+    model_tags = model_references.reference_tags(model.reference, model.sha256)
     measures: dict[str, list[DriftMeasure]] | None = None
     if model.profile:
         limits = DriftThresholds(
             params.max_psi, params.max_unseen, params.max_rmse_rise, params.max_coverage_gap
         )
-        rmse_before = float(about.get(tags.RMSE_TEST, model.profile.rmse))
+        rmse_before = float(model_tags.get(tags.RMSE_TEST, model.profile.rmse))
         measures = measure_drift_by_month(scored, model.profile, rmse_before, limits)
-        log_drift_map(scored, model.profile, about.get(tags.MODEL_URI, model.uri))
-    if seen := find_learned_months(scored, about):
+        log_drift_map(scored, model.profile, model_tags.get(tags.MODEL_URI, model.uri))
+    if seen := find_learned_months(scored, model_tags):
         print(describe_seen_months(seen))
-    remedy = describe_retraining(params, model.reference.name, scored, measures or {}, about)
-    write_scored(scored, model.uri, params.taxi, measures, about, remedy)
+    remedy = describe_retraining(params, model.reference.name, scored, measures or {}, model_tags)
+    write_scoring_page(scored, model.uri, params.taxi, measures, model_tags, remedy)
     tag_result(params, model.uri, scored)
     return has_drifted(measures or {})
 
@@ -188,7 +188,7 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
             scores[tags.COVERAGE] = tally.coverage
         within = {tags.SHARE_WITHIN.of(q): share for q, share in tally.shares_within.items()}
         scores |= estimate_scores(tally) | within
-        mlflow.log_metrics(numbers | scores, step=step_of(name), timestamp=time_of(name))
+        mlflow.log_metrics(numbers | scores, step=month_step(name), timestamp=month_start_ms(name))
         shares = map(tags.SHARE_WITHIN.of, tally.within)
         shown = {score: scores.get(score, "") for score in (*SHOWN_SCORES, *shares)}
         rows.append({"month": name, **numbers, **shown})
@@ -251,7 +251,7 @@ def has_drifted(measures: Mapping[str, Sequence[DriftMeasure]]) -> bool:
 def report_drift(month: str, measures: Sequence[DriftMeasure]) -> None:
     """Print what has drifted in a month, and log its largest PSI."""
     largest = find_largest_psi(measures).value
-    mlflow.log_metric(tags.PSI, largest, step=step_of(month), timestamp=time_of(month))
+    mlflow.log_metric(tags.PSI, largest, step=month_step(month), timestamp=month_start_ms(month))
     moved = describe_month_drift(measures)
     print(f"{month}: {f'drift: {moved}' if moved else 'no drift'}")
 

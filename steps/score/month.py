@@ -17,7 +17,7 @@ from steps.common.months import find_month, read_month
 from steps.common.served import gives_intervals
 from steps.score.estimate import LossCounter
 from steps.score.feed import LiveFeed, row_times
-from storage.data.files import discard_unfinished, whole_file
+from storage.data.files import atomic_file, discard_unfinished
 from storage.data.months import MonthFile, identity_of
 from storage.tracking import models, tags
 from storage.uris import without_credentials
@@ -98,7 +98,7 @@ def write_predictions(
 ) -> Tally:
     """Stream a month's rows through the model into a file, which is complete or does not exist."""
     tally, losses, writer = Tally(), LossCounter(model), None
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         try:
             for rows in predict_month(job, month, file.path, model, feed):
                 tally.add(rows.prepared, rows.base, rows.live)

@@ -258,7 +258,7 @@ def describe_retraining(
     return [text, page.as_code(command)]
 
 
-def write_scored(
+def write_scoring_page(
     scored: Sequence[ScoredMonth],
     uri: str,
     taxi: str,
@@ -288,7 +288,7 @@ def write_scored(
     verdict = (
         f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {describe_drift(measures)}"
     )
-    about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
+    subject = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
     live = ["without the live level"] if is_live else []
     drift = ["rise of RMSE", "largest PSI"] if known_drift else []
     within = ["quantiles"] if any(month.tally.within for month in scored) else []
@@ -302,7 +302,7 @@ def write_scored(
     run_id = runs.active_info().run_id
     links = {text: name for text, name in PAGE_LINKS.items() if artifacts.has_file(run_id, name)}
     parts.append(" · ".join(page.link(text, name) for text, name in links.items()))
-    runs.write_page("\n\n".join(parts), about)
+    runs.write_page("\n\n".join(parts), subject)
 
 
 def log_drift_map(scored: Sequence[ScoredMonth], reference: Reference, model_uri: str) -> None:

@@ -16,7 +16,7 @@ from distributed.utils import get_ip
 from storage import StorageError
 from storage.cluster import held_data
 from storage.cluster.addresses import TIMEOUT_S, is_worker_reachable, read_address
-from storage.cluster.answers import ANSWER_TIMEOUT_S, send_request, start_request
+from storage.cluster.rpc import ANSWER_TIMEOUT_S, send_request, start_request
 from storage.cluster.tasks import ByValue, pack, run_task, unpack, unpack_data, unpack_one
 
 PATIENCE_S = 300.0  # for dead workers to be replaced
@@ -224,8 +224,8 @@ class Cluster:
     def _can_work(self, places: Mapping[str, Any]) -> bool:
         """Whether these workers, address -> state, can do what is asked of them."""
         if self.needed:
-            return all(place in places and is_able(places[place]) for place in self.needed)
-        return any(map(is_able, places.values()))
+            return all(place in places and can_take_tasks(places[place]) for place in self.needed)
+        return any(map(can_take_tasks, places.values()))
 
     def _describe(self, places: Mapping[str, Any] | None) -> str:
         """Say why nothing goes on, from the scheduler's last answer, if any."""
@@ -237,6 +237,6 @@ class Cluster:
         return f"The workers of the Dask cluster at {self.address} are {state} {minutes}{hint}"
 
 
-def is_able(worker: Mapping[str, Any]) -> bool:
+def can_take_tasks(worker: Mapping[str, Any]) -> bool:
     """Whether a worker takes tasks or is running one; paused for lack of memory, it takes none."""
     return bool(worker["status"] == "running" or worker.get("metrics", {}).get("executing"))

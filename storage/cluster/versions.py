@@ -8,7 +8,7 @@ from distributed import Client
 from distributed.versions import get_versions
 
 from storage import StorageError
-from storage.cluster.answers import send_request
+from storage.cluster.rpc import send_request
 from storage.cluster.tasks import PROTOCOL_PACKAGES, ByValue
 
 REQUIREMENTS = "Start scheduler and workers in the environment of requirements.txt."

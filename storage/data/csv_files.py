@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from storage import one_line
-from storage.data.streams import guess_kind, is_packed, open_bytes
+from storage.data.streams import guess_kind, is_gzipped, open_bytes
 
 BLOCK_BYTES = 8 << 20  # read at once; no line may be longer
 HEAD_BYTES = 256 << 10  # the header must end within these
@@ -43,7 +43,7 @@ def read_layout(path: Path, name: str) -> Layout:
         csv.Error: it does not begin with a header line.
         pa.ArrowException, OSError: it cannot be read.
     """
-    with open_bytes(path, packed=is_packed(path, name)) as stream:
+    with open_bytes(path, gzipped=is_gzipped(path, name)) as stream:
         head = stream.read(HEAD_BYTES)
     if what := guess_kind(head):
         raise csv.Error(f"it is {what}")
@@ -133,7 +133,7 @@ def _blocks(path: Path, layout: Layout, block_bytes: int) -> Iterator[bytes]:
 def _chunks(path: Path, encoding: str, n_bytes: int) -> Iterator[bytes]:
     """Read a csv in chunks, converted to UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)()
-    with open_bytes(path, packed=is_packed(path, path.name)) as stream:
+    with open_bytes(path, gzipped=is_gzipped(path, path.name)) as stream:
         while chunk := stream.read(n_bytes):
             yield chunk if encoding == "utf-8" else decoder.decode(chunk).encode()
         decoder.decode(b"", final=True)  # refuses half a character

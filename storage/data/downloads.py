@@ -71,7 +71,7 @@ def discard_broken(path: Path) -> bool:
     """
     if not path.exists():
         return False
-    if files.is_whole(path):
+    if files.is_complete(path):
         return True
     path.unlink(missing_ok=True)  # left by a crash; downloaded again
     return False
@@ -172,7 +172,7 @@ def _get(url: str, name: str, _public_url: str, target: str, cache: object) -> N
                 raise OfflineError from None
             raise
     try:
-        files.check_whole(Path(target), name)
+        files.check_complete(Path(target), name)
     except BrokenFileError as error:
         raise IncompleteError(one_line(error)) from error
 
@@ -213,7 +213,7 @@ def fetch_object(fs: "AbstractFileSystem", remote: str, target: Path) -> Path:
         unchecked = Path(folder) / target.name
         fs.get_file(remote, str(unchecked))
         try:
-            files.check_whole(unchecked, target.name)
+            files.check_complete(unchecked, target.name)
         except BrokenFileError as error:
             raise StorageError(f"Cannot use {remote}: {one_line(error)}.") from error
         unchecked.replace(target)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from storage import StorageError, one_line, zips
 from storage.data import csv_files
 from storage.data.parquet_files import open_parquet, read_parquet
-from storage.data.streams import CHUNK_BYTES, guess_kind, is_packed, open_bytes
+from storage.data.streams import CHUNK_BYTES, guess_kind, is_gzipped, open_bytes
 
 CSV_BLOCK_BYTES = csv_files.BLOCK_BYTES
 
@@ -32,7 +32,7 @@ def read_schema(path: Path) -> pa.Schema:
     return _schema(path, name=str(path))
 
 
-def is_whole(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
     """Whether a file begins and, if it is parquet or a zip, ends as it should.
 
     Raises:
@@ -70,7 +70,7 @@ def read_batches(
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path, which is renamed after the body.
 
     Raises:
@@ -90,13 +90,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def discard_unfinished(path: Path) -> None:
-    """Remove the temporary files of processes that were killed in whole_file."""
+    """Remove the temporary files of processes that were killed in atomic_file."""
     for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with suppress(OSError):
             unfinished.unlink()
 
 
-def check_whole(path: Path, name: str) -> None:
+def check_complete(path: Path, name: str) -> None:
     """Read a file to its end to check it; `name` is the name that the file will have.
 
     Raises:
@@ -107,7 +107,7 @@ def check_whole(path: Path, name: str) -> None:
     try:
         if _is_zip(name):
             _check_members(path)
-        with open_bytes(path, packed=_is_csv(name) and is_packed(path, name)) as stream:
+        with open_bytes(path, gzipped=_is_csv(name) and is_gzipped(path, name)) as stream:
             while stream.read(CHUNK_BYTES):  # a gzip has its checksum at the end
                 pass
     except (pa.ArrowException, *zips.DAMAGED_ERRORS) as error:

@@ -27,7 +27,7 @@ from storage.data.sources import (
     no_simulation,
 )
 from storage.data.sources import MonthLocation as MonthLocation
-from storage.uris import read_indirect, without_credentials
+from storage.uris import expand_env_address, without_credentials
 
 MAX_SOURCE = 2_000  # characters
 FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # generous bounds
@@ -125,12 +125,12 @@ def months_between(first: str, last: str) -> list[str]:
     return found
 
 
-def step_of(month: str) -> int:
+def month_step(month: str) -> int:
     """Return the step of a month's metric value: 202303."""
     return int(month.replace("-", ""))
 
 
-def time_of(month: str) -> int:
+def month_start_ms(month: str) -> int:
     """Return when a month begins, UTC, for a time axis: milliseconds since 1970."""
     return int(datetime(int(month[:4]), int(month[5:]), 1, tzinfo=UTC).timestamp() * 1000)
 
@@ -214,7 +214,7 @@ def locate(source: str, *, taxi: str, month: str) -> MonthLocation:
 def _source(
     source: str, taxi: str, work_dir: Path = Path(), simulate: Simulate = no_simulation
 ) -> Source:
-    source = read_indirect(source, "source")
+    source = expand_env_address(source, "source")
     if len(source) > MAX_SOURCE or re.search(r"[\x00-\x1f\x7f]", source):
         shown = repr(source if len(source) < 80 else f"{source[:80]}...")
         raise StorageError(

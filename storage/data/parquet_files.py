@@ -183,8 +183,8 @@ def _pages(data: mmap.mmap, groups: list[Fields], place: int) -> Iterator[Page]:
         while n_left > 0:
             header, at = read_struct(data, at)
             kind = DATA if DATA in header else DATA_2
-            about = header.get(kind, {N_VALUES: 0, ENCODINGS[kind]: DICTIONARY})
-            page = Page(header[N_BYTES], about[N_VALUES], about[ENCODINGS[kind]])
+            header_fields = header.get(kind, {N_VALUES: 0, ENCODINGS[kind]: DICTIONARY})
+            page = Page(header[N_BYTES], header_fields[N_VALUES], header_fields[ENCODINGS[kind]])
             if min(header[N_PACKED], *page[:2]) < 0:
                 raise ValueError("less than nothing")
             yield page

@@ -191,7 +191,7 @@ class Simulation(Source):
         batches = iter(self.simulate(month, *self._size()))
         first = next(batches)
         with (
-            files.whole_file(path) as unfinished,
+            files.atomic_file(path) as unfinished,
             pq.ParquetWriter(unfinished, first.schema) as writer,
         ):
             writer.write_batch(first)
@@ -236,7 +236,7 @@ class Server(Source):
         folder = cache_folder(self.text)
         for name in self.names(month):
             path = folder / name
-            if path.exists() and files.is_whole(path):
+            if path.exists() and files.is_complete(path):
                 uri, size = f"{self.base}/{name}", path.stat().st_size
                 return MonthLocation(month, uri, False, size, path=path)
         for name in self.names(month):
@@ -277,7 +277,7 @@ class Server(Source):
     def locate_side_file(self, name: str) -> MonthLocation | None:
         """Look in the cache, then ask the server; None if it does not answer."""
         path, uri = cache_folder(self.side_url) / name, self._side_uri(name)
-        if path.exists() and files.is_whole(path):
+        if path.exists() and files.is_complete(path):
             return MonthLocation(name, uri, False, path.stat().st_size, path=path)
         try:
             return MonthLocation(name, uri, True, downloads.ask_size(self.side_url, name))
@@ -357,7 +357,7 @@ class ObjectStore(Source):
 
     def _locate(self, what: str, existing: StoredObject) -> MonthLocation:
         n_bytes = existing.fs.info(existing.remote)["size"]
-        is_here = existing.path.exists() and files.is_whole(existing.path)
+        is_here = existing.path.exists() and files.is_complete(existing.path)
         path, uri = existing.path if is_here else None, f"{self.base}/{existing.path.name}"
         return MonthLocation(what, uri, not is_here, n_bytes, path=path)
 

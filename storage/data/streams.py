@@ -62,15 +62,15 @@ def max_unpacked_bytes(n_bytes: int) -> int:
     return MAX_UNPACKED + MAX_GROWTH * n_bytes
 
 
-def open_bytes(path: Path, *, packed: bool) -> pa.NativeFile | BoundedStream:
+def open_bytes(path: Path, *, gzipped: bool) -> pa.NativeFile | BoundedStream:
     """Open a file; unpack it, within bounds, if it is packed by gzip."""
-    if not packed:
+    if not gzipped:
         return pa.input_stream(str(path), compression=None)
     max_bytes = max_unpacked_bytes(path.stat().st_size)
     return BoundedStream(pa.input_stream(str(path), compression="gzip"), max_bytes)
 
 
-def is_packed(path: Path, name: str) -> bool:
+def is_gzipped(path: Path, name: str) -> bool:
     """Whether a csv is packed by gzip, by its name or its first bytes."""
     if name.lower().endswith(".gz"):
         return True

@@ -53,10 +53,10 @@ class Row(NamedTuple):
     def cells(self) -> dict[str, object]:
         """Return the row of verify.csv."""
         far = self.furthest
-        about = {"run": self.name, "compared": self.n_facts, "differing": len(self.differences)}
+        counts = {"run": self.name, "compared": self.n_facts, "differing": len(self.differences)}
         values = (far.what, far.before, far.after, far.moved, far.share) if far else ("",) * 5
         names = ("furthest", "first_time", "again", "moved", "moved_share")
-        return about | {k: "" if v is None else v for k, v in zip(names, values, strict=True)}
+        return counts | {k: "" if v is None else v for k, v in zip(names, values, strict=True)}
 
 
 def compare_runs(name: str, before: Facts, after: Mapping[str, str] | None) -> Row:

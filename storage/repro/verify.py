@@ -136,15 +136,15 @@ def pipeline(client: MlflowClient, run_id: str) -> Run:
 
 def why_not_repeatable(run: Run) -> str:
     """Say why a run cannot be repeated from scratch; empty if it can."""
-    run_id, about = run.info.run_id, run.data.tags
-    if tags.STEP not in about:
+    run_id, run_tags = run.info.run_id, run.data.tags
+    if tags.STEP not in run_tags:
         return f"Run {run_id} is of another project: it is of no step. Pass a run of main."
-    if not about.get(tags.RERUN) or run.info.status != "FINISHED":
-        step, status = about[tags.STEP], run.info.status
+    if not run_tags.get(tags.RERUN) or run.info.status != "FINISHED":
+        step, status = run_tags[tags.STEP], run.info.status
         return f"Run {run_id} is of {step} and {status}. Pass a FINISHED run of main."
-    if given := re.findall(r"\w+_run_id=\w+", about[tags.RERUN]):
+    if given := re.findall(r"\w+_run_id=\w+", run_tags[tags.RERUN]):
         return f"Run {run_id} builds on runs of this store: {', '.join(given)}."
-    if not about.get(tags.COMMIT) or about.get(tags.DIRTY) == checkout.UNKNOWN:
+    if not run_tags.get(tags.COMMIT) or run_tags.get(tags.DIRTY) == checkout.UNKNOWN:
         return f"git could not tell the code of run {run_id}: it is lost."
     return ""
 
@@ -155,15 +155,15 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
     Raises:
         UserError: git cannot fetch the code, the changes are lost, or it is another project.
     """
-    about = run.data.tags
-    repository = about.get(tags.REPOSITORY) or str(checkout.ROOT)
+    run_tags = run.data.tags
+    repository = run_tags.get(tags.REPOSITORY) or str(checkout.ROOT)
     try:
         # no hooks; the user's settings only for how to reach the repository
         no_hooks = ("--no-checkout", "--template=")
         git.run_git(folder.parent, "clone", "--quiet", *no_hooks, "--", repository, str(folder))
         with git.without_settings() as env:
-            git.run_git(folder, "checkout", "--quiet", about[tags.COMMIT], "--", env=env)
-            if about[tags.DIRTY] == "true":
+            git.run_git(folder, "checkout", "--quiet", run_tags[tags.COMMIT], "--", env=env)
+            if run_tags[tags.DIRTY] == "true":
                 uri = str(run.info.artifact_uri)
                 with artifacts.open_under(uri, tags.UNCOMMITTED, client.tracking_uri) as diff:
                     git.run_git(folder, "apply", str(diff.resolve()), env=env)

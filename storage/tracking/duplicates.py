@@ -147,7 +147,7 @@ def _fail_models(client: MlflowClient, run: Run) -> None:
         client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
 
 
-def keep_first(client: MlflowClient, name: str, versions: Sequence[str]) -> str:
+def keep_first_version(client: MlflowClient, name: str, versions: Sequence[str]) -> str:
     """Delete all but the first of these versions of a registered model; return the one kept.
 
     A user who may create versions may not be allowed to delete them: then the last is kept, since

@@ -83,7 +83,7 @@ def log(
             artifacts={"model": folder},
             signature=signature(columns, params),
             input_example=example,
-            pip_requirements=pins(),
+            pip_requirements=pinned_requirements(),
         )
         shown = {key: str(value)[:MAX_SHOWN] for key, value in (fitted_with or {}).items()}
         run_id, safe = active_info().run_id, FORBIDDEN_IN_NAME.sub("_", name)
@@ -133,7 +133,7 @@ def _param(name: str, default: Any) -> ParamSpec:
     return ParamSpec(name, kind, default, shape=(-1,) if isinstance(default, list) else None)
 
 
-def pins() -> list[str]:
+def pinned_requirements() -> list[str]:
     """Pin the requirements of a model to the installed versions."""
     return [f"{name}=={version(name)}" for name in REQUIREMENTS]
 
@@ -181,13 +181,15 @@ def check_files(folder: Path, sha256: str) -> None:
         MlflowException: the files differ, or MLmodel makes MLflow import what the manifest does
             not cover.
     """
-    about = read_flavor(folder)
-    artifacts = about.get("artifacts", {})
+    flavor = read_flavor(folder)
+    artifacts = flavor.get("artifacts", {})
     path = artifacts["model"].get("path", "") if "model" in artifacts else ""
-    loader = Path(about.get("model_code_path") or "").name
-    imported = [about.get(key) for key in ("loader_module", "code", "data", "python_model")]
+    loader = Path(flavor.get("model_code_path") or "").name
+    imported = [flavor.get(key) for key in ("loader_module", "code", "data", "python_model")]
     # the manifest covers the loader, which is two levels above the manifest's folder
-    if (loader, imported) != (LOADER, [LOADER_MODULE, None, None, None]) or not is_two_below(path):
+    if (loader, imported) != (LOADER, [LOADER_MODULE, None, None, None]) or not is_two_levels_down(
+        path
+    ):
         raise damaged_error("MLmodel is not the one that was saved")
     if read_verified(folder / path).sha256 != sha256:
         raise damaged_error("they are not those that the version was registered with")
@@ -200,14 +202,14 @@ def read_flavor(folder: Path) -> dict[str, Any]:
         MlflowException: there is no MLmodel, or it is malformed.
     """
     try:
-        about = dict(Model.load(str(folder)).flavors.get("python_function", {}))
-        parts = dict(about.get("artifacts", {}))
-        return about | {"artifacts": {name: dict(part) for name, part in parts.items()}}
+        flavor = dict(Model.load(str(folder)).flavors.get("python_function", {}))
+        parts = dict(flavor.get("artifacts", {}))
+        return flavor | {"artifacts": {name: dict(part) for name, part in parts.items()}}
     except (AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
         raise damaged_error("MLmodel is no description of a model") from error
 
 
-def is_two_below(path: str) -> bool:
+def is_two_levels_down(path: str) -> bool:
     """Whether a relative path leads exactly two levels down."""
     parts = Path(path).parts
     return len(parts) == 2 and not {"..", "/"} & set(parts)

@@ -144,7 +144,7 @@ class Registry:
             version.version for version in [made, *self._versions_with_digest(digest)]
         } - before
         with self._answers():
-            return duplicates.keep_first(self.client, self.name, [*map(str, since)])
+            return duplicates.keep_first_version(self.client, self.name, [*map(str, since)])
 
     def describe(self, version: str, about: Mapping[str, str], description: str) -> None:
         """Write the tags and the page of a version."""
@@ -164,7 +164,7 @@ class Registry:
             with self._answers():
                 self.client.update_registered_model(self.name, text)
 
-    def challenge(self, version: str) -> None:
+    def set_challenger(self, version: str) -> None:
         """Give the alias challenger to a version that was not promoted."""
         with self._answers():
             self.client.set_registered_model_alias(self.name, CHALLENGER, version)

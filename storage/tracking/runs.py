@@ -133,7 +133,7 @@ class StepRun:
         if error and (is_interrupted or refusals.explain_refusal(error)):
             # runs that were being opened, or whose creation was never confirmed
             with closing.limit_retries(error), suppress(MlflowException):
-                stale_runs.close_own(closing.reason_of(error))
+                stale_runs.close_own_runs(closing.reason_of(error))
         if is_interrupted and run and self.is_adopted and tags.PARENT not in run.data.tags:
             environment.restore_later(run.info.run_id)
         atexit.unregister(self._close_at_exit)
@@ -161,7 +161,7 @@ class StepRun:
             tags.RUN_NAME: _run_name(run, self.step),
             tags.DEVELOPER: self.developer or checkout.user_name() or environment.login_name(),
             tags.DIRTY: code.dirty,
-            tags.MACHINE: environment.machine(),
+            tags.MACHINE: environment.describe_machine(),
         }
         if code.commit or tags.COMMIT in run.data.tags:  # MLflow's may be another folder's
             values[tags.COMMIT] = code.commit
@@ -300,7 +300,7 @@ def experiment_name() -> str:
     return str(mlflow.get_experiment(active_info().experiment_id).name)
 
 
-def is_looked_up(run: Run) -> bool:
+def is_user_facing(run: Run) -> bool:
     """Whether people will look this run up: it has no parent, and its store is not temporary."""
     return tags.PARENT not in run.data.tags and not os.environ.get(TEMPORARY_STORE)
 

@@ -126,8 +126,8 @@ class WatchedFile:
     def _read_state(self, last: "FileState") -> "FileState":
         path = Path(self.path)
         try:
-            about = path.stat()
-            stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if stamp == last.stamp:
                 return last._replace(at=monotonic())
             return FileState(monotonic(), stamp, self.read(path.read_bytes()))

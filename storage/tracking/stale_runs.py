@@ -49,7 +49,7 @@ def close_stale_runs(project: str = "") -> ClosedRuns:
     return ClosedRuns(closed, [run_id for run_id in left if run_id not in closed])
 
 
-def close_own(reason: str) -> None:
+def close_own_runs(reason: str) -> None:
     """Close as KILLED the runs that this process left RUNNING, such as one it was opening."""
     client = MlflowClient()
     marks = [equals(f"tags.{key}", value) for key, value in processes.process_tags().items()]

@@ -143,7 +143,7 @@ def test_a_disk_that_is_full_is_no_reader_who_left() -> None:
 def test_nohup_keeps_a_step_that_loses_its_terminal() -> None:
     code = f"signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{STARTED.partition(chr(10))[2]}"
     hang_up = "os.kill(os.getpid(), signal.SIGHUP)\nprint('went on')"
-    raised = "from storage import interruptions\ninterruptions.raise_once()\n"
+    raised = "from storage import interruptions\ninterruptions.raise_on_first_signal()\n"
     words = [sys.executable, "-c", f"import os, signal\n{code}{hang_up}\n{raised}{hang_up}"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "went on\n" * 2)

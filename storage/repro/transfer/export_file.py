@@ -22,7 +22,7 @@ from storage import StorageError, UserError, one_line, zips
 FORMAT = 1  # version of this format; older ones must stay readable
 MANIFEST, FILES = "manifest.json", "files/"
 DIGEST_COMMENT = "manifest sha256 "  # comment of the zip
-MAX_RATIO, ALLOWANCE = 100, 100_000_000  # bytes unpacked per byte of the file, and in addition
+MAX_RATIO, EXTRA_BYTES = 100, 100_000_000  # bytes unpacked per byte of the file, and in addition
 CHUNK = 1 << 20
 MLMODEL = "MLmodel"  # every model's folder has one
 COMPILED = "__pycache__"  # of a machine that has loaded the model; not verified by anything
@@ -288,7 +288,7 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
         is_ours = re.fullmatch(rf"{FILES}[0-9a-f]{{64}}|{re.escape(MANIFEST)}", member.filename)
         if is_link or not is_ours or names[member.filename] > 1:
             raise changed_error(path, f"it holds {member.filename!r}, which no export does")
-    n_bytes, most = sum(m.file_size for m in members), path.stat().st_size * MAX_RATIO + ALLOWANCE
+    n_bytes, most = sum(m.file_size for m in members), path.stat().st_size * MAX_RATIO + EXTRA_BYTES
     if n_bytes > most:
         raise changed_error(path, f"it would unpack to {n_bytes:,} bytes, more than {most:,}")
 

@@ -60,7 +60,7 @@ def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple
             if key not in version.tags
         }
         held.describe(number, about, version.description or here.text(record.description))
-        lines = settle_aliases(held, version, record, manifest, here)
+        lines = assign_free_aliases(held, version, record, manifest, here)
         held.describe_model(registry.about(held.page()) or record.about)
         # last, so that an interrupted import does this again
         whence = f"{record.name} version {record.version} of {manifest.store}"
@@ -81,7 +81,7 @@ def imported_tags(record: VersionRecord, store: str, here: IdMap) -> dict[str, s
     return tag_values
 
 
-def settle_aliases(
+def assign_free_aliases(
     held: Registry, version: ModelVersion, record: VersionRecord, manifest: Manifest, here: IdMap
 ) -> list[str]:
     """Give a version those of its aliases that no other version has; return lines to print."""

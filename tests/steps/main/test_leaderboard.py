@@ -107,17 +107,19 @@ def make_dataset(train: list[str], valid: list[str], *, is_simulated: bool = Fal
 
 
 def test_the_months_of_a_year_earlier_are_named_with_those_there_are() -> None:
-    line, _ = entry("main").suggestion(make_dataset(["2023-01"], ["2023-02"]))
+    line, _ = entry("main").suggest_more_months(make_dataset(["2023-01"], ["2023-02"]))
     assert "`-P train_months=2022-01,2022-02,2023-01`" in line
 
 
 def test_no_months_are_named_that_are_there_already_or_would_be_made_up() -> None:
     main = entry("main")
-    assert main.suggestion(make_dataset(["2022-01", "2022-02", "2023-01"], ["2023-02"])) == []
-    assert main.suggestion(make_dataset(["2021-01"], ["2021-02"], is_simulated=True)) == []
+    assert (
+        main.suggest_more_months(make_dataset(["2022-01", "2022-02", "2023-01"], ["2023-02"])) == []
+    )
+    assert main.suggest_more_months(make_dataset(["2021-01"], ["2021-02"], is_simulated=True)) == []
     earlier = make_dataset(["2023-01"], ["2023-02"])
     earlier.months["test"] = ["2022-02"]  # the suggested train months would clash with it
-    assert main.suggestion(earlier) == []
+    assert main.suggest_more_months(earlier) == []
     first = make_dataset(["2020-02"], ["2020-01"])._replace(taxi="fhvhv")  # exist since 2019-02
-    assert main.suggestion(first) == []
-    assert main.suggestion(first._replace(taxi="green"))
+    assert main.suggest_more_months(first) == []
+    assert main.suggest_more_months(first._replace(taxi="green"))

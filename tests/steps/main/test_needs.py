@@ -14,9 +14,9 @@ from steps.main.needs import (
     PastRun,
     count_trips,
     estimate,
+    estimate_work,
     extrapolate,
     warn_of_memory,
-    work_of,
 )
 from storage.data import months
 from storage.data.cache import cache_folder
@@ -46,10 +46,10 @@ def test_a_need_follows_the_line_through_what_was_needed_before(
 
 
 def test_the_time_of_a_search_grows_with_its_trials_and_the_trips_that_they_see() -> None:
-    assert work_of("baseline", TRIPS, 1_000_000, 50) == 5_000_000
-    assert work_of("hpo", TRIPS, 0, 50) == 50 * 3_000_000
-    assert work_of("hpo", TRIPS, 1_000_000, 50) == 50 * 1_000_000
-    assert work_of("hpo", {"train": 70_000, "valid": 60_000}, 1_000_000, 50) == 50 * 70_000
+    assert estimate_work("baseline", TRIPS, 1_000_000, 50) == 5_000_000
+    assert estimate_work("hpo", TRIPS, 0, 50) == 50 * 3_000_000
+    assert estimate_work("hpo", TRIPS, 1_000_000, 50) == 50 * 1_000_000
+    assert estimate_work("hpo", {"train": 70_000, "valid": 60_000}, 1_000_000, 50) == 50 * 70_000
 
 
 def test_what_no_run_tells_is_not_made_up() -> None:
@@ -159,7 +159,7 @@ def test_a_container_has_no_more_memory_than_it_may_use(
     ],
 )
 def test_a_need_is_written_with_what_tells_it(need: Need, said: str) -> None:
-    assert needs.write_need(need) == said
+    assert needs.format_need(need) == said
 
 
 # --- trips that have not been read yet

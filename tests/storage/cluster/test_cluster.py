@@ -88,7 +88,7 @@ def test_a_paused_worker_is_able_while_it_has_a_task(
     status: str, n_executing: int, expected: bool
 ) -> None:
     worker = {"status": status, "metrics": {"executing": n_executing}}
-    assert executor.is_able(worker) is expected
+    assert executor.can_take_tasks(worker) is expected
 
 
 @pytest.mark.parametrize("is_there", [True, False])

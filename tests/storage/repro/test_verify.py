@@ -239,7 +239,7 @@ def test_what_runs_again_takes_nothing_from_here_and_leaves_nothing_behind(
     with runs.StepRun("main", ""):
         mlflow.set_tag("rerun", "mlflow run . -P seed=7 -P reuse=true -P 'taxi=a b'")
         run = runs.active()
-    assert runs.is_looked_up(run)
+    assert runs.is_user_facing(run)
     words: list[str] = []
     env: dict[str, str] = {}
     codes = [0, 1]
@@ -257,7 +257,7 @@ def test_what_runs_again_takes_nothing_from_here_and_leaves_nothing_behind(
     assert Path(env["MLFLOW_ENV_ROOT"]).is_relative_to(tmp_path)  # of the environment it makes
     assert "MLFLOW_TRACKING_TOKEN" not in env
     monkeypatch.setenv(runs.TEMPORARY_STORE, env[runs.TEMPORARY_STORE])
-    assert not runs.is_looked_up(run)  # its pages name no address of a store that goes away
+    assert not runs.is_user_facing(run)  # its pages name no address of a store that goes away
     with pytest.raises(UserError, match="did not run again"):
         verify.repeat(run, tmp_path, tmp_path, "sqlite:///again.db", "local")
 

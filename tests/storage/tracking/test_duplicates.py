@@ -189,7 +189,7 @@ def test_which_version_came_first_is_told_by_its_number(may_delete: bool, kept: 
         deleted.append(version)
 
     client: Any = SimpleNamespace(delete_model_version=delete)
-    assert duplicates.keep_first(client, "model", ["10", "9"]) == kept
+    assert duplicates.keep_first_version(client, "model", ["10", "9"]) == kept
     assert deleted == (["10"] if may_delete else [])
 
 
@@ -208,7 +208,7 @@ def test_a_promotion_and_its_rollback_are_each_told_once_whatever_answers_are_lo
     new = versions.add_version("s3://nowhere/model", "c0ffee")
     lost: set[str] = set()
     versions.promote("1", action=PROMOTE, why="better")
-    versions.challenge(new)
+    versions.set_challenger(new)
     for change in (
         partial(versions.promote, new, action=PROMOTE, why="better"),
         partial(versions.roll_back, "1", why="worse"),
