@@ -25,11 +25,8 @@ from typing import Any
 from storage import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN_PACKAGES = (
-    "steps",
-    "storage",
-    "taxi",
-)  # a failed import of these is a bug, not a missing package
+# a failed import of these is a bug, not a missing package
+OWN_PACKAGES = ("steps", "storage", "taxi")
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 INTERRUPT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CLOSED_ERRNOS = (errno.EPIPE, errno.EIO)  # of a closed pipe, of a closed terminal

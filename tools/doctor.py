@@ -314,7 +314,7 @@ def pinned_python() -> str:
 def locked_versions(lock: str) -> list[tuple[str, str]]:
     """Read the packages of a lock that every machine needs: name, version."""
     lines = re.findall(r"^([\w.-]+)==([^\s;\\]+) *([;\\].*)?$", (ROOT / lock).read_text(), re.M)
-    return [(name, wanted) for name, wanted, marker in lines if not marker.startswith(";")]
+    return [(name, locked) for name, locked, marker in lines if not marker.startswith(";")]
 
 
 def _cache() -> Path | None:
@@ -328,7 +328,7 @@ def _cache() -> Path | None:
 def _differences(lock: str, folders: Iterable[Path]) -> list[str]:
     """List how the packages in these folders differ from a lock, one line for each that does."""
     there = packages.installed(folders)
-    deviations = (packages.deviation(name, wanted, there) for name, wanted in locked_versions(lock))
+    deviations = (packages.deviation(name, locked, there) for name, locked in locked_versions(lock))
     return [one for one in deviations if one]
 
 

@@ -13,13 +13,13 @@ def installed(folders: Iterable[Path]) -> dict[str, Path]:
     return {_name(note): note for note in reversed(found)}
 
 
-def deviation(name: str, wanted: str, packages: Mapping[str, Path]) -> str:
+def deviation(name: str, locked: str, packages: Mapping[str, Path]) -> str:
     """Say how a package differs from the lock: missing, another version, incomplete; else empty."""
     if name not in packages:
         return f"{name} is missing"
     version = packages[name].stem.partition("-")[2]
-    if version != wanted:
-        return f"{name} {version} instead of {wanted}"
+    if version != locked:
+        return f"{name} {version} instead of {locked}"
     return "" if _is_complete(packages[name]) else f"{name} is not whole"
 
 

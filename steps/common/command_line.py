@@ -173,9 +173,9 @@ def invalid_value(field: FieldInfo, text: str) -> str:
         for key in ("ge", "le")
     )
     kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
-    wanted = kinds[field.annotation]
+    expected = kinds[field.annotation]
     if low is not None:
-        wanted += f" of at least {low:g}"
+        expected += f" of at least {low:g}"
     if high is not None:
-        wanted += f" and at most {high:d}"
-    return f"must be {wanted}, got {text!r}"
+        expected += f" and at most {high:d}"
+    return f"must be {expected}, got {text!r}"

@@ -199,9 +199,9 @@ class Parameters(BaseModel):
         texts = {name: without_credentials(text) for name, text in self.texts().items()}
         if "source" in texts:
             texts["source"] = portable_source(texts["source"])
-        wanted = _flagged(type(self).model_fields, "in_rerun")
+        rerun_names = _flagged(type(self).model_fields, "in_rerun")
         omitted = {name for name in texts if is_run_id(name)} - self.run_ids().keys()
-        texts = {name: text for name, text in texts.items() if name in wanted - omitted}
+        texts = {name: text for name, text in texts.items() if name in rerun_names - omitted}
         follows, fields = self.file_texts(), type(self).model_fields
         would_win = [
             name

@@ -61,11 +61,11 @@ def selected_steps(text: str, given: Iterable[str] = ()) -> list[str]:
         raise UserError(f"steps is empty. Choose from {[ALL_STEPS, *UPSTREAM]}.")
     wanted = [step for step in UPSTREAM if step in {*named, *given}]
     for step in wanted:
-        if lacking := [name for name in UPSTREAM[step] if name not in wanted]:
-            runs_of = ", ".join(f"{tags.RUN_IDS[name]}=<id>" for name in lacking)
+        if missing := [name for name in UPSTREAM[step] if name not in wanted]:
+            runs_of = ", ".join(f"{tags.RUN_IDS[name]}=<id>" for name in missing)
             raise UserError(
-                f"steps={text} leaves out {', '.join(lacking)}, which {step} builds on. Add "
-                f"{', '.join(lacking)}, or pass {runs_of}."
+                f"steps={text} leaves out {', '.join(missing)}, which {step} builds on. Add "
+                f"{', '.join(missing)}, or pass {runs_of}."
             )
     return wanted
 

@@ -300,13 +300,13 @@ def read_dataset(run: Run) -> Dataset:
     """Read which trips a run made or read."""
     months = tags.MONTHS.select(run.data.tags)
     sha256 = tags.SHA256.select(run.data.tags)
-    wanted = [split for split in splits.NAMES if split in sha256]
+    recorded_splits = [split for split in splits.NAMES if split in sha256]
     return Dataset(
         taxi=_tag(run, tags.TAXI),
         is_simulated=_tag(run, tags.DATA) == SIMULATED,
         source=run.data.tags.get(tags.MONTHS_SOURCE, ""),
-        months={split: months[split].split(",") for split in wanted},
-        sha256={split: sha256[split] for split in wanted},
+        months={split: months[split].split(",") for split in recorded_splits},
+        sha256={split: sha256[split] for split in recorded_splits},
         city=run.data.tags.get(tags.CITY, "").removeprefix(NO_CITY),
     )
 

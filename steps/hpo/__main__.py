@@ -115,11 +115,11 @@ def search_boosters(
     log = TrialRuns(settings.search_key(preprocess), {tags.MODEL: MODEL})
     is_split = settings.space.is_split_by_distance and rows.is_split(encoder, *trips[:2])
     lay_out = rows.sighted_rows if is_split else rows.make_rows
-    weighed = settings.half_life, settings.space.max_bin
+    row_options = settings.half_life, settings.space.max_bin
     trial_trips = sample.draw_trial_trips(
         *trips[:2], settings.max_trips(preprocess), seed=settings.seed
     )
-    laid_out = lay_out(encoder, trial_trips.train, trial_trips.valid, *weighed)
+    laid_out = lay_out(encoder, trial_trips.train, trial_trips.valid, *row_options)
     opened = partial(
         open_executor,
         scheduler=params.scheduler,
@@ -134,11 +134,13 @@ def search_boosters(
     if trial_trips.leaves_out_train:
         del laid_out  # frees the sample's rows before those of all trips are laid out
     if is_split:
-        with opened(rows.blind_rows(encoder, trips.train, trial_trips.valid, *weighed)) as executor:
+        with opened(
+            rows.blind_rows(encoder, trips.train, trial_trips.valid, *row_options)
+        ) as executor:
             blind = train_blind(settings, executor, trials)
     if not trial_trips.leaves_out_train:
         return SearchResult(trials, sighted, blind, laid_out, trial_trips, "")
-    laid_out = lay_out(encoder, trips.train, trial_trips.valid, *weighed)
+    laid_out = lay_out(encoder, trips.train, trial_trips.valid, *row_options)
     with opened(laid_out) as executor:
         on_all = sample.train_on_all(settings, executor, sighted)
     cost = sample.log_sample_cost(sighted, on_all, laid_out)

@@ -197,10 +197,10 @@ def conclusion(outcome: PipelineOutcome) -> list[str]:
     """Say what became of the best model, and what to do next."""
     dataset, missing_option = outcome.dataset, outcome.missing_option
     if outcome.registered:
-        said = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
+        text = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
     else:
-        said = [f"Nothing was registered: {WHY_NOT_REGISTERED[missing_option]} ({missing_option})."]
-    return [*said, "", *suggest_more_months(dataset)]
+        text = [f"Nothing was registered: {WHY_NOT_REGISTERED[missing_option]} ({missing_option})."]
+    return [*text, "", *suggest_more_months(dataset)]
 
 
 def suggest_more_months(dataset: Dataset) -> list[str]:
@@ -247,8 +247,8 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
         if kind == kind_of(taxi, kind)
     )
     if not version:
-        said = f"**{registered.model}** is not registered ({registered.reasons})."
-        return [f"{said} RMSE on {months}: {rmses}."]
+        text = f"**{registered.model}** is not registered ({registered.reasons})."
+        return [f"{text} RMSE on {months}: {rmses}."]
     lines = [f"**{registered.model}** is `{name}` version {version}. RMSE on {months}: {rmses}."]
     if champion == version:
         lines += ["", f"It is the champion: {explain_promotion(registered)}."]

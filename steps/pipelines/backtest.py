@@ -71,8 +71,8 @@ def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
     """
     check_no_leak(params)
     check_pipeline(pipeline_of(params, folds[0]))
-    wanted = (month for fold in folds for month in [*fold.train, fold.valid, fold.month])
-    nested.check_months(params.source, params.taxi, wanted)
+    month_names = (month for fold in folds for month in [*fold.train, fold.valid, fold.month])
+    nested.check_months(params.source, params.taxi, month_names)
 
 
 def check_recipe(recipe: BacktestParameters) -> list[Fold]:
@@ -137,8 +137,8 @@ def run_folds(
         folds: of its months.
         of: suffix of the names of their runs.
     """
-    asked = {f"{fold.month}{of}": pipeline_of(params, fold) for fold in folds}
-    return nested.run_pipelines(asked, at_once=params.folds_at_once)
+    pipelines = {f"{fold.month}{of}": pipeline_of(params, fold) for fold in folds}
+    return nested.run_pipelines(pipelines, at_once=params.folds_at_once)
 
 
 def judge_fold(
@@ -173,16 +173,16 @@ def judge_model(
     params: BacktestParameters, fold: Fold, model: str, uri: str, *, name: str = ""
 ) -> list[MonthErrors]:
     """Score a model on the fold's month; the fold's own model also on later months."""
-    wanted = [fold.month, *(fold.later if model == OWN else ())]
-    asked = ScoreParameters(
+    month_names = [fold.month, *(fold.later if model == OWN else ())]
+    scoring = ScoreParameters(
         taxi=params.taxi,
         source=params.source,
         scheduler=params.scheduler,
         developer=params.developer,
-        months=",".join(wanted),
+        months=",".join(month_names),
         model_uri=uri,
     )
-    scored = nested.run_scoring(asked, name=name or f"{fold.month} {model}")
+    scored = nested.run_scoring(scoring, name=name or f"{fold.month} {model}")
     return [
         backtest.measure_month(
             scored.days,
@@ -193,7 +193,7 @@ def judge_model(
             run_id=scored.run_id,
             seed=params.seed,
         )
-        for month in wanted
+        for month in month_names
     ]
 
 

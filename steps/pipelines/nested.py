@@ -88,21 +88,21 @@ def plan_pipeline(params: MainParameters) -> str:
     return pipeline.find_reusable_pipeline().summary
 
 
-def check_months(source: str, taxi: str, wanted: Iterable[str]) -> None:
+def check_months(source: str, taxi: str, month_names: Iterable[str]) -> None:
     """Check, before any work, that the source has every month.
 
     Raises:
         StorageError: a month is missing.
     """
-    for month in sorted({*wanted}):
+    for month in sorted({*month_names}):
         months.locate(source, taxi=taxi, month=month)
 
 
 def find_scoring(params: ScoreParameters) -> ReuseDecision:
     """Decide whether months must be scored; missing months are downloaded."""
     model = model_references.resolve(params.model_uri)
-    wanted = months.parse_months(params.months)
-    key = score_key(params, model.uri, identities(params.source, params.taxi, wanted))
+    month_names = months.parse_months(params.months)
+    key = score_key(params, model.uri, identities(params.source, params.taxi, month_names))
     return reuse.find_reusable(key, runs.experiment_id())
 
 

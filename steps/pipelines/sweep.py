@@ -172,11 +172,11 @@ def check_points(params: SweepParameters, pipelines: Mapping[str, MainParameters
         UserError, TripError: a point cannot be run, or two are the same.
     """
     check_distinct(pipelines)
-    wanted: set[str] = set()
+    month_names: set[str] = set()
     for one in pipelines.values():
         check_pipeline(one)
-        wanted |= {month for names in Pipeline(one).splits.values() for month in names}
-    check_months(params.source, params.taxi, wanted)
+        month_names |= {month for names in Pipeline(one).splits.values() for month in names}
+    check_months(params.source, params.taxi, month_names)
 
 
 def check_distinct(pipelines: Mapping[str, MainParameters]) -> None:
@@ -222,8 +222,8 @@ def sweep_verdict(swept: Sequence[SweptPoint]) -> str:
     if ranked[1:]:
         gap = f"{ranked[1].rmse - best[0].rmse:.3f}"
         behind = ", as the next" if gap == "0.000" else f", {gap} below the next"
-    said = f"{best[0].name} is best of {len(swept)}: RMSE {best[0].rmse:.3f} min on valid"
-    return f"**{said}{behind}**"
+    text = f"{best[0].name} is best of {len(swept)}: RMSE {best[0].rmse:.3f} min on valid"
+    return f"**{text}{behind}**"
 
 
 def advise_next(swept: Sequence[SweptPoint], pipelines: dict[str, MainParameters]) -> Iterator[str]:

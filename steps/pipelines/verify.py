@@ -227,7 +227,7 @@ def write_verdicts_page(verdicts: Sequence[Verdict], where: str) -> None:
     """
     counts = Counter(short_verdict(verdict) for verdict in verdicts)
     worst = next(word for word in (DIFFERENT, NOT_RUN, IDENTICAL) if counts[word])
-    said = f"{counts[IDENTICAL]} of {len(verdicts)} pipelines came out identical"
+    text = f"{counts[IDENTICAL]} of {len(verdicts)} pipelines came out identical"
     others = [f"{counts[word]} {word}" for word in (DIFFERENT, NOT_RUN) if counts[word]]
     mlflow.set_tags(
         {
@@ -240,7 +240,7 @@ def write_verdicts_page(verdicts: Sequence[Verdict], where: str) -> None:
     lines = [line for verdict in verdicts for line in verdict_lines(verdict)]
     more = f"\n{len(lines) - N_SHOWN} lines more" if len(lines) > N_SHOWN else ""
     runs.write_page(
-        f"**{', '.join([said, *others])}** {where}\n\n"
+        f"**{', '.join([text, *others])}** {where}\n\n"
         "```\n" + "\n".join(lines[-N_SHOWN:]) + more + "\n```",
         f"{counts[IDENTICAL]} of {len(verdicts)} identical",
     )

@@ -86,10 +86,10 @@ def choose_workers(cluster: Cluster, n_workers: int) -> list[str]:
         UserError: there are too few.
     """
     check_enough_workers(n_workers, cluster)
-    there = cluster.client.scheduler_info()["workers"]
-    return sorted(there, key=lambda place: f"[xgboost.dask-{there[place]['name']}]:{place}")[
-        :n_workers
-    ]
+    worker_states = cluster.client.scheduler_info()["workers"]
+    return sorted(
+        worker_states, key=lambda place: f"[xgboost.dask-{worker_states[place]['name']}]:{place}"
+    )[:n_workers]
 
 
 def train_distributed(
@@ -178,8 +178,8 @@ async def _move_to_workers(matrix: DaskDMatrix, cluster: Cluster, workers: Seque
     if list(places) == list(workers):
         return
     scheduler: Any = cluster.client.scheduler
-    there = (await scheduler.identity())["workers"]
-    if not set(workers) <= set(there):
+    worker_states = (await scheduler.identity())["workers"]
+    if not set(workers) <= set(worker_states):
         raise ValueError("one died, and another has its share of the rows")
     brought: list[distributed.Future[Any]] = [
         cluster.client.submit(dict, part, workers=[worker], pure=False)

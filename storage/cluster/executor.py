@@ -206,7 +206,7 @@ class Cluster:
             watch.join()
 
     def _watch(self, stop: Event) -> None:
-        able, info_future = time.monotonic(), start_request(self.client.scheduler_info)
+        last_able, info_future = time.monotonic(), start_request(self.client.scheduler_info)
         while not stop.wait(PATIENCE_S / 20):
             if self.connection.cancelled():  # a result on its way would be awaited for ever
                 self._give_up_unreachable()
@@ -216,8 +216,8 @@ class Cluster:
                 places = {} if info_future.exception() else info_future.result().get("workers", {})
                 info_future = start_request(self.client.scheduler_info)
             if not self.open or (places and self._can_work(places)):
-                able = time.monotonic()
-            elif time.monotonic() - able > PATIENCE_S:
+                last_able = time.monotonic()
+            elif time.monotonic() - last_able > PATIENCE_S:
                 self.give_up(self._describe(places))
                 return
 

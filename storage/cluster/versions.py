@@ -21,10 +21,10 @@ def check_versions(client: Client, address: str, packages: Sequence[str]) -> Non
         StorageError: one has another version, which is named, or there are no workers.
         TimeoutError: one does not answer.
     """
-    here = protocol_versions(get_versions())
+    local = protocol_versions(get_versions())
     # before any code is sent: that of another Python may crash a worker
     for place, reported in send_request(client.get_versions)["workers"].items():
-        compare_versions(place, protocol_versions(reported), here)
+        compare_versions(place, protocol_versions(reported), local)
     ask, names = ByValue(_versions), list(packages)
     workers: Mapping[str, dict[str, str]] = send_request(client.run, ask, names, on_error="ignore")
     if not workers:
@@ -33,18 +33,18 @@ def check_versions(client: Client, address: str, packages: Sequence[str]) -> Non
         )
     # the scheduler unpickles what passes through it, too
     everywhere = {address: send_request(client.run_on_scheduler, ask, names), **workers}
-    for place, there in everywhere.items():
-        compare_versions(place, there, _versions(names))
+    for place, remote in everywhere.items():
+        compare_versions(place, remote, _versions(names))
 
 
-def compare_versions(place: str, there: Mapping[str, str], here: Mapping[str, str]) -> None:
+def compare_versions(place: str, remote: Mapping[str, str], local: Mapping[str, str]) -> None:
     """Refuse versions that differ from those here.
 
     Raises:
         StorageError: some differ; names them.
     """
-    wrong = (name for name in here if there[name] != here[name])
-    if differences := [f"{name} {there[name]}, not {here[name]}" for name in wrong]:
+    wrong = (name for name in local if remote[name] != local[name])
+    if differences := [f"{name} {remote[name]}, not {local[name]}" for name in wrong]:
         raise StorageError(
             f"{place} of the Dask cluster has {'; '.join(differences)}. {REQUIREMENTS}"
         )

@@ -123,8 +123,8 @@ def _check_size(path: Path, n_bytes: int | None) -> None:
         OSError: the sizes differ.
     """
     if path.is_file() and n_bytes is not None and path.stat().st_size != n_bytes:
-        came = path.stat().st_size
-        raise OSError(f"{came} bytes came of {n_bytes}. Look at the proxy before the server")
+        n_received = path.stat().st_size
+        raise OSError(f"{n_received} bytes came of {n_bytes}. Look at the proxy before the server")
 
 
 def is_local(repository: ArtifactRepository) -> bool:

@@ -160,13 +160,13 @@ def _fit(line: str) -> str:
     return f"{marks}{line.strip()}{marks}"
 
 
-def write_final(run_id: str, cost: Mapping[str, float], marks: Mapping[str, str]) -> None:
+def write_final(run_id: str, cost: Mapping[str, float], tag_values: Mapping[str, str]) -> None:
     """Write metrics (linked to no model) and tags of a run in one request."""
-    if not (cost or marks):
+    if not (cost or tag_values):
         return
     now = int(time.time() * 1000)
     MlflowClient().log_batch(
         run_id,
         metrics=[Metric(name, value, now, 0) for name, value in cost.items()],
-        tags=[RunTag(name, value) for name, value in marks.items()],
+        tags=[RunTag(name, value) for name, value in tag_values.items()],
     )

@@ -88,7 +88,7 @@ def _run_all(
     """Launch runs until all have ended, or one has failed and the others running have ended.
 
     Args:
-        step, asked, at_once: as for `launch_all`.
+        step, parameter_sets, at_once: as for `launch_all`.
         running: updated in place with the runs in progress, for the caller to cancel.
     """
     waiting, ended = list(parameter_sets), dict[str, SubmittedRun]()

@@ -102,8 +102,8 @@ def write_files(
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    vouched = contents | {LOADER: LOADER_FILE.read_bytes()}  # log_model puts it beside the folder
-    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in vouched.items()}
+    listed = contents | {LOADER: LOADER_FILE.read_bytes()}  # log_model puts it beside the folder
+    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in listed.items()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 

@@ -88,9 +88,9 @@ class Registry:
         )
 
     def _versions_with_digest(self, digest: str) -> list[ModelVersion]:
-        wanted = both(equals("name", self.name), equals(f"tags.{tags.MODEL_SHA256}", digest))
+        condition = both(equals("name", self.name), equals(f"tags.{tags.MODEL_SHA256}", digest))
         with self._answers():
-            return list(self.client.search_model_versions(wanted))
+            return list(self.client.search_model_versions(condition))
 
     # --- writing
 
@@ -305,17 +305,17 @@ def previous(history: Sequence[Promotion], champion: str, existing: Collection[s
     Returns:
         The version; None if there is none.
     """
-    pile: list[str] = []
+    stack: list[str] = []
     for entry in history:
         if entry.state == BROKEN_OFF:
             continue
-        if entry.version in pile and entry.action == ROLL_BACK:
-            del pile[pile.index(entry.version) + 1 :]
+        if entry.version in stack and entry.action == ROLL_BACK:
+            del stack[stack.index(entry.version) + 1 :]
             continue
-        pile += [
-            version for version in (entry.over, entry.version) if version not in ("", *pile[-1:])
+        stack += [
+            version for version in (entry.over, entry.version) if version not in ("", *stack[-1:])
         ]
-    if champion in pile:
+    if champion in stack:
         # from its last entry upwards
-        del pile[len(pile) - 1 - pile[::-1].index(champion) :]
-    return next((version for version in reversed(pile) if version in existing), None)
+        del stack[len(stack) - 1 - stack[::-1].index(champion) :]
+    return next((version for version in reversed(stack) if version in existing), None)

@@ -36,9 +36,8 @@ from storage.uris import without_credentials
 
 N_NAMED = 3  # run ids that fit on a line
 ADOPTED = "MLFLOW_RUN_ID"  # id of the run that `mlflow run` created for a step
-TEMPORARY_STORE = (
-    "TAXI_PASSING_STORE"  # set if the store is temporary: nobody will look its runs up
-)
+# set if the store is temporary: nobody will look its runs up
+TEMPORARY_STORE = "TAXI_PASSING_STORE"
 
 
 class StepRun:

@@ -182,10 +182,10 @@ def check_manifest(manifest: Any, folder: Path) -> None:
     """
     if not isinstance(manifest, dict) or not manifest:
         raise ValueError("the manifest lists none")
-    if astray := [name for name in manifest if {"..", "/"} & set(Path(name).parts)]:
-        raise ValueError(f"the manifest lists {astray[0]!r}, which is outside")
-    there = (path for path in folder.rglob("[!.]*") if path.is_file())
-    names = {path.relative_to(folder).as_posix() for path in there} - {MANIFEST}
+    if outside := [name for name in manifest if {"..", "/"} & set(Path(name).parts)]:
+        raise ValueError(f"the manifest lists {outside[0]!r}, which is outside")
+    paths = (path for path in folder.rglob("[!.]*") if path.is_file())
+    names = {path.relative_to(folder).as_posix() for path in paths} - {MANIFEST}
     if unlisted := sorted(name for name in names - set(manifest) if "__pycache__" not in name):
         raise ValueError(f"the manifest does not list {unlisted[0]}")
 

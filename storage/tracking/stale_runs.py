@@ -52,8 +52,8 @@ def close_stale_runs(project: str = "") -> ClosedRuns:
 def close_own_runs(reason: str) -> None:
     """Close as KILLED the runs that this process left RUNNING, such as one it was opening."""
     client = MlflowClient()
-    marks = [equals(f"tags.{key}", value) for key, value in processes.process_tags().items()]
-    for run in _search(client, both(IS_RUNNING, *marks)):
+    conditions = [equals(f"tags.{key}", value) for key, value in processes.process_tags().items()]
+    for run in _search(client, both(IS_RUNNING, *conditions)):
         close_run(client, run.info.run_id, reason)
 
 
@@ -66,8 +66,8 @@ def close_run(client: MlflowClient, run_id: str, reason: str, status: str = "KIL
         MlflowException: the store does not answer.
     """
     try:
-        marks = failure_tags(status, reason)
-        client.log_batch(run_id, tags=[RunTag(*mark) for mark in marks.items()])
+        tag_values = failure_tags(status, reason)
+        client.log_batch(run_id, tags=[RunTag(*pair) for pair in tag_values.items()])
         client.set_terminated(run_id, status)
     except MlflowException as error:
         if refusals.is_unreachable(error):

@@ -141,7 +141,7 @@ class TrialRuns:
         return self.run_ids.pop(number)
 
     def _close(self, run_id: str, status: str, reason: str) -> None:
-        tag_values = [RunTag(*mark) for mark in closing.failure_tags(status, reason).items()]
+        tag_values = [RunTag(*pair) for pair in closing.failure_tags(status, reason).items()]
         self.client.log_batch(run_id, tags=tag_values)
         self.client.set_terminated(run_id, status)
 

@@ -308,7 +308,7 @@ class Import:
                 self.client.delete_tag(run_id, name)
         tag_values = self.map.tags(record.tags) | self._versions(record)
         tag_values[tags.IMPORTED] = tags.WHOLE if record.is_whole else tags.PART
-        for part in chunks([RunTag(*tag_value) for tag_value in tag_values.items()], N_TAGS):
+        for part in chunks([RunTag(*pair) for pair in tag_values.items()], N_TAGS):
             self.client.log_batch(run_id, tags=part)
 
     def _points(self, record: RunRecord, run: Run) -> Iterable[Metric]:

@@ -46,13 +46,13 @@ def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple
     developer = checkout.user_name() or environment.login_name()
     # no run of this store: a lock of a run that has ended would count as stale
     held = Registry(record.name, run_id=manifest.run_id, developer=developer)
-    known = held.find_version(record.sha256)
-    if known and tags.ORIGIN_VERSION in known.tags:
-        return str(known.version), []
+    existing = held.find_version(record.sha256)
+    if existing and tags.ORIGIN_VERSION in existing.tags:
+        return str(existing.version), []
     with held.lock():
-        known = held.find_version(record.sha256)
+        existing = held.find_version(record.sha256)
         uri = f"models:/{here.ids[record.model_id]}"
-        number = str(known.version) if known else held.add_version(uri, record.sha256)
+        number = str(existing.version) if existing else held.add_version(uri, record.sha256)
         version = held.client.get_model_version(record.name, number)
         about = {
             key: value
@@ -63,8 +63,8 @@ def add_version(manifest: Manifest, record: VersionRecord, here: IdMap) -> tuple
         lines = assign_free_aliases(held, version, record, manifest, here)
         held.describe_model(registry.about(held.page()) or record.about)
         # last, so that an interrupted import does this again
-        whence = f"{record.name} version {record.version} of {manifest.store}"
-        held.client.set_model_version_tag(record.name, number, tags.ORIGIN_VERSION, whence)
+        origin = f"{record.name} version {record.version} of {manifest.store}"
+        held.client.set_model_version_tag(record.name, number, tags.ORIGIN_VERSION, origin)
     return number, lines
 
 
@@ -72,8 +72,8 @@ def imported_tags(record: VersionRecord, store: str, here: IdMap) -> dict[str, s
     """Return the tags of a version for this store, with how it became champion there."""
     tag_values = here.tags(record.tags)
     if number := record.tags.get(tags.MEASURED_AGAINST, ""):
-        known = here.versions.get((record.name, number))
-        tag_values[tags.MEASURED_AGAINST] = known or f"{number} of {store}"
+        existing = here.versions.get((record.name, number))
+        tag_values[tags.MEASURED_AGAINST] = existing or f"{number} of {store}"
     if record.promotions:
         tag_values[tags.ORIGIN_PROMOTIONS] = json.dumps(
             [json.loads(one) for one in record.promotions]
@@ -87,14 +87,14 @@ def assign_free_aliases(
     """Give a version those of its aliases that no other version has; return lines to print."""
     number = str(version.version)
     taken = held.aliases()
-    wanted = set(record.aliases)
+    aliases = set(record.aliases)
     lines = []
-    if CHAMPION in wanted and CHAMPION not in taken:
+    if CHAMPION in aliases and CHAMPION not in taken:
         why = f"imported from {manifest.store}, where it was champion, and there was none here"
         held.promote(number, action=PROMOTE, why=why)
         lines.append(f"{record.name} version {number} is champion here too: there was none")
-    elif CHAMPION in wanted and taken[CHAMPION] != number:
-        wanted.add(CHALLENGER)
+    elif CHAMPION in aliases and taken[CHAMPION] != number:
+        aliases.add(CHALLENGER)
         lines.append(
             f"{record.name} version {number} was champion there; here version {taken[CHAMPION]} "
             f"is, and stays. To have both measured: {judging_command(record, manifest, here)}"
@@ -104,7 +104,7 @@ def assign_free_aliases(
             f"{record.name} version {number} was not champion there, and there is none here. To "
             f"have it measured: {judging_command(record, manifest, here)}"
         )
-    for alias in sorted(wanted - {CHAMPION} - set(taken)):
+    for alias in sorted(aliases - {CHAMPION} - set(taken)):
         if alias != CHALLENGER or number != held.aliases().get(CHAMPION):
             held.client.set_registered_model_alias(record.name, alias, number)
     return lines
