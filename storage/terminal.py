@@ -107,39 +107,39 @@ def without_markdown(line: str) -> str:
 
 
 def print_table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], *, n_texts: int, strong: int
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, n_texts: int, strong: int
 ) -> None:
     """Print a table, without its last columns if the terminal is too narrow.
 
     Args:
-        heads: titles of the columns.
+        headers: titles of the columns.
         rows: a text for each column.
         n_texts: how many columns, from the left, are words; the others are numbers, right-aligned.
         strong: number of the row that a terminal shows in bold.
     """
     console = _console(sys.stdout)
     options = console.options.update(max_width=UNLIMITED_WIDTH)
-    for n_columns in range(len(heads), n_texts, -1):
-        table = _table(heads[:n_columns], rows, n_texts, strong)
+    for n_columns in range(len(headers), n_texts, -1):
+        table = _table(headers[:n_columns], rows, n_texts, strong)
         if console.measure(table, options=options).maximum <= console.width:
             break
     console.print(table, highlight=False)
-    if left_out := ", ".join(heads[n_columns:]):
+    if left_out := ", ".join(headers[n_columns:]):
         console.print(f"(left out for lack of space: {left_out})", highlight=False, markup=False)
 
 
 def _table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], n_texts: int, strong: int
+    headers: Sequence[str], rows: Sequence[Sequence[str]], n_texts: int, strong: int
 ) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=False)
-    for number, head in enumerate(heads):
+    for number, header in enumerate(headers):
         justify = "left" if number < n_texts else "right"
-        table.add_column(Text(head), justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(Text(header), justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for number, row in enumerate(rows):
-        texts = map(Text, row[: len(heads)])  # no markup: a name may hold brackets
+        texts = map(Text, row[: len(headers)])  # no markup: a name may hold brackets
         table.add_row(*texts, style="bold" if number == strong else "")
     return table
 

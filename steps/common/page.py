@@ -108,10 +108,10 @@ def serving_text(name: str) -> str:
     return f"Serve the champion:\n\n{as_code(serve_command(name))}"
 
 
-def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def to_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Format rows as a markdown table."""
     texts = [[str(cell) for cell in row] for row in rows]
-    lines = [heads, rules([*zip(*texts, strict=True)] or [()] * len(heads)), *texts]
+    lines = [headers, rules([*zip(*texts, strict=True)] or [()] * len(headers)), *texts]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

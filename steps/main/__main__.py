@@ -27,7 +27,7 @@ from steps.common.validate import check_given_runs, check_one_taxi, check_pipeli
 from steps.main import report, rerun
 from steps.main.headline import PipelineOutcome, headline
 from steps.main.plan import plan
-from steps.main.score_table import HEADS, cells, distinct_columns, print_outcome
+from steps.main.score_table import HEADERS, cells, distinct_columns, print_outcome
 from storage.data import splits
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
@@ -218,7 +218,7 @@ def suggest_more_months(dataset: Dataset) -> list[str]:
 
 def leaderboard(candidates: Iterable[Candidate], taxi: str) -> list[str]:
     """Format the candidates as a markdown table, in the given order."""
-    columns = distinct_columns(COLUMNS if kind_of(taxi) == METERED else HEADS, taxi)
+    columns = distinct_columns(COLUMNS if kind_of(taxi) == METERED else HEADERS, taxi)
     rows = [[one.model, one.features, *cells(one.scores, columns)] for one in candidates]
     return page.to_table(["model", "features", *columns.values()], rows).split("\n")
 

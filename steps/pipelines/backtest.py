@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         other_recipe = find_other_recipe(params)
         check_shared_months(folds, other_recipe)
         recipe = other_recipe.recipe if other_recipe else None
-        its_folds = check_recipe(recipe) if recipe else []
+        other_folds = check_recipe(recipe) if recipe else []
         if params.plan:
             lines = [*plan_folds("backtest", params, folds)]
-            lines += plan_folds("against", recipe, its_folds) if recipe else []
+            lines += plan_folds("against", recipe, other_folds) if recipe else []
             page.report_plan(lines)
             return
         rows: list[MonthErrors] = []
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             log_fold(fold, judged)
         others = other_recipe.rows if other_recipe else []
         if recipe:
-            made = zip(its_folds, run_folds(recipe, its_folds, AGAINST_SUFFIX), strict=True)
+            made = zip(other_folds, run_folds(recipe, other_folds, AGAINST_SUFFIX), strict=True)
             others = [row for fold, one in made for row in judge_other_recipe(recipe, fold, one)]
         rises = backtest.measure_ageing(rows)
         compared = [compare_with(rows, other_recipe, others)] if other_recipe else []
@@ -128,16 +128,16 @@ def plan_folds(title: str, params: BacktestParameters, folds: Sequence[Fold]) ->
 
 
 def run_folds(
-    params: BacktestParameters, folds: Sequence[Fold], of: str = ""
+    params: BacktestParameters, folds: Sequence[Fold], suffix: str = ""
 ) -> Iterator[PipelineResult]:
     """Reuse or run the pipelines of folds, in their order.
 
     Args:
         params: of the recipe.
         folds: of its months.
-        of: suffix of the names of their runs.
+        suffix: of the names of their runs.
     """
-    pipelines = {f"{fold.month}{of}": pipeline_of(params, fold) for fold in folds}
+    pipelines = {f"{fold.month}{suffix}": pipeline_of(params, fold) for fold in folds}
     return nested.run_pipelines(pipelines, at_once=params.folds_at_once)
 
 
@@ -274,8 +274,8 @@ def month_table(rows: Sequence[MonthErrors]) -> str:
     beside = {BESIDE[name]: there for name in BESIDE if (there := backtest.fresh(rows, name))}
     ages = sorted({row.age for row in rows if row.age})
     old = {(row.fold, row.age): row for row in rows if row.age}
-    heads = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *beside]
-    heads += [f"the same model {in_months(age)} later" for age in ages]
+    headers = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *beside]
+    headers += [f"the same model {in_months(age)} later" for age in ages]
     lines = []
     for month, row in sorted(backtest.fresh(rows).items()):
         link = pages.run_link(experiment_id, row.run_id)
@@ -284,7 +284,7 @@ def month_table(rows: Sequence[MonthErrors]) -> str:
         others += [old.get((month, age)) for age in ages]
         cells += [f"{other.rmse.value:.3f}" if other else "" for other in others]
         lines.append(cells)
-    return page.to_table(heads, lines)
+    return page.to_table(headers, lines)
 
 
 def error_cells(row: MonthErrors) -> list[str]:
@@ -298,13 +298,13 @@ def error_cells(row: MonthErrors) -> list[str]:
 
 def ageing_table(rises: Sequence[Rise]) -> str:
     """Tabulate what ageing costs; empty if no model was followed."""
-    heads = ["age, months", "judged on months", "RMSE above a fresh model's", "95 %"]
+    headers = ["age, months", "judged on months", "RMSE above a fresh model's", "95 %"]
     lines = [
         (rise.age, rise.n_months, value, f"{low} to {high}" if rise.n_months > 1 else "")
         for rise in rises
         for value, low, high in [[percent(end, 2, sign="+") for end in rise.share]]
     ]
-    return page.to_table(heads, lines) if lines else ""
+    return page.to_table(headers, lines) if lines else ""
 
 
 if __name__ == "__main__":

@@ -293,12 +293,12 @@ def write_scoring_page(
     drift = ["rise of RMSE", "largest PSI"] if known_drift else []
     within = ["quantiles"] if any(month.tally.within for month in scored) else []
     phrases = ["without drop-offs", "80 % interval covers"]
-    heads = ["month", "RMSE, min", *live, *drift, *within, *phrases, "predicted", "rows"]
+    headers = ["month", "RMSE, min", *live, *drift, *within, *phrases, "predicted", "rows"]
     if days := [f"{m.month}: {d}" for m in scored if (d := describe_days(m.month, m.tally))]:
         verdict += f"; **{', '.join(days)}**"
     if seen := find_learned_months(scored, model):
         verdict += f"; **{describe_seen_months(seen)}**"
-    parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows), *remedy]
+    parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(headers, rows), *remedy]
     run_id = runs.active_info().run_id
     links = {text: name for text, name in PAGE_LINKS.items() if artifacts.has_file(run_id, name)}
     parts.append(" · ".join(page.link(text, name) for text, name in links.items()))

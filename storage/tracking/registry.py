@@ -24,7 +24,7 @@ from storage.uris import without_credentials, without_user
 CHAMPION, CHALLENGER = "champion", "challenger"
 BEGUN, DONE, BROKEN_OFF = "begun", "done", "broken off"
 N_SHOWN = 20  # latest changes of the champion, on the page of the registered model
-HEADS = "| when (UTC) | champion | in place of | how | who | why |"
+HISTORY_HEADER = "| when (UTC) | champion | in place of | how | who | why |"
 PROMOTE, ROLL_BACK = "promoted", "rolled back"
 
 
@@ -136,30 +136,30 @@ class Registry:
         """
         before = {version.version for version in self._versions_with_digest(digest)}
         # the tags are set with the version, so that a crash between two calls cannot lose them
-        about = {str(tags.MODEL_URI): model_uri, str(tags.MODEL_SHA256): digest}
+        tag_values = {str(tags.MODEL_URI): model_uri, str(tags.MODEL_SHA256): digest}
         # it prints that the registered model exists, which is always so: `lock` creates it
         with self._answers(), redirect_stderr(io.StringIO()):
-            made = mlflow.register_model(model_uri, self.name, tags=about)
+            made = mlflow.register_model(model_uri, self.name, tags=tag_values)
         since = {
             version.version for version in [made, *self._versions_with_digest(digest)]
         } - before
         with self._answers():
             return duplicates.keep_first_version(self.client, self.name, [*map(str, since)])
 
-    def describe(self, version: str, about: Mapping[str, str], description: str) -> None:
+    def describe(self, version: str, tag_values: Mapping[str, str], description: str) -> None:
         """Write the tags and the page of a version."""
         with self._answers():
-            for key, value in about.items():
+            for key, value in tag_values.items():
                 self.client.set_model_version_tag(self.name, version, key, value)
             self.client.update_model_version(self.name, version, description)
 
-    def describe_model(self, about: str) -> None:
+    def describe_model(self, description: str) -> None:
         """Write the page of the registered model: what it is, and the history of its champions.
 
         Args:
-            about: what it is, markdown.
+            description: what it is, markdown.
         """
-        model, text = self._model(), f"{about}\n\n{history_table(self.history())}"
+        model, text = self._model(), f"{description}\n\n{history_table(self.history())}"
         if model and model.description != text:
             with self._answers():
                 self.client.update_registered_model(self.name, text)
@@ -270,7 +270,7 @@ class Registry:
 
 def history_table(history: Sequence[Promotion]) -> str:
     """Format the changes of the champion as a markdown table, newest first."""
-    lines = [HEADS, "|---" * 6 + "|"]
+    lines = [HISTORY_HEADER, "|---" * 6 + "|"]
     for entry in list(reversed(history))[:N_SHOWN]:
         how = entry.action if entry.state == DONE else f"{entry.action}, {entry.state}"
         at = entry.at[:16].replace("T", " ")
@@ -281,9 +281,9 @@ def history_table(history: Sequence[Promotion]) -> str:
     return "\n".join(lines)
 
 
-def about(page: str) -> str:
+def page_without_history(page: str) -> str:
     """Return the part of a registered model's page before its history."""
-    return page.partition(HEADS)[0].rstrip()
+    return page.partition(HISTORY_HEADER)[0].rstrip()
 
 
 def former_champions(history: Sequence[Promotion]) -> set[str]:

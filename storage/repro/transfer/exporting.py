@@ -199,7 +199,7 @@ class RunCollection:
             description=version.description or "",
             aliases=sorted(a for a, held in model.aliases.items() if str(held) == number),
             promotions=[json.dumps(one._asdict()) for one in history if one.version == number],
-            about=registry.about(model.description or ""),
+            about=registry.page_without_history(model.description or ""),
         )
 
     # --- writing
