@@ -17,7 +17,7 @@ import numpy as np
 from bench import ROOT, Result
 from bench.estimate import fit_booster, simulate
 from bench.search_lab import run, run_id, store
-from steps.common.candidates import Lineage, log_candidate, read_profiles, report_on
+from steps.common.candidates import Lineage, log_candidate, read_profiles, report_candidate
 from steps.common.inputs import load_trips, log_inputs
 from steps.common.results import read_preprocess
 from storage.tracking import runs
@@ -90,7 +90,9 @@ def logging_seconds() -> tuple[float, float]:
             described = log_inputs(preprocess, {"valid": "validation"})
             lineage = Lineage("hpo", "xgboost", "full", preprocess, {})
             start = process_time()
-            log_candidate(model, report_on(model, valid), profiles, lineage, described["valid"])
+            log_candidate(
+                model, report_candidate(model, valid), profiles, lineage, described["valid"]
+            )
             return process_time() - start - predicting, predicting
 
 

@@ -74,7 +74,7 @@ def facts(env: Mapping[str, str]) -> dict[str, str]:
         whole = client.get_run(run_id(uri, "main"))
         return {
             f"{name}: {what}": value
-            for name, part in verify.parts(client, whole)
+            for name, part in verify.pipeline_runs(client, whole)
             for what, value in {**verify.comparable_facts(client, part), **files(part)}.items()
         }
 
@@ -88,7 +88,7 @@ def files(part: Run) -> dict[str, str]:
     for place, uri in folders.items():
         for name in artifacts.list_files(uri):
             if name.endswith(ENDINGS) and Path(name).name not in FREE:
-                with artifacts.open_at(uri, name) as path:
+                with artifacts.open_under(uri, name) as path:
                     content = path.read_bytes()
                 # the folder of a model's files has a random name
                 hashes[f"{place}/{Path(name).name}"] = hashlib.sha256(content).hexdigest()

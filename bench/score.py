@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from bench import DATA, Result, peak_mib
 from bench.serving import as_served, load, timed, train_model
 from steps.common.months import find_month
-from steps.score.month import ScoringJob, write
+from steps.score.month import ScoringJob, write_predictions
 from storage.tracking import models
 from taxi import bootstrap, scoring
 from taxi.spread import Calibration, fit_spread
@@ -49,7 +49,12 @@ def throughput() -> Result:
         for _ in range(N_ROUNDS):
             bare.append(timed(lambda: models.predict_typed(served, frame, "bench"), 1))
             whole.append(
-                timed(lambda: write(job, MONTH, file, Path(folder, "out.parquet"), served), 1)
+                timed(
+                    lambda: write_predictions(
+                        job, MONTH, file, Path(folder, "out.parquet"), served
+                    ),
+                    1,
+                )
             )
     what = "score, rows/s over rows/s of the model's own predict on frames in memory"
     return Result(what, f"{median(bare) / median(whole):.2f}", "0.7")

@@ -11,7 +11,7 @@ import mlflow
 import numpy as np
 
 from steps.common import page
-from steps.common.candidates import Lineage, log_candidate, read_profiles, report_on
+from steps.common.candidates import Lineage, log_candidate, read_profiles, report_candidate
 from steps.common.inputs import open_learning
 from steps.common.parameters import BaselineParameters
 from steps.common.pipeline import Pipeline
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 estimator = baseline.fit(matrix, train.trip_minutes, seed=params.seed)
                 log_fit(estimator, *baseline.sample(matrix, train.trip_minutes, seed=params.seed))
                 model = TripModel(preprocess.dataset.taxi, encoder, [estimator])
-                report = report_on(model, valid)
+                report = report_candidate(model, valid)
                 lineage = Lineage(
                     "baseline", name, baseline.features, preprocess, estimator.get_params()
                 )
@@ -115,7 +115,7 @@ def log_leaderboard(
     best, found = ranked[0]
     write_best(best, found)
     rows = [(name, f"{s['rmse']:.3f}", f"{s['mae']:.3f}") for name, s in ranked]
-    verdict = f"{page.write_scores(best, found, dataset)}; best of {len(ranked)}"
+    verdict = f"{page.scores_line(best, found, dataset)}; best of {len(ranked)}"
     table = page.to_table(["model", "RMSE, min", "MAE, min"], rows)
     left_out = "  \n".join(f"{name}: {bounded}" for name, bounded in bounds.items() if bounded)
     page.write_verdict(verdict, table, left_out, dataset=dataset, rmse=found["rmse"])

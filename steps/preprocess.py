@@ -25,10 +25,10 @@ from steps.common.parameters import PreprocessParameters
 from steps.common.pipeline import preprocess_key, zone_inputs
 from steps.common.results import Dataset, write_dataset
 from steps.common.step import step_run
-from storage.checkout import portable
+from storage.checkout import portable_source
 from storage.data.digest import sha256_of
 from storage.data.months import MonthFile, SideFile, identify
-from storage.data.splits import Content, split_months
+from storage.data.splits import SplitMonth, split_months
 from storage.repro import reuse
 from storage.tracking import artifacts, datasets, tags
 from storage.tracking.datasets import HashedDataset
@@ -63,9 +63,9 @@ class MonthReport(NamedTuple):
     def row(self) -> dict[str, str | int]:
         """Return the report as a row of the table months.csv."""
         n_raw, n_kept = self.counted.n_raw, self.counted.n_kept
-        about = {"split": self.split, **self.file._asdict(), "n_raw": n_raw, "n_kept": n_kept}
-        del about["path"]
-        return about | self.counted.dropped
+        row = {"split": self.split, **self.file._asdict(), "n_raw": n_raw, "n_kept": n_kept}
+        del row["path"]
+        return row | self.counted.dropped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,10 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_profiles(profiles, {report.file.month: report.counted.dropped for report in reports})
         city_sha256 = log_city(city, zone_files, profiles["train"], work_dir)
         is_simulated = any(report.file.is_simulated for report in reports)
-        dataset = log_splits(splits, work_dir, taxi, portable(source), is_simulated)
+        dataset = log_splits(splits, work_dir, taxi, portable_source(source), is_simulated)
         write_dataset(dataset._replace(city=city_sha256))
-        write_kept(dataset, reports)
-        contents = [Content(one.split, one.file.month, one.file.identity) for one in reports]
+        write_preprocess_page(dataset, reports)
+        contents = [SplitMonth(one.split, one.file.month, one.file.identity) for one in reports]
         mlflow.set_tags(
             {tags.CLEANED.of(m): month_key(taxi, m, identity) for _, m, identity in contents}
         )
@@ -119,7 +119,7 @@ class MonthToWrite(NamedTuple):
     identity: str = ""  # empty if not needed
     known: CleanedMonth | None = None  # cleaned by an earlier run
     fetch: "Callable[[], Future[Any]] | None" = None  # starts to fetch it from a worker
-    ahead: "Future[Any] | None" = None  # the month that the worker sends
+    pending_data: "Future[Any] | None" = None  # the month that the worker sends
 
 
 def write_splits(
@@ -147,7 +147,7 @@ def open_months(
 ) -> Iterator[Iterator[MonthToWrite]]:
     """Yield an iterator of the months; workers, if any, clean the following ones meanwhile."""
     named = (MonthToWrite(split, month) for split, names in splits.items() for month in names)
-    found = (look_up(one, months, must=bool(scheduler)) for one in named)
+    found = (find_earlier_cleaning(one, months, required=bool(scheduler)) for one in named)
     if not scheduler:
         yield found
         return
@@ -155,27 +155,29 @@ def open_months(
 
     with open_cleaner(scheduler, months.source, months.taxi) as cleaner:
 
-        def hand_out(one: MonthToWrite) -> MonthToWrite:
+        def submit(one: MonthToWrite) -> MonthToWrite:
             if one.known:
                 return one
             return one._replace(fetch=cleaner.submit(one.month, one.identity))
 
-        cleaned = look_ahead(map(hand_out, found), cleaner.n_ahead)
-        yield look_ahead(map(begin_to_fetch, cleaned), 1)
+        cleaned = look_ahead(map(submit, found), cleaner.n_ahead)
+        yield look_ahead(map(start_fetch, cleaned), 1)
 
 
-def look_up(one: MonthToWrite, months: MonthSource, *, must: bool) -> MonthToWrite:
-    """Find a month's identity, if reuse or workers (`must`) need it, and an earlier cleaning."""
-    if not (must or months.reuse):
+def find_earlier_cleaning(
+    one: MonthToWrite, months: MonthSource, *, required: bool
+) -> MonthToWrite:
+    """Find a month's identity, if reuse or workers (`required`) need it, and a cleaning."""
+    if not (required or months.reuse):
         return one
     identity = identify(months.source, taxi=months.taxi, month=one.month)
     known = find_cleaned(months.taxi, one.month, identity) if months.reuse else None
     return one._replace(identity=identity, known=known)
 
 
-def begin_to_fetch(one: MonthToWrite) -> MonthToWrite:
+def start_fetch(one: MonthToWrite) -> MonthToWrite:
     """Start to fetch a month's trips if a worker cleans it."""
-    return one._replace(ahead=one.fetch(), fetch=None) if one.fetch else one
+    return one._replace(pending_data=one.fetch(), fetch=None) if one.fetch else one
 
 
 def look_ahead(items: Iterable[T], n_ahead: int) -> Iterator[T]:
@@ -196,7 +198,7 @@ def write_month(one: MonthToWrite, months: MonthSource, writer: pq.ParquetWriter
         months: where it comes from.
         writer: for the columns of schema.TRIPS.
     """
-    remote = one.ahead.result() if one.ahead else None
+    remote = one.pending_data.result() if one.pending_data else None
     clean = one.known or remote
     # a simulated month that is clean need not be simulated again
     file = clean.file if clean and clean.file.is_simulated else months.find(one.month)
@@ -344,14 +346,16 @@ def log_splits(
     return Dataset(taxi, is_simulated, source, months, sha256)
 
 
-def write_kept(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
+def write_preprocess_page(dataset: Dataset, reports: Sequence[MonthReport]) -> None:
     """Write the run's page: how many trips were kept, and why the others were dropped."""
     dropped, kept = Counter[str](), Counter[str]()
     for report in reports:
         dropped.update(report.counted.dropped)
         kept[report.split] += report.counted.n_kept
     n_raw, n_dropped = sum(report.counted.n_raw for report in reports), dropped.total()
-    shares = (f"{n:,} {split} ({page.span(dataset.months[split])})" for split, n in kept.items())
+    shares = (
+        f"{n:,} {split} ({page.format_months(dataset.months[split])})" for split, n in kept.items()
+    )
     verdict = f"**Kept {percent(1 - n_dropped / n_raw)} of {n_raw:,} trips**: {', '.join(shares)}"
     rows = [(why, f"{n:,}") for why, n in dropped.most_common() if n]
     table = page.to_table(["dropped for", "trips"], rows)

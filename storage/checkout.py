@@ -66,9 +66,9 @@ def is_folder(remote: str) -> bool:
 def is_unpushed(commit: str, root: Path = ROOT) -> bool:
     """Whether no remote branch or tag contains a commit; False if there is no remote branch."""
     try:
-        known = git.ask(root, "for-each-ref", "--count=1", "refs/remotes")
+        known = git.run_git(root, "for-each-ref", "--count=1", "refs/remotes")
         where = (f"--contains={commit}", "refs/remotes", "refs/tags")
-        return bool(known) and not git.ask(root, "for-each-ref", "--count=1", *where)
+        return bool(known) and not git.run_git(root, "for-each-ref", "--count=1", *where)
     except GitError:  # such as in a clone of one commit
         return False
 
@@ -77,7 +77,7 @@ def committed_path(path: Path, content: bytes, root: Path = ROOT) -> str:
     """Return a file's path in this project if the commit has it with this content; else empty."""
     try:
         relative = path.resolve().relative_to(root).as_posix()
-        held = git.ask(root, "cat-file", "blob", f"{_head(root)}:./{relative}")
+        held = git.run_git(root, "cat-file", "blob", f"{_head(root)}:./{relative}")
     except (GitError, OSError, RuntimeError, ValueError):  # outside, or in no commit
         return ""
     is_held = held.encode(errors=git.ANY_BYTE).splitlines() == content.splitlines()
@@ -87,7 +87,7 @@ def committed_path(path: Path, content: bytes, root: Path = ROOT) -> str:
 def user_name(root: Path = ROOT) -> str:
     """Return the name of the git user; empty if there is none."""
     try:
-        return git.ask(root, "config", "user.name").strip()
+        return git.run_git(root, "config", "user.name").strip()
     except GitError:
         return ""
 
@@ -115,7 +115,7 @@ def run_command(
     return shlex.join(words)
 
 
-def portable(source: str) -> str:
+def portable_source(source: str) -> str:
     """Return a source, without credentials, so that it means the same from any folder."""
     if "://" in source:
         return without_credentials(source)
@@ -125,20 +125,20 @@ def portable(source: str) -> str:
 
 def _head(root: Path) -> str:
     """Return the commit of this code."""
-    git.ask(root, "rev-parse", "--git-dir")
+    git.run_git(root, "rev-parse", "--git-dir")
     try:
-        head = git.ask(root, "rev-parse", "--verify", "HEAD").strip()
+        head = git.run_git(root, "rev-parse", "--verify", "HEAD").strip()
     except GitError as error:
         raise GitError("there is no commit yet") from error
     # the repository may be that of a parent folder, which does not contain this code
-    git.ask(root, "rev-parse", f"{head}:./{PROJECT_FILE}")
+    git.run_git(root, "rev-parse", f"{head}:./{PROJECT_FILE}")
     return head
 
 
 def _remote(root: Path) -> str:
     """Return the URL or folder of origin, or of the only remote; empty if there is none."""
     # `git remote get-url` would apply the user's own abbreviations (url.*.insteadOf)
-    settings = git.ask(root, "config", "--local", "--null", "--list").split("\0")
+    settings = git.run_git(root, "config", "--local", "--null", "--list").split("\0")
     pairs = [setting.partition("\n") for setting in settings]
     urls = {
         name: url for name, _, url in pairs if name.startswith("remote.") and name.endswith(".url")
@@ -152,10 +152,10 @@ def _remote(root: Path) -> str:
 def _difference(root: Path, commit: str) -> str:
     with git.fresh_copy(root, commit) as env:
         excluded = "--exclude-per-directory=.gitignore"
-        new = git.ask(root, "ls-files", "-z", "--others", excluded, "--", *CODE, env=env)
+        new = git.run_git(root, "ls-files", "-z", "--others", excluded, "--", *CODE, env=env)
         if new:
             named = ("--pathspec-from-file=-", "--pathspec-file-nul")
             added = ("--literal-pathspecs", "add", "--intent-to-add")
-            git.ask(root, *added, *named, stdin=new, env=env)
-        diff = git.ask(root, "diff", "--binary", "--no-renames", commit, "--", ".", env=env)
+            git.run_git(root, *added, *named, stdin=new, env=env)
+        diff = git.run_git(root, "diff", "--binary", "--no-renames", commit, "--", ".", env=env)
     return diff.encode(errors=git.ANY_BYTE).decode(errors="replace")

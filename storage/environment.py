@@ -25,15 +25,16 @@ from typing import Any
 from storage import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = ("steps", "storage", "taxi")  # a failed import of these is a bug, not a missing package
+# a failed import of these is a bug, not a missing package
+OWN_PACKAGES = ("steps", "storage", "taxi")
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes
-INTERRUPTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-CLOSED = (errno.EPIPE, errno.EIO)  # of a closed pipe, of a closed terminal
+INTERRUPT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CLOSED_ERRNOS = (errno.EPIPE, errno.EIO)  # of a closed pipe, of a closed terminal
 # objects created between two garbage collections
 GC_THRESHOLD = 50_000
 
 
-class Outlet(io.FileIO):
+class DiscardingStream(io.FileIO):
     """A standard stream of this process that discards its output once nobody reads it."""
 
     def write(self, data: Any, /) -> int:
@@ -41,7 +42,7 @@ class Outlet(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in CLOSED:
+            if error.errno not in CLOSED_ERRNOS:
                 raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())  # for child processes as well
@@ -61,42 +62,42 @@ def prepare() -> None:
     os.environ["LOGNAME"] = login_name()
     if str(Path("~")) == os.path.expanduser("~"):  # noqa: PTH111  where pathlib would raise
         os.environ["HOME"] = tempfile.gettempdir()
-    give_matplotlib_a_folder()
-    show_what_can_be_shown()
-    sys.excepthook = explain
-    for number in interrupts():  # until the step has its run, and handles them itself
-        signal.signal(number, leave)
-    spend_less()
+    set_matplotlib_folder()
+    tolerate_output_errors()
+    sys.excepthook = explain_import_error
+    for number in interrupt_signals():  # until the step has its run, and handles them itself
+        signal.signal(number, exit_on_signal)
+    save_cpu_time()
 
 
-def give_matplotlib_a_folder() -> None:
+def set_matplotlib_folder() -> None:
     """Set MPLCONFIGDIR if the home is not writable: forks would try to remove a temporary one."""
     places = {"XDG_CONFIG_HOME": "~/.config", "XDG_CACHE_HOME": "~/.cache"}
     folders = [Path(os.environ.get(name) or place).expanduser() for name, place in places.items()]
-    if not all(map(_can_be_written, folders)):
+    if not all(map(_is_writable, folders)):
         temporary = Path(tempfile.gettempdir(), f"matplotlib-{os.getuid()}")
         os.environ.setdefault("MPLCONFIGDIR", str(temporary))
 
 
-def _can_be_written(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     """Whether a folder, created if needed, is writable."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     return os.access(folder, os.W_OK)
 
 
-def interrupts() -> list[int]:
+def interrupt_signals() -> list[int]:
     """List the signals that interrupt this process; not SIGHUP if that is ignored, as by nohup."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in INTERRUPTS if number != signal.SIGHUP or not ignored]
+    return [number for number in INTERRUPT_SIGNALS if number != signal.SIGHUP or not ignored]
 
 
 def is_prepared() -> bool:
     """Whether this process was started for a step, and runs nothing else."""
-    return sys.excepthook is explain
+    return sys.excepthook is explain_import_error
 
 
-def spend_less() -> None:
+def save_cpu_time() -> None:
     """Avoid CPU time that brings nothing."""
     # on a busy machine, scikit-learn's waiting threads took six times the CPU of the working ones
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -105,7 +106,7 @@ def spend_less() -> None:
     atexit.register(gc.freeze)  # collecting them at exit took a third of the imports' time
 
 
-def have_imported() -> None:
+def start_garbage_collection() -> None:
     """Start garbage collection, only of objects created from now on, in a process of a step."""
     if is_prepared():
         gc.freeze()
@@ -120,7 +121,7 @@ def login_name() -> str:
         return str(os.getuid())
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """Describe the processor and the system: the last digits of numbers may depend on them."""
     processor = platform.processor()
     if Path("/proc/cpuinfo").is_file():
@@ -129,7 +130,7 @@ def machine() -> str:
     return ", ".join(filter(None, (platform.machine(), processor, platform.system())))
 
 
-def show_what_can_be_shown() -> None:
+def tolerate_output_errors() -> None:
     """Print ? for characters that the terminal lacks, and nothing once nobody reads any more.
 
     A step must not fail because its output is not read to the end, as with `| head -1`.
@@ -137,20 +138,20 @@ def show_what_can_be_shown() -> None:
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:  # closed, as by >&-: the next file would get its number, and lines
-            _occupy(number)
+            _open_devnull_as(number)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
         if name == "stdin" or not isinstance(stream, io.TextIOWrapper):
             continue
         stream.reconfigure(errors="replace")
-        is_outlet = isinstance(getattr(stream.buffer, "raw", None), Outlet)
-        if _number(stream) == number and not is_outlet:
+        is_discarding = isinstance(getattr(stream.buffer, "raw", None), DiscardingStream)
+        if _number(stream) == number and not is_discarding:
             stream.flush()
-            outlet = io.BufferedWriter(Outlet(number, "w", closefd=False))
-            shown = io.TextIOWrapper(outlet, stream.encoding, "replace", line_buffering=True)
+            buffer = io.BufferedWriter(DiscardingStream(number, "w", closefd=False))
+            shown = io.TextIOWrapper(buffer, stream.encoding, "replace", line_buffering=True)
             setattr(sys, name, shown)
 
 
-def _occupy(number: int) -> None:
+def _open_devnull_as(number: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere != number:
         os.dup2(nowhere, number)
@@ -186,7 +187,7 @@ def _is_made_by_mlflow(prefix: Path) -> bool:
     return re.fullmatch(r"mlflow-[0-9a-f]{40}", prefix.name) is not None
 
 
-def cure(prefix: Path) -> str:
+def repair_command(prefix: Path) -> str:
     """Return the command that repairs an environment."""
     if _is_made_by_mlflow(prefix):  # MLflow makes it again
         return f"rm -r {shlex.quote(str(prefix))}"
@@ -195,24 +196,26 @@ def cure(prefix: Path) -> str:
     return f"{shlex.quote(str(prefix / 'bin' / 'python'))} -m pip install -r requirements.txt"
 
 
-def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def explain_import_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     """Report a library that cannot be imported in one line; leave other errors to Python."""
-    if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] in OWN:
+    if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] in OWN_PACKAGES:
         sys.__excepthook__(kind, error, trace)
         return
-    said = " ".join(str(error).split())
+    reason = " ".join(str(error).split())
     print(
-        f"{step_name()}: the environment {sys.prefix} is not whole: {said}. Run this, then start "
-        f"again: {cure(Path(sys.prefix))}",
+        f"{step_name()}: the environment {sys.prefix} is not whole: {reason}. Run this, then start "
+        f"again: {repair_command(Path(sys.prefix))}",
         file=sys.stderr,
     )
     raise SystemExit(USER_ERROR)
 
 
-def explain_when_run() -> None:
-    """Install `explain`, if Python is still looking for the module that it was told to run."""
+def install_import_error_hook() -> None:
+    """Install `explain_import_error`, if Python is still looking for the module to run."""
     if sys.argv[:1] == ["-m"]:
-        sys.excepthook = explain
+        sys.excepthook = explain_import_error
 
 
 def step_name() -> str:
@@ -222,7 +225,7 @@ def step_name() -> str:
     return name.rpartition(".")[2] if "." in name else "python"
 
 
-def leave(signum: int, frame: FrameType | None) -> None:
+def exit_on_signal(signum: int, frame: FrameType | None) -> None:
     """Exit when a step is interrupted during its imports, before it has a run to close."""
     with suppress(OSError):  # print may be in the middle of a line; stderr may be closed
         os.write(2, f"{step_name()}: interrupted\n".encode())

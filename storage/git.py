@@ -12,7 +12,7 @@ from storage import UserError
 
 # variables for the folders that are safe, and for where git itself is; others select another
 # repository, or change what git prints
-KEPT = ("GIT_CONFIG_", "GIT_EXEC_PATH")
+KEPT_VARIABLES = ("GIT_CONFIG_", "GIT_EXEC_PATH")
 # Line ends and permissions do not change what Python runs, and depend on who made the checkout.
 ANY_BYTE = "surrogateescape"
 SETTINGS = "[core]\nautocrlf = input\nfileMode = false\n"
@@ -22,7 +22,7 @@ class GitError(UserError):
     """git is missing or failed; the message says why, in one line."""
 
 
-def ask(
+def run_git(
     folder: Path, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None
 ) -> str:
     """Run git in a folder; return what it prints.
@@ -46,8 +46,8 @@ def ask(
     except OSError as error:
         raise GitError(f"git cannot be run: {error.strerror}") from error
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
-        raise GitError(said.splitlines()[0].removeprefix("fatal: "))
+        reason = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+        raise GitError(reason.splitlines()[0].removeprefix("fatal: "))
     # not read as text, which would drop the CR of line ends
     return done.stdout.decode(errors=ANY_BYTE)
 
@@ -58,7 +58,7 @@ def without_settings() -> Iterator[dict[str, str]]:
     with TemporaryDirectory() as home:
         Path(home, ".gitconfig").write_text(SETTINGS)
         settings = {"HOME": home, "XDG_CONFIG_HOME": home, "GIT_CONFIG_NOSYSTEM": "1"}
-        yield _environment(kept=KEPT[1:]) | settings | {"GIT_ATTR_NOSYSTEM": "1"}
+        yield _environment(kept=KEPT_VARIABLES[1:]) | settings | {"GIT_ATTR_NOSYSTEM": "1"}
 
 
 @contextmanager
@@ -68,12 +68,12 @@ def fresh_copy(root: Path, commit: str) -> Iterator[dict[str, str]]:
     Its repository shares the objects of the user's repository, but has no settings, attributes,
     exclusions, hooks or replaced commits, and its index hides no file.
     """
-    top = ask(root, "rev-parse", "--show-toplevel").removesuffix("\n")
-    objects = ask(root, "rev-parse", "--git-path", "objects").removesuffix("\n")
+    top = run_git(root, "rev-parse", "--show-toplevel").removesuffix("\n")
+    objects = run_git(root, "rev-parse", "--git-path", "objects").removesuffix("\n")
     with without_settings() as env:
         folder = Path(env["HOME"], "repository")
         env["GIT_DEFAULT_HASH"] = "sha1" if len(commit) == 40 else "sha256"
-        ask(root, "init", "--quiet", "--bare", "--template=", str(folder), env=env)
+        run_git(root, "init", "--quiet", "--bare", "--template=", str(folder), env=env)
         with (folder / "config").open("a") as config:
             config.write(SETTINGS)  # overrides what init has found out about the file system
         env |= {"GIT_DIR": str(folder), "GIT_WORK_TREE": top}
@@ -81,11 +81,11 @@ def fresh_copy(root: Path, commit: str) -> Iterator[dict[str, str]]:
         env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = json.dumps(
             str(root / objects), ensure_ascii=False
         )
-        ask(root, "read-tree", commit, env=env)
+        run_git(root, "read-tree", commit, env=env)
         yield env
 
 
-def _environment(kept: tuple[str, ...] = KEPT) -> dict[str, str]:
+def _environment(kept: tuple[str, ...] = KEPT_VARIABLES) -> dict[str, str]:
     """Return this process's environment without the variables that would mislead git."""
     env = {
         name: text

@@ -16,10 +16,10 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from storage.environment import interrupts
+from storage.environment import interrupt_signals
 
 # files whose code must not be interrupted
-UNCUT = (
+UNINTERRUPTIBLE = (
     "<frozen importlib",
     f"{os.sep}sqlalchemy{os.sep}",
     os.path.join("mlflow", "store", "artifact", ""),  # noqa: PTH118  a part of a path
@@ -31,19 +31,19 @@ JOINS = ("join", "_wait_for_tstate_lock")  # of threads; Python 3.13 has only th
 WAIT_S, N_WAITS = 0.05, 200  # ten seconds in all; a locked sqlite store takes longer
 
 
-def raise_once() -> None:
+def raise_on_first_signal() -> None:
     """Raise KeyboardInterrupt at the first signal that interrupts this process, and only then."""
-    for number in (*interrupts(), signal.SIGALRM):
+    for number in (*interrupt_signals(), signal.SIGALRM):
         signal.signal(number, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None, n_waits: int = N_WAITS) -> None:
-    for number in interrupts():
+    for number in interrupt_signals():
         signal.signal(number, ignore)  # a second one would cut the clean-up short
-    if n_waits and _is_uncut(frame):
-        _later(n_waits - 1)
+    if n_waits and _is_uninterruptible(frame):
+        _retry_later(n_waits - 1)
     else:
-        sys.unraisablehook = partial(_raise_what_was_swallowed, said=sys.unraisablehook)
+        sys.unraisablehook = partial(_raise_swallowed, previous_hook=sys.unraisablehook)
         raise KeyboardInterrupt
 
 
@@ -51,10 +51,10 @@ def ignore(signum: int, frame: FrameType | None) -> None:
     """Do nothing; with SIG_IGN instead, Python prints a line for a signal already pending."""
 
 
-def _is_uncut(frame: FrameType | None) -> bool:
-    uncut = UNCUT if _waits_for_a_thread(frame) else (*UNCUT, POOLS)
+def _is_uninterruptible(frame: FrameType | None) -> bool:
+    uninterruptible = UNINTERRUPTIBLE if _waits_for_a_thread(frame) else (*UNINTERRUPTIBLE, POOLS)
     while frame:
-        if any(part in frame.f_code.co_filename for part in uncut):
+        if any(part in frame.f_code.co_filename for part in uninterruptible):
             return True
         frame = frame.f_back
     return False
@@ -68,14 +68,14 @@ def _waits_for_a_thread(frame: FrameType | None) -> bool:
     return is_in_wait or frame.f_code.co_name in JOINS
 
 
-def _later(n_waits: int) -> None:
+def _retry_later(n_waits: int) -> None:
     signal.signal(signal.SIGALRM, partial(_interrupt, n_waits=n_waits))
     signal.setitimer(signal.ITIMER_REAL, WAIT_S)
 
 
-def _raise_what_was_swallowed(swallowed: Any, said: Any) -> None:
+def _raise_swallowed(swallowed: Any, previous_hook: Any) -> None:
     if swallowed.exc_type is KeyboardInterrupt:
-        sys.unraisablehook = said
-        _later(N_WAITS)
+        sys.unraisablehook = previous_hook
+        _retry_later(N_WAITS)
     elif swallowed.exc_type is not AttributeError:  # which half-made objects raise as they go
-        said(swallowed)
+        previous_hook(swallowed)

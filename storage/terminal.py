@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 LEVEL, QUIET = "MLFLOW_LOGGING_LEVEL", "WARNING"
 # what MLflow prints besides its log -> the value that turns it off
-SHOWS = {
+OUTPUT_SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines a run, only with a server
 }
 # loggers of errors that are also raised, and then reported in one line or, psycopg's, handled:
 # MLflow writes the metrics of a run again with each model
-RAISED_TOO = ("mlflow.store.db.utils", "mlflow.exceptions", "psycopg")
-ASKS_AGAIN = "urllib3.connectionpool"  # logger of its retries, which prints nothing
+LOGGED_AND_RAISED = ("mlflow.store.db.utils", "mlflow.exceptions", "psycopg")
+RETRY_LOGGER = "urllib3.connectionpool"  # logger of its retries, which prints nothing
 EVERY_S = 30.0  # between two lines of progress, where there is no bar
-ENDLESS = 10_000  # columns, where there is no terminal
+UNLIMITED_WIDTH = 10_000  # columns, where there is no terminal
 COMMAND = " " * 4  # begins a line that is to be pasted
 
 
@@ -39,20 +39,20 @@ def quieten() -> None:
 
     Steps that this process starts inherit this through their environment.
     """
-    for name, value in SHOWS.items():
+    for name, value in OUTPUT_SETTINGS.items():
         os.environ.setdefault(name, value)
-    asks_again = logging.getLogger(ASKS_AGAIN)
-    if not any(isinstance(handler, Waiting) for handler in asks_again.handlers):
-        asks_again.addHandler(Waiting())
+    retry_logger = logging.getLogger(RETRY_LOGGER)
+    if not any(isinstance(handler, OutageHandler) for handler in retry_logger.handlers):
+        retry_logger.addHandler(OutageHandler())
     level = os.environ.setdefault(LEVEL, QUIET).upper()
     logging.getLogger("mlflow").setLevel(level)
     if logging.getLogger("mlflow").isEnabledFor(logging.INFO):
         return
-    for name in RAISED_TOO:
+    for name in LOGGED_AND_RAISED:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-class Waiting(logging.Handler):
+class OutageHandler(logging.Handler):
     """Prints that a server does not answer: MLflow retries for minutes without a word."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -77,7 +77,7 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
-def say(line: str, *, style: str, to: TextIO | None = None) -> None:
+def print_line(line: str, *, style: str, to: TextIO | None = None) -> None:
     """Print a line, on a terminal in a style of rich; it is never wrapped."""
     stream = to or sys.stdout
     if is_terminal(stream):
@@ -94,52 +94,52 @@ def print_page(lines: Iterable[str]) -> None:
     console = _console(sys.stdout) if is_terminal(sys.stdout) else None
     for line in lines:
         is_command = line.startswith(COMMAND)
-        text = line if is_command else without_marks(line)
+        text = line if is_command else without_markdown(line)
         if console:
             console.print(text, markup=False, highlight=False, soft_wrap=is_command)
         else:
             print(text)
 
 
-def without_marks(line: str) -> str:
+def without_markdown(line: str) -> str:
     """Remove Markdown's marks from a line: those of strong words, code and links."""
     return re.sub(r"\*\*|`", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line))
 
 
 def print_table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], *, n_texts: int, strong: int
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, n_texts: int, strong: int
 ) -> None:
     """Print a table, without its last columns if the terminal is too narrow.
 
     Args:
-        heads: titles of the columns.
+        headers: titles of the columns.
         rows: a text for each column.
         n_texts: how many columns, from the left, are words; the others are numbers, right-aligned.
         strong: number of the row that a terminal shows in bold.
     """
     console = _console(sys.stdout)
-    options = console.options.update(max_width=ENDLESS)
-    for n_columns in range(len(heads), n_texts, -1):
-        table = _table(heads[:n_columns], rows, n_texts, strong)
+    options = console.options.update(max_width=UNLIMITED_WIDTH)
+    for n_columns in range(len(headers), n_texts, -1):
+        table = _table(headers[:n_columns], rows, n_texts, strong)
         if console.measure(table, options=options).maximum <= console.width:
             break
     console.print(table, highlight=False)
-    if left_out := ", ".join(heads[n_columns:]):
+    if left_out := ", ".join(headers[n_columns:]):
         console.print(f"(left out for lack of space: {left_out})", highlight=False, markup=False)
 
 
 def _table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], n_texts: int, strong: int
+    headers: Sequence[str], rows: Sequence[Sequence[str]], n_texts: int, strong: int
 ) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=False)
-    for number, head in enumerate(heads):
+    for number, header in enumerate(headers):
         justify = "left" if number < n_texts else "right"
-        table.add_column(Text(head), justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(Text(header), justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for number, row in enumerate(rows):
-        texts = map(Text, row[: len(heads)])  # no markup: a name may hold brackets
+        texts = map(Text, row[: len(headers)])  # no markup: a name may hold brackets
         table.add_row(*texts, style="bold" if number == strong else "")
     return table
 
@@ -147,8 +147,10 @@ def _table(
 def _console(stream: TextIO) -> "Console":
     from rich.console import Console
 
-    watched = is_terminal(stream)
-    return Console(file=stream, force_terminal=watched, width=None if watched else ENDLESS)
+    interactive = is_terminal(stream)
+    return Console(
+        file=stream, force_terminal=interactive, width=None if interactive else UNLIMITED_WIDTH
+    )
 
 
 class Progress:
@@ -162,7 +164,7 @@ class Progress:
     ) -> None:
         """Start at 0 of `total` units; unit B is shown in MB."""
         self.what, self.total, self.unit = what, total, unit
-        self.clock, self.said_at = clock, clock()
+        self.clock, self.printed_at = clock, clock()
         self.n_done = 0
         self.bar: tuple[Bar, TaskID] | None = None
         if is_terminal(sys.stderr):
@@ -177,13 +179,13 @@ class Progress:
     def update(self, n: int = 1, note: str = "") -> None:
         """Count n more units as done, and show them with a note."""
         self.n_done += n
-        said = ", ".join(filter(None, (self._amount(), note)))
+        status = ", ".join(filter(None, (self._amount(), note)))
         if self.bar:
             bar, task = self.bar
-            bar.update(task, completed=self.n_done, total=self.total or None, said=said)
-        elif self.clock() - self.said_at >= EVERY_S and self.n_done != self.total:
-            self.said_at = self.clock()
-            print(f"{self.what}: {said}", file=sys.stderr, flush=True)
+            bar.update(task, completed=self.n_done, total=self.total or None, status=status)
+        elif self.clock() - self.printed_at >= EVERY_S and self.n_done != self.total:
+            self.printed_at = self.clock()
+            print(f"{self.what}: {status}", file=sys.stderr, flush=True)
 
     def reset(self) -> None:
         """Start again at 0."""
@@ -210,13 +212,13 @@ def _start_bar(what: str, total: int) -> "tuple[Bar, TaskID]":
     bar = Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[said]}", markup=False),
+        TextColumn("{task.fields[status]}", markup=False),
         TimeRemainingColumn(compact=True),
         console=_console(sys.stderr),
         refresh_per_second=4,
         transient=True,
         redirect_stdout=sys.stdout.isatty(),  # else a file's lines would go to stderr
     )
-    task = bar.add_task(what, total=total or None, said="")
+    task = bar.add_task(what, total=total or None, status="")
     bar.start()
     return bar, task

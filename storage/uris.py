@@ -81,7 +81,7 @@ def refuse_query(uri: str, what: str, instead: str) -> None:
         )
 
 
-def read_indirect(text: str, what: str) -> str:
+def expand_env_address(text: str, what: str) -> str:
     """Return an address; env:<NAME> is read from that variable of the environment.
 
     Args:

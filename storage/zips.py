@@ -4,7 +4,7 @@ import zipfile
 import zlib
 
 # what reading a damaged zip may raise; RuntimeError is zipfile's for an encrypted member
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+DAMAGED_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # the others raise errors of their own
 
 

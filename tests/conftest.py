@@ -34,7 +34,7 @@ LONGEST = (
 # files that share an MLflow server go to the same worker: to start one takes 18 CPU seconds
 ON_A_SERVER = (
     *("test_registry_away.py", "test_pipeline.py"),
-    *("test_artifacts.py", "test_doubles.py", "test_registry.py"),
+    *("test_artifacts.py", "test_duplicates.py", "test_registry.py"),
 )
 
 

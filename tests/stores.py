@@ -17,7 +17,7 @@ from storage import terminal
 
 EXPERIMENT = "tests"
 # variables that a step or MLflow may set
-LEFT_BEHIND = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", terminal.LEVEL, *terminal.SHOWS)
+LEFT_BEHIND = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", terminal.LEVEL, *terminal.OUTPUT_SETTINGS)
 
 
 class Store(NamedTuple):

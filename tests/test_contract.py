@@ -34,9 +34,9 @@ PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 BLOCKS: dict[str, dict[str, Any]] = PROJECT["entry_points"]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TREES = ("taxi", "storage", "steps", "tools", "bench")
-ROOMS = {tree: sorted((ROOT / tree).rglob("*.py")) for tree in TREES}
-EVERY_FILE = [path for paths in ROOMS.values() for path in paths]
-RUNS = [*ROOMS["taxi"], *ROOMS["storage"], *ROOMS["steps"]]
+PACKAGES = {tree: sorted((ROOT / tree).rglob("*.py")) for tree in TREES}
+EVERY_FILE = [path for paths in PACKAGES.values() for path in paths]
+RUNS = [*PACKAGES["taxi"], *PACKAGES["storage"], *PACKAGES["steps"]]
 
 
 # --- entry points and their parameters
@@ -50,7 +50,7 @@ def test_every_entry_point_is_a_step_and_every_step_an_entry_point() -> None:
     steps = ROOT / "steps"
     files = {path.stem for path in steps.glob("*.py")} - {"__init__"}
     packages = {path.parent.name for path in steps.glob("*/__main__.py")}
-    pipelines = {name for name, declared in ENTRY_POINTS.items() if declared.room != "steps"}
+    pipelines = {name for name, declared in ENTRY_POINTS.items() if declared.package != "steps"}
     assert files | packages == set(ENTRY_POINTS) - pipelines
     assert [name for name in pipelines if not find_spec(ENTRY_POINTS[name].module())] == []
 
@@ -267,12 +267,12 @@ def test_no_step_imports_another() -> None:
         steps = [f"steps.{step}" for step in ENTRY_POINTS if step != own]
         return [name for name in imports(path) if within(name, steps)]
 
-    assert found(others, *ROOMS["steps"]) == []
+    assert found(others, *PACKAGES["steps"]) == []
 
 
 def test_storage_knows_neither_taxis_nor_steps() -> None:
     known = set(TREES) - {"storage"}
-    assert found(lambda path: packages(imports(path)) & known, *ROOMS["storage"]) == []
+    assert found(lambda path: packages(imports(path)) & known, *PACKAGES["storage"]) == []
 
 
 def test_taxi_only_computes() -> None:
@@ -281,12 +281,12 @@ def test_taxi_only_computes() -> None:
         names = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name))
         yield from (f"open in line {node.lineno}" for node in names if node.id == "open")
 
-    assert found(outside, *ROOMS["taxi"]) == []
+    assert found(outside, *PACKAGES["taxi"]) == []
 
 
 def test_taxi_imports_itself_relatively_so_that_a_copy_stands_alone() -> None:
     itself = re.compile(r"^\s*(?:from|import) taxi\b.*", re.MULTILINE)
-    assert found(lambda path: itself.findall(path.read_text()), *ROOMS["taxi"]) == []
+    assert found(lambda path: itself.findall(path.read_text()), *PACKAGES["taxi"]) == []
 
 
 def test_what_runs_needs_neither_tools_nor_measurements() -> None:
@@ -302,7 +302,7 @@ def test_no_module_is_private() -> None:
 
 def test_a_public_name_means_one_thing() -> None:
     homes: dict[str, list[str]] = {}
-    for path in [*RUNS, *ROOMS["tools"]]:
+    for path in [*RUNS, *PACKAGES["tools"]]:
         for node in tree_of(path).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
                 homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
@@ -327,25 +327,27 @@ def test_a_docstring_names_no_argument_that_is_not_there() -> None:
     assert found(lies, *EVERY_FILE) == []
 
 
-def test_the_steps_are_few_rooms_on_few_floors() -> None:
-    rooms = {
-        path.relative_to(ROOT / "steps").parts[0].removesuffix(".py") for path in ROOMS["steps"]
+def test_the_steps_are_few_packages_on_few_floors() -> None:
+    packages = {
+        path.relative_to(ROOT / "steps").parts[0].removesuffix(".py") for path in PACKAGES["steps"]
     }
-    rooms -= {"__init__"}
+    packages -= {"__init__"}
     arrows = {
         (importer, imported)
-        for importer, imported in contract.room_imports(ROOT)
+        for importer, imported in contract.package_imports(ROOT)
         if importer.startswith("steps/") and imported.startswith("steps/")
     }
-    assert len(rooms) <= 8, "what main does not chain may stand in steps/pipelines, with its `room`"
-    assert arrows == {(f"steps/{room}", "steps/common") for room in rooms - {"common"}}
+    assert len(packages) <= 8, (
+        "what main does not chain may stand in steps/pipelines, with its `package`"
+    )
+    assert arrows == {(f"steps/{package}", "steps/common") for package in packages - {"common"}}
 
 
-def test_the_picture_of_imports_shows_rooms_that_are_there() -> None:
-    rooms = {room for arrow in contract.room_imports(ROOT) for room in arrow}
-    there = {room for room in rooms if any(ROOT.glob(f"{room}*"))}
-    assert len(rooms) > 10
-    assert rooms - there == set()
+def test_the_diagram_of_imports_shows_packages_that_are_there() -> None:
+    packages = {package for arrow in contract.package_imports(ROOT) for package in arrow}
+    there = {package for package in packages if any(ROOT.glob(f"{package}*"))}
+    assert len(packages) > 10
+    assert packages - there == set()
 
 
 # --- what a run carries
@@ -374,7 +376,7 @@ def test_a_tag_is_no_bare_text() -> None:
         return (f"{node.value} in line {node.lineno}" for node in texts if node.value in telling)
 
     own = ("tags.py", "served_model.py")  # the latter is saved with a model, without other modules
-    paths = [*ROOMS["storage"], *ROOMS["steps"]]
+    paths = [*PACKAGES["storage"], *PACKAGES["steps"]]
     assert found(bare, *(path for path in paths if path.name not in own)) == []
 
 

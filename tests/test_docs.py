@@ -188,10 +188,10 @@ def test_bench_says_how_each_measurement_is_asked_for() -> None:
     assert {name for name in measurements() if not {name, name.partition("_")[0]} & asked} == set()
 
 
-def test_the_steps_in_a_room_of_their_own_are_said_to_be_there() -> None:
+def test_the_steps_in_a_package_of_their_own_are_said_to_be_there() -> None:
     text = (ROOT / "docs" / "parameters.md").read_text()
     (said,) = re.findall(r"\(([^()]*): `python -m steps.pipelines.sweep`\)", text)
-    inside = {name for name, one in parameters.ENTRY_POINTS.items() if one.room != "steps"}
+    inside = {name for name, one in parameters.ENTRY_POINTS.items() if one.package != "steps"}
     told = "name the entry points of steps/pipelines above the table of docs/parameters.md"
     assert set(re.findall(r"`(\w+)`", said)) == inside, told
 
@@ -279,8 +279,8 @@ def test_readme_leads_to_every_page_the_licence_and_how_to_contribute() -> None:
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=page_id)
 def test_every_file_named_exists(page: Path) -> None:
-    rooms = r"(?<![\w./])(?:bench|docs|steps|storage|taxi|tests|tools)/[\w/-]*(?:\.\w+)?"
-    named = {name.rstrip("/") for name in re.findall(rooms, docs.prose(page).replace("\\", ""))}
+    folders = r"(?<![\w./])(?:bench|docs|steps|storage|taxi|tests|tools)/[\w/-]*(?:\.\w+)?"
+    named = {name.rstrip("/") for name in re.findall(folders, docs.prose(page).replace("\\", ""))}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 

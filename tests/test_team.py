@@ -135,7 +135,7 @@ def test_a_team_runs_reuses_resumes_registers_rolls_back_scores_and_verifies(
     table = artifacts.read_text(scored.info.run_id, "months.csv").splitlines()
     assert next(csv.DictReader(table))["n_predicted"] == "200"
 
-    parts = dict(verify.parts(client, newest(client, experiment, "main")))
+    parts = dict(verify.pipeline_runs(client, newest(client, experiment, "main")))
     assert parts.keys() >= {"preprocess", "baseline/linear_regression", "hpo/trial 0", "register"}
     facts = verify.comparable_facts(client, parts["hpo/ensemble"])
     assert [fact for fact in facts if fact.endswith(".ubj")]

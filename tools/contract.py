@@ -35,27 +35,27 @@ TREES = ("steps", "storage", "taxi", "tools", "bench")
 def main(argv: list[str] | None = None) -> None:
     """Write every generated file, or compare it with the one that is there."""
     words = sys.argv[1:] if argv is None else argv
-    wanted = {path: text for path, text in generate() if (ROOT / path).read_text() != text}
-    for path, text in wanted.items():
+    outdated = {path: text for path, text in generate() if (ROOT / path).read_text() != text}
+    for path, text in outdated.items():
         if "--check" in words:
             print(f"{path} is not what the declarations say. Run make contract.", file=sys.stderr)
         else:
             (ROOT / path).write_text(text)
             print(f"{path} written")
     if "--check" in words:
-        sys.exit(bool(wanted))
+        sys.exit(bool(outdated))
 
 
 def generate(root: Path = ROOT) -> Iterator[tuple[str, str]]:
     """Yield every generated file: path from the root, text."""
     yield "MLproject", mlproject(ENTRY_POINTS)
     parts = {"parameters": parameter_table(ENTRY_POINTS)}
-    yield "docs/parameters.md", filled(root / "docs" / "parameters.md", parts)
-    parts = {"imports": import_picture(root), "tags": name_table(root)}
-    yield "docs/architecture.md", filled(root / "docs" / "architecture.md", parts)
+    yield "docs/parameters.md", fill_page(root / "docs" / "parameters.md", parts)
+    parts = {"imports": import_diagram(root), "tags": name_table(root)}
+    yield "docs/architecture.md", fill_page(root / "docs" / "architecture.md", parts)
 
 
-def filled(path: Path, parts: Mapping[str, str]) -> str:
+def fill_page(path: Path, parts: Mapping[str, str]) -> str:
     """Return a page with the generated parts between their markers."""
     page = path.read_text()
     for name, text in parts.items():
@@ -70,10 +70,12 @@ def filled(path: Path, parts: Mapping[str, str]) -> str:
 
 def mlproject(entry_points: Mapping[str, type[Parameters]]) -> str:
     """Return the text of MLproject."""
-    return HEAD + "\n".join(block(name, declared) for name, declared in entry_points.items())
+    return HEAD + "\n".join(
+        entry_point_block(name, declared) for name, declared in entry_points.items()
+    )
 
 
-def block(name: str, declared: type[Parameters]) -> str:
+def entry_point_block(name: str, declared: type[Parameters]) -> str:
     """Return the block of an entry point."""
     lines = [f"  {name}:", "    parameters:"]
     for parameter, field in fields_of(declared).items():
@@ -164,54 +166,54 @@ def mentioned_names(tree: ast.Module) -> set[str]:
     return found
 
 
-def import_picture(root: Path) -> str:
-    """Draw which room imports which, as mermaid; between trees one arrow for all imports."""
-    arrows = set(room_imports(root))
-    rooms = {room for arrow in arrows for room in arrow if "/" in room}
+def import_diagram(root: Path) -> str:
+    """Draw which package imports which, as mermaid; between trees one arrow for all imports."""
+    arrows = set(package_imports(root))
+    packages = {package for arrow in arrows for package in arrow if "/" in package}
     inside = {(a, b) for a, b in arrows if tree_of(a) == tree_of(b)}
     across = {(tree_of(a), tree_of(b)) for a, b in arrows - inside}
     lines = ["```mermaid", "flowchart TD"]
-    for tree in sorted({tree_of(room) for room in rooms}):
-        own = sorted(room for room in rooms if tree_of(room) == tree)
+    for tree in sorted({tree_of(package) for package in packages}):
+        own = sorted(package for package in packages if tree_of(package) == tree)
         lines.append(f"    subgraph {tree}")
-        lines += [f'        {node(room)}["{room}"]' for room in own]
+        lines += [f'        {node(package)}["{package}"]' for package in own]
         lines += [f"        {node(a)} --> {node(b)}" for a, b in sorted(inside) if a in own]
         lines.append("    end")
     return "\n".join([*lines, *(f"    {a} --> {b}" for a, b in sorted(across)), "```"])
 
 
-def tree_of(room: str) -> str:
-    """Return the tree (steps, storage, taxi, ...) that a room is in."""
-    return room.partition("/")[0]
+def tree_of(package: str) -> str:
+    """Return the tree (steps, storage, taxi, ...) that a package is in."""
+    return package.partition("/")[0]
 
 
-def node(room: str) -> str:
-    """Return the identifier of a room in mermaid."""
-    return room.replace("/", "_")
+def node(package: str) -> str:
+    """Return the identifier of a package in mermaid."""
+    return package.replace("/", "_")
 
 
-def room_imports(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield every import of one room by another, without bench: importer, imported."""
+def package_imports(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield every import of one package by another, without bench: importer, imported."""
     for tree in TREES[:-1]:
         for path in sorted((root / tree).rglob("*.py")):
             package = path.relative_to(root).parts[:-1]
             for name in imported_names(ast.parse(path.read_bytes()), package):
                 parts = name.split(".")
                 if parts[0] in TREES:
-                    importer = room_of(path.relative_to(root).parts, root=root)
-                    imported = room_of(parts, root=root)
+                    importer = package_of(path.relative_to(root).parts, root=root)
+                    imported = package_of(parts, root=root)
                     if importer != imported and imported not in ("steps", "storage"):
                         yield importer, imported
 
 
-def room_of(parts: Sequence[str], *, root: Path) -> str:
-    """Return the room, a package or module, that a file is in: steps/hpo, storage/data, taxi."""
+def package_of(parts: Sequence[str], *, root: Path) -> str:
+    """Return the package, or the module, that a file is in: steps/hpo, storage/data, taxi."""
     if parts[0] not in ("steps", "storage") or len(parts) == 1:
         return parts[0]
     name = parts[1].removesuffix(".py")
-    there = (root / parts[0] / name).is_dir() or (root / parts[0] / f"{name}.py").is_file()
+    exists = (root / parts[0] / name).is_dir() or (root / parts[0] / f"{name}.py").is_file()
     # what is neither is a function or class of the package itself
-    return f"{parts[0]}/{name}" if there and name != "__init__" else parts[0]
+    return f"{parts[0]}/{name}" if exists and name != "__init__" else parts[0]
 
 
 if __name__ == "__main__":

@@ -30,16 +30,16 @@ from storage.tracking import sqlite_file
 from storage.uris import without_credentials
 from tools import named_experiment, packages
 
-LOCK, LOCK_OF_TOOLS = "requirements.txt", "requirements-dev.txt"
+LOCK, DEV_LOCK = "requirements.txt", "requirements-dev.txt"
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons that the lock is resolved for
 NEED_GB = 5.0  # an environment takes 2 GB, months and models some more
-MOVE = "unset MLFLOW_TRACKING_URI  # or start it"
+OTHER_STORE_COMMAND = "unset MLFLOW_TRACKING_URI  # or start it"
 LOG_IN = "export MLFLOW_TRACKING_USERNAME=<user> MLFLOW_TRACKING_PASSWORD=<password>"
 NETRC = "${EDITOR:-vi} ~/.netrc  # its entry for this host goes before MLFLOW_TRACKING_USERNAME"
 NOT_ASCII = f"{LOG_IN}  # of letters that are ASCII: MLflow's own server reads no others"
 USERS = "~/.mlflow/credentials"
-UNASKED = (OSError, ValueError, KeyError, HTTPException, sqlite3.Error, configparser.Error)
-MAKE_AGAIN = "rm -f .venv/.ready && make .venv/.ready"
+LOOKUP_ERRORS = (OSError, ValueError, KeyError, HTTPException, sqlite3.Error, configparser.Error)
+REBUILD_VENV = "rm -f .venv/.ready && make .venv/.ready"
 
 
 class Finding(NamedTuple):
@@ -68,15 +68,19 @@ def tools() -> Iterator[Finding]:
     if not shutil.which("git"):
         yield Finding("git", "missing: runs will not know their commit", "install git")
     pinned = pinned_python()
-    cures = {name: cure(pinned) for name, (_, cure) in WAYS.items() if shutil.which(name)}
+    cures = {
+        name: cure(pinned) for name, (_, cure) in ENVIRONMENT_MANAGERS.items() if shutil.which(name)
+    }
     if not cures:
-        yield Finding(", ".join(WAYS), "none of them", "make .venv/.ready  # brings uv")
+        yield Finding(
+            ", ".join(ENVIRONMENT_MANAGERS), "none of them", "make .venv/.ready  # brings uv"
+        )
     is_ready = (ROOT / ".venv" / ".ready").exists()
     if is_ready:
         yield Finding(".venv", "--env-manager local, where .venv/bin is first on the PATH")
     one_works = is_ready or "" in cures.values()
     for name, cure in cures.items():
-        how = f"--env-manager {WAYS[name][0]}"
+        how = f"--env-manager {ENVIRONMENT_MANAGERS[name][0]}"
         if cure and one_works:
             yield Finding(name, f"{how}, after: {cure}")
         else:
@@ -100,7 +104,7 @@ def conda_cure(_pinned: str) -> str:
 
 
 # what makes environments -> its name for `mlflow run`, and how it gets the pinned Python
-WAYS: dict[str, tuple[str, Callable[[str], str]]] = {
+ENVIRONMENT_MANAGERS: dict[str, tuple[str, Callable[[str], str]]] = {
     "uv": ("uv", uv_cure),
     "pyenv": ("virtualenv", pyenv_cure),
     "conda": ("local, in conda.yaml's environment", conda_cure),
@@ -137,17 +141,17 @@ def user() -> Iterator[Finding]:
 def installed_packages() -> Iterator[Finding]:
     """Compare the installed packages with the lock."""
     is_tools = (ROOT / ".venv").resolve() == Path(sys.prefix).resolve()
-    lock = LOCK_OF_TOOLS if is_tools else LOCK
+    lock = DEV_LOCK if is_tools else LOCK
     ready = ROOT / ".venv" / ".ready"
     if (ROOT / ".venv").is_dir() and not ready.exists():
         yield Finding(".venv", "half built", "rm -rf .venv && make .venv/.ready")
-    elif ready.exists() and ready.stat().st_mtime < (ROOT / LOCK_OF_TOOLS).stat().st_mtime:
-        yield Finding(".venv", f"older than {LOCK_OF_TOOLS}", MAKE_AGAIN)
+    elif ready.exists() and ready.stat().st_mtime < (ROOT / DEV_LOCK).stat().st_mtime:
+        yield Finding(".venv", f"older than {DEV_LOCK}", REBUILD_VENV)
     wrong = _differences(lock, map(Path, sys.path))
     what = f"packages of {lock}"
     if wrong:
         more = f" and {len(wrong) - 3} more" if wrong[3:] else ""
-        yield Finding(what, f"{', '.join(wrong[:3])}{more}", MAKE_AGAIN)
+        yield Finding(what, f"{', '.join(wrong[:3])}{more}", REBUILD_VENV)
     else:
         yield Finding(what, f"all here, in {sys.prefix}")
 
@@ -170,7 +174,7 @@ def boosters() -> Iterator[Finding]:
 def store() -> Iterator[Finding]:
     """Check that the store can be used as it is."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    place = _place_of(uri)
+    place = _address_or_path(uri)
     if isinstance(place, str):
         yield _server(place)
     elif place:
@@ -184,17 +188,20 @@ def store() -> Iterator[Finding]:
 
 def experiment() -> Iterator[Finding]:
     """Ask the store for the experiment that runs go to, if the environment names one."""
-    place, asked = _place_of(os.environ.get("MLFLOW_TRACKING_URI", "")), named_experiment.wanted()
-    if not asked or not place:
+    place, requested = (
+        _address_or_path(os.environ.get("MLFLOW_TRACKING_URI", "")),
+        named_experiment.requested_experiment(),
+    )
+    if not requested or not place:
         return
     try:
         if isinstance(place, str):
-            found = named_experiment.ask_server(place, asked)
+            found = named_experiment.ask_server(place, requested)
         else:
-            found = named_experiment.ask_file(place, asked)
-    except UNASKED:  # reported with the store
+            found = named_experiment.ask_file(place, requested)
+    except LOOKUP_ERRORS:  # reported with the store
         return
-    (named,) = asked.values()
+    (named,) = requested.values()
     if found and found.is_deleted:
         cure = f"mlflow experiments restore --experiment-id {found.number}  # or name another"
         yield Finding(f"experiment {found.name}", "is deleted: no run can begin in it", cure)
@@ -204,7 +211,7 @@ def experiment() -> Iterator[Finding]:
         yield Finding(f"experiment {found.name}", seen, cure)
     elif found:
         yield Finding(f"experiment {found.name}", "is there")
-    elif "experiment_id" in asked:
+    elif "experiment_id" in requested:
         yield Finding(f"experiment {named}", "is not in this store", "unset MLFLOW_EXPERIMENT_ID")
     else:
         yield Finding(f"experiment {named}", "not there yet: the first run makes it")
@@ -213,13 +220,13 @@ def experiment() -> Iterator[Finding]:
 def run_environments() -> Iterator[Finding]:
     """Check the environments that `mlflow run` made: it uses incomplete ones as they are."""
     folder = Path(os.environ.get("MLFLOW_ENV_ROOT") or Path.home() / ".mlflow" / "envs")
-    n_good, ours = 0, {name for name, _ in locked_versions(LOCK)}
+    n_usable, locked_names = 0, {name for name, _ in locked_versions(LOCK)}
     for place in sorted(folder.glob("mlflow-*")):
         libraries = list(place.glob("lib/python*/site-packages"))
-        there, cure = packages.installed(libraries), environment.cure(place)
+        there, cure = packages.installed(libraries), environment.repair_command(place)
         # a served model's has MLflow and the model's needs, another project's other packages
-        is_begun = "mlflow" not in there and set(there) <= ours
-        wrong = _differences(LOCK, libraries) if "hyperopt" in there else packages.holes(there)
+        is_begun = "mlflow" not in there and set(there) <= locked_names
+        wrong = _differences(LOCK, libraries) if "hyperopt" in there else packages.find_gaps(there)
         if not (place / "bin" / "python").exists() or is_begun:
             yield Finding("environment", f"{place.name} is half built", cure)
         elif any(" instead of " in one for one in wrong):
@@ -228,14 +235,14 @@ def run_environments() -> Iterator[Finding]:
             seen = f"{place.name} is half built: {', '.join(wrong[:3])}"
             yield Finding("environment", seen, cure)
         else:
-            n_good += "hyperopt" in there
+            n_usable += "hyperopt" in there
     # MLflow passes the path to a shell unquoted, and alembic interpolates a %
     if re.search(r"[^\w@+=:,./~-]", str(folder)):
         seen = f"MLflow can make none in {folder}, because of a blank or a sign in its path"
         cure = "export MLFLOW_ENV_ROOT=/var/tmp/mlflow-envs-$(id -u)"
         yield Finding("environments of runs", seen, cure)
     else:
-        yield Finding("environments of runs", f"{n_good} usable in {folder}")
+        yield Finding("environments of runs", f"{n_usable} usable in {folder}")
 
 
 def disk() -> Iterator[Finding]:
@@ -289,7 +296,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 def main() -> None:
     """Print the findings as a table; exit with 1 if something needs a cure."""
-    environment.show_what_can_be_shown()
+    environment.tolerate_output_errors()
     findings = [finding for check in CHECKS for finding in check()]
     width = max(len(finding.what) for finding in findings)
     for what, seen, cure in findings:
@@ -307,7 +314,7 @@ def pinned_python() -> str:
 def locked_versions(lock: str) -> list[tuple[str, str]]:
     """Read the packages of a lock that every machine needs: name, version."""
     lines = re.findall(r"^([\w.-]+)==([^\s;\\]+) *([;\\].*)?$", (ROOT / lock).read_text(), re.M)
-    return [(name, wanted) for name, wanted, marker in lines if not marker.startswith(";")]
+    return [(name, locked) for name, locked, marker in lines if not marker.startswith(";")]
 
 
 def _cache() -> Path | None:
@@ -321,8 +328,8 @@ def _cache() -> Path | None:
 def _differences(lock: str, folders: Iterable[Path]) -> list[str]:
     """List how the packages in these folders differ from a lock, one line for each that does."""
     there = packages.installed(folders)
-    told = (packages.deviation(name, wanted, there) for name, wanted in locked_versions(lock))
-    return [one for one in told if one]
+    deviations = (packages.deviation(name, locked, there) for name, locked in locked_versions(lock))
+    return [one for one in deviations if one]
 
 
 def _answers(*command: str) -> str:
@@ -333,7 +340,7 @@ def _answers(*command: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _place_of(uri: str) -> str | Path | None:
+def _address_or_path(uri: str) -> str | Path | None:
     """Return the address of a server, or the file of an sqlite store; None if it is neither."""
     if uri.startswith(("http://", "https://")):
         return without_credentials(uri).rstrip("/")
@@ -353,22 +360,22 @@ def _server(address: str) -> Finding:
         return Finding(what, f"not asked: MLflow cannot read {USERS}", f"${{EDITOR:-vi}} {USERS}")
     except OSError as error:
         reason = getattr(error, "reason", type(error).__name__)
-        return Finding(what, f"does not answer: {reason}", MOVE)
+        return Finding(what, f"does not answer: {reason}", OTHER_STORE_COMMAND)
     except (ValueError, HTTPException):
         return Finding(what, "answers with what is not MLflow's, such as a login's page", LOG_IN)
     return Finding(what, "answers")
 
 
 def _cure(code: int, address: str) -> str:
-    if code == 401 and any(named_experiment.in_netrc(urlsplit(address).hostname)):
+    if code == 401 and any(named_experiment.read_netrc(urlsplit(address).hostname)):
         return NETRC
     if code == 401 and not "".join(named_experiment.find_user()).isascii():
         return NOT_ASCII
-    return LOG_IN if code in (401, 403) else MOVE
+    return LOG_IN if code in (401, 403) else OTHER_STORE_COMMAND
 
 
 def _sqlite(path: Path) -> Finding:
-    if folder := sqlite_file.misread_folder(Path.cwd(), path):
+    if folder := sqlite_file.find_misread_folder(Path.cwd(), path):
         home, here = "~/nyc-taxi-duration", shlex.quote(str(ROOT))
         seen = f"MLflow misreads {folder}, because of an apostrophe, a %, a ? or a # in its path"
         return Finding("store", seen, f"rm -rf .venv && mv {here} {home} && cd {home}")
@@ -378,12 +385,14 @@ def _sqlite(path: Path) -> Finding:
     try:
         revision = sqlite_file.read_revision(path)
     except sqlite3.Error as error:
-        return Finding(what, f"cannot be opened: {error}", sqlite_file.cure_file(path, error))
+        return Finding(
+            what, f"cannot be opened: {error}", sqlite_file.repair_file_command(path, error)
+        )
     if not revision:
-        return Finding(what, "is not MLflow's, or half made", sqlite_file.set_aside(path))
+        return Finding(what, "is not MLflow's, or half made", sqlite_file.set_aside_command(path))
     if newest and revision != newest:
         seen = f"is of another MLflow (schema {revision}, not {newest})"
-        return Finding(what, seen, sqlite_file.upgrade(path))
+        return Finding(what, seen, sqlite_file.upgrade_command(path))
     return Finding(what, "can be read" + (" and is migrated" if newest else ""))
 
 

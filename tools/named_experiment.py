@@ -28,7 +28,7 @@ class NamedExperiment(NamedTuple):
     is_deleted: bool
 
 
-def wanted() -> dict[str, str]:
+def requested_experiment() -> dict[str, str]:
     """Return id or name from the environment, keyed as in MLflow's API; empty if there is none."""
     number, name = (os.environ.get(f"MLFLOW_EXPERIMENT_{kind}") for kind in ("ID", "NAME"))
     if number:
@@ -36,15 +36,15 @@ def wanted() -> dict[str, str]:
     return {"experiment_name": name} if name else {}
 
 
-def ask_server(address: str, asked: dict[str, str]) -> NamedExperiment | None:
+def ask_server(address: str, requested: dict[str, str]) -> NamedExperiment | None:
     """Ask a server for the experiment; None if there is none.
 
     Raises:
         OSError, ValueError, KeyError: the server does not answer as MLflow does, or refuses.
     """
-    way = "get" if "experiment_id" in asked else "get-by-name"
+    way = "get" if "experiment_id" in requested else "get-by-name"
     try:
-        found = ask_experiments(address, f"{way}?{urllib.parse.urlencode(asked)}")["experiment"]
+        found = ask_experiments(address, f"{way}?{urllib.parse.urlencode(requested)}")["experiment"]
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
@@ -101,7 +101,7 @@ def find_user() -> tuple[str, str]:
     names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     of_file = read_users(names)
     uri = urllib.parse.urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    user, password = in_netrc(uri.hostname)
+    user, password = read_netrc(uri.hostname)
     if not (user and password):
         user, password = map(urllib.parse.unquote, (uri.username or "", uri.password or ""))
     if not (user and password):
@@ -123,7 +123,7 @@ def read_users(names: Sequence[str]) -> dict[str, str]:
     return {name: file.get("mlflow", name, fallback="") for name in names}
 
 
-def in_netrc(host: str | None) -> tuple[str, str]:
+def read_netrc(host: str | None) -> tuple[str, str]:
     """Look up user and password of a host in ~/.netrc, which requests prefers to all others."""
     # by its path: if Python finds the file itself, it refuses one that others may read
     file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
@@ -135,7 +135,7 @@ def in_netrc(host: str | None) -> tuple[str, str]:
     return user or "", password or ""
 
 
-def ask_file(path: Path, asked: dict[str, str]) -> NamedExperiment | None:
+def ask_file(path: Path, requested: dict[str, str]) -> NamedExperiment | None:
     """Look the experiment up in the file of an sqlite store; None if there is none.
 
     Raises:
@@ -143,7 +143,7 @@ def ask_file(path: Path, asked: dict[str, str]) -> NamedExperiment | None:
     """
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
         rows = store.execute("SELECT experiment_id, name, lifecycle_stage FROM experiments")
-        there = [NamedExperiment(str(row[0]), str(row[1]), row[2] == "deleted") for row in rows]
-    (named,) = asked.values()
-    at = 0 if "experiment_id" in asked else 1
-    return next((one for one in there if one[at] == named), None)
+        found = [NamedExperiment(str(row[0]), str(row[1]), row[2] == "deleted") for row in rows]
+    (named,) = requested.values()
+    at = 0 if "experiment_id" in requested else 1
+    return next((one for one in found if one[at] == named), None)

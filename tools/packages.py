@@ -13,27 +13,29 @@ def installed(folders: Iterable[Path]) -> dict[str, Path]:
     return {_name(note): note for note in reversed(found)}
 
 
-def deviation(name: str, wanted: str, packages: Mapping[str, Path]) -> str:
+def deviation(name: str, locked: str, packages: Mapping[str, Path]) -> str:
     """Say how a package differs from the lock: missing, another version, incomplete; else empty."""
     if name not in packages:
         return f"{name} is missing"
     version = packages[name].stem.partition("-")[2]
-    if version != wanted:
-        return f"{name} {version} instead of {wanted}"
-    return "" if _is_whole(packages[name]) else f"{name} is not whole"
+    if version != locked:
+        return f"{name} {version} instead of {locked}"
+    return "" if _is_complete(packages[name]) else f"{name} is not whole"
 
 
-def holes(packages: Mapping[str, Path]) -> list[str]:
+def find_gaps(packages: Mapping[str, Path]) -> list[str]:
     """List the gaps that a killed install has left: missing requirements, incomplete packages."""
     needed = {name for note in packages.values() for name in _needs(note)}
     missing = [f"{name} is missing" for name in sorted(needed - set(packages))]
-    return missing + [f"{name} is not whole" for name in packages if not _is_whole(packages[name])]
+    return missing + [
+        f"{name} is not whole" for name in packages if not _is_complete(packages[name])
+    ]
 
 
 def _needs(note: Path) -> list[str]:
     """List the requirements that a package has on any machine."""
-    about = note / "METADATA"
-    text = about.read_text(encoding="utf-8") if about.is_file() else ""
+    metadata = note / "METADATA"
+    text = metadata.read_text(encoding="utf-8") if metadata.is_file() else ""
     # a line with a ; is for some machines or extras only
     return [_normal(name) for name in re.findall(r"^Requires-Dist: ([\w.-]+)[^;\n]*$", text, re.M)]
 
@@ -46,7 +48,7 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _is_whole(note: Path) -> bool:
+def _is_complete(note: Path) -> bool:
     """Whether all files of a package are there."""
     record = note / "RECORD"
     if not record.is_file():

@@ -36,13 +36,13 @@ PATIENCE_MS = 20_000  # of a page's own clock, which stops while it waits for th
 def main() -> None:
     """Draw every picture, or say in one line what is missing."""
     try:
-        draw(ROOT / "docs")
+        draw_pictures(ROOT / "docs")
     except UserError as error:
         print(f"pictures: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def draw(folder: Path) -> None:
+def draw_pictures(folder: Path) -> None:
     """Draw the last pipeline of the experiment: its report, and its page and its row in the UI.
 
     Raises:
@@ -50,13 +50,13 @@ def draw(folder: Path) -> None:
     """
     browser = find_browser()
     run = last_pipeline()
-    shoot(browser, report_of(run).as_uri(), folder / "report.png", REPORT_SIZE)
+    take_screenshot(browser, report_of(run).as_uri(), folder / "report.png", REPORT_SIZE)
     with serving() as address:
         experiment_id = run.info.experiment_id
         links = {"runs.png": pages.runs_link(experiment_id)}
         links["run.png"] = pages.run_link(experiment_id, run.info.run_id)
         for name, link in links.items():
-            shoot(browser, f"{address}/{link}", folder / name, UI_SIZE)
+            take_screenshot(browser, f"{address}/{link}", folder / name, UI_SIZE)
 
 
 def find_browser() -> str:
@@ -86,7 +86,7 @@ def last_pipeline() -> Run:
 
 def report_of(run: Run) -> Path:
     """Return the path of a pipeline's report, which must be on this machine."""
-    return Path(artifacts.where_it_lies(run.info.run_id, tags.REPORT)).resolve()
+    return Path(artifacts.find_location(run.info.run_id, tags.REPORT)).resolve()
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def wait_for_server(address: str, *, n_tries: int = 120) -> None:
         ) from error
 
 
-def shoot(browser: str, url: str, path: Path, size: tuple[int, int]) -> None:
+def take_screenshot(browser: str, url: str, path: Path, size: tuple[int, int]) -> None:
     """Take a screenshot of a page once it has settled."""
     width, height = size
     with TemporaryDirectory() as profile:

@@ -54,13 +54,13 @@ class CandidateReport(NamedTuple):
     worst: list[WorstTrip]
 
 
-def report_on(model: TripModel, valid: Trips) -> CandidateReport:
+def report_candidate(model: TripModel, valid: Trips) -> CandidateReport:
     """Score a model that was fitted on train on the n validation trips."""
     example = trips_to_frame(valid.take(slice(N_EXAMPLE_ROWS)), model.taxi)
     predicted = model.predict(valid)
     rows = distances.sample_rows(len(valid), MAX_VALID_ROWS)
     trips = valid.take(rows)
-    answers = answer_each(model, trips, metered=predicted[rows])
+    answers = predict_by_distance(model, trips, metered=predicted[rows])
     groups = evaluation.errors_by_group(valid, predicted)
     figure = evaluation.draw_evaluation(valid, predicted, groups)
     scores = rmse_by_distance(answers, trips) | score_predictions(valid.trip_minutes, predicted)
@@ -85,7 +85,9 @@ def report_on(model: TripModel, valid: Trips) -> CandidateReport:
     )
 
 
-def answer_each(model: TripModel, trips: Trips, *, metered: np.ndarray) -> dict[str, np.ndarray]:
+def predict_by_distance(
+    model: TripModel, trips: Trips, *, metered: np.ndarray
+) -> dict[str, np.ndarray]:
     """Predict n trips with each kind of distance.
 
     Args:
@@ -116,10 +118,10 @@ class Lineage(NamedTuple):
     fitted_with: Mapping[str, Any]  # parameter -> value
     parent: str = ""  # URI of the logged model that it is a refit of
 
-    def marks(self) -> dict[str, str]:
+    def tag_values(self) -> dict[str, str]:
         """Return the lineage as tags of the model."""
         dataset = self.preprocess.dataset
-        about: dict[str, str] = {
+        tag_values: dict[str, str] = {
             tags.STEP: self.step,
             tags.MODEL: self.model,
             tags.FEATURES: self.features,
@@ -127,7 +129,7 @@ class Lineage(NamedTuple):
             **{tags.MONTHS.of(split): ",".join(names) for split, names in dataset.months.items()},
             tags.RUN_IDS["preprocess"]: self.preprocess.run_id,
         }
-        return about | ({tags.PARENT_MODEL: self.parent} if self.parent else {})
+        return tag_values | ({tags.PARENT_MODEL: self.parent} if self.parent else {})
 
 
 def log_candidate(
@@ -161,7 +163,7 @@ def log_candidate(
     fitted = model.with_spread(report.spread)
     uri = log_model(fitted, reference, report.example, lineage, name=lineage.model)
     datasets.log_scores(report.scores, model_uri=uri, dataset=valid)
-    note = page.write_scores(lineage.model, report.scores, lineage.preprocess.dataset)
+    note = page.scores_line(lineage.model, report.scores, lineage.preprocess.dataset)
     paragraphs = [f"{note}; {bounded}" if bounded else note, page.link_worst()]
     write_candidate(uri, "\n\n".join(paragraphs))
 
@@ -204,5 +206,5 @@ def log_model(
         params=PARAM_DEFAULTS,
         example=example,
         fitted_with=lineage.fitted_with,
-        marks=lineage.marks(),
+        tag_values=lineage.tag_values(),
     )

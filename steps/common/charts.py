@@ -23,7 +23,7 @@ def link_report(run: Run) -> str:
     return f"[The report]({link})"
 
 
-def which_run(run: Run) -> str:
+def describe_run(run: Run) -> str:
     """Say which run a report belongs to, so that a copy passed around can be traced back."""
     began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
     return (

@@ -29,14 +29,14 @@ class CleanedMonth(NamedTuple):
     file: MonthFile  # the raw file that it was read from; its path is no longer known
     n_raw: int
     dropped: dict[str, int]  # reason -> rows
-    places: list[int]  # indices of its row groups in the split's file
+    row_groups: list[int]  # indices of its row groups in the split's file
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield its trips in the batches in which they were cleaned."""
         name = split_file(self.split)
         with artifacts.open_file(self.run_id, name) as path, pq.ParquetFile(path) as file:
-            for place in self.places:
-                yield file.read_row_group(place).combine_chunks()
+            for group in self.row_groups:
+                yield file.read_row_group(group).combine_chunks()
 
 
 def month_key(taxi: str, month: str, identity: str) -> str:
@@ -51,37 +51,39 @@ def find_cleaned(taxi: str, month: str, identity: str) -> CleanedMonth | None:
     """
     key = month_key(taxi, month, identity)
     found = reuse.find_tagged(tags.CLEANED.of(month), key, runs.experiment_id())
-    for run in sorted(found, key=lambda run: len(_months_beside(read_dataset(run), month))):
+    for run in sorted(found, key=lambda run: len(_months_of_split(read_dataset(run), month))):
         try:
-            if cleaned := _take(run, month):
+            if cleaned := _read_cleaned(run, month):
                 return cleaned
         except StorageError:  # lost or altered: try another run, or clean it again
             continue
     return None
 
 
-def _months_beside(dataset: Dataset, month: str) -> list[str]:
+def _months_of_split(dataset: Dataset, month: str) -> list[str]:
     return next(names for names in dataset.months.values() if month in names)
 
 
-def _take(run: Run, month: str) -> CleanedMonth | None:
+def _read_cleaned(run: Run, month: str) -> CleanedMonth | None:
     run_id, dataset = run.info.run_id, read_dataset(run)
     rows = {row["month"]: row for row in artifacts.read_table(run_id, tags.MONTHS_TABLE)}
-    row, names = rows[month], _months_beside(dataset, month)
+    row, names = rows[month], _months_of_split(dataset, month)
     split, name = row["split"], split_file(row["split"])
     with artifacts.open_file(run_id, name) as path:
         check_sha256(path, dataset.sha256[split], run_id, name)
-        about = pq.read_metadata(path)
-    sizes = [about.row_group(place).num_rows for place in range(about.num_row_groups)]
-    places = places_of(month, {name: int(rows[name]["n_kept"]) for name in names}, sizes)
-    if places is None:
+        metadata = pq.read_metadata(path)
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    row_groups = find_row_groups(month, {name: int(rows[name]["n_kept"]) for name in names}, sizes)
+    if row_groups is None:
         return None
     dropped = {reason: int(row[reason]) for reason in drop_reasons_among(row)}
     file = MonthFile(month, row["uri"], Path(), row["sha256"], int(row["n_bytes"]))
-    return CleanedMonth(run_id, split, file, int(row["n_raw"]), dropped, places)
+    return CleanedMonth(run_id, split, file, int(row["n_raw"]), dropped, row_groups)
 
 
-def places_of(month: str, n_kept: Mapping[str, int], sizes: Sequence[int]) -> list[int] | None:
+def find_row_groups(
+    month: str, n_kept: Mapping[str, int], sizes: Sequence[int]
+) -> list[int] | None:
     """Find the row groups of a month; None if its first and last ones are ambiguous.
 
     Args:
@@ -95,4 +97,4 @@ def places_of(month: str, n_kept: Mapping[str, int], sizes: Sequence[int]) -> li
         return None  # an empty row group may belong to this month or to the one before
     start = sum(n_kept[one] for one in takewhile(lambda one: one != month, n_kept))
     ends = accumulate(sizes)
-    return [place for place, end in enumerate(ends) if start < end <= start + n_kept[month]]
+    return [group for group, end in enumerate(ends) if start < end <= start + n_kept[month]]

@@ -23,7 +23,7 @@ from taxi import TripError, schema
 
 # a worker with another version of these might read or simulate other rows
 CLEANING_PACKAGES = ("pyarrow", "numpy")
-CLEAN_AGAIN = "leave out scheduler to clean the months here."
+CLEANING_HINT = "leave out scheduler to clean the months here."
 COMPRESSION = "lz4"  # takes a tenth of the time of cleaning; zstd takes as long as cleaning
 
 
@@ -61,7 +61,7 @@ def open_cleaner(scheduler: str, source: str, taxi: str) -> Iterator[MonthCleane
     """
     code = (steps, storage, taxi_package)
     on = connected(scheduler, code=code, packages=CLEANING_PACKAGES, on_gpus=False)
-    with on as cluster, cluster.gone_as(lambda: CLEAN_AGAIN):
+    with on as cluster, cluster.loss_as_error(lambda: CLEANING_HINT):
         submit = partial(cluster.submit_kept, clean_on_worker, source, taxi)
         yield MonthCleaner(submit, 2 * cluster.n_workers)
 
@@ -82,7 +82,7 @@ def clean_on_worker(source: str, taxi: str, month: str, identity: str) -> Remote
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=COMPRESSION)
     try:
-        if not months.locate(source, taxi=taxi, month=month).answers:
+        if not months.locate(source, taxi=taxi, month=month).server_answers:
             return None  # or it would retry a download for minutes
         with (
             TemporaryDirectory() as folder,

@@ -39,14 +39,14 @@ class _Parser(argparse.ArgumentParser):
                 self.parameters[name] = group.add_argument(f"--{name}", default=default)
 
     def error(self, message: str) -> NoReturn:
-        advice = meant(message, list(self.fields))
+        advice = suggest_name(message, list(self.fields))
         raise UserError(f"{message}.{advice} See python -m {self.module} --help.")
 
     def format_help(self) -> str:
         named = choices()
         for name, action in self.parameters.items():
             field, names = self.fields[name], named.get(name, [])
-            action.metavar, action.help = placeholder(field, names), meaning(field, names)
+            action.metavar, action.help = placeholder(field, names), help_text(field, names)
         return super().format_help()
 
 
@@ -55,7 +55,7 @@ def make_parser(declared: type[Parameters], description: str | None) -> argparse
     return _Parser(declared, description)
 
 
-def meant(message: str, names: Sequence[str]) -> str:
+def suggest_name(message: str, names: Sequence[str]) -> str:
     """Suggest what an unknown parameter was meant to be; empty if no name is similar."""
     if typed := re.match(r"unrecognized arguments: -P ?([\w-]+=\S*)", message):
         return f" -P is mlflow run's: type --{typed[1]} here."
@@ -94,7 +94,7 @@ def placeholder(field: FieldInfo, names: Sequence[str]) -> str:
     return "LIST" if names else "TEXT" if field.annotation is str else "N"
 
 
-def meaning(field: FieldInfo, names: Sequence[str]) -> str:
+def help_text(field: FieldInfo, names: Sequence[str]) -> str:
     """Write a parameter's help: its description, the names to choose from, and its default."""
     text = (field.description or "").replace("`", "")
     if names and field.default not in names:
@@ -118,7 +118,9 @@ def parse(declared: type[P], parser: argparse.ArgumentParser, argv: Sequence[str
         params = declared(**texts)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
-        parser.error(f"argument --{name}: {refusal(declared.model_fields[name], texts[name])}")
+        parser.error(
+            f"argument --{name}: {invalid_value(declared.model_fields[name], texts[name])}"
+        )
     if not params.config:
         return params
     file = read_parameter_file(params.config)
@@ -142,7 +144,7 @@ def check_parameter_file(file: ParameterFile, *, with_lists: bool) -> None:
                 try:
                     known[name](**{name: text})
                 except ValidationError as error:
-                    problem = refusal(known[name].model_fields[name], text)
+                    problem = invalid_value(known[name].model_fields[name], text)
                     raise file.error(entry.line, f"{name} {problem}.") from error
     lists = {name: entry.line for name, entry in file.entries.items() if entry.is_list}
     if file.points:
@@ -164,16 +166,16 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     return f"no entry point has a parameter {name!r}.{guess}"
 
 
-def refusal(field: FieldInfo, text: str) -> str:
+def invalid_value(field: FieldInfo, text: str) -> str:
     """Say what a value must be, and what was given."""
     low, high = (
         next((getattr(rule, key) for rule in field.metadata if hasattr(rule, key)), None)
         for key in ("ge", "le")
     )
     kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
-    wanted = kinds[field.annotation]
+    expected = kinds[field.annotation]
     if low is not None:
-        wanted += f" of at least {low:g}"
+        expected += f" of at least {low:g}"
     if high is not None:
-        wanted += f" and at most {high:d}"
-    return f"must be {wanted}, got {text!r}"
+        expected += f" and at most {high:d}"
+    return f"must be {expected}, got {text!r}"

@@ -12,14 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, 
 from pydantic.fields import FieldInfo
 
 from steps.common.parameter_file import ParameterFile
-from storage.checkout import as_text, portable
+from storage.checkout import as_text, portable_source
 from storage.uris import refuse_password, without_credentials
 from taxi.words import format_count
 
 Value = bool | int | float | str
-RUNS = "finished runs to build on"  # heading of a group in --help
-IN_PLACE = "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY"  # where a password belongs instead
-SAY_WHERE = "_uri"  # parameters with this ending are checked for passwords elsewhere
+RUNS_GROUP = "finished runs to build on"  # heading of a group in --help
+# where a password belongs instead
+PASSWORD_HINT = "in ~/.netrc, or for s3 as AWS_SECRET_ACCESS_KEY"
+URI_SUFFIX = "_uri"  # parameters with this ending are checked for passwords elsewhere
 
 
 def param(
@@ -66,7 +67,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     entry_point: ClassVar[str] = ""
-    room: ClassVar[str] = "steps"  # package of the entry point's module
+    package: ClassVar[str] = "steps"  # package of the entry point's module
     group: ClassVar[str] = "how it runs"  # heading in --help of a class's own parameters
     takes_lists: ClassVar[bool] = False  # whether its parameter file may hold lists, for a sweep
     # parameters of upstream steps that this step uses itself too, so that they stay in its key
@@ -87,11 +88,11 @@ class Parameters(BaseModel):
     @classmethod
     def module(cls) -> str:
         """Return the module that `python -m` runs, such as steps.hpo."""
-        return f"{cls.room}.{cls.entry_point}"
+        return f"{cls.package}.{cls.entry_point}"
 
     @field_validator("*", mode="before")
     @classmethod
-    def _read_plainly(cls, value: Any, info: ValidationInfo) -> Any:
+    def _parse_strictly(cls, value: Any, info: ValidationInfo) -> Any:
         """Accept only true, 7 and 0.5; pydantic would accept yes, on, 1_0 and padding as well."""
         kind, text = cls.model_fields[str(info.field_name)].annotation, str(value)
         if kind is bool:
@@ -103,16 +104,16 @@ class Parameters(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _one_zero(cls, value: Any) -> Any:
+    def _normalize_zero(cls, value: Any) -> Any:
         """Turn -0 into 0, so that both make the same key."""
         return value + 0.0 if isinstance(value, float) else value
 
     @field_validator("*")
     @classmethod
-    def _without_password(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_password(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a password in any address, because MLflow logs every parameter as typed."""
-        if isinstance(value, str) and not str(info.field_name).endswith(SAY_WHERE):
-            refuse_password(value, f"The {info.field_name}", IN_PLACE)
+        if isinstance(value, str) and not str(info.field_name).endswith(URI_SUFFIX):
+            refuse_password(value, f"The {info.field_name}", PASSWORD_HINT)
         return value
 
     @classmethod
@@ -134,8 +135,8 @@ class Parameters(BaseModel):
 
     def with_file(self, file: ParameterFile) -> Self:
         """Attach a file and the single values that it sets; lists are left for a sweep to read."""
-        mine = file.of(type(self).model_fields)
-        texts = {name: entry.texts[0] for name, entry in mine.items() if not entry.is_list}
+        entries = file.of(type(self).model_fields)
+        texts = {name: entry.texts[0] for name, entry in entries.items() if not entry.is_list}
         made, read = self.model_copy(), type(self)(**texts)
         made._file, made._stated = file, {name: getattr(read, name) for name in texts}
         return made
@@ -162,10 +163,12 @@ class Parameters(BaseModel):
         """Name the lists of the parameter file that apply here, with the number of values each."""
         file, typed = self._file, self.typed_names()
         lists = {n: e.texts for n, e in file.entries.items() if e.is_list} if file else {}
-        said = [
+        counts = [
             f"{len(texts)} values of {name}" for name, texts in lists.items() if name not in typed
         ]
-        return [*said, format_count(len(file.points), "point")] if file and file.points else said
+        return (
+            [*counts, format_count(len(file.points), "point")] if file and file.points else counts
+        )
 
     def typed_names(self) -> set[str]:
         """Name the typed parameters: those whose value is neither the file's nor the default."""
@@ -180,13 +183,13 @@ class Parameters(BaseModel):
         """Return every value as text for a child run, without the file, which is read already."""
         return self.texts() | {"config": ""}
 
-    def key_values(self, above: Sequence[type["Parameters"]] = ()) -> dict[str, Value]:
+    def key_values(self, upstream: Sequence[type["Parameters"]] = ()) -> dict[str, Value]:
         """Return the parameters that a step's own key is made of.
 
         Args:
-            above: parameters of the upstream steps; they count through those steps' results.
+            upstream: parameters of the upstream steps; they count through those steps' results.
         """
-        theirs = {name for other in above for name in key_names(other)} - self.shared_in_key
+        theirs = {name for other in upstream for name in key_names(other)} - self.shared_in_key
         return {name: getattr(self, name) for name in sorted(key_names(type(self)) - theirs)}
 
     def rerun_texts(self) -> dict[str, str]:
@@ -197,10 +200,10 @@ class Parameters(BaseModel):
         """
         texts = {name: without_credentials(text) for name, text in self.texts().items()}
         if "source" in texts:
-            texts["source"] = portable(texts["source"])
-        wanted = _marked(type(self).model_fields, "in_rerun")
-        unsaid = {name for name in texts if is_run_id(name)} - self.run_ids().keys()
-        texts = {name: text for name, text in texts.items() if name in wanted - unsaid}
+            texts["source"] = portable_source(texts["source"])
+        rerun_names = _flagged(type(self).model_fields, "in_rerun")
+        omitted = {name for name in texts if is_run_id(name)} - self.run_ids().keys()
+        texts = {name: text for name, text in texts.items() if name in rerun_names - omitted}
         follows, fields = self.file_texts(), type(self).model_fields
         would_win = [
             name
@@ -222,12 +225,12 @@ class Parameters(BaseModel):
         return {name: value for name, value in self if is_run_id(name) and value}
 
 
-LAST = Parameters.model_fields
+SHARED_FIELDS = Parameters.model_fields
 
 
 def fields_of(declared: type[Parameters]) -> dict[str, FieldInfo]:
     """List the parameters of an entry point in MLproject's order, those that all share last."""
-    return dict(sorted(declared.model_fields.items(), key=lambda item: item[0] in LAST))
+    return dict(sorted(declared.model_fields.items(), key=lambda item: item[0] in SHARED_FIELDS))
 
 
 def groups_of(declared: type[Parameters]) -> dict[str, list[str]]:
@@ -235,7 +238,7 @@ def groups_of(declared: type[Parameters]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in fields_of(declared):
         (home,) = (cls for cls in declared.__mro__ if name in get_annotations(cls))
-        group = RUNS if is_run_id(name) else home.group  # type: ignore[attr-defined]
+        group = RUNS_GROUP if is_run_id(name) else home.group  # type: ignore[attr-defined]
         found.setdefault(group, []).append(name)
     return dict(sorted(found.items(), key=lambda item: item[0] == Parameters.group))
 
@@ -245,16 +248,16 @@ def file_names(entry_points: Iterable[type[Parameters]]) -> dict[str, type[Param
     return {
         name: declared
         for declared in entry_points
-        for name in _marked(declared.model_fields, "in_rerun")
+        for name in _flagged(declared.model_fields, "in_rerun")
     }
 
 
 def key_names(declared: type[Parameters]) -> set[str]:
     """Name the parameters that a step's result depends on."""
     computed: Mapping[str, Any] = declared.model_computed_fields
-    return _marked({**declared.model_fields, **computed}, "in_key")
+    return _flagged({**declared.model_fields, **computed}, "in_key")
 
 
-def _marked(fields: Mapping[str, Any], mark: str) -> set[str]:
+def _flagged(fields: Mapping[str, Any], mark: str) -> set[str]:
     extras = {name: field.json_schema_extra for name, field in fields.items()}
     return {name for name, extra in extras.items() if isinstance(extra, dict) and extra[mark]}

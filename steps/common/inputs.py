@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from steps.common.results import SEEN, PreprocessResult, write_dataset
+from steps.common.results import LEARNING_SPLITS, PreprocessResult, write_dataset
 from storage.data.digest import sha256_of
 from storage.tracking import artifacts, datasets, tags
 from storage.tracking.artifacts import LostError
@@ -68,7 +68,7 @@ def open_learning(preprocess: PreprocessResult) -> LearningTrips:
     Raises:
         StorageError: a file is gone, or not what the run wrote.
     """
-    train, valid = (load_trips(preprocess, split) for split in SEEN)
+    train, valid = (load_trips(preprocess, split) for split in LEARNING_SPLITS)
     described = log_inputs(preprocess, {"train": "training", "valid": "validation"})
     return LearningTrips(train, valid, load_city(preprocess), described["valid"])
 

@@ -55,12 +55,12 @@ def clean_file(file: MonthFile, *, taxi: str) -> Iterator[tuple[Cleaned, str]]:
         StorageError: it cannot be read, or was changed in the meantime.
     """
 
-    def understand(batch: pa.RecordBatch) -> tuple[Cleaned, str]:
+    def parse_batch(batch: pa.RecordBatch) -> tuple[Cleaned, str]:
         cleaned = clean(batch, taxi=taxi, month=file.month)
         return cleaned, first_unreadable(batch, taxi) if cleaned.dropped[UNREADABLE] else ""
 
     try:
-        yield from read_month(file.path, taxi, understand)
+        yield from read_month(file.path, taxi, parse_batch)
     except TripError as error:
         raise TripError(f"{file.uri}: {error}") from error
     file.check_unchanged()

@@ -27,7 +27,7 @@ def find_month(source: str, taxi: str, month: str, work_dir: Path) -> MonthFile:
 def read_month(
     path: Path,
     taxi: str,
-    understand: Callable[[pa.RecordBatch], T],
+    parse_batch: Callable[[pa.RecordBatch], T],
     *,
     optional_roles: frozenset[str] = frozenset(),
 ) -> Iterator[T]:
@@ -36,7 +36,7 @@ def read_month(
     Args:
         path: of the file, or of the folder of parts.
         taxi: key of schema.TAXIS.
-        understand: turns a batch into what is yielded.
+        parse_batch: turns a batch into what is yielded.
         optional_roles: roles of columns that the file may lack.
     Raises:
         TripError: columns or values cannot be used; names the part and the line.
@@ -47,10 +47,10 @@ def read_month(
         try:
             columns = match_columns(files.read_schema(part), taxi, optional_roles=optional_roles)
             for batch in files.read_batches(part, list(columns)):
-                yield understand(batch)
+                yield parse_batch(batch)
                 n_before += len(batch)
         except AmbiguousError as error:
-            line = files.place(part, n_before + error.row)
+            line = files.locate_row(part, n_before + error.row)
             raise TripError(f"{where}{line}: {error}") from error
         except TripError as error:
             raise TripError(f"{where}{error}") from error
@@ -58,7 +58,7 @@ def read_month(
 
 def find_zone_files(source: str) -> dict[str, SideFile]:
     """Fetch the zones' table and shapes: name -> file, for those that exist."""
-    return months.find_beside(source, ZONE_FILES)
+    return months.find_side_files(source, ZONE_FILES)
 
 
 def find_city(source: str, files: dict[str, SideFile]) -> City | None:

@@ -34,7 +34,7 @@ def write_verdict(
     runs.write_page("\n\n".join([verdict, *filter(None, rest)]), title(dataset, rmse))
 
 
-def tell_plan(lines: Sequence[str]) -> None:
+def report_plan(lines: Sequence[str]) -> None:
     """Print a plan, and write it on the run's page if `mlflow run` has created a run."""
     text = "\n".join([*lines, "Nothing was started."])
     print(text)
@@ -46,14 +46,14 @@ def title(dataset: Dataset | None, rmse: float | None) -> str:
     """Write a run's name from its trips and its error: green 2021-01 > 02 · 5.39 min."""
     if dataset is None:
         return ""
-    train, valid = (span(dataset.months[split]) for split in ("train", "valid"))
+    train, valid = (format_months(dataset.months[split]) for split in ("train", "valid"))
     if valid[:5] == train[-7:-2]:  # of the same year
         valid = valid[5:]
     trips = f"{dataset.taxi} {train} > {valid}"
     return trips if rmse is None else f"{trips} · {rmse:.2f} min"
 
 
-def span(months: Sequence[str]) -> str:
+def format_months(months: Sequence[str]) -> str:
     """Write consecutive months as a range, 2021-01..2021-03, and others as a list."""
     follow = all(next_month(month) == after for month, after in pairwise(months))
     return ",".join(months) if len(months) == 1 or not follow else f"{months[0]}..{months[-1]}"
@@ -81,7 +81,7 @@ def rerun_command(params: Parameters, *, experiment: str = "") -> str:
     return run_command(params.entry_point, params.rerun_texts(), experiment=experiment)
 
 
-def tell_uncommitted(artifact: str) -> list[str]:
+def describe_uncommitted_file(artifact: str) -> list[str]:
     """Say how a teammate gets an uncommitted parameter file that a rerun command names."""
     command = f"mlflow artifacts download -r {runs.active_info().run_id} -a {artifact} -d ."
     return [
@@ -103,19 +103,19 @@ def serve_command(name: str) -> str:
     return f"mlflow models serve -m {uri} --env-manager uv --port 5001"
 
 
-def write_serving(name: str) -> str:
+def serving_text(name: str) -> str:
     """Say how to serve the champion of a registered model."""
     return f"Serve the champion:\n\n{as_code(serve_command(name))}"
 
 
-def to_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def to_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Format rows as a markdown table."""
     texts = [[str(cell) for cell in row] for row in rows]
-    lines = [heads, delimiter_row([*zip(*texts, strict=True)] or [()] * len(heads)), *texts]
+    lines = [headers, delimiter_row([*zip(*texts, strict=True)] or [()] * len(headers)), *texts]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pruned: bool) -> str:
+def trial_page(number: int, *, rmse: float, best_round: int, n_rounds: int, pruned: bool) -> str:
     """Write the page of a trial; best_round counts from 0."""
     ended = ", where it was pruned because better trials were ahead by then" if pruned else ""
     return (
@@ -124,10 +124,10 @@ def write_trial(number: int, *, rmse: float, best_round: int, n_rounds: int, pru
     )
 
 
-def write_scores(model: str, scores: Mapping[str, float], dataset: Dataset) -> str:
+def scores_line(model: str, scores: Mapping[str, float], dataset: Dataset) -> str:
     """Write one line on how a model does on the validation months of a data set."""
     return (
-        f"**RMSE {scores['rmse']:.3f} min** on {span(dataset.months['valid'])} (valid) with "
-        f"{DISTANCE_KINDS[distance_kind_of(dataset.taxi)]}: "
+        f"**RMSE {scores['rmse']:.3f} min** on {format_months(dataset.months['valid'])} (valid) "
+        f"with {DISTANCE_KINDS[distance_kind_of(dataset.taxi)]}: "
         f"{model}, MAE {scores['mae']:.3f} min, R2 {scores['r2']:.3f}"
     )

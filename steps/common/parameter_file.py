@@ -64,11 +64,11 @@ class ParameterFile(NamedTuple):
         """
         stated = [(name, self.entries[name]) for name in names]
         stated += [pair for point in self.points for pair in point.items()]
-        said = message.partition(" Choose ")[0]
-        quoted = [pair for pair in stated if any(repr(text) in said for text in pair[1].texts)]
-        spoken_of = [pair for pair in stated if re.search(rf"\b{pair[0]}\b", message)]
-        whole = [pair for pair in spoken_of if any(text in message for text in pair[1].texts)]
-        lines = sorted({entry.line for _, entry in quoted or whole or spoken_of})
+        problem = message.partition(" Choose ")[0]
+        quoted = [pair for pair in stated if any(repr(text) in problem for text in pair[1].texts)]
+        mentioned = [pair for pair in stated if re.search(rf"\b{pair[0]}\b", message)]
+        whole = [pair for pair in mentioned if any(text in message for text in pair[1].texts)]
+        lines = sorted({entry.line for _, entry in quoted or whole or mentioned})
         return ", ".join(f"{self.path}:{line}" for line in lines)
 
 
@@ -119,8 +119,8 @@ def _parsed(path: str, text: str) -> yaml.Node | None:
         marks = [m for m in (error.problem_mark, error.context_mark) if m and m.index < len(text)]
         line, column = (marks[0].line, marks[0].column) if marks else (0, 0)
         is_tab = [*text.splitlines(), ""][line][column : column + 1] == "\t"
-        said = "a tab where YAML needs spaces" if is_tab else f"no YAML: {error.problem}"
-        raise UserError(f"{path}:{line + 1}: {said}.") from error
+        problem = "a tab where YAML needs spaces" if is_tab else f"no YAML: {error.problem}"
+        raise UserError(f"{path}:{line + 1}: {problem}.") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(f"{path}:{line}: no YAML: it holds U+{error.character:04X}.") from error

@@ -36,7 +36,7 @@ class MonthsParameters(Parameters):
 
     @field_validator("source")
     @classmethod
-    def _without_secret(cls, value: str) -> str:
+    def _refuse_secret(cls, value: str) -> str:
         refuse_query(value, "The source", "the whole address in a variable: source=env:<NAME>")
         return value
 
@@ -256,7 +256,7 @@ class RegisterParameters(PipelineParameters):
     )
 
 
-class PartParameters(Parameters):
+class StepsParameters(Parameters):
     """Which steps of a pipeline are run."""
 
     group = Parameters.group
@@ -276,16 +276,16 @@ class PlanParameters(Parameters):
     )
 
 
-class MainParameters(PartParameters, PlanParameters, PipelineParameters):
+class MainParameters(StepsParameters, PlanParameters, PipelineParameters):
     """Parameters of main."""
 
     entry_point = "main"
 
 
-class SweepParameters(PartParameters, PlanParameters, PipelineParameters):
+class SweepParameters(StepsParameters, PlanParameters, PipelineParameters):
     """Parameters of sweep."""
 
-    entry_point, room = "sweep", "steps.pipelines"
+    entry_point, package = "sweep", "steps.pipelines"
     takes_lists = True
 
 
@@ -308,7 +308,7 @@ class BacktestParameters(
 ):
     """Parameters of backtest."""
 
-    entry_point, room, group = "backtest", "steps.pipelines", "folds"
+    entry_point, package, group = "backtest", "steps.pipelines", "folds"
     window: int = param(
         3, "months that a fold's models are fitted on, before its valid month", minimum=1
     )
@@ -382,7 +382,7 @@ class ScoreParameters(CoverageParameters, ClusterParameters, JudgedMonthsParamet
 class VerifyParameters(SeedParameters):
     """Parameters of verify."""
 
-    entry_point, room, group = "verify", "steps.pipelines", "verification"
+    entry_point, package, group = "verify", "steps.pipelines", "verification"
     run_id: str = param("", "finished run of main to run again")
     sample: int = param(
         0, "number of random runs of main to run again, instead of run_id", minimum=0

@@ -11,16 +11,16 @@ from steps.common.parameters import (
     ALL_STEPS,
     ENTRY_POINTS,
     HpoParameters,
-    PartParameters,
     ScoreParameters,
+    StepsParameters,
     TrainingParameters,
 )
-from steps.common.results import TRAINING, PreprocessResult, RegisterResult, TrainingResult
+from steps.common.results import TRAINING_STEPS, PreprocessResult, RegisterResult, TrainingResult
 from storage import UserError, terminal
 from storage.checkout import as_text
 from storage.data import months, splits
 from storage.data.months import MonthLocation, SideFile
-from storage.data.splits import Content
+from storage.data.splits import SplitMonth
 from storage.repro import reuse, step_key
 from storage.repro.reuse import ReuseDecision
 from storage.repro.step_key import StepKey
@@ -33,9 +33,9 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "preprocess": (),
     "baseline": ("preprocess",),
     "hpo": ("preprocess",),
-    "register": ("preprocess", *TRAINING),
+    "register": ("preprocess", *TRAINING_STEPS),
 }
-READ: dict[str, Callable[[Run], NamedTuple]] = {
+RESULT_READERS: dict[str, Callable[[Run], NamedTuple]] = {
     "preprocess": results.read_preprocess,
     "baseline": results.read_training,
     "hpo": results.read_training,
@@ -43,7 +43,7 @@ READ: dict[str, Callable[[Run], NamedTuple]] = {
 }
 
 
-def wanted_steps(text: str, given: Iterable[str] = ()) -> list[str]:
+def selected_steps(text: str, given: Iterable[str] = ()) -> list[str]:
     """Return the wanted steps of a pipeline, in the order in which they run.
 
     Args:
@@ -61,11 +61,11 @@ def wanted_steps(text: str, given: Iterable[str] = ()) -> list[str]:
         raise UserError(f"steps is empty. Choose from {[ALL_STEPS, *UPSTREAM]}.")
     wanted = [step for step in UPSTREAM if step in {*named, *given}]
     for step in wanted:
-        if lacking := [name for name in UPSTREAM[step] if name not in wanted]:
-            runs_of = ", ".join(f"{tags.RUN_IDS[name]}=<id>" for name in lacking)
+        if missing := [name for name in UPSTREAM[step] if name not in wanted]:
+            runs_of = ", ".join(f"{tags.RUN_IDS[name]}=<id>" for name in missing)
             raise UserError(
-                f"steps={text} leaves out {', '.join(lacking)}, which {step} builds on. Add "
-                f"{', '.join(lacking)}, or pass {runs_of}."
+                f"steps={text} leaves out {', '.join(missing)}, which {step} builds on. Add "
+                f"{', '.join(missing)}, or pass {runs_of}."
             )
     return wanted
 
@@ -85,19 +85,19 @@ class Pipeline:
         # what is recorded on a given run wins over the parameters
         base = self.given.get("preprocess")
         self.dataset = results.read_preprocess(base).dataset if base else None
-        told = self.dataset.parameters() if self.dataset else {}
+        recorded = self.dataset.parameters() if self.dataset else {}
         if base:
-            check_asked(params, told, base.info.run_id)
-            check_made_so(params, self.given)
-            if others := not_as_asked(params, told):
+            check_requested_trips(params, recorded, base.info.run_id)
+            check_requested_settings(params, self.given)
+            if others := overridden_defaults(params, recorded):
                 print(
                     f"trips: {', '.join(others)}, as preprocess run {base.info.run_id[:8]}… is of"
                 )
-        self.params = params.model_copy(update=told)
-        wanted = params.steps if isinstance(params, PartParameters) else ALL_STEPS
-        self.steps = wanted_steps(wanted, self.given)
-        asked = (params.train_months, params.valid_months, params.test_months)
-        self.splits = {} if self.given else splits.split_months(*asked)  # split -> months to read
+        self.params = params.model_copy(update=recorded)
+        wanted = params.steps if isinstance(params, StepsParameters) else ALL_STEPS
+        self.steps = selected_steps(wanted, self.given)
+        passed = (params.train_months, params.valid_months, params.test_months)
+        self.splits = {} if self.given else splits.split_months(*passed)  # split -> months to read
         self.done: dict[str, Run] = {}
         self.trained: dict[str, TrainingResult] = {}  # results of `done` that have been read
         self.decisions: dict[str, ReuseDecision] = {}  # for the steps without a given run
@@ -111,7 +111,7 @@ class Pipeline:
         return results.read_preprocess(self.get_or_run("preprocess"))
 
     def training(self, step: str) -> TrainingResult:
-        """Return the result of a step of TRAINING, launching it if needed."""
+        """Return the result of a step of TRAINING_STEPS, launching it if needed."""
         run = self.get_or_run(step)
         if step not in self.trained:
             self.trained[step] = results.read_training(run)
@@ -135,7 +135,7 @@ class Pipeline:
             self.done[step] = self.given[step]
         else:
             self.decisions[step] = decision = self.decide_reuse(step)
-            terminal.say(decision.line, style="bold")
+            terminal.print_line(decision.line, style="bold")
             if not decision.run:
                 self.before_work()
             self.done[step] = decision.run or runs.finished(self._launch(step), step)
@@ -147,7 +147,7 @@ class Pipeline:
             return ReuseDecision(step, None, "reuse=false")
         decision = reuse.find_reusable(self.key(step), runs.experiment_id())
         if decision.run and not is_readable(step, decision.run):
-            return ReuseDecision(step, None, f"what {reuse.short(decision.run)} wrote is lost")
+            return ReuseDecision(step, None, f"what {reuse.short_id(decision.run)} wrote is lost")
         return decision
 
     def key(self, step: str) -> StepKey:
@@ -158,59 +158,59 @@ class Pipeline:
         values = ENTRY_POINTS[step].of(self.params).key_values(above)
         return step_key.make(step, values, self._inputs(step))
 
-    def whole_key(self) -> StepKey:
+    def pipeline_key(self) -> StepKey:
         """Make the key of the pipeline from those of its steps, which must all be done."""
-        made_of = {step: content_of(run) for step, run in self.done.items()}
+        made_of = {step: result_identity(run) for step, run in self.done.items()}
         return step_key.make("main", {}, made_of)
 
-    def find_whole(self) -> ReuseDecision:
+    def find_reusable_pipeline(self) -> ReuseDecision:
         """Look for a finished run of main that chained exactly the runs that would be reused.
 
         If a step must run, so must main. Nothing is started.
         """
         for step in self.steps:
-            if step == "register" and not self.wants_test():
+            if step == "register" and not self.expects_test():
                 continue
             decision = ReuseDecision(step, self.given.get(step), "given")
             if not decision.run:
                 decision = self.decide_reuse(step)
             if not decision.run:
-                return ReuseDecision("main", None, f"{step} {decision.why}")
+                return ReuseDecision("main", None, f"{step} {decision.summary}")
             self.done[step] = decision.run
-        return reuse.find_reusable(self.whole_key(), runs.experiment_id())
+        return reuse.find_reusable(self.pipeline_key(), runs.experiment_id())
 
     def tag(self, step: str) -> None:
         """Tag the active run, which is one of this step, with the step's key."""
         reuse.tag_key(self.key(step))
 
-    def months(self) -> list[Content]:
+    def months(self) -> list[SplitMonth]:
         """Return the identity of every month asked for; missing months are downloaded."""
         schema.raw_columns(self.params.taxi)
         source, taxi = self.params.source, self.params.taxi
         return [
-            Content(split, *known)
+            SplitMonth(split, *known)
             for split, names in self.splits.items()
             for known in identities(source, taxi, names).items()
         ]
 
     def zone_files(self) -> dict[str, str]:
         """Return the sha256 of each zone file; missing files are downloaded."""
-        return zone_inputs(months.find_beside(self.params.source, ZONE_FILES))
+        return zone_inputs(months.find_side_files(self.params.source, ZONE_FILES))
 
     def locate(self) -> list[MonthLocation]:
         """Locate every file that preprocess would read; [] if a run of it was given."""
         source, taxi = self.params.source, self.params.taxi
         wanted = [month for names in self.splits.values() for month in names]
         located = [months.locate(source, taxi=taxi, month=month) for month in wanted]
-        return located + (months.locate_beside(source, ZONE_FILES) if located else [])
+        return located + (months.locate_side_files(source, ZONE_FILES) if located else [])
 
-    def wants_test(self) -> bool:
+    def expects_test(self) -> bool:
         """Whether there are, or will be, test trips to judge a champion by."""
         if "preprocess" in self.done:
             return self.preprocess().dataset.has_test
         return "test" in self.splits
 
-    def repeatable(self) -> TrainingParameters:
+    def rerun_parameters(self) -> TrainingParameters:
         """Return parameters that repeat this pipeline; all steps must be done.
 
         A given run stays named only if they would not make it again: if its key is not the one
@@ -225,12 +225,12 @@ class Pipeline:
 
     def _inputs(self, step: str) -> dict[str, str]:
         if step == "register":
-            return {name: content_of(self.done[name]) for name in UPSTREAM[step]}
+            return {name: result_identity(self.done[name]) for name in UPSTREAM[step]}
         # the content learned from, not the preprocess run: other test months change no model
         preprocess = results.read_preprocess(self.done["preprocess"])
-        return preprocess.dataset.learned_from | self._sample(step, preprocess)
+        return preprocess.dataset.learned_from | self._sample_input(step, preprocess)
 
-    def _sample(self, step: str, preprocess: PreprocessResult) -> dict[str, str]:
+    def _sample_input(self, step: str, preprocess: PreprocessResult) -> dict[str, str]:
         """Return the bound on the trips that trials see, as a key input; {} if they see all."""
         if not (step == "hpo" and isinstance(self.params, HpoParameters)):
             return {}
@@ -246,13 +246,13 @@ class Pipeline:
 def is_readable(step: str, run: Run) -> bool:
     """Whether this version of the project can read a run's result."""
     try:
-        READ[step](run)
+        RESULT_READERS[step](run)
     except UserError:
         return False
     return True
 
 
-def preprocess_key(taxi: str, contents: list[Content], zone_files: Mapping[str, str]) -> StepKey:
+def preprocess_key(taxi: str, contents: list[SplitMonth], zone_files: Mapping[str, str]) -> StepKey:
     """Make the key of preprocess from the identities of its months and zone files."""
     # names of the files that later steps read from its run: older versions may have had other ones
     files = f"{tags.SPLITS}, {tags.PROFILES}, {tags.MONTHS_TABLE}, {tags.CITY_FILE}"
@@ -282,7 +282,7 @@ def zone_inputs(files: Mapping[str, SideFile]) -> dict[str, str]:
     return {name: files[name].sha256 if name in files else "none" for name in ZONE_FILES}
 
 
-def content_of(run: Run) -> str:
+def result_identity(run: Run) -> str:
     """Return what identifies a run's result: its step key, or its run id if it has none."""
     return str(run.data.tags.get(tags.KEY, run.info.run_id))
 
@@ -295,7 +295,7 @@ def given_runs(params: TrainingParameters) -> dict[str, Run]:
             scores are not comparable.
     """
     given = {
-        step: _usable(params.run_ids()[name], step)
+        step: _find_given_run(params.run_ids()[name], step)
         for step, name in tags.RUN_IDS.items()
         if name in params.run_ids()
     }
@@ -309,10 +309,10 @@ def given_runs(params: TrainingParameters) -> dict[str, Run]:
         return given
     first, *_ = given.values()
     base = first.data.tags.get(tags.RUN_IDS["preprocess"], "")
-    return {"preprocess": _usable(base, "preprocess"), **given}
+    return {"preprocess": _find_given_run(base, "preprocess"), **given}
 
 
-def _usable(run_id: str, step: str) -> Run:
+def _find_given_run(run_id: str, step: str) -> Run:
     run = runs.finished(run_id, step)
     if run.info.lifecycle_stage == LifecycleStage.DELETED:
         raise UserError(
@@ -322,41 +322,45 @@ def _usable(run_id: str, step: str) -> Run:
     return run
 
 
-def check_asked(params: TrainingParameters, told: Mapping[str, str], run_id: str) -> None:
+def check_requested_trips(
+    params: TrainingParameters, recorded: Mapping[str, str], run_id: str
+) -> None:
     """Check that the trips asked for are those of the given runs; a default asks for nothing.
 
     Args:
         params: with given runs.
-        told: the parameters that the trips were made with: name -> text.
+        recorded: the parameters that the trips were made with: name -> text.
         run_id: of the preprocess run that made them.
     Raises:
         UserError: the taxi or the months of a split differ.
     """
     fields = type(params).model_fields
-    for name in sorted(told.keys() - {"source"}):  # a source may differ, with the same trips
-        asked, read = getattr(params, name), str.split if name == "taxi" else months.parse_months
-        if asked != fields[name].default and {*read(asked)} != {*read(told[name])}:
+    for name in sorted(recorded.keys() - {"source"}):  # a source may differ, with the same trips
+        passed, read = getattr(params, name), str.split if name == "taxi" else months.parse_months
+        if passed != fields[name].default and {*read(passed)} != {*read(recorded[name])}:
             raise UserError(
-                f"{name}={asked} was passed, but the trips are of {told[name] or 'none'}: those of "
-                f"preprocess run {run_id}, which was passed or is built on. Leave out {name}, or "
-                f"pass no run."
+                f"{name}={passed} was passed, but the trips are of {recorded[name] or 'none'}: "
+                f"those of preprocess run {run_id}, which was passed or is built on. Leave out "
+                f"{name}, or pass no run."
             )
 
 
-def not_as_asked(params: TrainingParameters, told: Mapping[str, str]) -> list[str]:
+def overridden_defaults(params: TrainingParameters, recorded: Mapping[str, str]) -> list[str]:
     """List the parameters left at their default that the trips of a given run differ from.
 
     MLflow passes defaults on as if they had been typed; other values are checked before.
     """
-    defaults = {name: type(params).model_fields[name].default for name in told.keys() - {"source"}}
+    defaults = {
+        name: type(params).model_fields[name].default for name in recorded.keys() - {"source"}
+    }
     return [
-        f"{name}={told[name]}"
+        f"{name}={recorded[name]}"
         for name, default in sorted(defaults.items())
-        if getattr(params, name) == default and default not in (told[name], "next")
+        if getattr(params, name) == default and default not in (recorded[name], "next")
     ]
 
 
-def check_made_so(params: TrainingParameters, given: Mapping[str, Run]) -> None:
+def check_requested_settings(params: TrainingParameters, given: Mapping[str, Run]) -> None:
     """Check that the settings asked for are those that the given runs were made with.
 
     Args:
@@ -366,17 +370,20 @@ def check_made_so(params: TrainingParameters, given: Mapping[str, Run]) -> None:
         UserError: a value differs.
     """
     fields = type(params).model_fields
-    for step in sorted(given.keys() & {*TRAINING}):
+    for step in sorted(given.keys() & {*TRAINING_STEPS}):
         declared, run = ENTRY_POINTS[step], given[step]
         own = key_names(declared) & fields.keys() - key_names(ENTRY_POINTS["preprocess"]) - {"seed"}
         for name in sorted(own):
-            asked, noted = getattr(params, name), runs.noted_text(run.data.params, name)
-            if noted is None or asked == fields[name].default:
+            passed, recorded_value = (
+                getattr(params, name),
+                runs.recorded_text(run.data.params, name),
+            )
+            if recorded_value is None or passed == fields[name].default:
                 continue
-            made = getattr(declared(**{name: noted}), name)
-            if asked != made:
+            made = getattr(declared(**{name: recorded_value}), name)
+            if passed != made:
                 raise UserError(
-                    f"{name}={as_text(asked)} was passed with {step} run {run.info.run_id}, "
+                    f"{name}={as_text(passed)} was passed with {step} run {run.info.run_id}, "
                     f"which was made with {as_text(made)}. Leave out {name}, or that run."
                 )
 

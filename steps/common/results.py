@@ -22,11 +22,12 @@ RMSES = {kind: rmse_name(kind) for kind in DISTANCE_KINDS}
 # on the validation trips: of a candidate, and of a step, whose scores are its best candidate's
 SCORES = (*RMSES.values(), "mae", "r2")
 TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)
-GAINED = tuple(map(tags.GAINED.of, ("", "_low", "_high")))  # the gain and its interval's ends
+# the gain and its interval's ends
+IMPROVEMENTS = tuple(map(tags.IMPROVEMENTS.of, ("", "_low", "_high")))
 NO_CITY = "none"
 SIMULATED, REAL = "simulated", "real"
-TRAINING = ("baseline", "hpo")  # steps whose models are candidates
-SEEN = ("train", "valid")  # splits that a model is fitted on or chosen on
+TRAINING_STEPS = ("baseline", "hpo")  # steps whose models are candidates
+LEARNING_SPLITS = ("train", "valid")  # splits that a model is fitted on or chosen on
 
 
 class Dataset(NamedTuple):
@@ -90,7 +91,7 @@ class PreprocessResult(NamedTuple):
     @property
     def n_learned_from(self) -> dict[str, int]:
         """The number of trips that a model depends on: split -> trips, 0 if not recorded."""
-        counts = {split: self.metrics.get(tags.N_TRIPS.of(split), 0) for split in SEEN}
+        counts = {split: self.metrics.get(tags.N_TRIPS.of(split), 0) for split in LEARNING_SPLITS}
         return {split: int(count) for split, count in counts.items()}
 
 
@@ -154,9 +155,9 @@ class ScoringResult(NamedTuple):
 # --- writing, each to the active run
 
 
-def write_dataset(dataset: Dataset, about: Mapping[str, str] | None = None) -> None:
+def write_dataset(dataset: Dataset, extra_tags: Mapping[str, str] | None = None) -> None:
     """Record the trips that this run makes or reads, and further tags."""
-    mlflow.set_tags({**dataset.tags(), **(about or {})})
+    mlflow.set_tags({**dataset.tags(), **(extra_tags or {})})
 
 
 def write_candidate(model_uri: str, note: str) -> None:
@@ -242,7 +243,7 @@ def read_registration(run: Run) -> RegisterResult:
         champion_version=_tag(run, tags.CHAMPION_VERSION),
         reasons=_tag(run, tags.REASONS),
         model=_tag(run, tags.MODEL),
-        metrics=_metrics(run, *TEST_SCORES, tags.CHAMPION_TEST.of("rmse"), *GAINED),
+        metrics=_metrics(run, *TEST_SCORES, tags.CHAMPION_TEST.of("rmse"), *IMPROVEMENTS),
         model_uri=_tag(run, tags.MODEL_URI),
     )
 
@@ -299,13 +300,13 @@ def read_dataset(run: Run) -> Dataset:
     """Read which trips a run made or read."""
     months = tags.MONTHS.select(run.data.tags)
     sha256 = tags.SHA256.select(run.data.tags)
-    wanted = [split for split in splits.NAMES if split in sha256]
+    recorded_splits = [split for split in splits.NAMES if split in sha256]
     return Dataset(
         taxi=_tag(run, tags.TAXI),
         is_simulated=_tag(run, tags.DATA) == SIMULATED,
         source=run.data.tags.get(tags.MONTHS_SOURCE, ""),
-        months={split: months[split].split(",") for split in wanted},
-        sha256={split: sha256[split] for split in wanted},
+        months={split: months[split].split(",") for split in recorded_splits},
+        sha256={split: sha256[split] for split in recorded_splits},
         city=run.data.tags.get(tags.CITY, "").removeprefix(NO_CITY),
     )
 

@@ -13,8 +13,8 @@ from taxi import spaces
 from taxi.spaces import SearchSpace
 
 # the code that turns trips into rows: these files, and what they import
-ROWS = ("taxi/rows.py",)
-SAMPLE = "taxi/sampling.py"  # counts too if trials see a sample
+ROWS_CODE = ("taxi/rows.py",)
+SAMPLING_CODE = "taxi/sampling.py"  # counts too if trials see a sample
 
 
 class SearchSettings(NamedTuple):
@@ -43,7 +43,7 @@ class SearchSettings(NamedTuple):
         """Key shared by searches of this space and these features on any rows."""
         return hash_json(space=self.space.describe(), features=self.features)
 
-    def bound(self, preprocess: PreprocessResult) -> int:
+    def max_trips(self, preprocess: PreprocessResult) -> int:
         """Return how many trips of a split the trials see at most; 0 if they see all."""
         return spaces.sample_size_for(preprocess.n_learned_from.values(), self.search_rows)
 
@@ -52,19 +52,19 @@ class SearchSettings(NamedTuple):
 
         No trip has to be read or encoded for it, so that a plan has it at once.
         """
-        dataset, bound = preprocess.dataset, self.bound(preprocess)
-        sampled = {"search_rows": bound} if bound else {}
+        dataset, max_trips = preprocess.dataset, self.max_trips(preprocess)
+        sampled = {"search_rows": max_trips} if max_trips else {}
         many = len(dataset.months["train"]) > 1  # with a single month all trips weigh the same
         return hash_json(
             trips=dataset.learned_from,
             features=self.features,
-            code=step_key.code_reached(*ROWS, *([SAMPLE] if bound else [])),
+            code=step_key.code_reached(*ROWS_CODE, *([SAMPLING_CODE] if max_trips else [])),
             space=self.space.describe(),
             common=self.common,
             half_life=self.half_life if many else 0,
             lag=self.lag,
             warm_start=self.warm_start,
-            versions={name: version(name) for name in step_key.COMPUTING},
+            versions={name: version(name) for name in step_key.NUMERIC_PACKAGES},
             **sampled,
         )
 

@@ -21,8 +21,8 @@ def load_served(uri: str, taxi: str) -> Any:
             trips of this taxi do not have.
     """
     model = models.load(uri)
-    there = {column.name for column in schema.raw_columns(taxi)}
-    if missing := sorted(models.required_columns(model) - there):
+    known_columns = {column.name for column in schema.raw_columns(taxi)}
+    if missing := sorted(models.required_columns(model) - known_columns):
         raise StorageError(
             f"Model {without_credentials(uri)} needs {missing}, which {taxi} trips do not have. "
             f"Pass the taxi that it was trained for, or another model."

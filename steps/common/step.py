@@ -26,7 +26,7 @@ from storage.tracking import pages, runs, store, tags
 from storage.tracking.fork_server import ForkServer
 from taxi import TripError
 
-AGAIN = "Start it and run this again: steps that have finished are not run twice."
+RERUN_HINT = "Start it and run this again: steps that have finished are not run twice."
 
 
 @contextmanager
@@ -40,10 +40,10 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
     Yields:
         The parameters.
     """
-    interruptions.raise_once()
+    interruptions.raise_on_first_signal()
     _quieten()
     step, is_open = declared.entry_point, False
-    store.name_plainly()
+    store.unescape_sqlite_uri()
     try:
         params = _read(declared, description, argv)
         step_key.code(step)  # hash the code that runs now, before anybody can edit it
@@ -51,28 +51,28 @@ def step_run(declared: type[P], description: str | None, argv: Sequence[str] | N
         again = partial(page.rerun_command, params)
         run = runs.plan_run() if plans else runs.StepRun(step, params.developer, again)
         forks = _fork_server(params)
-        with in_one_line(), run, forks, in_one_line():
+        with one_line_errors(), run, forks, one_line_errors():
             is_open = mlflow.active_run() is not None
-            environment.have_imported()
+            environment.start_garbage_collection()
             environment.check_lock()
-            with placing(params):
+            with locating_errors(params):
                 _log_file(params)
                 yield params
             reuse.record_outputs()
             if not plans:
-                _say_where(step)
+                _print_run_address(step)
     except (TripError, UserError) as error:
-        _leave(f"{step}: {error}", USER_ERROR, is_open=is_open)
+        _exit(f"{step}: {error}", USER_ERROR, is_open=is_open)
     except KeyboardInterrupt:
         if not is_open:  # so the run that `mlflow run` created has not been closed either
             environment.restore_later(os.environ.get("MLFLOW_RUN_ID"))
-        _leave(f"{step}: interrupted", INTERRUPTED, is_open=is_open)
+        _exit(f"{step}: interrupted", INTERRUPTED, is_open=is_open)
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Turn errors of a store, and a missing driver, into one line."""
-    with drivers.missing_as_error(), store.gone_as(AGAIN):
+    with drivers.missing_as_error(), store.loss_as_error(RERUN_HINT):
         yield
 
 
@@ -87,15 +87,15 @@ def _fork_server(params: P) -> ExitStack:
 
 
 @contextmanager
-def placing(params: Parameters) -> Iterator[None]:
+def locating_errors(params: Parameters) -> Iterator[None]:
     """Add to an error the line of the parameter file that it is about, unless it names one."""
     try:
         yield
     except (TripError, UserError) as error:
-        file, said = params.file, str(error)
-        if file and not re.search(r"(^|See )\S+:\d+[:.]", said):
-            places = file.places(said, params.names_in_file())
-            error.args = (f"{said} See {places}.",) if places else error.args
+        file, message = params.file, str(error)
+        if file and not re.search(r"(^|See )\S+:\d+[:.]", message):
+            places = file.places(message, params.names_in_file())
+            error.args = (f"{message} See {places}.",) if places else error.args
         raise
 
 
@@ -112,10 +112,10 @@ def _log_file(params: P) -> None:
         mlflow.log_params({tags.FROM_CONFIG.of(name): text for name, text in values.items()})
 
 
-def _say_where(step: str) -> None:
+def _print_run_address(step: str) -> None:
     """Print the address of the active run's page, unless a pipeline's page leads there."""
     active = mlflow.active_run()
-    if active and runs.is_looked_up(active):
+    if active and runs.is_user_facing(active):
         link = pages.run_link(active.info.experiment_id, active.info.run_id)
         print(f"{step}: View this run at {pages.address(link)}")
 
@@ -139,8 +139,8 @@ def _quieten() -> None:
         sys.stdout.reconfigure(line_buffering=True)
 
 
-def _leave(line: str, code: int, *, is_open: bool) -> NoReturn:
-    terminal.say(" ".join(line.split()), style="red", to=sys.stderr)
+def _exit(line: str, code: int, *, is_open: bool) -> NoReturn:
+    terminal.print_line(" ".join(line.split()), style="red", to=sys.stderr)
     if is_open:  # flushing opens the store, and would migrate one of an older MLflow
         mlflow.flush_async_logging()
     sys.exit(code)

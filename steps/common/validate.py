@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow.entities import Run
 
 from steps.common.parameters import PipelineParameters, SearchParameters
-from steps.common.results import TRAINING, read_training, rmse_name
+from steps.common.results import TRAINING_STEPS, read_training, rmse_name
 from storage import UserError
 from storage.tracking import names, tags
 from storage.tracking.registry import Registry
@@ -67,24 +67,24 @@ def check_refit_workers(n_workers: int, scheduler: str) -> None:
         from storage.cluster.connection import connected
 
         with connected(scheduler, code=[], packages=[], on_gpus=False) as cluster:
-            check_enough(n_workers, cluster)
+            check_enough_workers(n_workers, cluster)
 
 
-def check_enough(n_workers: int, cluster: "Cluster") -> None:
+def check_enough_workers(n_workers: int, cluster: "Cluster") -> None:
     """Check that a cluster has enough workers for a refit.
 
     Raises:
         UserError: it has fewer.
     """
-    n_there = len(cluster.client.scheduler_info()["workers"])
-    if n_there < n_workers:
+    n_found = len(cluster.client.scheduler_info()["workers"])
+    if n_found < n_workers:
         raise UserError(
-            f"refit_workers={n_workers}, and {cluster.address} has {n_there}. Start more, or "
+            f"refit_workers={n_workers}, and {cluster.address} has {n_found}. Start more, or "
             f"pass another number, which gives other boosters."
         )
 
 
-def check_given(given: Mapping[str, Run], judge_by: str) -> None:
+def check_given_runs(given: Mapping[str, Run], judge_by: str) -> None:
     """Check that the candidates of the given runs can be compared.
 
     Args:
@@ -95,7 +95,7 @@ def check_given(given: Mapping[str, Run], judge_by: str) -> None:
             of the project logged it.
     """
     name = rmse_name(distances.select_distance_kind(judge_by))
-    for step in sorted(given.keys() & {*TRAINING}):
+    for step in sorted(given.keys() & {*TRAINING_STEPS}):
         for candidate in read_training(given[step]).candidates:
             if name not in candidate.scores:
                 raise UserError(

@@ -22,7 +22,7 @@ from steps.common.candidates import (
     Lineage,
     log_candidate,
     read_profiles,
-    report_on,
+    report_candidate,
 )
 from steps.common.inputs import LearningTrips, open_learning
 from steps.common.parameters import HpoParameters
@@ -33,16 +33,16 @@ from steps.common.step import step_run
 from steps.common.validate import check_search
 from steps.hpo import sample
 from steps.hpo.ensemble import (
-    Trained,
+    TrainedBooster,
     choose_boosters,
     log_boosters,
     train_blind,
     train_seeds,
 )
 from steps.hpo.executor import open_executor
-from steps.hpo.sample import Seen
+from steps.hpo.sample import TrialTrips
 from steps.hpo.search import Budget, run_search
-from storage.tracking import artifacts, doubles, models, runs, tags
+from storage.tracking import artifacts, duplicates, models, runs, tags
 from storage.tracking.trials import TrialRuns
 from taxi import evaluation, features, maps, rows, search_results
 from taxi.batches import sample_matrix
@@ -67,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline.tag("hpo")
         trips = open_learning(preprocess)
         encoder = features.fit_encoder(settings.features, trips.train, trips.city)
-        tell_unknown_recesses(encoder, preprocess.dataset.months)
-        searched = search_boosters(params, settings, preprocess, encoder, trips)
+        print_unknown_recesses(encoder, preprocess.dataset.months)
+        result = search_boosters(params, settings, preprocess, encoder, trips)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
-            scores = log_ensemble(settings, preprocess, encoder, trips, searched)
-        tell_search(params, preprocess, searched, scores)
+            scores = log_ensemble(settings, preprocess, encoder, trips, result)
+        write_search_results(params, preprocess, result, scores)
 
 
-def tell_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
+def print_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
     """Print which months of the splits an encoder's school calendar does not cover."""
     if not isinstance(encoder, DenseFeatures):
         return
@@ -82,14 +82,14 @@ def tell_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]])
         print(line)
 
 
-class Searched(NamedTuple):
+class SearchResult(NamedTuple):
     """The result of a search."""
 
     trials: list[Trial]
-    sighted: list[Trained]  # the model's boosters for trips with a distance, or for all trips
-    blind: list[Trained]  # those for trips without a distance; [] if they have none of their own
+    sighted: list[TrainedBooster]  # for trips with a distance, or for all trips
+    blind: list[TrainedBooster]  # for trips without one; [] if they have none of their own
     rows: Rows  # that the sighted boosters were trained on
-    seen: Seen
+    trial_trips: TrialTrips
     cost: str  # what sampling would have cost, in words; empty if the trials saw all train trips
 
 
@@ -99,7 +99,7 @@ def search_boosters(
     preprocess: PreprocessResult,
     encoder: Encoder,
     trips: LearningTrips,
-) -> Searched:
+) -> SearchResult:
     """Search, with a child run per trial, and choose the boosters of the model.
 
     Args:
@@ -117,9 +117,11 @@ def search_boosters(
         encoder, *trips[:2]
     )
     lay_out = rows.rows_with_distance if is_split else rows.make_rows
-    weighed = settings.half_life, settings.space.max_bin
-    seen = sample.draw_seen(*trips[:2], settings.bound(preprocess), seed=settings.seed)
-    laid_out = lay_out(encoder, seen.train, seen.valid, *weighed)
+    row_options = settings.half_life, settings.space.max_bin
+    trial_trips = sample.draw_trial_trips(
+        *trips[:2], settings.max_trips(preprocess), seed=settings.seed
+    )
+    laid_out = lay_out(encoder, trial_trips.train, trial_trips.valid, *row_options)
     opened = partial(
         open_executor,
         scheduler=params.scheduler,
@@ -129,22 +131,22 @@ def search_boosters(
     with opened(laid_out) as executor:
         trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
         seeds = train_seeds(settings, executor, trials)
-        log_noise(trials, seeds)
+        log_seed_noise(trials, seeds)
         sighted, blind = choose_boosters(settings, executor, trials, seeds, laid_out), []
-    if seen.leaves_out_train:
+    if trial_trips.leaves_out_train:
         del laid_out  # frees the sample's rows before those of all trips are laid out
     if is_split:
         with opened(
-            rows.rows_without_distance(encoder, trips.train, seen.valid, *weighed)
+            rows.rows_without_distance(encoder, trips.train, trial_trips.valid, *row_options)
         ) as executor:
             blind = train_blind(settings, executor, trials)
-    if not seen.leaves_out_train:
-        return Searched(trials, sighted, blind, laid_out, seen, "")
-    laid_out = lay_out(encoder, trips.train, seen.valid, *weighed)
+    if not trial_trips.leaves_out_train:
+        return SearchResult(trials, sighted, blind, laid_out, trial_trips, "")
+    laid_out = lay_out(encoder, trips.train, trial_trips.valid, *row_options)
     with opened(laid_out) as executor:
         on_all = sample.train_on_all(settings, executor, sighted)
-    cost = sample.log_cost(sighted, on_all, laid_out)
-    return Searched(trials, on_all, blind, laid_out, seen, cost)
+    cost = sample.log_sample_cost(sighted, on_all, laid_out)
+    return SearchResult(trials, on_all, blind, laid_out, trial_trips, cost)
 
 
 def log_ensemble(
@@ -152,13 +154,13 @@ def log_ensemble(
     preprocess: PreprocessResult,
     encoder: Encoder,
     trips: LearningTrips,
-    searched: Searched,
+    result: SearchResult,
 ) -> dict[str, float]:
     """Log the chosen boosters to the active run as a model; return its validation scores."""
-    sighted, blind = searched.sighted, searched.blind
+    sighted, blind = result.sighted, result.blind
     log_boosters(sighted, blind)
     # before any scores are logged: MLflow copies a run's metrics to each model logged after them
-    log_parts(sighted[0].booster, encoder, searched.rows.train, searched.rows.valid)
+    log_parts(sighted[0].booster, encoder, result.rows.train, result.rows.valid)
     recipe = make_recipe(settings, sighted, blind)
     parts = ([one.booster for one in part] for part in (sighted, blind))
     model = TripModel(
@@ -167,7 +169,7 @@ def log_ensemble(
         *parts,
         weight_without_distance=recipe.weight_without_distance,
     )
-    report = report_on(model, trips.valid)
+    report = report_candidate(model, trips.valid)
     fitted_with = dict(sighted[0].member.parameters)
     lineage = Lineage("hpo", MODEL, settings.features, preprocess, fitted_with)
     profiles = read_profiles(preprocess.run_id)
@@ -179,34 +181,36 @@ def log_ensemble(
     return report.scores
 
 
-def tell_search(
+def write_search_results(
     params: HpoParameters,
     preprocess: PreprocessResult,
-    searched: Searched,
+    result: SearchResult,
     scores: Mapping[str, float],
 ) -> None:
     """Report the search on the run, on its page and in the terminal."""
     write_best(MODEL, scores)
-    boosters = [*searched.sighted, *searched.blind]
+    boosters = [*result.sighted, *result.blind]
     n_trees = format_count(sum(one.member.rounds for one in boosters), "tree")
     n_boosters = format_count(len(boosters), "booster")
     # with blind boosters, trials were scored only on trips with a distance, but the model on all:
     # its RMSE may be above the best trial's
-    also = ", trips without a distance included;" if searched.blind else ","
+    also = ", trips without a distance included;" if result.blind else ","
     print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {n_trees} in {n_boosters}")
-    longer = params.model_copy(update={"max_evals": 2 * len(searched.trials)})
+    longer = params.model_copy(update={"max_evals": 2 * len(result.trials)})
     page.write_verdict(
-        page.write_scores(MODEL, scores, preprocess.dataset),
-        sample.tell_sample(searched.seen, searched.cost),
-        f"{n_boosters} of {describe_trials(searched.trials)}"
-        f"{' on trips with a distance' if searched.blind else ''}. Go on from these with:",
+        page.scores_line(MODEL, scores, preprocess.dataset),
+        sample.describe_sample(result.trial_trips, result.cost),
+        f"{n_boosters} of {describe_trials(result.trials)}"
+        f"{' on trips with a distance' if result.blind else ''}. Go on from these with:",
         page.as_code(page.rerun_command(longer)),
         dataset=preprocess.dataset,
         rmse=scores["rmse"],
     )
 
 
-def make_recipe(settings: SearchSettings, sighted: list[Trained], blind: list[Trained]) -> Recipe:
+def make_recipe(
+    settings: SearchSettings, sighted: list[TrainedBooster], blind: list[TrainedBooster]
+) -> Recipe:
     """Return the recipe of the model: how it was fitted."""
     members, without = (tuple(one.member for one in part) for part in (sighted, blind))
     return Recipe(
@@ -229,7 +233,7 @@ def describe_trials(trials: Sequence[Trial]) -> str:
     return f"{format_count(len(trials), 'trial')} ({ended}), the best one trial {best.number}{rmse}"
 
 
-def log_noise(trials: list[Trial], seeds: list[Trained]) -> None:
+def log_seed_noise(trials: list[Trial], seeds: list[TrainedBooster]) -> None:
     """Log the search's gain over its first point, and how much RMSE there varies with the seed."""
     first = trials[0]
     if not seeds or first.outcome is None:
@@ -261,9 +265,9 @@ def log_parts(booster: xgb.Booster, encoder: Encoder, train: Any, valid: Any) ->
         model_format="ubj",
         signature=infer_signature(example, booster.inplace_predict(example)),
         input_example=example,
-        pip_requirements=models.pins(),
+        pip_requirements=models.pinned_requirements(),
     )
-    doubles.log_model_once(runs.active_info().run_id, tags.NATIVE_MODEL, save)
+    duplicates.log_model_once(runs.active_info().run_id, tags.NATIVE_MODEL, save)
     if is_dense:
         explained = sample_matrix(valid, evaluation.N_SHAP_ROWS)
         importance = evaluation.feature_importance(booster, explained, encoder.names)

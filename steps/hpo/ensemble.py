@@ -17,7 +17,7 @@ from taxi.search import Trial
 N_SEEDS = 3  # seeds tried at the search's first point, its own included, to measure seed noise
 
 
-class Trained(NamedTuple):
+class TrainedBooster(NamedTuple):
     """A booster of the model, and where it comes from."""
 
     trial: int  # number of the trial whose point it was trained at
@@ -28,7 +28,7 @@ class Trained(NamedTuple):
 
 def train_seeds(
     settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]
-) -> list[Trained]:
+) -> list[TrainedBooster]:
     """Train the search's first point with other seeds; [] if it failed or is the only trial."""
     first = trials[0]
     if len(trials) == 1 or first.outcome is None:
@@ -37,16 +37,18 @@ def train_seeds(
     points = [first.point | {"seed": seed} for seed in seeds]
     outcomes = train_points(settings, executor, points)
     pairs = zip(points, outcomes, strict=True)
-    return [as_trained(settings, first._replace(point=point), made) for point, made in pairs]
+    return [
+        to_trained_booster(settings, first._replace(point=point), made) for point, made in pairs
+    ]
 
 
 def choose_boosters(
     settings: SearchSettings,
     executor: TrialExecutor,
     trials: list[Trial],
-    seeds: list[Trained],
+    seeds: list[TrainedBooster],
     rows: Rows,
-) -> list[Trained]:
+) -> list[TrainedBooster]:
     """Choose, among the boosters of the best trials, those whose average is best on valid.
 
     Args:
@@ -66,18 +68,18 @@ def choose_boosters(
 
 def train_missing(
     settings: SearchSettings, executor: TrialExecutor, pool: list[Trial]
-) -> list[Trained]:
+) -> list[TrainedBooster]:
     """Return the boosters of trials, training those that this process does not have."""
     missing = [trial for trial in pool if trial.outcome and not trial.outcome.booster]
     outcomes = train_points(settings, executor, [trial.point for trial in missing])
     made = {trial.number: outcome for trial, outcome in zip(missing, outcomes, strict=True)}
     found = ((trial, made.get(trial.number, trial.outcome)) for trial in pool)
-    return [as_trained(settings, trial, outcome) for trial, outcome in found if outcome]
+    return [to_trained_booster(settings, trial, outcome) for trial, outcome in found if outcome]
 
 
 def train_blind(
     settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]
-) -> list[Trained]:
+) -> list[TrainedBooster]:
     """Train the boosters for trips without a distance, one for each objective.
 
     Args:
@@ -90,7 +92,7 @@ def train_blind(
         best.setdefault(trial.point["objective"], trial)
     outcomes = train_points(settings, executor, [trial.point for trial in best.values()])
     pairs = zip(best.values(), outcomes, strict=True)
-    return [as_trained(settings, trial, outcome) for trial, outcome in pairs]
+    return [to_trained_booster(settings, trial, outcome) for trial, outcome in pairs]
 
 
 def train_points(
@@ -110,15 +112,15 @@ def make_job(settings: SearchSettings, point: dict[str, Any]) -> TrainingJob:
     )
 
 
-def as_trained(settings: SearchSettings, trial: Trial, outcome: Outcome) -> Trained:
+def to_trained_booster(settings: SearchSettings, trial: Trial, outcome: Outcome) -> TrainedBooster:
     """Combine a booster with the trial and the parameters that it comes from."""
     if outcome.booster is None:
         raise ValueError(f"trial {trial.number} was pruned: it has no booster")
     member = Member(settings.common | trial.point, outcome.best_round + 1)
-    return Trained(trial.number, outcome.rmse, member, outcome.booster)
+    return TrainedBooster(trial.number, outcome.rmse, member, outcome.booster)
 
 
-def log_boosters(sighted: list[Trained], blind: list[Trained]) -> None:
+def log_boosters(sighted: list[TrainedBooster], blind: list[TrainedBooster]) -> None:
     """Log the parameters of the first booster, and a table of all boosters."""
     mlflow.log_params(dict(sighted[0].member.parameters))
     rows = [

@@ -29,7 +29,7 @@ from taxi.boosting import (
 from taxi.rows import Rows
 from taxi.threads import thread_pool
 
-SAME_COMMAND = "finished trials are kept: the same command goes on from there."
+RESUME_HINT = "finished trials are kept: the same command goes on from there."
 
 
 class TrialExecutor(NamedTuple):
@@ -39,9 +39,9 @@ class TrialExecutor(NamedTuple):
     n_workers: int
     cluster: Cluster | None = None  # None = this process
 
-    def gone_as(self, hint: Callable[[], str]) -> AbstractContextManager[None]:
+    def loss_as_error(self, hint: Callable[[], str]) -> AbstractContextManager[None]:
         """Turn the loss of the cluster into a one-line error that ends with a hint."""
-        return self.cluster.gone_as(hint) if self.cluster else nullcontext()
+        return self.cluster.loss_as_error(hint) if self.cluster else nullcontext()
 
     def n_waiting(self, n_parallel: int) -> int:
         """Return how many jobs to queue beside n_parallel running ones: 0 if workers are idle.
@@ -68,17 +68,17 @@ def open_executor(
     """
     on_gpu = device == "cuda"
     if scheduler:
-        opened = _on_cluster(rows, scheduler, on_gpu)
+        opened = _cluster_executor(rows, scheduler, on_gpu)
     else:
         # two threads would build bins on the GPU at once, which kills the process; to use several
         # GPUs, make them workers of a cluster
-        opened = _here(rows, 1 if on_gpu else parallelism or n_cores(), on_gpu)
+        opened = _local_executor(rows, 1 if on_gpu else parallelism or n_cores(), on_gpu)
     with opened as executor:
         yield executor
 
 
 @contextmanager
-def _here(rows: Rows, n_workers: int, on_gpu: bool) -> Iterator[TrialExecutor]:
+def _local_executor(rows: Rows, n_workers: int, on_gpu: bool) -> Iterator[TrialExecutor]:
     stop, n_bytes = Event(), n_bytes_of_bins(rows.train, on_gpu=on_gpu)
     with scratch_folder(n_bytes) as folder, thread_pool(n_workers) as threads:
         built = [build_matrices(rows, folder)]
@@ -95,11 +95,15 @@ def _here(rows: Rows, n_workers: int, on_gpu: bool) -> Iterator[TrialExecutor]:
 
 
 @contextmanager
-def _on_cluster(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[TrialExecutor]:
+def _cluster_executor(rows: Rows, scheduler: str, on_gpu: bool) -> Iterator[TrialExecutor]:
     code = [taxi, sys.modules[__name__]]
     rows = rows.to_memory()  # encoded here: the encoder is not sent to the workers
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
-    with on as cluster, cluster.gone_as(lambda: SAME_COMMAND), cluster.hold(tuple(rows)) as handle:
+    with (
+        on as cluster,
+        cluster.loss_as_error(lambda: RESUME_HINT),
+        cluster.hold(tuple(rows)) as handle,
+    ):
         submit = partial(cluster.submit, train_on_worker, handle, rows.key)
         yield TrialExecutor(submit, cluster.n_workers, cluster)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import mlflow
 
 from steps.common.search_key import SearchSettings
-from steps.hpo.ensemble import Trained, train_points
+from steps.hpo.ensemble import TrainedBooster, train_points
 from steps.hpo.executor import TrialExecutor
 from storage.tracking import tags
 from taxi import sampling
@@ -15,13 +15,13 @@ from taxi.schema import Trips
 from taxi.scores import rmse
 
 
-class Seen(NamedTuple):
+class TrialTrips(NamedTuple):
     """The trips that trials are trained and scored on: all of them, or a sample."""
 
     train: Trips
     valid: Trips
     n_all: dict[str, int]  # split -> number of trips, those outside the sample included
-    words: str = ""  # size of the sample in words; empty if it is all trips
+    description: str = ""  # size of the sample in words; empty if it is all trips
 
     @property
     def leaves_out_train(self) -> bool:
@@ -29,22 +29,26 @@ class Seen(NamedTuple):
         return len(self.train) < self.n_all["train"]
 
 
-def draw_seen(train: Trips, valid: Trips, bound: int, *, seed: int) -> Seen:
-    """Draw at most `bound` trips of each split, 0 = all; log the counts if it is a sample."""
+def draw_trial_trips(train: Trips, valid: Trips, max_trips: int, *, seed: int) -> TrialTrips:
+    """Draw at most `max_trips` trips of each split, 0 = all; log the counts if it is a sample."""
     splits = {"train": train, "valid": valid}
-    drawn = {name: sampling.take_sample(trips, bound, seed=seed) for name, trips in splits.items()}
+    drawn = {
+        name: sampling.take_sample(trips, max_trips, seed=seed) for name, trips in splits.items()
+    }
     n_all = {name: len(trips) for name, trips in splits.items()}
-    if not bound:
-        return Seen(train, valid, n_all)
-    words = ", ".join(f"{len(drawn[name]):,} of {n:,} {name} trips" for name, n in n_all.items())
+    if not max_trips:
+        return TrialTrips(train, valid, n_all)
+    description = ", ".join(
+        f"{len(drawn[name]):,} of {n:,} {name} trips" for name, n in n_all.items()
+    )
     mlflow.log_metrics({tags.N_SEEN.of(name): len(trips) for name, trips in drawn.items()})
-    print(f"search: its trials see {words}")
-    return Seen(drawn["train"], drawn["valid"], n_all, words)
+    print(f"search: its trials see {description}")
+    return TrialTrips(drawn["train"], drawn["valid"], n_all, description)
 
 
 def train_on_all(
-    settings: SearchSettings, executor: TrialExecutor, chosen: list[Trained]
-) -> list[Trained]:
+    settings: SearchSettings, executor: TrialExecutor, chosen: list[TrainedBooster]
+) -> list[TrainedBooster]:
     """Train the chosen points on all train trips, each to the round that is then best.
 
     Args:
@@ -54,7 +58,7 @@ def train_on_all(
     """
     outcomes = train_points(settings, executor, [dict(one.member.parameters) for one in chosen])
     return [
-        Trained(
+        TrainedBooster(
             one.trial,
             outcome.rmse,
             one.member._replace(rounds=outcome.best_round + 1),
@@ -65,7 +69,7 @@ def train_on_all(
     ]
 
 
-def log_cost(chosen: list[Trained], on_all: list[Trained], rows: Rows) -> str:
+def log_sample_cost(chosen: list[TrainedBooster], on_all: list[TrainedBooster], rows: Rows) -> str:
     """Log the RMSE that training on the sample alone would have cost; return it in words.
 
     Args:
@@ -74,21 +78,25 @@ def log_cost(chosen: list[Trained], on_all: list[Trained], rows: Rows) -> str:
     """
     of_sample, of_all = (average_rmse(boosters, rows) for boosters in (chosen, on_all))
     mlflow.log_metric(tags.SAMPLE_COST, of_sample - of_all)
-    words = (
+    description = (
         f"the same boosters, trained on all train trips, have RMSE {of_all:.4f} min, and "
         f"{of_sample:.4f} min on the sample alone: it would cost {of_sample - of_all:.4f} min"
     )
-    print(f"search: {words}")
-    return words
+    print(f"search: {description}")
+    return description
 
 
-def tell_sample(seen: Seen, cost: str) -> str:
+def describe_sample(trial_trips: TrialTrips, cost: str) -> str:
     """Say for the page what the trials saw, and the sample's cost; empty if they saw all."""
-    told = f"Trials saw {seen.words}; the model is of all." if seen.words else ""
-    return f"{told} Of the sample: {cost}." if cost else told
+    sentence = (
+        f"Trials saw {trial_trips.description}; the model is of all."
+        if trial_trips.description
+        else ""
+    )
+    return f"{sentence} Of the sample: {cost}." if cost else sentence
 
 
-def average_rmse(boosters: list[Trained], rows: Rows) -> float:
+def average_rmse(boosters: list[TrainedBooster], rows: Rows) -> float:
     """Return the RMSE, in minutes, of the boosters' average on the validation rows."""
     predicted = predict_each([one.booster for one in boosters], rows.valid)
     return rmse(predicted.mean(axis=0) - rows.valid_y)

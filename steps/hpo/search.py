@@ -26,7 +26,7 @@ from taxi.search import Failure, FinishedTrial, Trial
 from taxi.spaces import SearchSpace
 from taxi.words import format_count
 
-N_WARM = 5  # earlier searches whose best point is tried
+N_WARM_POINTS = 5  # earlier searches whose best point is tried
 
 
 class Budget(NamedTuple):
@@ -85,7 +85,7 @@ def run_search(
             n_parallel=n_parallel,
             n_waiting=executor.n_waiting(n_parallel),
             lag=settings.lag,
-            finished={number: as_finished(run, space) for number, run in finished.items()},
+            finished={number: to_finished_trial(run, space) for number, run in finished.items()},
             should_stop=after(budget.max_minutes),
         ):
             logger.log_trial(trial, finished)
@@ -101,7 +101,9 @@ def start_warm(
     A resumed search keeps the points that it began with, whatever searches have ended since.
     """
     begun = next((run.tags[tags.WARM_START] for run in finished.values()), None)
-    earlier = json.loads(begun) if begun else earlier_points(space_key, log.search_key, N_WARM)
+    earlier = (
+        json.loads(begun) if begun else earlier_points(space_key, log.search_key, N_WARM_POINTS)
+    )
     own = [dict(point) for point in space.first]
     if not begun:
         earlier = [space.point(parameters) for parameters in earlier]
@@ -112,7 +114,7 @@ def start_warm(
     return replace(space, first=(*space.first, *points))
 
 
-def as_finished(run: TrialRun, space: SearchSpace) -> FinishedTrial:
+def to_finished_trial(run: TrialRun, space: SearchSpace) -> FinishedTrial:
     """Read a trial of this space from the run that an earlier process logged."""
     outcome = Outcome(
         rmse=run.metrics["rmse"],
@@ -147,7 +149,7 @@ def resume_hint(
         return f"{kept}. Go on from there with: {resume()}"
 
     try:
-        with store.gone_as(hint), executor.gone_as(hint):
+        with store.loss_as_error(hint), executor.loss_as_error(hint):
             yield
     except KeyboardInterrupt:
         print(f"search: stopped; {hint()}", file=sys.stderr)
@@ -223,7 +225,7 @@ class SearchLogger:
             curve=dict(zip(outcome.rounds, outcome.curve, strict=True)),
             tags={
                 tags.PRUNED: str(outcome.pruned).lower(),
-                tags.NOTE: page.write_trial(
+                tags.NOTE: page.trial_page(
                     trial.number,
                     rmse=outcome.rmse,
                     best_round=outcome.best_round,

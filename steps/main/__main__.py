@@ -11,10 +11,10 @@ from steps.common import charts, page
 from steps.common.parameters import ALL_STEPS, MainParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
-    GAINED,
+    IMPROVEMENTS,
     RMSES,
     TEST_SCORES,
-    TRAINING,
+    TRAINING_STEPS,
     Candidate,
     Dataset,
     RegisterResult,
@@ -23,11 +23,11 @@ from steps.common.results import (
     write_best,
 )
 from steps.common.step import step_run
-from steps.common.validate import check_given, check_one_taxi, check_pipeline
+from steps.common.validate import check_given_runs, check_one_taxi, check_pipeline
 from steps.main import report, rerun
-from steps.main.ending import HEADS, cells, print_ending, told_apart
 from steps.main.headline import PipelineOutcome, headline
 from steps.main.plan import plan
+from steps.main.score_table import HEADERS, cells, distinct_columns, print_outcome
 from storage.data import splits
 from storage.repro import reuse
 from storage.repro.reuse import ReuseDecision
@@ -50,15 +50,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with step_run(MainParameters, __doc__, argv) as params:
         check_pipeline(params)
         pipeline = Pipeline(params)
-        check_given(pipeline.given, params.judge_by)
+        check_given_runs(pipeline.given, params.judge_by)
         if will_register(pipeline) and (not params.plan or store.exists()):  # a plan creates none
             check_one_taxi(params.model_name, pipeline.params.taxi)
             pipeline.before_work = Registry(params.model_name).check_writable
         if params.plan:
-            return page.tell_plan(plan(pipeline, params))
+            return page.report_plan(plan(pipeline, params))
         preprocess = pipeline.preprocess()
         log_headline("preprocess", preprocess.metrics)
-        trained = [train(pipeline, step) for step in TRAINING if step in pipeline.steps]
+        trained = [train(pipeline, step) for step in TRAINING_STEPS if step in pipeline.steps]
         registered = None
         # without test months there is nothing to judge a champion by
         if "register" in pipeline.steps and preprocess.dataset.has_test:
@@ -68,15 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         distance = distances.distance_kind_of(taxi, distances.select_distance_kind(params.judge_by))
         candidates = ranked([one for step in trained for one in step.candidates], distance)
         command = log_summary(pipeline)
-        lacks = WITH_TEST if "register" in pipeline.steps else WITH_ALL
+        missing_option = ADD_TEST_MONTHS if "register" in pipeline.steps else ADD_ALL_STEPS
         outcome = PipelineOutcome(
-            preprocess.dataset, candidates, registered, distance, command, lacks
+            preprocess.dataset, candidates, registered, distance, command, missing_option
         )
         if candidates:
             write_outcome(pipeline, outcome)
         else:
-            write_trips(pipeline, command)
-        reuse.tag_key(pipeline.whole_key())
+            write_trips_page(pipeline, command)
+        reuse.tag_key(pipeline.pipeline_key())
 
 
 def will_register(pipeline: Pipeline) -> bool:
@@ -96,39 +96,39 @@ def write_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
     dataset, best, run = outcome.dataset, outcome.candidates[0], runs.active()
     # so that pipelines appear in a table of runs sorted by rmse or test_rmse
     write_best(best.model, headline_scores(best, outcome.registered))
-    concluded = [*conclusion(outcome), *odd(pipeline.preprocess().odd_months)]
-    how = rerun.lines(run, used(pipeline), outcome.rerun)
-    first, told, again = headline(outcome), summary(outcome), [AGAIN, "", *how]
+    concluded = [*conclusion(outcome), *list_odd_months(pipeline.preprocess().odd_months)]
+    how = rerun.lines(run, used_parameters(pipeline), outcome.rerun)
+    first, table, again = headline(outcome), summary(outcome), [RERUN_LABEL, "", *how]
     place = report.log_report(
-        pipeline, outcome, headline=first, conclusion=concluded, leaderboard=told, rerun=how
+        pipeline, outcome, headline=first, conclusion=concluded, leaderboard=table, rerun=how
     )
     # MLflow shows these lines without unfolding; links work only in the first two
     stands = f"{first[1]} · {charts.link_report(run)}"
     unfolded = "  \n".join([first[0], stands, *first[2:]])
-    parts = [told, concluded, links(pipeline.decisions), again]
+    parts = [table, concluded, link_reused_runs(pipeline.decisions), again]
     note = "\n".join(line for part in parts for line in part)
     title = page.title(dataset, best.scores[rmse_name(outcome.distance)])
     runs.write_page(f"{unfolded}\n\n{note}", title)
-    if runs.is_looked_up(run):  # not below a sweep or backtest, whose own output it would bury
-        served = how_served(outcome.registered)
-        print_ending(dataset, outcome.candidates, [*concluded, *served, *again])
+    if runs.is_user_facing(run):  # not below a sweep or backtest, whose own output it would bury
+        served = describe_serving(outcome.registered)
+        print_outcome(dataset, outcome.candidates, [*concluded, *served, *again])
         print(f"report: {place}")
 
 
-def write_trips(pipeline: Pipeline, command: str) -> None:
+def write_trips_page(pipeline: Pipeline, command: str) -> None:
     """Write the page of a pipeline that was not asked for a model."""
     preprocess = pipeline.preprocess()
-    again = [AGAIN, "", *rerun.lines(runs.active(), used(pipeline), command)]
-    lines = [*odd(preprocess.odd_months), *links(pipeline.decisions), *again]
+    again = [RERUN_LABEL, "", *rerun.lines(runs.active(), used_parameters(pipeline), command)]
+    lines = [*list_odd_months(preprocess.odd_months), *link_reused_runs(pipeline.decisions), *again]
     counts = ((split, tags.N_TRIPS.of(split)) for split in preprocess.dataset.sha256)
     trips = ", ".join(f"{split} {preprocess.metrics[name]:,.0f}" for split, name in counts)
-    verdict = f"**No model was made.** Trips kept: {trips}. Next: the same with `{WITH_ALL}`"
+    verdict = f"**No model was made.** Trips kept: {trips}. Next: the same with `{ADD_ALL_STEPS}`"
     page.write_verdict(verdict, "\n".join(lines), dataset=preprocess.dataset)
-    if runs.is_looked_up(runs.active()):
+    if runs.is_user_facing(runs.active()):
         print("\n".join(again))
 
 
-def used(pipeline: Pipeline) -> MainParameters:
+def used_parameters(pipeline: Pipeline) -> MainParameters:
     """Return the parameters that the pipeline used in the end."""
     return MainParameters.of(pipeline.params)
 
@@ -163,7 +163,7 @@ def log_summary(pipeline: Pipeline) -> str:
         The command that repeats the pipeline, which is tagged too.
     """
     reused = [step for step, decision in pipeline.decisions.items() if decision.run]
-    command = rerun.command(runs.active(), used(pipeline), runs.experiment_name())
+    command = rerun.command(runs.active(), used_parameters(pipeline), runs.experiment_name())
     mlflow.set_tags(
         {
             **{tags.RUN_IDS[step]: run.info.run_id for step, run in pipeline.done.items()},
@@ -186,28 +186,31 @@ def summary(outcome: PipelineOutcome) -> list[str]:
     ]
 
 
-def odd(lines: Sequence[str]) -> list[str]:
+def list_odd_months(lines: Sequence[str]) -> list[str]:
     """List what is implausible about the months; [] if nothing is."""
     return ["Check these months:", "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
-AGAIN = "Run it again:"
+RERUN_LABEL = "Run it again:"
 # what to add so that register runs
-WITH_TEST, WITH_ALL = "-P test_months=next", f"-P steps={ALL_STEPS}"
-WHY_NOT = {WITH_TEST: "register needs test months", WITH_ALL: "steps leaves register out"}
+ADD_TEST_MONTHS, ADD_ALL_STEPS = "-P test_months=next", f"-P steps={ALL_STEPS}"
+WHY_NOT_REGISTERED = {
+    ADD_TEST_MONTHS: "register needs test months",
+    ADD_ALL_STEPS: "steps leaves register out",
+}
 
 
 def conclusion(outcome: PipelineOutcome) -> list[str]:
     """Say what became of the best model, and what to do next."""
-    dataset, lacks = outcome.dataset, outcome.lacks
+    dataset, missing_option = outcome.dataset, outcome.missing_option
     if outcome.registered:
-        said = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
+        text = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
     else:
-        said = [f"Nothing was registered: {WHY_NOT[lacks]} ({lacks})."]
-    return [*said, "", *suggestion(dataset)]
+        text = [f"Nothing was registered: {WHY_NOT_REGISTERED[missing_option]} ({missing_option})."]
+    return [*text, "", *suggest_more_months(dataset)]
 
 
-def suggestion(dataset: Dataset) -> list[str]:
+def suggest_more_months(dataset: Dataset) -> list[str]:
     """Suggest more months to train on; [] if months are simulated or there are none to add."""
     train, valid = dataset.months["train"], dataset.months["valid"]
     earlier = splits.a_year_earlier(train, valid, dataset.months.get("test", []))
@@ -222,7 +225,7 @@ def suggestion(dataset: Dataset) -> list[str]:
 
 def leaderboard(candidates: Iterable[Candidate], taxi: str) -> list[str]:
     """Format the candidates as a markdown table, in the given order."""
-    columns = told_apart(COLUMNS if distance_kind_of(taxi) == METERED else HEADS, taxi)
+    columns = distinct_columns(COLUMNS if distance_kind_of(taxi) == METERED else HEADERS, taxi)
     rows = [[one.model, one.features, *cells(one.scores, columns)] for one in candidates]
     return page.to_table(["model", "features", *columns.values()], rows).split("\n")
 
@@ -251,40 +254,40 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
         if kind == distance_kind_of(taxi, kind)
     )
     if not version:
-        said = f"**{registered.model}** is not registered ({registered.reasons})."
-        return [f"{said} RMSE on {months}: {rmses}."]
+        text = f"**{registered.model}** is not registered ({registered.reasons})."
+        return [f"{text} RMSE on {months}: {rmses}."]
     lines = [f"**{registered.model}** is `{name}` version {version}. RMSE on {months}: {rmses}."]
     if champion == version:
-        lines += ["", f"It is the champion: {why_champion(registered)}."]
+        lines += ["", f"It is the champion: {explain_promotion(registered)}."]
     else:
         there = f"version {champion} stays champion" if champion else "no champion yet"
         lines += ["", f"It is refused; {there}: {registered.reasons}."]
     return lines
 
 
-def how_served(registered: RegisterResult | None) -> list[str]:
+def describe_serving(registered: RegisterResult | None) -> list[str]:
     """Say how to serve the champion; [] if there is none."""
     if not registered or not registered.champion_version:
         return []
-    return [*page.write_serving(registered.model_name).split("\n"), ""]
+    return [*page.serving_text(registered.model_name).split("\n"), ""]
 
 
-def why_champion(registered: RegisterResult) -> str:
+def explain_promotion(registered: RegisterResult) -> str:
     """Say by how much it beat the champion before; without one, the gate's reasons."""
-    if not {*GAINED} <= registered.metrics.keys():
+    if not {*IMPROVEMENTS} <= registered.metrics.keys():
         return registered.reasons
-    gained, low, high = (registered.metrics[name] for name in GAINED)
+    gained, low, high = (registered.metrics[name] for name in IMPROVEMENTS)
     return (
         f"its RMSE is {gained:.3f} min below the previous champion's on the same trips "
         f"(95 % interval {low:.3f} to {high:.3f}), and it passes every other check of the gate"
     )
 
 
-def links(decisions: Mapping[str, ReuseDecision]) -> list[str]:
+def link_reused_runs(decisions: Mapping[str, ReuseDecision]) -> list[str]:
     """Link the runs that this pipeline reused."""
     found = [
         f"- {step}: reused "
-        f"[{reuse.short(run)}]({pages.run_link(run.info.experiment_id, run.info.run_id)}) "
+        f"[{reuse.short_id(run)}]({pages.run_link(run.info.experiment_id, run.info.run_id)}) "
         f"({decision.reason})"
         for step, decision in decisions.items()
         if (run := decision.run)

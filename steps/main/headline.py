@@ -17,24 +17,27 @@ class PipelineOutcome(NamedTuple):
     registered: RegisterResult | None  # what became of the best; None if register did not run
     distance: str  # kind of distance that candidates were chosen by
     rerun: str  # command that repeats the pipeline
-    lacks: str  # parameter to add so that register runs, if it did not
+    missing_option: str  # parameter to add so that register runs, if it did not
 
 
 def headline(outcome: PipelineOutcome) -> list[str]:
     """Write the lines that MLflow shows without unfolding the page."""
     months, registered = outcome.dataset.months, outcome.registered
-    won = winner(outcome.candidates, outcome.distance)
-    verdict = f"{won} on {page.span(months['valid'])} (valid)"
+    won = describe_winner(outcome.candidates, outcome.distance)
+    verdict = f"{won} on {page.format_months(months['valid'])} (valid)"
     if registered is None:
-        lines = ["Not tested, so not registered.", f"Next: the same with `{outcome.lacks}`"]
+        lines = [
+            "Not tested, so not registered.",
+            f"Next: the same with `{outcome.missing_option}`",
+        ]
     else:
         test = registered.metrics[tags.TEST.of(rmse_name(outcome.distance))]
-        tested = f"Test RMSE **{test:.3f} min** on {page.span(months['test'])}"
-        lines = [f"{tested}: {standing(registered)}", f"Next: {what_next(registered)}"]
+        tested = f"Test RMSE **{test:.3f} min** on {page.format_months(months['test'])}"
+        lines = [f"{tested}: {describe_standing(registered)}", f"Next: {suggest_next(registered)}"]
     return [verdict, *lines]
 
 
-def winner(candidates: Sequence[Candidate], distance: str) -> str:
+def describe_winner(candidates: Sequence[Candidate], distance: str) -> str:
     """Name the best candidate, its error, and how far the next model is behind."""
     name = rmse_name(distance)
     best, rmse = candidates[0], candidates[0].scores[name]
@@ -47,7 +50,7 @@ def winner(candidates: Sequence[Candidate], distance: str) -> str:
     return f"{won}, {behind:.3f} ({percent(share)}) below {others[0].model}**"
 
 
-def standing(registered: RegisterResult) -> str:
+def describe_standing(registered: RegisterResult) -> str:
     """Say whether the winner is champion."""
     if not registered.version:
         return f"not registered ({registered.reasons})"
@@ -58,7 +61,7 @@ def standing(registered: RegisterResult) -> str:
     return f"{version}; {f'version {champion} stays champion' if champion else 'no champion'}"
 
 
-def what_next(registered: RegisterResult) -> str:
+def suggest_next(registered: RegisterResult) -> str:
     """Say what to run next: the champion's server, if there is a champion."""
     if not registered.version:
         return "the same with `-P test_only=false`, which registers it"

@@ -16,14 +16,14 @@ PER_GIB = 1024  # megabytes
 # what a step needs for hardly any trips; assumed if all runs are of one size
 FIXED_MINUTES, FIXED_GIB = 0.1, 0.35
 # parameters in which runs must agree to be comparable, where the step has them
-DECIDES_WORK = (
+WORK_PARAMETERS = (
     *("models", "features", "search_space", "search_rows"),
     *("device", "scheduler", "refit", "refit_workers"),
 )
 MAX_FACTOR = 30  # a run with less than 1/30 of the wanted trips is ignored: it is all noise
 
 
-class Past(NamedTuple):
+class PastRun(NamedTuple):
     """What a finished run of a step needed."""
 
     n_trips: int  # trips of all splits that it read
@@ -37,10 +37,10 @@ class Need(NamedTuple):
 
     minutes: float
     gib: float
-    told_by: list[int]  # numbers of trips of the runs that it is estimated from, ascending
+    based_on: list[int]  # numbers of trips of the runs that it is estimated from, ascending
 
 
-def tell_needs(
+def describe_needs(
     params: MainParameters, n_trips: Mapping[str, int], n_trials: int, wanted: Sequence[str]
 ) -> Iterator[str]:
     """Say how many trips there are, what the steps will need, and if this machine has too little.
@@ -55,18 +55,18 @@ def tell_needs(
         yield "trips: unknown until the months are here, and so are time and memory"
         return
     yield "trips: " + ", ".join(f"{split} {count:,}" for split, count in n_trips.items())
-    past = read_past(params) if wanted else {}
+    past = read_past_runs(params) if wanted else {}
     n_all, needs = sum(n_trips.values()), {}
     for step in wanted:
-        work = work_of(step, n_trips, params.search_rows, n_trials)
+        work = estimate_work(step, n_trips, params.search_rows, n_trials)
         if need := estimate(n_all, work, past.get(step, [])):
             needs[step] = need
     for step, need in needs.items():
-        yield f"needs: {step} {write_need(need)}"
+        yield f"needs: {step} {format_need(need)}"
     if unknown := [step for step in wanted if step not in needs]:
         enough = f"no finished run did the same on at least {n_all // MAX_FACTOR:,} trips"
         yield f"needs: no estimate for {', '.join(unknown)}: {enough} here"
-    yield from warn(needs)
+    yield from warn_of_memory(needs)
 
 
 def count_trips(
@@ -91,7 +91,7 @@ def count_trips(
     return known if len(known) == len(counts) else {}
 
 
-def read_past(params: MainParameters) -> dict[str, list[Past]]:
+def read_past_runs(params: MainParameters) -> dict[str, list[PastRun]]:
     """Read what earlier runs in this experiment needed: step -> its runs, newest first."""
     experiment_id = runs.experiment_id()
     if not experiment_id:
@@ -102,33 +102,37 @@ def read_past(params: MainParameters) -> dict[str, list[Past]]:
         step: [
             past
             for run in of_step
-            if (past := as_past(step, run, trips_read(run, trips), params)) is not None
+            if (past := to_past_run(step, run, count_trips_read(run, trips), params)) is not None
         ]
         for step, of_step in found.items()
     }
 
 
-def trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+def count_trips_read(run: Run, known: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
     """Count the trips of each split that a run read; {} if its preprocess run is not in `known`."""
     base = run.data.tags.get(tags.RUN_IDS["preprocess"], run.info.run_id)
     return {split: int(n) for split, n in tags.N_TRIPS.select(known.get(base, {})).items()}
 
 
-def as_past(step: str, run: Run, n_trips: Mapping[str, int], params: MainParameters) -> Past | None:
+def to_past_run(
+    step: str, run: Run, n_trips: Mapping[str, int], params: MainParameters
+) -> PastRun | None:
     """Read what a run needed; None if that is not recorded, or if it is not comparable."""
-    metrics, asked = run.data.metrics, params.texts()
-    noted = {name: runs.noted_text(run.data.params, name) for name in DECIDES_WORK}
-    did_other = any(text not in (None, asked[name]) for name, text in noted.items())
-    if tags.WALL_SECONDS not in metrics or not n_trips or did_other:
+    metrics, values = run.data.metrics, params.texts()
+    recorded = {name: runs.recorded_text(run.data.params, name) for name in WORK_PARAMETERS}
+    differs = any(text not in (None, values[name]) for name, text in recorded.items())
+    if tags.WALL_SECONDS not in metrics or not n_trips or differs:
         return None
     n_trials = sum(metrics.get(tags.N_TRIALS.of(one), 0) for one in ("finished", "pruned"))
     n_trials -= metrics.get(tags.N_TRIALS.of("recorded"), 0)
-    work = work_of(step, n_trips, params.search_rows, n_trials)
+    work = estimate_work(step, n_trips, params.search_rows, n_trials)
     minutes, gib = metrics[tags.WALL_SECONDS] / 60, metrics.get(tags.PEAK_MEMORY, 0) / PER_GIB
-    return Past(sum(n_trips.values()), work, minutes, gib) if work > 0 else None
+    return PastRun(sum(n_trips.values()), work, minutes, gib) if work > 0 else None
 
 
-def work_of(step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: float) -> float:
+def estimate_work(
+    step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: float
+) -> float:
     """Return what the time of a step grows with: its trips, for a search train trips x trials."""
     if step != "hpo":
         return float(sum(n_trips.values()))
@@ -136,12 +140,12 @@ def work_of(step: str, n_trips: Mapping[str, int], search_rows: int, n_trials: f
     return n_trials * min(n_trips.get("train", 0), bound or max(n_trips.values()))
 
 
-def estimate(n_trips: int, work: float, past: Sequence[Past]) -> Need | None:
+def estimate(n_trips: int, work: float, past: Sequence[PastRun]) -> Need | None:
     """Estimate what a step will need; None if no run of it had enough trips.
 
     Args:
         n_trips: number of trips that it will read.
-        work: see `work_of`.
+        work: see `estimate_work`.
         past: its earlier runs, newest first.
     """
     known = [one for one in past if one.n_trips * MAX_FACTOR >= n_trips]
@@ -172,15 +176,15 @@ def extrapolate(wanted: float, known: Sequence[tuple[float, float]], fixed: floa
     return max(low + slope * (wanted - least), 0.0)
 
 
-def write_need(need: Need) -> str:
+def format_need(need: Need) -> str:
     """Write what a step will need, and from which runs: "at most" if they are all of one size."""
-    span = dict.fromkeys((need.told_by[0], need.told_by[-1]))
-    words, told_by = "about" if len(span) > 1 else "at most", " to ".join(f"{n:,}" for n in span)
+    span = dict.fromkeys((need.based_on[0], need.based_on[-1]))
+    words, based_on = "about" if len(span) > 1 else "at most", " to ".join(f"{n:,}" for n in span)
     minutes = f"{need.minutes:,.0f}" if need.minutes >= 10 else f"{need.minutes:.1f}"
-    return f"{words} {minutes} min and {need.gib:.1f} GiB, estimated from runs on {told_by} trips"
+    return f"{words} {minutes} min and {need.gib:.1f} GiB, estimated from runs on {based_on} trips"
 
 
-def warn(needs: Mapping[str, Need]) -> Iterator[str]:
+def warn_of_memory(needs: Mapping[str, Need]) -> Iterator[str]:
     """Yield a one-line warning if a step needs more memory than this machine has."""
     has = cost.machine_megabytes() / PER_GIB
     step, need = max(needs.items(), key=lambda item: item[1].gib, default=("", None))

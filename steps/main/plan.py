@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from steps.common.parameters import MainParameters
 from steps.common.pipeline import UPSTREAM, Pipeline
-from steps.main.needs import count_trips, tell_needs
+from steps.main.needs import count_trips, describe_needs
 from storage.data.months import MonthLocation
 from storage.repro import reuse
 from storage.tracking import runs
@@ -14,23 +14,23 @@ from taxi.spaces import select_space
 def plan(pipeline: Pipeline, params: MainParameters) -> list[str]:
     """List the steps with what would happen to each, then the months to be downloaded."""
     locations = pipeline.locate()
-    whys = {step: plan_step(pipeline, step, locations) for step in pipeline.steps}
+    outlooks = {step: plan_step(pipeline, step, locations) for step in pipeline.steps}
     n_trials = n_left = params.max_evals if select_space(params.search_space).ranges else 1
-    if whys.get("hpo", "").startswith("runs") and "preprocess" in pipeline.done:
-        n_done = min(count_done(pipeline, params), n_trials)
+    if outlooks.get("hpo", "").startswith("runs") and "preprocess" in pipeline.done:
+        n_done = min(count_finished_trials(pipeline, params), n_trials)
         n_left -= n_done
-        whys["hpo"] += f"; {n_done} of {n_trials} trials are done"
-    wanted = [step for step, why in whys.items() if why.startswith("runs")]
+        outlooks["hpo"] += f"; {n_done} of {n_trials} trials are done"
+    wanted = [step for step, summary in outlooks.items() if summary.startswith("runs")]
     known = pipeline.preprocess().metrics if "preprocess" in pipeline.done else {}
     n_trips = count_trips(known, pipeline.splits, locations)
-    *others, last = (f"{step:<11} {why}" for step, why in whys.items())
+    *others, last = (f"{step:<11} {summary}" for step, summary in outlooks.items())
     return [
         "main",
         *(f"├── {line}" for line in others),
         f"└── {last}",
-        *known_odd(pipeline),
-        *(tell_needs(params, n_trips, n_left, wanted) if wanted else []),
-        *downloads(locations),
+        *list_known_odd_months(pipeline),
+        *(describe_needs(params, n_trips, n_left, wanted) if wanted else []),
+        *list_downloads(locations),
     ]
 
 
@@ -38,26 +38,26 @@ def plan_step(pipeline: Pipeline, step: str, locations: Sequence[MonthLocation])
     """Say what would happen to a step, as far as is known before its upstream steps have run."""
     if step in pipeline.given:
         pipeline.get_or_run(step)
-        return f"taken as given, {reuse.short(pipeline.given[step])}"
-    if step == "preprocess" and any(month.must_come for month in locations):
+        return f"taken as given, {reuse.short_id(pipeline.given[step])}"
+    if step == "preprocess" and any(month.needs_download for month in locations):
         return "runs, unless the same bytes have been read before"
-    if step == "register" and not pipeline.wants_test():
+    if step == "register" and not pipeline.expects_test():
         return "left out, there are no test months"
     if above := [name for name in UPSTREAM[step] if name not in pipeline.done]:
-        return wait_for(step, above[-1])
+        return describe_pending_step(step, above[-1])
     decision = pipeline.decide_reuse(step)
     if decision.run:
         pipeline.done[step] = decision.run
-    return decision.why
+    return decision.summary
 
 
-def known_odd(pipeline: Pipeline) -> list[str]:
+def list_known_odd_months(pipeline: Pipeline) -> list[str]:
     """List what is implausible about the months, if the preprocess run is known."""
     known = pipeline.preprocess().odd_months if "preprocess" in pipeline.done else []
     return [f"odd: {line}" for line in known]
 
 
-def count_done(pipeline: Pipeline, params: MainParameters) -> int:
+def count_finished_trials(pipeline: Pipeline, params: MainParameters) -> int:
     """Return how many trials of the search are done, in whichever runs."""
     if not (params.reuse and (experiment_id := runs.experiment_id())):
         return 0
@@ -67,19 +67,21 @@ def count_done(pipeline: Pipeline, params: MainParameters) -> int:
     return count_finished(read_settings(params), pipeline.preprocess(), experiment_id)
 
 
-def wait_for(step: str, above: str) -> str:
+def describe_pending_step(step: str, above: str) -> str:
     """Say what is known of a step before its upstream step has run."""
     if reuse.newest(step, runs.experiment_id()) is None:
-        return f"runs, {reuse.FIRST}"
+        return f"runs, {reuse.FIRST_TIME}"
     but = "" if step == "register" else ", unless the trips come out as before"
     return f"runs after {above}{but}"
 
 
-def downloads(locations: Sequence[MonthLocation]) -> Iterator[str]:
+def list_downloads(locations: Sequence[MonthLocation]) -> Iterator[str]:
     """List the months to be downloaded, with their sizes if the server tells them."""
-    missing = [month for month in locations if month.must_come]
+    missing = [month for month in locations if month.needs_download]
     for month in missing:
-        size = "size unknown: " + ("the server does not say" if month.answers else "no connection")
+        size = "size unknown: " + (
+            "the server does not say" if month.server_answers else "no connection"
+        )
         if month.n_bytes is not None:
             size = f"{month.n_bytes / 1e6:,.1f} MB"
         yield f"to download: {month.uri} ({size})"

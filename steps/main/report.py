@@ -52,20 +52,20 @@ def log_report(
         outcome: its result.
         headline, conclusion, leaderboard, rerun: parts of the run's page, as markdown lines.
     """
-    preprocess, registered, read = pipeline.preprocess(), outcome.registered, Reader()
+    preprocess, registered, read = pipeline.preprocess(), outcome.registered, ArtifactReader()
     known = registered if registered and registered.version else None  # only if in the registry
     hpo = pipeline.training("hpo") if "hpo" in pipeline.done else None
     facts = ReportFacts(
-        title=title_of(preprocess.dataset),
-        about=charts.which_run(runs.active()),
+        title=report_title(preprocess.dataset),
+        about=charts.describe_run(runs.active()),
         headline=headline,
         outcome=conclusion,
         steps=step_facts(pipeline),
-        files=read.rows(preprocess.run_id, tags.MONTHS_TABLE, must=True),
+        files=read.rows(preprocess.run_id, tags.MONTHS_TABLE, required=True),
         leaderboard=leaderboard,
-        trials=read.rows(hpo.run_id, tags.TRIALS_TABLE, must=True) if hpo else [],
+        trials=read.rows(hpo.run_id, tags.TRIALS_TABLE, required=True) if hpo else [],
         curves=read.rows(hpo.run_id, tags.CURVES_TABLE) if hpo else [],
-        search_gain=luck_of(pipeline.done["hpo"]) if hpo else {},
+        search_gain=read_search_gain(pipeline.done["hpo"]) if hpo else {},
         is_split_by_distance=any(
             read.has_blind(one.run_id) for one in (hpo.candidates if hpo else [])
         ),
@@ -88,33 +88,33 @@ def log_report(
         read.missing.append(charts.NO_LIBRARY)
     run, style = runs.active(), charts.read_style()
     mlflow.log_text(report.write_report(facts, style=style, scripts=scripts), tags.REPORT)
-    return artifacts.where_it_lies(run.info.run_id, tags.REPORT)
+    return artifacts.find_location(run.info.run_id, tags.REPORT)
 
 
-class Reader:
+class ArtifactReader:
     """Reads artifacts of runs; one that cannot be read is noted in `missing`, and left out."""
 
     def __init__(self) -> None:
         self.missing: list[str] = []
 
-    def text(self, run_id: str, name: str, *, must: bool = False) -> str:
+    def text(self, run_id: str, name: str, *, required: bool = False) -> str:
         """Read a text; empty if it is not there or cannot be read.
 
         Args:
             run_id: of the run that logged it.
             name: of the artifact.
-            must: whether every such run has it, so that its absence is noted.
+            required: whether every such run has it, so that its absence is noted.
         """
         try:
-            is_there = must or artifacts.has_file(run_id, name)
-            return artifacts.read_text(run_id, name) if is_there else ""
+            is_present = required or artifacts.has_file(run_id, name)
+            return artifacts.read_text(run_id, name) if is_present else ""
         except StorageError as error:
             self.missing.append(str(error))
             return ""
 
-    def rows(self, run_id: str, name: str, *, must: bool = False) -> list[dict[str, str]]:
+    def rows(self, run_id: str, name: str, *, required: bool = False) -> list[dict[str, str]]:
         """Read the rows of a table; the arguments are those of `text`."""
-        return artifacts.parse_csv(self.text(run_id, name, must=must))
+        return artifacts.parse_csv(self.text(run_id, name, required=required))
 
     def has_blind(self, run_id: str) -> bool:
         """Whether a model has separate boosters for trips without a distance."""
@@ -138,7 +138,7 @@ class Reader:
             return None
 
 
-def title_of(dataset: Dataset) -> str:
+def report_title(dataset: Dataset) -> str:
     """Write a report's title from the pipeline's data."""
     kind = "simulated" if dataset.is_simulated else "TLC"
     months = ", ".join(f"{split} {','.join(names)}" for split, names in dataset.months.items())
@@ -163,14 +163,14 @@ def step_fact(pipeline: Pipeline, step: str) -> StepFacts:
     return StepFacts(step, how, decision.reason, took, info.run_id)
 
 
-def luck_of(hpo: Run) -> dict[str, float]:
+def read_search_gain(hpo: Run) -> dict[str, float]:
     """Read a search's gain over its first point, and the seed noise there; {} if not measured."""
     names = {"gain": tags.SEARCH_GAIN, "noise": tags.SEED_NOISE}
     found = {key: hpo.data.metrics[name] for key, name in names.items() if name in hpo.data.metrics}
     return found if len(found) == len(names) else {}
 
 
-def error_facts(read: Reader, outcome: PipelineOutcome) -> ErrorFacts:
+def error_facts(read: ArtifactReader, outcome: PipelineOutcome) -> ErrorFacts:
     """Read the errors on the test months, or on the validation months if no test was made."""
     dataset, judged = outcome.dataset, outcome.registered or outcome.candidates[0]
     run_id, split = judged.run_id, "test" if outcome.registered else "valid"
@@ -191,7 +191,7 @@ def with_three_digits(text: str) -> str:
     return re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.3f}", text)
 
 
-def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, list[str]]:
+def compare_champions(registered: RegisterResult, read: ArtifactReader) -> dict[str, list[str]]:
     """Compare a version with the champion it was measured against: column -> cells; {} if none."""
     now = read.version(registered.model_name, registered.version)
     number = now.get(tags.MEASURED_AGAINST, "")
@@ -226,7 +226,7 @@ def compare_champions(registered: RegisterResult, read: Reader) -> dict[str, lis
     }
 
 
-def drift_rows(model_name: str, read: Reader) -> list[dict[str, str]]:
+def drift_rows(model_name: str, read: ArtifactReader) -> list[dict[str, str]]:
     """Read the drift of the months that versions of a model have scored lately."""
     experiment_id, uri = runs.active_info().experiment_id, f"models:/{model_name}/"
     latest = runs.latest_finished(experiment_id, "score", N_SCORED, scored_by=uri)

@@ -19,9 +19,9 @@ def command(run: Run, params: MainParameters, experiment: str) -> str:
 
 def code_of(run: Run) -> Checkout:
     """Read from a run which code it ran."""
-    about = run.data.tags
-    diff = tags.UNCOMMITTED if about[tags.DIRTY] == "true" else ""
-    return Checkout(about.get(tags.COMMIT, ""), about.get(tags.REPOSITORY, ""), diff)
+    run_tags = run.data.tags
+    diff = tags.UNCOMMITTED if run_tags[tags.DIRTY] == "true" else ""
+    return Checkout(run_tags.get(tags.COMMIT, ""), run_tags.get(tags.REPOSITORY, ""), diff)
 
 
 def lines(run: Run, params: MainParameters, command: str) -> list[str]:
@@ -47,7 +47,7 @@ def missing(run: Run, params: MainParameters) -> list[str]:
         ]
     if run.data.tags[tags.DIRTY] == checkout.UNKNOWN:
         texts.append("**git could not tell which code ran**, so no commit is known to contain it.")
-    if "://" in params.source and checkout.portable(params.source) != params.source:
+    if "://" in params.source and checkout.portable_source(params.source) != params.source:
         texts.append("The source wants credentials, which are not kept: put in your own.")
     if params.source.startswith(FROM_ENVIRONMENT):
         name = params.source.removeprefix(FROM_ENVIRONMENT)

@@ -10,11 +10,16 @@ import mlflow
 from steps.common import charts, page
 from steps.common.parameters import BacktestParameters, MainParameters, ScoreParameters
 from steps.common.results import PipelineResult
-from steps.common.step import placing, step_run
+from steps.common.step import locating_errors, step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines import nested
 from steps.pipelines.folds import Fold, age_at, make_folds
-from steps.pipelines.rival import check_shared, compare_with, find_rival, rerun_lines
+from steps.pipelines.other_recipe import (
+    check_shared_months,
+    compare_with,
+    find_other_recipe,
+    rerun_lines,
+)
 from storage import UserError
 from storage.data import months
 from storage.tracking import artifacts, pages, runs, tags
@@ -25,7 +30,7 @@ from taxi.report_backtest import write_backtest
 from taxi.schema import select_taxi
 from taxi.words import percent
 
-AGAINST = " against"  # ends the names of the other recipe's runs
+AGAINST_SUFFIX = " against"  # ends the names of the other recipe's runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,26 +40,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             params.months, window=params.window, horizon=params.horizon, growing=params.growing
         )
         check_backtest(params, folds)
-        rival = find_rival(params)
-        check_shared(folds, rival)
-        recipe = rival.recipe if rival else None
-        its_folds = check_recipe(recipe) if recipe else []
+        other_recipe = find_other_recipe(params)
+        check_shared_months(folds, other_recipe)
+        recipe = other_recipe.recipe if other_recipe else None
+        other_folds = check_recipe(recipe) if recipe else []
         if params.plan:
             lines = [*plan_folds("backtest", params, folds)]
-            lines += plan_folds("against", recipe, its_folds) if recipe else []
-            page.tell_plan(lines)
+            lines += plan_folds("against", recipe, other_folds) if recipe else []
+            page.report_plan(lines)
             return
         rows: list[MonthErrors] = []
         for fold, pipeline in zip(folds, run_folds(params, folds), strict=True):
             rows += (judged := judge_fold(params, fold, pipeline))
             log_fold(fold, judged)
-        others = rival.rows if rival else []
+        others = other_recipe.rows if other_recipe else []
         if recipe:
-            made = zip(its_folds, run_folds(recipe, its_folds, AGAINST), strict=True)
-            others = [row for fold, one in made for row in judge_rival(recipe, fold, one)]
+            made = zip(other_folds, run_folds(recipe, other_folds, AGAINST_SUFFIX), strict=True)
+            others = [row for fold, one in made for row in judge_other_recipe(recipe, fold, one)]
         rises = backtest.measure_ageing(rows)
-        compared = [compare_with(rows, rival, others)] if rival else []
-        log_backtest(params, rows, rises, compared, rerun_lines(params, rival))
+        compared = [compare_with(rows, other_recipe, others)] if other_recipe else []
+        log_backtest(params, rows, rises, compared, rerun_lines(params, other_recipe))
         print("\n".join([backtest.advise_retraining(rises, rows), *compared]))
 
 
@@ -66,8 +71,8 @@ def check_backtest(params: BacktestParameters, folds: Sequence[Fold]) -> None:
     """
     check_no_leak(params)
     check_pipeline(pipeline_of(params, folds[0]))
-    wanted = (month for fold in folds for month in [*fold.train, fold.valid, fold.month])
-    nested.check_months(params.source, params.taxi, wanted)
+    month_names = (month for fold in folds for month in [*fold.train, fold.valid, fold.month])
+    nested.check_months(params.source, params.taxi, month_names)
 
 
 def check_recipe(recipe: BacktestParameters) -> list[Fold]:
@@ -76,7 +81,7 @@ def check_recipe(recipe: BacktestParameters) -> list[Fold]:
     Raises:
         UserError: a fold would refuse it; names the line of its file.
     """
-    with placing(recipe):
+    with locating_errors(recipe):
         folds = make_folds(recipe.months, window=recipe.window, horizon=0, growing=recipe.growing)
         check_backtest(recipe, folds)
         return folds
@@ -116,24 +121,24 @@ def plan_folds(title: str, params: BacktestParameters, folds: Sequence[Fold]) ->
     for fold in folds:
         branch = "└──" if fold is folds[-1] else "├──"
         why = nested.plan_pipeline(pipeline_of(params, fold))
-        yield f"{branch} {fold.month}  of {fold.learned}: {why}"
+        yield f"{branch} {fold.month}  of {fold.learned_months}: {why}"
 
 
 # --- a fold
 
 
 def run_folds(
-    params: BacktestParameters, folds: Sequence[Fold], of: str = ""
+    params: BacktestParameters, folds: Sequence[Fold], suffix: str = ""
 ) -> Iterator[PipelineResult]:
     """Reuse or run the pipelines of folds, in their order.
 
     Args:
         params: of the recipe.
         folds: of its months.
-        of: suffix of the names of their runs.
+        suffix: of the names of their runs.
     """
-    asked = {f"{fold.month}{of}": pipeline_of(params, fold) for fold in folds}
-    return nested.run_pipelines(asked, at_once=params.folds_at_once)
+    pipelines = {f"{fold.month}{suffix}": pipeline_of(params, fold) for fold in folds}
+    return nested.run_pipelines(pipelines, at_once=params.folds_at_once)
 
 
 def judge_fold(
@@ -147,11 +152,11 @@ def judge_fold(
     ]
 
 
-def judge_rival(
+def judge_other_recipe(
     recipe: BacktestParameters, fold: Fold, pipeline: PipelineResult
 ) -> list[MonthErrors]:
     """Score the other recipe's model of a fold, on the fold's month only."""
-    uri, name = models_of(pipeline)[CHOSEN], f"{fold.month}{AGAINST} {CHOSEN}"
+    uri, name = models_of(pipeline)[CHOSEN], f"{fold.month}{AGAINST_SUFFIX} {CHOSEN}"
     return judge_model(recipe, fold._replace(later=[]), CHOSEN, uri, name=name)
 
 
@@ -168,16 +173,16 @@ def judge_model(
     params: BacktestParameters, fold: Fold, model: str, uri: str, *, name: str = ""
 ) -> list[MonthErrors]:
     """Score a model on the fold's month; the fold's own model also on later months."""
-    wanted = [fold.month, *(fold.later if model == CHOSEN else ())]
-    asked = ScoreParameters(
+    month_names = [fold.month, *(fold.later if model == CHOSEN else ())]
+    scoring = ScoreParameters(
         taxi=params.taxi,
         source=params.source,
         scheduler=params.scheduler,
         developer=params.developer,
-        months=",".join(wanted),
+        months=",".join(month_names),
         model_uri=uri,
     )
-    scored = nested.run_scoring(asked, name=name or f"{fold.month} {model}")
+    scored = nested.run_scoring(scoring, name=name or f"{fold.month} {model}")
     return [
         backtest.measure_month(
             scored.days,
@@ -188,7 +193,7 @@ def judge_model(
             run_id=scored.run_id,
             seed=params.seed,
         )
-        for month in wanted
+        for month in month_names
     ]
 
 
@@ -200,12 +205,12 @@ def log_fold(fold: Fold, rows: Sequence[MonthErrors]) -> None:
     own, *beside = (row for row in rows if row.age == 0)
     values = {"rmse": own.rmse.value, "bias": own.bias.value}
     values |= {tags.BESIDE_RMSE.of(row.model): row.rmse.value for row in beside}
-    place, begins = months.step_of(fold.month), months.time_of(fold.month)
+    place, begins = months.month_step(fold.month), months.month_start_ms(fold.month)
     mlflow.log_metrics(values, step=place, timestamp=begins)
-    said = [f"rmse {own.rmse.value:.4f} min ({own.rmse.low:.4f} to {own.rmse.high:.4f})"]
-    said += [f"{COMPARED_BASELINES[row.model]} {row.rmse.value:.4f}" for row in beside]
-    said += [f"in {row.month} {row.rmse.value:.4f}" for row in rows if row.age]
-    print(f"{fold.month}: {', '.join(said)}")
+    findings = [f"rmse {own.rmse.value:.4f} min ({own.rmse.low:.4f} to {own.rmse.high:.4f})"]
+    findings += [f"{COMPARED_BASELINES[row.model]} {row.rmse.value:.4f}" for row in beside]
+    findings += [f"in {row.month} {row.rmse.value:.4f}" for row in rows if row.age]
+    print(f"{fold.month}: {', '.join(findings)}")
 
 
 def log_backtest(
@@ -234,26 +239,26 @@ def log_backtest(
     # MLflow folds the page, and then links work only in the first two lines
     parts = [f"**{answer}** {charts.link_report(runs.active())}", *compared]
     parts += [month_table(rows), ageing_table(rises), "Run it again:", "\n".join(rerun)]
-    about = f"{params.taxi} {page.span(judged)} · {mean:.2f} min"
-    runs.write_page("\n\n".join(filter(None, parts)), about)
+    subject = f"{params.taxi} {page.format_months(judged)} · {mean:.2f} min"
+    runs.write_page("\n\n".join(filter(None, parts)), subject)
 
 
 def log_backtest_report(
     params: BacktestParameters,
     rows: Sequence[MonthErrors],
     rises: Sequence[RmseRise],
-    said: Sequence[str],
+    findings: Sequence[str],
     rerun: Sequence[str],
 ) -> None:
     """Log the report, one page that opens offline, and print where it is."""
     of = "a growing window" if params.growing else f"a window of {format_n_months(params.window)}"
-    judged = page.span(sorted(backtest.fresh_errors(rows)))
+    judged = page.format_months(sorted(backtest.fresh_errors(rows)))
     kind = "TLC" if months.simulated_seed(params.source) is None else "simulated"
     scripts = charts.read_scripts()
     text = write_backtest(
         f"Minutes of {select_taxi(params.taxi).singular}: backtest of {kind} months {judged}, {of}",
-        charts.which_run(runs.active()),
-        said,
+        charts.describe_run(runs.active()),
+        findings,
         rows,
         rises,
         rerun=rerun,
@@ -262,7 +267,7 @@ def log_backtest_report(
         scripts=scripts,
     )
     mlflow.log_text(text, tags.REPORT)
-    print(f"report: {artifacts.where_it_lies(runs.active_info().run_id, tags.REPORT)}")
+    print(f"report: {artifacts.find_location(runs.active_info().run_id, tags.REPORT)}")
 
 
 def month_table(rows: Sequence[MonthErrors]) -> str:
@@ -275,8 +280,8 @@ def month_table(rows: Sequence[MonthErrors]) -> str:
     }
     ages = sorted({row.age for row in rows if row.age})
     old = {(row.fold, row.age): row for row in rows if row.age}
-    heads = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *beside]
-    heads += [f"the same model {format_n_months(age)} later" for age in ages]
+    headers = ["month", "RMSE, min", "95 %", "bias, min", "95 %", *beside]
+    headers += [f"the same model {format_n_months(age)} later" for age in ages]
     lines = []
     for month, row in sorted(backtest.fresh_errors(rows).items()):
         link = pages.run_link(experiment_id, row.run_id)
@@ -285,7 +290,7 @@ def month_table(rows: Sequence[MonthErrors]) -> str:
         others += [old.get((month, age)) for age in ages]
         cells += [f"{other.rmse.value:.3f}" if other else "" for other in others]
         lines.append(cells)
-    return page.to_table(heads, lines)
+    return page.to_table(headers, lines)
 
 
 def error_cells(row: MonthErrors) -> list[str]:
@@ -299,13 +304,13 @@ def error_cells(row: MonthErrors) -> list[str]:
 
 def ageing_table(rises: Sequence[RmseRise]) -> str:
     """Tabulate what ageing costs; empty if no model was followed."""
-    heads = ["age, months", "judged on months", "RMSE above a fresh model's", "95 %"]
+    headers = ["age, months", "judged on months", "RMSE above a fresh model's", "95 %"]
     lines = [
         (rise.age, rise.n_months, value, f"{low} to {high}" if rise.n_months > 1 else "")
         for rise in rises
         for value, low, high in [[percent(end, 2, sign="+") for end in rise.share]]
     ]
-    return page.to_table(heads, lines) if lines else ""
+    return page.to_table(headers, lines) if lines else ""
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from storage import UserError
 from storage.data import months
 
-MONTHS_WANTED = "months is empty. Pass -P months=2022-01..2022-12, the months to judge models on."
+MONTHS_REQUIRED = "months is empty. Pass -P months=2022-01..2022-12, the months to judge models on."
 
 
 class Fold(NamedTuple):
@@ -18,7 +18,7 @@ class Fold(NamedTuple):
     later: list[str]  # months for which it is followed, in order
 
     @property
-    def learned(self) -> str:
+    def learned_months(self) -> str:
         """The months that the model has seen, as a range."""
         return f"{self.train[0]}..{self.valid}"
 
@@ -37,18 +37,18 @@ def make_folds(text: str, *, window: int, horizon: int, growing: bool) -> list[F
     """
     judged = sorted(months.parse_months(text))
     if not judged:
-        raise UserError(MONTHS_WANTED)
-    folds, first = [], back(judged[0], window + 1, text, window)
+        raise UserError(MONTHS_REQUIRED)
+    folds, first = [], month_before(judged[0], window + 1, text, window)
     for month in judged:
-        begin = first if growing else back(month, window + 1, text, window)
+        begin = first if growing else month_before(month, window + 1, text, window)
         *train, valid = months.months_between(begin, month)[:-1]
-        end = forward(month, horizon)
+        end = month_after(month, horizon)
         folds.append(Fold(month, train, valid, [one for one in judged if month < one <= end]))
     check_horizon(folds, horizon)
     return folds
 
 
-def back(month: str, n: int, text: str, window: int) -> str:
+def month_before(month: str, n: int, text: str, window: int) -> str:
     """Return the month that is n months before this one."""
     place = int(month[:4]) * 12 + int(month[5:]) - 1 - n
     earlier = f"{place // 12:04d}-{place % 12 + 1:02d}"
@@ -60,7 +60,7 @@ def back(month: str, n: int, text: str, window: int) -> str:
     return earlier
 
 
-def forward(month: str, n: int) -> str:
+def month_after(month: str, n: int) -> str:
     """Return the month that is n months after this one."""
     for _ in range(n):
         month = months.next_month(month)

@@ -33,21 +33,25 @@ def run_pipeline(params: MainParameters, *, name: str) -> PipelineResult:
     return results.read_pipeline(get_or_run_pipeline(params, name=name))
 
 
-def run_pipelines(asked: Mapping[str, MainParameters], *, at_once: int) -> Iterator[PipelineResult]:
+def run_pipelines(
+    pipelines: Mapping[str, MainParameters], *, at_once: int
+) -> Iterator[PipelineResult]:
     """Reuse or run pipelines below the active run, as `run_pipeline` does, in their order.
 
     Args:
-        asked: name -> parameters of main.
+        pipelines: name -> parameters of main.
         at_once: how many run at the same time; if more than one, all of them finish before the
             first result is yielded.
     Raises:
         UserError: one failed; those that ran beside it have ended.
     """
     if at_once == 1:
-        yield from (run_pipeline(params, name=name) for name, params in asked.items())
+        yield from (run_pipeline(params, name=name) for name, params in pipelines.items())
         return
-    decisions = {name: say_decision(find_pipeline(params), name) for name, params in asked.items()}
-    missing = {name: asked[name] for name, decision in decisions.items() if not decision.run}
+    decisions = {
+        name: print_decision(find_pipeline(params), name) for name, params in pipelines.items()
+    }
+    missing = {name: pipelines[name] for name, decision in decisions.items() if not decision.run}
     for params in missing.values():  # one by one, so that months they share are cleaned only once
         if params.reuse:
             Pipeline(params).preprocess()
@@ -73,37 +77,37 @@ def find_pipeline(params: MainParameters) -> ReuseDecision:
 
     Missing months are downloaded; nothing is started.
     """
-    return Pipeline(params).find_whole()
+    return Pipeline(params).find_reusable_pipeline()
 
 
 def plan_pipeline(params: MainParameters) -> str:
     """Say what would happen to a pipeline, as far as is known without a download."""
     pipeline = Pipeline(params)
-    if absent := next((place for place in pipeline.locate() if place.must_come), None):
+    if absent := next((place for place in pipeline.locate() if place.needs_download), None):
         return f"runs, unless {absent.uri}, which is to be downloaded, has been read before"
-    return pipeline.find_whole().why
+    return pipeline.find_reusable_pipeline().summary
 
 
-def check_months(source: str, taxi: str, wanted: Iterable[str]) -> None:
+def check_months(source: str, taxi: str, month_names: Iterable[str]) -> None:
     """Check, before any work, that the source has every month.
 
     Raises:
         StorageError: a month is missing.
     """
-    for month in sorted({*wanted}):
+    for month in sorted({*month_names}):
         months.locate(source, taxi=taxi, month=month)
 
 
 def find_scoring(params: ScoreParameters) -> ReuseDecision:
     """Decide whether months must be scored; missing months are downloaded."""
     model = model_references.resolve(params.model_uri)
-    wanted = months.parse_months(params.months)
-    key = score_key(params, model.uri, identities(params.source, params.taxi, wanted))
+    month_names = months.parse_months(params.months)
+    key = score_key(params, model.uri, identities(params.source, params.taxi, month_names))
     return reuse.find_reusable(key, runs.experiment_id())
 
 
 def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
-    say_decision(decision, name)
+    print_decision(decision, name)
     if decision.run:
         return decision.run
     step = params.entry_point
@@ -113,7 +117,7 @@ def _get_or_run(params: Parameters, decision: ReuseDecision, name: str) -> Run:
         raise UserError(f"{name}: {error}") from error
 
 
-def say_decision(decision: ReuseDecision, name: str) -> ReuseDecision:
+def print_decision(decision: ReuseDecision, name: str) -> ReuseDecision:
     """Print what happens to a child run; return the decision."""
-    terminal.say(f"{name}: {decision.step} {decision.why}", style="bold")
+    terminal.print_line(f"{name}: {decision.step} {decision.summary}", style="bold")
     return decision

@@ -23,8 +23,8 @@ from steps.common.parameters import (
     ModelsParameters,
     SweepParameters,
 )
-from steps.common.pipeline import Pipeline, wanted_steps
-from steps.common.results import TRAINING, read_dataset, rmse_name, write_best
+from steps.common.pipeline import Pipeline, selected_steps
+from steps.common.results import TRAINING_STEPS, read_dataset, rmse_name, write_best
 from steps.common.step import step_run
 from steps.common.validate import check_pipeline
 from steps.pipelines.nested import check_months, get_or_run_pipeline, plan_pipeline
@@ -41,10 +41,10 @@ from taxi.sweep import (
     sweep_table,
 )
 
-TESTS = "register"
-FEW = 20  # points that a page shows
+TEST_STEP = "register"
+N_SHOWN_POINTS = 20  # points that a page shows
 # parameters that change no model, or leave no two comparable
-USELESS = ("reuse", "scheduler", "parallelism", "taxi", "source", "test_months")
+NOT_VARIED = ("reuse", "scheduler", "parallelism", "taxi", "source", "test_months")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipelines = {name: point_params(params, values) for name, values in points.items()}
         check_points(params, pipelines)
         if params.plan:
-            return page.tell_plan(
+            return page.report_plan(
                 [f"{name}: {plan_pipeline(one)}" for name, one in pipelines.items()]
             )
         swept, score = [], rmse_name(select_distance_kind(params.judge_by))
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if len(best) == 1:
             write_best(best[0].model, {score: best[0].rmse})
             mlflow.set_tag(tags.BEST_RUN, best[0].run_id)
-        lines = [*best_and_next(swept, pipelines), "", *sweep_again(params)]
+        lines = [*advise_next(swept, pipelines), "", *sweep_rerun_lines(params)]
         text = "\n\n".join([verdict, points_table(swept), "\n".join(lines)])
         runs.write_page(text, f"{len(swept)} points · {best[0].rmse:.2f} min")
         terminal.print_table(["point", "rmse", "model"], point_rows(swept), n_texts=1, strong=0)
@@ -132,13 +132,13 @@ def why_not_varied(name: str, is_given: bool) -> str:
         return f"{name} is a parameter of {', '.join(takers)}, and a sweep runs main."
     if name == "steps":
         return f"{name} cannot be swept: points compare the models that the same steps make."
-    if is_run_id(name) or name in (*USELESS, tags.MODEL_NAME):
+    if is_run_id(name) or name in (*NOT_VARIED, tags.MODEL_NAME):
         return f"{name} cannot be swept: its points would be the same model, or not comparable."
     if name not in varied:
         kind = "chooses or judges" if name in ChoiceParameters.model_fields else "judges"
         return (
             f"{name} cannot be swept: it {kind} a model, and a sweep compares models on valid. "
-            f"{TESTS} opens the test months, once, for the best point alone."
+            f"{TEST_STEP} opens the test months, once, for the best point alone."
         )
     return ""
 
@@ -149,18 +149,19 @@ def point_params(params: SweepParameters, values: dict[str, str]) -> MainParamet
     Raises:
         UserError: the steps include register, or none that makes a model.
     """
-    steps = wanted_steps(params.steps)
-    if params.steps != ALL_STEPS and TESTS in steps:
+    steps = selected_steps(params.steps)
+    if params.steps != ALL_STEPS and TEST_STEP in steps:
         raise UserError(
-            f"steps={params.steps}: a sweep leaves {TESTS} out, which opens the test months. Pass "
-            f"-P steps=all, which is all but {TESTS} here, and start the best point's pipeline."
+            f"steps={params.steps}: a sweep leaves {TEST_STEP} out, which opens the test months. "
+            f"Pass -P steps=all, which is all but {TEST_STEP} here, and start the best point's "
+            "pipeline."
         )
-    if not {*TRAINING} & {*steps}:
+    if not {*TRAINING_STEPS} & {*steps}:
         raise UserError(
             f"steps={params.steps} makes no model, and a sweep compares some. Add hpo or baseline."
         )
     base = MainParameters.of(params).launch_texts()
-    trains = ",".join(step for step in steps if step != TESTS)
+    trains = ",".join(step for step in steps if step != TEST_STEP)
     return MainParameters.model_validate({**base, "steps": trains, **values})
 
 
@@ -171,11 +172,11 @@ def check_points(params: SweepParameters, pipelines: Mapping[str, MainParameters
         UserError, TripError: a point cannot be run, or two are the same.
     """
     check_distinct(pipelines)
-    wanted: set[str] = set()
+    month_names: set[str] = set()
     for one in pipelines.values():
         check_pipeline(one)
-        wanted |= {month for names in Pipeline(one).splits.values() for month in names}
-    check_months(params.source, params.taxi, wanted)
+        month_names |= {month for names in Pipeline(one).splits.values() for month in names}
+    check_months(params.source, params.taxi, month_names)
 
 
 def check_distinct(pipelines: Mapping[str, MainParameters]) -> None:
@@ -186,9 +187,9 @@ def check_distinct(pipelines: Mapping[str, MainParameters]) -> None:
     """
     names: dict[str, str] = {}
     for name, params in pipelines.items():
-        twin = names.setdefault(str(params.texts()), name)
-        if twin != name:
-            raise UserError(f"The points {twin} and {name} are the same. Keep one.")
+        same = names.setdefault(str(params.texts()), name)
+        if same != name:
+            raise UserError(f"The points {same} and {name} are the same. Keep one.")
 
 
 def read_point(run: Run, values: dict[str, str], score: str) -> SweptPoint:
@@ -221,13 +222,11 @@ def sweep_verdict(swept: Sequence[SweptPoint]) -> str:
     if ranked[1:]:
         gap = f"{ranked[1].rmse - best[0].rmse:.3f}"
         behind = ", as the next" if gap == "0.000" else f", {gap} below the next"
-    said = f"{best[0].name} is best of {len(swept)}: RMSE {best[0].rmse:.3f} min on valid"
-    return f"**{said}{behind}**"
+    text = f"{best[0].name} is best of {len(swept)}: RMSE {best[0].rmse:.3f} min on valid"
+    return f"**{text}{behind}**"
 
 
-def best_and_next(
-    swept: Sequence[SweptPoint], pipelines: dict[str, MainParameters]
-) -> Iterator[str]:
+def advise_next(swept: Sequence[SweptPoint], pipelines: dict[str, MainParameters]) -> Iterator[str]:
     """Say how large a difference counts, and what to do next."""
     for point in best_points(swept):
         if point.noise is not None:
@@ -244,12 +243,12 @@ def best_and_next(
         yield page.as_code(page.rerun_command(whole))
 
 
-def sweep_again(params: SweepParameters) -> list[str]:
+def sweep_rerun_lines(params: SweepParameters) -> list[str]:
     """Say how to run the sweep again, or resume it."""
     command = page.as_code(page.rerun_command(params))
     lines = ["Run it again (what has finished is reused):", "", command]
     if params.file and not params.file.committed:
-        lines += ["", *page.tell_uncommitted(tags.CONFIG)]
+        lines += ["", *page.describe_uncommitted_file(tags.CONFIG)]
     return lines
 
 
@@ -266,8 +265,12 @@ def points_table(swept: Sequence[SweptPoint]) -> str:
         [f"[{name}]({link})", *cells]
         for (name, *cells), link in zip(point_rows(swept), links, strict=True)
     ]
-    shown = page.to_table(["point", "RMSE on valid, min", "model"], rows[:FEW])
-    more = f"\n\n{len(swept) - FEW} more are in {tags.SWEEP_TABLE}." if len(swept) > FEW else ""
+    shown = page.to_table(["point", "RMSE on valid, min", "model"], rows[:N_SHOWN_POINTS])
+    more = (
+        f"\n\n{len(swept) - N_SHOWN_POINTS} more are in {tags.SWEEP_TABLE}."
+        if len(swept) > N_SHOWN_POINTS
+        else ""
+    )
     return shown + more
 
 

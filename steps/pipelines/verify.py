@@ -27,14 +27,14 @@ from storage.repro.reuse import N_CHILDREN
 from storage.repro.verify import Verdict
 from storage.tracking import artifacts, pages, refusals, runs, store, tags
 from storage.tracking.query import both, equals
-from storage.uris import read_indirect, refuse_password, without_credentials
+from storage.uris import expand_env_address, refuse_password, without_credentials
 
-DIFFERS = 1  # exit code
+EXIT_DIFFERS = 1  # exit code
 DAYS, DAY_MS = 30, 86_400_000
 MAX_TAG = 1_000
 N_SHOWN = 40  # differences that a page shows
 IDENTICAL, DIFFERENT, NOT_RUN = "identical", "differs", "not verified"
-FRESH = {  # by env_manager
+FRESH_ENVIRONMENT = {  # by env_manager
     "uv": "in a fresh clone, environment and store",
     "local": "in a fresh clone and store, and the environment of this run",
 }
@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{number} of {len(chosen)}: run {run.info.run_id} again", flush=True)
             verdicts.append(verify_one(client, run, params.env_manager, alone=len(chosen) == 1))
             print("\n".join(verdict_lines(verdicts[-1])))
-            write_on_pipeline(client, verdicts[-1])
+            write_verdict_on_pipeline(client, verdicts[-1])
         place = f"they are in {without_credentials(uri)}" if uri else link_runs(chosen)
-        write_on_this(verdicts, f"{FRESH[params.env_manager]}; {place}")
+        write_verdicts_page(verdicts, f"{FRESH_ENVIRONMENT[params.env_manager]}; {place}")
     if not all(verdict.is_same for verdict in verdicts):
-        sys.exit(DIFFERS)
+        sys.exit(EXIT_DIFFERS)
 
 
 # --- which runs
@@ -81,7 +81,7 @@ def read_store(text: str) -> str:
     """
     instead = "as MLFLOW_TRACKING_PASSWORD, or the whole URI in a variable: tracking_uri=env:<NAME>"
     refuse_password(text, "The tracking_uri", instead)
-    return read_indirect(text, "tracking_uri")
+    return expand_env_address(text, "tracking_uri")
 
 
 def choose_runs(client: MlflowClient, params: VerifyParameters) -> list[Run]:
@@ -98,7 +98,7 @@ def choose_runs(client: MlflowClient, params: VerifyParameters) -> list[Run]:
         return [verify.pipeline(client, run_id)]
     begin, end = period(params.month, time.time_ns() // 1_000_000)
     found = finished_pipelines(client, begin, end)
-    fit = [run for run in found if not verify.why_not(run)]
+    fit = [run for run in found if not verify.why_not_repeatable(run)]
     when = params.month or f"the last {DAYS} days"
     if not fit:
         raise UserError(
@@ -165,7 +165,7 @@ def verify_one(client: MlflowClient, run: Run, env_manager: str, *, alone: bool)
         return Verdict(run, [], str(error))
 
 
-def brief(verdict: Verdict) -> str:
+def short_verdict(verdict: Verdict) -> str:
     """Return the verdict in a word or two."""
     if verdict.problem:
         return NOT_RUN
@@ -189,15 +189,15 @@ def table_rows(verdict: Verdict) -> list[dict[str, object]]:
     ]
 
 
-def write_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
+def write_verdict_on_pipeline(client: MlflowClient, verdict: Verdict) -> None:
     """Write the verdict on the run that was verified, if its store permits this user to."""
     run_id, today = verdict.run.info.run_id, f"{datetime.now(UTC):%Y-%m-%d}"
-    about = {
-        tags.VERIFIED: f"{brief(verdict)}: {verdict.problem or verdict.line}"[:MAX_TAG],
+    run_tags = {
+        tags.VERIFIED: f"{short_verdict(verdict)}: {verdict.problem or verdict.line}"[:MAX_TAG],
         tags.VERIFIED_BY: f"{runs.active_info().run_id}, {today}",
     }
     try:
-        for name, text in about.items():
+        for name, text in run_tags.items():
             client.set_tag(run_id, name, text)
         table = artifacts.write_csv(table_rows(verdict))
         client.log_text(run_id, table, tags.VERIFY_TABLE)
@@ -218,16 +218,16 @@ def link_runs(pipelines: Sequence[Run]) -> str:
     )
 
 
-def write_on_this(verdicts: Sequence[Verdict], where: str) -> None:
+def write_verdicts_page(verdicts: Sequence[Verdict], where: str) -> None:
     """Write the verdicts on the active run, and its page.
 
     Args:
         verdicts: one for each pipeline.
         where: words that say where they ran again, and where the originals are.
     """
-    counts = Counter(brief(verdict) for verdict in verdicts)
+    counts = Counter(short_verdict(verdict) for verdict in verdicts)
     worst = next(word for word in (DIFFERENT, NOT_RUN, IDENTICAL) if counts[word])
-    said = f"{counts[IDENTICAL]} of {len(verdicts)} pipelines came out identical"
+    text = f"{counts[IDENTICAL]} of {len(verdicts)} pipelines came out identical"
     others = [f"{counts[word]} {word}" for word in (DIFFERENT, NOT_RUN) if counts[word]]
     mlflow.set_tags(
         {
@@ -240,7 +240,7 @@ def write_on_this(verdicts: Sequence[Verdict], where: str) -> None:
     lines = [line for verdict in verdicts for line in verdict_lines(verdict)]
     more = f"\n{len(lines) - N_SHOWN} lines more" if len(lines) > N_SHOWN else ""
     runs.write_page(
-        f"**{', '.join([said, *others])}** {where}\n\n"
+        f"**{', '.join([text, *others])}** {where}\n\n"
         "```\n" + "\n".join(lines[-N_SHOWN:]) + more + "\n```",
         f"{counts[IDENTICAL]} of {len(verdicts)} identical",
     )

@@ -11,8 +11,8 @@ from steps.common import page
 from steps.common.parameters import RegisterParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
-    SEEN,
-    TRAINING,
+    LEARNING_SPLITS,
+    TRAINING_STEPS,
     Candidate,
     Dataset,
     PreprocessResult,
@@ -22,7 +22,7 @@ from steps.common.results import (
 )
 from steps.common.served import load_served
 from steps.common.step import step_run
-from steps.common.validate import check_given, check_one_taxi, check_pipeline
+from steps.common.validate import check_given_runs, check_one_taxi, check_pipeline
 from steps.register.card import description, log_card, make_facts
 from steps.register.evaluate import (
     PROMOTED,
@@ -34,14 +34,14 @@ from steps.register.evaluate import (
     judge_candidate,
 )
 from steps.register.refit import TRAIN_VALID, TrainingPlace, refit_candidate
-from steps.register.rollback import put_back
+from steps.register.rollback import restore_champion
 from steps.register.testset import TestSet, open_test_set
 from steps.register.verdict import (
-    ABOUT,
+    MODEL_DESCRIPTION,
     promotion_reason,
-    write_put_back,
-    write_registered,
-    write_tested,
+    write_registration_page,
+    write_rollback_page,
+    write_test_result,
 )
 from storage import StorageError, UserError
 from storage.tracking import artifacts, names, refusals, runs, tags
@@ -63,23 +63,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         names.check_name(params.model_name)
         registry = open_registry(params.model_name)
         if params.rollback or params.restore:
-            go_back(params, registry)
+            run_rollback(params, registry)
             return
         pipeline = open_pipeline(params, registry)
         tested, test = choose_and_test(params, pipeline)
         dataset = pipeline.preprocess().dataset
         if params.test_only:
-            write_tested(tested, dataset, test.distance)
+            write_test_result(tested, dataset, test.distance)
             return
         judged = register_candidate(params, pipeline, registry, tested, test)
-        write_registered(registry, tested, judged, dataset)
+        write_registration_page(registry, tested, judged, dataset)
         # below main the reasons are left out: main prints them at its end
         print(
-            registration_line(registry.name, tested, judged, why=runs.is_looked_up(runs.active()))
+            registration_line(registry.name, tested, judged, why=runs.is_user_facing(runs.active()))
         )
 
 
-def go_back(params: RegisterParameters, registry: Registry) -> None:
+def run_rollback(params: RegisterParameters, registry: Registry) -> None:
     """Make a former version champion again.
 
     Raises:
@@ -87,8 +87,8 @@ def go_back(params: RegisterParameters, registry: Registry) -> None:
     """
     if params.rollback and params.restore:
         raise UserError("rollback and restore exclude each other. Pass one of them.")
-    line = put_back(registry, params.restore)
-    write_put_back(registry, line)
+    line = restore_champion(registry, params.restore)
+    write_rollback_page(registry, line)
     print(line)
 
 
@@ -101,11 +101,11 @@ def choose_and_test(params: RegisterParameters, pipeline: Pipeline) -> tuple[Tes
     preprocess = pipeline.preprocess()
     if not preprocess.dataset.has_test:
         raise UserError(NO_TEST)
-    trained = [pipeline.training(step) for step in TRAINING]
+    trained = [pipeline.training(step) for step in TRAINING_STEPS]
     pipeline.tag("register")
     judge_by = distances.select_distance_kind(params.judge_by)
     distance = distances.distance_kind_of(preprocess.dataset.taxi, judge_by)
-    best = choose([one for step in trained for one in step.candidates], distance)
+    best = choose_candidate([one for step in trained for one in step.candidates], distance)
     if params.refit == TRAIN_VALID:
         place = TrainingPlace(params.scheduler, params.refit_workers)
         best = refit_candidate(best, preprocess, place)
@@ -129,7 +129,7 @@ def open_pipeline(params: RegisterParameters, registry: Registry) -> Pipeline:
     """
     check_pipeline(params)
     pipeline = Pipeline(params)
-    check_given(pipeline.given, params.judge_by)
+    check_given_runs(pipeline.given, params.judge_by)
     check_has_test(pipeline.dataset, params.test_months)
     if not params.test_only:
         check_one_taxi(params.model_name, pipeline.params.taxi)
@@ -157,25 +157,25 @@ def register_candidate(
     preprocess = pipeline.preprocess()
     provenance = candidate_provenance(preprocess, tested.candidate)
     thresholds, overrides = gate_settings(params)
-    command = page.rerun_command(pipeline.repeatable())
-    with judge_again(pipeline), registry.lock():
+    command = page.rerun_command(pipeline.rerun_parameters())
+    with registry_errors_with_hint(pipeline), registry.lock():
         judged = judge_candidate(
             registry, tested, test, provenance, thresholds, overrides, seed=params.seed
         )
         if judged.outcome != UNCHANGED:
-            fitted_to = SEEN if params.refit == TRAIN_VALID else SEEN[:1]
+            fitted_to = LEARNING_SPLITS if params.refit == TRAIN_VALID else LEARNING_SPLITS[:1]
             facts = make_facts(
                 registry.name, preprocess, test, tested, judged, provenance, command, fitted_to
             )
             log_card(facts, test, tested, preprocess)
-            about = version_tags(facts, preprocess.dataset, judged, overrides)
+            tag_values = version_tags(facts, preprocess.dataset, judged, overrides)
             whole = page.link(f"{tags.CARD} of the register run", tags.CARD)
-            judged = settle(registry, tested, judged, about, description(facts, whole))
-        registry.describe_model(ABOUT)
+            judged = apply_outcome(registry, tested, judged, tag_values, description(facts, whole))
+        registry.describe_model(MODEL_DESCRIPTION)
     write_registration(
         model_name=registry.name,
-        version=judged.known,
-        champion_version=judged.before if judged.outcome == REFUSED else judged.known,
+        version=judged.version,
+        champion_version=judged.champion_before if judged.outcome == REFUSED else judged.version,
         outcome=judged.outcome,
         reasons=judged.reasons,
         model_uri=tested.candidate.model_uri,
@@ -201,7 +201,7 @@ def gate_settings(params: RegisterParameters) -> tuple[GateThresholds, Overrides
 
 
 @contextmanager
-def judge_again(pipeline: Pipeline) -> Iterator[None]:
+def registry_errors_with_hint(pipeline: Pipeline) -> Iterator[None]:
     """Add to a registry error the command that judges the same candidates again.
 
     Raises:
@@ -255,7 +255,7 @@ def check_champion(registry: Registry, taxi: str) -> None:
         ) from error
 
 
-def choose(candidates: Sequence[Candidate], distance: str) -> Candidate:
+def choose_candidate(candidates: Sequence[Candidate], distance: str) -> Candidate:
     """Choose the candidate with the smallest validation RMSE.
 
     Args:
@@ -276,7 +276,7 @@ def candidate_provenance(preprocess: PreprocessResult, candidate: Candidate) -> 
         is_simulated=preprocess.dataset.is_simulated,
         is_dirty=any(code.is_dirty for code in codes),
         seen_months=frozenset(
-            month for split in SEEN for month in preprocess.dataset.months[split]
+            month for split in LEARNING_SPLITS for month in preprocess.dataset.months[split]
         ),
     )
 
@@ -285,11 +285,11 @@ def version_tags(
     facts: CardFacts, dataset: Dataset, judged: GateResult, overrides: Overrides
 ) -> dict[str, str]:
     """Return the tags of a version: the gate's outcome, and where its data and code come from."""
-    about = {
+    tag_values = {
         **dataset.tags(),
         tags.OUTCOME: judged.outcome,
         tags.REASONS: judged.reasons,
-        tags.MEASURED_AGAINST: judged.before,
+        tags.MEASURED_AGAINST: judged.champion_before,
         tags.VERSION_COMMIT: facts.commit,
         tags.DIRTY: str(facts.is_dirty).lower(),
         tags.MODEL: facts.model,
@@ -299,18 +299,22 @@ def version_tags(
         tags.RMSE_TEST: f"{facts.scores['rmse'].value:.6f}",
         tags.JUDGED_BY: judged.distance,
     }
-    said = [f"allow_{name}" for name, value in overrides._asdict().items() if value]
-    if said:
-        about[tags.ALLOWED] = ",".join(said)
+    allowed = [f"allow_{name}" for name, value in overrides._asdict().items() if value]
+    if allowed:
+        tag_values[tags.ALLOWED] = ",".join(allowed)
     if judged.improvement:
         value, low, high = judged.improvement
-        about[tags.IMPROVEMENT] = f"{value:.6f}"
-        about[tags.IMPROVEMENT_INTERVAL] = f"{low:.6f}..{high:.6f}"
-    return about
+        tag_values[tags.IMPROVEMENT] = f"{value:.6f}"
+        tag_values[tags.IMPROVEMENT_INTERVAL] = f"{low:.6f}..{high:.6f}"
+    return tag_values
 
 
-def settle(
-    registry: Registry, tested: TestResult, judged: GateResult, about: dict[str, str], text: str
+def apply_outcome(
+    registry: Registry,
+    tested: TestResult,
+    judged: GateResult,
+    tag_values: dict[str, str],
+    text: str,
 ) -> GateResult:
     """Write the outcome to the registry; the caller holds its lock.
 
@@ -318,20 +322,20 @@ def settle(
         registry: for the model's name.
         tested: the candidate.
         judged: the outcome.
-        about: tags of the version.
+        tag_values: tags of the version.
         text: description of the version.
     Returns:
         The outcome, with the version.
     """
-    version = judged.known or registry.add_version(tested.candidate.model_uri, tested.digest)
-    registry.describe(version, about, text)
+    version = judged.version or registry.add_version(tested.candidate.model_uri, tested.digest)
+    registry.describe(version, tag_values, text)
     artifacts.log_table([check._asdict() for check in judged.decision.rows], tags.GATE_TABLE)
     if judged.outcome == PROMOTED:
-        why = promotion_reason(tested, judged, about.get(tags.ALLOWED, ""))
+        why = promotion_reason(tested, judged, tag_values.get(tags.ALLOWED, ""))
         registry.promote(version, action=PROMOTE, why=why)
     else:
-        registry.challenge(version)
-    return judged._replace(known=version)
+        registry.set_challenger(version)
+    return judged._replace(version=version)
 
 
 def registration_line(name: str, tested: TestResult, judged: GateResult, *, why: bool) -> str:
@@ -339,9 +343,9 @@ def registration_line(name: str, tested: TestResult, judged: GateResult, *, why:
     model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
     rmse = f"test rmse {score:.4f} min with {distances.DISTANCE_KINDS[judged.distance]}"
     if judged.outcome == UNCHANGED:
-        return f"{model} was already {name} version {judged.known}, alias {CHAMPION}: {rmse}"
-    before = f"version {judged.before}" if judged.before else ""
-    registered = f"{model} registered as {name} version {judged.known}, alias"
+        return f"{model} was already {name} version {judged.version}, alias {CHAMPION}: {rmse}"
+    before = f"version {judged.champion_before}" if judged.champion_before else ""
+    registered = f"{model} registered as {name} version {judged.version}, alias"
     if judged.outcome == PROMOTED:
         return f"{registered} {CHAMPION}{f', in place of {before}' if before else ''}: {rmse}"
     reasons = f": {judged.reasons}" if why else ""

@@ -116,11 +116,11 @@ def log_card(
     if test.city:
         figure = maps.draw_errors(test.city, test.trips, tested.predicted[METERED])
         pictures["errors on test by zone"] = artifacts.to_png(figure, PICTURE_DPI)
-    wanted = (
+    logged = (
         ("what the model looks at", tested.candidate.run_id, tags.IMPORTANCE_PICTURE),
         ("train and valid trips", preprocess.run_id, tags.PROFILE_PICTURE),
     )
-    for title, run_id, artifact in wanted:
+    for title, run_id, artifact in logged:
         try:
             pictures[title] = artifacts.read_bytes(run_id, artifact)
         except StorageError:  # not every model has every picture

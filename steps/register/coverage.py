@@ -44,10 +44,10 @@ def overall(groups: list[GroupCoverage]) -> float:
 
 
 def _count(model: Any, uri: str, test: TestSet, kind: str) -> list[GroupCoverage]:
-    trips = apply_distance_kind(test.known_by(kind), kind)
-    asked = {"quantiles": [LOW, HIGH]}
+    trips = apply_distance_kind(test.trips_for(kind), kind)
+    params = {"quantiles": [LOW, HIGH]}
     answers = [
-        models.predict_columns(model, frame, uri, asked)
+        models.predict_columns(model, frame, uri, params)
         for frame in request_frames(trips, test.taxi)
     ]
     low, high = (np.concatenate([part[name] for part in answers]) for name in ("p10", "p90"))

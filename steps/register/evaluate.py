@@ -8,11 +8,11 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 
 from steps.common.candidates import log_errors, log_worst
-from steps.common.results import RMSES, SEEN, SIMULATED, Candidate
+from steps.common.results import LEARNING_SPLITS, RMSES, SIMULATED, Candidate
 from steps.common.served import load_served
 from steps.register.coverage import measure_coverage, overall
 from steps.register.old_months import compare_on_old_months
-from steps.register.testset import TestSet, ask_served
+from steps.register.testset import TestSet, predict_minutes
 from storage.tracking import datasets, models, tags
 from storage.tracking.registry import Registry
 from storage.tracking.tags import Family
@@ -35,7 +35,7 @@ class TestResult(NamedTuple):
     """A candidate and how it did on the test trips."""
 
     candidate: Candidate
-    predicted: dict[str, np.ndarray]  # kind of distance -> minutes [m], of `TestSet.known_by` it
+    predicted: dict[str, np.ndarray]  # kind of distance -> minutes [m], of `TestSet.trips_for` it
     digest: str  # of the model's files
     features: list[str]
     scores: dict[str, dict[str, float]]  # kind of distance -> its scores
@@ -48,17 +48,17 @@ class GateResult(NamedTuple):
     """The gate's outcome for the candidate, before anything is written to the registry."""
 
     outcome: str  # PROMOTED, REFUSED or UNCHANGED
-    known: str  # version that holds this very model; empty if there is none yet
-    before: str  # version of the champion it was compared with; empty if there was none
+    version: str  # that holds this very model; empty if there is none yet
+    champion_before: str  # version of the champion it was compared with; empty if there was none
     decision: GateDecision
     improvement: Interval | None
     distance: str  # kind of distance that both were judged by
-    once: str = ""  # if UNCHANGED: how the version was judged at the time
+    earlier_judgement: str = ""  # if UNCHANGED: how the version was judged at the time
 
     @property
     def reasons(self) -> str:
         """The reasons for the outcome, in one line."""
-        return "; ".join(filter(None, [*self.decision.reasons, self.once]))
+        return "; ".join(filter(None, [*self.decision.reasons, self.earlier_judgement]))
 
 
 def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> TestResult:
@@ -68,7 +68,7 @@ def evaluate_candidate(candidate: Candidate, test: TestSet, *, seed: int) -> Tes
     groups = evaluation.errors_by_group(test.trips, predicted[METERED])
     log_errors(groups, break_down(test.trips, predicted[METERED]))
     log_worst(find_worst(test.trips, predicted[METERED]))
-    scores = score_each(predicted, test)
+    scores = score_by_distance(predicted, test)
     intervals = bootstrap.score_intervals(test.trips.trip_minutes, predicted[METERED], seed=seed)
     _, low, high = intervals["rmse"]
     ends = {tags.TEST.of("rmse_low"): low, tags.TEST.of("rmse_high"): high}
@@ -89,15 +89,19 @@ def predict_served(model: Any, uri: str, test: TestSet) -> dict[str, np.ndarray]
         StorageError: the model does not take these trips.
     """
     return {
-        kind: ask_served(model, uri, apply_distance_kind(test.known_by(kind), kind), test.taxi)
+        kind: predict_minutes(
+            model, uri, apply_distance_kind(test.trips_for(kind), kind), test.taxi
+        )
         for kind in RMSES
     }
 
 
-def score_each(predicted: Mapping[str, np.ndarray], test: TestSet) -> dict[str, dict[str, float]]:
+def score_by_distance(
+    predicted: Mapping[str, np.ndarray], test: TestSet
+) -> dict[str, dict[str, float]]:
     """Score the predictions for each kind of distance: kind -> its scores."""
     return {
-        kind: score_predictions(test.known_by(kind).trip_minutes, minutes)
+        kind: score_predictions(test.trips_for(kind).trip_minutes, minutes)
         for kind, minutes in predicted.items()
     }
 
@@ -131,9 +135,9 @@ def evaluate_champion(
     predicted = predict_served(load_served(uri, test.taxi), uri, test)
     both = tested.predicted[test.distance], predicted[test.distance]
     gained = bootstrap.rmse_improvement(test.trips.trip_minutes, *both, seed=seed)
-    ends = {tags.GAINED.of("_low"): gained.low, tags.GAINED.of("_high"): gained.high}
-    found = to_metrics(tags.CHAMPION_TEST, score_each(predicted, test))
-    mlflow.log_metrics(found | {tags.GAINED.of(""): gained.value, **ends})
+    ends = {tags.IMPROVEMENTS.of("_low"): gained.low, tags.IMPROVEMENTS.of("_high"): gained.high}
+    found = to_metrics(tags.CHAMPION_TEST, score_by_distance(predicted, test))
+    mlflow.log_metrics(found | {tags.IMPROVEMENTS.of(""): gained.value, **ends})
     old = compare_on_old_months(version, tested.candidate.model_uri, test, seen_months)
     slices = [*pair_slices(test.trips, *both, test.city), *old.errors]
     return Champion(gained, version_provenance(version), slices, old.not_compared)
@@ -151,13 +155,18 @@ def judge_candidate(
 ) -> GateResult:
     """Judge the candidate against the champion; the caller holds the registry's lock."""
     distance = test.distance
-    current, known = registry.champion(), registry.known(tested.digest)
+    current, known = registry.champion(), registry.find_version(tested.digest)
     whole = known if known and models.has_files(f"models:/{known.name}/{known.version}") else None
-    before, version = (str(found.version) if found else "" for found in (current, whole))
-    if current and before == version:
-        same = Check("the model", f"that of version {before}, the champion", "", True)
-        decision, once = GateDecision(True, (same,)), judged_once(current)
-        return GateResult(UNCHANGED, version, before, decision, None, distance, once)
+    champion_before, version = (str(found.version) if found else "" for found in (current, whole))
+    if current and champion_before == version:
+        same = Check("the model", f"that of version {champion_before}, the champion", "", True)
+        decision, earlier_judgement = (
+            GateDecision(True, (same,)),
+            describe_earlier_judgement(current),
+        )
+        return GateResult(
+            UNCHANGED, version, champion_before, decision, None, distance, earlier_judgement
+        )
     champion = None
     if current:
         champion = evaluate_champion(current, test, tested, provenance.seen_months, seed=seed)
@@ -174,10 +183,10 @@ def judge_candidate(
     )
     outcome = PROMOTED if decision.promoted else REFUSED
     improvement = champion.improvement if champion else None
-    return GateResult(outcome, version, before, decision, improvement, distance)
+    return GateResult(outcome, version, champion_before, decision, improvement, distance)
 
 
-def judged_once(version: ModelVersion) -> str:
+def describe_earlier_judgement(version: ModelVersion) -> str:
     """Say how the gate judged a version, in case the run that asked was cut short after that."""
     outcome, reasons = (version.tags.get(name, "") for name in (tags.OUTCOME, tags.REASONS))
     return f"{outcome} when it was judged: {reasons}" if outcome and reasons else ""
@@ -185,7 +194,7 @@ def judged_once(version: ModelVersion) -> str:
 
 def version_provenance(version: ModelVersion) -> Provenance:
     """Read what a version was made from; without tags it counts as real and committed."""
-    months = ",".join(version.tags.get(tags.MONTHS.of(split), "") for split in SEEN)
+    months = ",".join(version.tags.get(tags.MONTHS.of(split), "") for split in LEARNING_SPLITS)
     return Provenance(
         is_simulated=version.tags.get(tags.DATA) == SIMULATED,
         is_dirty=version.tags.get(tags.DIRTY, "false") != "false",

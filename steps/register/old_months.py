@@ -7,7 +7,7 @@ from mlflow.entities.model_registry import ModelVersion
 from steps.common.inputs import load_trips
 from steps.common.results import SIMULATED, read_preprocess
 from steps.common.served import load_served
-from steps.register.testset import MAX_TEST_ROWS, TestSet, ask_served
+from steps.register.testset import MAX_TEST_ROWS, TestSet, predict_minutes
 from storage import UserError
 from storage.tracking import artifacts, model_references, refusals, runs, tags
 from taxi import distances
@@ -37,14 +37,14 @@ def compare_on_old_months(
     Raises:
         StorageError: the store that has the months does not answer, or refuses.
     """
-    wanted, months = (
+    champion_sha256, months = (
         version.tags.get(family.of("test"), "") for family in (tags.SHA256, tags.MONTHS)
     )
-    if wanted == test.sha256:
+    if champion_sha256 == test.sha256:
         return OldMonths([])
     try:
         check_age(months, min(test.months))
-        trips = find_trips(version, wanted, is_simulated=test.is_simulated)
+        trips = read_champion_trips(version, champion_sha256, is_simulated=test.is_simulated)
     except UserError as error:
         if not isinstance(error, artifacts.LostError) and refusals.explain_refusal(error):
             raise  # the store refuses only for now: that is no reason to waive the comparison
@@ -53,9 +53,9 @@ def compare_on_old_months(
         return OldMonths([], reason)
     trips = distances.sample_trips(trips, MAX_TEST_ROWS)
     champion_uri = f"models:/{version.name}/{version.version}"
-    asked = apply_distance_kind(trips, test.distance)
+    known_trips = apply_distance_kind(trips, test.distance)
     candidate, champion = (
-        ask_served(load_served(uri, test.taxi), uri, asked, test.taxi)
+        predict_minutes(load_served(uri, test.taxi), uri, known_trips, test.taxi)
         for uri in (candidate_uri, champion_uri)
     )
     seen = ", which the candidate has seen" if seen_months & {*months.split(",")} else ""
@@ -80,7 +80,7 @@ def check_age(months: str, now: str) -> None:
         raise UserError(f"over a year before {now}.")
 
 
-def find_trips(version: ModelVersion, sha256: str, *, is_simulated: bool) -> Trips:
+def read_champion_trips(version: ModelVersion, sha256: str, *, is_simulated: bool) -> Trips:
     """Read a champion's own test trips from the run of preprocess that made them.
 
     Args:
@@ -92,8 +92,8 @@ def find_trips(version: ModelVersion, sha256: str, *, is_simulated: bool) -> Tri
     """
     if (version.tags.get(tags.DATA) == SIMULATED) != is_simulated:
         raise UserError("simulated months beside real ones.")
-    marks = model_references.logged_tags(version.tags.get(tags.MODEL_URI, ""))
-    run_id = marks.get(tags.RUN_IDS["preprocess"])
+    tag_values = model_references.logged_tags(version.tags.get(tags.MODEL_URI, ""))
+    run_id = tag_values.get(tags.RUN_IDS["preprocess"])
     if not run_id:
         raise UserError("nothing names their run: it was registered by hand, or by 0.1.0.")
     preprocess = read_preprocess(runs.finished(run_id, "preprocess"))

@@ -46,7 +46,7 @@ class TrainingPlace(NamedTuple):
     """Where boosters are trained."""
 
     scheduler: str = ""  # of a Dask cluster; empty = here
-    n_together: int = 0  # workers that train each booster together; 0 = one worker trains one
+    n_workers: int = 0  # workers that train each booster together; 0 = one worker trains one
 
 
 def refit_candidate(
@@ -68,17 +68,17 @@ def refit_candidate(
     recipe = read_recipe(candidate).for_refit(len(trips))
     valid = load_trips(preprocess, "valid")
     encoder = features.fit_encoder(recipe.features, trips, load_city(preprocess))
-    about: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
+    refit_tags: dict[str, str] = {tags.MODEL: candidate.model, tags.FEATURES: candidate.features}
     n_trips = f"{count_fitted(recipe, len(trips))} trips of train and valid"
-    if place.n_together and not recipe.baseline:
-        n_trips += f", {place.n_together} workers together"
+    if place.n_workers and not recipe.baseline:
+        n_trips += f", {place.n_workers} workers together"
     print(f"refit: {candidate.model} on {n_trips}", flush=True)
-    with runs.child_run("refit", about):
+    with runs.child_run("refit", refit_tags):
         log_inputs(preprocess, {"train": "training", "valid": "training"})
         mlflow.log_dict(recipe.state(), tags.RECIPE)
         model = fit(recipe, trips, taxi, encoder, place)
         predicted = model.predict(valid)
-        lineage = trace(candidate, recipe, preprocess)
+        lineage = refit_lineage(candidate, recipe, preprocess)
         uri = log_refitted(model, candidate, valid, predicted, lineage)
         log_worst(find_worst(valid, predicted))
         note = f"**{candidate.model}** refitted to {n_trips}: this model is tested and registered"
@@ -126,9 +126,9 @@ def open_training(place: TrainingPlace, *, on_gpu: bool) -> Iterator[TrainSets]:
     if not place.scheduler:
         yield partial(train_locally, n_threads=n_cores(), scratch=scratch_folder)
         return
-    from steps.register.workers import training_on  # Dask takes half a second to import
+    from steps.register.workers import cluster_training  # Dask takes half a second to import
 
-    with training_on(place.scheduler, on_gpu=on_gpu, n_together=place.n_together) as train:
+    with cluster_training(place.scheduler, on_gpu=on_gpu, n_workers=place.n_workers) as train:
         yield train
 
 
@@ -139,15 +139,15 @@ def count_fitted(recipe: Recipe, n_trips: int) -> str:
     return baselines.BASELINES[recipe.baseline].format_n_fitted(n_trips)
 
 
-def trace(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) -> Lineage:
+def refit_lineage(candidate: Candidate, recipe: Recipe, preprocess: PreprocessResult) -> Lineage:
     """Return the lineage of the refitted model."""
-    told: dict[str, Any] = {"seed": recipe.seed}
+    parameters: dict[str, Any] = {"seed": recipe.seed}
     if recipe.members:
         first = recipe.members[0]
         last = {LAST_RATE: round(first.last_rate, 4)} if first.last_rate else {}
-        told = dict(first.parameters) | last
+        parameters = dict(first.parameters) | last
     parent = candidate.model_uri
-    return Lineage("register", candidate.model, candidate.features, preprocess, told, parent)
+    return Lineage("register", candidate.model, candidate.features, preprocess, parameters, parent)
 
 
 def log_refitted(

@@ -1,7 +1,7 @@
 """Make the previous champion, or any former one, champion again."""
 
 from steps.common.results import write_registration
-from steps.register.verdict import ABOUT
+from steps.register.verdict import MODEL_DESCRIPTION
 from storage import UserError
 from storage.tracking import models
 from storage.tracking.registry import (
@@ -13,7 +13,7 @@ from storage.tracking.registry import (
     previous,
 )
 
-NEVER = (
+NEVER_CHAMPION = (
     "No champion of {name} was ever promoted, so none can be restored. Check model_name; "
     "docs/champion.md says how to set alias champion by hand."
 )
@@ -27,13 +27,13 @@ NO_CHAMPION = (
     "{former}. Any other version must pass the gate of register."
 )
 IS_CHAMPION = "Version {version} of {name} is already the champion: nothing to restore."
-CHANGED = (
+CHAMPION_CHANGED = (
     "The champion of {name} was version {seen} when this began, and is version {now} by now: a "
     "rollback would remove the wrong one. Check version {now}; to roll it back, run this again."
 )
 
 
-def put_back(registry: Registry, version: str = "") -> str:
+def restore_champion(registry: Registry, version: str = "") -> str:
     """Make a former champion champion again; return a line that says so.
 
     Args:
@@ -45,13 +45,15 @@ def put_back(registry: Registry, version: str = "") -> str:
         StorageError: the former champion's files are gone.
     """
     if not registry.history():  # taking the lock would create a registered model of this name
-        raise UserError(NEVER.format(name=registry.name))
+        raise UserError(NEVER_CHAMPION.format(name=registry.name))
     seen = registry.aliases().get(CHAMPION, "none")  # it may change while the lock is waited for
     with registry.lock():
         replaced = registry.aliases().get(CHAMPION, "none")
         if replaced != seen and not version:
-            raise UserError(CHANGED.format(name=registry.name, seen=seen, now=replaced))
-        chosen = check_former(registry, version, replaced) or find_previous(registry, replaced)
+            raise UserError(CHAMPION_CHANGED.format(name=registry.name, seen=seen, now=replaced))
+        chosen = check_former_champion(registry, version, replaced) or find_previous_champion(
+            registry, replaced
+        )
         models.load(f"models:/{registry.name}/{chosen}")
         if version:
             why = f"restore={version}: replaced version {replaced}"
@@ -59,7 +61,7 @@ def put_back(registry: Registry, version: str = "") -> str:
         else:
             why = f"rollback=true: version {replaced} rolled back"
             registry.roll_back(chosen, why=why)
-        registry.describe_model(ABOUT)
+        registry.describe_model(MODEL_DESCRIPTION)
     write_registration(
         model_name=registry.name,
         version=chosen,
@@ -73,7 +75,7 @@ def put_back(registry: Registry, version: str = "") -> str:
     )
 
 
-def find_previous(registry: Registry, champion: str) -> str:
+def find_previous_champion(registry: Registry, champion: str) -> str:
     """Find the champion before this one; `champion` is "none" if there is none now.
 
     Raises:
@@ -86,7 +88,7 @@ def find_previous(registry: Registry, champion: str) -> str:
     return version
 
 
-def check_former(registry: Registry, version: str, champion: str) -> str:
+def check_former_champion(registry: Registry, version: str, champion: str) -> str:
     """Check that a version was champion and is not now, and return it; empty stays empty.
 
     Raises:

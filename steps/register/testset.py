@@ -35,7 +35,7 @@ class TestSet(NamedTuple):
     is_simulated: bool
     city: City | None  # None if its map is learned from the trips alone
 
-    def known_by(self, kind: str) -> Trips:
+    def trips_for(self, kind: str) -> Trips:
         """Return the m <= n trips, with metered distances, used for a kind of distance.
 
         All n for metered distance and the kind that models are judged by, else a sample.
@@ -75,7 +75,7 @@ def open_test_set(preprocess: PreprocessResult, distance: str) -> TestSet:
     )
 
 
-def ask_served(model: Any, uri: str, trips: Trips, taxi: str) -> np.ndarray:
+def predict_minutes(model: Any, uri: str, trips: Trips, taxi: str) -> np.ndarray:
     """Predict n trips with a served model, minutes [n].
 
     Raises:

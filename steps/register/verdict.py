@@ -8,40 +8,44 @@ from storage.tracking.registry import Registry
 from taxi.distances import DISTANCE_KINDS
 
 TESTED = "tested"  # outcome of a candidate that was not to be registered
-NOT_ASKED = "test_only=true"
+TEST_ONLY = "test_only=true"
 
-ABOUT = (
+MODEL_DESCRIPTION = (
     "Predicts the minutes from pickup to drop-off of a taxi trip from what is known at pickup. "
     "Input: raw trips with the TLC's column names. Serve the version with alias `champion`; the "
     "page of each version says what it was trained and tested on, and why it was refused, if so."
 )
 
 
-def write_registered(
+def write_registration_page(
     registry: Registry, tested: TestResult, judged: GateResult, dataset: Dataset
 ) -> None:
     """Write the page of the run, its verdict first."""
     model, score = tested.candidate.model, tested.scores[judged.distance]["rmse"]
     rmse = (
-        f"test RMSE **{score:.3f} min** on {page.span(dataset.months['test'])} with "
+        f"test RMSE **{score:.3f} min** on {page.format_months(dataset.months['test'])} with "
         f"{DISTANCE_KINDS[judged.distance]}"
     )
-    version = f"{registry.name} version {judged.known}"
+    version = f"{registry.name} version {judged.version}"
     if judged.outcome == UNCHANGED:
         verdict = f"**Unchanged**: {model} is already the champion, {version}: {rmse}"
     elif judged.outcome == PROMOTED:
-        over = f", in place of version {judged.before}" if judged.before else ""
+        over = f", in place of version {judged.champion_before}" if judged.champion_before else ""
         verdict = f"**Promoted**: {model} is the champion, {version}{over}: {rmse}"
     else:
-        stays = f"version {judged.before} stays champion" if judged.before else "no champion"
+        stays = (
+            f"version {judged.champion_before} stays champion"
+            if judged.champion_before
+            else "no champion"
+        )
         verdict = f"**Refused**: {model} is {version}; {stays}: {rmse}"
     rows = [
         (check.check, check.found, check.wanted, "yes" if check.passed else "**no**")
         for check in judged.decision.rows
     ]
     table = page.to_table(["check", "found", "wanted", "passed"], rows)
-    champion = judged.known if judged.outcome in (PROMOTED, UNCHANGED) else judged.before
-    serve = page.write_serving(registry.name) if champion else ""
+    champion = judged.version if judged.outcome in (PROMOTED, UNCHANGED) else judged.champion_before
+    serve = page.serving_text(registry.name) if champion else ""
     page.write_verdict(verdict, serve, table, page.link_worst(), dataset=dataset, rmse=score)
 
 
@@ -54,14 +58,16 @@ def promotion_reason(tested: TestResult, judged: GateResult, allowed: str) -> st
         allowed: what the gate was told to overlook; empty if nothing.
     """
     score, distance = tested.scores[judged.distance]["rmse"], DISTANCE_KINDS[judged.distance]
-    said = f"test RMSE {score:.3f} min with {distance}"
+    reason = f"test RMSE {score:.3f} min with {distance}"
     if judged.improvement:
         value, low, high = judged.improvement
-        said += f", {value:.3f} below version {judged.before}'s ({low:.3f} to {high:.3f})"
-    return f"{said}; {allowed}" if allowed else said
+        reason += (
+            f", {value:.3f} below version {judged.champion_before}'s ({low:.3f} to {high:.3f})"
+        )
+    return f"{reason}; {allowed}" if allowed else reason
 
 
-def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
+def write_test_result(tested: TestResult, dataset: Dataset, distance: str) -> None:
     """Record and print the test result of a model that is not to be registered.
 
     Args:
@@ -75,12 +81,12 @@ def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
         version="",
         champion_version="",
         outcome=TESTED,
-        reasons=NOT_ASKED,
+        reasons=TEST_ONLY,
         model_uri=tested.candidate.model_uri,
     )
-    rmse = f"test RMSE **{score:.3f} min** on {page.span(dataset.months['test'])}"
+    rmse = f"test RMSE **{score:.3f} min** on {page.format_months(dataset.months['test'])}"
     verdict = (
-        f"**Tested**: {model}, {rmse} with {DISTANCE_KINDS[distance]}; not registered: {NOT_ASKED}"
+        f"**Tested**: {model}, {rmse} with {DISTANCE_KINDS[distance]}; not registered: {TEST_ONLY}"
     )
     page.write_verdict(verdict, dataset=dataset, rmse=score)
     print(
@@ -88,7 +94,7 @@ def write_tested(tested: TestResult, dataset: Dataset, distance: str) -> None:
     )
 
 
-def write_put_back(registry: Registry, line: str) -> None:
+def write_rollback_page(registry: Registry, line: str) -> None:
     """Write the page of a run that made a former champion champion again."""
-    about = f"{registry.name} back to version {runs.active().data.tags[tags.VERSION]}"
-    runs.write_page(f"**Put back**: {line}\n\n{page.write_serving(registry.name)}", about)
+    subject = f"{registry.name} back to version {runs.active().data.tags[tags.VERSION]}"
+    runs.write_page(f"**Put back**: {line}\n\n{page.serving_text(registry.name)}", subject)

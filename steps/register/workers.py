@@ -17,7 +17,7 @@ from scipy.sparse import issparse
 from xgboost.dask import DaskDMatrix, DaskQuantileDMatrix
 
 import taxi
-from steps.common.validate import TRAINING_PACKAGES, check_enough
+from steps.common.validate import TRAINING_PACKAGES, check_enough_workers
 from storage import StorageError, UserError
 from storage.cluster.connection import connected
 from storage.cluster.executor import Cluster
@@ -28,32 +28,34 @@ from taxi.fitting import BoosterSet, TrainSets, train_member
 from taxi.recipes import Member
 from taxi.rows import TrainingData
 
-REFIT_AGAIN = "what is finished is kept: the same command goes on from there."
+REFIT_HINT = "what is finished is kept: the same command goes on from there."
 
 
 @contextmanager
-def training_on(scheduler: str, *, on_gpu: bool, n_together: int) -> Iterator[TrainSets]:
+def cluster_training(scheduler: str, *, on_gpu: bool, n_workers: int) -> Iterator[TrainSets]:
     """Yield the function that trains sets of boosters on the workers of a cluster.
 
     Args:
         scheduler: its address.
         on_gpu: whether the boosters are trained on GPUs.
-        n_together: workers that train each booster together; 0 = each is trained by one.
+        n_workers: workers that train each booster together; 0 = each is trained by one.
     Raises:
         StorageError: the scheduler does not answer, or its workers cannot be used.
     """
     code = [taxi, sys.modules[__name__]]
     on = connected(scheduler, code=code, packages=TRAINING_PACKAGES, on_gpus=on_gpu)
-    with on as cluster, cluster.gone_as(lambda: REFIT_AGAIN):
-        if n_together:
+    with on as cluster, cluster.loss_as_error(lambda: REFIT_HINT):
+        if n_workers:
             yield partial(
-                train_together, cluster=cluster, workers=choose_workers(cluster, n_together)
+                train_distributed,
+                cluster=cluster,
+                workers=choose_workers(cluster, n_workers),
             )
         else:
-            yield partial(train_there, cluster=cluster)
+            yield partial(train_in_parallel, cluster=cluster)
 
 
-def train_there(sets: Sequence[BoosterSet], *, cluster: Cluster) -> list[list[xgb.Booster]]:
+def train_in_parallel(sets: Sequence[BoosterSet], *, cluster: Cluster) -> list[list[xgb.Booster]]:
     """Train the boosters of all sets at the same time, each on one thread of a worker."""
     with ExitStack() as stack:
         futures = [_submit(one, cluster, stack) for one in sets]
@@ -83,14 +85,14 @@ def choose_workers(cluster: Cluster, n_workers: int) -> list[str]:
     Raises:
         UserError: there are too few.
     """
-    check_enough(n_workers, cluster)
-    there = cluster.client.scheduler_info()["workers"]
-    return sorted(there, key=lambda place: f"[xgboost.dask-{there[place]['name']}]:{place}")[
-        :n_workers
-    ]
+    check_enough_workers(n_workers, cluster)
+    worker_states = cluster.client.scheduler_info()["workers"]
+    return sorted(
+        worker_states, key=lambda place: f"[xgboost.dask-{worker_states[place]['name']}]:{place}"
+    )[:n_workers]
 
 
-def train_together(
+def train_distributed(
     sets: Sequence[BoosterSet], *, cluster: Cluster, workers: Sequence[str]
 ) -> list[list[xgb.Booster]]:
     """Train one booster after the other, each on all workers, of which each has a part of the rows.
@@ -105,17 +107,19 @@ def train_together(
     trained, cluster.needed = [], workers
     for one in sets:
         with ExitStack() as stack:
-            rows = _place(one, cluster, workers, stack)
+            rows = _distribute_rows(one, cluster, workers, stack)
             try:
-                trained.append(cluster.follow(_train_each(one, cluster, rows, workers)).result())
+                trained.append(
+                    cluster.run_coroutine(_train_each(one, cluster, rows, workers)).result()
+                )
             # from xgboost, which cannot go on without a worker, or from the network
             except (ValueError, RuntimeError, OSError) as error:
                 why = str(error).partition("Stack trace")[0].strip().splitlines()[-1]
-                raise StorageError(f"Workers did not end a refit ({why}); {REFIT_AGAIN}") from error
+                raise StorageError(f"Workers did not end a refit ({why}); {REFIT_HINT}") from error
     return trained
 
 
-def _place(
+def _distribute_rows(
     one: BoosterSet, cluster: Cluster, workers: Sequence[str], stack: ExitStack
 ) -> "dict[str, da.Array]":
     """Have each worker fetch its part of the rows from here."""
@@ -127,7 +131,7 @@ def _place(
     sizes = [len(rows) for rows in np.array_split(np.empty(len(part.minutes), bool), len(workers))]
     places: dict[str, list[da.Array]] = {"data": [], "label": [], "weight": []}
     first = 0
-    for worker, matrix in zip(workers, cut(part.matrix, sizes), strict=True):
+    for worker, matrix in zip(workers, split_rows(part.matrix, sizes), strict=True):
         rows = slice(first, first + len(matrix))
         weight = None if part.weight is None else part.weight[rows]
         for name, values in (("data", matrix), ("label", part.minutes[rows]), ("weight", weight)):
@@ -144,21 +148,21 @@ async def _train_each(
     trained = []
     with cluster.client.as_current():
         matrix = await DaskQuantileDMatrix(cluster.client, **rows, max_bin=one.max_bin)
-        await _bring_home(matrix, cluster, workers)
+        await _move_to_workers(matrix, cluster, workers)
         for member in one.members:
             parameters = {**member.parameters, "max_bin": one.max_bin}
-            told = await xgboost.dask.train(
+            result = await xgboost.dask.train(
                 cluster.client,
                 parameters,
                 matrix,
                 member.rounds,
                 callbacks=learning_rate_callbacks(member.rates()),
             )
-            trained.append(told["booster"])
+            trained.append(result["booster"])
     return trained
 
 
-async def _bring_home(matrix: DaskDMatrix, cluster: Cluster, workers: Sequence[str]) -> None:
+async def _move_to_workers(matrix: DaskDMatrix, cluster: Cluster, workers: Sequence[str]) -> None:
     """Move each part of the rows to its own worker, since other places would change the boosters.
 
     Dask gives a part to an idle worker if its own is busy with somebody else's task.
@@ -174,8 +178,8 @@ async def _bring_home(matrix: DaskDMatrix, cluster: Cluster, workers: Sequence[s
     if list(places) == list(workers):
         return
     scheduler: Any = cluster.client.scheduler
-    there = (await scheduler.identity())["workers"]
-    if not set(workers) <= set(there):
+    worker_states = (await scheduler.identity())["workers"]
+    if not set(workers) <= set(worker_states):
         raise ValueError("one died, and another has its share of the rows")
     brought: list[distributed.Future[Any]] = [
         cluster.client.submit(dict, part, workers=[worker], pure=False)
@@ -186,7 +190,7 @@ async def _bring_home(matrix: DaskDMatrix, cluster: Cluster, workers: Sequence[s
     matrix.partition_order = {part.key: place for place, part in enumerate(brought)}
 
 
-def cut(matrix: Any, sizes: Sequence[int]) -> Iterator[np.ndarray]:
+def split_rows(matrix: Any, sizes: Sequence[int]) -> Iterator[np.ndarray]:
     """Cut n rows into parts of these sizes, with one part at a time in memory."""
     batches, waiting = batches_of(matrix), np.empty((0, matrix.shape[1]), np.float32)
     for size in sizes:

@@ -22,26 +22,26 @@ from steps.common.served import load_served
 from steps.common.step import step_run
 from steps.score.feed import LiveFeed, save_feed
 from steps.score.month import NoTripError, ScoredMonth, ScoringJob, score_month
-from steps.score.opening import Scorer, open_live, open_model, read_request, scoring_job
+from steps.score.preparation import Scorer, open_live, open_model, read_request, scoring_job
 from steps.score.record import (
+    describe_coverage,
+    describe_days,
+    describe_estimate,
+    describe_month_drift,
+    describe_retraining,
+    describe_seen_months,
+    describe_shares_within,
     estimate_scores,
-    find_furthest,
-    log_moved,
-    log_read,
-    log_worst_of,
-    say_coverage,
-    say_days,
-    say_estimate,
-    say_moved,
-    say_retraining,
-    say_seen,
-    say_within,
-    seen_months,
-    write_scored,
+    find_largest_psi,
+    find_learned_months,
+    log_drift_map,
+    log_month_inputs,
+    log_worst_trips,
+    write_scoring_page,
 )
 from storage.cluster.connection import connected
 from storage.cluster.tasks import once_per_worker
-from storage.data.months import step_of, time_of
+from storage.data.months import month_start_ms, month_step
 from storage.data.sources import NoMonthError
 from storage.repro import reuse
 from storage.tracking import artifacts, model_references, models, runs, tags
@@ -49,9 +49,9 @@ from storage.uris import without_credentials
 from taxi import drift
 from taxi.drift import DriftMeasure, DriftReference, DriftThresholds
 
-DRIFTED = 3  # exit code
-JUST_BEGUN = "it has just begun and has no trips yet; the live level is left unchanged"
-SCORE_AGAIN = "score again, with overwrite=true where output already has some of the months."
+EXIT_DRIFTED = 3  # exit code
+MONTH_JUST_BEGUN = "it has just begun and has no trips yet; the live level is left unchanged"
+SCORING_HINT = "score again, with overwrite=true where output already has some of the months."
 ESTIMATES = (*map(tags.RMSE_ESTIMATED.of, ("", "_low", "_high")), tags.ESTIMATE_ERROR)
 SHOWN_SCORES = ("rmse", "mae", "bias", tags.RMSE_BASE, *ESTIMATES, tags.COVERAGE)
 # a worker with another version of these might predict differently, or read other rows
@@ -61,43 +61,43 @@ SCORING_PACKAGES = ("mlflow", "xgboost", "numpy", "pandas", "pyarrow", "scikit-l
 def main(argv: Sequence[str] | None = None) -> None:
     """Score month by month, log the results, and compare the months with the fitted trips."""
     with step_run(ScoreParameters, __doc__, argv) as params:
-        asked = read_request(params)
-        model = open_model(params, asked)
-        feed, job = open_live(params, asked, model), scoring_job(params, asked, model)
-        scored = score_and_tell(job, asked.months, params.scheduler, feed)
+        request = read_request(params)
+        model = open_model(params, request)
+        feed, job = open_live(params, request, model), scoring_job(params, request, model)
+        scored = score_and_print(job, request.months, params.scheduler, feed)
         mlflow.set_tags({tags.TAXI: params.taxi, tags.SCORED_BY: without_credentials(model.uri)})
-        mlflow.set_tag(tags.LIVE, str(asked.settings))
+        mlflow.set_tag(tags.LIVE, str(request.settings))
         if not scored:
-            runs.write_page(f"**{', '.join(asked.months)}: {JUST_BEGUN}**")
+            runs.write_page(f"**{', '.join(request.months)}: {MONTH_JUST_BEGUN}**")
             return
-        drifted = conclude(params, model, scored)
+        drifted = write_results(params, model, scored)
         if feed and params.live_state:
             save_feed(feed, scored[-1].month, params.live_state)
     if params.fail_on_drift and drifted:
-        sys.exit(DRIFTED)
+        sys.exit(EXIT_DRIFTED)
 
 
-def conclude(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMonth]) -> bool:
+def write_results(params: ScoreParameters, model: Scorer, scored: Sequence[ScoredMonth]) -> bool:
     """Log the months' results and write the run's page; return whether any month has drifted."""
     log_months(scored, params.taxi)
-    about = model_references.reference_tags(model.reference, model.sha256)
+    model_tags = model_references.reference_tags(model.reference, model.sha256)
     measures: dict[str, list[DriftMeasure]] | None = None
     if model.profile:
         limits = DriftThresholds(
             params.max_psi, params.max_unseen, params.max_rmse_rise, params.max_coverage_gap
         )
-        rmse_before = float(about.get(tags.RMSE_TEST, model.profile.rmse))
-        measures = watch(scored, model.profile, rmse_before, limits)
-        log_moved(scored, model.profile, about.get(tags.MODEL_URI, model.uri))
-    if seen := seen_months(scored, about):
-        print(say_seen(seen))
-    remedy = say_retraining(params, model.reference.name, scored, measures or {}, about)
-    write_scored(scored, model.uri, params.taxi, measures, about, remedy)
+        rmse_before = float(model_tags.get(tags.RMSE_TEST, model.profile.rmse))
+        measures = measure_drift_by_month(scored, model.profile, rmse_before, limits)
+        log_drift_map(scored, model.profile, model_tags.get(tags.MODEL_URI, model.uri))
+    if seen := find_learned_months(scored, model_tags):
+        print(describe_seen_months(seen))
+    remedy = describe_retraining(params, model.reference.name, scored, measures or {}, model_tags)
+    write_scoring_page(scored, model.uri, params.taxi, measures, model_tags, remedy)
     tag_result(params, model.uri, scored)
     return has_drifted(measures or {})
 
 
-def score_and_tell(
+def score_and_print(
     job: ScoringJob, months: Sequence[str], scheduler: str, feed: LiveFeed | None
 ) -> list[ScoredMonth]:
     """Score the months, and print the result of each and where the files are."""
@@ -122,13 +122,13 @@ def score(
             except (NoMonthError, NoTripError):
                 if feed is None or not feed.waits_for(month):
                     raise
-                print(f"{month}: {JUST_BEGUN}")
+                print(f"{month}: {MONTH_JUST_BEGUN}")
         return
     code = (steps, storage, taxi_package)
     with connected(scheduler, code=code, packages=SCORING_PACKAGES, on_gpus=False) as cluster:
         futures = [cluster.submit(score_on_worker, tuple(job), month) for month in months]
         for future in futures:
-            with cluster.gone_as(lambda: SCORE_AGAIN):
+            with cluster.loss_as_error(lambda: SCORING_HINT):
                 scored = future.result()
             yield scored
 
@@ -147,11 +147,11 @@ def month_line(scored: ScoredMonth) -> str:
     """Write a month's result in one line."""
     tally = scored.tally
     scores = tally.total.scores()
-    unknown = f"no drop-off known, rmse {say_estimate(tally)}"
+    unknown = f"no drop-off known, rmse {describe_estimate(tally)}"
     errors = f"rmse {scores['rmse']:.4f} min on {tally.total.n:,}" if scores else unknown
     if scores and tally.n_live:
         errors += f" ({tally.base.scores()['rmse']:.4f} without the live level)"
-    if covered := say_coverage(tally):
+    if covered := describe_coverage(tally):
         whose = " of the model alone" if scored.with_feed else ""
         errors += f"; the 80 % interval{whose} covers {covered}"
     if scored.with_feed:
@@ -160,10 +160,10 @@ def month_line(scored: ScoredMonth) -> str:
             "before the month's end, had a level"
         )
     if scores:
-        errors += f"; without drop-offs {say_estimate(tally)}"
-    if days := say_days(scored.month, tally):
+        errors += f"; without drop-offs {describe_estimate(tally)}"
+    if days := describe_days(scored.month, tally):
         errors += f"; {days}"
-    if within := say_within(tally):
+    if within := describe_shares_within(tally):
         errors += f"; {within}"
     if tally.unreadable:
         errors += f"; rows with unreadable values are not counted: {tally.unreadable}"
@@ -174,7 +174,7 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
     """Log the months' numbers, the errors by day, and the months' files as inputs."""
     mlflow.set_tag(tags.SCORED_MONTHS, ",".join(month.month for month in scored))
     rows: list[dict[str, Any]] = []
-    log_read(scored, taxi)
+    log_month_inputs(scored, taxi)
     for month in scored:
         name, tally = month.month, month.tally
         numbers: dict[str, int] = {tags.N_ROWS: tally.n_rows, tags.N_PREDICTED: tally.n_predicted}
@@ -188,15 +188,15 @@ def log_months(scored: Sequence[ScoredMonth], taxi: str) -> None:
             scores[tags.COVERAGE] = tally.coverage
         within = {tags.SHARE_WITHIN.of(q): share for q, share in tally.shares_within.items()}
         scores |= estimate_scores(tally) | within
-        mlflow.log_metrics(numbers | scores, step=step_of(name), timestamp=time_of(name))
-        asked = map(tags.SHARE_WITHIN.of, tally.within)
-        shown = {score: scores.get(score, "") for score in (*SHOWN_SCORES, *asked)}
+        mlflow.log_metrics(numbers | scores, step=month_step(name), timestamp=month_start_ms(name))
+        shares = map(tags.SHARE_WITHIN.of, tally.within)
+        shown = {score: scores.get(score, "") for score in (*SHOWN_SCORES, *shares)}
         rows.append({"month": name, **numbers, **shown})
     artifacts.log_table(rows, tags.MONTHS_TABLE)
     days = [day for month in scored for day in month.tally.daily()]
     if days:
         artifacts.log_table(days, tags.DAYS_TABLE)
-    log_worst_of(scored)
+    log_worst_trips(scored)
 
 
 def tag_result(params: ScoreParameters, model_uri: str, scored: Sequence[ScoredMonth]) -> None:
@@ -206,7 +206,7 @@ def tag_result(params: ScoreParameters, model_uri: str, scored: Sequence[ScoredM
         reuse.tag_key(score_key(params, model_uri, contents))
 
 
-def watch(
+def measure_drift_by_month(
     scored: Sequence[ScoredMonth],
     reference: DriftReference,
     rmse_before: float,
@@ -250,9 +250,9 @@ def has_drifted(measures: Mapping[str, Sequence[DriftMeasure]]) -> bool:
 
 def report_drift(month: str, measures: Sequence[DriftMeasure]) -> None:
     """Print what has drifted in a month, and log its largest PSI."""
-    largest = find_furthest(measures).value
-    mlflow.log_metric(tags.PSI, largest, step=step_of(month), timestamp=time_of(month))
-    moved = say_moved(measures)
+    largest = find_largest_psi(measures).value
+    mlflow.log_metric(tags.PSI, largest, step=month_step(month), timestamp=month_start_ms(month))
+    moved = describe_month_drift(measures)
     print(f"{month}: {f'drift: {moved}' if moved else 'no drift'}")
 
 

@@ -48,7 +48,7 @@ def read_losses(model: Any) -> np.ndarray | None:
     return losses() if losses else None
 
 
-def tell_unknown(model: Any, uri: str) -> None:
+def print_no_estimate(model: Any, uri: str) -> None:
     """Print that there will be no estimate, if the model was saved without losses."""
     if read_losses(model) is None:
         shown = without_credentials(uri)
@@ -58,7 +58,7 @@ def tell_unknown(model: Any, uri: str) -> None:
         )
 
 
-def tell_calendar(model: Any, months: Iterable[str]) -> None:
+def print_unknown_calendar(model: Any, months: Iterable[str]) -> None:
     """Print which months the school calendar does not cover, if the model has that feature."""
     encoder = getattr(models.unwrapped(model), "encoder", None)
     if encoder is None or "school_day" not in getattr(encoder, "names", ()):

@@ -109,11 +109,11 @@ class LiveFeed:
         pickup_at = trips.pickup_at[rows]
         known = live.known_until(pickup_at, mode, delay)
         asked = NewTrips(pickup_at, known, trips.pickup_zone[rows], trips.dropoff_zone[rows])
-        told_from, told_until = live.known_until(np.array([start, end]), mode, delay)
-        state = self.state or replace(self.new, clock=told_from)
+        known_from, known_to = live.known_until(np.array([start, end]), mode, delay)
+        state = self.state or replace(self.new, clock=known_from)
         ended = self._with_late(trips.take(counts))
         self.last = (state, ended)
-        replayed = live.replay(state, ended, asked, told_until)
+        replayed = live.replay(state, ended, asked, known_to)
         self.state = replayed.state
         factor = np.full(len(trips.pickup_at), np.nan)
         factor[rows] = replayed.factor

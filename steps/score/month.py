@@ -17,7 +17,7 @@ from steps.common.months import find_month, read_month
 from steps.common.served import gives_intervals
 from steps.score.estimate import LossCounter
 from steps.score.feed import LiveFeed, row_times
-from storage.data.files import discard_unfinished, whole_file
+from storage.data.files import atomic_file, discard_unfinished
 from storage.data.months import MonthFile, identity_of
 from storage.tracking import models, tags
 from storage.uris import without_credentials
@@ -74,7 +74,7 @@ def score_month(
         file = find_month(job.source, job.taxi, month, Path(folder))
         path = output_path(job.output or folder, job.taxi, month)
         try:
-            tally = write(job, month, file, path, load(), feed)
+            tally = write_predictions(job, month, file, path, load(), feed)
         except TripError as error:
             raise type(error)(f"{file.uri}: {error}") from error
         discard_unfinished(path)  # left by a worker that was killed while it scored this month
@@ -88,7 +88,7 @@ def output_path(folder: str, taxi: str, month: str) -> Path:
     return Path(folder, f"{taxi}_predictions_{month}.parquet")
 
 
-def write(
+def write_predictions(
     job: ScoringJob,
     month: str,
     file: MonthFile,
@@ -98,7 +98,7 @@ def write(
 ) -> MonthTally:
     """Stream a month's rows through the model into a file, which is complete or does not exist."""
     tally, losses, writer = MonthTally(), LossCounter(model), None
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         try:
             for rows in predict_month(job, month, file.path, model, feed):
                 tally.add(rows.prepared, rows.base, rows.live)
@@ -136,10 +136,10 @@ class PredictedRows(NamedTuple):
     live: np.ndarray | None  # [n] minutes at the feed's level; None without a feed
     n_live: int = 0  # number of rows that have a level
     quantiles: Mapping[str, np.ndarray] = MappingProxyType({})  # column -> [n] minutes
-    covered: np.ndarray | None = None  # see `Answers`
+    covered: np.ndarray | None = None  # see `BatchPrediction`
 
 
-class Answers(NamedTuple):
+class BatchPrediction(NamedTuple):
     """A model's answers for n rows, NaN where a row cannot be predicted."""
 
     minutes: np.ndarray  # [n]
@@ -183,10 +183,10 @@ def prepare_month(job: ScoringJob, month: str, source: Path) -> Iterator[Prepare
     return read_month(source, job.taxi, prepare, optional_roles=OPTIONAL_ROLES)
 
 
-def predict_batch(job: ScoringJob, prepared: PreparedRows, model: Any) -> Answers:
+def predict_batch(job: ScoringJob, prepared: PreparedRows, model: Any) -> BatchPrediction:
     """Ask the model about a batch of n rows, and for their 80 % intervals if it gives them."""
     frame = scoring.request_frame(prepared, job.taxi)
-    levels = levels_to_ask(job, model)
+    levels = requested_levels(job, model)
     if levels:
         answers = models.predict_columns(model, frame, job.model_uri, {"quantiles": levels})
     elif len(frame):
@@ -205,10 +205,10 @@ def predict_batch(job: ScoringJob, prepared: PreparedRows, model: Any) -> Answer
     minutes = columns.pop("prediction")
     for level in set(levels) - set(job.quantiles):
         columns.pop(quantile_column(level))
-    return Answers(minutes, columns, covered)
+    return BatchPrediction(minutes, columns, covered)
 
 
-def levels_to_ask(job: ScoringJob, model: Any) -> list[float]:
+def requested_levels(job: ScoringJob, model: Any) -> list[float]:
     """List the levels of the quantiles asked for, and those of the 80 % interval if possible."""
     with_interval = list(dict.fromkeys((*job.quantiles, LOW, HIGH)))
     fits = len(with_interval) <= MAX_QUANTILES and gives_intervals(model)

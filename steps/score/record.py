@@ -8,7 +8,7 @@ import pyarrow as pa
 from steps.common import page
 from steps.common.inputs import load_city
 from steps.common.parameters import MainParameters, ScoreParameters
-from steps.common.results import SEEN, SIMULATED, read_preprocess
+from steps.common.results import LEARNING_SPLITS, SIMULATED, read_preprocess
 from steps.score.month import ScoredMonth
 from storage import UserError
 from storage.checkout import run_command
@@ -26,7 +26,7 @@ from taxi.scoring import MonthTally
 from taxi.words import drift_subject, percent
 from taxi.worst import join_worst
 
-LINKED = {  # text of a link on the page -> artifact
+PAGE_LINKS = {  # text of a link on the page -> artifact
     "How far the months have drifted": tags.DRIFT_PICTURE,
     "as a table": tags.DRIFT_TABLE,
     "where trips have shifted": tags.DRIFT_MAP,
@@ -35,7 +35,7 @@ LINKED = {  # text of a link on the page -> artifact
 }
 
 
-def log_read(scored: Sequence[ScoredMonth], taxi: str) -> None:
+def log_month_inputs(scored: Sequence[ScoredMonth], taxi: str) -> None:
     """Log the months' files as inputs."""
     columns = pa.schema([(column.name, column.type) for column in schema.raw_columns(taxi)])
     months = [
@@ -61,35 +61,35 @@ def estimate_scores(tally: MonthTally) -> dict[str, float]:
     return scores | ({} if error is None else {tags.ESTIMATE_ERROR: error})
 
 
-def say_estimate(tally: MonthTally) -> str:
+def describe_estimate(tally: MonthTally) -> str:
     """Write a month's estimated RMSE, and how far off it was if known, in words."""
     if not tally.estimated:
         return "not estimated"
     error = tally.estimate_error
-    how_good = "" if error is None else f", {say_off(error)}"
-    whose = " for the model alone" if how_good and tally.n_live else ""
-    return f"estimated {tally.estimated}{how_good}{whose}"
+    error_text = "" if error is None else f", {describe_estimate_error(error)}"
+    whose = " for the model alone" if error_text and tally.n_live else ""
+    return f"estimated {tally.estimated}{error_text}{whose}"
 
 
-def say_off(error: float) -> str:
+def describe_estimate_error(error: float) -> str:
     """Write by what share an estimate was off, and whether it was too high or too low."""
     if (percents := percent(abs(error))) == percent(0):
         return f"{percents} off"
     return f"{percents} too {'high' if error > 0 else 'low'}"
 
 
-def say_within(tally: MonthTally) -> str:
+def describe_shares_within(tally: MonthTally) -> str:
     """Write the share of trips that took no longer than each quantile; empty if not known."""
     shares = tally.shares_within.items()
     return ", ".join(f"{percent(share)} within {name}" for name, share in shares)
 
 
-def say_coverage(tally: MonthTally) -> str:
+def describe_coverage(tally: MonthTally) -> str:
     """Write the share of trips within their 80 % intervals; empty if not known."""
     return "" if tally.coverage is None else percent(tally.coverage)
 
 
-def say_days(month: str, tally: MonthTally) -> str:
+def describe_days(month: str, tally: MonthTally) -> str:
     """Write on how many days of a month there are trips; empty if on all.
 
     An incomplete month is no fault, but by itself makes the weekdays drift far.
@@ -99,61 +99,65 @@ def say_days(month: str, tally: MonthTally) -> str:
     return f"trips of {len(tally.dates)} of {n_days} days" if len(tally.dates) < n_days else ""
 
 
-def log_worst_of(scored: Sequence[ScoredMonth]) -> None:
+def log_worst_trips(scored: Sequence[ScoredMonth]) -> None:
     """Log the worst predicted trips, if any drop-off is known."""
     worst = join_worst(month.tally.worst for month in scored)
     if worst:
         artifacts.log_table([trip._asdict() for trip in worst], tags.WORST_TABLE)
 
 
-def say_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str:
+def describe_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str:
     """Write what has drifted in which months; `measures` is None if the model has no profile."""
     if measures is None:
         return "drift unknown"
-    moved = {month: say_moved(of_month) for month, of_month in measures.items()}
-    told = [f"**drift in {month}**: {what}" for month, what in moved.items() if what]
-    return "; ".join(told) or "no drift"
+    moved = {month: describe_month_drift(of_month) for month, of_month in measures.items()}
+    phrases = [f"**drift in {month}**: {what}" for month, what in moved.items() if what]
+    return "; ".join(phrases) or "no drift"
 
 
-def say_moved(measures: Sequence[DriftMeasure]) -> str:
+def describe_month_drift(measures: Sequence[DriftMeasure]) -> str:
     """Write what has drifted in a month, and how its RMSE compares; empty if nothing has."""
     moved = [m for m in measures if m.drifted]
-    told = [f"{m.measure} of {drift_subject(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved]
-    rise = find_rise(measures)
+    phrases = [
+        f"{m.measure} of {drift_subject(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved
+    ]
+    rise = find_rmse_rise(measures)
     if moved and rise is not None and rise not in moved:
-        told.append(f"RMSE is {beside(rise.value)}that on the months it was judged by")
-    return "; ".join(told)
+        phrases.append(
+            f"RMSE is {format_difference(rise.value)}that on the months it was judged by"
+        )
+    return "; ".join(phrases)
 
 
-def beside(share: float) -> str:
+def format_difference(share: float) -> str:
     """Write by what share a value lies above or below another; empty if they are equal."""
     percents = percent(abs(share))
     return "" if percents == percent(0) else f"{percents} {'above' if share > 0 else 'below'} "
 
 
-def find_rise(measures: Sequence[DriftMeasure]) -> DriftMeasure | None:
+def find_rmse_rise(measures: Sequence[DriftMeasure]) -> DriftMeasure | None:
     """Find the measure of a month's rise in RMSE; None if no drop-off is known."""
     return next((m for m in measures if m.of == RMSE), None)
 
 
-def find_furthest(measures: Sequence[DriftMeasure]) -> DriftMeasure:
+def find_largest_psi(measures: Sequence[DriftMeasure]) -> DriftMeasure:
     """Find the measure with the largest PSI."""
     return max((m for m in measures if m.measure == PSI), key=lambda m: m.value)
 
 
 def drift_cells(measures: Sequence[DriftMeasure]) -> list[str]:
     """Return the cells of the page's table on the rise of RMSE and the largest PSI."""
-    rise, furthest = find_rise(measures), find_furthest(measures)
+    rise, furthest = find_rmse_rise(measures), find_largest_psi(measures)
     risen = percent(rise.value, sign="+") if rise else ""
     return [risen, f"{drift_subject(furthest.of)} {furthest.value:.3f}"]
 
 
-def seen_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:
+def find_learned_months(scored: Sequence[ScoredMonth], model: Mapping[str, str]) -> list[str]:
     """List the scored months that a model was fitted to or chosen on, according to its tags."""
-    return [one.month for one in scored if one.month in known_months(one, model)]
+    return [one.month for one in scored if one.month in learned_months(one, model)]
 
 
-def known_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
+def learned_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
     """Return the months that a model was fitted to or chosen on, if real or simulated as `scored`.
 
     A real month and a simulated month of the same name hold different trips.
@@ -161,10 +165,12 @@ def known_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
     is_simulated = model.get(tags.DATA) == SIMULATED
     if scored.uri.startswith(SIMULATED_URI) != is_simulated:
         return set()
-    return {m for split in SEEN for m in model.get(tags.MONTHS.of(split), "").split(",") if m}
+    return {
+        m for split in LEARNING_SPLITS for m in model.get(tags.MONTHS.of(split), "").split(",") if m
+    }
 
 
-def say_seen(months: Sequence[str]) -> str:
+def describe_seen_months(months: Sequence[str]) -> str:
     """Write that errors on months which the model has seen flatter it."""
     return (
         f"{', '.join(months)}: the model was fitted to or chosen on these trips, so its "
@@ -180,12 +186,14 @@ def scored_row(
     found = [one.scores() for one in ((tally.total, tally.base) if is_live else (tally.total,))]
     rmses = [f"{scores['rmse']:.3f}" if scores else "" for scores in found]
     drift = drift_cells(measures) if measures else []
-    within = [say_within(tally)] if tally.within else []
-    counts = [say_coverage(tally), f"{tally.n_predicted:,}", f"{tally.n_rows:,}"]
-    return [month.month, *rmses, *drift, *within, say_estimate(tally), *counts]
+    within = [describe_shares_within(tally)] if tally.within else []
+    counts = [describe_coverage(tally), f"{tally.n_predicted:,}", f"{tally.n_rows:,}"]
+    return [month.month, *rmses, *drift, *within, describe_estimate(tally), *counts]
 
 
-def say_errors(scored: Sequence[ScoredMonth], errors: Sequence[str], without: Sequence[str]) -> str:
+def describe_errors(
+    scored: Sequence[ScoredMonth], errors: Sequence[str], without: Sequence[str]
+) -> str:
     """Write the RMSE of months; with a live level, also without it, and how many trips had one.
 
     Args:
@@ -194,18 +202,18 @@ def say_errors(scored: Sequence[ScoredMonth], errors: Sequence[str], without: Se
         without: the same without the live level; empty if there was none.
     """
     if not errors:
-        estimates = ", ".join(say_estimate(month.tally) for month in scored)
+        estimates = ", ".join(describe_estimate(month.tally) for month in scored)
         return f"no drop-off known, RMSE {estimates}"
-    said = f"RMSE {', '.join(errors)} min"
+    text = f"RMSE {', '.join(errors)} min"
     if not without:
-        return said
+        return text
     n_live = sum(month.tally.n_live for month in scored)
     n_trips = sum(month.tally.n_predicted for month in scored)
     some = f", which {n_live:,} trips had" if n_live < n_trips else ""
-    return f"{said} with the live level{some}, {', '.join(without)} without"
+    return f"{text} with the live level{some}, {', '.join(without)} without"
 
 
-def say_retraining(
+def describe_retraining(
     params: ScoreParameters,
     model_name: str,
     scored: Sequence[ScoredMonth],
@@ -225,9 +233,9 @@ def say_retraining(
         was already fitted to months as late as those.
     """
     drifted = {
-        one.month: known_months(one, model)
+        one.month: learned_months(one, model)
         for one in scored
-        if one.tally.total.n and say_moved(measures.get(one.month, ()))
+        if one.tally.total.n and describe_month_drift(measures.get(one.month, ()))
     }
     if not (model_name and drifted):
         return []
@@ -235,7 +243,7 @@ def say_retraining(
     train, valid = (str(np.datetime64(month, "M") - back) for back in (2, 1))
     if valid <= max(drifted[month], default=""):
         return []
-    asked = MainParameters(
+    retraining = MainParameters(
         taxi=params.taxi,
         source=params.source,
         train_months=train,
@@ -243,14 +251,14 @@ def say_retraining(
         test_months=month,
         model_name=model_name,
     )
-    texts = asked.rerun_texts()
-    values = {name: texts[name] for name in texts if name in asked.model_fields_set}
-    command = run_command(asked.entry_point, values, experiment=runs.experiment_name())
-    said = f"To train a model on the months before {month} and have the gate judge it on {month}:"
-    return [said, page.as_code(command)]
+    texts = retraining.rerun_texts()
+    values = {name: texts[name] for name in texts if name in retraining.model_fields_set}
+    command = run_command(retraining.entry_point, values, experiment=runs.experiment_name())
+    text = f"To train a model on the months before {month} and have the gate judge it on {month}:"
+    return [text, page.as_code(command)]
 
 
-def write_scored(
+def write_scoring_page(
     scored: Sequence[ScoredMonth],
     uri: str,
     taxi: str,
@@ -272,30 +280,32 @@ def write_scored(
     is_live = any(month.tally.n_live for month in scored)
     known_drift = measures or {}
     rows = [scored_row(one, known_drift.get(one.month), is_live=is_live) for one in scored]
-    months = page.span([month.month for month in scored])
+    months = page.format_months([month.month for month in scored])
     errors = [row[1] for row in rows if row[1]]
-    known = say_errors(scored, errors, [row[2] for row in rows if row[2]] if is_live else [])
+    known = describe_errors(scored, errors, [row[2] for row in rows if row[2]] if is_live else [])
     rmse_test = model.get(tags.RMSE_TEST)
     tested = f" ({float(rmse_test):.3f} on the test months)" if rmse_test else ""
-    verdict = f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {say_drift(measures)}"
-    about = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
+    verdict = (
+        f"**{known}** on {months}{tested}, {n_trips:,} trips predicted; {describe_drift(measures)}"
+    )
+    subject = f"{taxi} {months}{f' · {float(errors[-1]):.2f} min' if errors else ''}"
     live = ["without the live level"] if is_live else []
     drift = ["rise of RMSE", "largest PSI"] if known_drift else []
     within = ["quantiles"] if any(month.tally.within for month in scored) else []
-    told = ["without drop-offs", "80 % interval covers"]
-    heads = ["month", "RMSE, min", *live, *drift, *within, *told, "predicted", "rows"]
-    if days := [f"{m.month}: {d}" for m in scored if (d := say_days(m.month, m.tally))]:
+    phrases = ["without drop-offs", "80 % interval covers"]
+    headers = ["month", "RMSE, min", *live, *drift, *within, *phrases, "predicted", "rows"]
+    if days := [f"{m.month}: {d}" for m in scored if (d := describe_days(m.month, m.tally))]:
         verdict += f"; **{', '.join(days)}**"
-    if seen := seen_months(scored, model):
-        verdict += f"; **{say_seen(seen)}**"
-    parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(heads, rows), *remedy]
+    if seen := find_learned_months(scored, model):
+        verdict += f"; **{describe_seen_months(seen)}**"
+    parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(headers, rows), *remedy]
     run_id = runs.active_info().run_id
-    there = {text: name for text, name in LINKED.items() if artifacts.has_file(run_id, name)}
-    parts.append(" · ".join(page.link(text, name) for text, name in there.items()))
-    runs.write_page("\n\n".join(parts), about)
+    links = {text: name for text, name in PAGE_LINKS.items() if artifacts.has_file(run_id, name)}
+    parts.append(" · ".join(page.link(text, name) for text, name in links.items()))
+    runs.write_page("\n\n".join(parts), subject)
 
 
-def log_moved(scored: Sequence[ScoredMonth], reference: DriftReference, model_uri: str) -> None:
+def log_drift_map(scored: Sequence[ScoredMonth], reference: DriftReference, model_uri: str) -> None:
     """Log a map of where more trips begin than among the fitted trips, if the city is known."""
     if city := city_of_model(model_uri):
         now = sum(month.tally.profile.counts["pickup_zone"] for month in scored)
@@ -305,9 +315,9 @@ def log_moved(scored: Sequence[ScoredMonth], reference: DriftReference, model_ur
 
 def city_of_model(model_uri: str) -> City | None:
     """Read the city of a model's preprocess run; None if this store does not have it."""
-    marks = logged_tags(model_uri) if model_uri.startswith("models:/m-") else {}
+    tag_values = logged_tags(model_uri) if model_uri.startswith("models:/m-") else {}
     try:
-        run = runs.finished(marks.get(tags.RUN_IDS["preprocess"], ""), "preprocess")
+        run = runs.finished(tag_values.get(tags.RUN_IDS["preprocess"], ""), "preprocess")
         return load_city(read_preprocess(run))
     except UserError:
         return None

@@ -8,7 +8,7 @@ from storage import StorageError
 from storage.uris import without_user
 
 TIMEOUT_S = 5  # a scheduler that is there answers at once
-REACH_S = 1  # and so does a worker
+CONNECT_TIMEOUT_S = 1  # and so does a worker
 SCHEMES = {"tcp": False, "tls": True, "ws": False, "wss": True}  # -> whether it is encrypted
 
 
@@ -32,10 +32,12 @@ def read_address(address: str) -> tuple[tuple[str, int], bool]:
     )
 
 
-def is_worker_reached(worker: str) -> bool:
+def is_worker_reachable(worker: str) -> bool:
     """Whether the address of a worker accepts connections."""
     try:
-        socket.create_connection(parse_host_port(parse_address(worker)[1]), REACH_S).close()
+        socket.create_connection(
+            parse_host_port(parse_address(worker)[1]), CONNECT_TIMEOUT_S
+        ).close()
     except OSError:
         return False
     return True

@@ -17,8 +17,8 @@ import storage.cluster
 from storage import StorageError, one_line
 from storage.cluster.addresses import TIMEOUT_S, read_address
 from storage.cluster.executor import GPU, Cluster
-from storage.cluster.tasks import travelling
-from storage.cluster.versions import check_versions, compare_versions, spoken
+from storage.cluster.tasks import pickled_by_value
+from storage.cluster.versions import check_versions, compare_versions, protocol_versions
 from storage.uris import without_user
 
 
@@ -43,7 +43,7 @@ def connected(
     warnings.simplefilter("ignore", VersionMismatchWarning)  # those that matter are refused below
     client = _client(address)
     try:
-        with travelling((storage.cluster, *code)):
+        with pickled_by_value((storage.cluster, *code)):
             cluster = _checked(client, address, packages, on_gpus=on_gpus)
             with cluster.watched():
                 yield cluster
@@ -75,12 +75,12 @@ def _client(address: str) -> Client:
         _check_certified(shown)
     try:
         socket.create_connection(place, timeout=TIMEOUT_S).close()  # Dask would try for 5 s
-        kind, told = asyncio.run(_ask_what(address))
+        kind, reported = asyncio.run(_ask_what(address))
         if kind != "Scheduler":
             raise StorageError(
                 f"What answers at {shown!r} is a {kind} of Dask. Pass the address of the scheduler."
             )
-        compare_versions(address, told, spoken(get_versions()))
+        compare_versions(address, reported, protocol_versions(get_versions()))
         return Client(address, timeout=TIMEOUT_S, set_as_default=False)
     # another server may answer with anything, which Dask takes for sizes and the like
     except (OSError, MemoryError, ValueError) as error:
@@ -111,6 +111,6 @@ async def _ask_what(address: str) -> tuple[str, dict[str, str]]:
         line = await connect(address, timeout=TIMEOUT_S, **encryption)
         try:
             kind = (await send_recv(line, op="identity"))["type"]
-            return kind, spoken(await send_recv(line, op="versions"))
+            return kind, protocol_versions(await send_recv(line, op="versions"))
         finally:
             line.abort()

@@ -15,14 +15,14 @@ from distributed.utils import get_ip
 
 from storage import StorageError
 from storage.cluster import held_data
-from storage.cluster.addresses import TIMEOUT_S, is_worker_reached, read_address
-from storage.cluster.answers import ANSWER_S, answered, begin
-from storage.cluster.tasks import ByValue, do_task, pack, unpack, unpack_data, unpack_one
+from storage.cluster.addresses import TIMEOUT_S, is_worker_reachable, read_address
+from storage.cluster.rpc import ANSWER_TIMEOUT_S, send_request, start_request
+from storage.cluster.tasks import ByValue, pack, run_task, unpack, unpack_data, unpack_one
 
 PATIENCE_S = 300.0  # for dead workers to be replaced
 RETRIES = 3  # of fetching data, if the network fails briefly
 MORE_MEMORY = "Too little memory? Give each worker more of it with --memory-limit."
-NO_ANSWER = f"has not answered within {ANSWER_S} s, or a worker of it"
+NO_ANSWER = f"has not answered within {ANSWER_TIMEOUT_S} s, or a worker of it"
 VIA_SCHEDULER = "the scheduler keeps the data for them"
 GPU = "GPU"  # the resource that workers with one declare: dask worker --resources GPU=1
 
@@ -38,10 +38,10 @@ class Cluster:
         self.tasks: dict[Callable[..., Any], ByValue] = {}
         self.keeps_data = False  # whether the scheduler does, which is printed once
         self.needed: Sequence[str] = ()  # addresses of workers that no other can replace
-        places = answered(client.scheduler_info)["workers"]
+        places = send_request(client.scheduler_info)["workers"]
         workers = places.values()
         # results go through the scheduler only if some worker cannot be reached from here
-        client.direct_to_workers = all(map(is_worker_reached, places))
+        client.direct_to_workers = all(map(is_worker_reachable, places))
         if on_gpus:
             self.n_workers = int(sum(worker["resources"].get(GPU, 0) for worker in workers))
         else:
@@ -64,21 +64,24 @@ class Cluster:
             worker: address of the worker that fetches and keeps it, if alive; empty = any.
         """
         place, _ = read_address(self.address)
-        with self._in_reach(), socket.create_connection(place, timeout=TIMEOUT_S) as line:
+        with (
+            self._giving_up_on_timeout(),
+            socket.create_connection(place, timeout=TIMEOUT_S) as line,
+        ):
             hosts = (line.getsockname()[0], get_ip())  # of this machine
         with held_data.serve(pack(data), hosts) as held:
-            ask = ByValue(partial(held_data.is_reached, held))
-            with self._in_reach():
-                reached = answered(self.client.run, ask, on_error="return").values()
-            if all(answer is True for answer in reached):
+            ask = ByValue(partial(held_data.is_reachable, held))
+            with self._giving_up_on_timeout():
+                reachable = send_request(self.client.run, ask, on_error="return").values()
+            if all(answer is True for answer in reachable):
                 task = ByValue(lambda: unpack_data(held_data.fetch(held)))
             else:
-                self._say_kept()
+                self._print_where_held()
                 task = ByValue(lambda: data)
             where = {"workers": [worker], "allow_other_workers": True} if worker else {}
             yield self.client.submit(task, pure=False, retries=RETRIES, **where)
 
-    def _say_kept(self) -> None:
+    def _print_where_held(self) -> None:
         """Print where the data is kept, but once: a refit holds several parts."""
         if not self.keeps_data:
             self.keeps_data = True
@@ -92,7 +95,7 @@ class Cluster:
         done = Future[Any]()
         self.open.add(done)
         ended = self.executor.submit(*self._pack_task(function, arguments))
-        ended.add_done_callback(partial(self._hand_over, done, unpack))
+        ended.add_done_callback(partial(self._pass_result_on, done, unpack))
         return done
 
     def submit_kept(
@@ -107,7 +110,7 @@ class Cluster:
         kept = self.client.submit(*task, pure=False, **self.task_needs)
 
         def fetch() -> Future[Any]:
-            return self.follow(self.client.gather([kept], asynchronous=True), unpack_one)
+            return self.run_coroutine(self.client.gather([kept], asynchronous=True), unpack_one)
 
         return fetch
 
@@ -116,10 +119,10 @@ class Cluster:
     ) -> tuple[ByValue, Any, bytes]:
         first, *others = arguments
         if function not in self.tasks:  # packing its code takes as long as cleaning a small month
-            self.tasks[function] = ByValue(partial(do_task, function))
+            self.tasks[function] = ByValue(partial(run_task, function))
         return self.tasks[function], first, pack(others)
 
-    def follow(
+    def run_coroutine(
         self, work: Coroutine[Any, Any, Any], unpack: Callable[[Any], Any] = lambda result: result
     ) -> Future[Any]:
         """Run a coroutine of the client; its future is cancelled like submit's."""
@@ -127,27 +130,27 @@ class Cluster:
         self.open.add(done)
         loop: Any = self.client.loop
         ended = asyncio.run_coroutine_threadsafe(work, loop.asyncio_loop)
-        ended.add_done_callback(partial(self._hand_over, done, unpack))
+        ended.add_done_callback(partial(self._pass_result_on, done, unpack))
         return done
 
-    def _hand_over(
+    def _pass_result_on(
         self, done: Future[Any], unpack: Callable[[Any], Any], ended: Future[Any]
     ) -> None:
         error = CancelledError() if ended.cancelled() else ended.exception()
         if isinstance(error, KilledWorker):
-            self.lose(
+            self.give_up(
                 f"{error.allowed_failures + 1} workers of the Dask cluster at {self.address} died, "
                 f"one after the other, at one task. {MORE_MEMORY}"
             )
         elif isinstance(error, CancelledError):
-            self._lose_gone()
+            self._give_up_unreachable()
         elif self._claim(done):
             try:
                 done.set_result(unpack(ended.result()))
             except BaseException as raised:  # noqa: BLE001  raised to the caller who waits
                 done.set_exception(raised)
 
-    def lose(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
         """Give the cluster up, and cancel all open futures."""
         self.lost = self.lost or reason
         for done in filter(self._claim, list(self.open)):
@@ -162,24 +165,24 @@ class Cluster:
             return False
         return True
 
-    def _lose_gone(self, what: str = "went away") -> None:
-        self.lose(f"The Dask cluster at {self.address} {what}")
+    def _give_up_unreachable(self, what: str = "went away") -> None:
+        self.give_up(f"The Dask cluster at {self.address} {what}")
 
     @contextmanager
-    def _in_reach(self) -> Iterator[None]:
+    def _giving_up_on_timeout(self) -> Iterator[None]:
         """Give the cluster up if it does not answer a request of the body.
 
         Raises:
-            CancelledError: it does not; a future of a lost cluster raises the same, see gone_as.
+            CancelledError: it does not; a future of a lost cluster does too, see loss_as_error.
         """
         try:
             yield
         except OSError as error:
-            self._lose_gone(NO_ANSWER if isinstance(error, TimeoutError) else "went away")
+            self._give_up_unreachable(NO_ANSWER if isinstance(error, TimeoutError) else "went away")
             raise CancelledError from error
 
     @contextmanager
-    def gone_as(self, hint: Callable[[], str]) -> Iterator[None]:
+    def loss_as_error(self, hint: Callable[[], str]) -> Iterator[None]:
         """Turn the loss of the cluster into a one-line error, which ends with a hint.
 
         Raises:
@@ -203,26 +206,26 @@ class Cluster:
             watch.join()
 
     def _watch(self, stop: Event) -> None:
-        able, asked = time.monotonic(), begin(self.client.scheduler_info)
+        last_able, info_future = time.monotonic(), start_request(self.client.scheduler_info)
         while not stop.wait(PATIENCE_S / 20):
             if self.connection.cancelled():  # a result on its way would be awaited for ever
-                self._lose_gone()
+                self._give_up_unreachable()
                 return
             places = None  # the scheduler has not answered, and may hang
-            if asked.done():
-                places = {} if asked.exception() else asked.result().get("workers", {})
-                asked = begin(self.client.scheduler_info)
-            if not self.open or (places and self._goes_on(places)):
-                able = time.monotonic()
-            elif time.monotonic() - able > PATIENCE_S:
-                self.lose(self._describe(places))
+            if info_future.done():
+                places = {} if info_future.exception() else info_future.result().get("workers", {})
+                info_future = start_request(self.client.scheduler_info)
+            if not self.open or (places and self._can_work(places)):
+                last_able = time.monotonic()
+            elif time.monotonic() - last_able > PATIENCE_S:
+                self.give_up(self._describe(places))
                 return
 
-    def _goes_on(self, places: Mapping[str, Any]) -> bool:
+    def _can_work(self, places: Mapping[str, Any]) -> bool:
         """Whether these workers, address -> state, can do what is asked of them."""
         if self.needed:
-            return all(place in places and is_able(places[place]) for place in self.needed)
-        return any(map(is_able, places.values()))
+            return all(place in places and can_take_tasks(places[place]) for place in self.needed)
+        return any(map(can_take_tasks, places.values()))
 
     def _describe(self, places: Mapping[str, Any] | None) -> str:
         """Say why nothing goes on, from the scheduler's last answer, if any."""
@@ -234,6 +237,6 @@ class Cluster:
         return f"The workers of the Dask cluster at {self.address} are {state} {minutes}{hint}"
 
 
-def is_able(worker: Mapping[str, Any]) -> bool:
+def can_take_tasks(worker: Mapping[str, Any]) -> bool:
     """Whether a worker takes tasks or is running one; paused for lack of memory, it takes none."""
     return bool(worker["status"] == "running" or worker.get("metrics", {}).get("executing"))

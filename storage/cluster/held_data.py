@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.request import ProxyHandler, Request, build_opener
 
 CHUNK_BYTES = 1 << 20
-REACH_S, FETCH_S = 3, 60  # seconds of silence
+CONNECT_TIMEOUT_S, FETCH_TIMEOUT_S = 3, 60  # seconds of silence
 
 
 class HeldData(NamedTuple):
@@ -88,9 +88,9 @@ def _server(path: Path, name: str) -> Iterator[int]:
             server.shutdown()
 
 
-def is_reached(held: HeldData) -> bool:
+def is_reachable(held: HeldData) -> bool:
     """Whether the data can be reached from here; called on a worker."""
-    return _reached(held) is not None
+    return _find_reachable_address(held) is not None
 
 
 def fetch(held: HeldData) -> bytes:
@@ -100,20 +100,20 @@ def fetch(held: HeldData) -> bytes:
         OSError: nothing answers, or the bytes differ.
         HTTPException: the answer is truncated.
     """
-    address = _reached(held)
+    address = _find_reachable_address(held)
     if address is None:
         raise OSError(f"nobody answers at {held.addresses[0].rpartition('/')[0]}")
-    with _opener().open(address, timeout=FETCH_S) as answer:
+    with _opener().open(address, timeout=FETCH_TIMEOUT_S) as answer:
         data = bytes(answer.read())
     if hashlib.sha256(data).hexdigest() != held.sha256:
         raise OSError("the data came cut or changed")
     return data
 
 
-def _reached(held: HeldData) -> str | None:
+def _find_reachable_address(held: HeldData) -> str | None:
     for address in held.addresses:
         try:
-            with _opener().open(Request(address, method="HEAD"), timeout=REACH_S):
+            with _opener().open(Request(address, method="HEAD"), timeout=CONNECT_TIMEOUT_S):
                 return address
         except OSError:
             continue

@@ -16,14 +16,14 @@ from typing import Any
 import cloudpickle
 from distributed import get_worker
 
-from storage.environment import OWN
+from storage.environment import OWN_PACKAGES
 
 # must agree before any message can be read: code of another Python may crash a worker
-SPOKEN = ("python", "distributed", "cloudpickle")
+PROTOCOL_PACKAGES = ("python", "distributed", "cloudpickle")
 
 
 @contextmanager
-def travelling(code: Sequence[ModuleType]) -> Iterator[None]:
+def pickled_by_value(code: Sequence[ModuleType]) -> Iterator[None]:
     """Pickle functions of these packages and modules, and of their submodules, by value."""
     for module in code:
         cloudpickle.register_pickle_by_value(module)
@@ -58,29 +58,29 @@ class ByValue:
         return cloudpickle.loads, (self.packed,)
 
 
-class _ByName(pickle.Pickler):
+class _NamePickler(pickle.Pickler):
     """Pickles what a task returns, with this project's classes by name: this checkout's are used.
 
     Pickled by value, as Dask would, they would put the worker's functions into the classes of the
     same names here.
     """
 
-    def persistent_id(self, thing: Any) -> tuple[str, str] | None:
-        is_own = isinstance(thing, type) and _is_own(thing)
-        return (thing.__module__, thing.__qualname__) if is_own else None
+    def persistent_id(self, obj: Any) -> tuple[str, str] | None:
+        is_own = isinstance(obj, type) and _is_own(obj)
+        return (obj.__module__, obj.__qualname__) if is_own else None
 
 
-class _Named(pickle.Unpickler):
+class _NameUnpickler(pickle.Unpickler):
     def persistent_load(self, name: tuple[str, str]) -> Any:
         module, path = name
         return attrgetter(path)(import_module(module))
 
 
 def _is_own(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in OWN
+    return kind.__module__.partition(".")[0] in OWN_PACKAGES
 
 
-def do_task(function: Callable[..., Any], first: Any, others: bytes) -> bytes:
+def run_task(function: Callable[..., Any], first: Any, others: bytes) -> bytes:
     """Call a function on a worker; return its pickled result, or error of this project."""
     try:
         returned, error = function(first, *cloudpickle.loads(others)), None
@@ -89,13 +89,13 @@ def do_task(function: Callable[..., Any], first: Any, others: bytes) -> bytes:
             raise  # Dask sends it with its traceback
         returned, error = None, raised
     packed = io.BytesIO()
-    _ByName(packed, pickle.HIGHEST_PROTOCOL).dump((returned, error))
+    _NamePickler(packed, pickle.HIGHEST_PROTOCOL).dump((returned, error))
     return packed.getvalue()
 
 
 def unpack(packed: bytes) -> Any:
     """Return what a function returned on a worker, or raise what it raised."""
-    returned, error = _Named(io.BytesIO(packed)).load()
+    returned, error = _NameUnpickler(io.BytesIO(packed)).load()
     if error:
         raise error
     return returned
@@ -114,7 +114,7 @@ def once_per_worker(key: str, make: Callable[[], Any]) -> Any:
     worker = get_worker()
     lock = worker.__dict__.setdefault("_nyc_taxi_lock", Lock())
     with lock:
-        known = worker.__dict__.get("_nyc_taxi", (None, None))
-        if known[0] != key:
-            known = worker.__dict__["_nyc_taxi"] = (key, make())
-        return known[1]
+        cached = worker.__dict__.get("_nyc_taxi", (None, None))
+        if cached[0] != key:
+            cached = worker.__dict__["_nyc_taxi"] = (key, make())
+        return cached[1]

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from storage import one_line
-from storage.data.streams import is_packed, mistaken_for, open_bytes
+from storage.data.streams import guess_kind, is_gzipped, open_bytes
 
 BLOCK_BYTES = 8 << 20  # read at once; no line may be longer
 HEAD_BYTES = 256 << 10  # the header must end within these
@@ -22,7 +22,7 @@ SEPARATORS = ",;\t|"
 # pyarrow knows the usual words for missing values, but not that of MySQL and Hive
 NULLS = [*pa_csv.ConvertOptions().null_values, "\\N"]
 LINE_END = re.compile(r"\r\n|\n|\r")
-END = "end of block"  # in a row added to each block, which an unclosed quote would swallow
+BLOCK_END = "end of block"  # in a row added to each block, which an unclosed quote would swallow
 
 
 class Layout(NamedTuple):
@@ -43,9 +43,9 @@ def read_layout(path: Path, name: str) -> Layout:
         csv.Error: it does not begin with a header line.
         pa.ArrowException, OSError: it cannot be read.
     """
-    with open_bytes(path, packed=is_packed(path, name)) as stream:
+    with open_bytes(path, gzipped=is_gzipped(path, name)) as stream:
         head = stream.read(HEAD_BYTES)
-    if what := mistaken_for(head):
+    if what := guess_kind(head):
         raise csv.Error(f"it is {what}")
     encoding = "utf-16" if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
     lines = LINE_END.split(head.decode(encoding, "replace").lstrip("\ufeff"))
@@ -61,7 +61,7 @@ def read_layout(path: Path, name: str) -> Layout:
     n_fields = len(names)
     row = next((number for number in filled if lines[number] != header), None)
     if row is not None:
-        n_fields += _n_beyond(_fields(lines[row], separator), names, row)
+        n_fields += _n_extra_fields(_fields(lines[row], separator), names, row)
     return Layout(names, separator, encoding, header.encode(), filled[0], n_fields)
 
 
@@ -81,25 +81,25 @@ def read_rows(
         pa.ArrowException, OSError, UnicodeError: it cannot be read, or a line is broken.
     """
     # the header may have a name twice
-    places = [f"c{place}" for place in range(layout.n_fields)]
-    wanted = [places[layout.names.index(name)] for name in columns]
-    beyond = places[len(layout.names) :]
+    positions = [f"c{position}" for position in range(layout.n_fields)]
+    requested = [positions[layout.names.index(name)] for name in columns]
+    extra = positions[len(layout.names) :]
     reading = pa_csv.ReadOptions(
         use_threads=False,  # only then does an error name its row
-        column_names=places,
+        column_names=positions,
     )
     converting = pa_csv.ConvertOptions(
-        include_columns=wanted + beyond,
-        column_types=dict.fromkeys(places, pa.binary()),  # invalid UTF-8 is no error here
+        include_columns=requested + extra,
+        column_types=dict.fromkeys(positions, pa.binary()),  # invalid UTF-8 is no error here
         null_values=NULLS,
         strings_can_be_null=True,
     )
     parsing = pa_csv.ParseOptions(delimiter=layout.separator)
-    end = layout.separator.join([END] * len(layout.names) + [""] * len(beyond)).encode()
+    end = layout.separator.join([BLOCK_END] * len(layout.names) + [""] * len(extra)).encode()
     blocks, first = _blocks(path, layout, block_bytes), layout.header_line + 2
     with_header = next(blocks, b"").splitlines(keepends=True)
     rows = filter(None, chain([b"".join(with_header[first - 1 :])], blocks))
-    for content in (_without_again(block, layout.header) for block in rows):
+    for content in (_without_repeated_headers(block, layout.header) for block in rows):
         reading.block_size = len(content) + len(end) + 2
         try:
             table = pa_csv.read_csv(_in_memory(content, b"\n", end), reading, parsing, converting)
@@ -107,8 +107,8 @@ def read_rows(
             raise pa.ArrowInvalid(_with_line(one_line(error), content, first)) from error
         block = _without_end(table, content, first)
         first += content.count(b"\n") or content.count(b"\r")
-        _check_beyond(block, beyond)
-        texts = [_text(block.column(place).combine_chunks()) for place in wanted]
+        _check_extra_fields(block, extra)
+        texts = [_text(block.column(position).combine_chunks()) for position in requested]
         yield _without_headers(pa.RecordBatch.from_arrays(texts, columns))
 
 
@@ -133,13 +133,13 @@ def _blocks(path: Path, layout: Layout, block_bytes: int) -> Iterator[bytes]:
 def _chunks(path: Path, encoding: str, n_bytes: int) -> Iterator[bytes]:
     """Read a csv in chunks, converted to UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)()
-    with open_bytes(path, packed=is_packed(path, path.name)) as stream:
+    with open_bytes(path, gzipped=is_gzipped(path, path.name)) as stream:
         while chunk := stream.read(n_bytes):
             yield chunk if encoding == "utf-8" else decoder.decode(chunk).encode()
         decoder.decode(b"", final=True)  # refuses half a character
 
 
-def _without_again(content: bytes, header: bytes) -> bytes:
+def _without_repeated_headers(content: bytes, header: bytes) -> bytes:
     """Empty each line of a block that repeats the header, which may be shorter than the rows."""
     if header not in content:
         return content
@@ -162,8 +162,8 @@ def _with_line(reason: str, content: bytes, first: int) -> str:
     row = re.search(r"Row #([0-9]+): ", reason)
     if not row:
         return reason
-    said = reason[row.end() :].partition(f" {END}")[0]  # the added row is not in the file
-    return f"line {_line_in(content, first, int(row[1]) - 1)}: {said}"
+    rest = reason[row.end() :].partition(f" {BLOCK_END}")[0]  # the added row is not in the file
+    return f"line {_line_in(content, first, int(row[1]) - 1)}: {rest}"
 
 
 def _line_in(content: bytes, first: int, row: int) -> int | None:
@@ -180,7 +180,7 @@ def _without_end(table: pa.Table, content: bytes, first: int) -> pa.Table:
         pa.ArrowInvalid: an unclosed quote has swallowed it, with all lines after the quote.
     """
     last = len(table) - 1
-    if table.column(0)[last].as_py() != END.encode():
+    if table.column(0)[last].as_py() != BLOCK_END.encode():
         line = _line_in(content, first, last)
         raise pa.ArrowInvalid(f"line {line}: a quote is opened that its line does not close")
     return table.slice(0, last)
@@ -209,17 +209,17 @@ def _check_header(names: list[str], line: str) -> None:
         raise csv.Error(f"it has {len(names):,} columns, and no file of trips {MAX_COLUMNS:,}")
 
 
-def _n_beyond(row: list[str], names: list[str], line: int) -> int:
+def _n_extra_fields(row: list[str], names: list[str], line: int) -> int:
     """Count the empty fields of the first row beyond those of the header."""
-    beyond = row[len(names) :]
-    if any(field.strip() for field in beyond):
+    extra = row[len(names) :]
+    if any(field.strip() for field in extra):
         raise csv.Error(f"line {line + 1} has {len(row)} fields, and its header {len(names)}")
-    return len(beyond)
+    return len(extra)
 
 
-def _check_beyond(block: pa.Table, places: list[str]) -> None:
-    for place in places:
-        values = block.column(place)
+def _check_extra_fields(block: pa.Table, positions: list[str]) -> None:
+    for position in positions:
+        values = block.column(position)
         if any(value.strip() for value in values.unique().drop_null().to_pylist()):
             raise pa.ArrowInvalid("a row has a value beyond the columns that its header names")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # pooch and fsspec are imported where they are used: a local folder needs neither
 
 TIMEOUT_S = 30.0  # a server silent for longer has failed
-LOOK_TIMEOUT_S = 5.0  # a plan can do without a size, but should not wait
+SIZE_TIMEOUT_S = 5.0  # a plan can do without a size, but should not wait
 BACK_OFF_S = (2.0, 8.0, 0.0)  # after each request to a server that may limit them
 RETRIES = 3  # after the first attempt; pooch waits 1, 2, 3 s between them
 STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
@@ -71,7 +71,7 @@ def discard_broken(path: Path) -> bool:
     """
     if not path.exists():
         return False
-    if files.is_whole(path):
+    if files.is_complete(path):
         return True
     path.unlink(missing_ok=True)  # left by a crash; downloaded again
     return False
@@ -89,14 +89,14 @@ def ask_size(source: str, name: str) -> int | None:
     """
     url = _address(source, name)
     headers = {"Accept-Encoding": "identity"}
-    answer = requests.head(url, timeout=LOOK_TIMEOUT_S, headers=headers, allow_redirects=True)
+    answer = requests.head(url, timeout=SIZE_TIMEOUT_S, headers=headers, allow_redirects=True)
     if answer.status_code in (403, 404, 410):  # 403: a missing file, if listing is forbidden
         raise RefusedError(answer.status_code)
     length = answer.headers.get("Content-Length", "")
     return int(length) if answer.ok and length.isdecimal() else None
 
 
-def still_refused(source: str, name: str) -> int | None:
+def ask_again_if_refused(source: str, name: str) -> int | None:
     """Ask for a file that certainly exists, up to three times with pauses.
 
     Returns:
@@ -172,7 +172,7 @@ def _get(url: str, name: str, _public_url: str, target: str, cache: object) -> N
                 raise OfflineError from None
             raise
     try:
-        files.check_whole(Path(target), name)
+        files.check_complete(Path(target), name)
     except BrokenFileError as error:
         raise IncompleteError(one_line(error)) from error
 
@@ -213,7 +213,7 @@ def fetch_object(fs: "AbstractFileSystem", remote: str, target: Path) -> Path:
         unchecked = Path(folder) / target.name
         fs.get_file(remote, str(unchecked))
         try:
-            files.check_whole(unchecked, target.name)
+            files.check_complete(unchecked, target.name)
         except BrokenFileError as error:
             raise StorageError(f"Cannot use {remote}: {one_line(error)}.") from error
         unchecked.replace(target)

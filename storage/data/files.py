@@ -13,7 +13,7 @@ import pyarrow as pa
 from storage import StorageError, one_line, zips
 from storage.data import csv_files
 from storage.data.parquet_files import open_parquet, read_parquet
-from storage.data.streams import CHUNK_BYTES, is_packed, mistaken_for, open_bytes
+from storage.data.streams import CHUNK_BYTES, guess_kind, is_gzipped, open_bytes
 
 CSV_BLOCK_BYTES = csv_files.BLOCK_BYTES
 
@@ -32,7 +32,7 @@ def read_schema(path: Path) -> pa.Schema:
     return _schema(path, name=str(path))
 
 
-def is_whole(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
     """Whether a file begins and, if it is parquet or a zip, ends as it should.
 
     Raises:
@@ -55,9 +55,9 @@ def read_batches(
     Raises:
         StorageError: a column is missing, a csv line is broken or a parquet file is damaged.
     """
-    there = read_schema(path).names
-    if missing := [name for name in columns if name not in there]:
-        raise StorageError(f"{path} lacks {missing}; it has {there}. Check the file.")
+    names = read_schema(path).names
+    if missing := [name for name in columns if name not in names]:
+        raise StorageError(f"{path} lacks {missing}; it has {names}. Check the file.")
     read = _csv_batches if _is_csv(path.name) else read_parquet
     try:
         for batch in read(path, list(columns), batch_rows):
@@ -70,7 +70,7 @@ def read_batches(
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path, which is renamed after the body.
 
     Raises:
@@ -90,13 +90,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def discard_unfinished(path: Path) -> None:
-    """Remove the temporary files of processes that were killed in whole_file."""
+    """Remove the temporary files of processes that were killed in atomic_file."""
     for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with suppress(OSError):
             unfinished.unlink()
 
 
-def check_whole(path: Path, name: str) -> None:
+def check_complete(path: Path, name: str) -> None:
     """Read a file to its end to check it; `name` is the name that the file will have.
 
     Raises:
@@ -107,14 +107,14 @@ def check_whole(path: Path, name: str) -> None:
     try:
         if _is_zip(name):
             _check_members(path)
-        with open_bytes(path, packed=_is_csv(name) and is_packed(path, name)) as stream:
+        with open_bytes(path, gzipped=_is_csv(name) and is_gzipped(path, name)) as stream:
             while stream.read(CHUNK_BYTES):  # a gzip has its checksum at the end
                 pass
-    except (pa.ArrowException, *zips.DAMAGED) as error:
-        raise _unusable(error, name) from error
+    except (pa.ArrowException, *zips.DAMAGED_ERRORS) as error:
+        raise _unreadable_file_error(error, name) from error
 
 
-def place(path: Path, row: int) -> str:
+def locate_row(path: Path, row: int) -> str:
     """Say where a row, counted from 0, is in its file: its line in a csv, else its row from 1."""
     return f"line {csv_files.line_of(path, row)}" if _is_csv(path.name) else f"row {row + 1:,}"
 
@@ -133,8 +133,8 @@ def _check_ends(path: Path, name: str) -> None:
         return
     try:
         zipfile.ZipFile(path).close()
-    except zips.DAMAGED as error:
-        raise _unusable(error, name) from error
+    except zips.DAMAGED_ERRORS as error:
+        raise _unreadable_file_error(error, name) from error
 
 
 def _check_members(path: Path) -> None:
@@ -154,15 +154,15 @@ def _schema(path: Path, name: str) -> pa.Schema:
             head = stream.read(CHUNK_BYTES)
         if not head.startswith(b"PAR1"):
             raise pa.ArrowInvalid(
-                f"it is {mistaken_for(head) or 'something else: it does not begin as parquet does'}"
+                f"it is {guess_kind(head) or 'something else: it does not begin as parquet does'}"
             )
         with open_parquet(path) as parquet:
             return parquet.schema_arrow
     except (pa.ArrowException, OSError, csv.Error, UnicodeDecodeError) as error:
-        raise _unusable(error, name) from error
+        raise _unreadable_file_error(error, name) from error
 
 
-def _unusable(error: Exception, name: str) -> StorageError:
+def _unreadable_file_error(error: Exception, name: str) -> StorageError:
     """Distinguish a file that cannot be read from one whose content is broken."""
     # pyarrow raises OSError for both; only the system's own errors have a number
     if isinstance(error, OSError) and error.errno is not None:

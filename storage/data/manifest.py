@@ -7,7 +7,7 @@ from storage import StorageError
 from storage.data.digest import sha256_of
 from storage.data.parts import part_files
 
-SUMS = "SHA256SUMS"
+SHA256SUMS = "SHA256SUMS"
 # the two formats of sha256sum: <hash>  <name>, and that of BSD
 LINE = re.compile(
     r"(?P<hash>[0-9a-f]{64}) [ *](?P<name>.+)|SHA256 \((?P<name_2>.+)\) = (?P<hash_2>[0-9a-f]{64})",
@@ -22,7 +22,7 @@ def check_listed(path: Path) -> None:
         StorageError: it differs, or the manifest is malformed.
         OSError: the manifest cannot be read.
     """
-    manifest = path.parent / SUMS
+    manifest = path.parent / SHA256SUMS
     if not manifest.is_file():
         return
     listed = read_manifest(manifest)
@@ -30,8 +30,8 @@ def check_listed(path: Path) -> None:
         name = file.relative_to(path.parent).as_posix()
         if name in listed and (seen := sha256_of(file)) != listed[name]:
             raise StorageError(
-                f"{file} is not the file that {SUMS} beside it lists: its sha256 is {seen}, "
-                f"there it is {listed[name]}. Fetch the file again, or fix {SUMS}."
+                f"{file} is not the file that {SHA256SUMS} beside it lists: its sha256 is {seen}, "
+                f"there it is {listed[name]}. Fetch the file again, or fix {SHA256SUMS}."
             )
 
 
@@ -51,6 +51,6 @@ def read_manifest(path: Path) -> dict[str, str]:
         elif line.strip():
             raise StorageError(
                 f"{path}: line {number} is not as sha256sum writes it: {line[:80]!r}. "
-                f"Write it again: sha256sum *.parquet > {SUMS}"
+                f"Write it again: sha256sum *.parquet > {SHA256SUMS}"
             )
     return listed

@@ -27,7 +27,7 @@ from storage.data.sources import (
     no_simulation,
 )
 from storage.data.sources import MonthLocation as MonthLocation
-from storage.uris import read_indirect, without_credentials
+from storage.uris import expand_env_address, without_credentials
 
 MAX_SOURCE = 2_000  # characters
 FIRST_MONTH, LAST_MONTH = "1900-01", "2199-12"  # generous bounds
@@ -104,9 +104,9 @@ def parse_months(text: str) -> list[str]:
     """
     parts = text.split(",") if text.strip() else []
     months = [month for part in parts for month in _expand(part.strip(), text)]
-    twice = [month for month, n_times in Counter(months).items() if n_times > 1]
-    if twice:
-        raise UserError(f"Month {twice[0]} is given twice in {text!r}. Name each month once.")
+    repeated = [month for month, n_times in Counter(months).items() if n_times > 1]
+    if repeated:
+        raise UserError(f"Month {repeated[0]} is given twice in {text!r}. Name each month once.")
     return months
 
 
@@ -125,12 +125,12 @@ def months_between(first: str, last: str) -> list[str]:
     return found
 
 
-def step_of(month: str) -> int:
+def month_step(month: str) -> int:
     """Return the step of a month's metric value: 202303."""
     return int(month.replace("-", ""))
 
 
-def time_of(month: str) -> int:
+def month_start_ms(month: str) -> int:
     """Return when a month begins, UTC, for a time axis: milliseconds since 1970."""
     return int(datetime(int(month[:4]), int(month[5:]), 1, tzinfo=UTC).timestamp() * 1000)
 
@@ -168,7 +168,7 @@ def identify(source: str, *, taxi: str, month: str) -> str:
     return find(source, taxi=taxi, month=month, work_dir=Path(), simulate=no_simulation).sha256
 
 
-def find_beside(source: str, names: Sequence[str]) -> dict[str, SideFile]:
+def find_side_files(source: str, names: Sequence[str]) -> dict[str, SideFile]:
     """Fetch files that lie beside the months: name -> file; those that do not exist are left out.
 
     Raises:
@@ -176,23 +176,23 @@ def find_beside(source: str, names: Sequence[str]) -> dict[str, SideFile]:
     """
     advice = f"Check your access, and that the cache {cache_dir()} can be written."
     with _accessible(f"Cannot read or keep {', '.join(names)} from", source, advice):
-        there = {name: _source(source, "").fetch_beside(name) for name in names}
+        found = {name: _source(source, "").fetch_side_file(name) for name in names}
         return {
             name: SideFile(name, *place, sha256_of(place[1]))
-            for name, place in there.items()
+            for name, place in found.items()
             if place
         }
 
 
-def locate_beside(source: str, names: Sequence[str]) -> list[MonthLocation]:
+def locate_side_files(source: str, names: Sequence[str]) -> list[MonthLocation]:
     """Find where the files beside the months are, without fetching or writing; skip missing ones.
 
     Raises:
         StorageError: there is no such source, or a local file cannot be read.
     """
     with _accessible(f"Cannot look for {', '.join(names)} in", source, "Check your access."):
-        places = [_source(source, "").locate_beside(name) for name in names]
-        return [there for there in places if there]
+        places = [_source(source, "").locate_side_file(name) for name in names]
+        return [found for found in places if found]
 
 
 def simulated_seed(source: str) -> int | None:
@@ -214,7 +214,7 @@ def locate(source: str, *, taxi: str, month: str) -> MonthLocation:
 def _source(
     source: str, taxi: str, work_dir: Path = Path(), simulate: Simulate = no_simulation
 ) -> Source:
-    source = read_indirect(source, "source")
+    source = expand_env_address(source, "source")
     if len(source) > MAX_SOURCE or re.search(r"[\x00-\x1f\x7f]", source):
         shown = repr(source if len(source) < 80 else f"{source[:80]}...")
         raise StorageError(

@@ -5,7 +5,7 @@ from tempfile import TemporaryFile
 
 from storage import StorageError, one_line
 from storage.data.downloads import open_object_store
-from storage.data.files import whole_file
+from storage.data.files import atomic_file
 from storage.uris import expand_home, file_path, without_credentials
 
 
@@ -35,7 +35,7 @@ def write_object(uri: str, content: bytes) -> None:
     try:
         if path := local_path(uri):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as unfinished:
+            with atomic_file(path) as unfinished:
                 unfinished.write_bytes(content)
             return
         fs, remote = open_object_store(uri)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.data.streams import CHUNK_BYTES, most_unpacked
+from storage.data.streams import CHUNK_BYTES, max_unpacked_bytes
 from storage.data.thrift import Fields, read_struct
 
 # the most memory that a footer may claim: a month has some twenty columns
@@ -28,7 +28,7 @@ VALUE_BYTES = 8  # of a number or a time, in memory
 END_BYTES = 8  # the length of the footer, and PAR1
 MAX_FOOTER = 4 << 20
 # of the format: https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
-GROUPS, CHUNKS, ABOUT, CRYPTO = 4, 1, 3, 8  # field numbers from the footer to a chunk
+GROUPS, CHUNKS, METADATA, CRYPTO = 4, 1, 3, 8  # field numbers from the footer to a chunk
 N_IN_CHUNK, DATA_AT, DICTIONARY_AT = 5, 9, 11  # and those of a chunk
 N_BYTES, N_PACKED, DATA, DATA_2 = 2, 3, 5, 8  # fields of a page's header
 N_VALUES, ENCODINGS = 1, {DATA: 2, DATA_2: 4}  # fields of these two kinds of header
@@ -45,7 +45,7 @@ class Page(NamedTuple):
     encoding: int | None  # DICTIONARY if it is a dictionary page
 
 
-class Weight(NamedTuple):
+class ColumnSize(NamedTuple):
     """The sums over the pages of a column."""
 
     n_bytes: int  # in memory
@@ -53,7 +53,7 @@ class Weight(NamedTuple):
     encodings: set[int | None]
 
 
-class Bounds(NamedTuple):
+class ReadPlan(NamedTuple):
     """How to read columns so that no batch is too large."""
 
     batch_rows: int
@@ -84,11 +84,11 @@ def read_parquet(path: Path, columns: list[str], batch_rows: int) -> Iterator[pa
     with open_parquet(path) as parquet:
         metadata = parquet.metadata
         schema = pa.schema([parquet.schema_arrow.field(name) for name in columns])
-        batch_rows, dictionaries = bound(path, metadata, columns, batch_rows)
+        batch_rows, dictionaries = plan_read(path, metadata, columns, batch_rows)
     # pre_buffer, on by default, would hold these columns of every row group at once
     options = {"pre_buffer": False, "buffer_size": CHUNK_BYTES, "read_dictionary": dictionaries}
     with open_parquet(path, **options) as parquet:
-        n_rows, left = 0, most_unpacked(path.stat().st_size)
+        n_rows, left = 0, max_unpacked_bytes(path.stat().st_size)
         for batch in parquet.iter_batches(batch_rows, columns=columns, use_threads=True):
             n_rows, left = n_rows + len(batch), left - _n_bytes(batch, min(left, MAX_TEXT))
             values = [
@@ -99,13 +99,15 @@ def read_parquet(path: Path, columns: list[str], batch_rows: int) -> Iterator[pa
         raise pa.ArrowInvalid(f"its footer says {metadata.num_rows:,} rows, and it has {n_rows:,}")
 
 
-def bound(path: Path, metadata: pq.FileMetaData, columns: list[str], batch_rows: int) -> Bounds:
+def plan_read(
+    path: Path, metadata: pq.FileMetaData, columns: list[str], batch_rows: int
+) -> ReadPlan:
     """Decide how to read columns, batch_rows rows at a time or fewer.
 
     Raises:
         pa.ArrowInvalid: the pages unpack to too much, or one has no valid header.
     """
-    left, dictionaries = most_unpacked(path.stat().st_size), []
+    left, dictionaries = max_unpacked_bytes(path.stat().st_size), []
     fields = [metadata.schema.column(place) for place in range(metadata.num_columns)]
     places = {field.path: place for place, field in enumerate(fields)}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -114,18 +116,18 @@ def bound(path: Path, metadata: pq.FileMetaData, columns: list[str], batch_rows:
             if name not in places:
                 raise pa.ArrowInvalid(f"column {name!r} holds more than a value in each row")
             field = fields[places[name]]
-            weight = _weigh(_pages(data, groups, places[name]), name, left)
+            weight = _sum_pages(_pages(data, groups, places[name]), name, left)
             left -= weight.n_bytes
             if field.physical_type == "BYTE_ARRAY" and weight.encodings <= AS_DICTIONARY:
                 dictionaries.append(name)
             elif field.physical_type.endswith("BYTE_ARRAY"):
                 longest = field.length if field.length > 0 else weight.longest
                 batch_rows = min(batch_rows, max(MAX_TEXT // max(longest, 1), 1))
-    return Bounds(batch_rows, dictionaries)
+    return ReadPlan(batch_rows, dictionaries)
 
 
-def _weigh(pages: Iterator[Page], name: str, most: int) -> Weight:
-    """Add up the pages of a column, which may have `most` bytes in all.
+def _sum_pages(pages: Iterator[Page], name: str, max_bytes: int) -> ColumnSize:
+    """Add up the pages of a column, which may have `max_bytes` bytes in all.
 
     Raises:
         pa.ArrowInvalid: one page or all of them are too large, or a page is damaged.
@@ -134,12 +136,12 @@ def _weigh(pages: Iterator[Page], name: str, most: int) -> Weight:
     for page in _undamaged(pages, name):
         encodings.add(page.encoding)
         n_bytes += max(page.n_bytes, page.n_values * VALUE_BYTES)
-        if page.n_bytes > MAX_PAGE or n_bytes > most:
-            said = f"{n_bytes:,} bytes in memory and more, which is beyond all months"
-            raise pa.ArrowInvalid(f"column {name!r} unpacks to {said}")
+        if page.n_bytes > MAX_PAGE or n_bytes > max_bytes:
+            size = f"{n_bytes:,} bytes in memory and more, which is beyond all months"
+            raise pa.ArrowInvalid(f"column {name!r} unpacks to {size}")
         if page.encoding in (DICTIONARY, DELTA_BYTE_ARRAY):
             longest = max(longest, page.n_bytes)
-    return Weight(n_bytes, longest, encodings)
+    return ColumnSize(n_bytes, longest, encodings)
 
 
 def _undamaged(pages: Iterator[Page], name: str) -> Iterator[Page]:
@@ -173,7 +175,7 @@ def _pages(data: mmap.mmap, groups: list[Fields], place: int) -> Iterator[Page]:
     for group in groups:
         if CRYPTO in group[CHUNKS][place]:  # possible even if the footer can be read
             raise pa.ArrowNotImplementedError("it is encrypted: write it without encryption")
-        chunk = group[CHUNKS][place][ABOUT]
+        chunk = group[CHUNKS][place][METADATA]
         if not (n_left := chunk[N_IN_CHUNK]):
             continue  # a row group without rows may have no pages
         # some writers give 0 for no dictionary
@@ -181,32 +183,32 @@ def _pages(data: mmap.mmap, groups: list[Fields], place: int) -> Iterator[Page]:
         while n_left > 0:
             header, at = read_struct(data, at)
             kind = DATA if DATA in header else DATA_2
-            about = header.get(kind, {N_VALUES: 0, ENCODINGS[kind]: DICTIONARY})
-            page = Page(header[N_BYTES], about[N_VALUES], about[ENCODINGS[kind]])
+            header_fields = header.get(kind, {N_VALUES: 0, ENCODINGS[kind]: DICTIONARY})
+            page = Page(header[N_BYTES], header_fields[N_VALUES], header_fields[ENCODINGS[kind]])
             if min(header[N_PACKED], *page[:2]) < 0:
                 raise ValueError("less than nothing")
             yield page
             at, n_left = at + header[N_PACKED], n_left - page.n_values
 
 
-def _n_bytes(batch: pa.RecordBatch, most: int) -> int:
+def _n_bytes(batch: pa.RecordBatch, max_bytes: int) -> int:
     """Return the bytes of a batch with its dictionaries decoded, every row with its own text.
 
     Raises:
-        pa.ArrowInvalid: they are more than `most`.
+        pa.ArrowInvalid: they are more than `max_bytes`.
     """
     n_bytes = batch.nbytes
     for values in batch:
         if pa.types.is_dictionary(values.type) and values.dictionary.type in TEXTS:
             lengths = pc.binary_length(values.dictionary.cast(pa.large_binary()))
             n_bytes += pc.sum(lengths.take(values.indices)).as_py() or 0
-    if n_bytes > most:
-        said = f"{len(batch):,} rows of {', '.join(batch.schema.names)} have {n_bytes:,} bytes"
-        raise pa.ArrowInvalid(f"{said}, which is beyond all months")
+    if n_bytes > max_bytes:
+        size = f"{len(batch):,} rows of {', '.join(batch.schema.names)} have {n_bytes:,} bytes"
+        raise pa.ArrowInvalid(f"{size}, which is beyond all months")
     return n_bytes
 
 
-def _plain(values: pa.Array, wanted: pa.DataType) -> pa.Array:
+def _plain(values: pa.Array, target: pa.DataType) -> pa.Array:
     """Decode a column that was read as a dictionary to its own type."""
-    is_other = pa.types.is_dictionary(values.type) and not pa.types.is_dictionary(wanted)
-    return values.dictionary_decode().cast(wanted) if is_other else values
+    needs_decoding = pa.types.is_dictionary(values.type) and not pa.types.is_dictionary(target)
+    return values.dictionary_decode().cast(target) if needs_decoding else values

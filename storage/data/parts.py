@@ -18,18 +18,18 @@ def part_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    there = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path))]
-    found = [file for file in there if is_part(file.relative_to(path)) and not file.is_dir()]
-    for file in there:
+    paths = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path))]
+    found = [file for file in paths if is_part(file.relative_to(path)) and not file.is_dir()]
+    for file in paths:
         _check_followed(file)
     for file in found:
-        check_kept(file)
+        check_file_or_folder(file)
     if not found:
         raise StorageError(
             f"{path} is a folder without parts: no file in it ends in {', '.join(SUFFIXES)}. "
             "Write it again, or put the month's own file in its place."
         )
-    return sorted(found, key=lambda file: in_order(file.relative_to(path).as_posix()))
+    return sorted(found, key=lambda file: natural_sort_key(file.relative_to(path).as_posix()))
 
 
 def is_part(path: Path) -> bool:
@@ -41,7 +41,7 @@ def _is_hidden(path: Path) -> bool:
     return any(name.startswith(("_", ".")) for name in path.parts)
 
 
-def check_kept(path: Path) -> None:
+def check_file_or_folder(path: Path) -> None:
     """Refuse what is no file or folder: a pipe would block, and a device never ends.
 
     Raises:
@@ -60,7 +60,7 @@ def _check_followed(path: Path) -> None:
         )
 
 
-def in_order(name: str) -> list[tuple[int, str]]:
+def natural_sort_key(name: str) -> list[tuple[int, str]]:
     """Return a sort key with numbers as numbers: part.2.parquet before part.10.parquet."""
     words = re.split(r"(\d+)", name)
     return [(int(word), "") if word.isdecimal() else (-1, word) for word in words]

@@ -20,16 +20,16 @@ from storage.data.cache import cache_folder
 from storage.data.downloads import RefusedError
 from storage.data.manifest import check_listed
 from storage.data.parts import SUFFIXES as SUFFIXES
-from storage.data.parts import check_kept, n_bytes
+from storage.data.parts import check_file_or_folder, n_bytes
 from storage.uris import existing_folder, file_path, without_credentials
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 TLC_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
-PUBLISHED = "2021-01"  # a month that the TLC certainly has, of this taxi:
-PUBLISHED_OF = "yellow"
-TLC_SIDE = "misc"  # folder beside that of the months
+PUBLISHED_MONTH = "2021-01"  # a month that the TLC certainly has, of this taxi:
+PUBLISHED_TAXI = "yellow"
+TLC_SIDE_FOLDER = "misc"  # folder beside that of the months
 MONTH_NAME = re.compile(r"([a-z]+)_tripdata_(\d{4}-\d{2})")
 N_SHOWN = 5  # months in a message
 SIMULATED_URI = "simulated:"  # prefix of the URI of a simulated month
@@ -47,9 +47,9 @@ class MonthLocation(NamedTuple):
 
     month: str  # YYYY-MM; or the name of a file beside the months
     uri: str  # without credentials
-    must_come: bool  # it is not on this machine yet, and must be fetched
+    needs_download: bool  # it is not on this machine yet, and must be fetched
     n_bytes: int | None  # None if it is not a file yet, or the size is unknown
-    answers: bool = True  # False if the source did not answer
+    server_answers: bool = True  # False if the source did not answer
     path: Path | None = None  # of the file, or the folder of its parts, on this machine
 
 
@@ -77,11 +77,11 @@ class Source(ABC):
         """Fetch a month to this machine; return its URI without credentials, and its path."""
 
     @abstractmethod
-    def locate_beside(self, name: str) -> MonthLocation | None:
+    def locate_side_file(self, name: str) -> MonthLocation | None:
         """Find where a file beside the months is, like locate; None if there is none."""
 
     @abstractmethod
-    def fetch_beside(self, name: str) -> tuple[str, Path] | None:
+    def fetch_side_file(self, name: str) -> tuple[str, Path] | None:
         """Fetch a file beside the months, like fetch; None if there is none."""
 
     def names(self, month: str) -> list[str]:
@@ -93,7 +93,7 @@ class Source(ABC):
         """The source without credentials."""
         return without_credentials(self.text).rstrip("/")
 
-    def none(self, month: str, tried: Sequence[str], hint: str = "") -> "NoMonthError":
+    def no_month_error(self, month: str, tried: Sequence[str], hint: str = "") -> "NoMonthError":
         """Return the error that there is no such month."""
         return NoMonthError(
             f"No {self.taxi} trips in {self.base} for {month}: tried {', '.join(tried)}. {hint}"
@@ -112,10 +112,10 @@ class Folder(Source):
     def fetch(self, month: str) -> tuple[str, Path]:
         """Find the file, whatever the case of its name, or the folder of parts, in the folder."""
         folder = self._folder()
-        there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+        existing = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
         stem = self.names(month)[0].removesuffix(SUFFIXES[0])
         exact = [folder / name for name in self.names(month)]
-        spelled = [there[name] for name in (*self.names(month), stem) if name in there]
+        spelled = [existing[name] for name in (*self.names(month), stem) if name in existing]
         hive = [path for path in hive_folders(folder, month) if path.exists()]
         if hive[1:]:
             raise StorageError(
@@ -124,23 +124,23 @@ class Folder(Source):
             )
         for path in (*exact, *spelled, *hive):
             if path.exists():
-                check_kept(path)
+                check_file_or_folder(path)
                 check_listed(path)
                 return path.as_uri(), path
         here = replace(self, text=str(folder))
-        hint = f"Months there: {list_months(there, self.taxi)}. "
-        if of_month := [path for name, path in there.items() if name.startswith(stem)]:
+        hint = f"Months there: {list_months(existing, self.taxi)}. "
+        if of_month := [path for name, path in existing.items() if name.startswith(stem)]:
             hint = f"{of_month[0].name} is there: unpack it, or put what it links to in its place. "
-        raise here.none(month, self.names(month), hint)
+        raise here.no_month_error(month, self.names(month), hint)
 
-    def locate_beside(self, name: str) -> MonthLocation | None:
+    def locate_side_file(self, name: str) -> MonthLocation | None:
         """Look for the file in the folder."""
-        if (there := self.fetch_beside(name)) is None:
+        if (existing := self.fetch_side_file(name)) is None:
             return None
-        uri, path = there
+        uri, path = existing
         return MonthLocation(name, uri, False, path.stat().st_size, path=path)
 
-    def fetch_beside(self, name: str) -> tuple[str, Path] | None:
+    def fetch_side_file(self, name: str) -> tuple[str, Path] | None:
         """Look for the file in the folder."""
         path = self._folder() / name
         if not path.is_file():
@@ -191,7 +191,7 @@ class Simulation(Source):
         batches = iter(self.simulate(month, *self._size()))
         first = next(batches)
         with (
-            files.whole_file(path) as unfinished,
+            files.atomic_file(path) as unfinished,
             pq.ParquetWriter(unfinished, first.schema) as writer,
         ):
             writer.write_batch(first)
@@ -199,10 +199,10 @@ class Simulation(Source):
                 writer.write_batch(batch)
         return uri, path
 
-    def locate_beside(self, name: str) -> None:
+    def locate_side_file(self, name: str) -> None:
         """Nothing lies beside made-up months."""
 
-    def fetch_beside(self, name: str) -> None:
+    def fetch_side_file(self, name: str) -> None:
         """Nothing lies beside made-up months."""
 
     @property
@@ -236,7 +236,7 @@ class Server(Source):
         folder = cache_folder(self.text)
         for name in self.names(month):
             path = folder / name
-            if path.exists() and files.is_whole(path):
+            if path.exists() and files.is_complete(path):
                 uri, size = f"{self.base}/{name}", path.stat().st_size
                 return MonthLocation(month, uri, False, size, path=path)
         for name in self.names(month):
@@ -246,10 +246,10 @@ class Server(Source):
                 continue
             except (requests.RequestException, ValueError):  # as for a host name that is too long
                 uri = f"{self.base}/{self.names(month)[0]}"
-                return MonthLocation(month, uri, True, None, answers=False)
+                return MonthLocation(month, uri, True, None, server_answers=False)
             return MonthLocation(month, f"{self.base}/{name}", True, n_bytes)
         self.check_answers_others()
-        raise self.none(month, self.names(month), self.late)
+        raise self.no_month_error(month, self.names(month), self.late)
 
     def fetch(self, month: str) -> tuple[str, Path]:
         """Take the file from the cache, or download it."""
@@ -257,45 +257,45 @@ class Server(Source):
         for name in self.names(month):
             if downloads.discard_broken(folder / name):
                 return f"{self.base}/{name}", folder / name
-        answers = []
+        server_answers = []
         for name in self.names(month):
             try:
                 return f"{self.base}/{name}", downloads.download(self.text, name)
             except RefusedError as refused:
-                answers.append(f"{name} (HTTP {refused})")
+                server_answers.append(f"{name} (HTTP {refused})")
         self.check_answers_others()
-        raise self.none(month, answers, self.late)
+        raise self.no_month_error(month, server_answers, self.late)
 
     def check_answers_others(self) -> None:
         """Make sure that a server which refuses a month does not refuse everything."""
 
     @property
-    def side(self) -> str:
+    def side_url(self) -> str:
         """The URL of the folder with the files beside the months."""
         return self.text
 
-    def locate_beside(self, name: str) -> MonthLocation | None:
+    def locate_side_file(self, name: str) -> MonthLocation | None:
         """Look in the cache, then ask the server; None if it does not answer."""
-        path, uri = cache_folder(self.side) / name, self._side_uri(name)
-        if path.exists() and files.is_whole(path):
+        path, uri = cache_folder(self.side_url) / name, self._side_uri(name)
+        if path.exists() and files.is_complete(path):
             return MonthLocation(name, uri, False, path.stat().st_size, path=path)
         try:
-            return MonthLocation(name, uri, True, downloads.ask_size(self.side, name))
+            return MonthLocation(name, uri, True, downloads.ask_size(self.side_url, name))
         except (RefusedError, requests.RequestException, ValueError):
             return None
 
-    def fetch_beside(self, name: str) -> tuple[str, Path] | None:
+    def fetch_side_file(self, name: str) -> tuple[str, Path] | None:
         """Take the file from the cache, or download it; None if the server does not answer."""
-        if downloads.discard_broken(path := cache_folder(self.side) / name):
+        if downloads.discard_broken(path := cache_folder(self.side_url) / name):
             return self._side_uri(name), path
         try:
-            downloads.ask_size(self.side, name)  # one request: a download is retried longer
-            return self._side_uri(name), downloads.download(self.side, name)
+            downloads.ask_size(self.side_url, name)  # one request: a download is retried longer
+            return self._side_uri(name), downloads.download(self.side_url, name)
         except (RefusedError, requests.RequestException, ValueError):
             return None
 
     def _side_uri(self, name: str) -> str:
-        return f"{without_credentials(self.side).rstrip('/')}/{name}"
+        return f"{without_credentials(self.side_url).rstrip('/')}/{name}"
 
 
 class Tlc(Server):
@@ -310,18 +310,20 @@ class Tlc(Server):
         Raises:
             StorageError: the server refuses it as well, each time it is asked.
         """
-        status = downloads.still_refused(self.text, f"{PUBLISHED_OF}_tripdata_{PUBLISHED}.parquet")
+        status = downloads.ask_again_if_refused(
+            self.text, f"{PUBLISHED_TAXI}_tripdata_{PUBLISHED_MONTH}.parquet"
+        )
         if status:
             raise StorageError(
                 f"The TLC's server refuses everything for now (HTTP {status}, even for "
-                f"{PUBLISHED}): it limits how much one address may ask for, or blocks it. Try "
-                "again in an hour or from another network, or pass -P source=<folder>."
+                f"{PUBLISHED_MONTH}): it limits how much one address may ask for, or blocks it. "
+                "Try again in an hour or from another network, or pass -P source=<folder>."
             )
 
     @property
-    def side(self) -> str:
+    def side_url(self) -> str:
         """The URL of the TLC's folder for everything but trips."""
-        return f"{self.text.rpartition('/')[0]}/{TLC_SIDE}"
+        return f"{self.text.rpartition('/')[0]}/{TLC_SIDE_FOLDER}"
 
 
 class StoredObject(NamedTuple):
@@ -343,30 +345,30 @@ class ObjectStore(Source):
         """Take the file from the cache, or fetch the object."""
         return self._fetch(self._month(month))
 
-    def locate_beside(self, name: str) -> MonthLocation | None:
+    def locate_side_file(self, name: str) -> MonthLocation | None:
         """Ask the store for the object, then look for it in the cache."""
-        there = self._side_object(name)
-        return self._locate(name, there) if there else None
+        existing = self._side_object(name)
+        return self._locate(name, existing) if existing else None
 
-    def fetch_beside(self, name: str) -> tuple[str, Path] | None:
+    def fetch_side_file(self, name: str) -> tuple[str, Path] | None:
         """Take the file from the cache, or fetch the object."""
-        there = self._side_object(name)
-        return self._fetch(there) if there else None
+        existing = self._side_object(name)
+        return self._fetch(existing) if existing else None
 
-    def _locate(self, what: str, there: StoredObject) -> MonthLocation:
-        n_bytes = there.fs.info(there.remote)["size"]
-        is_here = there.path.exists() and files.is_whole(there.path)
-        path, uri = there.path if is_here else None, f"{self.base}/{there.path.name}"
+    def _locate(self, what: str, existing: StoredObject) -> MonthLocation:
+        n_bytes = existing.fs.info(existing.remote)["size"]
+        is_here = existing.path.exists() and files.is_complete(existing.path)
+        path, uri = existing.path if is_here else None, f"{self.base}/{existing.path.name}"
         return MonthLocation(what, uri, not is_here, n_bytes, path=path)
 
-    def _fetch(self, there: StoredObject) -> tuple[str, Path]:
-        return f"{self.base}/{there.path.name}", downloads.fetch_object(*there)
+    def _fetch(self, existing: StoredObject) -> tuple[str, Path]:
+        return f"{self.base}/{existing.path.name}", downloads.fetch_object(*existing)
 
     def _month(self, month: str) -> StoredObject:
-        there = self._object(self.names(month))
-        if there is None:
-            raise self.none(month, self.names(month))
-        return there
+        existing = self._object(self.names(month))
+        if existing is None:
+            raise self.no_month_error(month, self.names(month))
+        return existing
 
     def _side_object(self, name: str) -> StoredObject | None:
         try:

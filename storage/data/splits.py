@@ -8,7 +8,7 @@ from storage.data import months
 NAMES = ("train", "valid", "test")
 
 
-class Content(NamedTuple):
+class SplitMonth(NamedTuple):
     """A month of a split; `identity` is its sha256, or the URI of its simulation."""
 
     split: str
@@ -44,11 +44,11 @@ def split_months(train: str, valid: str, test: str) -> dict[str, list[str]]:
 
 def a_year_earlier(train: list[str], valid: list[str], test: list[str]) -> list[str]:
     """List the months a year before those of train and valid; none if any is in a split."""
-    wanted = {f"{int(month[:4]) - 1:04}{month[4:]}" for month in (*train, *valid)}
-    return [] if wanted & {*train, *valid, *test} else sorted(wanted)
+    earlier = {f"{int(month[:4]) - 1:04}{month[4:]}" for month in (*train, *valid)}
+    return [] if earlier & {*train, *valid, *test} else sorted(earlier)
 
 
-def inputs(contents: list[Content]) -> dict[str, str]:
+def inputs(contents: list[SplitMonth]) -> dict[str, str]:
     """Return months as inputs of a step's key, in which their order within a split counts."""
     months_of: dict[str, list[str]] = {}
     for split, month, _ in contents:

@@ -28,11 +28,11 @@ KINDS = (
 )
 
 
-class Bounded(io.RawIOBase):
+class BoundedStream(io.RawIOBase):
     """A stream that raises an error once it is longer than allowed."""
 
-    def __init__(self, stream: pa.NativeFile, most: int) -> None:
-        self._stream, self._left, self._most = stream, most, most
+    def __init__(self, stream: pa.NativeFile, max_bytes: int) -> None:
+        self._stream, self._left, self._most = stream, max_bytes, max_bytes
 
     def readable(self) -> bool:
         """Return True: the stream can be read."""
@@ -57,20 +57,20 @@ class Bounded(io.RawIOBase):
         super().close()
 
 
-def most_unpacked(n_bytes: int) -> int:
+def max_unpacked_bytes(n_bytes: int) -> int:
     """Return the most bytes to which n_bytes may unpack."""
     return MAX_UNPACKED + MAX_GROWTH * n_bytes
 
 
-def open_bytes(path: Path, *, packed: bool) -> pa.NativeFile | Bounded:
+def open_bytes(path: Path, *, gzipped: bool) -> pa.NativeFile | BoundedStream:
     """Open a file; unpack it, within bounds, if it is packed by gzip."""
-    if not packed:
+    if not gzipped:
         return pa.input_stream(str(path), compression=None)
-    most = most_unpacked(path.stat().st_size)
-    return Bounded(pa.input_stream(str(path), compression="gzip"), most)
+    max_bytes = max_unpacked_bytes(path.stat().st_size)
+    return BoundedStream(pa.input_stream(str(path), compression="gzip"), max_bytes)
 
 
-def is_packed(path: Path, name: str) -> bool:
+def is_gzipped(path: Path, name: str) -> bool:
     """Whether a csv is packed by gzip, by its name or its first bytes."""
     if name.lower().endswith(".gz"):
         return True
@@ -78,7 +78,7 @@ def is_packed(path: Path, name: str) -> bool:
         return bool(stream.read(len(GZIP)) == GZIP)
 
 
-def mistaken_for(head: bytes) -> str:
+def guess_kind(head: bytes) -> str:
     """Say what a file is by its first bytes; empty if that is not known."""
     if head[TAR_AT:].startswith(TAR):
         return "a tar: unpack it"

@@ -8,7 +8,7 @@ from storage.tracking import tags
 
 Facts = dict[str, str]  # what is compared: name of a metric or hash -> value
 NUMBER = re.compile(r"-?(\d+\.\d+|\d(\.\d+)?e[+-]?\d+)")  # a float as Python writes it, not a hash
-NOT_THERE = "not there"
+MISSING = "not there"
 
 
 class Difference(NamedTuple):
@@ -53,18 +53,18 @@ class Row(NamedTuple):
     def cells(self) -> dict[str, object]:
         """Return the row of verify.csv."""
         far = self.furthest
-        about = {"run": self.name, "compared": self.n_facts, "differing": len(self.differences)}
+        counts = {"run": self.name, "compared": self.n_facts, "differing": len(self.differences)}
         values = (far.what, far.before, far.after, far.moved, far.share) if far else ("",) * 5
         names = ("furthest", "first_time", "again", "moved", "moved_share")
-        return about | {k: "" if v is None else v for k, v in zip(names, values, strict=True)}
+        return counts | {k: "" if v is None else v for k, v in zip(names, values, strict=True)}
 
 
 def compare_runs(name: str, before: Facts, after: Mapping[str, str] | None) -> Row:
     """Compare a run with its repetition; `after` is None if it did not run again."""
     if after is None:
-        return Row(name, len(before), [Difference("the run", "there", NOT_THERE)])
+        return Row(name, len(before), [Difference("the run", "there", MISSING)])
     differences = [
-        Difference(what, before.get(what, NOT_THERE), after.get(what, NOT_THERE))
+        Difference(what, before.get(what, MISSING), after.get(what, MISSING))
         for what in sorted({*before, *after})
         if before.get(what) != after.get(what)
     ]
@@ -84,22 +84,22 @@ def comparison_table(rows: Sequence[Row]) -> Iterator[str]:
 def verdict_line(rows: Sequence[Row]) -> str:
     """Sum a comparison up: the first difference, and the number that moved furthest."""
     n_facts, differing = sum(row.n_facts for row in rows), [row for row in rows if row.differences]
-    said = f"{n_facts} metrics and hashes of {len(rows)} runs: "
+    summary = f"{n_facts} metrics and hashes of {len(rows)} runs: "
     if not differing:
-        return f"{said}all identical"
-    found = [(row.name, one) for row in sorted(differing, key=_turn) for one in row.differences]
-    said += f"{len(differing)} runs differ" if differing[1:] else "1 run differs"
-    said += f", first {found[0][0]}, {found[0][1]}"
+        return f"{summary}all identical"
+    found = [(row.name, one) for row in sorted(differing, key=_sort_key) for one in row.differences]
+    summary += f"{len(differing)} runs differ" if differing[1:] else "1 run differs"
+    summary += f", first {found[0][0]}, {found[0][1]}"
     furthest = max(found, key=lambda pair: abs(pair[1].share or 0))
     if furthest[1].share and furthest != found[0]:
-        said += f"; the largest change is {furthest[0]}, {furthest[1]}"
-    return said
+        summary += f"; the largest change is {furthest[0]}, {furthest[1]}"
+    return summary
 
 
 ORDER = (*tags.RUN_IDS, "main")  # later steps repeat the numbers of earlier ones
 
 
-def _turn(row: Row) -> tuple[int, bool]:
+def _sort_key(row: Row) -> tuple[int, bool]:
     """Return the sort key of a run: steps in order, child runs before their parent."""
     step = row.name.partition("/")[0]
     return ORDER.index(step), step == row.name

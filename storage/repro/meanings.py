@@ -18,7 +18,7 @@ from storage.data.cache import cache_dir
 from storage.repro import imports
 from storage.repro.imports import imported_names, statements
 
-N_KEPT = 4_000  # newest files in the cache: a megabyte or two
+MAX_CACHED = 4_000  # newest files in the cache: a megabyte or two
 
 
 class Meaning(NamedTuple):
@@ -35,31 +35,31 @@ def read_meaning(text: bytes, package: Sequence[str]) -> Meaning:
         text: the file's content.
         package: the packages that contain the file, outermost first.
     """
-    known, name = _known(), _sha256(b"\0".join([*(part.encode() for part in package), text]))
-    if name not in known:
+    entries, name = _cache(), _sha256(b"\0".join([*(part.encode() for part in package), text]))
+    if name not in entries:
         tree = ast.parse(text)
         names = tuple(dict.fromkeys(imported_names(tree, package)))
-        known[name] = Meaning(_sha256(_written(_without_docstrings(tree)).encode()), names)
-    return known[name]
+        entries[name] = Meaning(_sha256(_dump(_without_docstrings(tree)).encode()), names)
+    return entries[name]
 
 
-def keep_all() -> None:
+def save_cache() -> None:
     """Write the cache file for other processes, atomically; skip it if it cannot be written."""
-    kept = read_kept(path := _file())
-    if _known().keys() <= kept.keys():
+    cached = read_cache(path := _file())
+    if _cache().keys() <= cached.keys():
         return
-    text = json.dumps(dict([*(kept | _known()).items()][-N_KEPT:])).encode()
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(dict([*(cached | _cache()).items()][-MAX_CACHED:])).encode()
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            half.write_bytes(_sha256(text).encode() + b"\n" + text)
-            half.replace(path)
+            partial.write_bytes(_sha256(text).encode() + b"\n" + text)
+            partial.replace(path)
         finally:
-            half.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
-def read_kept(path: Path) -> dict[str, Meaning]:
+def read_cache(path: Path) -> dict[str, Meaning]:
     """Read the cache file; empty if it is missing or damaged."""
     try:
         digest, _, text = path.read_bytes().partition(b"\n")
@@ -73,8 +73,8 @@ def read_kept(path: Path) -> dict[str, Meaning]:
 
 
 @cache
-def _known() -> dict[str, Meaning]:
-    return read_kept(_file())
+def _cache() -> dict[str, Meaning]:
+    return read_cache(_file())
 
 
 @cache
@@ -98,19 +98,19 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def _written(node: Any) -> str:
+def _dump(node: Any) -> str:
     """Format a syntax tree equally in every Python: `ast.unparse` and `ast.dump` differ.
 
     Empty fields are left out, as later Pythons have more of them, and so are empty texts in an
     f-string, which only 3.12 puts after a width.
     """
     if isinstance(node, list):
-        return f"[{','.join(map(_written, node))}]"
+        return f"[{','.join(map(_dump, node))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     if isinstance(node, ast.JoinedStr):
         texts = [part for part in node.values if getattr(part, "value", None) != ""]
-        return f"JoinedStr({_written(texts)})"
+        return f"JoinedStr({_dump(texts)})"
     fields = [name for name in node._fields if getattr(node, name, None) not in (None, [])]
-    written = (f"{name}={_written(getattr(node, name))}" for name in fields)
-    return f"{type(node).__name__}({','.join(written)})"
+    dumped = (f"{name}={_dump(getattr(node, name))}" for name in fields)
+    return f"{type(node).__name__}({','.join(dumped)})"

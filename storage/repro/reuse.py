@@ -20,10 +20,10 @@ from storage.tracking.registry import CHAMPION
 
 N_NEWEST = 5  # runs with the right key to check; the first complete one is reused
 N_CHILDREN = 50_000  # the most that MLflow returns at once
-FIRST = "for the first time in this experiment"
+FIRST_TIME = "for the first time in this experiment"
 # MLflow adds it to a model that is loaded by its registered name, and removes it again
 LOADED_NOTE = "registered_model_meta"
-N_SAID = 2  # differences that fit on a line
+N_SHOWN = 2  # differences that fit on a line
 
 
 class ReuseDecision(NamedTuple):
@@ -34,14 +34,16 @@ class ReuseDecision(NamedTuple):
     reason: str  # of a reused run its age and developer; else what has changed
 
     @property
-    def why(self) -> str:
+    def summary(self) -> str:
         """The decision and its reason: reused 1a2b3c4d… (3 min ago, ana)."""
-        return f"reused {short(self.run)} ({self.reason})" if self.run else f"runs, {self.reason}"
+        return (
+            f"reused {short_id(self.run)} ({self.reason})" if self.run else f"runs, {self.reason}"
+        )
 
     @property
     def line(self) -> str:
         """The same as a line that begins with the step."""
-        return f"{self.step}: {self.why}"
+        return f"{self.step}: {self.summary}"
 
 
 def find_reusable(key: StepKey, experiment_id: str) -> ReuseDecision:
@@ -50,14 +52,16 @@ def find_reusable(key: StepKey, experiment_id: str) -> ReuseDecision:
     Further searches find out what has changed, but only if there is no such run.
     """
     if not experiment_id:
-        return ReuseDecision(key.step, None, FIRST)
+        return ReuseDecision(key.step, None, FIRST_TIME)
     losses = []
     for run in _search(experiment_id, equals(f"tags.{tags.KEY}", key.sha256), "FINISHED", N_NEWEST):
-        loss = what_is_lost(run)
+        loss = describe_loss(run)
         if not loss:
             return ReuseDecision(key.step, run, _age_and_author(run))
         losses.append(loss)
-    return ReuseDecision(key.step, None, losses[0] if losses else _news(key, experiment_id))
+    return ReuseDecision(
+        key.step, None, losses[0] if losses else _describe_changes(key, experiment_id)
+    )
 
 
 def find_tagged(name: str, value: str, experiment_id: str) -> Iterable[Run]:
@@ -81,7 +85,7 @@ def record_outputs() -> None:
         mlflow.log_text(json.dumps(_outputs(run), indent=1, sort_keys=True), tags.OUTPUTS)
 
 
-def what_is_lost(run: Run) -> str:
+def describe_loss(run: Run) -> str:
     """Describe what a finished run no longer has; empty if it is complete.
 
     A run counts as deleted with the pipeline it belonged to; a file as lost if its size differs.
@@ -91,19 +95,19 @@ def what_is_lost(run: Run) -> str:
     """
     try:
         if deleted := next(_deleted_above(run), None):
-            return f"run {deleted[:8]}…, which {short(run)} belonged to, is deleted"
-        there, wanted = _outputs(run), _read_json(run, tags.OUTPUTS)
-        for name in sorted(wanted):
-            if name not in there or there[name] != wanted[name]:
-                return f"{name} of {short(run)} is gone"
+            return f"run {deleted[:8]}…, which {short_id(run)} belonged to, is deleted"
+        present, recorded = _outputs(run), _read_json(run, tags.OUTPUTS)
+        for name in sorted(recorded):
+            if name not in present or present[name] != recorded[name]:
+                return f"{name} of {short_id(run)} is gone"
     except (MlflowException, OSError, StorageError, ValueError) as error:
-        if not _tells_loss(error):
+        if not _means_loss(error):
             raise
-        return f"what {short(run)} wrote is missing now"
-    return _moved_champion(run)
+        return f"what {short_id(run)} wrote is missing now"
+    return _describe_champion_change(run)
 
 
-def _tells_loss(error: Exception) -> bool:
+def _means_loss(error: Exception) -> bool:
     """Whether an error means that something is lost, not that the store could not answer."""
     if isinstance(error, requests.RequestException):  # these are OSErrors, and some are ValueErrors
         return False
@@ -118,7 +122,7 @@ def newest(step: str, experiment_id: str) -> Run | None:
     return _latest(experiment_id, equals(f"tags.{tags.STEP}", step))
 
 
-def short(run: Run) -> str:
+def short_id(run: Run) -> str:
     """Shorten a run's id for a line that a person reads."""
     return f"{run.info.run_id[:8]}…"
 
@@ -130,33 +134,37 @@ def _age_and_author(run: Run) -> str:
     return f"{ago} ago, {run.data.tags.get(tags.DEVELOPER, 'nobody named')}"
 
 
-def _news(key: StepKey, experiment_id: str) -> str:
+def _describe_changes(key: StepKey, experiment_id: str) -> str:
     """Describe what has changed since the last run, or why one with the same key is no use."""
     is_same = equals(f"tags.{tags.KEY}", key.sha256)
     if same := _latest(experiment_id, is_same, ViewType.ALL):
         is_deleted = same.info.lifecycle_stage == LifecycleStage.DELETED
-        return f"{short(same)} with the same key is {'deleted' if is_deleted else same.info.status}"
+        return (
+            f"{short_id(same)} with the same key is {'deleted' if is_deleted else same.info.status}"
+        )
     last = _comparable(key, experiment_id) or newest(key.step, experiment_id)
     if last is None:
-        return FIRST
+        return FIRST_TIME
     if tags.KEY not in last.data.tags and last.info.status != "FINISHED":
-        return f"{short(last)} is {last.info.status}"
+        return f"{short_id(last)} is {last.info.status}"
     try:
-        changes = step_key.difference(_read_json(last, tags.KEY_FILE), key)
+        changes = step_key.key_differences(_read_json(last, tags.KEY_FILE), key)
     except (MlflowException, OSError, StorageError, ValueError):
-        return f"what {short(last)} depended on is not known"
-    more = f" and {len(changes) - N_SAID} more" if len(changes) > N_SAID else ""
-    return f"{', '.join(changes[:N_SAID])}{more} since {short(last)}"
+        return f"what {short_id(last)} depended on is not known"
+    more = f" and {len(changes) - N_SHOWN} more" if len(changes) > N_SHOWN else ""
+    return f"{', '.join(changes[:N_SHOWN])}{more} since {short_id(last)}"
 
 
 def _comparable(key: StepKey, experiment_id: str) -> Run | None:
     """Return the last run of this step with a key, preferably of the same taxi; None if none."""
     # a run that has just begun has no key
     is_keyed = both(equals(f"tags.{tags.STEP}", key.step), differs(f"tags.{tags.KEY}", ""))
-    asked = {**key.inputs, **key.parameters}  # a parameter of preprocess, an input of the others
-    name = tags.TAXI if tags.TAXI in asked else tags.MODEL_NAME  # register's, of one taxi
-    is_alike = equals(f"tags.{name}", asked.get(name, ""))
-    return _latest(experiment_id, both(is_keyed, is_alike)) or _latest(experiment_id, is_keyed)
+    values = {**key.inputs, **key.parameters}  # a parameter of preprocess, an input of the others
+    name = tags.TAXI if tags.TAXI in values else tags.MODEL_NAME  # register's, of one taxi
+    is_same_subject = equals(f"tags.{name}", values.get(name, ""))
+    return _latest(experiment_id, both(is_keyed, is_same_subject)) or _latest(
+        experiment_id, is_keyed
+    )
 
 
 def _latest(experiment_id: str, condition: str, which: int = ViewType.ACTIVE_ONLY) -> Run | None:
@@ -215,13 +223,13 @@ def _read_json(run: Run, artifact: str) -> dict[str, Any]:
     return dict(json.loads(artifacts.read_text(run.info.run_id, artifact)))
 
 
-def _moved_champion(run: Run) -> str:
+def _describe_champion_change(run: Run) -> str:
     """Describe what the registry has lost or moved since a run of register; empty if nothing."""
-    marks = run.data.tags
-    if not marks.get(tags.VERSION):
+    tag_values = run.data.tags
+    if not tag_values.get(tags.VERSION):
         return ""
-    client, name, version = MlflowClient(), marks[tags.MODEL_NAME], marks[tags.VERSION]
-    champion = marks.get(tags.CHAMPION_VERSION, version)
+    client, name, version = MlflowClient(), tag_values[tags.MODEL_NAME], tag_values[tags.VERSION]
+    champion = tag_values.get(tags.CHAMPION_VERSION, version)
     try:
         client.get_model_version(name, version)
         aliases = client.get_registered_model(name).aliases

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.checkout import ROOT
-from storage.environment import OWN
+from storage.environment import OWN_PACKAGES
 from storage.repro import meanings
 
 ENVIRONMENT = ("requirements.txt", "python_env.yaml")  # pin every package, and Python, exactly
 # the packages that numbers come from: --env-manager local runs whatever is installed
-COMPUTING = (
+NUMERIC_PACKAGES = (
     *("holidays", "hyperopt", "numpy", "pandas", "pyarrow"),
     *("pyshp", "scikit-learn", "scipy", "shapely", "xgboost"),
 )
@@ -56,7 +56,7 @@ FRAME = (
     "storage/terminal.py",
     "storage/tracking/closing.py",
     "storage/tracking/datasets.py",
-    "storage/tracking/doubles.py",
+    "storage/tracking/duplicates.py",
     "storage/tracking/names.py",
     "storage/tracking/pages.py",
     "storage/tracking/processes.py",
@@ -110,7 +110,8 @@ def make(
         dict(parameters),
         dict(inputs),
         code(step, root),
-        {name: digest.hexdigest() for name, digest in environment.items()} | departures(root),
+        {name: digest.hexdigest() for name, digest in environment.items()}
+        | version_differences(root),
     )
 
 
@@ -119,7 +120,7 @@ def read_loaded(root: Path = ROOT) -> None:
 
     Other files are forgotten and read again when needed: they may be edited before they are loaded.
     """
-    names = [name for name in sys.modules if name.partition(".")[0] in (*OWN, "__main__")]
+    names = [name for name in sys.modules if name.partition(".")[0] in (*OWN_PACKAGES, "__main__")]
     files = filter(None, (getattr(sys.modules[name], "__file__", None) for name in names))
     loaded = {(path, root) for path in map(Path, files) if path.is_relative_to(root)}
     for place in _FILES.keys() - loaded:
@@ -127,16 +128,16 @@ def read_loaded(root: Path = ROOT) -> None:
     code_reached.cache_clear()
     for place in loaded:
         _read(*place)
-    meanings.keep_all()
+    meanings.save_cache()
 
 
 @cache
-def departures(root: Path = ROOT) -> dict[str, str]:
+def version_differences(root: Path = ROOT) -> dict[str, str]:
     """Return what differs from the lock: Python or package -> the version that is installed."""
     pinned = re.findall(r'^python: "(\d+\.\d+)', (root / "python_env.yaml").read_text(), re.M)
     lock = re.findall(r"^([\w.-]+)==([^\s;\\]+)", (root / "requirements.txt").read_text(), re.M)
     running = {"Python": "{}.{}".format(*sys.version_info)}
-    running |= {name: version(name) for name in COMPUTING}
+    running |= {name: version(name) for name in NUMERIC_PACKAGES}
     known = {*lock, *(("Python", minor) for minor in pinned)}
     return {name: seen for name, seen in running.items() if (name, seen) not in known}
 
@@ -159,29 +160,29 @@ def code_reached(*files: str, root: Path = ROOT) -> dict[str, str]:
         if path not in reached and not path.relative_to(root).as_posix().startswith(FRAME):
             reached.add(path)
             waiting += _read(path, root).imports
-    meanings.keep_all()
+    meanings.save_cache()
     return {path.relative_to(root).as_posix(): _read(path, root).sha256 for path in sorted(reached)}
 
 
-def difference(then: Mapping[str, Any], now: StepKey) -> list[str]:
+def key_differences(then: Mapping[str, Any], now: StepKey) -> list[str]:
     """List the differences between an earlier key and this one, the likeliest cause first."""
     before = {part: then.get(part) or {} for part in StepKey._fields}
     return [
-        *(f"{path} changed" for path in _changed(before["code"], now.code)),
-        *_described(before["parameters"], now.parameters),
-        *_described(before["inputs"], now.inputs),
-        *_described(before["environment"], now.environment, missing="as locked"),
+        *(f"{path} changed" for path in _changed_names(before["code"], now.code)),
+        *_describe_values(before["parameters"], now.parameters),
+        *_describe_values(before["inputs"], now.inputs),
+        *_describe_values(before["environment"], now.environment, missing="as locked"),
     ]
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
 
-def _described(
+def _describe_values(
     before: Mapping[str, Any], now: Mapping[str, Any], missing: str = "not there"
 ) -> Iterator[str]:
-    for name in _changed(before, now):
+    for name in _changed_names(before, now):
         if " " in name and not (name in before and name in now):
             continue  # an added or removed month: the list of months shows it
         then, value = (str(values.get(name, missing)) for values in (before, now))

@@ -33,10 +33,12 @@ EXPERIMENT = "verify"
 MANAGERS = ("uv", "local")  # what can make the environment of the run
 # what may differ in a repetition of a pipeline: costs, how often a search was interrupted, and the
 # comparison with the champion of that store
-FREE = re.compile(rf"{tags.SYSTEM}.*|.*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*")
+MAY_DIFFER = re.compile(
+    rf"{tags.SYSTEM}.*|.*_seconds|n_trials_recorded|(.*\.)?(champion_|improvement).*"
+)
 BOOSTER = ".ubj"
-AGAIN = "Run this again: it leaves nothing behind."
-NOT_AGAIN = "The pipeline did not run again: see the output above."
+RERUN_HINT = "Run this again: it leaves nothing behind."
+NOT_RERUN = "The pipeline did not run again: see the output above."
 
 
 class Verdict(NamedTuple):
@@ -64,7 +66,7 @@ class Verdict(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Repeat the run, print the comparison, and exit with 1 if anything differs."""
-    environment.show_what_can_be_shown()
+    environment.tolerate_output_errors()
     terminal.quieten()
     parser = argparse.ArgumentParser(prog="verify", description=__doc__)
     parser.add_argument("run_id", nargs="?", default="", help="of a finished run of main")
@@ -73,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if not given.run_id.strip():
             raise UserError("Name the pipeline's run: make verify RUN=<id>.")
-        with store.gone_as(AGAIN):
+        with store.loss_as_error(RERUN_HINT):
             if not store.exists():
                 raise UserError("There is no store yet. Set MLFLOW_TRACKING_URI.")
             client = MlflowClient()
@@ -105,11 +107,11 @@ def verify(client: MlflowClient, first: Run, env_manager: str) -> Verdict:
         again = MlflowClient(store)
         experiment = again.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            raise UserError(NOT_AGAIN)
+            raise UserError(NOT_RERUN)
         is_main = equals(f"tags.{tags.STEP}", "main")
         (second,) = again.search_runs([experiment.experiment_id], is_main)
-        before = {name: comparable_facts(client, run) for name, run in parts(client, first)}
-        after = {name: comparable_facts(again, run) for name, run in parts(again, second)}
+        before = {name: comparable_facts(client, run) for name, run in pipeline_runs(client, first)}
+        after = {name: comparable_facts(again, run) for name, run in pipeline_runs(again, second)}
     rows = [compare_runs(name, before[name], after.get(name)) for name in before]
     then, now = (run.data.tags.get(tags.MACHINE, "") for run in (first, second))
     return Verdict(first, rows, machines=(then, now))
@@ -127,22 +129,22 @@ def pipeline(client: MlflowClient, run_id: str) -> Run:
         if not refusals.is_no_such_id(error):
             raise
         raise UserError(f"No run {run_id!r} in this store. Check the id, and the store.") from error
-    if problem := why_not(run):
+    if problem := why_not_repeatable(run):
         raise UserError(problem)
     return run
 
 
-def why_not(run: Run) -> str:
+def why_not_repeatable(run: Run) -> str:
     """Say why a run cannot be repeated from scratch; empty if it can."""
-    run_id, about = run.info.run_id, run.data.tags
-    if tags.STEP not in about:
+    run_id, run_tags = run.info.run_id, run.data.tags
+    if tags.STEP not in run_tags:
         return f"Run {run_id} is of another project: it is of no step. Pass a run of main."
-    if not about.get(tags.RERUN) or run.info.status != "FINISHED":
-        step, status = about[tags.STEP], run.info.status
+    if not run_tags.get(tags.RERUN) or run.info.status != "FINISHED":
+        step, status = run_tags[tags.STEP], run.info.status
         return f"Run {run_id} is of {step} and {status}. Pass a FINISHED run of main."
-    if given := re.findall(r"\w+_run_id=\w+", about[tags.RERUN]):
+    if given := re.findall(r"\w+_run_id=\w+", run_tags[tags.RERUN]):
         return f"Run {run_id} builds on runs of this store: {', '.join(given)}."
-    if not about.get(tags.COMMIT) or about.get(tags.DIRTY) == checkout.UNKNOWN:
+    if not run_tags.get(tags.COMMIT) or run_tags.get(tags.DIRTY) == checkout.UNKNOWN:
         return f"git could not tell the code of run {run_id}: it is lost."
     return ""
 
@@ -153,32 +155,34 @@ def fetch_code(client: MlflowClient, run: Run, folder: Path) -> Path:
     Raises:
         UserError: git cannot fetch the code, the changes are lost, or it is another project.
     """
-    about = run.data.tags
-    repository = about.get(tags.REPOSITORY) or str(checkout.ROOT)
+    run_tags = run.data.tags
+    repository = run_tags.get(tags.REPOSITORY) or str(checkout.ROOT)
     try:
         # no hooks; the user's settings only for how to reach the repository
-        hookless = ("--no-checkout", "--template=")
-        git.ask(folder.parent, "clone", "--quiet", *hookless, "--", repository, str(folder))
+        no_hooks = ("--no-checkout", "--template=")
+        git.run_git(folder.parent, "clone", "--quiet", *no_hooks, "--", repository, str(folder))
         with git.without_settings() as env:
-            git.ask(folder, "checkout", "--quiet", about[tags.COMMIT], "--", env=env)
-            if about[tags.DIRTY] == "true":
+            git.run_git(folder, "checkout", "--quiet", run_tags[tags.COMMIT], "--", env=env)
+            if run_tags[tags.DIRTY] == "true":
                 uri = str(run.info.artifact_uri)
-                with artifacts.open_at(uri, tags.UNCOMMITTED, client.tracking_uri) as diff:
-                    git.ask(folder, "apply", str(diff.resolve()), env=env)
+                with artifacts.open_under(uri, tags.UNCOMMITTED, client.tracking_uri) as diff:
+                    git.run_git(folder, "apply", str(diff.resolve()), env=env)
     except GitError as error:
         raise UserError(
             f"The code cannot be fetched: {error}. Is the commit pushed, and may you fetch it?"
         ) from error
     except (MlflowException, OSError) as error:
-        if refusals.is_gone(error):
+        if refusals.is_unreachable(error):
             raise
-        said = without_user(one_line(error))
-        raise UserError(f"{tags.UNCOMMITTED} of run {run.info.run_id} is lost: {said}.") from error
-    # checked before any of this code runs
-    theirs, ours = (project_name(root) for root in (folder, checkout.ROOT))
-    if theirs != ours:
+        reason = without_user(one_line(error))
         raise UserError(
-            f"Run {run.info.run_id} is of the project {theirs!r}, and this is {ours!r}."
+            f"{tags.UNCOMMITTED} of run {run.info.run_id} is lost: {reason}."
+        ) from error
+    # checked before any of this code runs
+    run_project, own_project = (project_name(root) for root in (folder, checkout.ROOT))
+    if run_project != own_project:
+        raise UserError(
+            f"Run {run.info.run_id} is of the project {run_project!r}, and this is {own_project!r}."
         )
     return folder
 
@@ -204,7 +208,7 @@ def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) ->
     env |= {
         "MLFLOW_TRACKING_URI": store,
         "MLFLOW_ENV_ROOT": str(folder / "envs"),
-        runs.PASSING: "true",  # no links: the store is deleted afterwards
+        runs.TEMPORARY_STORE: "true",  # no links: the store is deleted afterwards
         terminal.LEVEL: os.environ.get(terminal.LEVEL, terminal.QUIET),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     }
@@ -213,10 +217,10 @@ def repeat(run: Run, clone: Path, folder: Path, store: str, env_manager: str) ->
         [*again, "--experiment-name", EXPERIMENT, *words], cwd=folder, env=env, check=False
     )
     if done.returncode:
-        raise UserError(NOT_AGAIN)
+        raise UserError(NOT_RERUN)
 
 
-def parts(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
+def pipeline_runs(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
     """Yield a pipeline's finished runs by name: main, steps (also reused), children, trials."""
     yield "main", run
     for step, step_tag in tags.RUN_IDS.items():
@@ -243,7 +247,7 @@ def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
     """
     if run_id := run.data.tags.get(tags.RUN_IDS["hpo"]):
         uri = str(client.get_run(run_id).info.artifact_uri)
-        with artifacts.open_at(uri, tags.TRIALS_TABLE, client.tracking_uri) as path:
+        with artifacts.open_under(uri, tags.TRIALS_TABLE, client.tracking_uri) as path:
             rows = artifacts.parse_csv(path.read_text())
         for trial in (client.get_run(row["run_id"]) for row in rows):
             if trial.info.status == "FINISHED":
@@ -252,7 +256,7 @@ def trials(client: MlflowClient, run: Run) -> Iterator[tuple[str, Run]]:
 
 def comparable_facts(client: MlflowClient, run: Run) -> Facts:
     """Collect what must not differ: metrics, hashes of the trips and of the boosters."""
-    facts = {name: repr(value) for name, value in run.data.metrics.items() if not is_free(name)}
+    facts = {name: repr(value) for name, value in run.data.metrics.items() if not may_differ(name)}
     facts |= {
         tags.SHA256.of(split): sha for split, sha in tags.SHA256.select(run.data.tags).items()
     }
@@ -263,16 +267,16 @@ def comparable_facts(client: MlflowClient, run: Run) -> Facts:
     return facts
 
 
-def is_free(metric: str) -> bool:
+def may_differ(metric: str) -> bool:
     """Whether a metric may differ in a repetition."""
-    return bool(FREE.fullmatch(metric))
+    return bool(MAY_DIFFER.fullmatch(metric))
 
 
 def hash_boosters(uri: str, store: str) -> Iterator[tuple[str, str]]:
     """Yield the boosters under a URI: file name and sha256."""
     for name in artifacts.list_files(uri, store):
         if name.endswith(BOOSTER):
-            with artifacts.open_at(uri, name, store) as path:
+            with artifacts.open_under(uri, name, store) as path:
                 yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
 
 

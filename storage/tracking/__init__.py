@@ -2,4 +2,4 @@
 
 from storage import environment
 
-environment.explain_when_run()
+environment.install_import_error_hook()

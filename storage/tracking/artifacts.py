@@ -44,12 +44,12 @@ def open_file(run_id: str, name: str) -> Iterator[Path]:
     except MlflowException as error:
         if not refusals.is_missing(error):
             raise
-        raise _deleted(run_id, name) from error
+        raise _deleted_error(run_id, name) from error
     with ExitStack() as stack:
         try:
-            path = stack.enter_context(open_at(uri, name))
+            path = stack.enter_context(open_under(uri, name))
         except (MlflowException, OSError) as error:
-            raise _why_not(run_id, uri, name, error) from error
+            raise _unreadable_error(run_id, uri, name, error) from error
         yield path
 
 
@@ -64,20 +64,20 @@ def folder_of(run_id: str) -> str:
     return str(fetch_run(run_id).info.artifact_uri)
 
 
-def _why_not(run_id: str, uri: str, name: str, error: Exception) -> StorageError:
+def _unreadable_error(run_id: str, uri: str, name: str, error: Exception) -> StorageError:
     """Explain why an artifact cannot be read; only a listing can tell that it is gone."""
     try:
-        is_there = name in _sizes(get_artifact_repository(uri), name)
+        is_listed = name in _sizes(get_artifact_repository(uri), name)
     except (MlflowException, OSError) as unlisted:
         reason = refusals.explain_refusal(unlisted) or f"{without_user(one_line(unlisted))}."
         return StorageError(f"{name} of run {run_id} cannot be read. {reason}")
-    if not is_there:
-        return _deleted(run_id, name)
+    if not is_listed:
+        return _deleted_error(run_id, name)
     reason = refusals.explain_refusal(error) or f"{without_user(_last_line(error))}."
     return StorageError(f"{name} of run {run_id} exists, but arrives incomplete. {reason}")
 
 
-def _deleted(run_id: str, name: str) -> LostError:
+def _deleted_error(run_id: str, name: str) -> LostError:
     return LostError(f"Run {run_id} has no artifact {name}. Was it deleted? Run that step again.")
 
 
@@ -93,7 +93,7 @@ def _last_line(error: Exception) -> str:
 
 
 @contextmanager
-def open_at(uri: str, name: str, store: str | None = None) -> Iterator[Path]:
+def open_under(uri: str, name: str, store: str | None = None) -> Iterator[Path]:
     """Yield a file under a URI as a local file, as open_file does.
 
     Args:
@@ -123,8 +123,8 @@ def _check_size(path: Path, n_bytes: int | None) -> None:
         OSError: the sizes differ.
     """
     if path.is_file() and n_bytes is not None and path.stat().st_size != n_bytes:
-        came = path.stat().st_size
-        raise OSError(f"{came} bytes came of {n_bytes}. Look at the proxy before the server")
+        n_received = path.stat().st_size
+        raise OSError(f"{n_received} bytes came of {n_bytes}. Look at the proxy before the server")
 
 
 def is_local(repository: ArtifactRepository) -> bool:
@@ -177,10 +177,10 @@ def has_file(run_id: str, name: str) -> bool:
     try:
         return name in _sizes(get_artifact_repository(uri), name)
     except (MlflowException, OSError) as error:
-        raise _why_not(run_id, uri, name, error) from error
+        raise _unreadable_error(run_id, uri, name, error) from error
 
 
-def where_it_lies(run_id: str, name: str) -> str:
+def find_location(run_id: str, name: str) -> str:
     """Return where a person can open a file of a run: its path, a server's page, or its URI."""
     info = mlflow.get_run(run_id).info
     repository = get_artifact_repository(str(info.artifact_uri))

@@ -58,7 +58,7 @@ def close_active(
     cost = meter.read() if meter else {}
     if error is None:
         try:
-            write_last(run.info.run_id, cost, {})
+            write_final(run.info.run_id, cost, {})
             mlflow.end_run("FINISHED")
         except MlflowException as refused:
             _end(run.info.run_id, "FAILED", refused, cost)
@@ -69,9 +69,9 @@ def close_active(
 
 
 @contextmanager
-def in_seconds(error: BaseException | None) -> Iterator[None]:
+def limit_retries(error: BaseException | None) -> Iterator[None]:
     """After an error, let MLflow retry a request for seconds only, not for minutes."""
-    n_retries = 0 if error and refusals.is_gone(error) else N_RETRIES
+    n_retries = 0 if error and refusals.is_unreachable(error) else N_RETRIES
     bounds: dict[str, str] = {
         MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: str(
             min(n_retries, MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())
@@ -98,11 +98,11 @@ def _end(
 ) -> None:
     """Close a failed or killed run and record the reason, as far as the store allows."""
     client, command = MlflowClient(), ""
-    with in_seconds(error):
+    with limit_retries(error):
         with suppress(MlflowException):
-            command = next_command() if next_command and not refusals.is_gone(error) else ""
+            command = next_command() if next_command and not refusals.is_unreachable(error) else ""
         with suppress(MlflowException):
-            write_last(run_id, cost, failure_tags(status, reason_of(error), command))
+            write_final(run_id, cost, failure_tags(status, reason_of(error), command))
         for _ in range(2):  # a refusal may be transient
             with suppress(MlflowException):
                 _terminate(client, run_id, status)
@@ -121,25 +121,25 @@ def reason_of(error: BaseException) -> str:
     """Return why a run failed or was killed, as its `failure` tag says it."""
     if isinstance(error, KeyboardInterrupt):
         return interrupted.REASON
-    is_said = isinstance(error, (ValueError, UserError))
-    said = str(error) if is_said else refusals.explain_refusal(error) or repr(error)
-    return without_user(said)
+    is_own_message = isinstance(error, (ValueError, UserError))
+    message = str(error) if is_own_message else refusals.explain_refusal(error) or repr(error)
+    return without_user(message)
 
 
 def failure_tags(status: str, reason: str, command: str = "") -> dict[str, str]:
     """Return the tags of a failed run: the reason, and a page that adds the next command."""
-    said = without_user(reason)
+    message = without_user(reason)
     # MLflow drops what looks like HTML, such as <folder>, except in `code`
-    shown = re.sub("`[^`]*`|<", lambda part: "\\<" if part[0] == "<" else part[0], said)
+    shown = re.sub("`[^`]*`|<", lambda part: "\\<" if part[0] == "<" else part[0], message)
     lines = [f"**{status}**: {shown}"]
     if command:
         # a run that somebody stopped has nothing to fix
         when = "Go on with:" if status == "KILLED" else "Once that is fixed:"
         lines += ["", when, "", f"    {command}"]
-    return {tags.FAILURE: said, tags.NOTE: fit_page("\n".join(lines))}
+    return {tags.FAILURE: message, tags.NOTE: fit_page("\n".join(lines))}
 
 
-WIDEST = 88  # characters; a wider code block pushes the rest of the page out of view
+MAX_CODE_WIDTH = 88  # characters; a wider code block pushes the rest of the page out of view
 
 
 def fit_page(note: str) -> str:
@@ -154,19 +154,19 @@ def fit_page(note: str) -> str:
 
 
 def _fit(line: str) -> str:
-    if not line.startswith("    ") or len(line) <= WIDEST:
+    if not line.startswith("    ") or len(line) <= MAX_CODE_WIDTH:
         return line
     marks = "``" if "`" in line else "`"
     return f"{marks}{line.strip()}{marks}"
 
 
-def write_last(run_id: str, cost: Mapping[str, float], marks: Mapping[str, str]) -> None:
+def write_final(run_id: str, cost: Mapping[str, float], tag_values: Mapping[str, str]) -> None:
     """Write metrics (linked to no model) and tags of a run in one request."""
-    if not (cost or marks):
+    if not (cost or tag_values):
         return
     now = int(time.time() * 1000)
     MlflowClient().log_batch(
         run_id,
         metrics=[Metric(name, value, now, 0) for name, value in cost.items()],
-        tags=[RunTag(name, value) for name, value in marks.items()],
+        tags=[RunTag(name, value) for name, value in tag_values.items()],
     )

@@ -60,7 +60,7 @@ def find_experiment() -> Experiment | None:
     return found
 
 
-def use() -> str:
+def use_experiment() -> str:
     """Make the experiment the one that runs go to, creating it if needed; return its id.
 
     Raises:
@@ -73,20 +73,20 @@ def use() -> str:
         # if two processes create it at once, this alone may not select it
         found = mlflow.set_experiment(name)
     chosen = mlflow.set_experiment(experiment_id=found.experiment_id)
-    dress(chosen)
+    add_page_and_view(chosen)
     check_writable(str(chosen.artifact_location))
     return str(chosen.experiment_id)
 
 
-def dress(experiment: Experiment) -> None:
+def add_page_and_view(experiment: Experiment) -> None:
     """Give an experiment a page and a view of its runs, unless it has its own."""
-    wanted = {tags.NOTE: PAGE, tags.VIEW.of(PIPELINES): VIEW}
-    for name in wanted:
+    values = {tags.NOTE: PAGE, tags.VIEW.of(PIPELINES): VIEW}
+    for name in values:
         if name not in experiment.tags:
             try:
-                MlflowClient().set_experiment_tag(experiment.experiment_id, name, wanted[name])
+                MlflowClient().set_experiment_tag(experiment.experiment_id, name, values[name])
             except MlflowException as error:  # some users may write runs, but not this
-                if refusals.is_gone(error):
+                if refusals.is_unreachable(error):
                     raise
 
 

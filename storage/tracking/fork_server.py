@@ -38,7 +38,7 @@ from mlflow.utils.databricks_utils import get_databricks_env_vars
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 from storage import environment, interruptions
-from storage.environment import INTERRUPTS
+from storage.environment import INTERRUPT_SIGNALS
 from storage.tracking import tags
 
 BACKEND = "fork"  # its name among MLflow's project backends
@@ -58,14 +58,14 @@ class ForkServer(LocalBackend):
         """
         self.last: ForkedProcess | None = None
         import_store(mlflow.get_tracking_uri())  # once, for this process and all its forks
-        self.channel, theirs = socket.socketpair()
-        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+        self.channel, server_end = socket.socketpair()
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT_SIGNALS)
         self.pid = _fork()
         if not self.pid:
             self.channel.close()
-            _serve(theirs, read_code)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-        theirs.close()
+            _serve(server_end, read_code)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT_SIGNALS)
+        server_end.close()
         self.answers = self.channel.makefile("rb")
         loader.MLFLOW_BACKENDS[BACKEND] = lambda: self  # type: ignore[assignment]
 
@@ -132,7 +132,7 @@ class ForkedProcess:
         Raises:
             ProcessLookupError: it never was.
         """
-        return int(self._hear(1)[0])
+        return int(self._read_answers(1)[0])
 
     def poll(self) -> int | None:
         """Return the exit code if `wait` has read it; else None."""
@@ -146,7 +146,7 @@ class ForkedProcess:
         """Wait for the process to end, and return its exit code."""
         if self.code is None:
             try:
-                self.code = int(self._hear(2)[1])
+                self.code = int(self._read_answers(2)[1])
             except ProcessLookupError as error:
                 print(error, file=sys.stderr)
                 self.code = 1
@@ -154,7 +154,7 @@ class ForkedProcess:
                     self.terminate()
         return self.code
 
-    def _hear(self, n_answers: int) -> list[bytes]:
+    def _read_answers(self, n_answers: int) -> list[bytes]:
         with suppress(ConnectionError):
             # in one call: no interruption can lose an answer between reading and keeping it
             self.heard.extend(islice(self.server.answers, max(n_answers - len(self.heard), 0)))
@@ -197,19 +197,19 @@ def _fork() -> int:
 
 def _serve(channel: socket.socket, read_code: Callable[[], None]) -> NoReturn:
     """Fork a process for each request, one at a time, until the caller closes its end."""
-    for number in environment.interrupts():
+    for number in environment.interrupt_signals():
         signal.signal(number, interruptions.ignore)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT_SIGNALS)
     try:
         read_code()
         while request := _receive(channel):
             module = _prepare(request.command, request.env)
             read_code()
-            signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT_SIGNALS)
             if not (pid := _fork()):
                 channel.close()
                 _run(module, request)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT_SIGNALS)
             for output in request.outputs:
                 os.close(output)
             channel.sendall(b"%d\n" % pid)
@@ -274,7 +274,7 @@ def _run(module: str, request: _Request) -> NoReturn:
         environment.prepare()
         # a pending interruption must be reported under this step's name, not its parent's
         sys.modules["__main__"] = sys.modules.get(module, sys.modules["__main__"])
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT_SIGNALS)
         code = _exit_code(module, request.command)
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

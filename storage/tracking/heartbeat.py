@@ -17,7 +17,7 @@ from storage.tracking import processes
 from storage.tracking.tags import HEARTBEAT
 
 BEAT_S = 120.0  # a tenth of the silence after which a process counts as dead
-LOOK_S = 0.2  # between looks at the parent process, which take microseconds
+PARENT_CHECK_S = 0.2  # between looks at the parent process, which take microseconds
 GRACE_S = 30.0  # for closing the run, before the step is killed
 
 
@@ -53,7 +53,7 @@ class Heartbeat:
         self.over.set()
 
     def _run(self) -> None:
-        client, step_s, waited_s = MlflowClient(), LOOK_S if self.above else BEAT_S, 0.0
+        client, step_s, waited_s = MlflowClient(), PARENT_CHECK_S if self.above else BEAT_S, 0.0
         while not self.over.wait(step_s):
             if self.is_orphan:
                 self._end()

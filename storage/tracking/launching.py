@@ -14,7 +14,7 @@ from mlflow.exceptions import ExecutionException
 from mlflow.projects.submitted_run import SubmittedRun
 
 from storage import UserError, checkout, one_line
-from storage.tracking import doubles, fork_server, interrupted, stale_runs, tags
+from storage.tracking import duplicates, fork_server, interrupted, stale_runs, tags
 from storage.tracking.processes import is_dead
 from storage.tracking.runs import active_info, children
 
@@ -43,19 +43,19 @@ def launch(step: str, parameters: Mapping[str, str], *, name: str = "") -> str:
             raise
         if run:
             interrupted.restore(MlflowClient(), run.info.run_id)
-            _say_what_killed(run)
+            _record_killing_signal(run)
         raise UserError(_failure(step, run, error)) from error
     return str(submitted.run_id)
 
 
 def launch_all(
-    step: str, asked: Mapping[str, Mapping[str, str]], *, at_once: int
+    step: str, parameter_sets: Mapping[str, Mapping[str, str]], *, at_once: int
 ) -> dict[str, str]:
     """Run an entry point of this project with several sets of parameters, some at the same time.
 
     Args:
         step: entry point.
-        asked: name of a run -> its parameters, as for `launch`.
+        parameter_sets: name of a run -> its parameters, as for `launch`.
         at_once: the most runs at the same time.
     Returns:
         Name -> the id of the step's run.
@@ -64,7 +64,7 @@ def launch_all(
     """
     running: dict[str, SubmittedRun] = {}
     try:
-        ended = _run_all(step, asked, running, at_once)
+        ended = _run_all(step, parameter_sets, running, at_once)
     except KeyboardInterrupt:
         for one in running.values():
             one.cancel()
@@ -81,21 +81,21 @@ def launch_all(
 
 def _run_all(
     step: str,
-    asked: Mapping[str, Mapping[str, str]],
+    parameter_sets: Mapping[str, Mapping[str, str]],
     running: dict[str, SubmittedRun],
     at_once: int,
 ) -> dict[str, SubmittedRun]:
     """Launch runs until all have ended, or one has failed and the others running have ended.
 
     Args:
-        step, asked, at_once: as for `launch_all`.
+        step, parameter_sets, at_once: as for `launch_all`.
         running: updated in place with the runs in progress, for the caller to cancel.
     """
-    waiting, ended = list(asked), dict[str, SubmittedRun]()
+    waiting, ended = list(parameter_sets), dict[str, SubmittedRun]()
     while waiting or running:
         while waiting and len(running) < at_once:
             name = waiting.pop(0)
-            running[name] = _submit(step, asked[name], name=name, synchronous=False)
+            running[name] = _submit(step, parameter_sets[name], name=name, synchronous=False)
         for name in [name for name, one in running.items() if has_ended(one)]:
             ended[name] = running.pop(name)
             waiting = waiting if ended[name].wait() else []
@@ -117,7 +117,7 @@ def _submit(
     if before.partition(os.pathsep)[0] != own:
         os.environ["PATH"] = os.pathsep.join((own, before))
     is_forked = synchronous and fork_server.is_running()
-    with _known_by_id_alone():
+    with _without_experiment_name():
         return mlflow.projects.run(
             os.path.relpath(checkout.ROOT),  # usually ".": MLflow cuts a path at a #
             entry_point=step,
@@ -132,7 +132,7 @@ def _submit(
 
 
 @contextmanager
-def _known_by_id_alone() -> Iterator[None]:
+def _without_experiment_name() -> Iterator[None]:
     """Unset the experiment's name: `mlflow run` refuses a name together with an id."""
     name = os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
     try:
@@ -146,15 +146,15 @@ def _kill(run: Run | None) -> None:
     """Close the run of a step that was interrupted together with its parent."""
     if run is None or run.info.status == "FINISHED":
         return
-    client, marks = MlflowClient(), run.data.tags
-    is_at_work = run.info.status == "RUNNING" and tags.PID in marks and not is_dead(marks)
+    client, tag_values = MlflowClient(), run.data.tags
+    is_at_work = run.info.status == "RUNNING" and tags.PID in tag_values and not is_dead(tag_values)
     # its process ended before it adopted the run, or before it could record a reason
-    if tags.FAILURE not in marks and not is_at_work:
+    if tags.FAILURE not in tag_values and not is_at_work:
         stale_runs.close_run(client, run.info.run_id, interrupted.REASON)
     interrupted.restore(client, run.info.run_id)
 
 
-def _say_what_killed(run: Run) -> None:
+def _record_killing_signal(run: Run) -> None:
     """Record what killed a step, if a signal did: the step could not record it itself."""
     if tags.FAILURE not in run.data.tags and (reason := fork_server.ended_by()):
         stale_runs.close_run(MlflowClient(), run.info.run_id, reason, status="FAILED")
@@ -167,7 +167,7 @@ def _launched(step: str, parent_run_id: str, began_ms: int) -> Run | None:
         for run in children(parent_run_id)
         if run.data.tags.get(tags.ENTRY_POINT) == step
         and run.info.start_time >= began_ms
-        and run.data.tags.get(tags.FAILURE) != doubles.REASON
+        and run.data.tags.get(tags.FAILURE) != duplicates.REASON
     ]
     return launched[-1] if launched else None
 

@@ -55,7 +55,7 @@ def resolve(uri: str) -> ModelReference:
             number = str(numbers[0])
             tags = registry.client.get_model_version(name, number).tags
     except MlflowException as error:
-        raise _no_alias(uri, root) or cannot_load(uri, error) from error
+        raise _missing_alias_error(uri, root) or loading_error(uri, error) from error
     pinned = f"{registry.prefix}{name}/{number}"
     if path:  # a folder inside the version's, which holds another model
         return ModelReference(f"{pinned}/{path}", "", "", {})
@@ -77,12 +77,14 @@ def reference_tags(reference: ModelReference, digest: str) -> dict[str, str]:
         return dict(reference.tags)
     client = MlflowClient()
     by_uri = () if why_unsearchable(reference.uri) else (f"tags.{MODEL_URI}", "source_path")
-    for wanted in (
+    for condition in (
         equals(f"tags.{MODEL_SHA256}", digest),
         *(equals(field, reference.uri) for field in by_uri),
     ):
         measured = [
-            version for version in client.search_model_versions(wanted) if RMSE_TEST in version.tags
+            version
+            for version in client.search_model_versions(condition)
+            if RMSE_TEST in version.tags
         ]
         if measured:
             newest = max(measured, key=lambda version: int(version.creation_timestamp))
@@ -138,7 +140,7 @@ def _registry_of(uri: str) -> _Registry:
     return _Registry(MlflowClient(registry_uri=profile), f"models://{host}/")
 
 
-def _no_alias(uri: str, root: str) -> StorageError | None:
+def _missing_alias_error(uri: str, root: str) -> StorageError | None:
     """Return the error of a missing alias, with those that exist; None if it is not missing."""
     name, mark, alias = root.removeprefix("models:/").partition("@")
     if not mark or name.startswith("/"):  # in a registry of Databricks
@@ -149,15 +151,15 @@ def _no_alias(uri: str, root: str) -> StorageError | None:
         return None
     if alias in aliases:
         return None
-    there = ", ".join(f"{other} is version {number}" for other, number in aliases.items())
+    existing = ", ".join(f"{other} is version {number}" for other, number in aliases.items())
     return StorageError(
         f"Cannot load model {without_credentials(uri)}: no version of {name} has the alias {alias} "
-        f"({there or 'none has any'}). Pass models:/{name}/<version>, or promote one with "
+        f"({existing or 'none has any'}). Pass models:/{name}/<version>, or promote one with "
         f"-e register."
     )
 
 
-def cannot_load(uri: str, error: Exception) -> StorageError:
+def loading_error(uri: str, error: Exception) -> StorageError:
     """Return the error that says in one line why a model cannot be loaded."""
     reason = refusals.explain_refusal(error) or f"{without_user(one_line(error))}."
     if NO_FOLDER in reason:

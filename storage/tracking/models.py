@@ -25,24 +25,24 @@ from mlflow.types.schema import AnyType, ColSpec, ParamSchema, ParamSpec, Schema
 
 from storage import StorageError, one_line
 from storage.checkout import ROOT
-from storage.tracking import doubles, refusals
+from storage.tracking import duplicates, refusals
 from storage.tracking.artifacts import is_local
-from storage.tracking.model_references import cannot_load, resolve
+from storage.tracking.model_references import loading_error, resolve
 from storage.tracking.runs import active_info
 from storage.tracking.served_model import (
     CODE,
     DOOR,
     LOADER,
     MANIFEST,
-    damaged,
+    damaged_error,
     read_verified,
 )
 from storage.tracking.tags import MODEL_SHA256
 from storage.uris import without_credentials
 
-NO_NAME = re.compile("[/:.%\"']")  # what MLflow refuses in the name of a logged model
+FORBIDDEN_IN_NAME = re.compile("[/:.%\"']")  # what MLflow refuses in the name of a logged model
 MAX_SHOWN = 500  # characters of a parameter
-SERVED = Path(__file__).with_name(LOADER)
+LOADER_FILE = Path(__file__).with_name(LOADER)
 LOADER_MODULE = "mlflow.pyfunc.loaders.code_model"  # MLflow's, which runs the loader
 # packages that loading and predicting import, pinned to the versions that trained
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "skops", "xgboost")
@@ -58,7 +58,7 @@ def log(
     params: Mapping[str, Any],
     example: pd.DataFrame,
     fitted_with: Mapping[str, Any] | None = None,
-    marks: Mapping[str, str] | None = None,
+    tag_values: Mapping[str, str] | None = None,
 ) -> str:
     """Log a model of plain files on the active run.
 
@@ -71,7 +71,7 @@ def log(
         params: what a request may ask for besides its rows -> the default.
         example: a few rows of input.
         fitted_with: parameter -> value, shown on MLflow's page of the model.
-        marks: the model's tags.
+        tag_values: the model's tags.
     Returns:
         The model's URI, models:/m-...
     """
@@ -79,15 +79,17 @@ def log(
         write_files(Path(folder), files, package=package, modules=modules)
         save = partial(
             mlflow.pyfunc.save_model,
-            python_model=str(SERVED),
+            python_model=str(LOADER_FILE),
             artifacts={"model": folder},
             signature=signature(columns, params),
             input_example=example,
-            pip_requirements=pins(),
+            pip_requirements=pinned_requirements(),
         )
         shown = {key: str(value)[:MAX_SHOWN] for key, value in (fitted_with or {}).items()}
-        run_id, safe = active_info().run_id, NO_NAME.sub("_", name)
-        return doubles.log_model_once(run_id, safe, save, params=shown, marks=marks or {})
+        run_id, safe = active_info().run_id, FORBIDDEN_IN_NAME.sub("_", name)
+        return duplicates.log_model_once(
+            run_id, safe, save, params=shown, tag_values=tag_values or {}
+        )
 
 
 def write_files(
@@ -95,13 +97,13 @@ def write_files(
 ) -> None:
     """Write a model's files, its code and a manifest of their hashes into a folder."""
     code = {f"{CODE}/{name}.py": (ROOT / package / f"{name}.py").read_bytes() for name in modules}
-    code[f"{CODE}/{DOOR}.py"] = SERVED.with_name(f"{DOOR}.py").read_bytes()
+    code[f"{CODE}/{DOOR}.py"] = LOADER_FILE.with_name(f"{DOOR}.py").read_bytes()
     contents = {**files, **code}
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    vouched = contents | {LOADER: SERVED.read_bytes()}  # log_model puts it beside the folder
-    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in vouched.items()}
+    listed = contents | {LOADER: LOADER_FILE.read_bytes()}  # log_model puts it beside the folder
+    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in listed.items()}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
@@ -131,7 +133,7 @@ def _param(name: str, default: Any) -> ParamSpec:
     return ParamSpec(name, kind, default, shape=(-1,) if isinstance(default, list) else None)
 
 
-def pins() -> list[str]:
+def pinned_requirements() -> list[str]:
     """Pin the requirements of a model to the installed versions."""
     return [f"{name}=={version(name)}" for name in REQUIREMENTS]
 
@@ -160,7 +162,7 @@ def load(uri: str) -> PyFuncModel:
     except (MlflowException, OSError, ImportError) as error:
         if folder:
             folder.cleanup()
-        raise cannot_load(uri, error) from error
+        raise loading_error(uri, error) from error
     # a reference cycle keeps the model from being freed at exit: once xgboost's module is gone,
     # freeing a booster of a model of 0.1.0 prints a traceback
     vars(model)["itself"] = model
@@ -179,16 +181,18 @@ def check_files(folder: Path, sha256: str) -> None:
         MlflowException: the files differ, or MLmodel makes MLflow import what the manifest does
             not cover.
     """
-    about = read_flavor(folder)
-    artifacts = about.get("artifacts", {})
+    flavor = read_flavor(folder)
+    artifacts = flavor.get("artifacts", {})
     path = artifacts["model"].get("path", "") if "model" in artifacts else ""
-    loader = Path(about.get("model_code_path") or "").name
-    imported = [about.get(key) for key in ("loader_module", "code", "data", "python_model")]
+    loader = Path(flavor.get("model_code_path") or "").name
+    imported = [flavor.get(key) for key in ("loader_module", "code", "data", "python_model")]
     # the manifest covers the loader, which is two levels above the manifest's folder
-    if (loader, imported) != (LOADER, [LOADER_MODULE, None, None, None]) or not is_two_below(path):
-        raise damaged("MLmodel is not the one that was saved")
+    if (loader, imported) != (LOADER, [LOADER_MODULE, None, None, None]) or not is_two_levels_down(
+        path
+    ):
+        raise damaged_error("MLmodel is not the one that was saved")
     if read_verified(folder / path).sha256 != sha256:
-        raise damaged("they are not those that the version was registered with")
+        raise damaged_error("they are not those that the version was registered with")
 
 
 def read_flavor(folder: Path) -> dict[str, Any]:
@@ -198,14 +202,14 @@ def read_flavor(folder: Path) -> dict[str, Any]:
         MlflowException: there is no MLmodel, or it is malformed.
     """
     try:
-        about = dict(Model.load(str(folder)).flavors.get("python_function", {}))
-        parts = dict(about.get("artifacts", {}))
-        return about | {"artifacts": {name: dict(part) for name, part in parts.items()}}
+        flavor = dict(Model.load(str(folder)).flavors.get("python_function", {}))
+        parts = dict(flavor.get("artifacts", {}))
+        return flavor | {"artifacts": {name: dict(part) for name, part in parts.items()}}
     except (AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise damaged("MLmodel is no description of a model") from error
+        raise damaged_error("MLmodel is no description of a model") from error
 
 
-def is_two_below(path: str) -> bool:
+def is_two_levels_down(path: str) -> bool:
     """Whether a relative path leads exactly two levels down."""
     parts = Path(path).parts
     return len(parts) == 2 and not {"..", "/"} & set(parts)

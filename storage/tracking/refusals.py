@@ -15,35 +15,40 @@ from mlflow.utils.credentials import read_mlflow_creds
 from storage import UserError, one_line
 from storage.uris import without_user
 
-LATER = "Run this again later: steps that have finished are not run twice."
-LOGIN = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
-NETRC = (
+RETRY_LATER_HINT = "Run this again later: steps that have finished are not run twice."
+LOGIN_ADVICE = (
+    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+)
+NETRC_ADVICE = (
     "~/.netrc has an entry for its host, which goes before MLFLOW_TRACKING_USERNAME and its like: "
     "write the server's user there, or take it out."
 )
-NOT_ASCII = (  # file requests only: for runs and models the server decodes user names differently
-    f"{LOGIN} Where they are right: MLflow's own server takes no files from a user whose name or "
-    "password is not ASCII, so have its admin make one of plain letters."
+# file requests only: for runs and models the server decodes user names differently
+NOT_ASCII_ADVICE = (
+    f"{LOGIN_ADVICE} Where they are right: MLflow's own server takes no files from a user whose "
+    "name or password is not ASCII, so have its admin make one of plain letters."
 )
-CURES: dict[int, str] = {  # by HTTP status
+ADVICE_BY_STATUS: dict[int, str] = {  # by HTTP status
     301: "Set MLFLOW_TRACKING_URI to the address that it has now.",
     400: "Check MLFLOW_TRACKING_URI, and that the server is as new as the MLflow here.",
-    401: LOGIN,
+    401: LOGIN_ADVICE,
     403: "Ask for the permission to read and edit this experiment and model, or log in as another.",
     404: "Check MLFLOW_TRACKING_URI, and that what is asked for was not deleted.",
     407: "Set HTTPS_PROXY with the user of the proxy, or NO_PROXY.",
     413: "Let the proxy before the server take larger bodies (nginx: client_max_body_size).",
-    429: f"It received too many requests. {LATER}",
+    429: f"It received too many requests. {RETRY_LATER_HINT}",
     507: "Make room on the server.",
 }
-FULL = "Make room there, or point TMPDIR, TAXI_CACHE or MLFLOW_TRACKING_URI to another disk."
-DENIED = "Let this user write there, or set another place."
+DISK_FULL_ADVICE = (
+    "Make room there, or point TMPDIR, TAXI_CACHE or MLFLOW_TRACKING_URI to another disk."
+)
+DENIED_ADVICE = "Let this user write there, or set another place."
 ERRNOS: dict[int, str] = {  # errors that no code can mend
-    errno.ENOSPC: FULL,  # also the code for no inodes left
-    errno.EDQUOT: FULL,
-    errno.EROFS: DENIED,
-    errno.EACCES: DENIED,
-    errno.EPERM: DENIED,
+    errno.ENOSPC: DISK_FULL_ADVICE,  # also the code for no inodes left
+    errno.EDQUOT: DISK_FULL_ADVICE,
+    errno.EROFS: DENIED_ADVICE,
+    errno.EACCES: DENIED_ADVICE,
+    errno.EPERM: DENIED_ADVICE,
     errno.EIO: "Look at the disk.",
     errno.EMFILE: "Raise the limit: ulimit -n 4096.",
 }
@@ -61,10 +66,10 @@ CODE = re.compile(  # status of a request, and of each file that MLflow could no
     re.M,
 )
 DELETED = re.compile(r"The run ([0-9a-f]{32}) must be in the 'active' state")
-PROXY = "Look at the proxy before it, which changes its answers."
+PROXY_ADVICE = "Look at the proxy before it, which changes its answers."
 # for files that were logged through a server, but are read through the database behind it
-SERVED = "A tracking server hands out its files: set MLFLOW_TRACKING_URI to its address."
-DATABASE = "Look whether the database answers, has room and may be written."
+PROXIED_ADVICE = "A tracking server hands out its files: set MLFLOW_TRACKING_URI to its address."
+DATABASE_ADVICE = "Look whether the database answers, has room and may be written."
 
 
 def explain_refusal(error: BaseException) -> str:
@@ -78,17 +83,17 @@ def explain_refusal(error: BaseException) -> str:
     return ""
 
 
-def said_before(error: BaseException) -> UserError | None:
+def find_first_error(error: BaseException) -> UserError | None:
     """Return the UserError that came first, if closing its run raised this error; else None."""
     return next((cause for cause in _causes(error) if isinstance(cause, UserError)), None)
 
 
-def is_gone(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether the store did not answer, after all of MLflow's retries."""
     silent = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
     causes = [*_causes(error)]
-    is_asked = any(isinstance(cause, MlflowException) for cause in causes)
-    return is_asked and any(isinstance(cause, silent) for cause in causes)
+    is_from_mlflow = any(isinstance(cause, MlflowException) for cause in causes)
+    return is_from_mlflow and any(isinstance(cause, silent) for cause in causes)
 
 
 def is_missing(error: BaseException) -> bool:
@@ -106,10 +111,10 @@ def explain_answer(answer: requests.Response) -> str:
     """Explain why a response cannot come from an MLflow server; empty if it can."""
     if HTML.match(answer.text):
         page = "with a web page, such as a login's"
-        said = page if answer.ok else f"{_status(answer.status_code)}, {page}"
-        return f"answers {said}. {LOGIN if answer.ok else _cure(answer.status_code)}"
+        message = page if answer.ok else f"{_status(answer.status_code)}, {page}"
+        return f"answers {message}. {LOGIN_ADVICE if answer.ok else _advice(answer.status_code)}"
     if not answer.ok:
-        return f"answers {_status(answer.status_code)}. {_cure(answer.status_code)}"
+        return f"answers {_status(answer.status_code)}. {_advice(answer.status_code)}"
     try:
         answer.json()
     except requests.JSONDecodeError:
@@ -137,14 +142,14 @@ def _explain(error: BaseException) -> str:
     package = type(error).__module__.partition(".")[0]  # by name: importing them takes long
     if package == "sqlalchemy" and type(error).__name__ in ("OperationalError", "InterfaceError"):
         # SQLAlchemy may put its own operation before the driver's message
-        said = str(getattr(error, "orig", error)).partition("\n")[0]
-        return f"The database of the store says: {one_line(Exception(said))}. {DATABASE}"
+        message = str(getattr(error, "orig", error)).partition("\n")[0]
+        return f"The database of the store says: {one_line(Exception(message))}. {DATABASE_ADVICE}"
     if isinstance(error, (AttributeError, LookupError, TypeError)) and _raised_in(error) in READERS:
-        return f"The server answers with what is not MLflow's. {LOGIN}"
+        return f"The server answers with what is not MLflow's. {LOGIN_ADVICE}"
     if package in CLIENTS:
-        said = one_line(Exception(str(error)))
-        own = "" if "amazonaws.com" not in said else " An S3 of your own: set AWS_ENDPOINT_URL."
-        return f"The store of files says: {said}. Check its address and credentials.{own}"
+        message = one_line(Exception(str(error)))
+        own = "" if "amazonaws.com" not in message else " An S3 of your own: set AWS_ENDPOINT_URL."
+        return f"The store of files says: {message}. Check its address and credentials.{own}"
     return ""
 
 
@@ -158,10 +163,12 @@ def _explain_request(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"The server {explain_answer(error.response)}"
     if code := re.search(r"too many (\d{3}) error responses", str(error)):
-        return f"The server answers {_status(int(code[1]))} again and again. {_cure(int(code[1]))}"
+        return (
+            f"The server answers {_status(int(code[1]))} again and again. {_advice(int(code[1]))}"
+        )
     if isinstance(error, requests.JSONDecodeError):
-        return f"The server answers with something that is not MLflow's. {LOGIN}"
-    return f"The server's answer was incomplete ({type(error).__name__}). {LATER}"
+        return f"The server answers with something that is not MLflow's. {LOGIN_ADVICE}"
+    return f"The server's answer was incomplete ({type(error).__name__}). {RETRY_LATER_HINT}"
 
 
 def _explain_mlflow(error: MlflowException) -> str:
@@ -172,22 +179,22 @@ def _explain_mlflow(error: MlflowException) -> str:
         )
     if isinstance(error, RestException):
         if NO_ID.search(str(error)):
-            return f"The server created something but returned no id. {PROXY}"
+            return f"The server created something but returned no id. {PROXY_ADVICE}"
         if error.error_code == "INVALID_PARAMETER_VALUE":
             return ""  # a bad request by this project: a bug
         code = error.get_http_status_code()
-        return f"The server refuses ({one_line(error)}). {_cure(code)}"
+        return f"The server refuses ({one_line(error)}). {_advice(code)}"
     text = str(error)
     if "tracking URI must be a valid http or https URI" in text:
-        return SERVED
+        return PROXIED_ADVICE
     body = text.partition("Response body: '")[2]
     if "not in a valid JSON format" in text:
         what = "a web page, such as a login's" if HTML.match(body) else "what is not MLflow's"
-        return f"The server answers with {what}. {LOGIN}"
+        return f"The server answers with {what}. {LOGIN_ADVICE}"
     if code := CODE.search(text):
         status = int(code[1] or code[2])
         page = ", with a web page, such as a login's" if HTML.match(body) else ""
-        return f"The server answers {_status(status)}{page}. {_cure(status)}"
+        return f"The server answers {_status(status)}{page}. {_advice(status)}"
     return ""
 
 
@@ -198,11 +205,11 @@ def _status(code: int) -> str:
         return str(code)
 
 
-def _cure(code: int) -> str:
+def _advice(code: int) -> str:
     if code == 401 and requests.utils.get_netrc_auth(mlflow.get_tracking_uri()):
-        return NETRC
+        return NETRC_ADVICE
     if code == 401 and not "".join(filter(None, read_mlflow_creds())).isascii():
-        return NOT_ASCII
-    if code in CURES:
-        return CURES[code]
-    return f"See the server's log. {LATER}" if code >= 500 else CURES[400]
+        return NOT_ASCII_ADVICE
+    if code in ADVICE_BY_STATUS:
+        return ADVICE_BY_STATUS[code]
+    return f"See the server's log. {RETRY_LATER_HINT}" if code >= 500 else ADVICE_BY_STATUS[400]

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from storage import one_line
-from storage.tracking import doubles, refusals, tags
+from storage.tracking import duplicates, refusals, tags
 from storage.tracking.query import both, equals
 from storage.tracking.registry_lock import RegistryError, RegistryLock, utc_now
 from storage.uris import without_credentials, without_user
@@ -24,7 +24,7 @@ from storage.uris import without_credentials, without_user
 CHAMPION, CHALLENGER = "champion", "challenger"
 BEGUN, DONE, BROKEN_OFF = "begun", "done", "broken off"
 N_SHOWN = 20  # latest changes of the champion, on the page of the registered model
-HEADS = "| when (UTC) | champion | in place of | how | who | why |"
+HISTORY_HEADER = "| when (UTC) | champion | in place of | how | who | why |"
 PROMOTE, ROLL_BACK = "promoted", "rolled back"
 
 
@@ -79,14 +79,18 @@ class Registry:
             found = self.client.search_model_versions(equals("name", self.name))
         return {str(version.version) for version in found}
 
-    def known(self, digest: str) -> ModelVersion | None:
+    def find_version(self, digest: str) -> ModelVersion | None:
         """Find the newest version whose model has this digest; None if there is none."""
-        return max(self._same(digest), key=lambda version: int(version.version), default=None)
+        return max(
+            self._versions_with_digest(digest),
+            key=lambda version: int(version.version),
+            default=None,
+        )
 
-    def _same(self, digest: str) -> list[ModelVersion]:
-        wanted = both(equals("name", self.name), equals(f"tags.{tags.MODEL_SHA256}", digest))
+    def _versions_with_digest(self, digest: str) -> list[ModelVersion]:
+        condition = both(equals("name", self.name), equals(f"tags.{tags.MODEL_SHA256}", digest))
         with self._answers():
-            return list(self.client.search_model_versions(wanted))
+            return list(self.client.search_model_versions(condition))
 
     # --- writing
 
@@ -102,7 +106,11 @@ class Registry:
             # this tag is never set, so its deletion changes nothing and tests the permission alone
             self.client.delete_registered_model_tag(self.name, tags.PROMOTING.of("nobody"))
         except MlflowException as error:
-            hint = "" if refusals.is_gone(error) else " Or pass test_only=true, which changes none."
+            hint = (
+                ""
+                if refusals.is_unreachable(error)
+                else " Or pass test_only=true, which changes none."
+            )
             raise RegistryError(f"{self._error(error)}{hint}") from error
 
     @contextmanager
@@ -117,7 +125,7 @@ class Registry:
             self.client, self.name, self.run_id, read_tags=self._tags, answers=self._answers
         )
         with lock.hold():
-            self._mend()
+            self._record_interrupted_promotions()
             yield
 
     def add_version(self, model_uri: str, digest: str) -> str:
@@ -126,35 +134,37 @@ class Registry:
         The caller must hold the lock: then any other new version with this digest is a duplicate
         from a retried request.
         """
-        before = {version.version for version in self._same(digest)}
+        before = {version.version for version in self._versions_with_digest(digest)}
         # the tags are set with the version, so that a crash between two calls cannot lose them
-        about = {str(tags.MODEL_URI): model_uri, str(tags.MODEL_SHA256): digest}
+        tag_values = {str(tags.MODEL_URI): model_uri, str(tags.MODEL_SHA256): digest}
         # it prints that the registered model exists, which is always so: `lock` creates it
         with self._answers(), redirect_stderr(io.StringIO()):
-            made = mlflow.register_model(model_uri, self.name, tags=about)
-        since = {version.version for version in [made, *self._same(digest)]} - before
+            made = mlflow.register_model(model_uri, self.name, tags=tag_values)
+        since = {
+            version.version for version in [made, *self._versions_with_digest(digest)]
+        } - before
         with self._answers():
-            return doubles.keep_first(self.client, self.name, [*map(str, since)])
+            return duplicates.keep_first_version(self.client, self.name, [*map(str, since)])
 
-    def describe(self, version: str, about: Mapping[str, str], description: str) -> None:
+    def describe(self, version: str, tag_values: Mapping[str, str], description: str) -> None:
         """Write the tags and the page of a version."""
         with self._answers():
-            for key, value in about.items():
+            for key, value in tag_values.items():
                 self.client.set_model_version_tag(self.name, version, key, value)
             self.client.update_model_version(self.name, version, description)
 
-    def describe_model(self, about: str) -> None:
+    def describe_model(self, description: str) -> None:
         """Write the page of the registered model: what it is, and the history of its champions.
 
         Args:
-            about: what it is, markdown.
+            description: what it is, markdown.
         """
-        model, text = self._model(), f"{about}\n\n{history_table(self.history())}"
+        model, text = self._model(), f"{description}\n\n{history_table(self.history())}"
         if model and model.description != text:
             with self._answers():
                 self.client.update_registered_model(self.name, text)
 
-    def challenge(self, version: str) -> None:
+    def set_challenger(self, version: str) -> None:
         """Give the alias challenger to a version that was not promoted."""
         with self._answers():
             self.client.set_registered_model_alias(self.name, CHALLENGER, version)
@@ -217,7 +227,7 @@ class Registry:
 
     # --- the history
 
-    def _mend(self) -> None:
+    def _record_interrupted_promotions(self) -> None:
         """Record how interrupted promotions ended: under the lock, none is still in progress."""
         champion = self.aliases().get(CHAMPION)
         for number, entry in enumerate(self.history(), start=1):
@@ -260,7 +270,7 @@ class Registry:
 
 def history_table(history: Sequence[Promotion]) -> str:
     """Format the changes of the champion as a markdown table, newest first."""
-    lines = [HEADS, "|---" * 6 + "|"]
+    lines = [HISTORY_HEADER, "|---" * 6 + "|"]
     for entry in list(reversed(history))[:N_SHOWN]:
         how = entry.action if entry.state == DONE else f"{entry.action}, {entry.state}"
         at = entry.at[:16].replace("T", " ")
@@ -271,18 +281,18 @@ def history_table(history: Sequence[Promotion]) -> str:
     return "\n".join(lines)
 
 
-def about(page: str) -> str:
+def page_without_history(page: str) -> str:
     """Return the part of a registered model's page before its history."""
-    return page.partition(HEADS)[0].rstrip()
+    return page.partition(HISTORY_HEADER)[0].rstrip()
 
 
 def former_champions(history: Sequence[Promotion]) -> set[str]:
     """Return the versions that are or were champion according to a history."""
-    told = (entry for entry in history if entry.state != BROKEN_OFF)
-    return {version for entry in told for version in (entry.version, entry.over)} - {""}
+    completed = (entry for entry in history if entry.state != BROKEN_OFF)
+    return {version for entry in completed for version in (entry.version, entry.over)} - {""}
 
 
-def previous(history: Sequence[Promotion], champion: str, there: Collection[str]) -> str | None:
+def previous(history: Sequence[Promotion], champion: str, existing: Collection[str]) -> str | None:
     """Find the version that was champion before this one, allowing for rollbacks.
 
     A promotion puts its version on a stack; a rollback takes off all that lies above its version.
@@ -291,21 +301,21 @@ def previous(history: Sequence[Promotion], champion: str, there: Collection[str]
     Args:
         history: changes of the champion, oldest first.
         champion: version of the champion; any other text if there is none.
-        there: versions that still exist.
+        existing: versions that still exist.
     Returns:
         The version; None if there is none.
     """
-    pile: list[str] = []
+    stack: list[str] = []
     for entry in history:
         if entry.state == BROKEN_OFF:
             continue
-        if entry.version in pile and entry.action == ROLL_BACK:
-            del pile[pile.index(entry.version) + 1 :]
+        if entry.version in stack and entry.action == ROLL_BACK:
+            del stack[stack.index(entry.version) + 1 :]
             continue
-        pile += [
-            version for version in (entry.over, entry.version) if version not in ("", *pile[-1:])
+        stack += [
+            version for version in (entry.over, entry.version) if version not in ("", *stack[-1:])
         ]
-    if champion in pile:
+    if champion in stack:
         # from its last entry upwards
-        del pile[len(pile) - 1 - pile[::-1].index(champion) :]
-    return next((version for version in reversed(pile) if version in there), None)
+        del stack[len(stack) - 1 - stack[::-1].index(champion) :]
+    return next((version for version in reversed(stack) if version in existing), None)

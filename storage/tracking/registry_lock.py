@@ -70,7 +70,7 @@ class RegistryLock:
             yield
         except BaseException as error:
             # an unreachable registry keeps the tag; the next run sees that this one has ended
-            with closing.in_seconds(error), suppress(MlflowException):
+            with closing.limit_retries(error), suppress(MlflowException):
                 self._delete(self.tag)
             raise
         with self.answers():
@@ -88,10 +88,10 @@ class RegistryLock:
         Source: Lamport, A new solution of Dijkstra's concurrent programming problem, 1974.
         """
         self._set_ticket(0)  # 0 = drawing a number: everybody waits for that
-        mine = 1 + max(ticket["ticket"] for ticket in self._tickets().values())
-        self._set_ticket(mine)
+        own_number = 1 + max(ticket["ticket"] for ticket in self._tickets().values())
+        self._set_ticket(own_number)
         started = time.monotonic()
-        while before := self._before(mine):
+        while before := self._before(own_number):
             if time.monotonic() - started > PATIENCE_S:
                 number = before[0].removeprefix(self.family)
                 raise RegistryError(
@@ -101,13 +101,13 @@ class RegistryLock:
                 )
             time.sleep(POLL_S)
 
-    def _before(self, mine: int) -> list[str]:
+    def _before(self, own_number: int) -> list[str]:
         """Return the tags of the tickets ahead of this one, after deleting those of dead runs."""
         others = {key: ticket for key, ticket in self._tickets().items() if key != self.tag}
         first = {
             key: ticket
             for key, ticket in others.items()
-            if (ticket["ticket"], key) < (mine, self.tag)
+            if (ticket["ticket"], key) < (own_number, self.tag)
         }
         gone = [key for key, ticket in first.items() if self._is_gone(key, ticket)]
         with self.answers():

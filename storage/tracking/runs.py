@@ -20,7 +20,7 @@ from mlflow.utils import name_utils
 from storage import StorageError, UserError, checkout, environment
 from storage.tracking import (
     closing,
-    doubles,
+    duplicates,
     experiments,
     heartbeat,
     processes,
@@ -36,7 +36,8 @@ from storage.uris import without_credentials
 
 N_NAMED = 3  # run ids that fit on a line
 ADOPTED = "MLFLOW_RUN_ID"  # id of the run that `mlflow run` created for a step
-PASSING = "TAXI_PASSING_STORE"  # set if the store is temporary: nobody will look its runs up
+# set if the store is temporary: nobody will look its runs up
+TEMPORARY_STORE = "TAXI_PASSING_STORE"
 
 
 class StepRun:
@@ -95,11 +96,11 @@ class StepRun:
         self._close(error)
 
     def _open(self) -> None:
-        experiment_id = None if self.is_adopted else experiments.use()
+        experiment_id = None if self.is_adopted else experiments.use_experiment()
         # set at creation, so that others can close the run even if this process dies right away
         begun = {str(tags.STEP): self.step, **processes.process_tags(), **heartbeat.first_beat()}
         run = mlflow.start_run(experiment_id=experiment_id, tags=begun)
-        doubles.close_runs(run)
+        duplicates.close_duplicate_runs(run)
         if self.is_adopted:
             experiments.check_writable(str(run.info.artifact_uri))
         above = run.data.tags.get(tags.PARENT, "")
@@ -109,7 +110,7 @@ class StepRun:
         if above:
             return
         if self.is_adopted:
-            experiments.dress(mlflow.get_experiment(run.info.experiment_id))
+            experiments.add_page_and_view(mlflow.get_experiment(run.info.experiment_id))
         if code.unknown:
             print(
                 f"{self.step}: git cannot tell the state of this code ({code.unknown}), so it "
@@ -130,8 +131,8 @@ class StepRun:
         is_interrupted = isinstance(error, KeyboardInterrupt)
         if error and (is_interrupted or refusals.explain_refusal(error)):
             # runs that were being opened, or whose creation was never confirmed
-            with closing.in_seconds(error), suppress(MlflowException):
-                stale_runs.close_own(closing.reason_of(error))
+            with closing.limit_retries(error), suppress(MlflowException):
+                stale_runs.close_own_runs(closing.reason_of(error))
         if is_interrupted and run and self.is_adopted and tags.PARENT not in run.data.tags:
             environment.restore_later(run.info.run_id)
         atexit.unregister(self._close_at_exit)
@@ -159,7 +160,7 @@ class StepRun:
             tags.RUN_NAME: _run_name(run, self.step),
             tags.DEVELOPER: self.developer or checkout.user_name() or environment.login_name(),
             tags.DIRTY: code.dirty,
-            tags.MACHINE: environment.machine(),
+            tags.MACHINE: environment.describe_machine(),
         }
         if code.commit or tags.COMMIT in run.data.tags:  # MLflow's may be another folder's
             values[tags.COMMIT] = code.commit
@@ -229,7 +230,7 @@ def finished(run_id: str, step: str, *, parameter: str = "") -> Run:
     return run
 
 
-def noted_text(params: Mapping[str, str], name: str) -> str | None:
+def recorded_text(params: Mapping[str, str], name: str) -> str | None:
     """Return the value that a run had for a parameter, as text; None if it was not logged.
 
     MLflow logs what was typed, or the default, quoted for a shell. A value from a parameter file
@@ -287,7 +288,9 @@ def fetch_run(run_id: str) -> Run:
     """
     run = mlflow.get_run(run_id)
     if run.info.run_id != run_id:
-        raise StorageError(f"The server answers with what is not run {run_id}. {refusals.PROXY}")
+        raise StorageError(
+            f"The server answers with what is not run {run_id}. {refusals.PROXY_ADVICE}"
+        )
     return run
 
 
@@ -296,9 +299,9 @@ def experiment_name() -> str:
     return str(mlflow.get_experiment(active_info().experiment_id).name)
 
 
-def is_looked_up(run: Run) -> bool:
+def is_user_facing(run: Run) -> bool:
     """Whether people will look this run up: it has no parent, and its store is not temporary."""
-    return tags.PARENT not in run.data.tags and not os.environ.get(PASSING)
+    return tags.PARENT not in run.data.tags and not os.environ.get(TEMPORARY_STORE)
 
 
 def active_info() -> RunInfo:
@@ -369,17 +372,17 @@ def latest_finished(
 
 
 @contextmanager
-def child_run(name: str, marks: Mapping[str, str]) -> Iterator[mlflow.ActiveRun]:
+def child_run(name: str, tag_values: Mapping[str, str]) -> Iterator[mlflow.ActiveRun]:
     """Open a child of the active run, with the developer and code tags of its parent.
 
     Args:
         name: the child's name.
-        marks: tags of its own.
+        tag_values: tags of its own.
     """
     inherited = inherited_tags(active()) | processes.process_tags()
-    run = mlflow.start_run(run_name=name, nested=True, tags={**inherited, **marks})
+    run = mlflow.start_run(run_name=name, nested=True, tags={**inherited, **tag_values})
     with closing.closing_run():
-        doubles.close_runs(run)
+        duplicates.close_duplicate_runs(run)
         yield run
 
 
@@ -395,10 +398,10 @@ def inherited_tags(parent: Run) -> dict[str, str]:
 def _run_name(run: Run, step: str) -> str:
     """Return the step as the run's name, or the name that somebody gave it."""
     name = str(run.info.run_name or "")
-    return name if name and (_is_given(name) or not _is_made_up(name)) else step
+    return name if name and (_is_given_name(name) or not _is_generated_name(name)) else step
 
 
-def _is_made_up(name: str) -> bool:
+def _is_generated_name(name: str) -> bool:
     """Whether MLflow may have generated a name from its word lists: fearless-fox-123."""
     words = re.fullmatch(r"([a-z]+)-([a-z]+)-[0-9]+", name)
     if not words:
@@ -408,7 +411,7 @@ def _is_made_up(name: str) -> bool:
     return words[1] in predicates and words[2] in nouns
 
 
-def _is_given(name: str) -> bool:
+def _is_given_name(name: str) -> bool:
     """Whether an ancestor process was started with this name: mlflow run --run-name ..."""
     commands = []
     for process in psutil.Process().parents():

@@ -76,7 +76,7 @@ class GuardedModel:
         Raises:
             RequestError: the caller's fault, with status 400, or the server's, with 500.
         """
-        with _telling_whose_fault():
+        with _as_request_errors():
             frame = self._as_frame(data)
             if not (len(frame) or len(frame.columns)):  # an empty table needs no column names
                 frame = frame.reindex(columns=self.metadata.get_input_schema().input_names())
@@ -94,7 +94,7 @@ class GuardedModel:
         """
         if type(body) is not dict or body.keys() != {RECORDS}:
             return ""
-        with _telling_whose_fault():
+        with _as_request_errors():
             minutes = self.served.model.answer_plain(body[RECORDS])
         return "" if minutes is None else json.dumps({"predictions": minutes.tolist()})
 
@@ -110,11 +110,11 @@ class GuardedModel:
                 return pd.DataFrame([data] if is_row else dict(data))
             return pd.DataFrame(data)
         except (TypeError, ValueError) as error:
-            raise MlflowException(f"The rows are no table: {in_short(error)}.") from error
+            raise MlflowException(f"The rows are no table: {short_reason(error)}.") from error
 
 
 @contextmanager
-def _telling_whose_fault() -> Iterator[None]:
+def _as_request_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
@@ -148,16 +148,16 @@ def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Ca
         schema = None if kind == CSV else schema
         guarded_model = GuardedModel(model, is_csv=kind == CSV)
         body = _decoded(data) if kind == JSON else None
-        if kind == JSON and (said := guarded_model.answer_plain(body)):
-            return answered_with(response=said, status=200, mimetype=JSON)
-        refuse_unread(body)
+        if kind == JSON and (response := guarded_model.answer_plain(body)):
+            return answered_with(response=response, status=200, mimetype=JSON)
+        refuse_unknown_keys(body)
         try:
             answered = answer(data, kind, guarded_model, schema)
         except RequestError:
             raise
         except (MlflowException, RecursionError, TypeError, ValueError) as error:
             # raised by reading the body: GuardedModel turns all else into RequestErrors
-            reason = in_short(error)
+            reason = short_reason(error)
             raise RequestError(
                 f"Cannot read the body: {reason}. It must be {KINDS[kind]}."
             ) from error
@@ -188,7 +188,7 @@ def read_kind(content_type: str) -> str:
     return kind
 
 
-def refuse_unread(body: Any) -> None:
+def refuse_unknown_keys(body: Any) -> None:
     """Refuse unknown keys beside the rows of a JSON body, which MLflow's function would ignore.
 
     Raises:
@@ -210,12 +210,12 @@ def _decoded(data: Any) -> Any:
         RequestError: an object has the same key twice, of which JSON keeps the last.
     """
     try:
-        return json.loads(data, object_pairs_hook=_each_once)
+        return json.loads(data, object_pairs_hook=_refuse_repeated_keys)
     except (RecursionError, TypeError, ValueError):
         return None
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     named = dict(pairs)
     if len(named) < len(pairs):
         names = [name for name, _ in pairs]
@@ -232,7 +232,7 @@ def with_warnings(answered: Any, remarks: list[str]) -> Any:
     return answered._replace(response=warned)
 
 
-def send_at_once(server: Any) -> None:
+def set_tcp_nodelay(server: Any) -> None:
     """Patch a server to set TCP_NODELAY on its workers' shared sockets, unless already done.
 
     Without it, a socket that uvicorn's workers share sends the body of a response only after the
@@ -254,7 +254,7 @@ def send_at_once(server: Any) -> None:
         server.startup = startup
 
 
-def introduce(operation: Mapping[str, Any], page: str) -> None:
+def patch_openapi(operation: Mapping[str, Any], page: str) -> None:
     """Make the server's /docs and /openapi.json describe its requests.
 
     FastAPI's own page loads scripts from other hosts, and knows nothing of MLflow's requests.
@@ -280,7 +280,7 @@ def introduce(operation: Mapping[str, Any], page: str) -> None:
         setattr(applications, name, lambda **_: HTMLResponse(page))
 
 
-def in_short(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """Return the reason of an error as one short line without control characters."""
     cause = error.__cause__ or error.__context__ or error
     if isinstance(cause, RecursionError):

@@ -39,7 +39,7 @@ REGISTERED, DATABASE = "registered_model_meta", "mlflow.db"  # MLflow's names
 MODEL_SHA256 = "model_sha256"  # tag of a registered version
 PROFILE = "profile.json"  # what the training months look like
 LIVE_STATE = "NYC_TAXI_LIVE_STATE"  # environment variable: path of the file that `score` writes
-LOOK_SECONDS = 30.0
+REREAD_SECONDS = 30.0
 
 
 class ServedModel(PythonModel):
@@ -58,7 +58,7 @@ class ServedModel(PythonModel):
             self.request_error = model.TripError  # of this copy of the package
             self.model = model.TripModel.from_files(files)
         except (ImportError, LookupError, ValueError) as error:
-            raise why_unloadable(error, package) from error
+            raise unloadable_error(error, package) from error
         # must not refer to self: a reference cycle would keep the model's files alive
         read = partial(read_live, self.model, self.sha256, self.request_error)
         self.live_file = WatchedFile(read)
@@ -66,9 +66,9 @@ class ServedModel(PythonModel):
             openapi = importlib.import_module(f"{package}.openapi")
             door = importlib.import_module(f"{package}.{DOOR}")
             door.guard(sys.modules[SERVER])
-            door.send_at_once(importlib.import_module("uvicorn").Server)
+            door.set_tcp_nodelay(importlib.import_module("uvicorn").Server)
             taxi = self.model.taxi
-            door.introduce(openapi.describe_request(taxi), openapi.describe_as_html(taxi))
+            door.patch_openapi(openapi.describe_request(taxi), openapi.describe_as_html(taxi))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -113,32 +113,32 @@ class WatchedFile:
         """
         self.read = read
         self.path = os.environ.get(LIVE_STATE, "")
-        self._last = Look(-LOOK_SECONDS, (), None)
+        self._last = FileState(-REREAD_SECONDS, (), None)
 
     def value(self) -> Any:
-        """Return the parsed content of the file, at most LOOK_SECONDS old."""
+        """Return the parsed content of the file, at most REREAD_SECONDS old."""
         last = self._last
-        if not self.path or monotonic() - last.at < LOOK_SECONDS:
+        if not self.path or monotonic() - last.at < REREAD_SECONDS:
             return last.value
-        self._last = self._look(last)
+        self._last = self._read_state(last)
         return self._last.value
 
-    def _look(self, last: "Look") -> "Look":
+    def _read_state(self, last: "FileState") -> "FileState":
         path = Path(self.path)
         try:
-            about = path.stat()
-            stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if stamp == last.stamp:
                 return last._replace(at=monotonic())
-            return Look(monotonic(), stamp, self.read(path.read_bytes()))
+            return FileState(monotonic(), stamp, self.read(path.read_bytes()))
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             if last.reason != reason:
                 logging.getLogger(__name__).warning("No live level: %s: %s", self.path, reason)
-            return Look(monotonic(), (), None, reason)
+            return FileState(monotonic(), (), None, reason)
 
 
-class Look(NamedTuple):
+class FileState(NamedTuple):
     """The result of one look at a file."""
 
     at: float  # seconds of the monotonic clock
@@ -167,10 +167,10 @@ def read_verified(folder: Path) -> ModelFiles:
         check_manifest(manifest, folder)
         files = {name: place_of(name, folder).read_bytes() for name in manifest}
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(f"they cannot be read: {error}") from error
+        raise damaged_error(f"they cannot be read: {error}") from error
     for name, text in files.items():
         if hashlib.sha256(text).hexdigest() != manifest[name]:
-            raise damaged(f"{name} is not the one that was saved")
+            raise damaged_error(f"{name} is not the one that was saved")
     return ModelFiles(files, hashlib.sha256(content).hexdigest())
 
 
@@ -182,10 +182,10 @@ def check_manifest(manifest: Any, folder: Path) -> None:
     """
     if not isinstance(manifest, dict) or not manifest:
         raise ValueError("the manifest lists none")
-    if astray := [name for name in manifest if {"..", "/"} & set(Path(name).parts)]:
-        raise ValueError(f"the manifest lists {astray[0]!r}, which is outside")
-    there = (path for path in folder.rglob("[!.]*") if path.is_file())
-    names = {path.relative_to(folder).as_posix() for path in there} - {MANIFEST}
+    if outside := [name for name in manifest if {"..", "/"} & set(Path(name).parts)]:
+        raise ValueError(f"the manifest lists {outside[0]!r}, which is outside")
+    paths = (path for path in folder.rglob("[!.]*") if path.is_file())
+    names = {path.relative_to(folder).as_posix() for path in paths} - {MANIFEST}
     if unlisted := sorted(name for name in names - set(manifest) if "__pycache__" not in name):
         raise ValueError(f"the manifest does not list {unlisted[0]}")
 
@@ -195,7 +195,7 @@ def place_of(name: str, folder: Path) -> Path:
     return folder.parents[1] / name if name == LOADER else folder / name
 
 
-def damaged(why: str) -> MlflowException:
+def damaged_error(why: str) -> MlflowException:
     """Return the error for a model whose files are not those that were saved."""
     reason = " ".join(why.split())
     return MlflowException.invalid_parameter_value(
@@ -203,7 +203,7 @@ def damaged(why: str) -> MlflowException:
     )
 
 
-def why_unloadable(error: Exception, package: str) -> MlflowException:
+def unloadable_error(error: Exception, package: str) -> MlflowException:
     """Return the error for a model that cannot be imported: files or packages are missing.
 
     Args:
@@ -213,7 +213,7 @@ def why_unloadable(error: Exception, package: str) -> MlflowException:
     origin = getattr(error, "name", None) or type(error).__module__
     if isinstance(error, LookupError) or origin.startswith(package):
         lack = "the manifest lists too few of them, or the model was saved with too few"
-        return damaged(f"{lack}: {error!r}")
+        return damaged_error(f"{lack}: {error!r}")
     reason = " ".join(str(error).split())[:200]  # xgboost's can fill a page
     return MlflowException.invalid_parameter_value(
         f"The model's packages cannot be used here: {reason}. Its requirements.txt names them."
@@ -241,7 +241,7 @@ def check_registered(root: Path, sha256: str) -> None:
     tag = found.tags.get(MODEL_SHA256, sha256)
     # the note may be stale: from another model that had this version's name and number
     if found.source == f"models:/{Model.load(str(root)).model_id}" and tag != sha256:
-        raise damaged(f"version {number} of {name!r} was registered with other ones")
+        raise damaged_error(f"version {number} of {name!r} was registered with other ones")
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

@@ -16,7 +16,7 @@ COMPANIONS = ("-journal", "-wal", "-shm")  # a database is incomplete without th
 BUSY_S = 20.0  # as long as MLflow waits for another process to write
 
 
-def misread_folder(here: Path, store: Path) -> str:
+def find_misread_folder(here: Path, store: Path) -> str:
     """Return the folder whose path has characters that MLflow misreads; empty if there is none.
 
     Args:
@@ -62,23 +62,23 @@ def is_empty(path: Path) -> bool:
         return store.execute("SELECT 1 FROM sqlite_master").fetchone() is None
 
 
-def cure_file(path: Path, error: sqlite3.Error) -> str:
+def repair_file_command(path: Path, error: sqlite3.Error) -> str:
     """Return a command that helps with an unreadable file; none of them loses data."""
     reason = str(error)
     if "locked" in reason:
         return f"fuser {shlex.quote(str(path))}  # the process that holds it: let it end"
     if "not a database" in reason or "malformed" in reason:
-        return set_aside(path)
+        return set_aside_command(path)
     return f"ls -l {_quoted(path)}"
 
 
-def set_aside(path: Path) -> str:
+def set_aside_command(path: Path) -> str:
     """Return the command that moves a database away, together with its journal."""
     folder = shlex.quote(f"{path}.kept")
     return f"mkdir {folder} && mv {_quoted(path)} {folder}"
 
 
-def upgrade(path: Path) -> str:
+def upgrade_command(path: Path) -> str:
     """Return the command that backs a store up and migrates it to the installed MLflow's schema.
 
     The backup needs no journal: the file has just been read, which leaves none.

@@ -12,20 +12,20 @@ from storage.tracking import processes, refusals, tags
 from storage.tracking.closing import failure_tags
 from storage.tracking.query import both, equals
 
-N_MOST = 1000  # a shared server may have more that run; the next pipeline sees those
+MAX_RUNS = 1000  # a shared server may have more that run; the next pipeline sees those
 REASON = "its process ended without closing it; the same command, run again, goes on from there"
-BEGINS_S = 86_400.0  # for `mlflow run` to make an environment and start its step
+START_TIMEOUT_S = 86_400.0  # for `mlflow run` to make an environment and start its step
 IS_RUNNING = equals("attributes.status", "RUNNING")
 
 
-class Closed(NamedTuple):
+class ClosedRuns(NamedTuple):
     """What became of the runs of dead processes."""
 
     run_ids: list[str]  # those closed
     refused: list[str]  # those that the store does not let this user close
 
 
-def close_stale_runs(project: str = "") -> Closed:
+def close_stale_runs(project: str = "") -> ClosedRuns:
     """Close as KILLED the runs that dead processes left RUNNING.
 
     A process of this machine is dead if it no longer exists; one of another machine, if its runs
@@ -46,14 +46,14 @@ def close_stale_runs(project: str = "") -> Closed:
     # since it was listed, a run may have FINISHED and its process exited
     left = [run_id for run_id in ids if client.get_run(run_id).info.status == "RUNNING"]
     closed = [run_id for run_id in left if close_run(client, run_id, REASON)]
-    return Closed(closed, [run_id for run_id in left if run_id not in closed])
+    return ClosedRuns(closed, [run_id for run_id in left if run_id not in closed])
 
 
-def close_own(reason: str) -> None:
+def close_own_runs(reason: str) -> None:
     """Close as KILLED the runs that this process left RUNNING, such as one it was opening."""
     client = MlflowClient()
-    marks = [equals(f"tags.{key}", value) for key, value in processes.process_tags().items()]
-    for run in _search(client, both(IS_RUNNING, *marks)):
+    conditions = [equals(f"tags.{key}", value) for key, value in processes.process_tags().items()]
+    for run in _search(client, both(IS_RUNNING, *conditions)):
         close_run(client, run.info.run_id, reason)
 
 
@@ -66,11 +66,11 @@ def close_run(client: MlflowClient, run_id: str, reason: str, status: str = "KIL
         MlflowException: the store does not answer.
     """
     try:
-        marks = failure_tags(status, reason)
-        client.log_batch(run_id, tags=[RunTag(*mark) for mark in marks.items()])
+        tag_values = failure_tags(status, reason)
+        client.log_batch(run_id, tags=[RunTag(*pair) for pair in tag_values.items()])
         client.set_terminated(run_id, status)
     except MlflowException as error:
-        if refusals.is_gone(error):
+        if refusals.is_unreachable(error):
             raise
         return False
     return True
@@ -79,7 +79,7 @@ def close_run(client: MlflowClient, run_id: str, reason: str, status: str = "KIL
 def _search(client: MlflowClient, condition: str) -> list[Run]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     order = ["attributes.start_time DESC"]
-    return list(client.search_runs(experiments, condition, max_results=N_MOST, order_by=order))
+    return list(client.search_runs(experiments, condition, max_results=MAX_RUNS, order_by=order))
 
 
 def _dead(running: list[Run], project: str) -> set[str]:
@@ -97,7 +97,7 @@ def _dead(running: list[Run], project: str) -> set[str]:
         or processes.process_of(run.data.tags) in silent
         or _never_began(run, project, now)
     }
-    while below := {run.info.run_id for run in running if _went_with(run, dead)} - dead:
+    while below := {run.info.run_id for run in running if _died_with_parent(run, dead)} - dead:
         dead |= below
     return dead
 
@@ -105,8 +105,8 @@ def _dead(running: list[Run], project: str) -> set[str]:
 def _never_began(run: Run, project: str, now: float) -> bool:
     is_of_project = project != "" and run.data.tags.get(tags.PROJECT_URI) == project
     is_made = is_of_project and tags.ENTRY_POINT in run.data.tags and tags.PID not in run.data.tags
-    return is_made and now - run.info.start_time / 1000 > BEGINS_S
+    return is_made and now - run.info.start_time / 1000 > START_TIMEOUT_S
 
 
-def _went_with(run: Run, dead: set[str]) -> bool:
+def _died_with_parent(run: Run, dead: set[str]) -> bool:
     return tags.PID not in run.data.tags and run.data.tags.get(tags.PARENT) in dead

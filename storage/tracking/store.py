@@ -86,7 +86,7 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0]))
 
 
-def name_plainly() -> None:
+def unescape_sqlite_uri() -> None:
     """Name an sqlite store by its real path, if MLflow has written my%20work for my work.
 
     MLflow finds the file by either name, but creates empty folders for the encoded one.
@@ -141,7 +141,7 @@ def open_other(uri: str) -> MlflowClient:
 
 
 @contextmanager
-def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
+def loss_as_error(hint: str | Callable[[], str]) -> Iterator[None]:
     """Turn a store's error, after all of MLflow's retries, into a one-line error.
 
     Args:
@@ -155,7 +155,7 @@ def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if refusals.is_gone(error):
+        if refusals.is_unreachable(error):
             uri = without_credentials(mlflow.get_tracking_uri())
             raise StoreGoneError(
                 f"The MLflow server at {uri} went away and did not come back. "
@@ -163,7 +163,7 @@ def gone_as(hint: str | Callable[[], str]) -> Iterator[None]:
             ) from error
         if line := refusals.explain_refusal(error):
             # if the store also refuses to close the run, the first error is what matters
-            raise refusals.said_before(error) or StorageError(line) from error
+            raise refusals.find_first_error(error) or StorageError(line) from error
         raise
 
 
@@ -176,16 +176,18 @@ def _check_kind(uri: str) -> None:
     """Refuse a URI that cannot lead to a store."""
     kind = _scheme(uri)
     if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
-        said = f"has no scheme. Set it to http://{uri}"
+        problem = f"has no scheme. Set it to http://{uri}"
     elif kind in ("", "file") and not MLFLOW_ALLOW_FILE_STORE.get():
-        said = "is a folder, and MLflow keeps runs in none. Set it to sqlite:////<folder>/mlflow.db"
+        problem = (
+            "is a folder, and MLflow keeps runs in none. Set it to sqlite:////<folder>/mlflow.db"
+        )
     elif kind not in ("", "file", "http", "https", *DATABRICKS) and not _is_database(kind):
-        said = f"has a scheme that MLflow has no store for. Use one of {', '.join(KINDS)}"
+        problem = f"has a scheme that MLflow has no store for. Use one of {', '.join(KINDS)}"
     elif kind.partition("+")[0] == "sqlite" and _is_in_memory(uri):
-        said = "is in memory, and ends with each step. Set it to sqlite:////<folder>/mlflow.db"
+        problem = "is in memory, and ends with each step. Set it to sqlite:////<folder>/mlflow.db"
     else:
         return
-    raise StorageError(f"MLFLOW_TRACKING_URI {without_credentials(uri)!r} {said}.")
+    raise StorageError(f"MLFLOW_TRACKING_URI {without_credentials(uri)!r} {problem}.")
 
 
 def _is_in_memory(uri: str) -> bool:
@@ -270,19 +272,20 @@ def _database_revision(uri: str) -> str:
         engine.dispose()
 
 
-def _check_revision(revision: str, upgrade: str) -> None:
+def _check_revision(revision: str, upgrade_command: str) -> None:
     """Refuse a store of another MLflow version, which could no longer open it once migrated."""
     newest = sqlite_file.newest_revision()
     if revision and newest and revision != newest:
         raise StorageError(
             f"The store is of another MLflow (schema {revision}, not {newest}), which could not "
-            f"open it any more once it is upgraded. To upgrade it, after a backup: {upgrade}"
+            "open it any more once it is upgraded. To upgrade it, after a backup: "
+            f"{upgrade_command}"
         )
 
 
 def _make_once(path: Path, uri: str) -> None:
     """Create a new store in one process while others wait: two at once would crash."""
-    if folder := sqlite_file.misread_folder(Path.cwd(), path):
+    if folder := sqlite_file.find_misread_folder(Path.cwd(), path):
         raise StorageError(
             f"MLflow misreads the folder {folder}, because of an apostrophe, a %, a ? or a # in "
             f"its path. Move the checkout to a folder without."
@@ -344,14 +347,14 @@ def _has_tables(path: Path) -> bool:
         if not revision and not sqlite_file.is_empty(path):
             raise StorageError(
                 f"{path} is no store of MLflow, or half made. Set MLFLOW_TRACKING_URI to another "
-                f"file, or put this one away: {sqlite_file.set_aside(path)}"
+                f"file, or put this one away: {sqlite_file.set_aside_command(path)}"
             )
     except sqlite3.Error as error:
         raise StorageError(
             f"The store {path} cannot be opened: {error}. Look into it: "
-            f"{sqlite_file.cure_file(path, error)}"
+            f"{sqlite_file.repair_file_command(path, error)}"
         ) from error
-    _check_revision(revision, sqlite_file.upgrade(path))
+    _check_revision(revision, sqlite_file.upgrade_command(path))
     return bool(revision)
 
 

@@ -279,7 +279,7 @@ LIVE = tag(
 DRIFT = tag(
     "drift",
     "true if a month has drifted; unknown if the model stores no profile",
-    "opening score",
+    "preparation score",
 )
 
 # --- metrics that are logged by name
@@ -298,7 +298,7 @@ SAMPLE_COST = metric(
     "sample",
 )
 PSI = metric("psi", "largest population stability index of a scored month", "score")
-GAINED = metrics(
+IMPROVEMENTS = metrics(
     "improvement",
     "minutes of test RMSE below the champion's, as judge_by asks; its interval",
     "evaluate",
@@ -402,9 +402,9 @@ BESIDE_RMSE = metrics(
 )
 RISE = metric("rise_by_age", "share by which RMSE is above a fresh model's; by age", "backtest")
 AGAINST = metrics(
-    "against.", "minutes of RMSE above another recipe's, and the 95 % interval", "rival"
+    "against.", "minutes of RMSE above another recipe's, and the 95 % interval", "other_recipe"
 )
-AGAINST_FILE = artifact("against.yaml", "the parameter file of that recipe", "rival")
+AGAINST_FILE = artifact("against.yaml", "the parameter file of that recipe", "other_recipe")
 BACKTEST_TABLE = artifact(
     "backtest.csv", "errors of each fold's models by month, with intervals", "backtest"
 )

@@ -13,7 +13,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from storage import StoreGoneError
-from storage.tracking import closing, doubles, processes, stale_runs
+from storage.tracking import closing, duplicates, processes, stale_runs
 from storage.tracking.query import both, differs, equals
 from storage.tracking.runs import active, active_info, inherited_tags
 from storage.tracking.tags import (
@@ -26,7 +26,7 @@ from storage.tracking.tags import (
 )
 
 MAX_METRICS, MAX_ENTITIES = 1000, 1000  # per call to the store
-UNDONE = "the search ended before it did"
+CUT_SHORT = "the search ended before it did"
 
 
 class TrialRun(NamedTuple):
@@ -74,9 +74,9 @@ class TrialRuns:
         if kind is not None and issubclass(kind, StoreGoneError):
             return  # the next search of this key closes them
         refused = (MlflowException,) if error else ()  # the original error is raised, not this one
-        reason = closing.reason_of(error) if error else UNDONE
+        reason = closing.reason_of(error) if error else CUT_SHORT
         for run_id in self.run_ids.values():
-            with closing.in_seconds(error), suppress(*refused):
+            with closing.limit_retries(error), suppress(*refused):
                 self._close(run_id, "KILLED", reason)
 
     def recorded(self) -> dict[int, TrialRun]:
@@ -86,7 +86,7 @@ class TrialRuns:
         closed as KILLED.
         """
         trials: dict[int, TrialRun] = {}
-        for run in _all(self.parent.info.experiment_id, self.search_key):
+        for run in _finished_trials(self.parent.info.experiment_id, self.search_key):
             number = int(run.data.tags[TRIAL])
             if run.info.status == "FINISHED" and number not in trials:
                 trials[number] = self._read(run)
@@ -102,7 +102,7 @@ class TrialRuns:
             tags=self.tags | {TRIAL: str(number)},
         )
         self.run_ids[number] = run.info.run_id
-        doubles.close_runs(run)
+        duplicates.close_duplicate_runs(run)
 
     def finish(
         self,
@@ -128,9 +128,9 @@ class TrialRuns:
         entries = [Param(name, str(value)) for name, value in params.items()]
         run_tags = [RunTag(name, value) for name, value in tags.items()]
         run_id = self.run_ids[number]
-        room = MAX_ENTITIES - len(entries) - len(run_tags)
-        self.client.log_batch(run_id, metrics=points[:room], params=entries, tags=run_tags)
-        for start in range(room, len(points), MAX_METRICS):
+        n_free = MAX_ENTITIES - len(entries) - len(run_tags)
+        self.client.log_batch(run_id, metrics=points[:n_free], params=entries, tags=run_tags)
+        for start in range(n_free, len(points), MAX_METRICS):
             self.client.log_batch(run_id, metrics=points[start : start + MAX_METRICS])
         self.client.set_terminated(run_id, "FINISHED")
         return self.run_ids.pop(number)
@@ -141,8 +141,8 @@ class TrialRuns:
         return self.run_ids.pop(number)
 
     def _close(self, run_id: str, status: str, reason: str) -> None:
-        marks = [RunTag(*mark) for mark in closing.failure_tags(status, reason).items()]
-        self.client.log_batch(run_id, tags=marks)
+        tag_values = [RunTag(*pair) for pair in closing.failure_tags(status, reason).items()]
+        self.client.log_batch(run_id, tags=tag_values)
         self.client.set_terminated(run_id, status)
 
     def _read(self, run: Run) -> TrialRun:
@@ -155,11 +155,11 @@ class TrialRuns:
 
 def n_finished(experiment_id: str, search_key: str) -> int:
     """Count the trials of a search that need not be run again."""
-    trials = _all(experiment_id, search_key)
+    trials = _finished_trials(experiment_id, search_key)
     return len({run.data.tags[TRIAL] for run in trials if run.info.status == "FINISHED"})
 
 
-def _all(experiment_id: str, search_key: str) -> list[Run]:
+def _finished_trials(experiment_id: str, search_key: str) -> list[Run]:
     trials: list[Run] = mlflow.search_runs(
         [experiment_id],
         filter_string=both(equals(f"tags.{SEARCH_KEY}", search_key), differs(f"tags.{TRIAL}", "")),

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn.tree import DecisionTreeRegressor
 
-from steps.common.candidates import Lineage, log_candidate, read_profiles, report_on
+from steps.common.candidates import Lineage, log_candidate, read_profiles, report_candidate
 from steps.common.inputs import load_trips, log_inputs
 from steps.common.results import read_preprocess
 from storage.tracking import artifacts, runs
@@ -52,7 +52,7 @@ class Lab:
                     profiles = read_profiles(result.run_id)
                     model = TripModel(result.dataset.taxi, encoder, [tree])
                     lineage = Lineage(step, "tree", "compact", result, tree.get_params())
-                    report = report_on(model, valid)
+                    report = report_candidate(model, valid)
                     log_candidate(model, report, profiles, lineage, described["valid"])
         return str(run.info.run_id)
 

@@ -12,16 +12,16 @@ import pytest
 from mlflow import MlflowClient
 
 from steps.common import cluster_cleaning
-from steps.common.cleaned_months import places_of
+from steps.common.cleaned_months import find_row_groups
 from steps.common.inputs import load_city
 from steps.common.month_cleaning import MonthCount, clean_batches
 from steps.common.months import find_month
 from steps.common.results import PreprocessResult, read_preprocess
-from steps.preprocess import MonthToWrite, begin_to_fetch, no_trips
+from steps.preprocess import MonthToWrite, no_trips, start_fetch
 from storage import StorageError
 from storage.data import months
 from storage.data.digest import sha256_of
-from storage.data.manifest import SUMS
+from storage.data.manifest import SHA256SUMS
 from storage.data.months import MonthFile
 from storage.tracking import artifacts, runs, tags
 from storage.tracking.artifacts import LostError
@@ -149,7 +149,7 @@ def test_a_month_that_is_not_what_the_manifest_says_is_refused(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     month = folder / "green_tripdata_2021-02.parquet"
-    (folder / SUMS).write_text(f"{sha256_of(month)}  {month.name}\n")
+    (folder / SHA256SUMS).write_text(f"{sha256_of(month)}  {month.name}\n")
     month.write_bytes(month.read_bytes()[:-5000])
     with pytest.raises(SystemExit) as left:
         preprocess(folder)
@@ -250,9 +250,9 @@ def test_a_month_that_is_still_being_written_is_refused(is_there: bool, folder: 
 def test_where_a_month_begins_is_not_guessed() -> None:
     sizes = [5, 5, 3, 5, 2]
     n_kept = {"2021-01": 13, "2021-02": 5, "2021-03": 2}
-    assert [places_of(month, n_kept, sizes) for month in n_kept] == [[0, 1, 2], [3], [4]]
-    assert places_of("2021-02", n_kept, [5, 5, 3, 0, 5, 2]) is None
-    assert places_of("2021-02", {"2021-02": 5}, [5, 0]) == [0, 1]
+    assert [find_row_groups(month, n_kept, sizes) for month in n_kept] == [[0, 1, 2], [3], [4]]
+    assert find_row_groups("2021-02", n_kept, [5, 5, 3, 0, 5, 2]) is None
+    assert find_row_groups("2021-02", {"2021-02": 5}, [5, 0]) == [0, 1]
 
 
 # --- months that workers clean
@@ -321,10 +321,10 @@ def test_months_that_went_with_their_workers_are_cleaned_again_and_with_the_sche
                 process.kill()
                 process.wait()
             dask.workers = [*dask.workers, dask.start_worker()]
-            monkeypatch.setattr("steps.preprocess.begin_to_fetch", begin_to_fetch)
-            return begin_to_fetch(one)
+            monkeypatch.setattr("steps.preprocess.start_fetch", start_fetch)
+            return start_fetch(one)
 
-        monkeypatch.setattr("steps.preprocess.begin_to_fetch", lose_first)
+        monkeypatch.setattr("steps.preprocess.start_fetch", lose_first)
         given = (f"simulated:{N_TRIPS}", f"--scheduler={dask.address}")
         if lost == "workers":
             assert cleaned_anew(*given) == here

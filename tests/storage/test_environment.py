@@ -44,7 +44,7 @@ def test_an_environment_that_is_half_built_is_one_line_with_the_cure(step: str) 
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"{step}: the environment {bare_prefix()} is not whole: ")
     assert "No module named '" in line
-    assert line.endswith(f"start again: {environment.cure(Path(bare_prefix()))}")
+    assert line.endswith(f"start again: {environment.repair_command(Path(bare_prefix()))}")
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_a_library_that_is_missed_late_is_told_so_and_a_mistake_here_keeps_its_t
     error = ModuleNotFoundError(f"No module named {name!r}", name=name)
     if begins:
         with pytest.raises(SystemExit) as left:
-            environment.explain(type(error), error, None)
+            environment.explain_import_error(type(error), error, None)
         assert left.value.code == 2
     else:
-        environment.explain(type(error), error, None)
+        environment.explain_import_error(type(error), error, None)
     assert ("is not whole" in capsys.readouterr().err) == bool(begins)
 
 
-@pytest.mark.parametrize("sign", environment.INTERRUPTS)
+@pytest.mark.parametrize("sign", environment.INTERRUPT_SIGNALS)
 def test_an_interruption_while_a_step_still_imports_is_one_line(sign: signal.Signals) -> None:
     # reset, because these tests may themselves have been started by nohup
     begin = f"import os, signal; signal.signal({sign:d}, signal.SIG_DFL)"
@@ -143,7 +143,7 @@ def test_a_disk_that_is_full_is_no_reader_who_left() -> None:
 def test_nohup_keeps_a_step_that_loses_its_terminal() -> None:
     code = f"signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{STARTED.partition(chr(10))[2]}"
     hang_up = "os.kill(os.getpid(), signal.SIGHUP)\nprint('went on')"
-    raised = "from storage import interruptions\ninterruptions.raise_once()\n"
+    raised = "from storage import interruptions\ninterruptions.raise_on_first_signal()\n"
     words = [sys.executable, "-c", f"import os, signal\n{code}{hang_up}\n{raised}{hang_up}"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "went on\n" * 2)
@@ -157,7 +157,7 @@ def test_an_interrupted_step_leaves_somebody_to_call_its_run_killed(
     monkeypatch.setattr(environment.subprocess, "Popen", lambda words, **_: left.append(words))
     monkeypatch.setattr(environment.os, "_exit", codes.append)
     monkeypatch.setenv("MLFLOW_RUN_ID", "0a1b")
-    environment.leave(signal.SIGINT, None)
+    environment.exit_on_signal(signal.SIGINT, None)
     assert codes == [130]
     assert left == [[sys.executable, "-m", "storage.tracking.interrupted", "0a1b"]]
     assert capfd.readouterr().err.endswith(": interrupted\n")
@@ -172,13 +172,13 @@ def test_a_step_spends_little_on_threads_that_wait_and_on_looking_for_waste(
     monkeypatch.setattr("atexit.register", at_exit.append)
     before = gc.get_threshold()
     try:
-        environment.spend_less()
+        environment.save_cpu_time()
         assert gc.get_threshold()[0] == environment.GC_THRESHOLD
         assert not gc.isenabled()  # during imports
-        environment.have_imported()
+        environment.start_garbage_collection()
         assert not frozen  # because objects of others exist
-        monkeypatch.setattr("sys.excepthook", environment.explain)
-        environment.have_imported()
+        monkeypatch.setattr("sys.excepthook", environment.explain_import_error)
+        environment.start_garbage_collection()
         assert gc.isenabled()
     finally:
         gc.set_threshold(*before)
@@ -197,7 +197,7 @@ def test_a_step_spends_little_on_threads_that_wait_and_on_looking_for_waste(
     ],
 )
 def test_each_environment_is_mended_by_who_made_it(prefix: Path, cure: str) -> None:
-    assert environment.cure(prefix) == cure
+    assert environment.repair_command(prefix) == cure
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
@@ -205,7 +205,7 @@ def test_a_terminal_shows_what_it_can(monkeypatch: pytest.MonkeyPatch, encoding:
     written = io.BytesIO()
     terminal = io.TextIOWrapper(written, encoding=encoding)
     monkeypatch.setattr(sys, "stdout", terminal)
-    environment.show_what_can_be_shown()
+    environment.tolerate_output_errors()
     print("├── preprocess reused 1a2b… 🏃 \udcf6", flush=True)
     shown = written.getvalue().decode(encoding)
     assert ("🏃" in shown) == (encoding == "utf-8")
@@ -224,8 +224,8 @@ def test_a_user_without_name_or_home_gets_both(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("os.getuid", lambda: 4711)
     monkeypatch.setattr("sys.excepthook", sys.excepthook)
     spent = []
-    monkeypatch.setattr(environment, "spend_less", lambda: spent.append("less"))
-    monkeypatch.setattr(environment, "INTERRUPTS", ())
+    monkeypatch.setattr(environment, "save_cpu_time", lambda: spent.append("less"))
+    monkeypatch.setattr(environment, "INTERRUPT_SIGNALS", ())
     environment.prepare()
     assert spent
     assert os.environ[UV_DETECT] == "false"  # so that no model takes a uv.lock along
@@ -257,7 +257,7 @@ def test_matplotlib_keeps_what_it_keeps_in_one_folder_where_the_home_takes_none(
     monkeypatch.delenv("MPLCONFIGDIR")
     for name, kept in (("HOME", home), ("XDG_CONFIG_HOME", config), ("XDG_CACHE_HOME", cache)):
         monkeypatch.setenv(name, str(tmp_path / kept) if kept else "")
-    environment.give_matplotlib_a_folder()
+    environment.set_matplotlib_folder()
     assert ("MPLCONFIGDIR" in os.environ) == is_named
 
 

@@ -12,7 +12,7 @@ from storage.checkout import ROOT
 BEGIN = """
 import os, signal, sys, time, weakref
 from storage import interruptions
-interruptions.raise_once()
+interruptions.raise_on_first_signal()
 """
 INTERRUPT = "os.kill(os.getpid(), signal.SIGTERM)"
 

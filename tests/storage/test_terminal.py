@@ -47,8 +47,8 @@ class Clock:
 
 
 def print_everything() -> None:
-    terminal.say(LONG, style="bold")
-    terminal.say(LONG, style="red", to=sys.stderr)
+    terminal.print_line(LONG, style="bold")
+    terminal.print_line(LONG, style="red", to=sys.stderr)
     terminal.print_page([f"**{LONG}** `so`", "", f"    {LONG}"])
     terminal.print_table(HEADS, ROWS, n_texts=2, strong=0)
     with Progress("search", 3, "trials", clock=Clock(terminal.EVERY_S)) as progress:
@@ -120,7 +120,7 @@ def test_a_download_is_told_in_bytes_and_begins_anew(capsys: pytest.CaptureFixtu
     ],
 )
 def test_marks_are_for_pages(line: str, said: str) -> None:
-    assert terminal.without_marks(line) == said
+    assert terminal.without_markdown(line) == said
 
 
 # --- on a terminal
@@ -192,7 +192,7 @@ def test_a_narrow_terminal_is_shown_whole_columns(
 
 @pytest.fixture
 def loggers() -> Iterator[None]:
-    names = ("mlflow", *terminal.RAISED_TOO)
+    names = ("mlflow", *terminal.LOGGED_AND_RAISED)
     before = {name: logging.getLogger(name).level for name in names}
     yield
     for name, level in before.items():
@@ -208,24 +208,26 @@ def test_mlflow_is_quiet_unless_it_is_asked_to_speak(
 ) -> None:
     env = {terminal.LEVEL: asked} if asked else {}
     monkeypatch.setattr(terminal.os, "environ", env)
-    for name in terminal.RAISED_TOO:
+    for name in terminal.LOGGED_AND_RAISED:
         logging.getLogger(name).setLevel(logging.NOTSET)
     terminal.quieten()
     assert logging.getLevelName(logging.getLogger("mlflow").level) == level
-    levels = {logging.getLevelName(logging.getLogger(name).level) for name in terminal.RAISED_TOO}
+    levels = {
+        logging.getLevelName(logging.getLogger(name).level) for name in terminal.LOGGED_AND_RAISED
+    }
     assert levels == {of_store}
     # the steps that it starts inherit the same
-    assert env == {terminal.LEVEL: asked or "WARNING", **terminal.SHOWS}
+    assert env == {terminal.LEVEL: asked or "WARNING", **terminal.OUTPUT_SETTINGS}
 
 
 def test_a_server_that_is_waited_for_is_told_once_an_outage(
     loggers: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for handler in logging.getLogger(terminal.ASKS_AGAIN).handlers[:]:
-        logging.getLogger(terminal.ASKS_AGAIN).removeHandler(handler)
+    for handler in logging.getLogger(terminal.RETRY_LOGGER).handlers[:]:
+        logging.getLogger(terminal.RETRY_LOGGER).removeHandler(handler)
     for _ in range(2):
         terminal.quieten()
-    (handler,) = logging.getLogger(terminal.ASKS_AGAIN).handlers
+    (handler,) = logging.getLogger(terminal.RETRY_LOGGER).handlers
     now = 0.0
     monkeypatch.setattr(handler, "clock", lambda: now)
     asked = ("Retrying (%r) after connection broken by '%r': %s", 3, OSError(111))
@@ -237,14 +239,14 @@ def test_a_server_that_is_waited_for_is_told_once_an_outage(
         (2001, "/api/2.0/mlflow-artifacts/artifacts/x", 1),
     ]:
         now = float(at)
-        logging.getLogger(terminal.ASKS_AGAIN).warning(*asked, path)
+        logging.getLogger(terminal.RETRY_LOGGER).warning(*asked, path)
         assert capsys.readouterr().err.count("The MLflow server does not answer") == n_said
 
 
 def test_who_prints_lines_alone_does_not_wait_for_rich() -> None:
     code = (
         "import sys; from storage import terminal; terminal.quieten(); "
-        "terminal.say('one', style='bold'); terminal.print_page(['**two**']); "
+        "terminal.print_line('one', style='bold'); terminal.print_page(['**two**']); "
         "terminal.Progress('search', 3, 'trials').update(); print('rich' in sys.modules)"
     )
     done = subprocess.run(

@@ -12,11 +12,11 @@ from storage.checkout import ROOT
 def test_an_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIPS", "https://host/trips?sig=token")
     monkeypatch.setenv("NOTHING", "")
-    assert uris.read_indirect("env:TRIPS", "source") == "https://host/trips?sig=token"
-    assert uris.read_indirect("https://host/trips", "source") == "https://host/trips"
+    assert uris.expand_env_address("env:TRIPS", "source") == "https://host/trips?sig=token"
+    assert uris.expand_env_address("https://host/trips", "source") == "https://host/trips"
     for name in ("NOTHING", "NO_SUCH"):
         with pytest.raises(UserError, match=f"^source=env:<NAME>, and there is no {name} in the"):
-            uris.read_indirect(f"env:{name}", "source")
+            uris.expand_env_address(f"env:{name}", "source")
 
 
 OPEN = [  # URIs without secrets

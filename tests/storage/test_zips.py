@@ -18,7 +18,7 @@ def test_a_zip_is_refused_in_a_line_whichever_of_its_bytes_is_damaged(tmp_path: 
     for place, change in product(range(len(whole)), (0x55, zipfile.ZIP_DEFLATED ^ ZSTANDARD)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
         try:
-            files.check_whole(path, path.name)
+            files.check_complete(path, path.name)
         except StorageError as error:
             messages.add(str(error))
     assert any("while decompressing" in message for message in messages)

@@ -404,7 +404,7 @@ def test_a_request_error_keeps_its_message_though_the_server_puts_the_rows_befor
 
 def test_a_reason_is_one_short_line_without_control_characters() -> None:
     reason = ValueError(f"no\x1b[31m value\n\there\x00 {'x' * 500}")
-    assert served_door.in_short(reason) == f"no?[31m value here? {'x' * 500}"[:200]
+    assert served_door.short_reason(reason) == f"no?[31m value here? {'x' * 500}"[:200]
 
 
 def test_nothing_of_mlflow_is_changed_where_no_server_loads_the_model(
@@ -438,5 +438,5 @@ def test_workers_that_share_a_socket_send_the_second_half_of_an_answer_at_once(a
 
 
 def test_workers_are_told_once(app: Any) -> None:
-    served_door.send_at_once(uvicorn.Server)
+    served_door.set_tcp_nodelay(uvicorn.Server)
     assert not hasattr(uvicorn.Server.startup.__wrapped__, "__wrapped__")

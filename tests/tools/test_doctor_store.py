@@ -54,7 +54,7 @@ def test_a_store_that_mlflow_cannot_use(
         made.executescript(tables)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
     (problem,) = problems(doctor.store)
-    cures = {"db": sqlite_file.upgrade(path), "mv": sqlite_file.set_aside(path)}
+    cures = {"db": sqlite_file.upgrade_command(path), "mv": sqlite_file.set_aside_command(path)}
     assert problem.cure == cures[cure]
 
 

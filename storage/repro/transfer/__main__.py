@@ -17,12 +17,12 @@ from storage.repro.transfer.importing import Import
 from storage.tracking import pages, store
 from storage.uris import without_credentials
 
-AGAIN = "Run this again: what is already there is kept."
+RERUN_HINT = "Run this again: what is already there is kept."
 
 
 def main(argv: list[str] | None = None) -> None:
     """Export or import and print the result; exit with 2 on an error that the user can mend."""
-    environment.show_what_can_be_shown()
+    environment.tolerate_output_errors()
     terminal.quieten()
     parser = argparse.ArgumentParser(prog="transfer", description=__doc__)
     parser.add_argument("direction", choices=["export", "import"])
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     words = [word.strip() for word in given.words if word.strip()]
     try:
-        with store.gone_as(AGAIN):
+        with store.loss_as_error(RERUN_HINT):
             lines = export_run(words) if given.direction == "export" else import_file(words)
     except UserError as error:
         print(f"{given.direction}: {error}", file=sys.stderr)

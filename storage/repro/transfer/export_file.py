@@ -21,8 +21,8 @@ from storage import StorageError, UserError, one_line, zips
 
 FORMAT = 1  # version of this format; older ones must stay readable
 MANIFEST, FILES = "manifest.json", "files/"
-VOUCHED = "manifest sha256 "  # comment of the zip
-MAX_RATIO, ALLOWANCE = 100, 100_000_000  # bytes unpacked per byte of the file, and in addition
+DIGEST_COMMENT = "manifest sha256 "  # comment of the zip
+MAX_RATIO, EXTRA_BYTES = 100, 100_000_000  # bytes unpacked per byte of the file, and in addition
 CHUNK = 1 << 20
 MLMODEL = "MLmodel"  # every model's folder has one
 COMPILED = "__pycache__"  # of a machine that has loaded the model; not verified by anything
@@ -169,7 +169,7 @@ class ExportWriter:
         """Add the manifest, and its digest as the comment of the zip."""
         text = manifest.model_dump_json(indent=1).encode()
         self.archive.writestr(MANIFEST, text)
-        self.archive.comment = f"{VOUCHED}{hashlib.sha256(text).hexdigest()}".encode()
+        self.archive.comment = f"{DIGEST_COMMENT}{hashlib.sha256(text).hexdigest()}".encode()
 
 
 @contextmanager
@@ -231,12 +231,12 @@ def opened(path: Path) -> Iterator[ExportFile]:
         try:
             manifest = _read_manifest(path, archive)
             _verify_files(path, archive, manifest)
-        except zips.DAMAGED as error:
-            raise changed(path, one_line(error)) from error
+        except zips.DAMAGED_ERRORS as error:
+            raise changed_error(path, one_line(error)) from error
         yield ExportFile(archive, manifest)
 
 
-def changed(path: Path, what: str) -> UserError:
+def changed_error(path: Path, what: str) -> UserError:
     """Return the error that a file is not as it was exported."""
     return UserError(
         f"{path} is not as it was exported: {what}. Nothing was imported. Copy or export it again."
@@ -247,9 +247,11 @@ def _open_zip(path: Path, file: IO[bytes]) -> zipfile.ZipFile:
     begins = file.read(4)
     try:
         archive = zipfile.ZipFile(file)
-    except zips.DAMAGED as error:
+    except zips.DAMAGED_ERRORS as error:
         if begins == b"PK\x03\x04":
-            raise changed(path, f"its end is cut off or damaged ({one_line(error)})") from error
+            raise changed_error(
+                path, f"its end is cut off or damaged ({one_line(error)})"
+            ) from error
         raise UserError(f"{path} is no export of a pipeline. Make one with make export.") from error
     if MANIFEST not in archive.namelist():
         raise UserError(f"{path} is no export of a pipeline: it has no {MANIFEST}. Check FILE.")
@@ -260,8 +262,8 @@ def _read_manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     _check_members(path, archive)
     text = archive.read(MANIFEST)
     comment = archive.comment.decode("ascii", "replace")
-    if comment != f"{VOUCHED}{hashlib.sha256(text).hexdigest()}":
-        raise changed(path, f"{MANIFEST} was edited")
+    if comment != f"{DIGEST_COMMENT}{hashlib.sha256(text).hexdigest()}":
+        raise changed_error(path, f"{MANIFEST} was edited")
     found = re.match(rb'\s*\{\s*"format":\s*(\d{1,9})', text)
     if found and int(found[1]) > FORMAT:
         raise UserError(
@@ -273,7 +275,7 @@ def _read_manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise changed(path, f"{MANIFEST}, {where}: {first['msg']}") from error
+        raise changed_error(path, f"{MANIFEST}, {where}: {first['msg']}") from error
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
@@ -285,26 +287,26 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
         is_link = stat.S_ISLNK(member.external_attr >> 16)
         is_ours = re.fullmatch(rf"{FILES}[0-9a-f]{{64}}|{re.escape(MANIFEST)}", member.filename)
         if is_link or not is_ours or names[member.filename] > 1:
-            raise changed(path, f"it holds {member.filename!r}, which no export does")
-    n_bytes, most = sum(m.file_size for m in members), path.stat().st_size * MAX_RATIO + ALLOWANCE
+            raise changed_error(path, f"it holds {member.filename!r}, which no export does")
+    n_bytes, most = sum(m.file_size for m in members), path.stat().st_size * MAX_RATIO + EXTRA_BYTES
     if n_bytes > most:
-        raise changed(path, f"it would unpack to {n_bytes:,} bytes, more than {most:,}")
+        raise changed_error(path, f"it would unpack to {n_bytes:,} bytes, more than {most:,}")
 
 
 def _verify_files(path: Path, archive: zipfile.ZipFile, manifest: Manifest) -> None:
-    told = {sha256 for files in manifest.folders() for sha256 in files.values()}
-    there = {name.removeprefix(FILES) for name in archive.namelist()} - {MANIFEST}
-    if told != there or told != set(manifest.sizes):
-        raise changed(path, f"{MANIFEST} names other files than it holds")
+    listed = {sha256 for files in manifest.folders() for sha256 in files.values()}
+    held = {name.removeprefix(FILES) for name in archive.namelist()} - {MANIFEST}
+    if listed != held or listed != set(manifest.sizes):
+        raise changed_error(path, f"{MANIFEST} names other files than it holds")
     for sha256, n_bytes in manifest.sizes.items():
         if archive.getinfo(f"{FILES}{sha256}").file_size != n_bytes:
-            raise changed(path, f"a file has not the {n_bytes:,} bytes that it had")
+            raise changed_error(path, f"a file has not the {n_bytes:,} bytes that it had")
         digest = hashlib.sha256()
         with archive.open(f"{FILES}{sha256}") as content:
             while chunk := content.read(CHUNK):
                 digest.update(chunk)
         if digest.hexdigest() != sha256:
-            raise changed(path, f"{_name_of(sha256, manifest)} has other bytes")
+            raise changed_error(path, f"{_name_of(sha256, manifest)} has other bytes")
 
 
 def _name_of(sha256: str, manifest: Manifest) -> str:

@@ -41,14 +41,14 @@ def export(run_id: str, path: Path) -> Manifest:
         UserError: there is no such run, it still runs, or there is a file of this name.
         StorageError: the file cannot be written, or the store has lost a file.
     """
-    gathered = Gathered(MlflowClient(), run_id)
+    gathered = RunCollection(MlflowClient(), run_id)
     with writing(path) as writer:
         manifest = gathered.write(writer)
         writer.finish(manifest)
     return manifest
 
 
-class Gathered:
+class RunCollection:
     """A run with its descendants, the runs that it builds on, and the ancestors of those."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
@@ -97,10 +97,10 @@ class Gathered:
         for child in below:
             self._add_whole(child)
         for name in tags.RUN_IDS.values():
-            if step := self._if_there(run.data.tags.get(name, "")):
+            if step := self._find_or_none(run.data.tags.get(name, "")):
                 self._add_whole(step)
         for trial_id in self._trials_of(run):
-            if trial := self._if_there(trial_id):
+            if trial := self._find_or_none(trial_id):
                 self._add_whole(trial)
 
     def _add(self, run: Run) -> None:
@@ -112,11 +112,11 @@ class Gathered:
                 f"Run {run.info.run_id} of {run.data.tags.get(tags.STEP, 'no step')} is still "
                 f"{run.info.status}. Wait for it; the next pipeline closes what has died."
             )
-        if above := self._if_there(run.data.tags.get(tags.PARENT, "")):
+        if above := self._find_or_none(run.data.tags.get(tags.PARENT, "")):
             self._add(above)
         self.runs[run.info.run_id] = run  # after its ancestors
 
-    def _if_there(self, run_id: str) -> Run | None:
+    def _find_or_none(self, run_id: str) -> Run | None:
         try:
             run = self.client.get_run(run_id) if run_id else None
         except MlflowException as error:
@@ -182,9 +182,9 @@ class Gathered:
 
     def _has_registered(self, run: Run, version: ModelVersion) -> bool:
         above = self.runs.get(run.data.tags.get(tags.PARENT, ""))
-        marks = above.data.tags if above else {}
-        wanted = (version.name, str(version.version))
-        return (marks.get(tags.MODEL_NAME), marks.get(tags.VERSION)) == wanted
+        tag_values = above.data.tags if above else {}
+        registered = (version.name, str(version.version))
+        return (tag_values.get(tags.MODEL_NAME), tag_values.get(tags.VERSION)) == registered
 
     def _version_record(self, version: ModelVersion, model_id: str) -> VersionRecord:
         model = self.client.get_registered_model(version.name)
@@ -195,11 +195,11 @@ class Gathered:
             version=number,
             model_id=model_id,
             sha256=version.tags[tags.MODEL_SHA256],
-            tags=without(version.tags, *ORIGINS),
+            tags=without_tags(version.tags, *ORIGINS),
             description=version.description or "",
             aliases=sorted(a for a, held in model.aliases.items() if str(held) == number),
             promotions=[json.dumps(one._asdict()) for one in history if one.version == number],
-            about=registry.about(model.description or ""),
+            about=registry.page_without_history(model.description or ""),
         )
 
     # --- writing
@@ -220,21 +220,21 @@ class Gathered:
         )
 
     def _run_record(self, run: Run, writer: ExportWriter) -> RunRecord:
-        run_id, marks = run.info.run_id, dict(run.data.tags)
-        parent = marks.get(tags.PARENT, "")
+        run_id, tag_values = run.info.run_id, dict(run.data.tags)
+        parent = tag_values.get(tags.PARENT, "")
         outputs = run.outputs.model_outputs if run.outputs else ()
         read = run.inputs.model_inputs if run.inputs else ()
         datasets_read = run.inputs.dataset_inputs if run.inputs else ()
         return RunRecord(
             run_id=run_id,
-            origin=marks.pop(tags.ORIGIN_RUN, run_id),
-            store=marks.pop(tags.ORIGIN_STORE, self.store),
-            is_whole=run_id in self.whole and marks.pop(tags.IMPORTED, "") != tags.PART,
+            origin=tag_values.pop(tags.ORIGIN_RUN, run_id),
+            store=tag_values.pop(tags.ORIGIN_STORE, self.store),
+            is_whole=run_id in self.whole and tag_values.pop(tags.IMPORTED, "") != tags.PART,
             parent=parent if parent in self.runs else None,
             status=run.info.status,
             start_time=run.info.start_time,
             end_time=run.info.end_time,
-            tags=without(marks, tags.IMPORTED),
+            tags=without_tags(tag_values, tags.IMPORTED),
             params=run.data.params,
             metrics=[*self._points(run)],
             inputs=[self._input(entry) for entry in datasets_read],
@@ -253,8 +253,8 @@ class Gathered:
                     of_models.setdefault(place, []).append(point)
         for name in run.data.metrics:
             for point in self.client.get_metric_history(run.info.run_id, name):
-                alike = of_models.get((point.key, point.timestamp, point.step), [point])
-                yield from (MetricPoint.model_validate(one, from_attributes=True) for one in alike)
+                points = of_models.get((point.key, point.timestamp, point.step), [point])
+                yield from (MetricPoint.model_validate(one, from_attributes=True) for one in points)
 
     def _input(self, entry: DatasetInput) -> InputDataset:
         dataset = entry.dataset
@@ -294,15 +294,15 @@ class Gathered:
             run_id=str(model.source_run_id),
             name=model.name,
             kind=model.model_type or None,
-            tags=without(model.tags, tags.ORIGIN_MODEL),
+            tags=without_tags(model.tags, tags.ORIGIN_MODEL),
             params=model.params,
             files=files,
         )
 
     def _digests(self) -> dict[str, str]:
         """Return the digests of champions that these ended with, or were measured against."""
-        marks = [run.data.tags for run in self.runs.values()]
-        named = {(one.get(tags.MODEL_NAME), one.get(tags.CHAMPION_VERSION)) for one in marks}
+        tag_values = [run.data.tags for run in self.runs.values()]
+        named = {(one.get(tags.MODEL_NAME), one.get(tags.CHAMPION_VERSION)) for one in tag_values}
         named |= {(one.name, one.tags.get(tags.MEASURED_AGAINST)) for one in self.versions}
         digests: dict[str, str] = {}
         for name, number in named:
@@ -312,9 +312,9 @@ class Gathered:
         return digests
 
 
-def without(marks: Mapping[str, str], *names: str) -> dict[str, str]:
+def without_tags(tag_values: Mapping[str, str], *names: str) -> dict[str, str]:
     """Return tags without some, such as those that an import adds."""
-    return {key: value for key, value in marks.items() if key not in names}
+    return {key: value for key, value in tag_values.items() if key not in names}
 
 
 def add_files(uri: str, writer: ExportWriter) -> dict[str, str]:
@@ -322,6 +322,6 @@ def add_files(uri: str, writer: ExportWriter) -> dict[str, str]:
     files: dict[str, str] = {}
     for name in sorted(artifacts.list_files(uri)):
         if COMPILED not in name.split("/") and name != LOADED_NOTE:
-            with artifacts.open_at(uri, name) as path:
+            with artifacts.open_under(uri, name) as path:
                 files[name] = writer.add(path)
     return files

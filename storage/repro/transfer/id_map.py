@@ -34,9 +34,9 @@ class IdMap:
         is_here = found[1] in self.ids
         return f"experiments/{self.experiment_id}/runs/{found[1]}" if is_here else found[0]
 
-    def tags(self, marks: Mapping[str, str]) -> dict[str, str]:
+    def tags(self, tag_values: Mapping[str, str]) -> dict[str, str]:
         """Return tags, or other values by name, with the ids of this store."""
-        return {key: self.text(value) for key, value in marks.items()}
+        return {key: self.text(value) for key, value in tag_values.items()}
 
     def mlmodel(self, text: str, location: str) -> str:
         """Return the text of MLmodel with the ids of this store and the model's location here."""

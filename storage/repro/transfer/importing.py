@@ -39,12 +39,12 @@ from storage.repro.transfer.export_file import (
 )
 from storage.repro.transfer.id_map import IdMap
 from storage.repro.transfer.versions import add_version, refuse_other_taxis
-from storage.tracking import artifacts, datasets, doubles, experiments, processes, refusals, tags
+from storage.tracking import artifacts, datasets, duplicates, experiments, processes, refusals, tags
 from storage.tracking.query import equals
 from storage.tracking.registry_lock import ImportLock
 
 TEXTS = (".csv", ".html", ".json")  # artifacts that may contain ids
-N_METRICS, N_MARKS = 1000, 100  # per call to the store
+N_METRICS, N_TAGS = 1000, 100  # per call to the store
 
 
 class Import:
@@ -54,7 +54,7 @@ class Import:
         self.file = file
         self.manifest = file.manifest
         self.client = MlflowClient()
-        self.experiment_id = experiments.use()
+        self.experiment_id = experiments.use_experiment()
         self.map = IdMap(self.client.get_experiment(self.experiment_id))
         self.done: set[str] = set()  # runs that are here already, completely
         self.grown: dict[str, int] = {}  # file -> bytes by which it is longer here
@@ -85,9 +85,9 @@ class Import:
         refuse_other_taxis(self.manifest)
         found = {record.run_id: self._find_run(record) for record in self.manifest.runs}
         for record in self.manifest.runs:
-            self.map.ids[record.run_id] = self._take_run(record, found[record.run_id])
+            self.map.ids[record.run_id] = self._import_run(record, found[record.run_id])
         for model in self.manifest.models:
-            self.map.ids[model.model_id] = self._take_model(model).model_id
+            self.map.ids[model.model_id] = self._import_model(model).model_id
         self._map_keys()
         self._map_champions()
         for model in self.manifest.models:
@@ -106,7 +106,7 @@ class Import:
 
     # --- runs and models, found or made, so that every id is known
 
-    def _take_run(self, record: RunRecord, found: Run | None) -> str:
+    def _import_run(self, record: RunRecord, found: Run | None) -> str:
         if found is None:
             return str(self._make_run(record).info.run_id)
         if is_done(record, found):
@@ -142,21 +142,21 @@ class Import:
         found = self.client.search_runs(
             everywhere, equals(f"tags.{tags.ORIGIN_RUN}", record.origin), ViewType.ACTIVE_ONLY
         )
-        ours = (run for run in found if run.data.tags.get(tags.FAILURE) != doubles.REASON)
-        return next(ours, None)
+        genuine = (run for run in found if run.data.tags.get(tags.FAILURE) != duplicates.REASON)
+        return next(genuine, None)
 
     def _make_run(self, record: RunRecord) -> Run:
         # names this process: if it dies, the next pipeline closes the run
-        marks = {str(tags.ORIGIN_RUN): record.origin, str(tags.ORIGIN_STORE): record.store}
-        marks |= processes.process_tags()
+        tag_values = {str(tags.ORIGIN_RUN): record.origin, str(tags.ORIGIN_STORE): record.store}
+        tag_values |= processes.process_tags()
         name = record.tags.get(tags.RUN_NAME)
         run = self.client.create_run(
-            self.experiment_id, start_time=record.start_time, tags=marks, run_name=name
+            self.experiment_id, start_time=record.start_time, tags=tag_values, run_name=name
         )
-        doubles.close_runs(run)
+        duplicates.close_duplicate_runs(run)
         return run
 
-    def _take_model(self, record: ModelRecord) -> LoggedModel:
+    def _import_model(self, record: ModelRecord) -> LoggedModel:
         run = self.client.get_run(self.map.ids[record.run_id])
         of_run, names = equals("source_run_id", run.info.run_id), {record.origin, record.model_id}
         for model in self.client.search_logged_models([run.info.experiment_id], of_run):
@@ -301,14 +301,14 @@ class Import:
         points = [*self._points(record, run)]
         for part in chunks(points, N_METRICS):
             self.client.log_batch(run_id, metrics=part)
-        for part in chunks([Param(*param) for param in record.params.items()], N_MARKS):
+        for part in chunks([Param(*param) for param in record.params.items()], N_TAGS):
             self.client.log_batch(run_id, params=part)
         for name in (tags.FAILURE, tags.NOTE):  # left by an import that died
             if name in run.data.tags and name not in record.tags:
                 self.client.delete_tag(run_id, name)
-        marks = self.map.tags(record.tags) | self._versions(record)
-        marks[tags.IMPORTED] = tags.WHOLE if record.is_whole else tags.PART
-        for part in chunks([RunTag(*mark) for mark in marks.items()], N_MARKS):
+        tag_values = self.map.tags(record.tags) | self._versions(record)
+        tag_values[tags.IMPORTED] = tags.WHOLE if record.is_whole else tags.PART
+        for part in chunks([RunTag(*pair) for pair in tag_values.items()], N_TAGS):
             self.client.log_batch(run_id, tags=part)
 
     def _points(self, record: RunRecord, run: Run) -> Iterable[Metric]:

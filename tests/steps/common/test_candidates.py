@@ -39,9 +39,9 @@ def test_of_very_many_trips_the_same_sample_is_measured_for_every_model(
 ) -> None:
     valid = random_trips(400, seed=1)
     model = TripModel("green", fit_encoder("compact", valid), [Honest()])
-    whole = candidates.report_on(model, valid)
+    whole = candidates.report_candidate(model, valid)
     monkeypatch.setattr(candidates, "MAX_VALID_ROWS", 100)
-    first, second = (candidates.report_on(model, valid) for _ in range(2))
+    first, second = (candidates.report_candidate(model, valid) for _ in range(2))
     assert first.scores == second.scores
     # with the metered distance all trips count
     assert len(first.predicted) == 400

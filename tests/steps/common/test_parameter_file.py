@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from steps.common.parameter_file import read_parameter_file
 from steps.common.parameters import ENTRY_POINTS, PreprocessParameters
-from steps.common.step import placing, step_run
+from steps.common.step import locating_errors, step_run
 from storage import UserError
 from storage.checkout import ROOT, committed_path
 from storage.tracking import artifacts
@@ -145,7 +145,7 @@ def test_a_value_that_a_step_refuses_later_is_refused_with_its_line(
 
 def test_a_value_that_was_typed_is_refused_without_a_line_of_the_file(written: Any) -> None:
     params = parsed("main", written("seed: 7\nsearch_space: course\n"), "--search_space=lossgide")
-    with pytest.raises(UserError) as refused, placing(params):
+    with pytest.raises(UserError) as refused, locating_errors(params):
         raise UserError("Unknown search_space 'lossgide'.")
     assert str(refused.value) == "Unknown search_space 'lossgide'."
 

@@ -66,7 +66,7 @@ def copied(folder: Path) -> Path:
 
 
 def test_the_order_of_the_steps_is_the_same_wherever_it_stands() -> None:
-    assert list(pipeline.UPSTREAM) == list(pipeline.READ) == list(tags.RUN_IDS)
+    assert list(pipeline.UPSTREAM) == list(pipeline.RESULT_READERS) == list(tags.RUN_IDS)
 
 
 def test_upstream_names_the_steps_that_a_step_takes_runs_of() -> None:
@@ -87,7 +87,7 @@ def test_upstream_names_the_steps_that_a_step_takes_runs_of() -> None:
 def test_a_part_of_the_pipeline_is_what_is_named_and_what_is_given(
     text: str, given: list[str], steps: list[str]
 ) -> None:
-    assert pipeline.wanted_steps(text, given) == steps
+    assert pipeline.selected_steps(text, given) == steps
 
 
 def test_preprocess_is_known_by_its_months_however_they_are_written(store: Store) -> None:
@@ -146,7 +146,7 @@ def test_other_files_of_the_zones_make_another_key_and_the_same_ones_the_same(
     assert chain("baseline", f"--source={elsewhere}").key("preprocess") == before
     write_zone_files(elsewhere, shapes=make_zone_shapes((1, 0, 0, 3)))
     after = chain("baseline", f"--source={elsewhere}").key("preprocess")
-    assert step_key.difference(before._asdict(), after) == ["taxi_zones.zip changed"]
+    assert step_key.key_differences(before._asdict(), after) == ["taxi_zones.zip changed"]
     assert len({without.sha256, before.sha256, after.sha256}) == 3
 
 
@@ -264,7 +264,7 @@ def test_what_a_given_run_says_of_its_trips_wins_over_defaults_and_another_place
     given = chain("main", f"--preprocess_run_id={preprocessed}", "--source=elsewhere")
     assert (given.params.taxi, given.params.source) == ("green", SMALL[0].partition("=")[2])
     assert given.params.test_months == "2021-03"
-    repeated = given.repeatable().rerun_texts()
+    repeated = given.rerun_parameters().rerun_texts()
     assert (repeated["taxi"], repeated["test_months"]) == ("green", "2021-03")
     assert "preprocess_run_id" not in repeated  # because the same months would make it again
 
@@ -367,7 +367,7 @@ def test_a_given_run_is_named_in_what_repeats_it_unless_the_parameters_make_it(
         words = [f"--baseline_run_id={run_id}", f"--models={models}"]
         pipeline = chain("register", *words)
         pipeline.preprocess(), pipeline.training("baseline")
-        assert ("baseline_run_id" in pipeline.repeatable().rerun_texts()) == is_named
+        assert ("baseline_run_id" in pipeline.rerun_parameters().rerun_texts()) == is_named
 
 
 def is_of(run: dict[str, Any], step: str) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from steps.common.declaration import key_names
 from steps.common.parameters import HpoParameters, PreprocessParameters
 from steps.common.results import Code, Dataset, PreprocessResult
-from steps.common.search_key import ROWS, SAMPLE, read_settings
+from steps.common.search_key import ROWS_CODE, SAMPLING_CODE, read_settings
 from storage.repro import step_key
 from taxi import spaces
 
@@ -94,9 +94,9 @@ def test_a_search_that_sees_all_rows_is_known_as_it_was_before_there_were_sample
         *("trips", "features", "code", "space", "common", "half_life", "lag", "warm_start"),
         "versions",
     }
-    assert SAMPLE not in hashed["code"]  # type: ignore[operator]
+    assert SAMPLING_CODE not in hashed["code"]  # type: ignore[operator]
     key(search_rows=50_000)
-    assert SAMPLE in hashed["code"]  # type: ignore[operator]
+    assert SAMPLING_CODE in hashed["code"]  # type: ignore[operator]
 
 
 def test_points_are_taken_over_from_searches_of_the_same_space_and_features_alone() -> None:
@@ -113,7 +113,7 @@ def test_a_search_of_more_trials_is_the_same_one() -> None:
 
 
 def test_the_key_covers_the_code_that_makes_rows_and_none_that_serves_them() -> None:
-    code = step_key.code_reached(*ROWS)
+    code = step_key.code_reached(*ROWS_CODE)
     assert {"taxi/rows.py", "taxi/features.py", "taxi/columns.py", "taxi/schema.py"} <= set(code)
     assert not {"taxi/model.py", "taxi/search.py", "taxi/request.py", "steps/__init__.py"} & {*code}
 

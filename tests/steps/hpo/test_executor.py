@@ -167,7 +167,9 @@ def tasks_holding(dask: Dask, rows: Any) -> list[bool]:
 def test_rows_go_through_the_scheduler_where_workers_reach_this_machine_not(
     dask: Dask, rows: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(held_data, "_reached", lambda held: None)  # a lambda is sent by value
+    monkeypatch.setattr(
+        held_data, "_find_reachable_address", lambda held: None
+    )  # a lambda is sent by value
     job = TrainingJob(SLOW, rounds=1, patience=1)
     with opened(rows, dask.address) as executor:
         found = executor.submit(job).result(timeout=60)

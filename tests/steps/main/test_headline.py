@@ -25,9 +25,9 @@ def make_candidate(model: str, rmse: float, **others: float) -> Candidate:
 
 
 def first_lines(registered: RegisterResult | None, *models: Candidate, kind: str = METERED) -> Any:
-    lacks = "-P test_months=next"
+    missing_option = "-P test_months=next"
     return headline(
-        PipelineOutcome(make_dataset(), models, registered, kind, "mlflow run .", lacks)
+        PipelineOutcome(make_dataset(), models, registered, kind, "mlflow run .", missing_option)
     )
 
 

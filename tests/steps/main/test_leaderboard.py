@@ -48,9 +48,14 @@ def test_the_best_by_the_distance_asked_for_comes_first_and_is_the_headline() ->
 
 
 def test_what_is_odd_about_months_stands_on_the_page() -> None:
-    odd = entry("main").odd
-    assert odd(["2021-02 is short"]) == ["Check these months:", "", "- 2021-02 is short", ""]
-    assert odd([]) == []
+    list_odd_months = entry("main").list_odd_months
+    assert list_odd_months(["2021-02 is short"]) == [
+        "Check these months:",
+        "",
+        "- 2021-02 is short",
+        "",
+    ]
+    assert list_odd_months([]) == []
 
 
 def test_the_verdict_tells_the_test_rmse_with_each_kind_of_distance() -> None:
@@ -66,7 +71,7 @@ def test_a_champion_is_told_by_what_it_gained_and_the_first_one_by_what_it_was_a
     first = RegisterResult("run", "taxi", "1", "1", "R2 is 0.8", "tree", tested)
     verdict = entry("main").verdict
     assert verdict(first, "2021-03", "green")[2] == "It is the champion: R2 is 0.8."
-    ends = {tags.GAINED.of(end): at for end, at in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
+    ends = {tags.IMPROVEMENTS.of(end): at for end, at in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
     second = first._replace(metrics=tested | ends)
     assert verdict(second, "2021-03", "green")[2] == (
         "It is the champion: its RMSE is 0.500 min below the previous champion's on the same "
@@ -102,17 +107,19 @@ def make_dataset(train: list[str], valid: list[str], *, is_simulated: bool = Fal
 
 
 def test_the_months_of_a_year_earlier_are_named_with_those_there_are() -> None:
-    line, _ = entry("main").suggestion(make_dataset(["2023-01"], ["2023-02"]))
+    line, _ = entry("main").suggest_more_months(make_dataset(["2023-01"], ["2023-02"]))
     assert "`-P train_months=2022-01,2022-02,2023-01`" in line
 
 
 def test_no_months_are_named_that_are_there_already_or_would_be_made_up() -> None:
     main = entry("main")
-    assert main.suggestion(make_dataset(["2022-01", "2022-02", "2023-01"], ["2023-02"])) == []
-    assert main.suggestion(make_dataset(["2021-01"], ["2021-02"], is_simulated=True)) == []
+    assert (
+        main.suggest_more_months(make_dataset(["2022-01", "2022-02", "2023-01"], ["2023-02"])) == []
+    )
+    assert main.suggest_more_months(make_dataset(["2021-01"], ["2021-02"], is_simulated=True)) == []
     earlier = make_dataset(["2023-01"], ["2023-02"])
     earlier.months["test"] = ["2022-02"]  # the suggested train months would clash with it
-    assert main.suggestion(earlier) == []
+    assert main.suggest_more_months(earlier) == []
     first = make_dataset(["2020-02"], ["2020-01"])._replace(taxi="fhvhv")  # exist since 2019-02
-    assert main.suggestion(first) == []
-    assert main.suggestion(first._replace(taxi="green"))
+    assert main.suggest_more_months(first) == []
+    assert main.suggest_more_months(first._replace(taxi="green"))

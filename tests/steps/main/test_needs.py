@@ -9,7 +9,15 @@ import pytest
 
 from steps.common.parameters import MainParameters
 from steps.main import needs
-from steps.main.needs import Need, Past, count_trips, estimate, extrapolate, warn, work_of
+from steps.main.needs import (
+    Need,
+    PastRun,
+    count_trips,
+    estimate,
+    estimate_work,
+    extrapolate,
+    warn_of_memory,
+)
 from storage.data import months
 from storage.data.cache import cache_folder
 from storage.data.row_counts import count_month
@@ -38,21 +46,21 @@ def test_a_need_follows_the_line_through_what_was_needed_before(
 
 
 def test_the_time_of_a_search_grows_with_its_trials_and_the_trips_that_they_see() -> None:
-    assert work_of("baseline", TRIPS, 1_000_000, 50) == 5_000_000
-    assert work_of("hpo", TRIPS, 0, 50) == 50 * 3_000_000
-    assert work_of("hpo", TRIPS, 1_000_000, 50) == 50 * 1_000_000
-    assert work_of("hpo", {"train": 70_000, "valid": 60_000}, 1_000_000, 50) == 50 * 70_000
+    assert estimate_work("baseline", TRIPS, 1_000_000, 50) == 5_000_000
+    assert estimate_work("hpo", TRIPS, 0, 50) == 50 * 3_000_000
+    assert estimate_work("hpo", TRIPS, 1_000_000, 50) == 50 * 1_000_000
+    assert estimate_work("hpo", {"train": 70_000, "valid": 60_000}, 1_000_000, 50) == 50 * 70_000
 
 
 def test_what_no_run_tells_is_not_made_up() -> None:
-    past = [Past(130_000, 20 * 70_000, 2.0, 0.6)]
+    past = [PastRun(130_000, 20 * 70_000, 2.0, 0.6)]
     assert estimate(70_000, 70_000, []) is None
     assert estimate(5_000_000, 50 * 3_000_000, past) is None  # the past runs are too small
     found = estimate(260_000, 10 * 140_000, past)
     assert found is not None
     assert (found.minutes, found.gib) == (pytest.approx(2.0), pytest.approx(0.85))
-    assert found.told_by == [130_000]
-    few = Past(3_000, 20 * 2_000, 1.0, 0.4)
+    assert found.based_on == [130_000]
+    few = PastRun(3_000, 20 * 2_000, 1.0, 0.4)
     assert estimate(260_000, 10 * 140_000, [few, *past]) == found
 
 
@@ -75,7 +83,7 @@ def test_what_no_run_tells_is_not_made_up() -> None:
 def test_a_run_that_did_other_work_does_not_tell(logged: dict[str, str], tells: bool) -> None:
     metrics = {"system/wall_seconds": 60.0, "n_trials_finished": 4.0}
     run = SimpleNamespace(data=SimpleNamespace(metrics=metrics, params=logged))
-    past = needs.as_past("hpo", run, {"train": 70, "valid": 60}, MainParameters())  # type: ignore[arg-type]
+    past = needs.to_past_run("hpo", run, {"train": 70, "valid": 60}, MainParameters())  # type: ignore[arg-type]
     assert (past is not None) == tells
 
 
@@ -85,12 +93,12 @@ def test_a_search_has_worked_on_the_trials_that_it_made_itself() -> None:
     data = SimpleNamespace(metrics=metrics, params={})
     trips, params = {"train": 70, "valid": 60}, MainParameters()
 
-    def past() -> Past | None:
-        return needs.as_past("hpo", SimpleNamespace(data=data), trips, params)  # type: ignore[arg-type]
+    def past() -> PastRun | None:
+        return needs.to_past_run("hpo", SimpleNamespace(data=data), trips, params)  # type: ignore[arg-type]
 
-    assert past() == Past(n_trips=130, work=6 * 70, minutes=1.5, gib=1.5)
+    assert past() == PastRun(n_trips=130, work=6 * 70, minutes=1.5, gib=1.5)
     metrics["n_trials_recorded"] = 5.0
-    assert past() == Past(n_trips=130, work=70, minutes=1.5, gib=1.5)
+    assert past() == PastRun(n_trips=130, work=70, minutes=1.5, gib=1.5)
     metrics["n_trials_recorded"] = 6.0
     assert past() is None
 
@@ -98,10 +106,10 @@ def test_a_search_has_worked_on_the_trials_that_it_made_itself() -> None:
 def test_a_plan_tells_what_each_step_needs_and_what_this_machine_lacks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    past = {"hpo": [Past(5_000_000, 50 * 1_000_000, minutes=90.0, gib=40.0)]}
-    monkeypatch.setattr(needs, "read_past", lambda _: past)
+    past = {"hpo": [PastRun(5_000_000, 50 * 1_000_000, minutes=90.0, gib=40.0)]}
+    monkeypatch.setattr(needs, "read_past_runs", lambda _: past)
     monkeypatch.setattr(cost, "machine_megabytes", lambda: 8 * 1024)
-    told = list(needs.tell_needs(MainParameters(), TRIPS, 25, ["baseline", "hpo"]))
+    told = list(needs.describe_needs(MainParameters(), TRIPS, 25, ["baseline", "hpo"]))
     assert [line.partition(" estimated from ")[0] for line in told] == [
         "trips: train 3,000,000, valid 2,000,000",
         "needs: hpo at most 45 min and 40.0 GiB,",
@@ -118,11 +126,11 @@ def test_one_line_warns_where_this_machine_has_less_memory(
 ) -> None:
     monkeypatch.setattr(cost, "machine_megabytes", lambda: has * 1024)
     told = {"baseline": Need(1.0, 4.5, [1]), "hpo": Need(9.0, 5.2, [1])}
-    lines = list(warn(told))
+    lines = list(warn_of_memory(told))
     assert len(lines) == n_lines
     for line in lines:
         assert line.startswith("warning: hpo may need 5.2 GiB, and this machine has 4.0. ")
-    assert list(warn({})) == []
+    assert list(warn_of_memory({})) == []
 
 
 def test_a_container_has_no_more_memory_than_it_may_use(
@@ -151,7 +159,7 @@ def test_a_container_has_no_more_memory_than_it_may_use(
     ],
 )
 def test_a_need_is_written_with_what_tells_it(need: Need, said: str) -> None:
-    assert needs.write_need(need) == said
+    assert needs.format_need(need) == said
 
 
 # --- trips that have not been read yet
@@ -193,5 +201,5 @@ def test_a_month_that_does_not_tell_or_is_not_here_is_not_counted(
 
 
 def test_where_nobody_knows_the_trips_nothing_is_said_of_needs() -> None:
-    (line,) = needs.tell_needs(MainParameters(), {}, 50, ["hpo"])
+    (line,) = needs.describe_needs(MainParameters(), {}, 50, ["hpo"])
     assert line == "trips: unknown until the months are here, and so are time and memory"

@@ -58,7 +58,8 @@ def test_a_plan_makes_no_run_and_knows_what_is_done(
     assert said[1].startswith("├── preprocess  reused ")
     assert said[1].endswith(" (seconds ago, ana)")
     assert "; 0 of 50 trials are done" in said[3]
-    monkeypatch.setattr(main_plan, "count_done", lambda *_: 60)  # before max_evals was less
+    # before max_evals was less
+    monkeypatch.setattr(main_plan, "count_finished_trials", lambda *_: 60)
     assert "; 50 of 50 trials are done" in plan(capsys, SMALL)[3]
     assert re.fullmatch(r"trips: train 2\d\d, valid 2\d\d, test 2\d\d", said[5])  # clean ones
     assert said[6].startswith("needs: no estimate for baseline, hpo, register: ")

@@ -14,14 +14,18 @@ def test_the_window_ends_before_the_valid_month_and_that_before_the_month_judged
     first, second = make("2022-01..2022-02", horizon=1)
     assert first == Fold("2022-01", ["2021-10", "2021-11"], "2021-12", ["2022-02"])
     assert second == Fold("2022-02", ["2021-11", "2021-12"], "2022-01", [])
-    assert first.learned == "2021-10..2021-12"
+    assert first.learned_months == "2021-10..2021-12"
 
 
 @pytest.mark.parametrize("growing", [False, True])
 def test_nothing_is_learned_from_the_month_judged_or_a_later_one(growing: bool) -> None:
     for fold in make("2022-03,2021-12,2022-01..2022-02", 3, 2, growing=growing):
-        learned = [*fold.train, fold.valid]
-        assert sorted({*learned, fold.month, *fold.later}) == [*learned, fold.month, *fold.later]
+        learned_months = [*fold.train, fold.valid]
+        assert sorted({*learned_months, fold.month, *fold.later}) == [
+            *learned_months,
+            fold.month,
+            *fold.later,
+        ]
 
 
 def test_a_growing_window_begins_where_the_first_one_does() -> None:

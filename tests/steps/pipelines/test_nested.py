@@ -33,7 +33,7 @@ def finish(step: str, pipeline: Pipeline) -> str:
             marks = {"model_name": "", "version": "", "champion_version": "", "outcome": "tested"}
             write_registration(**marks, reasons="asked", model_uri="models:/m-1")
             mlflow.set_tag(tags.MODEL, "mean")
-        key = pipeline.whole_key() if step == "main" else pipeline.key(step)
+        key = pipeline.pipeline_key() if step == "main" else pipeline.key(step)
         reuse.tag_key(key)
         reuse.record_outputs()
     return str(run.info.run_id)
@@ -54,7 +54,7 @@ def finish_all(params: MainParameters, *, until: str = "main") -> Pipeline:
 @pytest.fixture
 def preprocessed(store: Store) -> None:
     """Preprocess the months, once for all tests."""
-    experiments.use()
+    experiments.use_experiment()
     if not Pipeline(make_params("any")).decide_reuse("preprocess").run:
         entry("preprocess").main([f"--source={SOURCE}"])
 

@@ -136,7 +136,7 @@ def test_a_pipeline_that_may_not_be_written_to_keeps_the_verdict_on_the_run_alon
             raise PermissionError(13, "Permission denied", "tags")
 
     with runs.StepRun("verify", ""):
-        step.write_on_pipeline(ReadOnly(), verdict(pipeline_below()))
+        step.write_verdict_on_pipeline(ReadOnly(), verdict(pipeline_below()))
     assert "the verdict is only on this run" in capsys.readouterr().out
 
 

@@ -66,7 +66,9 @@ def test_the_candidate_is_chosen_by_the_distance_asked_for(judge_by: str, best: 
         Candidate("run", name, "full", "uri", values, Code("", False))
         for name, values in scores.items()
     ]
-    assert entry("register").choose(candidates, select_distance_kind(judge_by)).model == best
+    assert (
+        entry("register").choose_candidate(candidates, select_distance_kind(judge_by)).model == best
+    )
 
 
 def test_a_candidate_that_was_never_measured_so_is_refused_before_any_step_starts(

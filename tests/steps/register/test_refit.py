@@ -18,7 +18,7 @@ from steps.common.inputs import load_trips
 from steps.common.results import read_preprocess, read_registration
 from steps.common.validate import check_refit_workers
 from steps.register import workers
-from steps.register.workers import cut, training_on
+from steps.register.workers import cluster_training, split_rows
 from storage import StorageError, UserError
 from storage.tracking import artifacts, models, runs
 from taxi.batches import BatchedMatrix
@@ -211,7 +211,7 @@ def test_a_refit_over_more_workers_than_there_are_is_refused(
 def test_what_xgboost_says_on_the_workers_is_said_in_a_line(cluster: Dask) -> None:
     sets = [BoosterSet([Member({"objective": "no:such"}, 1)], 256, lambda: some_rows(np.ones))]
     refused = pytest.raises(StorageError, match=r"Workers did not end a refit \(.*; what is")
-    with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
+    with refused, cluster_training(cluster.address, on_gpu=False, n_workers=2) as train:
         train(sets)
 
 
@@ -220,7 +220,7 @@ def test_workers_that_are_at_the_tasks_of_others_get_their_own_share_all_the_sam
 ) -> None:
     def trained() -> bytes:
         sets = [BoosterSet([Member({"seed": 1}, 3)], 256, lambda: some_rows(np.ones))]
-        with training_on(cluster.address, on_gpu=False, n_together=2) as train:
+        with cluster_training(cluster.address, on_gpu=False, n_workers=2) as train:
             return bytes(train(sets)[0][0].save_raw())
 
     async def bring_home(matrix: Any, *given: Any) -> None:
@@ -228,12 +228,12 @@ def test_workers_that_are_at_the_tasks_of_others_get_their_own_share_all_the_sam
         Thread(target=free.set).start()  # in this thread it would wait for itself
         await really(matrix, *given)
 
-    here, alone, really = trained(), [], workers._bring_home
+    here, alone, really = trained(), [], workers._move_to_workers
     worker = next(iter(cluster.client.scheduler_info()["workers"]))
     free = Event("free", client=cluster.client)
     waits = lambda: Event("free").wait()  # noqa: E731  travels by value
     task = cluster.client.submit(waits, workers=[worker], pure=False)
-    monkeypatch.setattr(workers, "_bring_home", bring_home)
+    monkeypatch.setattr(workers, "_move_to_workers", bring_home)
     assert trained() == here
     assert alone == [True]
     assert task.result(timeout=60)
@@ -255,14 +255,14 @@ def test_who_is_lost_between_two_boosters_is_said_in_a_line(
     monkeypatch.setattr(xgboost.dask, "_check_workers_are_alive", look)
     sets = [BoosterSet([Member({}, 1)], 256, lambda: some_rows(np.ones))]
     refused = pytest.raises(StorageError, match=rf"Workers .* \(.*{GONE}.*\); what is finished")
-    with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
+    with refused, cluster_training(cluster.address, on_gpu=False, n_workers=2) as train:
         train(sets)
 
 
 def test_one_hot_rows_are_not_parted_among_workers(cluster: Dask) -> None:
     sets = [BoosterSet([], 256, lambda: some_rows(lambda shape: csr_matrix(np.ones(shape))))]
     refused = pytest.raises(UserError, match="features=compact or full")
-    with refused, training_on(cluster.address, on_gpu=False, n_together=2) as train:
+    with refused, cluster_training(cluster.address, on_gpu=False, n_workers=2) as train:
         train(sets)
 
 
@@ -280,7 +280,7 @@ def test_rows_are_cut_into_parts_wherever_their_batches_end(sizes: list[int]) ->
 
     matrix = np.arange(14, dtype=np.float32).reshape(7, 2)
     for each in (matrix, Batches()):
-        parts = list(cut(each, sizes))
+        parts = list(split_rows(each, sizes))
         assert [len(part) for part in parts] == sizes
         assert np.array_equal(np.concatenate(parts), matrix)
 

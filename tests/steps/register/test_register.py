@@ -65,7 +65,7 @@ def test_a_model_that_is_only_tested_leaves_the_registry_as_it_is(
     assert found.metrics["test_rmse"] == run.data.metrics["test_rmse"]
     assert found.model_uri.startswith("models:/m-")
     assert run.data.tags["mlflow.note.content"].startswith("**Tested**: tree, test RMSE **")
-    assert reuse.what_is_lost(run) == ""
+    assert reuse.describe_loss(run) == ""
 
 
 def test_the_champion_is_found_by_its_error_on_the_test_months(
@@ -105,7 +105,7 @@ def test_a_first_candidate_below_the_thresholds_is_a_challenger_of_nobody(
 def test_where_main_has_the_reasons_at_its_end_the_line_of_register_leaves_them_out() -> None:
     candidate = SimpleNamespace(model="tree")
     tested = SimpleNamespace(candidate=candidate, scores={"metered": {"rmse": 5.5}})
-    about = {"known": "2", "before": "1", "reasons": "R2 is low", "distance": "metered"}
+    about = {"version": "2", "champion_before": "1", "reasons": "R2 is low", "distance": "metered"}
     judged = SimpleNamespace(outcome=REFUSED, **about)
     said = [
         entry("register").registration_line("taxi", tested, judged, why=why)

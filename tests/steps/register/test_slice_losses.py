@@ -12,7 +12,12 @@ from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow.exceptions import MlflowException
 
 from steps.register import old_months
-from steps.register.old_months import OldMonths, check_age, compare_on_old_months, find_trips
+from steps.register.old_months import (
+    OldMonths,
+    check_age,
+    compare_on_old_months,
+    read_champion_trips,
+)
 from storage import StorageError, UserError
 from storage.tracking import models
 from storage.tracking.artifacts import LostError
@@ -99,7 +104,7 @@ def test_why_a_champion_s_test_months_cannot_be_had_is_told(
 ) -> None:
     version = ModelVersion("any", "1", 0, tags=[ModelVersionTag(*mark) for mark in marks.items()])
     with pytest.raises(UserError, match=f"^{said}"):
-        find_trips(version, "ab" * 32, is_simulated=is_simulated)
+        read_champion_trips(version, "ab" * 32, is_simulated=is_simulated)
 
 
 def no_trips(error: UserError, cause: Exception) -> Callable[..., None]:
@@ -118,10 +123,10 @@ def test_the_gate_waives_lost_test_months_and_none_that_a_store_does_not_give_fo
     test: Any = SimpleNamespace(sha256="ab", months={"2021-04"}, is_simulated=False)
     away = MlflowException("API request to endpoint /x failed with error code 503 != 200.")
     lost, refused = LostError("It is lost."), StorageError("It does not come whole.")
-    monkeypatch.setattr(old_months, "find_trips", no_trips(lost, away))
+    monkeypatch.setattr(old_months, "read_champion_trips", no_trips(lost, away))
     found = compare_on_old_months(champion, "models:/m-1", test, frozenset())
     assert found == OldMonths([], "2021-03, not compared: It is lost.")
-    monkeypatch.setattr(old_months, "find_trips", no_trips(refused, away))
+    monkeypatch.setattr(old_months, "read_champion_trips", no_trips(refused, away))
     with pytest.raises(StorageError, match="does not come whole"):
         compare_on_old_months(champion, "models:/m-1", test, frozenset())
     champion.tags["sha256.test"] = "ab"  # the very trips that both are judged by anyway

@@ -22,6 +22,6 @@ def test_a_model_is_asked_about_so_many_trips_at_a_time_in_their_order(
 
     monkeypatch.setattr(models, "predict_typed", predict)
     monkeypatch.setattr(testset, "REQUEST_ROWS", 100)
-    said = testset.ask_served(None, "models:/m-1", trips, "green")
+    said = testset.predict_minutes(None, "models:/m-1", trips, "green")
     assert asked == [100, 100, 50]
     assert np.array_equal(said, trips.distance_miles, equal_nan=True)

@@ -9,7 +9,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from steps.score.record import city_of_model, drift_cells, say_moved, say_off
+from steps.score.record import (
+    city_of_model,
+    describe_estimate_error,
+    describe_month_drift,
+    drift_cells,
+)
 from storage.tracking import models
 from taxi.drift import COMPARED_HISTOGRAMS, DriftMeasure
 from taxi.model import trips_to_frame
@@ -82,7 +87,7 @@ def test_what_has_moved_stands_beside_what_the_errors_did(
     ]
     if rise is not None:
         measures.append(DriftMeasure("rise", "RMSE", rise, 0.15, rise > 0.15))
-    assert say_moved(measures) == said.format(moved="PSI of pickup zone 0.300 > 0.25")
+    assert describe_month_drift(measures) == said.format(moved="PSI of pickup zone 0.300 > 0.25")
     assert drift_cells(measures) == cells
 
 
@@ -134,7 +139,7 @@ def test_a_month_that_the_models_intervals_do_not_hold_is_an_alarm_with_a_live_l
 def test_an_estimate_that_was_right_is_not_said_to_be_too_high_or_too_low(
     error: float, said: str
 ) -> None:
-    assert say_off(error) == said
+    assert describe_estimate_error(error) == said
 
 
 @pytest.mark.pictures

@@ -59,7 +59,7 @@ def test_a_lost_cluster_says_why(error: BaseException, said: str) -> None:
     lost = Cluster.__new__(Cluster)
     lost.address, lost.lost, lost.open, lost.tasks = "tcp://a", "", set(), {}
     lost.executor = Executor(error)
-    with pytest.raises(StorageError, match=said), lost.gone_as(lambda: "go on"):
+    with pytest.raises(StorageError, match=said), lost.loss_as_error(lambda: "go on"):
         lost.submit(len, []).result(timeout=1)
 
 
@@ -88,7 +88,7 @@ def test_a_paused_worker_is_able_while_it_has_a_task(
     status: str, n_executing: int, expected: bool
 ) -> None:
     worker = {"status": status, "metrics": {"executing": n_executing}}
-    assert executor.is_able(worker) is expected
+    assert executor.can_take_tasks(worker) is expected
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -108,7 +108,7 @@ def test_a_scheduler_that_went_away_before_data_was_held_is_said_in_a_line(is_th
         port = server.getsockname()[1] if is_there else free_port()
         asked = Cluster(MagicMock(run=gone), f"tcp://127.0.0.1:{port}", on_gpus=False)
         refused = pytest.raises(StorageError, match=f"127.0.0.1:{port} went away; go on")
-        with refused, asked.gone_as(lambda: "go on"), asked.hold([1]):
+        with refused, asked.loss_as_error(lambda: "go on"), asked.hold([1]):
             pass
     assert gone.called is is_there
 

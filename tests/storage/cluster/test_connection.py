@@ -12,7 +12,7 @@ import pytest
 from dask import config
 
 from storage import StorageError
-from storage.cluster import answers, connection
+from storage.cluster import connection, rpc
 from tests.clusters import dask_cluster
 from tests.servers import free_port
 
@@ -108,7 +108,7 @@ def test_the_address_of_a_worker_is_told_from_that_of_the_scheduler(tmp_path: Pa
 def test_a_worker_that_hangs_is_not_waited_for(
     hanging: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "ANSWER_S", 0.1)
+    monkeypatch.setattr(rpc, "ANSWER_TIMEOUT_S", 0.1)
     monkeypatch.setattr(connection, "_client", lambda _: MagicMock(get_versions=hanging))
     with (
         pytest.raises(StorageError, match="Not all of the Dask cluster at tcp://a answers"),

@@ -12,7 +12,7 @@ def test_data_comes_whole_as_often_as_it_is_asked_for() -> None:
     data = bytes(range(256)) * 20_000
     with held_data.serve(data, ["no.such.host.invalid", "127.0.0.1"]) as held:
         assert [held_data.fetch(held) for _ in range(2)] == [data, data]
-    assert not held_data.is_reached(held)  # nothing is left of it
+    assert not held_data.is_reachable(held)  # nothing is left of it
 
 
 def test_other_bytes_are_never_taken() -> None:
@@ -34,5 +34,5 @@ def test_who_does_not_know_the_name_gets_nothing_and_a_line_that_breaks_says_not
         line = http.client.HTTPConnection(address.netloc, timeout=10)
         line.request("GET", address.path)
         line.sock.close()  # as when a worker is killed
-        assert held_data.is_reached(held)
+        assert held_data.is_reachable(held)
     assert capsys.readouterr() == ("", "")

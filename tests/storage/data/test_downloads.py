@@ -177,7 +177,7 @@ def test_without_a_connection_a_line_says_at_once_how_to_go_on(
     assert said.startswith(f"No connection to {months.TLC_URL}. Connect this machine, ")
     assert "-P source=simulated" in said
     assert len(asked) == 1
-    assert not months.locate("tlc", taxi="green", month="2021-01").answers
+    assert not months.locate("tlc", taxi="green", month="2021-01").server_answers
 
 
 def test_a_gzip_is_kept_as_the_server_keeps_it(server: Server) -> None:

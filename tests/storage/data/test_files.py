@@ -146,10 +146,12 @@ def test_a_truncated_gzip_is_noticed_while_reading_and_leaves_nothing_behind(
 def test_a_packed_csv_is_unpacked_in_the_thread_that_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, unpack = set[int](), streams.Bounded.read
+    threads, unpack = set[int](), streams.BoundedStream.read
     monkeypatch.setattr(files, "CSV_BLOCK_BYTES", 1000)
     monkeypatch.setattr(
-        streams.Bounded, "read", lambda *given: threads.add(threading.get_ident()) or unpack(*given)
+        streams.BoundedStream,
+        "read",
+        lambda *given: threads.add(threading.get_ident()) or unpack(*given),
     )
     path = make_csv(tmp_path, b"pickup,zone,miles\n" + b"2021,7,1\n" * 1000, ".csv.gz")
     assert len(read(path, "zone")["zone"]) == 1000
@@ -185,11 +187,11 @@ NO_SPACE = """
 import resource, signal, sys
 from pathlib import Path
 from storage import StorageError
-from storage.data.files import whole_file
+from storage.data.files import atomic_file
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    with whole_file(Path(sys.argv[1])) as unfinished:
+    with atomic_file(Path(sys.argv[1])) as unfinished:
         unfinished.write_bytes(bytes(5000))
 except StorageError as error:
     print(error)
@@ -207,11 +209,11 @@ def test_a_file_for_which_there_is_no_space_leaves_nothing_behind(tmp_path: Path
 
 
 def test_a_file_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), files.whole_file(tmp_path / "a") as unfinished:
+    with pytest.raises(ZeroDivisionError), files.atomic_file(tmp_path / "a") as unfinished:
         unfinished.write_text("half")
         1 / 0  # noqa: B018
     assert list(tmp_path.iterdir()) == []
-    with files.whole_file(tmp_path / "a") as unfinished:
+    with files.atomic_file(tmp_path / "a") as unfinished:
         unfinished.write_text("all")
         assert not (tmp_path / "a").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -154,16 +154,16 @@ def test_a_month_in_the_cache_that_cannot_be_read_is_refused_and_kept(
         with pytest.raises(StorageError, match=rf"Cannot read .*{NAME}: .*{error.strerror}"):
             locate(server.url)
     assert snapshot(cache) == before
-    assert not locate(server.url).must_come
+    assert not locate(server.url).needs_download
 
 
 def test_a_broken_object_in_the_cache_must_come_and_stays_where_it_is(
     cache: Path, memory: fsspec.AbstractFileSystem
 ) -> None:
     memory.pipe(f"/trips/{NAME}", make_parquet())
-    assert (locate("memory://trips").must_come, locate("memory://trips").path) == (True, None)
+    assert (locate("memory://trips").needs_download, locate("memory://trips").path) == (True, None)
     path = find("memory://trips").path
-    assert (locate("memory://trips").must_come, locate("memory://trips").path) == (False, path)
+    assert (locate("memory://trips").needs_download, locate("memory://trips").path) == (False, path)
     path.write_bytes(b"half of it")
     before = snapshot(cache)
     where = locate("memory://trips")

@@ -119,7 +119,7 @@ def test_a_gzip_that_grows_without_end_is_refused(
     with pytest.raises(StorageError, match=said):
         read(path, "zone")
     with pytest.raises(StorageError, match=said):
-        files.check_whole(path, name)
+        files.check_complete(path, name)
 
 
 def test_a_gigabyte_of_zeros_is_refused_by_its_first_line(tmp_path: Path) -> None:

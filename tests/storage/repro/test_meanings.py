@@ -21,13 +21,13 @@ def f():
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(meanings, "_file", lambda: tmp_path / "cache" / "kept.json")
-    meanings._known.cache_clear()
+    meanings._cache.cache_clear()
     yield tmp_path / "cache" / "kept.json"
-    meanings._known.cache_clear()
+    meanings._cache.cache_clear()
 
 
 def read_anew(package: tuple[str, ...] = ("taxi",)) -> meanings.Meaning:
-    meanings._known.cache_clear()
+    meanings._cache.cache_clear()
     return meanings.read_meaning(TEXT, package)
 
 
@@ -36,14 +36,14 @@ def test_a_meaning_is_kept_and_found_without_reading_the_syntax(
 ) -> None:
     read = read_anew()
     assert read.imports == ("taxi.a", "b.c")
-    meanings.keep_all()
+    meanings.save_cache()
     monkeypatch.setattr("ast.parse", lambda _: pytest.fail("read again"))
     assert read_anew() == read
 
 
 def test_in_another_package_the_same_text_imports_other_files(kept: Path) -> None:
     read_anew()
-    meanings.keep_all()
+    meanings.save_cache()
     assert read_anew(("steps", "main")).imports == ("steps.main.a", "b.c")
 
 
@@ -53,14 +53,14 @@ def test_a_damaged_file_is_read_as_none_and_written_again(kept: Path, damage: by
     kept.parent.mkdir()
     kept.write_bytes(damage)
     assert read_anew() == read
-    meanings.keep_all()
-    assert list(meanings.read_kept(kept).values()) == [read]
+    meanings.save_cache()
+    assert list(meanings.read_cache(kept).values()) == [read]
 
 
 def test_where_nothing_can_be_written_nothing_is_lost(kept: Path) -> None:
     kept.parent.write_text("a file")
     read = read_anew()
-    meanings.keep_all()
+    meanings.save_cache()
     assert read_anew() == read
 
 
@@ -72,14 +72,14 @@ def test_docstrings_and_comments_mean_nothing_and_what_runs_does(kept: Path) -> 
 
 
 def test_what_another_process_has_kept_meanwhile_stays(kept: Path) -> None:
-    meanings._known()  # empty, so far
+    meanings._cache()  # empty, so far
     kept.parent.mkdir()
     other = meanings.Meaning("0" * 64, ())
     text = json.dumps({"other": other}).encode()
     kept.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
     mine = meanings.read_meaning(TEXT, ("taxi",))
-    meanings.keep_all()
-    assert list(meanings.read_kept(kept).values()) == [other, mine]
+    meanings.save_cache()
+    assert list(meanings.read_cache(kept).values()) == [other, mine]
 
 
 def test_a_disk_that_is_full_keeps_no_half(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_a_disk_that_is_full_keeps_no_half(kept: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "write_bytes", fill)
     read_anew()
-    meanings.keep_all()
+    meanings.save_cache()
     assert list(kept.parent.iterdir()) == []
 
 

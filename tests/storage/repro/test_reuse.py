@@ -50,7 +50,7 @@ def decide(key: StepKey) -> ReuseDecision:
 def refusal(key: StepKey) -> str:
     decision = decide(key)
     assert decision.run is None
-    assert decision.why == f"runs, {decision.reason}"
+    assert decision.summary == f"runs, {decision.reason}"
     return decision.line
 
 
@@ -76,7 +76,7 @@ def test_a_finished_run_with_the_same_key_is_taken_and_the_line_says_whose(key: 
 def test_the_age_of_a_run_is_told_in_one_word(key: StepKey, seconds: float, said: str) -> None:
     ended = finish(key).info.end_time / 1000
     with patch("storage.repro.reuse.time.time", return_value=ended + seconds):
-        assert f"({said} ago, ana)" in decide(key).why
+        assert f"({said} ago, ana)" in decide(key).summary
 
 
 def test_another_commit_with_the_same_content_hits(key: StepKey) -> None:

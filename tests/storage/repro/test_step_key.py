@@ -35,7 +35,7 @@ CODE = {
     "README.md": "",
 }
 PARAMETERS = {"seed": 42, "rate": 0.1}
-INSTALLED = {name: version(name) for name in step_key.COMPUTING}
+INSTALLED = {name: version(name) for name in step_key.NUMERIC_PACKAGES}
 
 
 def checkout(folder: Path, **edits: str) -> Path:
@@ -77,22 +77,22 @@ def test_an_edit_counts_where_the_step_can_reach_it_and_only_there(
     unreachable = {"steps/common/pipeline.py", "steps/main.py", "taxi/baselines.py", "README.md"}
     assert (before.sha256 == after.sha256) == (name in unreachable)
     changes = [] if name in unreachable else [f"{name} changed"]
-    assert step_key.difference(before._asdict(), after) == changes
+    assert step_key.key_differences(before._asdict(), after) == changes
 
 
 def test_what_is_installed_counts_where_the_lock_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # tests run in the locked environment, with whichever Python
-    assert set(step_key.departures()) <= {"Python"}
+    assert set(step_key.version_differences()) <= {"Python"}
     before = step_key.make("hpo", {}, {})
     python = before.environment.get("Python", "as locked")
-    step_key.departures.cache_clear()
+    step_key.version_differences.cache_clear()
     monkeypatch.setattr(sys, "version_info", (3, 99, 1))
     monkeypatch.setattr(step_key, "version", {**INSTALLED, "numpy": "2.0.1"}.__getitem__)
     after = step_key.make("hpo", {}, {})
-    step_key.departures.cache_clear()
-    assert step_key.difference(before._asdict(), after) == [
+    step_key.version_differences.cache_clear()
+    assert step_key.key_differences(before._asdict(), after) == [
         f"Python=3.99 (was {python})",
         "numpy=2.0.1 (was as locked)",
     ]
@@ -108,7 +108,7 @@ def test_a_python_counts_by_its_minor_version(
     root = checkout(tmp_path)  # which pins 3.11.7
     (root / "requirements.txt").write_text("".join(f"{n}=={v}\n" for n, v in INSTALLED.items()))
     monkeypatch.setattr(sys, "version_info", running)
-    assert step_key.departures(root) == seen
+    assert step_key.version_differences(root) == seen
 
 
 def test_another_commit_with_the_same_content_has_the_same_key(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_difference_is_told_by_value_where_a_person_can_read_it(tmp_path: Path
         test="2021-04",
         **{"test 2021-04": "b" * 64, "month": "d" * 64},
     )
-    assert step_key.difference(then._asdict(), now) == [
+    assert step_key.key_differences(then._asdict(), now) == [
         "rate=0.2 (was 0.1)",
         "month changed",
         "test=2021-04 (was 2021-03)",
@@ -226,7 +226,7 @@ def test_every_package_that_facts_come_from_is_held_against_the_lock() -> None:
     }
     packages = packages_distributions()
     came_from = {package for name in imported for package in packages.get(name, ())}
-    assert {"numpy", "scikit-learn"} < came_from - others <= set(step_key.COMPUTING)
+    assert {"numpy", "scikit-learn"} < came_from - others <= set(step_key.NUMERIC_PACKAGES)
 
 
 def test_the_frame_names_files_that_are_there() -> None:

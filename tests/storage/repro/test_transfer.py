@@ -21,7 +21,7 @@ from storage.repro.transfer import __main__ as transfer
 from storage.repro.transfer.export_file import opened
 from storage.repro.transfer.id_map import IdMap
 from storage.repro.transfer.importing import Import
-from storage.repro.transfer.versions import settle_aliases
+from storage.repro.transfer.versions import assign_free_aliases
 from storage.tracking import artifacts, stale_runs, tags
 from storage.tracking.registry import PROMOTE, Registry
 from tests.storage.repro.transfers import (
@@ -73,7 +73,10 @@ def test_all_that_a_pipeline_is_comes_along_once_however_often_it_is_imported(
 
 def facts(client: MlflowClient, main: Run, uri: str) -> dict[str, dict[str, str]]:
     mlflow.set_tracking_uri(uri)  # artifacts are read from here
-    return {name: verify.comparable_facts(client, run) for name, run in verify.parts(client, main)}
+    return {
+        name: verify.comparable_facts(client, run)
+        for name, run in verify.pipeline_runs(client, main)
+    }
 
 
 def test_what_names_runs_and_models_names_those_here(
@@ -421,7 +424,7 @@ def test_of_a_version_that_was_no_champion_a_line_says_how_to_measure_it(
         record = file.manifest.versions[0].model_copy(update={"aliases": []})
         here = IdMap(client.get_experiment_by_name("Default"))
         held = Registry(MODEL, run_id="", developer="")
-        (line,) = settle_aliases(held, version, record, file.manifest, here)
+        (line,) = assign_free_aliases(held, version, record, file.manifest, here)
     assert "version 1 was not champion there, and there is none here" in line
     assert " -e register " in line
     assert client.get_registered_model(MODEL).aliases == {}
@@ -446,7 +449,7 @@ def test_an_import_takes_an_alias_from_nobody(
     with opened(exported.path) as file:
         record = file.manifest.versions[0].model_copy(update={"aliases": there})
         ids = IdMap(client.get_experiment_by_name("Default"))
-        settle_aliases(Registry(MODEL), version, record, file.manifest, ids)
+        assign_free_aliases(Registry(MODEL), version, record, file.manifest, ids)
     assert client.get_registered_model(MODEL).aliases == then
 
 

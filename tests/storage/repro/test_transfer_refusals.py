@@ -64,7 +64,7 @@ def edit(old: str, new: str, *, vouch: bool = True) -> Change:
             with zipfile.ZipFile(path, "a") as archive:
                 text = archive.read("manifest.json")
                 digest = export_file.hashlib.sha256(text).hexdigest()
-                archive.comment = f"{export_file.VOUCHED}{digest}".encode()
+                archive.comment = f"{export_file.DIGEST_COMMENT}{digest}".encode()
 
     return apply
 
@@ -146,7 +146,7 @@ def test_a_file_that_is_not_what_was_exported_is_one_line_and_no_store_is_touche
     kind: str,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setattr(export_file, "ALLOWANCE", 1_000_000)  # so that a small bomb suffices
+    monkeypatch.setattr(export_file, "EXTRA_BYTES", 1_000_000)  # so that a small bomb suffices
     change, said = BAD[kind]
     path = tmp_path / "pipeline.zip"
     shutil.copy(exported.path, path)
@@ -158,7 +158,7 @@ def test_a_file_that_is_not_what_was_exported_is_one_line_and_no_store_is_touche
 def test_what_a_pipeline_packs_to_is_no_bomb_however_much_it_is(
     exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_file, "ALLOWANCE", 0)
+    monkeypatch.setattr(export_file, "EXTRA_BYTES", 0)
     with opened(exported.path) as file:
         assert sum(file.manifest.sizes.values()) > exported.path.stat().st_size / 10
 

@@ -80,7 +80,7 @@ def test_what_moved_furthest_stands_in_the_table() -> None:
     ],
 )
 def test_only_times_and_what_the_store_decides_may_differ(metric: str, free: bool) -> None:
-    assert verify.is_free(metric) == free
+    assert verify.may_differ(metric) == free
 
 
 def test_the_last_digit_of_a_metric_counts(store: Store) -> None:
@@ -166,7 +166,7 @@ def run_of(project: str, folder: Path, *, dirty: bool = False) -> Run:
     with runs.StepRun("main", ""):
         mlflow.set_tags(
             {
-                "mlflow.source.git.commit": git.ask(folder, "rev-parse", "HEAD").strip(),
+                "mlflow.source.git.commit": git.run_git(folder, "rev-parse", "HEAD").strip(),
                 "mlflow.source.git.repoURL": str(folder),
                 "git_dirty": str(dirty).lower(),
             }
@@ -198,12 +198,12 @@ def test_a_server_that_goes_away_has_lost_no_uncommitted_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    tags = {"mlflow.source.git.commit": git.ask(ROOT, "rev-parse", "HEAD").strip()}
+    tags = {"mlflow.source.git.commit": git.run_git(ROOT, "rev-parse", "HEAD").strip()}
     run: Any = SimpleNamespace(
         info=SimpleNamespace(run_id="1a", artifact_uri="mlflow-artifacts:/x"),
         data=SimpleNamespace(tags={**tags, "git_dirty": "true"}),
     )
-    with pytest.raises(StoreGoneError, match="went away"), tracking_store.gone_as("Again."):
+    with pytest.raises(StoreGoneError, match="went away"), tracking_store.loss_as_error("Again."):
         verify.fetch_code(MlflowClient("http://127.0.0.1:1"), run, tmp_path / "clone")
 
 
@@ -239,7 +239,7 @@ def test_what_runs_again_takes_nothing_from_here_and_leaves_nothing_behind(
     with runs.StepRun("main", ""):
         mlflow.set_tag("rerun", "mlflow run . -P seed=7 -P reuse=true -P 'taxi=a b'")
         run = runs.active()
-    assert runs.is_looked_up(run)
+    assert runs.is_user_facing(run)
     words: list[str] = []
     env: dict[str, str] = {}
     codes = [0, 1]
@@ -256,8 +256,8 @@ def test_what_runs_again_takes_nothing_from_here_and_leaves_nothing_behind(
     assert env["MLFLOW_TRACKING_URI"] == "sqlite:///again.db"
     assert Path(env["MLFLOW_ENV_ROOT"]).is_relative_to(tmp_path)  # of the environment it makes
     assert "MLFLOW_TRACKING_TOKEN" not in env
-    monkeypatch.setenv(runs.PASSING, env[runs.PASSING])
-    assert not runs.is_looked_up(run)  # its pages name no address of a store that goes away
+    monkeypatch.setenv(runs.TEMPORARY_STORE, env[runs.TEMPORARY_STORE])
+    assert not runs.is_user_facing(run)  # its pages name no address of a store that goes away
     with pytest.raises(UserError, match="did not run again"):
         verify.repeat(run, tmp_path, tmp_path, "sqlite:///again.db", "local")
 

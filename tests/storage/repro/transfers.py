@@ -16,7 +16,7 @@ from mlflow.models import Model
 from storage.repro import reuse
 from storage.repro.step_key import StepKey
 from storage.repro.transfer import __main__ as transfer
-from storage.tracking import doubles, tags
+from storage.tracking import duplicates, tags
 from storage.tracking.datasets import HashedDataset, artifact_source, log_datasets, log_scores
 from storage.tracking.registry import PROMOTE, Registry
 from tests.stores import EXPERIMENT, Store
@@ -86,14 +86,14 @@ def make_pipeline() -> str:
 class below:  # noqa: N801  # reads as what it is
     """A context manager: a child run of the active run; yields its id."""
 
-    def __init__(self, name: str, marks: dict[Any, str]) -> None:
-        self.name, self.marks = name, marks
+    def __init__(self, name: str, tag_values: dict[Any, str]) -> None:
+        self.name, self.tag_values = name, tag_values
 
     def __enter__(self) -> str:
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-        marks = {"developer": "ana", **self.marks}
+        tag_values = {"developer": "ana", **self.tag_values}
         self.run = mlflow.start_run(
-            experiment_id=experiment.experiment_id, run_name=self.name, nested=True, tags=marks
+            experiment_id=experiment.experiment_id, run_name=self.name, nested=True, tags=tag_values
         )
         return str(self.run.info.run_id)
 
@@ -131,8 +131,10 @@ def log_model(run_id: str, preprocess: str) -> str:
         Path(path, "model.json").write_text("{}")
         mlflow_model.save(f"{path}/MLmodel")
 
-    marks = {tags.RUN_IDS["preprocess"]: preprocess}
-    uri = doubles.log_model_once(run_id, "tree", save, params={"depth": "3"}, marks=marks)
+    tag_values = {tags.RUN_IDS["preprocess"]: preprocess}
+    uri = duplicates.log_model_once(
+        run_id, "tree", save, params={"depth": "3"}, tag_values=tag_values
+    )
     mlflow.set_tag(tags.MODEL_URI, uri)
     where = artifact_source(preprocess, "data/train.parquet")
     data = HashedDataset(name="valid", uri=where, sha256=SHA256, columns=None, n_rows=3)

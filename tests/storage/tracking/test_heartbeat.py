@@ -31,7 +31,7 @@ class Signals:
 
 @pytest.fixture
 def signals(monkeypatch: pytest.MonkeyPatch) -> Signals:
-    monkeypatch.setattr(heartbeat, "LOOK_S", 0.001)
+    monkeypatch.setattr(heartbeat, "PARENT_CHECK_S", 0.001)
     return Signals(monkeypatch)
 
 

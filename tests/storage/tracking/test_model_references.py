@@ -263,7 +263,7 @@ def test_a_name_that_is_let_through_is_registered_found_again_and_loaded(
         with registry.lock():
             version = registry.add_version(f"models:/{registered.model_id}", "ab")
             registry.promote(version, action="promoted", why="first")
-    known = registry.known("ab")
+    known = registry.find_version("ab")
     assert known is not None
     assert (known.name, str(known.version)) == (name, version)
     for uri in (

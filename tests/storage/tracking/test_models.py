@@ -357,5 +357,5 @@ def test_a_missing_column_is_refused_by_name(logged: Logged) -> None:
 
 def test_what_a_model_needs_is_pinned(logged: Logged) -> None:
     lines = (logged.folders["booster"] / "requirements.txt").read_text().split()
-    assert lines == models.pins()
+    assert lines == models.pinned_requirements()
     assert all("==" in line for line in lines)

@@ -29,7 +29,7 @@ def test_make_ui_names_the_runs_of_the_experiment_with_their_columns(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment("shown"))
-    experiment_id = experiments.use()
+    experiment_id = experiments.use_experiment()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         monkeypatch.setattr("sys.argv", ["pages", port])
@@ -46,7 +46,7 @@ def test_make_ui_names_the_runs_of_the_experiment_with_their_columns(
     assert "what won" in shown[tags.NOTE]
     # a page that somebody has written is not overwritten
     MlflowClient().set_experiment_tag(experiment_id, tags.NOTE, "Ours")
-    experiments.use()
+    experiments.use_experiment()
     assert mlflow.get_experiment(experiment_id).tags[tags.NOTE] == "Ours"
 
 

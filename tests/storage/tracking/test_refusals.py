@@ -88,7 +88,7 @@ def test_what_a_server_answers_is_one_line_at_the_door_and_later(
     server.status, server.body = status, body
     with pytest.raises(StorageError) as at_door:
         tracking_store.prepare_store()
-    with pytest.raises(StorageError) as later, tracking_store.gone_as("Start it."):
+    with pytest.raises(StorageError) as later, tracking_store.loss_as_error("Start it."):
         MlflowClient().log_param("a" * 32, "name", "value")
     for line in (str(at_door.value), str(later.value)):
         assert said in line
@@ -143,7 +143,10 @@ def test_a_server_that_asks_to_be_left_alone_for_hours_is_asked_for_minutes(
     monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
     tracking_store.prepare_store()
     server.status, server.later = 429, "86400"
-    with pytest.raises(StorageError, match="again and again"), tracking_store.gone_as("Start it."):
+    with (
+        pytest.raises(StorageError, match="again and again"),
+        tracking_store.loss_as_error("Start it."),
+    ):
         MlflowClient().log_param("a" * 32, "name", "value")
     n_waits = len(waits)
     with pytest.raises(StorageError, match="429"):
@@ -164,7 +167,10 @@ def test_files_that_a_server_hands_out_are_not_looked_for_behind_it(store: Store
 def test_a_list_of_files_that_is_none_is_one_line(server: Answers, body: bytes) -> None:
     server.body = body
     uri = f"http://{server.uri}/api/2.0/mlflow-artifacts/artifacts/1"
-    with pytest.raises(StorageError, match="what is not MLflow's"), tracking_store.gone_as("-"):
+    with (
+        pytest.raises(StorageError, match="what is not MLflow's"),
+        tracking_store.loss_as_error("-"),
+    ):
         artifacts.list_files(uri)
 
 
@@ -195,9 +201,9 @@ def test_what_the_registry_is_asked_for_says_what_to_do_too(
 )
 def test_a_disk_that_takes_nothing_is_one_line(number: int, said: str) -> None:
     full = OSError(number, "told by the system", "/data/x")
-    with pytest.raises(StorageError, match=f"/data/x. {said}"), tracking_store.gone_as(""):
+    with pytest.raises(StorageError, match=f"/data/x. {said}"), tracking_store.loss_as_error(""):
         raise full
-    with pytest.raises(FileNotFoundError), tracking_store.gone_as(""):  # a bug of the project
+    with pytest.raises(FileNotFoundError), tracking_store.loss_as_error(""):  # a bug of the project
         raise FileNotFoundError(errno.ENOENT, "none", "/data/x")
 
 
@@ -313,9 +319,9 @@ def test_a_store_of_an_older_mlflow_is_left_as_it_is_and_the_command_upgrades_it
     for look in (tracking_store.exists, tracking_store.prepare_store):
         with pytest.raises(StorageError, match="of another MLflow") as refused:
             look()
-        assert sqlite_file.upgrade(copy) in str(refused.value)
+        assert sqlite_file.upgrade_command(copy) in str(refused.value)
     (problem,) = (finding for finding in doctor.store() if finding.cure)
-    assert problem.cure == sqlite_file.upgrade(copy)
+    assert problem.cure == sqlite_file.upgrade_command(copy)
     backup, mark, _ = problem.cure.partition(" && mlflow db upgrade ")
     assert mark
     subprocess.run(backup, shell=True, check=True)
@@ -324,7 +330,7 @@ def test_a_store_of_an_older_mlflow_is_left_as_it_is_and_the_command_upgrades_it
 
 def test_a_database_that_is_put_away_keeps_the_journal_that_it_needs(copy: Path) -> None:
     subprocess.run([sys.executable, "-c", CRASH, str(copy)], check=False)
-    subprocess.run(sqlite_file.set_aside(copy), shell=True, check=True)
+    subprocess.run(sqlite_file.set_aside_command(copy), shell=True, check=True)
     there = copy.with_name(f"{copy.name}.kept") / copy.name
     assert not copy.exists()
     assert sqlite_file.read_revision(there) == sqlite_file.newest_revision()
@@ -363,7 +369,7 @@ def test_the_experiment_that_the_environment_names(
     with pytest.raises(UserError, match="Unset one of them"):
         experiments.find_experiment()
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
-    assert experiments.use() == made
+    assert experiments.use_experiment() == made
     client.delete_experiment(made)
     with pytest.raises(UserError, match=f"mlflow experiments restore --experiment-id {made}"):
         experiments.find_experiment()
@@ -398,15 +404,15 @@ def test_only_an_artifact_that_is_not_listed_is_called_deleted(
     with mlflow.start_run() as run:
         mlflow.log_text("whole", "a/text.txt")
     run_id, uri = run.info.run_id, run.info.artifact_uri
-    gone = artifacts._why_not(run_id, uri, "a/other.txt", OSError("cut"))
+    gone = artifacts._unreadable_error(run_id, uri, "a/other.txt", OSError("cut"))
     assert "Was it deleted?" in str(gone)
     cut = MlflowException("The following failures:\n##### File a/text.txt #####\nConnection broken")
-    there = str(artifacts._why_not(run_id, uri, "a/text.txt", cut))
+    there = str(artifacts._unreadable_error(run_id, uri, "a/text.txt", cut))
     assert "a/text.txt" in there
     assert there.endswith("exists, but arrives incomplete. Connection broken.")
     said = "409 Client Error: Conflict for url: http://host/a/text.txt. Response text: injected"
     cut = MlflowException(f"The following failures:\n##### File a/text.txt #####\n{said}")
-    there = str(artifacts._why_not(run_id, uri, "a/text.txt", cut))
+    there = str(artifacts._unreadable_error(run_id, uri, "a/text.txt", cut))
     assert "arrives incomplete. The server answers 409 Conflict. Check MLFLOW" in there
     with artifacts.open_file(run_id, "a/text.txt") as path, pytest.raises(OSError, match="5 bytes"):
         artifacts._check_size(path, 9)

@@ -129,7 +129,7 @@ def test_the_history_tells_who_promoted_what_over_whom_when_and_why(
 
 def test_a_promoted_challenger_is_no_challenger_any_more(model: Model, mine: Registry) -> None:
     (version,) = model.add()
-    mine.challenge(version)
+    mine.set_challenger(version)
     assert model.client.get_registered_model(model.name).aliases == {CHALLENGER: int(version)}
     promote(mine, version)
     assert model.client.get_registered_model(model.name).aliases == {CHAMPION: int(version)}
@@ -215,11 +215,11 @@ def test_the_same_bytes_are_known_whatever_run_logged_them(model: Model, mine: R
         str(model.client.create_model_version(model.name, "s3://nowhere/m", tags=found).version)
         for found in (tags, tags, {"model_sha256": "cd"})
     )
-    known = mine.known("ab")
+    known = mine.find_version("ab")
     assert known is not None
     assert str(known.version) == second
     assert {first, second, other} == {"1", "2", "3"}
-    assert mine.known("ef") is None
+    assert mine.find_version("ef") is None
 
 
 # --- one at a time
@@ -380,7 +380,7 @@ def test_a_registry_that_goes_away_leaves_the_old_or_the_new_champion_and_is_men
         monkeypatch.setattr(mlflow.tracking._model_registry.utils, "_registry_uri", line.uri)
         here = Registry(model.name, run_id=run_id, developer="Ada")
         promote(here, old)
-        here.challenge(new)
+        here.set_challenger(new)
         # the history's first entry, two aliases, the end of that entry
         with pytest.raises(RegistryError) as refusal, here.lock():
             line.writes_left = n_writes

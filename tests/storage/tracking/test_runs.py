@@ -65,7 +65,11 @@ def test_a_run_closes_as_its_step_ended(
 
 def test_a_run_that_is_deleted_while_its_step_works_is_one_line(store: Store) -> None:
     line = r"Run [0-9a-f]{32}, or its experiment, was deleted before .*mlflow runs restore --run-id"
-    with pytest.raises(StorageError, match=line), store_module.gone_as(""), runs.StepRun("hpo", ""):
+    with (
+        pytest.raises(StorageError, match=line),
+        store_module.loss_as_error(""),
+        runs.StepRun("hpo", ""),
+    ):
         MlflowClient().delete_run(mlflow.active_run().info.run_id)
         mlflow.log_metric("rmse", 1.0)
     assert mlflow.active_run() is None
@@ -88,7 +92,11 @@ def silence() -> Exception:
 
 
 # functions that a step calls while its run is being opened, before the body
-OPENING = ["storage.checkout.read", "mlflow.set_tags", "storage.tracking.doubles.close_runs"]
+OPENING = [
+    "storage.checkout.read",
+    "mlflow.set_tags",
+    "storage.tracking.duplicates.close_duplicate_runs",
+]
 
 
 @pytest.mark.parametrize("call", OPENING)
@@ -134,10 +142,10 @@ CUT = """
 from storage.tracking import closing, runs
 
 def cut(*_):
-    closing.write_last = write
+    closing.write_final = write
     raise KeyboardInterrupt
 
-write, closing.write_last = closing.write_last, cut
+write, closing.write_final = closing.write_final, cut
 with runs.StepRun("hpo", ""):
     {body}
 """
@@ -217,9 +225,9 @@ def test_closing_asks_for_seconds_and_leaves_the_settings_as_they_were(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     before = dict(os.environ)
-    with closing.in_seconds(None):
+    with closing.limit_retries(None):
         assert dict(os.environ) == before
-    with closing.in_seconds(error):
+    with closing.limit_retries(error):
         assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == n_retries
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "5"
         assert os.environ["MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER"] == "false"

@@ -78,14 +78,14 @@ def nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_server_that_is_gone_is_one_line_with_the_hint(
     nobody: str, hint: str | Callable[[], str]
 ) -> None:
-    with pytest.raises(StoreGoneError) as gone, tracking_store.gone_as(hint):
+    with pytest.raises(StoreGoneError) as gone, tracking_store.loss_as_error(hint):
         MlflowClient().get_run("a")
     line = f"The MLflow server at {nobody} went away and did not come back. Start it."
     assert str(gone.value) == line
 
 
 def test_the_first_hint_stands(nobody: str) -> None:
-    outer, inner = tracking_store.gone_as("outer"), tracking_store.gone_as("inner")
+    outer, inner = tracking_store.loss_as_error("outer"), tracking_store.loss_as_error("inner")
     with pytest.raises(StoreGoneError, match=r"inner$"), outer, inner:
         MlflowClient().get_run("a")
 
@@ -97,9 +97,9 @@ def test_nobody_is_asked_for_a_hint_when_something_else_fails(
     def hint() -> str:
         pytest.fail("asked")
 
-    with pytest.raises(type(error)), tracking_store.gone_as(hint):
+    with pytest.raises(type(error)), tracking_store.loss_as_error(hint):
         raise error
-    with pytest.raises(MlflowException, match="not found"), tracking_store.gone_as(hint):
+    with pytest.raises(MlflowException, match="not found"), tracking_store.loss_as_error(hint):
         MlflowClient().get_run("a" * 32)
 
 
@@ -172,13 +172,13 @@ def test_a_store_is_named_as_its_folder_is_and_no_other_folder_stays(
     encoded.mkdir(parents=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", path_to_local_sqlite_uri(folder / "mlflow.db"))
     assert tracking_store.sqlite_path(mlflow.get_tracking_uri()) == folder / "mlflow.db"
-    tracking_store.name_plainly()
+    tracking_store.unescape_sqlite_uri()
     assert mlflow.get_tracking_uri() == f"sqlite:///{folder}/mlflow.db"
     assert list(tmp_path.iterdir()) == [tmp_path / Path(name).parts[0]]
     encoded.mkdir(parents=True)
     (encoded / "notes").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", path_to_local_sqlite_uri(folder / "mlflow.db"))
-    tracking_store.name_plainly()
+    tracking_store.unescape_sqlite_uri()
     assert (encoded / "notes").exists()
 
 
@@ -199,7 +199,7 @@ def test_a_number_sign_is_read_by_mlflow_before_python_3_14(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_file, "version_info", (3, 13))
-    assert sqlite_file.misread_folder(tmp_path / "work #1", tmp_path / "mlflow.db") == ""
+    assert sqlite_file.find_misread_folder(tmp_path / "work #1", tmp_path / "mlflow.db") == ""
 
 
 def test_an_mlflow_in_a_folder_that_alembic_misreads_is_refused(

@@ -145,8 +145,8 @@ def test_a_call_that_no_server_answered_is_told_from_one_that_was_refused(
         MlflowClient("http://127.0.0.1:1").get_run("a")
     with pytest.raises(mlflow.MlflowException) as refused:
         MlflowClient().get_run("a")
-    assert refusals.is_gone(gone.value)
-    assert not refusals.is_gone(refused.value)
+    assert refusals.is_unreachable(gone.value)
+    assert not refusals.is_unreachable(refused.value)
 
 
 def test_a_search_that_fails_says_why_where_its_trials_cannot_be_closed_either(

@@ -12,7 +12,7 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
-from storage.tracking import doubles, runs
+from storage.tracking import duplicates, runs
 from storage.tracking.registry import DONE, PROMOTE, ROLL_BACK, Registry
 from storage.tracking.trials import TrialRuns
 from tests.stores import EXPERIMENT, Store
@@ -109,7 +109,7 @@ class Nothing(mlflow.pyfunc.PythonModel):
 
 def log_nothing(run: Run) -> str:
     save = partial(mlflow.pyfunc.save_model, python_model=Nothing(), pip_requirements=[])
-    return doubles.log_model_once(run.info.run_id, "model", save)
+    return duplicates.log_model_once(run.info.run_id, "model", save)
 
 
 @pytest.mark.parametrize("end", ["logged-models", "outputs", "logged-models/search"])
@@ -176,7 +176,7 @@ def test_a_version_made_twice_is_there_once(line: Line, versions: Registry) -> N
     assert versions.add_version("s3://nowhere/model", "c0ffee") == "2"
     assert lost == ["POST model-versions/create"]
     assert numbers(versions) == [1, 2]
-    assert versions.known("c0ffee").version == "2"
+    assert versions.find_version("c0ffee").version == "2"
 
 
 @pytest.mark.parametrize(("may_delete", "kept"), [(True, "9"), (False, "10")])
@@ -189,7 +189,7 @@ def test_which_version_came_first_is_told_by_its_number(may_delete: bool, kept: 
         deleted.append(version)
 
     client: Any = SimpleNamespace(delete_model_version=delete)
-    assert doubles.keep_first(client, "model", ["10", "9"]) == kept
+    assert duplicates.keep_first_version(client, "model", ["10", "9"]) == kept
     assert deleted == (["10"] if may_delete else [])
 
 
@@ -208,7 +208,7 @@ def test_a_promotion_and_its_rollback_are_each_told_once_whatever_answers_are_lo
     new = versions.add_version("s3://nowhere/model", "c0ffee")
     lost: set[str] = set()
     versions.promote("1", action=PROMOTE, why="better")
-    versions.challenge(new)
+    versions.set_challenger(new)
     for change in (
         partial(versions.promote, new, action=PROMOTE, why="better"),
         partial(versions.roll_back, "1", why="worse"),
@@ -235,4 +235,4 @@ def test_who_may_not_delete_versions_goes_on_with_the_one_that_is_found_by_its_b
     lose_first(line, "model-versions/create")
     number = versions.add_version("s3://nowhere/model", "c0ffee")
     assert numbers(versions) == [1, 2, 3]
-    assert versions.known("c0ffee").version == number
+    assert versions.find_version("c0ffee").version == number

@@ -21,7 +21,7 @@ REASON = "created twice: the server's answer was lost"
 SERVERS = ("http://", "https://")  # with a database there are no such retries
 
 
-def close_runs(run: Run) -> None:
+def close_duplicate_runs(run: Run) -> None:
     """Close as KILLED the empty duplicates of a new run.
 
     A retried request carries the same tags and the same start time, to the millisecond.
@@ -32,15 +32,15 @@ def close_runs(run: Run) -> None:
     if not mlflow.get_tracking_uri().startswith(SERVERS):
         return
     client = MlflowClient()
-    alike = both(
+    condition = both(
         f"attributes.start_time = {run.info.start_time}", equals("attributes.status", "RUNNING")
     )
-    for other in client.search_runs([run.info.experiment_id], alike):
-        if _is_double(other, run):
+    for other in client.search_runs([run.info.experiment_id], condition):
+        if _is_duplicate(other, run):
             stale_runs.close_run(client, other.info.run_id, REASON)
 
 
-def _is_double(other: Run, run: Run) -> bool:
+def _is_duplicate(other: Run, run: Run) -> bool:
     # the store generates a name for a run that was created without one
     same = {key: value for key, value in other.data.tags.items() if key != tags.RUN_NAME}
     is_empty = not other.data.params and not other.data.metrics
@@ -55,7 +55,7 @@ def log_model_once(
     save: Callable[..., None],
     *,
     params: Mapping[str, str] | None = None,
-    marks: Mapping[str, str] | None = None,
+    tag_values: Mapping[str, str] | None = None,
 ) -> str:
     """Log a model of a run exactly once, linked to the run once, without duplicates.
 
@@ -66,7 +66,7 @@ def log_model_once(
         name: the model's name.
         save: a flavour's save_model, with all arguments bound but path and mlflow_model.
         params: what it was fitted with, in addition to the run's parameters.
-        marks: the model's tags.
+        tag_values: the model's tags.
     Returns:
         The model's URI, models:/m-...
     """
@@ -77,12 +77,12 @@ def log_model_once(
             name,
             run_id,
             params={**run.data.params, **(params or {})},
-            tags=dict(marks or {}),
+            tags=dict(tag_values or {}),
             experiment_id=run.info.experiment_id,
         )
-        _fill(client, run, model, save)
+        _complete_model(client, run, model, save)
     except BaseException as error:
-        with closing.in_seconds(error), suppress(MlflowException):
+        with closing.limit_retries(error), suppress(MlflowException):
             _fail_models(client, run)
         raise
     if mlflow.get_tracking_uri().startswith(SERVERS):
@@ -90,7 +90,9 @@ def log_model_once(
     return str(model.model_uri)
 
 
-def _fill(client: MlflowClient, run: Run, model: LoggedModel, save: Callable[..., None]) -> None:
+def _complete_model(
+    client: MlflowClient, run: Run, model: LoggedModel, save: Callable[..., None]
+) -> None:
     """Link a newly created model to its run, write its files and mark it READY."""
     number = model.model_id
     _link(client, run, number)
@@ -145,7 +147,7 @@ def _fail_models(client: MlflowClient, run: Run) -> None:
         client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
 
 
-def keep_first(client: MlflowClient, name: str, versions: Sequence[str]) -> str:
+def keep_first_version(client: MlflowClient, name: str, versions: Sequence[str]) -> str:
     """Delete all but the first of these versions of a registered model; return the one kept.
 
     A user who may create versions may not be allowed to delete them: then the last is kept, since

@@ -7,7 +7,7 @@ from storage import terminal
 from taxi.distances import METERED, MISSING, PLANNED_10, PLANNED_20, distance_kind_of
 
 # validation score -> its column heading, most informative first: a narrow terminal cuts the rest
-HEADS: Mapping[str, str] = {
+HEADERS: Mapping[str, str] = {
     RMSES[METERED]: "RMSE",
     RMSES[PLANNED_10]: "±10 %",
     RMSES[PLANNED_20]: "±20 %",
@@ -18,14 +18,14 @@ HEADS: Mapping[str, str] = {
 DIGITS = 3
 
 
-def told_apart(columns: Mapping[str, str], taxi: str) -> dict[str, str]:
+def distinct_columns(columns: Mapping[str, str], taxi: str) -> dict[str, str]:
     """Keep only one RMSE column, score -> heading, if trips of this taxi never have a distance."""
     one = distance_kind_of(taxi) == MISSING
     others = {name for name in RMSES.values() if name != RMSES[METERED]} if one else set()
-    return {name: head for name, head in columns.items() if name not in others}
+    return {name: header for name, header in columns.items() if name not in others}
 
 
-def print_ending(dataset: Dataset, candidates: Sequence[Candidate], page: Iterable[str]) -> None:
+def print_outcome(dataset: Dataset, candidates: Sequence[Candidate], page: Iterable[str]) -> None:
     """Print the models of a pipeline as a table, and lines of its page.
 
     Args:
@@ -34,14 +34,14 @@ def print_ending(dataset: Dataset, candidates: Sequence[Candidate], page: Iterab
         page: lines to print after the table.
     """
     train, valid = (",".join(dataset.months[split]) for split in ("train", "valid"))
-    heads = told_apart(HEADS, dataset.taxi)
-    if len(heads) < len(HEADS):
+    headers = distinct_columns(HEADERS, dataset.taxi)
+    if len(headers) < len(HEADERS):
         print(f"\nTrained on {train}, chosen on {valid}. Errors there in minutes:\n")
     else:
         print(f"\nTrained on {train}, chosen on {valid}. Errors there in minutes, with the metered")
         print("distance, with one planned to ±10 % or ±20 %, and with none:\n")
-    rows = [[one.model, one.features, *cells(one.scores, heads)] for one in candidates]
-    terminal.print_table(["model", "features", *heads.values()], rows, n_texts=2, strong=0)
+    rows = [[one.model, one.features, *cells(one.scores, headers)] for one in candidates]
+    terminal.print_table(["model", "features", *headers.values()], rows, n_texts=2, strong=0)
     print()
     terminal.print_page(page)
 

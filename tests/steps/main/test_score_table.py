@@ -3,7 +3,7 @@
 import pytest
 
 from steps.common.results import RMSES, Candidate, Code, Dataset
-from steps.main.ending import print_ending
+from steps.main.score_table import print_outcome
 
 MONTHS = {"train": ["2021-01"], "valid": ["2021-02"], "test": ["2021-03"]}
 SCORES = {"mae": 3.734, "r2": 0.785} | dict(
@@ -30,7 +30,7 @@ def test_the_models_are_a_table_of_80_columns_and_no_markdown(
         make_candidate("of_an_older_run", {"rmse": 5.0, "mae": 4.0, "r2": 0.7}),
     ]
     command = f"    mlflow run . {'-P name=value ' * 20}"
-    print_ending(
+    print_outcome(
         make_dataset("green"), candidates, ["**xgboost** is `taxi` version 1.", "", command]
     )
     said = capsys.readouterr().out
@@ -53,7 +53,7 @@ def test_the_models_are_a_table_of_80_columns_and_no_markdown(
 def test_of_trips_that_never_have_a_distance_there_is_one_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    print_ending(make_dataset("fhv"), [make_candidate("xgboost", SCORES)], [])
+    print_outcome(make_dataset("fhv"), [make_candidate("xgboost", SCORES)], [])
     assert capsys.readouterr().out == (
         "\nTrained on 2021-01, chosen on 2021-02. Errors there in minutes:\n"
         "\n"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from steps.common.parameters import ScoreParameters
 from steps.common.served import load_served
-from steps.score.estimate import tell_calendar, tell_unknown
+from steps.score.estimate import print_no_estimate, print_unknown_calendar
 from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed
 from steps.score.month import ScoringJob, output_path
 from storage import StorageError, UserError
@@ -60,11 +60,11 @@ def read_request(params: ScoreParameters) -> Request:
     levels = read_levels(params.quantiles, live=params.live)
     months = months_to_score(params.months)
     if params.output:
-        make_room(params.output, params.taxi, months, overwrite=params.overwrite)
+        create_output_folder(params.output, params.taxi, months, overwrite=params.overwrite)
     return Request(months if settings.mode == "off" else sorted(months), levels, settings)
 
 
-def open_model(params: ScoreParameters, asked: Request) -> Scorer:
+def open_model(params: ScoreParameters, request: Request) -> Scorer:
     """Load the model, and print what it cannot tell about these months.
 
     Raises:
@@ -72,26 +72,26 @@ def open_model(params: ScoreParameters, asked: Request) -> Scorer:
     """
     reference = model_references.resolve(params.model_uri)
     served = load_served(reference.uri, params.taxi)
-    check_quantiles(served, reference.uri, params.taxi, asked.levels)
-    profile = read_reference(served, reference.uri, must=params.fail_on_drift)
-    tell_unknown(served, reference.uri)
-    tell_calendar(served, asked.months)
+    check_quantiles(served, reference.uri, params.taxi, request.levels)
+    profile = read_reference(served, reference.uri, required=params.fail_on_drift)
+    print_no_estimate(served, reference.uri)
+    print_unknown_calendar(served, request.months)
     return Scorer(reference, served, models.digest(served, reference.uri), profile)
 
 
-def open_live(params: ScoreParameters, asked: Request, model: Scorer) -> LiveFeed | None:
+def open_live(params: ScoreParameters, request: Request, model: Scorer) -> LiveFeed | None:
     """Open the feed that the live level follows; None if live is off."""
-    if asked.settings.mode == "off":
+    if request.settings.mode == "off":
         return None
     new = new_feed_state(model.served, params.taxi, model.sha256)
-    return open_feed(asked.settings, state_uri=params.live_state, new=new, months=asked.months)
+    return open_feed(request.settings, state_uri=params.live_state, new=new, months=request.months)
 
 
-def scoring_job(params: ScoreParameters, asked: Request, model: Scorer) -> ScoringJob:
+def scoring_job(params: ScoreParameters, request: Request, model: Scorer) -> ScoringJob:
     """Assemble what is needed to score a month, on this machine or on a worker."""
     run_id, store = runs.active().info.run_id, mlflow.get_tracking_uri()
     return ScoringJob(
-        params.taxi, params.source, model.uri, params.output, run_id, store, asked.levels
+        params.taxi, params.source, model.uri, params.output, run_id, store, request.levels
     )
 
 
@@ -137,7 +137,7 @@ def months_to_score(text: str) -> list[str]:
     return months
 
 
-def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool) -> None:
+def create_output_folder(output: str, taxi: str, months: Sequence[str], *, overwrite: bool) -> None:
     """Create the folder for the predictions.
 
     Raises:
@@ -151,10 +151,10 @@ def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool)
         )
     paths = [output_path(output, taxi, month) for month in months]
     try:
-        there = [str(path) for path in paths if path.exists()]
-        if there and not overwrite:
+        existing = [str(path) for path in paths if path.exists()]
+        if existing and not overwrite:
             raise UserError(
-                f"{there[0]} exists. Pass -P overwrite=true to replace it, or another output."
+                f"{existing[0]} exists. Pass -P overwrite=true to replace it, or another output."
             )
         Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -163,11 +163,11 @@ def make_room(output: str, taxi: str, months: Sequence[str], *, overwrite: bool)
         ) from error
 
 
-def read_reference(model: Any, uri: str, *, must: bool) -> DriftReference | None:
+def read_reference(model: Any, uri: str, *, required: bool) -> DriftReference | None:
     """Read the profile that a model stores; if an older one stores none, say so and return None.
 
     Raises:
-        UserError: it stores none, and `must` is true, because drift was to end in an error.
+        UserError: it stores none, and `required` is true, because drift was to end in an error.
     """
     content = models.profile(model)
     if content:
@@ -176,7 +176,7 @@ def read_reference(model: Any, uri: str, *, must: bool) -> DriftReference | None
     line = (
         f"Model {model_uri} stores no training profile, so drift cannot be measured. Train it again"
     )
-    if must:
+    if required:
         raise UserError(f"{line}, or leave out fail_on_drift.")
     print(f"{line}.")
     mlflow.set_tag(tags.DRIFT, "unknown")

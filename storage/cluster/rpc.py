@@ -5,10 +5,10 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import Any
 
-ANSWER_S = 60  # enough for all workers to answer, however busy they are
+ANSWER_TIMEOUT_S = 60  # enough for all workers to answer, however busy they are
 
 
-def begin(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+def start_request(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
     """Start a request to a cluster in a thread."""
     answer = Future[Any]()
 
@@ -22,10 +22,10 @@ def begin(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[A
     return answer
 
 
-def answered(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def send_request(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Send a request to a cluster, and wait for the answer.
 
     Raises:
-        TimeoutError: it has not answered within ANSWER_S.
+        TimeoutError: it has not answered within ANSWER_TIMEOUT_S.
     """
-    return begin(call, *arguments, **options).result(ANSWER_S)
+    return start_request(call, *arguments, **options).result(ANSWER_TIMEOUT_S)
