@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .profile import EDGES, HAS_DISTANCE, TRIP_ENDS, Profile
-from .words import percent
+from .words import format_count, percent
 
 # each with what was seen in real months
 MAX_TRIPS_RATIO = 2.0  # ratio of trips, either way: 0.84 to 1.11
@@ -88,7 +88,8 @@ def compare_months(before: MonthProfile, now: MonthProfile) -> Iterator[str]:
     counts = before.profile.n_trips, now.profile.n_trips
     if is_beyond(counts[0], counts[1], MAX_TRIPS_RATIO):
         question = "is the file whole?" if counts[1] < counts[0] else "is it of one month?"
-        yield f"{now.name} has {counts[1]:,} trips, {before.name} had {counts[0]:,}: {question}"
+        n_trips = format_count(counts[1], "trip")
+        yield f"{now.name} has {n_trips}, {before.name} had {counts[0]:,}: {question}"
     shares = dropped_shares(before), dropped_shares(now)
     for reason in shares[0] | shares[1]:
         then, share = (of_month.get(reason, 0.0) for of_month in shares)

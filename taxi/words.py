@@ -29,8 +29,8 @@ def enough_trips_note(n_trips: Sequence[int]) -> str:
 
 
 def format_count(n: int, noun: str) -> str:
-    """Write 1 trial, 2 trials."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    """Write 1 trial, 2 trials, 2,000 trials."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def percent(share: float, digits: int = 1, *, sign: str = "") -> str:

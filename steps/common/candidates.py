@@ -25,6 +25,7 @@ from taxi.request_params import PARAM_DEFAULTS
 from taxi.schema import Trips
 from taxi.scores import rmse, score_predictions
 from taxi.spread import MIN_ROWS, Calibration, Spread, fit_spread
+from taxi.words import format_count
 from taxi.worst import WorstTrip, find_worst
 
 N_EXAMPLE_ROWS = 5
@@ -70,7 +71,8 @@ def report_candidate(model: TripModel, valid: Trips) -> CandidateReport:
     calibration = Calibration(trips, answers[METERED], answers[MISSING])
     spread = fit_spread(calibration)
     if spread is None:
-        print(f"no quantiles: {len(valid)} valid trips, and at least {MIN_ROWS} are needed")
+        n_valid = format_count(len(valid), "valid trip")
+        print(f"no quantiles: {n_valid}, and at least {MIN_ROWS} are needed")
     reliability = coverage.measure_reliability(calibration)
     return CandidateReport(
         predicted,

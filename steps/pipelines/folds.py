@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from storage import UserError
 from storage.data import months
+from taxi.words import format_count
 
 MONTHS_REQUIRED = "months is empty. Pass -P months=2022-01..2022-12, the months to judge models on."
 
@@ -76,8 +77,9 @@ def check_horizon(folds: Sequence[Fold], horizon: int) -> None:
     oldest = max(age_at(fold, month) for fold in folds for month in [fold.month, *fold.later])
     if oldest < horizon:
         raise UserError(
-            f"horizon={horizon} follows a model for {horizon} months after its own, and the last "
-            f"of months within them is {oldest} after. Pass horizon={oldest}, or more months."
+            f"horizon={horizon} follows a model for {format_count(horizon, 'month')} after its "
+            f"own, and the last of months within them is {oldest} after. Pass horizon={oldest}, or "
+            f"more months."
         )
 
 

@@ -7,6 +7,7 @@ from taxi.card import CardFacts
 from taxi.coverage import GroupCoverage
 from taxi.evaluation import GroupErrors
 from taxi.gate import Check
+from taxi.schema import TAXIS
 
 
 def make_facts(**changed: object) -> CardFacts:
@@ -112,6 +113,27 @@ def test_a_column_per_pair_of_zones_is_counted_and_not_listed() -> None:
     assert "9,000 columns: " in text
     assert "and 8,940 more" in text
     assert len(text) < 5000
+
+
+@pytest.mark.parametrize("n", [60, 61])
+def test_columns_are_counted_as_more_only_if_they_are(n: int) -> None:
+    text = card.write_card(make_facts(features=[f"column_{i}" for i in range(n)]), short=True)
+    (line,) = [line for line in text.splitlines() if f"{n} columns" in line]
+    assert line.endswith("`column_59`" if n == 60 else "`column_59` and 1 more")
+
+
+@pytest.mark.parametrize("taxi", TAXIS)
+def test_a_card_names_the_limits_of_its_kind_of_trips(taxi: str) -> None:
+    lines = card.write_card(make_facts(taxi=taxi), short=True).splitlines()
+    limits = {f"- {limit}" for about in TAXIS.values() for limit in about.limits}
+    named = [line for line in lines if line in limits]
+    assert named == [f"- {limit}" for limit in TAXIS[taxi].limits]
+
+
+def test_the_limits_of_rides_that_may_be_shared_say_so() -> None:
+    for about in TAXIS.values():
+        may_be_shared = any(column.role == "is_shared" for column in about.columns)
+        assert ("shared with others" in " ".join(about.limits)) is may_be_shared
 
 
 def test_what_a_registry_cuts_off_is_not_the_command_that_makes_it_again() -> None:

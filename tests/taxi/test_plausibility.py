@@ -52,6 +52,7 @@ BEFORE = MonthProfile("2021-01", {"zone missing": 10}, profile_of())
 @pytest.mark.parametrize(
     ("now", "said"),
     [
+        ({"profile": profile_of(n=1)}, "2021-02 has 1 trip, 2021-01 had 1,200: is the file whole?"),
         ({"profile": profile_of(n=500)}, "2021-02 has 500 trips, 2021-01 had 1,200: is the file"),
         ({"profile": profile_of(n=2_500)}, "2,500 trips, 2021-01 had 1,200: is it of one month?"),
         (
