@@ -36,8 +36,8 @@ from steps.hpo.ensemble import (
     TrainedBooster,
     choose_boosters,
     log_boosters,
-    train_blind,
     train_seeds,
+    train_without_distance,
 )
 from steps.hpo.executor import open_executor
 from steps.hpo.sample import TrialTrips
@@ -86,9 +86,9 @@ class SearchResult(NamedTuple):
     """The result of a search."""
 
     trials: list[Trial]
-    sighted: list[TrainedBooster]  # for trips with a distance, or for all trips
-    blind: list[TrainedBooster]  # for trips without one; [] if they have none of their own
-    rows: Rows  # that the sighted boosters were trained on
+    with_distance: list[TrainedBooster]  # boosters for trips with a distance, or for all trips
+    without_distance: list[TrainedBooster]  # for trips without; [] if they have none of their own
+    rows: Rows  # that the boosters with_distance were trained on
     trial_trips: TrialTrips
     cost: str  # what sampling would have cost, in words; empty if the trials saw all train trips
 
@@ -132,21 +132,22 @@ def search_boosters(
         trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
         seeds = train_seeds(settings, executor, trials)
         log_seed_noise(trials, seeds)
-        sighted, blind = choose_boosters(settings, executor, trials, seeds, laid_out), []
+        with_distance = choose_boosters(settings, executor, trials, seeds, laid_out)
     if trial_trips.leaves_out_train:
         del laid_out  # frees the sample's rows before those of all trips are laid out
+    without_distance = []
     if is_split:
         with opened(
             rows.rows_without_distance(encoder, trips.train, trial_trips.valid, *row_options)
         ) as executor:
-            blind = train_blind(settings, executor, trials)
+            without_distance = train_without_distance(settings, executor, trials)
     if not trial_trips.leaves_out_train:
-        return SearchResult(trials, sighted, blind, laid_out, trial_trips, "")
+        return SearchResult(trials, with_distance, without_distance, laid_out, trial_trips, "")
     laid_out = lay_out(encoder, trips.train, trial_trips.valid, *row_options)
     with opened(laid_out) as executor:
-        on_all = sample.train_on_all(settings, executor, sighted)
-    cost = sample.log_sample_cost(sighted, on_all, laid_out)
-    return SearchResult(trials, on_all, blind, laid_out, trial_trips, cost)
+        on_all = sample.train_on_all(settings, executor, with_distance)
+    cost = sample.log_sample_cost(with_distance, on_all, laid_out)
+    return SearchResult(trials, on_all, without_distance, laid_out, trial_trips, cost)
 
 
 def log_ensemble(
@@ -157,12 +158,12 @@ def log_ensemble(
     result: SearchResult,
 ) -> dict[str, float]:
     """Log the chosen boosters to the active run as a model; return its validation scores."""
-    sighted, blind = result.sighted, result.blind
-    log_boosters(sighted, blind)
+    with_distance, without_distance = result.with_distance, result.without_distance
+    log_boosters(with_distance, without_distance)
     # before any scores are logged: MLflow copies a run's metrics to each model logged after them
-    log_parts(sighted[0].booster, encoder, result.rows.train, result.rows.valid)
-    recipe = make_recipe(settings, sighted, blind)
-    parts = ([one.booster for one in part] for part in (sighted, blind))
+    log_parts(with_distance[0].booster, encoder, result.rows.train, result.rows.valid)
+    recipe = make_recipe(settings, with_distance, without_distance)
+    parts = ([one.booster for one in part] for part in (with_distance, without_distance))
     model = TripModel(
         preprocess.dataset.taxi,
         encoder,
@@ -170,7 +171,7 @@ def log_ensemble(
         weight_without_distance=recipe.weight_without_distance,
     )
     report = report_candidate(model, trips.valid)
-    fitted_with = dict(sighted[0].member.parameters)
+    fitted_with = dict(with_distance[0].member.parameters)
     lineage = Lineage("hpo", MODEL, settings.features, preprocess, fitted_with)
     profiles = read_profiles(preprocess.run_id)
     log_candidate(model, report, profiles, lineage, trips.scored_on)
@@ -189,19 +190,19 @@ def write_search_results(
 ) -> None:
     """Report the search on the run, on its page and in the terminal."""
     write_best(MODEL, scores)
-    boosters = [*result.sighted, *result.blind]
+    boosters = [*result.with_distance, *result.without_distance]
     n_trees = format_count(sum(one.member.rounds for one in boosters), "tree")
     n_boosters = format_count(len(boosters), "booster")
-    # with blind boosters, trials were scored only on trips with a distance, but the model on all:
-    # its RMSE may be above the best trial's
-    also = ", trips without a distance included;" if result.blind else ","
+    # where trips without a distance have boosters of their own, trials were scored on the others
+    # only, but the model on all: its RMSE may be above the best trial's
+    also = ", trips without a distance included;" if result.without_distance else ","
     print(f"ensemble: rmse {scores['rmse']:.4f} min{also} {n_trees} in {n_boosters}")
     longer = params.model_copy(update={"max_evals": 2 * len(result.trials)})
     page.write_verdict(
         page.scores_line(MODEL, scores, preprocess.dataset),
         sample.describe_sample(result.trial_trips, result.cost),
         f"{n_boosters} of {describe_trials(result.trials)}"
-        f"{' on trips with a distance' if result.blind else ''}. Go on from these with:",
+        f"{' on trips with a distance' if result.without_distance else ''}. Go on from these with:",
         page.as_code(page.rerun_command(longer)),
         dataset=preprocess.dataset,
         rmse=scores["rmse"],
@@ -209,16 +210,20 @@ def write_search_results(
 
 
 def make_recipe(
-    settings: SearchSettings, sighted: list[TrainedBooster], blind: list[TrainedBooster]
+    settings: SearchSettings,
+    with_distance: list[TrainedBooster],
+    without_distance: list[TrainedBooster],
 ) -> Recipe:
     """Return the recipe of the model: how it was fitted."""
-    members, without = (tuple(one.member for one in part) for part in (sighted, blind))
+    members, without = (
+        tuple(one.member for one in part) for part in (with_distance, without_distance)
+    )
     return Recipe(
         settings.features,
         settings.seed,
         members=members,
         members_without_distance=without,
-        weight_without_distance=WEIGHT_WITHOUT_DISTANCE if blind else 0.0,
+        weight_without_distance=WEIGHT_WITHOUT_DISTANCE if without_distance else 0.0,
         half_life=settings.half_life,
         max_bin=settings.space.max_bin,
     )

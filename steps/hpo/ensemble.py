@@ -77,7 +77,7 @@ def train_missing(
     return [to_trained_booster(settings, trial, outcome) for trial, outcome in found if outcome]
 
 
-def train_blind(
+def train_without_distance(
     settings: SearchSettings, executor: TrialExecutor, trials: list[Trial]
 ) -> list[TrainedBooster]:
     """Train the boosters for trips without a distance, one for each objective.
@@ -120,9 +120,11 @@ def to_trained_booster(settings: SearchSettings, trial: Trial, outcome: Outcome)
     return TrainedBooster(trial.number, outcome.rmse, member, outcome.booster)
 
 
-def log_boosters(sighted: list[TrainedBooster], blind: list[TrainedBooster]) -> None:
+def log_boosters(
+    with_distance: list[TrainedBooster], without_distance: list[TrainedBooster]
+) -> None:
     """Log the parameters of the first booster, and a table of all boosters."""
-    mlflow.log_params(dict(sighted[0].member.parameters))
+    mlflow.log_params(dict(with_distance[0].member.parameters))
     rows = [
         {
             "trial": one.trial,
@@ -131,7 +133,7 @@ def log_boosters(sighted: list[TrainedBooster], blind: list[TrainedBooster]) -> 
             "rounds": one.member.rounds,
             **one.member.parameters,
         }
-        for distance, part in (("known", sighted), ("none", blind))
+        for distance, part in (("known", with_distance), ("none", without_distance))
         for one in part
     ]
     artifacts.log_table(rows, tags.BOOSTERS_TABLE)

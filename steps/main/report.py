@@ -67,7 +67,8 @@ def log_report(
         curves=read.rows(hpo.run_id, tags.CURVES_TABLE) if hpo else [],
         search_gain=read_search_gain(pipeline.done["hpo"]) if hpo else {},
         is_split_by_distance=any(
-            read.has_blind(one.run_id) for one in (hpo.candidates if hpo else [])
+            read.has_boosters_without_distance(one.run_id)
+            for one in (hpo.candidates if hpo else [])
         ),
         errors=error_facts(read, outcome),
         city=read.city(preprocess),
@@ -116,7 +117,7 @@ class ArtifactReader:
         """Read the rows of a table; the arguments are those of `text`."""
         return artifacts.parse_csv(self.text(run_id, name, required=required))
 
-    def has_blind(self, run_id: str) -> bool:
+    def has_boosters_without_distance(self, run_id: str) -> bool:
         """Whether a model has separate boosters for trips without a distance."""
         recipe = self.text(run_id, tags.RECIPE)
         return bool(recipe and json.loads(recipe)["blind"])
