@@ -33,6 +33,7 @@ from mlflow.entities import Run
 from bench import ROOT, Result
 from bench.faulty_proxy import FAULTS, Fault, Proxy, proxy_to
 from bench.kills import is_how
+from storage.terminal import RETRY_NOTICE
 from storage.tracking import stale_runs, tags
 
 STEPS = ("preprocess", "baseline", "hpo", "register", "score", "main")
@@ -53,8 +54,11 @@ CALM = {  # keeps MLflow's retries from taking minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "OMP_NUM_THREADS": "1",
 }
-# log lines of MLflow and its libraries about retries and runs
-NOISE = re.compile(r"\d{4}/\d\d/\d\d [\d:]+ (WARNING|INFO) |\W*View (run|experiment|Logged Model) ")
+# lines about retries and runs, of MLflow and its libraries, and the notice of an outage
+NOISE = re.compile(
+    r"\d{4}/\d\d/\d\d [\d:]+ (WARNING|INFO) |\W*View (run|experiment|Logged Model) |"
+    + re.escape(RETRY_NOTICE)
+)
 
 
 class Case(NamedTuple):

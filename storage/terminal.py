@@ -29,6 +29,7 @@ OUTPUT_SETTINGS = {
 # MLflow writes the metrics of a run again with each model
 LOGGED_AND_RAISED = ("mlflow.store.db.utils", "mlflow.exceptions", "psycopg")
 RETRY_LOGGER = "urllib3.connectionpool"  # logger of its retries, which prints nothing
+RETRY_NOTICE = "The MLflow server does not answer: retrying, for some minutes."
 EVERY_S = 30.0  # between two lines of progress, where there is no bar
 UNLIMITED_WIDTH = 10_000  # columns, where there is no terminal
 COMMAND = " " * 4  # begins a line that is to be pasted
@@ -64,10 +65,7 @@ class OutageHandler(logging.Handler):
         """Print it, once per process and outage."""
         is_retry = record.getMessage().startswith("Retrying") and "/mlflow" in record.getMessage()
         if is_retry and self.clock() >= self.quiet_until:
-            print(
-                "The MLflow server does not answer: retrying, for some minutes.",
-                file=sys.stderr,
-            )
+            print(RETRY_NOTICE, file=sys.stderr)
         if is_retry:
             self.quiet_until = self.clock() + 10 * EVERY_S
 
