@@ -167,7 +167,7 @@ def open_months(
 def find_earlier_cleaning(
     one: MonthToWrite, months: MonthSource, *, required: bool
 ) -> MonthToWrite:
-    """Find a month's identity, if reuse or workers (`required`) need it, and a cleaning."""
+    """Find a month's identity, if reuse or workers (`required`) need it, and its last cleaning."""
     if not (required or months.reuse):
         return one
     identity = identify(months.source, taxi=months.taxi, month=one.month)

@@ -93,5 +93,5 @@ def select_distance_kind(judge_by: str) -> str:
 
 
 def distance_kind_of(taxi: str, kind: str = METERED) -> str:
-    """Return the kind of DISTANCE_KINDS; MISSING if trips of this taxi never have a distance."""
+    """Return `kind`, of DISTANCE_KINDS; MISSING if trips of this taxi never have a distance."""
     return kind if has_distance_column(taxi) else MISSING

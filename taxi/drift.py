@@ -215,7 +215,8 @@ def psi_by_chance(expected: np.ndarray, observed: np.ndarray) -> float:
     Hilferty, The distribution of chi-square, 1931.
     """
     sizes = [counts.sum() for counts in (expected, observed)]
-    n_free = np.count_nonzero(~_is_rare(expected, observed))  # the pooled rare bins are one more
+    # the pooled rare bins are one more bin, for which there is no degree of freedom
+    n_free = np.count_nonzero(~_is_rare(expected, observed))
     if not (n_free and all(sizes)):
         return 0.0
     ninth = 2 / (9 * n_free)

@@ -152,7 +152,7 @@ class TripModel:
 
         Args:
             frame: n raw trips with the TLC's column names.
-            params: values of `request_params.PARAM_DEFAULTS`; those left out have their defaults.
+            params: name -> value; those left out have the default of `request_params`.
             state: the live state, used if the request asks for it; None if there is none.
         Returns:
             The minutes, float64 [n]. If more is asked for, a frame of n rows with the index of

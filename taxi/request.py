@@ -26,7 +26,7 @@ from .schema import (
 )
 from .values import read_times
 
-MAX_LISTED = 10  # columns that a refusal lists
+MAX_LISTED = 10  # columns that a refusal lists, or rows of a column that get a warning
 MAX_BITS = 1000  # a whole number of so many still fits into a float
 MAX_ID = 1_000_000  # a larger one is an unknown zone
 # no hour 24, which Python from 3.14 on reads as hour 0 of the next day

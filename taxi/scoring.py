@@ -95,7 +95,7 @@ def prepare_batch(batch: pa.RecordBatch, *, taxi: str, month: str) -> PreparedRo
 
 
 def request_frame(prepared: PreparedRows, taxi: str) -> pd.DataFrame:
-    """Convert the m <= n judgeable rows to the frame sent to a model, one type per column."""
+    """Convert the m <= n predictable rows to the frame sent to a model, one type per column."""
     rows = pa.array(prepared.predictable)
     roles = input_names(taxi).items()
     columns = prepared.columns
@@ -115,7 +115,7 @@ def prediction_batch(
 
     Args:
         prepared: n rows.
-        predicted: [n] minutes, NaN where a row is not judgeable.
+        predicted: [n] minutes, NaN where a row is not predictable.
         taxi: key of schema.TAXIS.
         model: URI of the model that predicted.
         base: [n] minutes by the model alone, if `predicted` includes the live level.
@@ -200,7 +200,7 @@ class MonthTally:
 
         Args:
             prepared: the rows.
-            predicted: [n] minutes by the model alone, NaN where a row is not judgeable.
+            predicted: [n] minutes by the model alone, NaN where a row is not predictable.
             live: [n] the same with the live level; None if there is none.
         """
         self.n_rows += len(predicted)

@@ -173,7 +173,7 @@ class Cluster:
         """Give the cluster up if it does not answer a request of the body.
 
         Raises:
-            CancelledError: it does not; a future of a lost cluster does too, see loss_as_error.
+            CancelledError: it does not; futures of a lost cluster raise it too, see loss_as_error.
         """
         try:
             yield
