@@ -128,13 +128,8 @@ def resampled_means(
         for resample_sums in sums:
             for rows in _blocks(n_rows, BLOCK_ROWS):
                 add = partial(_add_resampled, _to_integers(columns(rows), *units))
-                list(
-                    threads.map(
-                        add,
-                        (streams[t] for t in tasks),
-                        (resample_sums[t] for t in tasks),
-                    )
-                )
+                parts = ((streams[task], resample_sums[task]) for task in tasks)
+                list(threads.map(add, *zip(*parts, strict=True)))
     sums = sums.swapaxes(0, 1).reshape(-1, sums.shape[2])[:n_resamples]
     sums = sums[sums[:, 0] > 0]
     coarse, fine = np.split(sums[:, 1:] * units.ravel(), 2, axis=1)

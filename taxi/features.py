@@ -204,13 +204,11 @@ class DenseFeatures:
         """Encode n new trips as if no distance were known, float32 [n, k].
 
         Args:
-            matrix: the trips as encoded by `transform`; only OWN_DISTANCE_FEATURES is recomputed.
+            matrix: the trips as encoded by `transform`; OWN_DISTANCE_FEATURES are computed again.
             trips: the n trips.
         """
-        hidden, columns = (
-            matrix.copy(),
-            Columns(trips, self.tables, self.around, hide_distance=True),
-        )
+        hidden = matrix.copy()
+        columns = Columns(trips, self.tables, self.around, hide_distance=True)
         for column, name in enumerate(self.names):
             if name in OWN_DISTANCE_FEATURES:
                 hidden[:, column] = FEATURES[name](columns)

@@ -86,11 +86,9 @@ def _parts_of_town(trips: Trips, city: City | None) -> Grouping:
     east, north = fit_zone_tables(trips).position[zone].T
     names = [*(f"map quarter {number}" for number in range(1, 5)), "zones off the map"]
     part = np.full(len(trips), 4, np.uint8)
-    is_placed = np.flatnonzero(~np.isnan(east))
-    middle = np.median(east[is_placed]) if len(is_placed) else 0.0
-    for number, side in enumerate(
-        (is_placed[east[is_placed] <= middle], is_placed[east[is_placed] > middle])
-    ):
+    placed = np.flatnonzero(~np.isnan(east))
+    middle = np.median(east[placed]) if len(placed) else 0.0
+    for number, side in enumerate((placed[east[placed] <= middle], placed[east[placed] > middle])):
         upper = north[side] > (np.median(north[side]) if len(side) else 0.0)
         part[side] = 2 * number + upper
     return Grouping(names, part)
@@ -167,10 +165,8 @@ def judge_slices(parts: Sequence[PairedErrors], max_loss: float) -> list[SliceLo
 def _p_value(part: PairedErrors, max_loss: float) -> float:
     k = (1 + max_loss) ** 2
     (var_candidate, var_champion), covariance = part.variances, part.covariance
-    mean, variance = (
-        part.candidate - k * part.champion,
-        var_candidate - 2 * k * covariance + k * k * var_champion,
-    )
+    mean = part.candidate - k * part.champion
+    variance = var_candidate - 2 * k * covariance + k * k * var_champion
     if variance <= 0:  # d is the same for all trips
         return 0.0 if mean > 0 else 1.0
     return float(stdtr(part.n_trips - 1, -mean / sqrt(variance / part.n_trips)))
@@ -195,10 +191,8 @@ def _least_ratio(part: PairedErrors, level: float) -> float:
     quantile = float(stdtrit(part.n_trips - 1, level))
     share = quantile**2 / part.n_trips
     (var_candidate, var_champion), covariance = part.variances, part.covariance
-    a, b = (
-        part.champion**2 - share * var_champion,
-        part.candidate * part.champion - share * covariance,
-    )
+    a = part.champion**2 - share * var_champion
+    b = part.candidate * part.champion - share * covariance
     c = part.candidate**2 - share * var_candidate
     if a <= 0:  # the champion's error does not differ significantly from 0
         return 0.0

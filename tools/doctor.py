@@ -188,10 +188,8 @@ def store() -> Iterator[Finding]:
 
 def experiment() -> Iterator[Finding]:
     """Ask the store for the experiment that runs go to, if the environment names one."""
-    place, requested = (
-        _address_or_path(os.environ.get("MLFLOW_TRACKING_URI", "")),
-        named_experiment.requested_experiment(),
-    )
+    place = _address_or_path(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    requested = named_experiment.requested_experiment()
     if not requested or not place:
         return
     try:

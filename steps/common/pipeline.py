@@ -374,13 +374,10 @@ def check_requested_settings(params: TrainingParameters, given: Mapping[str, Run
         declared, run = ENTRY_POINTS[step], given[step]
         own = key_names(declared) & fields.keys() - key_names(ENTRY_POINTS["preprocess"]) - {"seed"}
         for name in sorted(own):
-            passed, recorded_value = (
-                getattr(params, name),
-                runs.recorded_text(run.data.params, name),
-            )
-            if recorded_value is None or passed == fields[name].default:
+            passed, text = getattr(params, name), runs.recorded_text(run.data.params, name)
+            if text is None or passed == fields[name].default:
                 continue
-            made = getattr(declared(**{name: recorded_value}), name)
+            made = getattr(declared(**{name: text}), name)
             if passed != made:
                 raise UserError(
                     f"{name}={as_text(passed)} was passed with {step} run {run.info.run_id}, "

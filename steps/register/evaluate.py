@@ -160,13 +160,8 @@ def judge_candidate(
     champion_before, version = (str(found.version) if found else "" for found in (current, whole))
     if current and champion_before == version:
         same = Check("the model", f"that of version {champion_before}, the champion", "", True)
-        decision, earlier_judgement = (
-            GateDecision(True, (same,)),
-            describe_earlier_judgement(current),
-        )
-        return GateResult(
-            UNCHANGED, version, champion_before, decision, None, distance, earlier_judgement
-        )
+        decision, earlier = GateDecision(True, (same,)), describe_earlier_judgement(current)
+        return GateResult(UNCHANGED, version, champion_before, decision, None, distance, earlier)
     champion = None
     if current:
         champion = evaluate_champion(current, test, tested, provenance.seen_months, seed=seed)

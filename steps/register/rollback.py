@@ -51,9 +51,8 @@ def restore_champion(registry: Registry, version: str = "") -> str:
         replaced = registry.aliases().get(CHAMPION, "none")
         if replaced != seen and not version:
             raise UserError(CHAMPION_CHANGED.format(name=registry.name, seen=seen, now=replaced))
-        chosen = check_former_champion(registry, version, replaced) or find_previous_champion(
-            registry, replaced
-        )
+        chosen = check_former_champion(registry, version, replaced)
+        chosen = chosen or find_previous_champion(registry, replaced)
         models.load(f"models:/{registry.name}/{chosen}")
         if version:
             why = f"restore={version}: replaced version {replaced}"

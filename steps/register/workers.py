@@ -87,9 +87,8 @@ def choose_workers(cluster: Cluster, n_workers: int) -> list[str]:
     """
     check_enough_workers(n_workers, cluster)
     worker_states = cluster.client.scheduler_info()["workers"]
-    return sorted(
-        worker_states, key=lambda place: f"[xgboost.dask-{worker_states[place]['name']}]:{place}"
-    )[:n_workers]
+    ranks = {place: f"[xgboost.dask-{one['name']}]:{place}" for place, one in worker_states.items()}
+    return sorted(ranks, key=ranks.__getitem__)[:n_workers]
 
 
 def train_distributed(

@@ -162,9 +162,8 @@ def _comparable(key: StepKey, experiment_id: str) -> Run | None:
     values = {**key.inputs, **key.parameters}  # a parameter of preprocess, an input of the others
     name = tags.TAXI if tags.TAXI in values else tags.MODEL_NAME  # register's, of one taxi
     is_same_subject = equals(f"tags.{name}", values.get(name, ""))
-    return _latest(experiment_id, both(is_keyed, is_same_subject)) or _latest(
-        experiment_id, is_keyed
-    )
+    same_subject = _latest(experiment_id, both(is_keyed, is_same_subject))
+    return same_subject or _latest(experiment_id, is_keyed)
 
 
 def _latest(experiment_id: str, condition: str, which: int = ViewType.ACTIVE_ONLY) -> Run | None:

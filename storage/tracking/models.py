@@ -187,9 +187,8 @@ def check_files(folder: Path, sha256: str) -> None:
     loader = Path(flavor.get("model_code_path") or "").name
     imported = [flavor.get(key) for key in ("loader_module", "code", "data", "python_model")]
     # the manifest covers the loader, which is two levels above the manifest's folder
-    if (loader, imported) != (LOADER, [LOADER_MODULE, None, None, None]) or not is_two_levels_down(
-        path
-    ):
+    is_own = (loader, imported) == (LOADER, [LOADER_MODULE, None, None, None])
+    if not (is_own and is_two_levels_down(path)):
         raise damaged_error("MLmodel is not the one that was saved")
     if read_verified(folder / path).sha256 != sha256:
         raise damaged_error("they are not those that the version was registered with")

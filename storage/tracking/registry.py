@@ -140,11 +140,10 @@ class Registry:
         # it prints that the registered model exists, which is always so: `lock` creates it
         with self._answers(), redirect_stderr(io.StringIO()):
             made = mlflow.register_model(model_uri, self.name, tags=tag_values)
-        since = {
-            version.version for version in [made, *self._versions_with_digest(digest)]
-        } - before
+        after = {version.version for version in [made, *self._versions_with_digest(digest)]}
+        added = [str(number) for number in after - before]
         with self._answers():
-            return duplicates.keep_first_version(self.client, self.name, [*map(str, since)])
+            return duplicates.keep_first_version(self.client, self.name, added)
 
     def describe(self, version: str, tag_values: Mapping[str, str], description: str) -> None:
         """Write the tags and the page of a version."""
