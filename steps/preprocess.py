@@ -38,10 +38,10 @@ from taxi.cleaning import OUTSIDE_MONTH, UNREADABLE, count_months
 from taxi.maps import draw_pickups
 from taxi.plausibility import (
     MonthProfile,
-    early_months,
-    find_implausible_months,
-    months_of_other_clocks,
-    months_without_distance,
+    describe_early_months,
+    describe_implausible_months,
+    describe_months_of_other_clocks,
+    describe_months_without_distance,
 )
 from taxi.profile import Profile, draw_profile, join_profiles
 from taxi.words import percent
@@ -289,9 +289,9 @@ def log_odd_months(
     months = [
         MonthProfile(one.file.month, one.counted.dropped, one.counted.profile) for one in reports
     ]
-    without = months_without_distance(months) if schema.has_distance_column(taxi) else []
-    by_itself = without + months_of_other_clocks(months)
-    if odd := by_itself + find_implausible_months(months) + early_months(splits):
+    without = describe_months_without_distance(months) if schema.has_distance_column(taxi) else []
+    by_itself = without + describe_months_of_other_clocks(months)
+    if odd := by_itself + describe_implausible_months(months) + describe_early_months(splits):
         print("\n".join(f"odd: {line}" for line in odd))
         mlflow.set_tag(tags.ODD_MONTHS, "\n".join(odd)[:MAX_TAG])
 

@@ -125,9 +125,9 @@ def measure_ageing(rows: Sequence[MonthErrors]) -> list[RmseRise]:
     fresh_by_month = fresh_errors(rows)
     rises: dict[int, list[float]] = {}
     for row in rows:
-        before = fresh_by_month[row.month].rmse.value if row.month in fresh_by_month else 0.0
-        if row.model == CHOSEN and row.age and before:
-            rises.setdefault(row.age, []).append(row.rmse.value / before - 1)
+        fresh_rmse = fresh_by_month[row.month].rmse.value if row.month in fresh_by_month else 0.0
+        if row.model == CHOSEN and row.age and fresh_rmse:
+            rises.setdefault(row.age, []).append(row.rmse.value / fresh_rmse - 1)
     return [
         RmseRise(age, len(shares), mean_interval(shares)) for age, shares in sorted(rises.items())
     ]

@@ -69,11 +69,13 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def _r2_of_means(squares: np.ndarray, centred: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def _r2_of_means(
+    squared_errors: np.ndarray, centred: np.ndarray, centred_squares: np.ndarray
+) -> np.ndarray:
     """Compute R2 from the means of m resamples, [m]; minus infinity if all trips took as long."""
-    spread = spread - centred**2
-    varies = spread > 0
-    return np.where(varies, 1 - squares / np.where(varies, spread, 1), -np.inf)
+    variance = centred_squares - centred**2
+    varies = variance > 0
+    return np.where(varies, 1 - squared_errors / np.where(varies, variance, 1), -np.inf)
 
 
 def rmse_improvement(

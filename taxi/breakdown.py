@@ -69,13 +69,13 @@ def break_down(trips: Trips, predicted: np.ndarray) -> Breakdown:
 def _groups(kind: str, key: np.ndarray, names: list[str], error: np.ndarray) -> list[GroupErrors]:
     """Group n errors by their key, 0..len(names) - 1; keys without errors are left out."""
     count = np.bincount(key, minlength=len(names))
-    has_errors = np.flatnonzero(count)
+    present = np.flatnonzero(count)
     square, absolute, signed = (
-        np.bincount(key, values, minlength=len(names))[has_errors] / count[has_errors]
+        np.bincount(key, values, minlength=len(names))[present] / count[present]
         for values in (error**2, np.abs(error), error)
     )
     columns = (np.sqrt(square), absolute, signed)
     return [
         GroupErrors(kind, names[index], int(count[index]), *map(float, values))
-        for index, *values in zip(has_errors.tolist(), *columns, strict=True)
+        for index, *values in zip(present.tolist(), *columns, strict=True)
     ]

@@ -63,7 +63,7 @@ def school_recess() -> np.ndarray:
     return np.concatenate([np.arange(first, last + 1) for first, last in ends])
 
 
-def months_beyond_calendar(months: Iterable[str], recess: np.ndarray) -> str:
+def describe_months_beyond_calendar(months: Iterable[str], recess: np.ndarray) -> str:
     """Say which months, YYYY-MM, have school recesses that a calendar lacks; empty if none.
 
     Args:

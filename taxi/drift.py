@@ -275,8 +275,8 @@ def draw_drift(
     counts |= {month: predictions for month, (_, predictions) in months.items()}
     _draw_counts(figure.axes[3], "predicted duration, min", PREDICTION_EDGES, counts)
     figure.axes[3].set_title(_describe_furthest("prediction", measures))
-    for axis, shown_measure in ((figure.axes[4], PSI), (figure.axes[5], "")):
-        _draw_measures(axis, shown_measure, measures)
+    for axis, is_psi in ((figure.axes[4], True), (figure.axes[5], False)):
+        _draw_measures(axis, measures, is_psi=is_psi)
     return figure
 
 
@@ -304,11 +304,11 @@ def _draw_counts(axis: Any, name: str, edges: np.ndarray, counts: Mapping[str, n
 
 
 def _draw_measures(
-    axis: Any, shown_measure: str, measures: Mapping[str, Sequence[DriftMeasure]]
+    axis: Any, measures: Mapping[str, Sequence[DriftMeasure]], *, is_psi: bool
 ) -> None:
     drifted: list[str] = []
     for number, (month, of_month) in enumerate(measures.items(), start=1):
-        shown = [m for m in of_month if (m.measure == PSI) == bool(shown_measure)]
+        shown = [m for m in of_month if (m.measure == PSI) == is_psi]
         drifted += [month] if any(m.drifted for m in shown) else []
         # values with a threshold of 0 are drawn unscaled
         sizes = [m.value / m.threshold if m.threshold else m.value for m in shown]

@@ -33,24 +33,24 @@ class MonthProfile(NamedTuple):
     profile: Profile  # of the trips that were kept
 
 
-def find_implausible_months(months: Sequence[MonthProfile]) -> list[str]:
+def describe_implausible_months(months: Sequence[MonthProfile]) -> list[str]:
     """Compare each month with the latest one before it; return a sentence per oddity."""
     ordered = sorted(months, key=lambda month: month.name)
     return [line for before, now in pairwise(ordered) for line in compare_months(before, now)]
 
 
-def months_without_distance(months: Iterable[MonthProfile]) -> list[str]:
+def describe_months_without_distance(months: Iterable[MonthProfile]) -> list[str]:
     """Name the months of which no trip has a distance, for a taxi whose files should have them."""
-    of = sorted(month.name for month in months if not month.profile.shares(HAS_DISTANCE)[1])
-    if not of:
+    names = sorted(month.name for month in months if not month.profile.shares(HAS_DISTANCE)[1])
+    if not names:
         return []
     return [
-        f"No trip of {', '.join(of)} has a distance: errors there that are said to be with a "
+        f"No trip of {', '.join(names)} has a distance: errors there that are said to be with a "
         "metered or planned one are those with none."
     ]
 
 
-def months_of_other_clocks(months: Iterable[MonthProfile]) -> list[str]:
+def describe_months_of_other_clocks(months: Iterable[MonthProfile]) -> list[str]:
     """Name the months whose quietest hours are not at night, as of New York's clock called UTC."""
     lines = []
     for month in sorted(months, key=lambda month: month.name):
@@ -67,7 +67,7 @@ def months_of_other_clocks(months: Iterable[MonthProfile]) -> list[str]:
     return lines
 
 
-def early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:
+def describe_early_months(splits: Mapping[str, Sequence[str]]) -> list[str]:
     """Name the months, YYYY-MM, of valid or test that lie before months the model knows by then.
 
     Args:

@@ -46,7 +46,7 @@ from storage.tracking import artifacts, duplicates, models, runs, tags
 from storage.tracking.trials import TrialRuns
 from taxi import evaluation, features, maps, rows, search_results
 from taxi.batches import sample_matrix
-from taxi.days import months_beyond_calendar
+from taxi.days import describe_months_beyond_calendar
 from taxi.features import DenseFeatures, Encoder
 from taxi.model import TripModel
 from taxi.recipes import WEIGHT_WITHOUT_DISTANCE, Recipe
@@ -78,7 +78,9 @@ def print_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]
     """Print which months of the splits an encoder's school calendar does not cover."""
     if not isinstance(encoder, DenseFeatures):
         return
-    if line := months_beyond_calendar(chain.from_iterable(months.values()), encoder.around.recess):
+    if line := describe_months_beyond_calendar(
+        chain.from_iterable(months.values()), encoder.around.recess
+    ):
         print(line)
 
 

@@ -204,10 +204,12 @@ def conclusion(outcome: PipelineOutcome) -> list[str]:
     """Say what became of the best model, and what to do next."""
     dataset, missing_option = outcome.dataset, outcome.missing_option
     if outcome.registered:
-        text = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
+        lines = verdict(outcome.registered, ",".join(dataset.months["test"]), dataset.taxi)
     else:
-        text = [f"Nothing was registered: {WHY_NOT_REGISTERED[missing_option]} ({missing_option})."]
-    return [*text, "", *suggest_more_months(dataset)]
+        lines = [
+            f"Nothing was registered: {WHY_NOT_REGISTERED[missing_option]} ({missing_option})."
+        ]
+    return [*lines, "", *suggest_more_months(dataset)]
 
 
 def suggest_more_months(dataset: Dataset) -> list[str]:

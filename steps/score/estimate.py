@@ -8,7 +8,7 @@ import numpy as np
 from storage.tracking import models
 from storage.uris import without_credentials
 from taxi import scoring
-from taxi.days import months_beyond_calendar
+from taxi.days import describe_months_beyond_calendar
 from taxi.expected_loss import EstimatedRmse, estimate_rmse
 from taxi.scoring import PreparedRows
 from taxi.spread import MIN_ROWS
@@ -63,5 +63,5 @@ def print_unknown_calendar(model: Any, months: Iterable[str]) -> None:
     encoder = getattr(models.unwrapped(model), "encoder", None)
     if encoder is None or "school_day" not in getattr(encoder, "names", ()):
         return
-    if line := months_beyond_calendar(months, encoder.around.recess):
+    if line := describe_months_beyond_calendar(months, encoder.around.recess):
         print(line)

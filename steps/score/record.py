@@ -292,8 +292,8 @@ def write_scoring_page(
     live = ["without the live level"] if is_live else []
     drift = ["rise of RMSE", "largest PSI"] if known_drift else []
     within = ["quantiles"] if any(month.tally.within for month in scored) else []
-    phrases = ["without drop-offs", "80 % interval covers"]
-    headers = ["month", "RMSE, min", *live, *drift, *within, *phrases, "predicted", "rows"]
+    counts = ["80 % interval covers", "predicted", "rows"]
+    headers = ["month", "RMSE, min", *live, *drift, *within, "without drop-offs", *counts]
     if days := [f"{m.month}: {d}" for m in scored if (d := describe_days(m.month, m.tally))]:
         verdict += f"; **{', '.join(days)}**"
     if seen := find_learned_months(scored, model):

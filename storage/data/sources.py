@@ -257,14 +257,14 @@ class Server(Source):
         for name in self.names(month):
             if downloads.discard_broken(folder / name):
                 return f"{self.base}/{name}", folder / name
-        server_answers = []
+        refused_names = []
         for name in self.names(month):
             try:
                 return f"{self.base}/{name}", downloads.download(self.text, name)
             except RefusedError as refused:
-                server_answers.append(f"{name} (HTTP {refused})")
+                refused_names.append(f"{name} (HTTP {refused})")
         self.check_answers_others()
-        raise self.no_month_error(month, server_answers, self.late)
+        raise self.no_month_error(month, refused_names, self.late)
 
     def check_answers_others(self) -> None:
         """Make sure that a server which refuses a month does not refuse everything."""
@@ -347,28 +347,28 @@ class ObjectStore(Source):
 
     def locate_side_file(self, name: str) -> MonthLocation | None:
         """Ask the store for the object, then look for it in the cache."""
-        existing = self._side_object(name)
-        return self._locate(name, existing) if existing else None
+        stored = self._side_object(name)
+        return self._locate(name, stored) if stored else None
 
     def fetch_side_file(self, name: str) -> tuple[str, Path] | None:
         """Take the file from the cache, or fetch the object."""
-        existing = self._side_object(name)
-        return self._fetch(existing) if existing else None
+        stored = self._side_object(name)
+        return self._fetch(stored) if stored else None
 
-    def _locate(self, what: str, existing: StoredObject) -> MonthLocation:
-        n_bytes = existing.fs.info(existing.remote)["size"]
-        is_here = existing.path.exists() and files.is_complete(existing.path)
-        path, uri = existing.path if is_here else None, f"{self.base}/{existing.path.name}"
+    def _locate(self, what: str, stored: StoredObject) -> MonthLocation:
+        n_bytes = stored.fs.info(stored.remote)["size"]
+        is_here = stored.path.exists() and files.is_complete(stored.path)
+        path, uri = stored.path if is_here else None, f"{self.base}/{stored.path.name}"
         return MonthLocation(what, uri, not is_here, n_bytes, path=path)
 
-    def _fetch(self, existing: StoredObject) -> tuple[str, Path]:
-        return f"{self.base}/{existing.path.name}", downloads.fetch_object(*existing)
+    def _fetch(self, stored: StoredObject) -> tuple[str, Path]:
+        return f"{self.base}/{stored.path.name}", downloads.fetch_object(*stored)
 
     def _month(self, month: str) -> StoredObject:
-        existing = self._object(self.names(month))
-        if existing is None:
+        stored = self._object(self.names(month))
+        if stored is None:
             raise self.no_month_error(month, self.names(month))
-        return existing
+        return stored
 
     def _side_object(self, name: str) -> StoredObject | None:
         try:

@@ -287,8 +287,8 @@ def page_without_history(page: str) -> str:
 
 def former_champions(history: Sequence[Promotion]) -> set[str]:
     """Return the versions that are or were champion according to a history."""
-    completed = (entry for entry in history if entry.state != BROKEN_OFF)
-    return {version for entry in completed for version in (entry.version, entry.over)} - {""}
+    kept = (entry for entry in history if entry.state != BROKEN_OFF)
+    return {version for entry in kept for version in (entry.version, entry.over)} - {""}
 
 
 def previous(history: Sequence[Promotion], champion: str, existing: Collection[str]) -> str | None:

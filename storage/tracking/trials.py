@@ -86,7 +86,7 @@ class TrialRuns:
         closed as KILLED.
         """
         trials: dict[int, TrialRun] = {}
-        for run in _finished_trials(self.parent.info.experiment_id, self.search_key):
+        for run in _trial_runs(self.parent.info.experiment_id, self.search_key):
             number = int(run.data.tags[TRIAL])
             if run.info.status == "FINISHED" and number not in trials:
                 trials[number] = self._read(run)
@@ -155,11 +155,11 @@ class TrialRuns:
 
 def n_finished(experiment_id: str, search_key: str) -> int:
     """Count the trials of a search that need not be run again."""
-    trials = _finished_trials(experiment_id, search_key)
+    trials = _trial_runs(experiment_id, search_key)
     return len({run.data.tags[TRIAL] for run in trials if run.info.status == "FINISHED"})
 
 
-def _finished_trials(experiment_id: str, search_key: str) -> list[Run]:
+def _trial_runs(experiment_id: str, search_key: str) -> list[Run]:
     trials: list[Run] = mlflow.search_runs(
         [experiment_id],
         filter_string=both(equals(f"tags.{SEARCH_KEY}", search_key), differs(f"tags.{TRIAL}", "")),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from taxi import days
-from taxi.days import months_beyond_calendar, public_holidays, school_recess
+from taxi.days import describe_months_beyond_calendar, public_holidays, school_recess
 
 
 def numbers(*dates: str) -> np.ndarray:
@@ -44,16 +44,20 @@ def test_a_recess_lasts_a_week_or_so_or_a_summer() -> None:
 
 def test_the_months_that_the_school_calendar_does_not_reach_are_named() -> None:
     known = numbers("2025-12-24", "2026-09-02")
-    assert months_beyond_calendar(["2025-09", "2026-06", "2026-09", "2026-11"], known) == ""
-    line = months_beyond_calendar(["2027-02", "2026-12", "2026-11", "2026-12", "2025-08"], known)
+    assert (
+        describe_months_beyond_calendar(["2025-09", "2026-06", "2026-09", "2026-11"], known) == ""
+    )
+    line = describe_months_beyond_calendar(
+        ["2027-02", "2026-12", "2026-11", "2026-12", "2025-08"], known
+    )
     assert line.startswith(
         "2025-08, 2026-12, 2027-02: the school calendar covers 2025-09 to 2026-11, so weeks "
     )
-    assert months_beyond_calendar(["2026-12"], known[:0]) == ""
+    assert describe_months_beyond_calendar(["2026-12"], known[:0]) == ""
 
 
 def test_the_school_calendar_covers_every_year_in_which_the_tlc_has_green_trips() -> None:
-    assert months_beyond_calendar(["2014-01", "2018-08", "2026-11"], school_recess()) == ""
+    assert describe_months_beyond_calendar(["2014-01", "2018-08", "2026-11"], school_recess()) == ""
     # the first day of school was the Thursday after Labor Day, the 7th
     assert np.isin(numbers("2026-09-09", "2026-09-10"), school_recess()).tolist() == [True, False]
 

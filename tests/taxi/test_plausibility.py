@@ -7,11 +7,11 @@ import pytest
 from taxi.cleaning import clean
 from taxi.plausibility import (
     MonthProfile,
+    describe_early_months,
+    describe_implausible_months,
+    describe_months_of_other_clocks,
+    describe_months_without_distance,
     distance_quantile,
-    early_months,
-    find_implausible_months,
-    months_of_other_clocks,
-    months_without_distance,
 )
 from taxi.profile import HAS_DISTANCE, Profile, join_profiles
 from taxi.schema import TRIPS
@@ -83,7 +83,7 @@ BEFORE = MonthProfile("2021-01", {"zone missing": 10}, profile_of())
 )
 def test_what_is_odd_is_said_with_both_months_numbers(now: dict[str, object], said: str) -> None:
     month = BEFORE._replace(**{"name": "2021-02", **now})
-    assert said in "\n".join(find_implausible_months([month, BEFORE]))
+    assert said in "\n".join(describe_implausible_months([month, BEFORE]))
 
 
 @pytest.mark.parametrize(
@@ -101,29 +101,29 @@ def test_a_month_that_lacks_what_the_next_one_has_is_odd_too(
     first: dict[str, object], said: str
 ) -> None:
     month = BEFORE._replace(**{"name": "2020-12", **first})
-    assert said in "\n".join(find_implausible_months([month, BEFORE]))
+    assert said in "\n".join(describe_implausible_months([month, BEFORE]))
 
 
 def test_a_month_like_the_one_before_is_not_odd_nor_is_a_first_one() -> None:
     alike = MonthProfile("2021-02", {"zone missing": 100}, profile_of(n=900, zones=200, miles=1.4))
-    assert find_implausible_months([BEFORE, alike]) == []
-    assert find_implausible_months([BEFORE]) == find_implausible_months([]) == []
+    assert describe_implausible_months([BEFORE, alike]) == []
+    assert describe_implausible_months([BEFORE]) == describe_implausible_months([]) == []
 
 
 def test_zones_and_distances_of_few_trips_are_not_compared() -> None:
     few = [
         MonthProfile(name, {}, profile_of(n=90, miles=n)) for n, name in enumerate(MONTHS, start=1)
     ]
-    assert find_implausible_months(few) == []
+    assert describe_implausible_months(few) == []
 
 
 def test_months_without_any_distance_are_named_even_if_all_are_alike() -> None:
     without = profile_of(miles=float("nan"))
     months = [MonthProfile(name, {}, without) for name in ("2019-03", "2019-02")]
-    assert find_implausible_months(months) == []
-    (line,) = months_without_distance([*months, BEFORE])
+    assert describe_implausible_months(months) == []
+    (line,) = describe_months_without_distance([*months, BEFORE])
     assert line.startswith("No trip of 2019-02, 2019-03 has a distance: errors there ")
-    assert months_without_distance([BEFORE]) == []
+    assert describe_months_without_distance([BEFORE]) == []
 
 
 @pytest.mark.parametrize(
@@ -137,17 +137,19 @@ def test_a_month_by_another_clock_is_told_by_its_quietest_hours(
     columns = {name: pa.array(getattr(trips, name)) for name in TRIPS.names} | {"pickup_at": at}
     profile = Profile()
     profile.add(pa.RecordBatch.from_pydict(columns))
-    lines = months_of_other_clocks([MonthProfile("2021-02", {}, profile)])
+    lines = describe_months_of_other_clocks([MonthProfile("2021-02", {}, profile)])
     found = [line.partition(" trips ")[2].partition(", not at night")[0] for line in lines]
     assert found == said
     profile.n_trips = 999  # of so few that may be chance
-    assert months_of_other_clocks([MonthProfile("2021-02", {}, profile)]) == []
+    assert describe_months_of_other_clocks([MonthProfile("2021-02", {}, profile)]) == []
 
 
 def test_the_latest_month_before_is_compared_whatever_the_order() -> None:
     small, large = profile_of(n=100), profile_of(n=1_000)
     named = [("2023-01", large), ("2021-01", small), ("2022-12", large), ("2021-02", small)]
-    (line,) = find_implausible_months([MonthProfile(name, {}, profile) for name, profile in named])
+    (line,) = describe_implausible_months(
+        [MonthProfile(name, {}, profile) for name, profile in named]
+    )
     assert line == "2022-12 has 1,000 trips, 2021-02 had 100: is it of one month?"
 
 
@@ -179,8 +181,8 @@ def test_no_real_month_is_odd() -> None:
         profile, cleaned = Profile(), clean(batch, taxi="green", month=name)
         profile.add(cleaned.trips)
         months.append(MonthProfile(name, cleaned.dropped, profile))
-    assert find_implausible_months(months) == []
-    assert months_of_other_clocks(months) == months_without_distance(months) == []
+    assert describe_implausible_months(months) == []
+    assert describe_months_of_other_clocks(months) == describe_months_without_distance(months) == []
 
 
 @pytest.mark.parametrize(
@@ -202,5 +204,5 @@ def test_a_month_before_those_that_a_model_knows_is_named(
     train: str, valid: str, test: str, said: list[str]
 ) -> None:
     splits = {"train": train.split(), "valid": valid.split()}
-    found = early_months(splits | ({"test": test.split()} if test else {}))
+    found = describe_early_months(splits | ({"test": test.split()} if test else {}))
     assert [line.partition(",")[0] for line in found] == said
