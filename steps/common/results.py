@@ -23,7 +23,7 @@ RMSES = {kind: rmse_name(kind) for kind in DISTANCE_KINDS}
 SCORES = (*RMSES.values(), "mae", "r2")
 TEST_SCORES = tuple(tags.TEST.of(score) for score in SCORES)
 # the gain and its interval's ends
-IMPROVEMENTS = tuple(map(tags.IMPROVEMENTS.of, ("", "_low", "_high")))
+IMPROVEMENT_METRICS = tuple(map(tags.RMSE_IMPROVEMENT.of, ("", "_low", "_high")))
 NO_CITY = "none"
 SIMULATED, REAL = "simulated", "real"
 TRAINING_STEPS = ("baseline", "hpo")  # steps whose models are candidates
@@ -243,7 +243,7 @@ def read_registration(run: Run) -> RegisterResult:
         champion_version=_tag(run, tags.CHAMPION_VERSION),
         reasons=_tag(run, tags.REASONS),
         model=_tag(run, tags.MODEL),
-        metrics=_metrics(run, *TEST_SCORES, tags.CHAMPION_TEST.of("rmse"), *IMPROVEMENTS),
+        metrics=_metrics(run, *TEST_SCORES, tags.CHAMPION_TEST.of("rmse"), *IMPROVEMENT_METRICS),
         model_uri=_tag(run, tags.MODEL_URI),
     )
 

@@ -11,7 +11,7 @@ from steps.common import charts, page
 from steps.common.parameters import ALL_STEPS, MainParameters
 from steps.common.pipeline import Pipeline
 from steps.common.results import (
-    IMPROVEMENTS,
+    IMPROVEMENT_METRICS,
     RMSES,
     TEST_SCORES,
     TRAINING_STEPS,
@@ -276,11 +276,11 @@ def describe_serving(registered: RegisterResult | None) -> list[str]:
 
 def explain_promotion(registered: RegisterResult) -> str:
     """Say by how much it beat the champion before; without one, the gate's reasons."""
-    if not {*IMPROVEMENTS} <= registered.metrics.keys():
+    if not {*IMPROVEMENT_METRICS} <= registered.metrics.keys():
         return registered.reasons
-    gained, low, high = (registered.metrics[name] for name in IMPROVEMENTS)
+    improvement, low, high = (registered.metrics[name] for name in IMPROVEMENT_METRICS)
     return (
-        f"its RMSE is {gained:.3f} min below the previous champion's on the same trips "
+        f"its RMSE is {improvement:.3f} min below the previous champion's on the same trips "
         f"(95 % interval {low:.3f} to {high:.3f}), and it passes every other check of the gate"
     )
 

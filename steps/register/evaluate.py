@@ -134,13 +134,14 @@ def evaluate_champion(
     uri = f"models:/{version.name}/{version.version}"
     predicted = predict_served(load_served(uri, test.taxi), uri, test)
     both = tested.predicted[test.distance], predicted[test.distance]
-    gained = bootstrap.rmse_improvement(test.trips.trip_minutes, *both, seed=seed)
-    ends = {tags.IMPROVEMENTS.of("_low"): gained.low, tags.IMPROVEMENTS.of("_high"): gained.high}
+    improvement = bootstrap.rmse_improvement(test.trips.trip_minutes, *both, seed=seed)
     found = to_metrics(tags.CHAMPION_TEST, score_by_distance(predicted, test))
-    mlflow.log_metrics(found | {tags.IMPROVEMENTS.of(""): gained.value, **ends})
+    name = tags.RMSE_IMPROVEMENT
+    ends = {name.of("_low"): improvement.low, name.of("_high"): improvement.high}
+    mlflow.log_metrics(found | {name.of(""): improvement.value, **ends})
     old = compare_on_old_months(version, tested.candidate.model_uri, test, seen_months)
     slices = [*pair_slices(test.trips, *both, test.city), *old.errors]
-    return Champion(gained, version_provenance(version), slices, old.not_compared)
+    return Champion(improvement, version_provenance(version), slices, old.missing_comparison)
 
 
 def judge_candidate(

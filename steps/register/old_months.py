@@ -20,7 +20,7 @@ class OldMonths(NamedTuple):
     """How candidate and champion do on the champion's own test months."""
 
     errors: list[PairedErrors]  # a single one, or [] if there is nothing to compare
-    not_compared: str = ""  # why not, if they differ from the candidate's and cannot be used
+    missing_comparison: str = ""  # why none, if they differ from the candidate's and cannot be used
 
 
 def compare_on_old_months(

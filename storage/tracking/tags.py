@@ -298,7 +298,7 @@ SAMPLE_COST = metric(
     "sample",
 )
 PSI = metric("psi", "largest population stability index of a scored month", "score")
-IMPROVEMENTS = metrics(
+RMSE_IMPROVEMENT = metrics(
     "improvement",
     "minutes of test RMSE below the champion's, as judge_by asks; its interval",
     "evaluate",

@@ -71,7 +71,9 @@ def test_a_champion_is_told_by_what_it_gained_and_the_first_one_by_what_it_was_a
     first = RegisterResult("run", "taxi", "1", "1", "R2 is 0.8", "tree", tested)
     verdict = entry("main").verdict
     assert verdict(first, "2021-03", "green")[2] == "It is the champion: R2 is 0.8."
-    ends = {tags.IMPROVEMENTS.of(end): at for end, at in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
+    ends = {
+        tags.RMSE_IMPROVEMENT.of(end): at for end, at in (("", 0.5), ("_low", 0.4), ("_high", 0.6))
+    }
     second = first._replace(metrics=tested | ends)
     assert verdict(second, "2021-03", "green")[2] == (
         "It is the champion: its RMSE is 0.500 min below the previous champion's on the same "
