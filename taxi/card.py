@@ -150,19 +150,19 @@ def _data(facts: CardFacts, *, short: bool) -> list[str]:
         for split, months in facts.months.items()
     ]
     fitted_line = f"Once chosen, it was fitted to {' and '.join(facts.fitted_to)}."
-    heads = ["| split | months | trips kept | sha256 |", "|---|---|---|---|"]
-    lines = ["## Data", "", *heads, *rows, "", fitted_line]
+    headers = ["| split | months | trips kept | sha256 |", "|---|---|---|---|"]
+    lines = ["## Data", "", *headers, *rows, "", fitted_line]
     return lines if short else [*lines, "", *_files(facts)]
 
 
 def _files(facts: CardFacts) -> list[str]:
     reasons = drop_reasons_among(facts.files[0])
-    heads = ["month", "file", "sha256", *(f"dropped: {reason}" for reason in reasons)]
+    headers = ["month", "file", "sha256", *(f"dropped: {reason}" for reason in reasons)]
     rows = [
         [file["month"], file["uri"], f"`{file['sha256']}`", *(file[reason] for reason in reasons)]
         for file in facts.files
     ]
-    return _table(heads, rows)
+    return _table(headers, rows)
 
 
 def _sum(facts: CardFacts, split: str, column: str) -> int:
@@ -195,9 +195,9 @@ def _groups(facts: CardFacts, *, short: bool) -> list[str]:
         for group in facts.groups
         if not (short and group.kind == "hour")
     ]
-    heads = ["by", "group", "trips", "RMSE, min", "MAE, min", "bias, min"]
+    headers = ["by", "group", "trips", "RMSE, min", "MAE, min", "bias, min"]
     distance_kind = DISTANCE_KINDS[distance_kind_of(facts.taxi)]
-    return [f"## Errors by group, on test, with {distance_kind}", "", *_table(heads, rows)]
+    return [f"## Errors by group, on test, with {distance_kind}", "", *_table(headers, rows)]
 
 
 def _limits(facts: CardFacts) -> list[str]:
@@ -209,9 +209,9 @@ def _limits(facts: CardFacts) -> list[str]:
     return ["## What it must not be used for", "", *lines]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     def line(cells: Sequence[Any]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
     columns = zip(*([str(cell) for cell in row] for row in rows), strict=True)
-    return [line(heads), line(delimiter_row(columns)), *map(line, rows)]
+    return [line(headers), line(delimiter_row(columns)), *map(line, rows)]

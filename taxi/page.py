@@ -80,7 +80,7 @@ def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
     """Write columns, heading -> values, as an HTML table."""
     texts = [[format_cell(cell) for cell in cells] for cells in columns.values()]
     kinds = [' class="number"' if are_numbers(cells) else "" for cells in texts]
-    heads = "".join(
+    headers = "".join(
         f'<th scope="col"{kind}>{escape(name)}</th>'
         for name, kind in zip(columns, kinds, strict=True)
     )
@@ -88,7 +88,7 @@ def table(label: str, columns: Mapping[str, Sequence[Any]]) -> str:
         "<tr>" + "".join(map(_cell, row, kinds)) + "</tr>" for row in zip(*texts, strict=True)
     )
     return make_tables_scrollable(
-        label, f"<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
+        label, f"<table><thead><tr>{headers}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
     )
 
 

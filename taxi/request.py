@@ -147,7 +147,7 @@ def list_warnings(frame: pd.DataFrame, taxi: str) -> list[str]:
 def _zone_warnings(zones: pd.Series) -> list[str]:
     unused = np.flatnonzero(zone_or_0(_to_numbers(zones)) == 0)
     reason = f"is no zone of 1 to {N_ZONES - 1}; answered as unknown"
-    return _list_warnings(zones, unused, reason, f"were answered as if {zones.name!r} were unknown")
+    return _warn_of_rows(zones, unused, reason, f"were answered as if {zones.name!r} were unknown")
 
 
 def _distance_warnings(frame: pd.DataFrame, name: str | None) -> list[str]:
@@ -156,10 +156,10 @@ def _distance_warnings(frame: pd.DataFrame, name: str | None) -> list[str]:
     miles = _to_numbers(frame[name])
     unused = np.flatnonzero(~np.isnan(miles) & ~is_plausible_distance(miles))
     reason = f"is no distance above 0 and up to {MAX_MILES:g} miles; answered without one"
-    return _list_warnings(frame[name], unused, reason, "were answered without their distance")
+    return _warn_of_rows(frame[name], unused, reason, "were answered without their distance")
 
 
-def _list_warnings(
+def _warn_of_rows(
     values: pd.Series, unused: np.ndarray, reason: str, consequence: str
 ) -> list[str]:
     warnings = [

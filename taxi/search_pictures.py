@@ -95,11 +95,11 @@ def draw_parallel(trials: Sequence[Trial]) -> Figure:
     axis.plot(range(len(names)), heights[best], "*-", c=ORANGE, lw=2.5, ms=12, label=label)
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.12))
     axis.set_title(f"Where the best of {len(shown)} trials lie; a line is a trial", pad=20)
-    heads = [
+    headers = [
         "objective" if kinds_of_axis else name
         for name, kinds_of_axis in zip(names, kinds, strict=True)
     ]
-    axis.set_xticks(range(len(names)), heads)
+    axis.set_xticks(range(len(names)), headers)
     axis.set_yticks([])
     return figure
 

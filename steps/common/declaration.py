@@ -104,7 +104,7 @@ class Parameters(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _normalize_zero(cls, value: Any) -> Any:
+    def _normalise_zero(cls, value: Any) -> Any:
         """Turn -0 into 0, so that both make the same key."""
         return value + 0.0 if isinstance(value, float) else value
 
@@ -258,6 +258,6 @@ def key_names(declared: type[Parameters]) -> set[str]:
     return _flagged({**declared.model_fields, **computed}, "in_key")
 
 
-def _flagged(fields: Mapping[str, Any], mark: str) -> set[str]:
+def _flagged(fields: Mapping[str, Any], flag: str) -> set[str]:
     extras = {name: field.json_schema_extra for name, field in fields.items()}
-    return {name for name, extra in extras.items() if isinstance(extra, dict) and extra[mark]}
+    return {name for name, extra in extras.items() if isinstance(extra, dict) and extra[flag]}

@@ -67,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline.tag("hpo")
         trips = open_learning(preprocess)
         encoder = features.fit_encoder(settings.features, trips.train, trips.city)
-        print_unknown_recesses(encoder, preprocess.dataset.months)
+        print_months_beyond_calendar(encoder, preprocess.dataset.months)
         result = search_boosters(params, settings, preprocess, encoder, trips)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
             scores = log_ensemble(settings, preprocess, encoder, trips, result)
         write_search_results(params, preprocess, result, scores)
 
 
-def print_unknown_recesses(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
+def print_months_beyond_calendar(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
     """Print which months of the splits an encoder's school calendar does not cover."""
     if not isinstance(encoder, DenseFeatures):
         return
@@ -118,25 +118,25 @@ def search_boosters(
     is_split = settings.space.is_split_by_distance and rows.is_split_by_distance(
         encoder, *trips[:2]
     )
-    lay_out = rows.rows_with_distance if is_split else rows.make_rows
+    encode = rows.rows_with_distance if is_split else rows.make_rows
     row_options = settings.half_life, settings.space.max_bin
     trial_trips = sample.draw_trial_trips(
         *trips[:2], settings.max_trips(preprocess), seed=settings.seed
     )
-    laid_out = lay_out(encoder, trial_trips.train, trial_trips.valid, *row_options)
+    encoded = encode(encoder, trial_trips.train, trial_trips.valid, *row_options)
     opened = partial(
         open_executor,
         scheduler=params.scheduler,
         device=params.device,
         parallelism=params.parallelism,
     )
-    with opened(laid_out) as executor:
+    with opened(encoded) as executor:
         trials = run_search(settings, budget, executor, log, reuse=params.reuse, resume=resume)
         seeds = train_seeds(settings, executor, trials)
         log_seed_noise(trials, seeds)
-        with_distance = choose_boosters(settings, executor, trials, seeds, laid_out)
+        with_distance = choose_boosters(settings, executor, trials, seeds, encoded)
     if trial_trips.leaves_out_train:
-        del laid_out  # frees the sample's rows before those of all trips are laid out
+        del encoded  # frees the sample's rows before all trips are encoded
     without_distance = []
     if is_split:
         with opened(
@@ -144,12 +144,12 @@ def search_boosters(
         ) as executor:
             without_distance = train_without_distance(settings, executor, trials)
     if not trial_trips.leaves_out_train:
-        return SearchResult(trials, with_distance, without_distance, laid_out, trial_trips, "")
-    laid_out = lay_out(encoder, trips.train, trial_trips.valid, *row_options)
-    with opened(laid_out) as executor:
+        return SearchResult(trials, with_distance, without_distance, encoded, trial_trips, "")
+    encoded = encode(encoder, trips.train, trial_trips.valid, *row_options)
+    with opened(encoded) as executor:
         on_all = sample.train_on_all(settings, executor, with_distance)
-    cost = sample.log_sample_cost(with_distance, on_all, laid_out)
-    return SearchResult(trials, on_all, without_distance, laid_out, trial_trips, cost)
+    cost = sample.log_sample_cost(with_distance, on_all, encoded)
+    return SearchResult(trials, on_all, without_distance, encoded, trial_trips, cost)
 
 
 def log_ensemble(

@@ -183,8 +183,8 @@ def error_facts(read: ArtifactReader, outcome: PipelineOutcome) -> ErrorFacts:
     ]
     text = read.text(run_id, tags.BREAKDOWN)
     breakdown = Breakdown.restore(json.loads(text)) if text else None
-    of = f"the {split} months {months}, with {DISTANCE_KINDS[distance_kind_of(dataset.taxi)]}"
-    return ErrorFacts(of, groups, breakdown)
+    trips = f"the {split} months {months}, with {DISTANCE_KINDS[distance_kind_of(dataset.taxi)]}"
+    return ErrorFacts(trips, groups, breakdown)
 
 
 def with_three_digits(text: str) -> str:

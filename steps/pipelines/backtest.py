@@ -205,8 +205,8 @@ def log_fold(fold: Fold, rows: Sequence[MonthErrors]) -> None:
     own, *beside = (row for row in rows if row.age == 0)
     values = {"rmse": own.rmse.value, "bias": own.bias.value}
     values |= {tags.BESIDE_RMSE.of(row.model): row.rmse.value for row in beside}
-    place, begins = months.month_step(fold.month), months.month_start_ms(fold.month)
-    mlflow.log_metrics(values, step=place, timestamp=begins)
+    step, start_ms = months.month_step(fold.month), months.month_start_ms(fold.month)
+    mlflow.log_metrics(values, step=step, timestamp=start_ms)
     findings = [f"rmse {own.rmse.value:.4f} min ({own.rmse.low:.4f} to {own.rmse.high:.4f})"]
     findings += [f"{COMPARED_BASELINES[row.model]} {row.rmse.value:.4f}" for row in beside]
     findings += [f"in {row.month} {row.rmse.value:.4f}" for row in rows if row.age]
@@ -274,9 +274,9 @@ def month_table(rows: Sequence[MonthErrors]) -> str:
     """Tabulate by month the errors of the fresh model, of those beside it, and of it later."""
     experiment_id = runs.active_info().experiment_id
     beside = {
-        COMPARED_BASELINES[name]: there
+        COMPARED_BASELINES[name]: errors
         for name in COMPARED_BASELINES
-        if (there := backtest.fresh_errors(rows, name))
+        if (errors := backtest.fresh_errors(rows, name))
     }
     ages = sorted({row.age for row in rows if row.age})
     old = {(row.fold, row.age): row for row in rows if row.age}

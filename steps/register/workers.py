@@ -62,17 +62,19 @@ def train_in_parallel(sets: Sequence[BoosterSet], *, cluster: Cluster) -> list[l
         return [[future.result() for future in part] for part in futures]
 
 
-def _submit(one: BoosterSet, cluster: Cluster, stack: ExitStack) -> "list[Future[xgb.Booster]]":
-    part = one.make_training_data()
-    part = part._replace(matrix=to_memory(part.matrix))  # the encoder is not sent to the workers
-    handle = stack.enter_context(cluster.hold(tuple(part)))
-    submit = partial(cluster.submit, refit_on_worker, handle, uuid.uuid4().hex, one.max_bin)
-    return [submit(member) for member in one.members]
+def _submit(
+    booster_set: BoosterSet, cluster: Cluster, stack: ExitStack
+) -> "list[Future[xgb.Booster]]":
+    data = booster_set.make_training_data()
+    data = data._replace(matrix=to_memory(data.matrix))  # the encoder is not sent to the workers
+    handle = stack.enter_context(cluster.hold(tuple(data)))
+    submit = partial(cluster.submit, refit_on_worker, handle, uuid.uuid4().hex, booster_set.max_bin)
+    return [submit(member) for member in booster_set.members]
 
 
-def refit_on_worker(part: tuple[Any, ...], key: str, max_bin: int, member: Member) -> xgb.Booster:
+def refit_on_worker(data: tuple[Any, ...], key: str, max_bin: int, member: Member) -> xgb.Booster:
     """Train a booster on a worker, where the boosters of a set share one matrix."""
-    rows = once_per_worker(key, lambda: train_matrix(*TrainingData(*part), max_bin))
+    rows = once_per_worker(key, lambda: train_matrix(*TrainingData(*data), max_bin))
     return train_member(rows, max_bin, member)
 
 
@@ -119,21 +121,21 @@ def train_distributed(
 
 
 def _distribute_rows(
-    one: BoosterSet, cluster: Cluster, workers: Sequence[str], stack: ExitStack
+    booster_set: BoosterSet, cluster: Cluster, workers: Sequence[str], stack: ExitStack
 ) -> "dict[str, da.Array]":
     """Have each worker fetch its part of the rows from here."""
-    part = one.make_training_data()
-    if issparse(part.matrix):
+    data = booster_set.make_training_data()
+    if issparse(data.matrix):
         raise UserError(
             "refit_workers takes models of dense columns, features=compact or full: leave it out."
         )
-    sizes = [len(rows) for rows in np.array_split(np.empty(len(part.minutes), bool), len(workers))]
+    sizes = [len(rows) for rows in np.array_split(np.empty(len(data.minutes), bool), len(workers))]
     places: dict[str, list[da.Array]] = {"data": [], "label": [], "weight": []}
     first = 0
-    for worker, matrix in zip(workers, split_rows(part.matrix, sizes), strict=True):
+    for worker, matrix in zip(workers, split_rows(data.matrix, sizes), strict=True):
         rows = slice(first, first + len(matrix))
-        weight = None if part.weight is None else part.weight[rows]
-        for name, values in (("data", matrix), ("label", part.minutes[rows]), ("weight", weight)):
+        weight = None if data.weight is None else data.weight[rows]
+        for name, values in (("data", matrix), ("label", data.minutes[rows]), ("weight", weight)):
             if values is not None:
                 handle = stack.enter_context(cluster.hold(values, worker))
                 places[name].append(da.from_delayed(handle, values.shape, values.dtype))  # type: ignore[no-untyped-call]

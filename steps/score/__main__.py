@@ -27,9 +27,9 @@ from steps.score.record import (
     describe_coverage,
     describe_days,
     describe_estimate,
+    describe_learned_months,
     describe_month_drift,
     describe_retraining,
-    describe_seen_months,
     describe_shares_within,
     estimate_scores,
     find_largest_psi,
@@ -90,7 +90,7 @@ def write_results(params: ScoreParameters, model: Scorer, scored: Sequence[Score
         measures = measure_drift_by_month(scored, model.profile, rmse_before, limits)
         log_drift_map(scored, model.profile, model_tags.get(tags.MODEL_URI, model.uri))
     if seen := find_learned_months(scored, model_tags):
-        print(describe_seen_months(seen))
+        print(describe_learned_months(seen))
     remedy = describe_retraining(params, model.reference.name, scored, measures or {}, model_tags)
     write_scoring_page(scored, model.uri, params.taxi, measures, model_tags, remedy)
     tag_result(params, model.uri, scored)
@@ -252,8 +252,8 @@ def report_drift(month: str, measures: Sequence[DriftMeasure]) -> None:
     """Print what has drifted in a month, and log its largest PSI."""
     largest = find_largest_psi(measures).value
     mlflow.log_metric(tags.PSI, largest, step=month_step(month), timestamp=month_start_ms(month))
-    moved = describe_month_drift(measures)
-    print(f"{month}: {f'drift: {moved}' if moved else 'no drift'}")
+    drifted = describe_month_drift(measures)
+    print(f"{month}: {f'drift: {drifted}' if drifted else 'no drift'}")
 
 
 if __name__ == "__main__":

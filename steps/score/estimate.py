@@ -58,7 +58,7 @@ def print_no_estimate(model: Any, uri: str) -> None:
         )
 
 
-def print_unknown_calendar(model: Any, months: Iterable[str]) -> None:
+def print_months_beyond_calendar(model: Any, months: Iterable[str]) -> None:
     """Print which months the school calendar does not cover, if the model has that feature."""
     encoder = getattr(models.unwrapped(model), "encoder", None)
     if encoder is None or "school_day" not in getattr(encoder, "names", ()):

@@ -108,12 +108,12 @@ class LiveFeed:
         rows = np.flatnonzero(np.isfinite(trips.predicted) & (trips.pickup_at < end))
         pickup_at = trips.pickup_at[rows]
         known = live.known_until(pickup_at, mode, delay)
-        asked = NewTrips(pickup_at, known, trips.pickup_zone[rows], trips.dropoff_zone[rows])
+        new_trips = NewTrips(pickup_at, known, trips.pickup_zone[rows], trips.dropoff_zone[rows])
         known_from, known_to = live.known_until(np.array([start, end]), mode, delay)
         state = self.state or replace(self.new, clock=known_from)
         ended = self._with_late(trips.take(counts))
         self.last = (state, ended)
-        replayed = live.replay(state, ended, asked, known_to)
+        replayed = live.replay(state, ended, new_trips, known_to)
         self.state = replayed.state
         factor = np.full(len(trips.pickup_at), np.nan)
         factor[rows] = replayed.factor

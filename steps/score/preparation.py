@@ -11,7 +11,7 @@ import pandas as pd
 
 from steps.common.parameters import ScoreParameters
 from steps.common.served import load_served
-from steps.score.estimate import print_no_estimate, print_unknown_calendar
+from steps.score.estimate import print_months_beyond_calendar, print_no_estimate
 from steps.score.feed import FeedSettings, LiveFeed, check_feed, open_feed
 from steps.score.month import ScoringJob, output_path
 from storage import StorageError, UserError
@@ -75,7 +75,7 @@ def open_model(params: ScoreParameters, request: Request) -> Scorer:
     check_quantiles(served, reference.uri, params.taxi, request.levels)
     profile = read_reference(served, reference.uri, required=params.fail_on_drift)
     print_no_estimate(served, reference.uri)
-    print_unknown_calendar(served, request.months)
+    print_months_beyond_calendar(served, request.months)
     return Scorer(reference, served, models.digest(served, reference.uri), profile)
 
 

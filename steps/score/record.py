@@ -110,19 +110,19 @@ def describe_drift(measures: Mapping[str, Sequence[DriftMeasure]] | None) -> str
     """Write what has drifted in which months; `measures` is None if the model has no profile."""
     if measures is None:
         return "drift unknown"
-    moved = {month: describe_month_drift(of_month) for month, of_month in measures.items()}
-    phrases = [f"**drift in {month}**: {what}" for month, what in moved.items() if what]
+    drifted = {month: describe_month_drift(of_month) for month, of_month in measures.items()}
+    phrases = [f"**drift in {month}**: {what}" for month, what in drifted.items() if what]
     return "; ".join(phrases) or "no drift"
 
 
 def describe_month_drift(measures: Sequence[DriftMeasure]) -> str:
     """Write what has drifted in a month, and how its RMSE compares; empty if nothing has."""
-    moved = [m for m in measures if m.drifted]
+    drifted = [m for m in measures if m.drifted]
     phrases = [
-        f"{m.measure} of {drift_subject(m.of)} {m.value:.3f} > {m.threshold:g}" for m in moved
+        f"{m.measure} of {drift_subject(m.of)} {m.value:.3f} > {m.threshold:g}" for m in drifted
     ]
     rise = find_rmse_rise(measures)
-    if moved and rise is not None and rise not in moved:
+    if drifted and rise is not None and rise not in drifted:
         phrases.append(
             f"RMSE is {format_difference(rise.value)}that on the months it was judged by"
         )
@@ -170,7 +170,7 @@ def learned_months(scored: ScoredMonth, model: Mapping[str, str]) -> set[str]:
     }
 
 
-def describe_seen_months(months: Sequence[str]) -> str:
+def describe_learned_months(months: Sequence[str]) -> str:
     """Write that errors on months which the model has seen flatter it."""
     return (
         f"{', '.join(months)}: the model was fitted to or chosen on these trips, so its "
@@ -297,7 +297,7 @@ def write_scoring_page(
     if days := [f"{m.month}: {d}" for m in scored if (d := describe_days(m.month, m.tally))]:
         verdict += f"; **{', '.join(days)}**"
     if seen := find_learned_months(scored, model):
-        verdict += f"; **{describe_seen_months(seen)}**"
+        verdict += f"; **{describe_learned_months(seen)}**"
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(headers, rows), *remedy]
     run_id = runs.active_info().run_id
     links = {text: name for text, name in PAGE_LINKS.items() if artifacts.has_file(run_id, name)}

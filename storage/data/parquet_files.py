@@ -116,12 +116,12 @@ def plan_read(
             if name not in places:
                 raise pa.ArrowInvalid(f"column {name!r} holds more than a value in each row")
             field = fields[places[name]]
-            weight = _sum_pages(_pages(data, groups, places[name]), name, left)
-            left -= weight.n_bytes
-            if field.physical_type == "BYTE_ARRAY" and weight.encodings <= AS_DICTIONARY:
+            column_size = _sum_pages(_pages(data, groups, places[name]), name, left)
+            left -= column_size.n_bytes
+            if field.physical_type == "BYTE_ARRAY" and column_size.encodings <= AS_DICTIONARY:
                 dictionaries.append(name)
             elif field.physical_type.endswith("BYTE_ARRAY"):
-                longest = field.length if field.length > 0 else weight.longest
+                longest = field.length if field.length > 0 else column_size.longest
                 batch_rows = min(batch_rows, max(MAX_TEXT // max(longest, 1), 1))
     return ReadPlan(batch_rows, dictionaries)
 

@@ -32,7 +32,7 @@ class BoundedStream(io.RawIOBase):
     """A stream that raises an error once it is longer than allowed."""
 
     def __init__(self, stream: pa.NativeFile, max_bytes: int) -> None:
-        self._stream, self._left, self._most = stream, max_bytes, max_bytes
+        self._stream, self._left, self._max_bytes = stream, max_bytes, max_bytes
 
     def readable(self) -> bool:
         """Return True: the stream can be read."""
@@ -48,7 +48,7 @@ class BoundedStream(io.RawIOBase):
         content = self._stream.read_buffer(self._left + 1 if size < 0 else size).to_pybytes()
         self._left -= len(content)
         if self._left < 0:
-            raise pa.ArrowInvalid(f"it unpacks to more than {self._most:,} bytes")
+            raise pa.ArrowInvalid(f"it unpacks to more than {self._max_bytes:,} bytes")
         return content
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ class GuardedModel:
         self.metadata = model.metadata
         self.served = model.unwrap_python_model()
         self.is_csv = is_csv
-        self.remarks: list[str] = []  # on the rows that were answered last
+        self.warnings: list[str] = []  # on the rows that were answered last
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Predict, or say whose fault it is that this failed.
@@ -81,7 +81,7 @@ class GuardedModel:
             if not (len(frame) or len(frame.columns)):  # an empty table needs no column names
                 frame = frame.reindex(columns=self.metadata.get_input_schema().input_names())
             answer = self.served.predict(None, frame, params)
-            self.remarks = self.served.model.list_warnings(frame)
+            self.warnings = self.served.model.list_warnings(frame)
             return answer
 
     def answer_plain(self, body: Any) -> str:
@@ -161,7 +161,7 @@ def guarded(answer: Callable[..., Any], answered_with: Callable[..., Any]) -> Ca
             raise RequestError(
                 f"Cannot read the body: {reason}. It must be {KINDS[kind]}."
             ) from error
-        return with_warnings(answered, guarded_model.remarks)
+        return with_warnings(answered, guarded_model.warnings)
 
     return answer_or_refuse
 
@@ -224,11 +224,11 @@ def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return named
 
 
-def with_warnings(answered: Any, remarks: list[str]) -> Any:
-    """Add remarks on the rows as `warnings` to a response, whose body is a JSON object."""
-    if not remarks:
+def with_warnings(answered: Any, warnings: list[str]) -> Any:
+    """Add warnings on the rows as `warnings` to a response, whose body is a JSON object."""
+    if not warnings:
         return answered
-    warned = f'{answered.response.rstrip()[:-1]}, "warnings": {json.dumps(remarks)}}}'
+    warned = f'{answered.response.rstrip()[:-1]}, "warnings": {json.dumps(warnings)}}}'
     return answered._replace(response=warned)
 
 

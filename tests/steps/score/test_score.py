@@ -14,7 +14,7 @@ import pytest
 from steps.common.results import read_scoring
 from steps.common.served import load_served
 from steps.pipelines import nested
-from steps.score.estimate import print_unknown_calendar
+from steps.score.estimate import print_months_beyond_calendar
 from storage.checkout import ROOT
 from storage.tracking import models
 from taxi.features import fit_encoder
@@ -188,10 +188,10 @@ def test_of_a_model_that_looks_at_days_of_school_the_months_beyond_its_calendar_
         encoder = fit_encoder("full", simulated_trips(trained_in), None)
         model = SimpleNamespace(model=TripModel("green", encoder, []))
         served = SimpleNamespace(unwrap_python_model=lambda model=model: model)
-        print_unknown_calendar(served, ["2026-11", "2026-12"])
+        print_months_beyond_calendar(served, ["2026-11", "2026-12"])
         out = capsys.readouterr().out
         assert (out.count("\n"), out[: len(said)]) == (1 if said else 0, said)
-    print_unknown_calendar(SimpleNamespace(unwrap_python_model=lambda: None), ["2026-12"])
+    print_months_beyond_calendar(SimpleNamespace(unwrap_python_model=lambda: None), ["2026-12"])
     assert capsys.readouterr().out == ""
 
 
