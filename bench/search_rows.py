@@ -35,7 +35,7 @@ def measure() -> Iterator[Result]:
     whole = errors(train)
     agreed = f"{N_POINTS} random points on {len(train):,} real trips and on"
     for share in SHARES:
-        seen = sampling.take_sample(train, len(train) // share, seed=SEED)
+        seen = sampling.sample_trips_evenly(train, len(train) // share, seed=SEED)
         yield compare(f"{agreed} {len(seen):,} of them", whole, errors(seen))
     yield compare(f"{agreed} the same, another seed", whole, errors(train, seed=SEED + 1))
 

@@ -5,7 +5,7 @@ import numpy as np
 from .schema import Trips
 
 
-def take_sample(trips: Trips, max_rows: int, *, seed: int) -> Trips:
+def sample_trips_evenly(trips: Trips, max_rows: int, *, seed: int) -> Trips:
     """Return a sample of max_rows trips, or the trips themselves if they are no more.
 
     Args:

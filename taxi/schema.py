@@ -167,8 +167,8 @@ def taxis_with_columns(names: Collection[str]) -> list[str]:
     present = {name.strip().lower() for name in names}
     return [
         taxi
-        for taxi, about in TAXIS.items()
-        if {column.name.lower() for column in about.columns if column.is_required} <= present
+        for taxi, entry in TAXIS.items()
+        if {column.name.lower() for column in entry.columns if column.is_required} <= present
     ]
 
 

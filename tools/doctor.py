@@ -99,8 +99,8 @@ def pyenv_cure(pinned: str) -> str:
 
 def conda_cure(_pinned: str) -> str:
     """Return the command that makes conda's environment; empty if it exists."""
-    there = "nyc-taxi-duration" in _answers("conda", "env", "list")
-    return "" if there else "conda env create -f conda.yaml"
+    is_made = "nyc-taxi-duration" in _answers("conda", "env", "list")
+    return "" if is_made else "conda env create -f conda.yaml"
 
 
 # what makes environments -> its name for `mlflow run`, and how it gets the pinned Python
@@ -221,10 +221,11 @@ def run_environments() -> Iterator[Finding]:
     n_usable, locked_names = 0, {name for name, _ in locked_versions(LOCK)}
     for place in sorted(folder.glob("mlflow-*")):
         libraries = list(place.glob("lib/python*/site-packages"))
-        there, cure = packages.installed(libraries), environment.repair_command(place)
+        installed, cure = packages.installed(libraries), environment.repair_command(place)
         # a served model's has MLflow and the model's needs, another project's other packages
-        is_begun = "mlflow" not in there and set(there) <= locked_names
-        wrong = _differences(LOCK, libraries) if "hyperopt" in there else packages.find_gaps(there)
+        is_begun = "mlflow" not in installed and set(installed) <= locked_names
+        is_own = "hyperopt" in installed
+        wrong = _differences(LOCK, libraries) if is_own else packages.find_gaps(installed)
         if not (place / "bin" / "python").exists() or is_begun:
             yield Finding("environment", f"{place.name} is half built", cure)
         elif any(" instead of " in one for one in wrong):
@@ -233,7 +234,7 @@ def run_environments() -> Iterator[Finding]:
             seen = f"{place.name} is half built: {', '.join(wrong[:3])}"
             yield Finding("environment", seen, cure)
         else:
-            n_usable += "hyperopt" in there
+            n_usable += is_own
     # MLflow passes the path to a shell unquoted, and alembic interpolates a %
     if re.search(r"[^\w@+=:,./~-]", str(folder)):
         seen = f"MLflow can make none in {folder}, because of a blank or a sign in its path"
@@ -248,8 +249,8 @@ def disk() -> Iterator[Finding]:
     cache = _cache()
     places = {"disk here": ROOT} | ({"disk of the cache": cache} if cache else {})
     for what, folder in places.items():
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        free_gb = shutil.disk_usage(there).free / 1e9
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free_gb = shutil.disk_usage(existing).free / 1e9
         cure = "uv cache prune" if free_gb < NEED_GB else ""
         yield Finding(what, f"{free_gb:.1f} GB free, {NEED_GB:.0f} needed", cure)
 
@@ -325,8 +326,8 @@ def _cache() -> Path | None:
 
 def _differences(lock: str, folders: Iterable[Path]) -> list[str]:
     """List how the packages in these folders differ from a lock, one line for each that does."""
-    there = packages.installed(folders)
-    deviations = (packages.deviation(name, locked, there) for name, locked in locked_versions(lock))
+    installed = packages.installed(folders)
+    deviations = (packages.deviation(*pair, installed) for pair in locked_versions(lock))
     return [one for one in deviations if one]
 
 

@@ -234,8 +234,9 @@ class Pipeline:
         """Return the bound on the trips that trials see, as a key input; {} if they see all."""
         if not (step == "hpo" and isinstance(self.params, HpoParameters)):
             return {}
-        bound = spaces.sample_size_for(preprocess.n_learned_from.values(), self.params.search_rows)
-        return {"search_rows": str(bound)} if bound else {}
+        n_trips = preprocess.n_learned_from.values()
+        max_trips = spaces.sample_size_for(n_trips, self.params.search_rows)
+        return {"search_rows": str(max_trips)} if max_trips else {}
 
     def _launch(self, step: str) -> str:
         texts = ENTRY_POINTS[step].of(self.params).launch_texts()

@@ -115,9 +115,8 @@ def search_boosters(
     # look up the experiment's name now: the command is needed when the store is gone, too
     resume = partial(page.rerun_command, params, experiment=runs.experiment_name())
     log = TrialRuns(settings.search_key(preprocess), {tags.MODEL: MODEL})
-    is_split = settings.space.is_split_by_distance and rows.is_split_by_distance(
-        encoder, *trips[:2]
-    )
+    is_split = settings.space.is_split_by_distance
+    is_split = is_split and rows.is_split_by_distance(encoder, *trips[:2])
     encode = rows.rows_with_distance if is_split else rows.make_rows
     row_options = settings.half_life, settings.space.max_bin
     trial_trips = sample.draw_trial_trips(

@@ -33,7 +33,8 @@ def draw_trial_trips(train: Trips, valid: Trips, max_trips: int, *, seed: int) -
     """Draw at most `max_trips` trips of each split, 0 = all; log the counts if it is a sample."""
     splits = {"train": train, "valid": valid}
     drawn = {
-        name: sampling.take_sample(trips, max_trips, seed=seed) for name, trips in splits.items()
+        name: sampling.sample_trips_evenly(trips, max_trips, seed=seed)
+        for name, trips in splits.items()
     }
     n_all = {name: len(trips) for name, trips in splits.items()}
     if not max_trips:

@@ -262,8 +262,8 @@ def verdict(registered: RegisterResult, months: str, taxi: str) -> list[str]:
     if champion == version:
         lines += ["", f"It is the champion: {explain_promotion(registered)}."]
     else:
-        there = f"version {champion} stays champion" if champion else "no champion yet"
-        lines += ["", f"It is refused; {there}: {registered.reasons}."]
+        standing = f"version {champion} stays champion" if champion else "no champion yet"
+        lines += ["", f"It is refused; {standing}: {registered.reasons}."]
     return lines
 
 

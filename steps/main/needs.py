@@ -136,8 +136,8 @@ def estimate_work(
     """Return what the time of a step grows with: its trips, for a search train trips x trials."""
     if step != "hpo":
         return float(sum(n_trips.values()))
-    bound = spaces.sample_size_for(n_trips.values(), search_rows)
-    return n_trials * min(n_trips.get("train", 0), bound or max(n_trips.values()))
+    max_trips = spaces.sample_size_for(n_trips.values(), search_rows)
+    return n_trials * min(n_trips.get("train", 0), max_trips or max(n_trips.values()))
 
 
 def estimate(n_trips: int, work: float, past: Sequence[PastRun]) -> Need | None:

@@ -89,8 +89,8 @@ def write_results(params: ScoreParameters, model: Scorer, scored: Sequence[Score
         rmse_before = float(model_tags.get(tags.RMSE_TEST, model.profile.rmse))
         measures = measure_drift_by_month(scored, model.profile, rmse_before, limits)
         log_drift_map(scored, model.profile, model_tags.get(tags.MODEL_URI, model.uri))
-    if seen := find_learned_months(scored, model_tags):
-        print(describe_learned_months(seen))
+    if learned := find_learned_months(scored, model_tags):
+        print(describe_learned_months(learned))
     remedy = describe_retraining(params, model.reference.name, scored, measures or {}, model_tags)
     write_scoring_page(scored, model.uri, params.taxi, measures, model_tags, remedy)
     tag_result(params, model.uri, scored)

@@ -296,8 +296,8 @@ def write_scoring_page(
     headers = ["month", "RMSE, min", *live, *drift, *within, "without drop-offs", *counts]
     if days := [f"{m.month}: {d}" for m in scored if (d := describe_days(m.month, m.tally))]:
         verdict += f"; **{', '.join(days)}**"
-    if seen := find_learned_months(scored, model):
-        verdict += f"; **{describe_learned_months(seen)}**"
+    if learned := find_learned_months(scored, model):
+        verdict += f"; **{describe_learned_months(learned)}**"
     parts = [verdict, f"By {without_credentials(uri)}.", page.to_table(headers, rows), *remedy]
     run_id = runs.active_info().run_id
     links = {text: name for text, name in PAGE_LINKS.items() if artifacts.has_file(run_id, name)}

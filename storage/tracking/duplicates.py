@@ -96,9 +96,9 @@ def _complete_model(
     """Link a newly created model to its run, write its files and mark it READY."""
     number = model.model_id
     _link(client, run, number)
-    about = Model(model.artifact_location, run.info.run_id, model_uuid=number, model_id=number)
+    mlmodel = Model(model.artifact_location, run.info.run_id, model_uuid=number, model_id=number)
     with TemporaryDirectory() as folder:
-        save(path=f"{folder}/model", mlflow_model=about)
+        save(path=f"{folder}/model", mlflow_model=mlmodel)
         client.log_model_artifacts(number, f"{folder}/model")
     client.finalize_logged_model(number, LoggedModelStatus.READY)
 

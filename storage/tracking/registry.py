@@ -106,11 +106,8 @@ class Registry:
             # this tag is never set, so its deletion changes nothing and tests the permission alone
             self.client.delete_registered_model_tag(self.name, tags.PROMOTING.of("nobody"))
         except MlflowException as error:
-            hint = (
-                ""
-                if refusals.is_unreachable(error)
-                else " Or pass test_only=true, which changes none."
-            )
+            is_away = refusals.is_unreachable(error)
+            hint = "" if is_away else " Or pass test_only=true, which changes none."
             raise RegistryError(f"{self._error(error)}{hint}") from error
 
     @contextmanager

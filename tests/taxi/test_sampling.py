@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from taxi.sampling import sample_rows_evenly, take_sample
+from taxi.sampling import sample_rows_evenly, sample_trips_evenly
 from taxi.spaces import sample_size_for
 from tests.conftest import random_trips
 
@@ -31,12 +31,12 @@ def test_every_row_may_be_drawn() -> None:
 @pytest.mark.parametrize("max_rows", [0, 30, 31])
 def test_trips_that_are_few_enough_are_all_taken_as_they_are(max_rows: int) -> None:
     trips = random_trips(30, seed=1)
-    assert take_sample(trips, max_rows, seed=1) is trips
+    assert sample_trips_evenly(trips, max_rows, seed=1) is trips
 
 
 def test_a_sample_holds_whole_trips() -> None:
     trips = random_trips(300, seed=1)
-    drawn = take_sample(trips, 20, seed=3)
+    drawn = sample_trips_evenly(trips, 20, seed=3)
     rows = sample_rows_evenly(300, 20, seed=3)
     assert drawn.trip_minutes.tolist() == trips.trip_minutes[rows].tolist()
     assert drawn.pickup_zone.tolist() == trips.pickup_zone[rows].tolist()

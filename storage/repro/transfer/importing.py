@@ -122,10 +122,10 @@ class Import:
         run = self._search_run(record)
         if run is None or is_done(record, run) or run.info.experiment_id == self.experiment_id:
             return run
-        there = self.client.get_experiment(run.info.experiment_id).name
+        name = self.client.get_experiment(run.info.experiment_id).name
         raise UserError(
-            f"Run {record.run_id} of this file is in experiment {there!r} as {run.info.run_id}, "
-            f"and not whole. Go on there with MLFLOW_EXPERIMENT_NAME={there}, or delete that run."
+            f"Run {record.run_id} of this file is in experiment {name!r} as {run.info.run_id}, "
+            f"and not whole. Go on there with MLFLOW_EXPERIMENT_NAME={name}, or delete that run."
         )
 
     def _search_run(self, record: RunRecord) -> Run | None:
@@ -193,8 +193,8 @@ class Import:
         """Map the champions of the other store to versions here, by the digest of their models."""
         for place, sha256 in self.manifest.digests.items():
             name, _, number = place.rpartition("/")
-            wanted = equals(f"tags.{tags.MODEL_SHA256}", sha256)
-            for version in self.client.search_model_versions(wanted):
+            condition = equals(f"tags.{tags.MODEL_SHA256}", sha256)
+            for version in self.client.search_model_versions(condition):
                 if version.name == name:
                     self.map.versions.setdefault((name, number), str(version.version))
 
@@ -235,8 +235,8 @@ class Import:
 
     def _lost(self, files: dict[str, str], uri: str) -> dict[str, str]:
         """Return those of the files that are no longer here, and count them."""
-        there = artifacts.list_files(uri) if files else {}
-        lost = {path: sha256 for path, sha256 in files.items() if path not in there}
+        present = artifacts.list_files(uri) if files else {}
+        lost = {path: sha256 for path, sha256 in files.items() if path not in present}
         self.n_restored += len(lost)
         return lost
 

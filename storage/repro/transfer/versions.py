@@ -54,12 +54,12 @@ def add_version(manifest: Manifest, record: VersionRecord, id_map: IdMap) -> tup
         uri = f"models:/{id_map.ids[record.model_id]}"
         number = str(existing.version) if existing else held.add_version(uri, record.sha256)
         version = held.client.get_model_version(record.name, number)
-        about = {
+        tag_values = {
             key: value
             for key, value in imported_tags(record, manifest.store, id_map).items()
             if key not in version.tags
         }
-        held.describe(number, about, version.description or id_map.text(record.description))
+        held.describe(number, tag_values, version.description or id_map.text(record.description))
         lines = assign_free_aliases(held, version, record, manifest, id_map)
         held.describe_model(registry.page_without_history(held.page()) or record.about)
         # last, so that an interrupted import does this again
