@@ -12,7 +12,7 @@ from .request import quote
 # name -> default, with which nothing is asked
 PARAM_DEFAULTS: Mapping[str, Any] = {"quantiles": [], "longer_than": 0.0, "live": False}
 MAX_QUANTILES = 99
-MAX_MINUTES = float(np.finfo(float).max)  # Python's own type compares with any whole number
+LARGEST_FLOAT = float(np.finfo(float).max)  # Python's own type compares with any whole number
 
 
 class RequestParams(NamedTuple):
@@ -65,7 +65,7 @@ def _read_quantile_levels(values: Any) -> tuple[float, ...]:
 
 
 def _read_minutes(value: Any) -> float:
-    if not _is_number(value) or not 0 <= value <= MAX_MINUTES:
+    if not _is_number(value) or not 0 <= value <= LARGEST_FLOAT:
         raise TripError(
             f"Param 'longer_than': got {quote(value)}; send minutes above 0, or 0 to ask nothing."
         )

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.request import ProxyHandler, Request, build_opener
 
 CHUNK_BYTES = 1 << 20
-CONNECT_TIMEOUT_S, FETCH_TIMEOUT_S = 3, 60  # seconds of silence
+HEAD_TIMEOUT_S, FETCH_TIMEOUT_S = 3, 60  # seconds of silence
 
 
 class HeldData(NamedTuple):
@@ -113,7 +113,7 @@ def fetch(held: HeldData) -> bytes:
 def _find_reachable_address(held: HeldData) -> str | None:
     for address in held.addresses:
         try:
-            with _opener().open(Request(address, method="HEAD"), timeout=CONNECT_TIMEOUT_S):
+            with _opener().open(Request(address, method="HEAD"), timeout=HEAD_TIMEOUT_S):
                 return address
         except OSError:
             continue
