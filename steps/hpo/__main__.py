@@ -67,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline.tag("hpo")
         trips = open_learning(preprocess)
         encoder = features.fit_encoder(settings.features, trips.train, trips.city)
-        print_months_beyond_calendar(encoder, preprocess.dataset.months)
+        print_uncovered_months(encoder, preprocess.dataset.months)
         result = search_boosters(params, settings, preprocess, encoder, trips)
         with runs.child_run("ensemble", {tags.MODEL: MODEL, tags.FEATURES: settings.features}):
             scores = log_ensemble(settings, preprocess, encoder, trips, result)
         write_search_results(params, preprocess, result, scores)
 
 
-def print_months_beyond_calendar(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
+def print_uncovered_months(encoder: Encoder, months: Mapping[str, Sequence[str]]) -> None:
     """Print which months of the splits an encoder's school calendar does not cover."""
     if not isinstance(encoder, DenseFeatures):
         return

@@ -527,7 +527,7 @@ def test_months_that_the_school_calendar_does_not_reach_are_told_where_it_is_loo
 ) -> None:
     trips, months = simulated_trips("2021-02"), {"train": ["2026-11", "2026-12"], "valid": []}
     for name, said in (("full", "2026-12: the school calendar cover"), ("compact", "")):
-        hpo.print_months_beyond_calendar(fit_encoder(name, trips), months)
+        hpo.print_uncovered_months(fit_encoder(name, trips), months)
         assert capsys.readouterr().out[:34] == said
-    hpo.print_months_beyond_calendar(fit_encoder("full", trips), {"train": ["2026-11"]})
+    hpo.print_uncovered_months(fit_encoder("full", trips), {"train": ["2026-11"]})
     assert capsys.readouterr().out == ""
